@@ -1,0 +1,77 @@
+"""An example: one conversation with its metadata, identified by the hash of its canonical content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    content: str
+
+
+class Example(BaseModel):
+    """One training or test example, as it stands on one line of a JSONL file.
+
+    ``metadata`` keeps whatever its source said; Ratchet itself reads ``family`` (a task family's or a declared
+    grader's name), ``level`` (int, 1 is the easiest), ``gold`` (the expected answer, where it is not the last
+    assistant turn), ``grader`` and ``source``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: tuple[Message, ...] = Field(min_length=1)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """32 hex digits of the sha256 over the turns alone: the same conversation has the same id everywhere."""
+        turns = [[m.role, m.content] for m in self.messages]
+        return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:32]
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The turns up to, and without, a closing assistant turn."""
+        return self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
+
+    @property
+    def question(self) -> str:
+        """The content of the last user turn, or the empty string."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    @property
+    def answer(self) -> str | None:
+        """The content of the closing assistant turn, or None."""
+        last = self.messages[-1]
+        return last.content if last.role == "assistant" else None
+
+    @property
+    def family(self) -> str | None:
+        return self.metadata.get("family")
+
+    @property
+    def level(self) -> int:
+        return int(self.metadata.get("level", 1))
+
+    def to_line(self) -> str:
+        """The example as one line of JSON, without the line end."""
+        return json.dumps(
+            {"messages": [m.model_dump() for m in self.messages], "metadata": self.metadata},
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def ask(cls, question: str, answer: str, **metadata: Any) -> Example:
+        """A one-turn example."""
+        turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
+        return cls(messages=turns, metadata=metadata)

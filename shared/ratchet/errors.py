@@ -1,0 +1,88 @@
+"""The one error tree. Every class says when it is raised; every message says the way out."""
+
+from __future__ import annotations
+
+
+class RatchetError(Exception):
+    """Base of every error Ratchet raises on purpose."""
+
+
+class SurroundingsError(RatchetError):
+    """The ledger, Redis, a disk or a server is away. Never counts against a subject: wait and try again."""
+
+
+class SettingsError(RatchetError):
+    """A setting is unknown, out of range, or contradicts another or the locked record."""
+
+
+class ArtifactError(RatchetError):
+    """An artifact is half-written, truncated, altered or absent. Names the file."""
+
+
+class BrokenCheckpoint(ArtifactError):
+    """A checkpoint cannot answer: a file is missing, weights are not finite, or the vocabulary does not fit."""
+
+
+class DataError(RatchetError):
+    """A row or a file of examples cannot be read. Names the file and the line."""
+
+
+class UnknownShape(DataError):
+    """A row matches none of the known record shapes."""
+
+
+class UnknownPlugin(RatchetError):
+    """A name is not among the registered plug-ins of its group; the message lists the known ones."""
+
+
+class EventError(RatchetError):
+    """An event cannot be decoded: not JSON, unknown name, or an unknown major version."""
+
+
+class ClaimLost(RatchetError):
+    """A commit carried a stale fencing token: another worker has taken the subject over."""
+
+
+class Stopping(RatchetError):
+    """The worker is asked to stop; the subject goes back, uncounted, for whoever comes next."""
+
+
+class ChildFailed(RatchetError):
+    """A child process raised, was killed, or stopped making progress.
+
+    ``killed`` says that it died by a signal it did not ask for; ``out_of_memory`` that its device or host had no room.
+    """
+
+    def __init__(self, message: str, *, killed: bool = False, out_of_memory: bool = False, trace: str = ""):
+        super().__init__(message)
+        self.killed = killed
+        self.out_of_memory = out_of_memory
+        self.trace = trace
+
+
+class GenerationError(RatchetError):
+    """A model server or a local model failed to answer. Never an answer, never a wrong answer."""
+
+
+class EmptyEvaluation(RatchetError):
+    """An evaluation graded no item: it is neither 0 nor 1, it is an error."""
+
+
+class NotComparable(RatchetError):
+    """Two records differ in more than the weights (suite, grader, decoding, dtype, engine or GPU class)."""
+
+
+class TrainingError(RatchetError):
+    """A training run cannot start or go on; the message names the field or the row."""
+
+
+class ChatTemplateError(RatchetError):
+    """A chat template cannot carry an answer: no end token, or a prompt that differs between training and serving."""
+
+
+class ServingError(RatchetError):
+    """The inference server refused or failed a load, a check or a switch."""
+
+
+class Refused(RatchetError):
+    """A command is refused in the present state; the message says what would allow it."""

@@ -1,0 +1,1 @@
+"""Suites and the per-item record that every judging system reads."""

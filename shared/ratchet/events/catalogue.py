@@ -1,0 +1,156 @@
+"""Every event there is. An event tells of a fact that is already in the ledger; it carries ids and small numbers only.
+
+A receiver ignores fields it does not know. A change that an old receiver would misread raises ``major``.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def new_id() -> str:
+    """A random 32-digit hexadecimal id."""
+    return uuid.uuid4().hex
+
+
+class Event(BaseModel):
+    """The envelope. ``cause`` is the id of the event whose handling led to this one; chains of it are traces."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: ClassVar[str] = ""
+    major: ClassVar[int] = 1
+
+    id: str = Field(default_factory=new_id)
+    at: float = Field(default_factory=time.time)
+    cause: str | None = None
+
+
+class TrainingStarted(Event):
+    name = "training.started"
+    batch_id: str
+
+
+class CheckpointSaved(Event):
+    name = "checkpoint.saved"
+    checkpoint_id: str
+    step: int
+    batch_id: str | None = None
+
+
+class TrainingFinished(Event):
+    name = "training.finished"
+    batch_id: str
+    checkpoint_id: str
+
+
+class TrainingFailed(Event):
+    name = "training.failed"
+    batch_id: str
+    reason: str
+
+
+class QueueLow(Event):
+    """Depth in examples: submitted, queued and the untrained rest of the running batch."""
+
+    name = "queue.low"
+    depth: int
+    low_water: int
+
+
+class EvaluationRequested(Event):
+    name = "evaluation.requested"
+    checkpoint_id: str
+    suite_id: str
+
+
+class CheckpointEvaluated(Event):
+    name = "checkpoint.evaluated"
+    checkpoint_id: str
+    pools: tuple[str, ...]
+
+
+class CheckpointBroken(Event):
+    name = "checkpoint.broken"
+    checkpoint_id: str
+    reason: str
+
+
+class CheckpointCleared(Event):
+    name = "checkpoint.cleared"
+    checkpoint_id: str
+
+
+class CheckpointRegressed(Event):
+    name = "checkpoint.regressed"
+    checkpoint_id: str
+    severity: str
+
+
+class RankingChanged(Event):
+    name = "ranking.changed"
+    ranking_id: int
+    best_checkpoint_id: str
+
+
+class CheckpointCalibrated(Event):
+    name = "checkpoint.calibrated"
+    checkpoint_id: str
+
+
+class ExamplesMined(Event):
+    name = "examples.mined"
+    checkpoint_id: str
+    count: int
+
+
+class BatchSubmitted(Event):
+    name = "batch.submitted"
+    batch_id: str
+
+
+class BatchQueued(Event):
+    name = "batch.queued"
+    batch_id: str
+
+
+class BatchRejected(Event):
+    name = "batch.rejected"
+    batch_id: str
+    reason: str
+
+
+class CoverageMeasured(Event):
+    name = "coverage.measured"
+    batch_id: str
+
+
+class CurriculumChanged(Event):
+    name = "curriculum.changed"
+    curriculum_id: int
+
+
+class CheckpointDeployed(Event):
+    name = "checkpoint.deployed"
+    checkpoint_id: str
+    previous_id: str | None
+
+
+class DeploymentRefused(Event):
+    name = "deployment.refused"
+    checkpoint_id: str
+    reason: str
+
+
+class DeploymentRolledBack(Event):
+    name = "deployment.rolled_back"
+    checkpoint_id: str
+    to_checkpoint_id: str
+    reason: str
+
+
+CATALOGUE: dict[str, type[Event]] = {event.name: event for event in Event.__subclasses__()}

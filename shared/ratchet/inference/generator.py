@@ -1,0 +1,71 @@
+"""The one way anything in Ratchet asks a model for text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ratchet.data.example import Message
+
+Chat = tuple[Message, ...]
+
+
+class Decoding(BaseModel):
+    """Decoding settings; ``id`` is part of a record's key. Temperature 0 is greedy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Generation(BaseModel):
+    """One answer. ``token_logprobs`` (natural log) belong to ``token_ids``; the end token is included if generated.
+
+    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    token_ids: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    latency_s: float
+    weights: str
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) after every batch."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A model that answers chats. An error is a GenerationError, never an answer."""
+
+    @property
+    def weights(self) -> str:
+        """Digest of the weights that will answer."""
+        ...
+
+    def generate(
+        self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None
+    ) -> list[Generation]:
+        """One answer a chat, in the order asked. Batch boundaries depend on the chats alone, so a run repeats."""
+        ...
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+        """Teacher-forced natural-log probabilities of each answer's tokens (and its end token), in order."""
+        ...

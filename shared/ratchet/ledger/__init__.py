@@ -1,0 +1,5 @@
+"""The ledger: every fact and decision, in SQLite or PostgreSQL. It is the truth; everything else is a hint."""
+
+from ratchet.ledger.ledger import Ledger, Transaction
+
+__all__ = ["Ledger", "Transaction"]

@@ -1,0 +1,146 @@
+"""Opening the ledger, reading it, and writing to it in one serial order.
+
+Writers are serialized on both engines (SQLite by BEGIN IMMEDIATE, PostgreSQL by an advisory lock), so a transaction
+sees every earlier decision. Transactions are short: none is held across model work or network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from ratchet.errors import SurroundingsError
+from ratchet.events import Event, encode
+from ratchet.ledger.tables import Outbox
+
+log = logging.getLogger(__name__)
+
+WRITER_LOCK = 0x4A7C4E7
+CLOCK = {
+    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+    "postgresql": text("SELECT extract(epoch FROM clock_timestamp())::float8"),
+}
+
+
+@dataclass
+class Transaction:
+    """One write. ``now`` is the ledger's clock at its start; events emitted here are committed with the change."""
+
+    session: Session
+    now: float
+    emitted: list[Event] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Put an event into the outbox; it is relayed after the commit, at least once."""
+        self.session.add(
+            Outbox(
+                event_id=event.id,
+                name=event.name,
+                cause=event.cause,
+                body=encode(event),
+                created_at=self.now,
+                relayed_at=None,
+            )
+        )
+        self.emitted.append(event)
+
+
+class Ledger:
+    """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+
+    ``after_commit`` is called with the events of every committed transaction; it may fail with SurroundingsError
+    (Redis away), which is logged and left to the next relay.
+    """
+
+    def __init__(self, url: str, after_commit: Callable[[list[Event]], None] | None = None):
+        self.url = url
+        self.engine = _open(url)
+        self.after_commit = after_commit
+        self._writing = self.engine.execution_options(ratchet_write=True)
+
+    @property
+    def dialect(self) -> str:
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one consistent state and writes nothing."""
+        with _surroundings(self.url), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction that excludes all other writers; commits at the end, rolls back on any error."""
+        with _surroundings(self.url), Session(self._writing, expire_on_commit=False) as session:
+            if self.dialect == "postgresql":
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+            transaction = Transaction(session, self._clock(session))
+            yield transaction
+            session.commit()
+        self._relay(transaction.emitted)
+
+    def now(self) -> float:
+        """Epoch seconds by the ledger's clock."""
+        with self.read() as session:
+            return self._clock(session)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _clock(self, session: Session) -> float:
+        return float(session.scalar(CLOCK[self.dialect]))  # type: ignore[arg-type]
+
+    def _relay(self, events: list[Event]) -> None:
+        if not events or self.after_commit is None:
+            return
+        try:
+            self.after_commit(events)
+        except SurroundingsError as error:
+            log.warning("events stay in the outbox for now: %s", error)
+
+
+@contextmanager
+def _surroundings(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise SurroundingsError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise SurroundingsError(
+                f"ledger {make_url(url).render_as_string()} hung up: {error.orig}"
+            ) from error
+        raise
+
+
+def _open(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 30.0})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the begin listener says BEGIN itself
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("ratchet_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,42 @@
+"""The ledger's tables, one module a theme. Times are epoch seconds of the ledger's own clock."""
+
+from ratchet.ledger.tables.base import Base
+from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
+from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, ItemUse, Mined
+from ratchet.ledger.tables.judging import (
+    Calibration,
+    Evaluation,
+    EvaluationRequest,
+    Ranking,
+    Regression,
+    SuiteRow,
+)
+from ratchet.ledger.tables.models import Bar, Challenge, Checkpoint, Deployment, Line, Serving
+
+__all__ = [
+    "Bar",
+    "Base",
+    "Batch",
+    "Calibration",
+    "Challenge",
+    "Checkpoint",
+    "Claim",
+    "Counter",
+    "Coverage",
+    "Curriculum",
+    "DeadLetter",
+    "Deployment",
+    "Evaluation",
+    "EvaluationRequest",
+    "ItemUse",
+    "Line",
+    "Locked",
+    "Mined",
+    "Outbox",
+    "Ranking",
+    "Regression",
+    "Serving",
+    "SuiteRow",
+    "Verdict",
+    "Worker",
+]

@@ -1,0 +1,117 @@
+"""What the controllers themselves need: verdicts, claims, dead letters, workers, the outbox, locked settings."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial
+
+
+class Verdict(Base):
+    """What a system decided about a subject, with its numbers. One a system and subject, kept for ever."""
+
+    __tablename__ = "verdicts"
+    __table_args__ = (UniqueConstraint("system", "subject_kind", "subject_id"),)
+
+    id: Mapped[Serial]
+    system: Mapped[str]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[str]
+    outcome: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    numbers: Mapped[Json]
+    cause: Mapped[str | None]
+    worker: Mapped[str]
+    created_at: Mapped[Moment]
+    took_s: Mapped[Moment]
+
+
+class Claim(Base):
+    """Who works on a subject just now. The row goes when the verdict comes; failures are counted here until then."""
+
+    __tablename__ = "claims"
+
+    system: Mapped[str] = mapped_column(primary_key=True)
+    subject_kind: Mapped[str] = mapped_column(primary_key=True)
+    subject_id: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int]
+    owner: Mapped[str | None]
+    first_at: Mapped[Moment]
+    claimed_at: Mapped[Moment]
+    heartbeat_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    not_before_at: Mapped[Moment]
+    progress: Mapped[int] = mapped_column(default=0)
+    note: Mapped[str] = mapped_column(default="")
+    failures: Mapped[int] = mapped_column(default=0)
+    kills: Mapped[int] = mapped_column(default=0)
+
+
+class Counter(Base):
+    """Monotonic numbers: fencing tokens, refill ordinals."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[Id]
+    value: Mapped[int]
+
+
+class DeadLetter(Base):
+    """A subject that a system gave up, or an event that nobody could read. ``resolved_at`` is set by a retry."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (Index(None, "system", "subject_kind", "subject_id"),)
+
+    id: Mapped[Serial]
+    system: Mapped[str]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[str]
+    error: Mapped[str] = mapped_column(Text)
+    traceback: Mapped[str] = mapped_column(Text)
+    failures: Mapped[int]
+    kills: Mapped[int]
+    created_at: Mapped[Moment]
+    resolved_at: Mapped[float | None]
+    resolution: Mapped[str | None]
+
+
+class Worker(Base):
+    """A worker that registered itself, and when it was last seen."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[Id]
+    system: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    started_at: Mapped[Moment]
+    seen_at: Mapped[Moment]
+    metrics_url: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default="idle")
+
+
+class Outbox(Base):
+    """Events committed with the change they tell of; relayed to Redis afterwards, at least once."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_waiting", "relayed_at", "seq"), Index(None, "cause"))
+
+    seq: Mapped[Serial]
+    event_id: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    cause: Mapped[str | None]
+    body: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[Moment]
+    relayed_at: Mapped[float | None]
+
+
+class Locked(Base):
+    """Settings fixed at the first run: base model, architecture, context length, vocabulary."""
+
+    __tablename__ = "locked"
+
+    name: Mapped[Id]
+    value: Mapped[str] = mapped_column(Text)
+    locked_at: Mapped[Moment]

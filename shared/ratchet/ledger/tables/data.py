@@ -1,0 +1,82 @@
+"""Batches on their way to training, and what is known of the data."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial
+
+
+class Batch(Base):
+    """A set of examples. ``state``: submitted → queued → training → trained; or rejected, quarantined, skipped.
+
+    ``submitted_artifact`` is what came in, ``artifact`` what passed the gate, ``quarantine_artifact`` the rows that
+    did not, each with its reason. ``offset`` counts the examples already in a saved checkpoint. ``priority``: 0 high,
+    1 normal, 2 low.
+    """
+
+    __tablename__ = "batches"
+    __table_args__ = (Index(None, "state", "priority", "submitted_at"),)
+
+    id: Mapped[Id]
+    origin: Mapped[str]
+    state: Mapped[str]
+    priority: Mapped[int]
+    submitted_artifact: Mapped[str]
+    artifact: Mapped[str | None]
+    quarantine_artifact: Mapped[str | None]
+    submitted_examples: Mapped[int]
+    examples: Mapped[int] = mapped_column(default=0)
+    tokens: Mapped[int] = mapped_column(default=0)
+    quarantined: Mapped[int] = mapped_column(default=0)
+    offset: Mapped[int] = mapped_column(default=0)
+    provenance: Mapped[Json]
+    report: Mapped[Json] = mapped_column(default=dict)
+    submitted_at: Mapped[Moment]
+    queued_at: Mapped[float | None]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class ItemUse(Base):
+    """How often an item has been queued for training, over all batches; the epoch cap reads it."""
+
+    __tablename__ = "item_uses"
+
+    key: Mapped[Id]
+    uses: Mapped[int]
+
+
+class Mined(Base):
+    """The items that mining found a checkpoint weak on; ``artifact`` holds them as JSONL."""
+
+    __tablename__ = "mined"
+
+    checkpoint_id: Mapped[Id]
+    artifact: Mapped[str | None]
+    count: Mapped[int]
+    by_category: Mapped[Json]
+    created_at: Mapped[Moment]
+
+
+class Coverage(Base):
+    """What diversity measured over a batch and its predecessors."""
+
+    __tablename__ = "coverage"
+
+    batch_id: Mapped[Id]
+    numbers: Mapped[Json]
+    created_at: Mapped[Moment]
+
+
+class Curriculum(Base):
+    """A published mix over (family, level), and the mastery it rests on. The newest row rules."""
+
+    __tablename__ = "curriculum"
+
+    id: Mapped[Serial]
+    mix: Mapped[Json]
+    mastery: Mapped[Json]
+    reason: Mapped[str]
+    created_at: Mapped[Moment]

@@ -1,0 +1,109 @@
+"""Checkpoints, the training line, and what is served."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial, Size
+
+
+class Checkpoint(Base):
+    """A saved model. ``ordinal`` counts from 0, the base model. ``state``: saved, broken, or deleted by retention.
+
+    ``artifact`` holds the model's files, ``state_artifact`` optimizer, schedule, random state and data offset.
+    ``batch_id`` and ``offset`` say how far in which batch it was saved.
+    """
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (Index(None, "created_at"),)
+
+    id: Mapped[Id]
+    ordinal: Mapped[int] = mapped_column(unique=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"))
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
+    offset: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int]
+    tokens: Mapped[Size]
+    weights: Mapped[str]
+    artifact: Mapped[str]
+    state_artifact: Mapped[str | None]
+    size_bytes: Mapped[Size]
+    train_loss: Mapped[float | None]
+    tokens_per_s: Mapped[float | None]
+    state: Mapped[str] = mapped_column(default="saved")
+    reason: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[Moment]
+
+
+class Line(Base):
+    """The line of training. Its head is the checkpoint that the next segment starts from.
+
+    ``fresh_optimizer`` is set by a rewind. ``paused`` is the human's hand on the brake.
+    """
+
+    __tablename__ = "lines"
+
+    name: Mapped[Id]
+    head_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    fresh_optimizer: Mapped[bool] = mapped_column(default=False)
+    paused: Mapped[bool] = mapped_column(default=False)
+    running_batch_id: Mapped[str | None]
+    updated_at: Mapped[Moment]
+
+
+class Serving(Base):
+    """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said."""
+
+    __tablename__ = "serving"
+
+    name: Mapped[Id]
+    desired_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    previous_id: Mapped[str | None]
+    proved: Mapped[bool] = mapped_column(default=True)
+    frozen_reason: Mapped[str | None]
+    actual_id: Mapped[str | None]
+    actual_at: Mapped[float | None]
+    since_at: Mapped[Moment]
+
+
+class Deployment(Base):
+    """The history of what was live, and why."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[Serial]
+    action: Mapped[str]
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    previous_id: Mapped[str | None]
+    reason: Mapped[str]
+    numbers: Mapped[Json]
+    token: Mapped[int]
+    created_at: Mapped[Moment]
+
+
+class Challenge(Base):
+    """The k-th opening of a confirm suite against a champion, and what the gate said."""
+
+    __tablename__ = "challenges"
+    __table_args__ = (UniqueConstraint("champion_id", "k"), UniqueConstraint("champion_id", "challenger_id"))
+
+    id: Mapped[Serial]
+    champion_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    challenger_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    k: Mapped[int]
+    suite_id: Mapped[str] = mapped_column(ForeignKey("suites.id"))
+    outcome: Mapped[str | None]
+    numbers: Mapped[Json]
+    created_at: Mapped[Moment]
+
+
+class Bar(Base):
+    """Weights that may not be deployed again until a human lifts the bar."""
+
+    __tablename__ = "bars"
+
+    weights: Mapped[Id]
+    checkpoint_id: Mapped[str]
+    reason: Mapped[str]
+    created_at: Mapped[Moment]

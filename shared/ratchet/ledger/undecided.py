@@ -1,0 +1,44 @@
+"""What still lacks a system's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, not_, select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger.tables import DeadLetter, Verdict
+
+
+def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool]:
+    """An SQL condition: no verdict of that system on that subject, and no open dead letter.
+
+    ``subject_id`` is a column or expression of the enclosing query.
+    """
+    decided = exists().where(
+        and_(Verdict.system == system, Verdict.subject_kind == kind, Verdict.subject_id == subject_id)
+    )
+    dead = exists().where(
+        and_(
+            DeadLetter.system == system,
+            DeadLetter.subject_kind == kind,
+            DeadLetter.subject_id == subject_id,
+            DeadLetter.resolved_at.is_(None),
+        )
+    )
+    return and_(not_(decided), not_(dead))
+
+
+def settled(session: Session, system: str, subjects: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the (kind, id) pairs that have a verdict of the system or an open dead letter."""
+    wanted = set(subjects)
+    ids = {subject_id for _, subject_id in wanted}
+    verdicts = select(Verdict.subject_kind, Verdict.subject_id).where(
+        Verdict.system == system, Verdict.subject_id.in_(ids)
+    )
+    dead = select(DeadLetter.subject_kind, DeadLetter.subject_id).where(
+        DeadLetter.system == system, DeadLetter.subject_id.in_(ids), DeadLetter.resolved_at.is_(None)
+    )
+    found = {(kind, subject_id) for query in (verdicts, dead) for kind, subject_id in session.execute(query)}
+    return found & wanted

@@ -1,0 +1,5 @@
+"""The one setting schema. Precedence: command line > environment > file > defaults."""
+
+from ratchet.settings.settings import Settings, load
+
+__all__ = ["Settings", "load"]

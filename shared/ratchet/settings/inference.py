@@ -1,0 +1,46 @@
+"""Settings of everything that asks a model for text."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from ratchet.settings.section import Section
+
+
+class InferenceSettings(Section):
+    """How a local model is loaded and batched, and how a remote one is asked."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where a local model runs: auto, cpu, mps, cuda or cuda:N; auto takes a GPU where there is one.",
+    )
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="Precision of the weights in inference; auto is bf16 on a GPU and fp32 on a CPU."
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto", description="Attention kernel; auto is flash attention where installed, else sdpa."
+    )
+    batch_size: int = Field(256, ge=1, le=8192, description="Most prompts answered in one batch.")
+    batch_tokens: int = Field(
+        262_144,
+        ge=64,
+        description="Most tokens (prompt, padding and answer) that one batch keeps in its KV cache.",
+    )
+    score_logits: int = Field(
+        64_000_000, ge=1_000_000, description="Most logits that teacher-forced scoring holds at once."
+    )
+    batch_timeout_s: float = Field(
+        900.0, gt=0, description="A batch that takes longer is an error, never a shorter answer."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Timeout of one request to a remote model server.")
+    attempts: int = Field(
+        5, ge=1, le=20, description="Tries of one request on 429, 5xx and connection errors."
+    )
+    backoff_s: float = Field(
+        0.5, gt=0, le=30, description="First pause between tries; it doubles, up to 30 s."
+    )
+    concurrency: int = Field(16, ge=1, le=512, description="Requests in flight at one remote model server.")
+    api_key: SecretStr | None = Field(None, description="Bearer token of a remote model server.")

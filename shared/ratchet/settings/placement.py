@@ -1,0 +1,20 @@
+"""Which roles this machine plays."""
+
+from __future__ import annotations
+
+import platform
+from typing import Literal
+
+from pydantic import Field
+
+from ratchet.settings.section import Section
+
+
+class PlacementSettings(Section):
+    """The host names are roles; any machine can play one or both."""
+
+    machine: str = Field(default_factory=platform.node, description="This machine's name in worker names.")
+    roles: tuple[Literal["3090", "4090"], ...] = Field(
+        ("3090", "4090"), description="Roles whose systems run here: 3090 judges, 4090 trains."
+    )
+    threads: int = Field(1, ge=1, description="CPU threads of each model process.")

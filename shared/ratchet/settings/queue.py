@@ -1,0 +1,41 @@
+"""How much data waits for training, and what is asked for when it runs low."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from ratchet.settings.section import Section
+
+
+class QueueSettings(Section):
+    """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
+
+    low_water: int = Field(12_000, ge=1, description="Below this many examples generation is called.")
+    high_water: int = Field(24_000, ge=1, description="Generation never lifts the depth above this.")
+    batch_examples: int = Field(8_000, ge=1, description="Examples in a generated batch.")
+    epoch_cap: int = Field(
+        3_000, ge=1, description="How often the same item may be trained on, over all batches."
+    )
+    correction_share: float = Field(
+        0.25, ge=0, le=1, description="Largest share of the queue that corrections take."
+    )
+    correction_examples: int = Field(1_500, ge=0, description="Most examples in one correction batch.")
+    unjudged_limit: int = Field(
+        20,
+        ge=1,
+        description="Training waits once so many checkpoints lack an evaluation (the judging host is away).",
+    )
+    inbox: Path | None = Field(
+        None, description="Folder whose *.jsonl files are queued. Default: home/inbox."
+    )
+
+    @model_validator(mode="after")
+    def _waters(self) -> QueueSettings:
+        if self.low_water > self.high_water - self.batch_examples:
+            raise ValueError(
+                f"high_water {self.high_water} must leave room for a batch of {self.batch_examples} "
+                f"above low_water {self.low_water}."
+            )
+        return self

@@ -1,0 +1,14 @@
+"""How much disk old checkpoints may take."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ratchet.settings.section import Section
+
+
+class RetentionSettings(Section):
+    """Old checkpoints go by bytes; champion, rollback target, newest and claimed ones never."""
+
+    checkpoints_gb: float = Field(100.0, gt=0, description="Bytes of checkpoints kept, in GB.")
+    states: int = Field(2, ge=1, description="Optimizer states kept, the newest first.")

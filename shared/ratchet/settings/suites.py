@@ -1,0 +1,35 @@
+"""What checkpoints are tested on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ratchet.settings.section import Section
+
+
+class FamilySettings(Section):
+    """One task family and the levels of it that are taught and tested."""
+
+    name: str = Field(description="A registered family, as chain_sum or rg:spell_backward.")
+    levels: tuple[int, ...] = Field(min_length=1, description="Levels, the easiest first.")
+    protected: bool = Field(
+        True, description="Whether the gate refuses a model that is not at least as good here."
+    )
+
+
+class SuiteSettings(Section):
+    """Families and the sizes of the held-out pools, in items over all levels."""
+
+    families: tuple[FamilySettings, ...] = Field(
+        (FamilySettings(name="chain_sum", levels=(1, 2, 3, 4, 5, 6)),),
+        min_length=1,
+        description="What is taught.",
+    )
+    probe_items: int = Field(300, ge=1, description="Mining, correction and curriculum learn from these.")
+    eval_items: int = Field(300, ge=1, description="Regression, comparison and calibration read these.")
+    confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
+    held_out_share: float = Field(
+        0.2, gt=0, le=0.5, description="Most that the pools take of a finite level."
+    )
+    seed: int = Field(20_261, ge=0, description="Seed of the pools.")
+    confirm_uses: int = Field(50, ge=1, description="Challenges after which a confirm suite is rotated.")

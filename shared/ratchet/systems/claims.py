@@ -1,0 +1,128 @@
+"""Claims with fencing tokens: who works on a subject, and what counts against it.
+
+A claim row lives until its subject has a verdict. ``failures`` counts raised errors, ``kills`` counts owners that
+died while holding it. Tokens come from one counter and only grow, so a late owner is always recognised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.errors import ClaimLost
+from ratchet.ledger import Transaction
+from ratchet.ledger.counters import next_value
+from ratchet.ledger.tables import Claim as Row
+from ratchet.systems.verdict import Subject
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A held claim. ``token`` fences every commit that rests on it."""
+
+    system: str
+    subject: Subject
+    owner: str
+    token: int
+    failures: int
+    kills: int
+
+
+def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: float) -> Claim | None:
+    """Claim a subject, or None while another owner's lease runs or the subject rests after a failure.
+
+    Taking over an expired claim counts one kill against the subject.
+    """
+    row = tx.session.get(Row, (system, subject.kind, subject.id))
+    if row is None:
+        row = _new_row(system, subject, tx.now)
+        tx.session.add(row)
+    elif (row.owner is not None and row.expires_at > tx.now) or row.not_before_at > tx.now:
+        return None
+    elif row.owner is not None:
+        row.kills += 1
+    row.token = next_value(tx.session, "fencing")
+    row.owner, row.claimed_at, row.heartbeat_at = owner, tx.now, tx.now
+    row.expires_at, row.progress, row.note = tx.now + lease_s, 0, ""
+    return Claim(system, subject, owner, row.token, row.failures, row.kills)
+
+
+def require(tx: Transaction, claim: Claim) -> Row:
+    """The claim's row, if the token is still the newest. Raises ClaimLost where another owner has taken over."""
+    row = tx.session.get(Row, (claim.system, claim.subject.kind, claim.subject.id))
+    if row is None or row.token != claim.token or row.owner != claim.owner:
+        raise ClaimLost(f"{claim.system} lost {claim.subject}: token {claim.token} is stale.")
+    return row
+
+
+def renew(tx: Transaction, claim: Claim, lease_s: float, progress: int, note: str) -> None:
+    """Extend the lease and note the progress. Raises ClaimLost."""
+    row = require(tx, claim)
+    row.heartbeat_at, row.expires_at = tx.now, tx.now + lease_s
+    row.progress, row.note = progress, note
+
+
+def release(tx: Transaction, claim: Claim) -> None:
+    """Give the subject back, uncounted. The row goes too, unless it has something to remember."""
+    row = require(tx, claim)
+    row.owner = None
+    if not row.failures and not row.kills:
+        tx.session.delete(row)
+
+
+def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> Row:
+    """Count a raised error against the subject and let it rest."""
+    row = require(tx, claim)
+    row.failures, row.owner, row.not_before_at = row.failures + 1, None, tx.now + rest_s
+    return row
+
+
+def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> Row:
+    """Count the violent death of the subject's process against it and let it rest."""
+    row = require(tx, claim)
+    row.kills, row.owner, row.not_before_at = row.kills + 1, None, tx.now + rest_s
+    return row
+
+
+def finish(tx: Transaction, claim: Claim) -> None:
+    """Drop the claim in the transaction of its verdict. Raises ClaimLost for a stale token."""
+    tx.session.delete(require(tx, claim))
+
+
+def expire_of(tx: Transaction, owner: str) -> int:
+    """Expire what an earlier process of this worker's name held; its name lock proves that it is dead."""
+    rows = tx.session.scalars(select(Row).where(Row.owner == owner)).all()
+    for row in rows:
+        row.expires_at = tx.now - 1.0
+    return len(rows)
+
+
+def orphaned(session: Session, system: str, now: float) -> bool:
+    """Whether a claim of this system has expired or its rest is over, so that somebody should look."""
+    waiting = select(Row.token).where(
+        Row.system == system,
+        ((Row.owner.is_not(None)) & (Row.expires_at <= now))
+        | ((Row.owner.is_(None)) & (Row.not_before_at <= now)),
+    )
+    return session.scalar(waiting.limit(1)) is not None
+
+
+def _new_row(system: str, subject: Subject, now: float) -> Row:
+    return Row(
+        system=system,
+        subject_kind=subject.kind,
+        subject_id=subject.id,
+        token=0,
+        owner=None,
+        first_at=now,
+        claimed_at=now,
+        heartbeat_at=now,
+        expires_at=now,
+        not_before_at=now,
+        progress=0,
+        note="",
+        failures=0,
+        kills=0,
+    )

@@ -1,0 +1,182 @@
+"""The one shape of every system: find what lacks my verdict, and give it.
+
+Waking by an event, by the sweep and by hand all end in ``Controller.look``. What happens twice acts once, because a
+verdict, its effects and its events commit together under a unique key and a live claim.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import ChildFailed, ClaimLost, Stopping, SurroundingsError
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.undecided import settled
+from ratchet.settings import Settings
+from ratchet.systems import claims, poison
+from ratchet.systems.claims import Claim
+from ratchet.systems.heartbeat import Heartbeat
+from ratchet.systems.system import Lane, System
+from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
+from ratchet.systems.work import Children, Pulse, Work
+
+log = logging.getLogger(__name__)
+
+Watcher = Callable[[str, Subject, str], None]
+"""Told of (lane, subject, outcome) when a subject has been dealt with."""
+
+
+@dataclass
+class Controller:
+    """Turns one system in one worker. ``worker`` is its locked name, ``stop`` its request to stop.
+
+    ``running`` maps a lane's name to the pulse of its present work, for the liveness check.
+    """
+
+    system: System
+    settings: Settings
+    ledger: Ledger
+    artifacts: ArtifactStore
+    children: Children
+    worker: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    running: dict[str, Pulse] = field(default_factory=dict)
+    watch: Watcher = lambda _lane, _subject, _outcome: None
+
+    def look(self, lane_name: str, cause: str | None = None) -> int:
+        """Decide everything in the lane that can be decided now. Returns the number of verdicts given.
+
+        Trouble of the surroundings is waited out here, with back-off, until it passes or the worker stops.
+        """
+        lane = self.system.lane(lane_name)
+        given, skipped, patience_s = 0, set[Subject](), self.settings.control.backoff_first_s
+        while not self.stop.is_set():
+            try:
+                claim = self._claim_next(lane, skipped)
+                if claim is None:
+                    return given
+                outcome = self._decide(lane, claim, cause)
+                patience_s = self.settings.control.backoff_first_s
+            except SurroundingsError as error:
+                log.warning("%s waits %.1f s: %s", self.system.name, patience_s, error)
+                self._wait(lane, patience_s)
+                patience_s = min(patience_s * 2, self.settings.control.backoff_last_s)
+                continue
+            given += isinstance(outcome, Verdict)
+            if not isinstance(outcome, Verdict):
+                skipped.add(claim.subject)
+        return given
+
+    def _claim_next(self, lane: Lane, skipped: set[Subject]) -> Claim | None:
+        with self.ledger.read() as session:
+            found = [s for s in lane.find(session, self.settings) if s not in skipped]
+            done = settled(session, self.system.name, [(s.kind, s.id) for s in found])
+        for subject in found:
+            if (subject.kind, subject.id) in done:
+                continue
+            with self.ledger.write() as tx:
+                if settled(tx.session, self.system.name, [(subject.kind, subject.id)]):
+                    continue
+                claim = claims.take(tx, self.system.name, subject, self.worker, self.settings.control.lease_s)
+                if claim is not None and poison.overdue(tx, claim, self.settings.control):
+                    poison.bury(tx, claim, "its process died again and again", "")
+                    claim = None
+            if claim is not None:
+                return claim
+        return None
+
+    def _decide(self, lane: Lane, claim: Claim, cause: str | None) -> Outcome | None:
+        work = self._work(lane, claim, cause)
+        self.running[lane.name] = work.pulse
+        started = time.monotonic()
+        try:
+            with Heartbeat(self.ledger, claim, work.pulse, self.settings.control):
+                outcome = lane.do(work)
+            self._commit(claim, outcome, cause, time.monotonic() - started)
+        except (Stopping, SurroundingsError):
+            self._give_back(claim)
+            raise
+        except ClaimLost as error:
+            log.warning("%s", error)
+            return None
+        except Exception as error:  # noqa: BLE001 -- the named recovery is the poison count of the subject
+            self._count(claim, error)
+            return None
+        finally:
+            self.running.pop(lane.name, None)
+            shutil.rmtree(work.folder, ignore_errors=True)
+        self.watch(lane.name, claim.subject, outcome.outcome if isinstance(outcome, Verdict) else "not ready")
+        return outcome
+
+    def _work(self, lane: Lane, claim: Claim, cause: str | None) -> Work:
+        folder = Path(self.settings.work_folder) / self.system.name / str(claim.token)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Work(
+            subject=claim.subject,
+            claim=claim,
+            cause=cause,
+            settings=self.settings,
+            ledger=self.ledger,
+            artifacts=self.artifacts,
+            children=self.children,
+            folder=folder,
+            log_path=Path(self.settings.log_folder) / f"{self.system.name}.child.log",
+            stop=self.stop,
+            step_s=lane.step_s,
+        )
+
+    def _commit(self, claim: Claim, outcome: Outcome, cause: str | None, took_s: float) -> None:
+        with self.ledger.write() as tx:
+            if isinstance(outcome, NotReady):
+                claims.release(tx, claim)
+            else:
+                claims.finish(tx, claim)
+                tx.session.add(self._row(claim, outcome, cause, took_s, tx.now))
+            outcome.effects(tx)
+            for event in outcome.events:
+                tx.emit(event if event.cause else event.model_copy(update={"cause": cause}))
+
+    def _row(
+        self, claim: Claim, verdict: Verdict, cause: str | None, took_s: float, now: float
+    ) -> VerdictRow:
+        return VerdictRow(
+            system=self.system.name,
+            subject_kind=claim.subject.kind,
+            subject_id=claim.subject.id,
+            outcome=verdict.outcome,
+            reason=verdict.reason,
+            numbers=dict(verdict.numbers),
+            cause=cause,
+            worker=self.worker,
+            created_at=now,
+            took_s=took_s,
+        )
+
+    def _give_back(self, claim: Claim) -> None:
+        try:
+            with self.ledger.write() as tx:
+                claims.release(tx, claim)
+        except (ClaimLost, SurroundingsError) as error:
+            log.info("claim on %s runs out by itself: %s", claim.subject, error)
+
+    def _count(self, claim: Claim, error: Exception) -> None:
+        killed = isinstance(error, ChildFailed) and error.killed
+        log.exception("%s failed on %s", self.system.name, claim.subject, exc_info=error)
+        with self.ledger.write() as tx:
+            poison.count(tx, claim, error, killed, self.settings.control)
+
+    def _wait(self, lane: Lane, seconds: float) -> None:
+        """Sit out trouble of the surroundings; waiting is a sign of life."""
+        pulse = self.running.setdefault(lane.name, Pulse())
+        deadline = time.monotonic() + seconds
+        while not self.stop.is_set() and time.monotonic() < deadline:
+            pulse.beat("waiting for the surroundings")
+            self.stop.wait(min(1.0, max(0.0, deadline - time.monotonic())))
+        self.running.pop(lane.name, None)

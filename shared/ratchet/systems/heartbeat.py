@@ -1,0 +1,46 @@
+"""The heartbeat of a claim: while the work runs, its lease is renewed and its progress noted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+from ratchet.errors import ClaimLost, SurroundingsError
+from ratchet.ledger import Ledger
+from ratchet.settings.control import ControlSettings
+from ratchet.systems import claims
+from ratchet.systems.claims import Claim
+from ratchet.systems.work import Pulse
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Renews a claim from a thread of its own until the block ends. A lost claim ends it; the commit will say so."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, pulse: Pulse, settings: ControlSettings):
+        self._ledger, self._claim, self._pulse, self._settings = ledger, claim, pulse, settings
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"heartbeat-{claim.token}", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(self._settings.heartbeat_s):
+            try:
+                with self._ledger.write() as tx:
+                    claims.renew(tx, self._claim, self._settings.lease_s, self._pulse.count, self._pulse.note)
+            except ClaimLost as error:
+                log.warning("%s", error)
+                return
+            except SurroundingsError as error:
+                log.warning("heartbeat of %s is late: %s", self._claim.subject, error)

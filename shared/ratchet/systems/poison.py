@@ -1,0 +1,69 @@
+"""Poison: a subject that keeps failing goes to the dead letters, blocks nobody, and can be retried."""
+
+from __future__ import annotations
+
+import traceback
+
+from sqlalchemy import select
+
+from ratchet.errors import Refused
+from ratchet.ledger import Transaction
+from ratchet.ledger.tables import Claim as ClaimRow
+from ratchet.ledger.tables import DeadLetter, Verdict
+from ratchet.settings.control import ControlSettings
+from ratchet.systems import claims
+from ratchet.systems.claims import Claim
+
+
+def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> None:
+    """Count an error (or the violent death of the child) against the subject; bury it when it has had its tries."""
+    rest_s = min(settings.backoff_last_s, settings.backoff_first_s * 2 ** (claim.failures + claim.kills))
+    row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
+    if row.failures >= settings.poison_failures or (
+        row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at)
+    ):
+        _dead(tx, row, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+
+def overdue(tx: Transaction, claim: Claim, settings: ControlSettings) -> bool:
+    """Whether the subject just claimed has killed its processes too often, while other subjects succeeded."""
+    row = claims.require(tx, claim)
+    return row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at)
+
+
+def bury(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
+    """Send a claimed subject to the dead letters."""
+    _dead(tx, claims.require(tx, claim), error, trace)
+
+
+def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetter:
+    """Give a dead subject another life with a clean count. Raises Refused if there is no such open dead letter."""
+    letter = tx.session.get(DeadLetter, dead_letter_id)
+    if letter is None or letter.resolved_at is not None:
+        raise Refused(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
+    letter.resolved_at, letter.resolution = tx.now, f"retried by {who}"
+    return letter
+
+
+def _others_succeed(tx: Transaction, claim: Claim, since: float) -> bool:
+    mine = (Verdict.subject_kind == claim.subject.kind) & (Verdict.subject_id == claim.subject.id)
+    others = select(Verdict.id).where(Verdict.system == claim.system, Verdict.created_at >= since, ~mine)
+    return tx.session.scalar(others.limit(1)) is not None
+
+
+def _dead(tx: Transaction, row: ClaimRow, error: str, trace: str) -> None:
+    tx.session.add(
+        DeadLetter(
+            system=row.system,
+            subject_kind=row.subject_kind,
+            subject_id=row.subject_id,
+            error=error,
+            traceback=trace,
+            failures=row.failures,
+            kills=row.kills,
+            created_at=tx.now,
+            resolved_at=None,
+            resolution=None,
+        )
+    )
+    tx.session.delete(row)

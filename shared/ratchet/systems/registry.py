@@ -1,0 +1,39 @@
+"""Finding the systems: every module in a package named by the entry-point group ``ratchet.systems`` declares one."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+
+from ratchet.errors import UnknownPlugin
+from ratchet.systems.system import System
+
+GROUP = "ratchet.systems"
+ORDER = ["training", "testing", "regression", "comparison", "calibration", "mining", "correction", "diversity", "curriculum", "generation", "deployment"]
+
+
+@cache
+def systems() -> dict[str, System]:
+    """All installed systems by name: the eleven in the order of the docs, then the others by name."""
+    found = [system for entry in entry_points(group=GROUP) for system in _declared(entry.value)]
+    found.sort(key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name))
+    return {system.name: system for system in found}
+
+
+def get(name: str) -> System:
+    """The system of that name. Raises UnknownPlugin with the names that are installed here."""
+    try:
+        return systems()[name]
+    except KeyError:
+        raise UnknownPlugin(
+            f"no system {name!r} is installed here; there are: {', '.join(systems())}."
+        ) from None
+
+
+def _declared(package_name: str) -> list[System]:
+    package = importlib.import_module(package_name)
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    modules = [importlib.import_module(f"{package_name}.{name}") for name in names]
+    return [module.SYSTEM for module in modules if isinstance(getattr(module, "SYSTEM", None), System)]

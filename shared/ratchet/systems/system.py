@@ -1,0 +1,66 @@
+"""The declaration of a system. From it come queue, consumer group, worker, sweep, dead letters and documentation.
+
+A twelfth system is one file in the ``systems`` folder of a service: it declares ``SYSTEM`` and has the functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from ratchet.events import Event
+from ratchet.settings import Settings
+from ratchet.systems.verdict import Outcome, Subject
+from ratchet.systems.work import Work
+
+Host = Literal["3090", "4090"]
+Find = Callable[[Session, Settings], Sequence[Subject]]
+Do = Callable[[Work], Outcome]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One slot of a system: what it looks for, and how it decides. A lane does one subject at a time.
+
+    ``find`` lists the subjects that may lack a verdict, the most urgent first; the controller drops those that have
+    one, are dead, or are claimed. ``do`` is level-triggered: it must reach the same outcome however it was woken.
+    ``step_s`` is the longest time between two progress reports.
+    """
+
+    name: str
+    hears: tuple[type[Event], ...]
+    find: Find
+    do: Do
+    step_s: float = 90.0
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the systems. ``preload`` names modules of its model children; empty means it needs no torch."""
+
+    name: str
+    host: Host
+    purpose: str
+    says: tuple[type[Event], ...]
+    sweep_s: float
+    lanes: tuple[Lane, ...]
+    preload: tuple[str, ...] = ()
+
+    @property
+    def queue(self) -> str:
+        """Name of its Celery queue and task, as ``3090.testing``."""
+        return f"{self.host}.{self.name}"
+
+    @property
+    def hears(self) -> tuple[type[Event], ...]:
+        """All events that wake any of its lanes, each once."""
+        return tuple(dict.fromkeys(event for lane in self.lanes for event in lane.hears))
+
+    def lane(self, name: str) -> Lane:
+        return next(lane for lane in self.lanes if lane.name == name)
+
+    def lanes_hearing(self, event: type[Event]) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if event in lane.hears)

@@ -1,0 +1,106 @@
+"""What a system's function is handed: its subject, its claim, and the ways to read, report, compute and commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy.orm import Session
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import Stopping
+from ratchet.ledger import Ledger, Transaction
+from ratchet.settings import Settings
+from ratchet.systems import claims
+from ratchet.systems.claims import Claim
+from ratchet.systems.verdict import Subject
+
+
+class Children(Protocol):
+    """Runs a function of a torch-using module in a child process (see ratchet.children)."""
+
+    def run(
+        self,
+        target: str,
+        spec: dict[str, Any],
+        *,
+        on_progress: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+        stall_s: float,
+        log_path: Path,
+    ) -> dict[str, Any]: ...
+
+
+@dataclass
+class Pulse:
+    """Progress of the running work. The heartbeat writes it to the claim; liveness asks whether it still moves."""
+
+    count: int = 0
+    note: str = ""
+
+    def beat(self, note: str = "") -> None:
+        self.count += 1
+        self.note = note or self.note
+
+
+@dataclass
+class Work:
+    """One subject under one claim. ``folder`` belongs to this claim's token alone and is removed afterwards."""
+
+    subject: Subject
+    claim: Claim
+    cause: str | None
+    settings: Settings
+    ledger: Ledger
+    artifacts: ArtifactStore
+    children: Children
+    folder: Path
+    log_path: Path
+    stop: threading.Event
+    step_s: float
+    pulse: Pulse = field(default_factory=Pulse)
+
+    def read(self) -> AbstractContextManager[Session]:
+        """A consistent reading session on the ledger."""
+        return self.ledger.read()
+
+    def progress(self, note: str = "") -> None:
+        """Say that the work moves, and what it is at. Raises Stopping once the worker is asked to stop."""
+        self.pulse.beat(note)
+        if self.stop.is_set():
+            raise Stopping(f"{self.claim.system} stops at {self.subject}")
+
+    def child(
+        self,
+        target: str,
+        spec: Mapping[str, Any],
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
+
+        Raises ChildFailed when it raises, dies or stalls, and Stopping when the worker is asked to stop.
+        """
+
+        def report(message: dict[str, Any]) -> None:
+            self.pulse.beat(str(message.get("note", "")))
+            if on_progress is not None:
+                on_progress(message)
+
+        return self.children.run(
+            target,
+            dict(spec),
+            on_progress=report,
+            should_stop=self.stop.is_set,
+            stall_s=self.step_s,
+            log_path=self.log_path,
+        )
+
+    def commit(self, effects: Callable[[Transaction], None]) -> None:
+        """A change in the middle of the work, refused with ClaimLost if the claim is stale."""
+        with self.ledger.write() as tx:
+            claims.require(tx, self.claim)
+            effects(tx)
