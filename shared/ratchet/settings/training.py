@@ -1,0 +1,155 @@
+"""Settings of a training run: model, hyperparameters, profile, monitoring, data, output, environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ratchet.settings.section import Section
+
+SEGMENT_LIMIT_S = 900.0
+"""A segment is at most this long, so that a checkpoint is never further away."""
+
+
+class ModelSettings(Section):
+    """The base model, and how it is held while it trains."""
+
+    path: str = Field(
+        "tiny",
+        min_length=1,
+        description="Folder or hub name of the base model; `tiny` is the built-in model, made on first use.",
+    )
+    tokenizer_path: str | None = Field(
+        None, description="Folder or hub name of the tokenizer, where it is not the model's own."
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto", description="Attention kernel; auto is flash attention where installed on a GPU, else sdpa."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about a third slower."
+    )
+
+
+class HyperparamSettings(Section):
+    """How weights are changed. The defaults suit the built-in tiny model."""
+
+    batch_size: int = Field(32, ge=1, le=4096, description="Rows in one forward pass on one device.")
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="Forward passes in one optimizer step.")
+    learning_rate: float = Field(
+        3e-3,
+        gt=0,
+        le=1e-2,
+        description="Peak learning rate; 1e-5 to 5e-5 suits a pretrained model of a billion parameters.",
+    )
+    warmup_steps: int = Field(
+        20,
+        ge=0,
+        description="Steps of linear warm-up after a start with a fresh optimizer; never again after.",
+    )
+    schedule: Literal["constant", "linear_per_segment", "cosine_per_segment"] = Field(
+        "linear_per_segment", description="Shape of the learning rate over each planned segment."
+    )
+    schedule_floor: float = Field(
+        0.1, gt=0, le=1, description="Share of the peak learning rate at which a schedule ends; never zero."
+    )
+    num_epochs: int = Field(1, ge=1, le=100, description="How often each row of a batch is trained on.")
+    segment_max_s: float = Field(
+        SEGMENT_LIMIT_S, gt=0, le=SEGMENT_LIMIT_S, description="A segment stops and saves after this long."
+    )
+    segment_max_steps: int | None = Field(
+        None, ge=1, description="A segment stops and saves after this many steps; unset, at the batch's end."
+    )
+    max_length: int = Field(
+        1024, ge=8, le=1_048_576, description="Longest row in tokens; longer ones are left out and counted."
+    )
+    fp_precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto",
+        description="Precision of the saved weights and of autocast; training keeps fp32 master weights. "
+        "auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 needs a GPU.",
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay, on matrices only.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay rates of AdamW's two moments.")
+    epsilon: float = Field(1e-8, gt=0, le=1e-2, description="AdamW's epsilon.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this global norm.")
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_are_rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0.0 <= beta < 1.0 for beta in betas):
+            raise ValueError(f"each must be in [0, 1), not {betas}")
+        return betas
+
+
+class ProfileSettings(Section):
+    """The profile that dresses examples for training and undresses answers."""
+
+    name: str = Field(
+        "plain", min_length=1, description="Name of a profile; `ratchet.profiles` plug-ins count."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options that the profile documents.")
+
+
+class MonitoringSettings(Section):
+    """What a model is told in its system turn, and what a run reports of itself."""
+
+    system_prompt_base: str = Field(
+        "",
+        description="System turn of every example and prompt that has none; `{date}` is the day.",
+    )
+    logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
+    status_interval_s: float = Field(
+        1.0, ge=0.1, le=60, description="Shortest time between two status or progress reports."
+    )
+
+
+class DataSettings(Section):
+    """The rows to train on, and their order."""
+
+    dataset_path: Path = Field(description="JSONL file with one example a line.")
+    shuffle: bool = Field(
+        True, description="Shuffle the rows (and group them by length); else the file's order."
+    )
+    seed: int = Field(42, ge=0, lt=2**63, description="Seed of the order of rows and of dropout.")
+
+
+class OutputSettings(Section):
+    """Where a run writes, and what it goes on from."""
+
+    output_dir: Path = Field(description="Folder of the run; holds `final_model`, `state` and the status.")
+    resume_from: Path | None = Field(
+        None, description="State folder of an earlier run to go on from exactly; unset, a fresh optimizer."
+    )
+
+
+class EnvironmentSettings(Section):
+    """What surrounds a run."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.",
+    )
+    report_to: tuple[str, ...] = Field(
+        (),
+        description="Trackers that the Hugging Face Trainer reports to: tensorboard, wandb, mlflow, trackio.",
+    )
+
+
+class TrainerConfig(Section):
+    """Everything one training run needs to know."""
+
+    model: ModelSettings = Field(default_factory=ModelSettings, description=ModelSettings.__doc__)
+    hyperparams: HyperparamSettings = Field(
+        default_factory=HyperparamSettings, description=HyperparamSettings.__doc__
+    )
+    profile: ProfileSettings = Field(default_factory=ProfileSettings, description=ProfileSettings.__doc__)
+    monitoring: MonitoringSettings = Field(
+        default_factory=MonitoringSettings, description=MonitoringSettings.__doc__
+    )
+    data: DataSettings = Field(description=DataSettings.__doc__)
+    output: OutputSettings = Field(description=OutputSettings.__doc__)
+    environment: EnvironmentSettings = Field(
+        default_factory=EnvironmentSettings, description=EnvironmentSettings.__doc__
+    )
