@@ -1,0 +1,144 @@
+"""Artifacts as folders of a local disk: the ``file://`` store, and the cache of a remote one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ratchet.artifacts.atomic import sync_folder
+from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
+from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, damaged, fingerprint, staging
+from ratchet.artifacts.trouble import disk_trouble
+from ratchet.errors import ArtifactError
+
+_STAGING = ".staging"
+
+
+class ArtifactFolder:
+    """``<root>/<id>/``: a folder appears there by one rename, complete with its manifest."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._verified: dict[Fingerprint, str] = {}
+
+    def path(self, artifact_id: str) -> Path:
+        return self.root / checked_id(artifact_id)
+
+    def exists(self, artifact_id: str) -> bool:
+        return (self.path(artifact_id) / MANIFEST_NAME).is_file()
+
+    def ids(self) -> Iterator[str]:
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if folder.name != _STAGING and (folder / MANIFEST_NAME).is_file():
+                yield folder.name
+
+    def manifest(self, artifact_id: str) -> Manifest:
+        path = self.path(artifact_id) / MANIFEST_NAME
+        try:
+            manifest = Manifest.parse(path.read_bytes(), str(path))
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"There is no artifact {artifact_id}: {path} is absent. It was deleted by retention, never "
+                "finished, or lies in another store; check the setting artifacts.url."
+            ) from error
+        if manifest.id != artifact_id:
+            raise damaged(path, f"it describes {manifest.id}")
+        return manifest
+
+    def verified(self, artifact_id: str) -> Manifest:
+        """The manifest, after every file was compared with it; unchanged files are hashed once a process."""
+        manifest, folder = self.manifest(artifact_id), self.path(artifact_id)
+        expected = {file.path: file for file in manifest.files}
+        if strangers := sorted(_file_paths(folder) - expected.keys() - {MANIFEST_NAME}):
+            raise damaged(folder / strangers[0], "it is not in the manifest")
+        for path, file in expected.items():
+            self._verify(folder / path, file.size_bytes, file.sha256)
+        return manifest
+
+    def intact(self, artifact_id: str) -> Manifest | None:
+        """Like ``verified``, but None for one that is absent or damaged."""
+        try:
+            return self.verified(artifact_id)
+        except ArtifactError:
+            return None
+
+    def put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Manifest:
+        """Let ``fill`` build an artifact, then give it its name. Content that is here already stays."""
+        with disk_trouble(self.root, needed_bytes), staging(self.root / _STAGING) as draft:
+            manifest = fill(draft)
+            self._verified.update(draft.fingerprints)
+            if (earlier := self.intact(manifest.id)) is not None:
+                return earlier
+            self._settle(draft.folder, manifest.id)
+            return self.manifest(manifest.id)
+
+    def delete(self, artifact_id: str) -> None:
+        """Out of sight by one rename, then removed; absent already is fine."""
+        grave = self._grave()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path(artifact_id), grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def sweep_garbage(self, older_than_s: float) -> int:
+        """Remove what dead publishers left behind; returns the bytes freed."""
+        garbage = [*abandoned(self.root / _STAGING, older_than_s), *self._headless(older_than_s)]
+        freed_bytes = sum(_size_bytes(folder) for folder in garbage)
+        for folder in garbage:
+            shutil.rmtree(folder, ignore_errors=True)
+        return freed_bytes
+
+    def _headless(self, older_than_s: float) -> Iterator[Path]:
+        for folder in self.root.iterdir() if self.root.is_dir() else ():
+            is_artifact = folder.name == _STAGING or (folder / MANIFEST_NAME).exists()
+            if folder.is_dir() and not is_artifact and time.time() - folder.stat().st_mtime >= older_than_s:
+                yield folder
+
+    def _settle(self, draft: Path, artifact_id: str) -> None:
+        """Rename ``draft`` to its id; a damaged artifact there gives way, an intact one stays."""
+        home = self.path(artifact_id)
+        while True:
+            try:
+                os.rename(draft, home)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if self.intact(artifact_id) is not None:
+                return
+            self.delete(artifact_id)
+        sync_folder(self.root)
+
+    def _grave(self) -> Path:
+        graves = self.root / _STAGING
+        graves.mkdir(parents=True, exist_ok=True)
+        return graves / uuid.uuid4().hex
+
+    def _verify(self, path: Path, size_bytes: int, sha256: str) -> None:
+        try:
+            with disk_trouble(self.root), open(path, "rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_size != size_bytes:
+                    raise damaged(
+                        path, f"it holds {stat.st_size:,} bytes where {size_bytes:,} were published"
+                    )
+                if self._verified.get(fingerprint(stat)) != sha256:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                        raise damaged(path, "its content is not what was published (sha256 differs)")
+                    self._verified[fingerprint(stat)] = sha256
+        except FileNotFoundError as error:
+            raise damaged(path, "it is missing") from error
+
+
+def _file_paths(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

@@ -1,0 +1,109 @@
+"""Artifacts in an object store; every byte passes through the local cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
+from ratchet.artifacts.staging import Staging, damaged
+from ratchet.artifacts.trouble import remote_trouble
+from ratchet.errors import ArtifactError
+
+_CHUNK_BYTES = 1 << 20
+
+
+class RemoteArtifacts:
+    """``<url>/<id>/`` on any fsspec file system. Nothing is renamed there: the manifest's arrival commits."""
+
+    def __init__(self, filesystem: Any, root: str, url: str) -> None:
+        self._fs = filesystem
+        self._root = root.rstrip("/")
+        self.url = url
+
+    def exists(self, artifact_id: str) -> bool:
+        with remote_trouble(self.url):
+            return bool(self._fs.exists(self._key(artifact_id, MANIFEST_NAME)))
+
+    def ids(self) -> Iterator[str]:
+        with remote_trouble(self.url):
+            folders = self._folders()
+        for artifact_id in folders:
+            if self.exists(artifact_id):
+                yield artifact_id
+
+    def manifest(self, artifact_id: str) -> Manifest:
+        key = self._key(artifact_id, MANIFEST_NAME)
+        try:
+            with remote_trouble(self.url):
+                manifest = Manifest.parse(self._fs.cat_file(key), key)
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"There is no artifact {artifact_id}: {key} is absent. It was deleted by retention, never "
+                "finished, or lies in another store; check the setting artifacts.url."
+            ) from error
+        if manifest.id != artifact_id:
+            raise damaged(key, f"it describes {manifest.id}")
+        return manifest
+
+    def upload(self, manifest: Manifest, folder: Path) -> None:
+        """Send the files of ``folder``, then the manifest. A file that is there in full is not sent again."""
+        with remote_trouble(self.url):
+            if self._fs.exists(self._key(manifest.id, MANIFEST_NAME)) and self._has_all(manifest):
+                return
+            for file in manifest.files:
+                self._fs.put_file(str(folder / file.path), self._key(manifest.id, file.path))
+            self._fs.pipe_file(self._key(manifest.id, MANIFEST_NAME), (folder / MANIFEST_NAME).read_bytes())
+
+    def download(self, manifest: Manifest, draft: Staging) -> Manifest:
+        for file in manifest.files:
+            key = self._key(manifest.id, file.path)
+            try:
+                draft.add_expected(self._chunks(key), file, key)
+            except FileNotFoundError as error:
+                raise damaged(key, "it is missing") from error
+        draft.seal_as(manifest)
+        return manifest
+
+    def delete(self, artifact_id: str) -> None:
+        """The manifest goes first, so that nobody reads a half."""
+        with remote_trouble(self.url):
+            for key in (self._key(artifact_id, MANIFEST_NAME), self._key(artifact_id)):
+                if self._fs.exists(key):
+                    self._fs.rm(key, recursive=True)
+
+    def sweep_garbage(self, older_than_s: float) -> int:
+        """Remove folders without a manifest whose newest file is older; returns the bytes freed."""
+        freed_bytes = 0
+        with remote_trouble(self.url):
+            for artifact_id in self._folders():
+                keys = self._fs.find(self._key(artifact_id), detail=True)
+                if self._key(artifact_id, MANIFEST_NAME) in keys or not keys:
+                    continue
+                if time.time() - max(self._fs.modified(key).timestamp() for key in keys) >= older_than_s:
+                    freed_bytes += sum(int(entry["size"]) for entry in keys.values())
+                    self._fs.rm(self._key(artifact_id), recursive=True)
+        return freed_bytes
+
+    def _key(self, artifact_id: str, path: str = "") -> str:
+        return "/".join(part for part in (self._root, checked_id(artifact_id), path) if part)
+
+    def _folders(self) -> list[str]:
+        if not self._fs.exists(self._root):
+            return []
+        names = {str(name).rstrip("/").rsplit("/", 1)[-1] for name in self._fs.ls(self._root, detail=False)}
+        return sorted(name for name in names if len(name) == 64)
+
+    def _has_all(self, manifest: Manifest) -> bool:
+        sizes = {
+            str(key): entry["size"]
+            for key, entry in self._fs.find(self._key(manifest.id), detail=True).items()
+        }
+        return all(sizes.get(self._key(manifest.id, file.path)) == file.size_bytes for file in manifest.files)
+
+    def _chunks(self, key: str) -> Iterator[bytes]:
+        with remote_trouble(self.url), self._fs.open(key, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk

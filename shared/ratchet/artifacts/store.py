@@ -1,0 +1,160 @@
+"""The artifact store: publish, fetch, delete, whatever the address."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ratchet.artifacts.folder import ArtifactFolder
+from ratchet.artifacts.manifest import Kind, Manifest
+from ratchet.artifacts.remote import RemoteArtifacts
+from ratchet.artifacts.staging import Staging
+from ratchet.artifacts.trouble import disk_trouble
+from ratchet.errors import ArtifactError, SettingsError
+
+DEFAULT_CACHE = Path("~/.cache/ratchet/artifacts")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published artifact; ``path`` is its folder on this machine, to read only."""
+
+    manifest: Manifest
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.manifest.id
+
+    @property
+    def kind(self) -> Kind:
+        return self.manifest.kind
+
+    @property
+    def size_bytes(self) -> int:
+        return self.manifest.size_bytes
+
+
+class ArtifactStore:
+    """Artifacts at an fsspec ``url``. A remote one keeps verified copies in the local folder ``cache``."""
+
+    def __init__(self, url: str, cache: Path | None = None) -> None:
+        self.url = url
+        try:
+            filesystem, root = fsspec.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise SettingsError(
+                f"artifacts.url {url!r} cannot be opened: {error}. Use a folder (file:///…) or "
+                "s3://bucket/…, and install the fsspec package of that protocol."
+            ) from error
+        self._remote: RemoteArtifacts | None = None
+        if isinstance(filesystem, LocalFileSystem):
+            self._folder = ArtifactFolder(Path(root))
+        else:
+            self._folder = ArtifactFolder((cache or DEFAULT_CACHE).expanduser())
+            self._remote = RemoteArtifacts(filesystem, root, url)
+
+    def publish(
+        self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False
+    ) -> Artifact:
+        """Publish a file, or a folder with all below it. The same content again is the same artifact.
+
+        ``consume`` gives ``source`` away: it is hard-linked where the disk allows, and removed in the end.
+        Otherwise only read-only files are linked, and files that someone may still write to are copied.
+        """
+        files = _files_of(source)
+
+        def fill(draft: Staging) -> Manifest:
+            for path, file in files.items():
+                draft.add_file(file, path, consume=consume)
+            return draft.seal(kind, provenance)
+
+        artifact = self._put(fill, needed_bytes=sum(file.stat().st_size for file in files.values()))
+        if consume:
+            _remove(source)
+        return artifact
+
+    def publish_lines(
+        self, lines: Iterable[str], kind: Kind, provenance: Mapping[str, Any], *, name: str = "rows.jsonl"
+    ) -> Artifact:
+        """Publish ``lines``, streamed and each without its line end, as the one file ``name``."""
+
+        def fill(draft: Staging) -> Manifest:
+            draft.add_lines(lines, name)
+            return draft.seal(kind, provenance)
+
+        return self._put(fill)
+
+    def fetch(self, artifact_id: str) -> Path:
+        """The artifact's folder on this machine, verified. The files are live: never write there."""
+        remote = self._remote
+        if remote is not None and self._folder.intact(artifact_id) is None:
+            manifest = remote.manifest(artifact_id)
+            self._folder.put(lambda draft: remote.download(manifest, draft), manifest.size_bytes)
+        self._folder.verified(artifact_id)
+        return self._folder.path(artifact_id)
+
+    def open_lines(self, artifact_id: str, name: str = "rows.jsonl") -> Iterator[str]:
+        """The lines of one file, without their line ends; the artifact is verified before the first."""
+        self.manifest(artifact_id).file(name)
+        path = self.fetch(artifact_id) / name
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n")
+
+    def manifest(self, artifact_id: str) -> Manifest:
+        if self._remote is None or self._folder.exists(artifact_id):
+            return self._folder.manifest(artifact_id)
+        return self._remote.manifest(artifact_id)
+
+    def size_bytes(self, artifact_id: str) -> int:
+        return self.manifest(artifact_id).size_bytes
+
+    def exists(self, artifact_id: str) -> bool:
+        return (self._remote or self._folder).exists(artifact_id)
+
+    def ids(self) -> Iterator[str]:
+        return (self._remote or self._folder).ids()
+
+    def delete(self, artifact_id: str) -> None:
+        """Remove it everywhere in reach; absent already is fine. Open and mapped files stay readable."""
+        if self._remote is not None:
+            self._remote.delete(artifact_id)
+        self._folder.delete(artifact_id)
+
+    def sweep_garbage(self, older_than_s: float) -> int:
+        """Remove what publishers that died ``older_than_s`` ago left behind; returns the bytes freed."""
+        freed_bytes = self._folder.sweep_garbage(older_than_s)
+        return freed_bytes + (self._remote.sweep_garbage(older_than_s) if self._remote is not None else 0)
+
+    def _put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Artifact:
+        manifest = self._folder.put(fill, needed_bytes)
+        path = self._folder.path(manifest.id)
+        if self._remote is not None:
+            self._remote.upload(manifest, path)
+        return Artifact(manifest, path)
+
+
+def _files_of(source: Path) -> dict[str, Path]:
+    if source.is_file():
+        return {source.name: source}
+    files = {
+        path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()
+    }
+    if not files:
+        raise ArtifactError(f"{source} holds no file to publish; is the path right, and was it written?")
+    return files
+
+
+def _remove(source: Path) -> None:
+    with disk_trouble(source.parent):
+        if source.is_dir():
+            shutil.rmtree(source)
+        else:
+            source.unlink()

@@ -1,0 +1,150 @@
+"""A publisher killed at any step leaves a whole artifact or garbage that nobody reads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import ArtifactError, SurroundingsError
+
+_STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"})
+
+
+def make_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"w" * 5000)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def publish_and_die(store: ArtifactStore, source: Path, fatal_step: int) -> int:
+    """Publish in a forked process that kills itself before its n-th step on a file; its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        steps = 0
+
+        def count(event: str, args: tuple[object, ...]) -> None:
+            nonlocal steps
+            if event in _STEPS:
+                steps += 1
+                if steps == fatal_step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        store.publish(source, "checkpoint", {}, consume=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_killed_before_every_single_step(tmp_path: Path) -> None:
+    reference = ArtifactStore((tmp_path / "reference").as_uri())
+    expected = reference.publish(make_model(tmp_path / "model"), "checkpoint", {}).id
+    outcomes = []
+    for fatal_step in range(1, 200):
+        store = ArtifactStore((tmp_path / f"store-{fatal_step}").as_uri())
+        source = make_model(tmp_path / f"model-{fatal_step}")
+        status = publish_and_die(store, source, fatal_step)
+        is_complete = store.exists(expected)
+        outcomes.append(is_complete)
+        if is_complete:
+            assert (store.fetch(expected) / "model.safetensors").read_bytes() == b"w" * 5000
+        else:
+            assert (source / "model.safetensors").exists()
+            with pytest.raises(ArtifactError, match="no artifact"):
+                store.fetch(expected)
+            assert store.publish(source, "checkpoint", {}, consume=True).id == expected
+        store.sweep_garbage(older_than_s=0)
+        assert list((tmp_path / f"store-{fatal_step}" / ".staging").iterdir()) == []
+        assert list(store.ids()) == [expected]
+        if status == 0:
+            break
+    assert status == 0
+    assert len(outcomes) > 20
+    assert False in outcomes
+    assert outcomes.index(True) < len(outcomes) - 1, (
+        "some kill must have come after the artifact was complete"
+    )
+
+
+def test_an_upload_without_its_manifest_is_not_an_artifact_and_is_swept(tmp_path: Path) -> None:
+    url = f"memory://store-{uuid.uuid4().hex}"
+    store = ArtifactStore(url, cache=tmp_path / "cache")
+    model = make_model(tmp_path / "model")
+    artifact = store.publish(model, "checkpoint", {})
+    filesystem, root = fsspec.url_to_fs(url)
+    filesystem.rm(f"{root}/{artifact.id}/manifest.json")
+    assert not store.exists(artifact.id)
+    with pytest.raises(ArtifactError, match="no artifact"):
+        ArtifactStore(url, cache=tmp_path / "other").fetch(artifact.id)
+    assert store.sweep_garbage(older_than_s=3600) == 0
+    assert store.sweep_garbage(older_than_s=0) == 5002
+    assert not filesystem.exists(f"{root}/{artifact.id}")
+    assert store.publish(model, "checkpoint", {}).id == artifact.id
+    assert store.exists(artifact.id)
+
+
+def test_a_sweep_spares_a_living_publisher(tmp_path: Path) -> None:
+    store = ArtifactStore((tmp_path / "store").as_uri())
+
+    def lines_swept_in_the_middle() -> list[str]:
+        assert store.sweep_garbage(older_than_s=0) == 0
+        return ["{}", "[]"]
+
+    def slowly() -> object:
+        yield from lines_swept_in_the_middle()
+
+    artifact = store.publish_lines(slowly(), "batch", {})  # type: ignore[arg-type]
+    assert list(store.open_lines(artifact.id)) == ["{}", "[]"]
+
+
+def _publish(url: str, source: Path, start: multiprocessing.synchronize.Event, ids: object) -> None:
+    start.wait()
+    ids.put(ArtifactStore(url).publish(source, "checkpoint", {}).id)  # type: ignore[attr-defined]
+
+
+def test_rivals_with_the_same_content_all_get_the_one_artifact(tmp_path: Path) -> None:
+    url = (tmp_path / "store").as_uri()
+    context = multiprocessing.get_context("fork")
+    start, ids = context.Event(), context.Queue()
+    source = make_model(tmp_path / "model")
+    rivals = [context.Process(target=_publish, args=(url, source, start, ids)) for _ in range(8)]
+    for rival in rivals:
+        rival.start()
+    start.set()
+    received = {ids.get(timeout=60) for _ in rivals}
+    for rival in rivals:
+        rival.join()
+    store = ArtifactStore(url)
+    assert received == set(store.ids())
+    assert len(received) == 1
+    assert list((tmp_path / "store" / ".staging").iterdir()) == []
+    store.fetch(received.pop())
+
+
+def test_a_full_disk_names_the_folder_and_the_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "weights.safetensors"
+    source.write_bytes(b"w" * 200_000)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_refused_for_lack_of_room(tmp_path, source))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert list(ArtifactStore((tmp_path / "store").as_uri()).ids()) == []
+
+
+def _refused_for_lack_of_room(tmp_path: Path, source: Path) -> int:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        ArtifactStore((tmp_path / "store").as_uri()).publish(source, "checkpoint", {})
+    except SurroundingsError as error:
+        return 0 if str(tmp_path / "store") in str(error) and "200,000 bytes" in str(error) else 2
+    return 1

@@ -1,0 +1,179 @@
+"""Publishing, reading and refusing artifacts, on a local disk and on a remote store."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from ratchet.artifacts import Artifact, ArtifactStore
+from ratchet.errors import ArtifactError, SettingsError
+
+
+@pytest.fixture(params=["local", "remote"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    if request.param == "local":
+        yield ArtifactStore((tmp_path / "store").as_uri())
+        return
+    url = f"memory://store-{uuid.uuid4().hex}"
+    yield ArtifactStore(url, cache=tmp_path / "cache")
+    filesystem, root = fsspec.url_to_fs(url)
+    if filesystem.exists(root):
+        filesystem.rm(root, recursive=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(os.urandom(5000))
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    return folder
+
+
+def another(store: ArtifactStore, cache: Path) -> ArtifactStore:
+    """The same store as another process sees it: nothing remembered, an empty cache."""
+    return ArtifactStore(store.url, cache=cache)
+
+
+def published(store: ArtifactStore, model: Path) -> Artifact:
+    return store.publish(model, "checkpoint", {"job": 7})
+
+
+def test_what_is_published_is_fetched_with_its_provenance(
+    store: ArtifactStore, model: Path, tmp_path: Path
+) -> None:
+    artifact = published(store, model)
+    reader = another(store, tmp_path / "other-cache")
+    folder = reader.fetch(artifact.id)
+    assert (folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    assert (folder / "tokenizer" / "vocab.json").read_text() == "{}"
+    manifest = reader.manifest(artifact.id)
+    assert manifest.kind == "checkpoint"
+    assert manifest.provenance == {"job": 7}
+    assert [file.path for file in manifest.files] == ["model.safetensors", "tokenizer/vocab.json"]
+    assert reader.size_bytes(artifact.id) == 5002
+
+
+def test_equal_content_is_one_artifact(store: ArtifactStore, model: Path) -> None:
+    first = published(store, model)
+    second = store.publish(model, "checkpoint", {"job": 8})
+    assert second.id == first.id
+    assert second.manifest.provenance == {"job": 7}
+    assert list(store.ids()) == [first.id]
+
+
+def test_one_changed_byte_is_another_artifact(store: ArtifactStore, model: Path) -> None:
+    first = published(store, model)
+    (model / "tokenizer" / "vocab.json").write_text("[]")
+    assert published(store, model).id != first.id
+
+
+def test_lines_stream_in_and_out(store: ArtifactStore) -> None:
+    lines = [json.dumps({"text": f"é {n} \u2028"}, ensure_ascii=False) for n in range(1000)]
+    artifact = store.publish_lines((line for line in lines), "batch", {"generator": "chain_sum"})
+    assert list(store.open_lines(artifact.id)) == lines
+
+
+def test_a_line_break_inside_a_line_is_refused_with_its_number(store: ArtifactStore) -> None:
+    with pytest.raises(ArtifactError, match=r"rows.jsonl:2"):
+        store.publish_lines(["{}", "{\n}"], "batch", {})
+    assert list(store.ids()) == []
+
+
+def test_a_deleted_artifact_is_gone_and_deleting_it_again_is_fine(store: ArtifactStore, model: Path) -> None:
+    artifact = published(store, model)
+    assert store.exists(artifact.id)
+    store.delete(artifact.id)
+    store.delete(artifact.id)
+    assert not store.exists(artifact.id)
+    with pytest.raises(ArtifactError, match="no artifact"):
+        store.fetch(artifact.id)
+
+
+def test_an_unknown_file_name_lists_the_known_ones(store: ArtifactStore) -> None:
+    artifact = store.publish_lines(["{}"], "batch", {})
+    with pytest.raises(ArtifactError, match=r"no file items.jsonl; it has rows.jsonl"):
+        next(store.open_lines(artifact.id, "items.jsonl"))
+
+
+@pytest.mark.parametrize("wrong", ["", "../../etc", "A" * 64])
+def test_what_is_no_id_is_refused(store: ArtifactStore, wrong: str) -> None:
+    with pytest.raises(ArtifactError, match="no artifact id"):
+        store.fetch(wrong)
+
+
+def test_an_empty_folder_is_not_published(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="holds no file"):
+        store.publish(tmp_path / "empty", "report", {})
+
+
+def test_an_artifact_is_not_published_inside_another(store: ArtifactStore, model: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"manifest\.json is the store's own name"):
+        store.publish(published(store, model).path, "checkpoint", {})
+
+
+def test_an_unknown_protocol_names_the_setting() -> None:
+    with pytest.raises(SettingsError, match=r"artifacts\.url"):
+        ArtifactStore("gopher://somewhere")
+
+
+def test_a_consumed_folder_is_linked_not_copied_and_gone(local: ArtifactStore, model: Path) -> None:
+    inode = (model / "model.safetensors").stat().st_ino
+    artifact = local.publish(model, "checkpoint", {}, consume=True)
+    assert (artifact.path / "model.safetensors").stat().st_ino == inode
+    assert not model.exists()
+
+
+def test_a_consumed_file_is_linked_and_gone(local: ArtifactStore, tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text("{}\n")
+    inode = source.stat().st_ino
+    artifact = local.publish(source, "record", {}, consume=True)
+    assert (artifact.path / "rows.jsonl").stat().st_ino == inode
+    assert not source.exists()
+
+
+def test_writable_files_that_stay_are_copied_and_read_only_ones_linked(
+    local: ArtifactStore, model: Path
+) -> None:
+    (model / "tokenizer" / "vocab.json").chmod(0o444)
+    artifact = published(local, model)
+    kept, shared = "model.safetensors", "tokenizer/vocab.json"
+    assert (artifact.path / kept).stat().st_ino != (model / kept).stat().st_ino
+    assert (artifact.path / shared).stat().st_ino == (model / shared).stat().st_ino
+    assert (model / kept).stat().st_mode & 0o200
+
+
+def test_a_symlink_is_copied_by_its_content(local: ArtifactStore, model: Path) -> None:
+    (model / "linked.json").symlink_to(model / "tokenizer" / "vocab.json")
+    artifact = local.publish(model, "checkpoint", {}, consume=True)
+    assert not (artifact.path / "linked.json").is_symlink()
+    assert (artifact.path / "linked.json").read_text() == "{}"
+
+
+def test_other_file_systems_are_copied(local: ArtifactStore, tmp_path: Path) -> None:
+    memory_disk = Path("/dev/shm")
+    if not memory_disk.is_dir() or memory_disk.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm on a disk of its own")
+    source = memory_disk / f"ratchet-{uuid.uuid4().hex}.jsonl"
+    source.write_text("{}\n")
+    artifact = local.publish(source, "batch", {}, consume=True)
+    assert (artifact.path / source.name).read_text() == "{}\n"
+    assert not source.exists()
+
+
+def test_published_files_are_read_only(store: ArtifactStore, model: Path) -> None:
+    folder = store.fetch(published(store, model).id)
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {0o444}
