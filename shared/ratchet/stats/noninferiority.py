@@ -1,0 +1,51 @@
+"""Is a model not worse by more than a margin? "Not significantly worse" does not answer that; this does."""
+
+from __future__ import annotations
+
+from math import ceil
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom
+
+from ratchet.stats.difference import tango_z
+
+
+def noninferiority_p(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: float) -> NDArray[np.float64]:
+    """One-sided p of "the true difference is -margin or below". At most alpha exactly if lower_bound >= -margin."""
+    return np.asarray(ndtr(-tango_z(gains, losses, n, -margin)), dtype=np.float64)
+
+
+def items_needed(flip_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Items on which an equal model passes with ``power``: (z_alpha + z_power)^2 * flip_share / margin^2.
+
+    At 5 % and 80 % the square is 6.18.
+    """
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)
+    return max(ceil(z * z * flip_share / margin**2), fewest_items(margin, alpha))
+
+
+def fewest_items(margin: float, alpha: float = 0.05) -> int:
+    """Below so many items not even an answer-for-answer equal model passes: there is nothing to prove it with."""
+    z = NormalDist().inv_cdf(1 - alpha)
+    return ceil(z * z * (1 - margin) / margin)
+
+
+def noninferiority_power(
+    n: int, flip_share: float, margin: float, alpha: float = 0.05, difference: float = 0.0
+) -> float:
+    """Exact chance to pass at a true ``difference``, by adding up every outcome of n items.
+
+    With ``difference = -margin`` it is the test's actual level.
+    """
+    flips, gains = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    possible = gains <= flips
+    z = np.where(possible, tango_z(gains, np.where(possible, flips - gains, 0), n, -margin), -np.inf)
+    passes = z >= -ndtri(alpha)
+    fewest_gains = np.where(passes.any(axis=1), passes.argmax(axis=1), n + 1)
+    won_share = (flip_share + difference) / (2 * flip_share)
+    total = np.arange(n + 1)
+    return float(binom.pmf(total, n, flip_share) @ binom.sf(fewest_gains - 1, total, won_share))
