@@ -15,7 +15,7 @@ class InferenceSettings(Section):
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Where a local model runs: auto, cpu, mps, cuda or cuda:N; auto takes a GPU where there is one.",
+        description="Where a local model runs: auto (a GPU where there is one), cpu, mps, cuda or cuda:N.",
     )
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="Precision of the weights in inference; auto is bf16 on a GPU and fp32 on a CPU."

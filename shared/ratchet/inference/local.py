@@ -1,0 +1,205 @@
+"""A model in this process that answers chats in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ratchet.errors import GenerationError
+from ratchet.inference.batching import Plan, occurrences, plan_batches
+from ratchet.inference.chat import end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.decode import Answer, OnToken, decode
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress
+from ratchet.inference.hardware import Hardware, pick_hardware
+from ratchet.inference.loading import LoadedModel, load_model
+from ratchet.inference.sampling import Prompt
+from ratchet.inference.scoring import Scored, score_batch
+from ratchet.settings.inference import InferenceSettings
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+class LocalGenerator:
+    """A Generator over a loaded checkpoint. On a CPU in fp32 the same prompts give the same bits again."""
+
+    def __init__(self, loaded: LoadedModel, settings: InferenceSettings):
+        self._loaded = loaded
+        self._settings = settings
+        self._end_ids = frozenset(stop_ids(loaded.tokenizer))
+        self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._end_ids))
+        self._memory_rows = settings.batch_size
+
+    @classmethod
+    def load(
+        cls, folder: Path, settings: InferenceSettings | None = None, expected_weights: str | None = None
+    ) -> LocalGenerator:
+        """Load a verified folder; BrokenCheckpoint names what is wrong with it."""
+        settings = settings or InferenceSettings()
+        return cls(load_model(folder, pick_hardware(settings), expected_weights), settings)
+
+    @property
+    def weights(self) -> str:
+        return self._loaded.weights
+
+    @property
+    def hardware(self) -> Hardware:
+        return self._loaded.hardware
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self._loaded.context
+
+    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
+        """A chat as tokens, its length limit cut to the context; GenerationError where there is no room."""
+        token_ids = tuple(prompt_ids(self._loaded.tokenizer, chat))
+        room = self.context - len(token_ids)
+        if room < 1:
+            raise GenerationError(
+                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
+                f"{chat[-1].content[:60]!r}…"
+            )
+        return Prompt(token_ids, min(decoding.max_new_tokens, room), decoding, occurrence)
+
+    def generate(
+        self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None
+    ) -> list[Generation]:
+        answered: dict[int, Generation] = {}
+        for batch, generations in self.batches(chats, decoding):
+            answered.update(zip(batch, generations, strict=True))
+            if progress:
+                progress(len(answered), len(chats))
+        return [answered[index] for index in range(len(chats))]
+
+    def batches(
+        self, chats: Sequence[Chat], decoding: Decoding, done: frozenset[int] = frozenset()
+    ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
+        """Indices into ``chats`` with their answers, a batch at a time.
+
+        Batches whose every index is in ``done`` are left out; the others are the same as without ``done``, so
+        that an interrupted run goes on with the very numbers it would have had.
+        """
+        prompts = self._prompts(chats, decoding)
+        for batch in self._plan(prompts):
+            if not done.issuperset(batch):
+                yield batch, self.answer([prompts[index] for index in batch])
+
+    def answer(self, prompts: Sequence[Prompt], on_token: OnToken | None = None) -> list[Generation]:
+        """Answer these prompts in one batch (in halves of it where memory is short), in order."""
+        answers = self._within_memory(prompts, lambda part, start: self._decode(part, start, on_token))
+        return [self._generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def text(self, answer: Answer, prompt: Prompt) -> str:
+        """What an answer says so far: without special tokens, cut at the first stop string."""
+        text = self._loaded.tokenizer.decode(
+            answer.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        cuts = [at for stop in prompt.decoding.stop if (at := text.find(stop)) >= 0]
+        return str(text[: min(cuts)] if cuts else text)
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+        rows = self._scored(chats, answers)
+        if not rows:
+            return []
+        logits_a_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
+        whole = [[*prompt, *answer] for prompt, answer in rows]
+        plan = plan_batches(
+            whole,
+            [0] * len(whole),
+            max_rows=max(1, min(self._settings.batch_size, self._settings.score_logits // logits_a_row)),
+            max_tokens=self._settings.batch_tokens,
+        )
+        scores: dict[int, tuple[float, ...]] = {}
+        for batch in plan:
+            found = self._within_memory([rows[index] for index in batch], self._score)
+            scores.update(zip(batch, found, strict=True))
+        return [scores[index] for index in range(len(rows))]
+
+    def _prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
+        prompts = [self.prompt(chat, decoding) for chat in chats]
+        counts = occurrences([prompt.token_ids for prompt in prompts])
+        return [
+            Prompt(prompt.token_ids, prompt.max_new_tokens, decoding, count)
+            for prompt, count in zip(prompts, counts, strict=True)
+        ]
+
+    def _plan(self, prompts: Sequence[Prompt]) -> Plan:
+        return plan_batches(
+            [prompt.token_ids for prompt in prompts],
+            [prompt.max_new_tokens for prompt in prompts],
+            max_rows=self._settings.batch_size,
+            max_tokens=self._settings.batch_tokens,
+        )
+
+    def _decode(self, prompts: Sequence[Prompt], start: int, on_token: OnToken | None) -> list[Answer]:
+        def after_token(row: int, answer: Answer) -> bool:
+            told = on_token(start + row, answer) if on_token else False
+            return told or self._says_stop(answer, prompts[row])
+
+        watched = on_token is not None or any(prompt.decoding.stop for prompt in prompts)
+        return decode(
+            self._loaded.model,
+            prompts,
+            end_ids=self._end_ids,
+            pad_id=self._pad_id,
+            timeout_s=self._settings.batch_timeout_s,
+            on_token=after_token if watched else None,
+        )
+
+    def _says_stop(self, answer: Answer, prompt: Prompt) -> bool:
+        """Whether the answer's end holds a stop string; a character takes four byte tokens at most."""
+        if not prompt.decoding.stop:
+            return False
+        tail = answer.token_ids[-4 * max(map(len, prompt.decoding.stop)) - 4 :]
+        text = self._loaded.tokenizer.decode(
+            tail, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return any(stop in text for stop in prompt.decoding.stop)
+
+    def _generation(self, prompt: Prompt, answer: Answer) -> Generation:
+        return Generation(
+            text=self.text(answer, prompt),
+            token_ids=tuple(answer.token_ids),
+            token_logprobs=tuple(answer.logprobs),
+            finish_reason="stop" if answer.stopped else "length",
+            prompt_tokens=len(prompt.token_ids),
+            latency_s=answer.latency_s,
+            weights=self.weights,
+        )
+
+    def _scored(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Scored]:
+        tokenizer = self._loaded.tokenizer
+        end = end_of_turn(tokenizer)
+        prompts = [prompt_ids(tokenizer, chat) for chat in chats]
+        replies = [tokenizer(answer + end, add_special_tokens=False).input_ids for answer in answers]
+        return list(zip(prompts, replies, strict=True))
+
+    def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:
+        return score_batch(self._loaded.model, rows, self._pad_id)
+
+    def _within_memory(
+        self, rows: Sequence[Row], run: Callable[[Sequence[Row], int], list[Result]]
+    ) -> list[Result]:
+        """Run over rows; where memory is short over halves of them, and remember what fitted."""
+        results: list[Result] = []
+        while len(results) < len(rows):
+            part = rows[len(results) : len(results) + self._memory_rows]
+            try:
+                results += run(part, len(results))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise GenerationError(f"the model failed: {error}") from error
+                if len(part) == 1:
+                    raise GenerationError("out of memory with a batch of one prompt.") from error
+                self._memory_rows = len(part) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return results
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

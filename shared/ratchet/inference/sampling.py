@@ -1,0 +1,73 @@
+"""Which token comes next: greedy, or sampled from draws that belong to the prompt and not to its batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ratchet.inference.generator import Decoding
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row to answer. ``occurrence`` tells apart the samples of a prompt that is asked several times."""
+
+    token_ids: tuple[int, ...]
+    max_new_tokens: int
+    decoding: Decoding
+    occurrence: int = 0
+
+    def draws(self) -> torch.Tensor:
+        """Uniform draws in [0, 1), one a new token: the same for this prompt in any batch."""
+        text = f"{self.decoding.seed}/{self.occurrence}/{self.token_ids}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+class Sampler:
+    """Picks the next token of every row; rows may differ in temperature and top_p."""
+
+    def __init__(self, prompts: Sequence[Prompt], device: torch.device):
+        self._sampled = any(prompt.decoding.temperature > 0 for prompt in prompts)
+        if not self._sampled:
+            return
+        width = max(prompt.max_new_tokens for prompt in prompts)
+        draws = torch.zeros(len(prompts), width, dtype=torch.float64)
+        for row, prompt in enumerate(prompts):
+            if prompt.decoding.temperature > 0:
+                draws[row, : prompt.max_new_tokens] = prompt.draws()
+        self._draws = draws.to(device, torch.float32)
+        self._temperature = torch.tensor([p.decoding.temperature for p in prompts], device=device)
+        self._top_p = torch.tensor([p.decoding.top_p for p in prompts], device=device)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        if self._sampled:
+            self._draws = self._draws[rows]
+            self._temperature = self._temperature[rows]
+            self._top_p = self._top_p[rows]
+
+    def pick(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        """Token ids [rows] from float32 logits [rows, vocabulary]."""
+        greedy = logits.argmax(-1)
+        if not self._sampled:
+            return greedy
+        hot = self._temperature > 0
+        scaled = logits / torch.where(hot, self._temperature, 1.0)[:, None]
+        probabilities, tokens = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        return torch.where(hot, _nucleus(probabilities, tokens, self._top_p, self._draws[:, step]), greedy)
+
+
+def _nucleus(
+    probabilities: torch.Tensor, tokens: torch.Tensor, top_p: torch.Tensor, draws: torch.Tensor
+) -> torch.Tensor:
+    """Inverse-CDF sampling from the smallest set of likeliest tokens whose mass reaches top_p."""
+    below = probabilities.cumsum(-1) - probabilities
+    kept = torch.where(below < top_p[:, None], probabilities, 0.0)
+    mass = kept.cumsum(-1)
+    place = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)
+    last = (kept > 0).sum(-1, keepdim=True) - 1
+    return tokens.gather(1, torch.minimum(place, last))[:, 0]
