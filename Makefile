@@ -1,0 +1,67 @@
+# `make` alone prints this list. Everything happens in this folder: .venv/ holds the packages, run/ what Ratchet keeps.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+RATCHET := $(BIN)/ratchet
+CYCLES ?=
+TESTS ?= tests
+CODE := shared services tests scripts
+
+.PHONY: help
+help: ## Print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: install ## Start everything and watch the loop turn; CYCLES=6 ends after six judged checkpoints
+	@$(RATCHET) run $(if $(CYCLES),--cycles $(CYCLES))
+
+.PHONY: stop
+stop: ## Stop what `make run` started, from another terminal
+	@[ ! -x $(RATCHET) ] || $(RATCHET) stop
+
+.PHONY: reset
+reset: ## Throw away run/ (asks first): checkpoints, ledger, queue and all
+	@[ ! -x $(RATCHET) ] || $(RATCHET) reset
+
+.PHONY: install
+install: ## Make .venv with what `make run` needs; instant if it is there
+	@scripts/install run
+
+.PHONY: install-dev
+install-dev: ## Make .venv with what tests and checks need as well
+	@scripts/install dev
+
+.PHONY: test
+test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for some
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(TESTS)
+
+.PHONY: check
+check: format-check lint types imports test ## All that CI runs without containers
+
+.PHONY: format
+format: install-dev ## Format the code
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: format-check
+format-check: install-dev ## Fail if `make format` would change something
+	@$(BIN)/ruff format --check $(CODE)
+
+.PHONY: lint
+lint: install-dev ## Lint the code
+	@$(BIN)/ruff check $(CODE)
+
+.PHONY: types
+types: install-dev ## Check the types, strictly
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: install-dev ## Check who may import whom
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: docs
+docs: install-dev ## Write the generated parts of the docs again
+	@$(BIN)/python scripts/embed.py
+
+.PHONY: pins
+pins: install-dev ## Write constraints.txt from what is installed
+	@$(BIN)/python scripts/pins.py

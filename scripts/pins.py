@@ -1,0 +1,75 @@
+"""Write constraints.txt from the present environment: all that the packages, their extras and the tools reach.
+
+A pin carries no local version (``+cpu``), so that one file serves every build of torch.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ["hatchling", "editables"]
+HEADER = "# Every dependency, direct and transitive, at the version that is tested. Written by `make pins`.\n"
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def local_packages(root: Path = ROOT) -> dict[str, list[str]]:
+    """The workspace's own distributions with the names of their extras."""
+    files = [root / "shared" / "pyproject.toml", *sorted((root / "services").glob("*/pyproject.toml"))]
+    projects = [tomllib.loads(file.read_text())["project"] for file in files]
+    return {p["name"]: sorted(p.get("optional-dependencies", {})) for p in projects}
+
+
+def development(root: Path = ROOT) -> list[str]:
+    """The names in requirements-dev.txt and what editable installs are built with."""
+    lines = (root / "requirements-dev.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")] + BUILD
+
+
+def reach(root: Path = ROOT) -> dict[str, Distribution]:
+    """All installed distributions that the workspace's packages and tools depend on, by canonical name."""
+    own = local_packages(root)
+    todo = [(name, frozenset(extras)) for name, extras in own.items()]
+    todo += [(name, frozenset[str]()) for name in development(root)]
+    seen: dict[str, set[frozenset[str]]] = {}
+    found: dict[str, Distribution] = {}
+    while todo:
+        name, extras = todo.pop()
+        name = canonical(name)
+        if extras in seen.setdefault(name, set()):
+            continue
+        seen[name].add(extras)
+        found[name] = distribution(name)
+        todo += [(r.name, frozenset(r.extras)) for r in wanted(found[name], extras)]
+    return {name: found[name] for name in sorted(found) if name not in {canonical(n) for n in own}}
+
+
+def wanted(dist: Distribution, extras: frozenset[str]) -> list[Requirement]:
+    """A distribution's requirements that hold here, with these of its extras."""
+    requirements = [Requirement(line) for line in dist.requires or []]
+    environments = [{"extra": extra} for extra in [*extras, ""]]
+    return [
+        r for r in requirements if r.marker is None or any(r.marker.evaluate(env) for env in environments)
+    ]
+
+
+def render(found: dict[str, Distribution]) -> str:
+    """The text of constraints.txt."""
+    lines = [f"{name}=={dist.version.split('+')[0]}\n" for name, dist in found.items()]
+    return HEADER + "".join(lines)
+
+
+if __name__ == "__main__":
+    text = render(reach())
+    (ROOT / "constraints.txt").write_text(text)
+    sys.stdout.write(f"constraints.txt: {text.count('==')} pins\n")

@@ -1,0 +1,63 @@
+"""`import ratchet` is light: a machine without torch can hold the ledger, the bus and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+HEAVY = ("torch", "transformers", "scipy", "numpy", "reasoning_gym", "sympy")
+LIGHT = (
+    "ratchet",
+    "ratchet.artifacts",
+    "ratchet.cli.main",
+    "ratchet.data",
+    "ratchet.events",
+    "ratchet.ledger",
+    "ratchet.settings",
+    "ratchet.systems",
+)
+PROBE = """
+import importlib, json, sys
+for name in {names!r}:
+    importlib.import_module(name)
+print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
+"""
+
+
+def loaded(python: Path, cwd: Path) -> list[str]:
+    """Those of the heavy packages that importing all the light modules brings in."""
+    code = PROBE.format(names=LIGHT, heavy=HEAVY)
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
+    assert run.returncode == 0, run.stderr
+    found: list[str] = json.loads(run.stdout)
+    return found
+
+
+def test_importing_the_light_modules_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded(Path(sys.executable), tmp_path) == []
+
+
+@pytest.mark.slow
+def test_shared_alone_installs_and_runs_without_torch_and_scipy(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    binaries = tmp_path / "env" / "bin"
+    install = [binaries / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, ROOT / "shared"], check=True, capture_output=True)
+    listed = subprocess.run(
+        [binaries / "python", "-m", "pip", "list", "--format=freeze"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    installed = {line.split("==")[0].lower().replace("-", "_") for line in listed.stdout.splitlines()}
+    assert "ratchet_shared" in installed
+    assert installed.isdisjoint(HEAVY)
+    assert loaded(binaries / "python", tmp_path) == []
+    shown = subprocess.run([binaries / "ratchet", "--help"], check=True, capture_output=True, text=True)
+    assert "leaderboard" in shown.stdout
