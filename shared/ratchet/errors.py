@@ -50,13 +50,24 @@ class Stopping(RatchetError):
 class ChildFailed(RatchetError):
     """A child process raised, was killed, or stopped making progress.
 
-    ``killed`` says that it died by a signal it did not ask for; ``out_of_memory`` that its device or host had no room.
+    ``killed`` says that it died by a signal it did not ask for; ``out_of_memory`` that its device or host had
+    no room; ``error_type`` names the class of the exception, if it raised one; ``trace`` is its traceback or
+    the end of its log.
     """
 
-    def __init__(self, message: str, *, killed: bool = False, out_of_memory: bool = False, trace: str = ""):
+    def __init__(
+        self,
+        message: str,
+        *,
+        killed: bool = False,
+        out_of_memory: bool = False,
+        error_type: str = "",
+        trace: str = "",
+    ):
         super().__init__(message)
         self.killed = killed
         self.out_of_memory = out_of_memory
+        self.error_type = error_type
         self.trace = trace
 
 
