@@ -1,15 +1,19 @@
-"""Every event there is. An event tells of a fact that is already in the ledger; it carries ids and small numbers only.
+"""Every event of Ratchet itself; a plug-in declares its own as further subclasses.
 
-A receiver ignores fields it does not know. A change that an old receiver would misread raises ``major``.
+An event tells of a fact that is already in the ledger; it carries ids and small numbers only. A receiver ignores
+fields it does not know. A change that an old receiver would misread raises ``major``.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+CATALOGUE: dict[str, type[Event]] = {}
+"""All known events by name; declaring an event enters it here."""
 
 
 def new_id() -> str:
@@ -28,6 +32,10 @@ class Event(BaseModel):
     id: str = Field(default_factory=new_id)
     at: float = Field(default_factory=time.time)
     cause: str | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        CATALOGUE[cls.name] = cls
 
 
 class TrainingStarted(Event):
@@ -151,6 +159,3 @@ class DeploymentRolledBack(Event):
     checkpoint_id: str
     to_checkpoint_id: str
     reason: str
-
-
-CATALOGUE: dict[str, type[Event]] = {event.name: event for event in Event.__subclasses__()}

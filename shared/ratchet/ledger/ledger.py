@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from ratchet.errors import SurroundingsError
 from ratchet.events import Event, encode
 from ratchet.ledger.tables import Outbox
+from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class Ledger:
             transaction = Transaction(session, self._clock(session))
             yield transaction
             session.commit()
-        self._relay(transaction.emitted)
+        if transaction.emitted:
+            failpoint("before-relay")
+            self._relay(transaction.emitted)
 
     def now(self) -> float:
         """Epoch seconds by the ledger's clock."""
@@ -98,10 +101,10 @@ class Ledger:
         self.engine.dispose()
 
     def _clock(self, session: Session) -> float:
-        return float(session.scalar(CLOCK[self.dialect]))  # type: ignore[arg-type]
+        return float(session.scalar(CLOCK[self.dialect]))
 
     def _relay(self, events: list[Event]) -> None:
-        if not events or self.after_commit is None:
+        if self.after_commit is None:
             return
         try:
             self.after_commit(events)
@@ -117,9 +120,7 @@ def _surroundings(url: str) -> Iterator[None]:
         raise SurroundingsError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise SurroundingsError(
-                f"ledger {make_url(url).render_as_string()} hung up: {error.orig}"
-            ) from error
+            raise SurroundingsError(f"ledger {make_url(url).render_as_string()} hung up: {error.orig}") from error
         raise
 
 

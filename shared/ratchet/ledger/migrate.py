@@ -38,9 +38,7 @@ def require_current(ledger: Ledger) -> None:
         found = _revision(connection)
     _refuse_newer(found)
     if found != head():
-        raise Refused(
-            f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`."
-        )
+        raise Refused(f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`.")
 
 
 def head() -> str:
@@ -64,9 +62,7 @@ def _revision(connection: Connection) -> str | None:
 def _refuse_newer(found: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found is not None and found not in known:
-        raise Refused(
-            f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host."
-        )
+        raise Refused(f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host.")
 
 
 @contextmanager

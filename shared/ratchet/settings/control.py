@@ -21,6 +21,12 @@ class ControlSettings(Section):
     liveness_s: float = Field(
         90.0, gt=0, description="A worker silent for so long exits, to be started afresh."
     )
+    grace_s: float = Field(
+        10.0, gt=0, description="How long running work may take to give way when its worker is asked to stop."
+    )
+    task_events: bool = Field(
+        False, description="Send Celery's task events and heartbeats, which Flower shows (0.3 % of a core)."
+    )
     backoff_first_s: float = Field(0.5, gt=0, description="First wait after trouble; it doubles from there.")
     backoff_last_s: float = Field(30.0, gt=0, description="Longest wait between two tries.")
     poison_failures: int = Field(

@@ -1,14 +1,16 @@
 """Claims with fencing tokens: who works on a subject, and what counts against it.
 
-A claim row lives until its subject has a verdict. ``failures`` counts raised errors, ``kills`` counts owners that
-died while holding it. Tokens come from one counter and only grow, so a late owner is always recognised.
+A claim row lives until its subject has a verdict. ``failures`` counts raised errors, ``kills`` counts processes that
+are known to have died over it: the successor of a worker's name counts for the worker, the parent for its child. A
+lease that merely ran out (the ledger away, a frozen host) counts for nothing. Tokens come from one counter and only
+grow, so a late owner is always recognised.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import ClaimLost
@@ -31,18 +33,13 @@ class Claim:
 
 
 def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: float) -> Claim | None:
-    """Claim a subject, or None while another owner's lease runs or the subject rests after a failure.
-
-    Taking over an expired claim counts one kill against the subject.
-    """
+    """Claim a subject, or None while an owner's lease runs or the subject rests after a failure."""
     row = tx.session.get(Row, (system, subject.kind, subject.id))
     if row is None:
         row = _new_row(system, subject, tx.now)
         tx.session.add(row)
     elif (row.owner is not None and row.expires_at > tx.now) or row.not_before_at > tx.now:
         return None
-    elif row.owner is not None:
-        row.kills += 1
     row.token = next_value(tx.session, "fencing")
     row.owner, row.claimed_at, row.heartbeat_at = owner, tx.now, tx.now
     row.expires_at, row.progress, row.note = tx.now + lease_s, 0, ""
@@ -91,22 +88,20 @@ def finish(tx: Transaction, claim: Claim) -> None:
     tx.session.delete(require(tx, claim))
 
 
-def expire_of(tx: Transaction, owner: str) -> int:
-    """Expire what an earlier process of this worker's name held; its name lock proves that it is dead."""
-    rows = tx.session.scalars(select(Row).where(Row.owner == owner)).all()
-    for row in rows:
-        row.expires_at = tx.now - 1.0
-    return len(rows)
+def inherited(session: Session, owner: str) -> list[Claim]:
+    """What an earlier process of this worker's name still holds; the lock on the name proves that it is dead."""
+    rows = session.scalars(select(Row).where(Row.owner == owner))
+    return [
+        Claim(row.system, Subject(row.subject_kind, row.subject_id), owner, row.token, row.failures, row.kills)
+        for row in rows
+    ]
 
 
-def orphaned(session: Session, system: str, now: float) -> bool:
-    """Whether a claim of this system has expired or its rest is over, so that somebody should look."""
-    waiting = select(Row.token).where(
-        Row.system == system,
-        ((Row.owner.is_not(None)) & (Row.expires_at <= now))
-        | ((Row.owner.is_(None)) & (Row.not_before_at <= now)),
-    )
-    return session.scalar(waiting.limit(1)) is not None
+def next_due_at(session: Session, system: str) -> float | None:
+    """When the next claim of this system expires or ends its rest, so that somebody should look; in the past if now."""
+    due_at = case((Row.owner.is_not(None), Row.expires_at), else_=Row.not_before_at)
+    found: float | None = session.scalar(select(func.min(due_at)).where(Row.system == system))
+    return found
 
 
 def _new_row(system: str, subject: Subject, now: float) -> Row:

@@ -23,9 +23,12 @@ from ratchet.settings import Settings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
 from ratchet.systems.heartbeat import Heartbeat
+from ratchet.systems.holdings import Holdings
 from ratchet.systems.system import Lane, System
+from ratchet.systems.trail import trail
 from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
 from ratchet.systems.work import Children, Pulse, Work
+from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ Watcher = Callable[[str, Subject, str], None]
 class Controller:
     """Turns one system in one worker. ``worker`` is its locked name, ``stop`` its request to stop.
 
-    ``running`` maps a lane's name to the pulse of its present work, for the liveness check.
+    ``running`` maps a lane's name to the pulse of its present work, for the liveness check. ``setback`` is set
+    when a subject is to be tried again after a rest.
     """
 
     system: System
@@ -48,7 +52,12 @@ class Controller:
     worker: str
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Pulse] = field(default_factory=dict)
+    setback: threading.Event = field(default_factory=threading.Event)
     watch: Watcher = lambda _lane, _subject, _outcome: None
+    holdings: Holdings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.holdings = Holdings(self.ledger)
 
     def look(self, lane_name: str, cause: str | None = None) -> int:
         """Decide everything in the lane that can be decided now. Returns the number of verdicts given.
@@ -59,6 +68,7 @@ class Controller:
         given, skipped, patience_s = 0, set[Subject](), self.settings.control.backoff_first_s
         while not self.stop.is_set():
             try:
+                self.holdings.pay_back()
                 claim = self._claim_next(lane, skipped)
                 if claim is None:
                     return given
@@ -89,6 +99,8 @@ class Controller:
                     poison.bury(tx, claim, "its process died again and again", "")
                     claim = None
             if claim is not None:
+                self.holdings.add(claim)
+                failpoint("after-claim")
                 return claim
         return None
 
@@ -97,14 +109,18 @@ class Controller:
         self.running[lane.name] = work.pulse
         started = time.monotonic()
         try:
-            with Heartbeat(self.ledger, claim, work.pulse, self.settings.control):
-                outcome = lane.do(work)
-            self._commit(claim, outcome, cause, time.monotonic() - started)
+            with trail(event=cause, subject=str(claim.subject), claim=claim.token):
+                with Heartbeat(self.ledger, claim, work.pulse, self.settings.control):
+                    outcome = lane.do(work)
+                failpoint("after-work")
+                self._commit(claim, outcome, cause, time.monotonic() - started)
+                failpoint("after-commit")
         except (Stopping, SurroundingsError):
-            self._give_back(claim)
+            self.holdings.give_back(claim)
             raise
         except ClaimLost as error:
             log.warning("%s", error)
+            self.holdings.settle(claim)
             return None
         except Exception as error:  # noqa: BLE001 -- the named recovery is the poison count of the subject
             self._count(claim, error)
@@ -112,6 +128,7 @@ class Controller:
         finally:
             self.running.pop(lane.name, None)
             shutil.rmtree(work.folder, ignore_errors=True)
+        self.holdings.settle(claim)
         self.watch(lane.name, claim.subject, outcome.outcome if isinstance(outcome, Verdict) else "not ready")
         return outcome
 
@@ -130,6 +147,7 @@ class Controller:
             log_path=Path(self.settings.log_folder) / f"{self.system.name}.child.log",
             stop=self.stop,
             step_s=lane.step_s,
+            pulse=Pulse(about=str(claim.subject)),
         )
 
     def _commit(self, claim: Claim, outcome: Outcome, cause: str | None, took_s: float) -> None:
@@ -143,9 +161,7 @@ class Controller:
             for event in outcome.events:
                 tx.emit(event if event.cause else event.model_copy(update={"cause": cause}))
 
-    def _row(
-        self, claim: Claim, verdict: Verdict, cause: str | None, took_s: float, now: float
-    ) -> VerdictRow:
+    def _row(self, claim: Claim, verdict: Verdict, cause: str | None, took_s: float, now: float) -> VerdictRow:
         return VerdictRow(
             system=self.system.name,
             subject_kind=claim.subject.kind,
@@ -159,18 +175,19 @@ class Controller:
             took_s=took_s,
         )
 
-    def _give_back(self, claim: Claim) -> None:
-        try:
-            with self.ledger.write() as tx:
-                claims.release(tx, claim)
-        except (ClaimLost, SurroundingsError) as error:
-            log.info("claim on %s runs out by itself: %s", claim.subject, error)
-
     def _count(self, claim: Claim, error: Exception) -> None:
         killed = isinstance(error, ChildFailed) and error.killed
-        log.exception("%s failed on %s", self.system.name, claim.subject, exc_info=error)
-        with self.ledger.write() as tx:
-            poison.count(tx, claim, error, killed, self.settings.control)
+        log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
+        try:
+            with self.ledger.write() as tx:
+                poison.count(tx, claim, error, killed, self.settings.control)
+        except SurroundingsError:
+            self.holdings.give_back(claim)
+            raise
+        except ClaimLost as lost:
+            log.warning("%s", lost)
+        self.holdings.settle(claim)
+        self.setback.set()
 
     def _wait(self, lane: Lane, seconds: float) -> None:
         """Sit out trouble of the surroundings; waiting is a sign of life."""

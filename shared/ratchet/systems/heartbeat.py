@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Renews a claim from a thread of its own until the block ends. A lost claim ends it; the commit will say so."""
+    """Renews a claim from a thread of its own until the block ends. A lost claim ends it and the work."""
 
     def __init__(self, ledger: Ledger, claim: Claim, pulse: Pulse, settings: ControlSettings):
         self._ledger, self._claim, self._pulse, self._settings = ledger, claim, pulse, settings
@@ -41,6 +41,7 @@ class Heartbeat:
                     claims.renew(tx, self._claim, self._settings.lease_s, self._pulse.count, self._pulse.note)
             except ClaimLost as error:
                 log.warning("%s", error)
+                self._pulse.lost = True
                 return
             except SurroundingsError as error:
                 log.warning("heartbeat of %s is late: %s", self._claim.subject, error)

@@ -25,6 +25,14 @@ def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, setting
         _dead(tx, row, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
+def count_death(tx: Transaction, claim: Claim, settings: ControlSettings) -> None:
+    """Count the death of the worker that held the claim; the first time the subject is free again at once."""
+    rest_s = min(settings.backoff_last_s, settings.backoff_first_s * (2**claim.kills - 1))
+    row = claims.count_kill(tx, claim, rest_s)
+    if row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at):
+        _dead(tx, row, "its process died again and again", "")
+
+
 def overdue(tx: Transaction, claim: Claim, settings: ControlSettings) -> bool:
     """Whether the subject just claimed has killed its processes too often, while other subjects succeeded."""
     row = claims.require(tx, claim)

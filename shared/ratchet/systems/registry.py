@@ -1,8 +1,12 @@
-"""Finding the systems: every module in a package named by the entry-point group ``ratchet.systems`` declares one."""
+"""Finding the systems: every module in a package named by the entry-point group ``ratchet.systems`` declares one.
+
+``RATCHET_SYSTEMS`` names further packages, comma-separated, for a system that is not an installed distribution.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
@@ -11,13 +15,28 @@ from ratchet.errors import UnknownPlugin
 from ratchet.systems.system import System
 
 GROUP = "ratchet.systems"
-ORDER = ["training", "testing", "regression", "comparison", "calibration", "mining", "correction", "diversity", "curriculum", "generation", "deployment"]
+EXTRA = "RATCHET_SYSTEMS"
+ORDER = [
+    "training",
+    "testing",
+    "regression",
+    "comparison",
+    "calibration",
+    "mining",
+    "correction",
+    "diversity",
+    "curriculum",
+    "generation",
+    "deployment",
+]
 
 
 @cache
 def systems() -> dict[str, System]:
     """All installed systems by name: the eleven in the order of the docs, then the others by name."""
-    found = [system for entry in entry_points(group=GROUP) for system in _declared(entry.value)]
+    packages = [entry.value for entry in entry_points(group=GROUP)]
+    packages += [name for name in os.environ.get(EXTRA, "").split(",") if name]
+    found = [system for package in packages for system in _declared(package)]
     found.sort(key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name))
     return {system.name: system for system in found}
 
@@ -27,9 +46,7 @@ def get(name: str) -> System:
     try:
         return systems()[name]
     except KeyError:
-        raise UnknownPlugin(
-            f"no system {name!r} is installed here; there are: {', '.join(systems())}."
-        ) from None
+        raise UnknownPlugin(f"no system {name!r} is installed here; there are: {', '.join(systems())}.") from None
 
 
 def _declared(package_name: str) -> list[System]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy.orm import Session
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import Stopping
+from ratchet.errors import ClaimLost, Stopping
 from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
@@ -32,15 +32,21 @@ class Children(Protocol):
         should_stop: Callable[[], bool],
         stall_s: float,
         log_path: Path,
+        grace_s: float,
     ) -> dict[str, Any]: ...
 
 
 @dataclass
 class Pulse:
-    """Progress of the running work. The heartbeat writes it to the claim; liveness asks whether it still moves."""
+    """Progress of the running work. The heartbeat writes it to the claim; liveness asks whether it still moves.
 
+    ``about`` names the subject. ``lost`` is set once another worker has taken the claim over.
+    """
+
+    about: str = ""
     count: int = 0
     note: str = ""
+    lost: bool = False
 
     def beat(self, note: str = "") -> None:
         self.count += 1
@@ -69,8 +75,13 @@ class Work:
         return self.ledger.read()
 
     def progress(self, note: str = "") -> None:
-        """Say that the work moves, and what it is at. Raises Stopping once the worker is asked to stop."""
+        """Say that the work moves, and what it is at.
+
+        Raises Stopping once the worker is asked to stop, and ClaimLost once another worker has taken over.
+        """
         self.pulse.beat(note)
+        if self.pulse.lost:
+            raise ClaimLost(f"{self.claim.system} lost {self.subject} while working on it.")
         if self.stop.is_set():
             raise Stopping(f"{self.claim.system} stops at {self.subject}")
 
@@ -82,7 +93,7 @@ class Work:
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
 
-        Raises ChildFailed when it raises, dies or stalls, and Stopping when the worker is asked to stop.
+        Raises ChildFailed when it raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
         """
 
         def report(message: dict[str, Any]) -> None:
@@ -90,14 +101,19 @@ class Work:
             if on_progress is not None:
                 on_progress(message)
 
-        return self.children.run(
-            target,
-            dict(spec),
-            on_progress=report,
-            should_stop=self.stop.is_set,
-            stall_s=self.step_s,
-            log_path=self.log_path,
-        )
+        try:
+            return self.children.run(
+                target,
+                dict(spec),
+                on_progress=report,
+                should_stop=lambda: self.stop.is_set() or self.pulse.lost,
+                stall_s=self.step_s,
+                log_path=self.log_path,
+                grace_s=self.settings.control.grace_s / 2,
+            )
+        except Stopping:
+            self.progress()
+            raise
 
     def commit(self, effects: Callable[[Transaction], None]) -> None:
         """A change in the middle of the work, refused with ClaimLost if the claim is stale."""

@@ -83,9 +83,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "curriculum",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("mix", sa.JSON(), nullable=False),
         sa.Column("mastery", sa.JSON(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
@@ -94,9 +92,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "dead_letters",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("system", sa.String(), nullable=False),
         sa.Column("subject_kind", sa.String(), nullable=False),
         sa.Column("subject_id", sa.String(), nullable=False),
@@ -140,9 +136,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column(
-            "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("cause", sa.String(), nullable=True),
@@ -158,9 +152,7 @@ def upgrade() -> None:
 
     op.create_table(
         "rankings",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("best_checkpoint_id", sa.String(), nullable=False),
         sa.Column("entries", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
@@ -183,9 +175,7 @@ def upgrade() -> None:
 
     op.create_table(
         "verdicts",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("system", sa.String(), nullable=False),
         sa.Column("subject_kind", sa.String(), nullable=False),
         sa.Column("subject_id", sa.String(), nullable=False),
@@ -245,16 +235,12 @@ def upgrade() -> None:
         sa.Column("checkpoint_id", sa.Text(), nullable=False),
         sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_calibrations_checkpoint_id")
-        ),
+        sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_calibrations_checkpoint_id")),
         sa.PrimaryKeyConstraint("checkpoint_id", name=op.f("pk_calibrations")),
     )
     op.create_table(
         "challenges",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("champion_id", sa.Text(), nullable=False),
         sa.Column("challenger_id", sa.Text(), nullable=False),
         sa.Column("k", sa.Integer(), nullable=False),
@@ -262,22 +248,16 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(), nullable=True),
         sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["challenger_id"], ["checkpoints.id"], name=op.f("fk_challenges_challenger_id")
-        ),
+        sa.ForeignKeyConstraint(["challenger_id"], ["checkpoints.id"], name=op.f("fk_challenges_challenger_id")),
         sa.ForeignKeyConstraint(["champion_id"], ["checkpoints.id"], name=op.f("fk_challenges_champion_id")),
         sa.ForeignKeyConstraint(["suite_id"], ["suites.id"], name=op.f("fk_challenges_suite_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_challenges")),
-        sa.UniqueConstraint(
-            "champion_id", "challenger_id", name=op.f("uq_challenges_champion_id_challenger_id")
-        ),
+        sa.UniqueConstraint("champion_id", "challenger_id", name=op.f("uq_challenges_champion_id_challenger_id")),
         sa.UniqueConstraint("champion_id", "k", name=op.f("uq_challenges_champion_id_k")),
     )
     op.create_table(
         "deployments",
-        sa.Column(
-            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("action", sa.String(), nullable=False),
         sa.Column("checkpoint_id", sa.Text(), nullable=False),
         sa.Column("previous_id", sa.String(), nullable=True),
@@ -285,9 +265,7 @@ def upgrade() -> None:
         sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("token", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_deployments_checkpoint_id")
-        ),
+        sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_deployments_checkpoint_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deployments")),
     )
     op.create_table(
@@ -315,9 +293,7 @@ def upgrade() -> None:
         sa.Column("by_level", sa.JSON(), nullable=False),
         sa.Column("tokens_per_s", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_evaluations_checkpoint_id")
-        ),
+        sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_evaluations_checkpoint_id")),
         sa.ForeignKeyConstraint(["suite_id"], ["suites.id"], name=op.f("fk_evaluations_suite_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_evaluations")),
         sa.UniqueConstraint("checkpoint_id", "suite_id", name=op.f("uq_evaluations_checkpoint_id_suite_id")),
@@ -340,9 +316,7 @@ def upgrade() -> None:
         sa.Column("severity", sa.String(), nullable=False),
         sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_regressions_checkpoint_id")
-        ),
+        sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_regressions_checkpoint_id")),
         sa.PrimaryKeyConstraint("checkpoint_id", name=op.f("pk_regressions")),
     )
     op.create_table(

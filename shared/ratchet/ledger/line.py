@@ -1,0 +1,61 @@
+"""The line of training and the champion: the two checkpoints that everything turns around."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.errors import Refused
+from ratchet.ledger.tables import Checkpoint, Evaluation, Line, Serving, Verdict
+
+MAIN = "main"
+
+
+def line(session: Session) -> Line:
+    """The line of training. Raises Refused before the first run."""
+    row = session.get(Line, MAIN)
+    if row is None:
+        raise Refused("nothing has been set up here yet: `ratchet run` does it.")
+    return row
+
+
+def serving(session: Session) -> Serving:
+    """Desired and actual deployment. Raises Refused before the first run."""
+    row = session.get(Serving, MAIN)
+    if row is None:
+        raise Refused("nothing has been set up here yet: `ratchet run` does it.")
+    return row
+
+
+def champion(session: Session) -> Checkpoint:
+    """The checkpoint that is to be live."""
+    return session.get_one(Checkpoint, serving(session).desired_id)
+
+
+def head(session: Session) -> Checkpoint:
+    """The checkpoint that the next training segment starts from."""
+    return session.get_one(Checkpoint, line(session).head_id)
+
+
+def next_ordinal(session: Session) -> int:
+    newest = session.scalar(select(func.max(Checkpoint.ordinal)))
+    return 0 if newest is None else newest + 1
+
+
+def checkpoint_id(ordinal: int, weights: str) -> str:
+    """``c0007-3fa9c2``: its place in the line, and the beginning of its weights' digest."""
+    return f"c{ordinal:04d}-{weights[:6]}"
+
+
+def unjudged(session: Session) -> int:
+    """Saved checkpoints that testing has not looked at."""
+    tested = select(Verdict.subject_id).where(Verdict.system == "testing", Verdict.subject_kind == "checkpoint")
+    query = select(func.count()).select_from(Checkpoint)
+    return session.scalar(query.where(Checkpoint.state == "saved", Checkpoint.id.not_in(tested))) or 0
+
+
+def newest_evaluated(session: Session, pool: str) -> Checkpoint | None:
+    """The newest checkpoint that has a record on a suite of the pool."""
+    evaluated = select(Evaluation.checkpoint_id).where(Evaluation.pool == pool)
+    query = select(Checkpoint).where(Checkpoint.id.in_(evaluated), Checkpoint.state == "saved")
+    return session.scalar(query.order_by(Checkpoint.ordinal.desc()).limit(1))

@@ -1,0 +1,32 @@
+"""Named points at which a test may kill the process. Without ``RATCHET_FAILPOINTS`` they do nothing and cost nothing.
+
+The variable names a folder. ``arm`` leaves a file there under the point's name; the next process that comes by takes
+the file away and dies by SIGKILL, so each arming kills exactly one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+FOLDER = os.environ.get("RATCHET_FAILPOINTS")
+POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit")
+
+
+def failpoint(name: str) -> None:
+    """Die here if a test has armed this point."""
+    if FOLDER is None:
+        return
+    try:
+        os.unlink(os.path.join(FOLDER, name))
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(folder: Path, name: str) -> None:
+    """Make the next process that reaches the point die there. Raises ValueError for a point that does not exist."""
+    if name not in POINTS:
+        raise ValueError(f"no failpoint {name!r}; there are: {', '.join(POINTS)}.")
+    (folder / name).touch()
