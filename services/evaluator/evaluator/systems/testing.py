@@ -1,0 +1,193 @@
+"""Automated testing: one pass a checkpoint over the standing suites, every item stored; other suites on request."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.record import from_lines
+from ratchet.evaluation.stored import ITEMS
+from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
+from ratchet.inference.generator import Decoding
+from ratchet.ledger import Transaction
+from ratchet.ledger.suites import STANDING, current
+from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, SuiteRow
+from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.undecided import lacks_verdict
+from ratchet.settings import Settings
+from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
+from ratchet.tasks.registry import grader_id
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
+
+NAME = "testing"
+
+
+def find(session: Session, settings: Settings) -> list[Subject]:
+    """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
+    done = exists().where(
+        Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id
+    )
+    requests = session.scalars(select(EvaluationRequest).where(~done).order_by(EvaluationRequest.created_at.desc()))
+    untested = select(Checkpoint.id).where(
+        Checkpoint.state == "saved", lacks_verdict(NAME, "checkpoint", Checkpoint.id)
+    )
+    newest_first = session.scalars(untested.order_by(Checkpoint.ordinal.desc()))
+    return [Subject("request", f"{r.checkpoint_id}/{r.suite_id}") for r in requests] + [
+        Subject("checkpoint", id) for id in newest_first
+    ]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One checkpoint and the suites to run it on."""
+
+    checkpoint: Checkpoint
+    suites: Sequence[SuiteRow]
+    overtaken_by: str | None
+    parent_degenerate: bool
+
+
+def do(work: Work) -> Outcome:
+    """Run the subject's suites in a child and store what came out."""
+    assignment = _assignment(work)
+    if assignment.overtaken_by is not None:
+        return Verdict("superseded", f"{assignment.overtaken_by} is newer and has been tested already")
+    spec = _spec(work, assignment)
+    answer = work.child(
+        "evaluator.testing_child:run_suites",
+        spec.model_dump(mode="json"),
+        lambda m: work.pulse.beat(f"{assignment.checkpoint.id} {m.get('suite')} {m.get('done')}/{m.get('total')}"),
+    )
+    result = TestingResult.model_validate(answer)
+    if result.broken is not None:
+        return _broken(assignment.checkpoint.id, result)
+    return _evaluated(work, assignment, result)
+
+
+def _assignment(work: Work) -> Assignment:
+    checkpoint_id, _, suite_id = work.subject.id.partition("/")
+    with work.read() as session:
+        checkpoint = session.get_one(Checkpoint, checkpoint_id)
+        if suite_id:
+            return Assignment(checkpoint, [session.get_one(SuiteRow, suite_id)], None, True)
+        suites = [current(session, pool) for pool in STANDING]
+        newer = select(Checkpoint.id).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
+        overtaken = session.scalar(newer.where(Checkpoint.ordinal > checkpoint.ordinal).limit(1))
+        parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
+        excused = parent is None or parent.numbers.get("degenerate") is not None
+        return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, excused)
+
+
+def _verdict(session: Session, checkpoint_id: str) -> VerdictRow | None:
+    query = select(VerdictRow).where(VerdictRow.system == NAME, VerdictRow.subject_id == checkpoint_id)
+    return session.scalar(query)
+
+
+def _spec(work: Work, assignment: Assignment) -> TestingSpec:
+    settings = work.settings
+    return TestingSpec(
+        checkpoint=work.artifacts.fetch(assignment.checkpoint.artifact),
+        weights=assignment.checkpoint.weights,
+        suites=tuple(_suite_file(work, row) for row in assignment.suites),
+        work_folder=work.folder,
+        decoding=Decoding(max_new_tokens=settings.suites.max_new_tokens),
+        inference=settings.inference,
+        profile=settings.profile.name,
+        profile_options=settings.profile.options,
+        system_prompt=settings.monitoring.system_prompt_base,
+        date=datetime.fromtimestamp(assignment.suites[0].created_at, UTC).date().isoformat(),
+        parent_degenerate=assignment.parent_degenerate,
+    )
+
+
+def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
+    families = [family.name for family in work.settings.suites.families]
+    path = work.artifacts.fetch(row.artifact) / "rows.jsonl"
+    return SuiteFile(name=row.pool, version=row.id, grader=grader_id(families), path=path)
+
+
+def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
+    reason = result.broken or ""
+
+    def effects(tx: Transaction) -> None:
+        row = tx.session.get_one(Checkpoint, checkpoint_id)
+        row.state, row.reason = "broken", reason
+
+    return Verdict(
+        "broken",
+        reason,
+        {"degenerate": result.degenerate},
+        effects,
+        (CheckpointBroken(checkpoint_id=checkpoint_id, reason=reason),),
+    )
+
+
+def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Verdict:
+    checkpoint = assignment.checkpoint
+    suites = {row.pool: row for row in assignment.suites}
+    rows = [_row(work, checkpoint.id, suites[pool], outcome) for pool, outcome in result.suites.items()]
+
+    def effects(tx: Transaction) -> None:
+        for row in rows:
+            row.created_at = tx.now
+            tx.session.add(row)
+
+    rates = {row.pool: f"{row.correct}/{row.items}" for row in rows}
+    return Verdict(
+        "evaluated",
+        ", ".join(f"{pool} {rate} right" for pool, rate in rates.items()),
+        {"rates": rates, "degenerate": result.degenerate},
+        effects,
+        (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(rates)),),
+    )
+
+
+def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> Evaluation:
+    if outcome.n == 0:
+        raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
+    named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
+    named.parent.mkdir()
+    by_level = _by_level(outcome.items)
+    outcome.items.rename(named)
+    provenance = {"checkpoint": checkpoint_id, "suite": suite.id, "pool": suite.pool}
+    artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
+    return Evaluation(
+        id=f"{checkpoint_id}/{suite.id}",
+        checkpoint_id=checkpoint_id,
+        suite_id=suite.id,
+        pool=suite.pool,
+        key=outcome.key.model_dump(),
+        artifact=artifact.id,
+        items=outcome.n,
+        correct=outcome.correct,
+        by_level=by_level,
+        tokens_per_s=outcome.tokens_per_s,
+    )
+
+
+def _by_level(items: Path) -> dict[str, dict[str, list[int]]]:
+    """``{family: {level: [correct, n]}}``, for everybody who only wants to show it."""
+    table: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for record in from_lines(items.read_text().splitlines()):
+        cell = table[record.family][str(record.level)]
+        cell[0] += record.correct
+        cell[1] += 1
+    return {family: dict(levels) for family, levels in table.items()}
+
+
+SYSTEM = System(
+    name=NAME,
+    host="3090",
+    purpose="Runs every new checkpoint once over the fixed suites and stores each item.",
+    says=(CheckpointEvaluated, CheckpointBroken),
+    sweep_s=600.0,
+    lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
+    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local"),
+)

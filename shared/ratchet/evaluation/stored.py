@@ -1,0 +1,25 @@
+"""Reading a stored evaluation back: the ledger's row and the artifact's lines make the value that judges read."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.record import Evaluation, RecordKey, from_lines
+from ratchet.ledger.tables import Evaluation as Row
+
+ITEMS = "items.jsonl"
+
+
+def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
+    """The evaluation of a ledger row. Raises EmptyEvaluation for a record without items, ArtifactError for a bad one."""
+    return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
+
+
+@lru_cache(maxsize=256)
+def _stored(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
+    items = from_lines(list(artifacts.open_lines(artifact, ITEMS)))
+    if not items:
+        raise EmptyEvaluation(f"the record of {checkpoint_id} in artifact {artifact} has no items: test it again.")
+    return Evaluation(checkpoint_id=checkpoint_id, key=RecordKey.model_validate_json(key), items=items)
