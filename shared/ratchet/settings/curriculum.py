@@ -11,9 +11,7 @@ class CurriculumSettings(Section):
     """Thresholds of mastery, and the shares of the mix."""
 
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate at which a level becomes mastered.")
-    hysteresis: float = Field(
-        0.05, ge=0, lt=1, description="A mastered level is lost again below mastery minus this."
-    )
+    hysteresis: float = Field(0.05, ge=0, lt=1, description="A mastered level is lost again below mastery minus this.")
     mastery_items: int = Field(5, ge=1, description="Fewest probe items on which a level is judged.")
     frontier_share: float = Field(0.5, gt=0, le=1, description="Share of each family's first unmastered level.")
     lookahead_share: float = Field(0.1, ge=0, lt=1, description="Share of the level after the frontier.")

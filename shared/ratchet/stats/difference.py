@@ -42,7 +42,7 @@ def lower_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayL
         middle = (low + high) / 2
         excluded = tango_z(b, c, size, middle) > critical
         low, high = np.where(excluded, middle, low), np.where(excluded, high, middle)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2, dtype=np.float64)
 
 
 def upper_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:

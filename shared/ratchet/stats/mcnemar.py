@@ -19,4 +19,5 @@ def mcnemar_better(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
 
 def mcnemar_two_sided(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
     """Twice the smaller tail, at most 1. Element-wise."""
-    return np.minimum(1.0, 2 * np.minimum(mcnemar_better(gains, losses), mcnemar_better(losses, gains)))
+    smaller = np.minimum(mcnemar_better(gains, losses), mcnemar_better(losses, gains))
+    return np.asarray(np.minimum(1.0, 2 * smaller), dtype=np.float64)

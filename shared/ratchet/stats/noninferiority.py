@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import ceil
 from statistics import NormalDist
 
@@ -12,6 +13,8 @@ from scipy.stats import binom
 
 from ratchet.stats.difference import tango_z
 
+NEGLIGIBLE = 1e-12
+
 
 def noninferiority_p(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: float) -> NDArray[np.float64]:
     """One-sided p of "the true difference is -margin or below". At most alpha exactly if lower_bound >= -margin."""
@@ -19,9 +22,9 @@ def noninferiority_p(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: 
 
 
 def items_needed(flip_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Items on which an equal model passes with ``power``: (z_alpha + z_power)^2 * flip_share / margin^2.
+    """Items for an equal model to pass with about ``power``: (z_alpha + z_power)^2 * flip_share / margin^2.
 
-    At 5 % and 80 % the square is 6.18.
+    At 5 % and 80 % the square is 6.18. Where flips are few the exact power is a little lower (73 % at 194 items).
     """
     normal = NormalDist()
     z = normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)
@@ -34,18 +37,19 @@ def fewest_items(margin: float, alpha: float = 0.05) -> int:
     return ceil(z * z * (1 - margin) / margin)
 
 
+@cache
 def noninferiority_power(
     n: int, flip_share: float, margin: float, alpha: float = 0.05, difference: float = 0.0
 ) -> float:
-    """Exact chance to pass at a true ``difference``, by adding up every outcome of n items.
+    """Exact chance to pass at a true ``difference``, by adding up every likely outcome of n items.
 
     With ``difference = -margin`` it is the test's actual level.
     """
-    flips, gains = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    total = np.arange(int(binom.isf(NEGLIGIBLE, n, flip_share)) + 1)
+    flips, gains = np.meshgrid(total, total, indexing="ij")
     possible = gains <= flips
     z = np.where(possible, tango_z(gains, np.where(possible, flips - gains, 0), n, -margin), -np.inf)
     passes = z >= -ndtri(alpha)
     fewest_gains = np.where(passes.any(axis=1), passes.argmax(axis=1), n + 1)
     won_share = (flip_share + difference) / (2 * flip_share)
-    total = np.arange(n + 1)
     return float(binom.pmf(total, n, flip_share) @ binom.sf(fewest_gains - 1, total, won_share))
