@@ -4,69 +4,38 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import DynamicCache
 
-from ratchet.errors import GenerationError
+from ratchet.errors import BrokenCheckpoint, GenerationError
+from ratchet.inference.kv_batch import Batch
 from ratchet.inference.sampling import Prompt, Sampler
-
-OnToken = Callable[[int, "Answer"], bool]
-"""Called with a row's index and its answer after every token of it; True ends the row."""
 
 
 @dataclass
 class Answer:
-    """A row as it grows. ``logprobs`` are of the unscaled model, whatever the temperature."""
+    """A row as it grows. ``logprobs`` are the bare model's, before temperature and processors."""
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
+    done: bool = False
     latency_s: float = 0.0
 
 
-class Batch:
-    """Left-padded rows with their KV cache."""
+class Watcher(Protocol):
+    """Looks on while a batch is decoded, row by row."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int, room: int):
-        width = max(map(len, prompts))
-        rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-        columns = torch.arange(width + room, device=model.device)
-        self._model = model
-        self._tokens = torch.tensor(rows, device=model.device)
-        self._mask = (columns >= (width - lengths)[:, None]).long()
-        self._positions = (self._mask[:, :width].cumsum(1) - 1).clamp(min=0)
-        self._cache = DynamicCache(config=model.config)
-        self._width = width
+    def token(self, row: int, answer: Answer) -> bool:
+        """Called after every token of a row; True ends the row."""
+        ...
 
-    def logits(self) -> torch.Tensor:
-        """Float32 logits [rows, vocabulary] of the next token, from all tokens so far."""
-        output = self._model(
-            input_ids=self._tokens,
-            attention_mask=self._mask[:, : self._width],
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1].float()
-
-    def append(self, tokens: torch.Tensor) -> None:
-        """Add one token [rows] to every row."""
-        self._tokens = tokens[:, None]
-        self._positions = self._positions[:, -1:] + 1
-        self._width += 1
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows only."""
-        self._cache.batch_select_indices(rows)
-        self._mask = self._mask[rows]
-        self._tokens = self._tokens[rows]
-        self._positions = self._positions[rows]
+    def done(self, row: int, answer: Answer) -> None:
+        """Called once a row is complete, while others may go on."""
+        ...
 
 
 @torch.inference_mode()
@@ -77,62 +46,76 @@ def decode(
     end_ids: frozenset[int],
     pad_id: int,
     timeout_s: float,
-    on_token: OnToken | None = None,
+    processors: Sequence[Any] = (),
+    watcher: Watcher | None = None,
 ) -> list[Answer]:
-    """Answer every prompt, each up to an end token, its own token limit, or ``on_token``'s word.
+    """Answer every prompt, each up to an end token, its own token limit, or the watcher's word.
 
     Rows that are done leave the batch whenever half of it is, which depends on the answers alone. Raises
-    GenerationError on logits that are not finite and when the time is over.
+    BrokenCheckpoint on logits that are not finite, and GenerationError when the time is over.
     """
     started = time.perf_counter()
-    batch = Batch(model, [prompt.token_ids for prompt in prompts], pad_id, _longest(prompts))
-    sampler = Sampler(prompts, model.device)
-    answers = [Answer() for _ in prompts]
-    rows = list(range(len(prompts)))
-    open_rows = set(rows)
-    for step in range(_longest(prompts)):
+    steps = max(prompt.max_new_tokens for prompt in prompts)
+    batch = Batch(model, [prompt.token_ids for prompt in prompts], pad_id, steps)
+    sampler = Sampler(prompts, processors, model.device)
+    rows = _Rows(prompts, end_ids, watcher)
+    for step in range(steps):
         logits = batch.logits()
-        tokens = sampler.pick(logits, step)
+        tokens = sampler.pick(logits, batch.history, step)
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         elapsed_s = time.perf_counter() - started
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if row in open_rows and _extend(
-                answers[row], token, logprob, prompts[row], end_ids, row, on_token
-            ):
-                answers[row].latency_s = elapsed_s
-                open_rows.discard(row)
-        if not open_rows:
+        rows.extend(tokens.tolist(), logprobs.tolist(), elapsed_s)
+        if not rows.open:
             break
         if elapsed_s > timeout_s:
             raise GenerationError(f"a batch of {len(prompts)} took over {timeout_s:g} s (batch_timeout_s).")
         batch.append(tokens)
-        if 2 * len(open_rows) <= len(rows):
-            places = [place for place, row in enumerate(rows) if row in open_rows]
-            rows = [rows[place] for place in places]
-            kept = torch.tensor(places, device=model.device)
-            batch.keep(kept)
-            sampler.keep(kept)
-    return answers
+        if rows.half_done:
+            places = torch.tensor(rows.drop_done(), device=model.device)
+            batch.keep(places)
+            sampler.keep(places)
+    return rows.answers
 
 
-def _longest(prompts: Sequence[Prompt]) -> int:
-    return max(prompt.max_new_tokens for prompt in prompts)
+class _Rows:
+    """The answers, and which of them stand at which place of the batch."""
 
+    def __init__(self, prompts: Sequence[Prompt], end_ids: frozenset[int], watcher: Watcher | None):
+        self.answers = [Answer() for _ in prompts]
+        self.open = len(prompts)
+        self._prompts = prompts
+        self._end_ids = end_ids
+        self._watcher = watcher
+        self._places = list(range(len(prompts)))
 
-def _extend(
-    answer: Answer,
-    token: int,
-    logprob: float,
-    prompt: Prompt,
-    end_ids: frozenset[int],
-    row: int,
-    on_token: OnToken | None,
-) -> bool:
-    """Add a token to an answer; True where that ends it."""
-    if not math.isfinite(logprob):
-        raise GenerationError("the model computes NaN: its weights or its precision are broken.")
-    answer.token_ids.append(token)
-    answer.logprobs.append(logprob)
-    asked_to_stop = on_token(row, answer) if on_token else False
-    answer.stopped = asked_to_stop or token in end_ids
-    return answer.stopped or len(answer.token_ids) >= prompt.max_new_tokens
+    @property
+    def half_done(self) -> bool:
+        return 2 * self.open <= len(self._places)
+
+    def extend(self, tokens: list[int], logprobs: list[float], elapsed_s: float) -> None:
+        """Give every open row at its place its next token."""
+        for row, token, logprob in zip(self._places, tokens, logprobs, strict=True):
+            answer = self.answers[row]
+            if answer.done:
+                continue
+            if not math.isfinite(logprob):
+                raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")
+            answer.token_ids.append(token)
+            answer.logprobs.append(logprob)
+            told = self._watcher.token(row, answer) if self._watcher else False
+            answer.stopped = told or token in self._end_ids
+            if answer.stopped or len(answer.token_ids) >= self._prompts[row].max_new_tokens:
+                self._close(row, answer, elapsed_s)
+
+    def drop_done(self) -> list[int]:
+        """Keep the open rows alone; returns the places that they had."""
+        kept = [place for place, row in enumerate(self._places) if not self.answers[row].done]
+        self._places = [self._places[place] for place in kept]
+        return kept
+
+    def _close(self, row: int, answer: Answer, elapsed_s: float) -> None:
+        answer.done = True
+        answer.latency_s = elapsed_s
+        self.open -= 1
+        if self._watcher:
+            self._watcher.done(row, answer)

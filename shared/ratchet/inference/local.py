@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 from ratchet.errors import GenerationError
+from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import Plan, occurrences, plan_batches
 from ratchet.inference.chat import end_of_turn, prompt_ids, stop_ids
-from ratchet.inference.decode import Answer, OnToken, decode
+from ratchet.inference.decode import Answer, decode
+from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
 from ratchet.inference.sampling import Prompt
 from ratchet.inference.scoring import Scored, score_batch
 from ratchet.settings.inference import InferenceSettings
+
+
+class RowWatcher(Protocol):
+    """Looks on while a batch is answered. After a shortage of memory, rows may be told of once more."""
+
+    def token(self, row: int, answer: Answer) -> bool:
+        """Called after every token of a row; True ends the row."""
+        ...
+
+    def done(self, row: int, generation: Generation) -> None:
+        """Called once a row is complete, while others may go on."""
+        ...
+
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -26,8 +42,11 @@ Result = TypeVar("Result")
 class LocalGenerator:
     """A Generator over a loaded checkpoint. On a CPU in fp32 the same prompts give the same bits again."""
 
-    def __init__(self, loaded: LoadedModel, settings: InferenceSettings):
+    def __init__(self, loaded: LoadedModel, settings: InferenceSettings, dress: Dress):
         self._loaded = loaded
+        self._dress = dress
+        self.text = AnswerText(loaded.tokenizer)
+        self._processors = dress.profile.logits_processors(loaded.tokenizer)
         self._settings = settings
         self._end_ids = frozenset(stop_ids(loaded.tokenizer))
         self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._end_ids))
@@ -35,11 +54,16 @@ class LocalGenerator:
 
     @classmethod
     def load(
-        cls, folder: Path, settings: InferenceSettings | None = None, expected_weights: str | None = None
+        cls,
+        folder: Path,
+        settings: InferenceSettings | None = None,
+        expected_weights: str | None = None,
+        dress: Dress | None = None,
     ) -> LocalGenerator:
         """Load a verified folder; BrokenCheckpoint names what is wrong with it."""
         settings = settings or InferenceSettings()
-        return cls(load_model(folder, pick_hardware(settings), expected_weights), settings)
+        loaded = load_model(folder, pick_hardware(settings), expected_weights)
+        return cls(loaded, settings, dress or Dress())
 
     @property
     def weights(self) -> str:
@@ -55,8 +79,9 @@ class LocalGenerator:
         return self._loaded.context
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
-        """A chat as tokens, its length limit cut to the context; GenerationError where there is no room."""
-        token_ids = tuple(prompt_ids(self._loaded.tokenizer, chat))
+        """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
+        token_ids = tuple(prompt_ids(self._loaded.tokenizer, self._dress.chat(chat)))
+        decoding = self._dress.decoding(decoding)
         room = self.context - len(token_ids)
         if room < 1:
             raise GenerationError(
@@ -65,9 +90,7 @@ class LocalGenerator:
             )
         return Prompt(token_ids, min(decoding.max_new_tokens, room), decoding, occurrence)
 
-    def generate(
-        self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None
-    ) -> list[Generation]:
+    def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
         answered: dict[int, Generation] = {}
         for batch, generations in self.batches(chats, decoding):
             answered.update(zip(batch, generations, strict=True))
@@ -84,22 +107,33 @@ class LocalGenerator:
         that an interrupted run goes on with the very numbers it would have had.
         """
         prompts = self._prompts(chats, decoding)
-        for batch in self._plan(prompts):
+        for batch in self.plan(prompts):
             if not done.issuperset(batch):
                 yield batch, self.answer([prompts[index] for index in batch])
 
-    def answer(self, prompts: Sequence[Prompt], on_token: OnToken | None = None) -> list[Generation]:
-        """Answer these prompts in one batch (in halves of it where memory is short), in order."""
-        answers = self._within_memory(prompts, lambda part, start: self._decode(part, start, on_token))
-        return [self._generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-
-    def text(self, answer: Answer, prompt: Prompt) -> str:
-        """What an answer says so far: without special tokens, cut at the first stop string."""
-        text = self._loaded.tokenizer.decode(
-            answer.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    def plan(self, prompts: Sequence[Prompt]) -> Plan:
+        """The batches in which these prompts are best answered."""
+        return plan_batches(
+            [prompt.token_ids for prompt in prompts],
+            [prompt.max_new_tokens for prompt in prompts],
+            max_rows=self._settings.batch_size,
+            max_tokens=self._settings.batch_tokens,
         )
-        cuts = [at for stop in prompt.decoding.stop if (at := text.find(stop)) >= 0]
-        return str(text[: min(cuts)] if cuts else text)
+
+    def answer(self, prompts: Sequence[Prompt], watcher: RowWatcher | None = None) -> list[Generation]:
+        """Answer these prompts in one batch (in parts of it where memory is short), in order."""
+        return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher))
+
+    def generation(self, prompt: Prompt, answer: Answer) -> Generation:
+        return Generation(
+            text=self.text.whole(answer.token_ids, prompt.decoding),
+            token_ids=tuple(answer.token_ids),
+            token_logprobs=tuple(answer.logprobs),
+            finish_reason="stop" if answer.stopped else "length",
+            prompt_tokens=len(prompt.token_ids),
+            latency_s=answer.latency_s,
+            weights=self.weights,
+        )
 
     def score(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
         rows = self._scored(chats, answers)
@@ -122,68 +156,32 @@ class LocalGenerator:
     def _prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
         prompts = [self.prompt(chat, decoding) for chat in chats]
         counts = occurrences([prompt.token_ids for prompt in prompts])
-        return [
-            Prompt(prompt.token_ids, prompt.max_new_tokens, decoding, count)
-            for prompt, count in zip(prompts, counts, strict=True)
-        ]
+        return [replace(prompt, occurrence=count) for prompt, count in zip(prompts, counts, strict=True)]
 
-    def _plan(self, prompts: Sequence[Prompt]) -> Plan:
-        return plan_batches(
-            [prompt.token_ids for prompt in prompts],
-            [prompt.max_new_tokens for prompt in prompts],
-            max_rows=self._settings.batch_size,
-            max_tokens=self._settings.batch_tokens,
-        )
-
-    def _decode(self, prompts: Sequence[Prompt], start: int, on_token: OnToken | None) -> list[Answer]:
-        def after_token(row: int, answer: Answer) -> bool:
-            told = on_token(start + row, answer) if on_token else False
-            return told or self._says_stop(answer, prompts[row])
-
-        watched = on_token is not None or any(prompt.decoding.stop for prompt in prompts)
-        return decode(
+    def _answer(self, prompts: Sequence[Prompt], start: int, watcher: RowWatcher | None) -> list[Generation]:
+        watched = watcher is not None or any(prompt.decoding.stop for prompt in prompts)
+        answers = decode(
             self._loaded.model,
             prompts,
             end_ids=self._end_ids,
             pad_id=self._pad_id,
             timeout_s=self._settings.batch_timeout_s,
-            on_token=after_token if watched else None,
+            processors=self._processors,
+            watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
         )
-
-    def _says_stop(self, answer: Answer, prompt: Prompt) -> bool:
-        """Whether the answer's end holds a stop string; a character takes four byte tokens at most."""
-        if not prompt.decoding.stop:
-            return False
-        tail = answer.token_ids[-4 * max(map(len, prompt.decoding.stop)) - 4 :]
-        text = self._loaded.tokenizer.decode(
-            tail, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return any(stop in text for stop in prompt.decoding.stop)
-
-    def _generation(self, prompt: Prompt, answer: Answer) -> Generation:
-        return Generation(
-            text=self.text(answer, prompt),
-            token_ids=tuple(answer.token_ids),
-            token_logprobs=tuple(answer.logprobs),
-            finish_reason="stop" if answer.stopped else "length",
-            prompt_tokens=len(prompt.token_ids),
-            latency_s=answer.latency_s,
-            weights=self.weights,
-        )
+        return [self.generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def _scored(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Scored]:
         tokenizer = self._loaded.tokenizer
         end = end_of_turn(tokenizer)
-        prompts = [prompt_ids(tokenizer, chat) for chat in chats]
+        prompts = [prompt_ids(tokenizer, self._dress.chat(chat)) for chat in chats]
         replies = [tokenizer(answer + end, add_special_tokens=False).input_ids for answer in answers]
         return list(zip(prompts, replies, strict=True))
 
     def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:
         return score_batch(self._loaded.model, rows, self._pad_id)
 
-    def _within_memory(
-        self, rows: Sequence[Row], run: Callable[[Sequence[Row], int], list[Result]]
-    ) -> list[Result]:
+    def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row], int], list[Result]]) -> list[Result]:
         """Run over rows; where memory is short over halves of them, and remember what fitted."""
         results: list[Result] = []
         while len(results) < len(rows):
@@ -199,6 +197,30 @@ class LocalGenerator:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return results
+
+
+class _PartWatcher:
+    """Ends rows at their stop strings, and tells a RowWatcher of rows by their number in the whole batch."""
+
+    def __init__(
+        self,
+        generator: LocalGenerator,
+        prompts: Sequence[Prompt],
+        start: int,
+        watcher: RowWatcher | None,
+    ):
+        self._generator = generator
+        self._prompts = prompts
+        self._start = start
+        self._watcher = watcher
+
+    def token(self, row: int, answer: Answer) -> bool:
+        told = self._watcher.token(self._start + row, answer) if self._watcher else False
+        return told or self._generator.text.says_stop(answer.token_ids, self._prompts[row].decoding)
+
+    def done(self, row: int, answer: Answer) -> None:
+        if self._watcher:
+            self._watcher.done(self._start + row, self._generator.generation(self._prompts[row], answer))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,7 +32,8 @@ class Prompt:
 class Sampler:
     """Picks the next token of every row; rows may differ in temperature and top_p."""
 
-    def __init__(self, prompts: Sequence[Prompt], device: torch.device):
+    def __init__(self, prompts: Sequence[Prompt], processors: Sequence[Any], device: torch.device):
+        self._processors = processors
         self._sampled = any(prompt.decoding.temperature > 0 for prompt in prompts)
         if not self._sampled:
             return
@@ -50,8 +52,10 @@ class Sampler:
             self._temperature = self._temperature[rows]
             self._top_p = self._top_p[rows]
 
-    def pick(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        """Token ids [rows] from float32 logits [rows, vocabulary]."""
+    def pick(self, logits: torch.Tensor, history: torch.Tensor, step: int) -> torch.Tensor:
+        """Token ids [rows] from float32 logits [rows, vocabulary] and the tokens so far [rows, width]."""
+        for processor in self._processors:
+            logits = processor(history, logits.clone())
         greedy = logits.argmax(-1)
         if not self._sampled:
             return greedy
