@@ -1,0 +1,98 @@
+"""The entry point of the command line: which commands there are, and the options before them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ratchet import __version__
+from ratchet.cli.group import Place, lazy_group
+from ratchet.errors import SettingsError
+
+RUN, LOOK, DATA, STEER, SETUP = "Run", "Look", "Data", "Steer", "Set up"
+
+PLACES = {
+    "run": Place("run:run", RUN),
+    "stop": Place("run:stop", RUN),
+    "reset": Place("run:reset", RUN),
+    "ask": Place("ask:ask", RUN),
+    "status": Place("status:status", LOOK),
+    "watch": Place("status:watch", LOOK),
+    "leaderboard": Place("leaderboard:leaderboard", LOOK),
+    "why": Place("why:why", LOOK),
+    "events": Place("events:events", LOOK),
+    "logs": Place("logs:logs", LOOK),
+    "systems": Place("systems:systems", LOOK),
+    "queue": Place("queue:app", DATA),
+    "dead": Place("dead:app", DATA),
+    "deploy": Place("deploying:deploy", STEER),
+    "rollback": Place("deploying:rollback", STEER),
+    "freeze": Place("deploying:freeze", STEER),
+    "unfreeze": Place("deploying:unfreeze", STEER),
+    "unbar": Place("deploying:unbar", STEER),
+    "pause": Place("training:pause", STEER),
+    "resume": Place("training:resume", STEER),
+    "init": Place("init:init", SETUP),
+    "config": Place("config:app", SETUP),
+    "doctor": Place("doctor:doctor", SETUP),
+    "migrate": Place("migrate:migrate", SETUP),
+}
+
+app = typer.Typer(
+    cls=lazy_group(PLACES),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ratchet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; without it ratchet.toml in this folder, if there is one.")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder that Ratchet keeps everything in.")] = None,
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over file and environment."),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train a language model around the clock, and only ever serve one that is proved better.
+
+    `ratchet run` starts everything on this machine. `ratchet watch` shows it, `ratchet why CHECKPOINT` explains.
+    """
+    if config is not None:
+        if not config.exists():
+            raise SettingsError(f"{config}: no such file; `ratchet init` writes one.")
+        os.environ["RATCHET_CONFIG"] = str(config.resolve())
+    if home is not None:
+        os.environ["RATCHET_HOME"] = str(home)
+    for assignment in assign or ():
+        os.environ.update([_as_environment(assignment)])
+
+
+def _as_environment(assignment: str) -> tuple[str, str]:
+    """``queue.low_water=100`` as the environment variable that worker processes inherit."""
+    from ratchet.settings import Settings  # half the time of a start, and rarely needed
+
+    name, separator, value = assignment.partition("=")
+    section = name.strip().split(".")[0]
+    if not separator or section not in Settings.model_fields:
+        raise SettingsError(
+            f"--set {assignment}: write SECTION.FIELD=VALUE, as in queue.low_water=500; sections are "
+            f"{', '.join(Settings.model_fields)}."
+        )
+    return "RATCHET_" + name.strip().replace(".", "__").upper(), value.strip()

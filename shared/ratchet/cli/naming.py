@@ -1,0 +1,58 @@
+"""What people call a checkpoint: its number, the beginning of its id, or its part (champion, newest, previous)."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.errors import Refused
+from ratchet.ledger.tables import Checkpoint, Serving
+
+PARTS = ("champion", "newest", "previous", "base")
+
+
+def label(checkpoint: Checkpoint) -> str:
+    """As people see it: ``#7``."""
+    return f"#{checkpoint.ordinal}"
+
+
+def find(session: Session, name: str) -> Checkpoint:
+    """The checkpoint that a person means. Raises Refused when none or several fit."""
+    found = _part(session, name) if name in PARTS else _numbered(session, name) or _by_id(session, name)
+    if found is None:
+        raise Refused(
+            f"no checkpoint {name!r}: give its number (7), the beginning of its id, or one of {', '.join(PARTS)}. "
+            "`ratchet leaderboard` lists them."
+        )
+    return found
+
+
+def _part(session: Session, name: str) -> Checkpoint | None:
+    if name == "newest":
+        return session.scalar(select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(1))
+    if name == "base":
+        return session.scalar(select(Checkpoint).where(Checkpoint.ordinal == 0))
+    serving = session.scalar(select(Serving).limit(1))
+    if serving is None:
+        return None
+    wanted = serving.desired_id if name == "champion" else serving.previous_id
+    return session.get(Checkpoint, wanted) if wanted else None
+
+
+def _numbered(session: Session, name: str) -> Checkpoint | None:
+    number = name.removeprefix("#")
+    if not number.isdecimal() or len(number) > 9:
+        return None
+    return session.scalar(select(Checkpoint).where(Checkpoint.ordinal == int(number)))
+
+
+def _by_id(session: Session, name: str) -> Checkpoint | None:
+    if len(name) < 4:
+        return None
+    prefix = Checkpoint.id.startswith(name, autoescape=True) | Checkpoint.weights.startswith(
+        name, autoescape=True
+    )
+    rows = session.scalars(select(Checkpoint).where(prefix).order_by(Checkpoint.ordinal).limit(3)).all()
+    if len(rows) > 1:
+        raise Refused(f"{name!r} fits {', '.join(f'{label(r)} {r.id}' for r in rows)}; write more of it.")
+    return rows[0] if rows else None

@@ -1,0 +1,38 @@
+"""Where a command stands: its settings, and the ledger and artifacts that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import Refused
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import require_current
+from ratchet.settings import Settings, load
+
+
+@contextmanager
+def opened(settings: Settings | None = None) -> Iterator[tuple[Settings, Ledger]]:
+    """The settings and the ledger, which must be there and be of this version. Raises Refused with the way out."""
+    settings = settings or load()
+    _require_ledger(settings)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        require_current(ledger)
+        yield settings, ledger
+    finally:
+        ledger.close()
+
+
+def artifacts(settings: Settings) -> ArtifactStore:
+    return ArtifactStore(settings.artifact_url, cache=settings.home.resolve() / "cache")
+
+
+def _require_ledger(settings: Settings) -> None:
+    url = make_url(settings.ledger_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise Refused(f"there is no ledger at {url.database} yet: `ratchet run` makes one.")

@@ -1,0 +1,112 @@
+"""What happened, newest first: verdicts, dead letters, and the events that no verdict tells of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.view.scene import Happening
+from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, Verdict
+
+TOLD = {
+    "training.started": "starts on {batch}",
+    "checkpoint.saved": "saved {checkpoint} at step {step}",
+    "training.failed": "failed on {batch}: {reason}",
+    "queue.low": "the queue is low: {depth:,} examples, {low_water:,} wanted",
+    "checkpoint.deployed": "{checkpoint} is live",
+    "deployment.rolled_back": "rolled back from {checkpoint} to {to_checkpoint}: {reason}",
+}
+"""Events told beside the verdicts, as sentences over their fields."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far somebody has read: the last row seen of each of the three tables."""
+
+    verdict: int = 0
+    event: int = 0
+    letter: int = 0
+
+
+def mark(session: Session) -> Mark:
+    """The present end of what happened."""
+    return Mark(
+        session.scalar(select(func.max(Verdict.id))) or 0,
+        session.scalar(select(func.max(Outbox.seq))) or 0,
+        session.scalar(select(func.max(DeadLetter.id))) or 0,
+    )
+
+
+def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Happening, ...]:
+    """The newest happenings after that mark, the newest first."""
+    seen = after or Mark()
+    verdicts = session.scalars(
+        select(Verdict).where(Verdict.id > seen.verdict).order_by(Verdict.id.desc()).limit(limit)
+    ).all()
+    events = session.scalars(
+        select(Outbox)
+        .where(Outbox.seq > seen.event, Outbox.name.in_(TOLD))
+        .order_by(Outbox.seq.desc())
+        .limit(limit)
+    ).all()
+    letters = session.scalars(
+        select(DeadLetter).where(DeadLetter.id > seen.letter).order_by(DeadLetter.id.desc()).limit(limit)
+    ).all()
+    names = Names(session)
+    told = [
+        *(_letter(letter, names) for letter in letters),
+        *(_event(event, names) for event in events),
+        *(_verdict(verdict, names) for verdict in verdicts),
+    ]
+    return tuple(sorted(told, key=lambda h: h.at, reverse=True)[:limit])
+
+
+class Names:
+    """Ids as people read them: ``#7`` for a checkpoint, the origin and a short id for a batch."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._known: dict[tuple[str, str], str] = {}
+
+    def of(self, kind: str, subject_id: str) -> str:
+        known = self._known.get((kind, subject_id))
+        if known is None:
+            known = self._known[kind, subject_id] = self._look_up(kind, subject_id)
+        return known
+
+    def _look_up(self, kind: str, subject_id: str) -> str:
+        if kind == "checkpoint":
+            checkpoint = self._session.get(Checkpoint, subject_id)
+            return f"#{checkpoint.ordinal}" if checkpoint else f"checkpoint {subject_id[:8]}"
+        if kind == "batch":
+            batch = self._session.get(Batch, subject_id)
+            return f"{batch.origin} batch {subject_id[:6]}" if batch else f"batch {subject_id[:6]}"
+        return f"{kind} {subject_id[:12]}"
+
+
+def _verdict(verdict: Verdict, names: Names) -> Happening:
+    subject = names.of(verdict.subject_kind, verdict.subject_id)
+    reason = " ".join(verdict.reason.split())
+    text = f"{subject} {verdict.outcome}: {reason}" if reason else f"{subject} {verdict.outcome}"
+    return Happening(verdict.created_at, verdict.system, text, verdict.outcome)
+
+
+def _letter(letter: DeadLetter, names: Names) -> Happening:
+    subject = names.of(letter.subject_kind, letter.subject_id)
+    error = letter.error.splitlines()[0] if letter.error else "no error was noted"
+    text = f"gave up {subject}: {error:.200} (`ratchet dead show {letter.id}`)"
+    return Happening(letter.created_at, letter.system, text, "dead")
+
+
+def _event(row: Outbox, names: Names) -> Happening:
+    fields: dict[str, Any] = json.loads(row.body)
+    for key in ("batch_id", "checkpoint_id", "to_checkpoint_id"):
+        if fields.get(key):
+            kind = "batch" if key == "batch_id" else "checkpoint"
+            fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
+    who = "deployment" if "deploy" in row.name else "training"
+    return Happening(row.created_at, who, TOLD[row.name].format_map(fields), row.name)

@@ -1,0 +1,187 @@
+"""Drawing a scene with rich, to fit a terminal of any size from 80 columns and 24 rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ratchet.cli.view import words
+from ratchet.cli.view.scene import Happening, Live, Look, Queue, Scene, Training
+from ratchet.evaluation.rate import LevelRates
+
+LABEL_WIDTH = 11
+FIXED_ROWS = 9
+"""Title, queue, training, live, two headings, the table's header, the hint and a spare row."""
+
+OUTCOME_STYLES = {
+    "dead": "bold red",
+    "broken": "red",
+    "regressed": "red",
+    "rejected": "red",
+    "refused": "yellow",
+    "held": "dim",
+    "superseded": "dim",
+    "deployed": "bold green",
+    "deployment.rolled_back": "bold red",
+    "checkpoint.deployed": "bold green",
+    "queue.low": "dim",
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the drawing needs beside the scene: the room, and what the run says of itself."""
+
+    width: int
+    height: int
+    heading: str = ""
+    hint: str = ""
+
+
+def draw(scene: Scene, frame: Frame) -> Group:
+    """The whole view, ``frame.height`` rows at most."""
+    room = max(4, frame.height - FIXED_ROWS)
+    shown = scene.checkpoints[: max(2, min(room * 2 // 5, len(scene.checkpoints)))]
+    parts: list[RenderableType] = [
+        _title(scene, frame),
+        _status(scene, frame.width),
+        _heading("checkpoints", frame.width),
+        _checkpoints(shown, scene.live, frame.width),
+        _heading("what happens", frame.width),
+        *(_happening(h) for h in scene.happenings[: max(2, room - len(shown))]),
+    ]
+    if frame.hint:
+        parts.append(Text(frame.hint, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _title(scene: Scene, frame: Frame) -> Table:
+    row = Table.grid(expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(justify="right", no_wrap=True, overflow="ellipsis")
+    left = Text.assemble(("ratchet", "bold"), ("  " + scene.title, "dim"))
+    right = Text(frame.heading)
+    if scene.dead:
+        right.append(f"  {scene.dead} dead letter{'s' if scene.dead > 1 else ''}", style="bold red")
+    row.add_row(left, right)
+    return row
+
+
+def _status(scene: Scene, width: int) -> Table:
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(width=LABEL_WIDTH, style="bold cyan")
+    rows.add_column(no_wrap=True, overflow="ellipsis", width=width - LABEL_WIDTH - 2)
+    rows.add_row("queue", _queue(scene.queue, width))
+    rows.add_row("training", _training(scene.training, width))
+    rows.add_row("live", _live(scene.live, scene.at))
+    return rows
+
+
+def _bar(done: float, total: float, width: int) -> ProgressBar:
+    return ProgressBar(total=max(1.0, total), completed=min(done, max(1.0, total)), width=max(8, width // 8))
+
+
+def _beside(bar: ProgressBar, text: Text) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(no_wrap=True)
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    row.add_row(bar, text)
+    return row
+
+
+def _queue(queue: Queue, width: int) -> RenderableType:
+    text = Text(f"{queue.depth:,} examples")
+    if queue.depth < queue.low_water:
+        text.append(f", low: under {queue.low_water:,}", style="yellow")
+    waiting = [f"{queue.batches[s]} {s}" for s in ("submitted", "queued") if queue.batches.get(s)]
+    done = [f"{queue.batches[s]} {s}" for s in ("trained", "rejected", "quarantined") if queue.batches.get(s)]
+    text.append("  " + " · ".join([*waiting, *done]), style="dim")
+    return _beside(_bar(queue.depth, queue.high_water, width), text)
+
+
+def _training(training: Training, width: int) -> RenderableType:
+    text = Text(words.training_line(training))
+    if not training.total:
+        return text
+    return _beside(_bar(training.done, training.total, width), text)
+
+
+def _live(live: Live | None, now: float) -> Text:
+    if live is None:
+        return Text("nothing yet", style="dim")
+    text = Text.assemble((f"#{live.desired}", "bold green"), f" for {words.elapsed(now - live.since_at)}")
+    if live.actual != live.desired:
+        text.append(f" (the server still has {'nothing' if live.actual is None else f'#{live.actual}'})", "yellow")
+    if live.frozen_reason is not None:
+        text.append(f"  frozen: {live.frozen_reason}", "yellow")
+    if not live.proved:
+        text.append("  unproved", "yellow")
+    return text.append(f"  {' '.join(live.reason.split())}", "dim")
+
+
+def _heading(text: str, width: int) -> Text:
+    return Text(f"── {text} ".ljust(width, "─"), style="dim", no_wrap=True)
+
+
+def _checkpoints(looks: tuple[Look, ...], live: Live | None, width: int) -> Table:
+    families = _families(looks)
+    wide = 44 + sum(max(len(f), 4 * n) + 2 for f, n in families.items()) <= width
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for column in ("", "step", "loss", "eval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for family in families:
+        table.add_column(family, no_wrap=True)
+    table.add_column("stands", no_wrap=True, overflow="ellipsis")
+    for look in looks:
+        is_live = live is not None and look.ordinal == live.desired
+        table.add_row(
+            Text(f"#{look.ordinal}", style="bold green" if is_live else ""),
+            f"{look.step:,}",
+            f"{look.loss:.3f}" if look.loss is not None else "",
+            f"{words.percent(look.overall)} %" if look.overall else "",
+            *(_levels(look.levels, family, wide) for family in families),
+            _standing(look, live),
+        )
+    return table
+
+
+def _families(looks: tuple[Look, ...]) -> dict[str, int]:
+    """Families with the number of their levels, over all checkpoints shown."""
+    cells = {cell for look in looks for cell in look.levels}
+    return {f: len({level for g, level in cells if g == f}) for f in sorted({f for f, _ in cells})}
+
+
+def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
+    """Per cent by level, the easiest first; pooled where there is no room for levels."""
+    rates = [rate for (name, _), rate in sorted(levels.items()) if name == family]
+    if not rates:
+        return Text("")
+    if not wide:
+        correct, n = sum(r.correct for r in rates), sum(r.n for r in rates)
+        return Text(f"{100 * correct / n:.0f} %", style=_shade(correct / n))
+    return Text("").join(Text(words.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
+
+
+def _shade(rate: float) -> str:
+    return "green" if rate >= 0.9 else "yellow" if rate >= 0.5 else "dim"
+
+
+def _standing(look: Look, live: Live | None) -> Text:
+    said = words.standing(look, live)
+    return Text(said, style="bold green" if said == "live" else OUTCOME_STYLES.get(said, ""))
+
+
+def _happening(happening: Happening) -> Text:
+    moment = datetime.fromtimestamp(happening.at).strftime("%H:%M:%S")
+    return Text.assemble(
+        (moment + " ", "dim"),
+        (happening.who.ljust(LABEL_WIDTH) + " ", "cyan"),
+        (happening.text, OUTCOME_STYLES.get(happening.kind, "")),
+        no_wrap=True,
+        overflow="ellipsis",
+    )

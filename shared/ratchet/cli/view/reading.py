@@ -1,0 +1,176 @@
+"""Reading a scene from the ledger. Read-only, a dozen indexed queries, about a millisecond each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.view.happenings import recent
+from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
+from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.rate import Rate
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import (
+    Batch,
+    Checkpoint,
+    Claim,
+    Curriculum,
+    DeadLetter,
+    Deployment,
+    Evaluation,
+    Line,
+    Serving,
+    Verdict,
+    Worker,
+)
+from ratchet.settings import Settings
+
+SHOWN_POOL = "eval"
+
+
+def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> Scene:
+    """The present scene, with so many of the newest checkpoints and happenings."""
+    now = ledger.now()
+    with ledger.read() as session:
+        newest = session.scalars(
+            select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(checkpoints)
+        ).all()
+        return Scene(
+            at=now,
+            queue=_queue(session, settings),
+            training=_training(session, settings),
+            checkpoints=_looks(session, newest),
+            checkpoint_count=session.scalar(select(func.count()).select_from(Checkpoint)) or 0,
+            live=_live(session),
+            happenings=recent(session, happenings),
+            busy=_busy(session, now),
+            workers={w.name: w.state for w in session.scalars(select(Worker).order_by(Worker.name))},
+            dead=session.scalar(
+                select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))
+            )
+            or 0,
+            mix=_mix(session),
+            title=settings.model.path,
+        )
+
+
+def _queue(session: Session, settings: Settings) -> Queue:
+    rows = session.execute(
+        select(
+            Batch.state,
+            func.count(),
+            func.sum(Batch.submitted_examples),
+            func.sum(Batch.examples),
+            func.sum(Batch.offset),
+        ).group_by(Batch.state)
+    ).all()
+    waiting = {"submitted": 0, "queued": 0, "training": 0}
+    for state, _, submitted, examples, offset in rows:
+        if state in waiting:
+            waiting[state] = int(submitted) if state == "submitted" else int(examples) - int(offset)
+    corrected = select(func.sum(Batch.offset)).where(Batch.origin == "correction")
+    return Queue(
+        depth=sum(waiting.values()),
+        low_water=settings.queue.low_water,
+        high_water=settings.queue.high_water,
+        batches={state: int(count) for state, count, *_ in rows},
+        quarantined=session.scalar(select(func.sum(Batch.quarantined))) or 0,
+        corrections=session.scalar(corrected) or 0,
+    )
+
+
+def _training(session: Session, settings: Settings) -> Training:
+    line = session.scalar(select(Line).limit(1))
+    batch = session.scalar(select(Batch).where(Batch.state == "training").limit(1))
+    claim = session.scalar(select(Claim).where(Claim.system == "training", Claim.owner.is_not(None)).limit(1))
+    if line is not None and line.paused:
+        return Training("paused")
+    if batch is None:
+        return Training("starting" if claim else "waiting", note=claim.note if claim else "")
+    status = _status_of_training(settings)
+    return Training(
+        state="training" if claim else "between segments",
+        batch_id=batch.id,
+        origin=batch.origin,
+        done=max(batch.offset, int(status.get("examples", 0))),
+        total=batch.examples,
+        step=status.get("step"),
+        loss=status.get("loss"),
+        tokens_per_s=status.get("tokens_per_s"),
+        note=claim.note if claim else "",
+    )
+
+
+def _status_of_training(settings: Settings) -> dict[str, Any]:
+    """What the training worker last wrote of its segment; nothing where it writes elsewhere or not yet."""
+    try:
+        found = json.loads((settings.status_folder / "training.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:
+    ids = [row.id for row in rows]
+    evaluations = {
+        e.checkpoint_id: e
+        for e in session.scalars(
+            select(Evaluation)
+            .where(Evaluation.checkpoint_id.in_(ids), Evaluation.pool == SHOWN_POOL)
+            .order_by(Evaluation.created_at)
+        )
+    }
+    outcomes: dict[str, dict[str, str]] = {}
+    given = select(Verdict).where(Verdict.subject_kind == "checkpoint", Verdict.subject_id.in_(ids))
+    for verdict in session.scalars(given):
+        outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
+    return tuple(_look(row, evaluations.get(row.id), outcomes.get(row.id, {})) for row in rows)
+
+
+def _look(row: Checkpoint, evaluation: Evaluation | None, outcomes: dict[str, str]) -> Look:
+    return Look(
+        id=row.id,
+        ordinal=row.ordinal,
+        step=row.step,
+        created_at=row.created_at,
+        state=row.state,
+        loss=row.train_loss,
+        overall=Rate(correct=evaluation.correct, n=evaluation.items) if evaluation else None,
+        levels=from_json(evaluation.by_level) if evaluation else {},
+        outcomes=outcomes,
+    )
+
+
+def _live(session: Session) -> Live | None:
+    serving = session.scalar(select(Serving).limit(1))
+    if serving is None:
+        return None
+    ids = [i for i in (serving.desired_id, serving.actual_id) if i]
+    found = select(Checkpoint.id, Checkpoint.ordinal).where(Checkpoint.id.in_(ids))
+    ordinals: dict[str, int] = {row.id: row.ordinal for row in session.execute(found)}
+    last = session.scalar(select(Deployment).order_by(Deployment.id.desc()).limit(1))
+    return Live(
+        desired=ordinals.get(serving.desired_id, 0),
+        actual=ordinals.get(serving.actual_id) if serving.actual_id else None,
+        reason=last.reason if last else "",
+        since_at=serving.since_at,
+        proved=serving.proved,
+        frozen_reason=serving.frozen_reason,
+        deployments=session.scalar(select(func.count()).select_from(Deployment)) or 0,
+    )
+
+
+def _busy(session: Session, now: float) -> tuple[Busy, ...]:
+    rows = session.scalars(
+        select(Claim).where(Claim.owner.is_not(None), Claim.expires_at > now).order_by(Claim.system)
+    )
+    return tuple(Busy(r.system, f"{r.subject_kind} {r.subject_id[:8]}", r.claimed_at, r.note) for r in rows)
+
+
+def _mix(session: Session) -> dict[str, float]:
+    row = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+    return {k: float(v) for k, v in row.mix.items() if isinstance(v, int | float)} if row else {}

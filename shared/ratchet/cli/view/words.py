@@ -1,0 +1,70 @@
+"""Numbers and states as people read them."""
+
+from __future__ import annotations
+
+from ratchet.cli.view.scene import Live, Look, Training
+from ratchet.evaluation.rate import Rate
+from ratchet.run.cycles import JUDGES
+
+
+def percent(rate: Rate) -> str:
+    """Whole per cent; 100 only where every item is right and 0 only where none is."""
+    if rate.correct == rate.n:
+        return "100"
+    return str(min(99, max(1 if rate.correct else 0, round(100 * rate.value))))
+
+
+def thousands(number: float) -> str:
+    """``950``, ``18.2k``, ``1.4M``."""
+    for unit, factor in (("M", 1e6), ("k", 1e3)):
+        if number >= 10 * factor or (unit == "M" and number >= factor):
+            return f"{number / factor:.1f}{unit}"
+    return f"{number:,.0f}"
+
+
+def elapsed(seconds: float) -> str:
+    """``3:07`` or ``1:02:09``."""
+    minutes, rest = divmod(int(max(0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def standing(look: Look, live: Live | None) -> str:
+    """Where a checkpoint stands: ``live``, the deployer's word, or how many judges have spoken."""
+    if live is not None and look.ordinal == live.desired:
+        return "live" if live.actual == live.desired else "going live"
+    if look.state != "saved":
+        return look.state
+    decided = look.outcomes.get("deployment") or (
+        look.outcomes.get("testing") if look.outcomes.get("testing") == "superseded" else None
+    )
+    if decided:
+        return "was live" if decided == "deployed" else decided
+    if look.ordinal == 0:
+        return "the base model"
+    given = sum(judge in look.outcomes for judge in JUDGES)
+    return f"{given} of {len(JUDGES)} verdicts" if given else "waits for testing"
+
+
+def training_line(training: Training) -> str:
+    """Step, loss and speed, as far as they are known."""
+    if training.state in ("paused", "waiting", "starting"):
+        said = {"paused": "paused by hand: `ratchet resume`", "waiting": "waits for data"}
+        return said.get(training.state, "starting")
+    parts = [
+        f"{training.origin} batch {(training.batch_id or '')[:6]}",
+        f"{training.done:,} of {training.total:,} examples",
+        f"step {training.step:,}" if training.step is not None else "",
+        f"loss {training.loss:.3f}" if training.loss is not None else "",
+        f"{thousands(training.tokens_per_s)} tokens/s" if training.tokens_per_s else "",
+    ]
+    known = [part for part in parts if part]
+    return " · ".join(known if training.step is not None or not training.note else [*known, training.note])
+
+
+def levels_line(look: Look) -> str:
+    """``chain_sum 100 98 64 3 · reverse 97 12``: per cent by level, the easiest first."""
+    families: dict[str, list[str]] = {}
+    for (family, _level), rate in sorted(look.levels.items()):
+        families.setdefault(family, []).append(percent(rate))
+    return " · ".join(f"{family} {' '.join(rates)}" for family, rates in families.items())

@@ -1,0 +1,69 @@
+"""Counting cycles: a cycle is one trained checkpoint that every judging system and the deployer have decided on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger.tables import Checkpoint, DeadLetter, Verdict
+
+JUDGES = ("testing", "regression", "comparison", "calibration", "mining", "curriculum", "deployment")
+"""The systems whose verdict on a checkpoint makes it judged; the last one decides."""
+
+SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A checkpoint whose cycle is complete. ``decided_at`` is the time of its last verdict."""
+
+    checkpoint_id: str
+    ordinal: int
+    outcome: str
+    decided_at: float
+
+
+def decided(session: Session) -> list[Decided]:
+    """All complete cycles, in the order of the checkpoints. The base model is not a cycle.
+
+    A dead letter of a judge counts as its last word here: it is given up until a human retries it. A checkpoint that
+    testing called superseded or broken is judged by nobody else.
+    """
+    trained = session.execute(
+        select(Checkpoint.id, Checkpoint.ordinal, Checkpoint.state)
+        .where(Checkpoint.ordinal > 0)
+        .order_by(Checkpoint.ordinal)
+    ).all()
+    words = _words(session)
+    found = (_decision(id_, ordinal, state, words.get(id_, {})) for id_, ordinal, state in trained)
+    return [decision for decision in found if decision is not None]
+
+
+def _words(session: Session) -> dict[str, dict[str, tuple[str, float]]]:
+    """By checkpoint and judge: outcome and time of the verdict, or of the dead letter."""
+    words: dict[str, dict[str, tuple[str, float]]] = {}
+    letters = select(DeadLetter.subject_id, DeadLetter.system, DeadLetter.created_at).where(
+        DeadLetter.subject_kind == "checkpoint", DeadLetter.resolved_at.is_(None)
+    )
+    for checkpoint_id, system, at in session.execute(letters):
+        words.setdefault(checkpoint_id, {})[system] = ("dead", at)
+    verdicts = select(Verdict.subject_id, Verdict.system, Verdict.outcome, Verdict.created_at).where(
+        Verdict.subject_kind == "checkpoint", Verdict.system.in_(JUDGES)
+    )
+    for checkpoint_id, system, outcome, at in session.execute(verdicts):
+        words.setdefault(checkpoint_id, {})[system] = (outcome, at)
+    return words
+
+
+def _decision(
+    checkpoint_id: str, ordinal: int, state: str, words: dict[str, tuple[str, float]]
+) -> Decided | None:
+    given = {judge: words[judge] for judge in JUDGES if judge in words}
+    testing = given.get("testing", ("", 0.0))[0]
+    if testing in (SUPERSEDED, "dead") or (testing and state == "broken"):
+        return Decided(checkpoint_id, ordinal, testing, given["testing"][1])
+    if len(given) < len(JUDGES):
+        return None
+    return Decided(checkpoint_id, ordinal, given[JUDGES[-1]][0], max(at for _, at in given.values()))
