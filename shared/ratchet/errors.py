@@ -87,6 +87,14 @@ class TrainingError(RatchetError):
     """A training run cannot start or go on; the message names the field or the row."""
 
 
+class ResumeError(TrainingError):
+    """A saved training state is incomplete, or belongs to other weights, rows or settings."""
+
+
+class Diverged(TrainingError):
+    """The training loss is not finite, or far above that of guessing."""
+
+
 class ChatTemplateError(RatchetError):
     """A chat template cannot carry an answer: no end token, or a prompt that differs between training and serving."""
 

@@ -13,7 +13,8 @@ class Profile(Protocol):
     """How examples are dressed and answers undressed. Every method is pure.
 
     Randomness is local and keyed by the prompt's content, so that the same prompt is dressed alike in
-    training, evaluation and serving. What training asks for must be reachable under the profile's logits processors.
+    training, evaluation and serving. What training asks for must be reachable under the profile's logits
+    processors.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Profiles by name, from the entry-point group ``ratchet.profiles``: classes whose parameters are the options."""
+"""Profiles by name, from the entry-point group ``ratchet.profiles``. A profile's options are its parameters."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ class HyperparamSettings(Section):
 class ProfileSettings(Section):
     """The profile that dresses examples for training and undresses answers."""
 
-    name: str = Field(
-        "plain", min_length=1, description="Name of a profile; `ratchet.profiles` plug-ins count."
-    )
+    name: str = Field("plain", min_length=1, description="Name of a profile; `ratchet.profiles` plug-ins count.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options that the profile documents.")
 
 
@@ -108,10 +106,11 @@ class DataSettings(Section):
     """The rows to train on, and their order."""
 
     dataset_path: Path = Field(description="JSONL file with one example a line.")
-    shuffle: bool = Field(
-        True, description="Shuffle the rows (and group them by length); else the file's order."
-    )
+    shuffle: bool = Field(True, description="Shuffle the rows (and group them by length); else the file's order.")
     seed: int = Field(42, ge=0, lt=2**63, description="Seed of the order of rows and of dropout.")
+    offset: int = Field(
+        0, ge=0, description="Rows of the order to pass over; a state that is gone on from knows its own."
+    )
 
 
 class OutputSettings(Section):
@@ -141,13 +140,9 @@ class TrainerConfig(Section):
     """Everything one training run needs to know."""
 
     model: ModelSettings = Field(default_factory=ModelSettings, description=ModelSettings.__doc__)
-    hyperparams: HyperparamSettings = Field(
-        default_factory=HyperparamSettings, description=HyperparamSettings.__doc__
-    )
+    hyperparams: HyperparamSettings = Field(default_factory=HyperparamSettings, description=HyperparamSettings.__doc__)
     profile: ProfileSettings = Field(default_factory=ProfileSettings, description=ProfileSettings.__doc__)
-    monitoring: MonitoringSettings = Field(
-        default_factory=MonitoringSettings, description=MonitoringSettings.__doc__
-    )
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings, description=MonitoringSettings.__doc__)
     data: DataSettings = Field(description=DataSettings.__doc__)
     output: OutputSettings = Field(description=OutputSettings.__doc__)
     environment: EnvironmentSettings = Field(

@@ -1,0 +1,142 @@
+"""The training engine: one entry point, seven steps, and a value whatever happens."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from ratchet.errors import (
+    ArtifactError,
+    ChatTemplateError,
+    DataError,
+    Diverged,
+    RatchetError,
+    ResumeError,
+    SettingsError,
+    UnknownPlugin,
+)
+from ratchet.inference.chat import Tokenizer
+from ratchet.inference.digest import weights_digest
+from ratchet.profiles import registry
+from ratchet.profiles.profile import Profile
+from ratchet.profiles.system_turn import on_day
+from ratchet.settings.training import TrainerConfig
+
+from trainer.callbacks import Progress, ShouldStop
+from trainer.dataset import TrainingRows, prepare_rows, read_examples
+from trainer.hardware import Hardware, pick_hardware
+from trainer.loading import load_model
+from trainer.monitoring import TrainingStatusWriter
+from trainer.result import ErrorKind, TrainingResult
+from trainer.run import create_run
+from trainer.state import TrainingState, load_state
+
+__all__ = ["TrainerEngine", "TrainingResult"]
+
+_KINDS: Mapping[type[Exception], ErrorKind] = {
+    torch.OutOfMemoryError: ErrorKind.OUT_OF_MEMORY,
+    MemoryError: ErrorKind.OUT_OF_MEMORY,
+    Diverged: ErrorKind.DIVERGED,
+    ResumeError: ErrorKind.RESUME,
+    ChatTemplateError: ErrorKind.TEMPLATE,
+    DataError: ErrorKind.DATA,
+    ArtifactError: ErrorKind.MODEL,
+    SettingsError: ErrorKind.SETTINGS,
+    UnknownPlugin: ErrorKind.SETTINGS,
+    OSError: ErrorKind.SURROUNDINGS,
+}
+
+
+class TrainerEngine:
+    """Trains one segment of one file: to its end, or until the time or the steps of a segment are used up."""
+
+    def __init__(
+        self,
+        status_writer: TrainingStatusWriter,
+        *,
+        report: Progress = lambda _progress: None,
+        should_stop: ShouldStop = lambda: False,
+    ) -> None:
+        """``report`` hears of progress now and then; ``should_stop`` is asked after every step."""
+        self._status = status_writer
+        self._report = report
+        self._should_stop = should_stop
+
+    def run_job(self, config: TrainerConfig) -> TrainingResult:
+        """Train, save, and return what became of it. Never raises: a failure is a result with its kind."""
+        begun_at = time.monotonic()
+        self._status.start(state="loading", dataset=str(config.data.dataset_path), profile=config.profile.name)
+        try:
+            result = self._run(config)
+        except Exception as error:  # noqa: BLE001 - the promise of this method is a value
+            result = _failure(error)
+        result = replace(result, runtime_sec=time.monotonic() - begun_at)
+        self._status.write(
+            state=_final_state(result),
+            step=result.global_step,
+            loss=result.final_loss,
+            checkpoint=result.last_checkpoint_path,
+            error=result.error_message,
+            error_kind=result.error_kind,
+        )
+        return result
+
+    def _run(self, config: TrainerConfig) -> TrainingResult:
+        hardware, state = self._validate(config)
+        profile = registry.get(config.profile.name, config.profile.options)
+        model, tokenizer = load_model(config, hardware)
+        rows = self._prepare(config, profile, tokenizer)
+        run = create_run(config, hardware, model, tokenizer, rows, state, self._on_progress, self._should_stop)
+        self._status.write(state="training", **run.reporter.snapshot(0))
+        run.train()
+        self._status.write(state="saving", **run.reporter.snapshot(run.steps))
+        return run.save()
+
+    def _validate(self, config: TrainerConfig) -> tuple[Hardware, TrainingState | None]:
+        """Everything that can be known to be wrong before a model is loaded."""
+        hardware = pick_hardware(config)
+        if not config.data.dataset_path.is_file():
+            raise DataError(f"{config.data.dataset_path}: no such file (data.dataset_path)")
+        if config.output.resume_from is None:
+            return hardware, None
+        state = load_state(config.output.resume_from)
+        weights = weights_digest(Path(config.model.path))
+        if weights != state.weights:
+            raise ResumeError(
+                f"{config.output.resume_from} goes on from weights {state.weights[:12]}…, "
+                f"but {config.model.path} holds {weights[:12]}… (model.path)"
+            )
+        return hardware, state
+
+    def _prepare(self, config: TrainerConfig, profile: Profile, tokenizer: Tokenizer) -> TrainingRows:
+        system_prompt = profile.system_prompt(config.monitoring.system_prompt_base)
+        return prepare_rows(
+            read_examples(config.data.dataset_path),
+            profile,
+            tokenizer,
+            system_prompt=on_day(system_prompt, datetime.now(UTC).date()),
+            max_length=config.hyperparams.max_length,
+        )
+
+    def _on_progress(self, progress: dict[str, Any]) -> None:
+        self._status.write(**progress)
+        self._report(progress)
+
+
+def _final_state(result: TrainingResult) -> str:
+    if not result.success:
+        return "failed"
+    return "finished" if result.finished else "interrupted"
+
+
+def _failure(error: Exception) -> TrainingResult:
+    kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), ErrorKind.UNEXPECTED)
+    told = isinstance(error, RatchetError) or kind is not ErrorKind.UNEXPECTED
+    message = f"{type(error).__name__}: {error}" if told else "".join(traceback.format_exception(error))
+    return TrainingResult(success=False, error_message=message, error_kind=kind)

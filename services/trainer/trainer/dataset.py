@@ -1,0 +1,141 @@
+"""Rows to train on: a file's examples, dressed by the profile, as tokens with the trained ones marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from ratchet.data.example import Example
+from ratchet.errors import ChatTemplateError, DataError
+from ratchet.inference.chat import Tokenizer, render_training_batch
+from ratchet.profiles.profile import Profile
+
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example as tokens. ``trained[i]`` says whether the loss counts the prediction of ``ids[i]``."""
+
+    line: int
+    """Line of the file, counted from 1."""
+    ids: NDArray[np.int32]
+    trained: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of one file, in its order, and the lines that were left out because they are too long."""
+
+    rows: tuple[Row, ...]
+    too_long: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        return np.fromiter((len(row.ids) for row in self.rows), np.int32, len(self.rows))
+
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        return np.fromiter((row.line for row in self.rows), np.int64, len(self.rows))
+
+    @cached_property
+    def by_line(self) -> dict[int, Row]:
+        return {row.line: row for row in self.rows}
+
+
+def read_examples(path: Path) -> Iterator[tuple[int, Example]]:
+    """Line number and example of every row. Blank lines are passed over; DataError names file and line."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _parse(path, number, line)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{path}: no such file of examples (data.dataset_path)") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}") from error
+
+
+def prepare_rows(
+    examples: Iterator[tuple[int, Example]],
+    profile: Profile,
+    tokenizer: Tokenizer,
+    *,
+    system_prompt: str,
+    max_length: int,
+) -> TrainingRows:
+    """Dress, render and tokenize. Raises DataError for a row without an answer, or where no row is left."""
+    rows: list[Row] = []
+    too_long: list[int] = []
+    for lines, dressed in _dressed_batches(examples, profile, system_prompt):
+        rendered = render_training_batch(tokenizer, [example.messages for example in dressed])
+        for line, example, row in zip(lines, dressed, rendered, strict=True):
+            if not rows:
+                check_masking(tokenizer, example, row.ids, row.trained)
+            if len(row.ids) > max_length:
+                too_long.append(line)
+                continue
+            rows.append(Row(line, np.array(row.ids, np.int32), np.array(row.trained, np.bool_)))
+    if not rows:
+        reason = f"all {len(too_long)} rows have more than {max_length} tokens" if too_long else "no row"
+        raise DataError(f"nothing to train on: {reason} (hyperparams.max_length)")
+    return TrainingRows(tuple(rows), tuple(too_long))
+
+
+def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], trained: Sequence[bool]) -> None:
+    """Raise ChatTemplateError unless the answer and an end are trained, and the question is not."""
+    answer = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if mark])
+    context = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if not mark])
+    if not trained[-1] or not context:
+        raise ChatTemplateError("the chat template leaves no end token to train, or nothing before the answer")
+    if (example.answer or "").strip() not in answer:
+        raise ChatTemplateError(f"the tokenizer does not keep the answer: {example.answer!r} became {answer!r}")
+    if example.question.strip() not in context:
+        raise ChatTemplateError(f"the chat template drops or alters the question {example.question[:80]!r}")
+
+
+def _dressed_batches(
+    examples: Iterator[tuple[int, Example]], profile: Profile, system_prompt: str
+) -> Iterator[tuple[list[int], list[Example]]]:
+    lines: list[int] = []
+    dressed: list[Example] = []
+    for line, example in examples:
+        lines.append(line)
+        dressed.append(_dress(line, example, profile, system_prompt))
+        if len(lines) == _ROWS_AT_ONCE:
+            yield lines, dressed
+            lines, dressed = [], []
+    if lines:
+        yield lines, dressed
+
+
+def _dress(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
+    turns = example.messages
+    while turns and turns[-1].role != "assistant":
+        turns = turns[:-1]
+    if not turns:
+        raise DataError(f"line {line}: no assistant turn to train on")
+    try:
+        profile.validate(example)
+    except DataError as error:
+        raise DataError(f"line {line}: {error}") from error
+    if len(turns) != len(example.messages):
+        example = example.model_copy(update={"messages": turns})
+    return profile.transform_example(example, system_prompt)
+
+
+def _parse(path: Path, number: int, line: str) -> Example:
+    try:
+        return Example.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the line"
+        raise DataError(f"{path}:{number}: {where}: {first['msg']}") from error

@@ -1,0 +1,57 @@
+"""What a run computes on: device, precision and attention, chosen from what is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from ratchet.errors import SettingsError
+from ratchet.settings.training import TrainerConfig
+from transformers.utils import is_flash_attn_2_available
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choice made; ``precision`` is a key of DTYPES."""
+
+    device: str
+    precision: str
+    attention: str
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """Dtype of the published weights. Training itself keeps fp32 weights and computes under autocast."""
+        return DTYPES[self.precision]
+
+
+def pick_hardware(config: TrainerConfig) -> Hardware:
+    """Raises SettingsError for what this machine does not have."""
+    device = config.environment.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on_gpu = device.startswith("cuda")
+    if on_gpu and not torch.cuda.is_available():
+        raise SettingsError(f"environment.device is {device!r}, but torch finds no GPU; use auto or cpu")
+    precision: str = config.hyperparams.fp_precision
+    if precision == "auto":
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and not on_gpu:
+        raise SettingsError("hyperparams.fp_precision fp16 needs a GPU; use bf16, fp32 or auto")
+    if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
+        raise SettingsError("hyperparams.fp_precision bf16 is not supported by this GPU; use fp16 or auto")
+    return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision))
+
+
+def _attention(wanted: str, on_gpu: bool, precision: str) -> str:
+    flash_fits = on_gpu and precision != "fp32"
+    if wanted == "flash_attention_2" and not flash_fits:
+        raise SettingsError("model.attention flash_attention_2 needs a GPU and bf16 or fp16; use auto")
+    if wanted == "auto":
+        return "flash_attention_2" if flash_fits and is_flash_attn_2_available() else "sdpa"
+    return wanted

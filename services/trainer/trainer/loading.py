@@ -1,0 +1,70 @@
+"""The model in fp32 master weights, and its tokenizer: safetensors only, no code from the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.chat import Tokenizer, stop_ids
+from ratchet.inference.folder import check_folder
+from ratchet.inference.tiny import resolve_model
+from ratchet.settings.training import TrainerConfig
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trainer.hardware import Hardware
+
+transformers.utils.logging.disable_progress_bar()
+
+_SMALL_MODEL = 10_000_000
+_HIGHEST_RATE = 1e-3
+
+
+def load_model(config: TrainerConfig, hardware: Hardware) -> tuple[Any, Tokenizer]:
+    """Model and tokenizer, ready to train. Raises BrokenCheckpoint, ChatTemplateError or SettingsError."""
+    source = resolve_model(config.model.path, config.output.output_dir)
+    if Path(source).exists():
+        check_folder(Path(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.float32,
+            attn_implementation=hardware.attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
+    _check_fit(config, model, tokenizer)
+    _teach_to_stop(model, tokenizer)
+    return model.train(), tokenizer
+
+
+def _check_fit(config: TrainerConfig, model: Any, tokenizer: Tokenizer) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise BrokenCheckpoint(f"the tokenizer has {len(tokenizer)} tokens, the model only {rows}")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rate = config.hyperparams.learning_rate
+    if parameters > _SMALL_MODEL and rate > _HIGHEST_RATE:
+        raise SettingsError(
+            f"hyperparams.learning_rate {rate:g} would ruin a model of {parameters:,} parameters; "
+            f"use at most {_HIGHEST_RATE:g}, and 1e-5 to 5e-5 for a pretrained one"
+        )
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and config.hyperparams.max_length > context:
+        raise SettingsError(
+            f"hyperparams.max_length {config.hyperparams.max_length} exceeds the model's context of {context}"
+        )
+
+
+def _teach_to_stop(model: Any, tokenizer: Tokenizer) -> None:
+    """Every server that reads the checkpoint's generation config ends where training ends an answer."""
+    stops = list(stop_ids(tokenizer))
+    model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    if tokenizer.pad_token_id is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id

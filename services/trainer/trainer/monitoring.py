@@ -1,0 +1,32 @@
+"""What a run says of itself while it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ratchet.artifacts.atomic import write_atomically
+
+
+class TrainingStatusWriter:
+    """Keeps one JSON file up to date: readers see a whole status or none. ``updated_at`` is the sign of life."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._status: dict[str, Any] = {}
+
+    def write(self, **fields: Any) -> None:
+        """Merge ``fields`` into the status and write it. A full or absent disk never stops training."""
+        self._status |= fields
+        status = {**self._status, "updated_at": time.time()}
+        try:
+            write_atomically(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
+        except OSError:
+            return
+
+    def start(self, **fields: Any) -> None:
+        """Begin a run: forget the last one's fields."""
+        self._status = {"started_at": time.time()}
+        self.write(**fields)

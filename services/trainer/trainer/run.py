@@ -1,0 +1,171 @@
+"""One segment in the making: the Trainer with all that it needs, and what becomes of its work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ratchet.inference.chat import Tokenizer
+from ratchet.inference.digest import weights_digest
+from ratchet.settings.training import TrainerConfig
+
+from trainer.callbacks import (
+    Deadline,
+    LossWatch,
+    Progress,
+    ProgressReporter,
+    ShouldStop,
+    StepSeed,
+    TokenCount,
+)
+from trainer.checkpoint import MODEL_FOLDER, STATE_FOLDER, replacing, write_checkpoint
+from trainer.dataset import TrainingRows
+from trainer.hardware import Hardware
+from trainer.loader import BatchLoader
+from trainer.loop import SegmentTrainer, build_trainer
+from trainer.optimizer import build_optimizer, follow
+from trainer.plan import SegmentPlan, plan_segment
+from trainer.result import TrainingResult
+from trainer.state import (
+    TrainingState,
+    moments_by_name,
+    restore_master,
+    restore_optimizer,
+    save_master,
+    save_state,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A segment that is ready to train, and then to be saved."""
+
+    config: TrainerConfig
+    hardware: Hardware
+    tokenizer: Tokenizer
+    rows: TrainingRows
+    plan: SegmentPlan
+    trainer: SegmentTrainer
+    watch: LossWatch
+    deadline: Deadline
+    reporter: ProgressReporter
+    count: TokenCount
+
+    def train(self) -> None:
+        """Train until the segment's end. Raises Diverged, and whatever torch raises."""
+        self.trainer.train()
+
+    @property
+    def steps(self) -> int:
+        """Steps taken in this segment."""
+        return int(self.trainer.state.global_step)
+
+    def save(self) -> TrainingResult:
+        """Publish checkpoint and state under ``output.output_dir``, the state last."""
+        position = self.plan.position_after(self.steps)
+        folder = self.config.output.output_dir
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        with replacing(folder / STATE_FOLDER) as draft:
+            if self.hardware.precision != "fp32":
+                save_master(draft, model)
+            moments = moments_by_name(model, self.trainer.optimizer)
+            write_checkpoint(folder / MODEL_FOLDER, model, self.tokenizer, self.hardware)
+            state = self._state(weights_digest(folder / MODEL_FOLDER))
+            save_state(draft, state, moments, None if position.finished else self.plan.order)
+        return TrainingResult(
+            success=True,
+            global_step=state.global_step,
+            last_checkpoint_path=str(folder / MODEL_FOLDER),
+            state_path=str(folder / STATE_FOLDER),
+            final_loss=self.watch.loss or 0.0,
+            finished=position.finished,
+            summary=self._summary(state),
+        )
+
+    def _state(self, weights: str) -> TrainingState:
+        scaler = self.trainer.accelerator.scaler
+        return TrainingState(
+            global_step=self.plan.global_step + self.steps,
+            fresh_at=self.plan.schedule.fresh_at,
+            tokens=self.plan.tokens + self.count.tokens,
+            weights=weights,
+            cycle=self.plan.schedule.cycle,
+            position=self.plan.position_after(self.steps),
+            scaler=scaler.state_dict() if scaler is not None else None,
+        )
+
+    def _summary(self, state: TrainingState) -> dict[str, Any]:
+        seconds = self.reporter.elapsed_s
+        return {
+            "steps": self.steps,
+            "offset": state.position.offset,
+            "rows": state.position.rows,
+            "rows_too_long": len(self.rows.too_long),
+            "lines_too_long": list(self.rows.too_long[:20]),
+            "tokens": self.count.tokens,
+            "trained_tokens": self.count.trained,
+            "padding_share": 1.0 - self.count.tokens / max(self.count.forwarded, 1),
+            "train_s": seconds,
+            "tokens_per_s": self.count.tokens / seconds if seconds else 0.0,
+            "loss_curve": self.watch.curve,
+            "mean_loss": mean_loss(self.plan.global_step, self.watch.curve),
+            "ended_by": self.deadline.reason or ("rows" if state.position.finished else "steps"),
+            "weights": state.weights,
+            "dataset_digest": state.position.digest,
+            "total_tokens": state.tokens,
+            "precision": self.hardware.precision,
+            "device": self.hardware.device,
+            "attention": self.hardware.attention,
+            "profile": self.config.profile.name,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+def mean_loss(first_step: int, curve: list[tuple[int, float]]) -> float | None:
+    """Mean over all steps of a curve whose points are means over the steps since the point before."""
+    points = [(first_step, 0.0), *curve]
+    weighted = [(step - before) * loss for (before, _), (step, loss) in pairwise(points)]
+    return sum(weighted) / (points[-1][0] - first_step) if curve else None
+
+
+def create_run(
+    config: TrainerConfig,
+    hardware: Hardware,
+    model: Any,
+    tokenizer: Tokenizer,
+    rows: TrainingRows,
+    state: TrainingState | None,
+    report: Progress,
+    should_stop: ShouldStop,
+) -> Run:
+    """Put everything back where ``state`` left it, or start with a fresh optimizer."""
+    plan = plan_segment(config, rows, state)
+    model.to(hardware.device)
+    optimizer = build_optimizer(model, config.hyperparams)
+    if state is not None and config.output.resume_from is not None:
+        restore_master(config.output.resume_from, model)
+        restore_optimizer(config.output.resume_from, model, optimizer)
+    count = TokenCount()
+    watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
+    deadline = Deadline(config.hyperparams.segment_max_s, should_stop)
+    reporter = ProgressReporter(report, plan, watch, count, config.monitoring.status_interval_s)
+    trainer = build_trainer(
+        config,
+        hardware,
+        model,
+        optimizer,
+        follow(optimizer, plan.schedule, plan.global_step),
+        BatchLoader(
+            rows,
+            plan.lines,
+            batch_size=config.hyperparams.batch_size,
+            accumulation=config.hyperparams.gradient_accumulation,
+            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        ),
+        count,
+        [StepSeed(config.data.seed, plan.global_step), watch, deadline, reporter],
+    )
+    if state is not None and state.scaler is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(state.scaler)
+    return Run(config, hardware, tokenizer, rows, plan, trainer, watch, deadline, reporter, count)

@@ -1,0 +1,73 @@
+"""One segment in a child process: JSON in, JSON and two folders out. Knows no ledger, no Redis, no events."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import RatchetError
+
+from trainer.config import parse_config
+from trainer.core import TrainerEngine
+from trainer.monitoring import TrainingStatusWriter
+from trainer.result import ErrorKind, TrainingResult
+
+SECTIONS = ("model", "hyperparams", "profile", "monitoring", "environment")
+
+
+def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train one segment and return what became of it; a failed run is a result too.
+
+    ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
+    alone); ``offset`` and ``seed`` (0 and 42 if absent); ``state`` (state folder of the segment before, whose
+    checkpoint is then ``model.path``; absent or null for a fresh optimizer); ``status_path`` (optional).
+
+    SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
+    """
+    status = TrainingStatusWriter(spec.get("status_path") or Path(spec["output"]) / "training_status.json")
+    try:
+        config = parse_config(_sections(spec))
+    except RatchetError as error:
+        return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
+    with _stop_on_sigterm() as asked:
+        result = TrainerEngine(status, report=progress, should_stop=asked.is_set).run_job(config)
+    return _report(result)
+
+
+def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
+    sections: dict[str, Any] = {name: spec[name] for name in SECTIONS if name in spec}
+    sections["data"] = {
+        "dataset_path": spec["data_path"],
+        "offset": spec.get("offset", 0),
+        "seed": spec.get("seed", 42),
+    }
+    sections["output"] = {"output_dir": spec["output"], "resume_from": spec.get("state")}
+    return sections
+
+
+def _report(result: TrainingResult) -> dict[str, Any]:
+    """The result as JSON: TrainingResult's fields, and those of its summary that the trainer's ledger keeps."""
+    fields = asdict(result)
+    summary = fields.pop("summary")
+    summary.pop("config", None)
+    checkpoint, state = fields.pop("last_checkpoint_path"), fields.pop("state_path")
+    return {**fields, **summary, "checkpoint": checkpoint, "state": state}
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; outside the main thread, where signals cannot be caught, one that stays unset."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

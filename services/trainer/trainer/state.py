@@ -1,0 +1,152 @@
+"""The exact state between two segments: all that is needed, besides the checkpoint, to go on as if never stopped.
+
+A state is a folder: ``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name;
+``master.safetensors`` with fp32 weights where the checkpoint's are coarser; ``order.safetensors`` with the order of
+rows while a batch is unfinished. There is no state of random generators: every step seeds them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ratchet.errors import ResumeError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from trainer.order import Order
+from trainer.schedule import Cycle
+
+VERSION = 1
+_STATE, _OPTIMIZER, _MASTER, _ORDER = (
+    "state.json",
+    "optimizer.safetensors",
+    "master.safetensors",
+    "order.safetensors",
+)
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a file has been trained on: ``offset`` of the ``rows`` of its order."""
+
+    digest: str
+    offset: int
+    rows: int
+
+    @property
+    def finished(self) -> bool:
+        return self.offset >= self.rows
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands after its last step."""
+
+    global_step: int
+    fresh_at: int
+    """Global step at which the optimizer was fresh."""
+    tokens: int
+    weights: str
+    """Digest of the checkpoint that this state belongs to."""
+    cycle: Cycle
+    position: Position
+    scaler: dict[str, Any] | None = None
+    """State of the fp16 gradient scaler."""
+
+    def to_json(self) -> str:
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+
+def save_state(folder: Path, state: TrainingState, optimizer: dict[str, torch.Tensor], order: Order | None) -> None:
+    """Write the state into ``folder``; the caller publishes the folder. ``optimizer`` is from moments_by_name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(optimizer, folder / _OPTIMIZER)
+    if order is not None:
+        save_arrays({"order": order}, folder / _ORDER)
+    (folder / _STATE).write_text(state.to_json(), encoding="utf-8")
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Raises ResumeError, naming the file, for what is absent, malformed or of another version."""
+    path = folder / _STATE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        version = fields.pop("version")
+        if version != VERSION:
+            raise ResumeError(f"{path} has version {version}, this trainer reads {VERSION}: start it afresh")
+        return TrainingState(
+            **{
+                **fields,
+                "cycle": Cycle(**fields["cycle"]),
+                "position": Position(**fields["position"]),
+            }
+        )
+    except FileNotFoundError as error:
+        raise ResumeError(f"{path} is missing: the state is incomplete (output.resume_from)") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeError(f"{path} is not a training state: {error}") from error
+
+
+def moments_by_name(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state as ``<moment>:<parameter>`` tensors."""
+    return {
+        f"{moment}:{name}": optimizer.state[parameter][moment].detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for moment in _MOMENTS
+    }
+
+
+def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Put saved moments back, bit by bit. Raises ResumeError where parameters differ."""
+    saved = _load_tensors(folder / _OPTIMIZER)
+    expected = {f"{moment}:{name}" for name, p in model.named_parameters() if p.requires_grad for moment in _MOMENTS}
+    if expected != set(saved):
+        odd = sorted(expected.symmetric_difference(saved))[:3]
+        raise ResumeError(f"{folder / _OPTIMIZER} is of another model: it differs in {', '.join(odd)}")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {moment: saved[f"{moment}:{name}"].to(parameter.device) for moment in _MOMENTS}
+
+
+def save_master(folder: Path, model: Any) -> None:
+    """Keep the fp32 weights beside a checkpoint whose own are coarser."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    save_file(weights, folder / _MASTER)
+
+
+@torch.no_grad()
+def restore_master(folder: Path, model: Any) -> None:
+    """Put the fp32 weights back, where the state has them."""
+    if not (folder / _MASTER).exists():
+        return
+    saved = _load_tensors(folder / _MASTER)
+    for name, parameter in model.named_parameters():
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise ResumeError(f"{folder / _MASTER} is of another model: it differs in {name}")
+        parameter.copy_(saved[name])
+
+
+def load_order(folder: Path) -> Order:
+    """The order of an unfinished batch."""
+    try:
+        order: Order = load_arrays(folder / _ORDER)["order"].astype(np.int64)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ResumeError(f"{folder / _ORDER} cannot be read: {error}") from error
+    return order
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ResumeError(f"{path} cannot be read: {error}") from error
