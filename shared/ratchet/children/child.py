@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ratchet.children.channel import Channel, Message
 from ratchet.errors import SurroundingsError
@@ -27,8 +27,8 @@ Progress = Callable[[dict[str, Any]], None]
 Target = Callable[[dict[str, Any], Progress], dict[str, Any]]
 
 
-def live(end: socket.socket, log_handle: int, server_pid: int) -> None:
-    """The whole life of a child, from the fork to its exit; never returns."""
+def live(end: socket.socket, log_handle: int, server_pid: int) -> NoReturn:
+    """The whole life of a child, from the fork to its exit."""
     os.setpgid(0, 0)
     _die_with(server_pid)
     _write_to(log_handle)

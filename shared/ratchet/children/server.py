@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+from typing import NoReturn
 
 from ratchet.children.channel import Message
 from ratchet.children.child import live
@@ -31,22 +32,30 @@ class ForkServer:
         self._children: set[int] = set()
 
     def serve(self) -> None:
-        while True:
-            raw, handles, _, _ = socket.recv_fds(self._control, _REQUEST_BYTES, 2)
-            if not raw:
-                break
-            request = json.loads(raw)
-            answer = getattr(self, f"_{request.pop('do')}")(*handles, **request)
-            self._control.sendall(json.dumps(answer).encode() + b"\n")
-        for pid in self._children:
-            self._kill_group(pid)
+        """Until the runner is gone, however it went; then nothing that was started here is left."""
+        try:
+            while self._serve_one():
+                pass
+        except ConnectionError:
+            return
+        finally:
+            for pid in self._children:
+                self._kill_group(pid)
+
+    def _serve_one(self) -> bool:
+        raw, handles, _, _ = socket.recv_fds(self._control, _REQUEST_BYTES, 2)
+        if not raw:
+            return False
+        request = json.loads(raw)
+        answer = getattr(self, f"_{request.pop('do')}")(*handles, **request)
+        self._control.sendall(json.dumps(answer).encode() + b"\n")
+        return True
 
     def _fork(self, end_handle: int, log_handle: int) -> Message:
         try:
             pid = os.fork()
             if pid == 0:
-                self._control.close()
-                live(socket.socket(fileno=end_handle), log_handle, self._pid)
+                self._be_child(end_handle, log_handle)
         except OSError as error:
             return {"error": str(error)}
         finally:
@@ -56,6 +65,13 @@ class ForkServer:
             os.setpgid(pid, pid)
         self._children.add(pid)
         return {"pid": pid}
+
+    def _be_child(self, end_handle: int, log_handle: int) -> NoReturn:
+        try:
+            self._control.close()
+            live(socket.socket(fileno=end_handle), log_handle, self._pid)
+        finally:
+            os._exit(1)
 
     def _status(self, pid: int) -> Message:
         """``exit_code`` as in subprocess (negative: killed by that signal), None while the child runs."""
@@ -89,10 +105,10 @@ def main() -> None:
         greeting = {"threads": _thread_count()}
     gc.collect()
     gc.freeze()
-    with contextlib.suppress(BrokenPipeError, ConnectionError):
+    with contextlib.suppress(ConnectionError):
         control.sendall(json.dumps(greeting).encode() + b"\n")
-        if "error" not in greeting:
-            ForkServer(control).serve()
+    if "error" not in greeting:
+        ForkServer(control).serve()
 
 
 def _thread_count() -> int:
