@@ -34,14 +34,20 @@ CLOCK = {
 
 @dataclass
 class Transaction:
-    """One write. ``now`` is the ledger's clock at its start; events emitted here are committed with the change."""
+    """One write. ``now`` is the ledger's clock at its start; events emitted here are committed with the change.
+
+    ``cause`` is given to every event that names none of its own.
+    """
 
     session: Session
     now: float
+    cause: str | None = None
     emitted: list[Event] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         """Put an event into the outbox; it is relayed after the commit, at least once."""
+        if event.cause is None and self.cause is not None:
+            event = event.model_copy(update={"cause": self.cause})
         self.session.add(
             Outbox(
                 event_id=event.id,

@@ -152,6 +152,7 @@ class Controller:
 
     def _commit(self, claim: Claim, outcome: Outcome, cause: str | None, took_s: float) -> None:
         with self.ledger.write() as tx:
+            tx.cause = cause
             if isinstance(outcome, NotReady):
                 claims.release(tx, claim)
             else:
@@ -159,7 +160,7 @@ class Controller:
                 tx.session.add(self._row(claim, outcome, cause, took_s, tx.now))
             outcome.effects(tx)
             for event in outcome.events:
-                tx.emit(event if event.cause else event.model_copy(update={"cause": cause}))
+                tx.emit(event)
 
     def _row(self, claim: Claim, verdict: Verdict, cause: str | None, took_s: float, now: float) -> VerdictRow:
         return VerdictRow(

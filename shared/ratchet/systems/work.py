@@ -118,5 +118,6 @@ class Work:
     def commit(self, effects: Callable[[Transaction], None]) -> None:
         """A change in the middle of the work, refused with ClaimLost if the claim is stale."""
         with self.ledger.write() as tx:
+            tx.cause = self.cause
             claims.require(tx, self.claim)
             effects(tx)
