@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.by_level import to_json
+from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import from_lines
 from ratchet.evaluation.stored import ITEMS
 from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
@@ -154,7 +155,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
     named.parent.mkdir()
-    by_level = _by_level(outcome.items)
+    by_level = to_json(level_rates(from_lines(outcome.items.read_text().splitlines())))
     outcome.items.rename(named)
     provenance = {"checkpoint": checkpoint_id, "suite": suite.id, "pool": suite.pool}
     artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
@@ -170,16 +171,6 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         by_level=by_level,
         tokens_per_s=outcome.tokens_per_s,
     )
-
-
-def _by_level(items: Path) -> dict[str, dict[str, list[int]]]:
-    """``{family: {level: [correct, n]}}``, for everybody who only wants to show it."""
-    table: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
-    for record in from_lines(items.read_text().splitlines()):
-        cell = table[record.family][str(record.level)]
-        cell[0] += record.correct
-        cell[1] += 1
-    return {family: dict(levels) for family, levels in table.items()}
 
 
 SYSTEM = System(

@@ -1,0 +1,133 @@
+"""A challenge from screen to decision: which records it needs, and what the gate says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ratchet.evaluation.mastery import mastered_levels
+from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.stored import stored
+from ratchet.events.catalogue import EvaluationRequested
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import champion
+from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.tables import Challenge as Row
+from ratchet.ledger.tables import Checkpoint, EvaluationRequest, SuiteRow
+from ratchet.settings import Settings
+from ratchet.systems import NotReady, Work
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from deployer.gate import decide
+from deployer.proof import Promote, Refuse
+from deployer.screen import Screen, screen
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Champion and challenger on one suite; a record is None while testing has not made it."""
+
+    champion: Checkpoint
+    challenger: Checkpoint
+    suite: SuiteRow
+    champion_record: Evaluation | None
+    challenger_record: Evaluation | None
+
+    @property
+    def lacking(self) -> tuple[Checkpoint, ...]:
+        sides = ((self.champion, self.champion_record), (self.challenger, self.challenger_record))
+        return tuple(checkpoint for checkpoint, record in sides if record is None)
+
+
+def pair(work: Work, challenger_id: str, pool: str) -> Pair:
+    """Both sides' records on the pool's suite in force."""
+    with work.read() as session:
+        holder, challenger = champion(session), session.get_one(Checkpoint, challenger_id)
+        suite = current(session, pool)
+        rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
+    records = [stored(work.artifacts, row) if row is not None else None for row in rows]
+    return Pair(holder, challenger, suite, *records)
+
+
+def screened(work: Work, challenger_id: str) -> Screen | NotReady:
+    """The free screen on the eval suite."""
+    sides = pair(work, challenger_id, "eval")
+    if sides.champion_record is None or sides.challenger_record is None:
+        return asking(sides)
+    return screen(sides.champion_record, sides.challenger_record, work.settings.gate)
+
+
+def asking(sides: Pair) -> NotReady:
+    """Ask testing for the records that are lacking; nothing is asked for twice."""
+    lacking = sides.lacking
+
+    def effects(tx: Transaction) -> None:
+        for checkpoint in lacking:
+            if tx.session.get(EvaluationRequest, (checkpoint.id, sides.suite.id)) is None:
+                tx.session.add(_request(checkpoint.id, sides.suite.id, tx.now))
+
+    events = tuple(EvaluationRequested(checkpoint_id=c.id, suite_id=sides.suite.id) for c in lacking)
+    names = " and ".join(checkpoint.id for checkpoint in lacking)
+    return NotReady(f"{sides.suite.pool} records of {names}", effects, events)
+
+
+def opened(work: Work, sides: Pair) -> Row:
+    """The challenge of this pair, opened if it was not. Opening spends: k is counted before anything is known."""
+
+    def open_it(tx: Transaction) -> None:
+        if _challenge(tx.session, sides) is not None:
+            return
+        spent = tx.session.scalar(select(func.max(Row.k)).where(Row.champion_id == sides.champion.id)) or 0
+        tx.session.get_one(SuiteRow, sides.suite.id).uses += 1
+        tx.session.add(
+            Row(
+                champion_id=sides.champion.id,
+                challenger_id=sides.challenger.id,
+                k=spent + 1,
+                suite_id=sides.suite.id,
+                outcome=None,
+                numbers={},
+                created_at=tx.now,
+            )
+        )
+
+    work.commit(open_it)
+    with work.read() as session:
+        row = _challenge(session, sides)
+    assert row is not None
+    return row
+
+
+def decided(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote | Refuse:
+    """The gate's word on a pair with both confirm records."""
+    assert sides.champion_record is not None
+    assert sides.challenger_record is not None
+    mastered = protected_levels(work, sides.champion.id)
+    return decide(
+        sides.champion_record, sides.challenger_record, k, mastered, work.settings.gate, smoke_passed=smoke_passed
+    )
+
+
+def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:
+    """What the champion masters on its eval record, in the families that settings protect."""
+    with work.read() as session:
+        row = evaluation(session, champion_id, current(session, "eval").id)
+    if row is None:
+        return {}
+    gate = work.settings.gate
+    mastered = mastered_levels(stored(work.artifacts, row), gate.mastery, gate.mastery_items)
+    return {family: levels for family, levels in mastered.items() if family in _protected(work.settings)}
+
+
+def _protected(settings: Settings) -> Sequence[str]:
+    return [family.name for family in settings.suites.families if family.protected]
+
+
+def _challenge(session: Session, sides: Pair) -> Row | None:
+    query = select(Row).where(Row.champion_id == sides.champion.id, Row.challenger_id == sides.challenger.id)
+    return session.scalar(query)
+
+
+def _request(checkpoint_id: str, suite_id: str, now: float) -> EvaluationRequest:
+    return EvaluationRequest(checkpoint_id=checkpoint_id, suite_id=suite_id, requested_by="deployment", created_at=now)

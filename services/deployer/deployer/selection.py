@@ -1,0 +1,87 @@
+"""Who may challenge the champion: a pure rule over what the judging systems have said.
+
+The candidate is the best-ranked checkpoint that is newer than the champion, not barred, cleared and calibrated. What
+is older than the candidate is superseded; what is newer waits for the candidate's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet."""
+
+    id: str
+    ordinal: int
+    score: float | None
+    severity: str | None
+    calibrated: bool
+    barred: str | None
+
+
+@dataclass(frozen=True)
+class Settle:
+    """A verdict that needs no challenge."""
+
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing can be said before that is there."""
+
+    waiting_for: str
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """This is the candidate."""
+
+
+Ruling = Settle | Wait | Challenge
+
+
+def rule(
+    contenders: Iterable[Contender], champion_id: str, champion_ordinal: int, frozen: str | None
+) -> dict[str, Ruling]:
+    """A ruling for each contender, in no particular order."""
+    field = list(contenders)
+    rulings = {contender.id: _alone(contender, champion_id, champion_ordinal) for contender in field}
+    eligible = [contender for contender in field if isinstance(rulings[contender.id], Challenge)]
+    if not eligible:
+        return rulings
+    best = max(eligible, key=lambda contender: (contender.score or 0.0, contender.ordinal))
+    for contender in eligible:
+        rulings[contender.id] = _beside(contender, best, frozen)
+    return rulings
+
+
+def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
+    if contender.barred is not None:
+        return Settle("barred", f"its weights are barred: {contender.barred}; `ratchet unbar` lifts that")
+    if contender.ordinal <= champion_ordinal:
+        return Settle("superseded", f"the champion {champion_id} is newer")
+    if contender.severity not in (None, "none"):
+        return Settle("refused", f"the regression monitor says {contender.severity}")
+    missing = [
+        name
+        for name, is_there in (
+            ("regression", contender.severity is not None),
+            ("comparison", contender.score is not None),
+            ("calibration", contender.calibrated),
+        )
+        if not is_there
+    ]
+    return Wait(" and ".join(missing)) if missing else Challenge()
+
+
+def _beside(contender: Contender, best: Contender, frozen: str | None) -> Ruling:
+    if contender.ordinal < best.ordinal:
+        return Settle("superseded", f"{best.id} is newer and ranks at least as high")
+    if contender.id != best.id:
+        return Wait(f"the decision on {best.id}, which ranks higher")
+    return Challenge() if frozen is None else Wait(f"`ratchet unfreeze` (frozen: {frozen})")

@@ -1,0 +1,48 @@
+"""Confidence calibrator: does a checkpoint know what it knows? Its temperature ships with a deployment."""
+
+from __future__ import annotations
+
+from ratchet.evaluation.stored import stored
+from ratchet.events.catalogue import CheckpointCalibrated, CheckpointEvaluated
+from ratchet.ledger import Transaction
+from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.tables import Calibration
+from ratchet.settings import Settings
+from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
+from ratchet.systems.backlog import evaluated_without
+from sqlalchemy.orm import Session
+
+from evaluator.calibration import calibrate
+
+NAME = "calibration"
+
+
+def find(session: Session, _settings: Settings) -> list[Subject]:
+    return evaluated_without(session, NAME, "eval")
+
+
+def do(work: Work) -> Outcome:
+    with work.read() as session:
+        row = evaluation(session, work.subject.id, current(session, "eval").id)
+    assert row is not None, "found by its record"
+    found = calibrate(stored(work.artifacts, row))
+    numbers = found.model_dump(mode="json")
+
+    def effects(tx: Transaction) -> None:
+        tx.session.add(Calibration(checkpoint_id=work.subject.id, numbers=numbers, created_at=tx.now))
+
+    reason = (
+        f"ECE {found.raw.ece:.3f}, at temperature {found.temperature:.2f} {found.tempered.ece:.3f} "
+        f"on {found.tempered.n} items"
+    )
+    return Verdict("calibrated", reason, numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),))
+
+
+SYSTEM = System(
+    name=NAME,
+    host="3090",
+    purpose="Measures how well a checkpoint's confidence predicts its success, and fits a temperature.",
+    says=(CheckpointCalibrated,),
+    sweep_s=600.0,
+    lanes=(Lane("calibrate", (CheckpointEvaluated,), find, do),),
+)

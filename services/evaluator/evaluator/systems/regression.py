@@ -1,0 +1,126 @@
+"""Continuous regression monitor: is a checkpoint worse than the champion, or than the best so far?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.evaluation.halves import choosing_score
+from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.stored import stored
+from ratchet.events.catalogue import (
+    CheckpointCleared,
+    CheckpointEvaluated,
+    CheckpointRegressed,
+    EvaluationRequested,
+)
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import champion
+from ratchet.ledger.suites import current, evaluated, evaluation
+from ratchet.ledger.tables import Checkpoint, EvaluationRequest, Regression
+from ratchet.ledger.tables import Evaluation as EvaluationRow
+from ratchet.settings import Settings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from ratchet.systems.backlog import evaluated_without
+from sqlalchemy.orm import Session
+
+from evaluator.regression import RegressionVerdict, judge_regression
+
+NAME = "regression"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ledger rows of the candidate, the champion, and the comparable records that are older than the candidate."""
+
+    candidate: EvaluationRow
+    champion_id: str
+    champion: EvaluationRow | None
+    suite_id: str
+    earlier: tuple[EvaluationRow, ...]
+
+
+def find(session: Session, _settings: Settings) -> list[Subject]:
+    return evaluated_without(session, NAME, "eval")
+
+
+def do(work: Work) -> Outcome:
+    rows = _rows(work)
+    if rows.champion_id == rows.candidate.checkpoint_id:
+        return _recorded(rows.champion_id, None, "none", {}, "It is the champion itself.")
+    if rows.champion is None:
+        return _ask(rows)
+    baseline = stored(work.artifacts, rows.champion)
+    verdict = judge_regression(
+        stored(work.artifacts, rows.candidate), baseline, _best_so_far(work, rows, baseline), work.settings.regression
+    )
+    return _verdict(verdict, rows.champion_id)
+
+
+def _rows(work: Work) -> Rows:
+    with work.read() as session:
+        suite = current(session, "eval")
+        candidate = evaluation(session, work.subject.id, suite.id)
+        assert candidate is not None, "found by its record"
+        ordinal = session.get_one(Checkpoint, work.subject.id).ordinal
+        holder = champion(session)
+        earlier = tuple(
+            row
+            for row in evaluated(session, "eval")
+            if session.get_one(Checkpoint, row.checkpoint_id).ordinal < ordinal
+        )
+        return Rows(candidate, holder.id, evaluation(session, holder.id, suite.id), suite.id, earlier)
+
+
+def _best_so_far(work: Work, rows: Rows, baseline: Evaluation) -> Evaluation | None:
+    records = [stored(work.artifacts, row) for row in rows.earlier]
+    alike = [record for record in records if record.key.conditions() == baseline.key.conditions()]
+    return max(alike, key=choosing_score, default=None)
+
+
+def _ask(rows: Rows) -> NotReady:
+    request = EvaluationRequested(checkpoint_id=rows.champion_id, suite_id=rows.suite_id)
+
+    def effects(tx: Transaction) -> None:
+        if tx.session.get(EvaluationRequest, (rows.champion_id, rows.suite_id)) is None:
+            tx.session.add(
+                EvaluationRequest(
+                    checkpoint_id=rows.champion_id, suite_id=rows.suite_id, requested_by=NAME, created_at=tx.now
+                )
+            )
+
+    return NotReady(f"the champion {rows.champion_id}'s eval record", effects, (request,))
+
+
+def _verdict(verdict: RegressionVerdict, champion_id: str) -> Verdict:
+    numbers = verdict.model_dump(mode="json")
+    return _recorded(verdict.checkpoint_id, champion_id, verdict.severity, numbers, verdict.reason)
+
+
+def _recorded(
+    checkpoint_id: str, baseline_id: str | None, severity: str, numbers: dict[str, object], reason: str
+) -> Verdict:
+    def effects(tx: Transaction) -> None:
+        tx.session.add(
+            Regression(
+                checkpoint_id=checkpoint_id,
+                baseline_id=baseline_id,
+                severity=severity,
+                numbers=numbers,
+                created_at=tx.now,
+            )
+        )
+
+    if severity == "none":
+        return Verdict("cleared", reason, numbers, effects, (CheckpointCleared(checkpoint_id=checkpoint_id),))
+    event = CheckpointRegressed(checkpoint_id=checkpoint_id, severity=severity)
+    return Verdict("regressed", reason, numbers, effects, (event,))
+
+
+SYSTEM = System(
+    name=NAME,
+    host="3090",
+    purpose="Compares every checkpoint with the champion and the best so far, item by item.",
+    says=(CheckpointCleared, CheckpointRegressed),
+    sweep_s=300.0,
+    lanes=(Lane("compare", (CheckpointEvaluated,), find, do),),
+)

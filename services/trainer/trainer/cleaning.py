@@ -1,0 +1,57 @@
+"""Applying retention: read what may go, delete its bytes, say so in the ledger."""
+
+from __future__ import annotations
+
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import line, serving
+from ratchet.ledger.tables import Challenge, Checkpoint, Claim, EvaluationRequest
+from ratchet.systems import Work
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from trainer.retention import Kept, expendable
+
+GB = 1e9
+
+
+def clean(work: Work) -> None:
+    """Delete expendable checkpoints and old optimizer states. The ledger is told first: no row names absent bytes."""
+    retention = work.settings.retention
+    gone: list[str] = []
+
+    def effects(tx: Transaction) -> None:
+        rows = list(tx.session.scalars(select(Checkpoint).where(Checkpoint.state == "saved")))
+        protected = _protected(tx.session)
+        kept = [Kept(row.id, row.ordinal, row.size_bytes) for row in rows]
+        doomed = set(expendable(kept, protected, retention.checkpoints_gb * GB))
+        for row in rows:
+            if row.id in doomed:
+                row.state, row.reason = "deleted", "retention"
+                gone.append(row.artifact)
+        gone.extend(_old_states(rows, protected, retention.states))
+        shared = {row.artifact for row in rows if row.state == "saved"}
+        gone[:] = [artifact for artifact in gone if artifact not in shared]
+
+    work.commit(effects)
+    for artifact in gone:
+        work.artifacts.delete(artifact)
+
+
+def _old_states(rows: list[Checkpoint], protected: set[str], keep: int) -> list[str]:
+    with_state = sorted((row for row in rows if row.state_artifact), key=lambda row: row.ordinal, reverse=True)
+    old = [row for row in with_state[keep:] if row.id not in protected]
+    states = [row.state_artifact for row in old if row.state_artifact]
+    for row in old:
+        row.state_artifact = None
+    return states
+
+
+def _protected(session: Session) -> set[str]:
+    """Champion, rollback target, the line's head, and whatever a claim, a request or an open challenge names."""
+    live = serving(session)
+    named = {live.desired_id, live.previous_id, live.actual_id, line(session).head_id}
+    claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(("checkpoint", "request"))))
+    named.update(subject_id.partition("/")[0] for subject_id in claimed)
+    named.update(session.scalars(select(EvaluationRequest.checkpoint_id)))
+    named.update(session.scalars(select(Challenge.challenger_id).where(Challenge.outcome.is_(None))))
+    return {name for name in named if name is not None}

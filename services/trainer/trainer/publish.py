@@ -1,0 +1,89 @@
+"""From a trained segment to a checkpoint in the ledger: publish the bytes, then tell of them in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.events.catalogue import CheckpointSaved
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import checkpoint_id, line, next_ordinal
+from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.systems import Work
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a segment left behind, published."""
+
+    head_id: str
+    batch_id: str
+    offset: int
+    finished: bool
+    step: int
+    tokens: int
+    weights: str
+    artifact: str
+    state_artifact: str
+    size_bytes: int
+    loss: float
+    tokens_per_s: float
+
+
+def publish(work: Work, head_id: str, batch_id: str, result: dict[str, Any]) -> Segment:
+    """Publish checkpoint and state folders of a successful segment (see trainer.segment)."""
+    provenance = {"parent": head_id, "batch": batch_id, "offset": result["offset"], "step": result["global_step"]}
+    model = work.artifacts.publish(Path(result["checkpoint"]), "checkpoint", provenance, consume=True)
+    state = work.artifacts.publish(Path(result["state"]), "state", provenance, consume=True)
+    return Segment(
+        head_id=head_id,
+        batch_id=batch_id,
+        offset=int(result["offset"]),
+        finished=bool(result["finished"]),
+        step=int(result["global_step"]),
+        tokens=int(result["total_tokens"]),
+        weights=str(result["weights"]),
+        artifact=model.id,
+        state_artifact=state.id,
+        size_bytes=model.size_bytes,
+        loss=float(result["mean_loss"] or result["final_loss"]),
+        tokens_per_s=float(result["tokens_per_s"]),
+    )
+
+
+def record(work: Work, segment: Segment) -> Checkpoint:
+    """Put the checkpoint at the head of the line, under the claim's token. Raises ClaimLost."""
+    rows: list[Checkpoint] = []
+
+    def effects(tx: Transaction) -> None:
+        rows.append(_row(tx, segment))
+        tx.session.add(rows[0])
+        tx.session.flush()
+        main = line(tx.session)
+        main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
+        tx.session.get_one(Batch, segment.batch_id).offset = segment.offset
+        tx.emit(CheckpointSaved(checkpoint_id=rows[0].id, step=segment.step, batch_id=segment.batch_id))
+
+    work.commit(effects)
+    return rows[0]
+
+
+def _row(tx: Transaction, segment: Segment) -> Checkpoint:
+    ordinal = next_ordinal(tx.session)
+    return Checkpoint(
+        id=checkpoint_id(ordinal, segment.weights),
+        ordinal=ordinal,
+        parent_id=segment.head_id,
+        batch_id=segment.batch_id,
+        offset=segment.offset,
+        step=segment.step,
+        tokens=segment.tokens,
+        weights=segment.weights,
+        artifact=segment.artifact,
+        state_artifact=segment.state_artifact,
+        size_bytes=segment.size_bytes,
+        train_loss=segment.loss,
+        tokens_per_s=segment.tokens_per_s,
+        created_at=tx.now,
+    )

@@ -1,0 +1,52 @@
+"""Rewind: after a broken checkpoint, a critical regression or a diverging loss, go back to weights that are good."""
+
+from __future__ import annotations
+
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import champion, line
+from ratchet.ledger.tables import Batch, Checkpoint
+
+
+def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[str]]:
+    """Send the line back to the champion, with a fresh optimizer; quarantine what was trained on since.
+
+    ``bad_batch_id`` is quarantined in any case. Returns the new head's id and the quarantined batches.
+    """
+    target = champion(tx.session)
+    main = line(tx.session)
+    batch_ids = _batches_since(tx, main.head_id, target.id)
+    if bad_batch_id is not None:
+        batch_ids.add(bad_batch_id)
+    for batch_id in batch_ids:
+        batch = tx.session.get_one(Batch, batch_id)
+        if batch.state in ("training", "trained", "queued"):
+            batch.state, batch.finished_at = "quarantined", tx.now
+    main.head_id, main.fresh_optimizer, main.running_batch_id, main.updated_at = target.id, True, None, tx.now
+    return target.id, sorted(batch_ids)
+
+
+def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
+    """Whether the line at ``head_id`` has passed through ``ancestor_id``."""
+    return ancestor_id in _ancestry(tx, head_id)
+
+
+def _batches_since(tx: Transaction, head_id: str, ancestor_id: str) -> set[str]:
+    """Batches trained between the ancestor and the head; those of the whole line where it is no ancestor."""
+    found = set()
+    for checkpoint_id in _ancestry(tx, head_id):
+        if checkpoint_id == ancestor_id:
+            return found
+        batch_id = tx.session.get_one(Checkpoint, checkpoint_id).batch_id
+        if batch_id is not None:
+            found.add(batch_id)
+    return set()
+
+
+def _ancestry(tx: Transaction, head_id: str) -> list[str]:
+    """The head and its parents, the newest first."""
+    chain: list[str] = []
+    current: str | None = head_id
+    while current is not None:
+        chain.append(current)
+        current = tx.session.get_one(Checkpoint, current).parent_id
+    return chain
