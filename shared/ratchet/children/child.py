@@ -19,6 +19,9 @@ from ratchet.children.channel import Channel, Message
 from ratchet.errors import SurroundingsError
 
 _PR_SET_PDEATHSIG = 1
+WHERE_SIGNAL = signal.SIGUSR1
+"""Makes a child write to its log where each of its threads is."""
+
 _FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Progress = Callable[[dict[str, Any]], None]
@@ -95,6 +98,7 @@ def _write_to(log_handle: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable(file=sys.stderr)
+    faulthandler.register(WHERE_SIGNAL, file=sys.stderr, all_threads=True)
 
 
 def _watch(end: socket.socket) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ratchet.children.channel import Message
+from ratchet.children.child import WHERE_SIGNAL
 from ratchet.children.process import ChildProcess
 from ratchet.errors import ChildFailed, RatchetError, Stopping, SurroundingsError
 
 _TICK_S = 0.25
 _EXIT_S = 10.0
+_WHERE_S = 0.2
 
 
 class Conversation:
@@ -72,6 +74,8 @@ class Conversation:
     def _check_stall(self) -> None:
         silence_s = time.monotonic() - self._heard_at
         if silence_s > self._stall_s:
+            self._child.send_signal(WHERE_SIGNAL)
+            self._child.wait(_WHERE_S)
             raise ChildFailed(
                 f"{self._target} made no progress for {silence_s:.0f} s and was killed; "
                 "raise its system's step time if it needs longer between two signs of life."

@@ -23,10 +23,6 @@ def _ignore(_message: dict[str, Any]) -> None:
     pass
 
 
-def _never() -> bool:
-    return False
-
-
 class ChildRunner:
     """Forks a child a run from a server that has imported ``preload``; the server starts with the first run.
 
@@ -65,7 +61,7 @@ class ChildRunner:
         spec: Mapping[str, Any],
         *,
         on_progress: Callable[[dict[str, Any]], None] = _ignore,
-        should_stop: Callable[[], bool] = _never,
+        should_stop: Callable[[], bool] = lambda: False,
         stall_s: float = 600.0,
         log_path: Path = Path(os.devnull),
         grace_s: float = 10.0,

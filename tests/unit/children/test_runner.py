@@ -154,10 +154,17 @@ def test_workers_that_a_child_left_behind_go_with_it(runner: ChildRunner) -> Non
     wait_until_gone(*witness.messages[0]["pids"])
 
 
-def test_a_stalled_child_is_killed(runner: ChildRunner) -> None:
+def test_a_stalled_child_is_killed_and_tells_where_it_hung(runner: ChildRunner, tmp_path: Path) -> None:
     witness = Witness()
     with pytest.raises(ChildFailed, match="made no progress") as caught:
-        runner.run("child_targets:sleep_for_ever", {}, on_progress=witness, stall_s=0.3)
+        runner.run(
+            "child_targets:sleep_for_ever",
+            {},
+            on_progress=witness,
+            stall_s=0.3,
+            log_path=tmp_path / "log",
+        )
+    assert "in sleep_for_ever" in caught.value.trace
     assert not caught.value.killed
     assert is_gone(witness.messages[0]["pid"])
 

@@ -1,0 +1,78 @@
+"""Leases on CPU cores, so that several children do not fight for two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ratchet.errors import SettingsError
+from ratchet.leases.lock import FileLock, Patience, release_all, take_free, turn
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class CoreLease:
+    """So many cores, until ``release`` or the end of the process. It counts cores and pins nothing."""
+
+    count: int
+    locks: tuple[FileLock, ...]
+
+    def release(self) -> None:
+        release_all(self.locks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire_cores(
+    count: int,
+    folder: Path,
+    *,
+    timeout_s: float,
+    should_stop: Callable[[], bool] = lambda: False,
+    total: int | None = None,
+    note: str = "",
+) -> CoreLease:
+    """Wait for ``count`` of the ``total`` cores (default: all this process may use) that ``folder`` hands out.
+
+    First come, first served. One lease a job: a holder that asks again can wait for itself. Raises
+    SurroundingsError after ``timeout_s``, Stopping when asked to stop, SettingsError for more than there are.
+    """
+    total = core_count() if total is None else total
+    if not 1 <= count <= total:
+        raise SettingsError(f"{count} cores are asked for where 1 to {total} can be had; lower the threads.")
+    cores, what = folder / "cores", f"{count} of {total} cores"
+    patience = Patience(timeout_s, should_stop)
+    taken: list[FileLock] = []
+    try:
+        with turn(cores, patience, what):
+            slots = [cores / f"core-{slot}" for slot in range(total)]
+            while True:
+                held = {lock.path for lock in taken}
+                taken += take_free((slot for slot in slots if slot not in held), note, count - len(taken))
+                if len(taken) == count:
+                    return CoreLease(count, tuple(taken))
+                patience.wait(what, cores)
+    except BaseException:
+        release_all(taken)
+        raise
+
+
+def core_count() -> int:
+    """Cores that this process may use: its affinity, and its container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if _CGROUP_LIMIT.is_file():
+        quota, period = _CGROUP_LIMIT.read_text().split()
+        if quota != "max":
+            allowed = min(allowed, max(1, int(quota) // int(period)))
+    return allowed

@@ -1,0 +1,135 @@
+"""Leases among processes: never more than there is, and free again when a holder dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.errors import SettingsError, Stopping, SurroundingsError
+from ratchet.leases import acquire_cores, acquire_gpu, claim_name, core_count
+
+FORK = multiprocessing.get_context("fork")
+SOON_S = 0.05
+PATIENT_S = 60.0
+
+
+class Holder:
+    """A process that takes a lease and keeps it until it is killed."""
+
+    def __init__(self, take: Callable[[], Any]) -> None:
+        ours, theirs = FORK.Pipe()
+        self._process = FORK.Process(target=_hold, args=(take, theirs))
+        self._process.start()
+        self.lease = ours.recv()
+
+    def kill(self) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.join()
+
+
+def _hold(take: Callable[[], Any], told: Connection) -> None:
+    lease = take()
+    told.send(str(lease))
+    signal.pause()
+
+
+def test_cores_are_refused_while_another_process_holds_them_and_free_when_it_dies(tmp_path: Path) -> None:
+    holder = Holder(lambda: acquire_cores(2, tmp_path, timeout_s=PATIENT_S, total=3, note="testing"))
+    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3) as lease:
+        assert lease.count == 1
+        with pytest.raises(SurroundingsError, match=r"2 of 3 cores.*core-0 by pid \d+ testing"):
+            acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3)
+    holder.kill()
+    with acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3) as lease:
+        assert lease.count == 3
+
+
+def test_a_failed_request_gives_back_what_it_had_collected(tmp_path: Path) -> None:
+    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3):
+        with pytest.raises(SurroundingsError):
+            acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3)
+        acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3).release()
+
+
+def test_waiting_for_cores_ends_when_asked_to_stop(tmp_path: Path) -> None:
+    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=1), pytest.raises(Stopping):
+        acquire_cores(1, tmp_path, timeout_s=PATIENT_S, total=1, should_stop=lambda: True)
+
+
+def test_threads_never_hold_more_cores_than_there_are(tmp_path: Path) -> None:
+    held, most, counting = 0, 0, threading.Lock()
+
+    def work(count: int) -> None:
+        nonlocal held, most
+        for _ in range(10):
+            with acquire_cores(count, tmp_path, timeout_s=PATIENT_S, total=3) as lease:
+                with counting:
+                    held += lease.count
+                    most = max(most, held)
+                with counting:
+                    held -= lease.count
+
+    threads = [threading.Thread(target=work, args=(count,)) for count in (1, 2, 3, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held == 0
+    assert most == 3
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_more_cores_than_there_are_is_a_wrong_setting(tmp_path: Path, count: int) -> None:
+    with pytest.raises(SettingsError, match="1 to 3"):
+        acquire_cores(count, tmp_path, timeout_s=SOON_S, total=3)
+
+
+def test_there_is_at_least_one_core_and_no_more_than_the_machine_has() -> None:
+    assert 1 <= core_count() <= (os.cpu_count() or 1)
+
+
+def test_a_job_goes_to_the_fullest_gpu_with_room(tmp_path: Path) -> None:
+    sizes = {0: 8, 1: 4}
+    first = acquire_gpu(2.5, tmp_path, sizes, timeout_s=SOON_S)
+    second = acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
+    third = acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
+    large = acquire_gpu(7, tmp_path, sizes, timeout_s=SOON_S)
+    assert [lease.device for lease in (first, second, third, large)] == [1, 1, 0, 0]
+    assert [lease.vram_gb for lease in (first, second, third, large)] == [3, 1, 1, 7]
+    with pytest.raises(SurroundingsError, match="1 GB of GPU memory"):
+        acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
+    first.release()
+    assert acquire_gpu(3, tmp_path, sizes, timeout_s=SOON_S).device == 1
+
+
+def test_gpu_memory_is_free_when_its_holder_dies(tmp_path: Path) -> None:
+    holder = Holder(lambda: acquire_gpu(6, tmp_path, {0: 8}, timeout_s=PATIENT_S))
+    with pytest.raises(SurroundingsError):
+        acquire_gpu(3, tmp_path, {0: 8}, timeout_s=SOON_S)
+    holder.kill()
+    assert acquire_gpu(8, tmp_path, {0: 8}, timeout_s=SOON_S).vram_gb == 8
+
+
+def test_a_model_larger_than_every_gpu_is_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="one device has 24"):
+        acquire_gpu(30, tmp_path, {0: 24, 1: 12}, timeout_s=SOON_S)
+
+
+def test_two_workers_of_a_system_never_share_a_name(tmp_path: Path) -> None:
+    first = Holder(lambda: claim_name("testing", "hub", tmp_path))
+    second = claim_name("testing", "hub", tmp_path)
+    assert first.lease == "testing@hub+0"
+    assert str(second) == "testing@hub+1"
+    assert str(claim_name("mining", "hub", tmp_path)) == "mining@hub+0"
+    first.kill()
+    assert str(claim_name("testing", "hub", tmp_path)) == "testing@hub+0"
+    second.release()
+    assert claim_name("testing", "hub", tmp_path).slot == 1
