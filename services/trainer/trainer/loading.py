@@ -45,6 +45,8 @@ def load_model(config: TrainerConfig, hardware: Hardware) -> tuple[Any, Tokenize
 
 
 def _check_fit(config: TrainerConfig, model: Any, tokenizer: Tokenizer) -> None:
+    if not tokenizer.is_fast:
+        raise BrokenCheckpoint(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json)")
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise BrokenCheckpoint(f"the tokenizer has {len(tokenizer)} tokens, the model only {rows}")

@@ -6,7 +6,7 @@ tokenized by itself. So the tokens before a trained answer are, by construction,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -44,13 +44,12 @@ class _Piece:
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
     """The text up to the point where the model speaks."""
-    return _apply(tokenizer, messages, speak=True)
+    return _apply(tokenizer, [messages], speak=True)[0]
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The tokens up to the point where the model speaks: those that stand before the answer in training."""
-    text = render_prompt(tokenizer, messages)
-    pieces = [*_pieces(tokenizer, messages, text)]
+    [pieces] = _pieces(tokenizer, [messages], [render_prompt(tokenizer, messages)])
     return [token for ids in _encode(tokenizer, [piece.text for piece in pieces]) for token in ids]
 
 
@@ -65,7 +64,7 @@ def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message
     Every answer is trained whose prompt reads in the whole conversation as it reads when served. The closing
     one must; an earlier one that the template abridges (as some do with reasoning) is context only.
     """
-    pieces = [[*_training_pieces(tokenizer, messages)] for messages in chats]
+    pieces = _training_pieces(tokenizer, chats)
     encoded = iter(_encode(tokenizer, [piece.text for row in pieces for piece in row]))
     rendered = []
     for row in pieces:
@@ -82,7 +81,7 @@ def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message
 @lru_cache(maxsize=8)
 def end_of_turn(tokenizer: Tokenizer) -> str:
     """The special token that the template writes after an answer: what the model learns to say to stop."""
-    tail = _apply(tokenizer, _PROBE).rpartition(_PROBE[1].content)[2]
+    tail = _apply(tokenizer, [_PROBE])[0].rpartition(_PROBE[1].content)[2]
     found = [(tail.index(token), token) for token in tokenizer.get_added_vocab() if token in tail]
     if not found:
         raise ChatTemplateError(
@@ -102,48 +101,55 @@ def _name(tokenizer: Tokenizer) -> str:
     return tokenizer.name_or_path or "this tokenizer"
 
 
-def _apply(tokenizer: Tokenizer, messages: Sequence[Message], *, speak: bool = False) -> str:
+def _apply(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], *, speak: bool = False) -> list[str]:
     if tokenizer.chat_template is None:
-        raise ChatTemplateError(
-            f"{_name(tokenizer)} has no chat template: add chat_template.jinja to its folder"
-        )
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=speak))
+        raise ChatTemplateError(f"{_name(tokenizer)} has no chat template: add chat_template.jinja to its folder")
+    turns = [[{"role": turn.role, "content": turn.content} for turn in messages] for messages in chats]
+    return list(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=speak)) if turns else []
 
 
-def _training_pieces(tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[_Piece]:
-    if not messages or messages[-1].role != "assistant":
+def _training_pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[_Piece]]:
+    if not all(messages and messages[-1].role == "assistant" for messages in chats):
         raise ChatTemplateError("a conversation to train on must end with an assistant turn")
-    text = _apply(tokenizer, messages)
-    last_end = text.rfind(end_of_turn(tokenizer)) + len(end_of_turn(tokenizer))
-    pieces = [*_pieces(tokenizer, messages, text[:last_end])]
-    if not pieces[-1].trained:
-        raise ChatTemplateError(
-            "the closing answer does not stand, unaltered, between its prompt as served and one end token: "
-            f"serving says {render_prompt(tokenizer, messages[:-1])[-80:]!r}, training has {text[-160:]!r}"
-        )
-    yield from pieces
-
-
-def _pieces(tokenizer: Tokenizer, messages: Sequence[Message], text: str) -> Iterator[_Piece]:
-    """Cut ``text`` around every answer whose prompt, as served, is what stands before it."""
     end = end_of_turn(tokenizer)
-    cut = 0
-    for index, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = render_prompt(tokenizer, messages[:index])
-        if not text.startswith(prompt) or len(prompt) < cut:
-            continue
+    texts = [text[: text.rfind(end) + len(end)] for text in _apply(tokenizer, chats)]
+    pieces = _pieces(tokenizer, chats, texts)
+    for messages, text, row in zip(chats, texts, pieces, strict=True):
+        if not row or not row[-1].trained:
+            raise ChatTemplateError(
+                "the closing answer does not stand, unaltered, between its prompt as served and one end token: "
+                f"serving says {render_prompt(tokenizer, messages[:-1])[-80:]!r}, training has {text[-160:]!r}"
+            )
+    return pieces
+
+
+def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Sequence[str]) -> list[list[_Piece]]:
+    """Cut each text around every answer whose prompt, as served, is what stands before it."""
+    end = end_of_turn(tokenizer)
+    answers = [
+        (row, index)
+        for row, messages in enumerate(chats)
+        for index, message in enumerate(messages)
+        if message.role == "assistant" and index > 0
+    ]
+    prompts = _apply(tokenizer, [chats[row][:index] for row, index in answers], speak=True)
+    pieces: list[list[_Piece]] = [[] for _ in chats]
+    cuts = [0] * len(chats)
+    for (row, index), prompt in zip(answers, prompts, strict=True):
+        text, cut = texts[row], cuts[row]
         stop = text.find(end, len(prompt)) + len(end)
-        if stop < len(end) or message.content.strip() not in text[len(prompt) : stop]:
-            continue
-        yield _Piece(text[cut : len(prompt)], trained=False)
-        yield _Piece(text[len(prompt) : stop], trained=True)
-        cut = stop
-    if cut < len(text):
-        yield _Piece(text[cut:], trained=False)
+        found = chats[row][index].content.strip() in text[len(prompt) : stop]
+        if cut <= len(prompt) and stop > len(prompt) and found and text.startswith(prompt):
+            pieces[row] += (_Piece(text[cut : len(prompt)], False), _Piece(text[len(prompt) : stop], True))
+            cuts[row] = stop
+    for row, text in enumerate(texts):
+        if cuts[row] < len(text):
+            pieces[row].append(_Piece(text[cuts[row] :], False))
+    return pieces
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    return list(tokenizer(texts, add_special_tokens=False).input_ids) if texts else []
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
