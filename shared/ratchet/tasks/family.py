@@ -11,7 +11,10 @@ from ratchet.data.example import Example
 
 
 class Problem(BaseModel):
-    """One problem of a family. ``key`` is equal for two problems exactly if they are the same problem."""
+    """One problem of a family. ``key`` is equal for two problems exactly if they are the same problem.
+
+    ``seed`` stands where the family cannot parse its own questions: level and seed then make the problem again.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,6 +24,7 @@ class Problem(BaseModel):
     question: str
     gold: str
     solution: str
+    seed: int | None = None
 
 
 class Grade(BaseModel):
@@ -65,6 +69,7 @@ class TaskFamily(Protocol):
 
 def to_example(problem: Problem, source: str) -> Example:
     """The problem with its worked solution, as a training example."""
+    seed = {} if problem.seed is None else {"seed": problem.seed}
     return Example.ask(
         problem.question,
         problem.solution,
@@ -73,4 +78,5 @@ def to_example(problem: Problem, source: str) -> Example:
         key=problem.key,
         gold=problem.gold,
         source=source,
+        **seed,
     )

@@ -1,0 +1,131 @@
+"""Sums of a one- or two-digit number and single digits, solved with a running total.
+
+Level n has n + 1 terms: ``47+8+0=`` (level 2) is solved as ``47+8=55;55+0=55``. Only what follows the last ``=``
+is graded; the trace tells the error class. The first term has up to two digits so that level 1 has 1,000 items: with
+100, a model memorizes them and fails on the held-out ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from ratchet.errors import DataError
+from ratchet.tasks.family import Grade, Problem
+
+_QUESTION = re.compile(r"((?:0|[1-9][0-9]?)(?:\+[0-9])+)=")
+_STEP = re.compile(r"([0-9]{1,6})\+([0-9])=([0-9]{1,6})")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,6}")
+_FIRST_TERMS = 100
+_DIGITS = 10
+
+
+class ChainSum:
+    """Error classes: ``format``, ``truncated`` (the sum stops early), ``operand`` (a step adds the wrong numbers),
+    ``off_by_one``, ``carry`` (off by ten), ``wrong``."""
+
+    name = "chain_sum"
+    version = "1"
+    levels = (1, 2, 3, 4, 5, 6)
+
+    def generate(self, level: int, seed: int) -> Problem:
+        if level not in self.levels:
+            raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
+        random = Random(seed * 16 + level)
+        return _problem([random.randrange(_FIRST_TERMS), *(random.randrange(_DIGITS) for _ in range(level))])
+
+    def capacity(self, level: int) -> int | None:
+        return _FIRST_TERMS * _DIGITS**level
+
+    def parse(self, question: str) -> Problem | None:
+        match = _QUESTION.fullmatch(question.strip())
+        terms = [int(term) for term in match[1].split("+")] if match else []
+        return _problem(terms) if len(terms) - 1 in self.levels else None
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        result = answer.rpartition("=")[2].strip()
+        if result == problem.gold:
+            return Grade(correct=True, extracted=result)
+        if _NUMBER.fullmatch(result):
+            return Grade(correct=False, extracted=result, error=_error(problem, answer))
+        return Grade(correct=False, extracted=None, error="format" if result else _missing(answer))
+
+    def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
+        """Sums with two terms swapped (same gold), then sums with one term changed; each once."""
+        terms = _terms(problem)
+        swapped, changed = _swaps(terms), _changes(terms)
+        random = Random(seed)
+        random.shuffle(swapped)
+        random.shuffle(changed)
+        seen = {problem.key}
+        for relative in map(_problem, swapped + changed):
+            if relative.key not in seen:
+                seen.add(relative.key)
+                yield relative
+
+
+def _problem(terms: Sequence[int]) -> Problem:
+    total, steps = terms[0], []
+    for term in terms[1:]:
+        steps.append(f"{total}+{term}={total + term}")
+        total += term
+    text = "+".join(map(str, terms))
+    return Problem(
+        family=ChainSum.name,
+        level=len(terms) - 1,
+        key=f"{ChainSum.name}:{text}",
+        question=f"{text}=",
+        gold=str(total),
+        solution=";".join(steps),
+    )
+
+
+def _terms(problem: Problem) -> list[int]:
+    return [int(term) for term in problem.question.rstrip("=").split("+")]
+
+
+def _swaps(terms: list[int]) -> list[list[int]]:
+    """Every exchange of two different terms that leaves only the first with two digits."""
+    pairs = ((i, j) for i in range(len(terms)) for j in range(i + 1, len(terms)))
+    swaps = []
+    for i, j in pairs:
+        other = list(terms)
+        other[i], other[j] = other[j], other[i]
+        if other != terms and max(other[1:]) < _DIGITS:
+            swaps.append(other)
+    return swaps
+
+
+def _changes(terms: list[int]) -> list[list[int]]:
+    """Every sum that differs by 1 to 3 in one term."""
+    changes = []
+    for place, term in enumerate(terms):
+        limit = _FIRST_TERMS if place == 0 else _DIGITS
+        near = (term + delta for delta in (-3, -2, -1, 1, 2, 3))
+        changes += [[*terms[:place], value, *terms[place + 1 :]] for value in near if 0 <= value < limit]
+    return changes
+
+
+def _missing(answer: str) -> str:
+    return "truncated" if answer.strip() else "format"
+
+
+def _error(problem: Problem, answer: str) -> str:
+    """The class of the first mistake in the trace; without a trace, of the result's distance from the gold."""
+    terms = _terms(problem)
+    steps = [tuple(map(int, step.groups())) for step in _STEP.finditer(answer)]
+    total = terms[0]
+    for (left, right, result), term in zip(steps, terms[1:], strict=False):
+        if (left, right) != (total, term):
+            return "operand"
+        total += term
+        if result != total:
+            return _distance(result - total)
+    if steps:
+        return "truncated" if len(steps) < len(terms) - 1 else "operand"
+    return _distance(int(answer.rpartition("=")[2]) - int(problem.gold))
+
+
+def _distance(difference: int) -> str:
+    return {1: "off_by_one", 10: "carry"}.get(abs(difference), "wrong")

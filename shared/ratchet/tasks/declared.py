@@ -1,0 +1,158 @@
+"""Declared graders: for data with a gold answer but no family that knows it.
+
+================  =======================================================================================
+``exact``         the same text, white space at the ends aside
+``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends
+``numeric``       the last number of the text (after ``####`` where that stands) is equal to 1 part in 10⁶
+``json``          the same JSON value, object keys in any order; a fenced block or a surrounding text is cut away
+``regex``         what ``metadata.pattern`` finds first (its group 1, else all it matches) is the same text
+================  =======================================================================================
+
+Nothing is graded in a void: a gold that says nothing accepts no answer, an answer that says nothing is never right.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from ratchet.errors import DataError, UnknownPlugin
+from ratchet.tasks.family import Grade
+
+Reading = Any
+"""What a grader reads from a text; None where there is nothing to read."""
+
+PATTERN_LIMIT = 200
+ANSWER_LIMIT = 20_000
+"""Longer texts are not searched: a pattern's time can grow with the square of the text, or worse."""
+
+_ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))(?:[eE][-+]?[0-9]{1,3}\b)?")
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_TOLERANCE = Decimal("1e-6")
+
+
+def names() -> list[str]:
+    """The declared graders."""
+    return sorted([*_READERS, "regex"])
+
+
+def grade(name: str, gold: str, answer: str, pattern: str | None = None) -> Grade:
+    """Grade an answer against the gold. Error classes: ``error_text``, ``no_gold``, ``format``, ``wrong``."""
+    read = _reader(name, pattern)
+    expected, given = read(gold), read(answer)
+    extracted = None if _is_void(given) else _text(given)
+    if _ERROR_TEXT.match(answer):
+        return Grade(correct=False, extracted=None, error="error_text")
+    if _is_void(expected):
+        return Grade(correct=False, extracted=extracted, error="no_gold")
+    if extracted is None:
+        return Grade(correct=False, extracted=None, error="format")
+    is_correct = _is_same(expected, given)
+    return Grade(correct=is_correct, extracted=extracted, error=None if is_correct else "wrong")
+
+
+def suggest(gold: str) -> str:
+    """A sensible grader for a gold whose source declares none."""
+    value = _read_json(gold)
+    if isinstance(value, dict | list):
+        return "json"
+    return "numeric" if re.fullmatch(r"[-+$€£]?[0-9][0-9,]*(?:\.[0-9]+)?%?", gold.strip()) else "normalized"
+
+
+def _reader(name: str, pattern: str | None) -> Callable[[str], Reading]:
+    if name == "regex":
+        compiled = _compiled(pattern)
+        return lambda text: _read_match(compiled, text)
+    if name not in _READERS:
+        raise UnknownPlugin(f"no declared grader {name!r}. Known: {', '.join(names())}.")
+    return _READERS[name]
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str]:
+    if not pattern or len(pattern) > PATTERN_LIMIT:
+        raise DataError(f"grader regex needs metadata.pattern, 1 to {PATTERN_LIMIT} characters.")
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"metadata.pattern {pattern!r} is no regular expression: {error}.") from error
+
+
+def _read_exact(text: str) -> Reading:
+    return text.strip() or None
+
+
+def _read_normalized(text: str) -> Reading:
+    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return folded.strip(" .,;:!?\"'`*()[]") or None
+
+
+def _read_number(text: str) -> Reading:
+    found = [m[0] for m in _NUMBER.finditer(text[:ANSWER_LIMIT].rpartition("####")[2]) if m[0]]
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def _read_json(text: str) -> Reading:
+    fenced = _FENCE.search(text[:ANSWER_LIMIT])
+    candidate = (fenced[1] if fenced else text).strip()
+    for start, end in ((0, len(candidate)), _span(candidate, "{", "}"), _span(candidate, "[", "]")):
+        try:
+            return json.loads(candidate[start:end], parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _read_match(pattern: re.Pattern[str], text: str) -> Reading:
+    match = pattern.search(text[:ANSWER_LIMIT])
+    if match is None:
+        return None
+    return (match[1] if match.re.groups else match[0]) or None
+
+
+_READERS: dict[str, Callable[[str], Reading]] = {
+    "exact": _read_exact,
+    "normalized": _read_normalized,
+    "numeric": _read_number,
+    "json": _read_json,
+}
+
+
+def _span(text: str, opening: str, closing: str) -> tuple[int, int]:
+    start, end = text.find(opening), text.rfind(closing) + 1
+    return (start, end) if 0 <= start < end else (0, 0)
+
+
+def _refuse_constant(name: str) -> Reading:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_void(value: Reading) -> bool:
+    return value is None or value in ("", {}, []) if not isinstance(value, bool | int | float | Decimal) else False
+
+
+def _is_same(expected: Reading, given: Reading) -> bool:
+    if isinstance(expected, Decimal):
+        return abs(expected - given) <= _TOLERANCE * max(abs(expected), 1)
+    return _text(expected) == _text(given)
+
+
+def _text(value: Reading) -> str:
+    """One spelling for each value: 1 and 1.0 are the same number, 1 and true are not the same value."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return json.dumps(_canonical(value), ensure_ascii=False, sort_keys=True)
+
+
+def _canonical(value: Reading) -> Reading:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,136 @@
+"""Every dataset of the reasoning-gym library as a family: ``rg:<dataset>``.
+
+Level n is level n - 1 of every attribute of the dataset's curriculum, without the lower ones mixed in (an attribute
+that must be an interval spans to the next level); a dataset without a curriculum has level 1 alone. Answers are scored
+by the dataset's own verifier, with the reservations of ``verifier.py``.
+
+The library is imported when a family is first asked for (1.2 s), not with this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from ratchet.errors import DataError, UnknownPlugin
+from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.verifier import score
+
+_SEEDS = {"acre": 4096, "word_ladder": 4096, "gsm_symbolic": 65_536, "list_functions": 65_536}
+"""Datasets that build all their items at once, or refuse a large size, and how many different seeds they get."""
+_DEFAULT_SEEDS = 2**20
+_RELATIVES = 8
+
+
+def family(dataset: str) -> ReasoningGym:
+    """The family of a dataset. Raises UnknownPlugin where the library, or the dataset in it, is not there."""
+    try:
+        from reasoning_gym.factory import DATASETS
+    except ModuleNotFoundError as error:
+        raise UnknownPlugin(f"rg:{dataset} needs `pip install reasoning-gym`.") from error
+    if dataset not in DATASETS or dataset == "composite":
+        raise UnknownPlugin(f"no reasoning-gym dataset {dataset!r}. Known: {', '.join(sorted(DATASETS))}.")
+    return ReasoningGym(dataset)
+
+
+class ReasoningGym:
+    """Error classes: ``format`` (unreadable for the verifier), ``partial`` (it gave some credit), ``wrong``."""
+
+    version = "1"
+
+    def __init__(self, dataset: str):
+        self.name = f"rg:{dataset}"
+        self.levels = tuple(range(1, _level_count(dataset) + 1))
+        self._dataset = dataset
+
+    def generate(self, level: int, seed: int) -> Problem:
+        entry = self._entry(level, seed)
+        gold = entry["answer"]
+        if not isinstance(gold, str) or not gold.strip():
+            raise DataError(f"{self.name} makes items without a gold answer; it cannot be taught from.")
+        question = str(entry["question"]).strip()
+        return Problem(
+            family=self.name,
+            level=level,
+            key=f"{self.name}:{_digest(question)}",
+            question=question,
+            gold=gold,
+            solution=gold,
+            seed=seed,
+        )
+
+    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - the library does not say
+        return None
+
+    def parse(self, question: str) -> Problem | None:  # noqa: ARG002 - a question does not tell its entry; its seed does
+        return None
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        text = answer.strip()
+        if not text:
+            return Grade(correct=False, extracted=None, error="format")
+        if problem.seed is None:
+            raise DataError(f"{self.name} grades problems of its own making only; {problem.key} has no seed.")
+        entry = self._entry(problem.level, problem.seed)
+        credit = score(self._dataset, self._items(problem.level), entry, text)
+        if credit is None:
+            return Grade(correct=False, extracted=None, error="format")
+        if credit >= 1:
+            return Grade(correct=True, extracted=text)
+        return Grade(correct=False, extracted=text, error="partial" if credit > 0.1 else "wrong")
+
+    def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
+        """Other items of the level: the library knows no nearer relatives."""
+        seen = {problem.key}
+        for offset in range(1, _RELATIVES + 1):
+            relative = self.generate(problem.level, seed * _RELATIVES + offset)
+            if relative.key not in seen:
+                seen.add(relative.key)
+                yield relative
+
+    def _entry(self, level: int, seed: int) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = self._items(level)[seed % _seeds(self._dataset)]
+        except (AssertionError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise DataError(f"{self.name} cannot make level {level}, seed {seed}: {error}") from error
+        return entry
+
+    def _items(self, level: int) -> Any:
+        if level not in self.levels:
+            raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
+        return _items(self._dataset, level)
+
+
+@lru_cache(maxsize=64)
+def _items(dataset: str, level: int) -> Any:
+    """The library's dataset of this level; item i is made from seed i alone."""
+    from reasoning_gym.coaching.base_curriculum import DefaultCurriculumContext, RangeAttributeMode
+    from reasoning_gym.factory import create_curriculum, create_dataset, has_curriculum
+
+    fixed = {"seed": 0, "size": _seeds(dataset)}
+    if not has_curriculum(dataset):
+        return create_dataset(dataset, **fixed)
+    curriculum = create_curriculum(dataset)
+    curriculum.set_global_level(level - 1)
+    exact = DefaultCurriculumContext(mode=RangeAttributeMode.UPPER_BOUND)
+    return create_dataset(dataset, **vars(curriculum.generate_configuration(fixed, exact)))
+
+
+def _level_count(dataset: str) -> int:
+    """Levels of the attribute that has most; the last value of an interval has no level of its own."""
+    from reasoning_gym.factory import create_curriculum, has_curriculum
+
+    if not has_curriculum(dataset):
+        return 1
+    attributes = create_curriculum(dataset).attributes.values()
+    return max((len(a.levels) - int(getattr(a, "ensure_interval", False)) for a in attributes), default=1)
+
+
+def _seeds(dataset: str) -> int:
+    return _SEEDS.get(dataset, _DEFAULT_SEEDS)
+
+
+def _digest(question: str) -> str:
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:24]
