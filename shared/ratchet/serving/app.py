@@ -1,0 +1,84 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
+
+from ratchet.errors import RatchetError
+from ratchet.serving.admin_route import AdminRoute
+from ratchet.serving.chat_answer import error_body
+from ratchet.serving.chat_route import ChatRoute
+from ratchet.serving.fleet import Fleet
+from ratchet.serving.metrics import Metrics
+from ratchet.serving.protocol import Health
+from ratchet.serving.refusal import Refusal
+from ratchet.settings.serving import ServingSettings
+
+
+def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> FastAPI:
+    """Serve a fleet; it is restored before the first request, and drained after the last."""
+    metrics = Metrics(fleet)
+    app = FastAPI(title="Ratchet inference server", lifespan=_lifespan(fleet), openapi_url=None)
+    app.include_router(ChatRoute(fleet, metrics, settings).router)
+    app.include_router(AdminRoute(fleet, metrics, token).router)
+    started = int(time.time())
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        entries = [_model(name, fleet, started) for name in fleet.names()]
+        return {"object": "list", "data": entries}
+
+    @app.get("/health")
+    async def health() -> Health:
+        return fleet.health()
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        refusal = _as_refusal(error)
+        if request.url.path.startswith("/v1/chat"):
+            metrics.refused(refusal.status)
+        headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
+        body = error_body(refusal.status, refusal.code, str(refusal))
+        return JSONResponse(body, status_code=refusal.status, headers=headers)
+
+    app.add_exception_handler(RatchetError, refuse)
+    app.add_exception_handler(HTTPException, refuse)
+    return app
+
+
+def _lifespan(fleet: Fleet) -> Any:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(fleet.restore)
+        yield
+        await asyncio.to_thread(fleet.close)
+
+    return lifespan
+
+
+def _model(name: str, fleet: Fleet, created: int) -> dict[str, Any]:
+    """An entry of /v1/models; the alias names the checkpoint behind it, if any."""
+    loaded = fleet.peek(name)
+    behind = {"checkpoint": loaded.checkpoint_id, "weights": loaded.weights} if loaded else None
+    return {"id": name, "object": "model", "created": created, "owned_by": "ratchet", "ratchet": behind}
+
+
+def _as_refusal(error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, "http_error", str(error.detail))
+    return Refusal(500, "server_error", str(error))

@@ -1,0 +1,26 @@
+"""Read a request's JSON body, bounded."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from ratchet.serving.refusal import Refusal
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Model], limit_bytes: int) -> Model:
+    """The body as a model. Raises a 413 Refusal over the limit and a 400 one that names the wrong fields."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise Refusal(413, "too_large", f"a request body has at most {limit_bytes} bytes.")
+    try:
+        return model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:5])
+        raise Refusal(400, "invalid_request", wrong) from error

@@ -1,0 +1,107 @@
+"""Answers in the shape of the OpenAI API, each naming the checkpoint that gave it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ratchet.inference.generator import Generation
+from ratchet.serving.fleet import Loaded
+
+CHECKPOINT_HEADER = "x-ratchet-checkpoint"
+DONE = "data: [DONE]\n\n"
+
+
+class ChatAnswer:
+    """Builds the bodies of one answer, whole or in chunks."""
+
+    def __init__(self, model: str, loaded: Loaded, with_logprobs: bool):
+        self._model = model
+        self._loaded = loaded
+        self._with_logprobs = with_logprobs
+        self._id = f"chatcmpl-{secrets.token_hex(12)}"
+        self._created = int(time.time())
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {CHECKPOINT_HEADER: self._loaded.checkpoint_id}
+
+    def whole(self, generation: Generation) -> dict[str, Any]:
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": generation.text},
+            "logprobs": self._logprobs(generation.token_ids, generation.token_logprobs),
+            "finish_reason": generation.finish_reason,
+        }
+        return {**self._frame("chat.completion"), "choices": [choice], "usage": usage(generation)}
+
+    def chunk(
+        self,
+        text: str,
+        token_ids: Sequence[int] = (),
+        logprobs: Sequence[float] = (),
+        finish_reason: str | None = None,
+        *,
+        first: bool = False,
+    ) -> str:
+        """One server-sent event with what the answer has grown by."""
+        delta: dict[str, str] = {"content": text} if text or first or finish_reason is None else {}
+        if first:
+            delta["role"] = "assistant"
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": self._logprobs(token_ids, logprobs) if token_ids else None,
+            "finish_reason": finish_reason,
+        }
+        return event({**self._frame("chat.completion.chunk"), "choices": [choice]})
+
+    def usage_chunk(self, generation: Generation) -> str:
+        return event({**self._frame("chat.completion.chunk"), "choices": [], "usage": usage(generation)})
+
+    def _frame(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": self._loaded.fingerprint,
+            "ratchet": {"checkpoint": self._loaded.checkpoint_id, "weights": self._loaded.weights},
+        }
+
+    def _logprobs(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any] | None:
+        if not self._with_logprobs:
+            return None
+        pieces = self._loaded.generator.text.pieces(token_ids)
+        content = [
+            {"token": piece, "logprob": logprob, "bytes": _bytes(piece), "top_logprobs": []}
+            for piece, logprob in zip(pieces, logprobs, strict=True)
+        ]
+        return {"content": content, "refusal": None}
+
+
+def _bytes(piece: str) -> list[int] | None:
+    """None for a token that is only a part of a character."""
+    return None if "\ufffd" in piece else list(piece.encode())
+
+
+def usage(generation: Generation) -> dict[str, int]:
+    generated = len(generation.token_ids)
+    return {
+        "prompt_tokens": generation.prompt_tokens,
+        "completion_tokens": generated,
+        "total_tokens": generation.prompt_tokens + generated,
+    }
+
+
+def event(body: dict[str, Any]) -> str:
+    """A body as one server-sent event."""
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def error_body(status: int, code: str, message: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -1,0 +1,107 @@
+"""Drives the embedded inference server over HTTP. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from ratchet.errors import ServingError, SurroundingsError
+from ratchet.inference.generator import Chat, Decoding, Generation
+from ratchet.serving import wire
+from ratchet.serving.admin_token import client_token
+from ratchet.serving.home import announced_url
+from ratchet.serving.protocol import Health, Live, Traffic
+from ratchet.settings.serving import ServingSettings
+
+CONNECT_TIMEOUT_S = 5.0
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class EmbeddedServerClient:
+    """An InferenceServer. Safe to use from several threads."""
+
+    def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = 300.0):
+        self._base_url = base_url
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"authorization": f"Bearer {admin_token.get_secret_value()}"},
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
+
+    @classmethod
+    def from_settings(cls, settings: ServingSettings, home: Path) -> EmbeddedServerClient:
+        """For the configured server, or the one that was last started in ``home``."""
+        url = settings.url or announced_url(home) or settings.base_url
+        return cls(url, client_token(settings, home), settings.admin_timeout_s)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load(self, checkpoint_id: str, path: str, weights: str) -> None:
+        self._post("load", wire.Load(checkpoint_id=checkpoint_id, path=path, weights=weights))
+
+    def unload(self, checkpoint_id: str) -> None:
+        self._post("unload", wire.Unload(checkpoint_id=checkpoint_id))
+
+    def switch(self, checkpoint_id: str, fencing_token: int) -> None:
+        self._post("switch", wire.Switch(checkpoint_id=checkpoint_id, fencing_token=fencing_token))
+
+    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+        body = wire.Score(checkpoint_id=checkpoint_id, chats=tuple(chats), answers=tuple(answers))
+        return list(_read(wire.Scores, self._post("score", body)).logprobs)
+
+    def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
+        body = wire.Generate(checkpoint_id=checkpoint_id, chats=tuple(chats), decoding=decoding)
+        return list(_read(wire.Generations, self._post("generate", body)).generations)
+
+    def live(self) -> Live | None:
+        return self.health().live
+
+    def health(self) -> Health:
+        return _read(Health, self._request("GET", "/health"))
+
+    def stats(self, checkpoint_id: str) -> Traffic:
+        return _read(Traffic, self._request("GET", f"/admin/stats/{quote(checkpoint_id)}"))
+
+    def _post(self, name: str, body: BaseModel) -> httpx.Response:
+        return self._request("POST", f"/admin/{name}", content=body.model_dump_json())
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise SurroundingsError(f"inference server at {self._base_url}: {error or type(error)}") from error
+        if response.is_success:
+            return response
+        if response.status_code in (502, 503, 504):
+            raise SurroundingsError(f"inference server at {self._base_url}: {_message(response)}")
+        raise ServingError(f"{method} {path}: {response.status_code}: {_message(response)}")
+
+
+def _read(model: type[Answer], response: httpx.Response) -> Answer:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise ServingError(f"{response.request.url}: not an answer of Ratchet's server: {error}") from error
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:500]

@@ -1,0 +1,44 @@
+"""The server's folder: who holds it, and where the server is to be found."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import TextIO
+
+from ratchet.errors import ServingError
+
+
+class ServerHome:
+    """Held by one server at a time, through a lock that dies with it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._lock: TextIO | None = None
+
+    def hold(self) -> None:
+        """Take the folder, made if need be. Raises ServingError while another server has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / "server.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise ServingError(f"another inference server runs in {self.folder}; stop it first.") from None
+        self._lock = lock
+
+    def announce(self, url: str) -> None:
+        """Write ``server.json`` with the address and the process id."""
+        scratch = self.folder / "server.json.tmp"
+        scratch.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+        scratch.replace(self.folder / "server.json")
+
+
+def announced_url(folder: Path) -> str | None:
+    """The address that a server in this folder last announced."""
+    try:
+        return str(json.loads((folder / "server.json").read_text(encoding="utf-8"))["url"])
+    except FileNotFoundError:
+        return None

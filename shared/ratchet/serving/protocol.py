@@ -1,0 +1,82 @@
+"""What the deployer asks of an inference server, whichever it is. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.inference.generator import Chat, Decoding, Generation
+
+
+class Live(BaseModel):
+    """What answers under the stable model name, and the highest fencing token that had a say in it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    checkpoint_id: str
+    weights: str
+    fencing_token: int
+
+
+class Traffic(BaseModel):
+    """Client requests that one loaded checkpoint has answered since it was loaded.
+
+    ``errors`` are failures of the server, not of the client. Latencies are quantiles over the last 1,000 requests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    requests: int = 0
+    errors: int = 0
+    generated_tokens: int = 0
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+
+
+class Health(BaseModel):
+    """``loaded`` maps checkpoint ids to weights digests. ``problem`` says why a model that should be live is not."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    live: Live | None
+    loaded: dict[str, str]
+    waiting: int
+    uptime_s: float
+    problem: str | None = None
+
+
+@runtime_checkable
+class InferenceServer(Protocol):
+    """Holds checkpoints side by side, one of them live.
+
+    Every method raises ServingError where the server refuses (the message says why) and SurroundingsError where it
+    cannot be reached. Doing a thing twice is the same as doing it once.
+    """
+
+    def load(self, checkpoint_id: str, path: str, weights: str) -> None:
+        """Load a folder beside what is there. Refused on another digest, a missing file, or weights that are NaN."""
+        ...
+
+    def unload(self, checkpoint_id: str) -> None:
+        """Free a checkpoint once its requests are answered; nothing happens if it is not loaded. Never the live one."""
+        ...
+
+    def switch(self, checkpoint_id: str, fencing_token: int) -> None:
+        """Make a loaded checkpoint live. Refused for a token lower than the highest seen."""
+        ...
+
+    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+        """Teacher-forced log-probabilities of each answer's tokens and its end token, by a loaded checkpoint."""
+        ...
+
+    def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
+        """Answers of a loaded checkpoint."""
+        ...
+
+    def live(self) -> Live | None: ...
+
+    def health(self) -> Health: ...
+
+    def stats(self, checkpoint_id: str) -> Traffic: ...

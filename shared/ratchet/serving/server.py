@@ -1,0 +1,115 @@
+"""The embedded inference server: ``python -m ratchet.serving.server --home DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from ratchet import settings as setting_tree
+from ratchet.errors import RatchetError, ServingError
+from ratchet.inference.dress import Dress
+from ratchet.serving.admin_token import server_token
+from ratchet.serving.app import build_app
+from ratchet.serving.fleet import Fleet, Loader
+from ratchet.serving.home import ServerHome
+from ratchet.serving.state import StateFile
+from ratchet.settings import Settings
+
+if TYPE_CHECKING:
+    from ratchet.inference.local import LocalGenerator
+
+GRACE_S = 10
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; 0 after a clean end, 1 where the server cannot start."""
+    asked = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        settings = setting_tree.load(asked.config)
+        serve(settings, asked.home, asked.host or settings.serving.host, asked.port)
+    except RatchetError as error:
+        print(f"ratchet inference server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(settings: Settings, home_folder: Path, host: str, port: int | None) -> None:
+    home = ServerHome(home_folder)
+    home.hold()
+    token = server_token(settings.serving, home.folder)
+    fleet = Fleet(settings.serving, StateFile(home.folder), model_loader(settings))
+    listener = _listen(host, settings.serving.port if port is None else port)
+    home.announce(f"http://{host}:{listener.getsockname()[1]}")
+    config = uvicorn.Config(
+        build_app(fleet, settings.serving, token),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    threading.Thread(target=_import_torch, name="import-torch", daemon=True).start()
+    _end_quietly_on_signals()
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def model_loader(settings: Settings) -> Loader:
+    """Loads checkpoints dressed as in training, with today's date in the system turn."""
+
+    def load(path: Path, weights: str) -> LocalGenerator:
+        from ratchet.inference.local import LocalGenerator
+
+        today = datetime.now(UTC).date().isoformat()
+        system_prompt = settings.monitoring.system_prompt_base.replace("{date}", today)
+        dress = Dress.named(settings.profile.name, settings.profile.options, system_prompt)
+        return LocalGenerator.load(path, settings.inference, weights, dress)
+
+    return load
+
+
+def _import_torch() -> None:
+    """Ahead of the first load, and beside the first requests."""
+    importlib.import_module("ratchet.inference.local")
+
+
+def _end_quietly_on_signals() -> None:
+    """uvicorn drains on a signal and then raises it again for whoever stood there before it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror}"
+        raise ServingError(f"port {port} of {host} {why}. Set serving.port or --port to another.") from error
+    return listener
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ratchet.serving.server", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="folder of the server's state and token")
+    parser.add_argument("--host", help="address to bind (serving.host)")
+    parser.add_argument("--port", type=int, help="port to bind, 0 for a free one (serving.port)")
+    parser.add_argument("--config", type=Path, help="settings file (ratchet.toml)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

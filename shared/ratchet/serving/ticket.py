@@ -1,0 +1,61 @@
+"""One client request on its way through a batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ratchet.inference.generator import Generation
+from ratchet.serving.refusal import Refusal
+
+if TYPE_CHECKING:
+    from ratchet.inference.decode import Answer
+    from ratchet.inference.sampling import Prompt
+
+Growth = Callable[["Answer"], None]
+"""Called in the batch's thread after every token of an answer."""
+
+
+class Ticket:
+    """A prompt that waits for its answer in ``future``; the first outcome stays."""
+
+    def __init__(self, prompt: Prompt, timeout_s: float, on_growth: Growth | None = None):
+        self.prompt = prompt
+        self.future: Future[Generation] = Future()
+        self._on_growth = on_growth
+        self._timeout_s = timeout_s
+        self._ends_at = time.monotonic() + timeout_s
+        self._cancelled = False
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the answer any longer."""
+        return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def grew(self, answer: Answer) -> bool:
+        """Tell of a new token; True where the row may end."""
+        if self.over:
+            return True
+        if self._on_growth:
+            self._on_growth(answer)
+        return False
+
+    def settle(self, generation: Generation) -> None:
+        if self.over:
+            self.expire()
+        else:
+            with suppress(InvalidStateError):
+                self.future.set_result(generation)
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def expire(self) -> None:
+        self.fail(Refusal(503, "timeout", f"no answer within {self._timeout_s:g} s.", retry_after_s=5))
