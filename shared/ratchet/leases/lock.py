@@ -20,7 +20,9 @@ class FileLock:
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
-        self._handle: int | None = handle
+        self.handle = handle
+        """A process that inherits it holds the lock too, until it ends."""
+        self._is_held = True
 
     @classmethod
     def try_take(cls, path: Path, note: str = "") -> FileLock | None:
@@ -39,9 +41,9 @@ class FileLock:
         return cls(path, handle)
 
     def release(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        if self._is_held:
+            self._is_held = False
+            os.close(self.handle)
 
 
 class Patience:

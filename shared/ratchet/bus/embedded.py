@@ -1,0 +1,217 @@
+"""A Redis of our own for one machine: loopback, password, append-only file, all below one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from ratchet.artifacts.atomic import write_atomically
+from ratchet.bus.executable import server_executable
+from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
+from ratchet.errors import Refused, SurroundingsError
+from ratchet.leases.lock import FileLock
+from ratchet.settings import Settings
+
+_PR_SET_PDEATHSIG = 1
+_READY_S = 60.0
+_STOP_S = 15.0
+_POLL_S = 0.01
+_FREE_PORT_TRIES = 5
+
+
+def embedded_folder(settings: Settings) -> Path:
+    return settings.home.resolve() / "redis"
+
+
+def embedded_url(settings: Settings) -> str:
+    """URL of the embedded server below home. Raises SurroundingsError when none was started there."""
+    path = embedded_folder(settings) / "url"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError as error:
+        raise SurroundingsError(
+            f"No embedded Redis runs below {settings.home} ({path} is absent). "
+            "Start everything with `make run`, or set redis.url to a running server."
+        ) from error
+
+
+class EmbeddedRedis:
+    """Runs a server in ``folder``; with ``port`` 0 on a free port, the same as last time if that is free still.
+
+    The URL, which holds the password, is in ``folder/url`` for its owner alone while the server is meant to run.
+    With ``dies_with_parent`` the server ends, data saved, when this process does; start it from the main thread
+    then, since the kernel means the thread. A server that is still ending in ``folder`` is waited for. What was
+    acknowledged more than a second ago survives any kill.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: int = 0, dies_with_parent: bool = True, lock_timeout_s: float = 10.0
+    ) -> None:
+        self.folder = folder
+        self.port = port
+        self._fixed_port = port != 0
+        self._dies_with_parent = dies_with_parent
+        self._lock_timeout_s = lock_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def below(cls, settings: Settings) -> EmbeddedRedis:
+        return cls(embedded_folder(settings), port=settings.redis.port)
+
+    @property
+    def url(self) -> str:
+        """Understood by redis-py and by Celery alike."""
+        return f"redis://:{self._password()}@{LOOPBACK}:{self.port}/0"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> Self:
+        """Start and wait until it answers. Raises SurroundingsError, or Refused while another runs in ``folder``."""
+        if self.pid is not None:
+            return self
+        self.folder.mkdir(parents=True, exist_ok=True)
+        executable = server_executable()
+        lock = self._lock()
+        try:
+            self._start_on_some_port(executable, lock)
+        finally:
+            lock.release()  # the server has inherited it
+        write_atomically(self.folder / "url", self.url + "\n", mode=0o600)
+        return self
+
+    def stop(self) -> None:
+        """End it, data saved; a second time is fine."""
+        (self.folder / "url").unlink(missing_ok=True)
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would. ``start`` brings it back on the same port with its data."""
+        self._end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _lock(self) -> FileLock:
+        deadline = time.monotonic() + self._lock_timeout_s
+        while (lock := FileLock.try_take(self.folder / "lock")) is None:
+            if time.monotonic() > deadline:
+                owner = (self.folder / "redis.pid").read_text().strip()
+                raise Refused(f"A Redis (pid {owner}) already runs in {self.folder}. Stop it with `make stop`.")
+            time.sleep(_POLL_S)
+        return lock
+
+    def _start_on_some_port(self, executable: Path, lock: FileLock) -> None:
+        for attempts_left in reversed(range(_FREE_PORT_TRIES)):
+            self._choose_port()
+            self._process = self._spawn(executable, lock)
+            if self._is_ready(self._process):
+                return
+            if attempts_left == 0 or self._fixed_port or is_free(self.port):
+                raise SurroundingsError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
+
+    def _choose_port(self) -> None:
+        if self._fixed_port:
+            return require_free(self.port, "redis.port")
+        remembered = self.folder / "port"
+        if self.port == 0 and remembered.is_file():
+            self.port = int(remembered.read_text())
+        if self.port == 0 or not is_free(self.port):
+            self.port = free_port()
+        write_atomically(remembered, f"{self.port}\n")
+        return None
+
+    def _spawn(self, executable: Path, lock: FileLock) -> subprocess.Popen[bytes]:
+        if self._dies_with_parent and threading.current_thread() is not threading.main_thread():
+            raise Refused("A Redis that dies with its parent is started from the main thread.")
+        (self.folder / "data").mkdir(exist_ok=True)
+        write_atomically(self.folder / "redis.conf", self._configuration(), mode=0o600)
+        return subprocess.Popen(
+            [executable, self.folder / "redis.conf"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[lock.handle],
+            start_new_session=True,
+            preexec_fn=_end_with_parent if self._dies_with_parent and sys.platform == "linux" else None,
+        )
+
+    def _configuration(self) -> str:
+        options = {
+            "bind": LOOPBACK,
+            "port": self.port,
+            "requirepass": self._password(),
+            "dir": _quoted(self.folder.resolve() / "data"),
+            "logfile": _quoted(self.folder.resolve() / "redis.log"),
+            "pidfile": _quoted(self.folder.resolve() / "redis.pid"),
+            "daemonize": "no",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+        }
+        return "".join(f"{name} {value}\n" for name, value in options.items())
+
+    def _password(self) -> str:
+        path = self.folder / "password"
+        if not path.is_file():
+            write_atomically(path, secrets.token_urlsafe(24), mode=0o600)
+        return path.read_text()
+
+    def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        """True when it answers, False when it ended before."""
+        client = Redis.from_url(self.url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0))
+        deadline = time.monotonic() + _READY_S
+        with contextlib.closing(client):
+            while process.poll() is None:
+                try:
+                    return bool(client.ping()) and process.poll() is None
+                except RedisError:
+                    if time.monotonic() > deadline:
+                        self.kill()
+                        break
+                    time.sleep(_POLL_S)
+        return False
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _log_tail(self) -> str:
+        path = self.folder / "redis.log"
+        return "".join(path.read_text().splitlines(keepends=True)[-5:]) if path.is_file() else "(no log)"
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'

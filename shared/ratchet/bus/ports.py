@@ -1,0 +1,54 @@
+"""Ports of the loopback interface: which are free, and who has the others."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+from ratchet.errors import SurroundingsError
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; somebody may by the time it is used."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def require_free(port: int, setting: str) -> None:
+    """Raises SurroundingsError that names the port, who listens there, and the ``setting`` that moves us."""
+    if not is_free(port):
+        raise SurroundingsError(
+            f"Port {port} is busy: {port_owner(port)} has it. Stop that, or set {setting} to another port, "
+            "or to 0 for a free one."
+        )
+
+
+def port_owner(port: int) -> str:
+    """The process that listens on ``port``, as far as this user may know."""
+    try:
+        listeners = [
+            connection.pid
+            for connection in psutil.net_connections(kind="tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        ]
+        pid = next((pid for pid in listeners if pid is not None), None)
+        return "another process" if pid is None else f"{psutil.Process(pid).name()} (pid {pid})"
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return "another process"

@@ -1,0 +1,157 @@
+"""The embedded Redis: starts anywhere, keeps its data, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from kombu import Connection
+from ratchet.bus.embedded import EmbeddedRedis, embedded_url
+from ratchet.errors import Refused, SurroundingsError
+from ratchet.settings import Settings
+from ratchet.testing.redis import redis_server
+from redis import Redis
+from redis.exceptions import AuthenticationError
+
+__all__ = ["redis_server"]
+
+
+def open_client(server: EmbeddedRedis) -> Redis:
+    return Redis.from_url(server.url)
+
+
+def test_redis_py_and_celery_take_the_same_url(redis_server: EmbeddedRedis) -> None:
+    with open_client(redis_server) as client:
+        assert client.ping()
+    with Connection(redis_server.url) as connection:
+        queue = connection.SimpleQueue("3090.testing")
+        queue.put({"subject": 1})
+        message = queue.get(timeout=10)
+        message.ack()
+        queue.close()
+    assert message.payload == {"subject": 1}
+
+
+def test_it_keeps_events_never_evicts_and_listens_to_this_machine_only(redis_server: EmbeddedRedis) -> None:
+    with open_client(redis_server) as client:
+        settings = client.config_get("*")
+    assert settings["appendonly"] == "yes"
+    assert settings["appendfsync"] == "everysec"
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["bind"] == "127.0.0.1"
+
+
+def test_without_the_password_nothing_is_told(redis_server: EmbeddedRedis) -> None:
+    with (
+        Redis(port=redis_server.port) as stranger,
+        pytest.raises(AuthenticationError, match="authenticated"),
+    ):
+        stranger.ping()
+    assert redis_server.pid is not None
+    secret = redis_server.url.split(":")[2].split("@")[0]
+    assert secret not in " ".join(psutil.Process(redis_server.pid).cmdline())
+    for name in ("password", "redis.conf", "url"):
+        assert (redis_server.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_killed_and_started_again_it_has_its_port_and_its_data(redis_server: EmbeddedRedis) -> None:
+    url = redis_server.url
+    with open_client(redis_server) as client:
+        client.xadd("ratchet:events:checkpoint.saved", {"id": "1"})
+        client.config_set("appendfsync", "always")
+        client.set("durable", "yes")
+        redis_server.kill()
+        assert redis_server.pid is None
+        redis_server.start()
+        assert redis_server.url == url
+        assert client.get("durable") == b"yes"
+        assert client.xlen("ratchet:events:checkpoint.saved") == 1
+
+
+def test_stopped_and_opened_anew_it_has_its_port_and_its_data(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as first, open_client(first) as client:
+        client.set("key", "value")
+    assert not (tmp_path / "url").exists()
+    with EmbeddedRedis(tmp_path) as second, open_client(second) as client:
+        assert second.url == first.url
+        assert client.get("key") == b"value"
+
+
+def test_a_taken_port_is_left_for_a_free_one_unless_it_was_asked_for(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as first:
+        port = first.port
+    with socket.create_server(("127.0.0.1", port)):
+        with EmbeddedRedis(tmp_path) as second:
+            assert second.port != port
+        with pytest.raises(SurroundingsError, match=rf"Port {port} is busy.*pid {os.getpid()}.*redis\.port"):
+            EmbeddedRedis(tmp_path, port=port).start()
+
+
+def test_two_servers_never_share_a_folder(redis_server: EmbeddedRedis) -> None:
+    with pytest.raises(Refused, match=rf"pid {redis_server.pid}\) already runs"):
+        EmbeddedRedis(redis_server.folder, lock_timeout_s=0).start()
+
+
+def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
+    aof = tmp_path / "data" / "appendonlydir"
+    aof.mkdir(parents=True)
+    (aof / "appendonly.aof.manifest").write_text("nonsense\n")
+    with pytest.raises(SurroundingsError, match="manifest"):
+        EmbeddedRedis(tmp_path).start()
+
+
+def test_a_folder_with_blanks_and_quotes_is_a_folder(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path / 'my "run" here') as server, open_client(server) as client:
+        assert client.ping()
+
+
+def test_workers_find_the_url_below_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with pytest.raises(SurroundingsError, match="make run"):
+        embedded_url(settings)
+    with EmbeddedRedis.below(settings) as server:
+        assert embedded_url(settings) == server.url
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ratchet.bus.embedded import EmbeddedRedis
+print(EmbeddedRedis(Path(sys.argv[1])).start().pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_ends_with_its_parent_and_the_folder_is_free_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    with EmbeddedRedis(tmp_path) as server:
+        assert server.pid != pid
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
+def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None:
+    refusals: list[Refused] = []
+
+    def start() -> None:
+        try:
+            EmbeddedRedis(tmp_path).start()
+        except Refused as refusal:
+            refusals.append(refusal)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(refusals[0])
