@@ -1,0 +1,55 @@
+"""Changes of desired state: every one is in the ledger with its reason, before the server hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import serving
+from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+
+
+def promote(tx: Transaction, checkpoint_id: str, reason: str, numbers: Mapping[str, Any], token: int) -> None:
+    """Make the checkpoint the champion. A second time is the same as once."""
+    row = serving(tx.session)
+    if row.desired_id == checkpoint_id:
+        return
+    tx.session.add(
+        Deployment(
+            action="deploy",
+            checkpoint_id=checkpoint_id,
+            previous_id=row.desired_id,
+            reason=reason,
+            numbers=dict(numbers),
+            token=token,
+            created_at=tx.now,
+        )
+    )
+    row.previous_id, row.desired_id, row.proved, row.since_at = row.desired_id, checkpoint_id, True, tx.now
+
+
+def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, token: int) -> None:
+    """Make ``to_id`` the champion again and bar the weights that were just live."""
+    row = serving(tx.session)
+    weights = tx.session.get_one(Checkpoint, checkpoint_id).weights
+    if tx.session.get(Bar, weights) is None:
+        tx.session.add(Bar(weights=weights, checkpoint_id=checkpoint_id, reason=reason, created_at=tx.now))
+    tx.session.add(
+        Deployment(
+            action="rollback",
+            checkpoint_id=to_id,
+            previous_id=checkpoint_id,
+            reason=reason,
+            numbers={},
+            token=token,
+            created_at=tx.now,
+        )
+    )
+    row.desired_id, row.previous_id, row.proved, row.since_at = to_id, None, True, tx.now
+
+
+def observed(tx: Transaction, checkpoint_id: str | None) -> None:
+    """Note what the server says is live."""
+    row = serving(tx.session)
+    row.actual_id, row.actual_at = checkpoint_id, tx.now

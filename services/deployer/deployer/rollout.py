@@ -1,0 +1,93 @@
+"""From a promoted checkpoint to what clients get: load beside the champion, check, switch, watch, or roll back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ratchet.data.example import Example
+from ratchet.errors import ServingError
+from ratchet.evaluation.record import Evaluation
+from ratchet.inference.generator import Decoding
+from ratchet.ledger.tables import Checkpoint
+from ratchet.serving.protocol import InferenceServer, Traffic
+from ratchet.settings import Settings
+from ratchet.systems import Work
+
+from deployer.canary import Canary, compare
+from deployer.watch import alarm
+
+PROBE_PAUSE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Drives one inference server on behalf of one claim, whose token fences every switch.
+
+    ``items`` are the canary's items, ``record`` the checkpoint's record that holds them.
+    """
+
+    work: Work
+    server: InferenceServer
+    items: tuple[Example, ...]
+
+    @property
+    def settings(self) -> Settings:
+        return self.work.settings
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Load the verified artifact beside what is live. Raises ServingError, SurroundingsError."""
+        path = self.work.artifacts.fetch(checkpoint.artifact)
+        self.work.progress(f"loading {checkpoint.id}")
+        self.server.load(checkpoint.id, str(path), checkpoint.weights)
+
+    def smoke(self, checkpoint: Checkpoint, record: Evaluation) -> Canary | str:
+        """Whether what is loaded is what was judged; a sentence where the server refuses it altogether."""
+        try:
+            self.load(checkpoint)
+            return self.canary(checkpoint.id, record)
+        except ServingError as error:
+            return f"the inference server refused it: {error}"
+
+    def canary(self, checkpoint_id: str, record: Evaluation) -> Canary:
+        """Score and answer the canary's items on the loaded checkpoint, and compare with its record."""
+        judged = {item.item_id: item for item in record.items}
+        chats = [item.prompt for item in self.items]
+        expected = [judged[item.id] for item in self.items]
+        self.work.progress(f"canary of {checkpoint_id}")
+        decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)
+        answers = self.server.generate(checkpoint_id, chats, decoding)
+        scores = self.server.score(checkpoint_id, chats, [item.answer for item in expected])
+        return compare(self.items, expected, answers, scores, self.settings.serving)
+
+    def switch(self, checkpoint: Checkpoint) -> None:
+        """Make it live, under the claim's fencing token."""
+        self.server.switch(checkpoint.id, self.work.claim.token)
+
+    def tidy(self, keep: set[str]) -> None:
+        """Unload what is neither live nor the way back."""
+        for checkpoint_id in self.server.health().loaded:
+            if checkpoint_id not in keep:
+                self.server.unload(checkpoint_id)
+
+    def watch(self, checkpoint: Checkpoint, record: Evaluation, before: Traffic | None) -> str | None:
+        """Watch the new champion for ``serving.watch_s``; why it should go back, or None. Synthetic probes help out."""
+        deadline = time.monotonic() + self.settings.serving.watch_s
+        while True:
+            verdict = self._look(checkpoint, record, before)
+            if verdict is not None or time.monotonic() >= deadline:
+                return verdict
+            self.work.progress(f"watching {checkpoint.id}")
+            self.work.stop.wait(PROBE_PAUSE_S)
+
+    def _look(self, checkpoint: Checkpoint, record: Evaluation, before: Traffic | None) -> str | None:
+        live = self.server.live()
+        if live is None or live.weights != checkpoint.weights:
+            return f"the server serves {live.checkpoint_id if live else 'nothing'} in its place"
+        try:
+            canary = self.canary(checkpoint.id, record)
+        except ServingError as error:
+            return f"a probe failed: {error}"
+        if not canary.passed:
+            return canary.reason
+        return alarm(self.server.stats(checkpoint.id), before, self.settings.serving)

@@ -1,0 +1,203 @@
+"""Checkpoint auto-deployment: the gate decides, the ledger states what is desired, and the server is brought there."""
+
+from __future__ import annotations
+
+from ratchet.data.example import Example
+from ratchet.errors import ServingError
+from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.stored import stored
+from ratchet.events.catalogue import (
+    CheckpointCalibrated,
+    CheckpointCleared,
+    CheckpointDeployed,
+    CheckpointEvaluated,
+    CheckpointRegressed,
+    DeploymentRefused,
+    DeploymentRolledBack,
+    EvaluationRequested,
+    RankingChanged,
+)
+from ratchet.evaluation.suite import read_items
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import champion, serving
+from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.tables import Challenge as ChallengeRow
+from ratchet.ledger.tables import Checkpoint, Serving
+from ratchet.serving.client import connect
+from ratchet.serving.protocol import Traffic
+from ratchet.settings import Settings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from sqlalchemy.orm import Session
+
+from deployer.challenge import Pair, asking, decided, opened, pair, screened
+from deployer.desired import observed, promote, roll_back
+from deployer.facts import SYSTEM_NAME, rulings
+from deployer.proof import Promote, Refuse
+from deployer.rollout import Rollout
+from deployer.selection import Settle, Wait
+
+RECONCILE = Subject("serving", "main")
+
+
+def find(session: Session, _settings: Settings) -> list[Subject]:
+    """The server first, then every contender that something can be said of."""
+    if session.get(Serving, "main") is None:
+        return []
+    ruled = [Subject("checkpoint", id) for id, ruling in rulings(session).items() if not isinstance(ruling, Wait)]
+    return [RECONCILE, *ruled]
+
+
+def do(work: Work) -> Outcome:
+    return _reconciled(work) if work.subject == RECONCILE else _decided(work)
+
+
+def _reconciled(work: Work) -> NotReady:
+    """Bring the server to what is desired. Nothing is decided here, so there is no verdict."""
+    with work.read() as session:
+        row, desired = serving(session), champion(session)
+    rollout = Rollout(work, connect(work.settings), ())
+    live = rollout.server.live()
+    is_there = live is not None and (live.checkpoint_id, live.weights) == (desired.id, desired.weights)
+    if not is_there:
+        rollout.load(desired)
+        rollout.switch(desired)
+        rollout.tidy({desired.id} | ({row.previous_id} if row.previous_id else set()))
+
+    def effects(tx: Transaction) -> None:
+        if row.actual_id != desired.id:
+            observed(tx, desired.id)
+            tx.emit(CheckpointDeployed(checkpoint_id=desired.id, previous_id=row.actual_id))
+
+    return NotReady("the next change of what is desired", effects)
+
+
+def _decided(work: Work) -> Outcome:
+    """One contender: settle it, or let it challenge."""
+    with work.read() as session:
+        ruling = rulings(session).get(work.subject.id)
+        under_way = serving(session).desired_id == work.subject.id
+    if under_way:
+        return _roll_out(work, pair(work, work.subject.id, "eval"), {}, "its roll-out was interrupted")
+    if isinstance(ruling, Settle):
+        return _settled(work, ruling)
+    if ruling is None or isinstance(ruling, Wait):
+        return NotReady(ruling.waiting_for if ruling else "its evaluation")
+    return _challenge(work)
+
+
+def _settled(work: Work, ruling: Settle) -> Verdict:
+    event = DeploymentRefused(checkpoint_id=work.subject.id, reason=ruling.reason)
+    return Verdict(ruling.outcome, ruling.reason, events=() if ruling.outcome == "superseded" else (event,))
+
+
+def _challenge(work: Work) -> Outcome:
+    """Screen for nothing; then spend a challenge on the confirm suite; then the smoke test; then roll out."""
+    found = screened(work, work.subject.id)
+    if isinstance(found, NotReady):
+        return found
+    if not found.is_worth_opening:
+        return _refused(work, "screened out", found.reason, found.model_dump(mode="json"))
+    sides = pair(work, work.subject.id, "confirm")
+    challenge = opened(work, sides)
+    if sides.lacking:
+        return asking(sides)
+    decision = decided(work, sides, challenge.k, smoke_passed=True)
+    if isinstance(decision, Promote):
+        decision = _smoked(work, sides, challenge.k, decision)
+    numbers = decision.model_dump(mode="json")
+    _note(work, challenge, decision.decision, numbers)
+    if isinstance(decision, Refuse):
+        return _refused(work, "refused", decision.reason, numbers)
+    return _roll_out(work, sides, numbers, decision.reason)
+
+
+def _smoked(work: Work, sides: Pair, k: int, decision: Promote) -> Promote | Refuse:
+    rollout, record = _rollout(work, sides.challenger)
+    canary = rollout.smoke(sides.challenger, record)
+    if not isinstance(canary, str) and canary.passed:
+        return decision
+    rollout.server.unload(sides.challenger.id)
+    refusal = decided(work, sides, k, smoke_passed=False)
+    assert isinstance(refusal, Refuse)
+    why = canary if isinstance(canary, str) else canary.reason
+    return refusal.model_copy(update={"reasons": (*refusal.reasons, why)})
+
+
+def _note(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, object]) -> None:
+    def effects(tx: Transaction) -> None:
+        row = tx.session.get_one(ChallengeRow, challenge.id)
+        row.outcome, row.numbers = outcome, numbers
+
+    work.commit(effects)
+
+
+def _refused(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:
+    event = DeploymentRefused(checkpoint_id=work.subject.id, reason=reason)
+    return Verdict(outcome, reason, numbers, events=(event,))
+
+
+def _roll_out(work: Work, sides: Pair, numbers: dict[str, object], reason: str) -> Verdict:
+    """Desired first, then actual; the watch has the last word."""
+    challenger, token = sides.challenger, work.claim.token
+    work.commit(lambda tx: promote(tx, challenger.id, reason, numbers, token))
+    with work.read() as session:
+        previous_id = serving(session).previous_id
+        previous = session.get(Checkpoint, previous_id) if previous_id else None
+    rollout, record = _rollout(work, challenger)
+    before = _traffic(rollout, previous)
+    rollout.load(challenger)
+    rollout.switch(challenger)
+    work.commit(lambda tx: observed(tx, challenger.id))
+    trouble = rollout.watch(challenger, record, before)
+    if trouble is not None and previous is not None:
+        return _rolled_back(work, rollout, challenger, previous, trouble)
+    rollout.tidy({challenger.id} | ({previous.id} if previous else set()))
+    event = CheckpointDeployed(checkpoint_id=challenger.id, previous_id=previous_id)
+    return Verdict("deployed", reason, numbers, events=(event,))
+
+
+def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint, trouble: str) -> Verdict:
+    work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
+    rollout.load(good)
+    rollout.switch(good)
+    rollout.tidy({good.id})
+    event = DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=trouble)
+    return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id), events=(event,))
+
+
+def _rollout(work: Work, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:
+    """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against."""
+    with work.read() as session:
+        suite = current(session, "eval")
+        row = evaluation(session, checkpoint.id, suite.id)
+    assert row is not None, "a contender has an eval record"
+    items: list[Example] = read_items(work.artifacts, suite.artifact)
+    return Rollout(work, connect(work.settings), tuple(items[: work.settings.serving.canary_items])), stored(
+        work.artifacts, row
+    )
+
+
+def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:
+    if previous is None:
+        return None
+    try:
+        return rollout.server.stats(previous.id)
+    except ServingError:
+        return None
+
+
+SYSTEM = System(
+    name=SYSTEM_NAME,
+    host="4090",
+    purpose="Lets the best candidate challenge the champion, and keeps the inference server at what is desired.",
+    says=(EvaluationRequested, CheckpointDeployed, DeploymentRefused, DeploymentRolledBack),
+    sweep_s=600.0,
+    lanes=(
+        Lane(
+            "deploy",
+            (RankingChanged, CheckpointCleared, CheckpointRegressed, CheckpointCalibrated, CheckpointEvaluated),
+            find,
+            do,
+        ),
+    ),
+)

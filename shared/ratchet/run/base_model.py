@@ -1,0 +1,71 @@
+"""The base model as a folder: the built-in tiny one, a folder of the user's, or one in the local hub cache.
+
+Runs in a child process, since building and resolving need torch and transformers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.folder import CONFIG, check_folder, read_json
+
+PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+
+
+def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Put the model ``spec["model"]`` into the folder ``spec["folder"]``; returns the facts that are locked.
+
+    ``spec["tokenizer"]`` may name another folder for the tokenizer. Raises SettingsError with the way out.
+    """
+    from ratchet.inference.tiny import TINY_MODEL, build_tiny_model
+
+    name, folder = str(spec["model"]), Path(spec["folder"])
+    progress({"note": f"preparing {name}"})
+    if name == TINY_MODEL:
+        build_tiny_model(folder)
+    else:
+        _copy(_located(name), folder)
+    if spec.get("tokenizer"):
+        _copy(_located(str(spec["tokenizer"])), folder, only=("token*", "vocab*", "merges*", "*.jinja", "special*"))
+    try:
+        check_folder(folder)
+    except BrokenCheckpoint as error:
+        raise SettingsError(f"model.path {name}: {error}") from error
+    return {"base_model": name, **_facts(folder)}
+
+
+def _located(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).is_absolute() or name.startswith("."):
+        raise SettingsError(f"model.path {name}: no such folder.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(PATTERNS)))
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
+        raise SettingsError(
+            f"model.path {name} is neither a folder here nor a model that the hub or its local cache has: {error}"
+        ) from error
+
+
+def _copy(source: Path, folder: Path, only: tuple[str, ...] = PATTERNS) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in only:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _facts(folder: Path) -> dict[str, str]:
+    config = read_json(folder / CONFIG)
+    text = config.get("text_config", config)
+    return {
+        "model_architecture": ",".join(config.get("architectures") or ["unknown"]),
+        "max_context_length": str(text.get("max_position_embeddings", "unknown")),
+        "vocab_size": str(text.get("vocab_size", "unknown")),
+    }
