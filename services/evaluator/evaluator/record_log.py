@@ -1,0 +1,74 @@
+"""The growing file of one suite's item records: what a killed run had answered is not asked again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from ratchet.evaluation.record import ItemRecord, to_lines
+
+
+class RecordLog:
+    """Records in ``<name>.part.jsonl``, in the order of their making, headed by the conditions of it.
+
+    A file of other conditions is started anew; a torn or foreign line and all after it are dropped.
+    ``<name>.items.jsonl`` appears whole, with ``finish``.
+    """
+
+    def __init__(self, folder: Path, name: str, conditions: dict[str, str], item_ids: Sequence[str]):
+        self._part = folder / f"{name}.part.jsonl"
+        self._final = folder / f"{name}.items.jsonl"
+        self._head = json.dumps(conditions, sort_keys=True) + "\n"
+        self._item_ids = item_ids
+        self._records = {record.item_id: record for record in self._recovered()}
+        self._rewrite(self._part, self._head + to_lines(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._records
+
+    def append(self, records: Iterable[ItemRecord]) -> None:
+        """Add records, in one write; those of items that have one already are left out."""
+        new = [record for record in records if record.item_id not in self._records]
+        with self._part.open("a", encoding="utf-8") as file:
+            file.write(to_lines(new))
+        self._records.update((record.item_id, record) for record in new)
+
+    def finish(self) -> tuple[Path, tuple[ItemRecord, ...]]:
+        """Write all records in the suite's order to ``<name>.items.jsonl`` and return it with them."""
+        records = tuple(self._records[item_id] for item_id in self._item_ids)
+        self._rewrite(self._final, to_lines(records))
+        return self._final, records
+
+    def _recovered(self) -> list[ItemRecord]:
+        if not self._part.exists():
+            return []
+        with self._part.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            head, *lines = file.readlines() or [""]
+        if head != self._head:
+            return []
+        known = set(self._item_ids)
+        records = []
+        for line in lines:
+            try:
+                record = ItemRecord.model_validate_json(line)
+            except ValidationError:
+                break
+            if not line.endswith("\n") or record.item_id not in known:
+                break
+            records.append(record)
+        return records
+
+    @staticmethod
+    def _rewrite(path: Path, text: str) -> None:
+        scratch = path.with_suffix(".tmp")
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)

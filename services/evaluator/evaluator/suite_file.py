@@ -1,0 +1,28 @@
+"""Read a suite: a JSONL file of held-out examples, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from ratchet.data.example import Example
+from ratchet.errors import DataError, EmptyEvaluation
+
+
+def read_suite(path: Path) -> list[Example]:
+    """The examples in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
+    examples: dict[str, Example] = {}
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                example = Example.model_validate_json(line)
+            except ValidationError as error:
+                raise DataError(f"{path}:{number}: not an example: {error.errors()[0]['msg']}") from error
+            if example.id in examples:
+                raise DataError(f"{path}:{number}: the same item as an earlier line; a suite holds each once.")
+            examples[example.id] = example
+    if not examples:
+        raise EmptyEvaluation(f"{path} holds no item.")
+    return list(examples.values())
