@@ -94,6 +94,21 @@ class ArtifactFolder:
             shutil.rmtree(folder, ignore_errors=True)
         return freed_bytes
 
+    def touch(self, artifact_id: str) -> None:
+        """Note the use of an artifact, for ``trim``."""
+        os.utime(self.path(artifact_id))
+
+    def trim(self, most_bytes: int, unused_for_s: float) -> int:
+        """Delete the artifacts unused longest until ``most_bytes`` are left; returns the bytes freed."""
+        sizes = {artifact_id: _size_bytes(self.path(artifact_id)) for artifact_id in self.ids()}
+        used_at = {artifact_id: self.path(artifact_id).stat().st_mtime for artifact_id in sizes}
+        excess_bytes, freed_bytes = sum(sizes.values()) - most_bytes, 0
+        for artifact_id in sorted(sizes, key=used_at.__getitem__):
+            if freed_bytes < excess_bytes and time.time() - used_at[artifact_id] >= unused_for_s:
+                self.delete(artifact_id)
+                freed_bytes += sizes[artifact_id]
+        return freed_bytes
+
     def _headless(self, older_than_s: float) -> Iterator[Path]:
         for folder in self.root.iterdir() if self.root.is_dir() else ():
             is_artifact = folder.name == _STAGING or (folder / MANIFEST_NAME).exists()
@@ -125,9 +140,7 @@ class ArtifactFolder:
             with disk_trouble(self.root), open(path, "rb") as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_size != size_bytes:
-                    raise damaged(
-                        path, f"it holds {stat.st_size:,} bytes where {size_bytes:,} were published"
-                    )
+                    raise damaged(path, f"it holds {stat.st_size:,} bytes where {size_bytes:,} were published")
                 if self._verified.get(fingerprint(stat)) != sha256:
                     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                         raise damaged(path, "its content is not what was published (sha256 differs)")

@@ -97,10 +97,7 @@ class RemoteArtifacts:
         return sorted(name for name in names if len(name) == 64)
 
     def _has_all(self, manifest: Manifest) -> bool:
-        sizes = {
-            str(key): entry["size"]
-            for key, entry in self._fs.find(self._key(manifest.id), detail=True).items()
-        }
+        sizes = {str(key): entry["size"] for key, entry in self._fs.find(self._key(manifest.id), detail=True).items()}
         return all(sizes.get(self._key(manifest.id, file.path)) == file.size_bytes for file in manifest.files)
 
     def _chunks(self, key: str) -> Iterator[bytes]:

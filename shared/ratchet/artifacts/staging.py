@@ -119,8 +119,7 @@ def fingerprint(stat: os.stat_result) -> Fingerprint:
 
 def damaged(where: Path | str, what: str) -> ArtifactError:
     return ArtifactError(
-        f"{where} is damaged: {what}. Publish the artifact again from its source, "
-        "or delete it and restore a backup."
+        f"{where} is damaged: {what}. Publish the artifact again from its source, or delete it and restore a backup."
     )
 
 

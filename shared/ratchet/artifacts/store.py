@@ -60,9 +60,7 @@ class ArtifactStore:
             self._folder = ArtifactFolder((cache or DEFAULT_CACHE).expanduser())
             self._remote = RemoteArtifacts(filesystem, root, url)
 
-    def publish(
-        self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False
-    ) -> Artifact:
+    def publish(self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False) -> Artifact:
         """Publish a file, or a folder with all below it. The same content again is the same artifact.
 
         ``consume`` gives ``source`` away: it is hard-linked where the disk allows, and removed in the end.
@@ -98,6 +96,8 @@ class ArtifactStore:
             manifest = remote.manifest(artifact_id)
             self._folder.put(lambda draft: remote.download(manifest, draft), manifest.size_bytes)
         self._folder.verified(artifact_id)
+        if remote is not None:
+            self._folder.touch(artifact_id)
         return self._folder.path(artifact_id)
 
     def open_lines(self, artifact_id: str, name: str = "rows.jsonl") -> Iterator[str]:
@@ -133,6 +133,14 @@ class ArtifactStore:
         freed_bytes = self._folder.sweep_garbage(older_than_s)
         return freed_bytes + (self._remote.sweep_garbage(older_than_s) if self._remote is not None else 0)
 
+    def trim_cache(self, most_bytes: int, unused_for_s: float = 3600.0) -> int:
+        """Drop local copies of a remote store, those unused longest first, down to ``most_bytes``.
+
+        None is dropped that was fetched within ``unused_for_s``. Returns the bytes freed; a local store has
+        no copies, so nothing is dropped there.
+        """
+        return 0 if self._remote is None else self._folder.trim(most_bytes, unused_for_s)
+
     def _put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Artifact:
         manifest = self._folder.put(fill, needed_bytes)
         path = self._folder.path(manifest.id)
@@ -144,9 +152,7 @@ class ArtifactStore:
 def _files_of(source: Path) -> dict[str, Path]:
     if source.is_file():
         return {source.name: source}
-    files = {
-        path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()
-    }
+    files = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
     if not files:
         raise ArtifactError(f"{source} holds no file to publish; is the path right, and was it written?")
     return files

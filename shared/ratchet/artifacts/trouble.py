@@ -31,9 +31,7 @@ def disk_trouble(folder: Path, needed_bytes: int | None = None) -> Iterator[None
                 f"({error.strerror}). Free some space or lower retention; the work is tried again by itself."
             ) from error
         if error.errno in _AWAY:
-            raise SurroundingsError(
-                f"The disk of {folder} fails: {error.strerror} ({error.filename})."
-            ) from error
+            raise SurroundingsError(f"The disk of {folder} fails: {error.strerror} ({error.filename}).") from error
         raise
 
 

@@ -116,8 +116,9 @@ class EmbeddedRedis:
         deadline = time.monotonic() + self._lock_timeout_s
         while (lock := FileLock.try_take(self.folder / "lock")) is None:
             if time.monotonic() > deadline:
-                owner = (self.folder / "redis.pid").read_text().strip()
-                raise Refused(f"A Redis (pid {owner}) already runs in {self.folder}. Stop it with `make stop`.")
+                path = self.folder / "redis.pid"
+                owner = f"pid {path.read_text().strip()}" if path.is_file() else "just starting"
+                raise Refused(f"A Redis ({owner}) already runs in {self.folder}. Stop it with `make stop`.")
             time.sleep(_POLL_S)
         return lock
 

@@ -68,9 +68,7 @@ def test_killed_before_every_single_step(tmp_path: Path) -> None:
     assert status == 0
     assert len(outcomes) > 20
     assert False in outcomes
-    assert outcomes.index(True) < len(outcomes) - 1, (
-        "some kill must have come after the artifact was complete"
-    )
+    assert outcomes.index(True) < len(outcomes) - 1, "some kill must have come after the artifact was complete"
 
 
 def test_an_upload_without_its_manifest_is_not_an_artifact_and_is_swept(tmp_path: Path) -> None:

@@ -49,9 +49,7 @@ def published(store: ArtifactStore, model: Path) -> Artifact:
     return store.publish(model, "checkpoint", {"job": 7})
 
 
-def test_what_is_published_is_fetched_with_its_provenance(
-    store: ArtifactStore, model: Path, tmp_path: Path
-) -> None:
+def test_what_is_published_is_fetched_with_its_provenance(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
     artifact = published(store, model)
     reader = another(store, tmp_path / "other-cache")
     folder = reader.fetch(artifact.id)
@@ -144,9 +142,7 @@ def test_a_consumed_file_is_linked_and_gone(local: ArtifactStore, tmp_path: Path
     assert not source.exists()
 
 
-def test_writable_files_that_stay_are_copied_and_read_only_ones_linked(
-    local: ArtifactStore, model: Path
-) -> None:
+def test_writable_files_that_stay_are_copied_and_read_only_ones_linked(local: ArtifactStore, model: Path) -> None:
     (model / "tokenizer" / "vocab.json").chmod(0o444)
     artifact = published(local, model)
     kept, shared = "model.safetensors", "tokenizer/vocab.json"
@@ -171,6 +167,26 @@ def test_other_file_systems_are_copied(local: ArtifactStore, tmp_path: Path) -> 
     artifact = local.publish(source, "batch", {}, consume=True)
     assert (artifact.path / source.name).read_text() == "{}\n"
     assert not source.exists()
+
+
+def test_the_cache_of_a_remote_store_drops_what_was_unused_longest(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    store = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", cache=cache)
+    old, used, new = (store.publish_lines([name * 1000], "batch", {}).id for name in "abc")
+    for age_s, artifact_id in enumerate([new, used, old]):
+        os.utime(cache / artifact_id, (1e9 - age_s, 1e9 - age_s))
+    store.fetch(old)
+    assert store.trim_cache(most_bytes=3000, unused_for_s=60) > 1000
+    assert [(cache / artifact_id).exists() for artifact_id in (old, used, new)] == [True, False, True]
+    assert store.trim_cache(most_bytes=0, unused_for_s=60) > 1000
+    assert (cache / old).exists()
+    assert list(store.open_lines(new)) == ["c" * 1000]
+
+
+def test_a_local_store_has_no_cache_to_trim(local: ArtifactStore, model: Path) -> None:
+    artifact = published(local, model)
+    assert local.trim_cache(most_bytes=0, unused_for_s=0) == 0
+    assert local.fetch(artifact.id) == artifact.path
 
 
 def test_published_files_are_read_only(store: ArtifactStore, model: Path) -> None:

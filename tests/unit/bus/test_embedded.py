@@ -19,7 +19,9 @@ from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
 from ratchet.testing.redis import redis_server
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
+from redis.retry import Retry
 
 __all__ = ["redis_server"]
 
@@ -51,7 +53,7 @@ def test_it_keeps_events_never_evicts_and_listens_to_this_machine_only(redis_ser
 
 def test_without_the_password_nothing_is_told(redis_server: EmbeddedRedis) -> None:
     with (
-        Redis(port=redis_server.port) as stranger,
+        Redis(port=redis_server.port, retry=Retry(NoBackoff(), 0)) as stranger,
         pytest.raises(AuthenticationError, match="authenticated"),
     ):
         stranger.ping()
