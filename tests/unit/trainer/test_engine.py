@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from ratchet.data.example import Example, Message
+from ratchet.inference.chat import prompt_ids
+from ratchet.inference.digest import weights_digest
+from ratchet.inference.folder import check_folder
+from ratchet.testing.examples import sums, write_examples
+from trainer.config import create_default_config
+from trainer.core import TrainerEngine, TrainingResult
+from trainer.monitoring import TrainingStatusWriter
+from trainer.result import ErrorKind
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+Train = Callable[..., TrainingResult]
+
+
+def test_the_documented_snippet_trains_and_names_its_checkpoint(tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "sums.jsonl", sums(40))
+    engine = TrainerEngine(TrainingStatusWriter(tmp_path / "status.json"))
+
+    result = engine.run_job(create_default_config(data, tmp_path / "run"))
+
+    assert result.success, result.error_message
+    assert result.finished
+    assert result.final_loss > 0
+    assert result.last_checkpoint_path == str(tmp_path / "run" / "final_model")
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["step"], status["examples_done"]) == ("finished", result.global_step, 40)
+
+
+def test_training_lowers_the_loss_and_the_answer_ends(train: Train, tmp_path: Path) -> None:
+    question = "3+4="
+    rows = [Example.ask(question, "3+4=7")] * 320
+    result = train(write_examples(tmp_path / "one.jsonl", rows), hyperparams__schedule="constant")
+
+    curve = [loss for _, loss in result.summary["loss_curve"]]
+    assert curve[-1] < 0.1 < curve[0]
+    tokenizer = AutoTokenizer.from_pretrained(result.last_checkpoint_path)
+    model = AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path)
+    prompt = torch.tensor([prompt_ids(tokenizer, [Message(role="user", content=question)])])
+    answer = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20)[0, prompt.shape[1] :]
+    assert tokenizer.decode(answer) == "3+4=7<|im_end|>"
+
+
+def test_the_checkpoint_is_a_plain_readable_folder_that_a_server_can_take(train: Train, sum_file: Path) -> None:
+    result = train(sum_file)
+    folder = Path(str(result.last_checkpoint_path))
+
+    check_folder(folder)
+    assert {"model.safetensors", "config.json", "generation_config.json", "chat_template.jinja"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o644 for file in folder.iterdir())
+    assert weights_digest(folder) == result.summary["weights"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["use_cache"] is True
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>")
+
+
+def test_fewer_rows_than_a_batch_train(train: Train, tmp_path: Path) -> None:
+    result = train(write_examples(tmp_path / "few.jsonl", sums(3)), hyperparams__batch_size=32)
+    assert (result.success, result.finished, result.global_step) == (True, True, 1)
+
+
+def test_accumulation_takes_the_same_step_as_one_large_batch(train: Train, tmp_path: Path) -> None:
+    data = write_examples(tmp_path / "sums.jsonl", sums(30, longest=6))
+    whole = train(data, "whole", hyperparams__batch_size=16)
+    split = train(data, "split", hyperparams__batch_size=4, hyperparams__gradient_accumulation=4)
+    weights = [
+        AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path).state_dict() for result in (whole, split)
+    ]
+    assert whole.global_step == split.global_step == 2
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=2e-5)
+
+
+def test_a_run_repeats_bit_by_bit(train: Train, sum_file: Path) -> None:
+    first, second = train(sum_file, "first"), train(sum_file, "second")
+    assert first.summary["weights"] == second.summary["weights"]
+    assert train(sum_file, "third", data__seed=7).summary["weights"] != first.summary["weights"]
+
+
+def test_half_precision_weights_are_saved_as_such(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, hyperparams__fp_precision="bf16")
+    assert result.success, result.error_message
+    model = AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path, dtype="auto")
+    assert model.dtype == torch.bfloat16
+
+
+def test_every_token_is_counted_once(train: Train, sum_file: Path) -> None:
+    one = train(sum_file, "one")
+    many = train(sum_file, "many", hyperparams__batch_size=3)
+    assert one.summary["tokens"] == many.summary["tokens"]
+    assert one.summary["trained_tokens"] == many.summary["trained_tokens"]
+
+
+def test_a_failure_is_a_value_with_its_kind(train: Train, sum_file: Path, tmp_path: Path) -> None:
+    cases = {
+        ErrorKind.DATA: {"data__dataset_path": tmp_path / "absent.jsonl"},
+        ErrorKind.SETTINGS: {"profile__name": "unheard_of"},
+        ErrorKind.MODEL: {"model__path": str(tmp_path)},
+        ErrorKind.RESUME: {"output__resume_from": tmp_path},
+    }
+    for kind, settings in cases.items():
+        result = train(sum_file, kind.value, **settings)
+        assert (result.success, result.error_kind) == (False, kind), result.error_message
+        assert json.loads((tmp_path / f"{kind.value}.status.json").read_text())["state"] == "failed"
+
+
+def test_fp16_without_a_gpu_is_refused_with_the_way_out(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, hyperparams__fp_precision="fp16", environment__device="cpu")
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "bf16" in str(result.error_message)
+
+
+def test_rows_longer_than_the_limit_are_left_out_and_named(train: Train, tmp_path: Path) -> None:
+    rows = sums(20)
+    rows[4] = Example.ask("1+1=", "2" * 200)
+    result = train(write_examples(tmp_path / "long.jsonl", rows), hyperparams__max_length=100)
+    assert result.finished
+    assert (result.summary["rows"], result.summary["lines_too_long"]) == (19, [5])
+
+
+def test_a_limit_beyond_the_models_context_is_refused(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, hyperparams__max_length=4096)
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "context of 1024" in str(result.error_message)

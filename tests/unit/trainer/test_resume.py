@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ratchet.testing.examples import sums, write_examples
+from trainer.core import TrainingResult
+from trainer.result import ErrorKind
+from trainer.segment import run_segment
+from trainer.state import load_order, load_state
+
+Train = Callable[..., TrainingResult]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear_per_segment", "cosine_per_segment"])
+def test_a_run_stopped_twice_ends_with_the_same_bits(train: Train, sum_file: Path, schedule: str) -> None:
+    settings = {"hyperparams__schedule": schedule, "hyperparams__weight_decay": 0.1}
+    straight = train(sum_file, "straight", **settings)
+
+    first = train(sum_file, "first", stop_after=3, **settings)
+    second = train(sum_file, "second", after=first, stop_after=5, **settings)
+    third = train(sum_file, "third", after=second, **settings)
+
+    assert [r.finished for r in (first, second, third)] == [False, False, True]
+    assert [r.summary["offset"] for r in (first, second, third)] == [24, 64, 100]
+    assert [r.summary["ended_by"] for r in (first, second, third)] == ["stopped", "stopped", "rows"]
+    assert third.global_step == straight.global_step
+    assert third.summary["weights"] == straight.summary["weights"]
+    assert third.summary["total_tokens"] == straight.summary["total_tokens"]
+
+
+def test_coarser_weights_go_on_from_their_fp32_masters(train: Train, sum_file: Path) -> None:
+    straight = train(sum_file, "straight", hyperparams__fp_precision="bf16")
+    first = train(sum_file, "first", stop_after=4, hyperparams__fp_precision="bf16")
+    second = train(sum_file, "second", after=first, hyperparams__fp_precision="bf16")
+    assert second.summary["weights"] == straight.summary["weights"]
+
+
+def test_dropout_is_the_same_after_a_stop(train: Train, sum_file: Path, base_model: Path, tmp_path: Path) -> None:
+    config = json.loads((base_model / "config.json").read_text())
+    dropping = tmp_path / "dropping"
+    dropping.mkdir()
+    for file in base_model.iterdir():
+        (dropping / file.name).write_bytes(file.read_bytes())
+    (dropping / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+
+    plain = train(sum_file, "plain")
+    straight = train(sum_file, "straight", model__path=str(dropping))
+    first = train(sum_file, "first", model__path=str(dropping), stop_after=3)
+    second = train(sum_file, "second", after=first)
+    assert straight.summary["weights"] != plain.summary["weights"]
+    assert second.summary["weights"] == straight.summary["weights"]
+
+
+def test_a_killed_segment_run_again_changes_nothing(sum_file: Path, base_model: Path, tmp_path: Path) -> None:
+    def spec(name: str, model: str, state: str | None) -> dict[str, Any]:
+        return {
+            "data_path": str(sum_file),
+            "output": str(tmp_path / name),
+            "model": {"path": model},
+            "state": state,
+            "hyperparams": {"batch_size": 4, "segment_max_steps": 10},
+            "monitoring": {"status_interval_s": 0.1},
+        }
+
+    def kill_self_at(step: int) -> Callable[[dict[str, Any]], None]:
+        def progress(message: dict[str, Any]) -> None:
+            if message["step"] >= step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return progress
+
+    first = run_segment(spec("first", str(base_model), None), lambda _: None)
+    second = spec("second", first["checkpoint"], first["state"])
+    straight = run_segment(second, lambda _: None)
+
+    second["output"] = str(tmp_path / "killed")
+    second["monitoring"] = {"status_interval_s": 0.1, "logging_steps": 1}
+    child = multiprocessing.get_context("fork").Process(target=run_segment, args=(second, kill_self_at(11)))
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "state").exists()
+
+    again = run_segment(second, lambda _: None)
+    assert (again["offset"], again["global_step"]) == (straight["offset"], straight["global_step"]) == (80, 20)
+    assert again["weights"] == straight["weights"]
+
+
+def test_new_settings_in_mid_batch_repeat_and_lose_no_row(train: Train, sum_file: Path) -> None:
+    first = train(sum_file, "first", stop_after=3)
+    order = load_order(Path(str(first.state_path)))
+    second = train(
+        sum_file, "second", after=first, stop_after=2, hyperparams__batch_size=5, data__seed=9, data__shuffle=False
+    )
+    again = load_order(Path(str(second.state_path)))
+
+    assert sorted(order) == list(range(1, 101))
+    assert np.array_equal(order, again)
+    assert second.summary["offset"] == 3 * 8 + 2 * 5
+
+
+def test_the_next_file_goes_on_with_optimizer_and_steps(train: Train, sum_file: Path, tmp_path: Path) -> None:
+    first = train(sum_file, "first")
+    other = write_examples(tmp_path / "other.jsonl", sums(40, seed=1))
+    second = train(other, "second", after=first)
+
+    assert first.global_step == 13
+    assert second.global_step == 13 + 5
+    state = load_state(Path(str(second.state_path)))
+    assert (state.fresh_at, state.cycle.start, state.cycle.end) == (0, 13, 18)
+    assert not (Path(str(second.state_path)) / "order.safetensors").exists()
+    fresh = train(other, "fresh", model__path=first.last_checkpoint_path)
+    assert fresh.summary["weights"] != second.summary["weights"]
+
+
+def test_a_segment_ends_at_its_planned_steps_and_the_next_one_goes_on(train: Train, sum_file: Path) -> None:
+    first = train(sum_file, "first", hyperparams__segment_max_steps=4)
+    second = train(sum_file, "second", after=first, hyperparams__segment_max_steps=4)
+    assert [r.summary["ended_by"] for r in (first, second)] == ["steps", "steps"]
+    assert [r.summary["offset"] for r in (first, second)] == [32, 64]
+    assert load_state(Path(str(second.state_path))).cycle.start == 4
+
+
+def test_a_segment_ends_when_its_time_is_up(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, hyperparams__segment_max_s=1e-6)
+    assert (result.success, result.finished, result.summary["ended_by"]) == (True, False, "time")
+    assert result.summary["offset"] == 8
+
+
+def test_a_state_of_other_weights_is_refused(train: Train, sum_file: Path, base_model: Path) -> None:
+    first = train(sum_file, "first", stop_after=1)
+    result = train(sum_file, "second", output__resume_from=first.state_path)
+    assert result.error_kind is ErrorKind.RESUME
+    assert str(base_model) in str(result.error_message)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.json", b"{"),
+        ("state.json", b'{"version": 99}'),
+        ("optimizer.safetensors", b"\x00" * 16),
+        ("order.safetensors", b""),
+    ],
+)
+def test_a_damaged_state_is_refused_by_the_files_name(train: Train, sum_file: Path, file: str, content: bytes) -> None:
+    first = train(sum_file, "first", stop_after=1)
+    (Path(str(first.state_path)) / file).write_bytes(content)
+    result = train(sum_file, "second", after=first)
+    assert result.error_kind is ErrorKind.RESUME
+    assert file in str(result.error_message)
+
+
+def test_a_state_without_its_optimizer_never_starts_a_fresh_one_in_silence(train: Train, sum_file: Path) -> None:
+    first = train(sum_file, "first", stop_after=1)
+    (Path(str(first.state_path)) / "optimizer.safetensors").unlink()
+    assert train(sum_file, "second", after=first).error_kind is ErrorKind.RESUME
+
+
+def test_an_offset_that_contradicts_the_state_is_refused(train: Train, sum_file: Path) -> None:
+    first = train(sum_file, "first", stop_after=2)
+    assert train(sum_file, "wrong", after=first, data__offset=8).error_kind is ErrorKind.RESUME
+    assert train(sum_file, "right", after=first, data__offset=16).finished
