@@ -80,12 +80,20 @@ class Settings(BaseSettings):
         return self.home.resolve() / "work"
 
     @property
+    def lease_folder(self) -> Path:
+        return self.home.resolve() / "leases"
+
+    @property
     def log_folder(self) -> Path:
         return self.home.resolve() / "logs"
 
     @property
     def status_folder(self) -> Path:
         return self.home.resolve() / "status"
+
+    @property
+    def serving_home(self) -> Path:
+        return self.home.resolve() / "serving"
 
     @property
     def inbox(self) -> Path:

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.cli.view.scene import Happening
+from ratchet.cli.view.words import plain
 from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, Verdict
 
 TOLD = {
@@ -85,12 +86,15 @@ class Names:
         if kind == "batch":
             batch = self._session.get(Batch, subject_id)
             return f"{batch.origin} batch {subject_id[:6]}" if batch else f"batch {subject_id[:6]}"
-        return f"{kind} {subject_id[:12]}"
+        if kind == "request":
+            checkpoint_id, _, suite_id = subject_id.partition("/")
+            return f"{self.of('checkpoint', checkpoint_id)} on {suite_id[:24]}"
+        return plain(f"{kind} {subject_id[:40]}")
 
 
 def _verdict(verdict: Verdict, names: Names) -> Happening:
     subject = names.of(verdict.subject_kind, verdict.subject_id)
-    reason = " ".join(verdict.reason.split())
+    reason = plain(verdict.reason)
     text = f"{subject} {verdict.outcome}: {reason}" if reason else f"{subject} {verdict.outcome}"
     return Happening(verdict.created_at, verdict.system, text, verdict.outcome)
 
@@ -109,4 +113,4 @@ def _event(row: Outbox, names: Names) -> Happening:
             kind = "batch" if key == "batch_id" else "checkpoint"
             fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
     who = "deployment" if "deploy" in row.name else "training"
-    return Happening(row.created_at, who, TOLD[row.name].format_map(fields), row.name)
+    return Happening(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)

@@ -121,7 +121,7 @@ def _live(live: Live | None, now: float) -> Text:
         text.append(f"  frozen: {live.frozen_reason}", "yellow")
     if not live.proved:
         text.append("  unproved", "yellow")
-    return text.append(f"  {' '.join(live.reason.split())}", "dim")
+    return text.append(f"  {words.plain(live.reason)}", "dim")
 
 
 def _heading(text: str, width: int) -> Text:

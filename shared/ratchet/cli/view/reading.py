@@ -14,6 +14,7 @@ from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
+from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
     Batch,
     Checkpoint,
@@ -43,9 +44,9 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             at=now,
             queue=_queue(session, settings),
             training=_training(session, settings),
-            checkpoints=_looks(session, newest),
+            checkpoints=read_looks(session, newest),
             checkpoint_count=session.scalar(select(func.count()).select_from(Checkpoint)) or 0,
-            live=_live(session),
+            live=read_live(session),
             happenings=recent(session, happenings),
             busy=_busy(session, now),
             workers={w.name: w.state for w in session.scalars(select(Worker).order_by(Worker.name))},
@@ -59,25 +60,13 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
 
 
 def _queue(session: Session, settings: Settings) -> Queue:
-    rows = session.execute(
-        select(
-            Batch.state,
-            func.count(),
-            func.sum(Batch.submitted_examples),
-            func.sum(Batch.examples),
-            func.sum(Batch.offset),
-        ).group_by(Batch.state)
-    ).all()
-    waiting = {"submitted": 0, "queued": 0, "training": 0}
-    for state, _, submitted, examples, offset in rows:
-        if state in waiting:
-            waiting[state] = int(submitted) if state == "submitted" else int(examples) - int(offset)
+    counts = session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all()
     corrected = select(func.sum(Batch.offset)).where(Batch.origin == "correction")
     return Queue(
-        depth=sum(waiting.values()),
+        depth=depth(session).total,
         low_water=settings.queue.low_water,
         high_water=settings.queue.high_water,
-        batches={state: int(count) for state, count, *_ in rows},
+        batches={state: int(count) for state, count in counts},
         quarantined=session.scalar(select(func.sum(Batch.quarantined))) or 0,
         corrections=session.scalar(corrected) or 0,
     )
@@ -87,34 +76,31 @@ def _training(session: Session, settings: Settings) -> Training:
     line = session.scalar(select(Line).limit(1))
     batch = session.scalar(select(Batch).where(Batch.state == "training").limit(1))
     claim = session.scalar(select(Claim).where(Claim.system == "training", Claim.owner.is_not(None)).limit(1))
-    if line is not None and line.paused:
-        return Training("paused")
-    if batch is None:
-        return Training("starting" if claim else "waiting", note=claim.note if claim else "")
+    if batch is None or claim is None:
+        return Training("paused" if line is not None and line.paused else "starting" if claim else "waiting")
     status = _status_of_training(settings)
     return Training(
-        state="training" if claim else "between segments",
+        state=str(status.get("state", "training")),
         batch_id=batch.id,
         origin=batch.origin,
-        done=max(batch.offset, int(status.get("examples", 0))),
+        done=max(batch.offset, int(status.get("examples_done") or 0)),
         total=batch.examples,
         step=status.get("step"),
         loss=status.get("loss"),
         tokens_per_s=status.get("tokens_per_s"),
-        note=claim.note if claim else "",
     )
 
 
 def _status_of_training(settings: Settings) -> dict[str, Any]:
-    """What the training worker last wrote of its segment; nothing where it writes elsewhere or not yet."""
+    """What the running segment last wrote of itself; nothing where it runs elsewhere or has not begun."""
     try:
-        found = json.loads((settings.status_folder / "training.json").read_text())
+        found = json.loads((settings.status_folder / "training_status.json").read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:
+def read_looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:
     ids = [row.id for row in rows]
     evaluations = {
         e.checkpoint_id: e
@@ -145,7 +131,7 @@ def _look(row: Checkpoint, evaluation: Evaluation | None, outcomes: dict[str, st
     )
 
 
-def _live(session: Session) -> Live | None:
+def read_live(session: Session) -> Live | None:
     serving = session.scalar(select(Serving).limit(1))
     if serving is None:
         return None

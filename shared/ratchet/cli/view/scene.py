@@ -22,7 +22,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Training:
-    """The running segment. ``done`` and ``total`` count the batch's examples; the numbers are None until known."""
+    """The running segment, as the trainer tells of it. ``done`` and ``total`` count the batch's examples; the numbers are None until known."""
 
     state: str
     batch_id: str | None = None
@@ -32,7 +32,6 @@ class Training:
     step: int | None = None
     loss: float | None = None
     tokens_per_s: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)

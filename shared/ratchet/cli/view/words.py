@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from ratchet.cli.view.scene import Live, Look, Training
 from ratchet.evaluation.rate import Rate
 from ratchet.run.cycles import JUDGES
+
+_RESTING = {"paused": "paused by hand: `ratchet resume`", "waiting": "waits for data", "starting": "starting"}
+_CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
+
+
+def plain(text: str) -> str:
+    """One line, with checkpoints by their number: ``c0007-3fa9c2`` is ``#7``."""
+    return _CHECKPOINT_ID.sub(lambda found: f"#{int(found[1])}", " ".join(text.split()))
 
 
 def percent(rate: Rate) -> str:
@@ -48,18 +58,17 @@ def standing(look: Look, live: Live | None) -> str:
 
 def training_line(training: Training) -> str:
     """Step, loss and speed, as far as they are known."""
-    if training.state in ("paused", "waiting", "starting"):
-        said = {"paused": "paused by hand: `ratchet resume`", "waiting": "waits for data"}
-        return said.get(training.state, "starting")
+    if training.state in _RESTING:
+        return _RESTING[training.state]
     parts = [
         f"{training.origin} batch {(training.batch_id or '')[:6]}",
         f"{training.done:,} of {training.total:,} examples",
         f"step {training.step:,}" if training.step is not None else "",
         f"loss {training.loss:.3f}" if training.loss is not None else "",
         f"{thousands(training.tokens_per_s)} tokens/s" if training.tokens_per_s else "",
+        training.state if training.state != "training" else "",
     ]
-    known = [part for part in parts if part]
-    return " · ".join(known if training.step is not None or not training.note else [*known, training.note])
+    return " · ".join(part for part in parts if part)
 
 
 def levels_line(look: Look) -> str:

@@ -1,0 +1,44 @@
+"""`ratchet ask`: a question to the model that is live."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from ratchet.cli.output import Json, print_json
+from ratchet.errors import GenerationError, SurroundingsError
+from ratchet.serving.home import announced_url
+from ratchet.settings import Settings, load
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="As the task words it, e.g. '3+4='.")],
+    model: Annotated[str | None, typer.Option(help="A loaded checkpoint; without it the one that is live.")] = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Ask the served model, and say which checkpoint answered."""
+    settings = load()
+    answer = _answer(settings, {"model": model or settings.serving.alias, "messages": [_turn(question)]})
+    if as_json:
+        print_json(answer)
+        return
+    typer.echo(answer["choices"][0]["message"]["content"])
+    typer.echo(f"answered by {answer.get('ratchet', {}).get('checkpoint', answer.get('model'))}", err=True)
+
+
+def _turn(question: str) -> dict[str, str]:
+    return {"role": "user", "content": question}
+
+
+def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    url = settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url
+    try:
+        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=settings.inference.timeout_s)
+    except httpx.HTTPError as error:
+        raise SurroundingsError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
+    if response.is_error:
+        raise GenerationError(f"{url} answered {response.status_code}: {response.text:.500}")
+    found: dict[str, Any] = response.json()
+    return found

@@ -1,0 +1,92 @@
+"""`ratchet dead`: what a system gave up, why, and another chance for it."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+
+from ratchet.cli.doorbell import ring
+from ratchet.cli.output import Json, clock, print_json, print_table
+from ratchet.cli.place import opened
+from ratchet.errors import Refused
+from ratchet.ledger.tables import DeadLetter
+from ratchet.systems import poison
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Dead letters: subjects that failed again and again. They block nobody; they can be looked at and retried.",
+)
+
+Id = Annotated[int, typer.Argument(metavar="ID", help="Its number in `ratchet dead list`.")]
+
+
+@app.command("list")
+def list_letters(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that were retried.")] = False,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """List open dead letters, the newest first."""
+    query = select(DeadLetter).order_by(DeadLetter.id.desc())
+    with opened() as (_, ledger), ledger.read() as session:
+        rows = session.scalars(query if everything else query.where(DeadLetter.resolved_at.is_(None))).all()
+    if as_json:
+        print_json([_as_values(row) for row in rows])
+        return
+    if not rows:
+        typer.echo("no dead letters.")
+        return
+    table = (
+        (row.id, clock(row.created_at), row.system, f"{row.subject_kind} {row.subject_id}", _first_line(row.error))
+        for row in rows
+    )
+    print_table((">id", "when", "system", "subject", "error"), table)
+
+
+@app.command()
+def show(number: Id, as_json: Annotated[bool, Json] = False) -> None:
+    """Show one with its error and traceback."""
+    with opened() as (_, ledger), ledger.read() as session:
+        row = session.get(DeadLetter, number)
+    if row is None:
+        raise Refused(f"there is no dead letter {number}: `ratchet dead list --all`.")
+    if as_json:
+        print_json(_as_values(row))
+        return
+    typer.echo(f"{row.system} gave up {row.subject_kind} {row.subject_id} at {clock(row.created_at)}")
+    typer.echo(f"after {row.failures} failures and {row.kills} deaths of its process: {row.error}")
+    typer.echo(f"\n{row.traceback}" if row.traceback else "")
+    typer.echo(row.resolution or f"`ratchet dead retry {row.id}` gives it another chance.")
+
+
+@app.command()
+def retry(number: Id) -> None:
+    """Give one another chance, with a clean count."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            letter = poison.retry(tx, number, getpass.getuser())
+        typer.echo(f"{letter.system} will look at {letter.subject_kind} {letter.subject_id} again.")
+        ring(settings, letter.system)
+
+
+def _first_line(text: str) -> str:
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def _as_values(row: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "system": row.system,
+        "subject_kind": row.subject_kind,
+        "subject_id": row.subject_id,
+        "error": row.error,
+        "traceback": row.traceback,
+        "failures": row.failures,
+        "kills": row.kills,
+        "created_at": row.created_at,
+        "resolved_at": row.resolved_at,
+        "resolution": row.resolution,
+    }

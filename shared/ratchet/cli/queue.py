@@ -1,0 +1,160 @@
+"""`ratchet queue`: what waits for training, and a way in for data of your own."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.doorbell import ring
+from ratchet.cli.output import Json, clock, print_json, print_table
+from ratchet.cli.place import artifacts, opened
+from ratchet.data.batch import Provenance
+from ratchet.data.jsonl import read_examples
+from ratchet.errors import DataError, Refused
+from ratchet.ledger.queue import PRIORITIES, depth, submit
+from ratchet.ledger.tables import Batch
+from ratchet.settings import Settings
+
+Priority = Literal["high", "normal", "low"]
+ROWS = "rows.jsonl"
+MOST_SHOWN = 20
+OPEN = ("training", "queued", "submitted")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show what waits for training, and add data of your own. It passes the same gate as generated data.",
+)
+
+
+@app.command("list")
+def list_batches(
+    everything: Annotated[bool, typer.Option("--all", help="Also batches that are done.")] = False,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """List batches: the running one first, then those that wait, by priority."""
+    with opened() as (settings, ledger), ledger.read() as session:
+        rows = _batches(session, everything)
+        waiting = depth(session)
+    if as_json:
+        print_json({"depth": waiting.total, "batches": [_as_values(row) for row in rows]})
+        return
+    columns = ("batch", "origin", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
+    print_table(columns, (_row(row) for row in rows))
+    typer.echo(
+        f"depth {waiting.total:,} examples (low water {settings.queue.low_water:,}, "
+        f"high water {settings.queue.high_water:,}): {waiting.running:,} of the running batch, "
+        f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate."
+    )
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A JSONL file.")],
+    priority: Annotated[Priority, typer.Option(help="Which batches it goes before.")] = "normal",
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Queue a JSONL file, one example a line, in any of the known shapes (`ratchet init --help`).
+
+    Rows that cannot be read are named here with their lines; the gate keeps them in quarantine and lets the rest through.
+    """
+    with opened() as (settings, ledger):
+        rows, unreadable = _survey(file)
+        for error in unreadable[:MOST_SHOWN]:
+            typer.echo(f"  {error}", err=True)
+        if len(unreadable) > MOST_SHOWN:
+            typer.echo(f"  … and {len(unreadable) - MOST_SHOWN:,} more", err=True)
+        if rows == len(unreadable):
+            raise Refused(f"{file} has no row that can be read; nothing was queued.")
+        artifact_id = _publish(settings, file)
+        provenance = Provenance(generator="file", version="1", parents=(file.name,))
+        with ledger.write() as tx:
+            event = submit(tx, artifact_id, rows, "user", provenance.model_dump(mode="json"), priority)
+            tx.emit(event)
+        ring(settings, "correction")
+    if as_json:
+        print_json({"batch_id": event.batch_id, "rows": rows, "unreadable": len(unreadable), "priority": priority})
+        return
+    typer.echo(f"batch {event.batch_id}: {rows:,} rows are before the gate, {len(unreadable):,} of them unreadable.")
+
+
+@app.command()
+def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")]) -> None:
+    """Take a waiting batch out of the queue; it is kept, and never trained on."""
+    with opened() as (_, ledger):
+        with ledger.write() as tx:
+            row = _find(tx.session, batch)
+            if row.state not in ("queued", "submitted"):
+                raise Refused(f"batch {row.id} is {row.state}; only a waiting one can be skipped.")
+            row.state, row.finished_at = "skipped", tx.now
+        typer.echo(f"batch {row.id} is skipped.")
+
+
+def _survey(file: Path) -> tuple[int, list[DataError]]:
+    """How many rows there are, and the errors of those that cannot be read."""
+    rows, unreadable = 0, []
+    for _, found in read_examples(file):
+        rows += 1
+        if isinstance(found, DataError):
+            unreadable.append(found)
+    return rows, unreadable
+
+
+def _publish(settings: Settings, file: Path) -> str:
+    """The file as it stands, as a batch artifact: the gate reads what the user wrote."""
+    settings.work_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
+        copy = Path(folder) / ROWS
+        shutil.copyfile(file, copy)
+        return artifacts(settings).publish(copy, "batch", {"file": file.name}, consume=True).id
+
+
+def _find(session: Session, name: str) -> Batch:
+    rows = session.scalars(select(Batch).where(Batch.id.startswith(name, autoescape=True)).limit(2)).all()
+    if len(rows) != 1:
+        raise Refused(f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`.")
+    return rows[0]
+
+
+def _batches(session: Session, everything: bool) -> list[Batch]:
+    query = select(Batch).order_by(Batch.submitted_at)
+    rows = session.scalars(query if everything else query.where(Batch.state.in_(OPEN))).all()
+    place = {state: number for number, state in enumerate(OPEN)}
+    return sorted(rows, key=lambda row: (place.get(row.state, len(OPEN)), row.priority, row.submitted_at))
+
+
+def _row(row: Batch) -> tuple[object, ...]:
+    return (
+        row.id,
+        row.origin,
+        row.state,
+        _priority(row),
+        f"{row.examples or row.submitted_examples:,}",
+        f"{row.offset:,}",
+        f"{row.quarantined:,}",
+        clock(row.submitted_at),
+    )
+
+
+def _priority(row: Batch) -> str:
+    return next((name for name, number in PRIORITIES.items() if number == row.priority), str(row.priority))
+
+
+def _as_values(row: Batch) -> dict[str, Any]:
+    return {
+        "batch_id": row.id,
+        "origin": row.origin,
+        "state": row.state,
+        "priority": _priority(row),
+        "submitted_examples": row.submitted_examples,
+        "examples": row.examples,
+        "trained": row.offset,
+        "quarantined": row.quarantined,
+        "report": row.report,
+        "submitted_at": row.submitted_at,
+    }

@@ -1,0 +1,78 @@
+"""`ratchet status` and `ratchet watch`: the view once, and the view as it changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ratchet.cli.output import Json, console, print_json
+from ratchet.cli.place import opened
+from ratchet.cli.view.lines import Teller
+from ratchet.cli.view.panels import Frame, draw
+from ratchet.cli.view.reading import read_scene
+from ratchet.cli.view.scene import Scene
+from ratchet.cli.view.screen import Screen
+from ratchet.run import lock
+
+EVERY_S = 0.5
+
+
+def status(as_json: Annotated[bool, Json] = False) -> None:
+    """Show what is going on right now: queue, training, checkpoints, what is live and why.
+
+    Works whether or not a run is going on; the ledger keeps everything.
+    """
+    with opened() as (settings, ledger):
+        scene = read_scene(ledger, settings)
+        pid = lock.holder(settings.home)
+        if as_json:
+            print_json({"running_pid": pid, **as_values(scene)})
+            return
+        out = console()
+        running = f"running, process {pid}" if pid else "not running: `ratchet run`"
+        out.print(draw(scene, Frame(out.width, 40, running)))
+
+
+def watch() -> None:
+    """Watch it live. In a terminal the whole view; elsewhere one line a change. Ctrl-C leaves the run alone."""
+    with opened() as (settings, ledger):
+        out = console()
+        teller = Teller(ledger)
+        with Screen(out) as screen:
+            try:
+                while True:
+                    scene = read_scene(ledger, settings)
+                    pid = lock.holder(settings.home)
+                    heading = f"process {pid}" if pid else "not running"
+                    screen.show(scene, heading, "Ctrl-C leaves; the run goes on", teller)
+                    time.sleep(EVERY_S)
+            except KeyboardInterrupt:
+                return
+
+
+def as_values(scene: Scene) -> dict[str, Any]:
+    """A scene for JSON: levels become ``family/level`` keys."""
+
+    def look(values: dict[str, Any]) -> dict[str, Any]:
+        levels = values.pop("levels")
+        overall = values.pop("overall")
+        return {
+            **values,
+            "eval": overall.model_dump() if overall else None,
+            "levels": {f"{family}/{level}": rate.model_dump() for (family, level), rate in levels.items()},
+        }
+
+    plain = {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
+    plain["checkpoints"] = [look(_shallow(c)) for c in scene.checkpoints]
+    for name in ("queue", "training", "live"):
+        plain[name] = _shallow(plain[name]) if plain[name] is not None else None
+    plain["happenings"] = [_shallow(h) for h in scene.happenings]
+    plain["busy"] = [_shallow(b) for b in scene.busy]
+    return plain
+
+
+def _shallow(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -1,0 +1,69 @@
+"""`ratchet systems`: the wiring, printed from the declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from ratchet.cli.output import Json, duration, print_json, print_table
+from ratchet.systems import System, registry
+
+
+def systems(
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid graph, for documents.")] = False,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """List the installed systems: where they run, what they hear, what they say, how often they sweep."""
+    found = list(registry.systems().values())
+    if as_json:
+        print_json([as_values(system) for system in found])
+    elif mermaid:
+        typer.echo(graph(found), nl=False)
+    else:
+        rows = (
+            (s.name, s.host, ", ".join(e.name for e in s.hears), ", ".join(e.name for e in s.says), duration(s.sweep_s))
+            for s in found
+        )
+        print_table(("system", "host", "hears", "says", ">sweep"), rows)
+
+
+def graph(found: Iterable[System]) -> str:
+    """A flowchart: an arrow from each system that says an event to each that hears it, drawn once a pair."""
+    declared = list(found)
+    lines = ["flowchart LR"]
+    for host in sorted({system.host for system in declared}):
+        lines.append(f'  subgraph host{host}["{host} host"]')
+        lines += [f"    {system.name}" for system in declared if system.host == host]
+        lines.append("  end")
+    for speaker in declared:
+        for hearer in declared:
+            heard = [event.name for event in speaker.says if event in hearer.hears]
+            if heard:
+                lines.append(f'  {speaker.name} -- "{"<br/>".join(heard)}" --> {hearer.name}')
+    return "\n".join(lines) + "\n"
+
+
+def table(found: Iterable[System]) -> str:
+    """The same as a Markdown table."""
+    lines = ["| system | host | does | hears | says | sweep |", "|---|---|---|---|---|---|"]
+    for s in found:
+        hears = ", ".join(f"`{e.name}`" for e in s.hears)
+        says = ", ".join(f"`{e.name}`" for e in s.says)
+        lines.append(f"| {s.name} | {s.host} | {s.purpose} | {hears} | {says} | {duration(s.sweep_s)} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_values(system: System) -> dict[str, Any]:
+    return {
+        "name": system.name,
+        "host": system.host,
+        "purpose": system.purpose,
+        "queue": system.queue,
+        "hears": [event.name for event in system.hears],
+        "says": [event.name for event in system.says],
+        "sweep_s": system.sweep_s,
+        "lanes": [lane.name for lane in system.lanes],
+        "needs_torch": bool(system.preload),
+    }

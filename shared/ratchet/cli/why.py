@@ -1,0 +1,141 @@
+"""`ratchet why CHECKPOINT`: every decision about it, with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.cli import naming
+from ratchet.cli.output import Json, clock, print_json
+from ratchet.cli.place import opened
+from ratchet.cli.view.reading import read_live, read_looks
+from ratchet.cli.view.words import levels_line, percent, standing
+from ratchet.ledger.tables import Bar, Challenge, Checkpoint, DeadLetter, Deployment, Evaluation, Verdict
+from ratchet.run.cycles import JUDGES
+
+Fact = dict[str, Any]
+
+
+def why(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Its number (7), the beginning of its id, champion, newest, previous or base.")
+    ],
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Explain why a checkpoint is, or is not, live: each system's verdict with the numbers it rests on."""
+    with opened() as (_, ledger), ledger.read() as session:
+        found = naming.find(session, checkpoint)
+        facts = _facts(session, found)
+        text = _headline(session, found)
+    if as_json:
+        print_json({"checkpoint_id": found.id, "ordinal": found.ordinal, "headline": text, **facts})
+        return
+    typer.echo(text)
+    for section, rows in facts.items():
+        if rows:
+            typer.echo(f"\n{section.replace('_', ' ')}")
+        for row in rows:
+            typer.echo(_paragraph(row))
+
+
+def _headline(session: Session, row: Checkpoint) -> str:
+    look, live = read_looks(session, [row])[0], read_live(session)
+    parts = [f"#{row.ordinal} ({row.id}): {standing(look, live)}."]
+    if row.ordinal:
+        loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
+        parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")
+    if look.overall is not None:
+        parts.append(f"Right on {percent(look.overall)} % of {look.overall.n} eval items ({levels_line(look)}).")
+    if row.reason:
+        parts.append(row.reason)
+    if live is not None and live.desired != row.ordinal:
+        parts.append(f"Live is #{live.desired}: {live.reason or 'it was there first'}.")
+    return " ".join(parts)
+
+
+def _facts(session: Session, row: Checkpoint) -> dict[str, list[Fact]]:
+    order = {judge: place for place, judge in enumerate(JUDGES)}
+    verdicts = session.scalars(
+        select(Verdict).where(
+            (Verdict.subject_id == row.id) | Verdict.subject_id.startswith(f"{row.id}/", autoescape=True)
+        )
+    ).all()
+    ranked = sorted(verdicts, key=lambda v: (order.get(v.system, len(order)), v.created_at))
+    return {
+        "verdicts": [_fact(v.system, v.outcome, v.reason, v.numbers, v.created_at) for v in ranked],
+        "evaluations": [_evaluation(e) for e in _of(session, Evaluation, Evaluation.checkpoint_id, row.id)],
+        "challenges": [
+            _fact(f"challenge {c.k} of {_label(session, c.champion_id)}", c.outcome or "open", "", c.numbers, c.created_at)
+            for c in _of(session, Challenge, Challenge.challenger_id, row.id)
+        ],
+        "deployments": [
+            _fact(d.action, _label(session, d.checkpoint_id), d.reason, d.numbers, d.created_at)
+            for d in _of(session, Deployment, Deployment.checkpoint_id, row.id)
+        ],
+        "bars": [
+            _fact("barred", "until `ratchet unbar`", b.reason, {}, b.created_at)
+            for b in _of(session, Bar, Bar.weights, row.weights)
+        ],
+        "dead_letters": [
+            _fact(d.system, "gave up", d.error, {"id": d.id, "failures": d.failures, "kills": d.kills}, d.created_at)
+            for d in _of(session, DeadLetter, DeadLetter.subject_id, row.id)
+            if d.resolved_at is None
+        ],
+    }
+
+
+def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:
+    return session.scalars(select(table).where(column == value).order_by(table.created_at)).all()
+
+
+def _label(session: Session, checkpoint_id: str) -> str:
+    row = session.get(Checkpoint, checkpoint_id)
+    return naming.label(row) if row else checkpoint_id
+
+
+def _evaluation(row: Evaluation) -> Fact:
+    numbers = {"correct": row.correct, "items": row.items, "tokens_per_s": round(row.tokens_per_s), "key": row.key}
+    return _fact(f"{row.pool} suite", f"{row.correct} of {row.items} right", row.suite_id, numbers, row.created_at)
+
+
+def _fact(who: str, outcome: str, reason: str, numbers: Mapping[str, Any], at: float) -> Fact:
+    return {"who": who, "outcome": outcome, "reason": reason, "numbers": dict(numbers), "at": at}
+
+
+def _paragraph(fact: Fact) -> str:
+    reason = " ".join(str(fact["reason"]).split())
+    lines = [f"  {fact['who']}: {fact['outcome']}" + (f". {reason}" if reason else "")]
+    said = _numbers(fact["numbers"])
+    return "\n".join([*lines, *(f"      {line}" for line in said)])
+
+
+def _numbers(numbers: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Numbers as ``name: value`` lines, scalars of one level together on one line."""
+    plain = {k: v for k, v in numbers.items() if not isinstance(v, dict | list | tuple) and v is not None}
+    lines = [prefix + ", ".join(f"{_words(k)} {_value(v)}" for k, v in plain.items())] if plain else []
+    for name, value in numbers.items():
+        if isinstance(value, dict) and value:
+            lines += _numbers(value, f"{prefix}{_words(name)}: ")
+        elif isinstance(value, list | tuple) and value:
+            lines += _list(f"{prefix}{_words(name)}", value)
+    return lines
+
+
+def _list(name: str, values: Sequence[Any]) -> list[str]:
+    if all(isinstance(value, dict) for value in values):
+        return [line for value in values for line in _numbers(value, f"{name}: ")]
+    return [f"{name}: {', '.join(_value(value) for value in values)}"]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,110 @@
+"""The human's hand on the wheel: deployments by hand, freezes, bars and pauses, each in the ledger with its reason.
+
+These change desired state only; the deployer brings the server there.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from ratchet.errors import Refused
+from ratchet.events.catalogue import DeploymentRolledBack
+from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import Transaction
+from ratchet.ledger.line import line, serving
+from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+
+BY_HAND = "by hand: "
+
+
+def deploy(tx: Transaction, checkpoint: Checkpoint, reason: str, *, force: bool = False) -> None:
+    """Make a checkpoint the champion. Without ``force`` only one that the gate has proved before."""
+    row = serving(tx.session)
+    _require_servable(tx, checkpoint)
+    if row.desired_id == checkpoint.id:
+        raise Refused(f"{checkpoint.id} is the champion already.")
+    proved = _was_champion(tx, checkpoint.id)
+    if not proved and not force:
+        raise Refused(
+            f"the gate has not proved {checkpoint.id} better: `ratchet why {checkpoint.ordinal}` says why. "
+            "--force deploys it all the same, as a champion marked unproved."
+        )
+    _change(tx, "deploy", checkpoint.id, row.desired_id, reason)
+    row.previous_id, row.desired_id, row.proved, row.since_at = row.desired_id, checkpoint.id, proved, tx.now
+
+
+def rollback(tx: Transaction, reason: str) -> str:
+    """Go back to the champion before this one and bar the present weights. Returns the id gone back to."""
+    row = serving(tx.session)
+    if row.previous_id is None:
+        raise Refused("there is no earlier champion to go back to; `ratchet deploy CHECKPOINT` takes any.")
+    bad = tx.session.get_one(Checkpoint, row.desired_id)
+    good = tx.session.get_one(Checkpoint, row.previous_id)
+    _require_servable(tx, good)
+    if tx.session.get(Bar, bad.weights) is None:
+        tx.session.add(Bar(weights=bad.weights, checkpoint_id=bad.id, reason=reason, created_at=tx.now))
+    _change(tx, "rollback", good.id, bad.id, reason)
+    tx.emit(DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=reason))
+    row.desired_id, row.previous_id, row.proved, row.since_at = good.id, None, _was_champion(tx, good.id), tx.now
+    return good.id
+
+
+def freeze(tx: Transaction, reason: str) -> None:
+    """No deployment until unfrozen; judging goes on."""
+    serving(tx.session).frozen_reason = reason
+
+
+def unfreeze(tx: Transaction) -> None:
+    row = serving(tx.session)
+    if row.frozen_reason is None:
+        raise Refused("deployment is not frozen.")
+    row.frozen_reason = None
+
+
+def unbar(tx: Transaction, checkpoint: Checkpoint) -> None:
+    """Allow rolled-back weights again."""
+    bar = tx.session.get(Bar, checkpoint.weights)
+    if bar is None:
+        barred = tx.session.scalars(select(Bar.checkpoint_id)).all()
+        raise Refused(f"{checkpoint.id} is not barred; barred are: {', '.join(barred) or 'none'}.")
+    tx.session.delete(bar)
+
+
+def pause(tx: Transaction, *, paused: bool) -> None:
+    """Let training rest after the running segment, or go on."""
+    row = line(tx.session)
+    if row.paused == paused:
+        raise Refused("training is paused already." if paused else "training is not paused.")
+    row.paused, row.updated_at = paused, tx.now
+
+
+def _was_champion(tx: Transaction, checkpoint_id: str) -> bool:
+    """The base model needs no proof; any other one has been deployed by the gate, or it has not."""
+    if tx.session.get_one(Checkpoint, checkpoint_id).ordinal == 0:
+        return True
+    query = select(Deployment.reason).where(
+        Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy"
+    )
+    return any(not reason.startswith(BY_HAND) for reason in tx.session.scalars(query))
+
+
+def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:
+    if checkpoint.state != "saved":
+        raise Refused(f"{checkpoint.id} is {checkpoint.state}: {checkpoint.reason or 'its files are gone'}.")
+    bar = tx.session.get(Bar, checkpoint.weights)
+    if bar is not None:
+        raise Refused(f"{checkpoint.id} is barred ({bar.reason}): `ratchet unbar {checkpoint.ordinal}` first.")
+
+
+def _change(tx: Transaction, action: str, checkpoint_id: str, previous_id: str, reason: str) -> None:
+    tx.session.add(
+        Deployment(
+            action=action,
+            checkpoint_id=checkpoint_id,
+            previous_id=previous_id,
+            reason=BY_HAND + reason,
+            numbers={},
+            token=next_value(tx.session, "fencing"),
+            created_at=tx.now,
+        )
+    )

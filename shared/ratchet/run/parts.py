@@ -1,0 +1,100 @@
+"""The parts of a run on one machine, started in the order of their needs and stopped in the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.outbox import relaying_ledger
+from ratchet.bus.ports import require_free
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.run.bootstrap import bootstrap
+from ratchet.serving.home import announced_url
+from ratchet.settings import Settings
+from ratchet.systems import registry
+from ratchet.worker.nursery import Member, Nursery
+
+Say = Callable[[str], None]
+
+SERVER = "server"
+JUDGING_HOST = "3090"
+
+
+@dataclass
+class Parts:
+    """Redis, ledger, workers and the inference server of one home. Entering starts them all."""
+
+    settings: Settings
+    say: Say
+    server_url: str = ""
+
+    def __post_init__(self) -> None:
+        self._stack = ExitStack()
+        self._nursery: Nursery | None = None
+
+    def __enter__(self) -> Self:
+        require_ports(self.settings)
+        with ExitStack() as stack:
+            if self.settings.redis.url is None:
+                stack.enter_context(EmbeddedRedis.below(self.settings))
+            self.ledger = self._open_ledger(stack)
+            self.say("preparing the base model and the test suites")
+            bootstrap(self.settings, self.ledger, ArtifactStore(self.settings.artifact_url))
+            self._nursery = stack.enter_context(Nursery(self.settings))
+            self._start_server(self._nursery)
+            self._start_workers(self._nursery)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def members(self) -> dict[str, Member]:
+        """The supervised processes. Raises SurroundingsError when their supervisor is gone."""
+        assert self._nursery is not None
+        return self._nursery.report()
+
+    def endpoint(self) -> str:
+        """Where clients reach the model."""
+        return announced_url(self.settings.serving_home) or self.settings.serving.base_url
+
+    def _open_ledger(self, stack: ExitStack) -> Ledger:
+        ledger = relaying_ledger(self.settings)
+        stack.callback(ledger.close)
+        migrate(ledger)
+        return ledger
+
+    def _start_server(self, nursery: Nursery) -> None:
+        """The embedded inference server, unless this machine judges nothing or another server is named."""
+        if JUDGING_HOST not in self.settings.placement.roles or self.settings.serving.url is not None:
+            return
+        home = self.settings.serving_home
+        nursery.command(
+            SERVER,
+            [sys.executable, "-m", "ratchet.serving.server", "--home", str(home)],
+            self.settings.log_folder / f"{SERVER}.log",
+            {"OMP_NUM_THREADS": str(self.settings.placement.threads), "RATCHET_HOME": os.fspath(self.settings.home)},
+        )
+
+    def _start_workers(self, nursery: Nursery) -> None:
+        for system in registry.systems().values():
+            if system.host in self.settings.placement.roles:
+                nursery.worker(system.name)
+
+
+def require_ports(settings: Settings) -> None:
+    """Raise SurroundingsError, naming port, owner and setting, if a port that this run needs is taken."""
+    if settings.redis.url is None and settings.redis.port:
+        require_free(settings.redis.port, "redis.port")
+    if settings.serving.url is None and settings.serving.port:
+        require_free(settings.serving.port, "serving.port")

@@ -1,0 +1,153 @@
+"""What a run says at its end: what was learnt, what was deployed and why, and how to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.rate import LevelRates
+from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Deployment, Evaluation, Mined, Serving
+from ratchet.run.cycles import Decided, decided
+
+_ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of what is live."""
+
+    action: str
+    ordinal: int
+    previous: int | None
+    reason: str
+    after_s: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Times are seconds since the run began; counts are those of the run, except ``dead``, which is all open ones."""
+
+    ran_s: float
+    cycles: tuple[Decided, ...]
+    live: int | None
+    live_levels: LevelRates
+    changes: tuple[Change, ...]
+    mined: int
+    corrected: int
+    trained: int
+    dead: int
+    first_judged_s: float | None
+    first_deployed_s: float | None
+
+
+def summarize(session: Session, since: float, now: float, done_before: frozenset[str]) -> Summary:
+    """The summary of a run that began at ``since`` with these checkpoints decided already."""
+    cycles = tuple(d for d in decided(session) if d.checkpoint_id not in done_before)
+    changes = _changes(session, since)
+    serving = session.scalar(select(Serving).limit(1))
+    live = session.get(Checkpoint, serving.desired_id) if serving else None
+    promoted = [c.after_s for c in changes if c.ordinal > 0 and c.action == "deploy"]
+    return Summary(
+        ran_s=now - since,
+        cycles=cycles,
+        live=live.ordinal if live else None,
+        live_levels=_levels(session, live.id) if live else {},
+        changes=changes,
+        mined=_count(session, select(func.sum(Mined.count)).where(Mined.created_at >= since)),
+        corrected=_trained(session, since, "correction"),
+        trained=_trained(session, since),
+        dead=_count(
+            session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))
+        ),
+        first_judged_s=min((d.decided_at for d in cycles), default=since) - since if cycles else None,
+        first_deployed_s=promoted[0] if promoted else None,
+    )
+
+
+def render(summary: Summary, endpoint: str, alias: str) -> str:
+    """The summary as plain text."""
+    lines = [
+        f"{len(summary.cycles)} checkpoint{_s(len(summary.cycles))} trained, judged and decided in "
+        f"{_time(summary.ran_s)}."
+    ]
+    if summary.live is not None:
+        lines.append(f"Live is #{summary.live}: {_rates(summary.live_levels)}")
+    lines += [_change(change) for change in summary.changes]
+    lines.append(
+        f"Trained on {summary.trained:,} examples, {summary.corrected:,} of them corrections of mistakes; "
+        f"{summary.mined:,} weak items mined."
+    )
+    lines.append(
+        f"First checkpoint judged after {_time(summary.first_judged_s)}, first one deployed over another after "
+        f"{_time(summary.first_deployed_s)}."
+    )
+    lines.append(
+        "No dead letters."
+        if not summary.dead
+        else f"{summary.dead} dead letter{_s(summary.dead)}: `ratchet dead` lists them."
+    )
+    lines.append(
+        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet leaderboard` ranks the "
+        "checkpoints, `ratchet why champion` explains."
+    )
+    return "\n".join(lines)
+
+
+def _changes(session: Session, since: float) -> tuple[Change, ...]:
+    query = select(Deployment).where(Deployment.created_at >= since).order_by(Deployment.id)
+    return tuple(
+        Change(
+            row.action,
+            _ordinal(session, row.checkpoint_id) or 0,
+            _ordinal(session, row.previous_id) if row.previous_id else None,
+            " ".join(row.reason.split()),
+            row.created_at - since,
+        )
+        for row in session.scalars(query)
+    )
+
+
+def _ordinal(session: Session, checkpoint_id: str) -> int | None:
+    return session.scalar(select(Checkpoint.ordinal).where(Checkpoint.id == checkpoint_id))
+
+
+def _levels(session: Session, checkpoint_id: str) -> LevelRates:
+    query = select(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id, Evaluation.pool == "eval")
+    row = session.scalar(query.order_by(Evaluation.created_at.desc()).limit(1))
+    return from_json(row.by_level) if row else {}
+
+
+def _trained(session: Session, since: float, origin: str | None = None) -> int:
+    query = select(func.sum(Batch.offset)).where((Batch.finished_at >= since) | Batch.finished_at.is_(None))
+    return _count(session, query if origin is None else query.where(Batch.origin == origin))
+
+
+def _count(session: Session, query: object) -> int:
+    return int(session.scalar(query) or 0)  # type: ignore[call-overload]
+
+
+def _rates(levels: LevelRates) -> str:
+    """``chain_sum level 1 98 %, level 2 94 %, …; reverse …``."""
+    families: dict[str, list[str]] = {}
+    for (family, level), rate in sorted(levels.items()):
+        families.setdefault(family, []).append(f"level {level} {100 * rate.value:.0f} %")
+    said = "; ".join(f"{family} {', '.join(rates)}" for family, rates in families.items())
+    return f"{said or 'not evaluated yet'}."
+
+
+def _change(change: Change) -> str:
+    over = f" over #{change.previous}" if change.previous is not None else ""
+    return f"  after {_time(change.after_s)}: {_ACTIONS.get(change.action, change.action)} #{change.ordinal}{over}: {change.reason}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "(not yet)"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
