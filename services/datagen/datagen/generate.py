@@ -1,71 +1,136 @@
-"""Filling a batch from a mix: reproducible by seed, never a held-out item, never for ever at an exhausted level."""
+"""Generate a batch: a stream of examples from a mix of levels, reproducible by its seed, with nothing held out in it.
+
+A finite level is drawn again and again until each of its items has been used as often as the epoch cap allows; then it
+is exhausted, its weight goes to the others, and the report says so. A level without an end gives no item twice in
+one batch.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Sequence
 from random import Random
+from typing import Final
 
+from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
+from ratchet.errors import DataError
 from ratchet.tasks import registry
-from ratchet.tasks.family import TaskFamily, to_example
+from ratchet.tasks.family import Problem, TaskFamily, to_example
 
-Level = tuple[str, int]
-Uses = Callable[[str], int]
-PATIENCE = 500
-"""Draws in a row that bring nothing usable before a level counts as exhausted."""
+Cell = tuple[str, int]
+Share = tuple[str, int, float]
+"""Family, level, weight."""
 
+SOURCE: Final = "generation"
 
-@dataclass
-class Yield:
-    """What a generator has done so far: rows by level, and the levels found exhausted on the way."""
-
-    rows: Counter[Level] = field(default_factory=Counter)
-    exhausted: set[Level] = field(default_factory=set)
+_PATIENCE = 300
+"""Draws in a row without a usable item after which a level is exhausted: at one usable item in 50, once in 400."""
 
 
-@dataclass(frozen=True)
-class BatchGenerator:
-    """Generates ``n`` examples of a mix. ``uses`` says how often an item was trained on before this batch."""
+class GenerationReport(BaseModel):
+    """What a batch came to. ``made`` counts examples under ``family/level``; ``exhausted`` lists levels so."""
 
-    mix: Mapping[Level, float]
-    n: int
-    seed: int
-    held_out: Container[str]
-    uses: Uses
-    epoch_cap: int
-    source: str = "generation"
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def examples(self, told: Yield) -> Iterator[Example]:
-        """Stream the batch, levels interleaved in the mix's proportions; ``told`` is kept up to date.
+    wanted: int
+    made: dict[str, int] = Field(default_factory=dict)
+    exhausted: tuple[str, ...] = ()
+    held_out_draws: int = 0
+    repeated: int = 0
+    """Examples whose item was used before, in this batch or an earlier one."""
 
-        Stops early only when every level of the mix is exhausted.
-        """
-        random = Random(self.seed)
-        weights = {level: weight for level, weight in self.mix.items() if weight > 0}
-        draws = {level: self._draws(level, Random(f"{self.seed}:{level}")) for level in weights}
-        made = 0
-        while made < self.n and weights:
-            level = random.choices(list(weights), list(weights.values()))[0]
-            example = next(draws[level], None)
-            if example is None:
-                told.exhausted.add(level)
-                del weights[level]
+    @property
+    def examples(self) -> int:
+        return sum(self.made.values())
+
+
+class BatchGeneration:
+    """One batch in the making: iterate once, then read ``report``.
+
+    ``uses`` tells how often an item was trained on before. Raises DataError for a mix that gives nothing.
+    """
+
+    def __init__(
+        self,
+        mix: Sequence[Share],
+        n: int,
+        seed: int,
+        held_out: Container[str],
+        epoch_cap: int,
+        uses: Callable[[str], int] = lambda _: 0,
+    ):
+        self._weights = {(family, level): weight for family, level, weight in mix if weight > 0}
+        if not self._weights:
+            raise DataError("the mix gives weight to no level.")
+        self._families = {name: registry.get(name) for name, _ in self._weights}
+        self._n = n
+        self._random = Random(f"{seed} batch")
+        self._held_out = held_out
+        self._epoch_cap = epoch_cap
+        self._uses = uses
+        self._used: dict[Cell, Counter[str]] = {cell: Counter() for cell in self._weights}
+        self._made: Counter[str] = Counter()
+        self._exhausted: list[str] = []
+        self._held_out_draws = 0
+        self._repeated = 0
+
+    @property
+    def report(self) -> GenerationReport:
+        """So far; final once the stream has ended."""
+        return GenerationReport(
+            wanted=self._n,
+            made=dict(sorted(self._made.items())),
+            exhausted=tuple(sorted(self._exhausted)),
+            held_out_draws=self._held_out_draws,
+            repeated=self._repeated,
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        """At most ``n`` examples, the levels mixed; fewer only where all levels are exhausted."""
+        open_cells = dict(self._weights)
+        while self._made.total() < self._n and open_cells:
+            cell = self._random.choices(list(open_cells), list(open_cells.values()))[0]
+            problem = self._draw(cell)
+            if problem is None:
+                del open_cells[cell]
+                self._exhausted.append(_name(cell))
                 continue
-            told.rows[level] += 1
-            made += 1
-            yield example
+            self._made[_name(cell)] += 1
+            yield to_example(problem, SOURCE)
 
-    def _draws(self, level: Level, random: Random) -> Iterator[Example]:
-        family: TaskFamily = registry.get(level[0])
-        mine: Counter[str] = Counter()
-        idle = 0
-        while idle < PATIENCE:
-            problem = family.generate(level[1], random.getrandbits(48))
-            mine[problem.key] += 1
-            if problem.key in self.held_out or mine[problem.key] + self.uses(problem.key) > self.epoch_cap:
-                idle += 1
+    def _draw(self, cell: Cell) -> Problem | None:
+        """A usable problem of the level, or None where it is exhausted."""
+        family, level = self._families[cell[0]], cell[1]
+        used = self._used[cell]
+        cap = self._batch_cap(family, level)
+        for _ in range(_PATIENCE):
+            problem = family.generate(level, self._random.getrandbits(48))
+            if problem.key in self._held_out:
+                self._held_out_draws += 1
                 continue
-            idle = 0
-            yield to_example(problem, self.source)
+            in_batch, before = used[problem.key], self._uses(problem.key)
+            if in_batch < cap and in_batch + before < self._epoch_cap:
+                self._repeated += bool(in_batch + before)
+                used[problem.key] += 1
+                return problem
+        return None
+
+    def _batch_cap(self, family: TaskFamily, level: int) -> int:
+        return 1 if family.capacity(level) is None else self._epoch_cap
+
+
+def generate_batch(
+    mix: Sequence[Share],
+    n: int,
+    seed: int,
+    held_out: Container[str],
+    epoch_cap: int,
+    uses: Callable[[str], int] = lambda _: 0,
+) -> BatchGeneration:
+    """A batch of ``n`` examples; see BatchGeneration."""
+    return BatchGeneration(mix, n, seed, held_out, epoch_cap, uses)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell[0]}/{cell[1]}"

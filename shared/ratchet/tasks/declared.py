@@ -132,12 +132,12 @@ def _refuse_constant(name: str) -> Reading:
 
 
 def _is_void(value: Reading) -> bool:
-    return value is None or value in ("", {}, []) if not isinstance(value, bool | int | float | Decimal) else False
+    return value is None or (isinstance(value, str | dict | list) and not value)
 
 
 def _is_same(expected: Reading, given: Reading) -> bool:
     if isinstance(expected, Decimal):
-        return abs(expected - given) <= _TOLERANCE * max(abs(expected), 1)
+        return bool(abs(expected - given) <= _TOLERANCE * max(abs(expected), Decimal(1)))
     return _text(expected) == _text(given)
 
 

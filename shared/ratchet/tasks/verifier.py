@@ -23,7 +23,7 @@ _NONSENSE = "zzz"
 _LENGTH_LIMIT = 2_000
 _FORMULA = re.compile(r"[-+*/^().,\s0-9A-Za-z]*")
 _NAME = re.compile(r"[A-Za-z]+")
-_KNOWN_NAMES = frozenset("sin cos tan asin acos atan sinh cosh tanh exp log ln sqrt pi E C".split())
+_KNOWN_NAMES = re.compile("[A-Za-z]|a?sin|a?cos|a?tan|sinh|cosh|tanh|exp|log|ln|sqrt|pi")
 _POWER = re.compile(r"(?:\*\*|\^)\s*(.{0,4})")
 _TOWER = re.compile(r"\)\s*(?:\*\*|\^)|(?:\*\*|\^)\s*[0-9]+\s*(?:\*\*|\^)")
 
@@ -66,7 +66,7 @@ def _is_formula(answer: str) -> bool:
     names = _NAME.findall(answer)
     return (
         _FORMULA.fullmatch(answer) is not None
-        and all(len(name) == 1 or name in _KNOWN_NAMES for name in names)
+        and all(_KNOWN_NAMES.fullmatch(name) for name in names)
         and not _TOWER.search(answer)
         and all(re.match(r"-?[0-9]{1,2}(?![0-9])", power) for power in _POWER.findall(answer))
         and not re.search(r"[0-9]{20}", answer)
