@@ -47,7 +47,7 @@ class Coverage(BaseModel):
 def measure(rows: Iterable[tuple[Example, str]], wanted: Mapping[Level, float], known: Mapping[str, int]) -> Coverage:
     """Coverage of a batch of (example, item key).
 
-    ``wanted`` is the mix it should have followed; ``known`` counts earlier uses of a key. Raises EmptyEvaluation for an
+    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of a key, this batch's among them. Raises EmptyEvaluation for an
     empty batch.
     """
     cells: Counter[Level] = Counter()
@@ -65,7 +65,7 @@ def measure(rows: Iterable[tuple[Example, str]], wanted: Mapping[Level, float], 
         distinct=len(keys),
         duplicates=total - len(keys),
         entropy=normalised_entropy(cells.values()),
-        novelty=sum(known.get(key, 0) == 0 for key in keys) / len(keys),
+        novelty=sum(known.get(key, 0) <= uses for key, uses in keys.items()) / len(keys),
         mean_answer_chars=chars / total,
         cells=tuple(
             _cell(level, cells[level], total, wanted.get(level, 0.0)) for level in sorted(cells.keys() | wanted.keys())

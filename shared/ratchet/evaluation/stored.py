@@ -1,4 +1,4 @@
-"""Reading a stored evaluation back: the ledger's row and the artifact's lines make the value that judges read."""
+"""Reading stored suites and evaluations back: the ledger's row and the artifact's lines make the value."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import lru_cache
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, RecordKey, from_lines
+from ratchet.evaluation.suite import Suite
 from ratchet.ledger.tables import Evaluation as Row
+from ratchet.ledger.tables import SuiteRow
 
 ITEMS = "items.jsonl"
 
@@ -15,6 +17,11 @@ ITEMS = "items.jsonl"
 def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
     """The evaluation of a ledger row. Raises EmptyEvaluation for a record without items, ArtifactError for a bad one."""
     return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
+
+
+def stored_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
+    """The suite of a ledger row. Raises ArtifactError, or DataError naming a line."""
+    return Suite.from_lines(row.pool, artifacts.open_lines(row.artifact), row.ordinal)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

@@ -18,9 +18,11 @@ class QueueSettings(Section):
     epoch_cap: int = Field(
         3_000, ge=1, description="How often the same item may be trained on, over all batches."
     )
+    mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
     correction_share: float = Field(
         0.25, ge=0, le=1, description="Largest share of the queue that corrections take."
     )
+    correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
     correction_examples: int = Field(1_500, ge=0, description="Most examples in one correction batch.")
     unjudged_limit: int = Field(
         20,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ratchet.data.example import Example
 from ratchet.errors import ServingError
 from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.events.catalogue import (
     CheckpointCalibrated,
     CheckpointCleared,
@@ -17,7 +16,6 @@ from ratchet.events.catalogue import (
     EvaluationRequested,
     RankingChanged,
 )
-from ratchet.evaluation.suite import read_items
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
@@ -171,10 +169,8 @@ def _rollout(work: Work, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:
         suite = current(session, "eval")
         row = evaluation(session, checkpoint.id, suite.id)
     assert row is not None, "a contender has an eval record"
-    items: list[Example] = read_items(work.artifacts, suite.artifact)
-    return Rollout(work, connect(work.settings), tuple(items[: work.settings.serving.canary_items])), stored(
-        work.artifacts, row
-    )
+    items = stored_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
+    return Rollout(work, connect(work.settings), items), stored(work.artifacts, row)
 
 
 def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:

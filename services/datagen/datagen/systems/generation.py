@@ -1,0 +1,95 @@
+"""Data generation: keeps the queue between low and high water with batches of the curriculum's mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ratchet.data.batch import Provenance
+from ratchet.evaluation.standing import held_out
+from ratchet.events.catalogue import BatchSubmitted, QueueLow
+from ratchet.ledger import Transaction
+from ratchet.ledger.queue import depth, submit
+from ratchet.ledger.tables import Curriculum, SuiteRow
+from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.uses import item_uses
+from ratchet.settings import Settings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from datagen.curriculum import Mastery, Mix, plan_mix
+from datagen.generate import BatchGeneration, GenerationReport, generate_batch
+
+NAME = "generation"
+REPORT_EVERY = 1_000
+
+
+def find(session: Session, settings: Settings) -> list[Subject]:
+    """One more refill while the depth is below low water. Nothing but the depth is asked."""
+    is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None
+    if not is_set_up or depth(session).total >= settings.queue.low_water:
+        return []
+    done = select(func.count()).select_from(VerdictRow).where(VerdictRow.system == NAME)
+    return [Subject("refill", str((session.scalar(done) or 0) + 1))]
+
+
+def do(work: Work) -> Outcome:
+    """Generate one batch, published as it streams, and submit it to the gate."""
+    queue, seed = work.settings.queue, int(work.subject.id)
+    with work.read() as session:
+        mix, curriculum_id = _mix(session, work.settings)
+        room = queue.high_water - depth(session).total
+        uses = item_uses(session)
+    shares = [(share.family, share.level, share.weight) for share in mix.shares]
+    batch = generate_batch(
+        shares,
+        min(queue.batch_examples, room),
+        seed,
+        held_out(work.settings.suites),
+        queue.epoch_cap,
+        lambda key: uses.get(key, 0),
+    )
+    provenance = Provenance(generator=NAME, version="1", seed=seed, parents=(f"curriculum:{curriculum_id}",))
+    artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance.model_dump(mode="json"))
+    if not batch.report.examples:
+        return NotReady("a mix with levels that are not exhausted")
+    return _submitted(artifact.id, batch.report, provenance, mix)
+
+
+def _mix(session: Session, settings: Settings) -> tuple[Mix, int]:
+    """The curriculum's newest mix; before its first word, the mix for a model that masters nothing."""
+    newest = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+    if newest is not None:
+        return Mix.model_validate(newest.mix), newest.id
+    families = {family.name: family.levels for family in settings.suites.families}
+    return plan_mix(Mastery(), families, {}, (), settings.curriculum), 0
+
+
+def _reported(work: Work, batch: BatchGeneration) -> Iterator[str]:
+    for number, example in enumerate(batch, start=1):
+        if number % REPORT_EVERY == 0:
+            work.progress(f"{number} examples")
+        yield example.to_line()
+
+
+def _submitted(artifact_id: str, report: GenerationReport, provenance: Provenance, mix: Mix) -> Verdict:
+    origin = {
+        **provenance.model_copy(update={"counts": report.made}).model_dump(mode="json"),
+        "mix": {f"{share.family}/{share.level}": share.weight for share in mix.shares},
+        "exhausted": list(report.exhausted),
+    }
+
+    def effects(tx: Transaction) -> None:
+        tx.emit(submit(tx, artifact_id, report.examples, "generation", origin))
+
+    return Verdict("submitted", f"{report.examples} examples", report.model_dump(mode="json"), effects)
+
+
+SYSTEM = System(
+    name=NAME,
+    host="4090",
+    purpose="Generates examples of the curriculum's mix while the queue is below low water.",
+    says=(BatchSubmitted,),
+    sweep_s=300.0,
+    lanes=(Lane("generate", (QueueLow,), find, do),),
+)

@@ -1,0 +1,29 @@
+"""How often each item has been queued for training, over all batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from ratchet.ledger.ledger import Transaction
+from ratchet.ledger.tables import ItemUse
+
+CHUNK = 500
+
+
+def item_uses(session: Session) -> dict[str, int]:
+    """Uses by item key."""
+    return {row.key: row.uses for row in session.execute(select(ItemUse.key, ItemUse.uses))}
+
+
+def add_uses(tx: Transaction, counts: Mapping[str, int]) -> None:
+    """Add a batch's uses to what is known."""
+    dialect = postgresql if tx.session.get_bind().dialect.name == "postgresql" else sqlite
+    rows = [{"key": key, "uses": uses} for key, uses in counts.items()]
+    for start in range(0, len(rows), CHUNK):
+        insert = dialect.insert(ItemUse).values(rows[start : start + CHUNK])
+        total = ItemUse.uses + insert.excluded.uses
+        tx.session.execute(insert.on_conflict_do_update(index_elements=[ItemUse.key], set_={"uses": total}))

@@ -1,0 +1,125 @@
+"""The first run: suites, the base model as checkpoint 0, the champion and the line. The second time: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
+from ratchet.children import ChildRunner
+from ratchet.errors import SettingsError
+from ratchet.evaluation.standing import first_suites
+from ratchet.evaluation.suite import Suite
+from ratchet.events.catalogue import CheckpointSaved
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.line import MAIN, checkpoint_id
+from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
+from ratchet.settings import Settings
+
+
+def bootstrap(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
+    """Set up an empty ledger; returns whether there was anything to do. Raises SettingsError for a wrong base model.
+
+    On a ledger that is set up, the settings that were locked at the first run are compared instead.
+    """
+    with ledger.read() as session:
+        is_set_up = session.get(Line, MAIN) is not None
+        locked = {row.name: row.value for row in session.query(Locked)}
+    if is_set_up:
+        _require_unchanged(settings, locked)
+        return False
+    suites = _publish_suites(settings, artifacts)
+    model, facts = _publish_base(settings, artifacts)
+    with ledger.write() as tx:
+        if tx.session.get(Line, MAIN) is None:
+            _record_suites(tx, suites)
+            _record_base(tx, model)
+            tx.session.add_all(Locked(name=name, value=value, locked_at=tx.now) for name, value in facts.items())
+    return True
+
+
+def _require_unchanged(settings: Settings, locked: Mapping[str, str]) -> None:
+    was = locked.get("base_model")
+    if was is not None and was != settings.model.path:
+        raise SettingsError(
+            f"model.path is {settings.model.path}, but {settings.home} was begun with {was}, which is locked. "
+            "Set it back, or begin anew with another home (or `ratchet reset`)."
+        )
+
+
+def _publish_suites(settings: Settings, artifacts: ArtifactStore) -> list[tuple[Suite, Artifact]]:
+    suites = first_suites(settings.suites).values()
+    return [
+        (suite, artifacts.publish_lines(suite.to_lines(), "suite", {"pool": suite.pool, "suite": suite.id}))
+        for suite in suites
+    ]
+
+
+def _publish_base(settings: Settings, artifacts: ArtifactStore) -> tuple[Artifact, dict[str, str]]:
+    folder = settings.work_folder / "base"
+    spec: dict[str, Any] = {
+        "model": settings.model.path,
+        "tokenizer": settings.model.tokenizer_path,
+        "folder": str(folder),
+    }
+    settings.log_folder.mkdir(parents=True, exist_ok=True)
+    with ChildRunner() as children:
+        facts = children.run(
+            "ratchet.run.base_model:prepare_base_model",
+            spec,
+            log_path=Path(settings.log_folder) / "bootstrap.child.log",
+        )
+    provenance = {"base_model": settings.model.path}
+    return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
+
+
+def _record_suites(tx: Transaction, suites: list[tuple[Suite, Artifact]]) -> None:
+    tx.session.add_all(
+        SuiteRow(
+            id=suite.id,
+            pool=suite.pool,
+            ordinal=suite.version,
+            artifact=artifact.id,
+            items=len(suite.items),
+            created_at=tx.now,
+            retired_at=None,
+        )
+        for suite, artifact in suites
+    )
+
+
+def _record_base(tx: Transaction, model: Artifact) -> None:
+    """Checkpoint 0: champion, live from the start, and the head of the line."""
+    weights = weights_digest(model.manifest)
+    base = Checkpoint(
+        id=checkpoint_id(0, weights),
+        ordinal=0,
+        parent_id=None,
+        batch_id=None,
+        step=0,
+        tokens=0,
+        weights=weights,
+        artifact=model.id,
+        state_artifact=None,
+        size_bytes=model.size_bytes,
+        created_at=tx.now,
+    )
+    tx.session.add(base)
+    tx.session.flush()
+    tx.session.add_all(
+        [
+            Line(name=MAIN, head_id=base.id, fresh_optimizer=True, running_batch_id=None, updated_at=tx.now),
+            Serving(name=MAIN, desired_id=base.id, previous_id=None, actual_id=None, since_at=tx.now),
+            Deployment(
+                action="base",
+                checkpoint_id=base.id,
+                previous_id=None,
+                reason="the base model is live from the start",
+                numbers={},
+                token=0,
+                created_at=tx.now,
+            ),
+        ]
+    )
+    tx.emit(CheckpointSaved(checkpoint_id=base.id, step=0))
