@@ -126,7 +126,10 @@ class TrainerEngine:
 
     def _on_progress(self, progress: dict[str, Any]) -> None:
         self._status.write(**progress)
-        self._report(progress)
+        try:
+            self._report(progress)
+        except Exception as error:  # noqa: BLE001 - who listens may fail, training goes on
+            self._status.write(report_error=f"{type(error).__name__}: {error}")
 
 
 def _final_state(result: TrainingResult) -> str:

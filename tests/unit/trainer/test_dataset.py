@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.data.example import Example
+from ratchet.errors import ChatTemplateError, DataError
+from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.profiles import registry
+from ratchet.testing.examples import sums, write_examples
+from trainer.dataset import TrainingRows, prepare_rows, read_examples
+
+TOKENIZER = build_tiny_tokenizer()
+
+
+def prepare(path: Path, system_prompt: str = "", max_length: int = 1024, tokenizer: object = TOKENIZER) -> TrainingRows:
+    return prepare_rows(
+        read_examples(path), registry.get("plain"), tokenizer, system_prompt=system_prompt, max_length=max_length
+    )
+
+
+def trained_text(rows: TrainingRows, index: int = 0) -> str:
+    row = rows.rows[index]
+    return str(TOKENIZER.decode(row.ids[row.trained]))
+
+
+def chat(*turns: tuple[str, str], **metadata: object) -> Example:
+    return Example.model_validate({"messages": [{"role": r, "content": c} for r, c in turns], "metadata": metadata})
+
+
+def test_only_the_answer_and_its_end_are_trained(tmp_path: Path) -> None:
+    rows = prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("2+3=", "2+3=5")]))
+    assert trained_text(rows) == "2+3=5<|im_end|>"
+    assert rows.rows[0].ids[-1] == TOKENIZER.eos_token_id
+
+
+def test_every_assistant_turn_of_a_conversation_is_trained(tmp_path: Path) -> None:
+    turns = ("system", "be brief"), ("user", "1?"), ("assistant", "one"), ("user", "2?"), ("assistant", "two")
+    assert trained_text(prepare(write_examples(tmp_path / "a.jsonl", [chat(*turns)]))) == "one<|im_end|>two<|im_end|>"
+
+
+def test_what_comes_after_the_last_answer_is_left_out(tmp_path: Path) -> None:
+    example = chat(("user", "1?"), ("assistant", "one"), ("user", "and then?"))
+    rows = prepare(write_examples(tmp_path / "a.jsonl", [example]))
+    assert trained_text(rows) == "one<|im_end|>"
+    assert "and then" not in TOKENIZER.decode(rows.rows[0].ids)
+
+
+@pytest.mark.parametrize(
+    "text", ["①⓪① → 5", "🤔🛡️ é 日本", "line\nline\n\n\ttab", " leading and trailing ", "}{", "12345"]
+)
+def test_any_text_is_kept_whole(tmp_path: Path, text: str) -> None:
+    rows = prepare(write_examples(tmp_path / "a.jsonl", [Example.ask(text, text)]))
+    assert trained_text(rows) == text + "<|im_end|>"
+
+
+def test_metadata_of_any_shape_is_no_matter(tmp_path: Path) -> None:
+    example = chat(("user", "a"), ("assistant", "b"), words=[{"label": "x", "syllables": ["x"]}], level=3, none=None)
+    assert len(prepare(write_examples(tmp_path / "a.jsonl", [example]))) == 1
+
+
+def test_the_system_prompt_stands_before_what_has_none(tmp_path: Path) -> None:
+    examples = [chat(("user", "a"), ("assistant", "b")), chat(("system", "own"), ("user", "a"), ("assistant", "b"))]
+    rows = prepare(write_examples(tmp_path / "a.jsonl", examples), system_prompt="given")
+    assert "system\ngiven<" in TOKENIZER.decode(rows.rows[0].ids)
+    assert "given" not in TOKENIZER.decode(rows.rows[1].ids)
+
+
+def test_lengths_and_lines_follow_the_file(tmp_path: Path) -> None:
+    path = write_examples(tmp_path / "a.jsonl", sums(3))
+    path.write_text("\n" + path.read_text() + "\n\n")
+    rows = prepare(path)
+    assert rows.lines.tolist() == [2, 3, 4]
+    assert rows.lengths.tolist() == [len(row.ids) for row in rows.rows]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "a.jsonl:2"),
+        ('{"messages": []}', "a.jsonl:2: messages"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "a.jsonl:2: messages.0.role"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "line 2: no assistant turn"),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 2: the conversation has no user turn"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_on_is_named_by_its_line(tmp_path: Path, line: str, complaint: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(sums(1)[0].to_line() + "\n" + line + "\n")
+    with pytest.raises(DataError, match=complaint):
+        prepare(path)
+
+
+def test_a_file_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no row"):
+        prepare(tmp_path / "empty.jsonl")
+    with pytest.raises(DataError, match="all 2 rows have more than 5 tokens"):
+        prepare(write_examples(tmp_path / "long.jsonl", sums(2)), max_length=5)
+    (tmp_path / "latin.jsonl").write_bytes(b'{"messages": "\xe9"}')
+    with pytest.raises(DataError, match="not UTF-8"):
+        prepare(tmp_path / "latin.jsonl")
+
+
+_ENDLESS = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+_ANSWERS_ONLY = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+_UPPER = "{% for m in messages %}{{ '>' + m['content'] | upper + '<|im_end|>' }}{% endfor %}"
+_OTHERWISE_WHEN_SERVING = (
+    "{% for m in messages %}{{ '>' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Answer: ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [_ENDLESS, _ANSWERS_ONLY, _UPPER, _OTHERWISE_WHEN_SERVING, None])
+def test_a_template_that_cannot_carry_the_answer_aborts(tmp_path: Path, template: str | None) -> None:
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ChatTemplateError):
+        prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("spell", "letters")]), tokenizer=tokenizer)
+
+
+def test_an_answer_that_says_the_end_token_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ChatTemplateError, match="end token"):
+        prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("a", "b<|im_end|>c")]))
