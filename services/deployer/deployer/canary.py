@@ -1,38 +1,34 @@
-"""What is served is what was judged: a loaded checkpoint against the records of its evaluation.
+"""What is served is what was judged: a loaded checkpoint against the record of its evaluation.
 
 Three things are compared on a set of canary items: the server's teacher-forced log-probabilities of the judged
-answers, the grades of the server's own answers, and, where engine, dtype and GPU class are the same, their exact text.
+answers, the grades of the server's own answers, and, where engine, dtype and GPU class are the same, their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.record import ItemRecord
+from ratchet.data.example import Example
+from ratchet.evaluation.record import ItemRecord, RecordKey
+from ratchet.inference.generator import Generation
+from ratchet.serving.protocol import Conditions
+from ratchet.settings.serving import ServingSettings
+from ratchet.tasks.graders import grade_example
 
 EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
-"""Largest accepted difference of one token's log-probability, by dtype: about ten times the rounding seen between
-batch shapes."""
+"""Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
 
-LEAST_COMPARABLE = 0.5
-"""Share of items whose tokens must line up. An answer that a tokenizer splits otherwise than the model wrote it, or
-that a stop string cut, cannot be scored token by token."""
-
-
-@dataclass(frozen=True)
-class CanaryItem:
-    """One item as judged and as served. ``scored`` are log-probabilities of the judged answer and its end token."""
-
-    judged: ItemRecord
-    scored: tuple[float, ...]
-    answer: str
-    correct: bool
+LEAST_COMPARED = 0.5
+"""Share of items whose tokens must line up."""
 
 
 @dataclass(frozen=True)
 class CanaryNumbers:
-    """``compared`` of ``items`` had tokens that line up. ``lost`` and ``won`` are grades that changed."""
+    """``compared`` of ``items`` had tokens that line up; ``lost`` and ``won`` are grades that changed.
+
+    ``ties`` are texts that differ, but first at a token that was as likely as the judged one, within epsilon.
+    """
 
     items: int
     compared: int
@@ -40,70 +36,104 @@ class CanaryNumbers:
     epsilon: float
     lost: int
     won: int
-    texts_equal: int
-    text_required: bool
+    same_texts: int
+    ties: int
+    is_text_required: bool
 
 
 @dataclass(frozen=True)
-class CanaryPassed:
-    numbers: CanaryNumbers
+class Canary:
+    """The comparison's outcome. ``reason`` is empty where it passed."""
 
-
-@dataclass(frozen=True)
-class CanaryFailed:
-    numbers: CanaryNumbers
+    passed: bool
     reason: str
+    numbers: CanaryNumbers
 
 
-CanaryVerdict = CanaryPassed | CanaryFailed
+def reply(judged: ItemRecord) -> str | tuple[int, ...]:
+    """What the server is to score: the very tokens where the record has them, else the text."""
+    return judged.token_ids or judged.answer
 
 
-def judge_canary(
-    items: Sequence[CanaryItem], *, dtype: str, same_engine: bool, epsilon: float | None = None
-) -> CanaryVerdict:
-    """``same_engine`` says that engine, dtype and GPU class of server and evaluation are equal.
+def compare(
+    items: Sequence[Example],
+    expected: Sequence[ItemRecord],
+    answers: Sequence[Generation],
+    scores: Sequence[Sequence[float]],
+    settings: ServingSettings,
+    *,
+    judged_under: RecordKey | None = None,
+    served_under: Conditions | None = None,
+    undress: Callable[[str], str] = str.strip,
+) -> Canary:
+    """Compare item by item: its record, the server's answer to it, and the server's score of the judged reply.
 
-    Grades are not worse where no more items are lost than won. With no item at all the canary fails.
+    The text is required to be the same only where both conditions are given and equal. ``undress`` is the profile's
+    extract_answer. Grades are not worse where no more items are lost than won. No items is a failure.
     """
-    numbers = _measure(items, EPSILON[dtype] if epsilon is None else epsilon, same_engine)
-    reason = _fault(numbers)
-    return CanaryPassed(numbers) if reason is None else CanaryFailed(numbers, reason)
-
-
-def _fault(numbers: CanaryNumbers) -> str | None:
-    n = numbers
-    if n.compared < max(1, LEAST_COMPARABLE * n.items):
-        return f"only {n.compared} of {n.items} canary items can be compared token by token"
-    if not n.largest_difference <= n.epsilon:
-        return f"a log-probability differs by {n.largest_difference:.4g}, more than {n.epsilon:g}"
-    if n.lost > n.won:
-        return f"grades are worse: {n.lost} of {n.items} items lost, {n.won} won"
-    if n.text_required and n.texts_equal < n.items:
-        return f"{n.items - n.texts_equal} of {n.items} answers differ in their text"
-    return None
-
-
-def _measure(items: Sequence[CanaryItem], epsilon: float, same_engine: bool) -> CanaryNumbers:
-    differences = [difference for item in items if (difference := _difference(item)) is not None]
-    return CanaryNumbers(
-        items=len(items),
+    epsilon = settings.logprob_epsilon or _epsilon(judged_under, served_under)
+    served = [grade_example(item, undress(answer.text)) for item, answer in zip(items, answers, strict=True)]
+    rows = list(zip(expected, answers, scores, strict=True))
+    differences = [d for row in rows if (d := _difference(*row)) is not None]
+    same = [judged.answer == answer.text for judged, answer, _ in rows]
+    grades = [(judged.correct, grade.correct) for judged, grade in zip(expected, served, strict=True)]
+    numbers = CanaryNumbers(
+        items=len(rows),
         compared=len(differences),
         largest_difference=max(differences, default=float("nan")),
         epsilon=epsilon,
-        lost=sum(item.judged.correct and not item.correct for item in items),
-        won=sum(item.correct and not item.judged.correct for item in items),
-        texts_equal=sum(item.answer == item.judged.answer for item in items),
-        text_required=same_engine,
+        lost=grades.count((True, False)),
+        won=grades.count((False, True)),
+        same_texts=sum(same),
+        ties=sum(_is_tie(*row[:2], epsilon) for row, equal in zip(rows, same, strict=True) if not equal),
+        is_text_required=_are_equal(judged_under, served_under),
     )
+    reason = _fault(numbers)
+    return Canary(passed=reason is None, reason=reason or "", numbers=numbers)
 
 
-def _difference(item: CanaryItem) -> float | None:
-    """The largest difference of a token; None where the tokens do not line up.
+def _fault(n: CanaryNumbers) -> str | None:
+    if n.compared < max(1.0, LEAST_COMPARED * n.items):
+        return f"only {n.compared} of {n.items} canary items can be compared token by token"
+    if not n.largest_difference <= n.epsilon:
+        return f"a log-probability differs by {n.largest_difference:.3g} from the judged one, over {n.epsilon:g}"
+    if n.lost > n.won:
+        return f"grades are worse than judged: {n.lost} of {n.items} items lost, {n.won} won"
+    differing = n.items - n.same_texts - n.ties
+    if n.is_text_required and differing:
+        return f"{differing} of {n.items} answers differ from the judged text"
+    return None
 
-    An answer that ran into its length limit has no end token of its own; the scored one is left out.
+
+def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float]) -> float | None:
+    """The largest difference of a token's log-probability; None where tokens do not line up.
+
+    A text that its tokenizer splits otherwise than the model wrote it is compared as the server itself wrote it,
+    if it did. The end token scored behind a text that ran into its limit has no counterpart.
     """
-    judged = item.judged.token_logprobs
-    scored = item.scored[:-1] if item.judged.finish_reason == "length" else item.scored
-    if len(judged) != len(scored) or not judged:
-        return None
-    return max(abs(a - b) for a, b in zip(judged, scored, strict=True))
+    if not judged.token_ids and judged.finish_reason == "length":
+        scored = scored[:-1]
+    for candidate in (scored, answer.token_logprobs if answer.text == judged.answer else ()):
+        if judged.token_logprobs and len(candidate) == len(judged.token_logprobs):
+            return max(abs(a - b) for a, b in zip(judged.token_logprobs, candidate, strict=True))
+    return None
+
+
+def _is_tie(judged: ItemRecord, answer: Generation, epsilon: float) -> bool:
+    """Whether the first token that differs was as likely as the judged one: rounding decides such a tie."""
+    pairs = enumerate(zip(judged.token_ids, answer.token_ids, strict=False))
+    place = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
+    if place is None:
+        return False
+    return abs(judged.token_logprobs[place] - answer.token_logprobs[place]) <= 2 * epsilon
+
+
+def _are_equal(judged: RecordKey | None, served: Conditions | None) -> bool:
+    if judged is None or served is None:
+        return False
+    return (judged.engine, judged.dtype, judged.gpu_class) == (served.engine, served.dtype, served.gpu_class)
+
+
+def _epsilon(judged: RecordKey | None, served: Conditions | None) -> float:
+    dtypes = {side.dtype for side in (judged, served) if side is not None}
+    return max((EPSILON.get(dtype, EPSILON["bf16"]) for dtype in dtypes), default=EPSILON["bf16"])

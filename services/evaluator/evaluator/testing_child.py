@@ -109,6 +109,7 @@ class TestingSession:
             token_logprobs=generation.token_logprobs,
             finish_reason=generation.finish_reason,
             latency_s=generation.latency_s,
+            token_ids=generation.token_ids,
         )
 
     def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:

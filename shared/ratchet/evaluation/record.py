@@ -18,8 +18,9 @@ class ItemRecord(BaseModel):
     """How one checkpoint answered one item of one suite.
 
     ``token_logprobs`` are natural-log probabilities of the tokens that were generated, in order (the end token
-    included where it was generated). ``correct`` is the family grader's word. ``extraction`` says whether an answer
-    could be read from the text at all (``missing``), or the text ran into the token limit (``truncated``).
+    included where it was generated); ``token_ids`` are those tokens, where the engine tells them. ``correct`` is
+    the family grader's word. ``extraction`` says whether an answer could be read from the text at all
+    (``missing``), or the text ran into the token limit (``truncated``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class ItemRecord(BaseModel):
     token_logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     latency_s: float
+    token_ids: tuple[int, ...] = ()
 
 
 class RecordKey(BaseModel):

@@ -23,9 +23,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise BrokenCheckpoint(f"{folder} is not a folder.")
     if "auto_map" in read_json(folder / CONFIG):
-        raise BrokenCheckpoint(
-            f"{folder / CONFIG} asks for code of its own (auto_map); remote code is never run."
-        )
+        raise BrokenCheckpoint(f"{folder / CONFIG} asks for code of its own (auto_map); remote code is never run.")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise BrokenCheckpoint(f"{folder} has no tokenizer: one of {', '.join(TOKENIZERS)} is expected.")
     for file in weight_files(folder):

@@ -13,6 +13,9 @@ from ratchet.data.example import Message
 
 Chat = tuple[Message, ...]
 
+Reply = str | tuple[int, ...]
+"""An answer to score: a text, whose end token is scored too, or the very tokens of it."""
+
 
 class Decoding(BaseModel):
     """Decoding settings; ``id`` is part of a record's key. Temperature 0 is greedy."""
@@ -60,12 +63,10 @@ class Generator(Protocol):
         """Digest of the weights that will answer."""
         ...
 
-    def generate(
-        self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None
-    ) -> list[Generation]:
+    def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
         """One answer a chat, in the order asked. Batch boundaries depend on the chats alone, so a run repeats."""
         ...
 
-    def score(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
-        """Teacher-forced natural-log probabilities of each answer's tokens (and its end token), in order."""
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
+        """Teacher-forced natural-log probabilities of each answer's tokens (and a text's end token), in order."""
         ...

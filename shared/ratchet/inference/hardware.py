@@ -48,17 +48,13 @@ def pick_hardware(settings: InferenceSettings) -> Hardware:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise SettingsError(
-            f"inference.device is {device!r}, but torch finds no CUDA GPU; set it to auto or cpu."
-        )
+        raise SettingsError(f"inference.device is {device!r}, but torch finds no CUDA GPU; set it to auto or cpu.")
     dtype: str = settings.dtype
     if dtype == "auto":
         dtype = _best_gpu_dtype() if device.startswith("cuda") else "fp32"
     attention: str = settings.attention
     if attention == "auto":
-        flash = (
-            device.startswith("cuda") and dtype != "fp32" and transformers.utils.is_flash_attn_2_available()
-        )
+        flash = device.startswith("cuda") and dtype != "fp32" and transformers.utils.is_flash_attn_2_available()
         attention = "flash_attention_2" if flash else "sdpa"
     return Hardware(device=device, dtype=dtype, attention=attention)
 

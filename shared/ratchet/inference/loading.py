@@ -36,9 +36,7 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
     check_folder(folder)
     weights = weights_digest(folder)
     if expected_weights is not None and weights != expected_weights:
-        raise BrokenCheckpoint(
-            f"{folder} holds weights {weights[:12]}…, not the expected {expected_weights[:12]}…."
-        )
+        raise BrokenCheckpoint(f"{folder} holds weights {weights[:12]}…, not the expected {expected_weights[:12]}….")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -71,9 +69,7 @@ def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:
     for problem in ("missing_keys", "mismatched_keys"):
         if info.get(problem):
             names = sorted(str(name) for name in info[problem])
-            raise BrokenCheckpoint(
-                f"{folder}: {problem.replace('_', ' ')} in its weights: {', '.join(names[:5])}."
-            )
+            raise BrokenCheckpoint(f"{folder}: {problem.replace('_', ' ')} in its weights: {', '.join(names[:5])}.")
 
 
 def _own_memory(model: Any) -> None:

@@ -15,7 +15,7 @@ from ratchet.inference.batching import Plan, occurrences, plan_batches
 from ratchet.inference.chat import end_of_turn, prompt_ids, stop_ids
 from ratchet.inference.decode import Answer, decode
 from ratchet.inference.dress import Dress
-from ratchet.inference.generator import Chat, Decoding, Generation, Progress
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
 from ratchet.inference.sampling import Prompt
@@ -135,7 +135,7 @@ class LocalGenerator:
             weights=self.weights,
         )
 
-    def score(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         rows = self._scored(chats, answers)
         if not rows:
             return []
@@ -171,11 +171,14 @@ class LocalGenerator:
         )
         return [self.generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
-    def _scored(self, chats: Sequence[Chat], answers: Sequence[str]) -> list[Scored]:
+    def _scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
         tokenizer = self._loaded.tokenizer
         end = end_of_turn(tokenizer)
         prompts = [prompt_ids(tokenizer, self._dress.chat(chat)) for chat in chats]
-        replies = [tokenizer(answer + end, add_special_tokens=False).input_ids for answer in answers]
+        replies: list[Sequence[int]] = [
+            tokenizer(answer + end, add_special_tokens=False).input_ids if isinstance(answer, str) else answer
+            for answer in answers
+        ]
         return list(zip(prompts, replies, strict=True))
 
     def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:

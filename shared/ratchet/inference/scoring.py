@@ -34,6 +34,4 @@ def score_batch(model: Any, rows: Sequence[Scored], pad_id: int) -> list[tuple[f
     logits = output.logits[:, :-1].float()
     targets = tokens[:, -logits.shape[1] :, None]
     logprobs = logits.gather(2, targets)[..., 0] - logits.logsumexp(-1)
-    return [
-        tuple(row[len(row) - len(answer) :]) for row, (_, answer) in zip(logprobs.tolist(), rows, strict=True)
-    ]
+    return [tuple(row[len(row) - len(answer) :]) for row, (_, answer) in zip(logprobs.tolist(), rows, strict=True)]

@@ -64,9 +64,7 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(text, normalized=False) for text in (PAD, END_OF_TURN, *_TURN_OPENERS)]
-    )
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in (PAD, END_OF_TURN, *_TURN_OPENERS)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=PAD, chat_template=CHAT_TEMPLATE
     )

@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.errors import ServingError, SurroundingsError
-from ratchet.inference.generator import Chat, Decoding, Generation
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.serving import wire
 from ratchet.serving.admin_token import client_token
 from ratchet.serving.home import announced_url
@@ -61,7 +61,7 @@ class EmbeddedServerClient:
     def switch(self, checkpoint_id: str, fencing_token: int) -> None:
         self._post("switch", wire.Switch(checkpoint_id=checkpoint_id, fencing_token=fencing_token))
 
-    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
+    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         body = wire.Score(checkpoint_id=checkpoint_id, chats=tuple(chats), answers=tuple(answers))
         return list(_read(wire.Scores, self._post("score", body)).logprobs)
 

@@ -15,7 +15,7 @@ from ratchet.data.example import Message
 from ratchet.errors import ArtifactError, RatchetError
 from ratchet.inference.generator import Decoding
 from ratchet.serving.batcher import Batcher
-from ratchet.serving.protocol import Health, Live
+from ratchet.serving.protocol import Conditions, Health, Live
 from ratchet.serving.refusal import Refusal
 from ratchet.serving.state import ServingState, StateFile
 from ratchet.serving.traffic import TrafficMeter
@@ -45,6 +45,11 @@ class Loaded:
     @property
     def weights(self) -> str:
         return self.generator.weights
+
+    @property
+    def conditions(self) -> Conditions:
+        hardware = self.generator.hardware
+        return Conditions(engine=hardware.engine, dtype=hardware.dtype, gpu_class=hardware.gpu_class)
 
     @property
     def fingerprint(self) -> str:
@@ -150,9 +155,11 @@ class Fleet:
         return [self._settings.alias, *self._loaded]
 
     def health(self) -> Health:
+        present = tuple(self._loaded.values())
         return Health(
             live=self._state.live if self.live else None,
-            loaded={loaded.checkpoint_id: loaded.weights for loaded in tuple(self._loaded.values())},
+            loaded={loaded.checkpoint_id: loaded.weights for loaded in present},
+            conditions=present[0].conditions if present else None,
             waiting=self.waiting,
             uptime_s=time.monotonic() - self._started,
             problem=self._problem,

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.inference.generator import Chat, Decoding, Generation
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 
 
 class Live(BaseModel):
@@ -18,6 +18,16 @@ class Live(BaseModel):
     checkpoint_id: str
     weights: str
     fencing_token: int
+
+
+class Conditions(BaseModel):
+    """What the server computes with, in the words of a record's key."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    engine: str
+    dtype: str
+    gpu_class: str
 
 
 class Traffic(BaseModel):
@@ -36,7 +46,10 @@ class Traffic(BaseModel):
 
 
 class Health(BaseModel):
-    """``loaded`` maps checkpoint ids to weights digests. ``problem`` says why a model that should be live is not."""
+    """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
+
+    ``problem`` says why a model that should be live is not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -45,6 +58,7 @@ class Health(BaseModel):
     waiting: int
     uptime_s: float
     problem: str | None = None
+    conditions: Conditions | None = None
 
 
 @runtime_checkable
@@ -67,8 +81,8 @@ class InferenceServer(Protocol):
         """Make a loaded checkpoint live. Refused for a token lower than the highest seen."""
         ...
 
-    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[str]) -> list[tuple[float, ...]]:
-        """Teacher-forced log-probabilities of each answer's tokens and its end token, by a loaded checkpoint."""
+    def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
+        """Teacher-forced log-probabilities of each answer's tokens (and a text's end token)."""
         ...
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:

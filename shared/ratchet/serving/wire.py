@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.data.example import Message
-from ratchet.inference.generator import Decoding, Generation
+from ratchet.inference.generator import Decoding, Generation, Reply
 
 CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 
@@ -34,11 +34,11 @@ class Switch(Body):
 
 
 class Score(Body):
-    """``answers[i]`` is scored as the reply to ``chats[i]``."""
+    """``answers[i]``, a text or its tokens, is scored as the reply to ``chats[i]``."""
 
     checkpoint_id: CheckpointId
     chats: tuple[tuple[Message, ...], ...]
-    answers: tuple[str, ...]
+    answers: tuple[Reply, ...]
 
 
 class Scores(Body):
