@@ -33,9 +33,9 @@ def migrate(ledger: Ledger) -> str:
 
 
 def require_current(ledger: Ledger) -> None:
-    """Raise Refused unless the ledger has exactly this version's schema."""
-    with ledger.engine.connect() as connection:
-        found = _revision(connection)
+    """Raise Refused unless the ledger has exactly this version's schema, SurroundingsError while it is away."""
+    with ledger.read() as session:
+        found = _revision(session.connection())
     _refuse_newer(found)
     if found != head():
         raise Refused(f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`.")

@@ -1,6 +1,7 @@
 """Finding the systems: every module in a package named by the entry-point group ``ratchet.systems`` declares one.
 
-``RATCHET_SYSTEMS`` names further packages, comma-separated, for a system that is not an installed distribution.
+``RATCHET_SYSTEMS`` names the packages to take instead, comma-separated; ``installed`` among them stands for those of
+the entry points. So ``installed,mine.systems`` adds a system that is no installed distribution.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from ratchet.errors import UnknownPlugin
 from ratchet.systems.system import System
 
 GROUP = "ratchet.systems"
-EXTRA = "RATCHET_SYSTEMS"
+CHOICE = "RATCHET_SYSTEMS"
+INSTALLED = "installed"
 ORDER = [
     "training",
     "testing",
@@ -34,9 +36,7 @@ ORDER = [
 @cache
 def systems() -> dict[str, System]:
     """All installed systems by name: the eleven in the order of the docs, then the others by name."""
-    packages = [entry.value for entry in entry_points(group=GROUP)]
-    packages += [name for name in os.environ.get(EXTRA, "").split(",") if name]
-    found = [system for package in packages for system in _declared(package)]
+    found = [system for package in _packages() for system in _declared(package)]
     found.sort(key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name))
     return {system.name: system for system in found}
 
@@ -47,6 +47,12 @@ def get(name: str) -> System:
         return systems()[name]
     except KeyError:
         raise UnknownPlugin(f"no system {name!r} is installed here; there are: {', '.join(systems())}.") from None
+
+
+def _packages() -> list[str]:
+    chosen = [name for name in os.environ.get(CHOICE, INSTALLED).split(",") if name]
+    installed = [entry.value for entry in entry_points(group=GROUP)]
+    return [package for name in chosen for package in (installed if name == INSTALLED else [name])]
 
 
 def _declared(package_name: str) -> list[System]:

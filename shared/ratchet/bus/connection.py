@@ -1,0 +1,46 @@
+"""Where Redis is, and clients whose trouble is trouble of the surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from ratchet.errors import SurroundingsError
+from ratchet.settings import Settings
+
+SOCKET_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+RETRIES = 3
+
+
+def redis_url(settings: Settings) -> str:
+    """The configured server, or the embedded one below home. Raises SurroundingsError if that does not run."""
+    from ratchet.bus.embedded import embedded_url
+
+    configured = settings.redis.url
+    return configured.get_secret_value() if configured else embedded_url(settings)
+
+
+def connect(url: str) -> Redis:
+    """A client; it connects with its first command, and again after every loss."""
+    return Redis.from_url(
+        url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
+        protocol=2,
+    )
+
+
+@contextmanager
+def redis_trouble() -> Iterator[None]:
+    """Whatever Redis refuses inside the block is raised as SurroundingsError: nothing but time hangs on Redis."""
+    try:
+        yield
+    except RedisError as error:
+        raise SurroundingsError(f"Redis is away: {error}") from error

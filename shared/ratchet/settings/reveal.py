@@ -1,0 +1,19 @@
+"""Settings as plain values, secrets included, for handing them to a process of our own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+
+def reveal(settings: BaseModel) -> dict[str, Any]:
+    """A JSON-ready tree from which the same settings can be built. It holds secrets: never log or store it."""
+    plain: dict[str, Any] = settings.model_dump(mode="json")
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            plain[name] = value.get_secret_value()
+        elif isinstance(value, BaseModel):
+            plain[name] = reveal(value)
+    return plain

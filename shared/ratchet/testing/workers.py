@@ -1,0 +1,95 @@
+"""Real workers for tests: forked by a real supervisor, on an embedded Redis, with short leases, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.bus.connection import connect
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.outbox import Relay
+from ratchet.bus.streams import Streams
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.settings import Settings
+from ratchet.settings.control import ControlSettings
+from ratchet.systems.registry import CHOICE, INSTALLED
+from ratchet.worker.nursery import Nursery
+
+PATIENCE_S = 60.0
+
+SHORT = ControlSettings(
+    lease_s=3.0,
+    heartbeat_s=0.5,
+    timer_s=0.5,
+    liveness_s=20.0,
+    grace_s=5.0,
+    backoff_first_s=0.1,
+    backoff_last_s=1.0,
+)
+"""Leases and timers so short that a test sees an orphan taken over."""
+
+
+@dataclass
+class Stack:
+    """What a test holds in its hands. ``ledger`` relays what it commits, as every ledger of a service does."""
+
+    settings: Settings
+    redis: EmbeddedRedis
+    ledger: Ledger
+    nursery: Nursery
+    failpoints: Path
+
+    def log(self, system: str) -> str:
+        """All that the workers of the system have logged."""
+        found = sorted(self.settings.log_folder.glob(f"{system}@*.log"))
+        return "".join(path.read_text() for path in found)
+
+
+@contextmanager
+def real_workers(
+    home: Path,
+    systems: Sequence[str],
+    *,
+    packages: Sequence[str] = (INSTALLED,),
+    path: Sequence[Path] = (),
+    control: ControlSettings = SHORT,
+    ledger_url: str | None = None,
+) -> Iterator[Stack]:
+    """Start Redis and a worker of each system; end all of it with the block.
+
+    ``packages`` are the packages of systems to take, ``path`` the folders they are imported from.
+    """
+    failpoints = home / "failpoints"
+    failpoints.mkdir(parents=True)
+    environment = {
+        CHOICE: ",".join(packages),
+        "PYTHONPATH": os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")]),
+        "RATCHET_FAILPOINTS": str(failpoints),
+    }
+    ledger_settings = {"url": ledger_url} if ledger_url else {}
+    with EmbeddedRedis(home / "redis") as redis:
+        settings = Settings(home=home, control=control, redis={"url": redis.url}, ledger=ledger_settings)
+        ledger = Ledger(settings.ledger_url)
+        migrate(ledger)
+        ledger.after_commit = Relay(ledger, Streams(connect(redis.url), settings.redis.stream_length))
+        try:
+            with Nursery(settings, environment) as nursery:
+                for system in systems:
+                    nursery.worker(system)
+                yield Stack(settings, redis, ledger, nursery, failpoints)
+        finally:
+            ledger.close()
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
+    """Return as soon as ``holds`` does. Raises TimeoutError, with ``what``, if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come true in {timeout_s:.0f} s")
+        time.sleep(0.05)

@@ -1,0 +1,16 @@
+"""``python -m ratchet.worker SYSTEM`` turns one system, with its logs on stderr or in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ratchet.settings.settings import load
+from ratchet.worker.main import run_worker
+
+parser = argparse.ArgumentParser(prog="python -m ratchet.worker", description=__doc__)
+parser.add_argument("system", help="name of the system, as testing")
+parser.add_argument("--logs", type=Path, default=None, help="folder of the log file; stderr without it")
+arguments = parser.parse_args()
+sys.exit(run_worker(arguments.system, load(), arguments.logs))

@@ -1,0 +1,99 @@
+"""The thread that reads a system's consumer group and rings the lanes that hear what it reads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from sqlalchemy import select
+
+from ratchet.bus.streams import Entry, Streams
+from ratchet.errors import EventError, SurroundingsError
+from ratchet.events import decode
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import DeadLetter
+from ratchet.worker.desk import Desk
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 1.0
+
+
+class Listener(threading.Thread):
+    """Reads only what free lanes hear, one event a free lane, so that other workers of the system get the others."""
+
+    def __init__(self, streams: Streams, ledger: Ledger, desk: Desk):
+        super().__init__(name="listener", daemon=True)
+        self._streams, self._ledger, self._desk = streams, ledger, desk
+        controller = desk.controller
+        self._system, self._worker, self._stop_asked = controller.system, controller.worker, controller.stop
+        self._opened = False
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            free = self._desk.wait_free(PAUSE_S)
+            names = self._heard_by(free)
+            if not names:
+                if free:
+                    self._stop_asked.wait(PAUSE_S)
+                continue
+            try:
+                self._open()
+                for entry in self._streams.read(self._system.name, self._worker, names, count=len(free)):
+                    self.deliver(entry)
+            except SurroundingsError as error:
+                log.info("no events for now: %s", error)
+                self._opened = False
+                self._stop_asked.wait(PAUSE_S)
+
+    def deliver(self, entry: Entry) -> None:
+        """Ring the lanes that hear the event; one that cannot be read goes to the dead letters, once."""
+        try:
+            event = decode(entry.body)
+        except EventError as error:
+            self._bury(entry, error)
+            return
+        for lane in self._system.lanes_hearing(type(event)):
+            self._desk.ring(lane.name, event.id)
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._streams.open(self._system.name, [event.name for event in self._system.hears])
+            self._opened = True
+
+    def _heard_by(self, lanes: list[str]) -> list[str]:
+        return list(dict.fromkeys(event.name for lane in lanes for event in self._system.lane(lane).hears))
+
+    def _bury(self, entry: Entry, error: EventError) -> None:
+        subject_id = f"{entry.name}/{entry.id}"
+        log.error("event %s cannot be read: %s", subject_id, error)
+        while not self._stop_asked.is_set():
+            try:
+                bury_event(self._ledger, self._system.name, subject_id, entry, error)
+                return
+            except SurroundingsError as trouble:
+                log.warning("event %s waits for its burial: %s", subject_id, trouble)
+                self._stop_asked.wait(PAUSE_S)
+
+
+def bury_event(ledger: Ledger, system: str, subject_id: str, entry: Entry, error: EventError) -> None:
+    """One dead letter for an unreadable event, however often it is read."""
+    with ledger.write() as tx:
+        known = select(DeadLetter.id).where(
+            DeadLetter.system == system, DeadLetter.subject_kind == "event", DeadLetter.subject_id == subject_id
+        )
+        if tx.session.scalar(known.limit(1)) is not None:
+            return
+        letter = DeadLetter(
+            system=system,
+            subject_kind="event",
+            subject_id=subject_id,
+            error=str(error),
+            traceback=entry.body.decode(errors="replace"),
+            failures=1,
+            kills=0,
+            created_at=tx.now,
+            resolved_at=None,
+            resolution=None,
+        )
+        tx.session.add(letter)

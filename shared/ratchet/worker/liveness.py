@@ -1,0 +1,90 @@
+"""Whether a worker lives: an idle one hears its canary, a busy one makes progress. Else it exits, to start afresh."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.errors import SurroundingsError
+from ratchet.settings.control import ControlSettings
+from ratchet.worker.canary import Canary
+from ratchet.worker.desk import Desk
+
+log = logging.getLogger(__name__)
+
+EXIT_DEAD = 70
+STEP_MARGIN = 1.2
+"""A child that stalls is ended after ``step_s`` by its parent; only a parent that does not do that is dead."""
+
+
+@dataclass
+class Watched:
+    """The last sign of life of one lane's work."""
+
+    pulse: object
+    count: int
+    at: float
+
+
+class Liveness(threading.Thread):
+    """Judges the worker once a tick and touches ``alive``, whose age a health check looks at.
+
+    When the process was stopped or the machine slept, the time lost is nobody's silence.
+    """
+
+    def __init__(self, settings: ControlSettings, desk: Desk, canary: Canary, alive: Path):
+        super().__init__(name="liveness", daemon=True)
+        self._settings, self._desk, self._canary, self._alive = settings, desk, canary, alive
+        self._watched: dict[str, Watched] = {}
+        self._tick_s = min(1.0, settings.liveness_s / 10)
+
+    def run(self) -> None:
+        canary_s, ticked_at, sent_at = self._settings.liveness_s / 4, time.monotonic(), float("-inf")
+        while not self._desk.controller.stop.wait(self._tick_s):
+            now = time.monotonic()
+            lost_s = now - ticked_at - self._tick_s
+            if lost_s > self._tick_s:
+                self._forgive(lost_s)
+            ticked_at = now
+            if now - sent_at >= canary_s and not self._desk.all_looking:
+                self._send()
+                sent_at = now
+            if silence := self._silence(now):
+                log.critical("this worker is dead and exits: %s", silence)
+                os._exit(EXIT_DEAD)
+            self._alive.touch()
+
+    def _send(self) -> None:
+        try:
+            self._canary.send(self._settings.liveness_s)
+        except SurroundingsError as error:
+            log.info("no canary for now: %s", error)
+
+    def _silence(self, now: float) -> str | None:
+        running = dict(self._desk.controller.running)
+        self._watched = {lane: self._watch(lane, pulse, now) for lane, pulse in running.items()}
+        for lane, watched in self._watched.items():
+            limit_s = max(self._settings.liveness_s, STEP_MARGIN * self._desk.controller.system.lane(lane).step_s)
+            if now - watched.at > limit_s:
+                return f"lane {lane} made no progress in {now - watched.at:.0f} s on {running[lane].about}"
+        if self._desk.all_looking:
+            self._canary.excuse()
+        elif self._canary.silent_s() > self._settings.liveness_s:
+            return f"no canary has come back in {self._canary.silent_s():.0f} s"
+        return None
+
+    def _watch(self, lane: str, pulse: object, now: float) -> Watched:
+        count = getattr(pulse, "count", 0)
+        before = self._watched.get(lane)
+        if before is not None and before.pulse is pulse and before.count == count:
+            return before
+        return Watched(pulse, count, now)
+
+    def _forgive(self, lost_s: float) -> None:
+        self._canary.excuse(lost_s)
+        for watched in self._watched.values():
+            watched.at += lost_s

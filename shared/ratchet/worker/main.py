@@ -1,0 +1,146 @@
+"""One worker: a process that turns one system. ``python -m ratchet.worker SYSTEM``, or ``run_worker`` after a fork."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.bus.connection import connect, redis_url
+from ratchet.bus.outbox import Relay
+from ratchet.bus.streams import Streams
+from ratchet.children import ChildRunner
+from ratchet.errors import Refused, SurroundingsError
+from ratchet.leases import claim_name
+from ratchet.ledger import Ledger
+from ratchet.settings import Settings
+from ratchet.systems import registry
+from ratchet.systems.controller import Controller
+from ratchet.systems.system import System
+from ratchet.worker.app import worker_app
+from ratchet.worker.canary import Canary
+from ratchet.worker.desk import Desk
+from ratchet.worker.listener import Listener
+from ratchet.worker.liveness import Liveness
+from ratchet.worker.logs import log_json
+from ratchet.worker.register import Registration
+from ratchet.worker.status import StatusFile
+from ratchet.worker.stopping import Stopper
+from ratchet.worker.sweep import Sweep
+
+log = logging.getLogger(__name__)
+
+EXIT_REFUSED = 78
+T = TypeVar("T")
+
+
+def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
+    """Turn the system until asked to stop; returns the exit code.
+
+    Raises UnknownPlugin for a system that is not installed here. A ledger of another schema ends it with exit code 78;
+    a ledger or a Redis that is away is waited for.
+    """
+    system = registry.get(system_name)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    name = claim_name(system.name, settings.placement.machine, settings.lease_folder)
+    log_json(str(name), log_folder)
+    try:
+        _Worker(system, settings, str(name)).run()
+    except Refused as error:
+        log.critical("%s", error)
+        return EXIT_REFUSED
+    finally:
+        name.release()
+    return 0
+
+
+class _Worker:
+    """The parts of one worker, put together."""
+
+    def __init__(self, system: System, settings: Settings, worker: str):
+        self.ledger = Ledger(settings.ledger_url)
+        url = _patiently(lambda: redis_url(settings), settings)
+        self.registration = Registration(self.ledger, system, worker, settings)
+        _patiently(self.registration.enter, settings)
+        streams = Streams(connect(url), settings.redis.stream_length)
+        relay = Relay(self.ledger, streams)
+        self.ledger.after_commit = relay
+        self.children = ChildRunner(system.preload, threads=settings.placement.threads)
+        self.controller = Controller(
+            system, settings, self.ledger, ArtifactStore(settings.artifact_url), self.children, worker
+        )
+        self.desk = Desk(self.controller)
+        self.app = worker_app(url, system, worker, self.desk)
+        canary = Canary(self.app, worker)
+        self.status = StatusFile(_status_path(settings, system, worker), self.controller)
+        self.controller.watch = self.status.note
+        self.stopper = Stopper(self.controller)
+        self.threads = [
+            Listener(streams, self.ledger, self.desk),
+            Sweep(self.ledger, relay, self.desk, self.registration.seen),
+            Liveness(settings.control, self.desk, canary, settings.status_folder / f"{worker}.alive"),
+            self.status,
+            self.stopper,
+        ]
+
+    def run(self) -> None:
+        """Run Celery's worker in this thread until it is stopped, with the other threads beside it."""
+        controller, events = self.controller, self.controller.settings.control.task_events
+        worker_shutting_down.connect(self.stopper.asked)
+        celery_worker = self.app.Worker(
+            hostname=controller.worker,
+            pool="threads",
+            concurrency=len(controller.system.lanes),
+            queues=[controller.system.queue, controller.worker],
+            task_events=events,
+            without_heartbeat=not events,
+            without_gossip=True,
+            without_mingle=True,
+            loglevel="WARNING",
+            quiet=True,
+        )
+        for thread in self.threads:
+            thread.start()
+        try:
+            celery_worker.start()
+        finally:
+            self.stopper.asked()
+            self.children.close()
+            self.status.write("stopped")
+            self.registration.leave()
+
+
+def _status_path(settings: Settings, system: System, worker: str) -> Path:
+    """The first worker of a system has the plain name; further ones add their slot."""
+    settings.status_folder.mkdir(parents=True, exist_ok=True)
+    slot = worker.rpartition("+")[2]
+    return settings.status_folder / (f"{system.name}.json" if slot == "0" else f"{system.name}+{slot}.json")
+
+
+def _patiently(step: Callable[[], T], settings: Settings) -> T:
+    """Do a step of the start, waiting with back-off for the surroundings."""
+    wait_s = settings.control.backoff_first_s
+    while True:
+        try:
+            return step()
+        except SurroundingsError as error:
+            log.warning("the start waits %.1f s: %s", wait_s, error)
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, settings.control.backoff_last_s)
+
+
+@setup_logging.connect
+def _leave_logging_alone(**_options: Any) -> None:
+    """Celery sets up no logging where somebody listens to this signal."""
+
+
+@worker_ready.connect
+def _treat_interrupt_as_term(**_options: Any) -> None:
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))

@@ -1,0 +1,114 @@
+"""The side of the supervisor's parent: start it, have it start workers and commands, ask after them, stop it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ratchet.errors import SurroundingsError
+from ratchet.settings import Settings
+from ratchet.settings.reveal import reveal
+
+STOP_MARGIN_S = 8.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One supervised process. ``pid`` is None while it waits to be started again."""
+
+    pid: int | None
+    restarts: int
+    exit_code: int | None
+
+
+class Nursery:
+    """A running supervisor. It and all it started end with ``close``, or with this process.
+
+    ``environment`` is added to this process's own. The supervisor's own words go to ``logs/supervisor.log``.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None):
+        self._settings = settings
+        settings.log_folder.mkdir(parents=True, exist_ok=True)
+        with open(settings.log_folder / "supervisor.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ratchet.worker.supervisor"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        self._say({"settings": reveal(settings)})
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def worker(self, system: str, name: str | None = None) -> None:
+        """Start a worker of the system and keep it alive. ``name`` tells apart two workers of one system."""
+        self._order({"do": "worker", "name": name or system, "system": system})
+
+    def command(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        """Start a command line and keep it alive."""
+        self._order({"do": "command", "name": name, "command": list(command), "env": dict(env or {}), "log": str(log)})
+
+    def stop(self, name: str) -> None:
+        """Ask one member to stop; it is not started again."""
+        self._order({"do": "stop", "name": name})
+
+    def report(self) -> dict[str, Member]:
+        """All members by name. Raises SurroundingsError if the supervisor is gone."""
+        return {name: Member(**member) for name, member in self._order({"do": "report"}).items()}
+
+    def pid_of(self, name: str) -> int | None:
+        return self.report()[name].pid
+
+    def close(self) -> None:
+        """Stop all and wait for it."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(self._settings.control.grace_s + STOP_MARGIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
+        self._say(order)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SurroundingsError(
+                f"the supervisor is gone (exit code {self._process.poll()}); "
+                f"see {self._settings.log_folder / 'supervisor.log'}."
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _say(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise SurroundingsError(
+                f"the supervisor is gone; see {self._settings.log_folder / 'supervisor.log'}."
+            ) from error

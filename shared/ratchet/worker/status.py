@@ -1,0 +1,75 @@
+"""``status/<system>.json``: what a worker does just now, for people and scripts. Written whole, on each change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ratchet.systems.controller import Controller
+from ratchet.systems.verdict import Subject
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+
+
+class StatusFile(threading.Thread):
+    """Follows a controller, and writes what has changed at most twice a second."""
+
+    def __init__(self, path: Path, controller: Controller):
+        super().__init__(name="status", daemon=True)
+        self._path, self._controller = path, controller
+        self._last: dict[str, Any] | None = None
+        self._written: dict[str, Any] | None = None
+
+    def note(self, lane: str, subject: Subject, outcome: str) -> None:
+        """A subject has been dealt with. The controller's ``watch``."""
+        self._last = {
+            "lane": lane,
+            "subject_kind": subject.kind,
+            "subject_id": subject.id,
+            "outcome": outcome,
+            "at": time.time(),
+        }
+
+    def run(self) -> None:
+        while not self._controller.stop.wait(TICK_S):
+            self.write(self._state())
+
+    def write(self, state: str) -> None:
+        """Write the file if anything in it has changed."""
+        pulses = dict(self._controller.running)
+        content = {
+            "system": self._controller.system.name,
+            "worker": self._controller.worker,
+            "pid": os.getpid(),
+            "state": state,
+            "lanes": {
+                lane.name: {"subject": pulse.about, "note": pulse.note, "progress": pulse.count} if pulse else None
+                for lane in self._controller.system.lanes
+                for pulse in [pulses.get(lane.name)]
+            },
+            "last": self._last,
+        }
+        if content != self._written:
+            self._replace({**content, "at": time.time()})
+            self._written = content
+
+    def _state(self) -> str:
+        pulses = list(self._controller.running.values())
+        if not pulses:
+            return "idle"
+        return "working" if any(pulse.about for pulse in pulses) else "waiting"
+
+    def _replace(self, content: dict[str, Any]) -> None:
+        draft = self._path.with_suffix(f".{os.getpid()}.draft")
+        try:
+            draft.write_text(json.dumps(content, indent=2) + "\n")
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._path, error)

@@ -1,0 +1,76 @@
+"""The sweep: looks at fixed intervals and whenever a claim is due, and relays what a crash left in the outbox."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ratchet.bus.outbox import Relay
+from ratchet.errors import SurroundingsError
+from ratchet.ledger import Ledger
+from ratchet.systems import claims
+from ratchet.worker.desk import Desk
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER_S = 5.0
+"""A lane that the pool has not begun by then will never begin: Celery has dropped it."""
+
+
+class Sweep(threading.Thread):
+    """Sweeps at start and every ``sweep_s``; every ``timer_s`` relays leftovers, looks for due claims, calls ``seen``.
+
+    A failed subject's rest may end earlier than that: the controller's setback wakes the thread to see when.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        relay: Relay,
+        desk: Desk,
+        seen: Callable[[], None],
+    ):
+        super().__init__(name="sweep", daemon=True)
+        self._ledger, self._relay, self._desk, self._seen = ledger, relay, desk, seen
+        controller = desk.controller
+        self._system, self._settings = controller.system, controller.settings.control
+        self._stop_asked, self._setback = controller.stop, controller.setback
+
+    def run(self) -> None:
+        every_s = self._system.sweep_s * self._settings.sweep_factor
+        sweep_at = timer_at = time.monotonic()
+        while not self._stop_asked.is_set():
+            now = time.monotonic()
+            if now >= sweep_at:
+                self._desk.ring_all()
+                sweep_at = now + every_s
+            if now >= timer_at:
+                self._tidy()
+                timer_at = now + self._settings.timer_s
+            due_s = self._look_at_claims()
+            self._setback.wait(max(0.01, min(sweep_at, timer_at, now + due_s) - time.monotonic()))
+            self._setback.clear()
+
+    def _tidy(self) -> None:
+        self._desk.hand_again(LOST_AFTER_S)
+        for duty in (self._relay.leftovers, self._seen):
+            try:
+                duty()
+            except SurroundingsError as error:
+                log.info("put off: %s", error)
+
+    def _look_at_claims(self) -> float:
+        """Look if a claim is due; else say in how many seconds the next one will be."""
+        try:
+            with self._ledger.read() as session:
+                due_at = claims.next_due_at(session, self._system.name)
+            rest_s = self._settings.timer_s if due_at is None else due_at - self._ledger.now()
+        except SurroundingsError as error:
+            log.info("put off: %s", error)
+            return self._settings.timer_s
+        if rest_s > 0:
+            return rest_s
+        self._desk.ring_all()
+        return self._settings.timer_s

@@ -1,0 +1,142 @@
+"""Catches what is thrown. A toy's name says how it behaves: ``silent-1``, ``child-3``, ``poison-2`` …"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from ratchet.events import Event
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.counters import next_value
+from ratchet.ledger.tables import Counter
+from ratchet.ledger.undecided import lacks_verdict
+from ratchet.settings import Settings
+from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
+from ratchet.testing.failpoints import failpoint
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+PREFIX = "toy:"
+
+
+class ToyThrown(Event):
+    name = "toy.thrown"
+    toy: str
+
+
+class ToyCaught(Event):
+    name = "toy.caught"
+    toy: str
+
+
+def throw(ledger: Ledger, toy: str) -> ToyThrown:
+    """Put a toy into the ledger and tell of it."""
+    event = ToyThrown(toy=toy)
+    with ledger.write() as tx:
+        tx.session.add(Counter(name=PREFIX + toy, value=0))
+        tx.emit(event)
+    return event
+
+
+def catches(session: Session, toy: str) -> int:
+    """How often the effects of catching it were committed."""
+    row = session.get(Counter, f"caught:{toy}")
+    return row.value if row else 0
+
+
+def find(session: Session, _settings: Settings) -> Sequence[Subject]:
+    toy = func.substr(Counter.name, len(PREFIX) + 1)
+    thrown = Counter.name.startswith(PREFIX) & lacks_verdict("catching", "toy", toy)
+    return [Subject("toy", row) for row in session.scalars(select(toy).where(thrown))]
+
+
+def do(work: Work) -> Outcome:
+    behave(work)
+    toy = work.subject.id
+
+    def effects(tx: Transaction) -> None:
+        next_value(tx.session, f"caught:{toy}")
+
+    return Verdict("caught", "it was thrown", effects=effects, events=(ToyCaught(toy=toy),))
+
+
+def behave(work: Work) -> None:
+    kind, _, _rest = work.subject.id.partition("-")
+    BEHAVIOURS.get(kind, plain)(work)
+
+
+def plain(work: Work) -> None:
+    work.progress("catching")
+
+
+def artifact(work: Work) -> None:
+    (work.folder / "toy.txt").write_text(work.subject.id)
+    work.artifacts.publish(work.folder / "toy.txt", "data", {"toy": work.subject.id})
+    failpoint("after-artifact")
+
+
+def child(work: Work) -> None:
+    work.child("toys.play:play", {"toy": work.subject.id})
+
+
+def long(work: Work) -> None:
+    """Longer than the liveness limit of the test, and alive all the time."""
+    for step in range(60):
+        time.sleep(0.1)
+        work.progress(f"step {step}")
+
+
+def slow(work: Work) -> None:
+    """Long enough to be frozen or killed in the middle."""
+    for step in range(20):
+        time.sleep(0.1)
+        work.progress(f"step {step}")
+
+
+def silent(work: Work) -> None:
+    """Hangs the first time, and says nothing."""
+    marker = work.settings.home / f"{work.subject.id}.tried"
+    if not marker.exists():
+        marker.touch()
+        time.sleep(10_000)
+
+
+def stubborn(work: Work) -> None:
+    """Does not hear that it should stop, the first time."""
+    marker = work.settings.home / f"{work.subject.id}.tried"
+    if not marker.exists():
+        marker.touch()
+        time.sleep(10_000)
+
+
+def poison(work: Work) -> None:
+    if not (work.settings.home / "antidote").exists():
+        raise ValueError(f"{work.subject.id} is poisonous")
+
+
+def deadly(work: Work) -> None:
+    if not (work.settings.home / "antidote").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+BEHAVIOURS: dict[str, Callable[[Work], None]] = {
+    "artifact": artifact,
+    "child": child,
+    "long": long,
+    "slow": slow,
+    "silent": silent,
+    "stubborn": stubborn,
+    "poison": poison,
+    "deadly": deadly,
+}
+
+SYSTEM = System(
+    name="catching",
+    host="3090",
+    purpose="Catches toys.",
+    says=(ToyCaught,),
+    sweep_s=3600.0,
+    lanes=(Lane("catch", hears=(ToyThrown,), find=find, do=do, step_s=2.0),),
+)
