@@ -1,0 +1,118 @@
+"""Answers from a server that speaks the OpenAI chat API. Needs no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from ratchet.errors import GenerationError, SurroundingsError
+from ratchet.inference.backoff import Backoff
+from ratchet.inference.chat_completion import read_completion
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.settings.inference import InferenceSettings
+
+CONNECT_TIMEOUT_S = 10.0
+TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+class HttpGenerator:
+    """A Generator over ``{base_url}/v1/chat/completions``.
+
+    An answer that is not one (an error body, whatever its status; no choice; no text; another finish reason) is a
+    GenerationError. A server that stays away or overloaded through all attempts is a SurroundingsError. The API
+    tells no token ids; ``token_logprobs`` are empty where the server gives none.
+    """
+
+    def __init__(self, base_url: str, model: str, settings: InferenceSettings | None = None):
+        self._settings = settings or InferenceSettings()
+        self._model = model
+        key = self._settings.api_key
+        self._url = base_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self._http = httpx.Client(
+            headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            timeout=httpx.Timeout(self._settings.timeout_s, connect=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=self._settings.concurrency),
+        )
+        self._weights = f"remote:{model}"
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def weights(self) -> str:
+        """What the last answer said of its weights: a digest from Ratchet's server, else the server's fingerprint."""
+        return self._weights
+
+    def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
+        """One answer a chat; the first that fails ends the others."""
+        answers: dict[int, Generation] = {}
+        with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
+            waiting = {pool.submit(self._answer, chat, decoding): index for index, chat in enumerate(chats)}
+            try:
+                for future in as_completed(waiting):
+                    answers[waiting[future]] = future.result()
+                    if progress:
+                        progress(len(answers), len(chats))
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        return [answers[index] for index in range(len(chats))]
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:  # noqa: ARG002
+        """Always a GenerationError: the chat API scores no given answers."""
+        raise GenerationError("the OpenAI chat API cannot score given answers; score with a local generator.")
+
+    def _answer(self, chat: Chat, decoding: Decoding) -> Generation:
+        started = time.perf_counter()
+        completion = read_completion(self._asked(self._body(chat, decoding)), self._url)
+        self._weights = completion.weights or self._weights
+        return Generation(
+            text=completion.text,
+            token_ids=(),
+            token_logprobs=completion.logprobs,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            latency_s=time.perf_counter() - started,
+            weights=completion.weights or f"remote:{self._model}",
+        )
+
+    def _body(self, chat: Chat, decoding: Decoding) -> dict[str, object]:
+        return {
+            "model": self._model,
+            "messages": [message.model_dump() for message in chat],
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "seed": decoding.seed,
+            "logprobs": True,
+            **({"stop": list(decoding.stop)} if decoding.stop else {}),
+        }
+
+    def _asked(self, body: dict[str, object]) -> httpx.Response:
+        """The server's last word, after as many attempts as are set."""
+        pauses = Backoff(self._settings.attempts, self._settings.backoff_s)
+        while True:
+            try:
+                response = self._http.post(self._url, json=body)
+            except httpx.TransportError as error:
+                trouble = f"{type(error).__name__} {error}".strip()
+                wished_s = None
+            else:
+                if response.status_code not in TRANSIENT:
+                    return response
+                trouble = f"status {response.status_code}: {response.text[:200]}"
+                wished_s = response.headers.get("retry-after")
+            if not pauses.wait(wished_s):
+                raise SurroundingsError(f"{self._url}, after {self._settings.attempts} attempts: {trouble}")
