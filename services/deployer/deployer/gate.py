@@ -9,9 +9,9 @@ It knows two records of the confirm suite and nothing of ledgers or servers. All
 
 A family of which the champion masters nothing has nothing to lose and is not protected, so the untrained base is
 replaced by whatever is proved better. A protected pool with fewer items than the full test needs is not let through
-unseen, nor does it bar the gate for ever: it is tested at the relaxed level 1 - power, so that a drop of the margin
-still is refused with the chance ``power``; and where even for that too few items are there, it must show no net loss.
-Both are said in the reasons. Only a family without any item is refused outright.
+unseen, nor does it bar the gate for ever: its level is relaxed as far as an equal model needs it, to 1 - power at most,
+so that a drop of the margin still is refused with the chance ``power``; and where even for that too few items are
+there, it must show no net loss. Both are said in the reasons. Only a family without any item is refused outright.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ratchet.stats.difference import difference_interval, lower_bound
 from ratchet.stats.gate_power import pool_items
 from ratchet.stats.holm import holm
 from ratchet.stats.mcnemar import mcnemar_better
-from ratchet.stats.noninferiority import fewest_items, noninferiority_p
+from ratchet.stats.noninferiority import affordable_alpha, fewest_items, noninferiority_p
 from ratchet.stats.spending import alpha_spent
 
 from deployer.proof import Evidence, FamilyProof, LevelHarm, Promote, Refuse, TargetProof
@@ -105,7 +105,9 @@ def prove_family(table: FlipTable, family: str, levels: Collection[int], setting
     pool = added(cell for cell in table if cell.family == family and cell.level in levels)
     needed = pool_items(settings)
     enough = pool.n >= needed
-    alpha = settings.safety_alpha if enough else 1 - settings.power
+    alpha = affordable_alpha(
+        pool.n, settings.protected_flip_share, settings.margin, settings.safety_alpha, settings.power
+    )
     testable = pool.n >= fewest_items(settings.margin, alpha)
     p = float(noninferiority_p(pool.gains, pool.losses, pool.n, settings.margin)) if pool.n else 1.0
     return FamilyProof(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet.data.example import Example
@@ -10,11 +11,12 @@ from ratchet.errors import ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.inference.generator import Decoding
 from ratchet.ledger.tables import Checkpoint
+from ratchet.profiles import registry as profiles
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
 
-from deployer.canary import Canary, compare
+from deployer.canary import Canary, compare, reply
 from deployer.watch import alarm
 
 PROBE_PAUSE_S = 0.5
@@ -30,6 +32,12 @@ class Rollout:
     work: Work
     server: InferenceServer
     items: tuple[Example, ...]
+
+    @property
+    def undress(self) -> Callable[[str], str]:
+        """The profile's way of reading an answer."""
+        profile = self.settings.profile
+        return profiles.get(profile.name, profile.options).extract_answer
 
     @property
     def settings(self) -> Settings:
@@ -57,8 +65,17 @@ class Rollout:
         self.work.progress(f"canary of {checkpoint_id}")
         decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)
         answers = self.server.generate(checkpoint_id, chats, decoding)
-        scores = self.server.score(checkpoint_id, chats, [item.answer for item in expected])
-        return compare(self.items, expected, answers, scores, self.settings.serving)
+        scores = self.server.score(checkpoint_id, chats, [reply(item) for item in expected])
+        return compare(
+            self.items,
+            expected,
+            answers,
+            scores,
+            self.settings.serving,
+            judged_under=record.key,
+            served_under=self.server.health().conditions,
+            undress=self.undress,
+        )
 
     def switch(self, checkpoint: Checkpoint) -> None:
         """Make it live, under the claim's fencing token."""

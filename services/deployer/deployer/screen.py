@@ -5,7 +5,7 @@ It spends no error, because passing it proves nothing: the confirm suite decides
 
 from __future__ import annotations
 
-from ratchet.evaluation.flips import added, flip_table
+from ratchet.evaluation.flips import FlipTable, added, flip_table
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.mcnemar import mcnemar_better
@@ -33,12 +33,17 @@ class Screen(Value):
 def screen(champion: Evaluation, challenger: Evaluation, settings: GateSettings) -> Screen:
     """Compare two eval records. Raises NotComparable or EmptyEvaluation."""
     table = flip_table(champion, challenger)
+    return screen_flips(table, champion.checkpoint_id, challenger.checkpoint_id, settings)
+
+
+def screen_flips(table: FlipTable, champion: str, challenger: str, settings: GateSettings) -> Screen:
+    """The screen from the flips alone."""
     total = added(table)
     p = float(mcnemar_better(total.gains, total.losses))
     harmed = tuple(level for level in find_harm(table, settings.harm_alpha) if level.harmed)
     return Screen(
-        champion=champion.checkpoint_id,
-        challenger=challenger.checkpoint_id,
+        champion=champion,
+        challenger=challenger,
         n=total.n,
         gains=total.gains,
         losses=total.losses,

@@ -32,7 +32,7 @@ def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
 
 def _batches_since(tx: Transaction, head_id: str, ancestor_id: str) -> set[str]:
     """Batches trained between the ancestor and the head; those of the whole line where it is no ancestor."""
-    found = set()
+    found: set[str] = set()
     for checkpoint_id in _ancestry(tx, head_id):
         if checkpoint_id == ancestor_id:
             return found

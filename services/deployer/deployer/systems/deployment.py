@@ -21,8 +21,8 @@ from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Challenge as ChallengeRow
 from ratchet.ledger.tables import Checkpoint, Serving
-from ratchet.serving.client import connect
-from ratchet.serving.protocol import Traffic
+from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from sqlalchemy.orm import Session
@@ -46,14 +46,15 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    return _reconciled(work) if work.subject == RECONCILE else _decided(work)
+    with EmbeddedServerClient.from_settings(work.settings.serving, work.settings.serving_home) as server:
+        return _reconciled(work, server) if work.subject == RECONCILE else _decided(work, server)
 
 
-def _reconciled(work: Work) -> NotReady:
+def _reconciled(work: Work, server: InferenceServer) -> NotReady:
     """Bring the server to what is desired. Nothing is decided here, so there is no verdict."""
     with work.read() as session:
         row, desired = serving(session), champion(session)
-    rollout = Rollout(work, connect(work.settings), ())
+    rollout = Rollout(work, server, ())
     live = rollout.server.live()
     is_there = live is not None and (live.checkpoint_id, live.weights) == (desired.id, desired.weights)
     if not is_there:
@@ -69,18 +70,18 @@ def _reconciled(work: Work) -> NotReady:
     return NotReady("the next change of what is desired", effects)
 
 
-def _decided(work: Work) -> Outcome:
+def _decided(work: Work, server: InferenceServer) -> Outcome:
     """One contender: settle it, or let it challenge."""
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
         under_way = serving(session).desired_id == work.subject.id
     if under_way:
-        return _roll_out(work, pair(work, work.subject.id, "eval"), {}, "its roll-out was interrupted")
+        return _roll_out(work, server, pair(work, work.subject.id, "eval"), {}, "its roll-out was interrupted")
     if isinstance(ruling, Settle):
         return _settled(work, ruling)
     if ruling is None or isinstance(ruling, Wait):
         return NotReady(ruling.waiting_for if ruling else "its evaluation")
-    return _challenge(work)
+    return _challenge(work, server)
 
 
 def _settled(work: Work, ruling: Settle) -> Verdict:
@@ -88,7 +89,7 @@ def _settled(work: Work, ruling: Settle) -> Verdict:
     return Verdict(ruling.outcome, ruling.reason, events=() if ruling.outcome == "superseded" else (event,))
 
 
-def _challenge(work: Work) -> Outcome:
+def _challenge(work: Work, server: InferenceServer) -> Outcome:
     """Screen for nothing; then spend a challenge on the confirm suite; then the smoke test; then roll out."""
     found = screened(work, work.subject.id)
     if isinstance(found, NotReady):
@@ -101,16 +102,16 @@ def _challenge(work: Work) -> Outcome:
         return asking(sides)
     decision = decided(work, sides, challenge.k, smoke_passed=True)
     if isinstance(decision, Promote):
-        decision = _smoked(work, sides, challenge.k, decision)
+        decision = _smoked(work, server, sides, challenge.k, decision)
     numbers = decision.model_dump(mode="json")
     _note(work, challenge, decision.decision, numbers)
     if isinstance(decision, Refuse):
         return _refused(work, "refused", decision.reason, numbers)
-    return _roll_out(work, sides, numbers, decision.reason)
+    return _roll_out(work, server, sides, numbers, decision.reason)
 
 
-def _smoked(work: Work, sides: Pair, k: int, decision: Promote) -> Promote | Refuse:
-    rollout, record = _rollout(work, sides.challenger)
+def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote) -> Promote | Refuse:
+    rollout, record = _rollout(work, server, sides.challenger)
     canary = rollout.smoke(sides.challenger, record)
     if not isinstance(canary, str) and canary.passed:
         return decision
@@ -134,14 +135,14 @@ def _refused(work: Work, outcome: str, reason: str, numbers: dict[str, object]) 
     return Verdict(outcome, reason, numbers, events=(event,))
 
 
-def _roll_out(work: Work, sides: Pair, numbers: dict[str, object], reason: str) -> Verdict:
+def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[str, object], reason: str) -> Verdict:
     """Desired first, then actual; the watch has the last word."""
     challenger, token = sides.challenger, work.claim.token
     work.commit(lambda tx: promote(tx, challenger.id, reason, numbers, token))
     with work.read() as session:
         previous_id = serving(session).previous_id
         previous = session.get(Checkpoint, previous_id) if previous_id else None
-    rollout, record = _rollout(work, challenger)
+    rollout, record = _rollout(work, server, challenger)
     before = _traffic(rollout, previous)
     rollout.load(challenger)
     rollout.switch(challenger)
@@ -163,14 +164,14 @@ def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id), events=(event,))
 
 
-def _rollout(work: Work, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:
+def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:
     """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against."""
     with work.read() as session:
         suite = current(session, "eval")
         row = evaluation(session, checkpoint.id, suite.id)
     assert row is not None, "a contender has an eval record"
     items = stored_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
-    return Rollout(work, connect(work.settings), items), stored(work.artifacts, row)
+    return Rollout(work, server, items), stored(work.artifacts, row)
 
 
 def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:
