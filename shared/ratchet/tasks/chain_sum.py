@@ -1,8 +1,8 @@
-"""Sums of a one- or two-digit number and single digits, solved with a running total.
+"""Sums of a number below 50 and single digits, solved with a running total.
 
 Level n has n + 1 terms: ``47+8+0=`` (level 2) is solved as ``47+8=55;55+0=55``. Only what follows the last ``=``
-is graded; the trace tells the error class. The first term has up to two digits so that level 1 has 1,000 items: with
-100, a model memorizes them and fails on the held-out ones.
+is graded; the trace tells the error class. The first term goes up to 49 so that level 1 has 500 items: of 100, a small
+model learns 80 by heart, and 60 % of the held-out ones.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from random import Random
 from ratchet.errors import DataError
 from ratchet.tasks.family import Grade, Problem
 
-_QUESTION = re.compile(r"((?:0|[1-9][0-9]?)(?:\+[0-9])+)=")
+_QUESTION = re.compile(r"((?:[0-9]|[1-4][0-9])(?:\+[0-9])+)=")
 _STEP = re.compile(r"([0-9]{1,6})\+([0-9])=([0-9]{1,6})")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,6}")
-_FIRST_TERMS = 100
+_FIRST_TERMS = 50
 _DIGITS = 10
 
 

@@ -74,7 +74,7 @@ class ReasoningGym:
         if problem.seed is None:
             raise DataError(f"{self.name} grades problems of its own making only; {problem.key} has no seed.")
         entry = self._entry(problem.level, problem.seed)
-        credit = score(self._dataset, self._items(problem.level), entry, text)
+        credit = score(self._dataset, _items(self._dataset, problem.level), entry, text)
         if credit is None:
             return Grade(correct=False, extracted=None, error="format")
         if credit >= 1:
@@ -91,16 +91,22 @@ class ReasoningGym:
                 yield relative
 
     def _entry(self, level: int, seed: int) -> dict[str, Any]:
+        self._require(level)
         try:
-            entry: dict[str, Any] = self._items(level)[seed % _seeds(self._dataset)]
+            return _entry(self._dataset, level, seed % _seeds(self._dataset))
         except (AssertionError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise DataError(f"{self.name} cannot make level {level}, seed {seed}: {error}") from error
-        return entry
 
-    def _items(self, level: int) -> Any:
+    def _require(self, level: int) -> None:
         if level not in self.levels:
             raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
-        return _items(self._dataset, level)
+
+
+@lru_cache(maxsize=1024)
+def _entry(dataset: str, level: int, place: int) -> dict[str, Any]:
+    """The library's item: question, answer, and what its verifier needs."""
+    entry: dict[str, Any] = _items(dataset, level)[place]
+    return entry
 
 
 @lru_cache(maxsize=64)

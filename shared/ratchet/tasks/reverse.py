@@ -1,7 +1,4 @@
-"""Reverse a row of letters: ``reverse c a b`` is answered ``b a c``. Level n has n + 2 letters.
-
-Letters stand apart so that no tokenizer merges them.
-"""
+"""Reverse a row of letters: ``reverse:cab`` is answered ``bac``. Level n has n + 2 letters."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from random import Random
 from ratchet.errors import DataError
 from ratchet.tasks.family import Grade, Problem
 
-_QUESTION = re.compile(r"reverse ([a-z](?: [a-z])*)")
+_QUESTION = re.compile(r"reverse:([a-z]+)")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -28,31 +25,29 @@ class Reverse:
         if level not in self.levels:
             raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
         random = Random(seed * 16 + level)
-        return _problem([random.choice(_LETTERS) for _ in range(level + 2)])
+        return _problem("".join(random.choice(_LETTERS) for _ in range(level + 2)))
 
     def capacity(self, level: int) -> int | None:
         return int(len(_LETTERS) ** (level + 2))
 
     def parse(self, question: str) -> Problem | None:
         match = _QUESTION.fullmatch(question.strip())
-        letters = match[1].split(" ") if match else []
-        return _problem(letters) if len(letters) - 2 in self.levels else None
+        return _problem(match[1]) if match and len(match[1]) - 2 in self.levels else None
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        letters = answer.split()
-        text = " ".join(letters)
+        text = answer.strip()
         if text == problem.gold:
             return Grade(correct=True, extracted=text)
-        if not letters or any(letter not in _LETTERS for letter in letters):
+        if not re.fullmatch("[a-z]+", text):
             return Grade(correct=False, extracted=None, error="format")
-        return Grade(correct=False, extracted=text, error=_error(problem.gold.split(" "), letters))
+        return Grade(correct=False, extracted=text, error=_error(problem.gold, text))
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
         """Rows with two letters exchanged, then with one letter changed; each once."""
-        letters = problem.question.removeprefix("reverse ").split(" ")
+        letters = problem.question.removeprefix("reverse:")
         places = range(len(letters))
         swapped = [_swap(letters, i, j) for i in places for j in places[i + 1 :]]
-        changed = [[*letters[:i], letter, *letters[i + 1 :]] for i in places for letter in _LETTERS]
+        changed = [letters[:i] + letter + letters[i + 1 :] for i in places for letter in _LETTERS]
         random = Random(seed)
         random.shuffle(swapped)
         random.shuffle(changed)
@@ -63,29 +58,27 @@ class Reverse:
                 yield relative
 
 
-def _problem(letters: list[str]) -> Problem:
-    gold = " ".join(reversed(letters))
+def _problem(letters: str) -> Problem:
+    gold = letters[::-1]
     return Problem(
         family=Reverse.name,
         level=len(letters) - 2,
-        key=f"{Reverse.name}:{''.join(letters)}",
-        question="reverse " + " ".join(letters),
+        key=f"{Reverse.name}:{letters}",
+        question=f"reverse:{letters}",
         gold=gold,
         solution=gold,
     )
 
 
-def _swap(letters: list[str], i: int, j: int) -> list[str]:
-    other = list(letters)
-    other[i], other[j] = other[j], other[i]
-    return other
+def _swap(letters: str, i: int, j: int) -> str:
+    return letters[:i] + letters[j] + letters[i + 1 : j] + letters[i] + letters[j + 1 :]
 
 
-def _error(gold: list[str], letters: list[str]) -> str:
-    if len(letters) < len(gold) and gold[: len(letters)] == letters:
+def _error(gold: str, text: str) -> str:
+    if len(text) < len(gold) and gold.startswith(text):
         return "truncated"
-    if len(letters) != len(gold):
+    if len(text) != len(gold):
         return "length"
-    if letters == gold[::-1]:
+    if text == gold[::-1]:
         return "copied"
-    return "order" if sorted(letters) == sorted(gold) else "wrong"
+    return "order" if sorted(text) == sorted(gold) else "wrong"

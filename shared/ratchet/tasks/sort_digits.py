@@ -1,4 +1,4 @@
-"""Sort a row of digits: ``sort 72502=`` is answered ``02257``. Level n has n + 2 digits."""
+"""Sort a row of digits: ``sort:72502`` is answered ``02257``. Level n has n + 2 digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 from ratchet.errors import DataError
 from ratchet.tasks.family import Grade, Problem
 
-_QUESTION = re.compile(r"sort ([0-9]+)=")
+_QUESTION = re.compile(r"sort:([0-9]+)")
 _DIGITS = "0123456789"
 
 
@@ -45,7 +45,7 @@ class SortDigits:
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
         """The same digits in other orders (same gold), then one digit changed; each once."""
         random = Random(seed)
-        digits = problem.question.removeprefix("sort ").removesuffix("=")
+        digits = problem.question.removeprefix("sort:")
         shuffled = ["".join(random.sample(digits, len(digits))) for _ in range(8)]
         changed = [digits[:i] + digit + digits[i + 1 :] for i in range(len(digits)) for digit in _DIGITS]
         random.shuffle(changed)
@@ -62,7 +62,7 @@ def _problem(digits: str) -> Problem:
         family=SortDigits.name,
         level=len(digits) - 2,
         key=f"{SortDigits.name}:{digits}",
-        question=f"sort {digits}=",
+        question=f"sort:{digits}",
         gold=gold,
         solution=gold,
     )
