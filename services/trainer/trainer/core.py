@@ -29,7 +29,7 @@ from ratchet.profiles.system_turn import on_day
 from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
-from trainer.dataset import TrainingRows, prepare_rows, read_examples
+from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import Hardware, pick_hardware
 from trainer.loading import load_model
 from trainer.monitoring import TrainingStatusWriter
@@ -117,7 +117,7 @@ class TrainerEngine:
     def _prepare(self, config: TrainerConfig, profile: Profile, tokenizer: Tokenizer) -> TrainingRows:
         system_prompt = profile.system_prompt(config.monitoring.system_prompt_base)
         return prepare_rows(
-            read_examples(config.data.dataset_path),
+            examples_of(config.data.dataset_path),
             profile,
             tokenizer,
             system_prompt=on_day(system_prompt, datetime.now(UTC).date()),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from ratchet.data.example import Example
+from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
 from ratchet.inference.chat import Tokenizer, render_training_batch
 from ratchet.profiles.profile import Profile
@@ -51,17 +51,15 @@ class TrainingRows:
         return {row.line: row for row in self.rows}
 
 
-def read_examples(path: Path) -> Iterator[tuple[int, Example]]:
-    """Line number and example of every row. Blank lines are passed over; DataError names file and line."""
+def examples_of(path: Path) -> Iterator[tuple[int, Example]]:
+    """Line number and example of every row, in any known shape. The first row that cannot be read raises DataError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parse(path, number, line)
+        for line, example in read_examples(path):
+            if isinstance(example, DataError):
+                raise example
+            yield line, example
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"{path}: no such file of examples (data.dataset_path)") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}") from error
 
 
 def prepare_rows(
@@ -130,12 +128,3 @@ def _dress(line: int, example: Example, profile: Profile, system_prompt: str) ->
     if len(turns) != len(example.messages):
         example = example.model_copy(update={"messages": turns})
     return profile.transform_example(example, system_prompt)
-
-
-def _parse(path: Path, number: int, line: str) -> Example:
-    try:
-        return Example.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the line"
-        raise DataError(f"{path}:{number}: {where}: {first['msg']}") from error

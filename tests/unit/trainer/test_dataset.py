@@ -8,14 +8,14 @@ from ratchet.errors import ChatTemplateError, DataError
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
 from ratchet.testing.examples import sums, write_examples
-from trainer.dataset import TrainingRows, prepare_rows, read_examples
+from trainer.dataset import TrainingRows, examples_of, prepare_rows
 
 TOKENIZER = build_tiny_tokenizer()
 
 
 def prepare(path: Path, system_prompt: str = "", max_length: int = 1024, tokenizer: object = TOKENIZER) -> TrainingRows:
     return prepare_rows(
-        read_examples(path), registry.get("plain"), tokenizer, system_prompt=system_prompt, max_length=max_length
+        examples_of(path), registry.get("plain"), tokenizer, system_prompt=system_prompt, max_length=max_length
     )
 
 
@@ -79,7 +79,8 @@ def test_lengths_and_lines_follow_the_file(tmp_path: Path) -> None:
     [
         ("{", "a.jsonl:2"),
         ('{"messages": []}', "a.jsonl:2: messages"),
-        ('{"messages": [{"role": "robot", "content": "x"}]}', "a.jsonl:2: messages.0.role"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "a.jsonl:2: role 'robot'"),
+        ('{"shape": "unheard of"}', "a.jsonl:2: keys found: shape"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "line 2: no assistant turn"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 2: the conversation has no user turn"),
     ],

@@ -12,7 +12,7 @@ from ratchet.profiles import registry
 from ratchet.testing.examples import sums, write_examples
 from torch.nn.functional import cross_entropy
 from trainer.collator import IGNORED, collate
-from trainer.dataset import Row, prepare_rows, read_examples
+from trainer.dataset import Row, examples_of, prepare_rows
 from transformers import AutoModelForCausalLM
 
 
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, ...]:
     path = write_examples(tmp_path_factory.mktemp("rows") / "sums.jsonl", sums(6, longest=9))
     prepared = prepare_rows(
-        read_examples(path), registry.get("plain"), build_tiny_tokenizer(), system_prompt="", max_length=512
+        examples_of(path), registry.get("plain"), build_tiny_tokenizer(), system_prompt="", max_length=512
     )
     return prepared.rows
 
