@@ -80,9 +80,10 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one consistent state and writes nothing."""
+        """A session that sees one consistent state and writes nothing. Its rows stay readable afterwards."""
         with _surroundings(self.url), Session(self.engine, expire_on_commit=False) as session:
             yield session
+            session.expunge_all()
             session.rollback()
 
     @contextmanager
