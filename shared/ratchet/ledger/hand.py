@@ -82,9 +82,7 @@ def _was_champion(tx: Transaction, checkpoint_id: str) -> bool:
     """The base model needs no proof; any other one has been deployed by the gate, or it has not."""
     if tx.session.get_one(Checkpoint, checkpoint_id).ordinal == 0:
         return True
-    query = select(Deployment.reason).where(
-        Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy"
-    )
+    query = select(Deployment.reason).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
     return any(not reason.startswith(BY_HAND) for reason in tx.session.scalars(query))
 
 

@@ -97,7 +97,8 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
 
 
 def _changes(session: Session, since: float) -> tuple[Change, ...]:
-    query = select(Deployment).where(Deployment.created_at >= since).order_by(Deployment.id)
+    query = select(Deployment).where(Deployment.created_at >= since, Deployment.action.in_(_ACTIONS))
+    query = query.order_by(Deployment.id)
     return tuple(
         Change(
             row.action,
@@ -140,7 +141,7 @@ def _rates(levels: LevelRates) -> str:
 
 def _change(change: Change) -> str:
     over = f" over #{change.previous}" if change.previous is not None else ""
-    return f"  after {_time(change.after_s)}: {_ACTIONS.get(change.action, change.action)} #{change.ordinal}{over}: {change.reason}"
+    return f"  after {_time(change.after_s)}: {_ACTIONS[change.action]} #{change.ordinal}{over}: {change.reason}"
 
 
 def _time(seconds: float | None) -> str:

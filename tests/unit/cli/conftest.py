@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,14 +50,20 @@ OUTCOMES = {1: "deployed", 2: "refused", 3: "deployed", 4: "superseded"}
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, in a working folder without a settings file; the environment names it."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home, in a working folder without a settings file; the environment names it.
+
+    Commands hand their options on to worker processes through the environment, so it is put back afterwards.
+    """
+    before = dict(os.environ)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RATCHET_CONFIG", raising=False)
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "run"))
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "140")
-    return tmp_path / "run"
+    yield tmp_path / "run"
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

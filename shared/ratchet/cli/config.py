@@ -1,0 +1,74 @@
+"""`ratchet config`: the settings in force, whether they make sense together, and their schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ratchet.cli.output import print_json
+from ratchet.errors import SettingsError
+from ratchet.settings import Settings, load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Settings. Command line (--set) goes before environment (RATCHET_SECTION__FIELD), then ratchet.toml, then defaults.",
+)
+
+
+@app.command()
+def show(
+    section: Annotated[str | None, typer.Argument(help="One section, as queue.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of SECTION.FIELD = VALUE.")] = False,
+) -> None:
+    """Show the settings in force, those that differ from the default marked with *. Secrets are masked."""
+    settings = load()
+    values = settings.model_dump(mode="json")
+    if section is not None and section not in values:
+        raise SettingsError(f"no section {section!r}; there are: {', '.join(values)}.")
+    chosen = values if section is None else {section: values[section]}
+    if as_json:
+        print_json(chosen)
+        return
+    defaults = Settings.model_construct().model_dump(mode="json")
+    for name, value in chosen.items():
+        _print(name, value, defaults.get(name))
+
+
+@app.command()
+def check() -> None:
+    """Check the settings: that they are valid, and that the suites are large enough for the gate to see a gain."""
+    from ratchet.stats.gate_power import gate_power  # scipy
+
+    settings = load()
+    power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
+    typer.echo(f"the settings are valid. {power.advice}")
+    typer.echo(
+        f"a true gain of {settings.gate.gain:.0%} is proved at the first challenge with a chance of "
+        f"{power.per_challenge[0]:.0%}, within {settings.gate.challenges} challenges with {power.within:.0%}."
+    )
+    if not power.adequate:
+        raise SettingsError(f"the gate has too little power: {power.advice}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of all settings, for editors and scripts."""
+    typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+def protected_items(settings: Settings) -> dict[str, int]:
+    """Confirm items of each protected family, when the pool is spread evenly over all levels."""
+    families = settings.suites.families
+    each = settings.suites.confirm_items / sum(len(family.levels) for family in families)
+    return {family.name: int(each * len(family.levels)) for family in families if family.protected}
+
+
+def _print(name: str, value: Any, default: Any) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _print(f"{name}.{key}", inner, default.get(key) if isinstance(default, dict) else None)
+        return
+    mark = " " if value == default else "*"
+    typer.echo(f"{mark} {name} = {json.dumps(value, ensure_ascii=False)}")

@@ -1,0 +1,110 @@
+"""`ratchet init`: a settings file for a model and data of your own, after a look at whether they fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ratchet.cli.fit import Fit, count_parameters, fit
+from ratchet.cli.machine import training_memory
+from ratchet.cli.output import size
+from ratchet.cli.template import Chosen, render
+from ratchet.cli.view.words import thousands
+from ratchet.data.jsonl import read_examples
+from ratchet.errors import DataError, Refused
+from ratchet.settings import load
+from ratchet.settings.settings import FILE
+
+TINY = "tiny"
+SHOWN = 5
+LARGE = 5_000_000
+"""Parameters from which a model counts as pretrained and gets settings of its own."""
+
+
+def init(
+    model: Annotated[
+        str, typer.Option(help="Folder or hub name of the base model; `tiny` is the built-in one, trained from scratch.")
+    ] = TINY,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="JSONL file to train on.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file, or for a model that does not fit.")] = False,
+) -> None:
+    """Write ratchet.toml: every setting with its meaning, for your model and your data.
+
+    A model is checked against the memory of this machine. A data file has one JSON object a line, in any of these
+    shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
+    instruction/input/output, question/answer; rows that cannot be read are named with their lines. The file is put
+    into the inbox, which the first run queues.
+    """
+    file = Path(FILE)
+    if file.exists() and not force:
+        raise Refused(f"{file.resolve()} is there already; --force writes over it.")
+    chosen = _for_model(model, force)
+    if data is not None:
+        _check_data(data)
+    file.write_text(render(chosen), encoding="utf-8")
+    load()
+    typer.echo(f"wrote {file}.")
+    if data is not None:
+        _into_inbox(data)
+    typer.echo("`make run` (or `ratchet run`) starts.")
+
+
+def _for_model(name: str, force: bool) -> Chosen:
+    if name == TINY:
+        return {}
+    folder = Path(name)
+    if not folder.is_dir():
+        typer.echo(f"{name} is not a folder here, so it is taken for a hub name; the first run fetches and checks it.")
+        return {"model": {"path": name}, "hyperparams": _pretrained()}
+    found = fit(count_parameters(folder), *training_memory())
+    _tell(found)
+    if not found.fits and not force:
+        raise Refused(
+            f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
+            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the settings all the same."
+        )
+    chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
+    if found.parameters > LARGE:
+        chosen["hyperparams"] = _pretrained()
+    return chosen
+
+
+def _tell(found: Fit) -> None:
+    typer.echo(
+        f"{thousands(found.parameters)} parameters: training all of them takes about {size(found.needed_bytes)} "
+        f"of {size(found.available_bytes)} ({found.where})."
+    )
+
+
+def _pretrained() -> dict[str, Any]:
+    """A careful start for a pretrained model: a low rate and small batches, summed up."""
+    return {"learning_rate": 2e-5, "batch_size": 4, "gradient_accumulation": 8}
+
+
+def _check_data(data: Path) -> None:
+    families: Counter[str] = Counter()
+    errors: list[DataError] = []
+    for _, found in read_examples(data):
+        if isinstance(found, DataError):
+            errors.append(found)
+        else:
+            families[str(found.family)] += 1
+    for error in errors[:SHOWN]:
+        typer.echo(f"  {error}", err=True)
+    if not families:
+        raise Refused(f"{data} has no row that can be read.")
+    counted = ", ".join(f"{count:,} {family}" for family, count in families.most_common(SHOWN))
+    typer.echo(f"{data}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
+
+
+def _into_inbox(data: Path) -> None:
+    inbox = load().inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data, inbox / data.with_suffix(".jsonl").name)
+    typer.echo(f"copied {data.name} to {inbox}; the first run queues it.")

@@ -1,0 +1,218 @@
+"""The commands over a ledger with a story: what they print, what they change, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ratchet.cli.main import PLACES, app
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving
+from sqlalchemy import select
+from typer.testing import CliRunner, Result
+
+ids = {n: f"{n:02d}" + "c" * 30 for n in range(6)}
+
+
+def ratchet(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_every_command_explains_itself() -> None:
+    for name in PLACES:
+        shown = ratchet(name, "--help").stdout
+        assert len(shown.split()) > 15, name
+
+
+def test_the_help_lists_every_command() -> None:
+    shown = ratchet("--help").stdout
+    assert [name for name in PLACES if f" {name} " not in shown] == []
+
+
+def test_an_error_of_ours_is_one_line_and_exit_code_2(home: Path) -> None:
+    result = ratchet("status", code=2)
+    assert "Traceback" not in result.output
+    assert "`ratchet run`" in result.stderr
+
+
+def test_a_wrong_setting_is_named(home: Path) -> None:
+    assert "queue.low_water" in ratchet("--set", "queue.low_water=none", "config", "show", code=2).stderr
+    assert "sections are" in ratchet("--set", "cue.low_water=1", "config", "show", code=2).stderr
+
+
+def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
+    shown = ratchet("status").stdout
+    assert "#3" in shown
+    assert "20,800 examples" in shown
+    values = json.loads(ratchet("status", "--json").stdout)
+    assert values["live"]["desired"] == 3
+    assert values["queue"]["depth"] == 20_800
+    assert values["checkpoints"][0]["levels"]["chain_sum/1"] == {"correct": 49, "n": 50}
+
+
+def test_leaderboard_ranks_by_accuracy_with_its_uncertainty(ledger: Ledger) -> None:
+    rows = json.loads(ratchet("leaderboard", "--json").stdout)
+    assert [row["ordinal"] for row in rows] == [5, 4, 3, 2, 1, 0]
+    assert all(row["low"] <= row["correct"] / row["items"] <= row["high"] for row in rows)
+    assert "live" in ratchet("leaderboard").stdout
+
+
+def test_why_gives_every_verdict_with_its_numbers(ledger: Ledger) -> None:
+    shown = ratchet("why", "2").stdout
+    assert "refused" in shown.splitlines()[0]
+    assert "Live is #3" in shown
+    assert "no proof of gain: won 6, lost 4 of 900" in shown
+    assert "challenge 1 of #1" in shown
+    assert "ran out of memory" in shown
+    facts = json.loads(ratchet("why", "2", "--json").stdout)
+    assert [v["who"] for v in facts["verdicts"]][-1] == "deployment"
+
+
+@pytest.mark.parametrize("name", ["3", "#3", "champion", "03cc"])
+def test_a_checkpoint_has_several_names(ledger: Ledger, name: str) -> None:
+    assert json.loads(ratchet("why", name, "--json").stdout)["checkpoint_id"] == ids[3]
+
+
+@pytest.mark.parametrize("name", ["99", "zzzz", "", "%%%%"])
+def test_an_unknown_checkpoint_is_refused_with_the_way_out(ledger: Ledger, name: str) -> None:
+    assert "`ratchet leaderboard`" in ratchet("why", name, code=2).stderr
+
+
+def test_events_are_listed_filtered_and_traced(ledger: Ledger) -> None:
+    assert "queue.low" in ratchet("events").stdout
+    only = ratchet("events", "--name", "checkpoint.deployed", "--json").stdout.splitlines()
+    assert [json.loads(line)["name"] for line in only] == ["checkpoint.deployed"] * 2
+    cause = json.loads(only[0])["cause"]
+    tree = ratchet("events", "--trace", json.loads(only[0])["id"][:12]).stdout.splitlines()
+    assert "checkpoint.evaluated" in tree[0]
+    assert cause[:8] in tree[0]
+    assert tree[1].startswith("  ")
+    assert "checkpoint.deployed" in tree[1]
+
+
+def test_an_unknown_event_name_is_refused_with_the_catalogue(ledger: Ledger) -> None:
+    assert "checkpoint.saved" in ratchet("events", "--name", "nonsense", code=2).stderr
+
+
+def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
+    assert "ran out of memory" in ratchet("dead", "list").stdout
+    assert "`ratchet dead retry 1`" in ratchet("dead", "show", "1").stdout
+    ratchet("dead", "retry", "1")
+    assert "no dead letters" in ratchet("dead", "list").stdout
+    assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
+    with ledger.read() as session:
+        assert session.get_one(DeadLetter, 1).resolution is not None
+
+
+def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
+    assert "not proved" in ratchet("deploy", "2", "--reason", "because", code=2).stderr
+    ratchet("deploy", "2", "--reason", "because", "--force")
+    with ledger.read() as session:
+        serving = session.get_one(Serving, "main")
+        assert (serving.desired_id, serving.previous_id, serving.proved) == (ids[2], ids[3], False)
+        last = session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
+        assert last is not None
+        assert last.reason == "by hand: because"
+
+
+def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
+    ratchet("deploy", "1", "--reason", "it was nicer")
+    with ledger.read() as session:
+        assert session.get_one(Serving, "main").proved
+
+
+def test_rollback_bars_the_weights_until_unbar(ledger: Ledger) -> None:
+    ratchet("rollback", "--reason", "customers complain")
+    with ledger.read() as session:
+        assert session.get_one(Serving, "main").desired_id == ids[1]
+        assert session.scalar(select(Outbox).where(Outbox.name == "deployment.rolled_back")) is not None
+    assert "barred" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
+    assert "no earlier champion" in ratchet("rollback", code=2).stderr
+    ratchet("unbar", "3")
+    ratchet("deploy", "3", "--reason", "again")
+
+
+def test_freeze_and_unfreeze(ledger: Ledger) -> None:
+    ratchet("freeze", "--reason", "a demo")
+    assert "frozen: a demo" in ratchet("status").stdout
+    ratchet("unfreeze")
+    assert "not frozen" in ratchet("unfreeze", code=2).stderr
+
+
+def test_pause_and_resume(ledger: Ledger) -> None:
+    ratchet("pause")
+    with ledger.read() as session:
+        assert session.get_one(Line, "main").paused
+    assert "paused already" in ratchet("pause", code=2).stderr
+    ratchet("resume")
+    with ledger.read() as session:
+        assert not session.get_one(Line, "main").paused
+
+
+def test_stop_and_reset_without_a_run(home: Path) -> None:
+    assert "nothing is running" in ratchet("stop").stdout
+    assert "nothing at" in ratchet("reset", "--yes").stdout
+    home.mkdir()
+    assert "does not look like a home" in ratchet("reset", "--yes", code=2).stderr
+    (home / "run.lock").touch()
+    ratchet("reset", "--yes")
+    assert not home.exists()
+
+
+def test_logs_are_readable(home: Path) -> None:
+    assert "none yet" in ratchet("logs", code=2).stderr
+    (home / "logs").mkdir(parents=True)
+    line = {"at": 1.0, "level": "warning", "message": "late", "subject": "checkpoint 7", "traceback": "Trace…"}
+    (home / "logs" / "testing@box+0.log").write_text(json.dumps(line) + "\nplain words\ncut off")
+    (home / "logs" / "training.child.log").write_text("loading\n")
+    shown = ratchet("logs", "testing").stdout
+    assert "warning late  [subject=checkpoint 7]" in shown
+    assert "plain words" in shown
+    assert "cut off" not in shown
+    assert "loading" not in shown
+    assert "there are: testing, training" in ratchet("logs", "mining", code=2).stderr
+
+
+def test_queue_lists_and_skips(ledger: Ledger) -> None:
+    values = json.loads(ratchet("queue", "list", "--json").stdout)
+    assert [b["state"] for b in values["batches"]] == ["training", "queued", "submitted"]
+    assert "depth 20,800 examples" in ratchet("queue", "list").stdout
+    ratchet("queue", "skip", "07")
+    assert "only a waiting one" in ratchet("queue", "skip", "06", code=2).stderr
+    with ledger.read() as session:
+        assert session.get_one(Batch, "07" + "b" * 30).state == "skipped"
+
+
+def test_queue_add_submits_a_file_and_names_bad_rows(ledger: Ledger, tmp_path: Path) -> None:
+    rows = [{"question": "3+4=", "answer": "3+4=7"}, {"question": "1+1=", "answer": "1+1=2"}]
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps(rows[0]) + "\n{broken\n" + json.dumps(rows[1]) + "\n" + '{"odd": 1}\n')
+    result = ratchet("queue", "add", str(file), "--priority", "high", "--json")
+    assert "mine.jsonl:2:" in result.stderr
+    assert "mine.jsonl:4:" in result.stderr
+    said = json.loads(result.stdout)
+    assert (said["rows"], said["unreadable"]) == (4, 2)
+    with ledger.read() as session:
+        batch = session.get_one(Batch, said["batch_id"])
+        assert (batch.state, batch.origin, batch.priority) == ("submitted", "user", 0)
+        names = session.scalars(select(Outbox.name).where(Outbox.body.contains(batch.id))).all()
+    assert names == ["batch.submitted"]
+    assert "known already" in ratchet("queue", "add", str(file), code=2).stderr
+
+
+def test_queue_add_refuses_a_file_without_a_readable_row(ledger: Ledger, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("{broken\n")
+    assert "nothing was queued" in ratchet("queue", "add", str(tmp_path / "bad.jsonl"), code=2).stderr
+
+
+def test_migrate_makes_the_ledger(home: Path) -> None:
+    assert "the ledger is at" in ratchet("migrate").stdout
+    assert "dead letters" in ratchet("dead", "list").stdout
+
+
+def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
+    result = ratchet("--set", "serving.port=1", "ask", "1+1=", code=2)
+    assert "`ratchet run` serves one" in result.stderr

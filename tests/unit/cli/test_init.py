@@ -1,0 +1,118 @@
+"""`ratchet init`, `config` and `doctor`: the way in for a model and data of one's own."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from ratchet.cli.fit import count_parameters, fit
+from ratchet.cli.main import app
+from ratchet.cli.template import render
+from ratchet.errors import BrokenCheckpoint
+from ratchet.settings import Settings
+from typer.testing import CliRunner, Result
+
+
+def ratchet(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def safetensors(folder: Path, shape: tuple[int, ...]) -> Path:
+    """A folder with the header of a model; no loader of ours reads further."""
+    folder.mkdir()
+    header = json.dumps({"weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder
+
+
+def test_the_file_it_writes_is_all_defaults(home: Path) -> None:
+    ratchet("init")
+    assert tomllib.loads(Path("ratchet.toml").read_text()) == {section: {} for section in _sections()}
+    assert "--force" in ratchet("init", code=2).stderr
+    ratchet("init", "--force")
+
+
+def test_every_commented_default_is_the_default(home: Path) -> None:
+    text = render({})
+    lines = [line.removeprefix("# ") for line in text.splitlines()]
+    settings = [line for line in lines if line.startswith("[") or (" = " in line and line[0].islower())]
+    found = tomllib.loads("\n".join(line for line in settings if line.split(" = ")[0].isidentifier() or line[0] == "["))
+    assert found["queue"]["low_water"] == Settings().queue.low_water
+    assert Settings(**{k: v for k, v in found.items() if k in _sections()}) == Settings()
+
+
+def test_a_model_that_does_not_fit_is_refused_with_numbers(home: Path, tmp_path: Path) -> None:
+    safetensors(tmp_path / "huge", (1_000_000, 1_000_000))
+    refusal = ratchet("init", "--model", str(tmp_path / "huge"), code=2).stderr
+    assert "does not fit" in refusal
+    assert "TB" in refusal
+    assert not Path("ratchet.toml").exists()
+
+
+def test_a_model_that_fits_is_written_with_careful_settings(home: Path, tmp_path: Path) -> None:
+    safetensors(tmp_path / "mine", (6_000, 1_000))
+    ratchet("init", "--model", str(tmp_path / "mine"))
+    written = tomllib.loads(Path("ratchet.toml").read_text())
+    assert written["model"]["path"] == str(tmp_path / "mine")
+    assert written["hyperparams"]["learning_rate"] == pytest.approx(2e-5)
+
+
+def test_data_goes_into_the_inbox_and_bad_rows_are_named(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "q", "answer": "a"}\n{broken\n')
+    result = ratchet("init", "--data", str(file))
+    assert "mine.jsonl:2:" in result.stderr
+    assert "1 rows can be read" in result.stdout
+    assert (home / "inbox" / "mine.jsonl").read_text() == file.read_text()
+    file.write_text("{broken\n")
+    assert "no row that can be read" in ratchet("init", "--force", "--data", str(file), code=2).stderr
+
+
+def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
+    assert count_parameters(safetensors(tmp_path / "m", (3, 5))) == 15
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(BrokenCheckpoint, match="not a safetensors file"):
+        count_parameters(tmp_path / "m")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BrokenCheckpoint, match="pickled"):
+        count_parameters(tmp_path / "none")
+
+
+def test_a_billion_parameters_need_about_twenty_gigabytes() -> None:
+    assert fit(1_000_000_000, 24_000_000_000, "a card").fits
+    assert not fit(1_500_000_000, 24_000_000_000, "a card").fits
+
+
+def test_config_show_marks_what_differs(home: Path) -> None:
+    shown = ratchet("--set", "queue.low_water=500", "config", "show", "queue").stdout.splitlines()
+    assert "* queue.low_water = 500" in shown
+    assert "  queue.high_water = 24000" in shown
+    assert "there are:" in ratchet("config", "show", "nonsense", code=2).stderr
+
+
+def test_config_show_masks_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_REDIS__URL", "redis://:hunter2@host:6379/0")
+    assert "hunter2" not in ratchet("config", "show").stdout
+
+
+def test_config_check_refuses_a_gate_that_cannot_see(home: Path) -> None:
+    assert "the settings are valid" in ratchet("config", "check").stdout
+    assert "Use " in ratchet("--set", "suites.confirm_items=60", "config", "check", code=2).stderr
+
+
+def test_config_schema_is_that_of_the_settings(home: Path) -> None:
+    assert json.loads(ratchet("config", "schema").stdout)["properties"].keys() == Settings.model_fields.keys()
+
+
+def test_doctor_names_what_would_stop_a_run(home: Path) -> None:
+    findings = {f["check"]: f for f in json.loads(ratchet("doctor", "--json").stdout)}
+    assert findings["ledger"]["state"] == "note"
+    assert findings["systems"]["state"] == "ok"
+
+
+def _sections() -> set[str]:
+    return set(Settings.model_fields) - {"home"}
