@@ -1,0 +1,127 @@
+"""A batch at the gate: read what was submitted, publish what passed and what did not, and queue or reject it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from ratchet.data.jsonl import read_examples
+from ratchet.evaluation.standing import held_out
+from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.suite import POOLS
+from ratchet.events.catalogue import BatchQueued, BatchRejected
+from ratchet.ledger import Transaction
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.ledger.uses import add_uses, item_uses
+from ratchet.systems import Verdict, Work
+from ratchet.tasks import registry
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from miner.gate import DataGate, GatePolicy
+from miner.gate_report import Accepted, GateReport
+from miner.near_duplicates import NearDuplicates
+from miner.token_counter import TokenCounter
+
+REPORT_EVERY = 500
+ROWS = "rows.jsonl"
+
+
+@dataclass
+class Passage:
+    """The stream through the gate: accepted rows go on, refused ones into the quarantine file."""
+
+    gate: DataGate
+    quarantine: Path
+    work: Work
+    uses: Counter[str] = field(default_factory=Counter)
+
+    def lines(self, submitted: Path) -> Iterator[str]:
+        """Accepted rows as JSONL, without line ends."""
+        with self.quarantine.open("w", encoding="utf-8") as refused:
+            for number, verdict in enumerate(self.gate.examine(read_examples(submitted)), start=1):
+                if number % REPORT_EVERY == 0:
+                    self.work.progress(f"{number} rows")
+                if isinstance(verdict, Accepted):
+                    self.uses[str(verdict.example.metadata["key"])] += 1
+                    yield verdict.example.to_line()
+                else:
+                    _write(refused, verdict.to_line())
+
+
+def admit(work: Work, batch: Batch) -> Verdict:
+    """Everything that the submitted rows need to be queued; nothing of them is lost."""
+    passage = _passage(work)
+    submitted = work.artifacts.fetch(batch.submitted_artifact) / ROWS
+    provenance = {"batch": batch.id, "submitted": batch.submitted_artifact}
+    accepted = work.artifacts.publish_lines(passage.lines(submitted), "batch", provenance)
+    report = passage.gate.report
+    refused = None
+    if report.rows > report.accepted:
+        refused = work.artifacts.publish(passage.quarantine, "batch", provenance, consume=True).id
+    if not report.accepted:
+        return _rejected(batch, report, refused)
+    return _queued(batch, report, accepted.id, refused, passage.uses)
+
+
+def _passage(work: Work) -> Passage:
+    settings = work.settings
+    with work.read() as session:
+        uses = item_uses(session)
+        base = session.scalars(select(Checkpoint).where(Checkpoint.ordinal == 0)).one()
+        near = _near(session, work)
+    counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
+    gate = DataGate(
+        GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),
+        held_out(settings.suites),
+        counter,
+        lambda key: uses.get(key, 0),
+        near,
+    )
+    return Passage(gate, work.folder / "quarantine.jsonl", work)
+
+
+def _near(session: Session, work: Work) -> NearDuplicates:
+    """Knows the free texts of all suites in force; items of known families are told apart by their keys."""
+    suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
+    texts = (item for suite in suites for item in suite.items if registry.find(item.family) is None)
+    return NearDuplicates("\n".join(message.content for message in item.prompt) for item in texts)
+
+
+def _write(file: IO[str], line: str) -> None:
+    file.write(line + "\n")
+
+
+def _queued(batch: Batch, report: GateReport, artifact: str, refused: str | None, uses: Counter[str]) -> Verdict:
+    def effects(tx: Transaction) -> None:
+        row = tx.session.get_one(Batch, batch.id)
+        row.artifact, row.quarantine_artifact = artifact, refused
+        row.examples, row.tokens, row.quarantined = report.accepted, report.tokens, report.rows - report.accepted
+        row.report = report.model_dump(mode="json")
+        if row.state == "submitted":
+            row.state, row.queued_at = "queued", tx.now
+        add_uses(tx, uses)
+
+    numbers = report.model_dump(mode="json")
+    return Verdict("queued", _words(report), numbers, effects, (BatchQueued(batch_id=batch.id),))
+
+
+def _rejected(batch: Batch, report: GateReport, refused: str | None) -> Verdict:
+    reason = f"no row passed: {_words(report)}"
+
+    def effects(tx: Transaction) -> None:
+        row = tx.session.get_one(Batch, batch.id)
+        row.state, row.finished_at, row.quarantine_artifact = "rejected", tx.now, refused
+        row.quarantined, row.report = report.rows, report.model_dump(mode="json")
+
+    event = BatchRejected(batch_id=batch.id, reason=reason)
+    return Verdict("rejected", reason, report.model_dump(mode="json"), effects, (event,))
+
+
+def _words(report: GateReport) -> str:
+    refused = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
+    return f"{report.accepted} of {report.rows} rows accepted" + (f"; quarantined: {refused}" if refused else "")
