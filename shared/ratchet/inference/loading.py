@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.chat import Tokenizer
@@ -39,6 +39,8 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
         raise BrokenCheckpoint(f"{folder} holds weights {weights[:12]}…, not the expected {expected_weights[:12]}….")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _require_vocabulary(folder, tokenizer, config.get_text_config().vocab_size)
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=hardware.torch_dtype,
@@ -46,6 +48,7 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # only to name them ourselves
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -53,16 +56,18 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
     _require_all_tensors(folder, info)
     _own_memory(model)
     _require_finite(folder, model)
-    config = model.config.get_text_config()
-    _require_vocabulary(folder, tokenizer, config.vocab_size)
     model.to(hardware.device).eval().requires_grad_(False)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         weights=weights,
         hardware=hardware,
-        context=int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length),
+        context=_context(config.get_text_config(), tokenizer),
     )
+
+
+def _context(config: Any, tokenizer: Tokenizer) -> int:
+    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
 
 
 def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from ratchet.inference.answer_text import AnswerText
+from ratchet.inference.generator import Decoding
+from ratchet.testing.tiny_model import build_tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def text() -> AnswerText:
+    return AnswerText(build_tiny_tokenizer())
+
+
+def tokens(words: str) -> list[int]:
+    return list(build_tiny_tokenizer()(words, add_special_tokens=False).input_ids)
+
+
+def test_the_whole_text_has_no_special_tokens(text: AnswerText) -> None:
+    assert text.whole(tokens("1+1=2<|im_end|>"), Decoding()) == "1+1=2"
+
+
+def test_it_is_cut_at_the_first_stop_string(text: AnswerText) -> None:
+    assert text.whole(tokens("a;b\n\nc"), Decoding(stop=("\n\n", ";"))) == "a"
+
+
+def test_a_stop_string_across_tokens_is_heard_when_it_is_complete(text: AnswerText) -> None:
+    ids = tokens("answer is äé;")
+    heard = [text.says_stop(ids[:length], Decoding(stop=("äé",))) for length in range(1, len(ids) + 1)]
+    assert heard == [False] * (len(ids) - 2) + [True, True]
+
+
+def test_without_stop_strings_nothing_stops(text: AnswerText) -> None:
+    assert not text.says_stop(tokens("anything"), Decoding())
+
+
+def test_what_is_settled_only_ever_grows_into_the_whole(text: AnswerText) -> None:
+    ids, decoding = tokens("größe 12END of it"), Decoding(stop=("ENDE", "END of"))
+    settled = [text.settled(ids[:length], decoding) for length in range(len(ids) + 1)]
+    assert all(later.startswith(earlier) for earlier, later in zip(settled, settled[1:], strict=False))
+    assert settled[-1] == text.whole(ids, decoding) == "größe 12"
+
+
+def test_a_half_character_is_not_settled(text: AnswerText) -> None:
+    ids = tokens("ä")
+    assert [text.settled(ids[:length], Decoding()) for length in (1, 2)] == ["", "ä"]
+
+
+def test_pieces_spell_every_token(text: AnswerText) -> None:
+    assert text.pieces(tokens("7 is<|im_end|>")) == ["7", " is", "<|im_end|>"]
