@@ -88,7 +88,7 @@ def _read_exact(text: str) -> Reading:
 
 def _read_normalized(text: str) -> Reading:
     folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    return folded.strip(" .,;:!?\"'`*()[]") or None
+    return folded.strip(" .,;:!?\"'`*()[]{}") or None
 
 
 def _read_number(text: str) -> Reading:

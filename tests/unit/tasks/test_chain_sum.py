@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from ratchet.tasks.chain_sum import ChainSum
+
+FAMILY = ChainSum()
+
+
+def test_trace_is_a_running_total() -> None:
+    problem = FAMILY.parse("47+8+0=")
+    assert problem is not None
+    assert (problem.level, problem.gold, problem.solution) == (2, "55", "47+8=55;55+0=55")
+
+
+@pytest.mark.parametrize(
+    "question", ["47+8", "8=", "50+1=", "07+1=", "1+22=", "1+2+3+4+5+6+7+8=", "1-2=", "٣+٤=", "1+2=3"]
+)
+def test_what_is_no_question_of_the_family(question: str) -> None:
+    assert FAMILY.parse(question) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("8+7=15;15+9=25", "off_by_one"),
+        ("8+7=15;15+9=14", "carry"),
+        ("8+7=15;15+9=99", "wrong"),
+        ("8+7=16;16+9=25", "off_by_one"),
+        ("8+7=15", "truncated"),
+        ("8+7=15;15+9=", "truncated"),
+        ("8+6=14;14+9=23", "operand"),
+        ("25", "off_by_one"),
+        ("14", "carry"),
+        ("8+7=15;15+9=24 or so", "format"),
+        ("=twenty-four", "format"),
+        ("", "format"),
+    ],
+)
+def test_error_classes(answer: str, error: str) -> None:
+    problem = FAMILY.parse("8+7+9=")
+    assert problem is not None
+    grade = FAMILY.grade(problem, answer)
+    assert not grade.correct
+    assert grade.error == error
+
+
+def test_a_bare_result_counts() -> None:
+    problem = FAMILY.parse("8+7+9=")
+    assert problem is not None
+    assert FAMILY.grade(problem, "24").correct
+
+
+def test_swapping_terms_comes_first_and_keeps_the_gold() -> None:
+    problem = FAMILY.parse("4+7+9=")
+    assert problem is not None
+    relatives = list(FAMILY.perturb(problem, seed=0))
+    assert {relative.question for relative in relatives[:3]} == {"7+4+9=", "9+7+4=", "4+9+7="}
+    assert {relative.gold for relative in relatives[:3]} == {"20"}
+
+
+def test_a_term_of_two_digits_stays_first() -> None:
+    problem = FAMILY.parse("47+8=")
+    assert problem is not None
+    assert all(FAMILY.parse(relative.question) == relative for relative in FAMILY.perturb(problem, seed=0))
