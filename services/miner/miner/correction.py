@@ -6,6 +6,7 @@ of the item (the family's perturbations) with the family's own worked solution.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,20 @@ def corrections(
     for example in islice(rounds, budget):
         told.by_error[str(example.metadata["error_class"])] += 1
         yield example
+
+
+def lesson_budget(most: int, share: float, room: int, ordinary: int) -> int:
+    """How many lessons a correction batch may hold: at most ``share`` of it, the rest being ordinary rows.
+
+    Lessons alone, all of hard kinds, would teach a model to forget the rest. ``room`` is what the queue takes,
+    ``ordinary`` how many rows there are to mix in.
+    """
+    return min(most, int(share * room), int(share / (1 - share) * ordinary))
+
+
+def replay_size(lessons: int, share: float) -> int:
+    """Ordinary rows that make so many lessons the given share of the whole."""
+    return math.ceil(lessons * (1 - share) / share)
 
 
 def error_class(item: MinedItem) -> str:

@@ -21,6 +21,8 @@ from ratchet.evaluation.record import Evaluation, ItemRecord
 Category = Literal["wrong", "overconfident_wrong", "low_margin"]
 SURE = 0.9
 UNSURE = 0.5
+FRONTIER = 0.2
+"""Success rate from which a level is in reach: below it there is nothing yet that one lesson could put right."""
 
 
 class MinedItem(BaseModel):
@@ -71,8 +73,8 @@ def counts(mined: Iterable[MinedItem]) -> dict[str, int]:
 
 
 def near_frontier(mined: Iterable[MinedItem], rates: Mapping[tuple[str, int], float]) -> list[MinedItem]:
-    """Mined items of levels that the checkpoint answers at least sometimes: there one lesson can make a difference."""
-    return [item for item in mined if rates.get((item.example.family or "", item.example.level), 0.0) > 0.0]
+    """Mined items of the levels that the checkpoint answers at the rate FRONTIER or better."""
+    return [item for item in mined if rates.get((item.example.family or "", item.example.level), 0.0) >= FRONTIER]
 
 
 def _weakness(record: ItemRecord, category: Category) -> float:

@@ -15,7 +15,7 @@ ITEMS = "items.jsonl"
 
 
 def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
-    """The evaluation of a ledger row. Raises EmptyEvaluation for a record without items, ArtifactError for a bad one."""
+    """The evaluation of a ledger row. Raises EmptyEvaluation where it has no items, ArtifactError for a bad file."""
     return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
 
 

@@ -12,8 +12,6 @@ from ratchet.ledger.tables import Checkpoint, DeadLetter, Verdict
 JUDGES = ("testing", "regression", "comparison", "calibration", "mining", "curriculum", "deployment")
 """The systems whose verdict on a checkpoint makes it judged; the last one decides."""
 
-SUPERSEDED = "superseded"
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -29,7 +27,7 @@ def decided(session: Session) -> list[Decided]:
     """All complete cycles, in the order of the checkpoints. The base model is not a cycle.
 
     A dead letter of a judge counts as its last word here: it is given up until a human retries it. A checkpoint that
-    testing called superseded or broken is judged by nobody else.
+    testing called broken is judged by nobody else; one that it called superseded was never judged, and is no cycle.
     """
     trained = session.execute(
         select(Checkpoint.id, Checkpoint.ordinal, Checkpoint.state)
@@ -62,7 +60,7 @@ def _decision(
 ) -> Decided | None:
     given = {judge: words[judge] for judge in JUDGES if judge in words}
     testing = given.get("testing", ("", 0.0))[0]
-    if testing in (SUPERSEDED, "dead") or (testing and state == "broken"):
+    if testing == "dead" or (testing and state == "broken"):
         return Decided(checkpoint_id, ordinal, testing, given["testing"][1])
     if len(given) < len(JUDGES):
         return None

@@ -21,12 +21,14 @@ class SuiteSettings(Section):
     """Families and the sizes of the held-out pools, in items over all levels."""
 
     families: tuple[FamilySettings, ...] = Field(
-        (FamilySettings(name="chain_sum", levels=(1, 2, 3, 4, 5, 6)),),
+        tuple(
+            FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")
+        ),
         min_length=1,
         description="What is taught.",
     )
-    probe_items: int = Field(300, ge=1, description="Mining, correction and curriculum learn from these.")
-    eval_items: int = Field(300, ge=1, description="Regression, comparison and calibration read these.")
+    probe_items: int = Field(360, ge=1, description="Mining, correction and curriculum learn from these.")
+    eval_items: int = Field(360, ge=1, description="Regression, comparison and calibration read these.")
     confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
     held_out_share: float = Field(
         0.2, gt=0, le=0.5, description="Most that the pools take of a finite level."

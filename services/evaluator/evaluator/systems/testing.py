@@ -30,7 +30,7 @@ from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, Testin
 NAME = "testing"
 
 
-def find(session: Session, settings: Settings) -> list[Subject]:
+def find(session: Session, _settings: Settings) -> list[Subject]:
     """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
     done = exists().where(
         Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id

@@ -5,7 +5,8 @@ The gate has a lane of its own, so that data never waits behind the making of le
 
 from __future__ import annotations
 
-from ratchet.artifacts import ArtifactStore
+from itertools import islice
+
 from ratchet.data.batch import Provenance
 from ratchet.evaluation.standing import held_out
 from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted, ExamplesMined
@@ -19,9 +20,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from miner.admission import admit
-from miner.correction import Corrections, corrections
+from miner.correction import Corrections, corrections, lesson_budget, replay_size
 from miner.inbox import take, waiting_files
-from miner.mining import MinedItem
+from miner.mined_set import read_mined
 
 NAME = "correction"
 
@@ -52,44 +53,59 @@ def find_mined(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def correct(work: Work) -> Outcome:
-    """Lessons from a mined set, within the share that corrections may have of the queue."""
+    """Lessons from a mined set among ordinary rows, within what the queue has room for."""
     queue = work.settings.queue
     with work.read() as session:
         mined = session.get_one(Mined, work.subject.id)
         newer = session.scalar(select(Mined.checkpoint_id).where(Mined.created_at > mined.created_at).limit(1))
-        room = int(queue.correction_share * queue.high_water) - depth(session, "correction").total
+        room = queue.high_water - depth(session).total
+        ordinary = _ordinary(session)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
-    budget = min(queue.correction_examples, room)
-    if budget <= 0:
-        return Verdict("over budget", f"corrections already take their {queue.correction_share:.0%} of the queue")
+    budget = lesson_budget(
+        queue.correction_examples, queue.correction_share, room, ordinary.examples if ordinary else 0
+    )
+    if budget <= 0 or ordinary is None:
+        return Verdict("no room", f"the queue has room for {max(0, room)} examples")
     assert mined.artifact is not None, "found by it"
     told = Corrections()
-    items = _items(work.artifacts, mined.artifact)
-    lessons = corrections(items, held_out(work.settings.suites), queue.correction_relatives, budget, told)
-    provenance = Provenance(generator=NAME, version="1", parents=(f"mined:{work.subject.id}",))
-    lines = (lesson.to_line() for lesson in lessons)
-    artifact = work.artifacts.publish_lines(lines, "batch", provenance.model_dump(mode="json"))
-    return _submitted(artifact.id, provenance, told)
+    items = read_mined(work.artifacts, mined.artifact)
+    lessons = [
+        lesson.to_line()
+        for lesson in corrections(items, held_out(work.settings.suites), queue.correction_relatives, budget, told)
+    ]
+    return _submitted(work, lessons, ordinary, told)
 
 
-def _items(artifacts: ArtifactStore, artifact_id: str) -> list[MinedItem]:
-    return [MinedItem.model_validate_json(line) for line in artifacts.open_lines(artifact_id)]
+def _ordinary(session: Session) -> Batch | None:
+    """The newest generated batch that passed the gate: its rows are mixed in."""
+    query = select(Batch).where(Batch.origin == "generation", Batch.artifact.is_not(None))
+    return session.scalar(query.order_by(Batch.queued_at.desc()).limit(1))
 
 
-def _submitted(artifact_id: str, provenance: Provenance, told: Corrections) -> Verdict:
-    made = told.by_error.total()
+def _submitted(work: Work, lessons: list[str], ordinary: Batch, told: Corrections) -> Verdict:
     numbers = {"by_error": dict(told.by_error), "left_out": dict(told.left_out)}
-    if not made:
+    if not lessons:
         return Verdict("nothing made", "no mined item has a relative that may be taught", numbers)
+    assert ordinary.artifact is not None, "found by it"
+    size = replay_size(len(lessons), work.settings.queue.correction_share)
+    replay = list(islice(work.artifacts.open_lines(ordinary.artifact), size))
+    provenance = Provenance(
+        generator=NAME,
+        version="1",
+        parents=(f"mined:{work.subject.id}", f"batch:{ordinary.id}"),
+        counts={"lessons": len(lessons), "replay": len(replay)},
+    ).model_dump(mode="json")
+    artifact = work.artifacts.publish_lines([*lessons, *replay], "batch", provenance)
     classes = ", ".join(f"{count} {name}" for name, count in told.by_error.most_common())
 
     def effects(tx: Transaction) -> None:
-        known = tx.session.get(Batch, artifact_id[:16])
-        if known is None:
-            tx.emit(submit(tx, artifact_id, made, "correction", provenance.model_dump(mode="json"), "high"))
+        if tx.session.get(Batch, artifact.id[:16]) is None:
+            rows = len(lessons) + len(replay)
+            tx.emit(submit(tx, artifact.id, rows, "correction", provenance, "high"))
 
-    return Verdict("submitted", f"{made} examples: {classes}", numbers, effects)
+    reason = f"{len(lessons)} lessons among {len(replay)} ordinary rows: {classes}"
+    return Verdict("submitted", reason, numbers, effects)
 
 
 SYSTEM = System(

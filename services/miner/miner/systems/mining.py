@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ratchet.artifacts import ArtifactStore
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
@@ -18,6 +17,7 @@ from ratchet.systems.backlog import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from miner.mined_set import read_mined
 from miner.mining import MinedItem, counts, mine, near_frontier
 
 NAME = "mining"
@@ -45,11 +45,6 @@ def do(work: Work) -> Outcome:
     rates = {level: rate.value for level, rate in from_json(row.by_level).items()}
     chosen = near_frontier(found, rates)[: work.settings.queue.mined_items]
     return _mined(work, chosen)
-
-
-def read_mined(artifacts: ArtifactStore, artifact_id: str) -> list[MinedItem]:
-    """The items of a mined set."""
-    return [MinedItem.model_validate_json(line) for line in artifacts.open_lines(artifact_id)]
 
 
 def _mined(work: Work, chosen: list[MinedItem]) -> Verdict:
