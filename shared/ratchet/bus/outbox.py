@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from sqlalchemy import select, update
 
@@ -49,8 +50,15 @@ class Relay:
 
 
 def relaying_ledger(settings: Settings) -> Ledger:
-    """The configured ledger, whose transactions relay their own events after the commit."""
+    """The configured ledger, whose transactions relay their own events after the commit.
+
+    It opens without Redis: events then wait in the outbox for whoever relays next.
+    """
     ledger = Ledger(settings.ledger_url)
-    streams = Streams(connect(redis_url(settings)), settings.redis.stream_length)
-    ledger.after_commit = Relay(ledger, streams)
+
+    @cache
+    def relay() -> Relay:
+        return Relay(ledger, Streams(connect(redis_url(settings)), settings.redis.stream_length))
+
+    ledger.after_commit = lambda events: relay()(events)
     return ledger

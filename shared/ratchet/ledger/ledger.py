@@ -25,6 +25,7 @@ from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
+BUSY_TIMEOUT_S = 30.0
 WRITER_LOCK = 0x4A7C4E7
 CLOCK = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
@@ -63,6 +64,8 @@ class Transaction:
 
 class Ledger:
     """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://…``.
+
+    A writer of SQLite waits 30 seconds for the others, or as many as ``?timeout=`` in the URL says.
 
     ``after_commit`` is called with the events of every committed transaction; it may fail with SurroundingsError
     (Redis away), which is logged and left to the next relay.
@@ -137,7 +140,8 @@ def _open(url: str) -> Engine:
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30.0})
+    patience = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
+    engine = create_engine(parsed, connect_args=patience)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -145,7 +149,7 @@ def _open(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the begin listener says BEGIN itself
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

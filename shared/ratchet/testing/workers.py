@@ -1,4 +1,4 @@
-"""Real workers for tests: forked by a real supervisor, on an embedded Redis, with short leases, in a folder of their own."""
+"""Real workers for tests: forked by a real supervisor, on an embedded Redis, with short leases, in their own folder."""
 
 from __future__ import annotations
 

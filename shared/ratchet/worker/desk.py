@@ -22,7 +22,7 @@ Hand = Callable[[str, str | None], None]
 
 @dataclass
 class Slot:
-    """State of one lane. ``handed_at``: given to the pool then (monotonic), not begun. ``again``: rung while looking."""
+    """State of one lane. ``handed_at``: given to the pool then, not begun. ``again``: rung while looking."""
 
     handed_at: float | None = None
     looking: bool = False

@@ -1,0 +1,3 @@
+from ratchet.testing.ledgers import migrated, postgres
+
+__all__ = ["migrated", "postgres"]

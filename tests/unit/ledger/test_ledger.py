@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ratchet.errors import SurroundingsError
+from ratchet.events import Event, decode
+from ratchet.events.catalogue import BatchQueued
+from ratchet.ledger import Ledger
+from ratchet.ledger.counters import next_value
+from ratchet.ledger.tables import Counter, Outbox
+from sqlalchemy import func, select
+
+
+def count(ledger: Ledger, name: str) -> int:
+    with ledger.read() as session:
+        row = session.get(Counter, name)
+        return row.value if row else 0
+
+
+def test_a_change_and_its_events_commit_together(ledger: Ledger) -> None:
+    event = BatchQueued(batch_id="b1", cause="because")
+    with ledger.write() as tx:
+        next_value(tx.session, "n")
+        tx.emit(event)
+    assert count(ledger, "n") == 1
+    with ledger.read() as session:
+        row = session.scalars(select(Outbox)).one()
+    assert (row.event_id, row.name, row.cause, row.relayed_at) == (event.id, "batch.queued", "because", None)
+    assert decode(row.body) == event
+
+
+def test_an_error_rolls_back_the_change_and_its_events(ledger: Ledger) -> None:
+    relayed: list[Event] = []
+    ledger.after_commit = relayed.extend
+    with pytest.raises(ZeroDivisionError), ledger.write() as tx:
+        next_value(tx.session, "n")
+        tx.emit(BatchQueued(batch_id="b1"))
+        raise ZeroDivisionError
+    assert count(ledger, "n") == 0
+    assert relayed == []
+    with ledger.read() as session:
+        assert session.scalar(select(func.count()).select_from(Outbox)) == 0
+
+
+def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> None:
+    seen: list[int] = []
+    ledger.after_commit = lambda _events: seen.append(count(ledger, "n"))
+    with ledger.write() as tx:
+        next_value(tx.session, "n")
+        tx.emit(BatchQueued(batch_id="b1"))
+        assert seen == []
+    assert seen == [1]
+
+
+def test_a_commit_stands_though_redis_is_away(ledger: Ledger) -> None:
+    def away(_events: list[Event]) -> None:
+        raise SurroundingsError("Redis is away")
+
+    ledger.after_commit = away
+    with ledger.write() as tx:
+        next_value(tx.session, "n")
+        tx.emit(BatchQueued(batch_id="b1"))
+    assert count(ledger, "n") == 1
+
+
+def test_writers_come_one_after_the_other(ledger: Ledger) -> None:
+    taken: list[int] = []
+
+    def work() -> None:
+        for _ in range(10):
+            with ledger.write() as tx:
+                taken.append(next_value(tx.session, "n"))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(1, 41))
+
+
+def test_a_reader_sees_one_state_while_others_write(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        next_value(tx.session, "n")
+    with ledger.read() as session:
+        before = session.scalar(select(Counter.value).where(Counter.name == "n"))
+        with ledger.write() as tx:
+            next_value(tx.session, "n")
+        again = session.scalar(select(Counter.value).where(Counter.name == "n"))
+        if ledger.dialect == "sqlite":
+            assert before == again == 1
+    assert count(ledger, "n") == 2
+
+
+def test_a_reader_writes_nothing(ledger: Ledger) -> None:
+    with ledger.read() as session:
+        session.add(Counter(name="n", value=7))
+        session.flush()
+    assert count(ledger, "n") == 0
+
+
+def test_its_clock_is_epoch_seconds(ledger: Ledger) -> None:
+    before = time.time()
+    now = ledger.now()
+    assert before - 1 <= now <= time.time() + 1
+
+
+def test_a_ledger_that_is_away_is_trouble_of_the_surroundings(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with pytest.raises(SurroundingsError, match=r"ledger\.db is away"):
+        ledger.now()
+
+
+def test_the_trouble_does_not_tell_the_password(tmp_path: Path) -> None:
+    ledger = Ledger(f"postgresql+psycopg://me:secret-word@/ratchet?host={tmp_path}")
+    with pytest.raises(SurroundingsError) as caught, ledger.write():
+        pass
+    assert "secret-word" not in str(caught.value)
+
+
+def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    holder, waiting = Ledger(url), Ledger(f"{url}?timeout=0.05")
+    with holder.write():
+        with pytest.raises(SurroundingsError, match="locked"), waiting.write():
+            pass
+        with waiting.read():
+            pass
+    holder.close()
+    waiting.close()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from ratchet.errors import Refused
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import head, migrate, require_current
+from ratchet.ledger.tables import Base
+from sqlalchemy import text
+
+
+def test_the_migrations_make_exactly_the_tables(ledger: Ledger) -> None:
+    with ledger.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
+    assert migrate(ledger) == head()
+    require_current(ledger)
+
+
+def test_several_migrate_at_once(ledger_url: str) -> None:
+    ledgers = [Ledger(ledger_url) for _ in range(4)]
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda each=each: found.append(migrate(each))) for each in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [head()] * 4
+    for each in ledgers:
+        each.close()
+
+
+def test_an_empty_ledger_is_refused_with_the_way_out(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
+    with pytest.raises(Refused, match="ratchet migrate"):
+        require_current(ledger)
+    ledger.close()
+
+
+def test_a_newer_ledger_is_refused_and_left_alone(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        tx.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for attempt in (require_current, migrate):
+        with pytest.raises(Refused, match="9999, which this version does not know"):
+            attempt(ledger)
+    with ledger.read() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "9999"

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Counter, DeadLetter, Verdict
+from ratchet.ledger.undecided import lacks_verdict, settled
+from sqlalchemy import select
+
+
+def verdict(system: str, subject_id: str) -> Verdict:
+    return Verdict(
+        system=system,
+        subject_kind="toy",
+        subject_id=subject_id,
+        outcome="done",
+        reason="",
+        numbers={},
+        cause=None,
+        worker="w",
+        created_at=0.0,
+        took_s=0.0,
+    )
+
+
+def dead_letter(system: str, subject_id: str, resolved_at: float | None = None) -> DeadLetter:
+    return DeadLetter(
+        system=system,
+        subject_kind="toy",
+        subject_id=subject_id,
+        error="",
+        traceback="",
+        failures=3,
+        kills=0,
+        created_at=0.0,
+        resolved_at=resolved_at,
+        resolution=None,
+    )
+
+
+def fill(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        for name in ("decided", "dead", "retried", "elsewhere", "new"):
+            tx.session.add(Counter(name=name, value=0))
+        tx.session.add_all([verdict("mine", "decided"), verdict("theirs", "elsewhere")])
+        tx.session.add_all([dead_letter("mine", "dead"), dead_letter("mine", "retried", resolved_at=1.0)])
+        tx.session.add(dead_letter("theirs", "elsewhere"))
+
+
+def test_lacking_are_those_without_a_verdict_or_an_open_dead_letter_of_the_system(ledger: Ledger) -> None:
+    fill(ledger)
+    query = select(Counter.name).where(lacks_verdict("mine", "toy", Counter.name)).order_by(Counter.name)
+    with ledger.read() as session:
+        assert session.scalars(query).all() == ["elsewhere", "new", "retried"]
+
+
+def test_the_kind_of_subject_matters(ledger: Ledger) -> None:
+    fill(ledger)
+    query = select(Counter.name).where(lacks_verdict("mine", "game", Counter.name))
+    with ledger.read() as session:
+        assert len(session.scalars(query).all()) == 5
+
+
+def test_settled_are_all_the_others(ledger: Ledger) -> None:
+    fill(ledger)
+    pairs = [("toy", name) for name in ("decided", "dead", "retried", "elsewhere", "new")] + [("game", "decided")]
+    with ledger.read() as session:
+        assert settled(session, "mine", pairs) == {("toy", "decided"), ("toy", "dead")}

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.errors import ClaimLost
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Claim as Row
+from ratchet.systems import claims
+from ratchet.systems.claims import Claim
+from ratchet.systems.verdict import Subject
+
+TOY = Subject("toy", "t1")
+LONG_S, OVER_S = 1000.0, -1.0
+
+
+def take(ledger: Ledger, owner: str = "a", lease_s: float = LONG_S) -> Claim | None:
+    with ledger.write() as tx:
+        return claims.take(tx, "mine", TOY, owner, lease_s)
+
+
+def taken(ledger: Ledger, owner: str = "a", lease_s: float = LONG_S) -> Claim:
+    claim = take(ledger, owner, lease_s)
+    assert claim is not None
+    return claim
+
+
+def row(ledger: Ledger) -> Row | None:
+    with ledger.read() as session:
+        return session.get(Row, ("mine", "toy", "t1"))
+
+
+def test_a_claimed_subject_is_nobody_elses(ledger: Ledger) -> None:
+    taken(ledger)
+    assert take(ledger, "b") is None
+    assert take(ledger, "a") is None
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_counts_for_nothing(ledger: Ledger) -> None:
+    first = taken(ledger, "a", OVER_S)
+    second = taken(ledger, "b")
+    assert second.token > first.token
+    assert (second.kills, second.failures) == (0, 0)
+
+
+def test_a_stale_token_can_do_nothing(ledger: Ledger) -> None:
+    stale = taken(ledger, "a", OVER_S)
+    fresh = taken(ledger, "b")
+    for late in (
+        lambda tx: claims.renew(tx, stale, LONG_S, 1, "late"),
+        lambda tx: claims.finish(tx, stale),
+        lambda tx: claims.release(tx, stale),
+        lambda tx: claims.count_failure(tx, stale, 0.0),
+        lambda tx: claims.count_kill(tx, stale, 0.0),
+    ):
+        with pytest.raises(ClaimLost, match="stale"), ledger.write() as tx:
+            late(tx)
+    found = row(ledger)
+    assert found is not None
+    assert (found.owner, found.token, found.failures, found.kills) == ("b", fresh.token, 0, 0)
+
+
+def test_a_token_is_stale_even_for_the_same_owner(ledger: Ledger) -> None:
+    stale = taken(ledger, "a", OVER_S)
+    taken(ledger, "a")
+    with pytest.raises(ClaimLost), ledger.write() as tx:
+        claims.finish(tx, stale)
+
+
+def test_renewal_extends_the_lease_and_notes_the_progress(ledger: Ledger) -> None:
+    claim = taken(ledger, "a", OVER_S)
+    with ledger.write() as tx:
+        claims.renew(tx, claim, LONG_S, 7, "at seven")
+    assert take(ledger, "b") is None
+    found = row(ledger)
+    assert found is not None
+    assert (found.progress, found.note) == (7, "at seven")
+
+
+def test_what_is_given_back_is_free_and_leaves_no_trace(ledger: Ledger) -> None:
+    claim = taken(ledger)
+    with ledger.write() as tx:
+        claims.release(tx, claim)
+    assert row(ledger) is None
+    assert take(ledger, "b") is not None
+
+
+def test_what_is_given_back_remembers_its_failures(ledger: Ledger) -> None:
+    claim = taken(ledger)
+    with ledger.write() as tx:
+        claims.count_failure(tx, claim, rest_s=OVER_S)
+    again = taken(ledger)
+    with ledger.write() as tx:
+        claims.release(tx, again)
+    assert taken(ledger).failures == 1
+
+
+def test_a_failed_subject_rests(ledger: Ledger) -> None:
+    claim = taken(ledger)
+    with ledger.write() as tx:
+        claims.count_failure(tx, claim, rest_s=LONG_S)
+    assert take(ledger, "b") is None
+
+
+def test_a_successor_inherits_what_its_name_held_and_nothing_else(ledger: Ledger) -> None:
+    claim = taken(ledger, "a")
+    with ledger.write() as tx:
+        claims.take(tx, "mine", Subject("toy", "t2"), "b", LONG_S)
+    with ledger.read() as session:
+        assert claims.inherited(session, "a") == [claim]
+        assert claims.inherited(session, "c") == []
+
+
+def test_the_next_claim_due_is_the_first_to_expire_or_to_end_its_rest(ledger: Ledger) -> None:
+    with ledger.read() as session:
+        assert claims.next_due_at(session, "mine") is None
+    claim = taken(ledger, "a", 500.0)
+    with ledger.write() as tx:
+        claims.take(tx, "mine", Subject("toy", "t2"), "a", LONG_S)
+        claims.take(tx, "theirs", Subject("toy", "t3"), "a", OVER_S)
+        now = tx.now
+    with ledger.read() as session:
+        assert claims.next_due_at(session, "mine") == pytest.approx(now + 500.0, abs=5.0)
+    with ledger.write() as tx:
+        claims.count_failure(tx, claim, rest_s=100.0)
+    with ledger.read() as session:
+        assert claims.next_due_at(session, "mine") == pytest.approx(now + 100.0, abs=5.0)
+
+
+def test_tokens_only_grow_over_all_systems(ledger: Ledger, tmp_path: Path) -> None:
+    tokens = []
+    for number in range(5):
+        with ledger.write() as tx:
+            claim = claims.take(tx, f"system-{number % 2}", Subject("toy", str(number)), "a", LONG_S)
+            assert claim is not None
+            tokens.append(claim.token)
+            claims.finish(tx, claim)
+    assert tokens == sorted(set(tokens))

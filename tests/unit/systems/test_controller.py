@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import ChildFailed, Stopping, SurroundingsError
+from ratchet.events import Event
+from ratchet.events.catalogue import BatchQueued
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.counters import next_value
+from ratchet.ledger.tables import Claim as ClaimRow
+from ratchet.ledger.tables import Counter, DeadLetter
+from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.settings import Settings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work, claims
+from ratchet.systems.controller import Controller
+from ratchet.testing.bus import InlineChildren
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+
+def decided(work: Work) -> Outcome:
+    def effects(tx: Transaction) -> None:
+        next_value(tx.session, f"acted:{work.subject.id}")
+
+    return Verdict("fine", "it is", {"n": 1}, effects=effects, events=(BatchQueued(batch_id=work.subject.id),))
+
+
+@dataclass
+class Toys:
+    """One system whose subjects and behaviour a test chooses."""
+
+    ledger: Ledger
+    settings: Settings
+    subjects: list[str]
+    do: Callable[[Work], Outcome] = decided
+    seen: list[str] = field(default_factory=list)
+    worker: str = "toys@here+0"
+
+    def __post_init__(self) -> None:
+        lane = Lane("play", hears=(), find=self._find, do=self._do)
+        system = System("toys", "3090", "Plays.", says=(BatchQueued,), sweep_s=60.0, lanes=(lane,))
+        store = ArtifactStore(f"file://{self.settings.home}/artifacts")
+        self.controller = Controller(system, self.settings, self.ledger, store, InlineChildren(), self.worker)
+
+    def look(self, cause: str | None = None) -> int:
+        return self.controller.look("play", cause)
+
+    def _find(self, _session: Session, _settings: Settings) -> Sequence[Subject]:
+        return [Subject("toy", subject_id) for subject_id in self.subjects]
+
+    def _do(self, work: Work) -> Outcome:
+        self.seen.append(work.subject.id)
+        return self.do(work)
+
+    def verdicts(self) -> list[VerdictRow]:
+        with self.ledger.read() as session:
+            return list(session.scalars(select(VerdictRow).order_by(VerdictRow.id)))
+
+    def claims(self) -> list[ClaimRow]:
+        with self.ledger.read() as session:
+            return list(session.scalars(select(ClaimRow)))
+
+    def acted(self, subject_id: str) -> int:
+        with self.ledger.read() as session:
+            row = session.get(Counter, f"acted:{subject_id}")
+            return row.value if row else 0
+
+
+def test_it_decides_all_it_finds_in_its_order_and_once(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["b", "a"])
+    assert toys.look() == 2
+    assert toys.look() == 0
+    assert toys.seen == ["b", "a"]
+    assert [(row.subject_id, row.outcome, row.numbers) for row in toys.verdicts()] == [
+        ("b", "fine", {"n": 1}),
+        ("a", "fine", {"n": 1}),
+    ]
+    assert toys.claims() == []
+
+
+def test_a_verdict_its_effects_and_its_events_commit_together(ledger: Ledger, settings: Settings) -> None:
+    heard: list[Event] = []
+    ledger.after_commit = heard.extend
+    toys = Toys(ledger, settings, ["a"])
+    toys.look(cause="event-1")
+    assert toys.acted("a") == 1
+    assert [(event.name, event.cause) for event in heard] == [("batch.queued", "event-1")]
+    assert toys.verdicts()[0].cause == "event-1"
+
+
+def test_effects_that_fail_leave_no_verdict_and_count(ledger: Ledger, settings: Settings) -> None:
+    def broken(_tx: Transaction) -> None:
+        raise ZeroDivisionError("no effect")
+
+    toys = Toys(ledger, settings, ["a"], lambda _work: Verdict("fine", "", effects=broken))
+    assert toys.look() == 0
+    assert toys.verdicts() == []
+    assert [row.failures for row in toys.claims()] == [1]
+
+
+def test_not_ready_is_neither_verdict_nor_failure(ledger: Ledger, settings: Settings) -> None:
+    heard: list[Event] = []
+    ledger.after_commit = heard.extend
+    toys = Toys(ledger, settings, ["a", "b"], lambda _work: NotReady("its wheels", events=(BatchQueued(batch_id="w"),)))
+    assert toys.look() == 0
+    assert toys.seen == ["a", "b"]
+    assert (toys.verdicts(), toys.claims()) == ([], [])
+    assert len(heard) == 2
+    toys.do = decided
+    assert toys.look() == 2
+
+
+def test_a_failure_is_counted_and_the_others_go_on(ledger: Ledger, settings: Settings) -> None:
+    def fussy(work: Work) -> Outcome:
+        if work.subject.id == "bad":
+            raise ValueError("bad toy")
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["bad", "good"], fussy)
+    assert toys.look() == 1
+    assert toys.controller.setback.is_set()
+    while not _letters(ledger):
+        toys.look()
+    assert toys.seen.count("bad") == settings.control.poison_failures
+    assert [letter.error for letter in _letters(ledger)] == ["ValueError: bad toy"]
+    assert toys.look() == 0
+    assert [row.subject_id for row in toys.verdicts()] == ["good"]
+
+
+def test_a_killed_child_counts_as_a_death(ledger: Ledger, settings: Settings) -> None:
+    def dying(_work: Work) -> Outcome:
+        raise ChildFailed("SIGKILL", killed=True)
+
+    toys = Toys(ledger, settings, ["a"], dying)
+    toys.look()
+    assert [(row.failures, row.kills) for row in toys.claims()] == [(0, 1)]
+
+
+def test_trouble_of_the_surroundings_is_waited_out_and_never_counted(ledger: Ledger, settings: Settings) -> None:
+    troubles = iter(range(10))
+
+    def troubled(work: Work) -> Outcome:
+        if next(troubles, None) is not None:
+            raise SurroundingsError("the disk is full")
+        assert (work.claim.failures, work.claim.kills) == (0, 0)
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["a"], troubled)
+    assert toys.look() == 1
+    assert len(toys.seen) == 11
+    assert _letters(ledger) == []
+
+
+def test_a_late_commit_is_refused(ledger: Ledger, settings: Settings) -> None:
+    def overtaken(work: Work) -> Outcome:
+        with ledger.write() as tx:
+            row = claims.require(tx, work.claim)
+            row.expires_at = tx.now - 1.0
+        with ledger.write() as tx:
+            assert claims.take(tx, "toys", work.subject, "toys@there+0", 1000.0)
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["a"], overtaken)
+    assert toys.look() == 0
+    assert (toys.verdicts(), toys.acted("a")) == ([], 0)
+    assert [row.owner for row in toys.claims()] == ["toys@there+0"]
+
+
+def test_work_that_lost_its_claim_hears_of_it(ledger: Ledger, settings: Settings) -> None:
+    rounds: list[int] = []
+
+    def overtaken(work: Work) -> Outcome:
+        with ledger.write() as tx:
+            claims.require(tx, work.claim).token += 1
+        while True:
+            work.progress(f"round {len(rounds)}")
+            rounds.append(1)
+            threading.Event().wait(0.01)
+
+    toys = Toys(ledger, settings, ["a"], overtaken)
+    assert toys.look() == 0
+    assert rounds
+    assert [row.failures for row in toys.claims()] == [0]
+
+
+def test_a_change_in_the_middle_is_refused_too(ledger: Ledger, settings: Settings) -> None:
+    def overtaken(work: Work) -> Outcome:
+        work.commit(lambda tx: next_value(tx.session, "early") and None)
+        with ledger.write() as tx:
+            claims.require(tx, work.claim).token += 1
+        work.commit(lambda tx: next_value(tx.session, "late") and None)
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["a"], overtaken)
+    assert toys.look() == 0
+    with ledger.read() as session:
+        assert {row.name for row in session.scalars(select(Counter))} == {"early", "fencing"}
+
+
+def test_asked_to_stop_it_gives_the_subject_back_uncounted(ledger: Ledger, settings: Settings) -> None:
+    def stopping(work: Work) -> Outcome:
+        toys.controller.stop.set()
+        work.progress("on")
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["a", "b"], stopping)
+    with pytest.raises(Stopping):
+        toys.look()
+    assert (toys.seen, toys.verdicts(), toys.claims()) == (["a"], [], [])
+
+
+def test_a_work_folder_belongs_to_one_claim_and_goes_with_it(ledger: Ledger, settings: Settings) -> None:
+    folders: list[Path] = []
+
+    def littering(work: Work) -> Outcome:
+        (work.folder / "litter").write_text("x")
+        folders.append(work.folder)
+        if len(folders) == 1:
+            raise ValueError
+        return decided(work)
+
+    toys = Toys(ledger, settings, ["a"], littering)
+    while not toys.look():
+        pass
+    assert len(set(folders)) == 2
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_several_workers_decide_each_subject_once(ledger: Ledger, settings: Settings) -> None:
+    subjects = [str(number) for number in range(20)]
+    crowd = [Toys(ledger, settings, subjects, worker=f"toys@here+{slot}") for slot in range(3)]
+    threads = [threading.Thread(target=toys.look) for toys in crowd]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(row.subject_id for row in crowd[0].verdicts()) == sorted(subjects)
+    assert all(crowd[0].acted(subject) == 1 for subject in subjects)
+
+
+def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings) -> None:
+    def watching(work: Work) -> Outcome:
+        work.progress("half way")
+        while True:
+            with ledger.read() as session:
+                row = session.scalars(select(ClaimRow)).one()
+            if row.heartbeat_at > row.claimed_at and row.progress:
+                assert (row.note, row.expires_at) == ("half way", row.heartbeat_at + settings.control.lease_s)
+                return decided(work)
+
+    toys = Toys(ledger, settings, ["a"], watching)
+    assert toys.look() == 1
+
+
+def _letters(ledger: Ledger) -> list[DeadLetter]:
+    with ledger.read() as session:
+        return list(session.scalars(select(DeadLetter)))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratchet.errors import UnknownPlugin
+from ratchet.systems import registry
+
+TWELFTH = """
+from ratchet.events.catalogue import BatchQueued
+from ratchet.systems import Lane, System
+
+LANE = Lane("tick", hears=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
+SYSTEM = System("{name}", "4090", "Ticks.", says=(), sweep_s=60.0, lanes=(LANE,))
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "ticking_systems"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("RATCHET_SYSTEMS", "ticking_systems")
+    registry.systems.cache_clear()
+    yield folder
+    registry.systems.cache_clear()
+
+
+def test_a_twelfth_system_is_one_file(package: Path) -> None:
+    (package / "ticker.py").write_text(TWELFTH.format(name="ticker"))
+    (package / "reading.py").write_text("LINES = 3\n")
+    system = registry.get("ticker")
+    assert system.queue == "4090.ticker"
+    assert [event.name for event in system.hears] == ["batch.queued"]
+    assert list(registry.systems()) == ["ticker"]
+
+
+def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:
+    with pytest.raises(UnknownPlugin, match=r"no system 'tocker' is installed here"):
+        registry.get("tocker")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted
+from ratchet.systems import Lane, System
+from ratchet.systems.trail import present_trail, trail
+
+
+def lane(name: str, *hears: type) -> Lane:
+    return Lane(name, hears=hears, find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
+
+
+def test_a_system_hears_what_its_lanes_hear_each_once() -> None:
+    lanes = (lane("gate", BatchSubmitted, BatchQueued), lane("mend", BatchQueued, BatchRejected))
+    system = System("s", "3090", "", says=(), sweep_s=60.0, lanes=lanes)
+    assert system.hears == (BatchSubmitted, BatchQueued, BatchRejected)
+    assert [each.name for each in system.lanes_hearing(BatchQueued)] == ["gate", "mend"]
+    assert [each.name for each in system.lanes_hearing(BatchSubmitted)] == ["gate"]
+    assert system.queue == "3090.s"
+
+
+def test_the_trail_names_what_is_known_and_ends_with_its_block() -> None:
+    assert present_trail() == {}
+    with trail(event=None, subject="toy 1", claim=3):
+        assert present_trail() == {"subject": "toy 1", "claim": 3}
+        with trail(subject="toy 2"):
+            assert present_trail() == {"subject": "toy 2"}
+        assert present_trail() == {"subject": "toy 1", "claim": 3}
+    assert present_trail() == {}
