@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.generator import Decoding
@@ -36,7 +38,7 @@ def test_without_stop_strings_nothing_stops(text: AnswerText) -> None:
 def test_what_is_settled_only_ever_grows_into_the_whole(text: AnswerText) -> None:
     ids, decoding = tokens("größe 12END of it"), Decoding(stop=("ENDE", "END of"))
     settled = [text.settled(ids[:length], decoding) for length in range(len(ids) + 1)]
-    assert all(later.startswith(earlier) for earlier, later in zip(settled, settled[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(settled))
     assert settled[-1] == text.whole(ids, decoding) == "größe 12"
 
 

@@ -208,7 +208,7 @@ class Shouting:
     def system_prompt(self, base: str) -> str:
         return base
 
-    def transform_example(self, example: Example, system_prompt: str = "") -> Example:
+    def transform_example(self, example: Example, system_prompt: str = "") -> Example:  # noqa: ARG002
         turns = [turn.model_copy(update={"content": turn.content.upper()}) for turn in example.messages]
         return example.model_copy(update={"messages": (*turns,)})
 
@@ -227,7 +227,7 @@ class Shouting:
     def extract_answer(self, text: str) -> str:
         return text.lower()
 
-    def validate(self, example: Example) -> None:
+    def validate(self, example: Example) -> None:  # noqa: ARG002
         return None
 
 
