@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from miner.gate import DataGate, GatePolicy
+from miner.gate_report import Accepted, Quarantined
+from miner.near_duplicates import NearDuplicates
+from ratchet.data.example import Example
+from ratchet.data.jsonl import read_examples
+from ratchet.errors import DataError
+from ratchet.tasks import registry
+from ratchet.tasks.family import to_example
+from ratchet.tasks.graders import item_key
+
+DATA = Path(__file__).parents[2] / "data"
+SUM = Example.ask("1+2=", "1+2=3", family="chain_sum", level=1)
+TEXT = Example.ask("Where does the cat sleep at night?", "on the mat", family="cats", grader="normalized")
+
+
+def words(example: Example) -> int:
+    return sum(len(message.content.split()) for message in example.messages)
+
+
+def gate(
+    held_out: Iterable[str] = (),
+    uses: Counter[str] | None = None,
+    near: NearDuplicates | None = None,
+    epoch_cap: int = 2,
+    max_tokens: int = 1000,
+) -> DataGate:
+    counted = uses if uses is not None else Counter[str]()
+    policy = GatePolicy(max_tokens=max_tokens, epoch_cap=epoch_cap)
+    return DataGate(policy, frozenset(held_out), words, lambda key: counted[key], near)
+
+
+def verdicts(gate: DataGate, *examples: Example | DataError) -> list[Accepted | Quarantined]:
+    return list(gate.examine(enumerate(examples, start=1)))
+
+
+def reasons(gate: DataGate, *examples: Example | DataError) -> list[str | None]:
+    return [v.reason if isinstance(v, Quarantined) else None for v in verdicts(gate, *examples)]
+
+
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (DataError("rows.jsonl:1: not JSON"), "unreadable"),
+        (Example.ask("", "3", family="chain_sum"), "schema"),
+        (Example.ask("1+2=", "  ", family="chain_sum"), "schema"),
+        (Example.model_validate({"messages": [{"role": "user", "content": "1+2="}]}), "schema"),
+        (Example.model_validate({"messages": [{"role": "assistant", "content": "3"}]}), "schema"),
+        (Example.ask("1+2=", "1+2=4", family="chain_sum"), "gold"),
+        (Example.ask("1+2=", "Error: 3", family="chain_sum"), "gold"),
+        (Example.ask("Q", "Error: out of memory", grader="normalized"), "gold"),
+        (Example.ask("Q", "A", grader="normalized", gold="B"), "gold"),
+        (Example.ask("How many?", "many", grader="numeric"), "gold"),
+        (Example.ask("What is love?", "3", family="chain_sum"), "unknown_question"),
+        (Example.ask("1+2=", "1+2=3", family="chain_sum", level=2), "unknown_question"),
+        (Example.ask("Q", "A", grader="regex"), "unknown_question"),
+    ],
+)
+def test_a_bad_row_is_quarantined_with_its_reason(example: Example | DataError, reason: str) -> None:
+    one = gate()
+    (verdict,) = verdicts(one, example)
+    assert isinstance(verdict, Quarantined)
+    assert (verdict.line, verdict.reason) == (1, reason)
+    assert verdict.detail
+    assert verdict.example == (example if isinstance(example, Example) else None)
+    assert Quarantined.model_validate_json(verdict.to_line()) == verdict
+    assert one.report.reasons == {reason: 1}
+
+
+def test_a_good_row_gets_its_key() -> None:
+    for example in (SUM, TEXT):
+        (verdict,) = verdicts(gate(), example)
+        assert isinstance(verdict, Accepted)
+        assert verdict.example.messages == example.messages
+        assert verdict.example.metadata == {**example.metadata, "key": item_key(example)}
+        assert verdict.tokens == words(example)
+
+
+def test_a_held_out_item_is_a_leak_however_it_is_dressed() -> None:
+    padded = Example.ask(" 1+2= ", "3", family="chain_sum", level=1)
+    assert reasons(gate(held_out=["chain_sum:1+2"]), SUM, padded) == ["leak", "leak"]
+    assert reasons(gate(held_out=[item_key(TEXT)]), Example.ask("where does the cat  sleep at night", "x")) == ["leak"]
+
+
+def test_a_sum_is_not_near_another_sum() -> None:
+    other = Example.ask("1+3=", "1+3=4", family="chain_sum", level=1)
+    near = NearDuplicates(held_out=[SUM.question])
+    assert reasons(gate(near=near), other) == [None]
+
+
+STORY = (
+    "Mary went to the kitchen after breakfast and took the red apple from the small table near the window "
+    "before she walked slowly back to the garden where John was waiting for her with the dog."
+)
+
+
+def test_nearly_a_held_out_text_is_a_leak_whatever_its_answer() -> None:
+    near = NearDuplicates(held_out=[STORY])
+    changed = Example.ask(STORY.replace("the dog", "the cat"), "another answer", grader="normalized")
+    assert reasons(gate(near=near), changed) == ["near_leak"]
+
+
+def test_other_numbers_make_another_text() -> None:
+    text = f"{STORY} She paid 3 dollars."
+    near = NearDuplicates(held_out=[text])
+    assert reasons(gate(near=near), Example.ask(text.replace("3", "5"), "5", grader="numeric")) == [None]
+
+
+def test_nearly_the_same_text_is_a_repeat_only_with_the_same_answer() -> None:
+    first = Example.ask(STORY, "garden", grader="normalized")
+    same = Example.ask(STORY.replace("slowly ", ""), "garden", grader="normalized")
+    other = Example.ask(STORY.replace("the dog", "the cat"), "kitchen", grader="normalized")
+    assert reasons(gate(), first, same, other) == [None, "near_duplicate", None]
+
+
+def test_free_text_is_in_a_batch_once() -> None:
+    assert reasons(gate(epoch_cap=9), TEXT, TEXT) == [None, "duplicate"]
+
+
+def test_an_item_of_a_finite_level_may_be_repeated_up_to_the_epoch_cap() -> None:
+    uses = Counter({"chain_sum:1+2": 1})
+    assert reasons(gate(uses=uses, epoch_cap=3), SUM, SUM, SUM) == [None, None, "epoch_cap"]
+    assert reasons(gate(uses=Counter({item_key(TEXT): 3}), epoch_cap=3), TEXT) == ["epoch_cap"]
+
+
+def test_an_endless_family_gives_an_item_once_a_batch() -> None:
+    example = to_example(registry.get("rg:spell_backward").generate(1, 5), "test")
+    assert reasons(gate(epoch_cap=9), example, example) == [None, "duplicate"]
+
+
+def test_a_refused_row_does_not_count_as_seen() -> None:
+    long = Example.ask(TEXT.question, "on the mat, I think", family="cats", grader="normalized")
+    assert reasons(gate(max_tokens=10), long, TEXT) == ["too_long", None]
+
+
+def test_the_report_adds_up_and_notices_exhausted_levels() -> None:
+    one = gate(epoch_cap=1)
+    verdicts(one, SUM, SUM, SUM, TEXT, DataError("x"))
+    report = one.report
+    assert (report.rows, report.accepted) == (5, 2)
+    assert report.tokens == words(SUM) + words(TEXT)
+    assert report.reasons == {"epoch_cap": 2, "unreadable": 1}
+    assert report.levels == {"cats/1": 1, "chain_sum/1": 1}
+    assert report.exhausted == ("chain_sum/1",)
+
+
+@pytest.mark.parametrize("name", ["gsm8k_200", "babi_qa1_100", "syllo_easy_50"])
+def test_real_rows_pass_and_pass_once(name: str) -> None:
+    one = gate()
+    rows = list(read_examples(DATA / f"{name}.jsonl"))
+    assert all(isinstance(verdict, Accepted) for verdict in one.examine(rows))
+    two = gate()
+    again = [*rows, *rows]
+    assert [verdict.line for verdict in two.examine(again) if isinstance(verdict, Accepted)] == [n for n, _ in rows]
+    assert two.report.reasons == {"duplicate": len(rows)}
+
+
+def test_real_rows_that_ask_the_same_twice_are_found() -> None:
+    one = gate()
+    verdicts = list(one.examine(read_examples(DATA / "binary_100.jsonl")))
+    assert one.report.reasons == {"duplicate": 5}
+    assert one.report.accepted == 95
+    keys = Counter(item_key(v.example) for v in verdicts if v.example is not None)
+    assert len(keys) == 95
+
+
+def test_memory_is_flat_in_the_length_of_the_batch() -> None:
+    def peak(rows: int) -> int:
+        texts = (Example.ask(f"question {n} of many", "yes", grader="normalized") for n in range(rows))
+        one = gate(near=NearDuplicates(window=100))
+        tracemalloc.start()
+        try:
+            assert sum(isinstance(verdict, Accepted) for verdict in one.examine(enumerate(texts))) == rows
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(4000) < 1.5 * peak(1000)
+
+
+def test_rows_are_read_one_at_a_time() -> None:
+    read: list[int] = []
+
+    def rows() -> Iterator[tuple[int, Example]]:
+        for number in (1, 2, 3):
+            read.append(number)
+            yield number, SUM
+
+    stream = gate(epoch_cap=9).examine(rows())
+    next(stream)
+    assert read == [1]
