@@ -58,9 +58,7 @@ def wanted(dist: Distribution, extras: frozenset[str]) -> list[Requirement]:
     """A distribution's requirements that hold here, with these of its extras."""
     requirements = [Requirement(line) for line in dist.requires or []]
     environments = [{"extra": extra} for extra in [*extras, ""]]
-    return [
-        r for r in requirements if r.marker is None or any(r.marker.evaluate(env) for env in environments)
-    ]
+    return [r for r in requirements if r.marker is None or any(r.marker.evaluate(env) for env in environments)]
 
 
 def render(found: dict[str, Distribution]) -> str:

@@ -13,7 +13,7 @@ from ratchet.settings import Settings, load
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Settings. Command line (--set) goes before environment (RATCHET_SECTION__FIELD), then ratchet.toml, then defaults.",
+    help="Settings. --set goes before the environment (RATCHET_SECTION__FIELD), that before ratchet.toml.",
 )
 
 

@@ -64,7 +64,9 @@ def _python(_settings: Settings) -> Finding:
     missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
     version = f"Python {platform.python_version()} at {sys.prefix}"
     if missing:
-        return Finding("python", "note", f"{version}; without {', '.join(missing)}: systems with models cannot run here")
+        return Finding(
+            "python", "note", f"{version}; without {', '.join(missing)}: systems with models cannot run here"
+        )
     return Finding("python", "ok", version)
 
 

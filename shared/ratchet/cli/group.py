@@ -69,7 +69,7 @@ def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
             super().__init__(**attributes)
             self.commands = Commands(dict(places))
 
-        def list_commands(self, ctx: Any) -> list[str]:
+        def list_commands(self, _ctx: Any) -> list[str]:
             return list(self.commands)
 
         def invoke(self, ctx: Any) -> Any:

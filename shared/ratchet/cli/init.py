@@ -27,12 +27,15 @@ LARGE = 5_000_000
 
 def init(
     model: Annotated[
-        str, typer.Option(help="Folder or hub name of the base model; `tiny` is the built-in one, trained from scratch.")
+        str,
+        typer.Option(help="Folder or hub name of the base model; `tiny` is the built-in one, trained from scratch."),
     ] = TINY,
     data: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="JSONL file to train on.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file, or for a model that does not fit.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a file, or for a model that does not fit.")
+    ] = False,
 ) -> None:
     """Write ratchet.toml: every setting with its meaning, for your model and your data.
 
@@ -67,7 +70,7 @@ def _for_model(name: str, force: bool) -> Chosen:
     if not found.fits and not force:
         raise Refused(
             f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
-            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the settings all the same."
+            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the file all the same."
         )
     chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
     if found.parameters > LARGE:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.cli.view.reading import read_looks, read_live
+from ratchet.cli.view.reading import read_live, read_looks
 from ratchet.cli.view.scene import Live, Look
 from ratchet.cli.view.words import levels_line, standing
 from ratchet.ledger.tables import Checkpoint

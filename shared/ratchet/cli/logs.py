@@ -43,14 +43,16 @@ def logs(
 
 def _files(folder: Path, system: str | None) -> list[Path]:
     files = sorted(folder.glob("*.log"))
-    if system is None:
-        chosen = files
-    else:
-        chosen = [file for file in files if file.name.split("@")[0].split(".")[0] == system]
+    chosen = [file for file in files if system in (None, _system(file))]
     if not chosen:
-        known = sorted({file.name.split("@")[0].split(".")[0] for file in files})
+        known = sorted({_system(file) for file in files})
         raise Refused(f"no logs of {system or 'anything'} in {folder}; there are: {', '.join(known) or 'none yet'}.")
     return chosen
+
+
+def _system(file: Path) -> str:
+    """``testing`` of ``testing@host+0.log`` and of ``testing.child.log``."""
+    return file.name.split("@")[0].split(".")[0]
 
 
 def _tail(file: Path, limit: int) -> tuple[list[str], int]:

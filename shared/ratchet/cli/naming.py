@@ -49,9 +49,7 @@ def _numbered(session: Session, name: str) -> Checkpoint | None:
 def _by_id(session: Session, name: str) -> Checkpoint | None:
     if len(name) < 4:
         return None
-    prefix = Checkpoint.id.startswith(name, autoescape=True) | Checkpoint.weights.startswith(
-        name, autoescape=True
-    )
+    prefix = Checkpoint.id.startswith(name, autoescape=True) | Checkpoint.weights.startswith(name, autoescape=True)
     rows = session.scalars(select(Checkpoint).where(prefix).order_by(Checkpoint.ordinal).limit(3)).all()
     if len(rows) > 1:
         raise Refused(f"{name!r} fits {', '.join(f'{label(r)} {r.id}' for r in rows)}; write more of it.")

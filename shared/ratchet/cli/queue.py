@@ -61,7 +61,7 @@ def add(
 ) -> None:
     """Queue a JSONL file, one example a line, in any of the known shapes (`ratchet init --help`).
 
-    Rows that cannot be read are named here with their lines; the gate keeps them in quarantine and lets the rest through.
+    Rows that cannot be read are named here with their lines; the gate keeps them in quarantine and takes the rest.
     """
     with opened() as (settings, ledger):
         rows, unreadable = _survey(file)
@@ -117,7 +117,9 @@ def _publish(settings: Settings, file: Path) -> str:
 def _find(session: Session, name: str) -> Batch:
     rows = session.scalars(select(Batch).where(Batch.id.startswith(name, autoescape=True)).limit(2)).all()
     if len(rows) != 1:
-        raise Refused(f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`.")
+        raise Refused(
+            f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`."
+        )
     return rows[0]
 
 

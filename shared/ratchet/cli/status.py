@@ -6,8 +6,6 @@ import dataclasses
 import time
 from typing import Annotated, Any
 
-import typer
-
 from ratchet.cli.output import Json, console, print_json
 from ratchet.cli.place import opened
 from ratchet.cli.view.lines import Teller

@@ -13,7 +13,7 @@ from ratchet.cli import naming
 from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.place import opened
 from ratchet.cli.view.reading import read_live, read_looks
-from ratchet.cli.view.words import levels_line, percent, standing
+from ratchet.cli.view.words import levels_line, percent, plain, standing
 from ratchet.ledger.tables import Bar, Challenge, Checkpoint, DeadLetter, Deployment, Evaluation, Verdict
 from ratchet.run.cycles import JUDGES
 
@@ -24,9 +24,13 @@ def why(
     checkpoint: Annotated[
         str, typer.Argument(help="Its number (7), the beginning of its id, champion, newest, previous or base.")
     ],
+    numbers: Annotated[bool, typer.Option("--numbers", help="Also every number behind each verdict.")] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Explain why a checkpoint is, or is not, live: each system's verdict with the numbers it rests on."""
+    """Explain why a checkpoint is, or is not, live: each system's verdict, with the numbers it rests on.
+
+    Champion, newest, previous and base are names of checkpoints too.
+    """
     with opened() as (_, ledger), ledger.read() as session:
         found = naming.find(session, checkpoint)
         facts = _facts(session, found)
@@ -39,7 +43,7 @@ def why(
         if rows:
             typer.echo(f"\n{section.replace('_', ' ')}")
         for row in rows:
-            typer.echo(_paragraph(row))
+            typer.echo(_paragraph(row, everything=numbers))
 
 
 def _headline(session: Session, row: Checkpoint) -> str:
@@ -53,7 +57,7 @@ def _headline(session: Session, row: Checkpoint) -> str:
     if row.reason:
         parts.append(row.reason)
     if live is not None and live.desired != row.ordinal:
-        parts.append(f"Live is #{live.desired}: {live.reason or 'it was there first'}.")
+        parts.append(f"Live is #{live.desired}: {plain(live.reason)}")
     return " ".join(parts)
 
 
@@ -69,7 +73,9 @@ def _facts(session: Session, row: Checkpoint) -> dict[str, list[Fact]]:
         "verdicts": [_fact(v.system, v.outcome, v.reason, v.numbers, v.created_at) for v in ranked],
         "evaluations": [_evaluation(e) for e in _of(session, Evaluation, Evaluation.checkpoint_id, row.id)],
         "challenges": [
-            _fact(f"challenge {c.k} of {_label(session, c.champion_id)}", c.outcome or "open", "", c.numbers, c.created_at)
+            _fact(
+                f"challenge {c.k} of {_label(session, c.champion_id)}", c.outcome or "open", "", c.numbers, c.created_at
+            )
             for c in _of(session, Challenge, Challenge.challenger_id, row.id)
         ],
         "deployments": [
@@ -98,19 +104,19 @@ def _label(session: Session, checkpoint_id: str) -> str:
 
 
 def _evaluation(row: Evaluation) -> Fact:
-    numbers = {"correct": row.correct, "items": row.items, "tokens_per_s": round(row.tokens_per_s), "key": row.key}
-    return _fact(f"{row.pool} suite", f"{row.correct} of {row.items} right", row.suite_id, numbers, row.created_at)
+    numbers = {"tokens_per_s": round(row.tokens_per_s), "key": row.key}
+    return _fact(f"{row.pool} suite", f"{row.correct} of {row.items} right", "", numbers, row.created_at)
 
 
 def _fact(who: str, outcome: str, reason: str, numbers: Mapping[str, Any], at: float) -> Fact:
     return {"who": who, "outcome": outcome, "reason": reason, "numbers": dict(numbers), "at": at}
 
 
-def _paragraph(fact: Fact) -> str:
-    reason = " ".join(str(fact["reason"]).split())
-    lines = [f"  {fact['who']}: {fact['outcome']}" + (f". {reason}" if reason else "")]
-    said = _numbers(fact["numbers"])
-    return "\n".join([*lines, *(f"      {line}" for line in said)])
+def _paragraph(fact: Fact, *, everything: bool) -> str:
+    reason = plain(str(fact["reason"] or fact["numbers"].get("reason", "")))
+    line = f"  {fact['who']}: {fact['outcome']}" + (f". {reason}" if reason else "")
+    said = _numbers(fact["numbers"]) if everything else []
+    return "\n".join([line, *(f"      {number}" for number in said)])
 
 
 def _numbers(numbers: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -55,9 +55,7 @@ def _words(session: Session) -> dict[str, dict[str, tuple[str, float]]]:
     return words
 
 
-def _decision(
-    checkpoint_id: str, ordinal: int, state: str, words: dict[str, tuple[str, float]]
-) -> Decided | None:
+def _decision(checkpoint_id: str, ordinal: int, state: str, words: dict[str, tuple[str, float]]) -> Decided | None:
     given = {judge: words[judge] for judge in JUDGES if judge in words}
     testing = given.get("testing", ("", 0.0))[0]
     if testing == "dead" or (testing and state == "broken"):

@@ -59,9 +59,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         mined=_count(session, select(func.sum(Mined.count)).where(Mined.created_at >= since)),
         corrected=_trained(session, since, "correction"),
         trained=_trained(session, since),
-        dead=_count(
-            session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))
-        ),
+        dead=_count(session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))),
         first_judged_s=min((d.decided_at for d in cycles), default=since) - since if cycles else None,
         first_deployed_s=promoted[0] if promoted else None,
     )

@@ -1,4 +1,4 @@
-"""A home with a ledger that tells a plausible story: five trained checkpoints, one deployed, one refused, one running."""
+"""A home with a ledger that tells a plausible story: five checkpoints trained and judged, a sixth on its way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from ratchet.events.catalogue import (
     BatchSubmitted,
     CheckpointDeployed,
@@ -192,9 +191,7 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
             created_at=at + 2,
         )
     )
-    tx.session.add(
-        Calibration(checkpoint_id=cid, numbers={"ece": 0.04, "temperature": 1.1}, created_at=at + 3)
-    )
+    tx.session.add(Calibration(checkpoint_id=cid, numbers={"ece": 0.04, "temperature": 1.1}, created_at=at + 3))
     tx.session.add(
         Regression(
             checkpoint_id=cid,
@@ -236,9 +233,7 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
         )
 
 
-def add_verdict(
-    tx: Transaction, system: str, subject: str, outcome: str, at: float, cause: str | None = None
-) -> None:
+def add_verdict(tx: Transaction, system: str, subject: str, outcome: str, at: float, cause: str | None = None) -> None:
     reason = {
         "deployed": "+16.7 points (won 52, lost 2), protected families no worse, smoke test passed",
         "refused": "no proof of gain: won 6, lost 4 of 900, p = 0.38 > 0.030",

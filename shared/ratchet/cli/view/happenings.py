@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.view.scene import Happening
 from ratchet.cli.view.words import plain
-from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, Verdict
+from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, SuiteRow, Verdict
 
 TOLD = {
     "training.started": "starts on {batch}",
@@ -49,10 +49,7 @@ def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Hap
         select(Verdict).where(Verdict.id > seen.verdict).order_by(Verdict.id.desc()).limit(limit)
     ).all()
     events = session.scalars(
-        select(Outbox)
-        .where(Outbox.seq > seen.event, Outbox.name.in_(TOLD))
-        .order_by(Outbox.seq.desc())
-        .limit(limit)
+        select(Outbox).where(Outbox.seq > seen.event, Outbox.name.in_(TOLD)).order_by(Outbox.seq.desc()).limit(limit)
     ).all()
     letters = session.scalars(
         select(DeadLetter).where(DeadLetter.id > seen.letter).order_by(DeadLetter.id.desc()).limit(limit)
@@ -88,7 +85,10 @@ class Names:
             return f"{batch.origin} batch {subject_id[:6]}" if batch else f"batch {subject_id[:6]}"
         if kind == "request":
             checkpoint_id, _, suite_id = subject_id.partition("/")
-            return f"{self.of('checkpoint', checkpoint_id)} on {suite_id[:24]}"
+            suite = self._session.get(SuiteRow, suite_id)
+            return f"{self.of('checkpoint', checkpoint_id)} on the {suite.pool if suite else suite_id[:8]} suite"
+        if kind in ("coverage", "mined"):
+            return f"{kind} of {self.of('batch' if kind == 'coverage' else 'checkpoint', subject_id)}"
         return plain(f"{kind} {subject_id[:40]}")
 
 

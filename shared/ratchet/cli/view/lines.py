@@ -40,9 +40,7 @@ class Teller:
         if not self._told_levels:
             new = new[-1:]  # what was there before is history; its newest is enough
         self._told_levels.update(look.id for look in scene.checkpoints if look.levels)
-        return [
-            line(scene.at, "accuracy", f"#{look.ordinal}: {words.levels_line(look)} (% by level)") for look in new
-        ]
+        return [line(scene.at, "accuracy", f"#{look.ordinal}: {words.levels_line(look)} (% by level)") for look in new]
 
     def _progress(self, scene: Scene) -> list[str]:
         said = words.training_line(scene.training)

@@ -37,9 +37,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
     """The present scene, with so many of the newest checkpoints and happenings."""
     now = ledger.now()
     with ledger.read() as session:
-        newest = session.scalars(
-            select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(checkpoints)
-        ).all()
+        newest = session.scalars(select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(checkpoints)).all()
         return Scene(
             at=now,
             queue=_queue(session, settings),
@@ -50,9 +48,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             happenings=recent(session, happenings),
             busy=_busy(session, now),
             workers={w.name: w.state for w in session.scalars(select(Worker).order_by(Worker.name))},
-            dead=session.scalar(
-                select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))
-            )
+            dead=session.scalar(select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None)))
             or 0,
             mix=_mix(session),
             title=settings.model.path,
@@ -76,9 +72,9 @@ def _training(session: Session, settings: Settings) -> Training:
     line = session.scalar(select(Line).limit(1))
     batch = session.scalar(select(Batch).where(Batch.state == "training").limit(1))
     claim = session.scalar(select(Claim).where(Claim.system == "training", Claim.owner.is_not(None)).limit(1))
-    if batch is None or claim is None:
+    if batch is None:
         return Training("paused" if line is not None and line.paused else "starting" if claim else "waiting")
-    status = _status_of_training(settings)
+    status: dict[str, Any] = _status_of_training(settings) if claim is not None else {"state": "rests"}
     return Training(
         state=str(status.get("state", "training")),
         batch_id=batch.id,
@@ -151,9 +147,7 @@ def read_live(session: Session) -> Live | None:
 
 
 def _busy(session: Session, now: float) -> tuple[Busy, ...]:
-    rows = session.scalars(
-        select(Claim).where(Claim.owner.is_not(None), Claim.expires_at > now).order_by(Claim.system)
-    )
+    rows = session.scalars(select(Claim).where(Claim.owner.is_not(None), Claim.expires_at > now).order_by(Claim.system))
     return tuple(Busy(r.system, f"{r.subject_kind} {r.subject_id[:8]}", r.claimed_at, r.note) for r in rows)
 
 

@@ -22,7 +22,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Training:
-    """The running segment, as the trainer tells of it. ``done`` and ``total`` count the batch's examples; the numbers are None until known."""
+    """The running segment, as the trainer tells of it. ``done`` and ``total`` count the batch's examples."""
 
     state: str
     batch_id: str | None = None

@@ -1,0 +1,99 @@
+"""Write the generated parts of the documents again: what stands between ``<!-- generated: NAME -->`` and its end."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from ratchet.cli import systems
+from ratchet.cli.main import PLACES, app
+from ratchet.cli.template import toml
+from ratchet.data import adapters
+from ratchet.settings import Settings
+from ratchet.systems import registry
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    """The Markdown files that may hold generated parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def render(text: str) -> str:
+    """The text with every generated part as it should be. Raises KeyError for an unknown name."""
+    return BLOCK.sub(lambda found: found[1] + PARTS[found["name"]]() + found[3], text)
+
+
+def wiring_table() -> str:
+    return systems.table(registry.systems().values())
+
+
+def wiring_graph() -> str:
+    return f"```mermaid\n{systems.graph(registry.systems().values())}```\n"
+
+
+def commands() -> str:
+    """One line a command: the first sentence of its help."""
+    root = typer.main.get_command(app)
+    lines = ["| command | does |", "|---|---|"]
+    for name in PLACES:
+        said = (root.commands[name].help or "").strip().split("\n\n")[0]  # type: ignore[attr-defined]
+        lines.append(f"| `ratchet {name}` | {' '.join(said.split())} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    """A table a section, with every field, its default and its meaning."""
+    parts = []
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            parts.append(f"## {name}\n\n{_first_paragraph(section)}\n\n{_section(name, section)}")
+    return "\n".join(parts)
+
+
+def shapes() -> str:
+    lines = ["| shape | keys |", "|---|---|"]
+    for adapter in adapters.ADAPTERS:
+        keys = [f"`{key}`" for key in adapter.required] + [f"`{key}` (may be there)" for key in adapter.optional]
+        lines.append(f"| {adapter.shape} | {', '.join(keys)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _first_paragraph(section: type[BaseModel]) -> str:
+    return " ".join((section.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def _section(name: str, section: type[BaseModel]) -> str:
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for field_name, field in section.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        known = default is not None and default is not PydanticUndefined and field.default_factory is None
+        shown = f"`{toml(default)}`" if known else ""
+        lines.append(f"| `{name}.{field_name}` | {shown} | {(field.description or '').replace('|', '/')} |")
+    return "\n".join(lines) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "settings": settings,
+    "shapes": shapes,
+    "wiring-graph": wiring_graph,
+    "wiring-table": wiring_table,
+}
+
+
+if __name__ == "__main__":
+    for document in documents():
+        before = document.read_text(encoding="utf-8")
+        after = render(before)
+        if after != before:
+            document.write_text(after, encoding="utf-8")
+            sys.stdout.write(f"{document.relative_to(ROOT)}\n")
