@@ -70,7 +70,7 @@ def _for_model(name: str, force: bool) -> Chosen:
     if not found.fits and not force:
         raise Refused(
             f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
-            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the file all the same."
+            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the file anyway."
         )
     chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
     if found.parameters > LARGE:
