@@ -35,10 +35,15 @@ def test_a_change_and_its_events_commit_together(ledger: Ledger) -> None:
 def test_an_error_rolls_back_the_change_and_its_events(ledger: Ledger) -> None:
     relayed: list[Event] = []
     ledger.after_commit = relayed.extend
-    with pytest.raises(ZeroDivisionError), ledger.write() as tx:
-        next_value(tx.session, "n")
-        tx.emit(BatchQueued(batch_id="b1"))
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with ledger.write() as tx:
+            next_value(tx.session, "n")
+            tx.emit(BatchQueued(batch_id="b1"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert count(ledger, "n") == 0
     assert relayed == []
     with ledger.read() as session:

@@ -1,0 +1,46 @@
+"""Real workers of the toy systems. ``toys`` is importable in the tests and in the workers alike."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+from playground import Playground  # noqa: E402
+from ratchet.settings.control import ControlSettings  # noqa: E402
+from ratchet.testing.workers import SHORT, real_workers  # noqa: E402
+
+
+@pytest.fixture
+def playground(tmp_path: Path) -> Iterator[Playground]:
+    """A worker of each toy system."""
+    with real_workers(tmp_path / "home", ["catching", "counting"], packages=["toys"], path=[HERE]) as stack:
+        yield Playground(stack)
+
+
+Open = Callable[..., Playground]
+
+
+@pytest.fixture
+def open_playground(tmp_path: Path) -> Iterator[Open]:
+    """Open one with other systems, control settings or ledger; it is closed after the test."""
+    from contextlib import ExitStack
+
+    with ExitStack() as opened:
+
+        def open_one(*systems: str, ledger_url: str | None = None, **control: float) -> Playground:
+            chosen = ControlSettings(**{**SHORT.model_dump(), **control})
+            stack = opened.enter_context(
+                real_workers(
+                    tmp_path / "home", systems, packages=["toys"], path=[HERE], control=chosen, ledger_url=ledger_url
+                )
+            )
+            return Playground(stack)
+
+        yield open_one

@@ -1,0 +1,92 @@
+"""What a test does with toys: throw them, wait until they are counted, and look into the ledger."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter as Tally
+from dataclasses import dataclass
+
+import psutil
+from ratchet.ledger.tables import Claim, DeadLetter, Verdict
+from ratchet.testing.failpoints import arm
+from ratchet.testing.workers import Stack, wait_until
+from sqlalchemy import select
+from toys import catching
+
+
+@dataclass
+class Playground:
+    """Toys thrown into a running stack."""
+
+    stack: Stack
+
+    def throw(self, *toys: str) -> None:
+        for toy in toys:
+            catching.throw(self.stack.ledger, toy)
+
+    def wait_counted(self, *toys: str) -> None:
+        """Wait until each toy has gone through both systems; then check that everything happened once."""
+        wanted = {(system, toy) for system in ("catching", "counting") for toy in toys}
+        wait_until(lambda: wanted <= set(self.verdicts()), what=f"verdicts of both systems on {', '.join(toys)}")
+        self.check_once(*toys)
+
+    def check_once(self, *toys: str) -> None:
+        tally = Tally(self.verdicts())
+        for toy in toys:
+            assert tally["catching", toy] == tally["counting", toy] == 1
+            assert self.catches(toy) == 1
+        assert self.letters() == []
+
+    def verdicts(self) -> list[tuple[str, str]]:
+        with self.stack.ledger.read() as session:
+            return [(row.system, row.subject_id) for row in session.scalars(select(Verdict))]
+
+    def verdict_worker(self, toy: str) -> str:
+        with self.stack.ledger.read() as session:
+            return session.scalars(
+                select(Verdict.worker).where(Verdict.system == "catching", Verdict.subject_id == toy)
+            ).one()
+
+    def claims(self) -> list[Claim]:
+        with self.stack.ledger.read() as session:
+            return list(session.scalars(select(Claim)))
+
+    def letters(self) -> list[DeadLetter]:
+        with self.stack.ledger.read() as session:
+            return list(session.scalars(select(DeadLetter)))
+
+    def catches(self, toy: str) -> int:
+        with self.stack.ledger.read() as session:
+            return catching.catches(session, toy)
+
+    def arm(self, point: str) -> None:
+        arm(self.stack.failpoints, point)
+
+    def armed(self, point: str) -> bool:
+        return (self.stack.failpoints / point).exists()
+
+    def restarts(self, name: str = "catching") -> int:
+        return self.stack.nursery.report()[name].restarts
+
+    def pid(self, name: str = "catching") -> int:
+        """The worker's process id, waiting for a restart that is under way."""
+        wait_until(lambda: self.stack.nursery.pid_of(name) is not None, what=f"a running {name}")
+        pid = self.stack.nursery.pid_of(name)
+        assert pid is not None
+        return pid
+
+    def signal(self, number: signal.Signals, name: str = "catching") -> None:
+        os.kill(self.pid(name), number)
+
+    def kill_child(self) -> None:
+        """Kill the child process that plays, which is a grandchild: the fork server's."""
+        worker = psutil.Process(self.pid())
+        wait_until(lambda: len(worker.children(recursive=True)) > 1, what="a playing child")
+        worker.children(recursive=True)[-1].kill()
+
+    def wait_working(self, toy: str) -> None:
+        wait_until(
+            lambda: any(claim.subject_id == toy and claim.owner and claim.progress for claim in self.claims()),
+            what=f"progress on {toy}",
+        )
