@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+from datagen.generate import generate_batch
+from ratchet.errors import DataError, UnknownPlugin
+from ratchet.evaluation.holdout import hold_out
+from ratchet.tasks import registry
+from ratchet.tasks.graders import grade_example
+
+MIX = [("chain_sum", 2, 3.0), ("reverse", 1, 1.0), ("sort_digits", 3, 0.0)]
+FAMILIES = {name: registry.get(name) for name in ("chain_sum", "reverse")}
+HELD = hold_out(FAMILIES, [("chain_sum", 1), ("chain_sum", 2), ("reverse", 1)], seed=3)
+SMALL = {FAMILIES["chain_sum"].generate(1, seed).key for seed in range(8000)}
+"""Keys of the level with 500 items."""
+USABLE = sum(key not in HELD for key in SMALL)
+
+
+def test_a_seed_makes_one_batch() -> None:
+    lines = [[e.to_line() for e in generate_batch(MIX, 300, seed, HELD, 9)] for seed in (1, 1, 2)]
+    assert lines[0] == lines[1]
+    assert lines[0] != lines[2]
+
+
+def test_examples_are_true_and_none_is_held_out() -> None:
+    examples = list(generate_batch(MIX, 500, 1, HELD, 9))
+    assert len(examples) == 500
+    assert not any(example.metadata["key"] in HELD for example in examples)
+    assert all(grade_example(example, example.answer or "").correct for example in examples)
+    assert {example.metadata["source"] for example in examples} == {"generation"}
+
+
+def test_the_mix_is_kept_and_the_levels_are_mixed() -> None:
+    batch = generate_batch(MIX, 2000, 1, (), 9)
+    examples = list(batch)
+    assert batch.report.made.keys() == {"chain_sum/2", "reverse/1"}
+    assert 0.7 < batch.report.made["chain_sum/2"] / 2000 < 0.8
+    assert {example.family for example in examples[:40]} == {"chain_sum", "reverse"}
+
+
+def test_an_exhausted_level_ends_and_the_others_go_on() -> None:
+    batch = generate_batch([("chain_sum", 1, 9.0), ("reverse", 2, 1.0)], 3000, 1, HELD, epoch_cap=2)
+    uses = Counter(str(example.metadata["key"]) for example in batch if example.family == "chain_sum")
+    report = batch.report
+    assert report.examples == 3000
+    assert report.exhausted == ("chain_sum/1",)
+    assert set(uses.values()) <= {1, 2}
+    assert 1.8 * USABLE < report.made["chain_sum/1"] <= 2 * USABLE
+    assert report.repeated >= report.made["chain_sum/1"] - USABLE
+
+
+def test_a_batch_of_exhausted_levels_is_short_and_says_so() -> None:
+    batch = generate_batch([("chain_sum", 1, 1.0)], 3000, 1, HELD, epoch_cap=1)
+    made = list(batch)
+    assert 0.9 * USABLE < len(made) <= USABLE
+    assert (batch.report.wanted, batch.report.examples) == (3000, len(made))
+    assert batch.report.exhausted == ("chain_sum/1",)
+    assert batch.report.held_out_draws > 0
+
+
+def test_earlier_uses_count_towards_the_cap() -> None:
+    batch = generate_batch([("chain_sum", 1, 1.0)], 100, 1, (), epoch_cap=5, uses=lambda _: 5)
+    assert list(batch) == []
+    assert batch.report.exhausted == ("chain_sum/1",)
+
+
+def test_an_endless_level_gives_no_item_twice() -> None:
+    examples = list(generate_batch([("rg:spell_backward", 1, 1.0)], 100, 1, (), epoch_cap=50))
+    assert max(Counter(example.metadata["key"] for example in examples).values()) == 1
+
+
+def test_a_batch_streams() -> None:
+    batch = generate_batch(MIX, 10**9, 1, HELD, 9)
+    assert len(list(islice(batch, 10))) == 10
+    assert batch.report.examples == 10
+
+
+def test_a_mix_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="no level"):
+        generate_batch([("chain_sum", 1, 0.0)], 10, 1, (), 9)
+    with pytest.raises(UnknownPlugin):
+        generate_batch([("chain_sums", 1, 1.0)], 10, 1, (), 9)
