@@ -11,7 +11,7 @@ from typing import IO
 from ratchet.data.jsonl import read_examples
 from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored_suite
-from ratchet.evaluation.suite import POOLS
+from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current
@@ -20,7 +20,6 @@ from ratchet.ledger.uses import add_uses, item_uses
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from miner.gate import DataGate, GatePolicy
 from miner.gate_report import Accepted, GateReport
@@ -73,21 +72,20 @@ def _passage(work: Work) -> Passage:
     with work.read() as session:
         uses = item_uses(session)
         base = session.scalars(select(Checkpoint).where(Checkpoint.ordinal == 0)).one()
-        near = _near(session, work)
+        suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
     counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
     gate = DataGate(
         GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),
-        held_out(settings.suites),
+        held_out(settings.suites).with_keys(key for suite in suites for key in suite.keys),
         counter,
         lambda key: uses.get(key, 0),
-        near,
+        _near(suites),
     )
     return Passage(gate, work.folder / "quarantine.jsonl", work)
 
 
-def _near(session: Session, work: Work) -> NearDuplicates:
-    """Knows the free texts of all suites in force; items of known families are told apart by their keys."""
-    suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
+def _near(suites: list[Suite]) -> NearDuplicates:
+    """Knows the free texts of the suites; items of known families are told apart by their keys."""
     texts = (item for suite in suites for item in suite.items if registry.find(item.family) is None)
     return NearDuplicates("\n".join(message.content for message in item.prompt) for item in texts)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
+from ratchet.data.example import Example
+from ratchet.data.jsonl import read_examples
+from ratchet.errors import SettingsError
 from ratchet.evaluation.holdout import Cell, HoldOut, hold_out
-from ratchet.evaluation.pools import build_pools, rotated_confirm
-from ratchet.evaluation.suite import Pool, Suite
+from ratchet.evaluation.pools import build_pools, rotated_confirm, split_examples
+from ratchet.evaluation.suite import POOLS, Pool, Suite
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import TaskFamily
@@ -19,18 +24,33 @@ def cells(settings: SuiteSettings) -> list[Cell]:
 
 @lru_cache(maxsize=4)
 def held_out(settings: SuiteSettings) -> HoldOut:
-    """The container of item keys that may never be trained on; the same in every process."""
+    """The items of families that may never be trained on; the same in every process. Free text: see the suites."""
     return hold_out(_families(settings), cells(settings), settings.seed, settings.held_out_share)
 
 
 def first_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
-    """The suites of the first run."""
-    return build_pools(_families(settings), cells(settings), _sizes(settings), held_out(settings))
+    """The suites of the first run: items of the families, then held-out rows of the user's files."""
+    suites = [_of_families(settings)] if settings.families else []
+    if settings.files:
+        suites.append(split_examples(_rows(settings.files), _sizes(settings), held_out(settings))[0])
+    return {pool: Suite.of(pool, [item for part in suites for item in part[pool].items]) for pool in POOLS}
 
 
 def next_confirm(settings: SuiteSettings, version: int) -> Suite:
     """The confirm suite of a later version, with items that no earlier one had."""
     return rotated_confirm(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
+
+
+def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:
+    return build_pools(_families(settings), cells(settings), _sizes(settings), held_out(settings))
+
+
+def _rows(files: Sequence[Path]) -> Iterator[Example]:
+    """The readable rows of all files; the gate names the others."""
+    for file in files:
+        if not file.is_file():
+            raise SettingsError(f"suites.files: {file} is no file.")
+        yield from (row for _, row in read_examples(file) if isinstance(row, Example))
 
 
 def _families(settings: SuiteSettings) -> dict[str, TaskFamily]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, model_validator
 
 from ratchet.settings.section import Section
 
@@ -12,27 +14,29 @@ class FamilySettings(Section):
 
     name: str = Field(description="A registered family, as chain_sum or rg:spell_backward.")
     levels: tuple[int, ...] = Field(min_length=1, description="Levels, the easiest first.")
-    protected: bool = Field(
-        True, description="Whether the gate refuses a model that is not at least as good here."
-    )
+    protected: bool = Field(True, description="Whether the gate refuses a model that is not at least as good here.")
 
 
 class SuiteSettings(Section):
     """Families and the sizes of the held-out pools, in items over all levels."""
 
     families: tuple[FamilySettings, ...] = Field(
-        tuple(
-            FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")
-        ),
-        min_length=1,
-        description="What is taught.",
+        tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
+        description="What is generated, taught and tested.",
+    )
+    files: tuple[Path, ...] = Field(
+        (), description="JSONL files of your own; the held-out share of their rows is tested on, too."
     )
     probe_items: int = Field(360, ge=1, description="Mining, correction and curriculum learn from these.")
     eval_items: int = Field(360, ge=1, description="Regression, comparison and calibration read these.")
     confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
-    held_out_share: float = Field(
-        0.2, gt=0, le=0.5, description="Most that the pools take of a finite level."
-    )
+    held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
     seed: int = Field(20_261, ge=0, description="Seed of the pools.")
     confirm_uses: int = Field(50, ge=1, description="Challenges after which a confirm suite is rotated.")
+
+    @model_validator(mode="after")
+    def _something_is_tested(self) -> SuiteSettings:
+        if not self.families and not self.files:
+            raise ValueError("name families or files: with neither there is nothing to test a model on.")
+        return self
