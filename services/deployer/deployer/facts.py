@@ -46,6 +46,7 @@ def _contender(session: Session, checkpoint: Checkpoint, scores: dict[str, float
         severity=regression.severity if regression else None,
         calibrated=session.get(Calibration, checkpoint.id) is not None,
         barred=bar.reason if bar else None,
+        is_kept=checkpoint.state == "saved",
     )
 
 

@@ -44,7 +44,9 @@ class Rollout:
         return self.work.settings
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Load the verified artifact beside what is live. Raises ServingError, SurroundingsError."""
+        """Load the verified artifact beside what is live, and nothing else. Raises ServingError, SurroundingsError."""
+        live = self.server.live()
+        self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)
         self.work.progress(f"loading {checkpoint.id}")
         self.server.load(checkpoint.id, str(path), checkpoint.weights)
@@ -77,12 +79,13 @@ class Rollout:
             undress=self.undress,
         )
 
-    def switch(self, checkpoint: Checkpoint) -> None:
-        """Make it live, under the claim's fencing token."""
+    def bring_up(self, checkpoint: Checkpoint) -> None:
+        """Load it and make it live, under the claim's fencing token."""
+        self.load(checkpoint)
         self.server.switch(checkpoint.id, self.work.claim.token)
 
     def tidy(self, keep: set[str]) -> None:
-        """Unload what is neither live nor the way back."""
+        """Unload all others."""
         for checkpoint_id in self.server.health().loaded:
             if checkpoint_id not in keep:
                 self.server.unload(checkpoint_id)

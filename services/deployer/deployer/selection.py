@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contender:
-    """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet."""
+    """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet.
+
+    ``is_kept`` is False once retention has deleted its files.
+    """
 
     id: str
     ordinal: int
@@ -20,6 +23,7 @@ class Contender:
     severity: str | None
     calibrated: bool
     barred: str | None
+    is_kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
         return Settle("barred", f"its weights are barred: {contender.barred}; `ratchet unbar` lifts that")
     if contender.ordinal <= champion_ordinal:
         return Settle("superseded", f"the champion {champion_id} is newer")
+    if not contender.is_kept:
+        return Settle("superseded", "newer checkpoints have taken its place on disk")
     if contender.severity not in (None, "none"):
         return Settle("refused", f"the regression monitor says {contender.severity}")
     missing = [

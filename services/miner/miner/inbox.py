@@ -20,20 +20,22 @@ def waiting_files(inbox: Path) -> list[Subject]:
     """The files of the inbox, each with the size and time that tell its versions apart."""
     if not inbox.is_dir():
         return []
-    return [Subject("file", _version(file)) for file in sorted(inbox.glob("*.jsonl"))]
+    versions = (_version(file) for file in sorted(inbox.glob("*.jsonl")))
+    return [Subject("file", version) for version in versions if version is not None]
 
 
 def take(work: Work) -> Outcome:
     """Publish a copy of the file and put it before the gate."""
     name = work.subject.id.rpartition("@")[0]
     file = work.settings.inbox / name
-    if not file.exists() or _version(file) != work.subject.id:
+    if _version(file) != work.subject.id:
         return Verdict("changed", f"{name} is gone, or has another version now")
     if time.time() - file.stat().st_mtime < QUIET_S:
         return NotReady(f"{name} to be written to its end")
     copy = work.folder / "rows.jsonl"
     shutil.copyfile(file, copy)
-    rows = sum(1 for line in copy.open("rb") if line.strip())
+    with copy.open("rb") as lines:
+        rows = sum(1 for line in lines if line.strip())
     if not rows:
         return Verdict("refused", f"{name} has no rows")
     artifact = work.artifacts.publish(copy, "batch", {"file": name}, consume=True)
@@ -51,6 +53,10 @@ def _submitted(name: str, artifact_id: str, rows: int, provenance: dict[str, obj
     return Verdict("submitted", f"{rows} rows of {name}", effects=effects)
 
 
-def _version(file: Path) -> str:
-    stat = file.stat()
+def _version(file: Path) -> str | None:
+    """Name, time and size; None where the file is gone."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
     return f"{file.name}@{stat.st_mtime_ns}-{stat.st_size}"

@@ -28,6 +28,7 @@ def clean(work: Work) -> None:
             if row.id in doomed:
                 row.state, row.reason = "deleted", "retention"
                 gone.append(row.artifact)
+                gone.extend(_without_state(row))
         gone.extend(_old_states(rows, protected, retention.states))
         shared = {row.artifact for row in rows if row.state == "saved"}
         gone[:] = [artifact for artifact in gone if artifact not in shared]
@@ -40,10 +41,13 @@ def clean(work: Work) -> None:
 def _old_states(rows: list[Checkpoint], protected: set[str], keep: int) -> list[str]:
     with_state = sorted((row for row in rows if row.state_artifact), key=lambda row: row.ordinal, reverse=True)
     old = [row for row in with_state[keep:] if row.id not in protected]
-    states = [row.state_artifact for row in old if row.state_artifact]
-    for row in old:
-        row.state_artifact = None
-    return states
+    return [artifact for row in old for artifact in _without_state(row)]
+
+
+def _without_state(row: Checkpoint) -> list[str]:
+    """Take the optimizer's state off the row; returns what was there."""
+    artifact, row.state_artifact = row.state_artifact, None
+    return [artifact] if artifact else []
 
 
 def _protected(session: Session) -> set[str]:
@@ -53,5 +57,8 @@ def _protected(session: Session) -> set[str]:
     claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(("checkpoint", "request"))))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
     named.update(session.scalars(select(EvaluationRequest.checkpoint_id)))
-    named.update(session.scalars(select(Challenge.challenger_id).where(Challenge.outcome.is_(None))))
+    undecided = select(Challenge.challenger_id).where(
+        Challenge.outcome.is_(None), Challenge.champion_id == live.desired_id
+    )
+    named.update(session.scalars(undecided))
     return {name for name in named if name is not None}

@@ -15,11 +15,12 @@ from ratchet.systems import Work
 
 @dataclass(frozen=True)
 class Segment:
-    """What a segment left behind, published."""
+    """What a segment left behind, published. ``offset`` counts the rows trained, of ``rows`` over all epochs."""
 
     head_id: str
     batch_id: str
     offset: int
+    rows: int
     finished: bool
     step: int
     tokens: int
@@ -40,6 +41,7 @@ def publish(work: Work, head_id: str, batch_id: str, result: dict[str, Any]) -> 
         head_id=head_id,
         batch_id=batch_id,
         offset=int(result["offset"]),
+        rows=int(result["rows"]),
         finished=bool(result["finished"]),
         step=int(result["global_step"]),
         tokens=int(result["total_tokens"]),
@@ -62,11 +64,17 @@ def record(work: Work, segment: Segment) -> Checkpoint:
         tx.session.flush()
         main = line(tx.session)
         main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
-        tx.session.get_one(Batch, segment.batch_id).offset = segment.offset
+        batch = tx.session.get_one(Batch, segment.batch_id)
+        batch.offset = _examples_done(segment, batch.examples)
         tx.emit(CheckpointSaved(checkpoint_id=rows[0].id, step=segment.step, batch_id=segment.batch_id))
 
     work.commit(effects)
     return rows[0]
+
+
+def _examples_done(segment: Segment, examples: int) -> int:
+    """All of them exactly when the batch is finished: rows may have been left out, or be trained on more than once."""
+    return examples if segment.finished else min(examples - 1, examples * segment.offset // segment.rows)
 
 
 def _row(tx: Transaction, segment: Segment) -> Checkpoint:

@@ -30,16 +30,11 @@ def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
     return ancestor_id in _ancestry(tx, head_id)
 
 
-def _batches_since(tx: Transaction, head_id: str, ancestor_id: str) -> set[str]:
-    """Batches trained between the ancestor and the head; those of the whole line where it is no ancestor."""
-    found: set[str] = set()
-    for checkpoint_id in _ancestry(tx, head_id):
-        if checkpoint_id == ancestor_id:
-            return found
-        batch_id = tx.session.get_one(Checkpoint, checkpoint_id).batch_id
-        if batch_id is not None:
-            found.add(batch_id)
-    return set()
+def _batches_since(tx: Transaction, head_id: str, target_id: str) -> set[str]:
+    """Batches trained on the way to the head since it parted from the way to ``target_id``."""
+    kept = set(_ancestry(tx, target_id))
+    left = [tx.session.get_one(Checkpoint, id) for id in _ancestry(tx, head_id) if id not in kept]
+    return {checkpoint.batch_id for checkpoint in left if checkpoint.batch_id is not None}
 
 
 def _ancestry(tx: Transaction, head_id: str) -> list[str]:

@@ -10,7 +10,7 @@ from ratchet.ledger import hand
 
 
 def pause() -> None:
-    """Let training rest after the running batch. Judging, deployment and serving go on."""
+    """Let training rest after the running segment. Judging, deployment and serving go on."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
             hand.pause(tx, paused=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
@@ -17,8 +17,24 @@ from ratchet.ledger.line import MAIN, checkpoint_id
 from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
 from ratchet.settings import Settings
 
+Prepare = Callable[[Settings, dict[str, Any]], dict[str, str]]
+"""Puts the base model into the folder that a spec names (see ratchet.run.base_model); returns its facts."""
 
-def bootstrap(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
+
+def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> dict[str, str]:
+    """The usual way: in a child process, since it needs torch."""
+    settings.log_folder.mkdir(parents=True, exist_ok=True)
+    with ChildRunner() as children:
+        return children.run(
+            "ratchet.run.base_model:prepare_base_model",
+            spec,
+            log_path=settings.log_folder / "bootstrap.child.log",
+        )
+
+
+def bootstrap(
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepare: Prepare = prepared_in_child
+) -> bool:
     """Set up an empty ledger; returns whether there was anything to do. Raises SettingsError for a wrong base model.
 
     On a ledger that is set up, the settings that were locked at the first run are compared instead.
@@ -30,7 +46,7 @@ def bootstrap(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> b
         _require_unchanged(settings, locked)
         return False
     suites = _publish_suites(settings, artifacts)
-    model, facts = _publish_base(settings, artifacts)
+    model, facts = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
         if tx.session.get(Line, MAIN) is None:
             _record_suites(tx, suites)
@@ -56,20 +72,15 @@ def _publish_suites(settings: Settings, artifacts: ArtifactStore) -> list[tuple[
     ]
 
 
-def _publish_base(settings: Settings, artifacts: ArtifactStore) -> tuple[Artifact, dict[str, str]]:
+def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare) -> tuple[Artifact, dict[str, str]]:
     folder = settings.work_folder / "base"
+    shutil.rmtree(folder, ignore_errors=True)
     spec: dict[str, Any] = {
         "model": settings.model.path,
         "tokenizer": settings.model.tokenizer_path,
         "folder": str(folder),
     }
-    settings.log_folder.mkdir(parents=True, exist_ok=True)
-    with ChildRunner() as children:
-        facts = children.run(
-            "ratchet.run.base_model:prepare_base_model",
-            spec,
-            log_path=Path(settings.log_folder) / "bootstrap.child.log",
-        )
+    facts = prepare(settings, spec)
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
 

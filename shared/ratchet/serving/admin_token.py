@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from ratchet.errors import SettingsError
+from ratchet.errors import SettingsError, SurroundingsError
 from ratchet.settings.serving import ServingSettings
 
 
@@ -33,8 +33,16 @@ def server_token(settings: ServingSettings, home: Path) -> SecretStr:
 
 
 def client_token(settings: ServingSettings, home: Path) -> SecretStr:
-    """The configured token, or the one that the server on this machine has made."""
-    return _configured(settings) or _read(token_path(home))
+    """The configured token, or the one that the server on this machine has made.
+
+    Raises SurroundingsError while that server has not been started yet.
+    """
+    configured = _configured(settings)
+    if configured is None and not token_path(home).exists():
+        raise SurroundingsError(
+            f"{token_path(home)}: no such file. Start the inference server here, or set serving.admin_token."
+        )
+    return configured or _read(token_path(home))
 
 
 def _configured(settings: ServingSettings) -> SecretStr | None:

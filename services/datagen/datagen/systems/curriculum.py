@@ -63,8 +63,9 @@ def _measured(session: Session, work: Work, before: Mastery) -> Mastery:
 
 
 def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
-    """Gaps of the newest measured batch, and the levels that its generator found exhausted."""
-    newest = session.scalar(select(Coverage).order_by(Coverage.created_at.desc()).limit(1))
+    """Gaps of the newest measured batch that followed a mix, and the levels that its generator found exhausted."""
+    generated = select(Coverage).join(Batch, Batch.id == Coverage.batch_id).where(Batch.origin == "generation")
+    newest = session.scalar(generated.order_by(Coverage.created_at.desc()).limit(1))
     if newest is None:
         return {}, set()
     gaps = {(cell["family"], int(cell["level"])): float(cell["gap"]) for cell in newest.numbers["cells"]}

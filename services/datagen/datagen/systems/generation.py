@@ -9,12 +9,12 @@ from ratchet.evaluation.standing import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import depth, submit
-from ratchet.ledger.tables import Curriculum, SuiteRow
+from ratchet.ledger.tables import Curriculum, DeadLetter, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from sqlalchemy import func, select
+from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
 from datagen.curriculum import Mastery, Mix, plan_mix
@@ -26,11 +26,20 @@ REPORT_EVERY = 1_000
 
 def find(session: Session, settings: Settings) -> list[Subject]:
     """One more refill while the depth is below low water. Nothing but the depth is asked."""
-    is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None
+    is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None and settings.suites.families
     if not is_set_up or depth(session).total >= settings.queue.low_water:
         return []
-    done = select(func.count()).select_from(VerdictRow).where(VerdictRow.system == NAME)
-    return [Subject("refill", str((session.scalar(done) or 0) + 1))]
+    return [Subject("refill", str(number)) for number in _open_refills(session)]
+
+
+def _open_refills(session: Session) -> list[int]:
+    """The number after the last one that was dealt with; before it, those that came back from the dead letters."""
+    verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME)
+    dead = select(DeadLetter.subject_id).where(DeadLetter.system == NAME)
+    retried = dead.where(DeadLetter.resolved_at.is_not(None), DeadLetter.subject_id.not_in(verdicts))
+    numbers = union_all(verdicts, dead).subquery().c.subject_id
+    last = session.scalar(select(func.max(cast(numbers, Integer)))) or 0
+    return [*map(int, session.scalars(retried.distinct())), last + 1]
 
 
 def do(work: Work) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from ratchet.errors import ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.evaluation.stored import stored, stored_suite
@@ -20,11 +22,12 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Challenge as ChallengeRow
-from ratchet.ledger.tables import Checkpoint, Serving
+from ratchet.ledger.tables import Checkpoint, Deployment, Serving
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deployer.challenge import Pair, asking, decided, opened, pair, screened
@@ -33,6 +36,8 @@ from deployer.facts import SYSTEM_NAME, rulings
 from deployer.proof import Promote, Refuse
 from deployer.rollout import Rollout
 from deployer.selection import Settle, Wait
+
+log = logging.getLogger(__name__)
 
 RECONCILE = Subject("serving", "main")
 
@@ -57,10 +62,12 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady:
     rollout = Rollout(work, server, ())
     live = rollout.server.live()
     is_there = live is not None and (live.checkpoint_id, live.weights) == (desired.id, desired.weights)
-    if not is_there:
-        rollout.load(desired)
-        rollout.switch(desired)
-        rollout.tidy({desired.id} | ({row.previous_id} if row.previous_id else set()))
+    try:
+        if not is_there:
+            rollout.bring_up(desired)
+    except ServingError as error:
+        log.error("%s is desired, and the inference server refuses it: %s", desired.id, error)
+        return NotReady("the inference server", lambda tx: observed(tx, live.checkpoint_id if live else None))
 
     def effects(tx: Transaction) -> None:
         if row.actual_id != desired.id:
@@ -74,14 +81,21 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
     """One contender: settle it, or let it challenge."""
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
-        under_way = serving(session).desired_id == work.subject.id
-    if under_way:
-        return _roll_out(work, server, pair(work, work.subject.id, "eval"), {}, "its roll-out was interrupted")
+        under_way = _promotion(session, work.subject.id) if serving(session).desired_id == work.subject.id else None
+    if under_way is not None:
+        sides = pair(work, work.subject.id, "eval")
+        return _roll_out(work, server, sides, dict(under_way.numbers), under_way.reason)
     if isinstance(ruling, Settle):
         return _settled(work, ruling)
     if ruling is None or isinstance(ruling, Wait):
         return NotReady(ruling.waiting_for if ruling else "its evaluation")
     return _challenge(work, server)
+
+
+def _promotion(session: Session, checkpoint_id: str) -> Deployment | None:
+    """Why the checkpoint is desired, where it is and its roll-out was interrupted."""
+    query = select(Deployment).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
+    return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
 
 
 def _settled(work: Work, ruling: Settle) -> Verdict:
@@ -143,11 +157,7 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
         previous_id = serving(session).previous_id
         previous = session.get(Checkpoint, previous_id) if previous_id else None
     rollout, record = _rollout(work, server, challenger)
-    before = _traffic(rollout, previous)
-    rollout.load(challenger)
-    rollout.switch(challenger)
-    work.commit(lambda tx: observed(tx, challenger.id))
-    trouble = rollout.watch(challenger, record, before)
+    trouble = _taken_over(work, rollout, challenger, record, _traffic(rollout, previous))
     if trouble is not None and previous is not None:
         return _rolled_back(work, rollout, challenger, previous, trouble)
     rollout.tidy({challenger.id} | ({previous.id} if previous else set()))
@@ -155,10 +165,21 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
     return Verdict("deployed", reason, numbers, events=(event,))
 
 
+def _taken_over(
+    work: Work, rollout: Rollout, challenger: Checkpoint, record: Evaluation, before: Traffic | None
+) -> str | None:
+    """Bring the server over and watch; why it should go back, or None."""
+    try:
+        rollout.bring_up(challenger)
+    except ServingError as error:
+        return f"the inference server refused it: {error}"
+    work.commit(lambda tx: observed(tx, challenger.id))
+    return rollout.watch(challenger, record, before)
+
+
 def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint, trouble: str) -> Verdict:
     work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
-    rollout.load(good)
-    rollout.switch(good)
+    rollout.bring_up(good)
     rollout.tidy({good.id})
     event = DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=trouble)
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id), events=(event,))

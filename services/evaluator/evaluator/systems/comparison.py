@@ -40,13 +40,15 @@ def _conditions(row: Evaluation) -> dict[str, str]:
     return RecordKey.model_validate(row.key).conditions()
 
 
-_kept: dict[str, Tally] = {}
+_kept: dict[tuple[str, str], Tally] = {}
+"""By checkpoint and artifact of the record."""
 
 
 def _tally(artifacts: ArtifactStore, row: Evaluation) -> Tally:
-    if row.id not in _kept:
-        _kept[row.id] = tally(stored(artifacts, row))
-    return _kept[row.id]
+    key = (row.checkpoint_id, row.artifact)
+    if key not in _kept:
+        _kept[key] = tally(stored(artifacts, row))
+    return _kept[key]
 
 
 def _ranked(checkpoint_id: str, ranking: dict[str, list[dict[str, object]]]) -> Verdict:

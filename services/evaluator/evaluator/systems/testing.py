@@ -15,7 +15,7 @@ from ratchet.evaluation.stored import ITEMS
 from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
-from ratchet.ledger.suites import STANDING, current
+from ratchet.ledger.suites import STANDING, current, evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import lacks_verdict
@@ -58,6 +58,8 @@ class Assignment:
 def do(work: Work) -> Outcome:
     """Run the subject's suites in a child and store what came out."""
     assignment = _assignment(work)
+    if not assignment.suites:
+        return Verdict("evaluated", "its records are there already", {"degenerate": None})
     if assignment.overtaken_by is not None:
         return Verdict("superseded", f"{assignment.overtaken_by} is newer and has been tested already")
     spec = _spec(work, assignment)
@@ -77,13 +79,20 @@ def _assignment(work: Work) -> Assignment:
     with work.read() as session:
         checkpoint = session.get_one(Checkpoint, checkpoint_id)
         if suite_id:
-            return Assignment(checkpoint, [session.get_one(SuiteRow, suite_id)], None, True)
-        suites = [current(session, pool) for pool in STANDING]
+            return Assignment(
+                checkpoint, _unanswered(session, checkpoint, [session.get_one(SuiteRow, suite_id)]), None, True
+            )
+        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in STANDING])
         newer = select(Checkpoint.id).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
         overtaken = session.scalar(newer.where(Checkpoint.ordinal > checkpoint.ordinal).limit(1))
         parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
         excused = parent is None or parent.numbers.get("degenerate") is not None
         return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, excused)
+
+
+def _unanswered(session: Session, checkpoint: Checkpoint, suites: list[SuiteRow]) -> list[SuiteRow]:
+    """Without the suites that a request was answered for."""
+    return [suite for suite in suites if evaluation(session, checkpoint.id, suite.id) is None]
 
 
 def _verdict(session: Session, checkpoint_id: str) -> VerdictRow | None:
@@ -138,7 +147,8 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
     def effects(tx: Transaction) -> None:
         for row in rows:
             row.created_at = tx.now
-            tx.session.add(row)
+            if tx.session.get(Evaluation, row.id) is None:
+                tx.session.add(row)
 
     rates = {row.pool: f"{row.correct}/{row.items}" for row in rows}
     return Verdict(

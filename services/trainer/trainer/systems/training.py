@@ -45,16 +45,21 @@ def find(session: Session, settings: Settings) -> list[Subject]:
     main = session.get(Line, "main")
     if main is None or main.paused:
         return []
+    rewinds = _rewinds(session)
+    batch = next_batch(session)
+    if batch is None or unjudged(session) >= settings.queue.unjudged_limit:
+        return rewinds
+    return [*rewinds, Subject("batch", batch.id)]
+
+
+def _rewinds(session: Session) -> list[Subject]:
+    """Broken and badly regressed checkpoints that training has not answered yet."""
     bad = select(Checkpoint.id).outerjoin(Regression, Regression.checkpoint_id == Checkpoint.id)
     bad = bad.where(
         or_(Checkpoint.state == "broken", Regression.severity == "critical"),
         lacks_verdict(NAME, "checkpoint", Checkpoint.id),
     )
-    rewinds = [Subject("checkpoint", id) for id in session.scalars(bad)]
-    batch = next_batch(session)
-    if batch is None or unjudged(session) >= settings.queue.unjudged_limit:
-        return rewinds
-    return [*rewinds, Subject("batch", batch.id)]
+    return [Subject("checkpoint", id) for id in session.scalars(bad)]
 
 
 def do(work: Work) -> Outcome:
@@ -63,20 +68,25 @@ def do(work: Work) -> Outcome:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a segment begins."""
+    """Where a segment begins, and what speaks against beginning it."""
 
     head: Checkpoint
     batch: Batch
     fresh: bool
-    judges_away: int
+    objection: str | None
+
+    @property
+    def offset(self) -> int:
+        """Rows of the batch that the head has seen, over all epochs."""
+        return self.head.offset if self.head.batch_id == self.batch.id else 0
 
 
 def _trained(work: Work) -> Outcome:
     """Segments until the batch is done. A kill anywhere repeats at most the segment that was under way."""
     start = _start(work)
     while start.batch.offset < start.batch.examples:
-        if start.judges_away >= work.settings.queue.unjudged_limit:
-            return NotReady(f"judges: {start.judges_away} checkpoints are not tested yet")
+        if start.objection is not None:
+            return NotReady(start.objection)
         result = _segment(work, start)
         if not result["success"]:
             return _failed(work, start, result)
@@ -104,8 +114,18 @@ def _start(work: Work) -> Start:
             session.get_one(Checkpoint, main.head_id),
             session.get_one(Batch, work.subject.id),
             main.fresh_optimizer,
-            unjudged(session),
+            _objection(session, work.settings.queue.unjudged_limit),
         )
+
+
+def _objection(session: Session, unjudged_limit: int) -> str | None:
+    """What has to happen before the next segment; the batch stays open."""
+    if line(session).paused:
+        return "training to be resumed"
+    if _rewinds(session):
+        return "a rewind that comes first"
+    waiting = unjudged(session)
+    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= unjudged_limit else None
 
 
 def _segment(work: Work, start: Start) -> dict[str, Any]:
@@ -120,8 +140,8 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "monitoring": settings.monitoring.model_dump(mode="json"),
         "environment": settings.environment.model_dump(mode="json"),
         "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
-        "output": str(work.folder / f"segment-{start.batch.offset}"),
-        "offset": start.batch.offset,
+        "output": str(work.folder / f"segment-{start.offset}"),
+        "offset": start.offset,
         "state": str(work.artifacts.fetch(state)) if state else None,
         "status_path": str(settings.status_folder / "training_status.json"),
     }

@@ -1,0 +1,224 @@
+"""A small home, set up as the first run sets it up, and stories to tell in it without training or asking a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from ratchet.artifacts import ArtifactStore, weights_digest
+from ratchet.data.example import Example
+from ratchet.evaluation.by_level import to_json
+from ratchet.evaluation.rate import level_rates
+from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey, to_lines
+from ratchet.evaluation.stored import ITEMS, stored_suite
+from ratchet.ledger import Ledger
+from ratchet.ledger.line import checkpoint_id, head, line, next_ordinal
+from ratchet.ledger.migrate import migrate
+from ratchet.ledger.queue import Origin, submit
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Verdict
+from ratchet.ledger.tables import Evaluation as EvaluationRow
+from ratchet.run.bootstrap import bootstrap
+from ratchet.settings import Settings
+from ratchet.systems import System
+from ratchet.systems.work import Children
+from ratchet.testing.bus import InProcessBus
+
+SMALL: dict[str, dict[str, Any]] = {
+    "suites": {
+        "families": [{"name": "chain_sum", "levels": [1, 2]}, {"name": "reverse", "levels": [1, 2]}],
+        "probe_items": 40,
+        "eval_items": 80,
+        "confirm_items": 120,
+        "max_new_tokens": 16,
+    },
+    "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200},
+    "hyperparams": {"max_length": 128},
+    "control": {
+        "lease_s": 10.0,
+        "heartbeat_s": 0.2,
+        "backoff_first_s": 0.001,
+        "backoff_last_s": 0.002,
+    },
+}
+"""Settings of two families with two levels each, and batches of 200."""
+
+Knows = Callable[[Example], bool]
+"""Whether a made-up model answers an item right."""
+
+
+@dataclass
+class Home:
+    """A ledger and an artifact store with suites, base model, champion and line."""
+
+    settings: Settings
+    ledger: Ledger
+    artifacts: ArtifactStore
+
+    def bus(self, *systems: System, children: Children | None = None) -> InProcessBus:
+        """Turns these systems here, in this process."""
+        return InProcessBus(systems, self.settings, self.ledger, self.artifacts, children)
+
+    def suite_items(self, pool: str) -> tuple[Example, ...]:
+        """The items of the pool's suite in force."""
+        with self.ledger.read() as session:
+            return stored_suite(self.artifacts, current(session, pool)).items
+
+    def base_id(self) -> str:
+        with self.ledger.read() as session:
+            return session.scalars(select(Checkpoint.id).where(Checkpoint.ordinal == 0)).one()
+
+    def add_checkpoint(self, batch_id: str | None = None, *, size_bytes: int = 1_000) -> str:
+        """A checkpoint that was not trained, at the head of the line."""
+        folder = self.settings.work_folder / "made-up"
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.ledger.write() as tx:
+            ordinal, parent = next_ordinal(tx.session), head(tx.session)
+            (folder / "model.safetensors").write_text(f"weights {ordinal}")
+            artifact = self.artifacts.publish(folder, "checkpoint", {}, consume=True)
+            weights = weights_digest(artifact.manifest)
+            row = Checkpoint(
+                id=checkpoint_id(ordinal, weights),
+                ordinal=ordinal,
+                parent_id=parent.id,
+                batch_id=batch_id,
+                step=10 * ordinal,
+                tokens=1_000 * ordinal,
+                weights=weights,
+                artifact=artifact.id,
+                state_artifact=None,
+                size_bytes=size_bytes,
+                created_at=tx.now,
+            )
+            tx.session.add(row)
+            tx.session.flush()
+            line(tx.session).head_id = row.id
+        return row.id
+
+    def add_batch(self, rows: Sequence[Example], origin: Origin = "generation", **changes: Any) -> str:
+        """A submitted batch of these rows; ``changes`` are columns to set, as ``state="queued"``."""
+        artifact = self.artifacts.publish_lines((row.to_line() for row in rows), "batch", {})
+        with self.ledger.write() as tx:
+            tx.emit(submit(tx, artifact.id, len(rows), origin, {}))
+            tx.session.flush()
+            row = tx.session.get_one(Batch, artifact.id[:16])
+            for name, value in changes.items():
+                setattr(row, name, value)
+            if row.state not in ("submitted", "rejected"):
+                row.artifact, row.examples = artifact.id, len(rows)
+                row.queued_at = row.queued_at or tx.now
+        return artifact.id[:16]
+
+    def add_record(self, checkpoint: str, pool: str, knows: Knows, sure: float = 0.95) -> Evaluation:
+        """A record of the checkpoint on the pool's suite in force, as if testing had made it."""
+        with self.ledger.read() as session:
+            suite, row = current(session, pool), session.get_one(Checkpoint, checkpoint)
+        key = RecordKey(
+            weights=row.weights,
+            suite=suite.id,
+            grader="made-up",
+            decoding="greedy",
+            dtype="fp32",
+            engine="made-up",
+            gpu_class="cpu",
+        )
+        records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
+        folder = self.settings.work_folder / "made-up-record"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ITEMS).write_text(to_lines(records))
+        artifact = self.artifacts.publish(folder, "record", {"checkpoint": checkpoint}, consume=True)
+        with self.ledger.write() as tx:
+            tx.session.add(
+                EvaluationRow(
+                    id=f"{checkpoint}/{suite.id}",
+                    checkpoint_id=checkpoint,
+                    suite_id=suite.id,
+                    pool=pool,
+                    key=key.model_dump(),
+                    artifact=artifact.id,
+                    items=len(records),
+                    correct=sum(record.correct for record in records),
+                    by_level=to_json(level_rates(records)),
+                    tokens_per_s=1_000.0,
+                    created_at=tx.now,
+                )
+            )
+        return Evaluation(checkpoint_id=checkpoint, key=key, items=records)
+
+    def verdicts(self, system: str) -> dict[str, str]:
+        """Outcomes of the system by subject id."""
+        with self.ledger.read() as session:
+            rows = session.scalars(select(Verdict).where(Verdict.system == system).order_by(Verdict.id))
+            return {row.subject_id: row.outcome for row in rows}
+
+    def dead(self) -> list[str]:
+        """Errors of the dead letters."""
+        with self.ledger.read() as session:
+            return [f"{row.system} {row.subject_id}: {row.error}" for row in session.scalars(select(DeadLetter))]
+
+
+@contextmanager
+def small_home(
+    folder: Path, prepare: Callable[[dict[str, Any]], dict[str, str]] | None = None, /, **sections: Any
+) -> Iterator[Home]:
+    """Set up a home for the block. ``sections`` are merged over SMALL; ``prepare`` makes a real base model.
+
+    Without it the base model is a file that no one can load, beside a tokenizer that counts.
+    """
+    settings = Settings(home=folder, **merged(SMALL, sections))
+    ledger = Ledger(settings.ledger_url)
+    migrate(ledger)
+    artifacts = ArtifactStore(settings.artifact_url)
+    make = prepare or made_up_model
+    bootstrap(settings, ledger, artifacts, lambda _settings, spec: make(spec))
+    try:
+        yield Home(settings, ledger, artifacts)
+    finally:
+        ledger.close()
+
+
+def merged(base: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of settings over others, key by key."""
+    both = {**base, **sections}
+    for name in base.keys() & sections.keys():
+        if isinstance(base[name], Mapping) and isinstance(sections[name], Mapping):
+            both[name] = {**base[name], **sections[name]}
+    return both
+
+
+def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
+    """Stands in for ratchet.run.base_model where no model is asked: one token a character."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = Path(spec["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "model.safetensors").write_text("weights 0")
+    return {"base_model": str(spec["model"])}
+
+
+def made_up_answer(item: Example, is_right: bool, sure: float) -> ItemRecord:
+    """One item answered by its own solution, or by a wrong word."""
+    text = str(item.answer) if is_right else "wrong"
+    return ItemRecord(
+        item_id=item.id,
+        key=str(item.metadata["key"]),
+        family=str(item.family),
+        level=item.level,
+        answer=text,
+        extracted=text,
+        extraction="ok",
+        correct=is_right,
+        token_logprobs=(log(sure),) * 2,
+        finish_reason="stop",
+        latency_s=0.0,
+        token_ids=(1, 2),
+    )
