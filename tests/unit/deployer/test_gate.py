@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import pytest
+from deployer.gate import conclude, decide, find_harm, prove_family, weigh
+from deployer.proof import Decision, Promote, Refuse
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from ratchet.errors import EmptyEvaluation, NotComparable
+from ratchet.evaluation.flips import Flips, FlipTable
+from ratchet.settings.gate import GateSettings
+from ratchet.stats.gate_power import pool_items
+from ratchet.testing.records import evaluation
+
+SETTINGS = GateSettings()
+ENOUGH = pool_items(SETTINGS)
+
+
+def cell(level: int, gains: int, losses: int, n: int = 200, family: str = "sum") -> Flips:
+    return Flips(family=family, level=level, n=n, gains=gains, losses=losses)
+
+
+def judge(
+    table: FlipTable,
+    k: int = 1,
+    mastered: dict[str, set[int]] | None = None,
+    smoke_passed: bool = True,
+    settings: GateSettings = SETTINGS,
+) -> Promote | Refuse:
+    return conclude(
+        weigh(
+            table,
+            champion="old",
+            challenger="new",
+            k=k,
+            mastered={"sum": {1}} if mastered is None else mastered,
+            settings=settings,
+            smoke_passed=smoke_passed,
+        )
+    )
+
+
+BETTER = (cell(1, 2, 2), cell(2, 40, 10))
+
+
+def test_better_and_safe_is_promoted_with_its_numbers() -> None:
+    decision = judge(BETTER)
+    assert isinstance(decision, Promote)
+    target, (family,) = decision.evidence.target, decision.evidence.families
+    assert (target.n, target.gains, target.losses) == (400, 42, 12)
+    assert target.p <= target.alpha == pytest.approx(0.0304, abs=1e-4)
+    assert family.enough
+    assert family.p <= family.alpha
+    assert family.lower_bound > -SETTINGS.margin
+    assert "42 gains and 12 losses on 400 items" in decision.reason
+
+
+def test_equal_is_refused() -> None:
+    decision = judge((cell(1, 2, 2), cell(2, 20, 18)))
+    assert isinstance(decision, Refuse)
+    assert decision.reason.startswith("Not proved better: 22 gains and 20 losses")
+
+
+def test_later_challenges_must_prove_more() -> None:
+    table = (cell(1, 0, 0), cell(2, 10, 1))
+    assert [isinstance(judge(table, k), Promote) for k in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_a_loss_in_a_protected_family_is_refused_whatever_the_target_gains() -> None:
+    decision = judge((cell(1, 3, 13), cell(2, 90, 5)))
+    assert isinstance(decision, Refuse)
+    assert decision.evidence.target.proved
+    assert "Family sum is not proved safe: 3 gains and 13 losses on 200 mastered items (-5.0%)" in decision.reason
+
+
+def test_mastered_levels_are_pooled_by_family() -> None:
+    table = (cell(1, 0, 5), cell(2, 5, 0), cell(3, 60, 10), cell(1, 3, 3, family="sort"))
+    decision = judge(table, mastered={"sum": {1, 2}, "sort": {1}})
+    assert isinstance(decision, Promote)
+    assert [(f.family, f.levels, f.n) for f in decision.evidence.families] == [
+        ("sort", (1,), 200),
+        ("sum", (1, 2), 400),
+    ]
+
+
+def test_the_untrained_base_protects_nothing() -> None:
+    decision = judge((cell(1, 6, 0, n=10), cell(2, 0, 0)), mastered={"sum": set()})
+    assert isinstance(decision, Promote)
+    assert decision.evidence.families == ()
+    assert decision.evidence.unprotected == ("sum",)
+    assert "masters nothing yet" in decision.reason
+
+
+def test_a_single_level_proved_worse_is_refused_even_in_an_unprotected_family() -> None:
+    decision = judge((cell(1, 2, 2), cell(2, 90, 5), cell(3, 4, 25, family="sort")))
+    assert isinstance(decision, Refuse)
+    assert decision.reasons == tuple(r for r in decision.reasons if r.startswith("sort level 3 is worse"))
+
+
+def test_many_levels_are_not_proved_worse_by_one_unlucky_one() -> None:
+    quiet = tuple(cell(level, 3, 3) for level in range(2, 22))
+    assert find_harm((cell(1, 1, 8),), 0.05)[0].harmed
+    assert not any(level.harmed for level in find_harm((cell(1, 1, 8), *quiet), 0.05))
+
+
+def test_a_failed_smoke_test_is_refused() -> None:
+    decision = judge(BETTER, smoke_passed=False)
+    assert isinstance(decision, Refuse)
+    assert decision.reasons == ("The smoke test failed.",)
+
+
+class TestSmallPools:
+    def test_with_enough_items_the_full_level_is_asked(self) -> None:
+        proof = prove_family((cell(1, 0, 0, n=ENOUGH),), "sum", {1}, SETTINGS)
+        assert (proof.enough, proof.alpha, proof.rule) == (True, SETTINGS.safety_alpha, "non_inferiority")
+
+    def test_with_fewer_the_level_is_relaxed_and_said_so(self) -> None:
+        decision = judge((cell(1, 1, 1, n=75), cell(2, 90, 5)))
+        assert isinstance(decision, Promote)
+        (proof,) = decision.evidence.families
+        assert not proof.enough
+        assert SETTINGS.safety_alpha < proof.alpha <= 0.2 + 1e-12
+        assert f"for want of {ENOUGH} items" in decision.reason
+
+    def test_a_five_point_drop_on_few_items_is_refused(self) -> None:
+        decision = judge((cell(1, 0, 4, n=75), cell(2, 90, 5)))
+        assert isinstance(decision, Refuse)
+        assert f"The full test needs {ENOUGH} items" in decision.reason
+
+    def test_where_nothing_can_be_proved_no_net_loss_is_allowed(self) -> None:
+        kept = judge((cell(1, 0, 0, n=10), cell(2, 90, 5)))
+        assert isinstance(kept, Promote)
+        assert kept.evidence.families[0].rule == "no_net_loss"
+        lost = judge((cell(1, 0, 1, n=10), cell(2, 90, 5)))
+        assert isinstance(lost, Refuse)
+        assert "no net loss is allowed" in lost.reason
+
+    def test_a_mastered_family_without_any_item_is_refused(self) -> None:
+        decision = judge(BETTER, mastered={"sum": {1}, "lost": {1}})
+        assert isinstance(decision, Refuse)
+        assert "Family lost has no confirm item" in decision.reason
+
+
+def test_reads_evaluations() -> None:
+    old = evaluation("old", {("sum", 1): [True] * 200, ("sum", 2): [False] * 200})
+    new = evaluation("new", {("sum", 1): [True] * 200, ("sum", 2): [True] * 20 + [False] * 180})
+    decision = decide(old, new, 1, {"sum": {1}}, SETTINGS, smoke_passed=True)
+    assert isinstance(decision, Promote)
+    assert (decision.evidence.champion, decision.evidence.challenger) == ("old", "new")
+    assert isinstance(decide(new, old, 1, {"sum": {1}}, SETTINGS, smoke_passed=True), Refuse)
+
+
+def test_refuses_to_compare_what_is_not_comparable() -> None:
+    old = evaluation("old", {("sum", 1): [True] * 9})
+    with pytest.raises(NotComparable, match="suite"):
+        decide(old, evaluation("new", {("sum", 1): [True] * 9}, suite="other"), 1, {}, SETTINGS, True)
+    with pytest.raises(EmptyEvaluation):
+        decide(evaluation("a", {}), evaluation("b", {}), 1, {}, SETTINGS, True)
+
+
+@pytest.mark.parametrize("table", [BETTER, (cell(1, 3, 13), cell(2, 90, 5))])
+def test_a_decision_survives_json(table: FlipTable) -> None:
+    decision = judge(table)
+    assert TypeAdapter(Decision).validate_json(decision.model_dump_json()) == decision
+
+
+cells = st.integers(1, 120).flatmap(
+    lambda n: st.integers(0, n).flatmap(lambda flips: st.tuples(st.just(n), st.integers(0, flips), st.just(flips)))
+)
+
+
+@given(st.lists(cells, min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 4), st.booleans())
+def test_one_more_win_never_turns_promote_into_refuse(
+    shapes: list[tuple[int, int, int]], where: int, k: int, undo_a_loss: bool
+) -> None:
+    table = [cell(level, gains, flips - gains, n) for level, (n, gains, flips) in enumerate(shapes, start=1)]
+    lucky = table[where % len(table)]
+    if undo_a_loss and lucky.losses:
+        won = lucky.model_copy(update={"losses": lucky.losses - 1})
+    elif lucky.gains + lucky.losses < lucky.n:
+        won = lucky.model_copy(update={"gains": lucky.gains + 1})
+    else:
+        return
+    more = tuple(won if each is lucky else each for each in table)
+    if isinstance(judge(tuple(table), k), Promote):
+        assert isinstance(judge(more, k), Promote)
+
+
+@given(st.lists(cells, min_size=1, max_size=4))
+def test_never_promotes_both_ways(shapes: list[tuple[int, int, int]]) -> None:
+    forth = tuple(cell(level, g, flips - g, n) for level, (n, g, flips) in enumerate(shapes, start=1))
+    back = tuple(each.model_copy(update={"gains": each.losses, "losses": each.gains}) for each in forth)
+    outcomes = [isinstance(judge(t, mastered={}), Promote) for t in (forth, back)]
+    assert not all(outcomes)

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from deployer.screen import screen, screen_flips
+from ratchet.evaluation.flips import Flips
+from ratchet.settings.gate import GateSettings
+from ratchet.testing.records import evaluation
+
+SETTINGS = GateSettings()
+
+
+def flips(level: int, gains: int, losses: int) -> Flips:
+    return Flips(family="sum", level=level, n=100, gains=gains, losses=losses)
+
+
+def test_promising_is_worth_opening() -> None:
+    old = evaluation("old", {("sum", 1): [False] * 50})
+    new = evaluation("new", {("sum", 1): [True] * 5 + [False] * 45})
+    seen = screen(old, new, SETTINGS)
+    assert seen.is_worth_opening
+    assert (seen.n, seen.gains, seen.losses) == (50, 5, 0)
+    assert "+10.0%" in seen.reason
+
+
+def test_equal_is_not() -> None:
+    seen = screen_flips((flips(1, 6, 5),), "old", "new", SETTINGS)
+    assert not seen.is_worth_opening
+    assert "Not promising" in seen.reason
+
+
+def test_a_level_already_proved_worse_is_not_either() -> None:
+    seen = screen_flips((flips(1, 0, 12), flips(2, 60, 2)), "old", "new", SETTINGS)
+    assert seen.p < SETTINGS.screen_alpha
+    assert not seen.is_worth_opening
+    assert "sum level 1" in seen.reason

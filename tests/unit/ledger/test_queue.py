@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from ratchet.errors import Refused
+from ratchet.events.catalogue import BatchSubmitted
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
+from ratchet.ledger.tables import Batch
+from ratchet.ledger.uses import add_uses, item_uses
+
+
+def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: object) -> str:
+    event = submit(tx, name * 64, 100, origin, {}, priority)
+    tx.session.flush()
+    row = tx.session.get_one(Batch, event.batch_id)
+    for column, value in columns.items():
+        setattr(row, column, value)
+    return event.batch_id
+
+
+def test_depth_counts_what_is_submitted_queued_and_the_rest_of_the_open_batch(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        add(tx, "a")
+        add(tx, "b", state="queued", examples=90)
+        add(tx, "c", state="training", examples=80, offset=30)
+        for name, state in (("d", "trained"), ("e", "rejected"), ("f", "quarantined"), ("1", "skipped")):
+            add(tx, name, state=state, examples=70)
+    with ledger.read() as session:
+        assert depth(session) == Depth(submitted=100, queued=90, running=50)
+        assert depth(session).total == 240
+
+
+def test_depth_of_one_origin(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        add(tx, "a", origin="correction")
+        add(tx, "b", origin="user", state="queued", examples=90)
+    with ledger.read() as session:
+        assert depth(session, "correction").total == 100
+        assert depth(session, "generation").total == 0
+
+
+def test_an_empty_queue_has_no_next_batch(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        add(tx, "a")
+        add(tx, "b", state="trained")
+    with ledger.read() as session:
+        assert next_batch(session) is None
+
+
+def test_the_open_batch_goes_before_all_then_priority_then_waiting_time(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        waiting = {"state": "queued", "examples": 100}
+        order = [
+            add(tx, "a", "low", state="training", examples=100, queued_at=9.0),
+            add(tx, "b", "high", queued_at=7.0, **waiting),
+            add(tx, "c", "high", queued_at=8.0, **waiting),
+            add(tx, "d", queued_at=1.0, **waiting),
+            add(tx, "e", queued_at=2.0, **waiting),
+            add(tx, "f", "low", queued_at=0.5, **waiting),
+        ]
+    found = []
+    for _ in order:
+        with ledger.write() as tx:
+            batch = next_batch(tx.session)
+            assert batch is not None
+            found.append(batch.id)
+            batch.state = "trained"
+    assert found == order
+
+
+def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        event = submit(tx, "a" * 64, 5, "user", {"file": "mine.jsonl"}, "high")
+    with ledger.read() as session:
+        batch = session.get_one(Batch, "a" * 16)
+    assert isinstance(event, BatchSubmitted)
+    assert event.batch_id == batch.id
+    assert (batch.state, batch.priority, batch.submitted_examples) == ("submitted", 0, 5)
+    assert batch.provenance == {"file": "mine.jsonl"}
+
+
+def test_the_same_rows_are_refused_the_second_time_with_what_became_of_them(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        add(tx, "a", state="trained")
+    with pytest.raises(Refused, match="aaaaaaaaaaaaaaaa is known already, it is trained"), ledger.write() as tx:
+        submit(tx, "a" * 64, 100, "user", {})
+
+
+def test_uses_add_up_over_batches(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        add_uses(tx, {f"item {number}": 1 for number in range(1_200)})
+        add_uses(tx, {"item 7": 4, "new": 2})
+        add_uses(tx, {})
+    with ledger.read() as session:
+        uses = item_uses(session)
+    assert len(uses) == 1_201
+    assert (uses["item 7"], uses["item 8"], uses["new"]) == (5, 1, 2)
