@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ratchet.cli.view import words
 from ratchet.cli.view.scene import Happening, Live, Look, Queue, Scene, Training
-from ratchet.evaluation.rate import LevelRates
+from ratchet.evaluation.rate import LevelRates, Rate
 
 LABEL_WIDTH = 11
 FIXED_ROWS = 9
@@ -83,12 +83,12 @@ def _status(scene: Scene, width: int) -> Table:
 
 
 def _bar(done: float, total: float, width: int) -> ProgressBar:
-    return ProgressBar(total=max(1.0, total), completed=min(done, max(1.0, total)), width=max(8, width // 8))
+    return ProgressBar(total=max(1.0, total), completed=min(done, max(1.0, total)), width=max(10, width // 8))
 
 
 def _beside(bar: ProgressBar, text: Text) -> Table:
     row = Table.grid(padding=(0, 1))
-    row.add_column(no_wrap=True)
+    row.add_column(width=bar.width)
     row.add_column(no_wrap=True, overflow="ellipsis")
     row.add_row(bar, text)
     return row
@@ -157,14 +157,15 @@ def _families(looks: tuple[Look, ...]) -> dict[str, int]:
 
 
 def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
-    """Per cent by level, the easiest first; pooled where there is no room for levels."""
+    """Per cent by level, the easiest first; where there is no room, a bar a level and the family's per cent."""
     rates = [rate for (name, _), rate in sorted(levels.items()) if name == family]
     if not rates:
         return Text("")
-    if not wide:
-        correct, n = sum(r.correct for r in rates), sum(r.n for r in rates)
-        return Text(f"{100 * correct / n:.0f} %", style=_shade(correct / n))
-    return Text("").join(Text(words.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
+    if wide:
+        return Text("").join(Text(words.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
+    bars = Text("").join(Text(words.bar(rate), style=_shade(rate.value)) for rate in rates)
+    pooled = Rate(correct=sum(rate.correct for rate in rates), n=sum(rate.n for rate in rates))
+    return bars.append(f" {words.percent(pooled)}%", "dim")
 
 
 def _shade(rate: float) -> str:

@@ -8,6 +8,7 @@ from ratchet.cli.view.scene import Live, Look, Training
 from ratchet.evaluation.rate import Rate
 from ratchet.run.cycles import JUDGES
 
+BARS = "·▁▂▃▄▅▆▇█"
 _RESTING = {"paused": "paused by hand: `ratchet resume`", "waiting": "waits for data", "starting": "starting"}
 _CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
@@ -22,6 +23,11 @@ def percent(rate: Rate) -> str:
     if rate.correct == rate.n:
         return "100"
     return str(min(99, max(1 if rate.correct else 0, round(100 * rate.value))))
+
+
+def bar(rate: Rate) -> str:
+    """One character: a dot for none right, a full block for all but a few."""
+    return BARS[min(len(BARS) - 1, round(rate.value * (len(BARS) - 1)))] if rate.correct else BARS[0]
 
 
 def thousands(number: float) -> str:
@@ -61,12 +67,12 @@ def training_line(training: Training) -> str:
     if training.state in _RESTING:
         return _RESTING[training.state]
     parts = [
-        f"{training.origin} batch {(training.batch_id or '')[:6]}",
-        f"{training.done:,} of {training.total:,} examples",
+        training.state if training.state != "training" else "",
         f"step {training.step:,}" if training.step is not None else "",
         f"loss {training.loss:.3f}" if training.loss is not None else "",
         f"{thousands(training.tokens_per_s)} tokens/s" if training.tokens_per_s else "",
-        training.state if training.state != "training" else "",
+        f"{training.done:,} of {training.total:,} examples",
+        f"{training.origin} batch {(training.batch_id or '')[:6]}",
     ]
     return " · ".join(part for part in parts if part)
 

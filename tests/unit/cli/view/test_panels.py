@@ -1,0 +1,68 @@
+"""The drawing fits its terminal, whatever the size, and shows what matters."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from ratchet.cli.view.panels import Frame, draw
+from ratchet.cli.view.reading import read_scene
+from ratchet.cli.view.scene import Live, Queue, Scene, Training
+from ratchet.evaluation.rate import Rate
+from ratchet.ledger import Ledger
+from ratchet.settings import Settings
+from rich.console import Console
+
+
+@pytest.fixture
+def scene(ledger: Ledger) -> Scene:
+    return read_scene(ledger, Settings())
+
+
+def drawn(scene: Scene, width: int, height: int) -> list[str]:
+    console = Console(width=width, height=height, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(draw(scene, Frame(width, height, "5 of 6 cycles  3:07", "Ctrl-C stops")))
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (140, 40), (250, 80)])
+def test_it_fits_the_terminal(scene: Scene, width: int, height: int) -> None:
+    lines = drawn(scene, width, height)
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_it_shows_queue_training_checkpoints_live_and_events(scene: Scene, width: int) -> None:
+    text = "\n".join(drawn(scene, width, 40))
+    for shown in ("20,800 examples", "3,200 of 8,000", "#3 for 2:2", "5 of 6 cycles", "1 dead letter", "refused"):
+        assert shown in text
+    assert " 98  94  82  24   4   0" in text
+    assert "deployed: +16.7 points" in text
+    assert "Ctrl-C stops" in text
+
+
+def test_levels_become_bars_where_there_is_no_room_for_numbers(scene: Scene) -> None:
+    families = ("chain_sum", "reverse", "sort_digits")
+    levels = {(family, level): Rate(correct=6 - level, n=5) for family in families for level in range(1, 7)}
+    first = dataclasses.replace(scene.checkpoints[0], levels=levels)
+    crowded = dataclasses.replace(scene, checkpoints=(first,))
+    narrow = "\n".join(drawn(crowded, 80, 24))
+    assert narrow.count("█▆▅▃▂· 50%") == 3
+    assert "100  80  60  40  20   0" in "\n".join(drawn(crowded, 140, 40))
+
+
+def test_a_home_at_its_beginning_can_be_drawn() -> None:
+    empty = Scene(0.0, Queue(0, 10, 20), Training("waiting"), (), 0, None, (), (), {}, 0)
+    text = "\n".join(drawn(empty, 80, 24))
+    assert "nothing yet" in text
+    assert "low: under 10" in text
+    assert "waits for data" in text
+
+
+def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(scene: Scene) -> None:
+    live = Live(desired=2, actual=1, reason="by hand", since_at=scene.at, proved=False, frozen_reason="a demo")
+    text = "\n".join(drawn(dataclasses.replace(scene, live=live), 140, 40))
+    for said in ("the server still has #1", "frozen: a demo", "unproved", "going live"):
+        assert said in text
