@@ -12,16 +12,16 @@ from ratchet.settings.section import Section
 class QueueSettings(Section):
     """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
 
-    low_water: int = Field(14_000, ge=1, description="Below this many examples generation is called.")
-    high_water: int = Field(32_000, ge=1, description="Generation never lifts the depth above this.")
-    batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
+    low_water: int = Field(9_000, ge=1, description="Below this many examples generation is called.")
+    high_water: int = Field(20_000, ge=1, description="Generation never lifts the depth above this.")
+    batch_examples: int = Field(8_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
     mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
     correction_share: float = Field(
         0.25, gt=0, lt=1, description="Largest share of lessons in a correction batch; the rest is replay."
     )
     correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
-    correction_examples: int = Field(1_500, ge=0, description="Most lessons in one correction batch.")
+    correction_examples: int = Field(1_000, ge=0, description="Most lessons in one correction batch.")
     unjudged_limit: int = Field(
         20,
         ge=1,

@@ -14,42 +14,30 @@ class ServingSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address that the embedded server binds.")
     port: int = Field(8100, ge=0, le=65_535, description="Port of the embedded server; 0 takes a free one.")
-    url: str | None = Field(
-        None, description="Base URL that the deployer uses, where it is not http://host:port."
-    )
+    url: str | None = Field(None, description="Base URL that the deployer uses, where it is not http://host:port.")
     alias: str = Field("ratchet", min_length=1, description="The one stable model name that clients ask for.")
     admin_token: SecretStr | None = Field(
         None, description="Bearer token of /admin; without it one is made in the server's home folder."
     )
     admin_token_file: Path | None = Field(None, description="File with the bearer token of /admin.")
-    admin_timeout_s: float = Field(
-        300.0, gt=0, description="Timeout of the deployer's calls (a load, a canary)."
-    )
+    admin_timeout_s: float = Field(300.0, gt=0, description="Timeout of the deployer's calls (a load, a canary).")
     max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory side by side.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
     batch_wait_s: float = Field(
         0.002, ge=0, le=1, description="How long an idle server waits for companions of a first request."
     )
-    max_queue: int = Field(
-        512, ge=1, description="Requests that may wait; one more is answered 503 with Retry-After."
-    )
+    max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 with Retry-After.")
     max_messages: int = Field(256, ge=1, description="Most messages in one request.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body.")
-    default_new_tokens: int = Field(
-        256, ge=1, description="Length limit of an answer where the client names none."
-    )
+    default_new_tokens: int = Field(256, ge=1, description="Length limit of an answer where the client names none.")
     max_new_tokens: int = Field(2048, ge=1, description="Largest length limit a client may ask for.")
     request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer is answered 503.")
-    canary_items: int = Field(
-        32, ge=1, description="Items on which a loaded checkpoint is checked before the switch."
-    )
+    canary_items: int = Field(32, ge=1, description="Items on which a loaded checkpoint is checked before the switch.")
     logprob_epsilon: float | None = Field(
         None, gt=0, description="Largest canary difference in log-probability; by dtype where not set."
     )
-    watch_s: float = Field(60.0, ge=0, description="How long a new deployment is watched.")
-    max_error_rate: float = Field(
-        0.02, ge=0, le=1, description="More errors than this in the watch roll back."
-    )
+    watch_s: float = Field(15.0, ge=0, description="How long a new deployment is watched.")
+    max_error_rate: float = Field(0.02, ge=0, le=1, description="More errors than this in the watch roll back.")
     max_latency_ratio: float = Field(
         3.0, gt=1, description="A 95th percentile over this multiple of the last champion's rolls back."
     )
