@@ -16,7 +16,7 @@ from ratchet.evaluation.flips import Count, FlipTable, added, flip_table
 from ratchet.evaluation.halves import is_testing
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.regression import RegressionSettings
-from ratchet.stats.difference import difference_interval, upper_bound
+from ratchet.stats.difference import difference_intervals, upper_bound
 from ratchet.stats.holm import holm
 from ratchet.stats.interval import Interval
 from ratchet.stats.mcnemar import mcnemar_better
@@ -108,30 +108,27 @@ def judge_flips(checkpoint_id: str, tables: Mapping[str, FlipTable], settings: R
 
 
 def _drops(tables: Mapping[str, FlipTable], settings: RegressionSettings) -> tuple[Drop, ...]:
-    cells = [
-        (baseline, family, level, count)
-        for baseline, table in tables.items()
-        for family, level, count in _comparisons(table)
-    ]
-    losses, gains = [c.losses for *_, c in cells], [c.gains for *_, c in cells]
+    cells = [(baseline, *cell) for baseline, table in tables.items() for cell in _comparisons(table)]
+    counts = [count for *_, count in cells]
+    gains, losses, n = [c.gains for c in counts], [c.losses for c in counts], [c.n for c in counts]
     raw = [float(p) for p in mcnemar_better(losses, gains)]
-    bounds = upper_bound(gains, losses, [c.n for *_, c in cells], settings.alpha / len(cells))
+    corrected = holm(raw)
+    least = [-float(bound) for bound in upper_bound(gains, losses, n, settings.alpha / len(cells))]
+    intervals = difference_intervals(gains, losses, n)
     return tuple(
         Drop(
             baseline=baseline,
             family=family,
             level=level,
-            n=count.n,
-            gains=count.gains,
-            losses=count.losses,
+            **count.model_dump(),
             effect=count.effect,
-            interval=difference_interval(count.gains, count.losses, count.n),
-            p=p,
-            p_holm=corrected,
-            drop_at_least=-float(bound),
-            severity=_severity(corrected, -float(bound), settings),
+            interval=intervals[i],
+            p=raw[i],
+            p_holm=corrected[i],
+            drop_at_least=least[i],
+            severity=_severity(corrected[i], least[i], settings),
         )
-        for (baseline, family, level, count), p, corrected, bound in zip(cells, raw, holm(raw), bounds, strict=True)
+        for i, (baseline, family, level, count) in enumerate(cells)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import ceil
+from math import ceil, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -31,6 +31,19 @@ def items_needed(flip_share: float, margin: float, alpha: float = 0.05, power: f
     return max(ceil(z * z * flip_share / margin**2), fewest_items(margin, alpha))
 
 
+def affordable_alpha(n: int, flip_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The level at which n items still give an equal model about ``power``: alpha from items_needed on.
+
+    With fewer items it rises, so that both errors stay in balance, to 1 - power at most: whatever n is, a model worse
+    by the margin is still refused with the chance ``power``.
+    """
+    if n >= items_needed(flip_share, margin, alpha, power):
+        return alpha
+    normal = NormalDist()
+    balanced = 1 - normal.cdf(margin * sqrt(n / flip_share) - normal.inv_cdf(power))
+    return min(max(balanced, alpha), 1 - power)
+
+
 def fewest_items(margin: float, alpha: float = 0.05) -> int:
     """Below so many items not even an answer-for-answer equal model passes: there is nothing to prove it with."""
     z = NormalDist().inv_cdf(1 - alpha)
@@ -45,6 +58,8 @@ def noninferiority_power(
 
     With ``difference = -margin`` it is the test's actual level.
     """
+    if n == 0:
+        return 0.0
     total = np.arange(int(binom.isf(NEGLIGIBLE, n, flip_share)) + 1)
     flips, gains = np.meshgrid(total, total, indexing="ij")
     possible = gains <= flips

@@ -54,7 +54,12 @@ def test_the_frontier_gets_half_and_mastered_levels_are_replayed() -> None:
 
 def test_a_lost_level_becomes_the_frontier_again() -> None:
     mix = plan_mix(mastering(1, 3), FAMILIES, {}, (), SETTINGS)
-    assert {share.level: share.role for share in mix.shares} == {1: "replay", 2: "frontier", 3: "replay", 4: "lookahead"}
+    assert {share.level: share.role for share in mix.shares} == {
+        1: "replay",
+        2: "frontier",
+        3: "replay",
+        4: "lookahead",
+    }
 
 
 def test_when_all_is_mastered_all_is_replayed_alike() -> None:

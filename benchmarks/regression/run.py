@@ -1,0 +1,167 @@
+"""False alarms of the regression monitor over histories of equal checkpoints, beside the prior rule and a z-test.
+
+python benchmarks/regression/run.py              # 100 histories of 200 checkpoints; writes RESULTS.md, results.json
+python benchmarks/regression/run.py --histories 10 --dry
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from evaluator.regression import judge_flips
+from numpy.typing import NDArray
+from ratchet.evaluation.flips import Flips, FlipTable
+from ratchet.evaluation.halves import is_testing
+from ratchet.settings.regression import RegressionSettings
+from ratchet.stats.mcnemar import mcnemar_better
+
+HERE = Path(__file__).parent
+LEVELS, PER_LEVEL, CHECKPOINTS = 6, 50, 200
+NAMES = [f"sum:{level}:{position}" for level in range(1, LEVELS + 1) for position in range(PER_LEVEL)]
+TESTING = np.array([is_testing(name) for name in NAMES])
+LEVEL = np.repeat(np.arange(1, LEVELS + 1), PER_LEVEL)
+
+Grades = NDArray[np.bool_]
+Alarms = NDArray[np.bool_]
+Rule = Callable[[Grades, np.random.Generator], Alarms]
+
+
+def equal_history(checkpoints: int, rng: np.random.Generator) -> Grades:
+    """Grades of equal checkpoints, shape (checkpoints + 1, items), the champion first.
+
+    An item is answered rightly with a chance of its own, the same for every checkpoint: half of the levels at 0.975
+    (5 % of the items flip between two checkpoints), the other half at 0.854 or 0.146 (25 % flip).
+    """
+    hard = rng.choice([0.854, 0.146], size=len(NAMES))
+    chance = np.where(LEVEL <= LEVELS // 2, 0.975, hard)
+    return rng.random((checkpoints + 1, len(NAMES))) < chance
+
+
+def flips(before: Grades, after: Grades, only: Grades) -> FlipTable:
+    """The flip table of two rows of grades on some of the items."""
+    return tuple(
+        Flips(
+            family="sum",
+            level=level,
+            n=int(cell.sum()),
+            gains=int((after & ~before & cell).sum()),
+            losses=int((before & ~after & cell).sum()),
+        )
+        for level in range(1, LEVELS + 1)
+        for cell in [only & (level == LEVEL)]
+    )
+
+
+def best_before(grades: Grades, checkpoint: int, items: Grades) -> int:
+    return int(grades[:checkpoint, items].mean(axis=1).argmax())
+
+
+def monitor(grades: Grades, _: np.random.Generator) -> Alarms:
+    """Ours: champion and best so far, picked on one half and tested on the other."""
+    settings = RegressionSettings()
+    return np.array([_judge(grades, checkpoint, settings) for checkpoint in range(1, len(grades))])
+
+
+def _judge(grades: Grades, checkpoint: int, settings: RegressionSettings) -> bool:
+    baselines = {0, best_before(grades, checkpoint, ~TESTING)}
+    tables = {f"c{b}": flips(grades[b], grades[checkpoint], TESTING) for b in sorted(baselines)}
+    return judge_flips(f"c{checkpoint}", tables, settings).severity != "none"
+
+
+def best_on_all_items(grades: Grades, _: np.random.Generator) -> Alarms:
+    """One paired test at 5 % against the best so far, picked and tested on the same items."""
+    alarms = []
+    for checkpoint in range(1, len(grades)):
+        before, after = grades[best_before(grades, checkpoint, TESTING | True)], grades[checkpoint]
+        alarms.append(mcnemar_better((before & ~after).sum(), (after & ~before).sum()) <= 0.05)
+    return np.array(alarms)
+
+
+def prior(grades: Grades, rng: np.random.Generator) -> Alarms:
+    """The prior system's: 50 random items each, loss (twice the error rate) up by 15 % or accuracy down by 0.10."""
+    accuracy = np.array([row[rng.choice(len(row), 50, replace=False)].mean() for row in grades])
+    baseline, alarms = accuracy[0], []
+    for rate in accuracy[1:]:
+        alarm = (1 - rate) > 1.15 * (1 - baseline) or rate < baseline - 0.10
+        alarms.append(alarm)
+        baseline = baseline if alarm else rate
+    return np.array(alarms)
+
+
+def unpaired(grades: Grades, rng: np.random.Generator) -> Alarms:
+    """One-sided z-test at 5 % against the best so far, each on a random half of the items, drawn once."""
+    half = len(NAMES) // 2
+    rates = np.array([row[rng.choice(len(row), half, replace=False)].mean() for row in grades])
+    best = np.maximum.accumulate(rates)[:-1]
+    pooled = (best + rates[1:]) / 2
+    return (best - rates[1:]) / np.sqrt(2 * pooled * (1 - pooled) / half) > 1.6449
+
+
+RULES: dict[str, Rule] = {
+    "monitor": monitor,
+    "paired, best so far, same items": best_on_all_items,
+    "unpaired z, best so far": unpaired,
+    "prior rule": prior,
+}
+
+
+def simulate(rule: Rule, histories: int, checkpoints: int, seed: int) -> Alarms:
+    """Alarms, shape (histories, checkpoints)."""
+    rng = np.random.default_rng(seed)
+    return np.array([rule(equal_history(checkpoints, rng), rng) for _ in range(histories)])
+
+
+def rows(histories: int, seed: int) -> list[dict[str, str | float]]:
+    table = []
+    for name, rule in RULES.items():
+        alarms = simulate(rule, histories, CHECKPOINTS, seed)
+        spread = 1.96 * alarms.mean(axis=1).std(ddof=1) / np.sqrt(histories)
+        row: dict[str, str | float] = {"rule": name, "all": float(alarms.mean()), "spread": float(spread)}
+        for start, end in ((1, 10), (41, 60), (151, 200)):
+            row[f"{start} to {end}"] = float(alarms[:, start - 1 : end].mean())
+        table.append(row)
+    return table
+
+
+def to_markdown(table: list[dict[str, str | float]]) -> str:
+    ages = [name for name in table[0] if " to " in name]
+    lines = [
+        "| rule | all | " + " | ".join(f"checkpoints {age}" for age in ages) + " |",
+        "|---" * (2 + len(ages)) + "|",
+    ]
+    for row in table:
+        cells = " | ".join(f"{row[age]:.1%}" for age in ages)
+        lines.append(f"| {row['rule']} | {row['all']:.1%} ± {row['spread']:.1%} | {cells} |")
+    return "\n".join(lines)
+
+
+INTRODUCTION = """# False alarms of the regression monitor
+
+`python benchmarks/regression/run.py`: {histories} histories of 200 checkpoints, all equal to the champion, seed {seed};
+300 eval items on six levels, 15 % of which flip between two checkpoints. The rate is alarms per checkpoint (± is the
+95 % half-width over histories); the nominal rate is 5 %, over all comparisons of one checkpoint together.
+
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--histories", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dry", action="store_true", help="print only")
+    arguments = parser.parse_args()
+    results = rows(arguments.histories, arguments.seed)
+    table = to_markdown(results)
+    print(table)
+    if not arguments.dry:
+        heading = INTRODUCTION.format(histories=arguments.histories, seed=arguments.seed)
+        (HERE / "RESULTS.md").write_text(f"{heading}{table}\n")
+        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

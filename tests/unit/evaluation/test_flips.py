@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from ratchet.errors import EmptyEvaluation, NotComparable
+from ratchet.evaluation.flips import Flips, added, flip_table
+from ratchet.testing.records import evaluation
+
+before = evaluation("a", {("sum", 1): [True, True, False], ("sort", 2): [False, True]})
+after = evaluation("b", {("sum", 1): [True, False, True], ("sort", 2): [True, True]})
+
+
+def test_counts_gains_and_losses_by_cell() -> None:
+    assert flip_table(before, after) == (
+        Flips(family="sort", level=2, n=2, gains=1, losses=0),
+        Flips(family="sum", level=1, n=3, gains=1, losses=1),
+    )
+
+
+def test_turns_round_with_its_arguments() -> None:
+    forth, back = added(flip_table(before, after)), added(flip_table(after, before))
+    assert (forth.gains, forth.losses) == (back.losses, back.gains)
+    assert forth.effect == -back.effect == pytest.approx(1 / 5)
+    assert forth.flip_share == pytest.approx(3 / 5)
+
+
+def test_counts_only_the_items_asked_for() -> None:
+    table = flip_table(before, after, lambda item_id: item_id.startswith("sort"))
+    assert [cell.family for cell in table] == ["sort"]
+
+
+def test_no_item_is_an_error_and_not_a_draw() -> None:
+    with pytest.raises(EmptyEvaluation, match="a and b"):
+        flip_table(before, after, lambda _: False)
+
+
+def test_records_of_different_suites_are_not_compared() -> None:
+    other = evaluation("c", {("sum", 1): [True, True, False], ("sort", 2): [False, True]}, suite="other")
+    with pytest.raises(NotComparable, match="suite"):
+        flip_table(before, other)

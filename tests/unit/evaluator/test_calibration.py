@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from evaluator.calibration import Calibration, calibrate, confidences
+from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.record import Evaluation
+from ratchet.testing.records import evaluation
+from scipy.special import expit, logit
+
+
+def overconfident(n: int = 1_500, factor: float = 3.0) -> Evaluation:
+    rng = np.random.default_rng(2)
+    truth = {("sum", 1): rng.beta(6, 1.5, n), ("sum", 2): rng.beta(2, 2, n)}
+    grades = {cell: list(map(bool, rng.random(n) < p)) for cell, p in truth.items()}
+    stated = {cell: list(np.clip(expit(factor * logit(p)), 1e-9, 1 - 1e-9)) for cell, p in truth.items()}
+    return evaluation("a", grades, stated)
+
+
+def test_the_temperature_undoes_overconfidence_on_items_it_never_saw() -> None:
+    calibration = calibrate(overconfident())
+    assert calibration.temperature == pytest.approx(3.0, rel=0.2)
+    assert calibration.raw.ece > 0.08
+    assert calibration.tempered.ece < calibration.raw.ece / 2
+    assert calibration.tempered.brier < calibration.raw.brier
+    assert calibration.fitted_on + calibration.raw.n == 3_000
+    assert sum(b.n for b in calibration.diagram) == calibration.raw.n
+
+
+def test_levels_add_up_to_the_testing_half() -> None:
+    calibration = calibrate(overconfident())
+    assert [(level.family, level.level) for level in calibration.by_level] == [("sum", 1), ("sum", 2)]
+    assert sum(level.n for level in calibration.by_level) == calibration.tempered.n
+    assert all(abs(level.overconfidence) < 0.08 for level in calibration.by_level)
+
+
+def test_kinds_of_confidence_by_hand() -> None:
+    item = overconfident(n=1).items[0].model_copy(update={"token_logprobs": (np.log(0.9), np.log(0.4))})
+    by_kind = {kind: confidences([item], kind)[0] for kind in ("mean", "sum", "min")}
+    assert by_kind == pytest.approx({"mean": 0.6, "sum": 0.36, "min": 0.4})
+
+
+def test_the_kind_that_predicts_best_is_chosen() -> None:
+    record = overconfident(n=600)
+    rng = np.random.default_rng(4)
+    noisy = [
+        item.model_copy(
+            update={"token_logprobs": (item.token_logprobs[0], *(-1e-4 for _ in range(rng.integers(1, 60))))}
+        )
+        for item in record.items
+    ]
+    assert calibrate(record.model_copy(update={"items": tuple(noisy)})).kind in ("sum", "min")
+
+
+def test_items_without_log_probabilities_are_counted_and_left_out() -> None:
+    record = overconfident(n=100)
+    items = tuple(i.model_copy(update={"token_logprobs": ()}) if n % 4 == 0 else i for n, i in enumerate(record.items))
+    calibration = calibrate(record.model_copy(update={"items": items}))
+    assert calibration.unscored == 50
+    assert calibration.fitted_on + calibration.raw.n == 150
+
+
+def test_a_model_that_is_always_right_is_calibrated_without_error() -> None:
+    calibration = calibrate(evaluation("a", {("sum", 1): [True] * 60}))
+    assert calibration.raw.accuracy == 1.0
+    assert np.isfinite(calibration.tempered.nll)
+    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_too_few_items_for_two_halves_is_an_error() -> None:
+    with pytest.raises(EmptyEvaluation, match="two halves"):
+        calibrate(evaluation("a", {("sum", 1): [True]}))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ratchet.errors import EmptyEvaluation
+from ratchet.stats.wilson import wilson
+
+
+def test_twenty_items_rank_nothing() -> None:
+    interval = wilson(18, 20)
+    assert (round(interval.low, 3), round(interval.high, 3)) == (0.699, 0.972)
+
+
+def test_two_hundred_items_at_eighty_percent() -> None:
+    interval = wilson(160, 200)
+    assert (interval.high - interval.low) / 2 == pytest.approx(0.055, abs=0.001)
+
+
+def test_nothing_graded_is_an_error() -> None:
+    with pytest.raises(EmptyEvaluation, match="no item"):
+        wilson(0, 0)
+
+
+@given(st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_holds_the_rate_and_stays_in_range(case: tuple[int, int]) -> None:
+    correct, n = case
+    interval = wilson(correct, n)
+    assert 0 <= interval.low <= correct / n <= interval.high <= 1
+    mirrored = wilson(n - correct, n)
+    assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
