@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
@@ -106,8 +105,7 @@ class Fleet:
             loaded = self._loaded.pop(checkpoint_id, None)
         if loaded is not None:
             loaded.batcher.close()
-            del loaded
-            gc.collect()
+            loaded.generator.close()
 
     def switch(self, checkpoint_id: str, fencing_token: int) -> None:
         with self._changing:

@@ -6,19 +6,20 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 from ratchet.errors import ServingError
 
 
 class ServerHome:
-    """Held by one server at a time, through a lock that dies with it."""
+    """Held by one server at a time, as a context manager, through a lock that dies with the process."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._lock: TextIO | None = None
 
-    def hold(self) -> None:
+    def __enter__(self) -> Self:
         """Take the folder, made if need be. Raises ServingError while another server has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "server.lock").open("a")
@@ -28,6 +29,13 @@ class ServerHome:
             lock.close()
             raise ServingError(f"another inference server runs in {self.folder}; stop it first.") from None
         self._lock = lock
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def announce(self, url: str) -> None:
         """Write ``server.json`` with the address and the process id."""

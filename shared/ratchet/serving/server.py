@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import importlib
 import logging
 import signal
@@ -39,16 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         settings = setting_tree.load(asked.config)
-        serve(settings, asked.home, asked.host or settings.serving.host, asked.port)
+        with ServerHome(asked.home) as home:
+            serve(settings, home, asked.host or settings.serving.host, asked.port)
     except RatchetError as error:
         print(f"ratchet inference server: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def serve(settings: Settings, home_folder: Path, host: str, port: int | None) -> None:
-    home = ServerHome(home_folder)
-    home.hold()
+def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
+    """Run in a home that is held, until a signal."""
     token = server_token(settings.serving, home.folder)
     fleet = Fleet(settings.serving, StateFile(home.folder), model_loader(settings))
     listener = _listen(host, settings.serving.port if port is None else port)
@@ -79,8 +80,10 @@ def model_loader(settings: Settings) -> Loader:
 
 
 def _import_torch() -> None:
-    """Ahead of the first load, and beside the first requests."""
+    """Ahead of the first load, and beside the first requests; the collector need not look at it ever again."""
     importlib.import_module("ratchet.inference.local")
+    gc.collect()
+    gc.freeze()
 
 
 def _end_quietly_on_signals() -> None:

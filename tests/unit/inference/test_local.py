@@ -158,6 +158,11 @@ def test_a_batch_out_of_time_is_an_error_and_no_answer(lively: Path) -> None:
         with_settings(lively, batch_timeout_s=1e-9).generate(CHATS, GREEDY)
 
 
+def test_a_closed_generator_has_freed_its_weights(loaded: LoadedModel) -> None:
+    LocalGenerator(loaded, InferenceSettings(), Dress()).close()
+    assert sum(parameter.numel() for parameter in loaded.model.parameters()) == 0
+
+
 @contextmanager
 def room_for(loaded: LoadedModel, rows: int) -> Iterator[list[int]]:
     """The model runs out of memory on larger batches; the sizes that it was asked for are noted."""

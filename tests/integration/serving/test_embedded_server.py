@@ -1,0 +1,234 @@
+"""The contract of InferenceServer, kept by the embedded server and its client."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ratchet.data.example import Message
+from ratchet.errors import ServingError, SurroundingsError
+from ratchet.inference.generator import Chat, Decoding
+from ratchet.inference.http import HttpGenerator
+from ratchet.inference.local import LocalGenerator
+from ratchet.serving.protocol import InferenceServer, Live
+
+from .conftest import Checkpoint, Server, command
+
+Start = Callable[[Path], Server]
+
+CHATS: list[Chat] = [(Message(role="user", content=f"{number}+{number}="),) for number in range(12)]
+DECODING = Decoding(max_new_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """One server for all tests that do not end it."""
+    return start(tmp_path_factory.mktemp("server") / "home")
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Iterator[int]:
+    """Fencing tokens, each higher than the last."""
+    return itertools.count(1)
+
+
+def test_the_client_keeps_the_protocol(server: Server) -> None:
+    assert isinstance(server.client, InferenceServer)
+
+
+def test_a_loaded_checkpoint_answers_and_scores_as_it_does_here(server: Server, blue: Checkpoint) -> None:
+    here = LocalGenerator.load(blue.path)
+    server.load(blue)
+    answers = server.client.generate(blue.id, CHATS, DECODING)
+    expected = here.generate(CHATS, DECODING)
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in expected]
+    assert {answer.weights for answer in answers} == {blue.weights}
+    scores = server.client.score(blue.id, CHATS, [answer.token_ids for answer in answers])
+    for score, answer in zip(scores, answers, strict=True):
+        assert score == pytest.approx(answer.token_logprobs, abs=1e-4)
+    texts = server.client.score(blue.id, CHATS[:1], ["12"])
+    assert texts[0] == pytest.approx(here.score(CHATS[:1], ["12"])[0], abs=1e-4)
+
+
+def test_health_tells_what_is_live_and_how_it_computes(server: Server, tokens: Iterator[int], blue: Checkpoint) -> None:
+    token = next(tokens)
+    server.load(blue)
+    server.client.switch(blue.id, token)
+    health = server.client.health()
+    hardware = LocalGenerator.load(blue.path).hardware
+    assert health.loaded[blue.id] == blue.weights
+    assert server.client.live() == health.live == Live(checkpoint_id="blue", weights=blue.weights, fencing_token=token)
+    assert health.conditions is not None
+    assert health.conditions.model_dump() == {
+        "engine": hardware.engine,
+        "dtype": hardware.dtype,
+        "gpu_class": hardware.gpu_class,
+    }
+
+
+class Clients:
+    """Threads that ask the live model without a pause, and keep what they were told."""
+
+    def __init__(self, url: str, count: int):
+        self._url = url
+        self._over = threading.Event()
+        self.bodies: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more answers have come."""
+        target = len(self.bodies) + more
+        while len(self.bodies) < target and not self.faults:
+            self._over.wait(0.01)
+
+    def _run(self, number: int) -> None:
+        asked = {"model": "ratchet", "messages": [{"role": "user", "content": f"{number}+1="}], "max_tokens": 12}
+        with httpx.Client(timeout=60) as http:
+            while not self._over.is_set():
+                try:
+                    response = http.post(f"{self._url}/v1/chat/completions", json=asked)
+                except httpx.HTTPError as error:
+                    self.faults.append(repr(error))
+                    return
+                if response.status_code != 200:
+                    self.faults.append(response.text)
+                    return
+                self.bodies.append(response.json())
+
+
+def test_clients_see_blue_then_green_and_no_error(
+    server: Server, tokens: Iterator[int], blue: Checkpoint, green: Checkpoint
+) -> None:
+    server.load(blue)
+    server.client.switch(blue.id, next(tokens))
+    with Clients(server.url, 8) as clients:
+        clients.wait_for(20)
+        server.load(green)
+        clients.wait_for(10)
+        server.client.switch(green.id, next(tokens))
+        asked_after = httpx.post(
+            f"{server.url}/v1/chat/completions",
+            json={"model": "ratchet", "messages": [{"role": "user", "content": "1"}], "max_tokens": 1},
+        )
+        server.client.unload(blue.id)
+        clients.wait_for(20)
+        server.load(blue)
+        server.client.switch(blue.id, next(tokens))
+        server.client.unload(green.id)
+        clients.wait_for(20)
+    assert clients.faults == []
+    assert asked_after.json()["ratchet"]["checkpoint"] == green.id
+    digests = {blue.id: blue.weights, green.id: green.weights}
+    answered = Counter(body["ratchet"]["checkpoint"] for body in clients.bodies)
+    assert set(answered) == set(digests)
+    assert all(digests[body["ratchet"]["checkpoint"]] == body["ratchet"]["weights"] for body in clients.bodies)
+    by_question = {(body["ratchet"]["checkpoint"], body["usage"]["prompt_tokens"]) for body in clients.bodies}
+    assert len(by_question) == 2
+
+
+def test_traffic_is_counted_by_checkpoint(server: Server, tokens: Iterator[int], green: Checkpoint) -> None:
+    server.load(green)
+    server.client.switch(green.id, next(tokens))
+    before = server.client.stats(green.id)
+    with HttpGenerator(server.url, "ratchet") as generator:
+        answers = generator.generate(CHATS, DECODING)
+        assert generator.weights == green.weights
+    after = server.client.stats(green.id)
+    generated = sum(len(answer.token_logprobs) for answer in answers)
+    assert (after.requests - before.requests, after.errors) == (len(CHATS), 0)
+    assert after.generated_tokens - before.generated_tokens == generated
+    assert after.latency_p50_s is not None
+    assert after.latency_p95_s is not None
+    assert 0 < after.latency_p50_s <= after.latency_p95_s
+
+
+def test_what_must_not_be_served_is_refused(
+    server: Server, blue: Checkpoint, green: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(ServingError, match="not the expected"):
+        server.client.load("other", str(blue.path), green.weights)
+    half = shutil.copytree(blue.path, tmp_path / "half")
+    (half / "config.json").unlink()
+    with pytest.raises(ServingError, match=r"config\.json is missing"):
+        server.client.load("half", str(half), blue.weights)
+    with pytest.raises(ServingError, match="is not a folder"):
+        server.client.load("nowhere", str(tmp_path / "nowhere"), blue.weights)
+    assert not {"other", "half", "nowhere"} & server.client.health().loaded.keys()
+
+
+def test_a_stale_deployer_is_refused(
+    server: Server, tokens: Iterator[int], blue: Checkpoint, green: Checkpoint
+) -> None:
+    stale, fresh = next(tokens), next(tokens)
+    server.load(blue)
+    server.load(green)
+    server.client.switch(blue.id, fresh)
+    with pytest.raises(ServingError, match=f"409.*{stale} is lower than {fresh}"):
+        server.client.switch(green.id, stale)
+    with pytest.raises(ServingError, match="blue is live"):
+        server.client.unload(blue.id)
+    live = server.client.live()
+    assert live is not None
+    assert (live.checkpoint_id, live.fencing_token) == (blue.id, fresh)
+
+
+def test_unknown_checkpoints_are_refused_by_name(server: Server, tokens: Iterator[int]) -> None:
+    for ask in (
+        lambda: server.client.switch("red", next(tokens)),
+        lambda: server.client.score("red", CHATS, [""] * len(CHATS)),
+        lambda: server.client.generate("red", CHATS, DECODING),
+        lambda: server.client.stats("red"),
+    ):
+        with pytest.raises(ServingError, match=r"404.*'red'"):
+            ask()
+    server.client.unload("red")
+
+
+def test_a_killed_server_comes_back_with_the_same(
+    start: Start, blue: Checkpoint, green: Checkpoint, tmp_path: Path
+) -> None:
+    first = start(tmp_path / "home")
+    first.load(blue)
+    first.load(green)
+    first.client.switch(blue.id, 3)
+    first.client.switch(green.id, 9)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    with pytest.raises(SurroundingsError, match="inference server"):
+        first.client.live()
+    second = start(tmp_path / "home")
+    assert second.client.live() == Live(checkpoint_id=green.id, weights=green.weights, fencing_token=9)
+    with HttpGenerator(second.url, "ratchet") as generator:
+        assert {answer.weights for answer in generator.generate(CHATS, DECODING)} == {green.weights}
+    second.load(blue)
+    with pytest.raises(ServingError, match="8 is lower than 9"):
+        second.client.switch(blue.id, 8)
+    assert second.end(signal.SIGTERM) == 0
+
+
+def test_a_home_and_a_port_belong_to_one_server(server: Server, tmp_path: Path) -> None:
+    port = int(server.url.rpartition(":")[2])
+    for home, says in ((server.home, "another inference server runs in"), (tmp_path / "other", f"port {port}")):
+        done = subprocess.run(command(home, port), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr

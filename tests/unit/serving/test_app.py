@@ -1,0 +1,186 @@
+"""What clients get: the OpenAI shape, the name of what answered, and errors that say the way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from ratchet.inference.digest import weights_digest
+
+ROUTE = "/v1/chat/completions"
+
+Serve = Callable[..., TestClient]
+GoLive = Callable[..., None]
+
+
+def question(text: str = "1+1=", **fields: Any) -> dict[str, Any]:
+    return {"model": "ratchet", "messages": [{"role": "user", "content": text}], "max_tokens": 8, **fields}
+
+
+@pytest.fixture
+def live(serve: Serve, go_live: GoLive, blue: Path) -> TestClient:
+    client = serve()
+    go_live(client, blue)
+    return client
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """The bodies of a stream that ended well."""
+    *chunks, done = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert done == "[DONE]"
+    return [json.loads(chunk) for chunk in chunks]
+
+
+def test_an_answer_has_the_openai_shape_and_names_its_checkpoint(live: TestClient, blue: Path) -> None:
+    response = live.post(ROUTE, json=question(logprobs=True))
+    body = response.json()
+    weights = weights_digest(blue)
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "ratchet"
+    assert body["ratchet"] == {"checkpoint": "cp-1", "weights": weights}
+    assert body["system_fingerprint"] == f"cp-1-{weights[:12]}"
+    assert response.headers["x-ratchet-checkpoint"] == "cp-1"
+    [choice] = body["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["finish_reason"] == "length"
+    assert len(choice["logprobs"]["content"]) == body["usage"]["completion_tokens"] == 8
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 8
+
+
+def test_it_is_greedy_unless_asked_otherwise(live: TestClient) -> None:
+    def texts(**fields: Any) -> list[str]:
+        answers = [live.post(ROUTE, json=question(max_tokens=24, **fields)).json() for _ in range(2)]
+        return [answer["choices"][0]["message"]["content"] for answer in answers]
+
+    one, other = texts()
+    assert one == other
+    sampled = [texts(temperature=1.0, seed=seed) for seed in (1, 2)]
+    assert [first == again for first, again in sampled] == [True, True]
+    assert sampled[0] != sampled[1]
+
+
+def test_a_stream_adds_up_to_the_whole_answer(live: TestClient) -> None:
+    asked = question(max_tokens=40, logprobs=True)
+    whole = live.post(ROUTE, json=asked).json()
+    response = live.post(ROUTE, json={**asked, "stream": True, "stream_options": {"include_usage": True}})
+    *chunks, usage = events(response.text)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-ratchet-checkpoint"] == "cp-1"
+    assert {chunk["ratchet"]["checkpoint"] for chunk in chunks} == {"cp-1"}
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    tokens = [t for chunk in chunks for t in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert text == whole["choices"][0]["message"]["content"]
+    assert tokens == whole["choices"][0]["logprobs"]["content"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-2:] == [None, "length"]
+    assert usage["usage"] == whole["usage"]
+
+
+def test_a_stop_string_ends_answer_and_stream_alike(live: TestClient) -> None:
+    free = live.post(ROUTE, json=question(max_tokens=40)).json()["choices"][0]["message"]["content"]
+    stop = free[4:7]
+    cut = live.post(ROUTE, json=question(max_tokens=40, stop=stop)).json()["choices"][0]
+    chunks = events(live.post(ROUTE, json=question(max_tokens=40, stop=[stop], stream=True)).text)
+    streamed = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert cut["message"]["content"] == streamed == free[: free.index(stop)]
+    assert cut["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_text_parts_are_joined_and_unknown_fields_are_tolerated(live: TestClient) -> None:
+    parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
+    asked = question(user="me", frequency_penalty=0, messages=[{"role": "user", "content": parts, "name": "me"}])
+    assert live.post(ROUTE, json=asked).json()["choices"] == live.post(ROUTE, json=question()).json()["choices"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code", "says"),
+    [
+        (question(model="gpt-5"), 404, "model_not_found", "Known: ratchet, cp-1"),
+        ({"model": "ratchet"}, 400, "invalid_request", "messages"),
+        (question(temperature=-1), 400, "invalid_request", "temperature"),
+        (question(messages=[{"role": "robot", "content": "1"}]), 400, "invalid_request", "role"),
+        (question("1" * 1100), 400, "context_length_exceeded", "1024"),
+        (question(max_tokens=1023), 400, "context_length_exceeded", "max_tokens 1023"),
+        (question(max_tokens=4000), 400, "too_many_tokens", "2048"),
+        (question(n=2), 400, "unsupported", "n:"),
+        (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs"),
+        (question(messages=[{"role": "user", "content": "1"}] * 300), 400, "too_many_messages", "256"),
+        (question(stop=[""]), 400, "invalid_request", "stop"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_honoured_is_refused_with_a_reason(
+    live: TestClient, asked: dict[str, Any], status: int, code: str, says: str, stream: bool
+) -> None:
+    response = live.post(ROUTE, json={**asked, "stream": stream})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert says in error["message"]
+
+
+def test_without_a_limit_of_its_own_an_answer_is_cut_to_the_context(live: TestClient) -> None:
+    asked = question("1" * 1000)
+    del asked["max_tokens"]
+    usage = live.post(ROUTE, json=asked).json()["usage"]
+    assert usage["total_tokens"] <= 1024
+
+
+def test_bodies_are_bounded(serve: Serve) -> None:
+    response = serve(max_body_bytes=1024).post(ROUTE, json=question("1" * 2000))
+    assert response.status_code == 413
+
+
+def test_what_is_not_json_is_refused(live: TestClient) -> None:
+    assert live.post(ROUTE, content=b"1+1=").status_code == 400
+
+
+def test_before_the_first_deployment_clients_are_asked_to_come_again(serve: Serve) -> None:
+    response = serve().post(ROUTE, json=question())
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) > 0
+    assert "no checkpoint is live" in response.json()["error"]["message"]
+
+
+def test_a_request_that_takes_too_long_is_given_up(serve: Serve, go_live: GoLive, blue: Path) -> None:
+    client = serve(request_timeout_s=0.05)
+    go_live(client, blue)
+    asked = question("1", max_tokens=1000)
+    assert client.post(ROUTE, json=asked).json()["error"]["code"] == "timeout"
+    assert '"code": "timeout"' in client.post(ROUTE, json={**asked, "stream": True}).text
+    assert client.post(ROUTE, json=question("1", max_tokens=1)).status_code == 200
+
+
+def test_models_health_and_metrics_tell_what_is_live(serve: Serve, go_live: GoLive, blue: Path, green: Path) -> None:
+    client = serve()
+    assert client.get("/health").json()["live"] is None
+    go_live(client, blue)
+    go_live(client, green, "cp-2", 2)
+    client.post(ROUTE, json=question())
+    client.post(ROUTE, json=question(model="gpt-5"))
+    models = {entry["id"]: entry["ratchet"]["checkpoint"] for entry in client.get("/v1/models").json()["data"]}
+    assert models == {"ratchet": "cp-2", "cp-1": "cp-1", "cp-2": "cp-2"}
+    assert client.get("/health").json()["live"]["checkpoint_id"] == "cp-2"
+    page = client.get("/metrics").text
+    assert 'ratchet_serving_requests_total{status="200"} 1.0' in page
+    assert 'ratchet_serving_requests_total{status="404"} 1.0' in page
+    assert 'ratchet_serving_tokens_total{kind="generated"} 8.0' in page
+    assert 'ratchet_serving_live{checkpoint="cp-2"} 1.0' in page
+    assert "ratchet_serving_switches_total 2.0" in page
+    assert "ratchet_serving_latency_seconds_count 1.0" in page
+
+
+def test_a_loaded_checkpoint_can_be_asked_by_its_id(serve: Serve, go_live: GoLive, blue: Path, green: Path) -> None:
+    client = serve()
+    go_live(client, blue)
+    go_live(client, green, "cp-2", 2)
+    assert client.post(ROUTE, json=question(model="cp-1")).json()["ratchet"]["checkpoint"] == "cp-1"
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic dGhlOg=="}])
+@pytest.mark.parametrize("route", ["load", "unload", "switch", "score", "generate"])
+def test_admin_routes_need_the_token(serve: Serve, route: str, headers: dict[str, str]) -> None:
+    assert serve().post(f"/admin/{route}", json={}, headers=headers).status_code == 401

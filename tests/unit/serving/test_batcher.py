@@ -1,0 +1,152 @@
+"""Micro-batches over a real model: companions, limits, leaving, and ends."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from ratchet.data.example import Message
+from ratchet.inference.decode import Answer
+from ratchet.inference.generator import Decoding
+from ratchet.inference.local import LocalGenerator
+from ratchet.serving.batcher import Batcher
+from ratchet.serving.refusal import Refusal, Retired
+from ratchet.serving.ticket import Growth, Ticket
+
+
+@pytest.fixture(scope="module")
+def generator(blue: Path) -> LocalGenerator:
+    return LocalGenerator.load(blue)
+
+
+def make_ticket(
+    generator: LocalGenerator,
+    text: str = "1+1=",
+    tokens: int = 4,
+    on_growth: Growth | None = None,
+    timeout_s: float = 60,
+) -> Ticket:
+    prompt = generator.prompt((Message(role="user", content=text),), Decoding(max_new_tokens=tokens))
+    return Ticket(prompt, timeout_s, on_growth)
+
+
+def make_batcher(generator: LocalGenerator, max_queue: int = 100) -> Batcher:
+    return Batcher("cp-1", generator, max_batch=8, wait_s=0.001, max_queue=max_queue)
+
+
+class Holding:
+    """Keeps the batch busy inside the first token of a ticket until it is let go."""
+
+    def __init__(self, generator: LocalGenerator, batcher: Batcher):
+        self._entered, self._let_go = threading.Event(), threading.Event()
+        batcher.submit(make_ticket(generator, tokens=1, on_growth=self._hold))
+        assert self._entered.wait(30)
+
+    def _hold(self, _answer: Answer) -> None:
+        self._entered.set()
+        self._let_go.wait(30)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
+def test_answers_are_those_of_the_generator(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    texts = [f"{number}+{number}=" for number in range(20)]
+    tickets = [make_ticket(generator, text) for text in texts]
+    for ticket in tickets:
+        batcher.submit(ticket)
+    found = [ticket.future.result(60).token_ids for ticket in tickets]
+    chats = [(Message(role="user", content=text),) for text in texts]
+    assert found == [g.token_ids for g in generator.generate(chats, Decoding(max_new_tokens=4))]
+    batcher.close()
+
+
+def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    holding = Holding(generator, batcher)
+    short = make_ticket(generator, tokens=1)
+    done_when_long_grew: list[bool] = []
+    long = make_ticket(generator, tokens=8, on_growth=lambda _: done_when_long_grew.append(short.future.done()))
+    batcher.submit(short)
+    batcher.submit(long)
+    holding.let_go()
+    long.future.result(60)
+    assert done_when_long_grew[-1]
+    batcher.close()
+
+
+def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator, max_queue=2)
+    holding = Holding(generator, batcher)
+    waiting = [make_ticket(generator) for _ in range(2)]
+    for ticket in waiting:
+        batcher.submit(ticket)
+    with pytest.raises(Refusal, match="2 requests are waiting") as caught:
+        batcher.submit(make_ticket(generator))
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+    holding.let_go()
+    assert all(ticket.future.result(60) for ticket in waiting)
+    batcher.close()
+
+
+def test_closing_answers_what_waits_and_takes_no_more(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    holding = Holding(generator, batcher)
+    waiting = make_ticket(generator)
+    batcher.submit(waiting)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    holding.let_go()
+    closing.join(60)
+    assert waiting.future.result(0).finish_reason == "length"
+    with pytest.raises(Retired, match="is being unloaded"):
+        batcher.submit(make_ticket(generator))
+
+
+def test_a_cancelled_row_leaves_its_batch(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    lengths: list[int] = []
+
+    def hang_up(answer: Answer) -> None:
+        lengths.append(len(answer.token_ids))
+        ticket.cancel()
+
+    ticket = make_ticket(generator, tokens=500, on_growth=hang_up)
+    batcher.submit(ticket)
+    batcher.close()
+    assert lengths == [1]
+
+
+def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    holding = Holding(generator, batcher)
+    grown: list[Answer] = []
+    late = make_ticket(generator, timeout_s=0.0, on_growth=grown.append)
+    batcher.submit(late)
+    holding.let_go()
+    with pytest.raises(Refusal, match="no answer within"):
+        late.future.result(60)
+    assert grown == []
+    batcher.close()
+
+
+def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+
+    def fail(_answer: Answer) -> None:
+        raise ValueError("broken pipe")
+
+    tickets = [make_ticket(generator, on_growth=fail), make_ticket(generator)]
+    holding = Holding(generator, batcher)
+    for ticket in tickets:
+        batcher.submit(ticket)
+    holding.let_go()
+    for ticket in tickets:
+        with pytest.raises(ValueError, match="broken pipe"):
+            ticket.future.result(60)
+    after = make_ticket(generator)
+    batcher.submit(after)
+    assert after.future.result(60).finish_reason == "length"
+    batcher.close()

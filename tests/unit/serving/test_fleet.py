@@ -1,0 +1,142 @@
+"""Loading, switching and unloading, and what a restart finds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from ratchet.errors import ServingError
+from ratchet.inference.digest import weights_digest
+from ratchet.serving.fleet import Fleet
+from ratchet.serving.refusal import Refusal
+
+MakeFleet = Callable[..., Fleet]
+
+
+def load(fleet: Fleet, checkpoint_id: str, folder: Path) -> None:
+    fleet.load(checkpoint_id, folder, weights_digest(folder))
+
+
+@pytest.fixture
+def fleet(make_fleet: MakeFleet, blue: Path, green: Path) -> Fleet:
+    """Blue is live, green is loaded."""
+    fleet = make_fleet()
+    load(fleet, "blue", blue)
+    load(fleet, "green", green)
+    fleet.switch("blue", 5)
+    return fleet
+
+
+def live(fleet: Fleet) -> str | None:
+    return fleet.live.checkpoint_id if fleet.live else None
+
+
+def test_one_of_several_is_live(fleet: Fleet) -> None:
+    assert fleet.resolve("ratchet").checkpoint_id == "blue"
+    assert fleet.names() == ["ratchet", "blue", "green"]
+    fleet.switch("green", 6)
+    assert fleet.resolve("ratchet").checkpoint_id == "green"
+
+
+def test_the_same_load_and_switch_twice_change_nothing(fleet: Fleet, blue: Path) -> None:
+    before = fleet.resolve("ratchet")
+    load(fleet, "blue", blue)
+    fleet.switch("blue", 5)
+    assert fleet.resolve("ratchet") is before
+
+
+def test_a_lower_fencing_token_is_refused(fleet: Fleet) -> None:
+    with pytest.raises(Refusal, match="4 is lower than 5") as caught:
+        fleet.switch("green", 4)
+    assert caught.value.status == 409
+    assert live(fleet) == "blue"
+
+
+def test_a_checkpoint_that_is_not_loaded_cannot_go_live(fleet: Fleet) -> None:
+    with pytest.raises(Refusal, match="no model 'red'"):
+        fleet.switch("red", 9)
+    fleet.switch("green", 5)
+
+
+def test_an_id_keeps_its_weights(fleet: Fleet, green: Path) -> None:
+    with pytest.raises(Refusal, match="is loaded with weights"):
+        load(fleet, "blue", green)
+
+
+def test_another_digest_is_refused(make_fleet: MakeFleet, blue: Path, green: Path) -> None:
+    with pytest.raises(Refusal, match="expected") as caught:
+        make_fleet().load("blue", blue, weights_digest(green))
+    assert caught.value.status == 422
+
+
+def test_the_live_checkpoint_stays_loaded(fleet: Fleet) -> None:
+    with pytest.raises(Refusal, match="blue is live"):
+        fleet.unload("blue")
+
+
+def test_an_unloaded_checkpoint_is_unknown_and_may_be_unloaded_again(fleet: Fleet) -> None:
+    fleet.unload("green")
+    fleet.unload("green")
+    with pytest.raises(Refusal, match="Known: ratchet, blue"):
+        fleet.resolve("green")
+
+
+def test_memory_holds_a_stated_number(make_fleet: MakeFleet, blue: Path) -> None:
+    fleet = make_fleet(max_loaded=2)
+    load(fleet, "one", blue)
+    load(fleet, "two", blue)
+    with pytest.raises(Refusal, match="unload one first"):
+        load(fleet, "three", blue)
+    fleet.unload("one")
+    load(fleet, "three", blue)
+
+
+def test_the_alias_is_no_checkpoints_name(make_fleet: MakeFleet, blue: Path) -> None:
+    with pytest.raises(Refusal, match="the name that clients use"):
+        load(make_fleet(), "ratchet", blue)
+
+
+def test_the_same_load_from_two_sides_happens_once(make_fleet: MakeFleet, blue: Path) -> None:
+    fleet = make_fleet()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: load(fleet, "blue", blue), range(4)))
+    assert list(fleet.health().loaded) == ["blue"]
+
+
+def test_a_restart_serves_the_same_and_remembers_the_token(fleet: Fleet, make_fleet: MakeFleet, green: Path) -> None:
+    fleet.switch("green", 8)
+    again = make_fleet()
+    again.restore()
+    assert live(again) == "green"
+    assert again.health().live == fleet.health().live
+    with pytest.raises(Refusal, match="7 is lower than 8"):
+        again.switch("green", 7)
+
+
+def test_a_restart_without_its_weights_says_so_and_takes_a_new_deployment(
+    make_fleet: MakeFleet, blue: Path, green: Path, tmp_path: Path
+) -> None:
+    fleet = make_fleet()
+    copy = shutil.copytree(blue, tmp_path / "copy")
+    load(fleet, "blue", copy)
+    fleet.switch("blue", 5)
+    shutil.rmtree(copy)
+    again = make_fleet()
+    again.restore()
+    health = again.health()
+    assert health.live is None
+    assert "copy is not a folder" in (health.problem or "")
+    with pytest.raises(Refusal, match="copy is not a folder"):
+        again.resolve("ratchet")
+    load(again, "green", green)
+    again.switch("green", 6)
+    assert again.health().problem is None
+
+
+def test_a_damaged_state_is_not_guessed_at(make_fleet: MakeFleet, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"highest_token": ')
+    with pytest.raises(ServingError, match="damaged"):
+        make_fleet().restore()
