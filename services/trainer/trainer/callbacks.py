@@ -33,7 +33,9 @@ class StepSeed(TrainerCallback):
     def on_step_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         key = f"{self._key}{self._first_step + state.global_step}".encode()
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.manual_seed(seed)
         random.seed(seed)
 
 

@@ -1,4 +1,4 @@
-"""Rows to tensors: padded on the right, shifted, with the logits that the loss needs."""
+"""Rows to tensors: padded on the right, with the positions that the loss needs."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import torch
 
 from trainer.dataset import Row
 
-IGNORED = -100
-
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """One forward pass.
-
-    ``inputs`` is (rows, length) of token ids. ``targets`` is (rows, keep): the tokens to be predicted at the last
-    ``keep`` positions, IGNORED where the prediction does not count. Padding stands to the right of a row, where causal
-    attention cannot see it, so there is no attention mask.
-    """
+    """One forward pass. Padding stands to the right of a row, where causal attention cannot see it: no mask."""
 
     inputs: torch.Tensor
+    """(rows, length) of token ids."""
+    keep: int
+    """Logits are needed of the last ``keep`` positions only."""
+    positions: torch.Tensor
+    """Where in the (rows * keep) flattened logits a trained prediction stands."""
     targets: torch.Tensor
+    """The tokens to be predicted there."""
     tokens: int
     """Inputs without padding."""
-    trained_tokens: int
 
     @property
-    def keep(self) -> int:
-        return self.targets.shape[1]
+    def trained_tokens(self) -> int:
+        return len(self.targets)
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
     """The rows as one micro-batch; without rows, one of a single token that trains nothing."""
     length = max((len(row.ids) for row in rows), default=2) - 1
     inputs = np.full((max(len(rows), 1), length), pad_id, np.int64)
-    targets = np.full_like(inputs, IGNORED)
+    following = np.zeros_like(inputs)
+    trained = np.zeros(inputs.shape, np.bool_)
     for index, row in enumerate(rows):
         here = len(row.ids) - 1
         inputs[index, :here] = row.ids[:-1]
-        targets[index, :here] = np.where(row.trained[1:], row.ids[1:], IGNORED)
-    counted = targets != IGNORED
-    first = int(counted.any(axis=0).argmax())
+        following[index, :here] = row.ids[1:]
+        trained[index, :here] = row.trained[1:]
+    first = int(trained.any(axis=0).argmax())
+    positions = np.flatnonzero(trained[:, first:])
     return MicroBatch(
         inputs=torch.from_numpy(inputs),
-        targets=torch.from_numpy(np.ascontiguousarray(targets[:, first:])),
+        keep=length - first,
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(following[:, first:].ravel()[positions]),
         tokens=sum(len(row.ids) - 1 for row in rows),
-        trained_tokens=int(counted.sum()),
     )

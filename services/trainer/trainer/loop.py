@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from trainer.callbacks import TokenCount
-from trainer.collator import IGNORED, MicroBatch
+from trainer.collator import MicroBatch
 from trainer.hardware import Hardware
 from trainer.loader import BatchLoader
 
@@ -23,14 +24,17 @@ class SegmentTrainer(Trainer):
     """Trains on exactly the micro-batches of its loader, once, in their order.
 
     What the stock loop does on every step for features that a segment has no use for (counting operations, walking
-    all modules to set their mode, waiting for the device to test for NaN) is left out.
+    all modules, looking for optional packages, waiting for the device to test for NaN) is left out.
     """
+
+    optimizer: Any
 
     def __init__(self, *, loader: BatchLoader, count: TokenCount, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
         self.loader = loader
         self.count = count
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._sliceable = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def get_train_dataloader(self) -> BatchLoader:
@@ -54,23 +58,37 @@ class SegmentTrainer(Trainer):
         self, model: Any, inputs: MicroBatch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward of one micro-batch; returns its share of the step's mean loss a token."""
-        logits = self._logits(model, inputs)
         targets = inputs.targets.to(self.args.device, non_blocking=True)
-        loss_sum = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        loss_sum = cross_entropy(self._logits(model, inputs).float(), targets, reduction="sum")
         divisor = inputs.trained_tokens if num_items_in_batch is None else num_items_in_batch
         loss = loss_sum * (self.loader.world / divisor)
-        self.accelerator.backward(loss)
+        (loss if self.accelerator.scaler is None else self.accelerator.scaler.scale(loss)).backward()
         return loss.detach()
 
     def floating_point_ops(self, _inputs: MicroBatch) -> int:
         return 0
 
+    def _prepare_for_training(self, *arguments: Any) -> tuple[Any, Any]:
+        """Step the optimizer itself: without a scaler its wrapper only looks, every time, for absent packages."""
+        prepared = super()._prepare_for_training(*arguments)
+        if self.accelerator.scaler is None:
+            self.optimizer = self.optimizer.optimizer
+        return prepared
+
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        if self.accelerator.scaler is not None or self.is_fsdp_enabled:
+            return super()._clip_grad_norm(model)
+        return clip_grad_norm_(self._parameters, self.args.max_grad_norm)
+
     def _logits(self, model: Any, batch: MicroBatch) -> torch.Tensor:
-        """Logits of the last ``batch.keep`` positions, so that prompts cost no projection to the vocabulary."""
+        """(trained predictions, vocabulary): the prompts before all answers cost no projection to the vocabulary."""
         inputs = batch.inputs.to(self.args.device, non_blocking=True)
+        positions = batch.positions.to(self.args.device, non_blocking=True)
         if self._sliceable:
-            return model(input_ids=inputs, use_cache=False, logits_to_keep=batch.keep).logits
-        return model(input_ids=inputs, use_cache=False).logits[:, -batch.keep :]
+            logits = model(input_ids=inputs, use_cache=False, logits_to_keep=batch.keep).logits
+        else:
+            logits = model(input_ids=inputs, use_cache=False).logits[:, -batch.keep :]
+        return logits.flatten(0, 1).index_select(0, positions)
 
 
 def build_trainer(

@@ -1,0 +1,148 @@
+"""Four ways to train on the same rows in the same order. Each returns (tokens, CPU seconds)."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ratchet.profiles import registry
+from ratchet.settings.training import TrainerConfig
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
+from trainer.collator import MicroBatch, collate
+from trainer.config import create_default_config
+from trainer.dataset import TrainingRows, examples_of, prepare_rows
+from trainer.hardware import pick_hardware
+from trainer.loading import load_model
+from trainer.plan import SegmentPlan, plan_segment
+from trainer.run import create_run
+from transformers import Trainer, TrainingArguments
+
+Batch = dict[str, torch.Tensor]
+
+
+def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        config, model, tokenizer, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        run = create_run(config, pick_hardware(config), model, tokenizer, rows, None, lambda _: None, lambda: False)
+        begun_at = time.process_time()
+        run.train()
+        return run.count.tokens, time.process_time() - begun_at
+
+
+def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+    """What one would write by hand: whole rows with mask and labels, the model's own loss."""
+
+    def loss_of(model: Any, batch: Batch) -> torch.Tensor:
+        return model(**batch).loss
+
+    return _loop(model_path, data, batch_size, _padded, loss_of)
+
+
+def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+    """The hand-written loop with the engine's batches: what the Trainer around them costs."""
+
+    def loss_of(model: Any, batch: MicroBatch) -> torch.Tensor:
+        logits = model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
+        return cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets)
+
+    return _loop(
+        model_path, data, batch_size, lambda rows, lines: collate([rows.by_line[i] for i in lines], 0), loss_of
+    )
+
+
+def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+    """The Trainer as it comes, fed the same batches in the same order."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config, model, _, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        plan = plan_segment(config, rows, None)
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            per_device_train_batch_size=1,
+            num_train_epochs=1,
+            learning_rate=3e-3,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_steps=1_000_000,
+            remove_unused_columns=False,
+        )
+        batches = [_padded(rows, lines) for lines in _steps(plan, batch_size)]
+        trainer = _InOrder(model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
+        begun_at = time.process_time()
+        trainer.train()
+        return _tokens(rows), time.process_time() - begun_at
+
+
+class _InOrder(Trainer):
+    def _get_train_sampler(self, *_: Any) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def _loop(
+    model_path: Path,
+    data: Path,
+    batch_size: int,
+    collate_rows: Callable[[TrainingRows, list[int]], Any],
+    loss_of: Callable[[Any, Any], torch.Tensor],
+) -> tuple[int, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        config, model, _, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        plan = plan_segment(config, rows, None)
+        optimizer = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+        begun_at = time.process_time()
+        for lines in _steps(plan, batch_size):
+            loss_of(model, collate_rows(rows, lines)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return _tokens(rows), time.process_time() - begun_at
+
+
+def _prepared(
+    model_path: Path, data: Path, batch_size: int, scratch: Path
+) -> tuple[TrainerConfig, Any, Any, TrainingRows]:
+    config = create_default_config(
+        data,
+        scratch,
+        model_path=model_path,
+        overrides={
+            "hyperparams.batch_size": batch_size,
+            "hyperparams.gradient_accumulation": 1,
+            "hyperparams.learning_rate": 1e-3,
+            "environment.device": "cpu",
+        },
+    )
+    model, tokenizer = load_model(config, pick_hardware(config))
+    rows = prepare_rows(examples_of(data), registry.get("plain"), tokenizer, system_prompt="", max_length=1024)
+    return config, model, tokenizer, rows
+
+
+def _steps(plan: SegmentPlan, batch_size: int) -> list[list[int]]:
+    lines = plan.lines.tolist()
+    return [lines[start : start + batch_size] for start in range(0, len(lines), batch_size)]
+
+
+def _padded(rows: TrainingRows, lines: list[int]) -> Batch:
+    members = [rows.by_line[line] for line in lines]
+    shape = (len(members), max(len(row.ids) for row in members))
+    batch = {
+        "input_ids": torch.zeros(shape, dtype=torch.long),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, -100),
+    }
+    for index, row in enumerate(members):
+        ids, trained = torch.from_numpy(row.ids).long(), torch.from_numpy(row.trained)
+        batch["input_ids"][index, : len(ids)] = ids
+        batch["attention_mask"][index, : len(ids)] = 1
+        batch["labels"][index, : len(ids)] = torch.where(trained, ids, -100)
+    return batch
+
+
+def _tokens(rows: TrainingRows) -> int:
+    return int((rows.lengths - 1).sum())
