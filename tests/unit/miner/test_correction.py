@@ -1,66 +1,121 @@
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
+from itertools import islice
 
 import pytest
-from miner.correction import Corrections, corrections, error_class
+from hypothesis import given
+from hypothesis import strategies as st
+from miner.correction import Corrections, corrections, error_class, lesson_budget, replay_size
 from miner.mining import MinedItem
 from ratchet.data.example import Example
-from ratchet.data.jsonl import read_examples
-from ratchet.evaluation.holdout import HoldOut
+from ratchet.evaluation.standing import first_suites, held_out
+from ratchet.settings.suites import FamilySettings, SuiteSettings
+from ratchet.tasks import registry
+from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example, item_key
 
-GSM = Path(__file__).parents[2] / "data" / "gsm8k_200.jsonl"
+FAMILIES = ("chain_sum", "reverse", "sort_digits")
+SUITES = SuiteSettings(
+    families=tuple(FamilySettings(name=name, levels=(1, 2)) for name in FAMILIES),
+    probe_items=60,
+    eval_items=60,
+    confirm_items=60,
+)
 
 
-def mined(question: str, answer: str, level: int = 2) -> MinedItem:
-    example = Example.ask(question, "?", family="chain_sum", level=level)
+def mined(example: Example, answer: str = "no idea") -> MinedItem:
     return MinedItem(example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0)
 
 
-WEAK = [mined("8+7+9=", "8+7=14;14+9=23"), mined("4+4+1=", "4+4=8;8+1=9")]
+def lessons(
+    items: list[MinedItem], held: frozenset[str] = frozenset(), relatives: int = 3, budget: int = 99
+) -> list[Example]:
+    return list(corrections(items, held, relatives, budget, Corrections()))
 
 
-def made(held_out: HoldOut | frozenset[str], relatives: int = 4, budget: int = 99) -> tuple[list[Example], Corrections]:
+@pytest.fixture(scope="module")
+def probe() -> list[MinedItem]:
+    return [mined(item) for item in first_suites(SUITES)["probe"].items]
+
+
+def test_no_lesson_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verified(probe: list[MinedItem]) -> None:
     told = Corrections()
-    return list(corrections(WEAK, held_out, relatives, budget, told)), told
-
-
-def test_lessons_are_true_and_new_and_tell_why_they_are_there() -> None:
-    lessons, told = made(frozenset())
-    keys = [item_key(lesson) for lesson in lessons]
-    assert len(set(keys)) == len(lessons) == 8
-    assert not set(keys) & {weak.key for weak in WEAK}
-    assert all(grade_example(lesson, lesson.answer or "").correct for lesson in lessons)
-    assert {lesson.metadata["source"] for lesson in lessons} == {"correction"}
-    assert Counter(lesson.metadata["parent"] for lesson in lessons) == {weak.key: 4 for weak in WEAK}
-    assert told.by_error == {"off_by_one": 4, "wrong": 4}
-
-
-def test_nothing_held_out_is_taught() -> None:
-    held = HoldOut(seed=1, share=0.5)
-    lessons, told = made(held, relatives=10)
-    assert lessons
-    assert not any(item_key(lesson) in held for lesson in lessons)
+    made = list(corrections(probe, held_out(SUITES), 8, 10_000, told))
+    keys = [item_key(lesson) for lesson in made]
+    probed = {item.key for item in probe}
+    assert len(made) > 100
+    assert not probed & set(keys)
+    assert not [key for key in keys if key in held_out(SUITES)]
+    assert len(set(keys)) == len(keys)
+    assert all(grade_example(lesson, lesson.answer or "").correct for lesson in made)
+    assert {lesson.family for lesson in made} == set(FAMILIES)
     assert told.left_out["held out"] > 0
+    assert told.by_error.total() == len(made)
 
 
-@pytest.mark.parametrize(("relatives", "budget", "expected"), [(3, 99, [3, 3]), (9, 5, [3, 2]), (9, 0, [])])
-def test_budget_is_spread_over_the_items(relatives: int, budget: int, expected: list[int]) -> None:
-    lessons, _ = made(frozenset(), relatives, budget)
-    assert list(Counter(lesson.metadata["parent"] for lesson in lessons).values()) == expected
+def test_a_lesson_names_its_parent_and_the_mistake() -> None:
+    item = mined(to_example(registry.get("chain_sum").generate(1, 5), "probe"), "1+1=999")
+    (lesson,) = lessons([item], relatives=1)
+    assert lesson.metadata["parent"] == item.key
+    assert lesson.metadata["error_class"] == error_class(item)
+    assert lesson.metadata["source"] == "correction"
+    assert item_key(lesson) == lesson.metadata["key"]
 
 
-def test_an_answer_that_was_right_by_luck_keeps_its_category() -> None:
-    assert error_class(mined("4+4+1=", "4+4=8;8+1=9").model_copy(update={"category": "low_margin"})) == "low_margin"
-    assert error_class(mined("4+4+1=", "4+4=8;8+1=19")) == "carry"
+def test_a_right_but_shaky_answer_is_classed_by_its_category() -> None:
+    example = to_example(registry.get("reverse").generate(1, 5), "probe")
+    shaky = mined(example, str(example.answer)).model_copy(update={"category": "low_margin"})
+    assert error_class(shaky) == "low_margin"
 
 
-def test_an_item_of_no_family_is_passed_over() -> None:
-    _, example = next(iter(read_examples(GSM)))
-    assert isinstance(example, Example)
-    stranger = MinedItem(example=example, key=item_key(example), category="wrong", answer="1", weakness=1.0)
+def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedItem]) -> None:
+    few = probe[:5]
+    parents = [lesson.metadata["parent"] for lesson in lessons(few, relatives=4, budget=5)]
+    assert sorted(parents) == sorted(item.key for item in few)
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7])
+def test_never_over_budget(probe: list[MinedItem], budget: int) -> None:
+    assert len(lessons(probe, budget=budget)) == budget
+
+
+def test_no_item_gives_more_lessons_than_allowed(probe: list[MinedItem]) -> None:
+    parents = [lesson.metadata["parent"] for lesson in lessons(probe, relatives=2, budget=9_999)]
+    assert max(parents.count(parent) for parent in parents) == 2
+
+
+def test_free_text_has_no_relatives_and_is_counted_as_left_out() -> None:
     told = Corrections()
-    assert list(corrections([stranger], frozenset(), 4, 9, told)) == []
+    poem = Example.ask("Write a poem.", "Roses are red.", gold="Roses are red.", grader="exact")
+    assert list(corrections([mined(poem)], frozenset(), 3, 9, told)) == []
     assert told.left_out == {"no known family": 1}
+
+
+def test_where_all_relatives_are_held_out_nothing_is_taught() -> None:
+    problem = registry.get("chain_sum").generate(1, 5)
+    keys = {relative.key for relative in registry.get("chain_sum").perturb(problem, 0)}
+    assert lessons([mined(to_example(problem, "probe"))], frozenset(keys)) == []
+
+
+@given(
+    most=st.integers(0, 2_000),
+    share=st.floats(0.01, 0.99),
+    room=st.integers(-500, 30_000),
+    ordinary=st.integers(0, 20_000),
+)
+def test_lessons_and_their_replay_fit_the_room_and_keep_their_share(
+    most: int, share: float, room: int, ordinary: int
+) -> None:
+    budget = lesson_budget(most, share, room, ordinary)
+    assert budget <= most
+    if budget <= 0:
+        return
+    replay = replay_size(budget, share)
+    assert budget + replay <= room
+    assert replay <= ordinary
+    assert budget <= share * (budget + replay) + 1e-6
+
+
+def test_relatives_are_the_same_every_time(probe: list[MinedItem]) -> None:
+    first, second = (list(islice(corrections(probe, held_out(SUITES), 3, 50, Corrections()), 50)) for _ in range(2))
+    assert first == second

@@ -1,42 +1,58 @@
 from __future__ import annotations
 
-import math
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from miner.diversity import measure, normalised_entropy
 from ratchet.data.example import Example
 from ratchet.errors import EmptyEvaluation
-from ratchet.tasks.graders import item_key
 
 
-def rows(*questions: str) -> list[tuple[Example, str]]:
-    examples = [Example.ask(question, "?", family="chain_sum", level=question.count("+")) for question in questions]
-    return [(example, item_key(example)) for example in examples]
+def row(question: str, level: int = 1, family: str | None = "sums") -> tuple[Example, str]:
+    return Example.ask(question, "12", family=family, level=level), question
 
 
-def test_counts_levels_repeats_and_gaps() -> None:
-    batch = rows("1+1=", "1+1=", "1+2=", "1+1+1=")
-    found = measure(batch, {("chain_sum", 1): 0.5, ("chain_sum", 2): 0.3, ("reverse", 1): 0.2}, {})
+def test_duplicates_and_novelty() -> None:
+    found = measure([row("a"), row("a"), row("b"), row("c")], {}, {"a": 2, "b": 5, "c": 1})
     assert (found.rows, found.distinct, found.duplicates) == (4, 3, 1)
-    assert {(cell.family, cell.level): cell.rows for cell in found.cells} == {
-        ("chain_sum", 1): 3,
-        ("chain_sum", 2): 1,
-        ("reverse", 1): 0,
-    }
-    assert found.gaps() == {("chain_sum", 2): pytest.approx(1 - 0.25 / 0.3), ("reverse", 1): 1.0}
+    assert found.novelty == pytest.approx(2 / 3)
+    assert found.mean_answer_chars == 2.0
 
 
-def test_novelty_is_what_no_earlier_batch_held() -> None:
-    batch = rows("1+1=", "1+1=", "1+2=")
-    uses = {"chain_sum:1+1": 2, "chain_sum:1+2": 5}
-    assert measure(batch, {}, uses).novelty == 0.5
+def test_a_gap_is_how_far_a_wanted_level_falls_short() -> None:
+    rows = [row(f"{n}", level=1) for n in range(9)] + [row("x", level=2)]
+    found = measure(rows, {("sums", 1): 0.6, ("sums", 2): 0.2, ("sums", 3): 0.2}, {})
+    assert found.gaps() == {("sums", 2): pytest.approx(0.5), ("sums", 3): 1.0}
+    by_level = {cell.level: cell for cell in found.cells}
+    assert (by_level[1].rows, by_level[1].share, by_level[1].gap) == (9, 0.9, 0.0)
+    assert (by_level[3].rows, by_level[3].wanted) == (0, 0.2)
 
 
-@pytest.mark.parametrize(("counted", "entropy"), [([5, 5], 1.0), ([7], 1.0), ([3, 1, 0], 0.811278), ([4, 4, 4], 1.0)])
-def test_entropy_is_one_where_levels_are_even(counted: list[int], entropy: float) -> None:
-    assert math.isclose(normalised_entropy(counted), entropy, rel_tol=1e-5)
+def test_without_a_wanted_mix_there_are_no_gaps() -> None:
+    assert measure([row("a"), row("b", level=2)], {}, {}).gaps() == {}
 
 
-def test_an_empty_batch_has_no_coverage() -> None:
+def test_rows_without_a_family_are_a_cell_of_their_own() -> None:
+    (cell,) = measure([row("a", family=None)], {}, {}).cells
+    assert cell.family == "unknown"
+
+
+def test_an_empty_batch_is_an_error() -> None:
     with pytest.raises(EmptyEvaluation):
-        measure([], {}, {})
+        measure([], {("sums", 1): 1.0}, {})
+
+
+@pytest.mark.parametrize(
+    ("counts", "entropy"), [([5, 5], 1.0), ([7], 1.0), ([7, 0], 1.0), ([1, 3], 0.8112781244591328), ([], 1.0)]
+)
+def test_entropy(counts: list[int], entropy: float) -> None:
+    assert normalised_entropy(counts) == pytest.approx(entropy)
+
+
+@given(st.lists(st.integers(0, 100), max_size=8))
+def test_entropy_is_between_0_and_1_and_only_even_cells_reach_1(counts: list[int]) -> None:
+    value = normalised_entropy(counts)
+    assert 0.0 <= value <= 1.0 + 1e-12
+    found = {count for count in counts if count}
+    if len(found) > 1:
+        assert value < 1.0
