@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite, nan
 
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
@@ -80,7 +81,7 @@ def compare(
     numbers = CanaryNumbers(
         items=len(rows),
         compared=len(differences),
-        largest_difference=max(differences, default=float("nan")),
+        largest_difference=max(differences, default=nan),
         epsilon=epsilon,
         lost=grades.count((True, False)),
         won=grades.count((False, True)),
@@ -95,7 +96,7 @@ def compare(
 def _fault(n: CanaryNumbers) -> str | None:
     if n.compared < max(1.0, LEAST_COMPARED * n.items):
         return f"only {n.compared} of {n.items} canary items can be compared token by token"
-    if not n.largest_difference <= n.epsilon:
+    if n.largest_difference > n.epsilon:
         return f"a log-probability differs by {n.largest_difference:.3g} from the judged one, over {n.epsilon:g}"
     if n.lost > n.won:
         return f"grades are worse than judged: {n.lost} of {n.items} items lost, {n.won} won"
@@ -115,7 +116,8 @@ def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float])
         scored = scored[:-1]
     for candidate in (scored, answer.token_logprobs if answer.text == judged.answer else ()):
         if judged.token_logprobs and len(candidate) == len(judged.token_logprobs):
-            return max(abs(a - b) for a, b in zip(judged.token_logprobs, candidate, strict=True))
+            gaps = [abs(a - b) for a, b in zip(judged.token_logprobs, candidate, strict=True)]
+            return max(gaps) if all(map(isfinite, gaps)) else inf
     return None
 
 
