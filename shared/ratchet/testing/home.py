@@ -119,15 +119,7 @@ class Home:
         """A record of the checkpoint on the pool's suite in force, as if testing had made it."""
         with self.ledger.read() as session:
             suite, row = current(session, pool), session.get_one(Checkpoint, checkpoint)
-        key = RecordKey(
-            weights=row.weights,
-            suite=suite.id,
-            grader="made-up",
-            decoding="greedy",
-            dtype="fp32",
-            engine="made-up",
-            gpu_class="cpu",
-        )
+        key = made_up_key(row.weights, suite.id)
         records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
         folder = self.settings.work_folder / "made-up-record"
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,6 +195,19 @@ def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "model.safetensors").write_text("weights 0")
     return {"base_model": str(spec["model"])}
+
+
+def made_up_key(weights: str, suite_id: str) -> RecordKey:
+    """The key of a made-up record."""
+    return RecordKey(
+        weights=weights,
+        suite=suite_id,
+        grader="made-up",
+        decoding="greedy",
+        dtype="fp32",
+        engine="made-up",
+        gpu_class="cpu",
+    )
 
 
 def made_up_answer(item: Example, is_right: bool, sure: float) -> ItemRecord:

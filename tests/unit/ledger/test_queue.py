@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ratchet.errors import Refused
 from ratchet.events.catalogue import BatchSubmitted
@@ -9,7 +11,7 @@ from ratchet.ledger.tables import Batch
 from ratchet.ledger.uses import add_uses, item_uses
 
 
-def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: object) -> str:
+def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: Any) -> str:
     event = submit(tx, name * 64, 100, origin, {}, priority)
     tx.session.flush()
     row = tx.session.get_one(Batch, event.batch_id)
@@ -49,7 +51,7 @@ def test_an_empty_queue_has_no_next_batch(ledger: Ledger) -> None:
 
 def test_the_open_batch_goes_before_all_then_priority_then_waiting_time(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        waiting = {"state": "queued", "examples": 100}
+        waiting: dict[str, Any] = {"state": "queued", "examples": 100}
         order = [
             add(tx, "a", "low", state="training", examples=100, queued_at=9.0),
             add(tx, "b", "high", queued_at=7.0, **waiting),

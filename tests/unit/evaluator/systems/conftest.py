@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratchet.testing.home import Home, small_home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with small_home(tmp_path / "run") as home:
+        yield home

@@ -1,0 +1,138 @@
+"""Regression, comparison and calibration on records of made-up models."""
+
+from __future__ import annotations
+
+from evaluator.systems.calibration import SYSTEM as CALIBRATION
+from evaluator.systems.comparison import SYSTEM as COMPARISON
+from evaluator.systems.regression import SYSTEM as REGRESSION
+from ratchet.data.example import Example
+from ratchet.ledger.tables import Calibration, Evaluation, EvaluationRequest, Ranking, Regression, Verdict
+from ratchet.testing.home import Home
+
+
+def everything(_item: Example) -> bool:
+    return True
+
+
+def nothing(_item: Example) -> bool:
+    return False
+
+
+def easy(item: Example) -> bool:
+    return item.level == 1
+
+
+def judged(home: Home, *knowledge: object) -> list[str]:
+    """The base model and newer checkpoints with eval records."""
+    ids = [home.base_id()]
+    ids += [home.add_checkpoint() for _ in knowledge[1:]]
+    for checkpoint, knows in zip(ids, knowledge, strict=True):
+        home.add_record(checkpoint, "eval", knows)  # type: ignore[arg-type]
+    return ids
+
+
+def test_a_better_checkpoint_is_cleared_and_the_champion_clears_itself(home: Home) -> None:
+    base, better = judged(home, easy, everything)
+    heard = home.bus(REGRESSION).sweep()
+    assert home.verdicts("regression") == {better: "cleared", base: "cleared"}
+    assert {event.name for event in heard} == {"checkpoint.cleared"}
+    with home.ledger.read() as session:
+        assert session.get_one(Regression, better).baseline_id == base
+
+
+def test_a_checkpoint_that_forgot_is_critically_regressed(home: Home) -> None:
+    _, worse = judged(home, everything, easy)
+    heard = home.bus(REGRESSION).sweep()
+    assert home.verdicts("regression")[worse] == "regressed"
+    assert [(e.name, getattr(e, "severity", "")) for e in heard if e.name == "checkpoint.regressed"] == [
+        ("checkpoint.regressed", "critical")
+    ]
+    with home.ledger.read() as session:
+        row = session.get_one(Regression, worse)
+        reason = session.query(Verdict).where(Verdict.subject_id == worse).one().reason
+    assert row.severity == "critical"
+    assert set(row.numbers["forgotten"]) == {"chain_sum", "reverse"}
+    assert "level 2" in reason or "overall" in reason
+
+
+def test_it_is_measured_against_the_best_so_far_as_well(home: Home) -> None:
+    base, best, worse = judged(home, nothing, everything, easy)
+    home.bus(REGRESSION).sweep()
+    with home.ledger.read() as session:
+        row = session.get_one(Regression, worse)
+    assert row.severity == "critical"
+    assert {drop["baseline"] for drop in row.numbers["drops"]} == {base, best}
+
+
+def test_a_champion_without_a_record_is_asked_for_once_and_waited_for(home: Home) -> None:
+    checkpoint = home.add_checkpoint()
+    home.add_record(checkpoint, "eval", everything)
+    bus = home.bus(REGRESSION)
+    assert [event.name for event in bus.sweep()] == ["evaluation.requested"]
+    bus.sweep()
+    assert home.verdicts("regression") == {}
+    with home.ledger.read() as session:
+        (request,) = session.query(EvaluationRequest)
+    assert request.checkpoint_id == home.base_id()
+    home.add_record(home.base_id(), "eval", nothing)
+    bus.sweep()
+    assert home.verdicts("regression")[checkpoint] == "cleared"
+
+
+def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
+    base, middling, best = judged(home, nothing, easy, everything)
+    home.bus(COMPARISON).sweep()
+    with home.ledger.read() as session:
+        newest = session.query(Ranking).order_by(Ranking.id.desc()).first()
+        rankings = session.query(Ranking).count()
+    assert newest is not None
+    assert newest.best_checkpoint_id == best
+    assert [entry["checkpoint_id"] for entry in newest.entries["entries"]] == [best, middling, base]
+    assert rankings == 3
+    assert home.verdicts("comparison") == {best: "ranked", middling: "ranked", base: "ranked"}
+
+
+def test_what_cannot_be_told_apart_is_a_tie(home: Home) -> None:
+    one, two = judged(home, easy, easy)
+    home.bus(COMPARISON).sweep()
+    with home.ledger.read() as session:
+        newest = session.query(Ranking).order_by(Ranking.id.desc()).first()
+        said = {row.subject_id: row.reason for row in session.query(Verdict)}
+    assert newest is not None
+    assert all(entry["is_tied_with_best"] for entry in newest.entries["entries"])
+    assert "tied with the best" in said[one]
+    assert said[two].startswith("rank 1 of 2")
+
+
+def test_records_made_under_other_conditions_are_not_ranked_together(home: Home) -> None:
+    base, newer = judged(home, easy, everything)
+    with home.ledger.write() as tx:
+        row = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == base).one()
+        row.key = {**row.key, "dtype": "bf16"}
+    home.bus(COMPARISON).sweep()
+    with home.ledger.read() as session:
+        rankings = session.query(Ranking).all()
+    assert [[e["checkpoint_id"] for e in row.entries["entries"]] for row in rankings] == [[newer], [base]]
+
+
+def test_a_sure_but_wrong_model_gets_a_temperature_above_one(home: Home) -> None:
+    checkpoint = home.add_checkpoint()
+    half = {item.id for item in home.suite_items("eval")[::2]}
+    home.add_record(checkpoint, "eval", lambda item: item.id in half, sure=0.99)
+    heard = home.bus(CALIBRATION).sweep()
+    assert [event.name for event in heard] == ["checkpoint.calibrated"]
+    with home.ledger.read() as session:
+        numbers = session.get_one(Calibration, checkpoint).numbers
+    assert numbers["temperature"] > 1.5
+    assert numbers["tempered"]["ece"] < numbers["raw"]["ece"]
+
+
+def test_each_record_is_judged_once_however_often_they_are_woken(home: Home) -> None:
+    judged(home, easy, everything)
+    bus = home.bus(REGRESSION, COMPARISON, CALIBRATION)
+    bus.sweep()
+    for _ in range(3):
+        assert bus.sweep() == []
+    with home.ledger.read() as session:
+        assert session.query(Verdict).count() == 6
+    assert home.dead() == []

@@ -1,0 +1,121 @@
+"""The wiring of testing around a child that answers by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluator.suite_file import read_suite
+from evaluator.systems.regression import SYSTEM as REGRESSION
+from evaluator.systems.testing import SYSTEM as TESTING
+from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
+from ratchet.errors import ChildFailed
+from ratchet.evaluation.record import to_lines
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
+from ratchet.testing.home import Home, made_up_answer, made_up_key
+
+
+@dataclass
+class ByHeart:
+    """Stands in for the model child: answers every item right, or tells what it is told to tell."""
+
+    broken: str | None = None
+    asked: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def run(
+        self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **_limits: Any
+    ) -> dict[str, Any]:
+        assert target == "evaluator.testing_child:run_suites"
+        told = TestingSpec.model_validate(spec)
+        if not told.checkpoint.exists():
+            raise ChildFailed(f"{told.checkpoint} is not there")
+        self.asked.append((str(told.weights), [suite.name for suite in told.suites]))
+        on_progress({"suite": "probe", "done": 1, "total": 2})
+        if self.broken is not None:
+            return TestingResult(broken=self.broken).model_dump(mode="json")
+        results = {suite.name: self._result(told, suite.name, suite.version, suite.path) for suite in told.suites}
+        return TestingResult(weights=told.weights, suites=results).model_dump(mode="json")
+
+    def _result(self, told: TestingSpec, name: str, version: str, path: Path) -> SuiteResult:
+        records = tuple(made_up_answer(item, True, 0.9) for item in read_suite(path))
+        told.work_folder.mkdir(parents=True, exist_ok=True)
+        items = told.work_folder / f"{name}.items.jsonl"
+        items.write_text(to_lines(records))
+        key = made_up_key(str(told.weights), version)
+        return SuiteResult(n=len(records), correct=len(records), key=key, items=items, tokens=9, tokens_per_s=1.0)
+
+
+def records(home: Home) -> set[tuple[str, str]]:
+    with home.ledger.read() as session:
+        return {(row.checkpoint_id, row.pool) for row in session.query(Evaluation)}
+
+
+def request(home: Home, checkpoint: str, pool: str) -> str:
+    with home.ledger.write() as tx:
+        suite = current(tx.session, pool).id
+        tx.session.add(
+            EvaluationRequest(checkpoint_id=checkpoint, suite_id=suite, requested_by="test", created_at=tx.now)
+        )
+    return f"{checkpoint}/{suite}"
+
+
+def test_one_pass_over_the_standing_suites_and_confirm_only_on_request(home: Home) -> None:
+    child = ByHeart()
+    checkpoint = home.add_checkpoint()
+    bus = home.bus(TESTING, children=child)
+    bus.sweep()
+    assert [suites for _, suites in child.asked] == [["probe", "eval"], ["probe", "eval"]]
+    assert ("confirm" in {pool for _, pool in records(home)}) is False
+    subject = request(home, checkpoint, "confirm")
+    heard = bus.sweep()
+    assert [getattr(event, "pools", ()) for event in heard] == [("confirm",)]
+    assert home.verdicts("testing")[subject] == "evaluated"
+    assert (checkpoint, "confirm") in records(home)
+
+
+def test_the_newest_goes_first_and_what_it_overtook_is_superseded_but_never_the_base_model(home: Home) -> None:
+    old, new = home.add_checkpoint(), home.add_checkpoint()
+    home.bus(TESTING, children=ByHeart()).sweep()
+    assert home.verdicts("testing") == {new: "evaluated", old: "superseded", home.base_id(): "evaluated"}
+
+
+def test_a_request_that_comes_before_the_own_turn_of_a_checkpoint_is_not_run_twice(home: Home) -> None:
+    """As where the first trained checkpoint is tested before the base model, and regression asks for the latter."""
+    child = ByHeart()
+    request(home, home.base_id(), "eval")
+    home.bus(TESTING, children=child).sweep()
+    assert [suites for _, suites in child.asked] == [["eval"], ["probe"]]
+    assert records(home) == {(home.base_id(), "eval"), (home.base_id(), "probe")}
+    assert home.dead() == []
+
+
+def test_where_all_records_are_there_nothing_is_run(home: Home) -> None:
+    child = ByHeart()
+    home.add_record(home.base_id(), "probe", lambda _item: True)
+    home.add_record(home.base_id(), "eval", lambda _item: True)
+    home.bus(TESTING, children=child).sweep()
+    assert child.asked == []
+    assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+
+
+def test_regression_gets_the_champions_record_that_it_asks_for(home: Home) -> None:
+    checkpoint = home.add_checkpoint()
+    home.add_record(checkpoint, "eval", lambda _item: True)
+    home.add_record(checkpoint, "probe", lambda _item: True)
+    home.bus(REGRESSION, TESTING, children=ByHeart()).sweep()
+    assert home.verdicts("regression")[checkpoint] == "cleared"
+    assert home.dead() == []
+
+
+def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
+    checkpoint = home.add_checkpoint()
+    heard = home.bus(TESTING, children=ByHeart(broken="weights are not finite")).sweep()
+    assert home.verdicts("testing")[checkpoint] == "broken"
+    assert "checkpoint.broken" in {event.name for event in heard}
+    with home.ledger.read() as session:
+        row = session.get_one(Checkpoint, checkpoint)
+    assert (row.state, row.reason) == ("broken", "weights are not finite")
+    assert records(home) == set()
