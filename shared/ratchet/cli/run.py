@@ -54,8 +54,8 @@ def run(
     settings = load()
     with Screen(console()) as screen:
         ended = Session(settings, LiveView(settings, screen), cycles).run()
-    typer.echo("")
-    typer.echo(render(ended.summary, ended.endpoint, settings.serving.alias))
+    text = render(ended.summary, ended.endpoint, settings.serving.alias)
+    console().print(f"\n{text}", markup=False)
     if ended.problem is not None:
         typer.echo(f"ratchet: gave up: {ended.problem}", err=True)
         raise typer.Exit(1)

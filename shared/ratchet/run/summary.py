@@ -72,7 +72,7 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         f"{_time(summary.ran_s)}."
     ]
     if summary.live is not None:
-        lines.append(f"Live is #{summary.live}: {_rates(summary.live_levels)}")
+        lines += [f"Live is #{summary.live}, right on the eval suite:", *_rates(summary.live_levels)]
     lines += [_change(change) for change in summary.changes]
     lines.append(
         f"Trained on {summary.trained:,} examples, {summary.corrected:,} of them corrections of mistakes; "
@@ -128,13 +128,13 @@ def _count(session: Session, query: object) -> int:
     return int(session.scalar(query) or 0)  # type: ignore[call-overload]
 
 
-def _rates(levels: LevelRates) -> str:
-    """``chain_sum level 1 98 %, level 2 94 %, …; reverse …``."""
+def _rates(levels: LevelRates) -> list[str]:
+    """A line a family: ``  chain_sum    level 1 98 %, level 2 94 %``."""
     families: dict[str, list[str]] = {}
     for (family, level), rate in sorted(levels.items()):
         families.setdefault(family, []).append(f"level {level} {100 * rate.value:.0f} %")
-    said = "; ".join(f"{family} {', '.join(rates)}" for family, rates in families.items())
-    return f"{said or 'not evaluated yet'}."
+    width = max(map(len, families), default=0)
+    return [f"  {family:<{width}}  {', '.join(rates)}" for family, rates in families.items()] or ["  nothing yet"]
 
 
 def _change(change: Change) -> str:

@@ -17,7 +17,7 @@ def test_it_tells_what_was_learnt_deployed_and_why(ledger: Ledger) -> None:
     text = render(summary(ledger, 1000.0), "http://127.0.0.1:8100", "ratchet")
     for said in (
         "4 checkpoints trained, judged and decided in 16 min 40 s.",
-        "Live is #3: chain_sum level 1 100 %, level 2 92 %",
+        "Live is #3, right on the eval suite:\n  chain_sum  level 1 100 %, level 2 92 %",
         "deployed #1 over #0: +16.7 points",
         "deployed #3 over #1: +16.7 points",
         "1 dead letter: `ratchet dead` lists them.",

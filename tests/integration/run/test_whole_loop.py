@@ -1,0 +1,162 @@
+"""The whole thing from the outside: `ratchet run` with real workers, a real Redis, a real model; small settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch, Checkpoint, Verdict
+from ratchet.run import lock
+from sqlalchemy import func, select
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 240.0
+SMALL = {
+    "SERVING__PORT": "0",
+    "SERVING__WATCH_S": "1",
+    "QUEUE__BATCH_EXAMPLES": "1200",
+    "QUEUE__LOW_WATER": "1500",
+    "QUEUE__HIGH_WATER": "4000",
+    "SUITES__FAMILIES": '[{"name": "reverse", "levels": [1, 2]}]',
+    "SUITES__PROBE_ITEMS": "40",
+    "SUITES__EVAL_ITEMS": "40",
+    "SUITES__CONFIRM_ITEMS": "60",
+}
+RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
+
+
+class Home:
+    """One home, and the commands that work on it."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "run"
+        self._folder = folder
+        settings = {f"RATCHET_{name}": value for name, value in SMALL.items()}
+        self._environment = {**os.environ, **settings, "RATCHET_HOME": str(self.path), "OMP_NUM_THREADS": "1"}
+        self._environment.pop("RATCHET_CONFIG", None)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*RATCHET, *arguments],
+            cwd=self._folder,
+            env=self._environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def call(self, *arguments: str) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, out, err
+
+    def answer(self, question: str) -> dict[str, Any]:
+        """What the served model says, once one is live."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            code, out, _ = self.call("ask", question, "--json")
+            if code == 0:
+                answer: dict[str, Any] = json.loads(out)
+                return answer
+        pytest.fail("no model was served in time")
+
+    def wait_until(self, query: object, process: subprocess.Popen[str]) -> None:
+        """Until the query counts something in the ledger of a run that goes on."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            if (self.path / "run.lock").exists() and self._count(query):
+                return
+            time.sleep(0.2)
+        pytest.fail(f"it did not come about: {query}")
+
+    def _count(self, query: object) -> int:
+        ledger = Ledger(f"sqlite:///{self.path / 'ledger.db'}")
+        try:
+            with ledger.engine.connect() as connection:
+                tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'verdicts'")
+                return int(connection.scalar(query) or 0) if tables.scalar() else 0  # type: ignore[call-overload]
+        finally:
+            ledger.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    yield made
+    pid = lock.holder(made.path)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"question": "reverse abc", "answer": "cba"}\n{broken\n')
+    first = home.start("run", "--cycles", "1")
+    home.wait_until(select(func.count()).select_from(Checkpoint), first)
+
+    code, _, err = home.call("run")
+    assert (code, f"process {first.pid}" in err) == (2, True)
+
+    code, out, err = home.call("queue", "add", "mine.jsonl", "--json")
+    assert (code, "mine.jsonl:2:" in err) == (0, True), err
+    assert json.loads(out)["unreadable"] == 1
+
+    out, err = first.communicate(timeout=PATIENCE_S)
+    assert (first.returncode, err) == (0, "")
+    assert "trained, judged and decided" in out
+    assert "No dead letters." in out
+    assert "deployment   #0 is live" in out
+
+    second = home.start("run")
+    trained = select(func.count()).select_from(Batch).where(Batch.origin == "user", Batch.state == "trained")
+    home.wait_until(trained, second)
+    assert home.answer("reverse abc")["ratchet"]["checkpoint"].startswith("c0")
+
+    second.send_signal(signal.SIGINT)
+    out, err = second.communicate(timeout=PATIENCE_S)
+    assert second.returncode == 0, err
+    assert "goes on from here" in out
+    assert lock.holder(home.path) is None
+    assert "nothing is running" in home.call("stop")[1]
+    assert _living(home) == []
+
+
+def test_stop_ends_a_run_from_outside_before_anything_was_trained(home: Home) -> None:
+    run = home.start("run")
+    home.wait_until(select(func.count()).select_from(Verdict), run)
+    code, out, _ = home.call("stop")
+    assert (code, "goes on from here" in out) == (0, True)
+    run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0
+    assert _living(home) == []
+
+
+def _living(home: Home) -> list[str]:
+    """Command lines of processes that outlive a run of this home; one that is still starting gets time to notice."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := _processes(home)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def _processes(home: Home) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(home.path).encode() in environment and int(process.name) != os.getpid():
+            found.append(command.replace(b"\0", b" ").decode())
+    return found
