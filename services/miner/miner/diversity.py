@@ -47,8 +47,8 @@ class Coverage(BaseModel):
 def measure(rows: Iterable[tuple[Example, str]], wanted: Mapping[Level, float], known: Mapping[str, int]) -> Coverage:
     """Coverage of a batch of (example, item key).
 
-    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of a key, this batch's among them. Raises
-    EmptyEvaluation for an empty batch.
+    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of a key, this batch's among them.
+    Raises EmptyEvaluation for an empty batch.
     """
     cells: Counter[Level] = Counter()
     keys: Counter[str] = Counter()

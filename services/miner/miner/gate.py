@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
-from ratchet.errors import DataError
+from ratchet.errors import DataError, UnknownPlugin
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
@@ -146,7 +146,7 @@ def _item(example: Example, epoch_cap: int) -> _Item:
         if problem is None:
             item = _keyed(example, text_key(example))
             return _Item(item, text_key(example), 1, is_text=True, grade=grade_example(example, answer))
-    except DataError as error:
+    except (DataError, UnknownPlugin) as error:
         raise _Refusal("unknown_question", str(error)) from error
     if problem.level != example.level:
         raise _Refusal("unknown_question", f"{problem.key} is of level {problem.level}, not {example.level}.")

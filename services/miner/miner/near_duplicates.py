@@ -31,7 +31,7 @@ class Sketch:
 
     @classmethod
     def of(cls, text: str, answer: str = "") -> Sketch:
-        words = _WORD.findall(text.casefold())
+        words = _WORD.findall(text.casefold()) or [text]
         runs = [" ".join(words[i : i + _RUN]) for i in range(max(len(words) - _RUN + 1, 1))]
         minhash = RMinHash(num_perm=_PERMUTATIONS, seed=_SEED)
         minhash.update(runs)
@@ -63,7 +63,7 @@ class _Index:
 class NearDuplicates:
     """Searches all held-out texts, and of the accepted ones the last ``window`` to twice that: memory is bounded."""
 
-    def __init__(self, held_out: Iterable[str] = (), window: int = 10_000):
+    def __init__(self, held_out: Iterable[str] = (), window: int = 5_000):
         self._held_out = _Index()
         for text in held_out:
             self._held_out.add(Sketch.of(text))

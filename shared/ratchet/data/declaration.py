@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet.data.example import Example
-from ratchet.errors import DataError
+from ratchet.errors import DataError, UnknownPlugin
 from ratchet.tasks import declared, registry
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3, "ultra": 4, "expert": 4}
@@ -29,7 +29,7 @@ def declare(example: Example) -> Example:
     metadata["family"] = _family(metadata)
     metadata["level"] = _level(metadata)
     metadata.setdefault("source", "file")
-    if registry.find(metadata["family"]) is None:
+    if not _is_known(metadata["family"]):
         metadata |= _grading(metadata, example)
     return example.model_copy(update={"metadata": metadata})
 
@@ -43,6 +43,13 @@ def _family(metadata: dict[str, Any]) -> str:
         if name:
             return str(name)
     return "text"
+
+
+def _is_known(family: str) -> bool:
+    try:
+        return registry.find(family) is not None
+    except UnknownPlugin as error:
+        raise DataError(f"metadata.family: {error}") from error
 
 
 def _level(metadata: dict[str, Any]) -> int:

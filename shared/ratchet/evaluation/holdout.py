@@ -30,7 +30,7 @@ class HoldOut(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int
+    seed: int = Field(ge=0)
     share: float = Field(gt=0, le=0.5)
     released: frozenset[str] = frozenset()
     """Items of small levels that the hash holds out beyond the share; they are trained on."""

@@ -31,7 +31,9 @@ ANSWER_LIMIT = 20_000
 """Longer texts are not searched: a pattern's time can grow with the square of the text, or worse."""
 
 _ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))(?:[eE][-+]?[0-9]{1,3}\b)?")
+_NUMBER = re.compile(
+    r"(?:(?<![0-9])[-+])?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))(?:[eE][-+]?[0-9]{1,3}\b)?"
+)
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _TOLERANCE = Decimal("1e-6")
 
@@ -45,7 +47,7 @@ def grade(name: str, gold: str, answer: str, pattern: str | None = None) -> Grad
     """Grade an answer against the gold. Error classes: ``error_text``, ``no_gold``, ``format``, ``wrong``."""
     read = _reader(name, pattern)
     expected, given = read(gold), read(answer)
-    extracted = None if _is_void(given) else _text(given)
+    extracted = None if _is_void(given) else _text(given).encode(errors="replace").decode()
     if _ERROR_TEXT.match(answer):
         return Grade(correct=False, extracted=None, error="error_text")
     if _is_void(expected):
@@ -74,7 +76,7 @@ def _reader(name: str, pattern: str | None) -> Callable[[str], Reading]:
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str]:
-    if not pattern or len(pattern) > PATTERN_LIMIT:
+    if not isinstance(pattern, str) or not 1 <= len(pattern) <= PATTERN_LIMIT:
         raise DataError(f"grader regex needs metadata.pattern, 1 to {PATTERN_LIMIT} characters.")
     try:
         return re.compile(pattern)
@@ -101,7 +103,7 @@ def _read_json(text: str) -> Reading:
     candidate = (fenced[1] if fenced else text).strip()
     for start, end in ((0, len(candidate)), _span(candidate, "{", "}"), _span(candidate, "[", "]")):
         try:
-            return json.loads(candidate[start:end], parse_constant=_refuse_constant)
+            return _canonical(json.loads(candidate[start:end], parse_constant=_refuse_constant))
         except (ValueError, RecursionError):
             continue
     return None
@@ -142,15 +144,16 @@ def _is_same(expected: Reading, given: Reading) -> bool:
 
 
 def _text(value: Reading) -> str:
-    """One spelling for each value: 1 and 1.0 are the same number, 1 and true are not the same value."""
+    """One spelling for each value; 1 and true are not the same value."""
     if isinstance(value, str):
         return value
     if isinstance(value, Decimal):
         return f"{value:f}"
-    return json.dumps(_canonical(value), ensure_ascii=False, sort_keys=True)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _canonical(value: Reading) -> Reading:
+    """The value with 1.0 as 1."""
     if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list):

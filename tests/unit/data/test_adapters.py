@@ -122,6 +122,8 @@ def test_content_that_is_no_text_is_spelled_out(content: Any, text: str) -> None
         ({"question": "Q", "answer": "A", "level": "²"}, "level"),
         ({"question": "Q", "answer": "A", "level": 1.5}, "level 1.5"),
         ({"question": "Q", "answer": "A", "family": 7}, "metadata.family"),
+        ({"question": "Q", "answer": "A", "family": "rg"}, "no task family 'rg'"),
+        ({"question": "Q", "answer": "A", "family": "rg:nothing"}, "no reasoning-gym dataset 'nothing'"),
         ({"question": "Q", "answer": "A", "grader": "fuzzy"}, "metadata.grader"),
         ({"question": "Q", "answer": "A", "grader": ["exact"]}, "metadata.grader"),
     ],

@@ -20,6 +20,11 @@ def test_items_carry_their_keys() -> None:
     assert suite.by_id[ITEMS[0].id].messages == ITEMS[0].messages
 
 
+def test_a_key_of_the_source_is_not_believed() -> None:
+    named = [Example.ask(place, "Here", key="C sharp", grader="normalized") for place in ("Where?", "Whence?")]
+    assert Suite.of("eval", named).keys == {item_key(item) for item in named}
+
+
 def test_lines_read_back_to_the_same_suite() -> None:
     suite = Suite.of("eval", ITEMS, version=2)
     back = Suite.from_lines("eval", suite.to_lines(), version=2)

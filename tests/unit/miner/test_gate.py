@@ -61,6 +61,8 @@ def reasons(gate: DataGate, *examples: Example | DataError) -> list[str | None]:
         (Example.ask("What is love?", "3", family="chain_sum"), "unknown_question"),
         (Example.ask("1+2=", "1+2=3", family="chain_sum", level=2), "unknown_question"),
         (Example.ask("Q", "A", grader="regex"), "unknown_question"),
+        (Example.ask("Q", "A", grader="fuzzy"), "unknown_question"),
+        (Example.ask("Q", "A", family="rg:nothing"), "unknown_question"),
     ],
 )
 def test_a_bad_row_is_quarantined_with_its_reason(example: Example | DataError, reason: str) -> None:
@@ -105,6 +107,12 @@ def test_nearly_a_held_out_text_is_a_leak_whatever_its_answer() -> None:
     near = NearDuplicates(held_out=[STORY])
     changed = Example.ask(STORY.replace("the dog", "the cat"), "another answer", grader="normalized")
     assert reasons(gate(near=near), changed) == ["near_leak"]
+
+
+def test_texts_without_words_are_compared_whole() -> None:
+    near = NearDuplicates(held_out=["🐈🐈🐈"])
+    signs = [Example.ask(text, "animal", grader="normalized") for text in ("🐕🐕", "🐈🐈🐈", "🐕🐕🐕")]
+    assert reasons(gate(near=near), *signs) == [None, "near_leak", None]
 
 
 def test_other_numbers_make_another_text() -> None:

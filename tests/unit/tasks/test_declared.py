@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.data.example import Example
@@ -30,6 +31,7 @@ def rows(name: str) -> list[Example]:
         ("numeric", "She pays 3.\n#### 12", "12"),
         ("numeric", "-0.5", "x = -.5"),
         ("numeric", "1e3", "1000"),
+        ("numeric", "5", "between 3-5"),
         ("json", '{"a": [1, 2], "b": null}', '{"b":null,"a":[1.0,2]}'),
         ("json", '{"a": 1}', 'Here it is:\n```json\n{"a": 1}\n```\n'),
         ("json", "[1]", "The list is [1]."),
@@ -90,8 +92,8 @@ def test_regex_compares_what_the_pattern_finds() -> None:
     assert declared.grade("regex", "no match", "no match", pattern).error == "no_gold"
 
 
-@pytest.mark.parametrize("pattern", [None, "", "(", "a" * 201])
-def test_a_bad_pattern_is_named(pattern: str | None) -> None:
+@pytest.mark.parametrize("pattern", [None, "", "(", "a" * 201, 7])
+def test_a_bad_pattern_is_named(pattern: Any) -> None:
     with pytest.raises(DataError, match="pattern"):
         declared.grade("regex", "a", "a", pattern)
 
@@ -102,8 +104,14 @@ def test_an_unknown_grader_lists_the_known() -> None:
 
 
 def test_deep_json_is_no_json() -> None:
-    deep = "[" * 100_000
-    assert declared.grade("json", "[1]", deep).error == "format"
+    for deep in ("[" * 100_000, "[" * 700 + "1" + "]" * 700):
+        assert declared.grade("json", "[1]", deep).error == "format"
+
+
+def test_what_is_extracted_can_be_stored() -> None:
+    grade = declared.grade("json", "[1]", r'["\ud800", "é"]')
+    assert grade.extracted == '["?", "é"]'
+    assert grade.model_dump_json()
 
 
 @pytest.mark.parametrize("name", ["gsm8k_200", "babi_qa1_100", "binary_100", "syllo_easy_50"])
