@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, it is paid once in a fork server
 
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.chat import Tokenizer
@@ -24,7 +25,7 @@ transformers.utils.logging.disable_progress_bar()
 class LoadedModel:
     """A model that may answer. ``context`` is the most tokens, prompt and answer, that it takes."""
 
-    model: Any
+    model: PreTrainedModel
     tokenizer: Tokenizer
     weights: str
     hardware: Hardware

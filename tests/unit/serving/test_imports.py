@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "scipy"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ratchet.serving.client",
+        "ratchet.serving.server",
+        "ratchet.inference.http",
+        "ratchet.inference.dress",
+        "ratchet.inference.digest",
+        "ratchet.inference.folder",
+        "evaluator.testing_child",
+        "deployer.canary",
+    ],
+)
+def test_a_worker_without_torch_can_import_it(module: str) -> None:
+    code = f"import sys, {module}; print(*({HEAVY} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
