@@ -23,11 +23,32 @@ class NoPostgres(Exception):
 
 
 class Postgres:
-    """A running server; each ``database()`` is a fresh one."""
+    """A server in ``folder``; each ``database()`` is a fresh one. It refuses to run as root: then user postgres does."""
 
-    def __init__(self, socket_folder: Path):
-        self._folder = socket_folder
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._binaries = _binaries()
         self._template: str | None = None
+
+    def start(self) -> None:
+        options = " ".join(f"-c {setting}" for setting in SETTINGS)
+        self._run("pg_ctl", "-l", str(self._folder / "log"), "-w", "-o", f"-k {self._folder} {options}", "start")
+
+    def stop(self) -> None:
+        """End it as a crash would."""
+        self._run("pg_ctl", "-m", "immediate", "-w", "stop")
+
+    def restart(self) -> None:
+        """A crash, and the recovery after it."""
+        self.stop()
+        self.start()
+
+    def create(self) -> None:
+        """Make the folder and an empty cluster in it."""
+        self._folder.mkdir(parents=True)
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, UNPRIVILEGED, UNPRIVILEGED)
+        self._run("initdb", "-U", UNPRIVILEGED, "-A", "trust", "-E", "UTF8", "--no-sync")
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{UNPRIVILEGED}@/{database}?host={self._folder}"
@@ -48,31 +69,24 @@ class Postgres:
             self._template = str(make_url(url).database)
         return self._template
 
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [str(self._binaries / name), "-D", str(self._folder / "data"), *arguments]
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self._folder, **user)
+
 
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[Postgres]:
-    """Run a server below ``folder`` for the block. Raises NoPostgres where there are no binaries.
-
-    The server refuses to run as root; there it runs as user postgres, whom Debian's package makes.
-    """
-    binaries = _binaries()
-    folder.mkdir(parents=True)
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        as_user = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
-        shutil.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-    data, log = folder / "data", folder / "log"
-
-    def run(name: str, *arguments: str) -> None:
-        subprocess.run([binaries / name, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
-
-    run("initdb", "-D", str(data), "-U", UNPRIVILEGED, "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = " ".join(f"-c {setting}" for setting in SETTINGS)
-    run("pg_ctl", "-D", str(data), "-l", str(log), "-w", "-o", f"-k {folder} {options}", "start")
+    """Run a server below ``folder`` for the block. Raises NoPostgres where there are no binaries."""
+    server = Postgres(folder)
+    server.create()
+    server.start()
     try:
-        yield Postgres(folder)
+        yield server
     finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+        server.stop()
 
 
 def _binaries() -> Path:

@@ -118,6 +118,16 @@ class Desk:
     def free_lanes(self) -> list[str]:
         return [lane for lane, slot in self.slots.items() if slot.free]
 
+    def wait_attached(self, timeout_s: float) -> None:
+        """Return once Celery is connected, or after the timeout."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.attached, timeout_s)
+
+    def wait_quiet(self) -> None:
+        """Return once no lane is looking any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not any(slot.looking for slot in self.slots.values()))
+
     def wait_free(self, timeout_s: float) -> list[str]:
         """The free lanes, once there is one and Celery is connected; or none after the timeout."""
         with self._changed:

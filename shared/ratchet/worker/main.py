@@ -111,7 +111,9 @@ class _Worker:
         try:
             celery_worker.start()
         finally:
-            self.stopper.asked()
+            controller.stop.set()
+            controller.setback.set()
+            self.desk.wait_quiet()
             self.children.close()
             self.status.write("stopped")
             self.registration.leave()

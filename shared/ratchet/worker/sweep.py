@@ -15,6 +15,9 @@ from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
 
+CONNECT_S = 3.0
+"""How long the sweep at start waits for Celery, so that its looks are tasks like any others."""
+
 LOST_AFTER_S = 5.0
 """A lane that the pool has not begun by then will never begin: Celery has dropped it."""
 
@@ -39,6 +42,7 @@ class Sweep(threading.Thread):
         self._stop_asked, self._setback = controller.stop, controller.setback
 
     def run(self) -> None:
+        self._desk.wait_attached(CONNECT_S)
         every_s = self._system.sweep_s * self._settings.sweep_factor
         sweep_at = timer_at = time.monotonic()
         while not self._stop_asked.is_set():

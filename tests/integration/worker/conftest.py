@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from ratchet.settings.control import ControlSettings  # noqa: E402
 from ratchet.testing.workers import SHORT, real_workers  # noqa: E402
 
 
-@pytest.fixture
-def playground(tmp_path: Path) -> Iterator[Playground]:
-    """A worker of each toy system."""
-    with real_workers(tmp_path / "home", ["catching", "counting"], packages=["toys"], path=[HERE]) as stack:
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """A worker of each toy system, for all tests of a module; they throw different toys."""
+    with real_workers(
+        tmp_path_factory.mktemp("playground") / "home", ["catching", "counting"], packages=["toys"], path=[HERE]
+    ) as stack:
         yield Playground(stack)
 
 
@@ -30,8 +33,6 @@ Open = Callable[..., Playground]
 @pytest.fixture
 def open_playground(tmp_path: Path) -> Iterator[Open]:
     """Open one with other systems, control settings or ledger; it is closed after the test."""
-    from contextlib import ExitStack
-
     with ExitStack() as opened:
 
         def open_one(*systems: str, ledger_url: str | None = None, **control: float) -> Playground:

@@ -36,7 +36,7 @@ class Playground:
         for toy in toys:
             assert tally["catching", toy] == tally["counting", toy] == 1
             assert self.catches(toy) == 1
-        assert self.letters() == []
+            assert self.letters(toy) == []
 
     def verdicts(self) -> list[tuple[str, str]]:
         with self.stack.ledger.read() as session:
@@ -52,9 +52,14 @@ class Playground:
         with self.stack.ledger.read() as session:
             return list(session.scalars(select(Claim)))
 
-    def letters(self) -> list[DeadLetter]:
+    def letters(self, toy: str) -> list[DeadLetter]:
         with self.stack.ledger.read() as session:
-            return list(session.scalars(select(DeadLetter)))
+            return list(session.scalars(select(DeadLetter).where(DeadLetter.subject_id == toy)))
+
+    def unread(self) -> list[DeadLetter]:
+        """Dead letters of events that could not be read."""
+        with self.stack.ledger.read() as session:
+            return list(session.scalars(select(DeadLetter).where(DeadLetter.subject_kind == "event")))
 
     def catches(self, toy: str) -> int:
         with self.stack.ledger.read() as session:
@@ -68,6 +73,9 @@ class Playground:
 
     def restarts(self, name: str = "catching") -> int:
         return self.stack.nursery.report()[name].restarts
+
+    def all_restarts(self) -> int:
+        return sum(member.restarts for member in self.stack.nursery.report().values())
 
     def pid(self, name: str = "catching") -> int:
         """The worker's process id, waiting for a restart that is under way."""

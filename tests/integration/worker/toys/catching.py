@@ -73,7 +73,7 @@ def plain(work: Work) -> None:
 
 def artifact(work: Work) -> None:
     (work.folder / "toy.txt").write_text(work.subject.id)
-    work.artifacts.publish(work.folder / "toy.txt", "data", {"toy": work.subject.id})
+    work.artifacts.publish(work.folder / "toy.txt", "report", {"toy": work.subject.id})
     failpoint("after-artifact")
 
 
@@ -93,6 +93,14 @@ def slow(work: Work) -> None:
     for step in range(20):
         time.sleep(0.1)
         work.progress(f"step {step}")
+
+
+def frozen(work: Work) -> None:
+    """Goes on until the thaw, without asking whether it still holds its claim."""
+    work.progress("waiting for the thaw")
+    while not (work.settings.home / "thaw").exists():
+        work.pulse.beat()
+        time.sleep(0.05)
 
 
 def silent(work: Work) -> None:
@@ -126,6 +134,7 @@ BEHAVIOURS: dict[str, Callable[[Work], None]] = {
     "child": child,
     "long": long,
     "slow": slow,
+    "frozen": frozen,
     "silent": silent,
     "stubborn": stubborn,
     "poison": poison,

@@ -1,0 +1,130 @@
+"""Workers and children that die at the worst moments: every subject still ends with exactly one verdict."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Open
+from playground import Playground
+from ratchet.ledger.tables import Outbox
+from ratchet.testing.workers import wait_until
+from sqlalchemy import select
+
+
+@pytest.mark.parametrize("point", ["after-claim", "after-artifact", "after-work", "before-relay", "after-commit"])
+def test_killed_at_a_point_it_goes_on_where_it_was(playground: Playground, point: str) -> None:
+    before = playground.all_restarts()
+    playground.arm(point)
+    playground.throw(f"artifact-{point}")
+    playground.wait_counted(f"artifact-{point}")
+    wait_until(lambda: playground.all_restarts() == before + 1, what="one restart")
+    assert not playground.armed(point)
+
+
+def test_what_died_before_its_relay_is_relayed_by_another(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", backoff_first_s=5.0, backoff_last_s=5.0)
+    playground.stack.nursery.stop("counting")
+    wait_until(lambda: playground.stack.nursery.pid_of("counting") is None, what="the end of counting")
+    playground.arm("before-relay")
+    playground.throw("ball")
+    wait_until(lambda: not playground.armed("before-relay"), what="the death")
+    playground.stack.nursery.worker("counting")
+    playground.wait_counted("ball")
+    wait_until(lambda: not _unrelayed(playground), what="an empty outbox")
+
+
+def test_a_worker_killed_in_the_middle_is_followed_by_its_successor(playground: Playground) -> None:
+    playground.throw("slow-1")
+    playground.wait_working("slow-1")
+    worker = playground.claims()[0].owner
+    playground.signal(signal.SIGKILL)
+    playground.wait_counted("slow-1")
+    assert playground.verdict_worker("slow-1") == worker
+    wait_until(lambda: playground.claims() == [], what="no claims left")
+    assert _left_in(playground.stack.settings.work_folder) == []
+
+
+def test_a_killed_child_is_run_again(playground: Playground) -> None:
+    pid = playground.pid()
+    playground.throw("child-1")
+    playground.wait_working("child-1")
+    playground.kill_child()
+    playground.wait_counted("child-1")
+    assert playground.pid() == pid
+
+
+def test_children_die_with_their_worker(playground: Playground) -> None:
+    playground.throw("child-2")
+    playground.wait_working("child-2")
+    family = psutil.Process(playground.pid()).children(recursive=True)
+    assert family
+    playground.signal(signal.SIGKILL)
+    wait_until(lambda: not any(_lives(child) for child in family), what="the end of all children")
+    playground.wait_counted("child-2")
+
+
+def test_a_second_worker_takes_over_an_orphan(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting")
+    playground.throw("slow-1")
+    playground.wait_working("slow-1")
+    first = playground.claims()[0].owner
+    playground.stack.nursery.worker("catching", name="second")
+    playground.signal(signal.SIGSTOP)
+    playground.wait_counted("slow-1")
+    assert playground.verdict_worker("slow-1") != first
+    playground.signal(signal.SIGCONT)
+    playground.throw("ball")
+    playground.wait_counted("slow-1", "ball")
+
+
+def test_a_frozen_workers_late_commit_is_refused(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting")
+    playground.throw("frozen-1")
+    playground.wait_working("frozen-1")
+    first = playground.claims()[0].owner
+    playground.stack.nursery.worker("catching", name="second")
+    playground.signal(signal.SIGSTOP)
+    (playground.stack.settings.home / "thaw").touch()
+    playground.wait_counted("frozen-1")
+    assert playground.verdict_worker("frozen-1") != first
+    playground.signal(signal.SIGCONT)
+    wait_until(lambda: "catching lost toy frozen-1" in playground.stack.log("catching"), what="a refused commit")
+    playground.check_once("frozen-1")
+
+
+def test_asked_to_stop_it_gives_its_work_back_and_exits_with_0(playground: Playground) -> None:
+    playground.throw("slow-2")
+    playground.wait_working("slow-2")
+    playground.stack.nursery.stop("catching")
+    wait_until(lambda: playground.stack.nursery.report()["catching"].exit_code == 0, what="exit code 0")
+    assert playground.claims() == []
+    assert ("catching", "slow-2") not in playground.verdicts()
+    playground.stack.nursery.worker("catching")
+    playground.wait_counted("slow-2")
+
+
+def test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", grace_s=1.0)
+    playground.throw("stubborn-1")
+    wait_until(lambda: bool(playground.claims()), what="a claim")
+    playground.stack.nursery.stop("catching")
+    wait_until(lambda: playground.stack.nursery.report()["catching"].exit_code == 0, what="exit code 0")
+    assert playground.claims() == []
+    playground.stack.nursery.worker("catching")
+    playground.wait_counted("stubborn-1")
+
+
+def _unrelayed(playground: Playground) -> list[Outbox]:
+    with playground.stack.ledger.read() as session:
+        return list(session.scalars(select(Outbox).where(Outbox.relayed_at.is_(None))))
+
+
+def _left_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if not path.is_dir() or path.parent.name == "catching"]
+
+
+def _lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -1,0 +1,79 @@
+"""Redis or the ledger away for a while: everything waits, nothing is lost, and nothing counts against a subject."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+from conftest import Open
+from playground import Playground
+from ratchet.bus.connection import connect
+from ratchet.testing.postgres import Postgres
+from ratchet.testing.workers import wait_until
+
+
+def test_redis_killed_and_started_again(playground: Playground) -> None:
+    playground.throw("slow-1", "before")
+    playground.wait_working("slow-1")
+    playground.stack.redis.kill()
+    playground.throw("meanwhile-1", "meanwhile-2")
+    wait_until(lambda: ("catching", "slow-1") in playground.verdicts(), what="work going on without Redis")
+    playground.stack.redis.start()
+    playground.throw("after")
+    playground.wait_counted("slow-1", "before", "meanwhile-1", "meanwhile-2", "after")
+
+
+def test_redis_flushed_in_mid_run(playground: Playground) -> None:
+    client = connect(playground.stack.redis.url)
+    toys = [f"flushed-{number}" for number in range(12)]
+    for number, toy in enumerate(toys):
+        playground.throw(toy)
+        if number % 4 == 2:
+            client.flushall()
+    playground.wait_counted(*toys)
+    playground.throw("next")
+    playground.wait_counted("next")
+
+
+def test_a_redis_that_does_not_answer_for_a_while(playground: Playground) -> None:
+    playground.throw("slow-2")
+    playground.wait_working("slow-2")
+    connect(playground.stack.redis.url).client_pause(3000)
+    playground.throw("paused")
+    playground.wait_counted("slow-2", "paused")
+
+
+def test_a_locked_ledger(open_playground: Open, tmp_path: Path) -> None:
+    path = tmp_path / "home" / "ledger.db"
+    playground = open_playground("catching", "counting", ledger_url=f"sqlite:///{path}?timeout=0.2")
+    playground.throw("slow-1", "ball")
+    playground.wait_working("slow-1")
+    with sqlite3.connect(path, isolation_level=None) as locker:
+        locker.execute("BEGIN IMMEDIATE")
+        time.sleep(2 * playground.stack.settings.control.lease_s)  # every lease runs out, nobody may renew
+        locker.execute("ROLLBACK")
+    locker.close()
+    playground.wait_counted("slow-1", "ball")
+    assert "waits" in playground.stack.log("catching")
+    assert playground.all_restarts() == 0
+
+
+def test_a_postgresql_that_restarts(open_playground: Open, postgres: Postgres) -> None:
+    playground = open_playground("catching", "counting", ledger_url=postgres.database())
+    playground.throw("slow-1", "ball")
+    playground.wait_working("slow-1")
+    postgres.restart()
+    playground.wait_counted("slow-1", "ball")
+    playground.throw("after")
+    playground.wait_counted("after")
+    assert playground.all_restarts() == 0
+
+
+def test_a_supervisor_that_is_killed_leaves_nobody_behind(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting")
+    workers = [playground.pid("catching"), playground.pid("counting")]
+    subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(playground.stack.nursery.pid)], check=True)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), what="the end of the workers")
