@@ -16,7 +16,6 @@ from ratchet.errors import (
     ChatTemplateError,
     DataError,
     Diverged,
-    RatchetError,
     ResumeError,
     SettingsError,
     UnknownPlugin,
@@ -92,10 +91,10 @@ class TrainerEngine:
         profile = registry.get(config.profile.name, config.profile.options)
         model, tokenizer = load_model(config, hardware)
         rows = self._prepare(config, profile, tokenizer)
-        run = create_run(config, hardware, model, tokenizer, rows, state, self._on_progress, self._should_stop)
-        self._status.write(state="training", **run.reporter.snapshot(0))
+        run = create_run(config, hardware, model, tokenizer, rows, state, self._tell_progress, self._should_stop)
+        self._tell("training", run.reporter.snapshot(0))
         run.train()
-        self._status.write(state="saving", **run.reporter.snapshot(run.steps))
+        self._tell("saving", run.reporter.snapshot(run.steps))
         return run.save()
 
     def _validate(self, config: TrainerConfig) -> tuple[Hardware, TrainingState | None]:
@@ -124,8 +123,11 @@ class TrainerEngine:
             max_length=config.hyperparams.max_length,
         )
 
-    def _on_progress(self, progress: dict[str, Any]) -> None:
-        self._status.write(**progress)
+    def _tell_progress(self, progress: dict[str, Any]) -> None:
+        self._tell("training", progress)
+
+    def _tell(self, state: str, progress: dict[str, Any]) -> None:
+        self._status.write(state=state, **progress)
         try:
             self._report(progress)
         except Exception as error:  # noqa: BLE001 - who listens may fail, training goes on
@@ -139,7 +141,14 @@ def _final_state(result: TrainingResult) -> str:
 
 
 def _failure(error: Exception) -> TrainingResult:
-    kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), ErrorKind.UNEXPECTED)
-    told = isinstance(error, RatchetError) or kind is not ErrorKind.UNEXPECTED
+    kind = _kind(error)
+    told = kind is not ErrorKind.UNEXPECTED
     message = f"{type(error).__name__}: {error}" if told else "".join(traceback.format_exception(error))
     return TrainingResult(success=False, error_message=message, error_kind=kind)
+
+
+def _kind(error: Exception) -> ErrorKind:
+    """A host without memory makes torch raise a bare RuntimeError, known by its words."""
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error).lower():
+        return ErrorKind.OUT_OF_MEMORY
+    return next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), ErrorKind.UNEXPECTED)

@@ -59,7 +59,7 @@ def plan_segment(config: TrainerConfig, rows: TrainingRows, state: TrainingState
     remaining = -(-(len(order) - offset) // group)
     if remaining <= 0:
         raise DataError(f"no row is left at data.offset {offset} of {len(order)}")
-    at = state.global_step if state else 0
+    at = state.global_step if state else config.output.first_step
     cycle = unfinished.cycle if unfinished and unfinished.cycle.end > at else None
     cycle = cycle or Cycle(at, min(remaining, hyperparams.segment_max_steps or remaining))
     return SegmentPlan(
@@ -70,7 +70,7 @@ def plan_segment(config: TrainerConfig, rows: TrainingRows, state: TrainingState
         steps=min(remaining, cycle.end - at),
         global_step=at,
         tokens=state.tokens if state else 0,
-        schedule=Schedule.of(hyperparams, cycle, fresh_at=state.fresh_at if state else 0),
+        schedule=Schedule.of(hyperparams, cycle, fresh_at=state.fresh_at if state else at),
     )
 
 

@@ -24,8 +24,8 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
     """Train one segment and return what became of it; a failed run is a result too.
 
     ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
-    alone); ``offset`` and ``seed`` (0 and 42 if absent); ``state`` (state folder of the segment before, whose
-    checkpoint is then ``model.path``; absent or null for a fresh optimizer); ``status_path`` (optional).
+    alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
+    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``seed``, ``status_path`` (optional).
 
     SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
     """
@@ -46,7 +46,11 @@ def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
         "offset": spec.get("offset", 0),
         "seed": spec.get("seed", 42),
     }
-    sections["output"] = {"output_dir": spec["output"], "resume_from": spec.get("state")}
+    sections["output"] = {
+        "output_dir": spec["output"],
+        "resume_from": spec.get("state"),
+        "first_step": spec.get("global_step", 0),
+    }
     return sections
 
 

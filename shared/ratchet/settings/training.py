@@ -120,6 +120,9 @@ class OutputSettings(Section):
     resume_from: Path | None = Field(
         None, description="State folder of an earlier run to go on from exactly; unset, a fresh optimizer."
     )
+    first_step: int = Field(
+        0, ge=0, description="Step that a fresh optimizer counts from; a state that is gone on from knows its own."
+    )
 
 
 class EnvironmentSettings(Section):

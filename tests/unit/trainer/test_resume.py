@@ -121,6 +121,15 @@ def test_the_next_file_goes_on_with_optimizer_and_steps(train: Train, sum_file: 
     assert fresh.summary["weights"] != second.summary["weights"]
 
 
+def test_a_fresh_optimizer_warms_up_but_goes_on_counting(train: Train, sum_file: Path) -> None:
+    first = train(sum_file, "first")
+    second = train(
+        sum_file, "second", model__path=first.last_checkpoint_path, output__first_step=first.global_step, stop_after=2
+    )
+    state = load_state(Path(str(second.state_path)))
+    assert (second.global_step, state.fresh_at, state.cycle.start) == (15, 13, 13)
+
+
 def test_a_segment_ends_at_its_planned_steps_and_the_next_one_goes_on(train: Train, sum_file: Path) -> None:
     first = train(sum_file, "first", hyperparams__segment_max_steps=4)
     second = train(sum_file, "second", after=first, hyperparams__segment_max_steps=4)

@@ -1,0 +1,120 @@
+"""A home with a real tiny base model, and children that train in this process and can be made to die."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.errors import ChildFailed
+from ratchet.ledger.line import serving
+from ratchet.ledger.tables import Batch, Checkpoint, Line
+from ratchet.run.base_model import prepare_base_model
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.examples import sums
+from ratchet.testing.home import Home, small_home
+from safetensors.torch import load_file, save_file
+from trainer.systems.training import SYSTEM as TRAINING
+
+ROWS = 64
+STEP_ROWS = 8
+SEGMENT_STEPS = 4
+
+
+@dataclass
+class Children(InlineChildren):
+    """``specs`` are those of all segments begun. ``dies_at`` is the number of a segment that is killed when it is done.
+
+    ``poison`` names a batch on which any model has NaN for a loss.
+    """
+
+    scratch: Path
+    specs: list[dict[str, Any]] = field(default_factory=list)
+    dies_at: int | None = None
+    poison: str | None = None
+
+    def run(
+        self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **limits: Any
+    ) -> dict[str, Any]:
+        self.specs.append(spec)
+        if self.poison is not None and self.poison in spec["data_path"]:
+            spec = {**spec, "model": {**spec["model"], "path": str(self._ruined(Path(spec["model"]["path"])))}}
+        result = super().run(target, spec, on_progress=on_progress, **limits)
+        if len(self.specs) == self.dies_at:
+            raise ChildFailed("the child was killed by signal 9", killed=True)
+        return result
+
+    def _ruined(self, model: Path) -> Path:
+        """A copy of the model with NaN in it."""
+        copy = Path(shutil.copytree(model, self.scratch / "ruined", dirs_exist_ok=True))
+        weights = load_file(copy / "model.safetensors")
+        weights["model.norm.weight"] *= float("nan")
+        (copy / "model.safetensors").unlink()
+        save_file(weights, copy / "model.safetensors", {"format": "pt"})
+        return copy
+
+
+@dataclass
+class Training:
+    """Training in a home, with short words for what tests ask of it."""
+
+    home: Home
+    children: Children
+
+    def sweep(self) -> list[str]:
+        """Names of the events that came of it."""
+        return [event.name for event in self.home.bus(TRAINING, children=self.children).sweep()]
+
+    def queue(self, seed: int, rows: int = ROWS, **columns: Any) -> str:
+        """A batch of sums that waits for training."""
+        return self.home.add_batch(sums(rows, seed=seed, longest=4), state="queued", **columns)
+
+    def batch(self, batch_id: str) -> Batch:
+        with self.home.ledger.read() as session:
+            return session.get_one(Batch, batch_id)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Trained ones, the oldest first."""
+        with self.home.ledger.read() as session:
+            return list(session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal))
+
+    def line(self) -> Line:
+        with self.home.ledger.read() as session:
+            return session.get_one(Line, "main")
+
+    def make_champion(self, checkpoint_id: str) -> None:
+        with self.home.ledger.write() as tx:
+            serving(tx.session).desired_id = checkpoint_id
+
+
+@pytest.fixture
+def start_training(tmp_path: Path, base_model: Path) -> Iterator[Callable[..., Training]]:
+    """Make a home with these sections of settings; one a test."""
+    opened = []
+
+    def prepare(spec: dict[str, Any]) -> dict[str, str]:
+        return prepare_base_model({**spec, "model": str(base_model)}, lambda _message: None)
+
+    def make(**sections: Any) -> Training:
+        hyperparams = {
+            "batch_size": STEP_ROWS,
+            "segment_max_steps": SEGMENT_STEPS,
+            "warmup_steps": 2,
+            "max_length": 128,
+            **sections.pop("hyperparams", {}),
+        }
+        folder = sections.pop("home", tmp_path / "run")
+        opened.append(small_home(folder, prepare, hyperparams=hyperparams, **sections))
+        return Training(opened[-1].__enter__(), Children(tmp_path))
+
+    yield make
+    for home in opened:
+        home.__exit__(None, None, None)
+
+
+@pytest.fixture
+def training(start_training: Callable[..., Training]) -> Training:
+    return start_training()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import ClaimLost
+from ratchet.ledger.line import serving
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import Challenge, Checkpoint, EvaluationRequest
+from ratchet.systems import Subject, Work, claims
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.home import Home, small_home
+from trainer.cleaning import clean
+
+GB = 1_000_000_000
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    with small_home(tmp_path / "run", retention={"checkpoints_gb": 2.5, "states": 2}) as home:
+        yield home
+
+
+def claimed(home: Home, system: str, subject: Subject) -> Work:
+    with home.ledger.write() as tx:
+        claim = claims.take(tx, system, subject, f"{system}@test+0", 60.0)
+    assert claim is not None
+    folder = home.settings.work_folder / "test"
+    return Work(
+        subject, claim, None, home.settings, home.ledger, home.artifacts, InlineChildren(), folder, folder,
+        threading.Event(), 90.0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def work(home: Home) -> Work:
+    return claimed(home, "training", Subject("batch", "b"))
+
+
+def six(home: Home) -> list[str]:
+    """Six checkpoints of a gigabyte each, by their own word."""
+    return [home.add_checkpoint(size_bytes=GB) for _ in range(6)]
+
+
+def on_disk(home: Home) -> dict[str, bool]:
+    with home.ledger.read() as session:
+        rows = session.query(Checkpoint).order_by(Checkpoint.ordinal).all()
+    assert all((row.state == "saved") == home.artifacts.exists(row.artifact) for row in rows)
+    return {row.id: row.state == "saved" for row in rows}
+
+
+def test_the_oldest_go_and_champion_and_head_stay(home: Home, work: Work) -> None:
+    ids = six(home)
+    clean(work)
+    assert on_disk(home) == {home.base_id(): True, **dict.fromkeys(ids[:4], False), **dict.fromkeys(ids[4:], True)}
+
+
+def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, work: Work) -> None:
+    ids = six(home)
+    with home.ledger.write() as tx:
+        row = serving(tx.session)
+        row.desired_id, row.previous_id, row.actual_id = ids[2], ids[1], ids[0]
+        suite = current(tx.session, "confirm").id
+        tx.session.add(EvaluationRequest(checkpoint_id=ids[3], suite_id=suite, requested_by="test", created_at=tx.now))
+    claimed(home, "testing", Subject("request", f"{ids[4]}/{suite}"))
+    clean(work)
+    assert all(on_disk(home)[id] for id in ids)
+
+
+def test_a_claimed_checkpoint_stays_until_the_claim_is_gone(home: Home, work: Work) -> None:
+    ids = six(home)
+    held = claimed(home, "testing", Subject("checkpoint", ids[0]))
+    clean(work)
+    assert on_disk(home)[ids[0]]
+    with home.ledger.write() as tx:
+        claims.finish(tx, held.claim)
+    clean(work)
+    assert not on_disk(home)[ids[0]]
+
+
+def test_an_open_challenge_of_the_champion_holds_its_challenger_and_an_outdated_one_does_not(
+    home: Home, work: Work
+) -> None:
+    ids = six(home)
+    with home.ledger.write() as tx:
+        suite = current(tx.session, "confirm").id
+        for challenger, champion in ((ids[0], home.base_id()), (ids[1], ids[5])):
+            tx.session.add(
+                Challenge(
+                    champion_id=champion,
+                    challenger_id=challenger,
+                    k=1,
+                    suite_id=suite,
+                    outcome=None,
+                    numbers={},
+                    created_at=tx.now,
+                )  # fmt: skip
+            )
+    clean(work)
+    assert on_disk(home)[ids[0]]
+    assert not on_disk(home)[ids[1]]
+
+
+def state(home: Home, checkpoint_id: str) -> str:
+    """Give the checkpoint an optimizer's state."""
+    artifact = home.artifacts.publish_lines([checkpoint_id], "state", {}).id
+    with home.ledger.write() as tx:
+        tx.session.get_one(Checkpoint, checkpoint_id).state_artifact = artifact
+    return artifact
+
+
+def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
+    ids = [home.add_checkpoint(size_bytes=1) for _ in range(4)]
+    states = [state(home, id) for id in ids]
+    clean(work)
+    assert [home.artifacts.exists(artifact) for artifact in states] == [False, False, True, True]
+    assert all(on_disk(home).values())
+    with home.ledger.read() as session:
+        assert [session.get_one(Checkpoint, id).state_artifact for id in ids] == [None, None, *states[2:]]
+
+
+def test_a_deleted_checkpoint_takes_its_state_along(home: Home, work: Work) -> None:
+    ids = six(home)
+    doomed = state(home, ids[0])
+    clean(work)
+    assert not home.artifacts.exists(doomed)
+
+
+def test_a_stale_claim_deletes_nothing(home: Home, work: Work) -> None:
+    ids = six(home)
+    with home.ledger.write() as tx:
+        claims.finish(tx, work.claim)
+    with pytest.raises(ClaimLost):
+        clean(work)
+    assert all(on_disk(home)[id] for id in ids)
+
+
+def test_bytes_shared_with_a_checkpoint_that_stays_are_kept(home: Home, work: Work) -> None:
+    ids = six(home)
+    with home.ledger.write() as tx:
+        old, new = (tx.session.get_one(Checkpoint, id) for id in (ids[0], ids[5]))
+        old.artifact = new.artifact
+    clean(work)
+    with home.ledger.read() as session:
+        assert session.get_one(Checkpoint, ids[0]).state == "deleted"
+        assert home.artifacts.exists(session.get_one(Checkpoint, ids[5]).artifact)
+    assert isinstance(home.artifacts, ArtifactStore)

@@ -1,0 +1,178 @@
+"""Training wired to a real ledger and a real model: batches, segments, checkpoints, resuming, pausing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ratchet.errors import Stopping
+from ratchet.ledger import hand
+from ratchet.systems import Work
+from ratchet.systems.system import Lane, System
+from ratchet.systems.verdict import Outcome
+from ratchet.testing.examples import sums
+from trainer.systems.training import SYSTEM as TRAINING
+
+STEP = 8
+SEGMENT = 4 * STEP
+
+
+def test_a_batch_is_trained_in_segments_each_a_checkpoint_on_the_last(training: Any) -> None:
+    batch_id = training.queue(1)
+    heard = training.sweep()
+    first, second = training.checkpoints()
+    assert heard == [
+        "training.started",
+        "checkpoint.saved",
+        "checkpoint.saved",
+        "training.finished",
+        "queue.low",
+    ]
+    assert (first.parent_id, second.parent_id) == (training.home.base_id(), first.id)
+    assert [(c.batch_id, c.offset, c.step) for c in (first, second)] == [
+        (batch_id, SEGMENT, 4),
+        (batch_id, 2 * SEGMENT, 8),
+    ]
+    assert first.weights != second.weights
+    assert first.tokens < second.tokens
+    batch = training.batch(batch_id)
+    assert (batch.state, batch.offset) == ("trained", 64)
+    assert training.line().head_id == second.id
+    assert training.line().running_batch_id is None
+    assert training.home.verdicts("training") == {batch_id: "trained"}
+
+
+def test_what_is_published_is_whole(training: Any) -> None:
+    training.queue(1)
+    training.sweep()
+    for checkpoint in training.checkpoints():
+        files = [path.name for path in training.home.artifacts.fetch(checkpoint.artifact).iterdir()]
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
+        assert training.home.artifacts.fetch(checkpoint.state_artifact).is_dir()
+
+
+def test_each_segment_starts_from_the_state_of_the_last_across_batches(training: Any) -> None:
+    training.queue(1)
+    training.queue(2)
+    training.sweep()
+    states = [spec["state"] for spec in training.children.specs]
+    saved = [str(training.home.artifacts.fetch(c.state_artifact)) for c in training.checkpoints()[-2:]]
+    assert states[0] is None
+    assert all(states[1:])
+    assert states[3] == saved[0]
+    assert [c.step for c in training.checkpoints()] == [4, 8, 12, 16]
+
+
+def test_a_segment_killed_in_the_middle_is_repeated_and_ends_in_the_same_weights(
+    training: Any, start_training: Callable[..., Any], tmp_path: Any
+) -> None:
+    training.queue(1)
+    training.sweep()
+    whole = [c.weights for c in training.checkpoints()]
+    again = start_training(home=tmp_path / "again")
+    batch_id = again.queue(1)
+    again.children.dies_at = 2
+    again.sweep()
+    assert again.batch(batch_id).state == "training"
+    assert again.batch(batch_id).offset == SEGMENT
+    again.sweep()
+    assert [c.weights for c in again.checkpoints()] == whole
+    assert again.home.verdicts("training") == {batch_id: "trained"}
+    assert again.home.dead() == []
+
+
+def interrupted(after: int) -> System:
+    """Training that is stopped once, when the work is done but has no verdict yet."""
+    (lane,) = TRAINING.lanes
+    done = []
+
+    def do(work: Work) -> Outcome:
+        outcome = lane.do(work)
+        done.append(outcome)
+        if len(done) == after:
+            raise Stopping("killed between record and verdict")
+        return outcome
+
+    return System("training", "4090", "", TRAINING.says, 1.0, (Lane("train", (), lane.find, do),))
+
+
+@pytest.mark.parametrize("with_long_row", [False, True], ids=["all rows fit", "a row is too long for training"])
+def test_between_the_last_checkpoint_and_the_verdict_nothing_is_lost_or_repeated(
+    start_training: Callable[..., Any], with_long_row: bool
+) -> None:
+    training = start_training(hyperparams={"max_length": 60})
+    rows = [*sums(31, seed=3), *sums(1, seed=4, longest=2)]
+    if with_long_row:
+        rows[5] = max(sums(400, seed=9, longest=30), key=lambda row: len(row.to_line()))
+    batch_id = training.home.add_batch(rows, state="queued")
+    bus = training.home.bus(interrupted(1), children=training.children)
+    with pytest.raises(Stopping):
+        bus.sweep()
+    assert training.home.verdicts("training") == {}
+    assert len(training.checkpoints()) == 1
+    training.sweep()
+    assert len(training.checkpoints()) == 1
+    assert training.home.verdicts("training") == {batch_id: "trained"}
+    assert training.home.dead() == []
+
+
+def test_every_epoch_is_trained_and_the_depth_never_goes_below_nothing(start_training: Callable[..., Any]) -> None:
+    training = start_training(hyperparams={"num_epochs": 2})
+    batch_id = training.queue(1, rows=48)
+    training.children.dies_at = 2
+    training.sweep()
+    assert 0 < training.batch(batch_id).offset < 48
+    training.sweep()
+    assert training.checkpoints()[-1].offset == 96
+    assert training.checkpoints()[-1].step == 12
+    assert training.batch(batch_id).offset == 48
+
+
+def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there(training: Any) -> None:
+    batch_id = training.queue(1)
+    ledger, seen = training.home.ledger, training.children.specs
+
+    class Pausing(list[Any]):
+        def append(self, spec: Any) -> None:
+            super().append(spec)
+            if len(self) == 1:
+                with ledger.write() as tx:
+                    hand.pause(tx, paused=True)
+
+    training.children.specs = Pausing(seen)
+    training.sweep()
+    assert training.batch(batch_id).state == "training"
+    assert [c.offset for c in training.checkpoints()] == [SEGMENT]
+    assert training.sweep() == []
+    with ledger.write() as tx:
+        hand.pause(tx, paused=False)
+    training.sweep()
+    assert training.home.verdicts("training") == {batch_id: "trained"}
+    assert [spec["offset"] for spec in training.children.specs] == [0, SEGMENT]
+
+
+def test_with_the_judges_away_training_goes_to_its_limit_and_waits(start_training: Callable[..., Any]) -> None:
+    queue = {"low_water": 300, "high_water": 600, "batch_examples": 200, "unjudged_limit": 3}
+    training = start_training(queue=queue)
+    first, second = training.queue(1), training.queue(2)
+    training.sweep()
+    assert len(training.checkpoints()) == 2
+    assert training.home.verdicts("training") == {first: "trained"}
+    assert training.batch(second).state in ("queued", "training")
+    training.sweep()
+    assert len(training.checkpoints()) == 2
+    assert training.home.dead() == []
+
+
+def test_a_batch_that_cannot_be_read_goes_to_the_dead_letters_and_the_next_is_trained(training: Any) -> None:
+    bad = training.queue(1)
+    good = training.queue(2)
+    path = training.home.artifacts.fetch(training.batch(bad).artifact) / "rows.jsonl"
+    path.chmod(0o644)
+    path.write_text("nonsense\n")
+    for _ in range(6):
+        training.sweep()
+    assert training.home.verdicts("training") == {good: "trained"}
+    assert len(training.home.dead()) == 1
+    assert bad in training.home.dead()[0]
