@@ -31,6 +31,14 @@ class UnknownShape(DataError):
     """A row matches none of the known record shapes."""
 
 
+class MalformedExpression(DataError):
+    """A prefix expression does not parse, or its markers do not stand as they should. Names the column."""
+
+
+class UndefinedValue(DataError):
+    """A prefix expression parses but has no value: a division by zero, an argument of another kind, too large."""
+
+
 class UnknownPlugin(RatchetError):
     """A name is not among the registered plug-ins of its group; the message lists the known ones."""
 

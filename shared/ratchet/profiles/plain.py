@@ -29,6 +29,9 @@ class Plain:
     def stop(self) -> tuple[str, ...]:
         return ()
 
+    def tokens(self) -> tuple[str, ...]:
+        return ()
+
     def extract_answer(self, text: str) -> str:
         return text.strip()
 

@@ -36,6 +36,10 @@ class Profile(Protocol):
         """Texts that end an answer besides the end token."""
         ...
 
+    def tokens(self) -> tuple[str, ...]:
+        """Texts that are one token each where the model's vocabulary has room for them."""
+        ...
+
     def extract_answer(self, text: str) -> str:
         """The bare answer in a model's text: the inverse of the dressing."""
         ...
@@ -45,8 +49,6 @@ class Profile(Protocol):
         ...
 
 
-def dress_prompt(
-    profile: Profile, messages: Sequence[Message], system_prompt: str = ""
-) -> tuple[Message, ...]:
+def dress_prompt(profile: Profile, messages: Sequence[Message], system_prompt: str = "") -> tuple[Message, ...]:
     """A prompt as the profile's training has shown it to the model."""
     return profile.transform_example(Example(messages=tuple(messages)), system_prompt).messages

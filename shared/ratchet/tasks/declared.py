@@ -5,6 +5,7 @@
 ``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends
 ``numeric``       the last number of the text (after ``####`` where that stands) is equal to 1 part in 10⁶
 ``json``          the same JSON value, object keys in any order; a fenced block or a surrounding text is cut away
+``prefix``        the same value of two expressions in prefix form, as ``(add 2 3)`` and ``5``
 ``regex``         what ``metadata.pattern`` finds first (its group 1, else all it matches) is the same text
 ================  =======================================================================================
 
@@ -20,7 +21,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from ratchet.errors import DataError, UnknownPlugin
+from ratchet.errors import DataError, MalformedExpression, UndefinedValue, UnknownPlugin
+from ratchet.profiles.regime3.grammar import parse
+from ratchet.profiles.regime3.printer import show
+from ratchet.profiles.regime3.value import evaluate
 from ratchet.tasks.family import Grade
 
 Reading = Any
@@ -109,6 +113,13 @@ def _read_json(text: str) -> Reading:
     return None
 
 
+def _read_prefix(text: str) -> Reading:
+    try:
+        return show(evaluate(parse(text.strip())))
+    except (MalformedExpression, UndefinedValue):
+        return None
+
+
 def _read_match(pattern: re.Pattern[str], text: str) -> Reading:
     match = pattern.search(text[:ANSWER_LIMIT])
     if match is None:
@@ -121,6 +132,7 @@ _READERS: dict[str, Callable[[str], Reading]] = {
     "normalized": _read_normalized,
     "numeric": _read_number,
     "json": _read_json,
+    "prefix": _read_prefix,
 }
 
 

@@ -1,17 +1,30 @@
-"""The contract that every installed profile keeps."""
+"""The contract that every installed profile keeps. A plug-in author runs these on their own, by its name."""
 
 from __future__ import annotations
 
+import random
+from datetime import date
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ratchet.data.example import Example, Message
+from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError, UnknownPlugin
+from ratchet.inference.chat import prompt_ids, render_training
 from ratchet.profiles import registry
 from ratchet.profiles.profile import Profile, dress_prompt
 from ratchet.profiles.system_turn import on_day, with_system_turn
+from ratchet.tasks import chain_sum
+from ratchet.tasks.family import to_example
+from ratchet.tasks.graders import grade_example
+from ratchet.testing.tiny_model import build_tiny_tokenizer
 
 CONVERSATIONS = [
     Example.ask("What is 2+2?", "4"),
     Example.ask("grüß 🤔", "line\nline"),
+    Example.ask("a clue ✨", "✨ no marks\n🛑"),
     Example(
         messages=(
             Message(role="system", content="be brief"),
@@ -22,11 +35,30 @@ CONVERSATIONS = [
         )
     ),
 ]
+ROWS = {
+    path.stem: [example for _, example in read_examples(path) if isinstance(example, Example)]
+    for path in sorted((Path(__file__).parents[2] / "data").glob("*.jsonl"))
+}
+SUMS = [to_example(chain_sum.ChainSum().generate(level, seed), "test") for level in (1, 2, 3) for seed in range(5)]
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
 
 
 @pytest.fixture(params=registry.known())
 def profile(request: pytest.FixtureRequest) -> Profile:
     return registry.get(request.param)
+
+
+def all_examples() -> list[Example]:
+    return [*CONVERSATIONS, *SUMS, *(example for rows in ROWS.values() for example in rows)]
+
+
+def test_the_real_rows_are_there() -> None:
+    assert {name: len(rows) for name, rows in ROWS.items()} == {
+        "babi_qa1_100": 100,
+        "binary_100": 100,
+        "gsm8k_200": 200,
+        "syllo_easy_50": 50,
+    }
 
 
 def test_a_profile_has_the_protocols_parts(profile: Profile) -> None:
@@ -35,29 +67,64 @@ def test_a_profile_has_the_protocols_parts(profile: Profile) -> None:
     assert profile.version
 
 
-@pytest.mark.parametrize("example", CONVERSATIONS)
-def test_dressing_is_a_function_of_the_content(profile: Profile, example: Example) -> None:
-    before = example.model_dump()
-    first = profile.transform_example(example, "given")
-    assert profile.transform_example(example, "given") == first
-    assert example.model_dump() == before
+def test_dressing_is_a_function_of_the_content(profile: Profile) -> None:
+    for example in all_examples():
+        before, state = example.model_dump(), random.getstate()
+        first = profile.transform_example(example, "given")
+        assert profile.transform_example(example, "given") == first
+        assert (example.model_dump(), random.getstate()) == (before, state)
 
 
-@pytest.mark.parametrize("example", CONVERSATIONS)
-def test_a_served_prompt_is_dressed_as_in_training(profile: Profile, example: Example) -> None:
-    assert profile.transform_example(example, "given").prompt == dress_prompt(profile, example.prompt, "given")
+def test_dressing_twice_is_dressing_once(profile: Profile) -> None:
+    for example in all_examples():
+        once = profile.transform_example(example, "given")
+        assert profile.transform_example(once, "given") == once
 
 
-@pytest.mark.parametrize("example", CONVERSATIONS)
-def test_undressing_gives_the_answer_back(profile: Profile, example: Example) -> None:
-    dressed = profile.transform_example(example, "")
-    assert profile.extract_answer(str(dressed.answer)) == example.answer
+def test_a_served_prompt_is_dressed_as_in_training(profile: Profile) -> None:
+    for example in all_examples():
+        assert profile.transform_example(example, "given").prompt == dress_prompt(profile, example.prompt, "given")
 
 
-@pytest.mark.parametrize("example", CONVERSATIONS)
-def test_good_conversations_are_valid_before_and_after(profile: Profile, example: Example) -> None:
-    profile.validate(example)
-    profile.validate(profile.transform_example(example, "given"))
+def test_a_conversation_that_goes_on_is_served_as_it_was_trained(profile: Profile) -> None:
+    example = CONVERSATIONS[3]
+    trained = profile.transform_example(example, "given").messages
+    for end in range(2, len(trained), 2):
+        assert dress_prompt(profile, example.messages[:end], "given") == trained[:end]
+        assert dress_prompt(profile, (*trained[: end - 1], example.messages[end - 1]), "given") == trained[:end]
+
+
+def test_undressing_gives_back_what_is_graded(profile: Profile) -> None:
+    for example in all_examples():
+        answer = profile.extract_answer(str(profile.transform_example(example).answer))
+        assert answer in (str(example.answer).strip(), example.metadata.get("gold"))
+    for example in (*SUMS, *ROWS["babi_qa1_100"], *ROWS["gsm8k_200"]):
+        answer = profile.extract_answer(str(profile.transform_example(example).answer))
+        assert grade_example(example, answer).correct
+
+
+@given(question=TEXTS, answer=TEXTS)
+@pytest.mark.parametrize("name", registry.known())
+def test_any_text_can_be_dressed_and_undressed(name: str, question: str, answer: str) -> None:
+    profile = registry.get(name)
+    dressed = profile.transform_example(Example.ask(question, answer))
+    assert profile.extract_answer(str(dressed.answer)) == profile.extract_answer(answer) == answer.strip()
+    assert profile.transform_example(dressed) == dressed
+
+
+@given(answer=TEXTS)
+@pytest.mark.parametrize("name", registry.known())
+def test_whatever_a_model_says_has_an_answer(name: str, answer: str) -> None:
+    profile = registry.get(name)
+    dressed = str(profile.transform_example(Example.ask("?", answer)).answer)
+    for end in range(len(dressed) + 1):
+        assert isinstance(profile.extract_answer(dressed[:end]), str)
+
+
+def test_good_conversations_are_valid_before_and_after(profile: Profile) -> None:
+    for example in all_examples():
+        profile.validate(example)
+        profile.validate(profile.transform_example(example, "given"))
 
 
 def test_a_conversation_without_a_question_is_refused(profile: Profile) -> None:
@@ -65,22 +132,30 @@ def test_a_conversation_without_a_question_is_refused(profile: Profile) -> None:
         profile.validate(Example(messages=(Message(role="assistant", content="hello"),)))
 
 
+def test_training_starts_where_serving_ends(profile: Profile) -> None:
+    tokenizer = build_tiny_tokenizer()
+    for example in (*CONVERSATIONS, *ROWS["syllo_easy_50"][:5], *ROWS["binary_100"][:5]):
+        dressed = profile.transform_example(example, "given")
+        rendered = render_training(tokenizer, dressed.messages)
+        served = prompt_ids(tokenizer, dress_prompt(profile, example.prompt, "given"))
+        assert rendered.ids == [*served, *rendered.answer_ids]
+        assert tokenizer.decode(rendered.answer_ids) == f"{dressed.answer}<|im_end|>"
+
+
 def test_plain_changes_nothing_but_the_system_turn() -> None:
     plain = registry.get("plain")
     assert plain.transform_example(CONVERSATIONS[0], "") == CONVERSATIONS[0]
     assert plain.transform_example(CONVERSATIONS[0], "given").messages[0] == Message(role="system", content="given")
-    assert plain.transform_example(CONVERSATIONS[2], "given") == CONVERSATIONS[2]
+    assert plain.transform_example(CONVERSATIONS[3], "given") == CONVERSATIONS[3]
 
 
 def test_unknown_names_and_options_are_errors_that_list_the_known() -> None:
-    with pytest.raises(UnknownPlugin, match="plain"):
+    with pytest.raises(UnknownPlugin, match=r"Known: emoji_think, plain, regime3"):
         registry.get("unheard_of")
     with pytest.raises(SettingsError, match="none"):
         registry.get("plain", {"shade": 1})
 
 
 def test_the_day_stands_in_the_system_prompt() -> None:
-    from datetime import date
-
     assert on_day("Today is {date}.", date(2026, 2, 3)) == "Today is 2026-02-03."
     assert with_system_turn(CONVERSATIONS[0], "").messages == CONVERSATIONS[0].messages

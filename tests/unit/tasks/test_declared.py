@@ -99,7 +99,7 @@ def test_a_bad_pattern_is_named(pattern: Any) -> None:
 
 
 def test_an_unknown_grader_lists_the_known() -> None:
-    with pytest.raises(UnknownPlugin, match="exact, json, normalized, numeric, regex"):
+    with pytest.raises(UnknownPlugin, match="exact, json, normalized, numeric, prefix, regex"):
         declared.grade("fuzzy", "a", "a")
 
 
