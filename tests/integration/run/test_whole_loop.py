@@ -18,7 +18,7 @@ from ratchet.ledger.tables import Batch, Checkpoint, Verdict
 from ratchet.run import lock
 from sqlalchemy import func, select
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE_S = 240.0
 SMALL = {

@@ -22,6 +22,7 @@ LIGHT = (
     "ratchet.settings",
     "ratchet.systems",
 )
+SLOW_TO_IMPORT = ("alembic", "celery", "pydantic", "redis", "sqlalchemy")
 PROBE = """
 import importlib, json, sys
 for name in {names!r}:
@@ -30,9 +31,9 @@ print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
 """
 
 
-def loaded(python: Path, cwd: Path) -> list[str]:
-    """Those of the heavy packages that importing all the light modules brings in."""
-    code = PROBE.format(names=LIGHT, heavy=HEAVY)
+def loaded(python: Path, cwd: Path, names: tuple[str, ...] = LIGHT, heavy: tuple[str, ...] = HEAVY) -> list[str]:
+    """Those of the heavy packages that importing the modules brings in."""
+    code = PROBE.format(names=names, heavy=heavy)
     run = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
     assert run.returncode == 0, run.stderr
     found: list[str] = json.loads(run.stdout)
@@ -41,6 +42,11 @@ def loaded(python: Path, cwd: Path) -> list[str]:
 
 def test_importing_the_light_modules_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded(Path(sys.executable), tmp_path) == []
+
+
+def test_the_command_line_starts_at_once(tmp_path: Path) -> None:
+    names = ("ratchet.cli.main",)
+    assert loaded(Path(sys.executable), tmp_path, names, HEAVY + SLOW_TO_IMPORT) == []
 
 
 @pytest.mark.slow
