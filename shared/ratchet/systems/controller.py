@@ -64,9 +64,15 @@ class Controller:
 
         Trouble of the surroundings is waited out here, with back-off, until it passes or the worker stops.
         """
-        lane = self.system.lane(lane_name)
+        try:
+            return self._look(self.system.lane(lane_name), cause)
+        finally:
+            self.running.pop(lane_name, None)
+
+    def _look(self, lane: Lane, cause: str | None) -> int:
         given, skipped, patience_s = 0, set[Subject](), self.settings.control.backoff_first_s
         while not self.stop.is_set():
+            self.running[lane.name] = Pulse()
             try:
                 self.holdings.pay_back()
                 claim = self._claim_next(lane, skipped)
@@ -126,7 +132,6 @@ class Controller:
             self._count(claim, error)
             return None
         finally:
-            self.running.pop(lane.name, None)
             shutil.rmtree(work.folder, ignore_errors=True)
         self.holdings.settle(claim)
         self.watch(lane.name, claim.subject, outcome.outcome if isinstance(outcome, Verdict) else "not ready")
@@ -192,9 +197,8 @@ class Controller:
 
     def _wait(self, lane: Lane, seconds: float) -> None:
         """Sit out trouble of the surroundings; waiting is a sign of life."""
-        pulse = self.running.setdefault(lane.name, Pulse())
+        pulse = self.running[lane.name] = Pulse()
         deadline = time.monotonic() + seconds
         while not self.stop.is_set() and time.monotonic() < deadline:
             pulse.beat("waiting for the surroundings")
             self.stop.wait(min(1.0, max(0.0, deadline - time.monotonic())))
-        self.running.pop(lane.name, None)

@@ -23,7 +23,7 @@ class NoPostgres(Exception):
 
 
 class Postgres:
-    """A server in ``folder``; each ``database()`` is a fresh one. It refuses to run as root: then user postgres does."""
+    """A server in ``folder``; each ``database()`` is a fresh one. Where we are root, user postgres runs it."""
 
     def __init__(self, folder: Path):
         self._folder = folder

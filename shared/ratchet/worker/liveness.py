@@ -11,12 +11,16 @@ from pathlib import Path
 
 from ratchet.errors import SurroundingsError
 from ratchet.settings.control import ControlSettings
+from ratchet.systems.work import Pulse
 from ratchet.worker.canary import Canary
 from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
 
 EXIT_DEAD = 70
+RECONNECT_S = 30.0
+"""Celery's longest pause between two tries to reach Redis."""
+
 STEP_MARGIN = 1.2
 """A child that stalls is ended after ``step_s`` by its parent; only a parent that does not do that is dead."""
 
@@ -25,7 +29,7 @@ STEP_MARGIN = 1.2
 class Watched:
     """The last sign of life of one lane's work."""
 
-    pulse: object
+    pulse: Pulse
     count: int
     at: float
 
@@ -40,6 +44,7 @@ class Liveness(threading.Thread):
         super().__init__(name="liveness", daemon=True)
         self._settings, self._desk, self._canary, self._alive = settings, desk, canary, alive
         self._watched: dict[str, Watched] = {}
+        self._was_attached = False
         self._tick_s = min(1.0, settings.liveness_s / 10)
 
     def run(self) -> None:
@@ -65,24 +70,33 @@ class Liveness(threading.Thread):
             log.info("no canary for now: %s", error)
 
     def _silence(self, now: float) -> str | None:
-        running = dict(self._desk.controller.running)
+        return self._silent_lane(now) or self._silent_loop()
+
+    def _silent_lane(self, now: float) -> str | None:
+        controller = self._desk.controller
+        running = dict(controller.running)
         self._watched = {lane: self._watch(lane, pulse, now) for lane, pulse in running.items()}
         for lane, watched in self._watched.items():
-            limit_s = max(self._settings.liveness_s, STEP_MARGIN * self._desk.controller.system.lane(lane).step_s)
+            limit_s = max(self._settings.liveness_s, STEP_MARGIN * controller.system.lane(lane).step_s)
             if now - watched.at > limit_s:
-                return f"lane {lane} made no progress in {now - watched.at:.0f} s on {running[lane].about}"
-        if self._desk.all_looking:
-            self._canary.excuse()
-        elif self._canary.silent_s() > self._settings.liveness_s:
-            return f"no canary has come back in {self._canary.silent_s():.0f} s"
+                about = watched.pulse.about or "its search for subjects"
+                return f"lane {lane} made no progress in {now - watched.at:.0f} s on {about}"
         return None
 
-    def _watch(self, lane: str, pulse: object, now: float) -> Watched:
-        count = getattr(pulse, "count", 0)
+    def _silent_loop(self) -> str | None:
+        attached, was_attached = self._desk.attached, self._was_attached
+        self._was_attached = attached
+        if self._desk.all_looking or (attached and not was_attached):
+            self._canary.excuse()
+        limit_s = self._settings.liveness_s + (0.0 if attached else RECONNECT_S)
+        silent_s = self._canary.silent_s()
+        return f"no canary has come back in {silent_s:.0f} s" if silent_s > limit_s else None
+
+    def _watch(self, lane: str, pulse: Pulse, now: float) -> Watched:
         before = self._watched.get(lane)
-        if before is not None and before.pulse is pulse and before.count == count:
+        if before is not None and before.pulse is pulse and before.count == pulse.count:
             return before
-        return Watched(pulse, count, now)
+        return Watched(pulse, pulse.count, now)
 
     def _forgive(self, lost_s: float) -> None:
         self._canary.excuse(lost_s)

@@ -62,9 +62,9 @@ class StatusFile(threading.Thread):
 
     def _state(self) -> str:
         pulses = list(self._controller.running.values())
-        if not pulses:
-            return "idle"
-        return "working" if any(pulse.about for pulse in pulses) else "waiting"
+        if any(pulse.about for pulse in pulses):
+            return "working"
+        return "waiting" if any(pulse.note for pulse in pulses) else "idle"
 
     def _replace(self, content: dict[str, Any]) -> None:
         draft = self._path.with_suffix(f".{os.getpid()}.draft")

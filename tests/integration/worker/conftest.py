@@ -21,9 +21,8 @@ from ratchet.testing.workers import SHORT, real_workers  # noqa: E402
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     """A worker of each toy system, for all tests of a module; they throw different toys."""
-    with real_workers(
-        tmp_path_factory.mktemp("playground") / "home", ["catching", "counting"], packages=["toys"], path=[HERE]
-    ) as stack:
+    home = tmp_path_factory.mktemp("playground") / "home"
+    with real_workers(home, ["catching", "counting"], packages=["toys"], path=[HERE]) as stack:
         yield Playground(stack)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 
+from kombu.asynchronous import Hub
 from ratchet.events import Event
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
@@ -111,6 +113,12 @@ def silent(work: Work) -> None:
         time.sleep(10_000)
 
 
+def deafening(_work: Work) -> None:
+    """Stops the loop of the worker's Celery for ever, as a connection does that dies without a word."""
+    for hub in [each for each in gc.get_objects() if isinstance(each, Hub)]:
+        hub.call_soon(time.sleep, 10_000)
+
+
 def stubborn(work: Work) -> None:
     """Does not hear that it should stop, the first time."""
     marker = work.settings.home / f"{work.subject.id}.tried"
@@ -136,6 +144,7 @@ BEHAVIOURS: dict[str, Callable[[Work], None]] = {
     "slow": slow,
     "frozen": frozen,
     "silent": silent,
+    "deafening": deafening,
     "stubborn": stubborn,
     "poison": poison,
     "deadly": deadly,

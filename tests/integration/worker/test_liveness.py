@@ -1,0 +1,65 @@
+"""A worker that is silent exits and is started afresh; one that merely takes long, or was frozen, goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from conftest import Open
+from ratchet.testing.workers import wait_until
+from ratchet.worker.liveness import EXIT_DEAD
+
+LIMIT_S = 3.0
+
+
+def test_a_task_that_takes_longer_than_the_limit_but_moves_is_left_alone(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
+    pid = playground.pid()
+    playground.throw("long-1")
+    playground.wait_counted("long-1")
+    assert playground.pid() == pid
+
+
+def test_a_silent_task_ends_its_worker_and_is_tried_again(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
+    playground.throw("silent-1")
+    playground.wait_counted("silent-1")
+    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_DEAD
+    assert playground.restarts() == 1
+    assert "made no progress" in playground.stack.log("catching")
+
+
+def test_an_idle_worker_whose_celery_has_gone_deaf_exits(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
+    playground.throw("deafening-1")
+    playground.wait_counted("deafening-1")
+    wait_until(lambda: playground.restarts() > 0, what="a restart")
+    assert "no canary has come back" in playground.stack.log("catching")
+    playground.throw("second")
+    playground.wait_counted("second")
+
+
+def test_a_worker_that_was_frozen_is_not_to_blame(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
+    playground.throw("first")
+    playground.wait_counted("first")
+    pid = playground.pid()
+    playground.signal(signal.SIGSTOP)
+    time.sleep(2 * LIMIT_S)
+    playground.signal(signal.SIGCONT)
+    playground.throw("second")
+    playground.wait_counted("second")
+    assert playground.pid() == pid
+
+
+def test_nobody_is_to_blame_while_redis_is_away(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
+    playground.throw("first")
+    playground.wait_counted("first")
+    pid = playground.pid()
+    playground.stack.redis.kill()
+    time.sleep(2 * LIMIT_S)
+    playground.stack.redis.start()
+    playground.throw("second")
+    playground.wait_counted("second")
+    assert playground.pid() == pid

@@ -1,0 +1,41 @@
+"""Subjects that always fail, or kill whoever touches them: they end in the dead letters and block nobody."""
+
+from __future__ import annotations
+
+from conftest import Open
+from playground import Playground
+from ratchet.bus.doorbell import ring
+from ratchet.systems import poison
+from ratchet.testing.workers import wait_until
+from toys.catching import SYSTEM
+
+
+def test_a_poisonous_subject_is_buried_while_others_pass_and_can_be_retried(playground: Playground) -> None:
+    playground.throw("poison-1", "good-1", "good-2")
+    wait_until(lambda: bool(playground.letters("poison-1")), what="a dead letter")
+    playground.wait_counted("good-1", "good-2")
+    (letter,) = playground.letters("poison-1")
+    assert (letter.failures, letter.kills, letter.error) == (3, 0, "ValueError: poison-1 is poisonous")
+    assert 'raise ValueError(f"{work.subject.id} is poisonous")' in letter.traceback
+    (playground.stack.settings.home / "antidote").touch()
+    with playground.stack.ledger.write() as tx:
+        poison.retry(tx, letter.id, "test")
+    ring(playground.stack.settings, SYSTEM)
+    wait_until(lambda: ("counting", "poison-1") in playground.verdicts(), what="the cured toy")
+    assert playground.catches("poison-1") == 1
+
+
+def test_a_subject_that_kills_its_workers_is_buried_while_others_pass(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", poison_kills=3, backoff_last_s=3.0)
+    playground.throw("deadly-1")
+    wait_until(lambda: playground.restarts() > 0, what="a death")
+    playground.throw("good-1", "good-2")
+    wait_until(lambda: bool(playground.letters("deadly-1")), what="a dead letter")
+    playground.wait_counted("good-1", "good-2")
+    (letter,) = playground.letters("deadly-1")
+    assert letter.failures == 0
+    assert letter.kills >= 3
+    pid = playground.pid()
+    playground.throw("good-3")
+    playground.wait_counted("good-3")
+    assert playground.pid() == pid
