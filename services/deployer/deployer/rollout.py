@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ratchet.data.example import Example
-from ratchet.errors import ServingError
+from ratchet.errors import ClaimLost, ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.inference.generator import Decoding
 from ratchet.ledger.tables import Checkpoint
@@ -80,7 +80,10 @@ class Rollout:
         )
 
     def bring_up(self, checkpoint: Checkpoint) -> None:
-        """Load it and make it live, under the claim's fencing token."""
+        """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""
+        live = self.server.live()
+        if live is not None and live.fencing_token > self.work.claim.token:
+            raise ClaimLost(f"the server obeys token {live.fencing_token}: another deployer has taken over.")
         self.load(checkpoint)
         self.server.switch(checkpoint.id, self.work.claim.token)
 

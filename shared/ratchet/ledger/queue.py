@@ -13,14 +13,21 @@ from ratchet.errors import Refused
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.tables import Batch
+from ratchet.ledger.undecided import lacks_verdict
 
 Origin = Literal["generation", "correction", "user"]
+GATE, TRAINER = "correction", "training"
+"""The systems whose verdict takes a batch out of the submitted, and out of the queue."""
+
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Examples on their way to training, by where they stand. ``running`` is the untrained rest of the open batch."""
+    """Examples on their way to training, by where they stand. ``running`` is the untrained rest of the open batch.
+
+    What lies in the dead letters is on its way nowhere and does not count.
+    """
 
     submitted: int
     queued: int
@@ -34,15 +41,15 @@ class Depth:
 def depth(session: Session, origin: Origin | None = None) -> Depth:
     """Depth of the queue, or of the part of it that came from one origin."""
     return Depth(
-        submitted=_sum(session, Batch.submitted_examples, "submitted", origin),
-        queued=_sum(session, Batch.examples, "queued", origin),
-        running=_sum(session, Batch.examples - Batch.offset, "training", origin),
+        submitted=_sum(session, Batch.submitted_examples, "submitted", GATE, origin),
+        queued=_sum(session, Batch.examples, "queued", TRAINER, origin),
+        running=_sum(session, Batch.examples - Batch.offset, "training", TRAINER, origin),
     )
 
 
 def next_batch(session: Session) -> Batch | None:
     """The open batch, else the queued one of the highest priority that waits longest."""
-    waiting = select(Batch).where(Batch.state.in_(("training", "queued")))
+    waiting = select(Batch).where(Batch.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", Batch.id))
     return session.scalar(waiting.order_by(Batch.state.desc(), Batch.priority, Batch.queued_at, Batch.id).limit(1))
 
 
@@ -79,6 +86,7 @@ def submit(
     return BatchSubmitted(batch_id=batch_id)
 
 
-def _sum(session: Session, column: ColumnElement[int] | Any, state: str, origin: Origin | None) -> int:
-    query = select(func.coalesce(func.sum(column), 0)).where(Batch.state == state)
+def _sum(session: Session, column: ColumnElement[int] | Any, state: str, system: str, origin: Origin | None) -> int:
+    query = select(func.coalesce(func.sum(column), 0))
+    query = query.where(Batch.state == state, lacks_verdict(system, "batch", Batch.id))
     return int(session.scalar(query if origin is None else query.where(Batch.origin == origin)) or 0)

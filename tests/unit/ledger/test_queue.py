@@ -7,7 +7,7 @@ from ratchet.errors import Refused
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import Batch, DeadLetter
 from ratchet.ledger.uses import add_uses, item_uses
 
 
@@ -68,6 +68,41 @@ def test_the_open_batch_goes_before_all_then_priority_then_waiting_time(ledger: 
             found.append(batch.id)
             batch.state = "trained"
     assert found == order
+
+
+def test_what_lies_in_the_dead_letters_neither_counts_nor_comes_next(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        stuck = add(tx, "a", state="training", examples=100)
+        ungated = add(tx, "b")
+        waiting = add(tx, "c", state="queued", examples=70)
+        for system, batch_id in (("training", stuck), ("correction", ungated)):
+            tx.session.add(
+                DeadLetter(
+                    system=system,
+                    subject_kind="batch",
+                    subject_id=batch_id,
+                    error="",
+                    traceback="",
+                    failures=3,
+                    kills=0,
+                    created_at=tx.now,
+                    resolved_at=None,
+                    resolution=None,
+                )
+            )
+    with ledger.read() as session:
+        following = next_batch(session)
+        assert depth(session) == Depth(submitted=0, queued=70, running=0)
+    assert following is not None
+    assert following.id == waiting
+    with ledger.write() as tx:
+        for letter in tx.session.query(DeadLetter):
+            letter.resolved_at = tx.now
+    with ledger.read() as session:
+        following = next_batch(session)
+        assert depth(session).total == 270
+    assert following is not None
+    assert following.id == stuck
 
 
 def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:

@@ -68,17 +68,13 @@ def do(work: Work) -> Outcome:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a segment begins, and what speaks against beginning it."""
+    """Where a segment begins, ``offset`` rows into its batch, and what speaks against beginning it."""
 
     head: Checkpoint
     batch: Batch
+    offset: int
     fresh: bool
     objection: str | None
-
-    @property
-    def offset(self) -> int:
-        """Rows of the batch that the head has seen, over all epochs."""
-        return self.head.offset if self.head.batch_id == self.batch.id else 0
 
 
 def _trained(work: Work) -> Outcome:
@@ -113,9 +109,16 @@ def _start(work: Work) -> Start:
         return Start(
             session.get_one(Checkpoint, main.head_id),
             session.get_one(Batch, work.subject.id),
+            _rows_seen(session, work.subject.id),
             main.fresh_optimizer,
             _objection(session, work.settings.queue.unjudged_limit),
         )
+
+
+def _rows_seen(session: Session, batch_id: str) -> int:
+    """Rows of the batch in its newest checkpoint, over all epochs; a batch that was rewound is not trained again."""
+    newest = select(Checkpoint.offset).where(Checkpoint.batch_id == batch_id).order_by(Checkpoint.ordinal.desc())
+    return session.scalar(newest.limit(1)) or 0
 
 
 def _objection(session: Session, unjudged_limit: int) -> str | None:
