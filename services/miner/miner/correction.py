@@ -52,9 +52,9 @@ def lesson_budget(most: int, share: float, room: int, ordinary: int) -> int:
     return min(most, int(share * room), int(share / (1 - share) * ordinary))
 
 
-def replay_size(lessons: int, share: float) -> int:
-    """Ordinary rows that make so many lessons the given share of the whole."""
-    return math.ceil(lessons * (1 - share) / share)
+def replay_size(lessons: int, share: float, batch: int) -> int:
+    """Ordinary rows beside so many lessons: enough that these are no more than ``share``, and to fill a batch."""
+    return max(math.ceil(lessons * (1 - share) / share), batch - lessons)
 
 
 def error_class(item: MinedItem) -> str:

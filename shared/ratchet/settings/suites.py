@@ -21,7 +21,7 @@ class SuiteSettings(Section):
     """Families and the sizes of the held-out pools, in items over all levels."""
 
     families: tuple[FamilySettings, ...] = Field(
-        (FamilySettings(name="chain_sum", levels=(1, 2, 3, 4, 5, 6)),),
+        tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
         description="What is generated, taught and tested.",
     )
     files: tuple[Path, ...] = Field(

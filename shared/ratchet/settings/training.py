@@ -38,7 +38,7 @@ class HyperparamSettings(Section):
     batch_size: int = Field(32, ge=1, le=4096, description="Rows in one forward pass on one device.")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="Forward passes in one optimizer step.")
     learning_rate: float = Field(
-        3e-3,
+        2e-3,
         gt=0,
         le=1e-2,
         description="Peak learning rate; 1e-5 to 5e-5 suits a pretrained model of a billion parameters.",

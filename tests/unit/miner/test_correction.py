@@ -110,7 +110,7 @@ def test_lessons_and_their_replay_fit_the_room_and_keep_their_share(
     assert budget <= most
     if budget <= 0:
         return
-    replay = replay_size(budget, share)
+    replay = replay_size(budget, share, batch=0)
     assert budget + replay <= room
     assert replay <= ordinary
     assert budget <= share * (budget + replay) + 1e-6
@@ -119,3 +119,8 @@ def test_lessons_and_their_replay_fit_the_room_and_keep_their_share(
 def test_relatives_are_the_same_every_time(probe: list[MinedItem]) -> None:
     first, second = (list(islice(corrections(probe, held_out(SUITES), 3, 50, Corrections()), 50)) for _ in range(2))
     assert first == second
+
+
+def test_a_correction_batch_is_filled_up_with_ordinary_rows() -> None:
+    assert replay_size(100, share=0.25, batch=8_000) == 7_900
+    assert replay_size(4_000, share=0.25, batch=8_000) == 12_000

@@ -74,7 +74,7 @@ def correct(work: Work) -> Outcome:
         lesson.to_line()
         for lesson in corrections(items, held_out(work.settings.suites), queue.correction_relatives, budget, told)
     ]
-    return _submitted(work, lessons, ordinary, told)
+    return _submitted(work, lessons, ordinary, room, told)
 
 
 def _ordinary(session: Session) -> Batch | None:
@@ -83,12 +83,13 @@ def _ordinary(session: Session) -> Batch | None:
     return session.scalar(query.order_by(Batch.queued_at.desc()).limit(1))
 
 
-def _submitted(work: Work, lessons: list[str], ordinary: Batch, told: Corrections) -> Verdict:
+def _submitted(work: Work, lessons: list[str], ordinary: Batch, room: int, told: Corrections) -> Verdict:
     numbers = {"by_error": dict(told.by_error), "left_out": dict(told.left_out)}
     if not lessons:
         return Verdict("nothing made", "no mined item has a relative that may be taught", numbers)
     assert ordinary.artifact is not None, "found by it"
-    size = replay_size(len(lessons), work.settings.queue.correction_share)
+    queue = work.settings.queue
+    size = replay_size(len(lessons), queue.correction_share, min(queue.batch_examples, room))
     replay = list(islice(work.artifacts.open_lines(ordinary.artifact), size))
     provenance = Provenance(
         generator=NAME,
