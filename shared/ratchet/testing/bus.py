@@ -18,8 +18,6 @@ from ratchet.systems import System
 from ratchet.systems.controller import Controller
 from ratchet.systems.work import Children
 
-MOST_EVENTS = 10_000
-
 
 class InlineChildren:
     """Runs a child's target in this process; spec, progress and result pass through JSON all the same."""
@@ -45,7 +43,10 @@ class InlineChildren:
 
 
 class InProcessBus:
-    """Turns some systems on one ledger, synchronously. ``heard`` are all events in the order of their commits."""
+    """Turns some systems on one ledger, synchronously. ``heard`` are all events in the order of their commits.
+
+    More than ``most_events`` in one go are taken for a circle.
+    """
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class InProcessBus:
             for system in systems
         }
         self.heard: list[Event] = []
+        self.most_events = 10_000
         self._waiting: deque[Event] = deque()
         ledger.after_commit = self._take
 
@@ -77,8 +79,8 @@ class InProcessBus:
         """Deliver events until none is left; returns those that came of it. Raises RuntimeError if that never ends."""
         before = len(self.heard)
         while self._waiting:
-            if len(self.heard) - before > MOST_EVENTS:
-                raise RuntimeError(f"{MOST_EVENTS} events and no end: the systems drive each other in a circle.")
+            if len(self.heard) - before > self.most_events:
+                raise RuntimeError(f"{self.most_events} events and no end: the systems drive each other in a circle.")
             self._deliver(self._waiting.popleft())
         return self.heard[before:]
 

@@ -66,9 +66,9 @@ class _Worker:
 
     def __init__(self, system: System, settings: Settings, worker: str):
         self.ledger = Ledger(settings.ledger_url)
-        url = _patiently(lambda: redis_url(settings), settings)
         self.registration = Registration(self.ledger, system, worker, settings)
         _patiently(self.registration.enter, settings)
+        url = _patiently(lambda: redis_url(settings), settings)
         streams = Streams(connect(url), settings.redis.stream_length)
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay

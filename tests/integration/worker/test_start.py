@@ -1,0 +1,55 @@
+"""What a worker does before it begins, and that it needs no supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import HERE
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.testing.workers import wait_until
+from ratchet.worker.main import EXIT_REFUSED
+from sqlalchemy import text
+
+
+def worker(home: Path) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "RATCHET_HOME": str(home),
+        "RATCHET_SYSTEMS": "toys",
+        "PYTHONPATH": str(HERE),
+        "RATCHET_CONTROL__BACKOFF_LAST_S": "0.5",
+    }
+    with open(home / "worker.log", "wb") as log:
+        return subprocess.Popen([sys.executable, "-m", "ratchet.worker", "catching"], env=environment, stderr=log)
+
+
+def log_of(home: Path) -> str:
+    return (home / "worker.log").read_text()
+
+
+def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    migrate(ledger)
+    with ledger.write() as tx:
+        tx.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.close()
+    assert worker(tmp_path).wait(60) == EXIT_REFUSED
+    assert "9999, which this version does not know" in log_of(tmp_path)
+
+
+def test_redis_is_waited_for_and_a_signal_ends_the_wait(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    migrate(ledger)
+    ledger.close()
+    process = worker(tmp_path)
+    wait_until(lambda: "the start waits" in log_of(tmp_path), what="waiting for Redis")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    lines = [json.loads(line) for line in log_of(tmp_path).splitlines()]
+    assert {line["worker"].split("@")[0] for line in lines} == {"catching"}

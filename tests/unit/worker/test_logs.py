@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+import logging
+
+from ratchet.systems.trail import trail
+from ratchet.worker.logs import JsonLines
+
+
+def line(level: int, message: str, *arguments: object, error: BaseException | None = None) -> dict[str, object]:
+    info = (type(error), error, error.__traceback__) if error else None
+    record = logging.LogRecord("ratchet.toys", level, __file__, 1, message, arguments, info)
+    parsed: dict[str, object] = json.loads(JsonLines("toys@here+0").format(record))
+    return parsed
+
+
+def test_a_line_says_when_who_and_what() -> None:
+    found = line(logging.WARNING, "lost %s", "toy 1")
+    assert (found["level"], found["worker"], found["logger"]) == ("warning", "toys@here+0", "ratchet.toys")
+    assert found["message"] == "lost toy 1"
+    assert isinstance(found["at"], float)
+    assert str(found["time"]).endswith("Z")
+
+
+def test_a_line_carries_the_ids_of_what_its_thread_works_on() -> None:
+    with trail(event="e1", subject="toy 1", claim=7):
+        found = line(logging.INFO, "on it")
+    assert (found["event"], found["subject"], found["claim"]) == ("e1", "toy 1", 7)
+    assert "event" not in line(logging.INFO, "idle")
+
+
+def test_an_error_brings_its_traceback_in_one_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError as error:
+        found = line(logging.ERROR, "failed", error=error)
+    assert "ValueError: two" in str(found["traceback"])
