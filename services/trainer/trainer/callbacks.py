@@ -7,15 +7,15 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ratchet.errors import Diverged
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer.loader import TokenCount
 from trainer.plan import SegmentPlan
+from trainer.processes import Processes
 
 Progress = Callable[[dict[str, Any]], None]
 ShouldStop = Callable[[], bool]
@@ -73,10 +73,10 @@ class LossWatch(TrainerCallback):
 class Deadline(TrainerCallback):
     """Ends the segment after a step, on time or on request, with the last stretch of the loss logged."""
 
-    def __init__(self, segment_max_s: float, should_stop: ShouldStop, world: int = 1) -> None:
+    def __init__(self, segment_max_s: float, should_stop: ShouldStop, processes: Processes) -> None:
         self._limit_s = segment_max_s
         self._should_stop = should_stop
-        self._world = world
+        self._processes = processes
         self._begun_at = time.monotonic()
         self.reason: str | None = None
 
@@ -85,35 +85,15 @@ class Deadline(TrainerCallback):
     ) -> None:
         self._begun_at = time.monotonic()
 
-    def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._agreed(self._should_stop()):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._processes.any(self._should_stop(), args.device):
             self.reason = "stopped"
-        elif self._agreed(time.monotonic() - self._begun_at >= self._limit_s):
+        elif self._processes.any(time.monotonic() - self._begun_at >= self._limit_s, args.device):
             self.reason = "time"
         if self.reason:
             control.should_training_stop = True
         if self.reason or state.global_step >= state.max_steps:
             control.should_log = True
-
-    def _agreed(self, mine: bool) -> bool:
-        """Every process stops at the same step."""
-        if self._world == 1:
-            return mine
-        vote = torch.tensor(float(mine))
-        dist.all_reduce(vote, op=dist.ReduceOp.MAX)
-        return bool(vote.item())
-
-
-@dataclass
-class TokenCount:
-    """Tokens of a segment so far, on this process."""
-
-    tokens: int = 0
-    """Of rows, without padding."""
-    forwarded: int = 0
-    """Through the model, padding included."""
-    trained: int = 0
-    """Predicted, and counted by the loss."""
 
 
 class ProgressReporter(TrainerCallback):

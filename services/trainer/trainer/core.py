@@ -29,9 +29,10 @@ from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
-from trainer.hardware import Hardware, pick_hardware
+from trainer.hardware import Hardware, pick_hardware, release_memory
 from trainer.loading import load_model
 from trainer.monitoring import TrainingStatusWriter
+from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 from trainer.run import create_run
 from trainer.state import TrainingState, load_state
@@ -66,17 +67,20 @@ class TrainerEngine:
         self._status = status_writer
         self._report = report
         self._should_stop = should_stop
+        self._processes = Processes.from_environment()
 
     def run_job(self, config: TrainerConfig) -> TrainingResult:
         """Train, save, and return what became of it. Never raises: a failure is a result with its kind."""
         begun_at = time.monotonic()
-        self._status.start(state="loading", dataset=str(config.data.dataset_path), profile=config.profile.name)
-        try:
-            result = self._run(config)
-        except Exception as error:  # noqa: BLE001 - the promise of this method is a value
-            result = _failure(error)
+        if self._processes.is_first:
+            self._status.start(dataset=str(config.data.dataset_path), profile=config.profile.name)
+        result = self._tried(config)
+        while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := in_smaller_batches(config)) is not None:
+            release_memory()
+            config = smaller
+            result = self._tried(config)
         result = replace(result, runtime_sec=time.monotonic() - begun_at)
-        self._status.write(
+        self._write(
             state=_final_state(result),
             step=result.global_step,
             loss=result.final_loss,
@@ -85,6 +89,13 @@ class TrainerEngine:
             error_kind=result.error_kind,
         )
         return result
+
+    def _tried(self, config: TrainerConfig) -> TrainingResult:
+        self._write(state="loading", batch_size=config.hyperparams.batch_size)
+        try:
+            return self._run(config)
+        except Exception as error:  # noqa: BLE001 - the promise of run_job is a value
+            return _failure(error)
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
         hardware, state = self._validate(config)
@@ -99,7 +110,7 @@ class TrainerEngine:
 
     def _validate(self, config: TrainerConfig) -> tuple[Hardware, TrainingState | None]:
         """Everything that can be known to be wrong before a model is loaded."""
-        hardware = pick_hardware(config)
+        hardware = pick_hardware(config, self._processes)
         if not config.data.dataset_path.is_file():
             raise DataError(f"{config.data.dataset_path}: no such file (data.dataset_path)")
         if config.output.resume_from is None:
@@ -127,11 +138,27 @@ class TrainerEngine:
         self._tell("training", progress)
 
     def _tell(self, state: str, progress: dict[str, Any]) -> None:
-        self._status.write(state=state, **progress)
+        self._write(state=state, **progress)
+        if not self._processes.is_first:
+            return
         try:
             self._report(progress)
         except Exception as error:  # noqa: BLE001 - who listens may fail, training goes on
-            self._status.write(report_error=f"{type(error).__name__}: {error}")
+            self._write(report_error=f"{type(error).__name__}: {error}")
+
+    def _write(self, **fields: Any) -> None:
+        if self._processes.is_first:
+            self._status.write(**fields)
+
+
+def in_smaller_batches(config: TrainerConfig) -> TrainerConfig | None:
+    """The same optimizer steps with at most half the rows in memory at once; None where one row is all there is."""
+    rows, accumulation = config.hyperparams.batch_size, config.hyperparams.gradient_accumulation
+    smaller = next((size for size in range(rows // 2, 0, -1) if rows * accumulation % size == 0), None)
+    if smaller is None:
+        return None
+    split = {"batch_size": smaller, "gradient_accumulation": rows * accumulation // smaller}
+    return config.model_copy(update={"hyperparams": config.hyperparams.model_copy(update=split)})
 
 
 def _final_state(result: TrainingResult) -> str:

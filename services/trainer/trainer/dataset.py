@@ -27,6 +27,11 @@ class Row:
     ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
 
+    @property
+    def trained_tokens(self) -> int:
+        """Predictions that count; the first token of a row is never one."""
+        return int(np.count_nonzero(self.trained[1:]))
+
 
 @dataclass(frozen=True)
 class TrainingRows:

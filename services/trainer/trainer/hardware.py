@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -9,16 +10,19 @@ from ratchet.errors import SettingsError
 from ratchet.settings.training import TrainerConfig
 from transformers.utils import is_flash_attn_2_available
 
+from trainer.processes import ALONE, Processes
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The choice made; ``precision`` is a key of DTYPES."""
+    """The choice made; ``precision`` is a key of DTYPES. Each process has one device."""
 
     device: str
     precision: str
     attention: str
+    processes: Processes = ALONE
 
     @property
     def on_gpu(self) -> bool:
@@ -30,12 +34,14 @@ class Hardware:
         return DTYPES[self.precision]
 
 
-def pick_hardware(config: TrainerConfig) -> Hardware:
+def pick_hardware(config: TrainerConfig, processes: Processes = ALONE) -> Hardware:
     """Raises SettingsError for what this machine does not have."""
     device = config.environment.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device.startswith("cuda")
+    if on_gpu and processes.world > 1:
+        device = f"cuda:{processes.local_rank}"
     if on_gpu and not torch.cuda.is_available():
         raise SettingsError(f"environment.device is {device!r}, but torch finds no GPU; use auto or cpu")
     precision: str = config.hyperparams.fp_precision
@@ -45,7 +51,14 @@ def pick_hardware(config: TrainerConfig) -> Hardware:
         raise SettingsError("hyperparams.fp_precision fp16 needs a GPU; use bf16, fp32 or auto")
     if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise SettingsError("hyperparams.fp_precision bf16 is not supported by this GPU; use fp16 or auto")
-    return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision))
+    return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision), processes)
+
+
+def release_memory() -> None:
+    """Give back what a failed run has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _attention(wanted: str, on_gpu: bool, precision: str) -> str:

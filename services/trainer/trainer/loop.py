@@ -8,16 +8,14 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from trainer.callbacks import TokenCount
 from trainer.collator import MicroBatch
 from trainer.hardware import Hardware
-from trainer.loader import BatchLoader
+from trainer.loader import BatchLoader, TokenCount
 
 
 class SegmentTrainer(Trainer):
@@ -45,14 +43,9 @@ class SegmentTrainer(Trainer):
     ) -> tuple[list[MicroBatch], torch.Tensor]:
         """The micro-batches of one step, and how many tokens they train over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        trained = sum(batch.trained_tokens for batch in batches)
-        self.count.trained += trained
-        self.count.tokens += sum(batch.tokens for batch in batches)
-        self.count.forwarded += sum(batch.inputs.numel() for batch in batches)
-        total = torch.tensor(max(trained, 1), device=device, dtype=torch.float32)
-        if self.loader.world > 1:
-            dist.all_reduce(total)
-        return batches, total
+        step = self.loader.step(self.state.global_step)
+        self.count.add(step, batches)
+        return batches, torch.tensor(max(step.trained_tokens, 1), device=device, dtype=torch.float32)
 
     def training_step(
         self, model: Any, inputs: MicroBatch, num_items_in_batch: torch.Tensor | int | None = None
@@ -61,7 +54,7 @@ class SegmentTrainer(Trainer):
         targets = inputs.targets.to(self.args.device, non_blocking=True)
         loss_sum = cross_entropy(self._logits(model, inputs).float(), targets, reduction="sum")
         divisor = inputs.trained_tokens if num_items_in_batch is None else num_items_in_batch
-        loss = loss_sum * (self.loader.world / divisor)
+        loss = loss_sum * (self.loader.processes.world / divisor)
         (loss if self.accelerator.scaler is None else self.accelerator.scaler.scale(loss)).backward()
         return loss.detach()
 

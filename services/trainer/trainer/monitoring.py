@@ -15,7 +15,7 @@ class TrainingStatusWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._status: dict[str, Any] = {}
+        self._status: dict[str, Any] = {"started_at": time.time()}
 
     def write(self, **fields: Any) -> None:
         """Merge ``fields`` into the status and write it. A full or absent disk never stops training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ratchet.inference.chat import Tokenizer
@@ -17,18 +18,18 @@ from trainer.callbacks import (
     ProgressReporter,
     ShouldStop,
     StepSeed,
-    TokenCount,
 )
 from trainer.checkpoint import MODEL_FOLDER, STATE_FOLDER, replacing, write_checkpoint
 from trainer.dataset import TrainingRows
 from trainer.hardware import Hardware
-from trainer.loader import BatchLoader
+from trainer.loader import BatchLoader, TokenCount
 from trainer.loop import SegmentTrainer, build_trainer
 from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
 from trainer.result import TrainingResult
 from trainer.state import (
     TrainingState,
+    load_state,
     moments_by_name,
     restore_master,
     restore_optimizer,
@@ -62,26 +63,32 @@ class Run:
         return int(self.trainer.state.global_step)
 
     def save(self) -> TrainingResult:
-        """Publish checkpoint and state under ``output.output_dir``, the state last."""
-        position = self.plan.position_after(self.steps)
+        """Publish checkpoint and state under ``output.output_dir``; with several processes, the first one does."""
         folder = self.config.output.output_dir
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with replacing(folder / STATE_FOLDER) as draft:
-            if self.hardware.precision != "fp32":
-                save_master(draft, model)
-            moments = moments_by_name(model, self.trainer.optimizer)
-            write_checkpoint(folder / MODEL_FOLDER, model, self.tokenizer, self.hardware)
-            state = self._state(weights_digest(folder / MODEL_FOLDER))
-            save_state(draft, state, moments, None if position.finished else self.plan.order)
+        if self.hardware.processes.is_first:
+            self._publish(folder / MODEL_FOLDER, folder / STATE_FOLDER)
+        self.hardware.processes.wait()
+        state = load_state(folder / STATE_FOLDER)
         return TrainingResult(
             success=True,
             global_step=state.global_step,
             last_checkpoint_path=str(folder / MODEL_FOLDER),
             state_path=str(folder / STATE_FOLDER),
             final_loss=self.watch.loss or 0.0,
-            finished=position.finished,
+            finished=state.position.finished,
             summary=self._summary(state),
         )
+
+    def _publish(self, model_folder: Path, state_folder: Path) -> None:
+        """The checkpoint first: a state without its checkpoint is never there."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        with replacing(state_folder) as draft:
+            if self.hardware.precision != "fp32":
+                save_master(draft, model)
+            moments = moments_by_name(model, self.trainer.optimizer)
+            write_checkpoint(model_folder, model, self.tokenizer, self.hardware)
+            state = self._state(weights_digest(model_folder))
+            save_state(draft, state, moments, None if state.position.finished else self.plan.order)
 
     def _state(self, weights: str) -> TrainingState:
         scaler = self.trainer.accelerator.scaler
@@ -105,7 +112,7 @@ class Run:
             "lines_too_long": list(self.rows.too_long[:20]),
             "tokens": self.count.tokens,
             "trained_tokens": self.count.trained,
-            "padding_share": 1.0 - self.count.tokens / max(self.count.forwarded, 1),
+            "padding_share": self.count.padding_share,
             "train_s": seconds,
             "tokens_per_s": self.count.tokens / seconds if seconds else 0.0,
             "loss_curve": self.watch.curve,
@@ -114,6 +121,9 @@ class Run:
             "weights": state.weights,
             "dataset_digest": state.position.digest,
             "total_tokens": state.tokens,
+            "batch_size": self.config.hyperparams.batch_size,
+            "gradient_accumulation": self.config.hyperparams.gradient_accumulation,
+            "processes": self.hardware.processes.world,
             "precision": self.hardware.precision,
             "device": self.hardware.device,
             "attention": self.hardware.attention,
@@ -140,7 +150,8 @@ def create_run(
     should_stop: ShouldStop,
 ) -> Run:
     """Put everything back where ``state`` left it, or start with a fresh optimizer."""
-    plan = plan_segment(config, rows, state)
+    processes = hardware.processes
+    plan = plan_segment(config, rows, state, processes.world)
     model.to(hardware.device)
     optimizer = build_optimizer(model, config.hyperparams)
     if state is not None and config.output.resume_from is not None:
@@ -148,7 +159,7 @@ def create_run(
         restore_optimizer(config.output.resume_from, model, optimizer)
     count = TokenCount()
     watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
-    deadline = Deadline(config.hyperparams.segment_max_s, should_stop)
+    deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
     reporter = ProgressReporter(report, plan, watch, count, config.monitoring.status_interval_s)
     trainer = build_trainer(
         config,
@@ -162,9 +173,10 @@ def create_run(
             batch_size=config.hyperparams.batch_size,
             accumulation=config.hyperparams.gradient_accumulation,
             pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            processes=processes,
         ),
         count,
-        [StepSeed(config.data.seed, plan.global_step), watch, deadline, reporter],
+        [StepSeed(config.data.seed, plan.global_step, processes.rank), watch, deadline, reporter],
     )
     if state is not None and state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state.scaler)

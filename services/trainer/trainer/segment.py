@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from ratchet.errors import RatchetError
 from trainer.config import parse_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
+from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 
 SECTIONS = ("model", "hyperparams", "profile", "monitoring", "environment")
@@ -37,6 +40,15 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
     with _stop_on_sigterm() as asked:
         result = TrainerEngine(status, report=progress, should_stop=asked.is_set).run_job(config)
     return _report(result)
+
+
+def main() -> None:
+    """``torchrun -m trainer.segment SPEC.json``: one process among several; the first prints the result."""
+    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    result = run_segment(spec, lambda _: None)
+    if Processes.from_environment().is_first:
+        print(json.dumps(result))
+    sys.exit(0 if result["success"] else 1)
 
 
 def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,3 +87,7 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    main()

@@ -54,11 +54,17 @@ def build_tiny_model(folder: str | Path, seed: int = 0, **overrides: Any) -> Pat
         tokenizer.save_pretrained(built)
         for file in built.iterdir():
             file.chmod(0o644)
-        if folder.exists():
-            shutil.copytree(built, folder, dirs_exist_ok=True)
-        else:
-            built.rename(folder)
+        _put(built, folder)
     return folder
+
+
+def _put(built: Path, folder: Path) -> None:
+    """Rename, unless another process was first or the folder is there for other things."""
+    try:
+        built.rename(folder)
+    except OSError:
+        if not (folder / "model.safetensors").exists():
+            shutil.copytree(built, folder, dirs_exist_ok=True)
 
 
 def resolve_model(path: str, home: str | Path) -> str:

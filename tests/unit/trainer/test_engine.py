@@ -37,7 +37,9 @@ def test_the_documented_snippet_trains_and_names_its_checkpoint(tmp_path: Path) 
 def test_training_lowers_the_loss_and_the_answer_ends(train: Train, tmp_path: Path) -> None:
     question = "3+4="
     rows = [Example.ask(question, "3+4=7")] * 320
-    result = train(write_examples(tmp_path / "one.jsonl", rows), hyperparams__schedule="constant")
+    result = train(
+        write_examples(tmp_path / "one.jsonl", rows), hyperparams__schedule="constant", hyperparams__learning_rate=3e-3
+    )
 
     curve = [loss for _, loss in result.summary["loss_curve"]]
     assert curve[-1] < 0.1 < curve[0]

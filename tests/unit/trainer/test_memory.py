@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ratchet.settings.training import TrainerConfig
+from trainer.core import TrainerEngine, in_smaller_batches
+from trainer.monitoring import TrainingStatusWriter
+from trainer.result import ErrorKind
+
+Configure = Callable[..., TrainerConfig]
+
+
+def memory_for(rows: int, configure: Configure, tmp_path: Path, seen: list[int]) -> Callable[[], bool]:
+    """A device that has room for so many rows at once: asked after a step, it fails as torch does."""
+
+    def asked() -> bool:
+        status = (tmp_path / "status.json").read_text()
+        size = int(status.split('"batch_size": ')[1].split(",")[0])
+        seen.append(size)
+        if size > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return False
+
+    return asked
+
+
+def test_a_run_without_memory_is_tried_in_smaller_batches_with_the_same_steps(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"), should_stop=memory_for(3, configure, tmp_path, seen)
+    )
+    result = engine.run_job(configure(sum_file, hyperparams__batch_size=8))
+
+    assert result.success, result.error_message
+    assert seen[:3] == [8, 4, 2]
+    assert (result.summary["batch_size"], result.summary["gradient_accumulation"]) == (2, 4)
+    assert (result.global_step, result.summary["offset"]) == (13, 100)
+
+
+def test_memory_that_does_not_suffice_for_one_row_is_a_failure_of_that_kind(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"), should_stop=memory_for(0, configure, tmp_path, [])
+    )
+    assert engine.run_job(configure(sum_file)).error_kind is ErrorKind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "smaller"),
+    [(8, 1, (4, 2)), (9, 2, (3, 6)), (7, 1, (1, 7)), (5, 4, (2, 10)), (1, 16, None)],
+)
+def test_smaller_batches_keep_the_rows_of_a_step(
+    configure: Configure, rows: int, accumulation: int, smaller: tuple[int, int] | None
+) -> None:
+    config = configure(Path("x"), hyperparams__batch_size=rows, hyperparams__gradient_accumulation=accumulation)
+    found = in_smaller_batches(config)
+    assert smaller == (
+        None if found is None else (found.hyperparams.batch_size, found.hyperparams.gradient_accumulation)
+    )
