@@ -32,17 +32,24 @@ def first_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
     """The suites of the first run: items of the families, then held-out rows of the user's files."""
     suites = [_of_families(settings)] if settings.families else []
     if settings.files:
-        suites.append(split_examples(_rows(settings.files), _sizes(settings), held_out(settings))[0])
+        suites.append(_of_files(settings))
     return {pool: Suite.of(pool, [item for part in suites for item in part[pool].items]) for pool in POOLS}
 
 
 def next_confirm(settings: SuiteSettings, version: int) -> Suite:
-    """The confirm suite of a later version, with items that no earlier one had."""
-    return rotated_confirm(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
+    """The confirm suite of a later version: fresh items of the families, and the user's held-out rows again."""
+    fresh = rotated_confirm(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
+    return (
+        Suite.of("confirm", [*fresh.items, *_of_files(settings)["confirm"].items], version) if settings.files else fresh
+    )
 
 
 def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:
     return build_pools(_families(settings), cells(settings), _sizes(settings), held_out(settings))
+
+
+def _of_files(settings: SuiteSettings) -> dict[Pool, Suite]:
+    return split_examples(_rows(settings.files), _sizes(settings), held_out(settings))[0]
 
 
 def _rows(files: Sequence[Path]) -> Iterator[Example]:

@@ -20,6 +20,9 @@ class QueueSettings(Section):
     correction_share: float = Field(
         0.25, gt=0, lt=1, description="Largest share of lessons in a correction batch; the rest is replay."
     )
+    correction_spacing: int = Field(
+        2, ge=0, description="Generated batches that must be queued between two correction batches."
+    )
     correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
     correction_examples: int = Field(1_000, ge=0, description="Most lessons in one correction batch.")
     unjudged_limit: int = Field(

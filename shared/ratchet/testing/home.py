@@ -38,7 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "confirm_items": 120,
         "max_new_tokens": 16,
     },
-    "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200},
+    "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200, "correction_spacing": 1},
     "hyperparams": {"max_length": 128},
     "control": {
         "lease_s": 10.0,

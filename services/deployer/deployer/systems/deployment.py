@@ -35,6 +35,7 @@ from deployer.desired import observed, promote, roll_back
 from deployer.facts import SYSTEM_NAME, rulings
 from deployer.proof import Promote, Refuse
 from deployer.rollout import Rollout
+from deployer.rotation import rotate_if_worn
 from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         return found
     if not found.is_worth_opening:
         return _refused(work, "screened out", found.reason, found.model_dump(mode="json"))
+    rotate_if_worn(work)
     sides = pair(work, work.subject.id, "confirm")
     challenge = opened(work, sides)
     if sides.lacking:

@@ -16,7 +16,7 @@ from ratchet.ledger.tables import Batch, Mined, SuiteRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from miner.admission import admit
@@ -60,8 +60,11 @@ def correct(work: Work) -> Outcome:
         newer = session.scalar(select(Mined.checkpoint_id).where(Mined.created_at > mined.created_at).limit(1))
         room = queue.high_water - depth(session).total
         ordinary = _ordinary(session)
+        between = _generated_since_correction(session)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
+    if between < queue.correction_spacing:
+        return Verdict("not yet", f"{between} batches were generated since the last corrections")
     budget = lesson_budget(
         queue.correction_examples, queue.correction_share, room, ordinary.examples if ordinary else 0
     )
@@ -81,6 +84,13 @@ def _ordinary(session: Session) -> Batch | None:
     """The newest generated batch that passed the gate: its rows are mixed in."""
     query = select(Batch).where(Batch.origin == "generation", Batch.artifact.is_not(None))
     return session.scalar(query.order_by(Batch.queued_at.desc()).limit(1))
+
+
+def _generated_since_correction(session: Session) -> int:
+    """Generated batches that were queued after the newest correction batch was made; all, before the first one."""
+    newest = session.scalar(select(func.max(Batch.submitted_at)).where(Batch.origin == NAME)) or 0.0
+    count = select(func.count()).select_from(Batch).where(Batch.origin == "generation", Batch.queued_at > newest)
+    return session.scalar(count) or 0
 
 
 def _submitted(work: Work, lessons: list[str], ordinary: Batch, room: int, told: Corrections) -> Verdict:

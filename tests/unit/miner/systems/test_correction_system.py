@@ -231,8 +231,21 @@ def test_a_checkpoint_that_knows_nothing_is_not_corrected_item_by_item(home: Hom
     assert home.verdicts("mining") == {checkpoint: "nothing mined"}
 
 
+def test_corrections_wait_until_enough_was_generated_since_the_last_ones(home: Home) -> None:
+    bus = home.bus(MINING, CORRECTION)
+    home.add_batch(sums(home, 150))
+    bus.sweep()
+    first, second = weak(home), None
+    bus.sweep()
+    second = weak(home)
+    bus.sweep()
+    assert home.verdicts("correction")[first] == "submitted"
+    assert home.verdicts("correction")[second] == "not yet"
+
+
 def test_a_full_queue_takes_no_lessons(home: Home) -> None:
-    home.add_batch(sums(home, 600), state="queued")
+    home.add_batch(sums(home, 600))
+    home.bus(CORRECTION).sweep()
     weak(home)
     home.bus(MINING, CORRECTION).sweep()
     assert "no room" in home.verdicts("correction").values()

@@ -1,0 +1,48 @@
+"""Rotation of the confirm suite: every use leaks a little of it, so after its budget fresh items take its place."""
+
+from __future__ import annotations
+
+from ratchet.evaluation.standing import next_confirm
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import champion
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import Challenge, SuiteRow
+from ratchet.systems import Work
+from sqlalchemy import select
+
+
+def rotate_if_worn(work: Work) -> None:
+    """Retire a confirm suite that has had ``suites.confirm_uses`` challenges, and publish the next version.
+
+    A challenge that is under way keeps its suite. Suites of a user's own rows alone cannot be drawn anew, and stay.
+    """
+    suites = work.settings.suites
+    with work.read() as session:
+        worn = current(session, "confirm")
+        in_use = session.scalar(
+            select(Challenge.id).where(
+                Challenge.suite_id == worn.id,
+                Challenge.champion_id == champion(session).id,
+                Challenge.outcome.is_(None),
+            )
+        )
+    if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:
+        return
+    fresh = next_confirm(suites, worn.ordinal + 1)
+    artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})
+
+    def effects(tx: Transaction) -> None:
+        tx.session.get_one(SuiteRow, worn.id).retired_at = tx.now
+        tx.session.add(
+            SuiteRow(
+                id=fresh.id,
+                pool=fresh.pool,
+                ordinal=fresh.version,
+                artifact=artifact.id,
+                items=len(fresh.items),
+                created_at=tx.now,
+                retired_at=None,
+            )
+        )
+
+    work.commit(effects)
