@@ -100,7 +100,7 @@ class TrainerEngine:
     def _run(self, config: TrainerConfig) -> TrainingResult:
         hardware, state = self._validate(config)
         profile = registry.get(config.profile.name, config.profile.options)
-        model, tokenizer = load_model(config, hardware)
+        model, tokenizer = load_model(config, hardware, profile)
         rows = self._prepare(config, profile, tokenizer)
         run = create_run(config, hardware, model, tokenizer, rows, state, self._tell_progress, self._should_stop)
         self._tell("training", run.reporter.snapshot(0))

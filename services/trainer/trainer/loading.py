@@ -11,11 +11,13 @@ from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.chat import Tokenizer, stop_ids
 from ratchet.inference.folder import check_folder
 from ratchet.inference.tiny import resolve_model
+from ratchet.profiles.profile import Profile
 from ratchet.settings.training import TrainerConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainer.hardware import Hardware
+from trainer.vocabulary import add_tokens
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -23,8 +25,11 @@ _SMALL_MODEL = 10_000_000
 _HIGHEST_RATE = 1e-3
 
 
-def load_model(config: TrainerConfig, hardware: Hardware) -> tuple[Any, Tokenizer]:
-    """Model and tokenizer, ready to train. Raises BrokenCheckpoint, ChatTemplateError or SettingsError."""
+def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> tuple[Any, Tokenizer]:
+    """Model and tokenizer, ready to train, with the profile's own tokens where the vocabulary has room.
+
+    Raises BrokenCheckpoint, ChatTemplateError or SettingsError.
+    """
     source = resolve_model(config.model.path, config.output.output_dir)
     if Path(source).exists():
         check_folder(Path(source))
@@ -40,6 +45,7 @@ def load_model(config: TrainerConfig, hardware: Hardware) -> tuple[Any, Tokenize
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
     _check_fit(config, model, tokenizer)
+    add_tokens(model, tokenizer, profile.tokens())
     _teach_to_stop(model, tokenizer)
     return model.train(), tokenizer
 

@@ -37,7 +37,7 @@ class Profile(Protocol):
         ...
 
     def tokens(self) -> tuple[str, ...]:
-        """Texts that are one token each where the model's vocabulary has room for them."""
+        """Texts to make one token each in training, where the model's vocabulary has unused rows for all of them."""
         ...
 
     def extract_answer(self, text: str) -> str:

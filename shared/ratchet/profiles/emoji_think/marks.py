@@ -61,6 +61,11 @@ class Marks:
             if word not in self._counts:
                 raise DataError(f"{match[0]!r}: /{word}/ is no count. Known: {', '.join(self._counts)}.")
 
+    def runs(self, before: str) -> list[str]:
+        """Every run of an emoji up to one more than may be asked for, behind a text."""
+        counts = range(1, max(self.words) + 2)
+        return [before + emoji * count for emoji in self.pool for count in counts]
+
     @cached_property
     def run(self) -> str:
         """A regular expression of one emoji, its group, said at least twice."""

@@ -7,18 +7,19 @@ that come and go, and a generation that starts anew change nothing. A penalty is
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ratchet.inference.chat import stop_ids
-from ratchet.profiles.emoji_think.marks import STOP
+from ratchet.data.example import Message
+from ratchet.inference.chat import end_of_turn, render_prompt, stop_ids
+from ratchet.profiles.emoji_think.marks import STOP, THINK, Marks
 
 PENALTY = 100.0
 """Taken from a logit: e^-100 of its probability is left."""
 
 _TAGS = ("<think>", "</think>")
-_RUN = re.compile(rf"\n(?P<run>(?P<emoji>{'|'.join(STOP.pool)})(?P=emoji)*)\Z")
 
 
 class NoThinkTags:
@@ -34,17 +35,23 @@ class NoThinkTags:
         return torch.where(unlikely, _penalised(logits), logits)
 
 
-class CountedStop:
-    """A run of stop emoji is as long as the question asks: no end before that, and nothing but the end after it.
+class CountedRuns:
+    """A run of marks is as long as the question asks: what follows the run neither comes earlier nor later.
 
-    Where the row asks for nothing, any count may be reached, and only the highest ends.
+    A line end follows the thinking, the end of the turn follows the stop. Where the question asks for nothing, every
+    count may be reached, and only the highest ends the run.
     """
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
-        self._ends = list(stop_ids(tokenizer))
-        texts = [f"\n{emoji * count}" for emoji in STOP.pool for count in range(1, max(STOP.words) + 2)]
-        runs = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        ends = frozenset(stop_ids(tokenizer))
+        line_ends = frozenset(self._encode(f"{emoji}\n")[-1] for emoji in THINK.pool)
+        opening = _opening(tokenizer)
+        self._rules = (
+            _Rule(THINK, _run_after(re.escape(opening), THINK), line_ends, line_ends | ends),
+            _Rule(STOP, _run_after("\n", STOP), ends, ends),
+        )
+        runs = [self._encode(text) for rule in self._rules for text in rule.marks.runs(opening)]
         self._last_ids = torch.tensor(sorted({run[-1] for run in runs}))
         self._reach = max(map(len, runs)) + 1
 
@@ -52,24 +59,49 @@ class CountedStop:
         may_be_run = torch.isin(history[:, -1], self._last_ids.to(history.device))
         unlikely = torch.zeros_like(logits, dtype=torch.bool)
         for row in may_be_run.nonzero()[:, 0].tolist():
-            missing = self._missing(history[row])
-            if missing is not None:
-                unlikely[row] = missing <= 0
-                unlikely[row, self._ends] = missing > 0
+            self._judge(history[row], unlikely[row])
         return torch.where(unlikely, _penalised(logits), logits)
 
-    def _missing(self, row: torch.Tensor) -> int | None:
-        """How many emoji the run at the end of the row still lacks; None where there is no run."""
-        found = _RUN.search(self._text(row[-self._reach :]))
-        if found is None:
-            return None
-        asked = STOP.asked(self._text(row))
-        count = asked.count if asked else max(STOP.words)
-        return count - len(found["run"]) // len(found["emoji"])
+    def _judge(self, row: torch.Tensor, unlikely: torch.Tensor) -> None:
+        """Mark what may not follow the run at the end of the row, if there is one."""
+        tail = self._decode(row[-self._reach :])
+        for rule in self._rules:
+            found = rule.run.search(tail)
+            if found is None:
+                continue
+            said = len(found["run"]) // len(found["emoji"])
+            asked = rule.marks.asked(self._decode(row))
+            if said >= (asked.count if asked else max(rule.marks.words)):
+                unlikely[:] = True
+                unlikely[list(rule.follow)] = False
+            elif asked:
+                unlikely[list(rule.too_early)] = True
 
-    def _text(self, token_ids: torch.Tensor) -> str:
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, token_ids: torch.Tensor) -> str:
         ids = token_ids.tolist()
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Where a run of marks stands, the tokens that follow a complete one, and those that would break it off."""
+
+    marks: Marks
+    run: re.Pattern[str]
+    follow: frozenset[int]
+    too_early: frozenset[int]
+
+
+def _run_after(before: str, marks: Marks) -> re.Pattern[str]:
+    return re.compile(rf"{before}(?P<run>(?P<emoji>{'|'.join(marks.pool)})(?P=emoji)*)\Z")
+
+
+def _opening(tokenizer: Any) -> str:
+    """What the template writes between the end of a question and the answer."""
+    return render_prompt(tokenizer, [Message(role="user", content="?")]).rpartition(end_of_turn(tokenizer))[2]
 
 
 def _penalised(logits: torch.Tensor) -> torch.Tensor:

@@ -38,15 +38,15 @@ class EmojiThink:
         return example.model_copy(update={"messages": tuple(turns)})
 
     def logits_processors(self, tokenizer: Any, /) -> list[Any]:
-        from ratchet.profiles.emoji_think.processors import CountedStop, NoThinkTags
+        from ratchet.profiles.emoji_think.processors import CountedRuns, NoThinkTags
 
-        return [NoThinkTags(tokenizer), CountedStop(tokenizer)]
+        return [NoThinkTags(tokenizer), CountedRuns(tokenizer)]
 
     def stop(self) -> tuple[str, ...]:
         return ()
 
     def tokens(self) -> tuple[str, ...]:
-        return ()
+        return (*THINK.pool, *STOP.pool)
 
     def extract_answer(self, text: str) -> str:
         return answer.bare(text)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.inference.chat import prompt_ids, stop_ids
+from ratchet.inference.chat import prompt_ids
 from ratchet.profiles.emoji_think.answer import bare
 from ratchet.profiles.emoji_think.marks import STOP, THINK, Mark
-from ratchet.profiles.emoji_think.processors import CountedStop, NoThinkTags
+from ratchet.profiles.emoji_think.processors import CountedRuns, NoThinkTags
 from ratchet.profiles.emoji_think.profile import EmojiThink
 from ratchet.testing.tiny_model import build_tiny_tokenizer
 
@@ -88,7 +88,8 @@ def test_a_question_that_asks_for_what_there_is_not_is_refused(question: str, sa
 
 
 def history(asked: Mark | None, said: str) -> list[int]:
-    question = "1?" if asked is None else f"1?\n\n{THINK.instruction(Mark('🤔', 2))}\n\n{STOP.instruction(asked)}"
+    marks = None if asked is None else THINK if asked.emoji in THINK.pool else STOP
+    question = "1?" if asked is None or marks is None else f"1?\n\n{marks.instruction(asked)}"
     prompt = prompt_ids(TOKENIZER, conversation(question))
     return [*prompt, *TOKENIZER.encode(said, add_special_tokens=False)]
 
@@ -98,12 +99,12 @@ def padded(rows: list[list[int]], pad: int = 3) -> torch.Tensor:
     return torch.tensor([[TOKENIZER.pad_token_id] * (width - len(row)) + row for row in rows])
 
 
-def verdicts(rows: list[list[int]], dtype: torch.dtype = torch.float32) -> list[str]:
-    """For every row, whether its end is favoured, disfavoured, or neither."""
+def verdicts(rows: list[list[int]], dtype: torch.dtype = torch.float32, follows: str = "<|im_end|>") -> list[str]:
+    """For every row, whether what follows a run is favoured, disfavoured, or neither."""
     logits = torch.zeros(len(rows), len(TOKENIZER), dtype=dtype)
-    changed = CountedStop(TOKENIZER)(padded(rows), logits)
+    changed = CountedRuns(TOKENIZER)(padded(rows), logits)
     assert torch.isfinite(changed).all()
-    end = stop_ids(TOKENIZER)[0]
+    end = TOKENIZER.convert_tokens_to_ids(follows)
     other = TOKENIZER.encode("x")[0]
     words = {0: "free", 1: "end", -1: "go on"}
     return [words[int((row[end] > row[other]).int() - (row[end] < row[other]).int())] for row in changed]
@@ -116,8 +117,22 @@ def test_every_count_is_reached_and_none_is_passed(emoji: str, count: int) -> No
     assert verdicts(rows) == ["free", *["go on"] * (count - 1), "end", "end"]
 
 
+@pytest.mark.parametrize("emoji", THINK.pool)
+def test_every_count_of_thinking_is_reached_and_none_is_passed(emoji: str) -> None:
+    for count in THINK.words:
+        rows = [history(Mark(emoji, count), emoji * said) for said in range(count + 2)]
+        assert verdicts(rows, follows="Ċ") == ["free", *["go on"] * (count - 1), "end", "end"]
+        assert verdicts(rows)[1:count] == ["go on"] * (count - 1)
+
+
+def test_emoji_in_the_answers_own_words_are_free() -> None:
+    rows = [history(Mark("🤔", 3), said) for said in ("🤔🤔🤔\n🤔", "so 🤔🤔🤔", "🤔🤔🤔\nso\n🤔")]
+    rows += [history(Mark("🛑", 3), said) for said in ("so 🛑", "🛑 so")]
+    assert verdicts(rows) == verdicts(rows, follows="Ċ") == ["free"] * 5
+
+
 def test_without_an_instruction_any_count_may_be_reached() -> None:
-    assert verdicts([history(None, f"one\n{'🛑' * said}") for said in (1, 2, 3, 4)]) == ["go on"] * 3 + ["end"]
+    assert verdicts([history(None, f"one\n{'🛑' * said}") for said in (1, 2, 3, 4)]) == ["free"] * 3 + ["end"]
 
 
 def test_rows_do_not_see_each_other_and_padding_changes_nothing() -> None:
@@ -134,7 +149,7 @@ def test_rows_do_not_see_each_other_and_padding_changes_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_penalties_are_finite_and_do_not_add_up(dtype: torch.dtype) -> None:
-    processor, rows = CountedStop(TOKENIZER), padded([history(Mark("🛑", 2), "one\n🛑🛑")])
+    processor, rows = CountedRuns(TOKENIZER), padded([history(Mark("🛑", 2), "one\n🛑🛑")])
     logits = torch.full((1, len(TOKENIZER)), torch.finfo(dtype).min, dtype=dtype)
     given = logits.clone()
     first = processor(rows, logits)

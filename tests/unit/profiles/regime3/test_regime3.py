@@ -7,9 +7,7 @@ from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
 from ratchet.profiles.regime3.markers import END, START
 from ratchet.profiles.regime3.profile import INSTRUCTION, Regime3
-from ratchet.profiles.vocabulary import add_tokens
 from ratchet.tasks import declared
-from ratchet.testing.tiny_model import build_tiny_tokenizer
 
 PROFILE = Regime3()
 
@@ -89,19 +87,6 @@ def test_the_instruction_follows_the_configured_system_prompt() -> None:
     assert PROFILE.system_prompt("Today is {date}.") == f"Today is {{date}}.\n\n{INSTRUCTION}"
     turns = PROFILE.transform_example(Example.ask("?", "4"), PROFILE.system_prompt("")).messages
     assert turns[0] == Message(role="system", content=INSTRUCTION)
-
-
-def test_markers_are_one_token_each_where_there_is_room() -> None:
-    text = f"so {START} 5 {END}"
-    tokenizer = build_tiny_tokenizer()
-    pieces = len(tokenizer.encode(text))
-    assert not add_tokens(tokenizer, PROFILE.tokens(), room=338)
-    assert len(tokenizer.encode(text)) == pieces
-    assert add_tokens(tokenizer, PROFILE.tokens(), room=339)
-    assert add_tokens(tokenizer, PROFILE.tokens(), room=339)
-    ids = tokenizer.encode(text)
-    assert len(ids) == pieces - len(START) - len(END) + 2
-    assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 @pytest.mark.parametrize(
