@@ -33,13 +33,15 @@ def lives(pid: int) -> bool:
 
 
 def test_a_command_that_dies_is_started_again(nursery: Nursery, tmp_path: Path) -> None:
+    log = tmp_path / "toy.log"
     pid = run(nursery, tmp_path, "toy", "echo $$; exec sleep 1000")
+    wait_until(lambda: log.read_text().split() == [str(pid)], what="its first words")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: nursery.pid_of("toy") not in (None, pid), what="another process")
     member = nursery.report()["toy"]
     assert (member.restarts, member.exit_code) == (1, -signal.SIGKILL)
     pids = [str(pid), str(member.pid)]
-    wait_until(lambda: (tmp_path / "toy.log").read_text().split() == pids, what="both in the log")
+    wait_until(lambda: log.read_text().split() == pids, what="both in the log")
 
 
 def test_a_command_that_is_stopped_stays_down(nursery: Nursery, tmp_path: Path) -> None:
