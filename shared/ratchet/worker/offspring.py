@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FIRST_WAIT_S = 0.2
-LAST_WAIT_S = 30.0
 WELL_AFTER_S = 60.0
 PR_SET_PDEATHSIG = 1
 EXIT_CRASHED = 1
@@ -22,10 +21,11 @@ Body = Callable[[], int]
 
 @dataclass
 class Offspring:
-    """A process by name. ``start`` returns its pid; ``wait_s`` is the back-off before the next start."""
+    """A process by name. ``start`` returns its pid; ``wait_s`` is the back-off before the next start, which doubles."""
 
     name: str
     start: Callable[[], int]
+    last_wait_s: float = 30.0
     pid: int | None = None
     started_at: float = 0.0
     restarts: int = 0
@@ -56,7 +56,7 @@ class Offspring:
         self.due_at = now + self.wait_s
         if self.wanted:
             self.restarts += 1
-            self.wait_s = min(self.wait_s * 2, LAST_WAIT_S)
+            self.wait_s = min(self.wait_s * 2, self.last_wait_s)
 
 
 def forked(body: Body) -> Callable[[], int]:

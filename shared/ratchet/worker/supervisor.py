@@ -90,7 +90,7 @@ class Supervisor:
     def _add(self, name: str, start: Any) -> None:
         member = self._family.get(name)
         if member is None or member.pid is None:
-            self._family[name] = Offspring(name, start)
+            self._family[name] = Offspring(name, start, self._settings.control.backoff_last_s)
             self._family[name].tend(time.monotonic())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
-from playground import Playground  # noqa: E402
+from playground import Open, Playground  # noqa: E402
 from ratchet.settings.control import ControlSettings  # noqa: E402
 from ratchet.testing.workers import SHORT, real_workers  # noqa: E402
 
@@ -24,9 +24,6 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]
     home = tmp_path_factory.mktemp("playground") / "home"
     with real_workers(home, ["catching", "counting"], packages=["toys"], path=[HERE]) as stack:
         yield Playground(stack)
-
-
-Open = Callable[..., Playground]
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter as Tally
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from ratchet.ledger.tables import Claim, DeadLetter, Verdict
@@ -13,6 +15,9 @@ from ratchet.testing.failpoints import arm
 from ratchet.testing.workers import Stack, wait_until
 from sqlalchemy import select
 from toys import catching
+
+HERE = Path(__file__).parent
+"""Where the package ``toys`` lies, for whoever imports it."""
 
 
 @dataclass
@@ -98,3 +103,7 @@ class Playground:
             lambda: any(claim.subject_id == toy and claim.owner and claim.progress for claim in self.claims()),
             what=f"progress on {toy}",
         )
+
+
+Open = Callable[..., Playground]
+"""Opens a playground of its own: with these systems, ``ledger_url``, and control settings by name."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Open
-from playground import Playground
+from playground import Open, Playground
 from ratchet.ledger.tables import Outbox
 from ratchet.testing.workers import wait_until
 from sqlalchemy import select

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from conftest import Open
+from playground import Open
 from ratchet.testing.workers import wait_until
 from ratchet.worker.liveness import EXIT_DEAD
 

@@ -8,8 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import Open
-from playground import Playground
+from playground import Open, Playground
 from ratchet.bus.connection import connect
 from ratchet.testing.postgres import Postgres
 from ratchet.testing.workers import wait_until

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Open
-from playground import Playground
+from playground import Open, Playground
 from ratchet.bus.doorbell import ring
 from ratchet.systems import poison
 from ratchet.testing.workers import wait_until

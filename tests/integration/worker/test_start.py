@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import HERE
+from playground import HERE
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.testing.workers import wait_until

@@ -34,6 +34,7 @@ def lives(pid: int) -> bool:
 
 def test_a_command_that_dies_is_started_again(nursery: Nursery, tmp_path: Path) -> None:
     log = tmp_path / "toy.log"
+    log.touch()
     pid = run(nursery, tmp_path, "toy", "echo $$; exec sleep 1000")
     wait_until(lambda: log.read_text().split() == [str(pid)], what="its first words")
     os.kill(pid, signal.SIGKILL)

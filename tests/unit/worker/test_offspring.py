@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.testing.workers import wait_until
-from ratchet.worker.offspring import FIRST_WAIT_S, LAST_WAIT_S, WELL_AFTER_S, Offspring, executed
+from ratchet.worker.offspring import FIRST_WAIT_S, WELL_AFTER_S, Offspring, executed
 
 
 def spawned(*lines: str) -> Offspring:
@@ -44,13 +44,13 @@ def test_it_waits_longer_after_each_death_up_to_a_limit() -> None:
         assert member.pid is None
         now = member.due_at
     assert waits[0] == pytest.approx(FIRST_WAIT_S)
-    assert waits[1:] == [pytest.approx(min(2 * wait, LAST_WAIT_S)) for wait in waits[:-1]]
-    assert waits[-1] == pytest.approx(LAST_WAIT_S)
+    assert waits[1:] == [pytest.approx(min(2 * wait, member.last_wait_s)) for wait in waits[:-1]]
+    assert waits[-1] == pytest.approx(member.last_wait_s)
 
 
 def test_a_good_while_makes_it_trusted_again() -> None:
     member = spawned("pass")
-    member.wait_s = LAST_WAIT_S
+    member.wait_s = member.last_wait_s
     member.tend(0.0)
     tend_until_down(member, WELL_AFTER_S)
     assert member.due_at == pytest.approx(WELL_AFTER_S + FIRST_WAIT_S)

@@ -90,6 +90,12 @@ def long(work: Work) -> None:
         work.progress(f"step {step}")
 
 
+def brief(work: Work) -> None:
+    for step in range(5):
+        time.sleep(0.1)
+        work.progress(f"step {step}")
+
+
 def slow(work: Work) -> None:
     """Long enough to be frozen or killed in the middle."""
     for step in range(20):
@@ -141,6 +147,7 @@ BEHAVIOURS: dict[str, Callable[[Work], None]] = {
     "artifact": artifact,
     "child": child,
     "long": long,
+    "brief": brief,
     "slow": slow,
     "frozen": frozen,
     "silent": silent,

@@ -1,0 +1,100 @@
+"""Rounds of random mishaps. ``RATCHET_CHAOS_ROUNDS`` says how many, ``RATCHET_CHAOS_SEED`` which ones.
+
+Whatever breaks, every toy ends with exactly one verdict of each system, its effects committed once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playground import HERE, Playground
+from ratchet.bus.connection import connect
+from ratchet.settings.control import ControlSettings
+from ratchet.testing.workers import SHORT, real_workers, wait_until
+
+ROUNDS = int(os.environ.get("RATCHET_CHAOS_ROUNDS", "6"))
+SEED = int(os.environ.get("RATCHET_CHAOS_SEED", str(random.randrange(1_000_000))))
+SYSTEMS = ("catching", "counting")
+MEMBERS = (*SYSTEMS, "catching-2")
+KINDS = ("plain", "artifact", "child", "brief")
+POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit")
+CONTROL = ControlSettings(**{**SHORT.model_dump(), "poison_kills": 1_000_000, "poison_failures": 1_000_000})
+
+
+@dataclass
+class Chaos:
+    """Breaks things at random, and mends what does not mend itself."""
+
+    playground: Playground
+    dice: random.Random
+
+    def kill_worker(self) -> None:
+        self.playground.signal(signal.SIGKILL, self.dice.choice(MEMBERS))
+
+    def ask_worker_to_stop(self) -> None:
+        self.playground.signal(signal.SIGTERM, self.dice.choice(MEMBERS))
+
+    def kill_at_point(self) -> None:
+        self.playground.arm(self.dice.choice(POINTS))
+
+    def kill_all_workers(self) -> None:
+        for name in MEMBERS:
+            self.playground.signal(signal.SIGKILL, name)
+
+    def freeze_worker(self) -> None:
+        """Longer than a lease, so that somebody takes over and the frozen one comes back too late."""
+        pid = self.playground.pid(self.dice.choice(MEMBERS))
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.2 * CONTROL.lease_s)
+        os.kill(pid, signal.SIGCONT)
+
+    def crash_redis(self) -> None:
+        self.playground.stack.redis.kill()
+        time.sleep(self.dice.uniform(0.0, 1.0))
+        self.playground.stack.redis.start()
+
+    def flush_redis(self) -> None:
+        connect(self.playground.stack.redis.url).flushall()
+
+    def mishaps(self) -> list[Callable[[], None]]:
+        return [
+            self.kill_worker,
+            self.kill_worker,
+            self.ask_worker_to_stop,
+            self.kill_at_point,
+            self.kill_at_point,
+            self.kill_all_workers,
+            self.freeze_worker,
+            self.crash_redis,
+            self.flush_redis,
+        ]
+
+
+@pytest.mark.timeout(120 + 60 * ROUNDS)
+def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path) -> None:
+    print(f"RATCHET_CHAOS_SEED={SEED} RATCHET_CHAOS_ROUNDS={ROUNDS}")
+    dice = random.Random(SEED)
+    thrown: list[str] = []
+    with real_workers(tmp_path / "home", SYSTEMS, packages=["toys"], path=[HERE], control=CONTROL) as stack:
+        stack.nursery.worker("catching", name="catching-2")
+        chaos = Chaos(Playground(stack), dice)
+        for number in range(ROUNDS):
+            toys = [f"{dice.choice(KINDS)}-{number}-{which}" for which in range(dice.randint(1, 4))]
+            thrown += toys
+            chaos.playground.throw(*toys)
+            time.sleep(dice.uniform(0.0, 0.3))
+            mishap = dice.choice(chaos.mishaps())
+            print(f"round {number}: {mishap.__name__}")
+            mishap()
+            if dice.random() < 0.5:  # or else the next round begins amid this one
+                chaos.playground.wait_counted(*toys)
+        chaos.playground.wait_counted(*thrown)
+        wait_until(lambda: chaos.playground.claims() == [], what="no claim left")
+        chaos.playground.check_once(*thrown)
