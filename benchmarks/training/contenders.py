@@ -118,7 +118,7 @@ def _prepared(
             "environment.device": "cpu",
         },
     )
-    model, tokenizer = load_model(config, pick_hardware(config))
+    model, tokenizer = load_model(config, pick_hardware(config), registry.get("plain"))
     rows = prepare_rows(examples_of(data), registry.get("plain"), tokenizer, system_prompt="", max_length=1024)
     return config, model, tokenizer, rows
 
