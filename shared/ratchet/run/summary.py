@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.rate import LevelRates
+from ratchet.evaluation.rate import LevelRates, Rate
 from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Deployment, Evaluation, Mined, Serving
 from ratchet.run.cycles import Decided, decided
 
@@ -36,8 +36,8 @@ class Summary:
     live_levels: LevelRates
     changes: tuple[Change, ...]
     mined: int
-    corrected: int
     trained: int
+    lessons: int
     dead: int
     first_judged_s: float | None
     first_deployed_s: float | None
@@ -49,6 +49,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
     changes = _changes(session, since)
     serving = session.scalar(select(Serving).limit(1))
     live = session.get(Checkpoint, serving.desired_id) if serving else None
+    trained, lessons = _trained(session, since)
     promoted = [c.after_s for c in changes if c.ordinal > 0 and c.action == "deploy"]
     return Summary(
         ran_s=now - since,
@@ -57,8 +58,8 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         live_levels=_levels(session, live.id) if live else {},
         changes=changes,
         mined=_count(session, select(func.sum(Mined.count)).where(Mined.created_at >= since)),
-        corrected=_trained(session, since, "correction"),
-        trained=_trained(session, since),
+        trained=trained,
+        lessons=lessons,
         dead=_count(session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))),
         first_judged_s=min((d.decided_at for d in cycles), default=since) - since if cycles else None,
         first_deployed_s=promoted[0] if promoted else None,
@@ -73,10 +74,11 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
     ]
     if summary.live is not None:
         lines += [f"Live is #{summary.live}, right on the eval suite:", *_rates(summary.live_levels)]
+        lines += [f"  level 1 over all families: {rate.value:.0%}" for rate in _first_level(summary.live_levels)]
     lines += [_change(change) for change in summary.changes]
     lines.append(
-        f"Trained on {summary.trained:,} examples, {summary.corrected:,} of them corrections of mistakes; "
-        f"{summary.mined:,} weak items mined."
+        f"Trained on {summary.trained:,} examples, {summary.lessons:,} of them lessons from its own mistakes; "
+        f"{summary.mined:,} weak items were mined."
     )
     lines.append(
         f"First checkpoint judged after {_time(summary.first_judged_s)}, first one deployed over another after "
@@ -119,9 +121,15 @@ def _levels(session: Session, checkpoint_id: str) -> LevelRates:
     return from_json(row.by_level) if row else {}
 
 
-def _trained(session: Session, since: float, origin: str | None = None) -> int:
-    query = select(func.sum(Batch.offset)).where((Batch.finished_at >= since) | Batch.finished_at.is_(None))
-    return _count(session, query if origin is None else query.where(Batch.origin == origin))
+def _trained(session: Session, since: float) -> tuple[int, int]:
+    """Examples of the batches that were under way or ended since then, and how many of them were lessons."""
+    query = select(Batch).where(Batch.offset > 0, (Batch.finished_at >= since) | Batch.finished_at.is_(None))
+    trained = lessons = 0
+    for batch in session.scalars(query):
+        trained += batch.offset
+        made = dict(batch.provenance.get("counts") or {}).get("lessons", 0)
+        lessons += round(int(made) * batch.offset / max(batch.examples, batch.offset))
+    return trained, lessons
 
 
 def _count(session: Session, query: object) -> int:
@@ -135,6 +143,12 @@ def _rates(levels: LevelRates) -> list[str]:
         families.setdefault(family, []).append(f"level {level} {100 * rate.value:.0f} %")
     width = max(map(len, families), default=0)
     return [f"  {family:<{width}}  {', '.join(rates)}" for family, rates in families.items()] or ["  nothing yet"]
+
+
+def _first_level(levels: LevelRates) -> list[Rate]:
+    """The easiest level of all families together, or nothing where nothing was evaluated."""
+    rates = [rate for (_, level), rate in levels.items() if level == 1]
+    return [Rate(correct=sum(r.correct for r in rates), n=sum(r.n for r in rates))] if rates else []
 
 
 def _change(change: Change) -> str:

@@ -22,6 +22,7 @@ from ratchet.ledger.tables import (
     Deployment,
     Evaluation,
     Line,
+    Mined,
     Ranking,
     Regression,
     Serving,
@@ -99,7 +100,7 @@ def add_batch(
             examples=examples,
             quarantined=3 if ordinal == 2 else 0,
             offset=examples if state == "trained" else offset,
-            provenance={"generator": "families"},
+            provenance={"generator": "families", "counts": {"lessons": 400} if ordinal == 4 else {}},
             report={"reasons": {"duplicate": 3}} if ordinal == 2 else {},
             submitted_at=at,
             queued_at=at + 1 if examples else None,
@@ -161,6 +162,9 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
             numbers={"lost": 2, "won": 40},
             created_at=at + 3,
         )
+    )
+    tx.session.add(
+        Mined(checkpoint_id=cid, artifact=None, count=14 if ordinal else 0, by_category={}, created_at=at + 3)
     )
     tx.emit(evaluated)
     for place, judge in enumerate(JUDGES):

@@ -57,14 +57,12 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
 
 def _queue(session: Session, settings: Settings) -> Queue:
     counts = session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all()
-    corrected = select(func.sum(Batch.offset)).where(Batch.origin == "correction")
     return Queue(
         depth=depth(session).total,
         low_water=settings.queue.low_water,
         high_water=settings.queue.high_water,
         batches={state: int(count) for state, count in counts},
         quarantined=session.scalar(select(func.sum(Batch.quarantined))) or 0,
-        corrections=session.scalar(corrected) or 0,
     )
 
 

@@ -16,8 +16,6 @@ class Queue:
     high_water: int
     batches: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
-    corrections: int = 0
-    """Examples of corrected mistakes that have been trained on."""
 
 
 @dataclass(frozen=True)
