@@ -12,9 +12,9 @@ from ratchet.settings.section import Section
 class QueueSettings(Section):
     """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
 
-    low_water: int = Field(9_000, ge=1, description="Below this many examples generation is called.")
-    high_water: int = Field(26_000, ge=1, description="Generation never lifts the depth above this.")
-    batch_examples: int = Field(8_000, ge=1, description="Examples in a generated batch.")
+    low_water: int = Field(13_000, ge=1, description="Below this many examples generation is called.")
+    high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
+    batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
     mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
     correction_share: float = Field(
