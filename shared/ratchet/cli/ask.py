@@ -39,6 +39,14 @@ def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     except httpx.HTTPError as error:
         raise SurroundingsError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
     if response.is_error:
-        raise GenerationError(f"{url} answered {response.status_code}: {response.text:.500}")
+        raise GenerationError(f"{url} answered {response.status_code}: {_said(response)}")
     found: dict[str, Any] = response.json()
     return found
+
+
+def _said(response: httpx.Response) -> str:
+    """The message of an error in the shape of the OpenAI API, or the text as it is."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:500]

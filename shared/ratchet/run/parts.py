@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +13,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.outbox import relaying_ledger
 from ratchet.bus.ports import require_free
+from ratchet.errors import SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.run.bootstrap import bootstrap
@@ -28,29 +28,25 @@ SERVER = "server"
 JUDGING_HOST = "3090"
 
 
-@dataclass
 class Parts:
-    """Redis, ledger, workers and the inference server of one home. Entering starts them all."""
+    """Redis, ledger, workers and the inference server of one home. Entering starts them all, from the main thread."""
 
-    settings: Settings
-    say: Say
-    server_url: str = ""
-
-    def __post_init__(self) -> None:
+    def __init__(self, settings: Settings, say: Say):
+        self.settings, self._say = settings, say
         self._stack = ExitStack()
+        self._redis: EmbeddedRedis | None = None
         self._nursery: Nursery | None = None
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
         with ExitStack() as stack:
             if self.settings.redis.url is None:
-                stack.enter_context(EmbeddedRedis.below(self.settings))
+                self._redis = stack.enter_context(EmbeddedRedis.below(self.settings))
             self.ledger = self._open_ledger(stack)
-            self.say("preparing the base model and the test suites")
+            self._say("preparing the base model and the test suites")
             bootstrap(self.settings, self.ledger, ArtifactStore(self.settings.artifact_url))
-            self._nursery = stack.enter_context(Nursery(self.settings))
-            self._start_server(self._nursery)
-            self._start_workers(self._nursery)
+            stack.callback(self._stop_members)
+            self._start_members()
             self._stack = stack.pop_all()
         return self
 
@@ -59,10 +55,18 @@ class Parts:
     ) -> None:
         self._stack.close()
 
-    def members(self) -> dict[str, Member]:
-        """The supervised processes. Raises SurroundingsError when their supervisor is gone."""
+    def tend(self) -> dict[str, Member]:
+        """The supervised processes. Redis, or the supervisor with all of them, is started again if it has died."""
+        if self._redis is not None and self._redis.pid is None:
+            self._say("Redis has died; starting it again")
+            self._redis.start()
         assert self._nursery is not None
-        return self._nursery.report()
+        try:
+            return self._nursery.report()
+        except SurroundingsError as error:
+            self._say(f"{error} Starting everything again")
+            self._stop_members()
+            return self._start_members().report()
 
     def endpoint(self) -> str:
         """Where clients reach the model."""
@@ -73,6 +77,16 @@ class Parts:
         stack.callback(ledger.close)
         migrate(ledger)
         return ledger
+
+    def _start_members(self) -> Nursery:
+        self._nursery = nursery = Nursery(self.settings)
+        self._start_server(nursery)
+        self._start_workers(nursery)
+        return nursery
+
+    def _stop_members(self) -> None:
+        if self._nursery is not None:
+            self._nursery.close()
 
     def _start_server(self, nursery: Nursery) -> None:
         """The embedded inference server, unless this machine judges nothing or another server is named."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ratchet.errors import RatchetError
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.run.cycles import decided
@@ -21,10 +20,6 @@ from ratchet.worker.nursery import Member
 EVERY_S = 0.5
 MOST_RESTARTS = 10
 """A process that had to be started again so often has something that a further start will not heal."""
-
-
-class RunFailed(RatchetError):
-    """A run that counts cycles cannot reach its goal: a worker keeps dying, or nothing moves."""
 
 
 class View(Protocol):
@@ -74,26 +69,24 @@ class Session:
 
     def _watch(self, parts: Parts, stop: Stop, done_before: frozenset[str], began_at: float) -> str | None:
         while not stop.event.is_set():
+            dying = _dying(parts.tend())
             done = len(self._done(parts.ledger) - done_before)
-            self.view.show(parts.ledger, self._heading(done, began_at), parts.endpoint())
+            self.view.show(parts.ledger, self._heading(done, began_at, dying), parts.endpoint())
             if self.cycles is not None and done >= self.cycles:
                 return None
-            problem = self._problem(parts)
+            problem = self._problem(parts, dying) if self.cycles is not None else None
             if problem is not None:
                 return problem
             stop.event.wait(EVERY_S)
         return None
 
-    def _heading(self, done: int, began_at: float) -> str:
+    def _heading(self, done: int, began_at: float, dying: str | None) -> str:
         minutes, seconds = divmod(int(self.clock() - began_at), 60)
         counted = f"{done} of {self.cycles} cycles" if self.cycles else f"{done} cycles"
-        return f"{counted}  {minutes}:{seconds:02}"
+        return f"{dying or ''}  {counted}  {minutes}:{seconds:02}".strip()
 
-    def _problem(self, parts: Parts) -> str | None:
-        """Why a counting run should give up; a run without an end waits for better times."""
-        if self.cycles is None:
-            return None
-        dying = _dying(parts.members())
+    def _problem(self, parts: Parts, dying: str | None) -> str | None:
+        """Why a run that counts should give up; one without an end waits for better times."""
         if dying is not None:
             return f"{dying}; see {self.settings.log_folder}, or `ratchet logs`"
         with parts.ledger.read() as session:
@@ -119,5 +112,5 @@ class Session:
 def _dying(members: dict[str, Member]) -> str | None:
     for name, member in members.items():
         if member.restarts >= MOST_RESTARTS:
-            return f"{name} has been started {member.restarts} times, the last exit code was {member.exit_code}"
+            return f"{name} has died {member.restarts} times, the last exit code was {member.exit_code}"
     return None

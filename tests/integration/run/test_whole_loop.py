@@ -60,15 +60,23 @@ class Home:
         out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
+    def redis_pid(self) -> int:
+        """Process id of the embedded Redis, once it is ready; a stop removes the file with its address."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (self.path / "redis" / "url").exists():
+            assert time.monotonic() < deadline, "no Redis was started"
+            time.sleep(0.1)
+        return int((self.path / "redis" / "redis.pid").read_text())
+
     def answer(self, question: str) -> dict[str, Any]:
         """What the served model says, once one is live."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            code, out, _ = self.call("ask", question, "--json")
+            code, out, err = self.call("ask", question, "--json")
             if code == 0:
                 answer: dict[str, Any] = json.loads(out)
                 return answer
-        pytest.fail("no model was served in time")
+        pytest.fail(f"no model was served in time: {err}")
 
     def wait_until(self, query: object, process: subprocess.Popen[str]) -> None:
         """Until the query counts something in the ledger of a run that goes on."""
@@ -118,6 +126,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     assert "deployment   #0 is live" in out
 
     second = home.start("run")
+    os.kill(home.redis_pid(), signal.SIGKILL)
     trained = select(func.count()).select_from(Batch).where(Batch.origin == "user", Batch.state == "trained")
     home.wait_until(trained, second)
     assert home.answer("reverse abc")["ratchet"]["checkpoint"].startswith("c0")
@@ -125,6 +134,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
+    assert "Redis has died; starting it again" in out
     assert "goes on from here" in out
     assert lock.holder(home.path) is None
     assert "nothing is running" in home.call("stop")[1]
