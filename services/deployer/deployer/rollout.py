@@ -12,6 +12,7 @@ from ratchet.evaluation.record import Evaluation
 from ratchet.inference.generator import Decoding
 from ratchet.ledger.tables import Checkpoint
 from ratchet.profiles import registry as profiles
+from ratchet.profiles.system_turn import with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
@@ -26,12 +27,14 @@ PROBE_PAUSE_S = 0.5
 class Rollout:
     """Drives one inference server on behalf of one claim, whose token fences every switch.
 
-    ``items`` are the canary's items, ``record`` the checkpoint's record that holds them.
+    ``items`` are the canary's items, ``record`` the checkpoint's record that holds them, ``system_prompt`` the system
+    turn that they were judged under: with it, they are not put under the day's.
     """
 
     work: Work
     server: InferenceServer
     items: tuple[Example, ...]
+    system_prompt: str = ""
 
     @property
     def undress(self) -> Callable[[str], str]:
@@ -62,7 +65,7 @@ class Rollout:
     def canary(self, checkpoint_id: str, record: Evaluation) -> Canary:
         """Score and answer the canary's items on the loaded checkpoint, and compare with its record."""
         judged = {item.item_id: item for item in record.items}
-        chats = [item.prompt for item in self.items]
+        chats = [with_system_turn(item, self.system_prompt).prompt for item in self.items]
         expected = [judged[item.id] for item in self.items]
         self.work.progress(f"canary of {checkpoint_id}")
         decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)

@@ -41,8 +41,7 @@ class TestingSession:
         self._spec = spec
         self._progress = progress
         self._census = OutputCensus()
-        base = spec.system_prompt.replace("{date}", spec.date)
-        self._dress = Dress.named(spec.profile, spec.profile_options, base)
+        self._dress = Dress.named(spec.profile, spec.profile_options, spec.system_prompt, spec.date)
 
     def run(self) -> TestingResult:
         """A broken checkpoint is a result; whatever else goes wrong is an exception."""

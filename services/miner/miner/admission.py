@@ -13,6 +13,7 @@ from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import BatchQueued, BatchRejected
+from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Batch, Checkpoint
@@ -54,7 +55,7 @@ class Passage:
 
 def admit(work: Work, batch: Batch) -> Verdict:
     """Everything that the submitted rows need to be queued; nothing of them is lost."""
-    passage = _passage(work)
+    passage = _passage(work, batch)
     submitted = work.artifacts.fetch(batch.submitted_artifact) / ROWS
     provenance = {"batch": batch.id, "submitted": batch.submitted_artifact}
     accepted = work.artifacts.publish_lines(passage.lines(submitted), "batch", provenance)
@@ -67,7 +68,7 @@ def admit(work: Work, batch: Batch) -> Verdict:
     return _queued(batch, report, accepted.id, refused, passage.uses)
 
 
-def _passage(work: Work) -> Passage:
+def _passage(work: Work, batch: Batch) -> Passage:
     settings = work.settings
     with work.read() as session:
         uses = item_uses(session)
@@ -80,6 +81,7 @@ def _passage(work: Work) -> Passage:
         counter,
         lambda key: uses.get(key, 0),
         _near(suites),
+        Dress.configured(settings, batch.submitted_at),
     )
     return Passage(gate, work.folder / "quarantine.jsonl", work)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
 from ratchet.errors import DataError, UnknownPlugin
+from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
@@ -56,7 +57,7 @@ class DataGate:
     """One batch at the gate: iterate ``examine`` once, then read ``report``.
 
     ``held_out`` knows the keys of held-out items, ``near`` their free texts; ``uses`` tells how often an item was
-    trained on in earlier batches; ``count_tokens`` gives an example's length.
+    trained on in earlier batches; ``count_tokens`` gives the length of an example as ``dress`` has it trained on.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class DataGate:
         count_tokens: Callable[[Example], int],
         uses: Callable[[str], int] = lambda _: 0,
         near: NearDuplicates | None = None,
+        dress: Dress | None = None,
     ):
         self._policy = policy
         self._held_out = held_out
         self._count_tokens = count_tokens
         self._uses = uses
         self._near = near or NearDuplicates()
+        self._dress = dress or Dress()
         self._tally = Tally()
 
     @property
@@ -91,7 +94,7 @@ class DataGate:
         if isinstance(row, DataError):
             return Quarantined(line=line, reason="unreadable", detail=str(row))
         try:
-            item = _item(row, self._policy.epoch_cap)
+            item = _item(row, self._policy.epoch_cap, self._dress)
             self._require_true(item)
             sketch = self._require_apart(item)
             self._require_unused(item, sketch, seen)
@@ -128,19 +131,24 @@ class DataGate:
             raise _Refusal("near_duplicate", "nearly the same text, with the same answer, is in this batch already.")
 
     def _require_short(self, item: _Item) -> int:
-        tokens = self._count_tokens(item.example)
+        tokens = self._count_tokens(self._dress.example(item.example))
         if tokens > self._policy.max_tokens:
             raise _Refusal("too_long", f"{tokens} tokens, more than {self._policy.max_tokens}.")
         return tokens
 
 
-def _item(example: Example, epoch_cap: int) -> _Item:
+def _item(example: Example, epoch_cap: int, dress: Dress) -> _Item:
     """The row's item with its own answer graded. Raises _Refusal for a row that has none."""
     answer = example.answer
     if not example.question.strip():
         raise _Refusal("schema", "there is no user turn with text.")
     if answer is None or not answer.strip():
         raise _Refusal("schema", "the last turn is not an assistant's answer.")
+    try:
+        dress.profile.validate(example)
+    except DataError as error:
+        raise _Refusal("schema", str(error)) from error
+    answer = dress.answer(str(dress.example(example).answer))
     try:
         problem = problem_of(example)
         if problem is None:

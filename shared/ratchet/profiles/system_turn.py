@@ -7,9 +7,9 @@ from datetime import date
 from ratchet.data.example import Example, Message
 
 
-def on_day(system_prompt: str, day: date) -> str:
+def on_day(system_prompt: str, day: date | str) -> str:
     """The text with ``{date}`` replaced by the day as YYYY-MM-DD."""
-    return system_prompt.replace("{date}", day.isoformat())
+    return system_prompt.replace("{date}", str(day))
 
 
 def with_system_turn(example: Example, system_prompt: str) -> Example:

@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +71,7 @@ def model_loader(settings: Settings) -> Loader:
     def load(path: Path, weights: str) -> LocalGenerator:
         from ratchet.inference.local import LocalGenerator
 
-        today = datetime.now(UTC).date().isoformat()
-        system_prompt = settings.monitoring.system_prompt_base.replace("{date}", today)
-        dress = Dress.named(settings.profile.name, settings.profile.options, system_prompt)
-        return LocalGenerator.load(path, settings.inference, weights, dress)
+        return LocalGenerator.load(path, settings.inference, weights, Dress.configured(settings, time.time()))
 
     return load
 

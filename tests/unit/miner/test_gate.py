@@ -12,6 +12,7 @@ from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
+from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
@@ -204,3 +205,13 @@ def test_rows_are_read_one_at_a_time() -> None:
     stream = gate(epoch_cap=9).examine(rows())
     next(stream)
     assert read == [1]
+
+
+def test_a_row_is_judged_as_its_profile_trains_it() -> None:
+    policy = GatePolicy(max_tokens=33, epoch_cap=2)
+    strict = DataGate(policy, frozenset(), words, dress=Dress.named("regime3"))
+    marked = Example.ask("What is 2+3?", "so <<ANS_START>> (add 2 3) <<ANS_END>>", grader="prefix", gold="5")
+    broken = Example.ask("What is 2+4?", "<<ANS_START>> (plus 2 4) <<ANS_END>>", grader="prefix", gold="6")
+    long = Example.ask("What is 1 + 1 + 1 + 1 + 1?", "5", grader="numeric")
+    assert reasons(strict, marked, broken, long) == [None, "schema", "too_long"]
+    assert reasons(gate(max_tokens=33), marked, long) == ["gold", None]

@@ -18,6 +18,7 @@ from ratchet.events.catalogue import (
     EvaluationRequested,
     RankingChanged,
 )
+from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
@@ -194,7 +195,8 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tup
         row = evaluation(session, checkpoint.id, suite.id)
     assert row is not None, "a contender has an eval record"
     items = stored_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
-    return Rollout(work, server, items), stored(work.artifacts, row)
+    judged_under = Dress.configured(work.settings, suite.created_at)
+    return Rollout(work, server, items, judged_under.system_prompt), stored(work.artifacts, row)
 
 
 def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:

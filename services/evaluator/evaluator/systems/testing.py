@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.errors import EmptyEvaluation
@@ -13,6 +12,7 @@ from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import from_lines
 from ratchet.evaluation.stored import ITEMS
 from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
+from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import STANDING, current, evaluation
@@ -112,7 +112,7 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
         profile=settings.profile.name,
         profile_options=settings.profile.options,
         system_prompt=settings.monitoring.system_prompt_base,
-        date=datetime.fromtimestamp(assignment.suites[0].created_at, UTC).date().isoformat(),
+        date=day_of(assignment.suites[0].created_at),
         parent_degenerate=assignment.parent_degenerate,
     )
 

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from ratchet.data.example import Example, Message
+from ratchet.inference.dress import Dress, day_of
+from ratchet.inference.generator import Decoding
+from ratchet.profiles.regime3.profile import INSTRUCTION
+from ratchet.settings import Settings
+from ratchet.settings.training import MonitoringSettings, ProfileSettings
+
+MOMENT = 1_770_000_000.0
+EXAMPLE = Example.ask("What is 2+3?", "(add 2 3) = 5")
+
+
+def test_what_is_configured_is_what_is_put_before_the_model() -> None:
+    settings = Settings(
+        profile=ProfileSettings(name="regime3"), monitoring=MonitoringSettings(system_prompt_base="Today is {date}.")
+    )
+    dress = Dress.configured(settings, MOMENT)
+    system = Message(role="system", content=f"Today is 2026-02-02.\n\n{INSTRUCTION}")
+    assert day_of(MOMENT) == "2026-02-02"
+    assert dress.chat(EXAMPLE.prompt) == (system, EXAMPLE.messages[0])
+    assert dress.chat(EXAMPLE.prompt) == dress.example(EXAMPLE).prompt
+    assert dress.answer(str(dress.example(EXAMPLE).answer)) == "5"
+
+
+def test_a_profiles_stops_are_added_once() -> None:
+    assert Dress().decoding(Decoding(stop=("x", "x"))).stop == ("x",)
