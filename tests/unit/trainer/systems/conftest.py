@@ -41,7 +41,8 @@ class Children(InlineChildren):
     ) -> dict[str, Any]:
         self.specs.append(spec)
         if self.poison is not None and self.poison in spec["data_path"]:
-            spec = {**spec, "model": {**spec["model"], "path": str(self._ruined(Path(spec["model"]["path"])))}}
+            ruined = self._ruined(Path(spec["model"]["path"]))
+            spec = {**spec, "state": None, "model": {**spec["model"], "path": str(ruined)}}
         result = super().run(target, spec, on_progress=on_progress, **limits)
         if len(self.specs) == self.dies_at:
             raise ChildFailed("the child was killed by signal 9", killed=True)

@@ -77,6 +77,7 @@ def test_a_claimed_checkpoint_stays_until_the_claim_is_gone(home: Home, work: Wo
     assert on_disk(home)[ids[0]]
     with home.ledger.write() as tx:
         claims.finish(tx, held.claim)
+    home.add_checkpoint(size_bytes=GB)
     clean(work)
     assert not on_disk(home)[ids[0]]
 
@@ -97,7 +98,7 @@ def test_an_open_challenge_of_the_champion_holds_its_challenger_and_an_outdated_
                     outcome=None,
                     numbers={},
                     created_at=tx.now,
-                )  # fmt: skip
+                )
             )
     clean(work)
     assert on_disk(home)[ids[0]]

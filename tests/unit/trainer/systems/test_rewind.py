@@ -131,7 +131,7 @@ def test_a_poisonous_batch_is_quarantined_and_the_line_is_back_at_the_champion(t
     training.children.poison = training.batch(poison).artifact
     after = training.queue(3)
     heard = training.sweep()
-    assert heard[:2] == ["training.started", "training.failed"]
+    assert heard[:3] == ["training.started", "queue.low", "training.failed"]
     assert training.home.verdicts("training") == {good: "trained", poison: "quarantined", after: "trained"}
     assert training.batch(poison).state == "quarantined"
     assert training.checkpoints()[2].parent_id == champion

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ratchet.errors import Stopping
 from ratchet.ledger import hand
+from ratchet.ledger.queue import depth
 from ratchet.systems import Work
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
@@ -26,8 +27,8 @@ def test_a_batch_is_trained_in_segments_each_a_checkpoint_on_the_last(training: 
         "training.started",
         "checkpoint.saved",
         "checkpoint.saved",
-        "training.finished",
         "queue.low",
+        "training.finished",
     ]
     assert (first.parent_id, second.parent_id) == (training.home.base_id(), first.id)
     assert [(c.batch_id, c.offset, c.step) for c in (first, second)] == [
@@ -176,3 +177,5 @@ def test_a_batch_that_cannot_be_read_goes_to_the_dead_letters_and_the_next_is_tr
     assert training.home.verdicts("training") == {good: "trained"}
     assert len(training.home.dead()) == 1
     assert bad in training.home.dead()[0]
+    with training.home.ledger.read() as session:
+        assert depth(session).total == 0
