@@ -15,11 +15,12 @@ JUDGES = ("testing", "regression", "comparison", "calibration", "mining", "curri
 
 @dataclass(frozen=True)
 class Decided:
-    """A checkpoint whose cycle is complete. ``decided_at`` is the time of its last verdict."""
+    """A checkpoint whose cycle is complete. ``judged_at``: all but the deployer spoke; ``decided_at``: all did."""
 
     checkpoint_id: str
     ordinal: int
     outcome: str
+    judged_at: float
     decided_at: float
 
 
@@ -59,7 +60,10 @@ def _decision(checkpoint_id: str, ordinal: int, state: str, words: dict[str, tup
     given = {judge: words[judge] for judge in JUDGES if judge in words}
     testing = given.get("testing", ("", 0.0))[0]
     if testing == "dead" or (testing and state == "broken"):
-        return Decided(checkpoint_id, ordinal, testing, given["testing"][1])
+        at = given["testing"][1]
+        return Decided(checkpoint_id, ordinal, testing, at, at)
     if len(given) < len(JUDGES):
         return None
-    return Decided(checkpoint_id, ordinal, given[JUDGES[-1]][0], max(at for _, at in given.values()))
+    judged_at = max(at for judge, (_, at) in given.items() if judge != JUDGES[-1])
+    outcome, at = given[JUDGES[-1]]
+    return Decided(checkpoint_id, ordinal, outcome, judged_at, max(judged_at, at))

@@ -61,7 +61,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         trained=trained,
         lessons=lessons,
         dead=_count(session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))),
-        first_judged_s=min((d.decided_at for d in cycles), default=since) - since if cycles else None,
+        first_judged_s=min(d.judged_at for d in cycles) - since if cycles else None,
         first_deployed_s=promoted[0] if promoted else None,
     )
 

@@ -61,4 +61,4 @@ def test_a_decision_knows_its_outcome_and_its_time(ledger: Ledger) -> None:
     with ledger.read() as session:
         found = {d.ordinal: d for d in decided(session)}
     assert [found[n].outcome for n in (1, 2, 3, 4)] == ["deployed", "refused", "deployed", "superseded"]
-    assert found[1].decided_at < found[2].decided_at
+    assert found[1].judged_at < found[1].decided_at < found[2].judged_at
