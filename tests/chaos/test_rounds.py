@@ -25,7 +25,8 @@ SYSTEMS = ("catching", "counting")
 MEMBERS = (*SYSTEMS, "catching-2")
 KINDS = ("plain", "artifact", "child", "brief")
 POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit")
-CONTROL = ControlSettings(**{**SHORT.model_dump(), "poison_kills": 1_000_000, "poison_failures": 1_000_000})
+UNLIKE_SHORT = {"poison_kills": 10**6, "poison_failures": 10**6, "sweep_factor": 0.0005}
+CONTROL = ControlSettings(**{**SHORT.model_dump(), **UNLIKE_SHORT})
 
 
 @dataclass
