@@ -14,6 +14,7 @@ from ratchet.cli import systems
 from ratchet.cli.main import PLACES, app
 from ratchet.cli.template import toml
 from ratchet.data import adapters
+from ratchet.profiles.regime3.operators import OPERATORS
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
@@ -47,6 +48,12 @@ def commands() -> str:
         said = (root.commands[name].help or "").strip().split("\n\n")[0]  # type: ignore[attr-defined]
         lines.append(f"| `ratchet {name}` | {' '.join(said.split())} |")
     return "\n".join(lines) + "\n"
+
+
+def operators() -> str:
+    """A table of the prefix operators."""
+    rows = [f"| `{op.name}` | {op.says_arity} | {op.says_takes} | {op.meaning} |" for op in OPERATORS.values()]
+    return "\n".join(["| operator | arguments | of kind | value |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def settings() -> str:
@@ -83,6 +90,7 @@ def _section(name: str, section: type[BaseModel]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "operators": operators,
     "settings": settings,
     "shapes": shapes,
     "wiring-graph": wiring_graph,

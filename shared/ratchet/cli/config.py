@@ -9,6 +9,7 @@ import typer
 
 from ratchet.cli.output import print_json
 from ratchet.errors import SettingsError
+from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def check() -> None:
     from ratchet.stats.gate_power import gate_power  # scipy
 
     settings = load()
+    require_plugins(settings)
     power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
     typer.echo(f"the settings are valid. {power.advice}")
     typer.echo(

@@ -15,6 +15,7 @@ from ratchet.events.catalogue import CheckpointSaved
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import MAIN, checkpoint_id
 from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
+from ratchet.plugins import require_plugins
 from ratchet.settings import Settings
 
 Prepare = Callable[[Settings, dict[str, Any]], dict[str, str]]
@@ -39,6 +40,7 @@ def bootstrap(
 
     On a ledger that is set up, the settings that were locked at the first run are compared instead.
     """
+    require_plugins(settings)
     with ledger.read() as session:
         is_set_up = session.get(Line, MAIN) is not None
         locked = {row.name: row.value for row in session.query(Locked)}

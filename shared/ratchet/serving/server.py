@@ -21,6 +21,7 @@ import uvicorn
 from ratchet import settings as setting_tree
 from ratchet.errors import RatchetError, ServingError
 from ratchet.inference.dress import Dress
+from ratchet.plugins import require_plugins
 from ratchet.serving.admin_token import server_token
 from ratchet.serving.app import build_app
 from ratchet.serving.fleet import Fleet, Loader
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         settings = setting_tree.load(asked.config)
+        require_plugins(settings)
         with ServerHome(asked.home) as home:
             serve(settings, home, asked.host or settings.serving.host, asked.port)
     except RatchetError as error:

@@ -20,12 +20,18 @@ GROUP = "ratchet.tasks"
 @cache
 def get(name: str) -> TaskFamily:
     """The family of this name, the same object every time. Raises UnknownPlugin, listing the known ones."""
+    require(name)
     prefix, separator, rest = name.partition(":")
+    make = cast(Callable[..., TaskFamily], _points()[prefix].load())
+    return make(rest) if separator else make()
+
+
+def require(name: str) -> None:
+    """Raise UnknownPlugin for a name that no plug-in claims. What is behind a source is not looked at."""
+    prefix, separator, _ = name.partition(":")
     point = _points().get(prefix)
     if point is None or bool(separator) != _is_source(point):
         raise UnknownPlugin(f"no task family {name!r}. Known: {', '.join(known())}.")
-    make = cast(Callable[..., TaskFamily], point.load())
-    return make(rest) if separator else make()
 
 
 def find(name: str | None) -> TaskFamily | None:

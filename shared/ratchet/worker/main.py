@@ -20,6 +20,7 @@ from ratchet.children import ChildRunner
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.leases import claim_name
 from ratchet.ledger import Ledger
+from ratchet.plugins import require_plugins
 from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
@@ -44,10 +45,11 @@ T = TypeVar("T")
 def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
     """Turn the system until asked to stop; returns the exit code.
 
-    Raises UnknownPlugin for a system that is not installed here. A ledger of another schema ends it with exit code 78;
-    a ledger or a Redis that is away is waited for.
+    Raises UnknownPlugin for a system, a profile or a task family that is not installed here. A ledger of another
+    schema ends it with exit code 78; a ledger or a Redis that is away is waited for.
     """
     system = registry.get(system_name)
+    require_plugins(settings)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     name = claim_name(system.name, settings.placement.machine, settings.lease_folder)
     log_json(str(name), log_folder)

@@ -41,6 +41,10 @@ class Operator:
         return self.compute(*arguments)
 
     @property
+    def says_takes(self) -> str:
+        return ", then ".join("any" if kind is None else KINDS[kind] for kind in self.takes)
+
+    @property
     def says_arity(self) -> str:
         if len(self.arity) == 1:
             return f"{self.arity[0]}"
