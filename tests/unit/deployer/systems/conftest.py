@@ -56,6 +56,7 @@ class Model:
     items: dict[str, Example]
     drifts: Callable[[], bool] = lambda: False
     asked: Callable[[], None] = lambda: None
+    heard: list[Chat] = field(default_factory=list)
 
     @property
     def hardware(self) -> Conditions:
@@ -64,6 +65,7 @@ class Model:
     def generate(self, chats: list[Chat], _decoding: Decoding) -> list[Generation]:
         if len(chats) > 1:  # not the warm-up of a load
             self.asked()
+            self.heard += chats
         return [self._answer(chat) for chat in chats]
 
     def score(self, chats: list[Chat], _answers: list[Reply]) -> list[tuple[float, ...]]:

@@ -10,8 +10,9 @@ from deployer.desired import promote
 from ratchet.data.example import Example
 from ratchet.errors import Stopping
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression, Verdict
+from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression, SuiteRow, Verdict
 from ratchet.ledger.tables import Claim as ClaimRow
+from ratchet.settings.training import MonitoringSettings
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import Subject, claims
 
@@ -62,6 +63,19 @@ def test_what_clients_ask_for_is_answered_by_the_deployed_checkpoint(deploying: 
     listed = httpx.get(f"{deploying.home.settings.serving.base_url}/v1/models").json()["data"]
     behind = {entry["id"]: entry["ratchet"] for entry in listed}
     assert behind["ratchet"] == {"checkpoint": better, "weights": deploying.checkpoint(better).weights}
+
+
+def test_the_canary_is_asked_under_the_system_turn_of_the_day_it_was_judged(deploying: Any) -> None:
+    with deploying.home.ledger.write() as tx:
+        tx.session.query(SuiteRow).filter_by(pool="eval").one().created_at = 86_400.0
+    monitoring = MonitoringSettings(system_prompt_base="Today is {date}.")
+    deploying.home.settings = deploying.home.settings.model_copy(update={"monitoring": monitoring})
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    first_turns = {chat[0].content for chat in deploying.model(better).heard}
+    assert first_turns == {"Today is 1970-01-02."}
 
 
 def test_each_deployment_carries_the_numbers_that_proved_it(deploying: Any) -> None:
