@@ -9,13 +9,22 @@ from numpy.typing import NDArray
 
 Order = NDArray[np.int64]
 
-_GROUPS_SORTED_TOGETHER = 50
-
 
 def row_order(
-    lengths: NDArray[np.int32], *, group: int, seed: int, digest: str, epochs: int = 1, shuffle: bool = True
+    lengths: NDArray[np.int32],
+    *,
+    group: int,
+    seed: int,
+    digest: str,
+    window: int = 1,
+    epochs: int = 1,
+    shuffle: bool = True,
 ) -> Order:
-    """Row numbers in training order; every ``group`` of them, one optimizer step, has rows of similar length.
+    """Row numbers in training order, every ``group`` of them one optimizer step.
+
+    Rows are sorted by length within ``window`` steps. With 1 each step is a random sample of the rows, and only its own
+    micro-batches are alike in length; with more there is less padding, but rows of a kind come together, which costs
+    learning where kinds differ in length.
 
     ``digest`` (hex) names the file, so that two files with one seed are not shuffled alike. An incomplete group
     comes last, in each epoch.
@@ -23,18 +32,18 @@ def row_order(
     if not shuffle:
         return np.tile(np.arange(len(lengths), dtype=np.int64), epochs)
     orders = [
-        _one_epoch(lengths, group, np.random.default_rng([seed, int(digest[:16], 16), epoch]))
+        _one_epoch(lengths, group, window, np.random.default_rng([seed, int(digest[:16], 16), epoch]))
         for epoch in range(epochs)
     ]
     return np.concatenate(orders)
 
 
-def _one_epoch(lengths: NDArray[np.int32], group: int, rng: np.random.Generator) -> Order:
-    """Shuffle, sort by length within stretches of some fifty groups, then shuffle the groups."""
+def _one_epoch(lengths: NDArray[np.int32], group: int, window: int, rng: np.random.Generator) -> Order:
+    """Shuffle, sort by length within stretches of ``window`` groups, then shuffle the groups."""
     shuffled = rng.permutation(len(lengths)).astype(np.int64)
     whole = len(shuffled) - len(shuffled) % group
     body, rest = shuffled[:whole], shuffled[whole:]
-    stretches = np.array_split(body.reshape(-1, group), max(1, round(whole / group / _GROUPS_SORTED_TOGETHER)))
+    stretches = np.array_split(body.reshape(-1, group), max(1, round(whole / group / window)))
     sorted_groups = [_by_length(stretch.ravel(), lengths).reshape(-1, group) for stretch in stretches]
     groups = np.concatenate(sorted_groups)
     rng.shuffle(groups, axis=0)

@@ -92,6 +92,7 @@ def _fresh_order(config: TrainerConfig, rows: TrainingRows, group: int, digest: 
         group=group,
         seed=config.data.seed,
         digest=digest,
+        window=config.hyperparams.length_window,
         epochs=config.hyperparams.num_epochs,
         shuffle=config.data.shuffle,
     )

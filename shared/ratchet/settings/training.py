@@ -54,6 +54,13 @@ class HyperparamSettings(Section):
     schedule_floor: float = Field(
         0.1, gt=0, le=1, description="Share of the peak learning rate at which a schedule ends; never zero."
     )
+    length_window: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Steps whose rows are sorted by length together. 1 keeps every step a random sample; 50 leaves "
+        "hardly any padding, but rows of one kind then come together, and mixed tasks are learnt more slowly.",
+    )
     num_epochs: int = Field(1, ge=1, le=100, description="How often each row of a batch is trained on.")
     segment_max_s: float = Field(
         SEGMENT_LIMIT_S, gt=0, le=SEGMENT_LIMIT_S, description="A segment stops and saves after this long."

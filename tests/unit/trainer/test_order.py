@@ -42,7 +42,7 @@ def test_without_shuffling_the_files_order_stands() -> None:
 
 def test_long_rows_do_not_come_in_order_of_length() -> None:
     sizes = lengths(3200)
-    order = row_order(sizes, group=32, seed=1, digest=DIGEST)
+    order = row_order(sizes, group=32, seed=1, digest=DIGEST, window=50)
     means = sizes[order].reshape(-1, 32).mean(axis=1)
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
 
@@ -50,7 +50,7 @@ def test_long_rows_do_not_come_in_order_of_length() -> None:
 def test_padding_stays_under_five_percent_on_mixed_lengths() -> None:
     sizes = lengths(6400)
     rows = [Row(i, np.zeros(n, np.int32), np.arange(n) > n // 2) for i, n in enumerate(sizes.tolist())]
-    order = row_order(sizes, group=32, seed=1, digest=DIGEST)
+    order = row_order(sizes, group=32, seed=1, digest=DIGEST, window=50)
     batches = [collate([rows[i] for i in share], 0) for share in micro_batches(order, batch_size=16, accumulation=2)]
     tokens = sum(batch.tokens for batch in batches)
     forwarded = sum(batch.inputs.numel() for batch in batches)
@@ -67,3 +67,12 @@ def test_processes_share_every_step_without_overlap_and_in_step(rows: int, world
     assert [len(share) for share in shares] == [expected] * world
     seen = [row for share in shares for micro in share for row in micro.tolist()]
     assert sorted(seen) == list(range(rows))
+
+
+def test_a_step_is_a_random_sample_unless_a_window_is_asked_for() -> None:
+    sizes = np.repeat(np.array([10, 40], dtype=np.int32), 320)
+    plain = row_order(sizes, group=32, seed=1, digest=DIGEST).reshape(-1, 32)
+    sorted_ = row_order(sizes, group=32, seed=1, digest=DIGEST, window=20).reshape(-1, 32)
+    assert all(len(set(sizes[step].tolist())) == 2 for step in plain)
+    assert all(len(set(sizes[step].tolist())) == 1 for step in sorted_)
+    assert all((np.diff(sizes[step]) <= 0).all() for step in plain)
