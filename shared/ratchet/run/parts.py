@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from ratchet.ledger.migrate import migrate
 from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
+from ratchet.settings.reveal import environment
 from ratchet.systems import registry
 from ratchet.worker.nursery import Member, Nursery
 
@@ -97,7 +97,7 @@ class Parts:
             SERVER,
             [sys.executable, "-m", "ratchet.serving.server", "--home", str(home)],
             self.settings.log_folder / f"{SERVER}.log",
-            {"OMP_NUM_THREADS": str(self.settings.placement.threads), "RATCHET_HOME": os.fspath(self.settings.home)},
+            {**environment(self.settings), "OMP_NUM_THREADS": str(self.settings.placement.threads)},
         )
 
     def _start_workers(self, nursery: Nursery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -17,3 +18,12 @@ def reveal(settings: BaseModel) -> dict[str, Any]:
         elif isinstance(value, BaseModel):
             plain[name] = reveal(value)
     return plain
+
+
+def environment(settings: BaseModel) -> dict[str, str]:
+    """Environment variables from which another program of ours reads the same settings. They hold secrets too."""
+    plain = reveal(settings)
+    return {
+        f"RATCHET_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in plain.items()
+    }

@@ -1,0 +1,204 @@
+"""The whole loop with real workers, a real Redis, a real model and its server, while its processes are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from ratchet.artifacts import ArtifactStore, weights_digest
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.ledger.line import serving
+from ratchet.ledger.tables import (
+    Batch,
+    Challenge,
+    Checkpoint,
+    Claim,
+    DeadLetter,
+    Deployment,
+    Evaluation,
+    SuiteRow,
+    Verdict,
+)
+from ratchet.run.cycles import decided
+from ratchet.run.parts import SERVER, Parts
+from ratchet.settings import Settings
+from ratchet.settings.control import ControlSettings
+from ratchet.testing.workers import wait_until
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PATIENCE_S = 400.0
+SMALL: dict[str, Any] = {
+    "suites": {
+        "families": [{"name": "reverse", "levels": [1]}],
+        "probe_items": 30,
+        "eval_items": 40,
+        "confirm_items": 60,
+        "max_new_tokens": 12,
+    },
+    "queue": {"low_water": 3_000, "high_water": 7_000, "batch_examples": 2_500},
+    "hyperparams": {"max_length": 128, "learning_rate": 3e-3},
+    "serving": {"port": 0, "watch_s": 0.5, "canary_items": 16},
+    "control": ControlSettings(
+        lease_s=3.0,
+        heartbeat_s=0.5,
+        timer_s=0.5,
+        sweep_factor=0.05,
+        liveness_s=60.0,
+        grace_s=5.0,
+        backoff_first_s=0.1,
+        backoff_last_s=1.0,
+    ),
+}
+
+
+@dataclass
+class Loop:
+    """A running loop and a hand that kills in it."""
+
+    parts: Parts
+    redis: EmbeddedRedis
+    killed: Counter[str] = field(default_factory=Counter)
+
+    def read(self, query: Callable[[Session], Any]) -> Any:
+        with self.parts.ledger.read() as session:
+            return query(session)
+
+    def wait(self, holds: Callable[[Session], Any], what: str) -> None:
+        wait_until(lambda: bool(self.read(holds)), PATIENCE_S, what)
+
+    def kill(self, member: str) -> None:
+        """SIGKILL a worker, or the server, whatever it is at."""
+        pid = self.parts.tend()[member].pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.killed[member] += 1
+
+    def kill_child(self, member: str) -> None:
+        """SIGKILL what computes for a worker."""
+        pid = self.parts.tend()[member].pid
+        with suppress(psutil.Error):
+            for child in psutil.Process(pid).children(recursive=True):
+                child.kill()
+                self.killed[f"child of {member}"] += 1
+
+    def crash_redis(self) -> None:
+        self.redis.kill()
+        self.redis.start()
+        self.killed["redis"] += 1
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    with EmbeddedRedis(tmp_path / "redis") as redis:
+        settings = Settings(home=tmp_path / "run", redis={"url": redis.url}, **SMALL)
+        with Parts(settings, lambda _said: None) as parts:
+            yield Loop(parts, redis)
+
+
+def count(table: Any, *where: Any) -> Callable[[Session], int]:
+    return lambda session: int(session.scalar(select(func.count()).select_from(table).where(*where)) or 0)
+
+
+def working(system: str) -> Callable[[Session], int]:
+    """Whether the system is at a subject that has made progress."""
+    return count(Claim, Claim.system == system, Claim.owner.is_not(None), Claim.progress > 0)
+
+
+def test_killing_changes_nothing_but_time(loop: Loop) -> None:
+    chance = random.Random(11)
+    systems = [name for name in loop.parts.tend() if name != SERVER]
+    assert len(systems) == 11
+    loop.wait(count(Batch, Batch.state == "training"), "training to begin")
+    loop.kill("training")
+    loop.wait(working("training"), "training to go on")
+    loop.kill_child("training")
+    loop.wait(count(Checkpoint, Checkpoint.ordinal == 1), "a first checkpoint")
+    loop.kill("testing")
+    loop.kill(SERVER)
+    loop.crash_redis()
+    loop.wait(count(Evaluation, Evaluation.pool == "eval"), "a first evaluation")
+    for system in chance.sample(systems, 3):
+        loop.kill(system)
+    loop.wait(count(Challenge), "a challenge")
+    loop.kill("deployment")
+    loop.wait(count(Deployment, Deployment.action == "deploy"), "a deployment")
+    loop.kill("deployment")
+    loop.wait(lambda session: len(decided(session)) >= 2, "two cycles")
+    loop.wait(lambda session: serving(session).actual_id == serving(session).desired_id, "the server")
+    assert loop.killed.total() >= 9
+
+    assert loop.read(count(DeadLetter)) == 0
+    loop.read(every_subject_has_one_verdict)
+    loop.read(no_row_was_trained_twice_or_missed)
+    loop.read(every_challenge_and_deployment_happened_once)
+    clients_get_the_deployed_checkpoint(loop)
+
+
+def every_subject_has_one_verdict(session: Session) -> None:
+    verdicts = Counter((row.system, row.subject_kind, row.subject_id) for row in session.query(Verdict))
+    assert set(verdicts.values()) == {1}
+    for checkpoint in decided(session):
+        judged = {
+            system for system, kind, subject in verdicts if (kind, subject) == ("checkpoint", checkpoint.checkpoint_id)
+        }
+        assert judged >= {"testing", "regression", "comparison", "calibration", "mining", "curriculum", "deployment"}
+    for batch in session.query(Batch).where(Batch.state.in_(("queued", "training", "trained"))):
+        assert ("correction", "batch", batch.id) in verdicts
+
+
+def no_row_was_trained_twice_or_missed(session: Session) -> None:
+    checkpoints = session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal).all()
+    assert [c.ordinal for c in checkpoints] == list(range(1, len(checkpoints) + 1))
+    parents = [None, *(c.id for c in checkpoints)]
+    for batch in session.query(Batch).where(Batch.state == "trained"):
+        offsets = [c.offset for c in checkpoints if c.batch_id == batch.id]
+        assert offsets == sorted(set(offsets))
+        assert offsets[-1] == batch.offset == batch.examples
+    quarantined = session.query(Batch).where(Batch.state == "quarantined").count()
+    if not quarantined:
+        assert [c.parent_id for c in checkpoints[1:]] == parents[1:-1]
+
+
+def every_challenge_and_deployment_happened_once(session: Session) -> None:
+    promoted = [row.checkpoint_id for row in session.query(Deployment).where(Deployment.action == "deploy")]
+    assert promoted
+    assert len(promoted) == len(set(promoted))
+    spent: dict[str, list[int]] = {}
+    for row in session.query(Challenge).order_by(Challenge.k):
+        spent.setdefault(row.champion_id, []).append(row.k)
+    assert all(ks == list(range(1, len(ks) + 1)) for ks in spent.values())
+    uses = sum(row.uses for row in session.query(SuiteRow).where(SuiteRow.pool == "confirm"))
+    assert uses == sum(map(len, spent.values()))
+
+
+def clients_get_the_deployed_checkpoint(loop: Loop) -> None:
+    def answer() -> httpx.Response:
+        ask = {"model": "ratchet", "messages": [{"role": "user", "content": "reverse:abc"}], "max_tokens": 8}
+        return httpx.post(f"{loop.parts.endpoint()}/v1/chat/completions", json=ask, timeout=60.0)
+
+    def is_from_the_champion() -> bool:
+        champion = loop.read(lambda session: session.get_one(Checkpoint, serving(session).desired_id))
+        try:
+            response = answer()
+        except httpx.TransportError:
+            return False
+        if response.status_code != 200 or response.headers["x-ratchet-checkpoint"] != champion.id:
+            return False
+        manifest = ArtifactStore(loop.parts.settings.artifact_url).manifest(champion.artifact)
+        return bool(weights_digest(manifest) == champion.weights == response.json()["ratchet"]["weights"])
+
+    wait_until(is_from_the_champion, PATIENCE_S, "an answer of the deployed checkpoint")
