@@ -7,6 +7,7 @@ the entry points. So ``installed,mine.systems`` adds a system that is no install
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 from functools import cache
@@ -42,7 +43,15 @@ def systems() -> dict[str, System]:
 
 
 def get(name: str) -> System:
-    """The system of that name. Raises UnknownPlugin with the names that are installed here."""
+    """The system of that name. Raises UnknownPlugin with the names that are installed here.
+
+    A system in a module of its own name is found without importing the others, which a worker has no use for.
+    """
+    for package in _packages():
+        if importlib.util.find_spec(f"{package}.{name}") is not None:
+            system = _declared_in(f"{package}.{name}")
+            if system is not None and system.name == name:
+                return system
     try:
         return systems()[name]
     except KeyError:
@@ -58,5 +67,10 @@ def _packages() -> list[str]:
 def _declared(package_name: str) -> list[System]:
     package = importlib.import_module(package_name)
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    modules = [importlib.import_module(f"{package_name}.{name}") for name in names]
-    return [module.SYSTEM for module in modules if isinstance(getattr(module, "SYSTEM", None), System)]
+    found = [_declared_in(f"{package_name}.{name}") for name in names]
+    return [system for system in found if system is not None]
+
+
+def _declared_in(module_name: str) -> System | None:
+    declared = getattr(importlib.import_module(module_name), "SYSTEM", None)
+    return declared if isinstance(declared, System) else None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,11 @@ SYSTEM = System("{name}", "4090", "Ticks.", says=(), sweep_s=60.0, lanes=(LANE,)
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "ticking_systems"
+    folder = tmp_path / f"systems_{uuid.uuid4().hex}"  # what was imported once stays imported
     folder.mkdir()
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("RATCHET_SYSTEMS", "ticking_systems")
+    monkeypatch.setenv("RATCHET_SYSTEMS", folder.name)
     registry.systems.cache_clear()
     yield folder
     registry.systems.cache_clear()
@@ -40,3 +41,16 @@ def test_a_twelfth_system_is_one_file(package: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(package: Path) -> None:
     with pytest.raises(UnknownPlugin, match=r"no system 'tocker' is installed here"):
         registry.get("tocker")
+
+
+def test_one_system_is_found_without_importing_the_others(package: Path) -> None:
+    (package / "ticker.py").write_text(TWELFTH.format(name="ticker"))
+    (package / "broken.py").write_text("raise ImportError('needs what is not installed')")
+    assert registry.get("ticker").name == "ticker"
+    with pytest.raises(ImportError, match="needs what is not installed"):
+        registry.systems()
+
+
+def test_a_system_need_not_be_called_as_its_module(package: Path) -> None:
+    (package / "clock.py").write_text(TWELFTH.format(name="ticker"))
+    assert registry.get("ticker").name == "ticker"
