@@ -121,6 +121,8 @@ class Controller:
                 failpoint("after-work")
                 self._commit(claim, outcome, cause, time.monotonic() - started)
                 failpoint("after-commit")
+                if isinstance(outcome, Verdict):
+                    log.info("%s: %s (%s)", claim.subject, outcome.outcome, outcome.reason)
         except (Stopping, SurroundingsError):
             self.holdings.give_back(claim)
             raise

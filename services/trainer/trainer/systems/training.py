@@ -146,6 +146,7 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "output": str(work.folder / f"segment-{start.offset}"),
         "offset": start.offset,
         "state": str(work.artifacts.fetch(state)) if state else None,
+        "global_step": start.head.step,
         "status_path": str(settings.status_folder / "training_status.json"),
     }
     try:
