@@ -10,17 +10,11 @@ from ratchet.settings.section import Section
 class ControlSettings(Section):
     """Leases, back-off, poison and liveness, the same for every system."""
 
-    lease_s: float = Field(
-        60.0, gt=0, description="A claim that is not renewed for so long belongs to nobody."
-    )
+    lease_s: float = Field(60.0, gt=0, description="A claim that is not renewed for so long belongs to nobody.")
     heartbeat_s: float = Field(10.0, gt=0, description="How often a running claim is renewed.")
-    timer_s: float = Field(
-        30.0, gt=0, description="How often a worker looks for orphaned claims and unrelayed events."
-    )
+    timer_s: float = Field(30.0, gt=0, description="How often a worker looks for orphaned claims and unrelayed events.")
     sweep_factor: float = Field(1.0, gt=0, description="Multiplies every system's sweep interval.")
-    liveness_s: float = Field(
-        90.0, gt=0, description="A worker silent for so long exits, to be started afresh."
-    )
+    liveness_s: float = Field(90.0, gt=0, description="A worker silent for so long exits, to be started afresh.")
     grace_s: float = Field(
         10.0, gt=0, description="How long running work may take to give way when its worker is asked to stop."
     )
@@ -29,9 +23,7 @@ class ControlSettings(Section):
     )
     backoff_first_s: float = Field(0.5, gt=0, description="First wait after trouble; it doubles from there.")
     backoff_last_s: float = Field(30.0, gt=0, description="Longest wait between two tries.")
-    poison_failures: int = Field(
-        3, ge=1, description="Errors after which a subject goes to the dead letters."
-    )
+    poison_failures: int = Field(3, ge=1, description="Errors after which a subject goes to the dead letters.")
     poison_kills: int = Field(
         5, ge=1, description="Deaths of its process after which a subject goes there, while others succeed."
     )
@@ -39,7 +31,5 @@ class ControlSettings(Section):
     @model_validator(mode="after")
     def _heartbeat_fits_lease(self) -> ControlSettings:
         if self.heartbeat_s * 2 > self.lease_s:
-            raise ValueError(
-                f"heartbeat_s {self.heartbeat_s} must be at most half of lease_s {self.lease_s}."
-            )
+            raise ValueError(f"heartbeat_s {self.heartbeat_s} must be at most half of lease_s {self.lease_s}.")
         return self

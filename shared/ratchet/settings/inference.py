@@ -36,11 +36,7 @@ class InferenceSettings(Section):
         900.0, gt=0, description="A batch that takes longer is an error, never a shorter answer."
     )
     timeout_s: float = Field(120.0, gt=0, description="Timeout of one request to a remote model server.")
-    attempts: int = Field(
-        5, ge=1, le=20, description="Tries of one request on 429, 5xx and connection errors."
-    )
-    backoff_s: float = Field(
-        0.5, gt=0, le=30, description="First pause between tries; it doubles, up to 30 s."
-    )
+    attempts: int = Field(5, ge=1, le=20, description="Tries of one request on 429, 5xx and connection errors.")
+    backoff_s: float = Field(0.5, gt=0, le=30, description="First pause between tries; it doubles, up to 30 s.")
     concurrency: int = Field(16, ge=1, le=512, description="Requests in flight at one remote model server.")
     api_key: SecretStr | None = Field(None, description="Bearer token of a remote model server.")

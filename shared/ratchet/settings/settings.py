@@ -67,9 +67,7 @@ class Settings(BaseSettings):
     @property
     def ledger_url(self) -> str:
         configured = self.ledger.url
-        return (
-            configured.get_secret_value() if configured else f"sqlite:///{self.home.resolve() / 'ledger.db'}"
-        )
+        return configured.get_secret_value() if configured else f"sqlite:///{self.home.resolve() / 'ledger.db'}"
 
     @property
     def artifact_url(self) -> str:
