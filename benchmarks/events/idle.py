@@ -27,18 +27,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     seconds = parser.parse_args().seconds
     names = list(registry.systems())
-    with tempfile.TemporaryDirectory() as home:
-        with real_workers(Path(home) / "home", names, control=ControlSettings()) as stack:
-            time.sleep(SETTLE_S)
-            workers = {name: psutil.Process(member.pid) for name, member in stack.nursery.report().items()}
-            others = {"supervisor": psutil.Process(stack.nursery.pid), "redis": psutil.Process(stack.redis.pid)}
-            everything = {**workers, **others}
-            before = {name: busy_s(process) for name, process in everything.items()}
-            started = time.monotonic()
-            time.sleep(seconds)
-            elapsed = time.monotonic() - started
-            shares = {name: (busy_s(process) - before[name]) / elapsed for name, process in everything.items()}
-            report(shares, {name: pss_mb(process.pid) for name, process in everything.items()}, list(workers), elapsed)
+    with (
+        tempfile.TemporaryDirectory() as home,
+        real_workers(Path(home) / "home", names, control=ControlSettings()) as stack,
+    ):
+        time.sleep(SETTLE_S)
+        workers = {name: psutil.Process(member.pid) for name, member in stack.nursery.report().items()}
+        others = {"supervisor": psutil.Process(stack.nursery.pid), "redis": psutil.Process(stack.redis.pid)}
+        everything = {**workers, **others}
+        before = {name: busy_s(process) for name, process in everything.items()}
+        started = time.monotonic()
+        time.sleep(seconds)
+        elapsed = time.monotonic() - started
+        shares = {name: (busy_s(process) - before[name]) / elapsed for name, process in everything.items()}
+        report(shares, {name: pss_mb(process.pid) for name, process in everything.items()}, list(workers), elapsed)
 
 
 def busy_s(process: psutil.Process) -> float:

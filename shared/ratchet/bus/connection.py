@@ -10,6 +10,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from ratchet.bus.embedded import embedded_url
 from ratchet.errors import SurroundingsError
 from ratchet.settings import Settings
 
@@ -20,8 +21,6 @@ RETRIES = 3
 
 def redis_url(settings: Settings) -> str:
     """The configured server, or the embedded one below home. Raises SurroundingsError if that does not run."""
-    from ratchet.bus.embedded import embedded_url
-
     configured = settings.redis.url
     return configured.get_secret_value() if configured else embedded_url(settings)
 

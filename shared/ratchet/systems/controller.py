@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ChildFailed, ClaimLost, Stopping, SurroundingsError
@@ -140,7 +139,7 @@ class Controller:
         return outcome
 
     def _work(self, lane: Lane, claim: Claim, cause: str | None) -> Work:
-        folder = Path(self.settings.work_folder) / self.system.name / str(claim.token)
+        folder = self.settings.work_folder / self.worker / str(claim.token)
         folder.mkdir(parents=True, exist_ok=True)
         return Work(
             subject=claim.subject,
@@ -151,7 +150,7 @@ class Controller:
             artifacts=self.artifacts,
             children=self.children,
             folder=folder,
-            log_path=Path(self.settings.log_folder) / f"{self.system.name}.child.log",
+            log_path=self.settings.log_folder / f"{self.system.name}.child.log",
             stop=self.stop,
             step_s=lane.step_s,
             pulse=Pulse(about=str(claim.subject)),

@@ -11,9 +11,10 @@ from ratchet.worker.desk import Desk
 from ratchet.worker.step import EventStep
 
 
-def worker_app(url: str, system: System, worker: str, desk: Desk) -> Celery:
-    """An application whose one task looks in a lane, or in all of them."""
+def worker_app(url: str, system: System, worker: str, desk: Desk, *, watched: bool = False) -> Celery:
+    """An application whose one task looks in a lane, or in all of them. ``watched``: Flower can ask it things."""
     app = broker_app(url)
+    app.conf.worker_enable_remote_control = watched
     app.conf.task_queues = (Queue(system.queue), Queue(worker))
     app.conf.task_default_queue = system.queue
     app.steps["consumer"].add(EventStep)

@@ -79,7 +79,7 @@ class _Worker:
             system, settings, self.ledger, ArtifactStore(settings.artifact_url), self.children, worker
         )
         self.desk = Desk(self.controller)
-        self.app = worker_app(url, system, worker, self.desk)
+        self.app = worker_app(url, system, worker, self.desk, watched=settings.control.task_events)
         canary = Canary(self.app, worker)
         self.status = StatusFile(_status_path(settings, system, worker), self.controller)
         self.controller.watch = self.status.note

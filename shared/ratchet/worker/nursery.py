@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
 
@@ -36,6 +37,7 @@ class Nursery:
 
     def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None):
         self._settings = settings
+        self._asking = threading.Lock()
         settings.log_folder.mkdir(parents=True, exist_ok=True)
         with open(settings.log_folder / "supervisor.log", "ab") as log:
             self._process = subprocess.Popen(
@@ -61,7 +63,7 @@ class Nursery:
         self._order({"do": "command", "name": name, "command": list(command), "env": dict(env or {}), "log": str(log)})
 
     def stop(self, name: str) -> None:
-        """Ask one member to stop; it is not started again."""
+        """Ask one member to stop; it is not started again. Raises Refused if there is none of that name."""
         self._order({"do": "stop", "name": name})
 
     def report(self) -> dict[str, Member]:
@@ -92,16 +94,20 @@ class Nursery:
         self.close()
 
     def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        self._say(order)
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        with self._asking:
+            self._say(order)
+            line = self._process.stdout.readline()
         if not line:
             raise SurroundingsError(
                 f"the supervisor is gone (exit code {self._process.poll()}); "
                 f"see {self._settings.log_folder / 'supervisor.log'}."
             )
         answer: dict[str, Any] = json.loads(line)
-        return answer
+        if "error" in answer:
+            raise Refused(answer["error"])
+        family: dict[str, Any] = answer["family"]
+        return family
 
     def _say(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -30,6 +30,7 @@ class Registration:
         Raises Refused for a ledger of another schema, SurroundingsError while the ledger is away.
         """
         require_current(self._ledger)
+        shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
         with self._ledger.write() as tx:
             self._free_inherited(tx)
             tx.session.merge(
@@ -67,4 +68,3 @@ class Registration:
         for claim in claims.inherited(tx.session, self._worker):
             log.warning("the last %s died over %s", self._worker, claim.subject)
             poison.count_death(tx, claim, self._settings.control)
-            shutil.rmtree(self._settings.work_folder / claim.system / str(claim.token), ignore_errors=True)

@@ -40,7 +40,7 @@ class Supervisor:
         self.stopping = False
 
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Carry out one order and report on the family. Raises KeyError for an order that is not understood."""
+        """Carry out one order and report on the family, or say what is wrong with the order."""
         match order["do"]:
             case "worker":
                 self._add(order["name"], forked(self._worker(order["system"])))
@@ -48,14 +48,16 @@ class Supervisor:
                 start = executed(order["command"], order.get("env", {}), Path(order["log"]))
                 self._add(order["name"], start)
             case "stop":
-                member = self._family[order["name"]]
+                member = self._family.get(order["name"])
+                if member is None:
+                    return {"error": f"no process {order['name']!r}; there are: {', '.join(self._family)}."}
                 member.wanted = False
                 member.kill(signal.SIGTERM)
             case "report":
                 pass
             case unknown:
-                raise KeyError(f"no order {unknown!r}")
-        return self.report()
+                return {"error": f"no order {unknown!r}."}
+        return {"family": self.report()}
 
     def report(self) -> dict[str, Any]:
         """By name: pid (None while it is down), number of restarts, last exit code."""

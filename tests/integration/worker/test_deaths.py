@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
@@ -43,7 +42,7 @@ def test_a_worker_killed_in_the_middle_is_followed_by_its_successor(playground: 
     playground.wait_counted("slow-1")
     assert playground.verdict_worker("slow-1") == worker
     wait_until(lambda: playground.claims() == [], what="no claims left")
-    assert _left_in(playground.stack.settings.work_folder) == []
+    wait_until(lambda: not list(playground.stack.settings.work_folder.glob("*/*")), what="an empty work folder")
 
 
 def test_a_killed_child_is_run_again(playground: Playground) -> None:
@@ -116,13 +115,22 @@ def test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back(ope
     playground.wait_counted("stubborn-1")
 
 
+def test_asked_again_it_ends_at_once(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", grace_s=50.0)
+    playground.throw("stubborn-1")
+    wait_until(lambda: bool(playground.claims()), what="a claim")
+
+    def ended() -> bool:
+        playground.stack.nursery.stop("catching")
+        return playground.stack.nursery.report()["catching"].exit_code == 0
+
+    wait_until(ended, timeout_s=30.0, what="exit code 0")
+    assert playground.claims() == []
+
+
 def _unrelayed(playground: Playground) -> list[Outbox]:
     with playground.stack.ledger.read() as session:
         return list(session.scalars(select(Outbox).where(Outbox.relayed_at.is_(None))))
-
-
-def _left_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if not path.is_dir() or path.parent.name == "catching"]
 
 
 def _lives(process: psutil.Process) -> bool:

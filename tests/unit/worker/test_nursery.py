@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.reveal import reveal
@@ -50,6 +50,13 @@ def test_a_command_that_is_stopped_stays_down(nursery: Nursery, tmp_path: Path) 
     nursery.stop("toy")
     wait_until(lambda: nursery.pid_of("toy") is None, what="its end")
     assert nursery.report()["toy"].restarts == 0
+
+
+def test_a_name_that_does_not_exist_is_refused_and_nothing_else_happens(nursery: Nursery, tmp_path: Path) -> None:
+    pid = run(nursery, tmp_path, "toy", "exec sleep 1000")
+    with pytest.raises(Refused, match="no process 'boy'; there are: toy"):
+        nursery.stop("boy")
+    assert nursery.pid_of("toy") == pid
 
 
 def test_closing_ends_even_what_does_not_listen(nursery: Nursery, tmp_path: Path) -> None:
