@@ -1,3 +1,22 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 from ratchet.testing.ledgers import migrated, postgres
 
 __all__ = ["migrated", "postgres"]
+
+MEMORY_DISK = Path("/dev/shm")
+ROOM_BYTES = 2_000_000_000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the homes of tests in memory, where it has room: they sync often, and none of them outlives the run."""
+    option = config.option
+    if option.basetemp is None and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM_BYTES:
+        option.basetemp = tempfile.mkdtemp(prefix="ratchet-tests-", dir=MEMORY_DISK)
+        config.add_cleanup(lambda: shutil.rmtree(option.basetemp, ignore_errors=True))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ratchet.evaluation.mastery import mastered_levels
 from ratchet.evaluation.record import Evaluation
 from ratchet.evaluation.stored import stored
-from ratchet.events.catalogue import EvaluationRequested
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
+from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Challenge as Row
-from ratchet.ledger.tables import Checkpoint, EvaluationRequest, SuiteRow
+from ratchet.ledger.tables import Checkpoint, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
 from sqlalchemy import func, select
@@ -41,12 +41,14 @@ class Pair:
 
 
 def pair(work: Work, challenger_id: str, pool: str) -> Pair:
-    """Both sides' records on the pool's suite in force."""
+    """Both sides' records on the pool's suite in force; of two that do not compare, the older counts as lacking."""
     with work.read() as session:
         holder, challenger = champion(session), session.get_one(Checkpoint, challenger_id)
         suite = current(session, pool)
         rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
-    records = [stored(work.artifacts, row) if row is not None else None for row in rows]
+    theirs, ours = rows
+    older = outdated(theirs, ours) if theirs is not None and ours is not None else None
+    records = [stored(work.artifacts, row) if row is not None and row is not older else None for row in rows]
     return Pair(holder, challenger, suite, *records)
 
 
@@ -60,16 +62,14 @@ def screened(work: Work, challenger_id: str) -> Screen | NotReady:
 
 def asking(sides: Pair) -> NotReady:
     """Ask testing for the records that are lacking; nothing is asked for twice."""
-    lacking = sides.lacking
 
     def effects(tx: Transaction) -> None:
-        for checkpoint in lacking:
-            if tx.session.get(EvaluationRequest, (checkpoint.id, sides.suite.id)) is None:
-                tx.session.add(_request(checkpoint.id, sides.suite.id, tx.now))
+        for checkpoint in sides.lacking:
+            other = sides.champion if checkpoint is sides.challenger else sides.challenger
+            ask(tx, checkpoint.id, sides.suite.id, "deployment", other.id)
 
-    events = tuple(EvaluationRequested(checkpoint_id=c.id, suite_id=sides.suite.id) for c in lacking)
-    names = " and ".join(checkpoint.id for checkpoint in lacking)
-    return NotReady(f"{sides.suite.pool} records of {names}", effects, events)
+    names = " and ".join(checkpoint.id for checkpoint in sides.lacking)
+    return NotReady(f"{sides.suite.pool} records of {names}", effects)
 
 
 def opened(work: Work, sides: Pair) -> Row:
@@ -127,7 +127,3 @@ def _protected(settings: Settings) -> Sequence[str]:
 def _challenge(session: Session, sides: Pair) -> Row | None:
     query = select(Row).where(Row.champion_id == sides.champion.id, Row.challenger_id == sides.challenger.id)
     return session.scalar(query)
-
-
-def _request(checkpoint_id: str, suite_id: str, now: float) -> EvaluationRequest:
-    return EvaluationRequest(checkpoint_id=checkpoint_id, suite_id=suite_id, requested_by="deployment", created_at=now)

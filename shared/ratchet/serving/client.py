@@ -20,6 +20,8 @@ from ratchet.serving.protocol import Health, Live, Traffic
 from ratchet.settings.serving import ServingSettings
 
 CONNECT_TIMEOUT_S = 5.0
+STATE_TIMEOUT_S = 10.0
+"""A server that does not even tell its state in that time hangs: it counts as away."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -74,10 +76,10 @@ class EmbeddedServerClient:
         return self.health().live
 
     def health(self) -> Health:
-        return _read(Health, self._request("GET", "/health"))
+        return _read(Health, self._request("GET", "/health", timeout=STATE_TIMEOUT_S))
 
     def stats(self, checkpoint_id: str) -> Traffic:
-        return _read(Traffic, self._request("GET", f"/admin/stats/{quote(checkpoint_id)}"))
+        return _read(Traffic, self._request("GET", f"/admin/stats/{quote(checkpoint_id)}", timeout=STATE_TIMEOUT_S))
 
     def _post(self, name: str, body: BaseModel) -> httpx.Response:
         return self._request("POST", f"/admin/{name}", content=body.model_dump_json())

@@ -11,12 +11,12 @@ from ratchet.events.catalogue import (
     CheckpointCleared,
     CheckpointEvaluated,
     CheckpointRegressed,
-    EvaluationRequested,
 )
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
+from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import current, evaluated, evaluation
-from ratchet.ledger.tables import Checkpoint, EvaluationRequest, Regression
+from ratchet.ledger.tables import Checkpoint, Regression
 from ratchet.ledger.tables import Evaluation as EvaluationRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
@@ -48,7 +48,11 @@ def do(work: Work) -> Outcome:
     if rows.champion_id == rows.candidate.checkpoint_id:
         return _recorded(rows.champion_id, None, "none", {}, "It is the champion itself.")
     if rows.champion is None:
-        return _ask(rows)
+        return _ask(rows, rows.champion_id, work.subject.id)
+    older = outdated(rows.champion, rows.candidate)
+    if older is not None:
+        pair = {rows.champion_id, work.subject.id}
+        return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
     baseline = stored(work.artifacts, rows.champion)
     verdict = judge_regression(
         stored(work.artifacts, rows.candidate), baseline, _best_so_far(work, rows, baseline), work.settings.regression
@@ -77,18 +81,10 @@ def _best_so_far(work: Work, rows: Rows, baseline: Evaluation) -> Evaluation | N
     return max(alike, key=choosing_score, default=None)
 
 
-def _ask(rows: Rows) -> NotReady:
-    request = EvaluationRequested(checkpoint_id=rows.champion_id, suite_id=rows.suite_id)
-
-    def effects(tx: Transaction) -> None:
-        if tx.session.get(EvaluationRequest, (rows.champion_id, rows.suite_id)) is None:
-            tx.session.add(
-                EvaluationRequest(
-                    checkpoint_id=rows.champion_id, suite_id=rows.suite_id, requested_by=NAME, created_at=tx.now
-                )
-            )
-
-    return NotReady(f"the champion {rows.champion_id}'s eval record", effects, (request,))
+def _ask(rows: Rows, checkpoint_id: str, beside: str) -> NotReady:
+    return NotReady(
+        f"the eval record of {checkpoint_id}", lambda tx: ask(tx, checkpoint_id, rows.suite_id, NAME, beside)
+    )
 
 
 def _verdict(verdict: RegressionVerdict, champion_id: str) -> Verdict:

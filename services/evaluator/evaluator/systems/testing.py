@@ -40,9 +40,14 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
         Checkpoint.state == "saved", lacks_verdict(NAME, "checkpoint", Checkpoint.id)
     )
     newest_first = session.scalars(untested.order_by(Checkpoint.ordinal.desc()))
-    return [Subject("request", f"{r.checkpoint_id}/{r.suite_id}") for r in requests] + [
+    return [Subject("request", _name(request)) for request in requests] + [
         Subject("checkpoint", id) for id in newest_first
     ]
+
+
+def _name(request: EvaluationRequest) -> str:
+    """Checkpoint, suite, and when it was asked for, in ms: a record may be asked for again."""
+    return f"{request.checkpoint_id}/{request.suite_id}/{request.created_at * 1000:.0f}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def do(work: Work) -> Outcome:
 
 
 def _assignment(work: Work) -> Assignment:
-    checkpoint_id, _, suite_id = work.subject.id.partition("/")
+    checkpoint_id, _, request = work.subject.id.partition("/")
+    suite_id = request.partition("/")[0]
     with work.read() as session:
         checkpoint = session.get_one(Checkpoint, checkpoint_id)
         if suite_id:

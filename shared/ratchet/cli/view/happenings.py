@@ -84,7 +84,7 @@ class Names:
             batch = self._session.get(Batch, subject_id)
             return f"{batch.origin} batch {subject_id[:6]}" if batch else f"batch {subject_id[:6]}"
         if kind == "request":
-            checkpoint_id, _, suite_id = subject_id.partition("/")
+            checkpoint_id, suite_id = subject_id.split("/")[:2]
             suite = self._session.get(SuiteRow, suite_id)
             return f"{self.of('checkpoint', checkpoint_id)} on the {suite.pool if suite else suite_id[:8]} suite"
         if kind in ("coverage", "mined"):

@@ -13,7 +13,7 @@ from evaluator.systems.testing import SYSTEM as TESTING
 from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
 from ratchet.errors import ChildFailed
 from ratchet.evaluation.record import to_lines
-from ratchet.ledger.suites import current
+from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
 from ratchet.testing.home import Home, made_up_answer, made_up_key
 
@@ -59,7 +59,7 @@ def request(home: Home, checkpoint: str, pool: str) -> str:
         tx.session.add(
             EvaluationRequest(checkpoint_id=checkpoint, suite_id=suite, requested_by="test", created_at=tx.now)
         )
-    return f"{checkpoint}/{suite}"
+    return f"{checkpoint}/{suite}/{tx.now * 1000:.0f}"
 
 
 def test_one_pass_over_the_standing_suites_and_confirm_only_on_request(home: Home) -> None:
@@ -119,3 +119,24 @@ def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
         row = session.get_one(Checkpoint, checkpoint)
     assert (row.state, row.reason) == ("broken", "weights are not finite")
     assert records(home) == set()
+
+
+def made_elsewhere(home: Home, checkpoint: str) -> None:
+    """Let the checkpoint's eval record be of an engine that is used no more."""
+    with home.ledger.write() as tx:
+        row = evaluation(tx.session, checkpoint, current(tx.session, "eval").id)
+        assert row is not None
+        row.key = {**row.key, "engine": "of last year"}
+
+
+def test_records_of_another_engine_are_made_anew_as_often_as_it_takes(home: Home) -> None:
+    child = ByHeart()
+    bus = home.bus(REGRESSION, TESTING, children=child)
+    bus.sweep()
+    for _ in range(2):
+        made_elsewhere(home, home.base_id())
+        checkpoint = home.add_checkpoint()
+        bus.sweep()
+        assert home.verdicts("regression")[checkpoint] == "cleared"
+    assert [suites for _, suites in child.asked] == [["probe", "eval"], *[["probe", "eval"], ["eval"]] * 2]
+    assert home.dead() == []
