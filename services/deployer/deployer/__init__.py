@@ -1,1 +1,1 @@
-"""See the package's README section in docs."""
+"""The deployment system: the gate that decides, and the roll-out that brings a server to what is desired."""

@@ -1,1 +1,1 @@
-"""See the package's README section in docs."""
+"""The judging systems: testing makes one record of every checkpoint; regression, comparison and calibration read it."""

@@ -1,1 +1,1 @@
-"""See the package's README section in docs."""
+"""The data side of judging: what a model gets wrong, lessons from it, the gate before the queue, and coverage."""

@@ -1,1 +1,1 @@
-"""See the package's README section in docs."""
+"""The training system: an engine that trains one bounded segment, and the controller that chains segments to a line."""
