@@ -1,4 +1,5 @@
-"""Rounds of random mishaps. ``RATCHET_CHAOS_ROUNDS`` says how many, ``RATCHET_CHAOS_SEED`` which ones.
+"""Rounds of random mishaps. ``RATCHET_CHAOS_ROUNDS`` says how many, ``RATCHET_CHAOS_SEED`` which ones, and
+``RATCHET_CHAOS_ENGINE`` (``sqlite`` or ``postgresql``) on which ledger.
 
 Whatever breaks, every toy ends with exactly one verdict of each system, its effects committed once.
 """
@@ -19,8 +20,9 @@ from ratchet.bus.connection import connect
 from ratchet.settings.control import ControlSettings
 from ratchet.testing.workers import SHORT, real_workers, wait_until
 
-ROUNDS = int(os.environ.get("RATCHET_CHAOS_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("RATCHET_CHAOS_ROUNDS", "10"))
 SEED = int(os.environ.get("RATCHET_CHAOS_SEED", str(random.randrange(1_000_000))))
+ENGINE = os.environ.get("RATCHET_CHAOS_ENGINE", "sqlite")
 SYSTEMS = ("catching", "counting")
 MEMBERS = (*SYSTEMS, "catching-2")
 KINDS = ("plain", "artifact", "child", "brief")
@@ -79,11 +81,13 @@ class Chaos:
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
-def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path) -> None:
-    print(f"RATCHET_CHAOS_SEED={SEED} RATCHET_CHAOS_ROUNDS={ROUNDS}")
+def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    print(f"RATCHET_CHAOS_SEED={SEED} RATCHET_CHAOS_ROUNDS={ROUNDS} RATCHET_CHAOS_ENGINE={ENGINE}")
     dice = random.Random(SEED)
     thrown: list[str] = []
-    with real_workers(tmp_path / "home", SYSTEMS, packages=["toys"], path=[HERE], control=CONTROL) as stack:
+    url = request.getfixturevalue("postgres").database() if ENGINE == "postgresql" else None
+    places = {"packages": ["toys"], "path": [HERE], "ledger_url": url}
+    with real_workers(tmp_path / "home", SYSTEMS, control=CONTROL, **places) as stack:
         stack.nursery.worker("catching", name="catching-2")
         chaos = Chaos(Playground(stack), dice)
         for number in range(ROUNDS):
