@@ -72,12 +72,15 @@ def ledger(engine: str, request: pytest.FixtureRequest, tmp_path: Path, migrated
     """A migrated ledger without a row."""
     if engine == "sqlite":
         shutil.copyfile(migrated(), tmp_path / "ledger.db")
-        ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+        url = f"sqlite:///{tmp_path / 'ledger.db'}"
     else:
         server: Postgres = request.getfixturevalue("postgres")
-        ledger = Ledger(server.database(server.template(_migrate)))
+        url = server.database(server.template(_migrate))
+    ledger = Ledger(url)
     yield ledger
     ledger.close()
+    if engine == "postgresql":
+        server.drop(url)
 
 
 def _migrate(url: str) -> None:

@@ -56,10 +56,12 @@ class Postgres:
     def database(self, template: str = "template0") -> str:
         """Make a database, empty or as the template is; returns its URL."""
         name = f"t{uuid.uuid4().hex}"
-        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        self._say(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self._say(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
 
     def template(self, fill: Callable[[str], None]) -> str:
         """Name of a database that ``fill`` was given the URL of, once."""
@@ -68,6 +70,11 @@ class Postgres:
             fill(url)
             self._template = str(make_url(url).database)
         return self._template
+
+    def _say(self, statement: str) -> None:
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            connection.execute(text(statement))
 
     def _run(self, name: str, *arguments: str) -> None:
         command = [str(self._binaries / name), "-D", str(self._folder / "data"), *arguments]
