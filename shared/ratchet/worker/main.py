@@ -54,13 +54,12 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
     name = claim_name(system.name, settings.placement.machine, settings.lease_folder)
     log_json(str(name), log_folder)
     try:
-        _Worker(system, settings, str(name)).run()
+        return _Worker(system, settings, str(name)).run()
     except Refused as error:
         log.critical("%s", error)
         return EXIT_REFUSED
     finally:
         name.release()
-    return 0
 
 
 class _Worker:
@@ -92,8 +91,8 @@ class _Worker:
             self.stopper,
         ]
 
-    def run(self) -> None:
-        """Run Celery's worker in this thread until it is stopped, with the other threads beside it."""
+    def run(self) -> int:
+        """Run Celery's worker in this thread until it ends, with the other threads beside it; its exit code."""
         controller, events = self.controller, self.controller.settings.control.task_events
         worker_shutting_down.connect(self.stopper.asked)
         celery_worker = self.app.Worker(
@@ -119,6 +118,7 @@ class _Worker:
             self.children.close()
             self.status.write("stopped")
             self.registration.leave()
+        return celery_worker.exitcode or 0
 
 
 def _status_path(settings: Settings, system: System, worker: str) -> Path:
