@@ -59,17 +59,24 @@ class Offspring:
             self.wait_s = min(self.wait_s * 2, self.last_wait_s)
 
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""Held back while a child still has its parent's handlers, which would swallow them."""
+
+
 def forked(body: Body) -> Callable[[], int]:
     """A start that forks this process and runs ``body`` in the child, which dies when this process dies."""
 
     def start() -> int:
         parent = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             return pid
         code = EXIT_CRASHED
         try:
             _become_child(parent)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             code = body()
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else EXIT_CRASHED
