@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -76,7 +77,8 @@ class Nursery:
     def close(self) -> None:
         """Stop all and wait for it."""
         if self._process.stdin:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it is gone already
+                self._process.stdin.close()
         try:
             self._process.wait(self._settings.control.grace_s + STOP_MARGIN_S)
         except subprocess.TimeoutExpired:
