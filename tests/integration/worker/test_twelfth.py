@@ -62,4 +62,4 @@ def test_a_system_is_one_file(tmp_path: Path) -> None:
         wait_until(lambda: errors() == ["ValueError: out of time"], what="a dead letter")
         groups = connect(stack.redis.url).xinfo_groups(PREFIX + BatchQueued.name)
         assert [group["name"] for group in groups] == [b"ticking"]
-        assert (stack.settings.status_folder / "ticking.json").exists()
+        wait_until((stack.settings.status_folder / "ticking.json").exists, what="a status file")
