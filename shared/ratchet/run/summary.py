@@ -46,7 +46,7 @@ class Summary:
 def summarize(session: Session, since: float, now: float, done_before: frozenset[str]) -> Summary:
     """The summary of a run that began at ``since`` with these checkpoints decided already."""
     cycles = tuple(d for d in decided(session) if d.checkpoint_id not in done_before)
-    changes = _changes(session, since)
+    changes = read_changes(session, since)
     serving = session.scalar(select(Serving).limit(1))
     live = session.get(Checkpoint, serving.desired_id) if serving else None
     trained, lessons = _trained(session, since)
@@ -96,7 +96,8 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
     return "\n".join(lines)
 
 
-def _changes(session: Session, since: float) -> tuple[Change, ...]:
+def read_changes(session: Session, since: float) -> tuple[Change, ...]:
+    """What went live since then, in order."""
     query = select(Deployment).where(Deployment.created_at >= since, Deployment.action.in_(_ACTIONS))
     query = query.order_by(Deployment.id)
     return tuple(
