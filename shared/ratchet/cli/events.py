@@ -1,32 +1,34 @@
-"""`ratchet events`: what was said, by whom it was caused, and what it caused."""
+"""`ratchet events`: what was said, the newest last; with --trace the story of one thing."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock
 from ratchet.cli.place import opened
+from ratchet.cli.trace import ENVELOPE, print_story
 from ratchet.errors import Refused
 from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Outbox
 
 EVERY_S = 0.5
-ENVELOPE = ("id", "at", "cause", "name", "major")
 
 
 def events(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 30,
     name: Annotated[str | None, typer.Option(help="Only this event, as checkpoint.saved.")] = None,
     trace: Annotated[
-        str | None, typer.Option(metavar="ID", help="The whole story of one event: its causes and effects, as a tree.")
+        str | None,
+        typer.Option(
+            metavar="ID", help="The story of an event, a checkpoint or a batch: what led to it, what came of it."
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come; Ctrl-C ends.")] = False,
     as_json: Annotated[bool, Json] = False,
@@ -37,7 +39,7 @@ def events(
     with opened() as (_, ledger):
         if trace is not None:
             with ledger.read() as session:
-                _print_tree(_story(session, trace), as_json)
+                print_story(session, trace, as_json=as_json)
             return
         rows = _newest(ledger, name, limit)
         _print(rows, as_json)
@@ -65,33 +67,9 @@ def _follow(ledger: Ledger, name: str | None, seq: int, as_json: bool) -> None:
         seq = rows[-1].seq if rows else seq
 
 
-def _story(session: Session, wanted: str) -> dict[str | None, list[Outbox]]:
-    """All events of the tree that the wanted one stands in, by cause; the root's cause is None."""
-    prefix = Outbox.event_id.startswith(wanted, autoescape=True)
-    row = session.scalar(select(Outbox).where(prefix).limit(1))
-    if row is None:
-        raise Refused(f"no event's id begins with {wanted!r}; `ratchet events` lists them.")
-    while row.cause and (parent := session.scalar(select(Outbox).where(Outbox.event_id == row.cause))) is not None:
-        row = parent
-    tree: dict[str | None, list[Outbox]] = {None: [row]}
-    generation: Sequence[Outbox] = [row]
-    while generation:
-        causes = [event.event_id for event in generation]
-        generation = session.scalars(select(Outbox).where(Outbox.cause.in_(causes)).order_by(Outbox.seq)).all()
-        for event in generation:
-            tree.setdefault(event.cause, []).append(event)
-    return tree
-
-
-def _print(rows: Iterable[Outbox], as_json: bool, indent: str = "") -> None:
+def _print(rows: Iterable[Outbox], as_json: bool) -> None:
     for row in rows:
-        typer.echo(row.body if as_json else indent + _line(row))
-
-
-def _print_tree(tree: dict[str | None, list[Outbox]], as_json: bool, cause: str | None = None, depth: int = 0) -> None:
-    for row in tree.get(cause, ()):
-        _print([row], as_json, "  " * depth)
-        _print_tree(tree, as_json, row.event_id, depth + 1)
+        typer.echo(row.body if as_json else _line(row))
 
 
 def _line(row: Outbox) -> str:

@@ -85,12 +85,19 @@ def test_events_are_listed_filtered_and_traced(ledger: Ledger) -> None:
     assert "queue.low" in ratchet("events").stdout
     only = ratchet("events", "--name", "checkpoint.deployed", "--json").stdout.splitlines()
     assert [json.loads(line)["name"] for line in only] == ["checkpoint.deployed"] * 2
-    cause = json.loads(only[0])["cause"]
-    tree = ratchet("events", "--trace", json.loads(only[0])["id"][:12]).stdout.splitlines()
-    assert "checkpoint.evaluated" in tree[0]
-    assert cause[:8] in tree[0]
-    assert tree[1].startswith("  ")
-    assert "checkpoint.deployed" in tree[1]
+    event = json.loads(only[0])
+    told = ratchet("events", "--trace", event["id"][:12]).stdout.splitlines()
+    names = [next(word for word in line.split() if "." in word) for line in told]
+    assert names == ["checkpoint.saved", "checkpoint.evaluated", "checkpoint.deployed"]
+    assert told[-1].startswith("> ")
+    assert ratchet("events", "--trace", "champion").stdout.splitlines()[-1].startswith("> ")
+    as_json = [json.loads(line) for line in ratchet("events", "--trace", event["id"], "--json").stdout.splitlines()]
+    assert [line["depth"] for line in as_json] == [0, 1, 2]
+    assert as_json[-1]["id"] == event["id"]
+
+
+def test_a_trace_of_nothing_is_refused(ledger: Ledger) -> None:
+    assert "`ratchet leaderboard`" in ratchet("events", "--trace", "nonsense", code=2).stderr
 
 
 def test_an_unknown_event_name_is_refused_with_the_catalogue(ledger: Ledger) -> None:
