@@ -73,13 +73,20 @@ def asking(sides: Pair) -> NotReady:
 
 
 def opened(work: Work, sides: Pair) -> Row:
-    """The challenge of this pair, opened if it was not. Opening spends: k is counted before anything is known."""
+    """The challenge of this pair, opened if it was not. Opening spends: k is counted before anything is known.
+
+    One that was left open while the suite was rotated goes on with the suite in force, as a use of that suite.
+    """
 
     def open_it(tx: Transaction) -> None:
-        if _challenge(tx.session, sides) is not None:
+        begun = _challenge(tx.session, sides)
+        if begun is not None and begun.suite_id == sides.suite.id:
+            return
+        tx.session.get_one(SuiteRow, sides.suite.id).uses += 1
+        if begun is not None:
+            begun.suite_id = sides.suite.id
             return
         spent = tx.session.scalar(select(func.max(Row.k)).where(Row.champion_id == sides.champion.id)) or 0
-        tx.session.get_one(SuiteRow, sides.suite.id).uses += 1
         tx.session.add(
             Row(
                 champion_id=sides.champion.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ratchet.events.catalogue import CheckpointDeployed, DeploymentRolledBack
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import Bar, Checkpoint, Deployment
@@ -30,7 +31,7 @@ def promote(tx: Transaction, checkpoint_id: str, reason: str, numbers: Mapping[s
 
 
 def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, token: int) -> None:
-    """Make ``to_id`` the champion again and bar the weights that were just live."""
+    """Make ``to_id`` the champion again, bar the weights that were just live, and tell of it."""
     row = serving(tx.session)
     weights = tx.session.get_one(Checkpoint, checkpoint_id).weights
     if tx.session.get(Bar, weights) is None:
@@ -47,9 +48,12 @@ def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, toke
         )
     )
     row.desired_id, row.previous_id, row.proved, row.since_at = to_id, None, True, tx.now
+    tx.emit(DeploymentRolledBack(checkpoint_id=checkpoint_id, to_checkpoint_id=to_id, reason=reason))
 
 
 def observed(tx: Transaction, checkpoint_id: str | None) -> None:
-    """Note what the server says is live."""
+    """Note what the server says is live; the first time that it is what is desired, tell of it."""
     row = serving(tx.session)
+    if checkpoint_id is not None and checkpoint_id == row.desired_id != row.actual_id:
+        tx.emit(CheckpointDeployed(checkpoint_id=checkpoint_id, previous_id=row.actual_id))
     row.actual_id, row.actual_at = checkpoint_id, tx.now

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ratchet.ledger.line import champion, serving
-from ratchet.ledger.suites import evaluated
-from ratchet.ledger.tables import Bar, Calibration, Checkpoint, Ranking, Regression
+from ratchet.ledger.suites import current, evaluated
+from ratchet.ledger.tables import Bar, Calibration, Checkpoint, DeadLetter, Ranking, Regression
 from ratchet.ledger.undecided import settled
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,8 +17,8 @@ SYSTEM_NAME = "deployment"
 def rulings(session: Session) -> dict[str, Ruling]:
     """What is to become of each evaluated checkpoint that lacks a deployment verdict, the best-ranked first."""
     field = contenders(session)
-    holder, frozen = champion(session), serving(session).frozen_reason
-    ruled = rule(field, holder.id, holder.ordinal, frozen)
+    holder = champion(session)
+    ruled = rule(field, holder.id, holder.ordinal, _held(session, holder.id))
     best_first = sorted(field, key=lambda contender: (contender.score or 0.0, contender.ordinal), reverse=True)
     return {contender.id: ruled[contender.id] for contender in best_first}
 
@@ -27,16 +27,36 @@ def contenders(session: Session) -> list[Contender]:
     """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
     ids = [row.checkpoint_id for row in evaluated(session, "eval")]
     done = settled(session, SYSTEM_NAME, [("checkpoint", id) for id in ids])
-    scores = _scores(session)
+    scores, given_up = _scores(session), _given_up(session)
     open_ids = [id for id in ids if ("checkpoint", id) not in done]
     return [
-        _contender(session, session.get_one(Checkpoint, id), scores)
+        _contender(session, session.get_one(Checkpoint, id), scores, given_up)
         for id in open_ids
         if session.get_one(Checkpoint, id).ordinal > 0
     ]
 
 
-def _contender(session: Session, checkpoint: Checkpoint, scores: dict[str, float]) -> Contender:
+def _held(session: Session, champion_id: str) -> str | None:
+    """What keeps any challenge from being opened."""
+    frozen, pool = serving(session).frozen_reason, _given_up(session).get(champion_id)
+    if frozen is not None:
+        return f"`ratchet unfreeze` (frozen: {frozen})"
+    return pool and f"`ratchet dead retry`: testing gave up on the champion's {pool} record"
+
+
+def _given_up(session: Session) -> dict[str, str]:
+    """Checkpoints whose record on a suite in force was asked for and dead-lettered by testing, with the pool."""
+    suites = {current(session, pool).id: pool for pool in ("eval", "confirm")}
+    letters = select(DeadLetter.subject_id).where(
+        DeadLetter.system == "testing", DeadLetter.subject_kind == "request", DeadLetter.resolved_at.is_(None)
+    )
+    asked = [subject_id.split("/")[:2] for subject_id in session.scalars(letters)]
+    return {checkpoint_id: suites[suite_id] for checkpoint_id, suite_id in asked if suite_id in suites}
+
+
+def _contender(
+    session: Session, checkpoint: Checkpoint, scores: dict[str, float], given_up: dict[str, str]
+) -> Contender:
     regression = session.get(Regression, checkpoint.id)
     bar = session.get(Bar, checkpoint.weights)
     return Contender(
@@ -47,6 +67,7 @@ def _contender(session: Session, checkpoint: Checkpoint, scores: dict[str, float
         calibrated=session.get(Calibration, checkpoint.id) is not None,
         barred=bar.reason if bar else None,
         is_kept=checkpoint.state == "saved",
+        given_up=given_up.get(checkpoint.id),
     )
 
 

@@ -84,9 +84,9 @@ class Rollout:
 
     def bring_up(self, checkpoint: Checkpoint) -> None:
         """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""
-        live = self.server.live()
-        if live is not None and live.fencing_token > self.work.claim.token:
-            raise ClaimLost(f"the server obeys token {live.fencing_token}: another deployer has taken over.")
+        highest = self.server.health().highest_token
+        if highest > self.work.claim.token:
+            raise ClaimLost(f"the server obeys no token below {highest}: another deployer has taken over.")
         self.load(checkpoint)
         self.server.switch(checkpoint.id, self.work.claim.token)
 

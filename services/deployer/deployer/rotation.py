@@ -14,7 +14,8 @@ from sqlalchemy import select
 def rotate_if_worn(work: Work) -> None:
     """Retire a confirm suite that has had ``suites.confirm_uses`` challenges, and publish the next version.
 
-    A challenge that is under way keeps its suite. Suites of a user's own rows alone cannot be drawn anew, and stay.
+    The subject's own challenge, if it is under way, keeps its suite; another that was left open meets the fresh one.
+    Suites of a user's own rows alone cannot be drawn anew, and stay.
     """
     suites = work.settings.suites
     with work.read() as session:
@@ -23,6 +24,7 @@ def rotate_if_worn(work: Work) -> None:
             select(Challenge.id).where(
                 Challenge.suite_id == worn.id,
                 Challenge.champion_id == champion(session).id,
+                Challenge.challenger_id == work.subject.id,
                 Challenge.outcome.is_(None),
             )
         )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 class Contender:
     """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet.
 
-    ``is_kept`` is False once retention has deleted its files.
+    ``is_kept`` is False once retention has deleted its files. ``given_up`` names the pool on which testing has
+    dead-lettered it: it waits for a human, and nobody waits for it.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Contender:
     calibrated: bool
     barred: str | None
     is_kept: bool = True
+    given_up: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ Ruling = Settle | Wait | Challenge
 
 
 def rule(
-    contenders: Iterable[Contender], champion_id: str, champion_ordinal: int, frozen: str | None
+    contenders: Iterable[Contender], champion_id: str, champion_ordinal: int, held: str | None
 ) -> dict[str, Ruling]:
-    """A ruling for each contender, in no particular order."""
+    """A ruling for each contender, in no particular order. ``held`` is what any challenge has to wait for."""
     field = list(contenders)
     rulings = {contender.id: _alone(contender, champion_id, champion_ordinal) for contender in field}
     eligible = [contender for contender in field if isinstance(rulings[contender.id], Challenge)]
@@ -60,7 +62,7 @@ def rule(
         return rulings
     best = max(eligible, key=lambda contender: (contender.score or 0.0, contender.ordinal))
     for contender in eligible:
-        rulings[contender.id] = _beside(contender, best, frozen)
+        rulings[contender.id] = _beside(contender, best, held)
     return rulings
 
 
@@ -73,6 +75,8 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
         return Settle("superseded", "newer checkpoints have taken its place on disk")
     if contender.severity not in (None, "none"):
         return Settle("refused", f"the regression monitor says {contender.severity}")
+    if contender.given_up is not None:
+        return Wait(f"`ratchet dead retry`: testing gave up on its {contender.given_up} record")
     missing = [
         name
         for name, is_there in (
@@ -85,9 +89,9 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
     return Wait(" and ".join(missing)) if missing else Challenge()
 
 
-def _beside(contender: Contender, best: Contender, frozen: str | None) -> Ruling:
+def _beside(contender: Contender, best: Contender, held: str | None) -> Ruling:
     if contender.ordinal < best.ordinal:
         return Settle("superseded", f"{best.id} is newer and ranks at least as high")
     if contender.id != best.id:
         return Wait(f"the decision on {best.id}, which ranks higher")
-    return Challenge() if frozen is None else Wait(f"`ratchet unfreeze` (frozen: {frozen})")
+    return Challenge() if held is None else Wait(held)

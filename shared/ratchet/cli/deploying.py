@@ -48,20 +48,20 @@ def freeze(reason: Reason) -> None:
         typer.echo("frozen: what is live stays live.")
 
 
-def unfreeze() -> None:
+def unfreeze(reason: Reason = "it may go on") -> None:
     """Let the gate deploy again."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
-            hand.unfreeze(tx)
+            hand.unfreeze(tx, reason)
         typer.echo("unfrozen.")
         ring(settings, "deployment")
 
 
-def unbar(checkpoint: Name) -> None:
+def unbar(checkpoint: Name, reason: Reason = "allowed again") -> None:
     """Allow weights again that a rollback has barred."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             found = naming.find(tx.session, checkpoint)
-            hand.unbar(tx, found)
+            hand.unbar(tx, found, reason)
         typer.echo(f"#{found.ordinal} may be deployed again.")
         ring(settings, "deployment")

@@ -18,10 +18,13 @@ from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import is_free, port_owner
 from ratchet.cli.machine import gpus
 from ratchet.cli.output import Json, print_json, size
-from ratchet.errors import RatchetError
+from ratchet.cli.place import opened
+from ratchet.errors import RatchetError, SurroundingsError
 from ratchet.ledger import Ledger
+from ratchet.ledger.counters import value
 from ratchet.ledger.migrate import require_current
 from ratchet.run import lock
+from ratchet.serving.client import EmbeddedServerClient
 from ratchet.settings import Settings, load
 from ratchet.systems import registry
 
@@ -117,9 +120,28 @@ def _redis(settings: Settings) -> Finding:
 def _server(settings: Settings) -> Finding:
     port, running = settings.serving.port, lock.holder(settings.home)
     if settings.serving.url is not None:
-        return Finding("server", "ok", f"of its own at {settings.serving.url}")
+        return _obedience(settings, f"of its own at {settings.serving.url}")
     if running is not None:
-        return Finding("server", "ok", f"belongs to the run, process {running}")
+        return _obedience(settings, f"belongs to the run, process {running}")
     if port and not is_free(port):
         return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to another one")
     return Finding("server", "ok", f"port {port or 'of any number'} is free")
+
+
+def _obedience(settings: Settings, text: str) -> Finding:
+    """Whether a running server obeys this ledger, whose fencing tokens are lower after a restore from a backup."""
+    try:
+        with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as server:
+            highest = server.health().highest_token
+    except SurroundingsError as error:
+        return Finding("server", "note", f"{text}; it does not answer: {error}")
+    with opened(settings) as (_, ledger), ledger.read() as session:
+        given = value(session, "fencing")
+    if highest > given:
+        return Finding(
+            "server",
+            "bad",
+            f"{text}; it obeys no fencing token below {highest}, and this ledger is at {given}: was it restored from "
+            "a backup? `ratchet fence --reason …` lets it have its say again, once no other deployer is at work",
+        )
+    return Finding("server", "ok", text)

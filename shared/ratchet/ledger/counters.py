@@ -16,3 +16,18 @@ def next_value(session: Session, name: str) -> int:
     row.value += 1
     session.flush()
     return row.value
+
+
+def value(session: Session, name: str) -> int:
+    """The last number given out; 0 before the first."""
+    row = session.get(Counter, name)
+    return row.value if row is not None else 0
+
+
+def raise_to(session: Session, name: str, least: int) -> bool:
+    """Let the next number be higher than ``least``; whether that changed anything. Inside a write transaction."""
+    if value(session, name) >= least:
+        return False
+    session.merge(Counter(name=name, value=least))
+    session.flush()
+    return True

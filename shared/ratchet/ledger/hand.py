@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from ratchet.errors import Refused
 from ratchet.events.catalogue import DeploymentRolledBack
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.counters import next_value, raise_to
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.line import line, serving
 from ratchet.ledger.tables import Bar, Checkpoint, Deployment
@@ -51,23 +51,37 @@ def rollback(tx: Transaction, reason: str) -> str:
 
 def freeze(tx: Transaction, reason: str) -> None:
     """No deployment until unfrozen; judging goes on."""
-    serving(tx.session).frozen_reason = reason
+    row = serving(tx.session)
+    _change(tx, "freeze", row.desired_id, None, reason)
+    row.frozen_reason = reason
 
 
-def unfreeze(tx: Transaction) -> None:
+def unfreeze(tx: Transaction, reason: str) -> None:
     row = serving(tx.session)
     if row.frozen_reason is None:
         raise Refused("deployment is not frozen.")
+    _change(tx, "unfreeze", row.desired_id, None, reason)
     row.frozen_reason = None
 
 
-def unbar(tx: Transaction, checkpoint: Checkpoint) -> None:
+def unbar(tx: Transaction, checkpoint: Checkpoint, reason: str) -> None:
     """Allow rolled-back weights again."""
     bar = tx.session.get(Bar, checkpoint.weights)
     if bar is None:
         barred = tx.session.scalars(select(Bar.checkpoint_id)).all()
         raise Refused(f"{checkpoint.id} is not barred; barred are: {', '.join(barred) or 'none'}.")
+    _change(tx, "unbar", checkpoint.id, None, reason)
     tx.session.delete(bar)
+
+
+def fence(tx: Transaction, above: int, reason: str) -> None:
+    """Let the next fencing token be higher than one that a server obeys: the way out of a ledger that was restored.
+
+    Only where no other deployer works on that server: from now on this ledger has the say. Refused where it has it.
+    """
+    if not raise_to(tx.session, "fencing", above):
+        raise Refused(f"this ledger's fencing tokens are above the server's ({above}) already.")
+    _change(tx, "fence", serving(tx.session).desired_id, None, reason)
 
 
 def pause(tx: Transaction, *, paused: bool) -> None:
@@ -94,7 +108,7 @@ def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:
         raise Refused(f"{checkpoint.id} is barred ({bar.reason}): `ratchet unbar {checkpoint.ordinal}` first.")
 
 
-def _change(tx: Transaction, action: str, checkpoint_id: str, previous_id: str, reason: str) -> None:
+def _change(tx: Transaction, action: str, checkpoint_id: str, previous_id: str | None, reason: str) -> None:
     tx.session.add(
         Deployment(
             action=action,

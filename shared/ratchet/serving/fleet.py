@@ -161,6 +161,7 @@ class Fleet:
             waiting=self.waiting,
             uptime_s=time.monotonic() - self._started,
             problem=self._problem,
+            highest_token=self._state.highest_token,
         )
 
     @property

@@ -48,7 +48,7 @@ class Traffic(BaseModel):
 class Health(BaseModel):
     """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
 
-    ``problem`` says why a model that should be live is not.
+    ``problem`` says why a model that should be live is not. No token below ``highest_token`` is obeyed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -59,6 +59,7 @@ class Health(BaseModel):
     uptime_s: float
     problem: str | None = None
     conditions: Conditions | None = None
+    highest_token: int = 0
 
 
 @runtime_checkable

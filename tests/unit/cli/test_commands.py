@@ -223,3 +223,21 @@ def test_migrate_makes_the_ledger(home: Path) -> None:
 def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
     result = ratchet("--set", "serving.port=1", "ask", "1+1=", code=2)
     assert "`ratchet run` serves one" in result.stderr
+
+
+def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
+    ratchet("freeze", "--reason", "a demo")
+    ratchet("unfreeze", "--reason", "it is over")
+    acts = json.loads(ratchet("history", "--json").stdout)
+    assert [(act["action"], act["ordinal"]) for act in acts] == [
+        ("deploy", 1),
+        ("deploy", 3),
+        ("freeze", 3),
+        ("unfreeze", 3),
+    ]
+    assert acts[0]["until_at"] == acts[1]["at"]
+    shown = ratchet("history").stdout
+    assert "a demo" in shown
+    assert "so far" in shown
+    assert "unfreeze" in ratchet("history", "--limit", "1").stdout
+    assert "a demo" not in ratchet("history", "--limit", "1").stdout

@@ -10,8 +10,8 @@ CHAMPION = 10
 READY = Contender(id="c11", ordinal=11, score=0.5, severity="none", calibrated=True, barred=None)
 
 
-def judge(*contenders: Contender, frozen: str | None = None) -> dict[str, Ruling]:
-    return rule(contenders, f"c{CHAMPION}", CHAMPION, frozen)
+def judge(*contenders: Contender, held: str | None = None) -> dict[str, Ruling]:
+    return rule(contenders, f"c{CHAMPION}", CHAMPION, held)
 
 
 def contender(ordinal: int, **known: object) -> Contender:
@@ -64,7 +64,7 @@ def test_nothing_that_is_not_newer_than_the_champion_challenges_or_waits(field: 
 
 @given(CONTENDERS)
 def test_frozen_nobody_challenges_and_nobody_loses_a_verdict_by_it(field: list[Contender]) -> None:
-    free, frozen = judge(*field), judge(*field, frozen="holidays")
+    free, frozen = judge(*field), judge(*field, held="holidays")
     assert not any(isinstance(ruling, Challenge) for ruling in frozen.values())
     assert {id: r for id, r in free.items() if isinstance(r, Settle)} == {
         id: r for id, r in frozen.items() if isinstance(r, Settle)
@@ -129,4 +129,12 @@ def test_one_whose_files_retention_has_deleted_is_no_candidate() -> None:
 
 
 def test_frozen_says_why_and_how_it_ends() -> None:
-    assert judge(READY, frozen="exam week") == {"c11": Wait("`ratchet unfreeze` (frozen: exam week)")}
+    assert judge(READY, held="exam week") == {"c11": Wait("exam week")}
+
+
+def test_one_that_testing_gave_up_waits_and_lets_the_others_pass() -> None:
+    stuck = contender(12, score=0.9, given_up="confirm")
+    assert judge(READY, stuck) == {
+        "c11": Challenge(),
+        "c12": Wait("`ratchet dead retry`: testing gave up on its confirm record"),
+    }

@@ -54,6 +54,9 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 def do(work: Work) -> Outcome:
     with EmbeddedServerClient.from_settings(work.settings.serving, work.settings.serving_home) as server:
+        highest = server.health().highest_token
+        if highest > work.claim.token:
+            return NotReady(f"`ratchet fence`: the server obeys no token below {highest}, as `ratchet doctor` says")
         return _reconciled(work, server) if work.subject == RECONCILE else _decided(work, server)
 
 
@@ -74,7 +77,6 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady:
     def effects(tx: Transaction) -> None:
         if row.actual_id != desired.id:
             observed(tx, desired.id)
-            tx.emit(CheckpointDeployed(checkpoint_id=desired.id, previous_id=row.actual_id))
 
     return NotReady("the next change of what is desired", effects)
 
@@ -101,8 +103,17 @@ def _promotion(session: Session, checkpoint_id: str) -> Deployment | None:
 
 
 def _settled(work: Work, ruling: Settle) -> Verdict:
+    """A verdict without a challenge; one that was left open ends with it."""
+
+    def effects(tx: Transaction) -> None:
+        left_open = (ChallengeRow.challenger_id == work.subject.id, ChallengeRow.outcome.is_(None))
+        for row in tx.session.scalars(select(ChallengeRow).where(*left_open)):
+            row.outcome = ruling.outcome
+
     event = DeploymentRefused(checkpoint_id=work.subject.id, reason=ruling.reason)
-    return Verdict(ruling.outcome, ruling.reason, events=() if ruling.outcome == "superseded" else (event,))
+    return Verdict(
+        ruling.outcome, ruling.reason, effects=effects, events=() if ruling.outcome == "superseded" else (event,)
+    )
 
 
 def _challenge(work: Work, server: InferenceServer) -> Outcome:
@@ -164,8 +175,7 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
     if trouble is not None and previous is not None:
         return _rolled_back(work, rollout, challenger, previous, trouble)
     rollout.tidy({challenger.id} | ({previous.id} if previous else set()))
-    event = CheckpointDeployed(checkpoint_id=challenger.id, previous_id=previous_id)
-    return Verdict("deployed", reason, numbers, events=(event,))
+    return Verdict("deployed", reason, numbers)
 
 
 def _taken_over(
@@ -184,8 +194,7 @@ def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint
     work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
     rollout.bring_up(good)
     rollout.tidy({good.id})
-    event = DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=trouble)
-    return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id), events=(event,))
+    return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
 
 
 def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:

@@ -14,6 +14,7 @@ from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
+from ratchet.ledger.history import CHANGES
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
     Batch,
@@ -132,7 +133,8 @@ def read_live(session: Session) -> Live | None:
     ids = [i for i in (serving.desired_id, serving.actual_id) if i]
     found = select(Checkpoint.id, Checkpoint.ordinal).where(Checkpoint.id.in_(ids))
     ordinals: dict[str, int] = {row.id: row.ordinal for row in session.execute(found)}
-    last = session.scalar(select(Deployment).order_by(Deployment.id.desc()).limit(1))
+    changes = select(Deployment).where(Deployment.action.in_(CHANGES))
+    last = session.scalar(changes.order_by(Deployment.id.desc()).limit(1))
     return Live(
         desired=ordinals.get(serving.desired_id, 0),
         actual=ordinals.get(serving.actual_id) if serving.actual_id else None,
@@ -140,7 +142,7 @@ def read_live(session: Session) -> Live | None:
         since_at=serving.since_at,
         proved=serving.proved,
         frozen_reason=serving.frozen_reason,
-        deployments=session.scalar(select(func.count()).select_from(Deployment)) or 0,
+        deployments=session.scalar(select(func.count()).select_from(changes.subquery())) or 0,
     )
 
 

@@ -68,7 +68,7 @@ class Serving(Base):
 
 
 class Deployment(Base):
-    """The history of what was live, and why."""
+    """The history of what was to be live, and why, with every human veto (see ratchet.ledger.history)."""
 
     __tablename__ = "deployments"
 

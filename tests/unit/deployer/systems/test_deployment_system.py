@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from deployer.desired import promote
+from ratchet.cli.doctor import examine
 from ratchet.data.example import Example
 from ratchet.errors import Stopping
 from ratchet.ledger import hand
@@ -14,7 +15,7 @@ from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression,
 from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.settings.training import MonitoringSettings
 from ratchet.stats.spending import alpha_spent
-from ratchet.systems import Subject, claims
+from ratchet.systems import Subject, claims, poison
 
 
 def easy(item: Example) -> bool:
@@ -282,7 +283,7 @@ def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying
     assert deploying.challenges() == []
     assert deploying.server.live() == base
     with deploying.home.ledger.write() as tx:
-        hand.unfreeze(tx)
+        hand.unfreeze(tx, "back")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
 
@@ -373,6 +374,76 @@ def test_a_lower_token_does_not_move_the_server(deploying: Any) -> None:
     assert deploying.server.live() == base
     assert deploying.barred() == []
     assert better not in deploying.verdicts()
+
+
+def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deploying: Any) -> None:
+    deploying.sweep()
+    with deploying.server.client() as client:
+        client.switch(deploying.home.base_id(), 10_000)
+        above = client.health().highest_token
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.verdicts() == {}
+    assert says_doctor(deploying).startswith("bad")
+    with deploying.home.ledger.write() as tx:
+        hand.fence(tx, above, "restored")
+    assert says_doctor(deploying).startswith("ok")
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.server.live() == better
+
+
+def test_a_record_that_testing_gave_up_keeps_nobody_else_waiting(deploying: Any) -> None:
+    """The better one's confirm record was dead-lettered: the newer, lower-ranked one has its challenge meanwhile."""
+    missed = {item.id for item in deploying.home.suite_items("eval")[::20]}
+    best = deploying.add(everything)
+    deploying.bus(without_testing=True).sweep()
+    assert deploying.challenges() == [(best, 1, None)]
+    give_up(deploying, best)
+    newer = deploying.add(lambda item: item.id not in missed)
+    deploying.sweep()
+    assert deploying.verdicts()[newer] == "deployed"
+    assert deploying.verdicts()[best] == "superseded"
+    assert deploying.challenges() == [(best, 1, "superseded"), (newer, 2, "promote")]
+
+
+def test_a_record_that_testing_gave_up_is_waited_for_until_a_human_retries_it(deploying: Any) -> None:
+    better = deploying.add(easy)
+    deploying.bus(without_testing=True).sweep()
+    letter = give_up(deploying, better)
+    deploying.sweep()
+    assert deploying.verdicts() == {}
+    with deploying.home.ledger.write() as tx:
+        poison.retry(tx, letter, "a human")
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.challenges() == [(better, 1, "promote")]
+
+
+def says_doctor(deploying: Any) -> str:
+    """What `ratchet doctor` finds of the server."""
+    return next(f"{found.state} {found.text}" for found in examine(deploying.home.settings) if found.check == "server")
+
+
+def give_up(deploying: Any, checkpoint: str) -> int:
+    """Dead-letter the request for the checkpoint's confirm record."""
+    with deploying.home.ledger.write() as tx:
+        suite = tx.session.query(SuiteRow).filter_by(pool="confirm").one().id
+        letter = DeadLetter(
+            system="testing",
+            subject_kind="request",
+            subject_id=f"{checkpoint}/{suite}/1",
+            error="out of memory",
+            traceback="",
+            failures=3,
+            kills=0,
+            created_at=tx.now,
+            resolved_at=None,
+            resolution=None,
+        )
+        tx.session.add(letter)
+        tx.session.flush()
+        return letter.id
 
 
 def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anybody(deploying: Any) -> None:
