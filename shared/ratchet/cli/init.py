@@ -16,6 +16,7 @@ from ratchet.cli.template import Chosen, render
 from ratchet.cli.view.words import thousands
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, Refused
+from ratchet.evaluation.standing import first_suites
 from ratchet.settings import load
 from ratchet.settings.settings import FILE
 
@@ -41,8 +42,8 @@ def init(
 
     A model is checked against the memory of this machine. A data file has one JSON object a line, in any of these
     shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
-    instruction/input/output, question/answer; rows that cannot be read are named with their lines. The file is put
-    into the inbox, which the first run queues.
+    instruction/input/output, question/answer; rows that cannot be read are named with their lines. The file is
+    copied: into the inbox, which the first run queues, and beside it for the tests, which hold a share of its rows out.
     """
     file = Path(FILE)
     if file.exists() and not force:
@@ -50,11 +51,12 @@ def init(
     chosen = _for_model(model, force)
     if data is not None:
         _check_data(data)
+        chosen = {**chosen, "suites": _tested_on(data, model)}
     file.write_text(render(chosen), encoding="utf-8")
     load()
     typer.echo(f"wrote {file}.")
     if data is not None:
-        _into_inbox(data)
+        _keep(data)
     typer.echo("`make run` (or `ratchet run`) starts.")
 
 
@@ -106,8 +108,30 @@ def _check_data(data: Path) -> None:
     typer.echo(f"{data}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
 
 
-def _into_inbox(data: Path) -> None:
-    inbox = load().inbox
-    inbox.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(data, inbox / data.with_suffix(".jsonl").name)
-    typer.echo(f"copied {data.name} to {inbox}; the first run queues it.")
+def _tested_on(data: Path, model: str) -> dict[str, Any]:
+    """Where the file can be tested on, its held-out rows are; a model of one's own is then taught nothing beside it."""
+    alone = load().suites.model_copy(update={"families": (), "files": (data,)})
+    try:
+        suites = first_suites(alone)
+    except DataError as error:
+        typer.echo(f"{error} So nothing of this file is tested on, but the built-in tasks are.")
+        return {}
+    sizes = " + ".join(f"{len(suite.items)} {pool}" for pool, suite in suites.items())
+    typer.echo(f"held out to test on: {sizes} rows; `ratchet config check` says which gain so many items can prove.")
+    files = [str(_kept(data))]
+    return {"files": files} if model == TINY else {"files": files, "families": []}
+
+
+def _kept(data: Path) -> Path:
+    """Where the file stays for as long as suites are drawn from it."""
+    return load().home.resolve() / "data" / data.with_suffix(".jsonl").name
+
+
+def _keep(data: Path) -> None:
+    kept, inbox = _kept(data), load().inbox
+    for target in (kept, inbox / kept.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data, target)
+    typer.echo(
+        f"copied {data.name} to {inbox}, which the first run queues, and to {kept}, where it stays for the tests."
+    )

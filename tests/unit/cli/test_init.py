@@ -11,7 +11,8 @@ from ratchet.cli.fit import count_parameters, fit
 from ratchet.cli.main import app
 from ratchet.cli.template import render
 from ratchet.errors import BrokenCheckpoint
-from ratchet.settings import Settings
+from ratchet.evaluation.standing import first_suites
+from ratchet.settings import Settings, load
 from typer.testing import CliRunner, Result
 
 
@@ -70,6 +71,33 @@ def test_data_goes_into_the_inbox_and_bad_rows_are_named(home: Path, tmp_path: P
     assert (home / "inbox" / "mine.jsonl").read_text() == file.read_text()
     file.write_text("{broken\n")
     assert "no row that can be read" in ratchet("init", "--force", "--data", str(file), code=2).stderr
+
+
+def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
+    said = ratchet("init", "--data", str(file)).stdout
+    assert "held out to test on" in said
+    kept = home.resolve() / "data" / "sums.jsonl"
+    suites = tomllib.loads(Path("ratchet.toml").read_text())["suites"]
+    assert suites == {"files": [str(kept)]}
+    assert kept.read_text() == file.read_text()
+    assert {item.family for item in first_suites(load().suites)["confirm"].items} > {"chain_sum"}
+
+
+def test_a_model_of_ones_own_is_tested_on_ones_own_data_alone(home: Path, tmp_path: Path) -> None:
+    safetensors(tmp_path / "mine", (6_000, 1_000))
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
+    ratchet("init", "--model", str(tmp_path / "mine"), "--data", str(file))
+    assert load().suites.families == ()
+
+
+def test_a_few_rows_are_trained_on_and_not_tested_on(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"question": "q", "answer": "a"}\n')
+    assert "nothing of this file is tested on" in ratchet("init", "--data", str(file)).stdout
+    assert load().suites.files == ()
 
 
 def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
