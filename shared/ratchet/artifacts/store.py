@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ratchet.artifacts.trouble import disk_trouble
 from ratchet.errors import ArtifactError, SettingsError
 
 DEFAULT_CACHE = Path("~/.cache/ratchet/artifacts")
+TRIM_EVERY_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,23 @@ class Artifact:
 
 
 class ArtifactStore:
-    """Artifacts at an fsspec ``url``. A remote one keeps verified copies in the local folder ``cache``."""
+    """Artifacts at an fsspec ``url``. A remote one keeps verified copies in the local folder ``cache``.
 
-    def __init__(self, url: str, cache: Path | None = None) -> None:
-        self.url = url
+    ``cache_bytes`` bounds those copies; without it they stay. ``options`` go to the file system of the URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        cache: Path | None = None,
+        *,
+        cache_bytes: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.url, self._cache_bytes = url, cache_bytes
+        self._trimmed_at = float("-inf")
         try:
-            filesystem, root = fsspec.url_to_fs(url, use_listings_cache=False)
+            filesystem, root = fsspec.url_to_fs(url, use_listings_cache=False, **(options or {}))
         except (ImportError, ValueError) as error:
             raise SettingsError(
                 f"artifacts.url {url!r} cannot be opened: {error}. Use a folder (file:///…) or "
@@ -95,6 +108,7 @@ class ArtifactStore:
         if remote is not None and self._folder.intact(artifact_id) is None:
             manifest = remote.manifest(artifact_id)
             self._folder.put(lambda draft: remote.download(manifest, draft), manifest.size_bytes)
+            self._trim_now_and_then()
         self._folder.verified(artifact_id)
         if remote is not None:
             self._folder.touch(artifact_id)
@@ -141,11 +155,18 @@ class ArtifactStore:
         """
         return 0 if self._remote is None else self._folder.trim(most_bytes, unused_for_s)
 
+    def _trim_now_and_then(self) -> None:
+        """Looking through the whole cache takes a while when it holds much."""
+        if self._cache_bytes is not None and time.monotonic() - self._trimmed_at >= TRIM_EVERY_S:
+            self._trimmed_at = time.monotonic()
+            self.trim_cache(self._cache_bytes)
+
     def _put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Artifact:
         manifest = self._folder.put(fill, needed_bytes)
         path = self._folder.path(manifest.id)
         if self._remote is not None:
             self._remote.upload(manifest, path)
+            self._trim_now_and_then()
         return Artifact(manifest, path)
 
 

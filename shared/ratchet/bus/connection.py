@@ -21,8 +21,7 @@ RETRIES = 3
 
 def redis_url(settings: Settings) -> str:
     """The configured server, or the embedded one below home. Raises SurroundingsError if that does not run."""
-    configured = settings.redis.url
-    return configured.get_secret_value() if configured else embedded_url(settings)
+    return settings.redis.address or embedded_url(settings)
 
 
 def connect(url: str) -> Redis:

@@ -42,6 +42,7 @@ PLACES = {
     "config": Place("config:app", SETUP),
     "doctor": Place("doctor:doctor", SETUP),
     "migrate": Place("migrate:migrate", SETUP),
+    "prepare": Place("prepare:prepare", SETUP),
 }
 
 app = typer.Typer(

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from ratchet.artifacts import ArtifactStore
+from ratchet.artifacts.configured import artifact_store
 from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
@@ -29,7 +30,7 @@ def opened(settings: Settings | None = None) -> Iterator[tuple[Settings, Ledger]
 
 
 def artifacts(settings: Settings) -> ArtifactStore:
-    return ArtifactStore(settings.artifact_url, cache=settings.home.resolve() / "cache")
+    return artifact_store(settings)
 
 
 def _require_ledger(settings: Settings) -> None:

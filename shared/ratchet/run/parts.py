@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from ratchet.artifacts import ArtifactStore
+from ratchet.artifacts.configured import artifact_store
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.outbox import relaying_ledger
 from ratchet.bus.ports import require_free
@@ -44,7 +44,7 @@ class Parts:
                 self._redis = stack.enter_context(EmbeddedRedis.below(self.settings))
             self.ledger = self._open_ledger(stack)
             self._say("preparing the base model and the test suites")
-            bootstrap(self.settings, self.ledger, ArtifactStore(self.settings.artifact_url))
+            bootstrap(self.settings, self.ledger, artifact_store(self.settings))
             stack.callback(self._stop_members)
             self._start_members()
             self._stack = stack.pop_all()

@@ -7,6 +7,8 @@ import errno
 import gc
 import importlib
 import logging
+import math
+import os
 import signal
 import socket
 import sys
@@ -19,8 +21,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from ratchet import settings as setting_tree
+from ratchet.artifacts.configured import artifact_store
 from ratchet.errors import RatchetError, ServingError
 from ratchet.inference.dress import Dress
+from ratchet.leases.share import Bound, bound, lease_share
 from ratchet.plugins import require_plugins
 from ratchet.serving.admin_token import server_token
 from ratchet.serving.app import build_app
@@ -51,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
-    """Run in a home that is held, until a signal."""
+    """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
+    lease = lease_share(settings, "serving", timeout_s=math.inf)
+    if lease is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.device)
     token = server_token(settings.serving, home.folder)
     fleet = Fleet(settings.serving, StateFile(home.folder), model_loader(settings))
     listener = _listen(host, settings.serving.port if port is None else port)
@@ -62,25 +69,34 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    threading.Thread(target=_import_torch, name="import-torch", daemon=True).start()
+    share = bound(settings, lease) if lease else None
+    threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
     _end_quietly_on_signals()
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def model_loader(settings: Settings) -> Loader:
-    """Loads checkpoints dressed as in training, with today's date in the system turn."""
+    """Loads checkpoints dressed as in training, with today's date in the system turn.
+
+    A folder that is not on this machine is fetched from the artifact store: its last part is the artifact's id.
+    """
+    artifacts = artifact_store(settings)
 
     def load(path: Path, weights: str) -> LocalGenerator:
         from ratchet.inference.local import LocalGenerator
 
-        return LocalGenerator.load(path, settings.inference, weights, Dress.configured(settings, time.time()))
+        is_elsewhere = settings.artifacts.url is not None and not path.is_dir()
+        folder = artifacts.fetch(path.name) if is_elsewhere else path
+        return LocalGenerator.load(folder, settings.inference, weights, Dress.configured(settings, time.time()))
 
     return load
 
 
-def _import_torch() -> None:
+def _import_torch(share: Bound | None) -> None:
     """Ahead of the first load, and beside the first requests; the collector need not look at it ever again."""
     importlib.import_module("ratchet.inference.local")
+    if share is not None:
+        importlib.import_module("ratchet.inference.bounded").confine(share)
     gc.collect()
     gc.freeze()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from ratchet.settings.section import Section
@@ -20,6 +22,9 @@ class ControlSettings(Section):
     )
     task_events: bool = Field(
         False, description="Send Celery's task events and heartbeats, which Flower shows (0.3 % of a core)."
+    )
+    alive_file: Path | None = Field(
+        None, description="File that a living worker touches. Default: one a worker in home/status."
     )
     backoff_first_s: float = Field(0.5, gt=0, description="First wait after trouble; it doubles from there.")
     backoff_last_s: float = Field(30.0, gt=0, description="Longest wait between two tries.")

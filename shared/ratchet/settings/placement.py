@@ -17,4 +17,12 @@ class PlacementSettings(Section):
     roles: tuple[Literal["3090", "4090"], ...] = Field(
         ("3090", "4090"), description="Roles whose systems run here: 3090 judges, 4090 trains."
     )
+    gpus_gb: tuple[int, ...] | None = Field(
+        None, description="Whole gigabytes of each GPU that may be leased. Default: all that the driver tells of."
+    )
+    vram_gb: dict[str, float] = Field(
+        default_factory=dict,
+        description="Gigabytes of GPU memory that a system's model process leases, as {testing = 10, serving = 8}. "
+        "Default: half of the largest GPU for training, a quarter for any other and for the inference server.",
+    )
     threads: int = Field(1, ge=1, description="CPU threads of each model process.")

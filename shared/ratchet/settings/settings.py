@@ -66,12 +66,16 @@ class Settings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        configured = self.ledger.url
-        return configured.get_secret_value() if configured else f"sqlite:///{self.home.resolve() / 'ledger.db'}"
+        return self.ledger.address or f"sqlite:///{self.home.resolve() / 'ledger.db'}"
 
     @property
     def artifact_url(self) -> str:
         return self.artifacts.url or f"file://{self.home.resolve() / 'artifacts'}"
+
+    @property
+    def artifact_cache(self) -> Path:
+        """Copies of a remote store's artifacts, shared by all processes of this machine."""
+        return self.home.resolve() / "cache"
 
     @property
     def work_folder(self) -> Path:

@@ -1,9 +1,14 @@
-"""Where the four stores are. Empty means: on this machine, below ``home``."""
+"""Where the four stores are. Empty means: on this machine, below ``home``. Passwords may lie in files of their own."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
 from pydantic import Field, SecretStr
 
+from ratchet.errors import SettingsError
 from ratchet.settings.section import Section
 
 
@@ -14,13 +19,34 @@ class LedgerSettings(Section):
         None,
         description="SQLAlchemy URL, as postgresql+psycopg://user:password@host/ratchet. Default: home/ledger.db.",
     )
+    password_file: Path | None = Field(None, description="File with the password of `ledger.url`, where it names none.")
+
+    @property
+    def address(self) -> str | None:
+        """The URL with its password. Raises SettingsError where the file of the password cannot be read."""
+        return _with_password(self.url, self.password_file)
 
 
 class ArtifactSettings(Section):
     """The bytes: a folder by default, an S3-compatible store for several hosts."""
 
     url: str | None = Field(None, description="fsspec URL, as s3://bucket/ratchet. Default: home/artifacts.")
+    endpoint: str | None = Field(None, description="Base URL of an S3 server other than Amazon's, as http://host:8333.")
+    access_key: str | None = Field(None, description="Access key of the S3 server.")
+    secret_key_file: Path | None = Field(None, description="File with the secret key of the S3 server.")
     cache_gb: float = Field(50.0, gt=0, description="Size of the local cache in front of a remote store.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the file system is opened with. Raises SettingsError where the file of the key cannot be read."""
+        options: dict[str, Any] = {}
+        if self.endpoint:
+            options |= {"endpoint_url": self.endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+        if self.access_key:
+            options["key"] = self.access_key
+        if self.secret_key_file:
+            options["secret"] = read_secret(self.secret_key_file)
+        return options
 
 
 class RedisSettings(Section):
@@ -29,5 +55,33 @@ class RedisSettings(Section):
     url: SecretStr | None = Field(
         None, description="As redis://:password@host:6379/0. Default: an embedded server below home."
     )
+    password_file: Path | None = Field(None, description="File with the password of `redis.url`, where it names none.")
     port: int = Field(0, ge=0, le=65535, description="Port of the embedded server; 0 takes a free one.")
     stream_length: int = Field(10_000, ge=100, description="Events kept in each stream; they are hints only.")
+
+    @property
+    def address(self) -> str | None:
+        """The URL with its password. Raises SettingsError where the file of the password cannot be read."""
+        return _with_password(self.url, self.password_file)
+
+
+def read_secret(path: Path) -> str:
+    """The first line of a file. Raises SettingsError for one that cannot be read or is empty."""
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"the secret in {path} cannot be read: {error.strerror}.") from error
+    if not secret:
+        raise SettingsError(f"{path} is empty; it must hold a secret.")
+    return secret
+
+
+def _with_password(url: SecretStr | None, file: Path | None) -> str | None:
+    if url is None or file is None:
+        return url.get_secret_value() if url else None
+    parts = urlsplit(url.get_secret_value())
+    user, separator, place = parts.netloc.rpartition("@")
+    if ":" in user:
+        raise SettingsError(f"{parts.scheme}://…@{place} holds a password already; take that or the file {file}.")
+    netloc = f"{user}:{quote(read_secret(file), safe='')}@{place if separator else parts.netloc}"
+    return urlunsplit(parts._replace(netloc=netloc))

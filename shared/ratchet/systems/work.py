@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +13,16 @@ from sqlalchemy.orm import Session
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost, Stopping
+from ratchet.leases.share import Bound, bound, lease_share
 from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 from ratchet.systems.verdict import Subject
+
+BOUNDED = "ratchet.inference.bounded:run"
+GPU_PATIENCE_S = 600.0
+"""After that the claim goes back, and the subject waits with the others."""
 
 
 class Children(Protocol):
@@ -93,9 +98,32 @@ class Work:
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
 
-        Raises ChildFailed when it raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
+        Where there is a GPU, the child waits for its share of the memory and is held to it. Raises ChildFailed when
+        it raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
         """
+        with self._gpu() as bound:
+            if bound is not None:
+                target, spec = BOUNDED, {"target": target, "spec": dict(spec), "bound": bound}
+            return self._child(target, spec, on_progress)
 
+    @contextmanager
+    def _gpu(self) -> Iterator[Bound | None]:
+        """The lease on the system's share of a GPU, or None where there is none."""
+
+        def should_stop() -> bool:
+            self.pulse.beat("waits for GPU memory")
+            return self.stop.is_set() or self.pulse.lost
+
+        lease = lease_share(self.settings, self.claim.system, timeout_s=GPU_PATIENCE_S, should_stop=should_stop)
+        if lease is None:
+            yield None
+            return
+        with lease:
+            yield bound(self.settings, lease)
+
+    def _child(
+        self, target: str, spec: Mapping[str, Any], on_progress: Callable[[dict[str, Any]], None] | None
+    ) -> dict[str, Any]:
         def report(message: dict[str, Any]) -> None:
             self.pulse.beat(str(message.get("note", "")))
             if on_progress is not None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
-from ratchet.artifacts import ArtifactStore
+from ratchet.artifacts.configured import artifact_store
 from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.outbox import Relay
 from ratchet.bus.streams import Streams
@@ -74,9 +74,7 @@ class _Worker:
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
         self.children = ChildRunner(system.preload, threads=settings.placement.threads)
-        self.controller = Controller(
-            system, settings, self.ledger, ArtifactStore(settings.artifact_url), self.children, worker
-        )
+        self.controller = Controller(system, settings, self.ledger, artifact_store(settings), self.children, worker)
         self.desk = Desk(self.controller)
         self.app = worker_app(url, system, worker, self.desk, watched=settings.control.task_events)
         canary = Canary(self.app, worker)
@@ -86,7 +84,7 @@ class _Worker:
         self.threads = [
             Listener(streams, self.ledger, self.desk),
             Sweep(self.ledger, relay, self.desk, self.registration.seen),
-            Liveness(settings.control, self.desk, canary, settings.status_folder / f"{worker}.alive"),
+            Liveness(settings.control, self.desk, canary, _alive_path(settings, worker)),
             self.status,
             self.stopper,
         ]
@@ -126,6 +124,10 @@ def _status_path(settings: Settings, system: System, worker: str) -> Path:
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     slot = worker.rpartition("+")[2]
     return settings.status_folder / (f"{system.name}.json" if slot == "0" else f"{system.name}+{slot}.json")
+
+
+def _alive_path(settings: Settings, worker: str) -> Path:
+    return settings.control.alive_file or settings.status_folder / f"{worker}.alive"
 
 
 def _patiently(step: Callable[[], T], settings: Settings) -> T:

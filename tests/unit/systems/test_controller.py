@@ -10,6 +10,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ChildFailed, Stopping, SurroundingsError
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued
+from ratchet.leases import acquire_gpu
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.tables import Claim as ClaimRow
@@ -260,3 +261,22 @@ def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings)
 def _letters(ledger: Ledger) -> list[DeadLetter]:
     with ledger.read() as session:
         return list(session.scalars(select(DeadLetter)))
+
+
+def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
+    placement = settings.placement.model_copy(update={"gpus_gb": (4, 8), "vram_gb": {"toys": 6}})
+    card = settings.model_copy(update={"placement": placement})
+
+    def do(work: Work) -> Outcome:
+        told = work.child("ratchet.testing.gpu_child:told", {"word": "hello"})
+        return Verdict(told["devices"], told["word"])
+
+    toys = Toys(ledger, card, ["a"], do)
+    toys.look()
+    assert [(row.outcome, row.reason) for row in toys.verdicts()] == [("1", "hello")]
+    leased = [path.name for path in (settings.lease_folder / "gpu").iterdir() if path.read_text().endswith(" toys")]
+    assert len([name for name in leased if name.startswith("gpu-1-")]) == 8
+    acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).release()

@@ -1,0 +1,137 @@
+# The images of Ratchet, built from this folder. One target a service; those whose models need torch share its layer.
+#
+#   docker build --target trainer --tag ratchet/trainer .
+#
+# Arguments: PYTHON, the base image. PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS, where packages come from (PyTorch's
+# index of CPU builds, say); nothing of them stays in an image. WITHOUT, a package to go without: reasoning-gym, of 200 MB,
+# unless it is set empty. VERSION and REVISION, for the labels.
+ARG PYTHON=python:3.11-slim-bookworm
+
+# --- what every image runs on -----------------------------------------------------------------------------------------
+FROM ${PYTHON} AS base
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --home-dir /var/lib/ratchet --shell /usr/sbin/nologin ratchet \
+    && install -d -o ratchet -g ratchet /var/lib/ratchet
+ENV PATH=/opt/ratchet/bin:/opt/code/bin:$PATH \
+    PYTHONPATH=/opt/code \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HOME=/tmp/huggingface \
+    RATCHET_HOME=/var/lib/ratchet \
+    RATCHET_CONTROL__ALIVE_FILE=/tmp/alive
+WORKDIR /var/lib/ratchet
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["tini", "--"]
+
+# --- packages of others, in one virtual environment for each kind of image --------------------------------------------
+FROM ${PYTHON} AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+RUN python -m venv --without-pip /opt/ratchet
+COPY constraints.txt ./
+COPY scripts scripts
+COPY shared/pyproject.toml shared/
+COPY services/trainer/pyproject.toml services/trainer/
+COPY services/evaluator/pyproject.toml services/evaluator/
+COPY services/miner/pyproject.toml services/miner/
+COPY services/deployer/pyproject.toml services/deployer/
+COPY services/datagen/pyproject.toml services/datagen/
+
+FROM build AS judge-packages
+ARG WITHOUT=reasoning-gym
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3]' services/evaluator services/deployer \
+        services/datagen >needed.txt \
+    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
+    && scripts/strip-packages /opt/ratchet
+
+FROM build AS miner-packages
+ARG WITHOUT=reasoning-gym
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3]' services/miner >needed.txt \
+    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
+    && scripts/strip-packages /opt/ratchet
+
+FROM build AS torch-packages
+ARG WITHOUT=reasoning-gym
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3,serving]' services/trainer \
+        'services/evaluator[gpu]' 'services/miner[gpu]' >needed.txt \
+    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
+    && scripts/strip-packages /opt/ratchet
+
+# --- our own code, a folder each package ------------------------------------------------------------------------------
+FROM build AS code
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv --without-pip /opt/tools && python -m pip --python /opt/tools install -c constraints.txt hatchling
+ENV PYTHONPATH=/opt/tools/lib/python3.11/site-packages
+COPY shared shared
+COPY services services
+RUN for package in shared services/*; do \
+        python -m pip --python /opt/ratchet install --no-deps --no-build-isolation \
+            --target "/code/$(basename "$package")" "./$package" || exit 1; \
+    done
+
+# --- the images -------------------------------------------------------------------------------------------------------
+FROM base AS service
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Ratchet" \
+      org.opencontainers.image.description="Trains a language model around the clock, and only serves a better one" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# A worker touches the file as long as it idles and hears its canary, or works and makes progress.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=1s --retries=4 \
+    CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds' 2>/dev/null)\""]
+USER 10001:10001
+
+FROM service AS evaluator
+COPY --from=judge-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /code/evaluator /opt/code/
+CMD ["python", "-m", "ratchet.worker", "regression"]
+
+FROM service AS deployer
+COPY --from=judge-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /code/deployer /opt/code/
+CMD ["python", "-m", "ratchet.worker", "deployment"]
+
+FROM service AS datagen
+COPY --from=judge-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /code/datagen /opt/code/
+CMD ["python", "-m", "ratchet.worker", "generation"]
+
+FROM service AS miner
+COPY --from=miner-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /code/miner /opt/code/
+CMD ["python", "-m", "ratchet.worker", "correction"]
+
+FROM service AS torch
+COPY --from=torch-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /opt/code/
+
+FROM torch AS trainer
+COPY --from=code /code/trainer /opt/code/
+CMD ["python", "-m", "ratchet.worker", "training"]
+
+FROM torch AS evaluator-gpu
+COPY --from=code /code/evaluator /opt/code/
+CMD ["python", "-m", "ratchet.worker", "testing"]
+
+FROM torch AS miner-gpu
+COPY --from=code /code/miner /opt/code/
+CMD ["python", "-m", "ratchet.worker", "mining"]
+
+FROM torch AS serving
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=1s --retries=4 \
+    CMD ["python", "-S", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8100/health', timeout=4)"]
+EXPOSE 8100
+CMD ["python", "-m", "ratchet.serving.server", "--home", "/var/lib/ratchet/serving", "--host", "0.0.0.0"]

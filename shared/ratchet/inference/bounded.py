@@ -1,0 +1,27 @@
+"""Holds a model process to the GPU memory that was leased for it. Its torch must not have touched CUDA yet."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def run(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Call ``spec["target"]`` with ``spec["spec"]`` within ``spec["bound"]``. The target of a child process."""
+    confine(spec["bound"])
+    module, _, function = str(spec["target"]).partition(":")
+    answer: dict[str, Any] = getattr(importlib.import_module(module), function)(spec["spec"], progress)
+    return answer
+
+
+def confine(bound: Mapping[str, Any]) -> None:
+    """Let torch see one device only, and take no more than its share there: more is an out-of-memory error."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(bound["device"])
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(min(1.0, float(bound["share"])), 0)

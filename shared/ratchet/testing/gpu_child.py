@@ -1,0 +1,13 @@
+"""A child's target that tells which GPU it may see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+def told(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Its own word, and the devices that are left to it."""
+    progress({"note": spec["word"]})
+    return {"word": spec["word"], "devices": os.environ["CUDA_VISIBLE_DEVICES"]}

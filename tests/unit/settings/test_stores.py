@@ -1,0 +1,60 @@
+"""Passwords in files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts.configured import artifact_store
+from ratchet.bus.connection import redis_url
+from ratchet.errors import SettingsError
+from ratchet.settings import Settings
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    file = tmp_path / "secret"
+    file.write_text("p@ss/w:rd\n")
+    return file
+
+
+def test_a_password_from_a_file_is_put_into_the_url(secret: Path) -> None:
+    settings = Settings(
+        ledger={"url": "postgresql+psycopg://ratchet@hub:5432/ratchet", "password_file": secret},
+        redis={"url": "redis://worker@hub:6379/0", "password_file": secret},
+    )
+    assert settings.ledger_url == "postgresql+psycopg://ratchet:p%40ss%2Fw%3Ard@hub:5432/ratchet"
+    assert redis_url(settings) == "redis://worker:p%40ss%2Fw%3Ard@hub:6379/0"
+
+
+def test_a_url_without_a_user_gets_the_password_alone(secret: Path) -> None:
+    assert redis_url(Settings(redis={"url": "redis://hub/0", "password_file": secret})).startswith("redis://:p%40")
+
+
+def test_two_passwords_are_one_too_many(secret: Path) -> None:
+    settings = Settings(redis={"url": "redis://worker:other@hub/0", "password_file": secret})
+    with pytest.raises(SettingsError, match="holds a password already"):
+        redis_url(settings)
+
+
+def test_a_missing_or_empty_secret_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="absent"):
+        redis_url(Settings(redis={"url": "redis://hub/0", "password_file": tmp_path / "absent"}))
+    (tmp_path / "empty").touch()
+    with pytest.raises(SettingsError, match="is empty"):
+        redis_url(Settings(redis={"url": "redis://hub/0", "password_file": tmp_path / "empty"}))
+
+
+def test_an_s3_store_is_opened_with_its_server_and_keys(secret: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        home=tmp_path,
+        artifacts={
+            "url": "s3://ratchet/artifacts",
+            "endpoint": "http://hub:8333",
+            "access_key": "worker",
+            "secret_key_file": secret,
+        },
+    )
+    options = settings.artifacts.options
+    assert (options["endpoint_url"], options["key"], options["secret"]) == ("http://hub:8333", "worker", "p@ss/w:rd")
+    assert artifact_store(settings).url == "s3://ratchet/artifacts"
