@@ -20,21 +20,22 @@ from ratchet.errors import (
     SettingsError,
     UnknownPlugin,
 )
+from ratchet.evaluation.preview import JOURNAL
 from ratchet.inference.chat import Tokenizer
 from ratchet.inference.digest import weights_digest
-from ratchet.profiles import registry
-from ratchet.profiles.profile import Profile
-from ratchet.profiles.system_turn import on_day
+from ratchet.inference.dress import Dress
 from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
-from trainer.dataset import TrainingRows, examples_of, prepare_rows
+from trainer.dataset import TrainingRows, examples_at, examples_of, prepare_rows
 from trainer.hardware import Hardware, pick_hardware, release_memory
 from trainer.loading import load_model
 from trainer.monitoring import TrainingStatusWriter
+from trainer.previews import create_preview_backend
+from trainer.previews.callback import Previewer, last_rows
 from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
-from trainer.run import create_run
+from trainer.run import Run, create_run
 from trainer.state import TrainingState, load_state
 
 __all__ = ["TrainerEngine", "TrainingResult"]
@@ -99,10 +100,11 @@ class TrainerEngine:
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
         hardware, state = self._validate(config)
-        profile = registry.get(config.profile.name, config.profile.options)
-        model, tokenizer = load_model(config, hardware, profile)
-        rows = self._prepare(config, profile, tokenizer)
+        dress = self._dress(config)
+        model, tokenizer = load_model(config, hardware, dress.profile)
+        rows = self._prepare(config, dress, tokenizer)
         run = create_run(config, hardware, model, tokenizer, rows, state, self._tell_progress, self._should_stop)
+        self._preview(config, run, dress)
         self._tell("training", run.reporter.snapshot(0))
         run.train()
         self._tell("saving", run.reporter.snapshot(run.steps))
@@ -124,15 +126,32 @@ class TrainerEngine:
             )
         return hardware, state
 
-    def _prepare(self, config: TrainerConfig, profile: Profile, tokenizer: Tokenizer) -> TrainingRows:
-        system_prompt = profile.system_prompt(config.monitoring.system_prompt_base)
+    def _dress(self, config: TrainerConfig) -> Dress:
+        today = datetime.now(UTC).date().isoformat()
+        profile = config.profile
+        return Dress.named(profile.name, profile.options, config.monitoring.system_prompt_base, today)
+
+    def _prepare(self, config: TrainerConfig, dress: Dress, tokenizer: Tokenizer) -> TrainingRows:
         return prepare_rows(
             examples_of(config.data.dataset_path),
-            profile,
+            dress.profile,
             tokenizer,
-            system_prompt=on_day(system_prompt, datetime.now(UTC).date()),
+            system_prompt=dress.system_prompt,
             max_length=config.hyperparams.max_length,
         )
+
+    def _preview(self, config: TrainerConfig, run: Run, dress: Dress) -> None:
+        """Have the first process ask a few questions now and then."""
+        monitoring = config.monitoring
+        if not self._processes.is_first:
+            return
+        model = run.trainer.accelerator.unwrap_model(run.trainer.model)
+        backend = create_preview_backend(monitoring, model, run.tokenizer, run.hardware, dress)
+        if backend is None:
+            return
+        examples = examples_at(config.data.dataset_path, last_rows(run.plan, monitoring.preview_samples))
+        journal = self._status.path.parent / JOURNAL
+        run.trainer.add_callback(Previewer(backend, examples, run.plan, monitoring, dress, journal, self._write))
 
     def _tell_progress(self, progress: dict[str, Any]) -> None:
         self._tell("training", progress)

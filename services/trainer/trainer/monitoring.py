@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ class TrainingStatusWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._status: dict[str, Any] = {"started_at": time.time()}
+        self._writing = threading.Lock()
 
     def write(self, **fields: Any) -> None:
         """Merge ``fields`` into the status and write it. A full or absent disk never stops training."""
-        self._status |= fields
-        status = {**self._status, "updated_at": time.time()}
-        try:
-            write_atomically(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
-        except OSError:
-            return
+        with self._writing:
+            self._status |= fields
+            status = {**self._status, "updated_at": time.time()}
+            try:
+                write_atomically(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
+            except OSError:
+                return
 
     def start(self, **fields: Any) -> None:
         """Begin a run: forget the last one's fields."""

@@ -24,6 +24,7 @@ PLACES = {
     "leaderboard": Place("leaderboard:leaderboard", LOOK),
     "why": Place("why:why", LOOK),
     "history": Place("history:show", LOOK),
+    "previews": Place("previews:previews", LOOK),
     "events": Place("events:events", LOOK),
     "report": Place("report:report", LOOK),
     "logs": Place("logs:logs", LOOK),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ratchet.settings.section import Section
 
@@ -107,6 +107,29 @@ class MonitoringSettings(Section):
     status_interval_s: float = Field(
         1.0, ge=0.1, le=60, description="Shortest time between two status or progress reports."
     )
+    preview_backend: Literal["none", "local", "remote_3090"] = Field(
+        "local",
+        description="Who answers a few questions while training goes on: `local`, the model that trains; "
+        "`remote_3090`, a server that speaks the OpenAI chat API and holds the weights that are live; `none`, nobody.",
+    )
+    preview_interval: int = Field(100, ge=1, description="Steps between two previews.")
+    preview_samples: int = Field(4, ge=1, le=64, description="Questions of one preview.")
+    preview_max_tokens: int = Field(128, ge=1, le=65_536, description="Longest answer of a preview, in tokens.")
+    preview_temperature: float = Field(0.0, ge=0, le=5, description="Temperature of previews; 0 is greedy.")
+    preview_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="A preview that takes longer is given up; training goes on."
+    )
+    preview_url: str | None = Field(
+        None, description="Address of the server that remote_3090 asks, as http://host:8765."
+    )
+    preview_model: str = Field("ratchet", min_length=1, description="Model name that remote_3090 asks for.")
+    preview_api_key: SecretStr | None = Field(None, description="Bearer token of the server that remote_3090 asks.")
+
+    @model_validator(mode="after")
+    def _remote_has_an_address(self) -> Self:
+        if self.preview_backend == "remote_3090" and not self.preview_url:
+            raise ValueError("preview_backend remote_3090 needs preview_url, the address of the server to ask")
+        return self
 
 
 class DataSettings(Section):

@@ -27,6 +27,7 @@ from ratchet.ledger.queue import depth, next_batch
 from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
+from ratchet.settings.reveal import reveal
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -140,7 +141,7 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "model": model.model_dump(mode="json"),
         "hyperparams": settings.hyperparams.model_dump(mode="json"),
         "profile": settings.profile.model_dump(mode="json"),
-        "monitoring": settings.monitoring.model_dump(mode="json"),
+        "monitoring": reveal(settings.monitoring),
         "environment": settings.environment.model_dump(mode="json"),
         "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
         "output": str(work.folder / f"segment-{start.offset}"),

@@ -1,0 +1,50 @@
+"""`ratchet previews`: what the model in training answered lately."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ratchet.cli.output import Json, clock, print_table
+from ratchet.evaluation.preview import JOURNAL, Preview, read_previews
+from ratchet.settings import load
+
+WIDTH = 40
+
+
+def previews(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 12,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Show what the model answered to a few rows of its file while it trained, graded; the newest last.
+
+    They are for looking at: no decision rests on them. Run it on the host that trains. With --json one object a line.
+    """
+    settings = load()
+    found = read_previews(settings.status_folder / JOURNAL, limit)
+    if as_json:
+        for preview in found:
+            typer.echo(preview.model_dump_json())
+        return
+    if not found:
+        typer.echo(
+            "no previews yet: the first comes after monitoring.preview_interval = "
+            f"{settings.monitoring.preview_interval} steps of training, from {settings.monitoring.preview_backend!r}."
+        )
+        return
+    columns = ("at", ">step", "by", "task", "question", "gold", "answer", "")
+    print_table(columns, [_row(preview) for preview in found])
+
+
+def _row(preview: Preview) -> tuple[str, ...]:
+    task = f"{preview.family or 'text'}/{preview.level}" + (" (seen)" if preview.seen else "")
+    texts = [_short(text) for text in (preview.question, preview.gold, preview.answer)]
+    verdict = "right" if preview.correct else preview.error or "wrong"
+    return (clock(preview.at), f"{preview.step:,}", preview.backend, task, *texts, verdict)
+
+
+def _short(text: str) -> str:
+    """One line, as long as a column of the table."""
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

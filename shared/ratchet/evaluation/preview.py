@@ -1,0 +1,98 @@
+"""Previews: what a model in training answers to a few questions. For people to look at; nothing is decided by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ratchet.artifacts.atomic import write_atomically
+from ratchet.data.example import Example
+from ratchet.errors import DataError
+from ratchet.inference.dress import Dress
+from ratchet.inference.generator import Generation
+from ratchet.tasks.graders import gold, grade_example
+
+JOURNAL = "previews.jsonl"
+"""The journal's name in the folder of status files."""
+JOURNAL_LIMIT_BYTES = 2_000_000
+
+
+class Preview(BaseModel):
+    """One question, the answer to it, and what the grader says. ``step`` is the global one.
+
+    ``seen`` says whether the row had been trained on in this batch before it was asked. ``weights`` is what answered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: float
+    step: int
+    backend: str
+    weights: str
+    line: int
+    seen: bool
+    family: str | None
+    level: int
+    question: str
+    gold: str
+    answer: str
+    extracted: str | None
+    correct: bool
+    error: str | None
+    tokens: int
+    latency_s: float
+
+
+def graded(example: Example, generation: Generation, dress: Dress, **known: Any) -> Preview:
+    """An answer compared with the gold by the family's grader (or the declared one), undressed by the profile.
+
+    ``known`` are the fields that neither example nor answer tells. A row that cannot be graded says so in ``error``.
+    """
+    try:
+        grade = grade_example(example, dress.answer(generation.text))
+        extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)
+    except DataError as trouble:
+        extracted, is_correct, error, expected = None, False, str(trouble), example.answer or ""
+    return Preview(
+        weights=generation.weights,
+        family=example.family,
+        level=example.level,
+        question=example.question,
+        gold=expected,
+        answer=generation.text,
+        extracted=extracted,
+        correct=is_correct,
+        error=error,
+        tokens=len(generation.token_ids),
+        latency_s=generation.latency_s,
+        **known,
+    )
+
+
+def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int = JOURNAL_LIMIT_BYTES) -> None:
+    """Add lines to the journal; one that has grown beyond the limit loses its older half first."""
+    if journal.exists() and journal.stat().st_size > limit_bytes:
+        lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomically(journal, "".join(lines[len(lines) // 2 :]))
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open("a", encoding="utf-8") as file:
+        file.writelines(preview.model_dump_json() + "\n" for preview in previews)
+
+
+def read_previews(journal: Path, limit: int) -> list[Preview]:
+    """The newest previews, the newest last; lines that a crash cut short are passed over."""
+    if not journal.exists():
+        return []
+    found: list[Preview] = []
+    for text in reversed(journal.read_text(encoding="utf-8").splitlines()):
+        try:
+            found.append(Preview.model_validate(json.loads(text)))
+        except (ValueError, ValidationError):
+            continue
+        if len(found) == limit:
+            break
+    return found[::-1]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ratchet.data.example import Example
+from ratchet.evaluation.preview import Preview, append_previews, graded, read_previews
+from ratchet.inference.dress import Dress
+from ratchet.inference.generator import Generation
+from ratchet.tasks import registry
+from ratchet.tasks.family import to_example
+
+KNOWN: dict[str, Any] = {"at": 0.0, "step": 100, "backend": "local", "line": 1, "seen": False}
+
+
+def answered(text: str) -> Generation:
+    return Generation(
+        text=text,
+        token_ids=(1, 2),
+        token_logprobs=(),
+        finish_reason="stop",
+        prompt_tokens=3,
+        latency_s=0.1,
+        weights="in training",
+    )
+
+
+def test_the_familys_grader_judges_an_answer() -> None:
+    problem = registry.get("chain_sum").generate(1, 7)
+    example = to_example(problem, "test")
+    right = graded(example, answered(problem.solution), Dress(), **KNOWN)
+    wrong = graded(example, answered("no idea"), Dress(), **KNOWN)
+    assert (right.correct, right.family, right.gold, right.tokens) == (True, "chain_sum", problem.gold, 2)
+    assert (wrong.correct, wrong.answer) == (False, "no idea")
+
+
+def test_the_profile_undresses_the_answer_first() -> None:
+    dressed = Dress.named("regime3")
+    example = Example.ask("What is 2 + 3?", "5", grader="numeric")
+    assert graded(example, answered("<<ANS_START>> 5 <<ANS_END>>"), dressed, **KNOWN).correct
+
+
+def test_a_row_that_cannot_be_graded_says_why() -> None:
+    example = Example.ask("what is this?", "nobody knows", family="chain_sum")
+    assert "does not know the question" in str(graded(example, answered("x"), Dress(), **KNOWN).error)
+
+
+def one(step: int) -> Preview:
+    example = Example.ask("Is 🤔 fine?", "yes")
+    return graded(example, answered("yes"), Dress(), **{**KNOWN, "step": step})
+
+
+def test_the_journal_gives_back_the_newest_and_passes_over_what_a_crash_left(tmp_path: Path) -> None:
+    journal = tmp_path / "status" / "previews.jsonl"
+    assert read_previews(journal, 3) == []
+    append_previews(journal, [one(step) for step in range(5)])
+    with journal.open("a") as file:
+        file.write('{"at": 1.0, "st\n')
+    append_previews(journal, [one(5)])
+    assert [preview.step for preview in read_previews(journal, 3)] == [3, 4, 5]
+
+
+def test_the_journal_stays_small(tmp_path: Path) -> None:
+    journal = tmp_path / "previews.jsonl"
+    for step in range(60):
+        append_previews(journal, [one(step)], limit_bytes=2_000)
+    assert journal.stat().st_size < 3_000
+    assert read_previews(journal, 1)[0].step == 59
