@@ -7,24 +7,28 @@ measured on the testing half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answer_logprob
 from ratchet.evaluation.halves import is_choosing
 from ratchet.evaluation.record import Evaluation, ItemRecord
+from ratchet.settings.calibration import CalibrationSettings
 from ratchet.stats.calibration import Bin, Floats, brier, ece, mce, nll, reliability
+from ratchet.stats.interval import Interval
+from ratchet.stats.isotonic import Isotonic, fit_isotonic
 from ratchet.stats.scaling import Scaling, fit_platt, fit_temperature
-
-Confidence = Literal["mean", "sum", "min"]
-CONFIDENCES: tuple[Confidence, ...] = ("mean", "sum", "min")
+from ratchet.stats.selective import CoveragePoint, area_under, auroc, risk_coverage, thinned, threshold_for
+from ratchet.stats.wilson import wilson
 
 
 class Reliability(BaseModel):
     """Numbers of one set of confidences.
 
-    ``ece`` weights each bin by its count; the bins of ``ece_equal_mass`` hold equally many items.
+    ``ece`` weights each bin by its count; the bins of ``ece_equal_mass`` hold equally many items. ``auroc`` is the
+    chance that a right answer is surer than a wrong one, None where all were right or all wrong; ``aurc`` the mean
+    risk over all coverages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +41,25 @@ class Reliability(BaseModel):
     mce: float
     brier: float
     nll: float
+    auroc: float | None
+    aurc: float
+
+
+class Abstention(BaseModel):
+    """What the shipped threshold does on the testing half, which had no say in it.
+
+    ``coverage`` is the share of items that are answered, ``precision`` how many of those are right (None where none
+    is answered), with its interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wanted: float
+    threshold: float
+    n: int
+    coverage: float
+    precision: float | None
+    interval: Interval | None
 
 
 class LevelReliability(BaseModel):
@@ -57,29 +80,72 @@ class LevelReliability(BaseModel):
 
 
 class Calibration(BaseModel):
-    """``kind`` of token log-probability a confidence is made of: exp of their mean, sum or minimum.
+    """``kind`` of token log-probability a confidence is made of (``ratchet.evaluation.confidence``).
 
-    ``raw``, ``tempered`` and ``platt_scaled`` are all measured on the testing half; ``diagram`` belongs to
-    ``tempered``. ``unscored`` items had no token log-probabilities and are left out.
+    ``raw``, ``tempered``, ``platt_scaled`` and ``isotonic`` are all measured on the testing half; ``diagram``,
+    ``diagram_equal_mass`` and ``curve`` (risk by coverage) belong to ``tempered``, ``raw_diagram`` to ``raw``.
+    ``shipped`` goes out with a deployment; ``abstention`` says what its threshold does, None where it has none.
+    ``losses`` has the negative log-likelihood that each kind came to on the choosing half. ``unscored`` items had no
+    token log-probabilities and are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint_id: str
-    kind: Confidence
+    kind: ConfidenceKind
+    losses: dict[str, float]
     temperature: float
     platt: Scaling
+    isotonic_fit: Isotonic
     raw: Reliability
     tempered: Reliability
     platt_scaled: Reliability
+    isotonic: Reliability
     by_level: tuple[LevelReliability, ...]
+    raw_diagram: tuple[Bin, ...]
     diagram: tuple[Bin, ...]
+    diagram_equal_mass: tuple[Bin, ...]
+    curve: tuple[CoveragePoint, ...]
+    shipped: Certainty
+    abstention: Abstention | None
     fitted_on: int
     unscored: int
 
 
-def calibrate(evaluation: Evaluation) -> Calibration:
+def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = None) -> Calibration:
     """Raises EmptyEvaluation where either half has no item with log-probabilities."""
+    choosing, testing = _halves(evaluation)
+    losses, temperature = _choose(choosing)
+    kind = min(KINDS, key=lambda one: losses[one])
+    fitted, known = confidences(choosing, kind), _outcomes(choosing)
+    platt, isotonic = fit_platt(fitted, known), fit_isotonic(fitted, known)
+    raw, outcome = confidences(testing, kind), _outcomes(testing)
+    tempered = temperature[kind].apply(raw)
+    shipped = _shipped(kind, temperature[kind], fitted, known, (settings or CalibrationSettings()).precision)
+    return Calibration(
+        checkpoint_id=evaluation.checkpoint_id,
+        kind=kind,
+        losses={str(one): losses[one] for one in KINDS},
+        temperature=temperature[kind].temperature,
+        platt=platt,
+        isotonic_fit=isotonic,
+        raw=_measure(raw, outcome),
+        tempered=_measure(tempered, outcome),
+        platt_scaled=_measure(platt.apply(raw), outcome),
+        isotonic=_measure(isotonic.apply(raw), outcome),
+        by_level=_by_level(testing, tempered),
+        raw_diagram=tuple(reliability(raw, outcome)),
+        diagram=tuple(reliability(tempered, outcome)),
+        diagram_equal_mass=tuple(reliability(tempered, outcome, binning="equal_mass")),
+        curve=tuple(thinned(risk_coverage(tempered, outcome))),
+        shipped=shipped,
+        abstention=_abstention(shipped, tempered, outcome),
+        fitted_on=len(choosing),
+        unscored=len(evaluation.items) - len(choosing) - len(testing),
+    )
+
+
+def _halves(evaluation: Evaluation) -> tuple[list[ItemRecord], list[ItemRecord]]:
     scored = [item for item in evaluation.items if item.token_logprobs]
     choosing = [item for item in scored if is_choosing(item.item_id)]
     testing = [item for item in scored if not is_choosing(item.item_id)]
@@ -88,51 +154,49 @@ def calibrate(evaluation: Evaluation) -> Calibration:
             f"{evaluation.checkpoint_id} has {len(choosing)} and {len(testing)} items with log-probabilities in its "
             "two halves; calibration needs some in both."
         )
-    kind, temperature = _choose(choosing)
-    platt = fit_platt(confidences(choosing, kind), _outcomes(choosing))
-    raw, outcome = confidences(testing, kind), _outcomes(testing)
-    tempered = temperature.apply(raw)
-    return Calibration(
-        checkpoint_id=evaluation.checkpoint_id,
+    return choosing, testing
+
+
+def confidences(items: Sequence[ItemRecord], kind: ConfidenceKind) -> Floats:
+    """One probability an item, from its token log-probabilities."""
+    return np.exp(np.array([answer_logprob(item.token_logprobs, kind) for item in items], dtype=np.float64))
+
+
+def _shipped(kind: ConfidenceKind, temperature: Scaling, fitted: Floats, known: Floats, precision: float) -> Certainty:
+    found = threshold_for(risk_coverage(temperature.apply(fitted), known), precision)
+    return Certainty(
         kind=kind,
         temperature=temperature.temperature,
-        platt=platt,
-        raw=_measure(raw, outcome),
-        tempered=_measure(tempered, outcome),
-        platt_scaled=_measure(platt.apply(raw), outcome),
-        by_level=_by_level(testing, tempered),
-        diagram=tuple(reliability(tempered, outcome)),
-        fitted_on=len(choosing),
-        unscored=len(evaluation.items) - len(scored),
+        threshold=found.threshold if found else None,
+        precision=precision,
     )
 
 
-def confidences(items: Sequence[ItemRecord], kind: Confidence) -> Floats:
-    """One probability an item, from its token log-probabilities."""
-    reduced = [_reduce(item.token_logprobs, kind) for item in items]
-    return np.exp(np.minimum(np.array(reduced, dtype=np.float64), 0.0))
-
-
-def _reduce(logprobs: Sequence[float], kind: Confidence) -> float:
-    if kind == "min":
-        return min(logprobs)
-    return sum(logprobs) / (len(logprobs) if kind == "mean" else 1)
+def _abstention(shipped: Certainty, tempered: Floats, outcome: Floats) -> Abstention | None:
+    if shipped.threshold is None:
+        return None
+    answered = outcome[tempered >= shipped.threshold]
+    right, n = int(answered.sum()), len(answered)
+    return Abstention(
+        wanted=shipped.precision,
+        threshold=shipped.threshold,
+        n=n,
+        coverage=n / len(outcome),
+        precision=right / n if n else None,
+        interval=wilson(right, n) if n else None,
+    )
 
 
 def _outcomes(items: Sequence[ItemRecord]) -> Floats:
     return np.array([item.correct for item in items], dtype=np.float64)
 
 
-def _choose(items: Sequence[ItemRecord]) -> tuple[Confidence, Scaling]:
-    """The kind of confidence that predicts success best once its temperature is fitted."""
+def _choose(items: Sequence[ItemRecord]) -> tuple[dict[ConfidenceKind, float], dict[ConfidenceKind, Scaling]]:
+    """By kind of confidence: how ill it predicts success once its temperature is fitted, and that temperature."""
     outcome = _outcomes(items)
-    fits = {kind: fit_temperature(confidences(items, kind), outcome) for kind in CONFIDENCES}
-
-    def loss(kind: Confidence) -> float:
-        return nll(fits[kind].apply(confidences(items, kind)), outcome)
-
-    best = min(CONFIDENCES, key=loss)
-    return best, fits[best]
+    stated = {kind: confidences(items, kind) for kind in KINDS}
+    fits = {kind: fit_temperature(stated[kind], outcome) for kind in KINDS}
+    return {kind: nll(fits[kind].apply(stated[kind]), outcome) for kind in KINDS}, fits
 
 
 def _measure(confidence: Floats, outcome: Floats) -> Reliability:
@@ -146,6 +210,8 @@ def _measure(confidence: Floats, outcome: Floats) -> Reliability:
         mce=mce(by_width),
         brier=brier(confidence, outcome),
         nll=nll(confidence, outcome),
+        auroc=auroc(confidence, outcome),
+        aurc=area_under(risk_coverage(confidence, outcome)),
     )
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from ratchet.errors import SettingsError
+from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.gate import GateSettings
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     suites: SuiteSettings = Field(default_factory=SuiteSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
+    calibration: CalibrationSettings = Field(default_factory=CalibrationSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from evaluator.calibration import Calibration, calibrate, confidences
 from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.halves import is_choosing
 from ratchet.evaluation.record import Evaluation
+from ratchet.settings.calibration import CalibrationSettings
 from ratchet.testing.records import evaluation
 from scipy.special import expit, logit
 
@@ -70,3 +72,37 @@ def test_a_model_that_is_always_right_is_calibrated_without_error() -> None:
 def test_too_few_items_for_two_halves_is_an_error() -> None:
     with pytest.raises(EmptyEvaluation, match="two halves"):
         calibrate(evaluation("a", {("sum", 1): [True]}))
+
+
+def test_the_threshold_that_ships_keeps_its_promise_on_the_other_half() -> None:
+    found = calibrate(overconfident(), CalibrationSettings(precision=0.9))
+    assert found.shipped.threshold is not None
+    assert found.abstention is not None
+    assert found.abstention.precision is not None
+    assert found.abstention.precision >= 0.88
+    assert 0.1 < found.abstention.coverage < 0.95
+    assert found.raw.accuracy < 0.8, "without abstaining the promise would not hold"
+
+
+def test_a_served_answer_gets_the_confidence_that_was_measured() -> None:
+    record = overconfident(n=200)
+    found = calibrate(record)
+    items = [item for item in record.items if not is_choosing(item.item_id)]
+    served = [found.shipped.confidence(item.token_logprobs) for item in items]
+    assert np.mean(np.array(served, float)) == pytest.approx(found.tempered.confidence)
+
+
+def test_a_model_that_is_never_right_promises_nothing() -> None:
+    found = calibrate(evaluation("a", {("sum", 1): [False] * 60}))
+    assert (found.shipped.threshold, found.abstention, found.raw.auroc) == (None, None, None)
+
+
+def test_isotonic_mends_what_one_temperature_cannot() -> None:
+    """A level that is always right at 0.6 and one that is right in half of the cases at 0.9."""
+    rng = np.random.default_rng(5)
+    grades = {("sum", 1): [True] * 400, ("sum", 2): list(map(bool, rng.random(400) < 0.5))}
+    found = calibrate(evaluation("a", grades, {("sum", 1): [0.6] * 400, ("sum", 2): [0.9] * 400}))
+    assert found.tempered.ece > 0.1
+    assert found.isotonic.ece < found.tempered.ece
+    assert found.raw.auroc is not None
+    assert found.raw.auroc < 0.5

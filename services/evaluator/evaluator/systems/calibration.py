@@ -12,6 +12,7 @@ from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
 from sqlalchemy.orm import Session
 
+from evaluator.calibration import Calibration as Found
 from evaluator.calibration import calibrate
 
 NAME = "calibration"
@@ -25,17 +26,28 @@ def do(work: Work) -> Outcome:
     with work.read() as session:
         row = evaluation(session, work.subject.id, current(session, "eval").id)
     assert row is not None, "found by its record"
-    found = calibrate(stored(work.artifacts, row))
+    found = calibrate(stored(work.artifacts, row), work.settings.calibration)
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
         tx.session.add(Calibration(checkpoint_id=work.subject.id, numbers=numbers, created_at=tx.now))
 
-    reason = (
+    return Verdict(
+        "calibrated", _reason(found), numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),)
+    )
+
+
+def _reason(found: Found) -> str:
+    words = (
         f"ECE {found.raw.ece:.3f}, at temperature {found.temperature:.2f} {found.tempered.ece:.3f} "
         f"on {found.tempered.n} items"
     )
-    return Verdict("calibrated", reason, numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),))
+    if found.abstention is None or found.abstention.precision is None:
+        return f"{words}. No threshold promises {found.shipped.precision:.0%} right answers."
+    return (
+        f"{words}. Answers from a confidence of {found.abstention.threshold:.2f} on, {found.abstention.coverage:.0%} "
+        f"of all, are right in {found.abstention.precision:.0%}."
+    )
 
 
 SYSTEM = System(
