@@ -43,7 +43,7 @@ def init(
     A model is checked against the memory of this machine. A data file has one JSON object a line, in any of these
     shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
     instruction/input/output, question/answer; rows that cannot be read are named with their lines. The file is
-    copied: into the inbox, which the first run queues, and beside it for the tests, which hold a share of its rows out.
+    copied into the inbox, which the first run queues; a share of its rows is held out to test on, so leave it in place.
     """
     file = Path(FILE)
     if file.exists() and not force:
@@ -56,7 +56,7 @@ def init(
     load()
     typer.echo(f"wrote {file}.")
     if data is not None:
-        _keep(data)
+        _into_inbox(data)
     typer.echo("`make run` (or `ratchet run`) starts.")
 
 
@@ -118,20 +118,12 @@ def _tested_on(data: Path, model: str) -> dict[str, Any]:
         return {}
     sizes = " + ".join(f"{len(suite.items)} {pool}" for pool, suite in suites.items())
     typer.echo(f"held out to test on: {sizes} rows; `ratchet config check` says which gain so many items can prove.")
-    files = [str(_kept(data))]
+    files = [str(data.resolve())]
     return {"files": files} if model == TINY else {"files": files, "families": []}
 
 
-def _kept(data: Path) -> Path:
-    """Where the file stays for as long as suites are drawn from it."""
-    return load().home.resolve() / "data" / data.with_suffix(".jsonl").name
-
-
-def _keep(data: Path) -> None:
-    kept, inbox = _kept(data), load().inbox
-    for target in (kept, inbox / kept.name):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data, target)
-    typer.echo(
-        f"copied {data.name} to {inbox}, which the first run queues, and to {kept}, where it stays for the tests."
-    )
+def _into_inbox(data: Path) -> None:
+    inbox = load().inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(data, inbox / data.with_suffix(".jsonl").name)
+    typer.echo(f"copied {data.name} to {inbox}; the first run queues it.")

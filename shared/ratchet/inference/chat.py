@@ -78,6 +78,11 @@ def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message
     return rendered
 
 
+def require_trainable(tokenizer: Tokenizer) -> None:
+    """Raise ChatTemplateError where the template cannot carry an answer that is trained as it will be served."""
+    render_training(tokenizer, _PROBE)
+
+
 @lru_cache(maxsize=8)
 def end_of_turn(tokenizer: Tokenizer) -> str:
     """The special token that the template writes after an answer: what the model learns to say to stop."""

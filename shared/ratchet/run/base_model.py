@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
 from ratchet.inference.folder import CONFIG, check_folder, read_json
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -33,6 +33,7 @@ def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]]
         _copy(_located(str(spec["tokenizer"])), folder, only=("token*", "vocab*", "merges*", "*.jinja", "special*"))
     try:
         check_folder(folder)
+        _require_template(folder, str(spec.get("tokenizer") or name))
     except BrokenCheckpoint as error:
         raise SettingsError(f"model.path {name}: {error}") from error
     return {"base_model": name, **_facts(folder)}
@@ -59,6 +60,25 @@ def _copy(source: Path, folder: Path, only: tuple[str, ...] = PATTERNS) -> None:
     for pattern in only:
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)
+
+
+def _require_template(folder: Path, name: str) -> None:
+    """Every system speaks to the model through its chat template, so a base model without one is refused here."""
+    from transformers import AutoTokenizer
+
+    from ratchet.inference.chat import require_trainable
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer.name_or_path = name
+        require_trainable(tokenizer)
+    except ChatTemplateError as error:
+        raise SettingsError(
+            f"model.path {name}: {error}. A base model that was never tuned for chat has none; any plain template "
+            "will do, as long as it ends each answer with a special token."
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise BrokenCheckpoint(f"its tokenizer cannot be loaded: {error}") from error
 
 
 def _facts(folder: Path) -> dict[str, str]:

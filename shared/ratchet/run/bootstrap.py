@@ -8,7 +8,7 @@ from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.children import ChildRunner
-from ratchet.errors import SettingsError
+from ratchet.errors import ChildFailed, SettingsError
 from ratchet.evaluation.standing import first_suites
 from ratchet.evaluation.suite import Suite
 from ratchet.events.catalogue import CheckpointSaved
@@ -22,15 +22,19 @@ Prepare = Callable[[Settings, dict[str, Any]], dict[str, str]]
 """Puts the base model into the folder that a spec names (see ratchet.run.base_model); returns its facts."""
 
 
+_PREPARE = "ratchet.run.base_model:prepare_base_model"
+
+
 def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> dict[str, str]:
     """The usual way: in a child process, since it needs torch."""
     settings.log_folder.mkdir(parents=True, exist_ok=True)
     with ChildRunner() as children:
-        return children.run(
-            "ratchet.run.base_model:prepare_base_model",
-            spec,
-            log_path=settings.log_folder / "bootstrap.child.log",
-        )
+        try:
+            return children.run(_PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
+        except ChildFailed as error:
+            if error.error_type != SettingsError.__name__:
+                raise
+            raise SettingsError(str(error).removeprefix(f"{_PREPARE} raised {error.error_type}: ")) from error
 
 
 def bootstrap(

@@ -78,10 +78,7 @@ def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
     file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
     said = ratchet("init", "--data", str(file)).stdout
     assert "held out to test on" in said
-    kept = home.resolve() / "data" / "sums.jsonl"
-    suites = tomllib.loads(Path("ratchet.toml").read_text())["suites"]
-    assert suites == {"files": [str(kept)]}
-    assert kept.read_text() == file.read_text()
+    assert tomllib.loads(Path("ratchet.toml").read_text())["suites"] == {"files": [str(file)]}
     assert {item.family for item in first_suites(load().suites)["confirm"].items} > {"chain_sum"}
 
 
