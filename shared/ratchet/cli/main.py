@@ -30,6 +30,7 @@ PLACES = {
     "logs": Place("logs:logs", LOOK),
     "systems": Place("systems:systems", LOOK),
     "queue": Place("queue:app", DATA),
+    "curriculum": Place("curriculum:curriculum", DATA),
     "dead": Place("dead:app", DATA),
     "deploy": Place("deploying:deploy", STEER),
     "rollback": Place("deploying:rollback", STEER),

@@ -8,7 +8,7 @@ from ratchet.settings.section import Section
 
 
 class CurriculumSettings(Section):
-    """Thresholds of mastery, and the shares of the mix."""
+    """Thresholds of mastery, the shares of the mix, and the experiment that compares strategies."""
 
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate at which a level becomes mastered.")
     hysteresis: float = Field(0.05, ge=0, lt=1, description="A mastered level is lost again below mastery minus this.")
@@ -21,6 +21,39 @@ class CurriculumSettings(Section):
     coverage_shift: float = Field(
         0.5, ge=0, le=1, description="How strongly a coverage gap draws weight: at a gap of 1, this much more."
     )
+
+    replay_share: float = Field(
+        0.2, gt=0, le=1, description="Share that the adaptive arm spreads alike over all levels reached."
+    )
+    arms: tuple[str, ...] = Field(
+        ("progressive", "mixed", "reverse", "adaptive"),
+        min_length=1,
+        description="Strategies that are compared; `ratchet.arms` plug-ins count. One alone is no experiment.",
+    )
+    favoured: str = Field(
+        "progressive", description="The arm that is used before anything is mastered, and expected to be the best."
+    )
+    advantage: float = Field(
+        2.0, ge=0, description="How much better the favoured arm is held to be at first, in spreads of one trial."
+    )
+    prior_trials: float = Field(2.0, gt=0, description="Trials that the expectation before any trial counts for.")
+    exploration: float = Field(
+        0.2, ge=0, le=1, description="Share of batches drawn evenly over the arms while the experiment is open."
+    )
+    half_life: float = Field(30.0, gt=0, description="Checkpoints after which a trial counts half: models change.")
+    certainty: float = Field(0.95, gt=0.5, lt=1, description="Probability at which the experiment ends.")
+    trials_each: float = Field(2.0, ge=1, description="Fewest trials of each arm, as they count now, for it to end.")
+    even_points: float = Field(
+        0.5, gt=0, description="Arms that differ by less are even: points of the probe suite per 100,000 tokens."
+    )
+
+    @model_validator(mode="after")
+    def _arms_fit(self) -> CurriculumSettings:
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms names one twice: {', '.join(self.arms)}.")
+        if self.favoured not in self.arms:
+            raise ValueError(f"favoured {self.favoured!r} is none of the arms {', '.join(self.arms)}.")
+        return self
 
     @model_validator(mode="after")
     def _shares_fit(self) -> CurriculumSettings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratchet.events.catalogue import (
     BatchSubmitted,
     CheckpointDeployed,
@@ -27,6 +29,7 @@ from ratchet.ledger.tables import (
     Regression,
     Serving,
     SuiteRow,
+    Trial,
     Verdict,
     Worker,
 )
@@ -243,9 +246,24 @@ def add_state(tx: Transaction, start: float) -> None:
     )
     session.add(
         Curriculum(
-            mix={"chain_sum/3": 0.5, "chain_sum/4": 0.1},
+            mix={"strategy": "progressive", "shares": [_share(3, 0.5), _share(4, 0.5)]},
             mastery={},
+            mixes={},
+            experiment=_experiment(),
             reason="level 3 is the frontier",
+            created_at=tx.now,
+        )
+    )
+    session.add(
+        Trial(
+            checkpoint_id=checkpoint_id(5),
+            before_id=checkpoint_id(4),
+            through={"checkpoints": [], "batches": []},
+            arm="adaptive",
+            tokens=200_000,
+            items=50,
+            gains=4,
+            losses=2,
             created_at=tx.now,
         )
     )
@@ -296,3 +314,25 @@ def add_claim(tx: Transaction) -> None:
             note="step 1350, loss 0.352",
         )
     )
+
+
+def _share(level: int, weight: float) -> dict[str, Any]:
+    return {"family": "chain_sum", "level": level, "weight": weight, "role": "frontier", "reason": "it is its turn"}
+
+
+def _experiment() -> dict[str, Any]:
+    arms = [
+        {
+            "name": name,
+            "share": share,
+            "trials": 3,
+            "weight": 2.5,
+            "points": points,
+            "low": -1,
+            "high": 3,
+            "best": share,
+        }
+        for name, share, points in (("progressive", 0.25, 0.4), ("adaptive", 0.75, 1.2))
+    ]
+    said = "adaptive beats progressive by 0.80 ± 0.70 points per 100k tokens, P = 0.97"
+    return {"state": "decided", "leader": "adaptive", "arms": arms, "comparisons": [], "report": [said]}

@@ -53,6 +53,21 @@ def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
     assert values["checkpoints"][0]["levels"]["chain_sum/1"] == {"correct": 49, "n": 50}
 
 
+def test_curriculum_shows_the_mix_and_how_the_experiment_stands(ledger: Ledger) -> None:
+    shown = ratchet("curriculum").stdout
+    assert "chain_sum 3" in shown
+    assert "adaptive beats progressive by 0.80 ± 0.70 points per 100k tokens, P = 0.97." in shown
+    assert "#4 to #5" in shown
+    values = json.loads(ratchet("curriculum", "--json").stdout)
+    assert values["experiment"]["leader"] == "adaptive"
+    assert values["newest_trials"][0]["points"] == 2.0
+
+
+def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
+    assert "has not spoken yet" in ratchet("curriculum").stdout
+    assert json.loads(ratchet("curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
+
+
 def test_leaderboard_ranks_by_accuracy_with_its_uncertainty(ledger: Ledger) -> None:
     rows = json.loads(ratchet("leaderboard", "--json").stdout)
     assert [row["ordinal"] for row in rows] == [5, 4, 3, 2, 1, 0]

@@ -1,21 +1,31 @@
-"""Curriculum optimizer: from what a checkpoint masters, and what the data lacks, to the mix of the next batches."""
+"""Curriculum optimizer: which strategy teaches most, and what the next batches are made of."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.rate import LevelRates
 from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged
 from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Checkpoint, Coverage, Curriculum
+from ratchet.ledger.tables import Batch, Checkpoint, Coverage, Curriculum, Evaluation
+from ratchet.ledger.tables import Trial as TrialRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from datagen.curriculum import Level, Mastery, Mix, plan_mix, update_mastery
+from datagen.arms.arm import RECENT, Standing
+from datagen.experiment import FINISHED, Experiment
+from datagen.mastery import Mastery, update_mastery
+from datagen.mix import Level, Mix
+from datagen.plan import Plan, plan
+from datagen.posterior import conclude
+from datagen.trials import as_trial, new_trial, trials
 
 NAME = "curriculum"
 
@@ -28,17 +38,39 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
+    """A checkpoint that a newer one has overtaken shapes no mix, but its trial counts all the same."""
+    is_checkpoint = work.subject.kind == "checkpoint"
     with work.read() as session:
+        trial = new_trial(session, work.artifacts, work.subject.id) if is_checkpoint else None
         if _is_overtaken(session, work.subject):
-            return Verdict("superseded", "a newer one has shaped the mix already")
+            return Verdict("superseded", "a newer one has shaped the mix already", _told(trial), _kept(trial))
         newest = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
         before = Mastery.model_validate(newest.mastery) if newest else Mastery()
-        mastery = _measured(session, work, before) if work.subject.kind == "checkpoint" else before
-        gaps, exhausted = _coverage(session)
+        mastery = _measured(session, work, before) if is_checkpoint else before
+        made = _planned(session, work, mastery, trial, newest)
+    told = Plan.stored(newest.experiment, newest.mixes) if newest else None
+    if told is not None and made.says_the_same_as(told) and before == mastery and trial is None:
+        return Verdict("unchanged", "the mix stays")
+    return _published(made, mastery, trial)
+
+
+def _planned(session: Session, work: Work, mastery: Mastery, trial: TrialRow | None, newest: Curriculum | None) -> Plan:
+    settings = work.settings.curriculum
+    known = [*trials(session, settings.half_life), *([as_trial(trial, _age(session, trial))] if trial else [])]
+    experiment = conclude(
+        known,
+        settings,
+        has_mastered=mastery.any,
+        was_finished=newest is not None and newest.experiment.get("state") in FINISHED,
+    )
     families = {family.name: family.levels for family in work.settings.suites.families}
-    mix = plan_mix(mastery, families, gaps, exhausted, work.settings.curriculum)
-    is_same = newest is not None and Mix.model_validate(newest.mix) == mix and before == mastery
-    return Verdict("unchanged", "the mix stays") if is_same else _published(mix, mastery)
+    standing = Standing(families, mastery, _history(session), settings)
+    return plan(standing, experiment, *_coverage(session))
+
+
+def _age(session: Session, trial: TrialRow) -> int:
+    newest = session.scalar(select(func.max(Checkpoint.ordinal))) or 0
+    return newest - session.get_one(Checkpoint, trial.checkpoint_id).ordinal
 
 
 def _is_overtaken(session: Session, subject: Subject) -> bool:
@@ -62,6 +94,14 @@ def _measured(session: Session, work: Work, before: Mastery) -> Mastery:
     return update_mastery(before, from_json(row.by_level), work.settings.curriculum)
 
 
+def _history(session: Session) -> tuple[LevelRates, ...]:
+    """Rates of the last checkpoints that were probed, the newest last."""
+    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    query = query.where(Evaluation.suite_id == current(session, "probe").id, Checkpoint.state != "broken")
+    rows = session.scalars(query.order_by(Checkpoint.ordinal.desc()).limit(RECENT)).all()
+    return tuple(from_json(row.by_level) for row in reversed(rows))
+
+
 def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
     """Gaps of the newest measured batch that followed a mix, and the levels that its generator found exhausted."""
     generated = select(Coverage).join(Batch, Batch.id == Coverage.batch_id).where(Batch.origin == "generation")
@@ -75,15 +115,16 @@ def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
     return {level: gap for level, gap in gaps.items() if gap > 0}, exhausted
 
 
-def _published(mix: Mix, mastery: Mastery) -> Verdict:
-    mastered = [f"{level.family} {level.level}" for level in mastery.levels if level.is_mastered]
-    shares = ", ".join(f"{share.family} {share.level} {share.weight:.0%}" for share in mix.shares)
-    reason = f"mastered: {', '.join(mastered) or 'nothing yet'}; mix: {shares}"
+def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
+    reason = _reason(made.mix, made.experiment, mastery)
 
     def effects(tx: Transaction) -> None:
+        _kept(trial)(tx)
         row = Curriculum(
             id=next_value(tx.session, "curricula"),
-            mix=mix.model_dump(mode="json"),
+            mix=made.mix.model_dump(mode="json"),
+            mixes={arm: mix.model_dump(mode="json") for arm, mix in made.mixes.items()},
+            experiment=made.experiment.model_dump(mode="json"),
             mastery=mastery.model_dump(mode="json"),
             reason=reason,
             created_at=tx.now,
@@ -91,13 +132,38 @@ def _published(mix: Mix, mastery: Mastery) -> Verdict:
         tx.session.add(row)
         tx.emit(CurriculumChanged(curriculum_id=row.id))
 
-    return Verdict("changed", reason, {"mix": mix.model_dump(mode="json")}, effects)
+    numbers = {
+        "mix": made.mix.model_dump(mode="json"),
+        "experiment": made.experiment.model_dump(mode="json"),
+        **_told(trial),
+    }
+    return Verdict("changed", reason, numbers, effects)
+
+
+def _reason(mix: Mix, experiment: Experiment, mastery: Mastery) -> str:
+    mastered = [f"{level.family} {level.level}" for level in mastery.levels if level.is_mastered]
+    shares = ", ".join(f"{share.family} {share.level} {share.weight:.0%}" for share in mix.shares)
+    arms = ", ".join(f"{name} {share:.0%}" for name, share in experiment.shares().items() if share)
+    return f"mastered: {', '.join(mastered) or 'nothing yet'}; batches: {arms}; {mix.strategy} mix: {shares}"
+
+
+def _kept(trial: TrialRow | None) -> Any:
+    def effects(tx: Transaction) -> None:
+        if trial is not None:
+            trial.created_at = tx.now
+            tx.session.add(trial)
+
+    return effects
+
+
+def _told(trial: TrialRow | None) -> dict[str, Any]:
+    return {} if trial is None else {"trial": as_trial(trial, 0).model_dump(mode="json")}
 
 
 SYSTEM = System(
     name=NAME,
     host="3090",
-    purpose="Turns measured mastery and coverage into the mix of the next batches.",
+    purpose="Finds by experiment which strategy teaches most, and turns it, mastery and coverage into the next mix.",
     says=(CurriculumChanged,),
     sweep_s=300.0,
     lanes=(Lane("plan", (CheckpointEvaluated, CoverageMeasured), find, do),),

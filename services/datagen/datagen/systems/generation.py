@@ -17,8 +17,11 @@ from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, W
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
-from datagen.curriculum import Mastery, Mix, plan_mix
+from datagen.arms.arm import Standing
 from datagen.generate import BatchGeneration, GenerationReport, generate_batch
+from datagen.mastery import Mastery
+from datagen.mix import Mix
+from datagen.plan import Assignment, Plan, first_plan
 
 NAME = "generation"
 REPORT_EVERY = 1_000
@@ -46,9 +49,10 @@ def do(work: Work) -> Outcome:
     """Generate one batch, published as it streams, and submit it to the gate."""
     queue, seed = work.settings.queue, int(work.subject.id)
     with work.read() as session:
-        mix, curriculum_id = _mix(session, work.settings)
+        plan, curriculum_id = _plan(session, work.settings)
         room = queue.high_water - depth(session).total
         uses = item_uses(session)
+    assignment, mix = plan.draw(seed)
     shares = [(share.family, share.level, share.weight) for share in mix.shares]
     batch = generate_batch(
         shares,
@@ -62,16 +66,16 @@ def do(work: Work) -> Outcome:
     artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance.model_dump(mode="json"))
     if not batch.report.examples:
         return NotReady("a mix with levels that are not exhausted")
-    return _submitted(artifact.id, batch.report, provenance, mix)
+    return _submitted(artifact.id, batch.report, provenance, assignment, mix)
 
 
-def _mix(session: Session, settings: Settings) -> tuple[Mix, int]:
-    """The curriculum's newest mix; before its first word, the mix for a model that masters nothing."""
+def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
+    """The curriculum's newest word; before its first, the favoured arm's mix for a model that masters nothing."""
     newest = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
     if newest is not None:
-        return Mix.model_validate(newest.mix), newest.id
+        return Plan.stored(newest.experiment, newest.mixes), newest.id
     families = {family.name: family.levels for family in settings.suites.families}
-    return plan_mix(Mastery(), families, {}, (), settings.curriculum), 0
+    return first_plan(Standing(families, Mastery(), (), settings.curriculum)), 0
 
 
 def _reported(work: Work, batch: BatchGeneration) -> Iterator[str]:
@@ -81,17 +85,21 @@ def _reported(work: Work, batch: BatchGeneration) -> Iterator[str]:
         yield example.to_line()
 
 
-def _submitted(artifact_id: str, report: GenerationReport, provenance: Provenance, mix: Mix) -> Verdict:
+def _submitted(
+    artifact_id: str, report: GenerationReport, provenance: Provenance, assignment: Assignment, mix: Mix
+) -> Verdict:
     origin = {
         **provenance.model_copy(update={"counts": report.made}).model_dump(mode="json"),
         "mix": {f"{share.family}/{share.level}": share.weight for share in mix.shares},
+        "assignment": assignment.model_dump(mode="json"),
         "exhausted": list(report.exhausted),
     }
 
     def effects(tx: Transaction) -> None:
         tx.emit(submit(tx, artifact_id, report.examples, "generation", origin))
 
-    return Verdict("submitted", f"{report.examples} examples", report.model_dump(mode="json"), effects)
+    reason = f"{report.examples} examples of the {assignment.arm} mix"
+    return Verdict("submitted", reason, report.model_dump(mode="json"), effects)
 
 
 SYSTEM = System(

@@ -153,4 +153,5 @@ def _busy(session: Session, now: float) -> tuple[Busy, ...]:
 
 def _mix(session: Session) -> dict[str, float]:
     row = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
-    return {k: float(v) for k, v in row.mix.items() if isinstance(v, int | float)} if row else {}
+    shares = row.mix.get("shares", ()) if row else ()
+    return {f"{share['family']}/{share['level']}": float(share["weight"]) for share in shares}

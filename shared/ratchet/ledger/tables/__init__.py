@@ -2,7 +2,7 @@
 
 from ratchet.ledger.tables.base import Base
 from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
-from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, ItemUse, Mined
+from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, ItemUse, Mined, Trial
 from ratchet.ledger.tables.judging import (
     Calibration,
     Evaluation,
@@ -37,6 +37,7 @@ __all__ = [
     "Regression",
     "Serving",
     "SuiteRow",
+    "Trial",
     "Verdict",
     "Worker",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Index
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial
+from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial, Size
 
 
 class Batch(Base):
@@ -71,12 +71,38 @@ class Coverage(Base):
 
 
 class Curriculum(Base):
-    """A published mix over (family, level), and the mastery it rests on. The newest row rules."""
+    """What is taught next. The newest row rules.
+
+    ``experiment`` says which share of the batches each arm gets, and ``mixes`` what each arm would teach, by its name;
+    ``mix`` is that of the arm that leads.
+    """
 
     __tablename__ = "curriculum"
 
     id: Mapped[Serial]
     mix: Mapped[Json]
     mastery: Mapped[Json]
+    mixes: Mapped[Json] = mapped_column(default=dict)
+    experiment: Mapped[Json] = mapped_column(default=dict)
     reason: Mapped[str]
+    created_at: Mapped[Moment]
+
+
+class Trial(Base):
+    """A stretch of training on batches that one arm was drawn for, and its paired flips on the probe suite.
+
+    It goes from the checkpoint ``before_id`` to ``checkpoint_id``; ``through`` lists its ``batches``, and the
+    ``checkpoints`` in between that had no record of their own.
+    """
+
+    __tablename__ = "trials"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    before_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), index=True)
+    through: Mapped[Json]
+    arm: Mapped[str]
+    tokens: Mapped[Size]
+    items: Mapped[int]
+    gains: Mapped[int]
+    losses: Mapped[int]
     created_at: Mapped[Moment]

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
+from ratchet.data.example import Example
 from ratchet.events.catalogue import CurriculumChanged
-from ratchet.ledger.tables import Curriculum
+from ratchet.ledger.queue import Origin
+from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, Trial
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.home import Home
+from ratchet.testing.home import Home, Knows
+
+SEEDS = count(100)
 
 
 def published(home: Home) -> list[Curriculum]:
@@ -26,7 +33,7 @@ def test_a_new_mix_is_published_with_its_reason(home: Home) -> None:
     (row,) = published(home)
     assert isinstance(event, CurriculumChanged)
     assert event.curriculum_id == row.id
-    assert row.reason.startswith("mastered: reverse 1; mix: ")
+    assert row.reason.startswith("mastered: reverse 1; batches: progressive ")
     assert home.verdicts("curriculum") == {checkpoint: "changed"}
 
 
@@ -67,3 +74,103 @@ def test_a_gap_in_what_was_generated_shifts_the_mix_and_lessons_do_not_hide_it(h
     home.add_batch(lessons, "correction")
     bus.sweep()
     assert weights(published(home)[-1]) == after
+
+
+def knowing(items: int) -> Knows:
+    """A made-up model that answers so many items of the probe right."""
+    answered: set[str] = set()
+
+    def knows(item: Example) -> bool:
+        if len(answered) < items:
+            answered.add(item.id)
+        return item.id in answered
+
+    return knows
+
+
+def drawn(arm: str, probability: float = 0.4) -> dict[str, Any]:
+    return {"assignment": {"arm": arm, "probability": probability}}
+
+
+def taught(home: Home, items: int, provenance: dict[str, Any], origin: Origin = "generation") -> str:
+    """A checkpoint trained on a batch of its own, and its record: so many of the 40 items right."""
+    batch = home.add_batch([to_example(registry.get("reverse").generate(1, next(SEEDS)), "test")], origin)
+    with home.ledger.write() as tx:
+        tx.session.get_one(Batch, batch).provenance = provenance
+    checkpoint = home.add_checkpoint(batch)
+    home.add_record(checkpoint, "probe", knowing(items))
+    return checkpoint
+
+
+def trials(home: Home) -> list[Trial]:
+    with home.ledger.read() as session:
+        return list(session.query(Trial).order_by(Trial.checkpoint_id))
+
+
+def test_a_trial_is_the_paired_gain_over_a_stretch_of_one_arms_training(home: Home) -> None:
+    home.add_record(home.base_id(), "probe", knowing(10))
+    home.bus(CURRICULUM).sweep()
+    checkpoint = taught(home, 16, drawn("adaptive"))
+    home.bus(CURRICULUM).sweep()
+    (trial,) = trials(home)
+    assert (trial.before_id, trial.checkpoint_id, trial.arm) == (home.base_id(), checkpoint, "adaptive")
+    assert (trial.gains, trial.losses, trial.items, trial.tokens) == (6, 0, 40, 1_000)
+    (arm,) = [a for a in published(home)[-1].experiment["arms"] if a["name"] == "adaptive"]
+    assert arm["trials"] == 1
+
+
+def test_what_was_not_drawn_at_random_is_no_trial(home: Home) -> None:
+    home.add_record(home.base_id(), "probe", knowing(10))
+    taught(home, 12, drawn("progressive", probability=1.0))
+    taught(home, 14, drawn("adaptive"), "correction")
+    taught(home, 16, {}, "user")
+    home.bus(CURRICULUM).sweep()
+    assert trials(home) == []
+
+
+def test_a_checkpoint_without_a_record_is_spanned_and_counted_once(home: Home) -> None:
+    home.add_record(home.base_id(), "probe", knowing(10))
+    batch = home.add_batch([to_example(registry.get("reverse").generate(1, 1), "test")])
+    with home.ledger.write() as tx:
+        tx.session.get_one(Batch, batch).provenance = drawn("mixed")
+    late = home.add_checkpoint(batch)
+    newest = taught(home, 20, drawn("mixed"))
+    home.bus(CURRICULUM).sweep()
+    (trial,) = trials(home)
+    assert (trial.before_id, trial.checkpoint_id, trial.tokens) == (home.base_id(), newest, 2_000)
+    assert trial.through["checkpoints"] == [late]
+    home.add_record(late, "probe", knowing(15))
+    home.bus(CURRICULUM).sweep()
+    assert [t.checkpoint_id for t in trials(home)] == [newest]
+    assert home.verdicts("curriculum")[late] == "superseded"
+
+
+def test_a_stretch_of_two_arms_is_no_trial(home: Home) -> None:
+    home.add_record(home.base_id(), "probe", knowing(10))
+    batch = home.add_batch([to_example(registry.get("reverse").generate(1, 1), "test")])
+    with home.ledger.write() as tx:
+        tx.session.get_one(Batch, batch).provenance = drawn("mixed")
+    home.add_checkpoint(batch)
+    taught(home, 20, drawn("adaptive"))
+    home.bus(CURRICULUM).sweep()
+    assert trials(home) == []
+
+
+def test_a_trial_counts_even_where_a_newer_checkpoint_has_shaped_the_mix(home: Home) -> None:
+    home.add_record(home.base_id(), "probe", knowing(10))
+    first = taught(home, 14, drawn("mixed"))
+    second = taught(home, 18, drawn("adaptive"))
+    home.bus(CURRICULUM).sweep()
+    assert {t.checkpoint_id: (t.arm, t.gains) for t in trials(home)} == {first: ("mixed", 4), second: ("adaptive", 4)}
+    assert home.verdicts("curriculum")[first] == "superseded"
+
+
+def test_training_without_tokens_divides_by_nothing(home: Home) -> None:
+    """The prior system divided by a difference of steps that could be 0."""
+    home.add_record(home.base_id(), "probe", knowing(10))
+    checkpoint = taught(home, 14, drawn("mixed"))
+    with home.ledger.write() as tx:
+        tx.session.get_one(Checkpoint, checkpoint).tokens = 0
+    home.bus(CURRICULUM).sweep()
+    assert trials(home) == []
+    assert home.verdicts("curriculum")[checkpoint] == "changed"

@@ -94,21 +94,36 @@ def test_before_the_curriculum_speaks_the_mix_is_the_beginners(home: Home) -> No
     assert sum(mix.values()) == pytest.approx(1.0)
 
 
-def test_the_published_mix_is_what_the_next_batch_is_made_of(home: Home) -> None:
+def test_the_published_mix_is_what_the_next_batches_are_made_of(home: Home) -> None:
     checkpoint = home.add_checkpoint()
     home.add_record(checkpoint, "probe", lambda item: item.level == 1)
     home.bus(CURRICULUM).sweep()
     home.bus(GENERATION).sweep()
     with home.ledger.read() as session:
         published = session.query(Curriculum).one()
-    weights = {f"{s['family']}/{s['level']}": s["weight"] for s in published.mix["shares"]}
-    assert weights["chain_sum/2"] > weights["chain_sum/1"]
+    assert published.experiment["state"] == "open"
+    shares = {arm["name"]: arm["share"] for arm in published.experiment["arms"]}
     for batch in batches(home):
+        drawn = batch.provenance["assignment"]
+        assert drawn["probability"] == shares[drawn["arm"]]
+        weights = {f"{s['family']}/{s['level']}": s["weight"] for s in published.mixes[drawn["arm"]]["shares"]}
         assert batch.provenance["mix"] == weights
         assert batch.provenance["parents"] == [f"curriculum:{published.id}"]
         made = rows(home, batch)
         share = sum(row.metadata["level"] == 2 for row in made) / len(made)
-        assert abs(share - weights["chain_sum/2"] - weights["reverse/2"]) < 0.12
+        assert abs(share - weights.get("chain_sum/2", 0) - weights.get("reverse/2", 0)) < 0.12
+
+
+def test_a_decided_experiment_makes_every_batch_the_winners(home: Home) -> None:
+    home.add_record(home.add_checkpoint(), "probe", lambda item: item.level == 1)
+    home.bus(CURRICULUM).sweep()
+    with home.ledger.write() as tx:
+        row = tx.session.query(Curriculum).one()
+        arms = [{**arm, "share": float(arm["name"] == "reverse")} for arm in row.experiment["arms"]]
+        row.experiment = {**row.experiment, "state": "decided", "leader": "reverse", "arms": arms}
+    home.bus(GENERATION).sweep()
+    drawn = [batch.provenance["assignment"] for batch in batches(home)]
+    assert drawn == [{"arm": "reverse", "probability": 1.0}] * len(drawn)
 
 
 def test_before_the_first_run_nothing_is_generated(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The arms of the curriculum experiment, one module a strategy."""

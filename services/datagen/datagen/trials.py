@@ -1,0 +1,116 @@
+"""From the ledger to the trials of the curriculum experiment: which arm taught a checkpoint, and what it gained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import NotComparable
+from ratchet.evaluation.flips import added, flip_table
+from ratchet.evaluation.stored import stored
+from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.tables import Batch, Checkpoint, Evaluation
+from ratchet.ledger.tables import Trial as TrialRow
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from datagen.experiment import Trial
+
+WINDOW_HALF_LIVES = 6
+"""Older trials, which would count for less than a sixtieth, are not read."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Training between two checkpoints that were probed. ``arms`` are those of its batches; None where a batch was
+    not drawn at random (a user's, a correction, one without an experiment)."""
+
+    before: Evaluation
+    after: Evaluation
+    arms: frozenset[str | None]
+    tokens: int
+    checkpoints: tuple[str, ...]
+    batches: tuple[str, ...]
+
+
+def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
+    """From the nearest ancestor with a record on the probe suite; None where there is none."""
+    suite = current(session, "probe").id
+    after = evaluation(session, checkpoint_id, suite)
+    row = session.get_one(Checkpoint, checkpoint_id)
+    arms: set[str | None] = set()
+    tokens, between, batches = 0, list[str](), list[str]()
+    while after is not None and row.parent_id is not None:
+        parent = session.get_one(Checkpoint, row.parent_id)
+        arms.add(_arm(session, row.batch_id))
+        tokens += row.tokens - parent.tokens if row.tokens >= parent.tokens else row.tokens
+        batches += [row.batch_id] if row.batch_id else []
+        before = evaluation(session, parent.id, suite)
+        if before is not None:
+            return Stretch(
+                before, after, frozenset(arms), tokens, tuple(between), tuple(dict.fromkeys(reversed(batches)))
+            )
+        between.append(parent.id)
+        row = parent
+    return None
+
+
+def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) -> TrialRow | None:
+    """The trial that ends with this checkpoint, not yet in the ledger.
+
+    None where the stretch is not one arm's, lies within a trial that is known, or its two records were made under
+    different conditions.
+    """
+    found = stretch(session, checkpoint_id)
+    if found is None or len(found.arms) != 1 or None in found.arms or found.tokens <= 0:
+        return None
+    if _is_spanned(session, found.before.checkpoint_id, checkpoint_id):
+        return None
+    try:
+        flips = added(flip_table(stored(artifacts, found.before), stored(artifacts, found.after)))
+    except NotComparable:
+        return None
+    return TrialRow(
+        checkpoint_id=checkpoint_id,
+        before_id=found.before.checkpoint_id,
+        through={"checkpoints": list(found.checkpoints), "batches": list(found.batches)},
+        arm=str(next(iter(found.arms))),
+        tokens=found.tokens,
+        items=flips.n,
+        gains=flips.gains,
+        losses=flips.losses,
+    )
+
+
+def trials(session: Session, half_life: float) -> list[Trial]:
+    """The trials that still count, the oldest first."""
+    newest = session.scalar(select(func.max(Checkpoint.ordinal))) or 0
+    oldest = newest - WINDOW_HALF_LIVES * half_life
+    query = select(TrialRow, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == TrialRow.checkpoint_id)
+    query = query.where(Checkpoint.ordinal >= oldest).order_by(Checkpoint.ordinal)
+    return [as_trial(row, newest - ordinal) for row, ordinal in session.execute(query)]
+
+
+def as_trial(row: TrialRow, age: int) -> Trial:
+    """The ledger's row as the value that the experiment works on."""
+    return Trial(
+        arm=row.arm,
+        checkpoint_id=row.checkpoint_id,
+        before_id=row.before_id,
+        tokens=row.tokens,
+        items=row.items,
+        gains=row.gains,
+        losses=row.losses,
+        age=age,
+    )
+
+
+def _arm(session: Session, batch_id: str | None) -> str | None:
+    batch = session.get(Batch, batch_id) if batch_id else None
+    drawn = batch.provenance.get("assignment") if batch is not None and batch.origin == "generation" else None
+    return str(drawn["arm"]) if drawn and drawn["probability"] < 1 else None
+
+
+def _is_spanned(session: Session, before_id: str, checkpoint_id: str) -> bool:
+    rows = session.scalars(select(TrialRow).where(TrialRow.before_id == before_id))
+    return any(checkpoint_id in row.through["checkpoints"] for row in rows)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from datagen.experiment import Experiment, Trial, assign
+from datagen.posterior import conclude, posterior
+from pydantic import ValidationError
+from ratchet.settings.curriculum import CurriculumSettings
+
+SETTINGS = CurriculumSettings()
+ARMS = SETTINGS.arms
+
+
+def trial(arm: str, net: int, age: int = 0, tokens: int = 200_000) -> Trial:
+    return Trial(
+        arm=arm,
+        checkpoint_id=f"after-{age}",
+        before_id=f"before-{age}",
+        tokens=tokens,
+        items=360,
+        gains=20 + max(net, 0),
+        losses=20 + max(-net, 0),
+        age=age,
+    )
+
+
+def campaign(truth: dict[str, float], length: int, seed: int) -> list[Trial]:
+    """Each arm's net gain a trial, drawn with noise; arms take turns; the oldest first."""
+    random = Random(seed)
+    arms = list(truth)
+    return [
+        trial(arm := arms[place % len(arms)], round(random.gauss(truth[arm], 5)), age=length - 1 - place)
+        for place in range(length)
+    ]
+
+
+def concluded(trials: list[Trial], settings: CurriculumSettings = SETTINGS, *, finished: bool = False) -> Experiment:
+    return conclude(trials, settings, has_mastered=True, was_finished=finished)
+
+
+def test_a_trials_outcome_is_points_for_100k_tokens() -> None:
+    assert trial("mixed", 36).points == pytest.approx(5.0)
+    assert trial("mixed", 36, tokens=400_000).points == pytest.approx(2.5)
+    assert trial("mixed", -36).points == pytest.approx(-5.0)
+
+
+def test_before_anything_is_mastered_the_favoured_arm_has_all() -> None:
+    waiting = conclude([], SETTINGS, has_mastered=False)
+    assert waiting.state == "waiting"
+    assert waiting.shares() == {arm: float(arm == SETTINGS.favoured) for arm in ARMS}
+
+
+def test_at_first_the_favoured_arm_leads_and_the_others_are_tried() -> None:
+    begun = concluded([])
+    shares = begun.shares()
+    assert begun.state == "open"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares[SETTINGS.favoured] > 0.5
+    assert all(share >= SETTINGS.exploration / len(ARMS) for share in shares.values())
+
+
+def test_one_arm_is_no_experiment() -> None:
+    alone = concluded([], CurriculumSettings(arms=("mixed",), favoured="mixed"))
+    assert (alone.state, alone.shares(), alone.comparisons) == ("off", {"mixed": 1.0}, ())
+
+
+def test_the_share_moves_to_the_arm_that_teaches_most() -> None:
+    shares = concluded(campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 25}, 24, seed=1)).shares()
+    assert max(shares, key=lambda arm: shares[arm]) == "adaptive"
+    assert shares["reverse"] < 0.1
+
+
+def test_a_clear_winner_ends_the_experiment_and_the_report_says_so() -> None:
+    done = concluded(campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}, 32, seed=2))
+    assert (done.state, done.leader) == ("decided", "adaptive")
+    assert done.shares()["adaptive"] == 1.0
+    sentence = next(line for line in done.report if "mixed" in line)
+    assert sentence.startswith("adaptive beats mixed by ")
+    assert " points per 100k tokens, P = " in sentence
+
+
+def test_arms_that_do_not_differ_are_called_even() -> None:
+    settings = CurriculumSettings(even_points=3.0)
+    done = concluded(campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3), settings)
+    assert done.state == "even"
+    assert all("is even with" in line for line in done.report)
+
+
+def test_equal_arms_are_rarely_called_different() -> None:
+    wrong = [concluded(campaign(dict.fromkeys(ARMS, 5.0), 32, seed)).state == "decided" for seed in range(60)]
+    assert sum(wrong) <= 3
+
+
+def test_the_interval_covers_the_true_difference() -> None:
+    truth = {"progressive": 5.0, "mixed": 5.0, "reverse": 0.0, "adaptive": 15.0}
+    covered = []
+    for seed in range(80):
+        for found in concluded(campaign(truth, 40, seed)).comparisons:
+            true_points = (truth[found.arm] - truth[found.other]) / 360 * 100 / 2
+            covered.append(abs(found.points - true_points) <= found.half_width)
+    assert sum(covered) / len(covered) > 0.9
+
+
+def test_old_trials_are_forgotten() -> None:
+    """The prior system took the slope over all history."""
+    old = [trial("mixed", 30, age=150 + n) for n in range(10)] + [trial("adaptive", 0, age=160 + n) for n in range(10)]
+    new = [trial("mixed", 0, age=n) for n in range(5)] + [trial("adaptive", 30, age=5 + n) for n in range(5)]
+    assert concluded([*old, *new]).leader == "adaptive"
+    assert posterior(old, SETTINGS).weight.sum() < 0.6
+
+
+def test_a_finished_experiment_stays_so_until_it_is_half_forgotten() -> None:
+    truth = {"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}
+    trials = campaign({arm: float(net) for arm, net in truth.items()}, 32, seed=2)
+
+    def later(checkpoints: int) -> str:
+        aged = [t.model_copy(update={"age": t.age + checkpoints}) for t in trials]
+        return concluded(aged, finished=True).state
+
+    assert later(0) == later(15) == "decided"
+    assert later(150) == "open"
+
+
+def test_gains_that_shrink_for_all_arms_do_not_pass_for_a_difference() -> None:
+    """An arm that was tried early, when everything is learnt fast, is not better for that."""
+    falling = [trial("mixed", 40 - n, age=39 - n) for n in range(20)]
+    falling += [trial("adaptive", 20 - n, age=19 - n) for n in range(20)]
+    two = CurriculumSettings(arms=("mixed", "adaptive"), favoured="mixed")
+    (found,) = concluded(falling, two).comparisons
+    assert found.better < 0.95
+
+
+def test_a_short_segment_weighs_less() -> None:
+    whole = posterior([trial("mixed", 5)] * 3, SETTINGS).weight.sum()
+    cut = posterior([*[trial("mixed", 5)] * 2, trial("mixed", 5, tokens=50_000)], SETTINGS).weight.sum()
+    assert cut == pytest.approx(whole - 1 + (50_000 / 200_000) ** 2)
+
+
+def test_trials_of_an_arm_that_is_gone_are_left_out() -> None:
+    settings = CurriculumSettings(arms=("mixed", "adaptive"), favoured="mixed")
+    assert concluded([trial("reverse", 100)], settings) == concluded([], settings)
+
+
+def test_an_assignment_is_random_by_its_share_and_the_same_for_its_seed() -> None:
+    shares = {"mixed": 0.75, "adaptive": 0.25, "reverse": 0.0}
+    drawn = Counter(assign(shares, seed) for seed in range(2_000))
+    assert drawn["reverse"] == 0
+    assert 0.7 < drawn["mixed"] / 2_000 < 0.8
+    assert [assign(shares, 7) for _ in range(5)] == [assign(shares, 7)] * 5
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValidationError, match="favoured 'best' is none of the arms"):
+        CurriculumSettings(favoured="best")
+    with pytest.raises(ValidationError, match="arms names one twice"):
+        CurriculumSettings(arms=("mixed", "mixed"), favoured="mixed")
