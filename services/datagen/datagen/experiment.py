@@ -73,7 +73,8 @@ class Comparison(BaseModel):
 
 
 class Experiment(BaseModel):
-    """Where the experiment stands. ``leader`` has the highest mean; comparisons are of the leader with the others."""
+    """Where the experiment stands. ``leader`` has the highest mean; comparisons are of the leader with the others, and
+    ``report`` says in words how those stand of which both have been tried."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

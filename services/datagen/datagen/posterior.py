@@ -104,6 +104,7 @@ def conclude(
     belief = posterior(trials, settings)
     best = belief.probability_best()
     hoped = posterior(trials, settings, settings.advantage).probability_best()
+    tried = {trial.arm for trial in trials}
     leader = int(np.argmax(belief.mean))
     others = [place for place in range(len(belief.arms)) if place != leader]
     comparisons = tuple(_compared(belief, leader, other, settings.even_points) for other in others)
@@ -113,7 +114,7 @@ def conclude(
         leader=belief.arms[leader],
         arms=_results(belief, best, _shares(state, hoped, leader, settings), trials),
         comparisons=comparisons,
-        report=tuple(_sentence(comparison, settings) for comparison in comparisons),
+        report=tuple(_sentence(c, settings) for c in comparisons if {c.arm, c.other} <= tried),
     )
 
 
