@@ -45,6 +45,7 @@ PLACES = {
     "doctor": Place("doctor:doctor", SETUP),
     "migrate": Place("migrate:migrate", SETUP),
     "prepare": Place("prepare:prepare", SETUP),
+    "discover": Place("discover:discover", SETUP),
 }
 
 app = typer.Typer(

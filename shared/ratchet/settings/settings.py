@@ -20,6 +20,7 @@ from ratchet.settings.control import ControlSettings
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.gate import GateSettings
 from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.metrics import MetricsSettings
 from ratchet.settings.placement import PlacementSettings
 from ratchet.settings.queue import QueueSettings
 from ratchet.settings.regression import RegressionSettings
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @property
     def ledger_url(self) -> str:

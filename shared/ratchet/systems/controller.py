@@ -10,7 +10,6 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
@@ -23,6 +22,7 @@ from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
 from ratchet.systems.heartbeat import Heartbeat
 from ratchet.systems.holdings import Holdings
+from ratchet.systems.observer import Observer
 from ratchet.systems.system import Lane, System
 from ratchet.systems.trail import trail
 from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
@@ -31,16 +31,13 @@ from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-Watcher = Callable[[str, Subject, str], None]
-"""Told of (lane, subject, outcome) when a subject has been dealt with."""
-
 
 @dataclass
 class Controller:
     """Turns one system in one worker. ``worker`` is its locked name, ``stop`` its request to stop.
 
     ``running`` maps a lane's name to the pulse of its present work, for the liveness check. ``setback`` is set
-    when a subject is to be tried again after a rest.
+    when a subject is to be tried again after a rest. ``observers`` are told of everything and change nothing.
     """
 
     system: System
@@ -52,7 +49,7 @@ class Controller:
     stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Pulse] = field(default_factory=dict)
     setback: threading.Event = field(default_factory=threading.Event)
-    watch: Watcher = lambda _lane, _subject, _outcome: None
+    observers: list[Observer] = field(default_factory=list)
     holdings: Holdings = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +60,8 @@ class Controller:
 
         Trouble of the surroundings is waited out here, with back-off, until it passes or the worker stops.
         """
+        for observer in self.observers:
+            observer.started(lane_name, cause)
         try:
             return self._look(self.system.lane(lane_name), cause)
         finally:
@@ -81,6 +80,7 @@ class Controller:
                 patience_s = self.settings.control.backoff_first_s
             except SurroundingsError as error:
                 log.warning("%s waits %.1f s: %s", self.system.name, patience_s, error)
+                self._tell_of_wait(lane)
                 self._wait(lane, patience_s)
                 patience_s = min(patience_s * 2, self.settings.control.backoff_last_s)
                 continue
@@ -111,6 +111,8 @@ class Controller:
 
     def _decide(self, lane: Lane, claim: Claim, cause: str | None) -> Outcome | None:
         work = self._work(lane, claim, cause)
+        for observer in self.observers:
+            observer.claimed(lane.name, claim.subject)
         self.running[lane.name] = work.pulse
         started = time.monotonic()
         try:
@@ -130,12 +132,13 @@ class Controller:
             self.holdings.settle(claim)
             return None
         except Exception as error:  # noqa: BLE001 -- the named recovery is the poison count of the subject
-            self._count(claim, error)
+            self._count(lane, claim, error)
             return None
         finally:
             shutil.rmtree(work.folder, ignore_errors=True)
         self.holdings.settle(claim)
-        self.watch(lane.name, claim.subject, outcome.outcome if isinstance(outcome, Verdict) else "not ready")
+        for observer in self.observers:
+            observer.decided(lane.name, claim.subject, outcome, time.monotonic() - started)
         return outcome
 
     def _work(self, lane: Lane, claim: Claim, cause: str | None) -> Work:
@@ -182,9 +185,11 @@ class Controller:
             took_s=took_s,
         )
 
-    def _count(self, claim: Claim, error: Exception) -> None:
+    def _count(self, lane: Lane, claim: Claim, error: Exception) -> None:
         killed = isinstance(error, ChildFailed) and error.killed
         log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
+        for observer in self.observers:
+            observer.failed(lane.name, claim.subject, killed)
         try:
             with self.ledger.write() as tx:
                 poison.count(tx, claim, error, killed, self.settings.control)
@@ -195,6 +200,10 @@ class Controller:
             log.warning("%s", lost)
         self.holdings.settle(claim)
         self.setback.set()
+
+    def _tell_of_wait(self, lane: Lane) -> None:
+        for observer in self.observers:
+            observer.waited(lane.name)
 
     def _wait(self, lane: Lane, seconds: float) -> None:
         """Sit out trouble of the surroundings; waiting is a sign of life."""

@@ -39,7 +39,11 @@ class Lane:
 
 @dataclass(frozen=True)
 class System:
-    """One of the systems. ``preload`` names modules of its model children; empty means it needs no torch."""
+    """One of the systems. ``preload`` names modules of its model children; empty means it needs no torch.
+
+    ``metrics`` may name a ``module:callable`` that makes a Prometheus collector of the settings, for what the system's
+    worker shows beside what all workers show.
+    """
 
     name: str
     host: Host
@@ -48,6 +52,7 @@ class System:
     sweep_s: float
     lanes: tuple[Lane, ...]
     preload: tuple[str, ...] = ()
+    metrics: str | None = None
 
     @property
     def queue(self) -> str:

@@ -43,6 +43,7 @@ LEVELS = {
     4: (50, 45, 38, 9, 1, 0),
     5: (49, 47, 41, 12, 2, 0),
 }
+CALIBRATION = {"ece": 0.04, "temperature": 1.1, "raw": {"ece": 0.06}, "tempered": {"ece": 0.04}}
 OUTCOMES = {1: "deployed", 2: "refused", 3: "deployed", 4: "superseded"}
 
 
@@ -156,7 +157,7 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
             created_at=at + 2,
         )
     )
-    tx.session.add(Calibration(checkpoint_id=cid, numbers={"ece": 0.04, "temperature": 1.1}, created_at=at + 3))
+    tx.session.add(Calibration(checkpoint_id=cid, numbers=CALIBRATION, created_at=at + 3))
     tx.session.add(
         Regression(
             checkpoint_id=cid,

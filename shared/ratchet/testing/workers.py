@@ -59,9 +59,11 @@ def real_workers(
     path: Sequence[Path] = (),
     control: ControlSettings = SHORT,
     ledger_url: str | None = None,
+    metrics_port: int = 0,
 ) -> Iterator[Stack]:
     """Start Redis and a worker of each system; end all of it with the block.
 
+    ``metrics_port`` is the first port of their /metrics; without one they serve none.
     ``packages`` are the packages of systems to take, ``path`` the folders they are imported from.
     """
     failpoints = home / "failpoints"
@@ -73,7 +75,9 @@ def real_workers(
     }
     ledger_settings = {"url": ledger_url} if ledger_url else {}
     with EmbeddedRedis(home / "redis") as redis:
-        settings = Settings(home=home, control=control, redis={"url": redis.url}, ledger=ledger_settings)
+        settings = Settings(
+            home=home, control=control, redis={"url": redis.url}, ledger=ledger_settings, metrics={"port": metrics_port}
+        )
         ledger = Ledger(settings.ledger_url)
         migrate(ledger)
         ledger.after_commit = Relay(ledger, Streams(connect(redis.url), settings.redis.stream_length))

@@ -53,6 +53,8 @@ class Listener(threading.Thread):
         except EventError as error:
             self._bury(entry, error)
             return
+        for observer in self._desk.controller.observers:
+            observer.heard(event)
         for lane in self._system.lanes_hearing(type(event)):
             self._desk.ring(lane.name, event.id)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
@@ -35,6 +35,9 @@ from ratchet.worker.register import Registration
 from ratchet.worker.status import StatusFile
 from ratchet.worker.stopping import Stopper
 from ratchet.worker.sweep import Sweep
+
+if TYPE_CHECKING:
+    from ratchet.metrics.serve import MetricsPage
 
 log = logging.getLogger(__name__)
 
@@ -67,19 +70,23 @@ class _Worker:
 
     def __init__(self, system: System, settings: Settings, worker: str):
         self.ledger = Ledger(settings.ledger_url)
-        self.registration = Registration(self.ledger, system, worker, settings)
+        self.metrics = _metrics_page(settings)
+        url = self.metrics.url if self.metrics is not None else None
+        self.registration = Registration(self.ledger, system, worker, settings, url)
         _patiently(self.registration.enter, settings)
-        url = _patiently(lambda: redis_url(settings), settings)
-        streams = Streams(connect(url), settings.redis.stream_length)
+        redis = _patiently(lambda: redis_url(settings), settings)
+        streams = Streams(connect(redis), settings.redis.stream_length)
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
         self.children = ChildRunner(system.preload, threads=settings.placement.threads)
         self.controller = Controller(system, settings, self.ledger, artifact_store(settings), self.children, worker)
         self.desk = Desk(self.controller)
-        self.app = worker_app(url, system, worker, self.desk, watched=settings.control.task_events)
+        self.app = worker_app(redis, system, worker, self.desk, watched=settings.control.task_events)
         canary = Canary(self.app, worker)
         self.status = StatusFile(_status_path(settings, system, worker), self.controller)
-        self.controller.watch = self.status.note
+        self.controller.observers.append(self.status)
+        if self.metrics is not None:
+            self.metrics.follow(self.controller)
         self.stopper = Stopper(self.controller)
         self.threads = [
             Listener(streams, self.ledger, self.desk),
@@ -116,7 +123,17 @@ class _Worker:
             self.children.close()
             self.status.write("stopped")
             self.registration.leave()
+            if self.metrics is not None:
+                self.metrics.close()
         return celery_worker.exitcode or 0
+
+
+def _metrics_page(settings: Settings) -> MetricsPage | None:
+    if not settings.metrics.port:
+        return None
+    from ratchet.metrics.serve import MetricsPage  # imports that a worker without metrics does not need
+
+    return _patiently(lambda: MetricsPage(settings), settings)
 
 
 def _status_path(settings: Settings, system: System, worker: str) -> Path:

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 class Registration:
     """Enters, refreshes and leaves the table of workers under a locked name."""
 
-    def __init__(self, ledger: Ledger, system: System, worker: str, settings: Settings):
+    def __init__(self, ledger: Ledger, system: System, worker: str, settings: Settings, metrics_url: str | None = None):
+        self._metrics_url = metrics_url
         self._ledger, self._system, self._worker, self._settings = ledger, system, worker, settings
 
     def enter(self) -> None:
@@ -42,7 +43,7 @@ class Registration:
                     version=__version__,
                     started_at=tx.now,
                     seen_at=tx.now,
-                    metrics_url=None,
+                    metrics_url=self._metrics_url,
                     state="running",
                 )
             )

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.systems.controller import Controller
-from ratchet.systems.verdict import Subject
+from ratchet.systems.observer import Observer
+from ratchet.systems.verdict import Outcome, Subject, Verdict
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 
 
-class StatusFile(threading.Thread):
+class StatusFile(threading.Thread, Observer):
     """Follows a controller, and writes what has changed at most twice a second."""
 
     def __init__(self, path: Path, controller: Controller):
@@ -27,13 +28,13 @@ class StatusFile(threading.Thread):
         self._last: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
 
-    def note(self, lane: str, subject: Subject, outcome: str) -> None:
-        """A subject has been dealt with. The controller's ``watch``."""
+    def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
+        """Remember it as the last one."""
         self._last = {
             "lane": lane,
             "subject_kind": subject.kind,
             "subject_id": subject.id,
-            "outcome": outcome,
+            "outcome": outcome.outcome if isinstance(outcome, Verdict) else "not ready",
             "at": time.time(),
         }
 

@@ -31,11 +31,19 @@ def open_playground(tmp_path: Path) -> Iterator[Open]:
     """Open one with other systems, control settings or ledger; it is closed after the test."""
     with ExitStack() as opened:
 
-        def open_one(*systems: str, ledger_url: str | None = None, **control: float) -> Playground:
+        def open_one(
+            *systems: str, ledger_url: str | None = None, metrics_port: int = 0, **control: float
+        ) -> Playground:
             chosen = ControlSettings(**{**SHORT.model_dump(), **control})
             stack = opened.enter_context(
                 real_workers(
-                    tmp_path / "home", systems, packages=["toys"], path=[HERE], control=chosen, ledger_url=ledger_url
+                    tmp_path / "home",
+                    systems,
+                    packages=["toys"],
+                    path=[HERE],
+                    control=chosen,
+                    ledger_url=ledger_url,
+                    metrics_port=metrics_port,
                 )
             )
             return Playground(stack)

@@ -238,4 +238,5 @@ SYSTEM = System(
     sweep_s=60.0,
     lanes=(Lane("train", (BatchQueued, CheckpointRegressed, CheckpointBroken), find, do, step_s=300.0),),
     preload=("torch", "transformers", "accelerate", "trainer.segment"),
+    metrics="ratchet.metrics.training:TrainingCollector",
 )

@@ -1,0 +1,1 @@
+"""Metrics that are read from the ledger: whatever belongs to no single worker."""

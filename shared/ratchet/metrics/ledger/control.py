@@ -1,0 +1,63 @@
+"""The plumbing: workers and when they were last seen, dead letters, events not yet relayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger.tables import DeadLetter, Outbox, Worker
+from ratchet.metrics.exposition import gauge, single
+from ratchet.settings import Settings
+from ratchet.systems.registry import ORDER
+
+FORGOTTEN_S = 86_400.0
+"""A worker that has not been seen for so long is history."""
+
+PRESENT_S = 120.0
+"""Every worker says that it is there twice a minute (control.timer_s); one seen so lately is taken to be there."""
+
+
+def control(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    yield from _workers(session, now)
+    yield from _dead(session)
+    waiting = session.execute(
+        select(func.count(), func.min(Outbox.created_at)).where(Outbox.relayed_at.is_(None))
+    ).one()
+    yield single("ratchet_outbox_waiting", "Events in the ledger that Redis has not got yet.", waiting[0])
+    yield single(
+        "ratchet_outbox_oldest_seconds",
+        "Age of the oldest of them, 0 if none.",
+        max(0.0, now - waiting[1]) if waiting[1] is not None else 0.0,
+    )
+
+
+def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    """A worker that said that it stopped is not missing."""
+    rows = session.scalars(select(Worker).where(Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S)).all()
+    yield gauge(
+        "ratchet_worker_unseen_seconds",
+        "Time since a worker that should be there was last seen.",
+        ("worker", "system", "host"),
+        (((w.name, w.system, w.host), max(0.0, now - w.seen_at)) for w in rows),
+    )
+    present = [w.system for w in rows if now - w.seen_at < PRESENT_S]
+    yield gauge(
+        "ratchet_workers",
+        "Workers that are there, by system.",
+        ("system",),
+        (((system,), float(present.count(system))) for system in dict.fromkeys((*ORDER, *present))),
+    )
+
+
+def _dead(session: Session) -> Iterator[GaugeMetricFamily]:
+    query = select(DeadLetter.system, func.count()).where(DeadLetter.resolved_at.is_(None)).group_by(DeadLetter.system)
+    counts = dict(session.execute(query).all())
+    yield gauge(
+        "ratchet_dead_letters",
+        "Subjects and events that were given up and wait for a human.",
+        ("system",),
+        (((system,), float(counts.get(system, 0))) for system in dict.fromkeys((*ORDER, *counts))),
+    )

@@ -1,0 +1,60 @@
+"""What a training segment says of itself in its status file, as metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from ratchet.metrics.exposition import single
+from ratchet.settings import Settings
+
+RUNNING = ("loading", "training", "saving")
+
+
+class TrainingCollector(Collector):
+    """Reads ``status/training_status.json`` at each scrape; without one there are no samples."""
+
+    def __init__(self, settings: Settings):
+        self._path: Path = settings.status_folder / "training_status.json"
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        status = self._read()
+        state = status.get("state")
+        running = None if state is None else float(state in RUNNING)
+        speed = _number(status, "tokens_per_s") if running else running
+        yield single("ratchet_training_running", "1 while a segment loads, trains or saves.", running)
+        yield single("ratchet_training_loss", "The newest training loss.", _number(status, "loss"))
+        yield single("ratchet_training_tokens_per_second", "Trained tokens a second, 0 at rest.", speed)
+        yield single("ratchet_training_step", "Optimizer steps of the line of training.", _number(status, "step"))
+        yield single(
+            "ratchet_training_batch_done_examples",
+            "Examples of the running batch that are trained, over all epochs.",
+            _number(status, "examples_done"),
+        )
+        yield single(
+            "ratchet_training_batch_examples",
+            "Examples of the running batch, over all epochs.",
+            _number(status, "examples_total"),
+        )
+        yield single(
+            "ratchet_training_updated_timestamp_seconds",
+            "When the segment last said something.",
+            _number(status, "updated_at"),
+        )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def _number(status: dict[str, Any], name: str) -> float | None:
+    value = status.get(name)
+    return float(value) if isinstance(value, int | float) else None

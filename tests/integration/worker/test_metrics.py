@@ -1,0 +1,53 @@
+"""Real workers are found through the register and scraped, as Prometheus does it."""
+
+from __future__ import annotations
+
+from playground import Open, Playground
+from ratchet.bus.ports import free_port
+from ratchet.metrics.discover import discovery
+from ratchet.metrics.targets import targets
+from ratchet.testing.scrape import Scrape
+from ratchet.testing.workers import wait_until
+
+
+def pages(playground: Playground) -> dict[str, str]:
+    """URL of each worker's metrics by its system, as /targets names them."""
+    with playground.stack.ledger.read() as session:
+        found = targets(session, playground.stack.ledger.now())
+    return {entry["labels"]["system"]: f"http://{entry['targets'][0]}/metrics" for entry in found}
+
+
+def test_workers_and_hub_tell_what_happened(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", metrics_port=free_port())
+    wait_until(lambda: set(pages(playground)) == {"catching", "counting"}, what="both workers in the register")
+    urls = pages(playground)
+    playground.throw("ball", "poison-1")
+    playground.wait_counted("ball")
+    wait_until(lambda: bool(playground.letters("poison-1")), what="a dead letter")
+    catching, counting = Scrape.of(urls["catching"]), Scrape.of(urls["counting"])
+    assert urls["catching"] != urls["counting"]
+    assert catching.value("ratchet_events_heard_total", event="toy.thrown") >= 1
+    assert catching.value("ratchet_verdicts_total", outcome="caught") == 1
+    assert catching.value("ratchet_failures_total", kind="error") >= 1
+    assert catching.value("ratchet_claims_total") >= 4
+    assert catching["ratchet_event_to_start_seconds_count"] >= 1
+    assert counting.value("ratchet_events_heard_total", event="toy.caught") >= 1
+    assert {"ratchet_disk_free_bytes"} <= catching.names() | counting.names()
+    with discovery(playground.stack.settings, "127.0.0.1", 0) as hub:
+        found = Scrape.of(f"http://127.0.0.1:{hub.port}/metrics")
+    assert found["ratchet_ledger_up"] == found["ratchet_redis_up"] == 1
+    assert found.value("ratchet_dead_letters", system="catching") == 1
+    assert found.value("ratchet_workers", system="counting") == 1
+
+
+def test_without_redis_both_pages_are_still_served(open_playground: Open) -> None:
+    playground = open_playground("catching", metrics_port=free_port())
+    wait_until(lambda: bool(pages(playground)), what="the worker in the register")
+    url = pages(playground)["catching"]
+    playground.stack.redis.kill()
+    assert "ratchet_claims_total" in Scrape.of(url).names()
+    with discovery(playground.stack.settings, "127.0.0.1", 0) as hub:
+        found = Scrape.of(f"http://127.0.0.1:{hub.port}/metrics")
+    assert found["ratchet_redis_up"] == 0
+    assert found["ratchet_ledger_up"] == 1
+    playground.stack.redis.start()

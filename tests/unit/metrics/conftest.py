@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.ledger import Ledger
+from ratchet.settings import Settings
+from ratchet.testing.ledgers import engine, ledger
+from ratchet.testing.story import write_story
+
+__all__ = ["engine", "ledger"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", metrics={"cache_s": 0})
+
+
+@pytest.fixture
+def told(ledger: Ledger) -> Ledger:
+    """A ledger with a story in it."""
+    with ledger.write() as tx:
+        write_story(tx)
+    return ledger

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import (
+    Batch,
+    Checkpoint,
+    Deployment,
+    Evaluation,
+    EvaluationRequest,
+    Regression,
+    Verdict,
+    Worker,
+)
+from ratchet.metrics.exposition import page
+from ratchet.metrics.ledger.source import LedgerSource
+from ratchet.metrics.patience import PatientCollector
+from ratchet.settings import Settings
+from ratchet.stats.wilson import wilson
+from ratchet.systems.registry import ORDER
+from ratchet.testing.scrape import Scrape
+from ratchet.testing.story import batch_id, checkpoint_id
+from sqlalchemy import delete, update
+
+Ask = Callable[[Ledger], Scrape]
+
+
+@pytest.fixture
+def ask(settings: Settings) -> Iterator[Ask]:
+    collectors = []
+
+    def asked(ledger: Ledger) -> Scrape:
+        registry, collector = CollectorRegistry(), PatientCollector(LedgerSource(ledger, settings), limit_s=60.0)
+        collectors.append(collector)
+        registry.register(collector)
+        return Scrape(page(registry).body.decode())
+
+    yield asked
+    for collector in collectors:
+        collector.close()
+
+
+def test_an_empty_ledger_is_up_and_has_nothing_waiting(ledger: Ledger, ask: Ask) -> None:
+    found = ask(ledger)
+    assert found["ratchet_ledger_up"] == 1
+    assert found["ratchet_undone"] == found["ratchet_undone_oldest_seconds"] == 0
+    assert found["ratchet_queue_examples"] == found["ratchet_dead_letters"] == 0
+    assert found["ratchet_workers"] == found["ratchet_outbox_waiting"] == 0
+
+
+def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:
+    found = ask(told)
+    assert found.value("ratchet_queue_examples", place="submitted") == 8000
+    assert found.value("ratchet_queue_examples", place="queued") == 8000
+    assert found.value("ratchet_queue_examples", place="running") == 4800
+    assert found.value("ratchet_batches", state="training") == 1
+    assert found["ratchet_queue_low_water_examples"] == 13_000
+    assert "ratchet_queue_left_seconds" not in found.names()
+    with told.write() as tx:
+        tx.session.execute(update(Batch).where(Batch.state == "trained").values(started_at=100.0, finished_at=120.0))
+    assert ask(told)["ratchet_queue_left_seconds"] == pytest.approx(20_800 * 20 / 8000)
+
+
+def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        tx.session.execute(
+            delete(Verdict).where(Verdict.system == "regression", Verdict.subject_id == checkpoint_id(2))
+        )
+        tx.session.execute(
+            update(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id(2)).values(created_at=tx.now - 900)
+        )
+        tx.session.execute(update(Batch).where(Batch.state == "submitted").values(submitted_at=tx.now - 500))
+    found = ask(told)
+    assert found.value("ratchet_undone", system="regression") == 1
+    assert 900 <= found.value("ratchet_undone_oldest_seconds", system="regression") < 2000
+    assert found.value("ratchet_undone_oldest_seconds", system="calibration") == 0
+    assert 500 <= found.value("ratchet_undone_oldest_seconds", system="correction") < 2000
+    assert found.value("ratchet_undone", system="training") == 2
+    assert found.value("ratchet_undone", system="deployment") == 1
+
+
+def test_the_base_model_waits_for_no_deployment(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(0)))
+    found = ask(told)
+    assert found.value("ratchet_undone", system="deployment") == 1
+    assert found.value("ratchet_undone", system="comparison") == 1
+
+
+def test_accuracy_has_its_interval_for_newest_and_champion(told: Ledger, ask: Ask) -> None:
+    found, interval = ask(told), wilson(41, 50)
+    third = {"role": "newest", "family": "chain_sum", "level": "3"}
+    assert found.value("ratchet_accuracy_ratio", **third) == 0.82
+    assert found.value("ratchet_accuracy_low_ratio", **third) == pytest.approx(interval.low)
+    assert found.value("ratchet_accuracy_high_ratio", **third) == pytest.approx(interval.high)
+    assert found.value("ratchet_accuracy_items", **third) == 50
+    assert found.value("ratchet_accuracy_overall_ratio", role="champion") == pytest.approx(129 / 300)
+    assert found.value("ratchet_checkpoint_info", role="champion", checkpoint=checkpoint_id(3)) == 1
+
+
+def test_calibration_and_regressions_are_told(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        values = {"severity": "critical", "created_at": tx.now}
+        tx.session.execute(update(Regression).where(Regression.checkpoint_id == checkpoint_id(4)).values(**values))
+    found = ask(told)
+    assert found.value("ratchet_calibration_ece_ratio", role="newest", kind="raw") == 0.06
+    assert found.value("ratchet_calibration_ece_ratio", role="newest", kind="tempered") == 0.04
+    assert found.value("ratchet_calibration_temperature", role="champion") == 1.1
+    assert found.value("ratchet_regressions_total", severity="critical") == 1
+    assert found.value("ratchet_regressions_total", severity="none") == 5
+    assert found.value("ratchet_regression_timestamp_seconds", severity="critical") > 1e9
+    assert found.value("ratchet_regression_timestamp_seconds", severity="warning") == 0
+
+
+def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
+    found = ask(told)
+    assert found["ratchet_champion_ordinal"] == 3
+    assert 145 <= found["ratchet_champion_age_seconds"] < 2000
+    assert found["ratchet_served_is_champion"] == 1
+    assert found["ratchet_deployment_frozen"] == 0
+    assert found.value("ratchet_deployments_total", action="deploy") == 2
+    assert found.value("ratchet_deployments_total", action="rollback") == 0
+    with told.write() as tx:
+        tx.session.add(
+            Deployment(
+                action="rollback",
+                checkpoint_id=checkpoint_id(1),
+                previous_id=checkpoint_id(3),
+                reason="the canary differs",
+                numbers={},
+                token=9,
+                created_at=tx.now,
+            )
+        )
+    assert ask(told).value("ratchet_deployment_timestamp_seconds", action="rollback") > 1e9
+
+
+def test_the_line_of_training_is_told(told: Ledger, ask: Ask) -> None:
+    found = ask(told)
+    assert found["ratchet_checkpoint_newest_ordinal"] == 5
+    assert found["ratchet_checkpoint_newest_step"] == 1250
+    assert found["ratchet_training_paused"] == 0
+    assert found["ratchet_training_segment_max_seconds"] == 900
+    assert found.value("ratchet_claims_held", system="training") == 1
+    assert found.value("ratchet_claim_oldest_seconds", system="training") >= 20
+
+
+def test_a_missing_worker_ages_and_a_stopped_one_does_not(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        tx.session.execute(update(Worker).where(Worker.system == "testing").values(seen_at=tx.now - 600))
+        tx.session.execute(update(Worker).where(Worker.system == "training").values(state="stopped"))
+    found = ask(told)
+    assert 600 <= found.value("ratchet_worker_unseen_seconds", system="testing", host="box") < 2000
+    assert found.value("ratchet_workers", system="testing") == 0
+    assert found.value("ratchet_workers", system="deployment") == 1
+    with pytest.raises(KeyError):
+        found.value("ratchet_worker_unseen_seconds", system="training")
+
+
+def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        tx.session.add(
+            EvaluationRequest(
+                checkpoint_id=checkpoint_id(5), suite_id="confirm-1", requested_by="test", created_at=tx.now - 70
+            )
+        )
+    found = ask(told)
+    assert found.value("ratchet_dead_letters", system="mining") == 1
+    assert {s.labels["system"] for s in found.samples if s.name == "ratchet_dead_letters"} == set(ORDER)
+    assert found["ratchet_outbox_waiting"] > 10
+    assert found["ratchet_request_oldest_seconds"] >= 70
+
+
+def test_a_diverged_batch_has_its_time(told: Ledger, ask: Ask) -> None:
+    assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] == 0
+    with told.write() as tx:
+        tx.session.add(
+            Verdict(
+                system="training",
+                subject_kind="batch",
+                subject_id=batch_id(1),
+                outcome="quarantined",
+                reason="the loss diverged",
+                numbers={},
+                cause=None,
+                worker="training@box+0",
+                created_at=tx.now,
+                took_s=1.0,
+            )
+        )
+    assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] > 1e9
+
+
+def test_a_broken_checkpoint_waits_for_nobody(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(5)))
+        tx.session.execute(update(Checkpoint).where(Checkpoint.id == checkpoint_id(5)).values(state="broken"))
+    found = ask(told)
+    for judge in ("testing", "regression", "comparison", "calibration", "deployment"):
+        assert found.value("ratchet_undone", system=judge) == 0
+
+
+def test_a_ledger_that_is_away_is_told_and_nothing_else(settings: Settings, ask: Ask) -> None:
+    away = Ledger("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
+    found = ask(away)
+    away.close()
+    assert found.names() == {"ratchet_ledger_up"}
+    assert found["ratchet_ledger_up"] == 0

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import urllib.request
+from urllib.error import HTTPError
+
+import pytest
+from ratchet.errors import SurroundingsError
+from ratchet.metrics.page import Page, PageServer
+
+
+def broken() -> Page:
+    raise ValueError("no such thing")
+
+
+ROUTES = {"/metrics": lambda: Page("text/plain", b"up 1\n"), "/broken": broken}
+
+
+def get(server: PageServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_it_serves_its_routes_and_names_them_where_there_is_none() -> None:
+    with PageServer("127.0.0.1", 0, ROUTES) as server:
+        assert get(server, "/metrics?x=1") == (200, "up 1\n")
+        status, text = get(server, "/other")
+    assert status == 404
+    assert "/metrics" in text
+
+
+def test_a_page_that_fails_is_an_answer_and_the_server_goes_on() -> None:
+    with PageServer("127.0.0.1", 0, ROUTES) as server:
+        assert get(server, "/broken") == (500, "ValueError: no such thing\n")
+        assert get(server, "/metrics")[0] == 200
+
+
+def test_the_next_server_takes_a_later_port() -> None:
+    with PageServer("127.0.0.1", 0, ROUTES) as first, PageServer("127.0.0.1", first.port, ROUTES) as second:
+        assert second.port > first.port
+
+
+def test_a_port_that_must_be_that_one_is_refused_while_it_is_taken() -> None:
+    with (
+        PageServer("127.0.0.1", 0, ROUTES) as first,
+        pytest.raises(SurroundingsError, match=str(first.port)),
+    ):
+        PageServer("127.0.0.1", first.port, ROUTES, ports_tried=1)
+
+
+def test_one_that_never_started_can_be_closed() -> None:
+    PageServer("127.0.0.1", 0, ROUTES).close()

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.events.catalogue import BatchQueued
+from ratchet.ledger import Ledger
+from ratchet.metrics.exposition import page
+from ratchet.metrics.worker import WorkerMetrics
+from ratchet.settings import Settings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from ratchet.systems.controller import Controller
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.scrape import Scrape
+
+
+def play(work: Work) -> Outcome:
+    match work.subject.id:
+        case "early":
+            return NotReady("a toy")
+        case "broken":
+            raise ValueError("it broke")
+        case _:
+            return Verdict("fine", "it is")
+
+
+@pytest.fixture
+def controller(ledger: Ledger, settings: Settings, tmp_path: Path) -> Controller:
+    lane = Lane("play", (BatchQueued,), lambda *_: [Subject("toy", i) for i in ("one", "two", "early", "broken")], play)
+    system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    store = ArtifactStore(f"file://{tmp_path}/artifacts")
+    return Controller(system, settings, ledger, store, InlineChildren(), "toys@here+0")
+
+
+def scrape(metrics: WorkerMetrics) -> Scrape:
+    return Scrape(page(metrics.registry).body.decode())
+
+
+def test_all_that_is_known_beforehand_begins_at_zero(controller: Controller) -> None:
+    found = scrape(WorkerMetrics(controller))
+    assert found.value("ratchet_claims_total", lane="play") == 0
+    assert found.value("ratchet_failures_total", lane="play") == 0
+    assert found.value("ratchet_events_heard_total", event="batch.queued") == 0
+    assert found.value("ratchet_working", lane="play") == 0
+    assert found["process_resident_memory_bytes"] > 0
+
+
+def test_it_counts_what_a_look_does(controller: Controller) -> None:
+    metrics = WorkerMetrics(controller)
+    controller.observers.append(metrics)
+    controller.look("play")
+    found = scrape(metrics)
+    assert found.value("ratchet_claims_total", lane="play") == 4
+    assert found.value("ratchet_verdicts_total", outcome="fine") == 2
+    assert found.value("ratchet_not_ready_total", lane="play") == 1
+    assert found.value("ratchet_failures_total", kind="error") == 1
+    assert found.value("ratchet_work_seconds_count", lane="play") == 3
+
+
+def test_an_event_is_timed_until_its_look_begins_and_once(controller: Controller) -> None:
+    metrics = WorkerMetrics(controller)
+    controller.observers.append(metrics)
+    event = BatchQueued(batch_id="b")
+    metrics.heard(event)
+    controller.look("play", event.id)
+    controller.look("play", event.id)
+    controller.look("play", None)
+    found = scrape(metrics)
+    assert found.value("ratchet_events_heard_total", event="batch.queued") == 1
+    assert found["ratchet_event_to_start_seconds_count"] == 1
+
+
+def test_a_lane_at_work_is_seen(controller: Controller) -> None:
+    metrics, seen = WorkerMetrics(controller), threading.Event()
+    values: list[float] = []
+
+    def watched(work: Work) -> Outcome:
+        values.append(scrape(metrics).value("ratchet_working", lane="play"))
+        seen.set()
+        return play(work)
+
+    lane = Lane("play", (), lambda *_: [Subject("toy", "one")], watched)
+    controller.system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    controller.look("play")
+    assert seen.is_set()
+    assert values == [1.0]
