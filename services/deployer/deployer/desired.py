@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from ratchet.events.catalogue import CheckpointDeployed, DeploymentRolledBack
@@ -57,3 +58,10 @@ def observed(tx: Transaction, checkpoint_id: str | None) -> None:
     if checkpoint_id is not None and checkpoint_id == row.desired_id != row.actual_id:
         tx.emit(CheckpointDeployed(checkpoint_id=checkpoint_id, previous_id=row.actual_id))
     row.actual_id, row.actual_at = checkpoint_id, tx.now
+
+
+def compared(tx: Transaction, checkpoint_id: str, passed: bool, difference: float) -> None:
+    """Note what the last canary found."""
+    row = serving(tx.session)
+    row.canary_id, row.canary_passed, row.canary_at = checkpoint_id, passed, tx.now
+    row.canary_difference = difference if isfinite(difference) else None

@@ -18,6 +18,7 @@ from ratchet.settings import Settings
 from ratchet.systems import Work
 
 from deployer.canary import Canary, compare, reply
+from deployer.desired import compared
 from deployer.watch import alarm
 
 PROBE_PAUSE_S = 0.5
@@ -71,7 +72,7 @@ class Rollout:
         decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)
         answers = self.server.generate(checkpoint_id, chats, decoding)
         scores = self.server.score(checkpoint_id, chats, [reply(item) for item in expected])
-        return compare(
+        found = compare(
             self.items,
             expected,
             answers,
@@ -81,6 +82,9 @@ class Rollout:
             served_under=self.server.health().conditions,
             undress=self.undress,
         )
+        difference = found.numbers.largest_difference
+        self.work.commit(lambda tx: compared(tx, checkpoint_id, found.passed, difference))
+        return found
 
     def bring_up(self, checkpoint: Checkpoint) -> None:
         """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""

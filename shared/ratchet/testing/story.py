@@ -234,6 +234,10 @@ def add_state(tx: Transaction, start: float) -> None:
             previous_id=checkpoint_id(1),
             actual_id=checkpoint_id(3),
             actual_at=tx.now,
+            canary_id=checkpoint_id(3),
+            canary_passed=True,
+            canary_difference=2e-6,
+            canary_at=tx.now - 140,
             frozen_reason=None,
             since_at=tx.now - 145,
         )

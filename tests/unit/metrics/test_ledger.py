@@ -121,6 +121,9 @@ def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
     assert 145 <= found["ratchet_champion_age_seconds"] < 2000
     assert found["ratchet_served_is_champion"] == 1
     assert found["ratchet_deployment_frozen"] == 0
+    assert found["ratchet_canary_passed"] == 1
+    assert found["ratchet_canary_difference"] == 2e-6
+    assert found["ratchet_canary_timestamp_seconds"] > 1e9
     assert found.value("ratchet_deployments_total", action="deploy") == 2
     assert found.value("ratchet_deployments_total", action="rollback") == 0
     with told.write() as tx:

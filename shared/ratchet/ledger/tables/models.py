@@ -53,7 +53,10 @@ class Line(Base):
 
 
 class Serving(Base):
-    """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said."""
+    """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said.
+
+    ``canary_*`` is the last comparison of what the server answers with what was judged, of whichever checkpoint.
+    """
 
     __tablename__ = "serving"
 
@@ -64,6 +67,10 @@ class Serving(Base):
     frozen_reason: Mapped[str | None]
     actual_id: Mapped[str | None]
     actual_at: Mapped[float | None]
+    canary_id: Mapped[str | None] = mapped_column(default=None)
+    canary_passed: Mapped[bool | None] = mapped_column(default=None)
+    canary_difference: Mapped[float | None] = mapped_column(default=None)
+    canary_at: Mapped[float | None] = mapped_column(default=None)
     since_at: Mapped[Moment]
 
 

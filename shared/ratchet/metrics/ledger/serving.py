@@ -33,6 +33,17 @@ def _champion(session: Session, now: float, row: Serving) -> Iterator[GaugeMetri
     yield single("ratchet_deployment_frozen", "1 while a human has frozen it.", bool(row.frozen_reason))
     is_served = row.actual_id == row.desired_id
     yield single("ratchet_served_is_champion", "1 if the inference server last said that it serves it.", is_served)
+    yield single(
+        "ratchet_canary_passed",
+        "1 if the server's answers were those of the evaluation when they were last compared.",
+        row.canary_passed,
+    )
+    yield single(
+        "ratchet_canary_difference",
+        "Largest difference of a token's log-probability in that comparison.",
+        row.canary_difference,
+    )
+    yield single("ratchet_canary_timestamp_seconds", "When that was.", row.canary_at)
 
 
 def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
