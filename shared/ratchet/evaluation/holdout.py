@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.errors import DataError
 from ratchet.tasks.family import TaskFamily
 from ratchet.tasks.graders import TEXT_KEY
+from ratchet.tasks.judge import subject_key
 
 Cell = tuple[str, int]
 """A family's name and a level."""
@@ -26,7 +27,10 @@ _SEEDS_AN_ITEM = 12
 
 
 class HoldOut(BaseModel):
-    """A container of item keys: ``key in hold_out``. The hash speaks for items of families, ``keys`` for free text."""
+    """A container of item keys: ``key in hold_out``. The hash speaks for items of families, ``keys`` for free text.
+
+    A judgement on an answer is held out with the problem that it asks about.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +46,8 @@ class HoldOut(BaseModel):
             return False
         if key.startswith(TEXT_KEY):
             return key in self.keys
-        return self.lot(key) < self.share and key not in self.released
+        item = subject_key(key)
+        return self.lot(item) < self.share and item not in self.released
 
     def lot(self, key: str) -> float:
         """A number from 0 to 1 that the key draws; those that draw less than the share are held out."""

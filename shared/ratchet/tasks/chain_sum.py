@@ -7,12 +7,14 @@ model learns 80 by heart, and 60 % of the held-out ones.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.family import Grade, Problem, Variant
 
 _QUESTION = re.compile(r"((?:[0-9]|[1-4][0-9])(?:\+[0-9])+)=")
 _STEP = re.compile(r"([0-9]{1,6})\+([0-9])=([0-9]{1,6})")
@@ -22,12 +24,28 @@ _DIGITS = 10
 
 
 class ChainSum:
-    """Error classes: ``format``, ``truncated`` (the sum stops early), ``operand`` (a step adds the wrong numbers),
-    ``off_by_one``, ``carry`` (off by ten), ``wrong``."""
+    """Sums with a running total."""
 
     name = "chain_sum"
     version = "1"
     levels = (1, 2, 3, 4, 5, 6)
+    errors: ClassVar = {
+        "format": "no number after the last equals sign",
+        "truncated": "the sum stops before its last term",
+        "operand": "a step adds other numbers than the running total and the next term",
+        "operator": "a step subtracts or multiplies",
+        "off_by_one": "the first wrong step is off by one",
+        "carry": "the first wrong step is off by ten",
+        "wrong": "the first wrong step is off by something else",
+    }
+    features: ClassVar = {
+        "carry": "a step carries into the tens",
+        "no_carry": "no step carries",
+        "zero": "a term is 0",
+        "double": "two neighbouring terms are equal",
+        "from_20": "a running total reaches 20",
+    }
+    variant_kinds = ("swap",)
 
     def generate(self, level: int, seed: int) -> Problem:
         if level not in self.levels:
@@ -63,6 +81,25 @@ class ChainSum:
             if relative.key not in seen:
                 seen.add(relative.key)
                 yield relative
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
+        """The terms in other orders: a sum does not mind."""
+        swaps = _swaps(_terms(problem))
+        Random(seed).shuffle(swaps)
+        seen = {problem.key}
+        for other in map(_problem, swaps):
+            if other.key not in seen:
+                seen.add(other.key)
+                yield Variant(kind="swap", problem=other)
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        terms = _terms(problem)
+        totals = [sum(terms[:place]) for place in range(1, len(terms) + 1)]
+        carries = any(total % _DIGITS + term >= _DIGITS for total, term in zip(totals, terms[1:], strict=False))
+        found = {"carry" if carries else "no_carry"}
+        found |= {"zero"} if 0 in terms else set()
+        found |= {"double"} if any(a == b for a, b in itertools.pairwise(terms)) else set()
+        return frozenset(found | ({"from_20"} if totals[-1] >= 20 else set()))
 
 
 def _problem(terms: Sequence[int]) -> Problem:
@@ -119,6 +156,8 @@ def _error(problem: Problem, answer: str) -> str:
     for (left, right, result), term in zip(steps, terms[1:], strict=False):
         if (left, right) != (total, term):
             return "operand"
+        if result != total + term and result in (abs(total - term), total * term):
+            return "operator"
         total += term
         if result != total:
             return _distance(result - total)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -38,13 +38,33 @@ class Grade(BaseModel):
     """None where correct, else the family's error class (``format``, ``off_by_one``, ``carry``, ``wrong`` …)."""
 
 
+class Variant(BaseModel):
+    """A problem that asks the same as another one in a different way: whoever can solve one can solve the other.
+
+    ``kind`` names the change (``swap``, ``shuffle``, ``rename``). The level is the same; the gold is the same, or what
+    the change makes of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    problem: Problem
+
+
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A kind of problem, by level. Level 1 is the easiest. Every method is pure; randomness comes from the seed."""
+    """A kind of problem, by level. Level 1 is the easiest. Every method is pure; randomness comes from the seed.
+
+    ``errors`` are the classes that ``grade`` tells mistakes by, ``features`` the traits that ``traits`` finds in a
+    problem, each with its meaning; ``variant_kinds`` are the kinds of ``variants``.
+    """
 
     name: str
     version: str
     levels: tuple[int, ...]
+    errors: ClassVar[Mapping[str, str]]
+    features: ClassVar[Mapping[str, str]]
+    variant_kinds: tuple[str, ...]
 
     def generate(self, level: int, seed: int) -> Problem:
         """The problem of this level and seed: the same twice, on every machine."""
@@ -64,6 +84,14 @@ class TaskFamily(Protocol):
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
         """Near relatives of the same level (meaning-preserving where the family has such), the gold correct."""
+        ...
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
+        """The problem in other ways, each once and none as it stands; nothing where the family knows no such change."""
+        ...
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        """Which of the features the problem has."""
         ...
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from ratchet.errors import DataError, UnknownPlugin
-from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.family import Grade, Problem, Variant
 from ratchet.tasks.verifier import score
 
 _SEEDS = {"acre": 4096, "word_ladder": 4096, "gsm_symbolic": 65_536, "list_functions": 65_536}
@@ -34,6 +34,7 @@ _LAST_LEVEL = {
 }
 """Datasets whose higher curriculum levels version 0.1.25 cannot make: it raises, or searches without end."""
 _RELATIVES = 8
+_LONG = 200
 
 
 def family(dataset: str) -> ReasoningGym:
@@ -48,9 +49,19 @@ def family(dataset: str) -> ReasoningGym:
 
 
 class ReasoningGym:
-    """Error classes: ``format`` (unreadable for the verifier), ``partial`` (it gave some credit), ``wrong``."""
+    """One dataset. The library knows neither variants nor traits of an item; lengths stand in for the latter."""
 
     version = "1"
+    errors: ClassVar = {
+        "format": "the verifier could not read it",
+        "partial": "the verifier gave some credit",
+        "wrong": "the verifier gave no credit",
+    }
+    features: ClassVar = {
+        "short": f"a question below {_LONG} characters",
+        "long": f"a question of {_LONG} characters or more",
+    }
+    variant_kinds: tuple[str, ...] = ()
 
     def __init__(self, dataset: str):
         self.name = f"rg:{dataset}"
@@ -101,6 +112,12 @@ class ReasoningGym:
             if relative.key not in seen:
                 seen.add(relative.key)
                 yield relative
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:  # noqa: ARG002 - the library has none
+        yield from ()
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        return frozenset({"long" if len(problem.question) >= _LONG else "short"})
 
     def _entry(self, level: int, seed: int) -> dict[str, Any]:
         self._require(level)

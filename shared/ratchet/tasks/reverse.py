@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from random import Random
+from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.family import Grade, Problem, Variant
 
 _QUESTION = re.compile(r"reverse:([a-z]+)")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_RENAMINGS = 8
 
 
 class Reverse:
-    """Error classes: ``format``, ``truncated``, ``length``, ``copied`` (not reversed), ``order`` (the right letters),
-    ``wrong``."""
+    """Rows of small letters."""
 
     name = "reverse"
     version = "1"
     levels = (1, 2, 3, 4, 5, 6)
+    errors: ClassVar = {
+        "format": "something else than small letters",
+        "truncated": "the answer stops early",
+        "length": "too many or too few letters",
+        "copied": "the row as it stood, not reversed",
+        "order": "the right letters in a wrong order",
+        "wrong": "other letters",
+    }
+    features: ClassVar = {
+        "repeat": "a letter stands in the row twice",
+        "distinct": "all letters differ",
+        "neighbours": "two equal letters stand side by side",
+        "same_ends": "the row begins and ends with the same letter",
+    }
+    variant_kinds = ("rename",)
 
     def generate(self, level: int, seed: int) -> Problem:
         if level not in self.levels:
@@ -56,6 +73,23 @@ class Reverse:
             if relative.key not in seen:
                 seen.add(relative.key)
                 yield relative
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
+        """The letters renamed, alike wherever they stand: reversing does not look at what they are."""
+        letters = problem.question.removeprefix("reverse:")
+        random, seen = Random(seed), {problem.key}
+        for _ in range(_RENAMINGS):
+            renaming = str.maketrans(_LETTERS, "".join(random.sample(_LETTERS, len(_LETTERS))))
+            other = _problem(letters.translate(renaming))
+            if other.key not in seen:
+                seen.add(other.key)
+                yield Variant(kind="rename", problem=other)
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        letters = problem.question.removeprefix("reverse:")
+        found = {"distinct" if len(set(letters)) == len(letters) else "repeat"}
+        found |= {"neighbours"} if any(a == b for a, b in itertools.pairwise(letters)) else set()
+        return frozenset(found | ({"same_ends"} if letters[0] == letters[-1] else set()))
 
 
 def _problem(letters: str) -> Problem:

@@ -5,21 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from random import Random
+from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.family import Grade, Problem, Variant
 
 _QUESTION = re.compile(r"sort:([0-9]+)")
 _DIGITS = "0123456789"
+_SHUFFLES = 8
 
 
 class SortDigits:
-    """Error classes: ``format``, ``truncated``, ``length``, ``lost_digit`` (other digits than asked), ``descending``,
-    ``order``."""
+    """Rows of digits."""
 
     name = "sort_digits"
     version = "1"
     levels = (1, 2, 3, 4, 5, 6)
+    errors: ClassVar = {
+        "format": "something else than digits",
+        "truncated": "the answer stops early",
+        "length": "too many or too few digits",
+        "lost_digit": "other digits than asked",
+        "descending": "sorted the other way round",
+        "order": "the right digits in a wrong order",
+    }
+    features: ClassVar = {
+        "repeat": "a digit stands in the row twice",
+        "distinct": "all digits differ",
+        "sorted": "the row is in order already",
+        "descending": "the row is in the opposite order",
+        "zero": "a digit is 0",
+    }
+    variant_kinds = ("shuffle",)
 
     def generate(self, level: int, seed: int) -> Problem:
         if level not in self.levels:
@@ -46,7 +63,7 @@ class SortDigits:
         """The same digits in other orders (same gold), then one digit changed; each once."""
         random = Random(seed)
         digits = problem.question.removeprefix("sort:")
-        shuffled = ["".join(random.sample(digits, len(digits))) for _ in range(8)]
+        shuffled = _shuffles(digits, random)
         changed = [digits[:i] + digit + digits[i + 1 :] for i in range(len(digits)) for digit in _DIGITS]
         random.shuffle(changed)
         seen = {problem.key}
@@ -54,6 +71,25 @@ class SortDigits:
             if relative.key not in seen:
                 seen.add(relative.key)
                 yield relative
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
+        """The same digits in other orders."""
+        seen = {problem.key}
+        for other in map(_problem, _shuffles(problem.question.removeprefix("sort:"), Random(seed))):
+            if other.key not in seen:
+                seen.add(other.key)
+                yield Variant(kind="shuffle", problem=other)
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        digits = problem.question.removeprefix("sort:")
+        found = {"distinct" if len(set(digits)) == len(digits) else "repeat"}
+        found |= {"sorted"} if digits == problem.gold else set()
+        found |= {"descending"} if digits == problem.gold[::-1] and digits != problem.gold else set()
+        return frozenset(found | ({"zero"} if "0" in digits else set()))
+
+
+def _shuffles(digits: str, random: Random) -> list[str]:
+    return ["".join(random.sample(digits, len(digits))) for _ in range(_SHUFFLES)]
 
 
 def _problem(digits: str) -> Problem:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from random import Random
+from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem
+from ratchet.tasks.family import Grade, Problem, Variant
 
 
 class Double:
@@ -16,6 +17,9 @@ class Double:
     name = "double"
     version = "1"
     levels = (1, 2, 3)
+    errors: ClassVar = {"format": "no number", "wrong": "another number"}
+    features: ClassVar = {"even": "the number is even", "odd": "the number is odd"}
+    variant_kinds: tuple[str, ...] = ()
 
     def generate(self, level: int, seed: int) -> Problem:
         if level not in self.levels:
@@ -41,6 +45,12 @@ class Double:
         neighbours = [number - 2, number - 1, number + 1, number + 2]
         Random(seed).shuffle(neighbours)
         return (_problem(near) for near in neighbours if near > 0 and len(str(near)) == problem.level)
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:  # noqa: ARG002 - there are none
+        yield from ()
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        return frozenset({"odd" if int(problem.gold) // 2 % 2 else "even"})
 
 
 def _problem(number: int) -> Problem:

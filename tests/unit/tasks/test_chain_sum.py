@@ -29,6 +29,8 @@ def test_what_is_no_question_of_the_family(question: str) -> None:
         ("8+7=15", "truncated"),
         ("8+7=15;15+9=", "truncated"),
         ("8+6=14;14+9=23", "operand"),
+        ("8+7=1;1+9=10", "operator"),
+        ("8+7=15;15+9=135", "operator"),
         ("25", "off_by_one"),
         ("14", "carry"),
         ("8+7=15;15+9=24 or so", "format"),
@@ -62,3 +64,21 @@ def test_a_term_of_two_digits_stays_first() -> None:
     problem = FAMILY.parse("47+8=")
     assert problem is not None
     assert all(FAMILY.parse(relative.question) == relative for relative in FAMILY.perturb(problem, seed=0))
+
+
+def test_traits() -> None:
+    for question, traits in (
+        ("8+7+0=", {"carry", "zero"}),
+        ("1+1=", {"no_carry", "double"}),
+        ("19+1=", {"carry", "from_20"}),
+    ):
+        problem = FAMILY.parse(question)
+        assert problem is not None
+        assert FAMILY.traits(problem) == traits
+
+
+def test_a_swapped_sum_has_the_same_gold() -> None:
+    problem = FAMILY.parse("47+8+3=")
+    assert problem is not None
+    (variant,) = FAMILY.variants(problem, 0)
+    assert (variant.problem.question, variant.problem.gold) == ("47+3+8=", problem.gold)

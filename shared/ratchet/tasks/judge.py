@@ -1,0 +1,132 @@
+"""Judge an answer: is it right or wrong? A pair of such items, one with the gold and one with a mistake that a model
+made, teaches where the difference lies.
+
+``judge:47+8= | 47+8=54`` is answered ``wrong``. What is right is decided by the grader of the family that knows the
+question, so a judgement is verified like any other gold. An item belongs to the level of the problem it asks about,
+and is held out exactly if that problem is (see ``subject_key``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from random import Random
+from typing import ClassVar
+
+from ratchet.errors import DataError
+from ratchet.tasks.family import Grade, Problem, TaskFamily, Variant
+
+NAME = "judge"
+RIGHT, WRONG = "right", "wrong"
+LONGEST_ANSWER = 400
+"""Characters of an answer to be judged; a longer one is refused."""
+
+_OPENING = f"{NAME}:"
+_BAR = " | "
+_MARK = "#judge:"
+_BUILT_IN = ("chain_sum", "reverse", "sort_digits")
+
+
+class Judge:
+    """Judgements on answers to questions of other families, those that can parse their own questions."""
+
+    name = NAME
+    version = "1"
+    levels = (1, 2, 3, 4, 5, 6)
+    errors: ClassVar = {
+        "format": "neither right nor wrong",
+        "too_strict": "a right answer was called wrong",
+        "too_lenient": "a wrong answer was called right",
+    }
+    features: ClassVar = {"right": "the answer to judge is right", "wrong": "the answer to judge is wrong"}
+    variant_kinds: tuple[str, ...] = ()
+
+    def generate(self, level: int, seed: int) -> Problem:
+        """Half of the answers are right; a wrong one is the solution of a near relative."""
+        if level not in self.levels:
+            raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
+        from ratchet.tasks import registry
+
+        random = Random(seed * 16 + level)
+        family = registry.get(random.choice(_BUILT_IN))
+        problem = family.generate(level, random.getrandbits(40))
+        answer = problem.solution
+        if random.random() < 0.5:
+            relatives = family.perturb(problem, seed)
+            answer = next((other.solution for other in relatives if other.gold != problem.gold), answer)
+        return judgement(problem, answer)
+
+    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - there is no end of answers
+        return None
+
+    def parse(self, question: str) -> Problem | None:
+        text = question.strip()
+        asked, bar, answer = text.removeprefix(_OPENING).partition(_BAR)
+        if not text.startswith(_OPENING) or not bar or not answer.strip() or len(answer) > LONGEST_ANSWER:
+            return None
+        problem = _asked(asked)
+        return None if problem is None or problem.level not in self.levels else judgement(problem, answer)
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        said = answer.strip()
+        if said == problem.gold:
+            return Grade(correct=True, extracted=said)
+        if said not in (RIGHT, WRONG):
+            return Grade(correct=False, extracted=None, error="format")
+        return Grade(correct=False, extracted=said, error="too_strict" if said == WRONG else "too_lenient")
+
+    def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
+        """The same answer to near relatives of the question, then each relative's own solution."""
+        asked, _, answer = problem.question.removeprefix(_OPENING).partition(_BAR)
+        base = _asked(asked)
+        if base is None:
+            return
+        seen = {problem.key}
+        for relative in _family_of(base).perturb(base, seed):
+            for other in (judgement(relative, answer), judgement(relative, relative.solution)):
+                if other.key not in seen:
+                    seen.add(other.key)
+                    yield other
+
+    def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:  # noqa: ARG002 - there are none
+        yield from ()
+
+    def traits(self, problem: Problem) -> frozenset[str]:
+        return frozenset({problem.gold})
+
+
+def judgement(problem: Problem, answer: str) -> Problem:
+    """Is this the answer to that problem? The problem's own grader decides. Raises DataError for an unfit answer."""
+    text = answer.strip()
+    if not text or len(text) > LONGEST_ANSWER or _BAR in problem.question:
+        raise DataError(f"an answer to be judged has 1 to {LONGEST_ANSWER} characters, and its question no{_BAR!r}.")
+    gold = RIGHT if _family_of(problem).grade(problem, text).correct else WRONG
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+    return Problem(
+        family=NAME,
+        level=problem.level,
+        key=f"{problem.key}{_MARK}{digest}",
+        question=f"{_OPENING}{problem.question}{_BAR}{text}",
+        gold=gold,
+        solution=gold,
+    )
+
+
+def subject_key(key: str) -> str:
+    """The key of the problem that a judgement asks about; any other key as it stands."""
+    return key.partition(_MARK)[0]
+
+
+def _asked(question: str) -> Problem | None:
+    """The problem of the one family that knows the question; a judgement is not judged in its turn."""
+    from ratchet.tasks import registry
+
+    names = (name for name in registry.known() if ":" not in name and name != NAME)
+    found = (registry.get(name).parse(question) for name in names)
+    return next((problem for problem in found if problem is not None), None)
+
+
+def _family_of(problem: Problem) -> TaskFamily:
+    from ratchet.tasks import registry
+
+    return registry.get(problem.family)

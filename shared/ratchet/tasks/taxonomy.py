@@ -1,0 +1,111 @@
+"""What went wrong in an answer, found by programs: from the text alone first, then by the item's own grader.
+
+====================  ===========================================================================================
+``error_text``        the text is a program's error message
+``empty``             there is no text
+``repetition``        the text ends in one piece of at most 20 characters, at least six times over
+``truncated``         it ran into the token limit, and no answer can be read
+``extraction``        the gold stands in the text, but not where the answer is read
+====================  ===========================================================================================
+
+Then the word of the family's grader (its ``errors``). For a declared numeric grader: ``sign`` (the right number with
+the other sign), ``off_by_one``, ``magnitude`` (off by a power of ten), ``wrong``; for a declared JSON grader:
+``structure`` (another kind of value), ``keys`` (other keys), ``length`` (another number of entries), ``wrong``; else
+``format`` or ``wrong``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from ratchet.data.example import Example
+from ratchet.tasks import registry
+from ratchet.tasks.family import Grade
+from ratchet.tasks.graders import gold, grade_example
+
+GENERIC: Final = {
+    "error_text": "the text is a program's error message",
+    "empty": "there is no text",
+    "repetition": "the text ends in one piece over and over",
+    "truncated": "it ran into the token limit before an answer could be read",
+    "extraction": "the gold stands in the text, but not where the answer is read",
+}
+_LOOP = re.compile(r"(.{1,20}?)\1{5,}.{0,19}\Z", re.DOTALL)
+_TAIL = 400
+_ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
+
+
+def classify(example: Example, answer: str, text: str | None = None, *, finished: bool = True) -> str | None:
+    """The error class of an answer; None where it is right.
+
+    ``answer`` is the bare answer, ``text`` all that the model said (with its reasoning), ``finished`` whether it ended
+    by itself. Raises DataError as grade_example does.
+    """
+    grade = grade_example(example, answer)
+    if grade.correct:
+        return None
+    said = answer if text is None else text
+    if _ERROR_TEXT.match(said):
+        return "error_text"
+    if not said.strip():
+        return "empty"
+    if _LOOP.search(said[-_TAIL:]):
+        return "repetition"
+    if not finished and grade.extracted is None:
+        return "truncated"
+    if grade.extracted is None and _holds_gold(example, said):
+        return "extraction"
+    return _by_grader(example, grade)
+
+
+def _holds_gold(example: Example, said: str) -> bool:
+    expected = gold(example).strip()
+    return bool(expected) and re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", said) is not None
+
+
+def _by_grader(example: Example, grade: Grade) -> str:
+    name = example.metadata.get("grader")
+    if grade.error != "wrong" or grade.extracted is None or registry.find(example.family) is not None:
+        return grade.error or "wrong"
+    if name == "numeric":
+        return _numeric(gold(example), grade.extracted)
+    return _structural(gold(example), grade.extracted) if name == "json" else "wrong"
+
+
+def _numeric(expected: str, given: str) -> str:
+    try:
+        wanted = Decimal(re.findall(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?", expected)[-1].replace(",", ""))
+        said = Decimal(given)
+    except (IndexError, InvalidOperation):
+        return "wrong"
+    if said == -wanted:
+        return "sign"
+    if abs(said - wanted) == 1:
+        return "off_by_one"
+    return "magnitude" if wanted and said and _is_power_of_ten(said / wanted) else "wrong"
+
+
+def _is_power_of_ten(ratio: Decimal) -> bool:
+    digits = ratio.normalize().as_tuple()
+    return digits.sign == 0 and digits.digits == (1,)
+
+
+def _structural(expected: str, given: str) -> str:
+    wanted, said = _json(expected), _json(given)
+    if type(wanted) is not type(said):
+        return "structure"
+    if isinstance(wanted, dict) and wanted.keys() != said.keys():
+        return "keys"
+    if isinstance(wanted, list) and len(wanted) != len(said):
+        return "length"
+    return "wrong"
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
