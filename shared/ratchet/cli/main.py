@@ -18,6 +18,8 @@ PLACES = {
     "run": Place("run:run", RUN),
     "stop": Place("run:stop", RUN),
     "reset": Place("run:reset", RUN),
+    "serve": Place("serve:serve", RUN),
+    "route": Place("serve:route", RUN),
     "ask": Place("ask:ask", RUN),
     "status": Place("status:status", LOOK),
     "watch": Place("status:watch", LOOK),

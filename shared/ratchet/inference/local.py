@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -11,10 +10,10 @@ import torch
 
 from ratchet.errors import GenerationError
 from ratchet.inference.answer_text import AnswerText
-from ratchet.inference.batching import Plan, occurrences, plan_batches
-from ratchet.inference.chat import end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.batching import Plan, plan_batches
 from ratchet.inference.decode import Answer, decode
 from ratchet.inference.dress import Dress
+from ratchet.inference.framing import Framing
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
@@ -44,12 +43,9 @@ class LocalGenerator:
 
     def __init__(self, loaded: LoadedModel, settings: InferenceSettings, dress: Dress):
         self._loaded = loaded
-        self._dress = dress
-        self.text = AnswerText(loaded.tokenizer)
-        self._processors = dress.profile.logits_processors(loaded.tokenizer)
+        self._framing = Framing(loaded.tokenizer, dress, loaded.context, loaded.weights)
         self._settings = settings
-        self._end_ids = frozenset(stop_ids(loaded.tokenizer))
-        self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._end_ids))
+        self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._framing.end_ids))
         self._memory_rows = settings.batch_size
 
     @classmethod
@@ -85,17 +81,13 @@ class LocalGenerator:
         """Most tokens of prompt and answer together."""
         return self._loaded.context
 
+    @property
+    def text(self) -> AnswerText:
+        return self._framing.text
+
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
         """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
-        token_ids = tuple(prompt_ids(self._loaded.tokenizer, self._dress.chat(chat)))
-        decoding = self._dress.decoding(decoding)
-        room = self.context - len(token_ids)
-        if room < 1:
-            raise GenerationError(
-                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
-                f"{chat[-1].content[:60]!r}…"
-            )
-        return Prompt(token_ids, min(decoding.max_new_tokens, room), decoding, occurrence)
+        return self._framing.prompt(chat, decoding, occurrence)
 
     def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
         answered: dict[int, Generation] = {}
@@ -113,7 +105,7 @@ class LocalGenerator:
         Batches whose every index is in ``done`` are left out; the others are the same as without ``done``, so
         that an interrupted run goes on with the very numbers it would have had.
         """
-        prompts = self._prompts(chats, decoding)
+        prompts = self._framing.prompts(chats, decoding)
         for batch in self.plan(prompts):
             if not done.issuperset(batch):
                 yield batch, self.answer([prompts[index] for index in batch])
@@ -132,18 +124,10 @@ class LocalGenerator:
         return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher))
 
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
-        return Generation(
-            text=self.text.whole(answer.token_ids, prompt.decoding),
-            token_ids=tuple(answer.token_ids),
-            token_logprobs=tuple(answer.logprobs),
-            finish_reason="stop" if answer.stopped else "length",
-            prompt_tokens=len(prompt.token_ids),
-            latency_s=answer.latency_s,
-            weights=self.weights,
-        )
+        return self._framing.generation(prompt, answer)
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
-        rows = self._scored(chats, answers)
+        rows = self._framing.scored(chats, answers)
         if not rows:
             return []
         logits_a_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
@@ -160,33 +144,18 @@ class LocalGenerator:
             scores.update(zip(batch, found, strict=True))
         return [scores[index] for index in range(len(rows))]
 
-    def _prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
-        prompts = [self.prompt(chat, decoding) for chat in chats]
-        counts = occurrences([prompt.token_ids for prompt in prompts])
-        return [replace(prompt, occurrence=count) for prompt, count in zip(prompts, counts, strict=True)]
-
     def _answer(self, prompts: Sequence[Prompt], start: int, watcher: RowWatcher | None) -> list[Generation]:
         watched = watcher is not None or any(prompt.decoding.stop for prompt in prompts)
         answers = decode(
             self._loaded.model,
             prompts,
-            end_ids=self._end_ids,
+            end_ids=self._framing.end_ids,
             pad_id=self._pad_id,
             timeout_s=self._settings.batch_timeout_s,
-            processors=self._processors,
+            processors=self._framing.processors,
             watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
         )
         return [self.generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-
-    def _scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
-        tokenizer = self._loaded.tokenizer
-        end = end_of_turn(tokenizer)
-        prompts = [prompt_ids(tokenizer, self._dress.chat(chat)) for chat in chats]
-        replies: list[Sequence[int]] = [
-            tokenizer(answer + end, add_special_tokens=False).input_ids if isinstance(answer, str) else answer
-            for answer in answers
-        ]
-        return list(zip(prompts, replies, strict=True))
 
     def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:
         return score_batch(self._loaded.model, rows, self._pad_id)

@@ -5,28 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ratchet.data.example import Message
 from ratchet.errors import ArtifactError, RatchetError
 from ratchet.inference.generator import Decoding
 from ratchet.serving.batcher import Batcher
+from ratchet.serving.model import Loader, Queue, QueueMaker, ServedModel
 from ratchet.serving.protocol import Conditions, Health, Live
 from ratchet.serving.refusal import Refusal
 from ratchet.serving.state import ServingState, StateFile
 from ratchet.serving.traffic import TrafficMeter
 from ratchet.settings.serving import ServingSettings
 
-if TYPE_CHECKING:
-    from ratchet.inference.local import LocalGenerator
-
 log = logging.getLogger(__name__)
-
-Loader = Callable[[Path, str], "LocalGenerator"]
-"""Loads a folder whose weights must have the given digest."""
 
 _WARM_UP = (Message(role="user", content="1"),)
 
@@ -37,8 +30,8 @@ class Loaded:
 
     checkpoint_id: str
     path: Path
-    generator: LocalGenerator
-    batcher: Batcher
+    generator: ServedModel
+    batcher: Queue
     traffic: TrafficMeter = field(default_factory=TrafficMeter)
 
     @property
@@ -58,10 +51,11 @@ class Loaded:
 class Fleet:
     """Loads beside, switches in one step, unloads behind. Safe to use from several threads."""
 
-    def __init__(self, settings: ServingSettings, state_file: StateFile, loader: Loader):
+    def __init__(self, settings: ServingSettings, state_file: StateFile, loader: Loader, queue: QueueMaker = Batcher):
         self._settings = settings
         self._state_file = state_file
         self._loader = loader
+        self._queue = queue
         self._state = ServingState()
         self._loaded: dict[str, Loaded] = {}
         self._loading = threading.Lock()
@@ -179,7 +173,7 @@ class Fleet:
             generator.generate([_WARM_UP], Decoding(max_new_tokens=1))
         except ArtifactError as error:
             raise Refusal(422, "broken_checkpoint", str(error)) from error
-        batcher = Batcher(
+        batcher = self._queue(
             checkpoint_id,
             generator,
             max_batch=self._settings.max_batch,

@@ -1,4 +1,4 @@
-"""The embedded inference server: ``python -m ratchet.serving.server --home DIR``."""
+"""The inference server, or the router in front of vLLM: ``ratchet serve``, or ``python -m ratchet.serving.server``."""
 
 from __future__ import annotations
 
@@ -13,28 +13,22 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from ratchet import settings as setting_tree
-from ratchet.artifacts.configured import artifact_store
 from ratchet.errors import RatchetError, ServingError
-from ratchet.inference.dress import Dress
 from ratchet.leases.share import Bound, bound, lease_share
 from ratchet.plugins import require_plugins
 from ratchet.serving.admin_token import server_token
 from ratchet.serving.app import build_app
-from ratchet.serving.fleet import Fleet, Loader
+from ratchet.serving.engine import engine_of
+from ratchet.serving.fleet import Fleet
 from ratchet.serving.home import ServerHome
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
-
-if TYPE_CHECKING:
-    from ratchet.inference.local import LocalGenerator
 
 GRACE_S = 10
 
@@ -56,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
     """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
-    lease = lease_share(settings, "serving", timeout_s=math.inf)
+    computes_here = settings.serving.engine == "embedded" or not settings.serving.vllm_urls
+    lease = lease_share(settings, "serving", timeout_s=math.inf) if computes_here else None
     if lease is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.device)
     token = server_token(settings.serving, home.folder)
-    fleet = Fleet(settings.serving, StateFile(home.folder), model_loader(settings))
+    engine = engine_of(settings, home.folder)
+    fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue)
     listener = _listen(host, settings.serving.port if port is None else port)
     home.announce(f"http://{host}:{listener.getsockname()[1]}")
     config = uvicorn.Config(
@@ -72,24 +68,10 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
     share = bound(settings, lease) if lease else None
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
     _end_quietly_on_signals()
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def model_loader(settings: Settings) -> Loader:
-    """Loads checkpoints dressed as in training, with today's date in the system turn.
-
-    A folder that is not on this machine is fetched from the artifact store: its last part is the artifact's id.
-    """
-    artifacts = artifact_store(settings)
-
-    def load(path: Path, weights: str) -> LocalGenerator:
-        from ratchet.inference.local import LocalGenerator
-
-        is_elsewhere = settings.artifacts.url is not None and not path.is_dir()
-        folder = artifacts.fetch(path.name) if is_elsewhere else path
-        return LocalGenerator.load(folder, settings.inference, weights, Dress.configured(settings, time.time()))
-
-    return load
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        engine.close()
 
 
 def _import_torch(share: Bound | None) -> None:

@@ -35,6 +35,11 @@ class Ticket:
         """Whether nobody waits for the answer any longer."""
         return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
 
+    @property
+    def listens(self) -> bool:
+        """Whether somebody wants to be told of every token."""
+        return self._on_growth is not None
+
     def cancel(self) -> None:
         self._cancelled = True
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from ratchet.settings.section import Section
 
@@ -12,8 +13,26 @@ from ratchet.settings.section import Section
 class ServingSettings(Section):
     """Where the server listens, what it accepts, and what makes the deployer roll back."""
 
-    host: str = Field("127.0.0.1", description="Address that the embedded server binds.")
-    port: int = Field(8100, ge=0, le=65_535, description="Port of the embedded server; 0 takes a free one.")
+    engine: Literal["embedded", "vllm"] = Field(
+        "embedded", description="What computes: this server itself, or vLLM behind it."
+    )
+    vllm_command: str = Field(
+        "vllm serve {path} --served-model-name {name} --host 127.0.0.1 --port {port} --dtype {dtype} "
+        "--generation-config vllm --gpu-memory-utilization 0.4",
+        description="Starts vLLM for one checkpoint; {path}, {name}, {port} and {dtype} are filled in.",
+    )
+    vllm_adapter_options: str = Field(
+        "--enable-lora --max-lora-rank 64 --max-loras 4",
+        description="What the command gets behind it for a base model that LoRA adapters are loaded into.",
+    )
+    vllm_start_s: float = Field(900.0, gt=0, description="How long a vLLM process may take until it answers.")
+    vllm_urls: tuple[str, ...] = Field(
+        (),
+        description="vLLM servers that run already, at least two; they see the artifacts under the same paths. "
+        "Without any, processes are started by vllm_command.",
+    )
+    host: str = Field("127.0.0.1", description="Address that the server binds.")
+    port: int = Field(8100, ge=0, le=65_535, description="Port of the server; 0 takes a free one.")
     url: str | None = Field(None, description="Base URL that the deployer uses, where it is not http://host:port.")
     alias: str = Field("ratchet", min_length=1, description="The one stable model name that clients ask for.")
     admin_token: SecretStr | None = Field(
@@ -41,6 +60,27 @@ class ServingSettings(Section):
     max_latency_ratio: float = Field(
         3.0, gt=1, description="A 95th percentile over this multiple of the last champion's rolls back."
     )
+
+    @field_validator("vllm_command")
+    @classmethod
+    def _names_what_it_starts(cls, command: str) -> str:
+        try:
+            command.format(path="", name="", port=0, dtype="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"unknown placeholder {error}: known are {{path}}, {{name}}, {{port}}, {{dtype}}"
+            ) from error
+        missing = [name for name in ("{path}", "{name}", "{port}") if name not in command]
+        if missing:
+            raise ValueError(f"it must contain {' and '.join(missing)}")
+        return command
+
+    @field_validator("vllm_urls")
+    @classmethod
+    def _has_blue_and_green(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if len(urls) == 1:
+            raise ValueError("one server cannot hold the challenger beside the champion: name two")
+        return urls
 
     @property
     def base_url(self) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import httpx
 import pytest
 from ratchet.errors import RatchetError
 from ratchet.inference.digest import weights_digest
@@ -20,6 +22,7 @@ from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.home import announced_url
 from ratchet.settings.serving import ServingSettings
 from ratchet.testing.tiny_model import build_tiny_model
+from ratchet.testing.workers import wait_until
 
 START_S = 120.0
 
@@ -38,6 +41,7 @@ class Server:
     process: subprocess.Popen[str]
     home: Path
     client: EmbeddedServerClient
+    told: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -71,15 +75,52 @@ def command(home: Path, port: int = 0) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "ratchet.serving.server", "--home", str(home), "--port", str(port)]
 
 
+def vllm_command(folder: Path, name: str, port: int, *options: str) -> list[str]:
+    """The stand-in for ``vllm serve``."""
+    asked = ["serve", str(folder), "--served-model-name", name, "--port", str(port), *options]
+    return [sys.executable, "-W", "error", str(Path(__file__).parent / "fake_vllm.py"), *asked]
+
+
 @pytest.fixture(scope="module")
-def start() -> Iterator[Callable[[Path], Server]]:
-    """Starts a server in a home, and waits until it answers."""
+def vllms(blue: Checkpoint) -> Iterator[list[str]]:
+    """The addresses of two vLLM servers, both with blue's weights, whatever these are called."""
+    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    ports = [free_port(), free_port()]
+    processes = [
+        subprocess.Popen(vllm_command(blue.path, "any-name", port, "--enable-lora"), env=environment) for port in ports
+    ]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    for url in urls:
+        wait_until(lambda url=url: answers(url), START_S, url)
+    yield urls
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Server]]:
+    """Starts a server in a home, with these serving settings, and waits until it answers."""
     servers: list[Server] = []
 
-    def run(home: Path) -> Server:
+    def run(home: Path, **serving: str) -> Server:
         (home / "server.json").unlink(missing_ok=True)
-        process = subprocess.Popen(command(home), text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        servers.append(Server(process, home, wait_for(process, home)))
+        told = {f"RATCHET_SERVING__{name.upper()}": value for name, value in serving.items()}
+        process = subprocess.Popen(command(home), text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **told})
+        servers.append(Server(process, home, wait_for(process, home), told))
         return servers[-1]
 
     yield run

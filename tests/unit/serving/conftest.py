@@ -14,8 +14,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.app import build_app
+from ratchet.serving.engine import model_loader
 from ratchet.serving.fleet import Fleet
-from ratchet.serving.server import model_loader
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings

@@ -1,8 +1,9 @@
-"""The contract of InferenceServer, kept by the embedded server and its client."""
+"""The contract of InferenceServer: kept by the embedded server, and by the router in front of vLLM."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import signal
 import subprocess
@@ -23,16 +24,24 @@ from ratchet.serving.protocol import InferenceServer, Live
 
 from .conftest import Checkpoint, Server, command
 
-Start = Callable[[Path], Server]
+Start = Callable[..., Server]
 
 CHATS: list[Chat] = [(Message(role="user", content=f"{number}+{number}="),) for number in range(12)]
 DECODING = Decoding(max_new_tokens=16)
 
 
+@pytest.fixture(scope="module", params=["embedded", "vllm"])
+def engine(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Settings of an engine."""
+    if request.param == "embedded":
+        return {}
+    return {"engine": "vllm", "vllm_urls": json.dumps(request.getfixturevalue("vllms"))}
+
+
 @pytest.fixture(scope="module")
-def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(start: Start, engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Server:
     """One server for all tests that do not end it."""
-    return start(tmp_path_factory.mktemp("server") / "home")
+    return start(tmp_path_factory.mktemp("server") / "home", **engine)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +54,39 @@ def test_the_client_keeps_the_protocol(server: Server) -> None:
     assert isinstance(server.client, InferenceServer)
 
 
-def test_a_loaded_checkpoint_answers_and_scores_as_it_does_here(server: Server, blue: Checkpoint) -> None:
+def test_a_loaded_checkpoint_scores_what_it_answered_as_it_answered(
+    server: Server, blue: Checkpoint, green: Checkpoint
+) -> None:
+    told = {}
+    for checkpoint in (blue, green):
+        server.load(checkpoint)
+        answers = server.client.generate(checkpoint.id, CHATS, DECODING)
+        assert {answer.weights for answer in answers} == {checkpoint.weights}
+        scores = server.client.score(checkpoint.id, CHATS, [answer.token_ids for answer in answers])
+        for score, answer in zip(scores, answers, strict=True):
+            assert score == pytest.approx(answer.token_logprobs, abs=1e-4)
+        told[checkpoint.id] = [answer.token_ids for answer in answers]
+    assert told["blue"] != told["green"]
+    assert len(server.client.score(blue.id, CHATS[:1], ["12"])[0]) == 3
+
+
+def test_the_embedded_server_answers_as_the_model_does_here(
+    server: Server, engine: dict[str, str], blue: Checkpoint
+) -> None:
+    if engine:
+        pytest.skip("the stand-in for vLLM computes in its own way")
     here = LocalGenerator.load(blue.path)
     server.load(blue)
     answers = server.client.generate(blue.id, CHATS, DECODING)
     expected = here.generate(CHATS, DECODING)
     assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in expected]
-    assert {answer.weights for answer in answers} == {blue.weights}
-    scores = server.client.score(blue.id, CHATS, [answer.token_ids for answer in answers])
-    for score, answer in zip(scores, answers, strict=True):
-        assert score == pytest.approx(answer.token_logprobs, abs=1e-4)
     texts = server.client.score(blue.id, CHATS[:1], ["12"])
     assert texts[0] == pytest.approx(here.score(CHATS[:1], ["12"])[0], abs=1e-4)
 
 
-def test_health_tells_what_is_live_and_how_it_computes(server: Server, tokens: Iterator[int], blue: Checkpoint) -> None:
+def test_health_tells_what_is_live_and_how_it_computes(
+    server: Server, engine: dict[str, str], tokens: Iterator[int], blue: Checkpoint
+) -> None:
     token = next(tokens)
     server.load(blue)
     server.client.switch(blue.id, token)
@@ -69,7 +96,7 @@ def test_health_tells_what_is_live_and_how_it_computes(server: Server, tokens: I
     assert server.client.live() == health.live == Live(checkpoint_id="blue", weights=blue.weights, fencing_token=token)
     assert health.conditions is not None
     assert health.conditions.model_dump() == {
-        "engine": hardware.engine,
+        "engine": "vllm-0.32.0" if engine else hardware.engine,
         "dtype": hardware.dtype,
         "gpu_class": hardware.gpu_class,
     }
@@ -205,9 +232,9 @@ def test_unknown_checkpoints_are_refused_by_name(server: Server, tokens: Iterato
 
 
 def test_a_killed_server_comes_back_with_the_same(
-    start: Start, blue: Checkpoint, green: Checkpoint, tmp_path: Path
+    start: Start, engine: dict[str, str], vllms: list[str], blue: Checkpoint, green: Checkpoint, tmp_path: Path
 ) -> None:
-    first = start(tmp_path / "home")
+    first = start(tmp_path / "home", **engine)
     first.load(blue)
     first.load(green)
     first.client.switch(blue.id, 3)
@@ -215,7 +242,7 @@ def test_a_killed_server_comes_back_with_the_same(
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
     with pytest.raises(SurroundingsError, match="inference server"):
         first.client.live()
-    second = start(tmp_path / "home")
+    second = start(tmp_path / "home", **engine)
     assert second.client.live() == Live(checkpoint_id=green.id, weights=green.weights, fencing_token=9)
     with HttpGenerator(second.url, "ratchet") as generator:
         assert {answer.weights for answer in generator.generate(CHATS, DECODING)} == {green.weights}

@@ -1,0 +1,68 @@
+"""Chats as tokens and tokens as answers: the same for a model in this process and for one behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ratchet.errors import GenerationError
+from ratchet.inference.answer_text import AnswerText
+from ratchet.inference.batching import occurrences
+from ratchet.inference.chat import Tokenizer, end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.decode import Answer
+from ratchet.inference.dress import Dress
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.sampling import Prompt
+from ratchet.inference.scoring import Scored
+
+
+class Framing:
+    """One checkpoint's tokenizer, dressed. ``context`` is the most tokens of prompt and answer together."""
+
+    def __init__(self, tokenizer: Tokenizer, dress: Dress, context: int, weights: str):
+        self.text = AnswerText(tokenizer)
+        self.end_ids = frozenset(stop_ids(tokenizer))
+        self.processors = dress.profile.logits_processors(tokenizer)
+        self.context = context
+        self.weights = weights
+        self._tokenizer = tokenizer
+        self._dress = dress
+
+    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
+        """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
+        token_ids = tuple(prompt_ids(self._tokenizer, self._dress.chat(chat)))
+        decoding = self._dress.decoding(decoding)
+        room = self.context - len(token_ids)
+        if room < 1:
+            raise GenerationError(
+                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
+                f"{chat[-1].content[:60]!r}…"
+            )
+        return Prompt(token_ids, min(decoding.max_new_tokens, room), decoding, occurrence)
+
+    def prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
+        """Prompts that know which of several equal ones they are."""
+        prompts = [self.prompt(chat, decoding) for chat in chats]
+        counts = occurrences([prompt.token_ids for prompt in prompts])
+        return [replace(prompt, occurrence=count) for prompt, count in zip(prompts, counts, strict=True)]
+
+    def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
+        """Prompts with the answers that are to be scored after them; a text gets its end token."""
+        end = end_of_turn(self._tokenizer)
+        prompts = [prompt_ids(self._tokenizer, self._dress.chat(chat)) for chat in chats]
+        replies: list[Sequence[int]] = [
+            self._tokenizer(answer + end, add_special_tokens=False).input_ids if isinstance(answer, str) else answer
+            for answer in answers
+        ]
+        return list(zip(prompts, replies, strict=True))
+
+    def generation(self, prompt: Prompt, answer: Answer) -> Generation:
+        return Generation(
+            text=self.text.whole(answer.token_ids, prompt.decoding),
+            token_ids=tuple(answer.token_ids),
+            token_logprobs=tuple(answer.logprobs),
+            finish_reason="stop" if answer.stopped else "length",
+            prompt_tokens=len(prompt.token_ids),
+            latency_s=answer.latency_s,
+            weights=self.weights,
+        )

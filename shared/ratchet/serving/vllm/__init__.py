@@ -1,0 +1,1 @@
+"""Serves through vLLM: this server is then the router in front of one or several vLLM servers."""

@@ -1,0 +1,72 @@
+"""Hands the tickets of one checkpoint to vLLM, which batches them itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from ratchet.errors import SurroundingsError
+from ratchet.serving.refusal import Refusal, Retired
+from ratchet.serving.ticket import Ticket
+from ratchet.serving.vllm.generator import VllmGenerator
+
+log = logging.getLogger(__name__)
+
+AWAY_S = 5
+"""What a client is told to wait while vLLM is away."""
+
+
+class Forwarder:
+    """A Queue. Up to ``max_batch`` requests are in flight; further ones wait, up to ``max_queue``."""
+
+    def __init__(
+        self,
+        checkpoint_id: str,
+        generator: VllmGenerator,
+        *,
+        max_batch: int,
+        wait_s: float,  # noqa: ARG002  (vLLM waits for companions as it sees fit)
+        max_queue: int,
+    ):
+        self._checkpoint_id = checkpoint_id
+        self._generator = generator
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._pool = ThreadPoolExecutor(max_batch, f"vllm-{checkpoint_id}")
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self._under_way - self._max_batch)
+
+    def submit(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self._closing:
+                raise Retired(self._checkpoint_id)
+            if self.waiting >= self._max_queue:
+                raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
+            self._under_way += 1
+        self._pool.submit(self._answer, ticket)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+        self._pool.shutdown(wait=True)
+
+    def _answer(self, ticket: Ticket) -> None:
+        try:
+            if ticket.over:
+                ticket.expire()
+            else:
+                self._generator.answer(ticket)
+        except SurroundingsError as error:
+            ticket.fail(Refusal(503, "engine_away", str(error), AWAY_S))
+        except Exception as error:
+            log.exception("a request to %s failed", self._checkpoint_id)
+            ticket.fail(error)
+        finally:
+            with self._lock:
+                self._under_way -= 1
