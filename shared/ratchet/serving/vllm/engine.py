@@ -25,7 +25,10 @@ TEND_S = 2.0
 
 
 class VllmEngine:
-    """A Loader; ``at_hand`` says where a folder is on this machine. What vLLM has lost is brought back within seconds; its requests are answered 503 until then."""
+    """A Loader; ``at_hand`` says where a folder is on this machine.
+
+    What vLLM has lost is brought back within seconds; its requests are answered 503 until then.
+    """
 
     def __init__(self, settings: Settings, log_file: Path, at_hand: Callable[[Path], Path] = Path):
         self._settings = settings
