@@ -12,9 +12,6 @@ from ratchet.inference.chat import Tokenizer
 
 from trainer.hardware import Hardware
 
-MODEL_FOLDER = "final_model"
-STATE_FOLDER = "state"
-
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,9 @@
-"""A training configuration from a few words, for those who call the engine themselves."""
+"""A training configuration: from a few words, from settings, or from a command line and a file."""
 
 from __future__ import annotations
 
+import os
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 from ratchet.errors import SettingsError
 from ratchet.inference.tiny import TINY_MODEL
+from ratchet.settings import Settings, load
+from ratchet.settings.nearest import explain
+from ratchet.settings.settings import FILE
 from ratchet.settings.training import TrainerConfig
+
+from trainer.result import MODEL_FOLDER, STATE_FOLDER
+
+PRIOR_FILE = "config.json"
 
 _PRETRAINED = {
     "batch_size": 1,
@@ -18,6 +27,65 @@ _PRETRAINED = {
     "warmup_steps": 20,
     "schedule": "constant",
 }
+
+FLAGS: Mapping[str, str] = {
+    "dataset": "data.dataset_path",
+    "model": "model.path",
+    "output_dir": "output.output_dir",
+    "batch_size": "hyperparams.batch_size",
+    "learning_rate": "hyperparams.learning_rate",
+    "warmup_steps": "hyperparams.warmup_steps",
+    "epochs": "hyperparams.num_epochs",
+    "max_steps": "hyperparams.max_steps",
+    "save_steps": "hyperparams.save_steps",
+    "eval_steps": "monitoring.preview_interval",
+    "num_eval_samples": "monitoring.preview_samples",
+    "max_length": "hyperparams.max_length",
+    "precision": "hyperparams.fp_precision",
+    "profile": "profile.name",
+    "system_prompt": "monitoring.system_prompt_base",
+    "resume_from_checkpoint": "output.resume_from",
+}
+"""Arguments of the command line, and the setting that each one sets."""
+
+
+class ConfigLoader:
+    """Reads a configuration from a parsed command line, the environment and a file."""
+
+    @staticmethod
+    def from_args_and_json(args: Namespace | None = None, file: str | Path | None = None) -> TrainerConfig:
+        """Command line > environment > file > defaults.
+
+        ``args`` has attributes named as in FLAGS (None is not set), ``config`` for the file, and ``assign`` with
+        ``section.field`` to value for all other settings. The file is that one, or RATCHET_CONFIG, or ``ratchet.toml``
+        in this folder, or else the ``config.json`` of the prior system, whose names are turned into those of today with
+        a LegacySetting warning each. Raises SettingsError, naming each wrong key and the nearest right one.
+        """
+        given = vars(args) if args is not None else {}
+        chosen = given.get("config") or file
+        if chosen is not None and not Path(chosen).is_file():
+            raise SettingsError(f"{chosen}: no such file (--config); `ratchet init` writes one.")
+        sections: dict[str, dict[str, Any]] = {}
+        assigned: Mapping[str, Any] = given.get("assign") or {}
+        flags = {name: given[flag] for flag, name in FLAGS.items() if given.get(flag) is not None}
+        for name, value in {**assigned, **flags}.items():
+            _set(sections, name, value)
+        return trainer_config(load(Path(chosen) if chosen else _found(), **sections))
+
+
+def trainer_config(settings: Settings) -> TrainerConfig:
+    """What the settings say to a run of the engine. Raises SettingsError without rows to train on."""
+    data, output = settings.data.model_dump(), settings.output.model_dump()
+    if data["dataset_path"] is None:
+        raise SettingsError("there is nothing to train on: give --dataset FILE, or set data.dataset_path.")
+    model = settings.model
+    if (folder := output["resume_from"]) is not None and (folder / STATE_FOLDER).is_dir():
+        model = model.model_copy(update={"path": str(folder / MODEL_FOLDER)})
+        output["resume_from"] = folder / STATE_FOLDER
+    if output["output_dir"] is None:
+        output["output_dir"] = settings.home.resolve() / "runs" / Path(data["dataset_path"]).stem
+    shared = {name: getattr(settings, name) for name in TrainerConfig.model_fields if name in Settings.model_fields}
+    return parse_config({**shared, "model": model, "data": data, "output": output})
 
 
 def create_default_config(
@@ -38,10 +106,7 @@ def create_default_config(
         "output": {"output_dir": output_dir},
     }
     for name, value in (overrides or {}).items():
-        section, dot, field = name.partition(".")
-        if not dot:
-            raise SettingsError(f"{name!r} is not a setting: write it as section.field")
-        sections.setdefault(section, {})[field] = value
+        _set(sections, name, value)
     return parse_config(sections)
 
 
@@ -50,5 +115,18 @@ def parse_config(sections: Mapping[str, Any]) -> TrainerConfig:
     try:
         return TrainerConfig.model_validate(sections)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("the training configuration is wrong:\n" + "\n".join(lines)) from error
+        raise SettingsError("the training configuration is wrong:\n" + explain(error, TrainerConfig)) from error
+
+
+def _set(sections: dict[str, dict[str, Any]], name: str, value: Any) -> None:
+    section, dot, field = name.partition(".")
+    if not dot:
+        raise SettingsError(f"{name!r} is not a setting: write it as section.field")
+    sections.setdefault(section, {})[field] = value
+
+
+def _found() -> Path | None:
+    """The prior system's file, where nothing of today is there."""
+    if "RATCHET_CONFIG" in os.environ or Path(FILE).exists() or not Path(PRIOR_FILE).exists():
+        return None
+    return Path(PRIOR_FILE)

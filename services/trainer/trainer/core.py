@@ -24,6 +24,8 @@ from ratchet.evaluation.preview import JOURNAL
 from ratchet.inference.chat import Tokenizer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.dress import Dress
+from ratchet.inference.facts import hold, model_facts
+from ratchet.inference.tiny import TINY_MODEL
 from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
@@ -115,6 +117,7 @@ class TrainerEngine:
         hardware = pick_hardware(config, self._processes)
         if not config.data.dataset_path.is_file():
             raise DataError(f"{config.data.dataset_path}: no such file (data.dataset_path)")
+        _require_the_model_meant(config)
         if config.output.resume_from is None:
             return hardware, None
         state = load_state(config.output.resume_from)
@@ -178,6 +181,13 @@ def in_smaller_batches(config: TrainerConfig) -> TrainerConfig | None:
         return None
     split = {"batch_size": smaller, "gradient_accumulation": rows * accumulation // smaller}
     return config.model_copy(update={"hyperparams": config.hyperparams.model_copy(update=split)})
+
+
+def _require_the_model_meant(config: TrainerConfig) -> None:
+    """Hold a model in a folder to what is locked. Raises SettingsError."""
+    folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
+    if folder.is_dir() and tokenizer.is_dir() and config.model.path != TINY_MODEL:
+        hold(config.locked, model_facts(folder, tokenizer), config.hyperparams.max_length, config.model.path)
 
 
 def _final_state(result: TrainingResult) -> str:

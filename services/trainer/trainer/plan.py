@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ratchet.errors import DataError, ResumeError
+from ratchet.errors import DataError, ResumeError, SettingsError
 from ratchet.settings.training import TrainerConfig
 
 from trainer.dataset import TrainingRows
@@ -60,18 +60,26 @@ def plan_segment(config: TrainerConfig, rows: TrainingRows, state: TrainingState
     if remaining <= 0:
         raise DataError(f"no row is left at data.offset {offset} of {len(order)}")
     at = state.global_step if state else config.output.first_step
+    left = min(remaining, _steps_allowed(hyperparams.max_steps, at) or remaining)
     cycle = unfinished.cycle if unfinished and unfinished.cycle.end > at else None
-    cycle = cycle or Cycle(at, min(remaining, hyperparams.segment_max_steps or remaining))
+    cycle = cycle or Cycle(at, min(left, hyperparams.segment_max_steps or left))
     return SegmentPlan(
         digest=digest,
         order=order,
         offset=offset,
         group=group,
-        steps=min(remaining, cycle.end - at),
+        steps=min(left, cycle.end - at, hyperparams.save_steps or left),
         global_step=at,
         tokens=state.tokens if state else 0,
         schedule=Schedule.of(hyperparams, cycle, fresh_at=state.fresh_at if state else at),
     )
+
+
+def _steps_allowed(max_steps: int | None, at: int) -> int | None:
+    """Steps until ``hyperparams.max_steps``; None without one. Raises SettingsError where it is reached."""
+    if max_steps is not None and at >= max_steps:
+        raise SettingsError(f"hyperparams.max_steps is {max_steps}, and step {at} is reached already: raise it")
+    return None if max_steps is None else max_steps - at
 
 
 def file_digest(path: Path) -> str:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+MODEL_FOLDER = "final_model"
+STATE_FOLDER = "state"
+"""Of a run's folder: its checkpoint, and what it takes to go on from there exactly."""
+
 
 class ErrorKind(StrEnum):
     """Why a run failed, in classes that ask for different answers."""

@@ -19,14 +19,14 @@ from trainer.callbacks import (
     ShouldStop,
     StepSeed,
 )
-from trainer.checkpoint import MODEL_FOLDER, STATE_FOLDER, replacing, write_checkpoint
+from trainer.checkpoint import replacing, write_checkpoint
 from trainer.dataset import TrainingRows
 from trainer.hardware import Hardware
 from trainer.loader import BatchLoader, TokenCount
 from trainer.loop import SegmentTrainer, build_trainer
 from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
-from trainer.result import TrainingResult
+from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
 from trainer.state import (
     TrainingState,
     load_state,

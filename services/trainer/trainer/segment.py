@@ -20,7 +20,7 @@ from trainer.monitoring import TrainingStatusWriter
 from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 
-SECTIONS = ("model", "hyperparams", "profile", "monitoring", "environment")
+SECTIONS = ("model", "hyperparams", "profile", "monitoring", "locked", "environment")
 
 
 def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
 
     ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
     alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
-    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``seed``, ``status_path`` (optional).
+    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``seed``, ``shuffle``, ``status_path``
+    (optional).
 
     SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
     """
@@ -56,7 +57,7 @@ def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
     sections["data"] = {
         "dataset_path": spec["data_path"],
         "offset": spec.get("offset", 0),
-        "seed": spec.get("seed", 42),
+        **{name: spec[name] for name in ("seed", "shuffle") if name in spec},
     }
     sections["output"] = {
         "output_dir": spec["output"],

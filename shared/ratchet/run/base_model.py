@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
-from ratchet.inference.folder import CONFIG, check_folder, read_json
+from ratchet.inference.folder import check_folder
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
 
 def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Put the model ``spec["model"]`` into the folder ``spec["folder"]``; returns the facts that are locked.
+    """Put the model ``spec["model"]`` into the folder ``spec["folder"]``, which is returned.
 
     ``spec["tokenizer"]`` may name another folder for the tokenizer. Raises SettingsError with the way out.
     """
@@ -36,7 +36,7 @@ def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]]
         _require_template(folder, str(spec.get("tokenizer") or name))
     except BrokenCheckpoint as error:
         raise SettingsError(f"model.path {name}: {error}") from error
-    return {"base_model": name, **_facts(folder)}
+    return {"folder": str(folder)}
 
 
 def _located(name: str) -> Path:
@@ -79,13 +79,3 @@ def _require_template(folder: Path, name: str) -> None:
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise BrokenCheckpoint(f"its tokenizer cannot be loaded: {error}") from error
-
-
-def _facts(folder: Path) -> dict[str, str]:
-    config = read_json(folder / CONFIG)
-    text = config.get("text_config", config)
-    return {
-        "model_architecture": ",".join(config.get("architectures") or ["unknown"]),
-        "max_context_length": str(text.get("max_position_embeddings", "unknown")),
-        "vocab_size": str(text.get("vocab_size", "unknown")),
-    }

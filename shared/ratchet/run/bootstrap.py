@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
@@ -12,20 +12,22 @@ from ratchet.errors import ChildFailed, SettingsError
 from ratchet.evaluation.standing import first_suites
 from ratchet.evaluation.suite import Suite
 from ratchet.events.catalogue import CheckpointSaved
+from ratchet.inference.facts import model_facts
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import MAIN, checkpoint_id
 from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
 from ratchet.plugins import require_plugins
+from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
 
-Prepare = Callable[[Settings, dict[str, Any]], dict[str, str]]
-"""Puts the base model into the folder that a spec names (see ratchet.run.base_model); returns its facts."""
+Prepare = Callable[[Settings, dict[str, Any]], object]
+"""Puts the base model into the folder that a spec names (see ratchet.run.base_model)."""
 
 
 _PREPARE = "ratchet.run.base_model:prepare_base_model"
 
 
-def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> dict[str, str]:
+def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> object:
     """The usual way: in a child process, since it needs torch."""
     settings.log_folder.mkdir(parents=True, exist_ok=True)
     with ChildRunner() as children:
@@ -49,7 +51,7 @@ def bootstrap(
         is_set_up = session.get(Line, MAIN) is not None
         locked = {row.name: row.value for row in session.query(Locked)}
     if is_set_up:
-        _require_unchanged(settings, locked)
+        require_unchanged(settings, locked)
         return False
     suites = _publish_suites(settings, artifacts)
     model, facts = _publish_base(settings, artifacts, prepare)
@@ -59,15 +61,6 @@ def bootstrap(
             _record_base(tx, model)
             tx.session.add_all(Locked(name=name, value=value, locked_at=tx.now) for name, value in facts.items())
     return True
-
-
-def _require_unchanged(settings: Settings, locked: Mapping[str, str]) -> None:
-    was = locked.get("base_model")
-    if was is not None and was != settings.model.path:
-        raise SettingsError(
-            f"model.path is {settings.model.path}, but {settings.home} was begun with {was}, which is locked. "
-            "Set it back, or begin anew with another home (or `ratchet reset`)."
-        )
 
 
 def _publish_suites(settings: Settings, artifacts: ArtifactStore) -> list[tuple[Suite, Artifact]]:
@@ -86,7 +79,8 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
         "tokenizer": settings.model.tokenizer_path,
         "folder": str(folder),
     }
-    facts = prepare(settings, spec)
+    prepare(settings, spec)
+    facts = facts_to_lock(settings, model_facts(folder))
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from ratchet.errors import SettingsError
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.file import read
 from ratchet.settings.gate import GateSettings
 from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.locked import LockedSettings
 from ratchet.settings.metrics import MetricsSettings
+from ratchet.settings.nearest import explain, unknown
 from ratchet.settings.placement import PlacementSettings
 from ratchet.settings.queue import QueueSettings
 from ratchet.settings.regression import RegressionSettings
@@ -29,14 +33,17 @@ from ratchet.settings.serving import ServingSettings
 from ratchet.settings.stores import ArtifactSettings, LedgerSettings, RedisSettings
 from ratchet.settings.suites import SuiteSettings
 from ratchet.settings.training import (
+    DataSettings,
     EnvironmentSettings,
     HyperparamSettings,
     ModelSettings,
     MonitoringSettings,
+    OutputSettings,
     ProfileSettings,
 )
 
 FILE = "ratchet.toml"
+_given_file: ContextVar[Path | None] = ContextVar("_given_file", default=None)
 
 
 class Settings(BaseSettings):
@@ -51,6 +58,9 @@ class Settings(BaseSettings):
     hyperparams: HyperparamSettings = Field(default_factory=HyperparamSettings)
     profile: ProfileSettings = Field(default_factory=ProfileSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
+    locked: LockedSettings = Field(default_factory=LockedSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    output: OutputSettings = Field(default_factory=OutputSettings)
     environment: EnvironmentSettings = Field(default_factory=EnvironmentSettings)
     ledger: LedgerSettings = Field(default_factory=LedgerSettings)
     artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
@@ -114,24 +124,38 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library calls it so
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("RATCHET_CONFIG", FILE))
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=file if file.exists() else None)
-        return init_settings, env_settings, toml
+        file = _file()
+        tree = read(file) if file.exists() else {}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, tree)
 
 
 def load(file: Path | None = None, **overrides: Any) -> Settings:
-    """Settings from overrides, environment and file, in that precedence.
+    """Settings from overrides, environment and file (TOML, or JSON as ``config.json``), in that precedence.
 
-    Raises SettingsError that names each wrong key or value, for an unreadable file too.
+    Raises SettingsError that names each wrong key or value, for an unreadable file and an unknown variable too.
     """
-    if file is not None:
-        if not file.exists():
-            raise SettingsError(f"{file}: no such file; `ratchet init` writes one.")
-        os.environ["RATCHET_CONFIG"] = str(file.resolve())
+    if file is not None and not file.exists():
+        raise SettingsError(f"{file}: no such file; `ratchet init` writes one.")
+    _require_known_variables()
+    token = _given_file.set(file)
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("settings are wrong:\n" + "\n".join(lines)) from error
+        raise SettingsError("settings are wrong:\n" + explain(error, Settings)) from error
     except ValueError as error:
-        raise SettingsError(f"{os.environ.get('RATCHET_CONFIG', FILE)}: {error}") from error
+        raise SettingsError(f"{_file()}: {error}") from error
+    finally:
+        _given_file.reset(token)
+
+
+def _file() -> Path:
+    """The file in force, which need not be there."""
+    return _given_file.get() or Path(os.environ.get("RATCHET_CONFIG", FILE))
+
+
+def _require_known_variables() -> None:
+    """A variable of an unknown section is no setting to pydantic, so it is looked for here."""
+    for variable in os.environ:
+        section, separator, field = variable.removeprefix("RATCHET_").lower().partition("__")
+        if variable.startswith("RATCHET_") and separator and section not in Settings.model_fields:
+            raise SettingsError(f"{variable}: {unknown(f'{section}.{field}', Settings)}")

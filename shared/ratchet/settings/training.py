@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from ratchet.settings.locked import LockedSettings
 from ratchet.settings.section import Section
 
 SEGMENT_LIMIT_S = 900.0
@@ -62,11 +63,19 @@ class HyperparamSettings(Section):
         "hardly any padding, but rows of one kind then come together, and mixed tasks are learnt more slowly.",
     )
     num_epochs: int = Field(1, ge=1, le=100, description="How often each row of a batch is trained on.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Training ends at this step, counted from the base model, though rows be left."
+    )
+    save_steps: int | None = Field(
+        None,
+        ge=1,
+        description="A segment saves and ends after this many steps; the learning rate goes on as if it had not.",
+    )
     segment_max_s: float = Field(
         SEGMENT_LIMIT_S, gt=0, le=SEGMENT_LIMIT_S, description="A segment stops and saves after this long."
     )
     segment_max_steps: int | None = Field(
-        None, ge=1, description="A segment stops and saves after this many steps; unset, at the batch's end."
+        None, ge=1, description="Steps over which a schedule takes its shape, and then saves; unset, the batch's."
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, description="Longest row in tokens; longer ones are left out and counted."
@@ -135,16 +144,35 @@ class MonitoringSettings(Section):
 class DataSettings(Section):
     """The rows to train on, and their order."""
 
-    dataset_path: Path = Field(description="JSONL file with one example a line.")
+    dataset_path: Path | None = Field(
+        None, description="JSONL file that `trainer` trains on; the loop trains on what is queued."
+    )
     shuffle: bool = Field(True, description="Shuffle the rows (and group them by length); else the file's order.")
     seed: int = Field(42, ge=0, lt=2**63, description="Seed of the order of rows and of dropout.")
+
+
+class RunDataSettings(DataSettings):
+    """The rows of one run, and where in their order it begins."""
+
+    dataset_path: Path = Field(description="JSONL file with one example a line.")
     offset: int = Field(
         0, ge=0, description="Rows of the order to pass over; a state that is gone on from knows its own."
     )
 
 
 class OutputSettings(Section):
-    """Where a run writes, and what it goes on from."""
+    """Where `trainer` writes, and what it goes on from; the loop has folders of its own."""
+
+    output_dir: Path | None = Field(
+        None, description="Folder of a run of `trainer`. Default: home/runs/ and the file's name."
+    )
+    resume_from: Path | None = Field(
+        None, description="Folder of an earlier run to go on from exactly; unset, a fresh optimizer."
+    )
+
+
+class RunOutputSettings(OutputSettings):
+    """Where one run writes, and what it goes on from."""
 
     output_dir: Path = Field(description="Folder of the run; holds `final_model`, `state` and the status.")
     resume_from: Path | None = Field(
@@ -176,8 +204,9 @@ class TrainerConfig(Section):
     hyperparams: HyperparamSettings = Field(default_factory=HyperparamSettings, description=HyperparamSettings.__doc__)
     profile: ProfileSettings = Field(default_factory=ProfileSettings, description=ProfileSettings.__doc__)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings, description=MonitoringSettings.__doc__)
-    data: DataSettings = Field(description=DataSettings.__doc__)
-    output: OutputSettings = Field(description=OutputSettings.__doc__)
+    locked: LockedSettings = Field(default_factory=LockedSettings, description=LockedSettings.__doc__)
+    data: RunDataSettings = Field(description=RunDataSettings.__doc__)
+    output: RunOutputSettings = Field(description=RunOutputSettings.__doc__)
     environment: EnvironmentSettings = Field(
         default_factory=EnvironmentSettings, description=EnvironmentSettings.__doc__
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,7 +195,9 @@ def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "model.safetensors").write_text("weights 0")
-    return {"base_model": str(spec["model"])}
+    config = {"architectures": ["MadeUp"], "max_position_embeddings": 1024, "vocab_size": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    return {"folder": str(folder)}
 
 
 def made_up_key(weights: str, suite_id: str) -> RecordKey:

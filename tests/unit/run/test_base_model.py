@@ -22,7 +22,7 @@ def prepare(model: Path, tmp_path: Path) -> dict[str, object]:
 
 
 def test_a_folder_is_taken_as_it_is(mine: Path, tmp_path: Path) -> None:
-    assert prepare(mine, tmp_path)["base_model"] == str(mine)
+    assert prepare(mine, tmp_path)["folder"] == str(tmp_path / "base")
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (mine / "model.safetensors").read_bytes()
 
 

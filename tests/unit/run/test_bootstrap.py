@@ -13,7 +13,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.line import champion, head, line, serving
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Checkpoint, Deployment, Locked, Outbox, SuiteRow
+from ratchet.ledger.tables import Checkpoint, Deployment, Outbox, SuiteRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 from ratchet.testing.home import SMALL, made_up_model
@@ -75,16 +75,6 @@ def test_the_second_time_nothing_happens(tmp_path: Path, ledger: Ledger, artifac
         assert session.query(Outbox).count() == 1
 
 
-def test_another_base_model_is_refused_with_both_names_and_the_way_out(
-    tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore
-) -> None:
-    bootstrap(settings(tmp_path), ledger, artifacts, prepare)
-    with pytest.raises(SettingsError, match=r"model.path is other, but .* was begun with tiny, which is locked.*reset"):
-        bootstrap(settings(tmp_path, model={"path": "other"}), ledger, artifacts, prepare)
-    with ledger.read() as session:
-        assert {row.name: row.value for row in session.query(Locked)} == {"base_model": "tiny"}
-
-
 def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
     tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore
 ) -> None:
@@ -101,4 +91,4 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
     with ledger.read() as session:
         base = session.query(Checkpoint).one()
     files = [file.path for file in artifacts.manifest(base.artifact).files]
-    assert files == ["model.safetensors", "tokenizer.json"]
+    assert files == ["config.json", "model.safetensors", "tokenizer.json"]

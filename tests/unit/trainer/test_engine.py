@@ -133,4 +133,4 @@ def test_rows_longer_than_the_limit_are_left_out_and_named(train: Train, tmp_pat
 def test_a_limit_beyond_the_models_context_is_refused(train: Train, sum_file: Path) -> None:
     result = train(sum_file, hyperparams__max_length=8192)
     assert result.error_kind is ErrorKind.SETTINGS
-    assert "context of 1024" in str(result.error_message)
+    assert "context length of 1024" in str(result.error_message)

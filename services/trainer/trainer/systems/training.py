@@ -22,7 +22,7 @@ from ratchet.events.catalogue import (
     TrainingStarted,
 )
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion, line, unjudged
+from ratchet.ledger.line import champion, head, line, unjudged
 from ratchet.ledger.queue import depth, next_batch
 from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
 from ratchet.ledger.undecided import lacks_verdict
@@ -48,7 +48,7 @@ def find(session: Session, settings: Settings) -> list[Subject]:
         return []
     rewinds = _rewinds(session)
     batch = next_batch(session)
-    if batch is None or unjudged(session) >= settings.queue.unjudged_limit:
+    if batch is None or unjudged(session) >= settings.queue.unjudged_limit or _all_steps_taken(session, settings):
         return rewinds
     return [*rewinds, Subject("batch", batch.id)]
 
@@ -112,7 +112,7 @@ def _start(work: Work) -> Start:
             session.get_one(Batch, work.subject.id),
             _rows_seen(session, work.subject.id),
             main.fresh_optimizer,
-            _objection(session, work.settings.queue.unjudged_limit),
+            _objection(session, work.settings),
         )
 
 
@@ -122,14 +122,21 @@ def _rows_seen(session: Session, batch_id: str) -> int:
     return session.scalar(newest.limit(1)) or 0
 
 
-def _objection(session: Session, unjudged_limit: int) -> str | None:
+def _all_steps_taken(session: Session, settings: Settings) -> bool:
+    last = settings.hyperparams.max_steps
+    return last is not None and head(session).step >= last
+
+
+def _objection(session: Session, settings: Settings) -> str | None:
     """What has to happen before the next segment; the batch stays open."""
     if line(session).paused:
         return "training to be resumed"
     if _rewinds(session):
         return "a rewind that comes first"
+    if _all_steps_taken(session, settings):
+        return f"more steps than hyperparams.max_steps {settings.hyperparams.max_steps} allows"
     waiting = unjudged(session)
-    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= unjudged_limit else None
+    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= settings.queue.unjudged_limit else None
 
 
 def _segment(work: Work, start: Start) -> dict[str, Any]:
@@ -141,11 +148,14 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "model": model.model_dump(mode="json"),
         "hyperparams": settings.hyperparams.model_dump(mode="json"),
         "profile": settings.profile.model_dump(mode="json"),
+        "locked": settings.locked.model_dump(mode="json"),
         "monitoring": reveal(settings.monitoring),
         "environment": settings.environment.model_dump(mode="json"),
         "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
         "output": str(work.folder / f"segment-{start.offset}"),
         "offset": start.offset,
+        "seed": settings.data.seed,
+        "shuffle": settings.data.shuffle,
         "state": str(work.artifacts.fetch(state)) if state else None,
         "global_step": start.head.step,
         "status_path": str(settings.status_folder / "training_status.json"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ratchet.errors import Stopping
+from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE
 from ratchet.ledger import hand
 from ratchet.ledger.queue import depth
 from ratchet.systems import Work
@@ -164,6 +165,24 @@ def test_with_the_judges_away_training_goes_to_its_limit_and_waits(start_trainin
     training.sweep()
     assert len(training.checkpoints()) == 2
     assert training.home.dead() == []
+
+
+def test_at_max_steps_training_waits_without_a_failure(start_training: Callable[..., Any]) -> None:
+    training = start_training(hyperparams={"max_steps": 4, "save_steps": 3})
+    batch_id = training.queue(1)
+    training.sweep()
+    assert [checkpoint.step for checkpoint in training.checkpoints()] == [3, 4]
+    assert training.batch(batch_id).state == "training"
+    assert training.sweep() == []
+    assert training.home.dead() == []
+
+
+def test_order_and_seed_of_the_settings_reach_the_segment(start_training: Callable[..., Any]) -> None:
+    training = start_training(data={"seed": 7, "shuffle": False}, locked={"vocab_size": VOCABULARY_SIZE})
+    training.queue(1)
+    training.sweep()
+    assert {(spec["seed"], spec["shuffle"]) for spec in training.children.specs} == {(7, False)}
+    assert {spec["locked"]["vocab_size"] for spec in training.children.specs} == {VOCABULARY_SIZE}
 
 
 def test_a_batch_that_cannot_be_read_goes_to_the_dead_letters_and_the_next_is_trained(training: Any) -> None:

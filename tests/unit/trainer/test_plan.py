@@ -1,0 +1,73 @@
+"""How many steps a segment takes: those left, up to the end of the cycle, the next save, or the last step allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ratchet.errors import SettingsError
+from trainer.config import create_default_config
+from trainer.dataset import Row, TrainingRows
+from trainer.plan import SegmentPlan, plan_segment
+from trainer.state import TrainingState
+
+ROWS, STEP = 100, 10
+
+
+@pytest.fixture
+def rows() -> TrainingRows:
+    ids = np.arange(5, dtype=np.int32)
+    return TrainingRows(tuple(Row(line, ids, ids > 2) for line in range(1, ROWS + 1)), ())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("rows\n")
+    return file
+
+
+def plan(file: Path, rows: TrainingRows, state: TrainingState | None = None, **hyperparams: Any) -> SegmentPlan:
+    overrides = {f"hyperparams.{name}": value for name, value in {"batch_size": STEP, **hyperparams}.items()}
+    return plan_segment(create_default_config(file, file.parent, overrides=overrides), rows, state)
+
+
+def after(begun: SegmentPlan) -> TrainingState:
+    """The state when the segment has taken its steps."""
+    return TrainingState(
+        global_step=begun.global_step + begun.steps,
+        fresh_at=begun.schedule.fresh_at,
+        tokens=0,
+        weights="",
+        cycle=begun.schedule.cycle,
+        position=begun.position_after(begun.steps),
+    )
+
+
+def test_without_a_bound_a_segment_takes_the_whole_file(file: Path, rows: TrainingRows) -> None:
+    whole = plan(file, rows)
+    assert (whole.steps, whole.schedule.cycle.length) == (10, 10)
+
+
+def test_a_segment_saves_after_save_steps_and_the_rate_goes_on(file: Path, rows: TrainingRows) -> None:
+    first = plan(file, rows, save_steps=4)
+    assert (first.steps, first.schedule.cycle.length) == (4, 10)
+
+
+def test_a_cycle_is_as_long_as_segment_max_steps(file: Path, rows: TrainingRows) -> None:
+    first = plan(file, rows, segment_max_steps=4, save_steps=3)
+    assert (first.steps, first.schedule.cycle.length) == (3, 4)
+
+
+def test_training_ends_at_max_steps_whatever_num_epochs_says(file: Path, rows: TrainingRows) -> None:
+    short = plan(file, rows, max_steps=7, num_epochs=5)
+    assert (short.steps, short.schedule.cycle.length) == (7, 7)
+
+
+def test_max_steps_counts_from_the_base_model(file: Path, rows: TrainingRows) -> None:
+    first = after(plan(file, rows, max_steps=12))
+    assert plan(file, rows, first, max_steps=12).steps == 2
+    with pytest.raises(SettingsError, match=r"max_steps is 10, and step 10 is reached already: raise it"):
+        plan(file, rows, first, max_steps=10)
