@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluated
 from ratchet.ledger.tables import Bar, Calibration, Checkpoint, DeadLetter, Ranking, Regression
@@ -27,10 +29,10 @@ def contenders(session: Session) -> list[Contender]:
     """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
     ids = [row.checkpoint_id for row in evaluated(session, "eval")]
     done = settled(session, SYSTEM_NAME, [("checkpoint", id) for id in ids])
-    scores, given_up = _scores(session), _given_up(session)
+    ranked, given_up = _ranked(session), _given_up(session)
     open_ids = [id for id in ids if ("checkpoint", id) not in done]
     return [
-        _contender(session, session.get_one(Checkpoint, id), scores, given_up)
+        _contender(session, session.get_one(Checkpoint, id), ranked.get(id), given_up)
         for id in open_ids
         if session.get_one(Checkpoint, id).ordinal > 0
     ]
@@ -55,26 +57,24 @@ def _given_up(session: Session) -> dict[str, str]:
 
 
 def _contender(
-    session: Session, checkpoint: Checkpoint, scores: dict[str, float], given_up: dict[str, str]
+    session: Session, checkpoint: Checkpoint, ranked: dict[str, Any] | None, given_up: dict[str, str]
 ) -> Contender:
     regression = session.get(Regression, checkpoint.id)
     bar = session.get(Bar, checkpoint.weights)
     return Contender(
         id=checkpoint.id,
         ordinal=checkpoint.ordinal,
-        score=scores.get(checkpoint.id),
+        score=float(ranked["choosing_score"]) if ranked else None,
         severity=regression.severity if regression else None,
         calibrated=session.get(Calibration, checkpoint.id) is not None,
         barred=bar.reason if bar else None,
         is_kept=checkpoint.state == "saved",
         given_up=given_up.get(checkpoint.id),
+        over_budget=ranked.get("over_budget") if ranked else None,
     )
 
 
-def _scores(session: Session) -> dict[str, float]:
+def _ranked(session: Session) -> dict[str, dict[str, Any]]:
+    """Entries of the newest ranking by checkpoint."""
     newest = session.scalar(select(Ranking).order_by(Ranking.id.desc()).limit(1))
-    return (
-        {entry["checkpoint_id"]: float(entry["choosing_score"]) for entry in newest.entries["entries"]}
-        if newest
-        else {}
-    )
+    return {entry["checkpoint_id"]: entry for entry in newest.entries["entries"]} if newest else {}

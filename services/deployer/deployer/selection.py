@@ -15,7 +15,7 @@ class Contender:
     """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet.
 
     ``is_kept`` is False once retention has deleted its files. ``given_up`` names the pool on which testing has
-    dead-lettered it: it waits for a human, and nobody waits for it.
+    dead-lettered it: it waits for a human, and nobody waits for it. ``over_budget`` says which budget it breaks.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Contender:
     barred: str | None
     is_kept: bool = True
     given_up: str | None = None
+    over_budget: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
         return Settle("superseded", "newer checkpoints have taken its place on disk")
     if contender.severity not in (None, "none"):
         return Settle("refused", f"the regression monitor says {contender.severity}")
+    if contender.over_budget is not None:
+        return Settle("refused", f"it is over budget: {contender.over_budget}")
     if contender.given_up is not None:
         return Wait(f"`ratchet dead retry`: testing gave up on its {contender.given_up} record")
     missing = [

@@ -8,19 +8,22 @@ items, and M(b) the largest of them. Checkpoint i may be the best unless the lea
 tied. The same is repeated on the rest, which gives the groups of ties.
 
 The weights are exponential, normalised (Bayesian bootstrap: Rubin 1981), drawn from a fixed seed, so that the same
-tallies always give the same ranking. A new checkpoint costs one pass over its items (``tally``) and a new matrix
-product: 1,000 checkpoints by 1,000 items take well under a second.
+tallies always give the same ranking. A checkpoint's e_i depends on its own grades alone: it is worked out once, when
+the checkpoint joins the board, at a cost of its items. Each family is ranked in the same way on its own items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.rate import Rate
+from ratchet.settings.comparison import ComparisonSettings
 from ratchet.stats.interval import Interval
 from ratchet.stats.wilson import wilson
 
@@ -31,13 +34,44 @@ SEED = 6_174
 CONFIDENCE = 0.95
 
 Matrix = NDArray[np.float32]
+Scores = NDArray[np.float64]
+
+
+class Cost(BaseModel):
+    """What a checkpoint costs to run. It is held to budgets and is no part of any score; ``is_kept``: not deleted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tokens_per_s: float
+    size_bytes: int
+    is_kept: bool = True
+
+    def over_budget(self, budget: ComparisonSettings) -> str | None:
+        """Which budget it breaks, in words; None where it keeps all."""
+        if budget.max_size_bytes is not None and self.size_bytes > budget.max_size_bytes:
+            return f"{self.size_bytes:,} bytes are more than the {budget.max_size_bytes:,} allowed"
+        if budget.min_tokens_per_s is not None and self.tokens_per_s < budget.min_tokens_per_s:
+            return f"{self.tokens_per_s:,.0f} tokens/s are fewer than the {budget.min_tokens_per_s:,.0f} asked for"
+        return None
+
+
+class Standing(BaseModel):
+    """A checkpoint on one family's items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    correct: int
+    n: int
+    rank: int
+    is_tied_with_best: bool
+    interval: Interval
 
 
 class Entry(BaseModel):
     """One checkpoint. ``rank`` counts those with a higher score, plus one; ``interval`` is Wilson's.
 
     ``group`` 1 is tied with the best; ``behind_at_most`` bounds how far it may lie behind the leader of its group.
-    ``choosing_score`` is its rate on the choosing half of the items.
+    ``choosing_score`` is its rate on the choosing half of the items. ``over_budget`` says which budget it breaks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +85,9 @@ class Entry(BaseModel):
     behind_at_most: float
     choosing_score: float
     n: int
-    by_family: dict[str, Rate]
+    by_family: dict[str, Standing]
+    cost: Cost | None = None
+    over_budget: str | None = None
 
 
 class Ranking(BaseModel):
@@ -61,54 +97,127 @@ class Ranking(BaseModel):
 
     entries: tuple[Entry, ...]
 
+    @property
+    def best(self) -> Entry:
+        """The highest entry that is still there and within its budgets; where there is none, the highest of all."""
+        usable = (e for e in self.entries if e.over_budget is None and (e.cost is None or e.cost.is_kept))
+        return next(usable, self.entries[0])
+
     def best_of(self, checkpoint_ids: Collection[str]) -> Entry | None:
-        """The one to pick among some of the checkpoints, None if none of them is ranked.
+        """The one to pick among some of the checkpoints, None if none of them is ranked and within its budgets.
 
         Picked by the choosing half alone, so that the testing half stays free to say later that the pick is bad.
         """
-        eligible = [entry for entry in self.entries if entry.checkpoint_id in checkpoint_ids]
+        eligible = [e for e in self.entries if e.checkpoint_id in checkpoint_ids and e.over_budget is None]
         return max(eligible, key=lambda entry: entry.choosing_score, default=None)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """``luck``: how far the score lies from itself in each resample, a row for all items and one for each family."""
+
+    tally: Tally
+    luck: Matrix
+
+
+class Board:
+    """Checkpoints that were evaluated alike, each with its luck. Refuses, with NotComparable, what was not."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, tally: Tally) -> None:
+        """Enter a checkpoint, or put its newer tally in the place of the older. Costs its items × RESAMPLES."""
+        known = self._rows.get(tally.checkpoint_id)
+        if known is not None and known.tally == tally:
+            return
+        for other in self._rows.values():
+            if other.tally.kind != tally.kind:
+                raise NotComparable(
+                    f"{tally.checkpoint_id} and {other.tally.checkpoint_id} were not evaluated alike; "
+                    "evaluate both again."
+                )
+            break
+        self._rows[tally.checkpoint_id] = _Row(tally, _luck(tally))
+
+    def rank(
+        self,
+        checkpoint_ids: Collection[str] | None = None,
+        costs: Mapping[str, Cost] | None = None,
+        budget: ComparisonSettings | None = None,
+    ) -> Ranking:
+        """Rank all entered checkpoints, or those of these ids. Raises EmptyEvaluation where there is none."""
+        names = sorted(self._rows if checkpoint_ids is None else self._rows.keys() & set(checkpoint_ids))
+        if not names:
+            raise EmptyEvaluation("there is no evaluation to rank.")
+        rows = [self._rows[name] for name in names]
+        tallies, luck = [row.tally for row in rows], np.stack([row.luck for row in rows], axis=1)
+        scores = np.array([sum(rate.correct for rate in t.by_family.values()) / t.n for t in tallies])
+        groups, behind = _groups(scores, luck[0])
+        families, ranks = _families(tallies, luck[1:]), _ranks(scores)
+        limits = budget or ComparisonSettings()
+        return Ranking(
+            entries=tuple(
+                Entry(
+                    checkpoint_id=names[i],
+                    rank=int(ranks[i]),
+                    group=int(groups[i]),
+                    is_tied_with_best=bool(groups[i] == 1),
+                    score=float(scores[i]),
+                    interval=wilson(round(float(scores[i]) * tallies[i].n), tallies[i].n, CONFIDENCE),
+                    behind_at_most=float(behind[i]),
+                    choosing_score=tallies[i].choosing_score,
+                    n=tallies[i].n,
+                    by_family={family: standings[i] for family, standings in families.items()},
+                    cost=cost,
+                    over_budget=cost.over_budget(limits) if cost else None,
+                )
+                for i in np.argsort(-scores, kind="stable")
+                for cost in [(costs or {}).get(names[i])]
+            )
+        )
+
+
+def _luck(tally: Tally) -> Matrix:
+    """How far the scores on all items, and on those of each family, lie from themselves in each resample."""
+    grades, weights = tally.unpacked().astype(np.float32), _weights(tally.n)
+    blocks = [slice(a, b) for a, b in pairwise(np.cumsum([0, *(rate.n for rate in tally.by_family.values())]))]
+    right = np.stack([grades[block] @ weights[block] for block in blocks])
+    all_items = np.stack([weights[block].sum(axis=0) for block in blocks])
+    scores = np.array([grades.mean(), *(grades[block].mean() for block in blocks)], np.float32)
+    luck: Matrix = np.vstack([right.sum(axis=0) / all_items.sum(axis=0), right / all_items]) - scores[:, None]
+    return luck
+
+
+@lru_cache(maxsize=4)
+def _weights(items: int) -> Matrix:
+    """The resamples of a suite of so many items: the same for all its checkpoints, for ever."""
+    return np.random.default_rng(SEED).standard_exponential((items, RESAMPLES), dtype=np.float32)
 
 
 def rank(tallies: Sequence[Tally]) -> Ranking:
     """Rank tallies of one suite. Raises NotComparable where they differ in conditions or items."""
-    _require_alike(tallies)
-    ordered = sorted(tallies, key=lambda t: t.checkpoint_id)
-    grades = np.stack([t.unpacked() for t in ordered])
-    scores = grades.mean(axis=1)
-    luck = _luck(grades)
-    groups, behind = _groups(scores, luck)
-    order = np.argsort(-scores, kind="stable")
-    ranks = np.searchsorted(-scores[order], -scores, side="left") + 1
-    return Ranking(
-        entries=tuple(
-            _entry(ordered[i], int(ranks[i]), int(groups[i]), float(scores[i]), float(behind[i])) for i in order
-        )
-    )
+    board = Board()
+    for tally in tallies:
+        board.add(tally)
+    return board.rank()
 
 
-def _require_alike(tallies: Sequence[Tally]) -> None:
-    if not tallies:
-        raise EmptyEvaluation("there is no evaluation to rank.")
-    first = tallies[0]
-    for other in tallies[1:]:
-        if (other.conditions, other.items) != (first.conditions, first.items):
-            raise NotComparable(
-                f"{other.checkpoint_id} and {first.checkpoint_id} were not evaluated alike; evaluate both again."
-            )
+def _ranks(scores: Scores) -> NDArray[np.int64]:
+    return np.searchsorted(np.sort(-scores), -scores, side="left") + 1
 
 
-def _luck(grades: NDArray[np.uint8]) -> Matrix:
-    """How far each checkpoint's score lies from itself in each resample, shape (checkpoints, RESAMPLES)."""
-    items = grades.shape[1]
-    weights = np.random.default_rng(SEED).standard_exponential((items, RESAMPLES), dtype=np.float32)
-    weights /= weights.sum(axis=0)
-    luck: Matrix = grades.astype(np.float32) @ weights
-    luck -= grades.mean(axis=1, dtype=np.float32)[:, None]
-    return luck
+def _tied(scores: Scores, luck: Matrix) -> tuple[NDArray[np.bool_], Scores]:
+    """Which of them may be the best of them, and the bound on the distance of each to the leader."""
+    reach = np.quantile(luck.max(axis=0) - luck, CONFIDENCE, axis=1)
+    distance = scores.max() - scores
+    return distance <= reach, distance + reach
 
 
-def _groups(scores: NDArray[np.float64], luck: Matrix) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _groups(scores: Scores, luck: Matrix) -> tuple[NDArray[np.int64], Scores]:
     """Group number and bound on the distance to the group's leader, for each checkpoint."""
     groups = np.zeros(len(scores), np.int64)
     behind = np.zeros(len(scores))
@@ -116,25 +225,29 @@ def _groups(scores: NDArray[np.float64], luck: Matrix) -> tuple[NDArray[np.int64
     number = 0
     while len(left):
         number += 1
-        reach = np.quantile(luck[left].max(axis=0) - luck[left], CONFIDENCE, axis=1)
-        distance = scores[left[0]] - scores[left]
-        tied = distance <= reach
+        tied, bound = _tied(scores[left], luck[left])
         groups[left[tied]] = number
-        behind[left[tied]] = distance[tied] + reach[tied]
+        behind[left[tied]] = bound[tied]
         left = left[~tied]
     return groups, behind
 
 
-def _entry(source: Tally, position: int, group: int, score: float, behind: float) -> Entry:
-    return Entry(
-        checkpoint_id=source.checkpoint_id,
-        rank=position,
-        group=group,
-        is_tied_with_best=group == 1,
-        score=score,
-        interval=wilson(round(score * source.n), source.n, CONFIDENCE),
-        behind_at_most=behind,
-        choosing_score=source.choosing_score,
-        n=source.n,
-        by_family=source.by_family,
-    )
+def _families(tallies: Sequence[Tally], luck: Matrix) -> dict[str, list[Standing]]:
+    """Each family's standings, in the order of the tallies. ``luck`` has the shape (families, tallies, RESAMPLES)."""
+    found = {}
+    for family, own in zip(tallies[0].by_family, luck, strict=True):
+        rates = [tally.by_family[family] for tally in tallies]
+        scores = np.array([rate.value for rate in rates])
+        ranks, (tied, _) = _ranks(scores), _tied(scores, own)
+        intervals = {rate.correct: wilson(rate.correct, rate.n, CONFIDENCE) for rate in rates}
+        found[family] = [
+            Standing(
+                correct=rate.correct,
+                n=rate.n,
+                rank=int(ranks[i]),
+                is_tied_with_best=bool(tied[i]),
+                interval=intervals[rate.correct],
+            )
+            for i, rate in enumerate(rates)
+        ]
+    return found

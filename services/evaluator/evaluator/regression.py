@@ -3,12 +3,13 @@
 Both baselines were picked for their scores, the best so far among many. So they are picked on one half of the eval
 items and the checkpoint is tested against them on the other half (``ratchet.evaluation.halves``); picked and tested on
 the same items, equal checkpoints would soon look worse every third time. Every comparison, with either baseline,
-overall, by family and by level, is one hypothesis of one Holm correction.
+overall, by family and by level, and that of the loss (``evaluator.loss_check``), is one hypothesis of one Holm
+correction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,8 @@ from ratchet.stats.holm import holm
 from ratchet.stats.interval import Interval
 from ratchet.stats.mcnemar import mcnemar_better
 from ratchet.stats.power import smallest_detectable
+
+from evaluator.loss_check import LossPairs, LossRise, loss_pairs, loss_rises
 
 Severity = Literal["none", "warning", "critical"]
 
@@ -52,7 +55,9 @@ class RegressionVerdict(BaseModel):
     """``overall`` is the comparison with the first baseline on all testing items, ``drops`` all comparisons.
 
     ``smallest_visible_drop`` is what the overall comparison would have found with chance ``power``, at the flips
-    seen and Holm's first step; None where the items are too few for any.
+    seen and Holm's first step; None where the items are too few for any. ``visible_by_family`` says the same of each
+    family. ``forgotten`` names the families with a proved drop, ``losses`` has the rise of the right answers' loss
+    since each baseline: a warning where it is proved, and never more, since a rewind is for answers that are lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +67,9 @@ class RegressionVerdict(BaseModel):
     overall: Drop
     drops: tuple[Drop, ...]
     forgotten: tuple[str, ...]
+    losses: tuple[LossRise, ...] = ()
     smallest_visible_drop: float | None
+    visible_by_family: dict[str, float | None]
     power: float
     reason: str
 
@@ -81,41 +88,58 @@ def judge_regression(
     """
     baselines = {b.checkpoint_id: b for b in (champion, best_so_far) if b is not None}
     tables = {name: flip_table(baseline, candidate, is_testing) for name, baseline in baselines.items()}
-    return judge_flips(candidate.checkpoint_id, tables, settings)
+    losses = {name: loss_pairs(baseline, candidate, settings) for name, baseline in baselines.items()}
+    return judge_flips(candidate.checkpoint_id, tables, settings, losses)
 
 
-def judge_flips(checkpoint_id: str, tables: Mapping[str, FlipTable], settings: RegressionSettings) -> RegressionVerdict:
-    """The verdict from the flips since each baseline; the first baseline is the champion."""
-    drops = _drops(tables, settings)
+def judge_flips(
+    checkpoint_id: str,
+    tables: Mapping[str, FlipTable],
+    settings: RegressionSettings,
+    losses: Mapping[str, LossPairs] | None = None,
+) -> RegressionVerdict:
+    """The verdict from the flips, and the losses, since each baseline; the first baseline is the champion."""
+    rises = loss_rises(losses or {}, settings.loss_rise)
+    drops, rises = _judged(tables, rises, settings)
     overall = drops[0]
-    severity = _worst(drop.severity for drop in drops)
-    visible = smallest_detectable(
-        overall.n,
-        max(1, overall.gains + overall.losses) / overall.n,
-        settings.alpha / len(drops),
-        settings.power,
-    )
+    proved = any(rise.is_proved for rise in rises)
+    severity = _worst([*(drop.severity for drop in drops), "warning" if proved else "none"])
+    tests = len(drops) + len(rises)
+    visible = _visible(overall, tests, settings)
+    of_champion = [d for d in drops if d.baseline == overall.baseline and d.family and d.level is None]
+    forgotten = tuple(sorted({d.family for d in drops if d.family and d.severity != "none"}))
     return RegressionVerdict(
         checkpoint_id=checkpoint_id,
         severity=severity,
         overall=overall,
         drops=drops,
-        forgotten=tuple(sorted({d.family for d in drops if d.family and d.severity != "none"})),
+        forgotten=forgotten,
+        losses=tuple(rises),
         smallest_visible_drop=visible,
+        visible_by_family={str(d.family): _visible(d, tests, settings) for d in of_champion},
         power=settings.power,
-        reason=_reason(drops, severity, visible, settings.power),
+        reason=_reason(drops, rises, forgotten, visible, settings.power),
     )
 
 
-def _drops(tables: Mapping[str, FlipTable], settings: RegressionSettings) -> tuple[Drop, ...]:
+def _visible(drop: Drop, tests: int, settings: RegressionSettings) -> float | None:
+    flips = max(1, drop.gains + drop.losses) / drop.n
+    return smallest_detectable(drop.n, flips, settings.alpha / tests, settings.power)
+
+
+def _judged(
+    tables: Mapping[str, FlipTable], rises: Sequence[LossRise], settings: RegressionSettings
+) -> tuple[tuple[Drop, ...], list[LossRise]]:
+    """All comparisons under one Holm correction: the drops, then the rises of the loss."""
     cells = [(baseline, *cell) for baseline, table in tables.items() for cell in _comparisons(table)]
     counts = [count for *_, count in cells]
     gains, losses, n = [c.gains for c in counts], [c.losses for c in counts], [c.n for c in counts]
     raw = [float(p) for p in mcnemar_better(losses, gains)]
-    corrected = holm(raw)
-    least = [-float(bound) for bound in upper_bound(gains, losses, n, settings.alpha / len(cells))]
+    corrected = holm([*raw, *(rise.p for rise in rises)])
+    tests = len(corrected)
+    least = [-float(bound) for bound in upper_bound(gains, losses, n, settings.alpha / tests)]
     intervals = difference_intervals(gains, losses, n)
-    return tuple(
+    drops = tuple(
         Drop(
             baseline=baseline,
             family=family,
@@ -130,6 +154,10 @@ def _drops(tables: Mapping[str, FlipTable], settings: RegressionSettings) -> tup
         )
         for i, (baseline, family, level, count) in enumerate(cells)
     )
+    return drops, [
+        rise.model_copy(update={"p_holm": p, "is_proved": p <= settings.alpha})
+        for rise, p in zip(rises, corrected[len(cells) :], strict=True)
+    ]
 
 
 def _comparisons(table: FlipTable) -> list[tuple[str | None, int | None, Count]]:
@@ -156,16 +184,31 @@ def _worst(severities: Iterable[Severity]) -> Severity:
     return max(severities, key=ranks.index)
 
 
-def _reason(drops: tuple[Drop, ...], severity: Severity, visible: float | None, power: float) -> str:
+def _reason(
+    drops: Sequence[Drop],
+    rises: Sequence[LossRise],
+    forgotten: Sequence[str],
+    visible: float | None,
+    power: float,
+) -> str:
     sight = (
         f"A drop of {visible:.1%} would have been seen with {power:.0%}."
         if visible is not None
         else "With so few items no drop could have been seen."
     )
-    if severity == "none":
+    worse = [_words(drop) for drop in drops if drop.severity != "none"]
+    worse += [_loss_words(rise) for rise in rises if rise.is_proved]
+    if not worse:
         return f"No drop is proved. {sight}"
-    worse = "; ".join(_words(drop) for drop in drops if drop.severity != "none")
-    return f"Worse: {worse}. {sight}"
+    lost = f" Forgotten: {', '.join(forgotten)}." if forgotten else ""
+    return f"Worse: {'; '.join(worse)}.{lost} {sight}"
+
+
+def _loss_words(rise: LossRise) -> str:
+    return (
+        f"loss of the right answers on learnt levels {rise.before:.3f} to {rise.after:.3f} nats a token against "
+        f"{rise.baseline} ({rise.n} items, p = {rise.p_holm:.2g} after correction)"
+    )
 
 
 def _words(drop: Drop) -> str:

@@ -14,7 +14,7 @@ from ratchet.evaluation.record import Evaluation
 
 
 class Tally(BaseModel):
-    """Grades of one checkpoint in the order of item ids, packed eight to a byte, as hex.
+    """Grades of one checkpoint by family and item id, packed eight to a byte, as hex; ``by_family`` is in that order.
 
     ``conditions`` names suite, grader, decoding, dtype, engine and GPU class; ``items`` is a hash of the item ids.
     Tallies are ranked together only where both are equal.
@@ -30,6 +30,11 @@ class Tally(BaseModel):
     by_family: dict[str, Rate]
     choosing_score: float
 
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What two tallies must share to be ranked together, as a key."""
+        return (self.items, *(f"{name}={value}" for name, value in sorted(self.conditions.items())))
+
     def unpacked(self) -> NDArray[np.uint8]:
         """Grades as 0 and 1, shape (n,)."""
         return np.unpackbits(np.frombuffer(bytes.fromhex(self.grades), np.uint8), count=self.n)
@@ -39,7 +44,7 @@ def tally(evaluation: Evaluation) -> Tally:
     """One pass over the items. Raises EmptyEvaluation where there are none."""
     if not evaluation.items:
         raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded item, so it cannot be ranked.")
-    items = sorted(evaluation.items, key=lambda item: item.item_id)
+    items = sorted(evaluation.items, key=lambda item: (item.family, item.item_id))
     families: dict[str, list[bool]] = {}
     for item in items:
         families.setdefault(item.family, []).append(item.correct)
@@ -49,6 +54,6 @@ def tally(evaluation: Evaluation) -> Tally:
         items=hashlib.sha256("\n".join(item.item_id for item in items).encode()).hexdigest()[:16],
         n=len(items),
         grades=np.packbits([item.correct for item in items]).tobytes().hex(),
-        by_family={name: Rate(correct=sum(g), n=len(g)) for name, g in sorted(families.items())},
+        by_family={name: Rate(correct=sum(g), n=len(g)) for name, g in families.items()},
         choosing_score=choosing_score(evaluation),
     )

@@ -76,8 +76,10 @@ class TestingSession:
         started, fresh_tokens = time.perf_counter(), 0
         chats = [item.prompt for item in items]
         for batch, generations in generator.batches(chats, self._spec.decoding, done):
+            losses = self._gold_losses(generator, [items[index] for index in batch]) if suite.score_gold else {}
             log.append(
-                self._record(items[index], generation) for index, generation in zip(batch, generations, strict=True)
+                self._record(items[index], generation, losses.get(items[index].id))
+                for index, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
             self._tell(suite, log, items)
@@ -93,7 +95,14 @@ class TestingSession:
             tokens_per_s=fresh_tokens / elapsed_s,
         )
 
-    def _record(self, item: Example, generation: Generation) -> ItemRecord:
+    def _gold_losses(self, generator: LocalGenerator, items: list[Example]) -> dict[str, float]:
+        """By item id, in nats a token, of the items that have a right answer to score that is not too long."""
+        dressed = [(item, self._dress.example(item).answer or item.metadata.get("gold")) for item in items]
+        known = [(item, gold) for item, gold in dressed if isinstance(gold, str) and generator.fits(item.prompt, gold)]
+        scores = generator.score([item.prompt for item, _ in known], [gold for _, gold in known])
+        return {item.id: -sum(score) / len(score) for (item, _), score in zip(known, scores, strict=True)}
+
+    def _record(self, item: Example, generation: Generation, gold_nll: float | None) -> ItemRecord:
         grade = grade_example(item, self._dress.answer(generation.text))
         extraction: Extraction = "ok" if grade.extracted is not None else "missing"
         return ItemRecord(
@@ -109,6 +118,7 @@ class TestingSession:
             finish_reason=generation.finish_reason,
             latency_s=generation.latency_s,
             token_ids=generation.token_ids,
+            gold_nll=gold_nll,
         )
 
     def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:

@@ -12,7 +12,10 @@ from ratchet.settings.inference import InferenceSettings
 
 
 class SuiteFile(BaseModel):
-    """One suite: a JSONL file of examples. ``version`` and ``grader`` go into the record's key."""
+    """One suite: a JSONL file of examples. ``version`` and ``grader`` go into the record's key.
+
+    ``score_gold``: whether the loss of the right answers is measured too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,6 +23,7 @@ class SuiteFile(BaseModel):
     version: str
     grader: str
     path: Path
+    score_gold: bool = False
 
 
 class TestingSpec(BaseModel):

@@ -20,7 +20,9 @@ class ItemRecord(BaseModel):
     ``token_logprobs`` are natural-log probabilities of the tokens that were generated, in order (the end token
     included where it was generated); ``token_ids`` are those tokens, where the engine tells them. ``correct`` is
     the family grader's word. ``extraction`` says whether an answer could be read from the text at all
-    (``missing``), or the text ran into the token limit (``truncated``).
+    (``missing``), or the text ran into the token limit (``truncated``). ``gold_nll`` is the mean negative
+    log-probability, in nats a token, of the right answer as it is trained on; None where it was not asked for, or
+    there is none that fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +39,7 @@ class ItemRecord(BaseModel):
     finish_reason: Literal["stop", "length"]
     latency_s: float
     token_ids: tuple[int, ...] = ()
+    gold_nll: float | None = None
 
 
 class RecordKey(BaseModel):

@@ -126,6 +126,11 @@ class LocalGenerator:
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
         return self._framing.generation(prompt, answer)
 
+    def fits(self, chat: Chat, answer: Reply) -> bool:
+        """Whether prompt and answer together lie within the context, so that the answer can be scored."""
+        prompt, reply = self._scored([chat], [answer])[0]
+        return len(prompt) + len(reply) <= self.context
+
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         rows = self._framing.scored(chats, answers)
         if not rows:

@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from ratchet.errors import SettingsError
 from ratchet.settings.calibration import CalibrationSettings
+from ratchet.settings.comparison import ComparisonSettings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.file import read
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     suites: SuiteSettings = Field(default_factory=SuiteSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
+    comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
     calibration: CalibrationSettings = Field(default_factory=CalibrationSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)

@@ -138,3 +138,9 @@ def test_one_that_testing_gave_up_waits_and_lets_the_others_pass() -> None:
         "c11": Challenge(),
         "c12": Wait("`ratchet dead retry`: testing gave up on its confirm record"),
     }
+
+
+def test_one_that_is_over_budget_is_refused_and_holds_up_nobody() -> None:
+    rulings = judge(contender(12, score=0.9, over_budget="30 bytes are more than the 20 allowed"), contender(11))
+    assert rulings["c12"] == Settle("refused", "it is over budget: 30 bytes are more than the 20 allowed")
+    assert isinstance(rulings["c11"], Challenge)

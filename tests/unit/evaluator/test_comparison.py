@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.comparison import Ranking, rank
+from evaluator.comparison import Board, Cost, Ranking, rank
 from evaluator.tally import Tally, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
+from ratchet.evaluation.rate import Rate
+from ratchet.settings.comparison import ComparisonSettings
 from ratchet.testing.records import evaluation
 
 
@@ -16,10 +18,10 @@ def tallies(rates: list[float], items: int = 300, seed: int = 0) -> list[Tally]:
     ]
 
 
-def test_a_tally_keeps_the_grades_in_the_order_of_item_ids() -> None:
+def test_a_tally_keeps_the_grades_by_family_and_item_id() -> None:
     record = evaluation("a", {("sum", 2): [True, False], ("sort", 1): [False, True, True]})
     kept = tally(record)
-    expected = [item.correct for item in sorted(record.items, key=lambda item: item.item_id)]
+    expected = [item.correct for item in sorted(record.items, key=lambda item: (item.family, item.item_id))]
     assert kept.unpacked().astype(bool).tolist() == expected
     assert kept.by_family["sort"].value == pytest.approx(2 / 3)
     assert Tally.model_validate_json(kept.model_dump_json()) == kept
@@ -88,21 +90,77 @@ def test_the_truly_best_is_in_the_leading_group() -> None:
     assert held / 120 >= 0.95 - 2.6 * np.sqrt(0.05 * 0.95 / 120)
 
 
+def made_up(name: str, grades: np.ndarray, like: Tally) -> Tally:
+    """A tally of one family with these grades."""
+    right = {"sum": Rate(correct=int(grades.sum()), n=len(grades))}
+    packed = np.packbits(grades).tobytes().hex()
+    return like.model_copy(update={"checkpoint_id": name, "grades": packed, "by_family": right})
+
+
 def test_a_thousand_checkpoints_by_a_thousand_items() -> None:
     rng = np.random.default_rng(1)
     like = tallies([0.5], items=1_000)[0]
-    many = [
-        like.model_copy(
-            update={
-                "checkpoint_id": f"c{i:04}",
-                "grades": np.packbits(rng.random(1_000) < 0.3 + i / 2_000).tobytes().hex(),
-            }
-        )
-        for i in range(1_000)
-    ]
+    many = [made_up(f"c{i:04}", rng.random(1_000) < 0.3 + i / 2_000, like) for i in range(1_000)]
     ranking = rank(many)
     scores = [entry.score for entry in ranking.entries]
     assert scores == sorted(scores, reverse=True)
     assert ranking.entries[0].group == 1
     assert 3 < max(entry.group for entry in ranking.entries) < 50
     assert Ranking.model_validate(ranking.model_dump()) == ranking
+
+
+def test_a_board_that_grows_says_what_a_new_one_says() -> None:
+    some = tallies([0.5, 0.6, 0.7, 0.8])
+    board = Board()
+    for tally_ in some:
+        board.add(tally_)
+        board.add(tally_)
+    assert len(board) == 4
+    assert board.rank() == rank(some)
+    assert board.rank(["c001", "c002", "unknown"]) == rank(some[1:3])
+
+
+def test_a_record_that_was_made_anew_takes_the_place_of_the_old() -> None:
+    some = tallies([0.5, 0.6])
+    board = Board()
+    for tally_ in (*some, some[1].model_copy(update={"checkpoint_id": "c000"})):
+        board.add(tally_)
+    assert [entry.rank for entry in board.rank().entries] == [1, 1]
+
+
+def test_families_are_ranked_on_their_own_items() -> None:
+    half = [True, False] * 60
+    good_at_sums = tally(evaluation("a", {("sum", 1): [True] * 120, ("sort", 1): half}))
+    good_at_sorting = tally(evaluation("b", {("sum", 1): half, ("sort", 1): [True] * 120}))
+    first, second = rank([good_at_sums, good_at_sorting]).entries
+    assert first.is_tied_with_best
+    assert second.is_tied_with_best
+    by_family = {
+        e.checkpoint_id: {f: (s.rank, s.is_tied_with_best) for f, s in e.by_family.items()} for e in (first, second)
+    }
+    assert by_family == {"a": {"sum": (1, True), "sort": (2, False)}, "b": {"sum": (2, False), "sort": (1, True)}}
+    assert first.by_family["sort"].interval.low < 0.5 < first.by_family["sort"].interval.high
+
+
+def test_cost_is_a_budget_and_no_score() -> None:
+    some = tallies([0.7, 0.9])
+    board = Board()
+    for tally_ in some:
+        board.add(tally_)
+    costs = {"c000": Cost(tokens_per_s=900, size_bytes=10), "c001": Cost(tokens_per_s=90, size_bytes=30)}
+    free = board.rank(costs=costs)
+    bound = board.rank(costs=costs, budget=ComparisonSettings(max_size_bytes=20))
+    slow = board.rank(costs=costs, budget=ComparisonSettings(min_tokens_per_s=100))
+    assert [e.checkpoint_id for e in free.entries] == [e.checkpoint_id for e in bound.entries] == ["c001", "c000"]
+    assert (free.best.checkpoint_id, bound.best.checkpoint_id) == ("c001", "c000")
+    assert bound.entries[0].over_budget == "30 bytes are more than the 20 allowed"
+    assert slow.entries[0].over_budget == "90 tokens/s are fewer than the 100 asked for"
+    assert bound.best_of({"c001"}) is None
+
+
+def test_the_best_is_one_that_is_still_there() -> None:
+    board = Board()
+    for tally_ in tallies([0.7, 0.9]):
+        board.add(tally_)
+    gone = {"c001": Cost(tokens_per_s=1, size_bytes=1, is_kept=False)}
+    assert board.rank(costs=gone).best.checkpoint_id == "c000"

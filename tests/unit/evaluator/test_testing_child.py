@@ -19,6 +19,7 @@ from ratchet.data.example import Example
 from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import ItemRecord, from_lines
 from ratchet.inference.digest import weights_digest
+from ratchet.inference.local import LocalGenerator
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.testing.examples import write_examples
@@ -137,6 +138,27 @@ def test_the_same_checkpoint_twice_gives_the_same_records(spec: Spec) -> None:
     for name in ("eval", "probe"):
         assert records(one.suites[name]) == records(other.suites[name])
         assert one.suites[name].key == other.suites[name].key
+
+
+def test_the_loss_of_the_right_answers_is_measured_where_it_is_asked_for(spec: Spec, checkpoint: Path) -> None:
+    asked = spec()
+    asked["suites"][0]["score_gold"] = True
+    result = run(asked)
+    losses = [item["gold_nll"] for item in records(result.suites["eval"])]
+    assert {item["gold_nll"] for item in records(result.suites["probe"])} == {None}
+    generator = LocalGenerator.load(checkpoint)
+    examples = sums(40, 2)
+    scores = generator.score([example.prompt for example in examples], [str(example.answer) for example in examples])
+    assert losses == pytest.approx([-sum(score) / len(score) for score in scores], rel=1e-4)
+
+
+def test_a_right_answer_that_fits_in_no_context_is_left_out(spec: Spec, tmp_path: Path) -> None:
+    items = [Example.ask("1+1=", "2" * 3_000, grader="exact"), Example.ask("1+2=", "3", grader="exact")]
+    path = str(write_examples(tmp_path / "long.jsonl", items))
+    suite = {"name": "long", "version": "v1", "grader": "exact", "path": path, "score_gold": True}
+    long, short = records(run(spec("long", suites=[suite])).suites["long"])
+    assert long["gold_nll"] is None
+    assert short["gold_nll"] > 0
 
 
 class Killed(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.by_level import to_json
 from ratchet.evaluation.rate import level_rates
+from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import from_lines
 from ratchet.evaluation.stored import ITEMS
 from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
@@ -25,6 +26,7 @@ from ratchet.tasks.registry import grader_id
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from evaluator.tally import tally
 from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
 
 NAME = "testing"
@@ -126,7 +128,9 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
 def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
     families = [family.name for family in work.settings.suites.families]
     path = work.artifacts.fetch(row.artifact) / "rows.jsonl"
-    return SuiteFile(name=row.pool, version=row.id, grader=grader_id(families), path=path)
+    return SuiteFile(
+        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool == "eval"
+    )
 
 
 def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
@@ -171,7 +175,8 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
     named.parent.mkdir()
-    by_level = to_json(level_rates(from_lines(outcome.items.read_text().splitlines())))
+    items = from_lines(outcome.items.read_text().splitlines())
+    grades = tally(Record(checkpoint_id=checkpoint_id, key=outcome.key, items=items))
     outcome.items.rename(named)
     provenance = {"checkpoint": checkpoint_id, "suite": suite.id, "pool": suite.pool}
     artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
@@ -184,8 +189,9 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         artifact=artifact.id,
         items=outcome.n,
         correct=outcome.correct,
-        by_level=by_level,
+        by_level=to_json(level_rates(items)),
         tokens_per_s=outcome.tokens_per_s,
+        tally=grades.model_dump(mode="json"),
     )
 
 

@@ -36,7 +36,10 @@ class EvaluationRequest(Base):
 
 
 class Evaluation(Base):
-    """One checkpoint's record on one suite; ``artifact`` holds a line an item. ``key`` is the RecordKey's fields."""
+    """One checkpoint's record on one suite; ``artifact`` holds a line an item. ``key`` is the RecordKey's fields.
+
+    ``tally`` has the grades, a bit an item: a ranking reads it instead of the artifact.
+    """
 
     __tablename__ = "evaluations"
     __table_args__ = (UniqueConstraint("checkpoint_id", "suite_id"),)
@@ -51,6 +54,7 @@ class Evaluation(Base):
     correct: Mapped[int]
     by_level: Mapped[Json]
     tokens_per_s: Mapped[Moment]
+    tally: Mapped[Json | None]
     created_at: Mapped[Moment]
 
 
