@@ -128,7 +128,7 @@ class LocalGenerator:
 
     def fits(self, chat: Chat, answer: Reply) -> bool:
         """Whether prompt and answer together lie within the context, so that the answer can be scored."""
-        prompt, reply = self._scored([chat], [answer])[0]
+        prompt, reply = self._framing.scored([chat], [answer])[0]
         return len(prompt) + len(reply) <= self.context
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
