@@ -10,6 +10,7 @@ import typer
 
 from ratchet.metrics.discover import discovery
 from ratchet.settings import load
+from ratchet.worker.logs import log_json
 
 
 def discover(
@@ -23,6 +24,7 @@ def discover(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    log_json("discover", None)
     with discovery(load(), host, port) as server:
         typer.echo(f"serving /targets and /metrics at http://{host}:{server.port}")
         stop.wait()

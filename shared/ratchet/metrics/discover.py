@@ -1,4 +1,7 @@
-"""The hub's service for Prometheus: /targets from the register of workers, /metrics from ledger and Redis."""
+"""The hub's service for Prometheus: /targets from the register of workers, /metrics from ledger and Redis.
+
+Alertmanager may post to /alerts, which writes them into the log.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from ratchet.bus.connection import redis_url
 from ratchet.ledger import Ledger
+from ratchet.metrics.alerts import write_alerts
 from ratchet.metrics.exposition import page
 from ratchet.metrics.ledger.source import LedgerSource
 from ratchet.metrics.page import Page, PageServer
@@ -24,12 +28,12 @@ def discovery(settings: Settings, host: str, port: int) -> Iterator[PageServer]:
     ledger = Ledger(settings.ledger_url)
     registry, collectors = hub_registry(ledger, settings)
     routes = {
-        "/targets": lambda: Page("application/json", targets_json(ledger)),
+        "/targets": lambda: Page("application/json", targets_json(ledger, settings)),
         "/metrics": lambda: page(registry),
         "/healthz": lambda: Page("text/plain", b"ok\n"),
     }
     try:
-        with PageServer(host, port, routes, ports_tried=1) as server:
+        with PageServer(host, port, routes, {"/alerts": write_alerts}, ports_tried=1) as server:
             yield server
     finally:
         for collector in collectors:

@@ -27,16 +27,23 @@ class Page(NamedTuple):
 
 
 Routes = Mapping[str, Callable[[], Page]]
+Receivers = Mapping[str, Callable[[bytes], None]]
+
+LONGEST_BODY = 1_000_000
 
 
 class PageServer:
     """Serves the routes on the first free of ``ports_tried`` ports from ``port`` on, from ``start`` until ``close``.
 
-    Port 0 takes any. A page that raises is answered 500, and the server goes on.
+    Port 0 takes any. A page that raises is answered 500, and the server goes on. ``receivers`` are given the bodies
+    that are posted to their paths; a ValueError refuses one.
     """
 
-    def __init__(self, host: str, port: int, routes: Routes, ports_tried: int = PORTS_TRIED):
-        self._server = _bound(host, port, routes, ports_tried)
+    def __init__(
+        self, host: str, port: int, routes: Routes, receivers: Receivers | None = None, ports_tried: int = PORTS_TRIED
+    ):
+        handler = type("Handler", (_Handler,), {"routes": dict(routes), "receivers": dict(receivers or {})})
+        self._server = _bound(host, port, handler, ports_tried)
         self._thread: threading.Thread | None = None
 
     @property
@@ -73,9 +80,8 @@ class _Server(socketserver.ThreadingTCPServer):
         log.info("a reader at %s hung up", client_address)
 
 
-def _bound(host: str, port: int, routes: Routes, tried: int) -> _Server:
+def _bound(host: str, port: int, handler: type[BaseHTTPRequestHandler], tried: int) -> _Server:
     """Raises SurroundingsError if none of the ports is free."""
-    handler = type("Handler", (_Handler,), {"routes": dict(routes)})
     for candidate in [port] if port == 0 else range(port, min(port + tried, 65_536)):
         try:
             return _Server((host, candidate), handler)
@@ -87,6 +93,7 @@ def _bound(host: str, port: int, routes: Routes, tried: int) -> _Server:
 class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_TIMEOUT_S
     routes: ClassVar[Routes] = {}
+    receivers: ClassVar[Receivers] = {}
 
     def do_GET(self) -> None:
         make = self.routes.get(self.path.partition("?")[0])
@@ -99,6 +106,17 @@ class _Handler(BaseHTTPRequestHandler):
             log.error("%s cannot be shown", self.path, exc_info=error)
             status, page = 500, Page("text/plain", f"{type(error).__name__}: {error}\n".encode())
         self._answer(status, page)
+
+    def do_POST(self) -> None:
+        receive, length = self.receivers.get(self.path), int(self.headers.get("Content-Length") or 0)
+        if receive is None or length > LONGEST_BODY:
+            self._answer(404 if receive is None else 413, Page("text/plain", b"not here\n"))
+            return
+        try:
+            receive(self.rfile.read(length))
+            self._answer(200, Page("text/plain", b"ok\n"))
+        except ValueError as error:
+            self._answer(400, Page("text/plain", f"{error}\n".encode()))
 
     def _answer(self, status: int, page: Page) -> None:
         self.send_response(status)

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.ledger.control import FORGOTTEN_S
+from ratchet.serving.home import announced_url
+from ratchet.settings import Settings
 
 
 def targets(session: Session, now: float) -> list[dict[str, Any]]:
@@ -19,25 +21,28 @@ def targets(session: Session, now: float) -> list[dict[str, Any]]:
     query = select(Worker).where(
         Worker.metrics_url.is_not(None), Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S
     )
-    return [_target(row) for row in session.scalars(query.order_by(Worker.name))]
+    rows = session.scalars(query.order_by(Worker.name))
+    return [_target(row.metrics_url or "", row.system, row.name, row.host) for row in rows]
 
 
-def targets_json(ledger: Ledger) -> bytes:
+def server_target(settings: Settings) -> list[dict[str, Any]]:
+    """The inference server, where it is known here: by ``serving.url``, or because it runs below this home."""
+    url = settings.serving.url or announced_url(settings.serving_home)
+    if url is None:
+        return []
+    host = urlsplit(url).hostname or ""
+    return [_target(f"{url.rstrip('/')}/metrics", "serving", f"server@{host}", host)]
+
+
+def targets_json(ledger: Ledger, settings: Settings) -> bytes:
     """Raises SurroundingsError; Prometheus keeps the targets it has while it is answered by an error."""
     now = ledger.now()
     with ledger.read() as session:
-        return json.dumps(targets(session, now), indent=2).encode()
+        found = targets(session, now) + server_target(settings)
+    return json.dumps(found, indent=2).encode()
 
 
-def _target(row: Worker) -> dict[str, Any]:
-    url = urlsplit(row.metrics_url or "")
-    return {
-        "targets": [url.netloc],
-        "labels": {
-            "__metrics_path__": url.path,
-            "__scheme__": url.scheme,
-            "system": row.system,
-            "worker": row.name,
-            "host": row.host,
-        },
-    }
+def _target(address: str, system: str, worker: str, host: str) -> dict[str, Any]:
+    url = urlsplit(address)
+    names = {"system": system, "worker": worker, "host": host}
+    return {"targets": [url.netloc], "labels": {"__metrics_path__": url.path, "__scheme__": url.scheme, **names}}

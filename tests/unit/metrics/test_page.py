@@ -15,9 +15,9 @@ def broken() -> Page:
 ROUTES = {"/metrics": lambda: Page("text/plain", b"up 1\n"), "/broken": broken}
 
 
-def get(server: PageServer, path: str) -> tuple[int, str]:
+def get(server: PageServer, path: str, body: bytes | None = None) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", body, timeout=30) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
@@ -52,3 +52,18 @@ def test_a_port_that_must_be_that_one_is_refused_while_it_is_taken() -> None:
 
 def test_one_that_never_started_can_be_closed() -> None:
     PageServer("127.0.0.1", 0, ROUTES).close()
+
+
+def test_what_is_posted_reaches_its_receiver_which_may_refuse_it() -> None:
+    got: list[bytes] = []
+
+    def receive(body: bytes) -> None:
+        if not body.startswith(b"{"):
+            raise ValueError("no JSON")
+        got.append(body)
+
+    with PageServer("127.0.0.1", 0, ROUTES, {"/alerts": receive}) as server:
+        assert get(server, "/alerts", b"{}")[0] == 200
+        assert get(server, "/alerts", b"[]") == (400, "no JSON\n")
+        assert get(server, "/other", b"{}")[0] == 404
+    assert got == [b"{}"]

@@ -4,17 +4,18 @@ import json
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Worker
-from ratchet.metrics.targets import targets_json
+from ratchet.metrics.targets import server_target, targets_json
+from ratchet.settings import Settings
 from sqlalchemy import update
 
 
-def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger) -> None:
+def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         tx.session.execute(
             update(Worker).where(Worker.system != "deployment").values(metrics_url="http://10.0.0.4:9101/metrics")
         )
         tx.session.execute(update(Worker).where(Worker.system == "training").values(state="stopped"))
-    assert json.loads(targets_json(told)) == [
+    assert json.loads(targets_json(told, settings)) == [
         {
             "targets": ["10.0.0.4:9101"],
             "labels": {
@@ -28,7 +29,24 @@ def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger) -> None:
     ]
 
 
-def test_a_worker_not_seen_for_a_day_is_history(told: Ledger) -> None:
+def test_a_worker_not_seen_for_a_day_is_history(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         tx.session.execute(update(Worker).values(metrics_url="http://10.0.0.4:9101/metrics", seen_at=tx.now - 90_000))
-    assert json.loads(targets_json(told)) == []
+    assert json.loads(targets_json(told, settings)) == []
+
+
+def test_the_inference_server_is_a_target_where_it_is_known(settings: Settings) -> None:
+    assert server_target(settings) == []
+    named = Settings(home=settings.home, serving={"url": "http://10.0.0.3:8100/"})
+    assert server_target(named) == [
+        {
+            "targets": ["10.0.0.3:8100"],
+            "labels": {
+                "__metrics_path__": "/metrics",
+                "__scheme__": "http",
+                "system": "serving",
+                "worker": "server@10.0.0.3",
+                "host": "10.0.0.3",
+            },
+        }
+    ]

@@ -1,0 +1,59 @@
+"""No alert and no panel asks for a metric that nobody exports, and nothing is exported by two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from observed import OF_PROMETHEUS, alerts, exported, metric_names, panels, recorded, rules
+from prometheus_client.core import Metric
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.settings import Settings
+from ratchet.testing.story import write_story
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric]]:
+    home: Path = tmp_path_factory.mktemp("home")
+    settings = Settings(home=home, metrics={"cache_s": 0})
+    ledger = Ledger(settings.ledger_url)
+    migrate(ledger)
+    with ledger.write() as tx:
+        write_story(tx)
+    with EmbeddedRedis(home / "redis") as redis:
+        yield exported(ledger, settings, redis.url)
+    ledger.close()
+
+
+@pytest.mark.parametrize("rule", [pytest.param(r, id=r.get("alert", r.get("record"))) for r in rules()])
+def test_a_rule_asks_for_what_is_exported(rule: dict[str, str], known: dict[str, Metric]) -> None:
+    assert metric_names(rule["expr"]) <= known.keys() | recorded() | OF_PROMETHEUS
+
+
+@pytest.mark.parametrize("panel", [pytest.param(p, id=f"{p.board}-{p.title}-{i}") for i, p in enumerate(panels())])
+def test_a_panel_asks_for_what_is_exported(panel: tuple[str, str, str], known: dict[str, Metric]) -> None:
+    names = metric_names(panel[2])
+    assert names
+    assert names <= known.keys() | recorded() | OF_PROMETHEUS
+
+
+def test_names_are_found_in_every_part_of_a_query() -> None:
+    query = 'sum by (x) (rate(a_total[5m])) / max(b{c="d"}) > 3 * (e or vector(0)) and absent(f)'
+    query += " unless max_over_time(g[6h])"
+    assert metric_names(query) == {"a_total", "b", "e", "f", "g"}
+
+
+def test_a_metric_of_ours_has_its_prefix_and_a_sentence(known: dict[str, Metric]) -> None:
+    own = {name: family for name, family in known.items() if not name.startswith("process_")}
+    assert all(name.startswith("ratchet_") for name in own)
+    assert all(family.documentation.endswith(".") for family in own.values())
+
+
+def test_something_is_watched_in_every_part_of_the_stack() -> None:
+    watched = {name for rule in alerts() for name in metric_names(rule["expr"])}
+    parts = ("queue", "training", "regression", "undone", "deployment", "dead", "worker", "redis", "ledger", "events")
+    for part in (*parts, "gpu", "disk", "canary"):
+        assert any(name.startswith(f"ratchet_{part}") or part in name for name in watched)
