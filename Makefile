@@ -62,6 +62,10 @@ imports: install-dev ## Check who may import whom
 docs: install-dev ## Write the generated parts of the docs again
 	@$(BIN)/python scripts/embed.py
 
+.PHONY: dashboards
+dashboards: install-dev ## Write Grafana's dashboards again, from scripts/dashboards
+	@PYTHONPATH=scripts $(BIN)/python -m dashboards
+
 .PHONY: pins
 pins: install-dev ## Write constraints.txt from what is installed
 	@$(BIN)/python scripts/pins.py

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import promql_parser
 import yaml
@@ -23,19 +22,13 @@ from ratchet.systems import Lane, System
 from ratchet.systems.controller import Controller
 from ratchet.testing.bus import InlineChildren
 from ratchet.testing.gpus import FakeGpus
+from ratchet.testing.prometheus import Panel
+from ratchet.testing.prometheus import panels as read_panels
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "compose" / "prometheus"
 GRAFANA = ROOT / "compose" / "grafana"
 OF_PROMETHEUS = {"up", "ALERTS"}
-
-
-class Panel(NamedTuple):
-    """A query of a panel."""
-
-    board: str
-    title: str
-    expr: str
 
 
 def rules() -> list[dict[str, Any]]:
@@ -55,12 +48,7 @@ def recorded() -> set[str]:
 
 def panels() -> list[Panel]:
     """Every query of every panel of the dashboards as they are written."""
-    found = []
-    for file in sorted((GRAFANA / "dashboards").glob("*.json")):
-        board = json.loads(file.read_text())
-        for panel in board["panels"]:
-            found += [Panel(file.stem, panel["title"], t["expr"]) for t in panel.get("targets", [])]
-    return found
+    return read_panels(GRAFANA / "dashboards")
 
 
 def metric_names(expr: str) -> set[str]:

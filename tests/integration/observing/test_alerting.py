@@ -1,0 +1,73 @@
+"""An alert of ours goes the whole way: ledger, hub, Prometheus with our rules, Alertmanager with our routes, webhook.
+
+The files are those of the stack; only addresses and waiting times are changed, so that the test takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ratchet.metrics.discover import discovery
+from ratchet.metrics.page import PageServer
+from ratchet.settings import Settings
+from ratchet.testing.prometheus import alertmanager_server, prometheus_server
+from ratchet.testing.workers import wait_until
+
+COMPOSE = Path(__file__).parents[3] / "compose"
+PATIENCE_S = 180.0
+
+
+def hasty_prometheus(folder: Path, hub: str, alertmanager: str) -> dict[str, Any]:
+    """The stack's configuration with a second for a minute."""
+    config: dict[str, Any] = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(folder / "rules" / "*.yml")]
+    (folder / "rules").mkdir(parents=True)
+    for file in (COMPOSE / "prometheus" / "rules").glob("*.yml"):
+        rules = yaml.safe_load(file.read_text())
+        for rule in rules["groups"][0]["rules"]:
+            rule.pop("for", None)
+        (folder / "rules" / file.name).write_text(yaml.safe_dump(rules))
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    jobs["ratchet"]["http_sd_configs"] = [{"url": f"http://{hub}/targets", "refresh_interval": "1s"}]
+    jobs["hub"]["static_configs"] = [{"targets": [hub]}]
+    config["scrape_configs"] = [jobs["ratchet"], jobs["hub"]]
+    config["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": [alertmanager]}]}]
+    return config
+
+
+def hasty_alertmanager(receiver: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((COMPOSE / "alertmanager" / "alertmanager.yml").read_text())
+    for route in (config["route"], *config["route"]["routes"]):
+        route["group_wait"] = route["group_interval"] = "1s"
+    for hook in config["receivers"][0]["webhook_configs"]:
+        hook["url"] = f"http://{receiver}/alerts"
+    return config
+
+
+def test_a_dead_letter_reaches_the_receiver_with_its_runbook(settings: Settings, tmp_path: Path) -> None:
+    got: list[dict[str, Any]] = []
+
+    def receive(body: bytes) -> None:
+        got.extend(json.loads(body)["alerts"])
+
+    def found() -> list[dict[str, Any]]:
+        return [alert for alert in got if alert["labels"]["alertname"] == "DeadLetters"]
+
+    with (
+        PageServer("127.0.0.1", 0, {}, {"/alerts": receive}) as receiver,
+        discovery(settings, "127.0.0.1", 0) as hub,
+        alertmanager_server(tmp_path / "am", hasty_alertmanager(f"127.0.0.1:{receiver.port}")) as alertmanager,
+    ):
+        config = hasty_prometheus(tmp_path / "prom", f"127.0.0.1:{hub.port}", alertmanager)
+        with prometheus_server(tmp_path / "prom", config):
+            wait_until(lambda: bool(found()), PATIENCE_S, "the alert at the receiver")
+    alert = found()[0]
+    assert alert["status"] == "firing"
+    assert alert["labels"]["system"] == "mining"
+    assert alert["labels"]["severity"] == "warning"
+    assert alert["annotations"]["summary"] == "mining has given up 1 subjects, which wait for a human."
+    assert alert["annotations"]["runbook"] == "docs/alerts.md#deadletters"

@@ -1,0 +1,113 @@
+"""Every panel's query is answered by a real Prometheus that has scraped a worker's page and the hub's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from ratchet.artifacts import ArtifactStore
+from ratchet.bus.connection import connect
+from ratchet.bus.streams import Letter, Streams
+from ratchet.events.catalogue import BatchQueued
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch
+from ratchet.metrics.discover import discovery
+from ratchet.metrics.exposition import page
+from ratchet.metrics.machine import Duties, MachineCollector
+from ratchet.metrics.page import PageServer
+from ratchet.metrics.training import TrainingCollector
+from ratchet.metrics.worker import WorkerMetrics
+from ratchet.settings import Settings
+from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
+from ratchet.systems.controller import Controller
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.gpus import FakeGpus
+from ratchet.testing.prometheus import Panel, Prometheus, panels, prometheus_server
+from ratchet.testing.workers import wait_until
+from sqlalchemy import update
+from trainer.monitoring import TrainingStatusWriter
+
+DASHBOARDS = Path(__file__).parents[3] / "compose" / "grafana" / "dashboards"
+PATIENCE_S = 180.0
+
+
+def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
+    """The page of a worker that has heard of a toy and played with it, on a machine with a card."""
+
+    def play(_work: Work) -> Outcome:
+        return Verdict("fine", "it is")
+
+    lane = Lane("play", (BatchQueued,), lambda *_: [Subject("toy", "one")], play)
+    system = System("training", "4090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    store = ArtifactStore(f"file://{settings.home}/artifacts")
+    controller = Controller(system, settings, ledger, store, InlineChildren(), "training@box+0")
+    metrics = WorkerMetrics(controller)
+    controller.observers.append(metrics)
+    event = BatchQueued(batch_id="b")
+    metrics.heard(event)
+    controller.look("play", event.id)
+    metrics.registry.register(TrainingCollector(settings))
+    metrics.registry.register(MachineCollector(Duties(settings.lease_folder), settings.home, FakeGpus()))
+    return metrics.registry
+
+
+def told_of_training(ledger: Ledger, settings: Settings) -> None:
+    settings.status_folder.mkdir(parents=True, exist_ok=True)
+    status = TrainingStatusWriter(settings.status_folder / "training_status.json")
+    status.start(state="training", step=1, loss=0.5, tokens_per_s=9.0, examples_done=1, examples_total=2)
+    with ledger.write() as tx:
+        tx.session.execute(update(Batch).where(Batch.state == "trained").values(started_at=1.0, finished_at=2.0))
+    streams = Streams(connect(str(settings.redis.url.get_secret_value())), length=10)  # type: ignore[union-attr]
+    streams.open("training", [BatchQueued.name])
+    streams.publish([Letter.of(BatchQueued(batch_id="b"))])
+
+
+@pytest.fixture(scope="module")
+def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    ledger = Ledger(settings.ledger_url)
+    told_of_training(ledger, settings)
+    registry = worked(ledger, settings)
+    with PageServer("127.0.0.1", 0, {"/metrics": lambda: page(registry)}) as worker:
+        names = {"system": "training", "worker": "training@box+0", "host": "box"}
+        with discovery(settings, "127.0.0.1", 0) as hub:
+            config: dict[str, Any] = {
+                "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+                "scrape_configs": [
+                    {
+                        "job_name": "ratchet",
+                        "static_configs": [{"targets": [f"127.0.0.1:{worker.port}"], "labels": names}],
+                    },
+                    {"job_name": "hub", "static_configs": [{"targets": [f"127.0.0.1:{hub.port}"]}]},
+                ],
+            }
+            with prometheus_server(tmp_path_factory.mktemp("prometheus"), config) as server:
+                yield server
+    ledger.close()
+
+
+def test_every_panel_is_answered(prometheus: Prometheus) -> None:
+    left: list[Panel] = panels(DASHBOARDS)
+    assert len(left) > 40
+
+    def all_answered() -> bool:
+        left[:] = prometheus.unanswered(left, without=())
+        return not left
+
+    try:
+        wait_until(all_answered, PATIENCE_S)
+    except TimeoutError:
+        pytest.fail(f"no answer to {left}")
+
+
+def test_the_numbers_are_those_of_the_ledger(prometheus: Prometheus) -> None:
+    def value(expr: str) -> float:
+        wait_until(lambda: bool(prometheus.query(expr)), PATIENCE_S, expr)
+        return float(prometheus.query(expr)[0]["value"][1])
+
+    assert value("sum(ratchet_queue_examples)") == 20_800
+    assert value('max(ratchet_accuracy_overall_ratio{role="champion"})') == pytest.approx(129 / 300)
+    assert value("max(ratchet_gpu_temperature_celsius)") == 61
+    assert value('sum(ratchet_verdicts_total{outcome="fine"})') == 1

@@ -1,0 +1,37 @@
+"""The tools of Prometheus and Alertmanager accept our files, and the rules pass their own tests."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from ratchet.testing.prometheus import binary
+
+COMPOSE = Path(__file__).parents[3] / "compose"
+PROMETHEUS = COMPOSE / "prometheus"
+
+
+def call(*command: str, cwd: Path = PROMETHEUS) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_configuration_and_its_rules_are_accepted() -> None:
+    said = call(binary("promtool"), "check", "config", "prometheus.yml")
+    files = len(list((PROMETHEUS / "rules").glob("*.yml")))
+    assert f"SUCCESS: {files} rule files found" in said
+
+
+def test_the_rules_pass_their_tests() -> None:
+    files = [file.name for file in sorted((PROMETHEUS / "tests").glob("*.yml"))]
+    said = call(binary("promtool"), "test", "rules", *files, cwd=PROMETHEUS / "tests")
+    assert said.count("SUCCESS") == len(files) == len(list((PROMETHEUS / "rules").glob("*.yml")))
+
+
+def test_the_routes_of_alertmanager_are_accepted_and_end_at_a_receiver() -> None:
+    file = str(COMPOSE / "alertmanager" / "alertmanager.yml")
+    call(binary("amtool"), "check-config", file)
+    for severity in ("critical", "warning"):
+        routed = call(binary("amtool"), "config", "routes", "test", f"--config.file={file}", f"severity={severity}")
+        assert routed.splitlines()[0] == "hub-log"
