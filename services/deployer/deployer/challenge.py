@@ -16,6 +16,7 @@ from ratchet.ledger.tables import Challenge as Row
 from ratchet.ledger.tables import Checkpoint, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
+from ratchet.testing.failpoints import failpoint
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -100,6 +101,7 @@ def opened(work: Work, sides: Pair) -> Row:
         )
 
     work.commit(open_it)
+    failpoint("after-challenge")
     with work.read() as session:
         row = _challenge(session, sides)
     assert row is not None

@@ -16,6 +16,7 @@ from ratchet.profiles.system_turn import with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
+from ratchet.testing.failpoints import failpoint
 
 from deployer.canary import Canary, compare, reply
 from deployer.desired import compared
@@ -54,6 +55,7 @@ class Rollout:
         path = self.work.artifacts.fetch(checkpoint.artifact)
         self.work.progress(f"loading {checkpoint.id}")
         self.server.load(checkpoint.id, str(path), checkpoint.weights)
+        failpoint("after-load")
 
     def smoke(self, checkpoint: Checkpoint, record: Evaluation) -> Canary | str:
         """Whether what is loaded is what was judged; a sentence where the server refuses it altogether."""
@@ -93,6 +95,7 @@ class Rollout:
             raise ClaimLost(f"the server obeys no token below {highest}: another deployer has taken over.")
         self.load(checkpoint)
         self.server.switch(checkpoint.id, self.work.claim.token)
+        failpoint("after-switch")
 
     def tidy(self, keep: set[str]) -> None:
         """Unload all others."""

@@ -11,7 +11,20 @@ import signal
 from pathlib import Path
 
 FOLDER = os.environ.get("RATCHET_FAILPOINTS")
-POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit")
+DEPLOYING = (
+    "after-challenge",
+    "after-decision",
+    "after-promotion",
+    "after-load",
+    "after-switch",
+    "after-observation",
+    "after-watch",
+    "after-rollback",
+    "after-return",
+)
+"""The points of a deployment, in its order; the last two are those of a rollback."""
+
+POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit", *DEPLOYING)
 
 
 def failpoint(name: str) -> None:

@@ -28,6 +28,7 @@ from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from ratchet.testing.failpoints import failpoint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -86,9 +87,12 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
         under_way = _promotion(session, work.subject.id) if serving(session).desired_id == work.subject.id else None
+        way_back = _way_back(session, work.subject.id)
     if under_way is not None:
         sides = pair(work, work.subject.id, "eval")
         return _roll_out(work, server, sides, dict(under_way.numbers), under_way.reason)
+    if way_back is not None:
+        return Verdict("rolled back", way_back.reason)
     if isinstance(ruling, Settle):
         return _settled(work, ruling)
     if ruling is None or isinstance(ruling, Wait):
@@ -99,6 +103,12 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
 def _promotion(session: Session, checkpoint_id: str) -> Deployment | None:
     """Why the checkpoint is desired, where it is and its roll-out was interrupted."""
     query = select(Deployment).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
+    return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
+
+
+def _way_back(session: Session, checkpoint_id: str) -> Deployment | None:
+    """The rollback from this checkpoint, where it was cut off before the verdict, or came by hand before it."""
+    query = select(Deployment).where(Deployment.previous_id == checkpoint_id, Deployment.action == "rollback")
     return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
 
 
@@ -156,6 +166,7 @@ def _note(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, 
         row.outcome, row.numbers = outcome, numbers
 
     work.commit(effects)
+    failpoint("after-decision")
 
 
 def _refused(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:
@@ -167,6 +178,7 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
     """Desired first, then actual; the watch has the last word."""
     challenger, token = sides.challenger, work.claim.token
     work.commit(lambda tx: promote(tx, challenger.id, reason, numbers, token))
+    failpoint("after-promotion")
     with work.read() as session:
         previous_id = serving(session).previous_id
         previous = session.get(Checkpoint, previous_id) if previous_id else None
@@ -187,12 +199,17 @@ def _taken_over(
     except ServingError as error:
         return f"the inference server refused it: {error}"
     work.commit(lambda tx: observed(tx, challenger.id))
-    return rollout.watch(challenger, record, before)
+    failpoint("after-observation")
+    trouble = rollout.watch(challenger, record, before)
+    failpoint("after-watch")
+    return trouble
 
 
 def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint, trouble: str) -> Verdict:
     work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
+    failpoint("after-rollback")
     rollout.bring_up(good)
+    failpoint("after-return")
     rollout.tidy({good.id})
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
 
