@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ratchet.evaluation.confidence import Certainty
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluated
 from ratchet.ledger.tables import Bar, Calibration, Checkpoint, DeadLetter, Ranking, Regression
@@ -72,6 +73,13 @@ def _contender(
         given_up=given_up.get(checkpoint.id),
         over_budget=ranked.get("over_budget") if ranked else None,
     )
+
+
+def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
+    """What its calibration ships with it; None before there is one."""
+    row = session.get(Calibration, checkpoint_id)
+    shipped = row.numbers.get("shipped") if row is not None else None
+    return Certainty.model_validate(shipped) if shipped else None
 
 
 def _ranked(session: Session) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from ratchet.testing.failpoints import failpoint
 
 from deployer.canary import Canary, compare, reply
 from deployer.desired import compared
+from deployer.facts import certainty_of
 from deployer.watch import alarm
 
 PROBE_PAUSE_S = 0.5
@@ -94,7 +95,9 @@ class Rollout:
         if highest > self.work.claim.token:
             raise ClaimLost(f"the server obeys no token below {highest}: another deployer has taken over.")
         self.load(checkpoint)
-        self.server.switch(checkpoint.id, self.work.claim.token)
+        with self.work.read() as session:
+            certainty = certainty_of(session, checkpoint.id)
+        self.server.switch(checkpoint.id, self.work.claim.token, certainty)
         failpoint("after-switch")
 
     def tidy(self, keep: set[str]) -> None:

@@ -25,7 +25,16 @@ def ask(
         print_json(answer)
         return
     typer.echo(answer["choices"][0]["message"]["content"])
-    typer.echo(f"answered by {answer.get('ratchet', {}).get('checkpoint', answer.get('model'))}", err=True)
+    typer.echo(f"answered by {_signature(answer)}", err=True)
+
+
+def _signature(answer: dict[str, Any]) -> str:
+    """Who answered, and how sure it is where its calibration says so."""
+    told = answer.get("ratchet", {})
+    who, sure = str(told.get("checkpoint", answer.get("model"))), told.get("confidence")
+    if sure is None:
+        return who
+    return f"{who}, {sure:.0%} sure" + (": too little to rely on" if told.get("should_abstain") else "")
 
 
 def _turn(question: str) -> dict[str, str]:

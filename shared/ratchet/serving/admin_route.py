@@ -54,8 +54,8 @@ class AdminRoute:
 
     async def switch(self, request: Request) -> dict[str, str]:
         body = await _body(request, wire.Switch)
-        await asyncio.to_thread(self._fleet.switch, body.checkpoint_id, body.fencing_token)
-        self._metrics.switched()
+        if await asyncio.to_thread(self._fleet.switch, body.checkpoint_id, body.fencing_token, body.certainty):
+            self._metrics.switched()
         return {"live": body.checkpoint_id}
 
     async def score(self, request: Request) -> wire.Scores:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Generation
 from ratchet.serving.fleet import Loaded
 
@@ -18,9 +19,10 @@ DONE = "data: [DONE]\n\n"
 class ChatAnswer:
     """Builds the bodies of one answer, whole or in chunks."""
 
-    def __init__(self, model: str, loaded: Loaded, with_logprobs: bool):
+    def __init__(self, model: str, loaded: Loaded, with_logprobs: bool, certainty: Certainty | None = None):
         self._model = model
         self._loaded = loaded
+        self._certainty = certainty
         self._with_logprobs = with_logprobs
         self._id = f"chatcmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
@@ -36,7 +38,7 @@ class ChatAnswer:
             "logprobs": self._logprobs(generation.token_ids, generation.token_logprobs),
             "finish_reason": generation.finish_reason,
         }
-        return {**self._frame("chat.completion"), "choices": [choice], "usage": usage(generation)}
+        return {**self._frame("chat.completion", generation), "choices": [choice], "usage": usage(generation)}
 
     def chunk(
         self,
@@ -46,8 +48,9 @@ class ChatAnswer:
         finish_reason: str | None = None,
         *,
         first: bool = False,
+        whole: Generation | None = None,
     ) -> str:
-        """One server-sent event with what the answer has grown by."""
+        """One server-sent event with what the answer has grown by; ``whole`` is given with the last one."""
         delta: dict[str, str] = {"content": text} if text or first or finish_reason is None else {}
         if first:
             delta["role"] = "assistant"
@@ -57,20 +60,31 @@ class ChatAnswer:
             "logprobs": self._logprobs(token_ids, logprobs) if token_ids else None,
             "finish_reason": finish_reason,
         }
-        return event({**self._frame("chat.completion.chunk"), "choices": [choice]})
+        return event({**self._frame("chat.completion.chunk", whole), "choices": [choice]})
 
     def usage_chunk(self, generation: Generation) -> str:
         return event({**self._frame("chat.completion.chunk"), "choices": [], "usage": usage(generation)})
 
-    def _frame(self, kind: str) -> dict[str, Any]:
+    def _frame(self, kind: str, whole: Generation | None = None) -> dict[str, Any]:
         return {
             "id": self._id,
             "object": kind,
             "created": self._created,
             "model": self._model,
             "system_fingerprint": self._loaded.fingerprint,
-            "ratchet": {"checkpoint": self._loaded.checkpoint_id, "weights": self._loaded.weights},
+            "ratchet": {
+                "checkpoint": self._loaded.checkpoint_id,
+                "weights": self._loaded.weights,
+                **(self._stated(whole) if whole is not None else {}),
+            },
         }
+
+    def _stated(self, whole: Generation) -> dict[str, Any]:
+        """How sure the answer is, on the calibration that was deployed with it; nothing is stated without one."""
+        if self._certainty is None:
+            return {"confidence": None, "should_abstain": False}
+        confidence = self._certainty.confidence(whole.token_logprobs)
+        return {"confidence": confidence, "should_abstain": self._certainty.should_abstain(confidence)}
 
     def _logprobs(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> dict[str, Any] | None:
         if not self._with_logprobs:

@@ -42,13 +42,16 @@ class ChatRoute:
             growing = GrowingAnswer(asyncio.get_running_loop())
             loaded, ticket = self._submit(asked, decoding, growing.put)
             ticket.future.add_done_callback(growing.end)
-            answer = ChatAnswer(asked.model, loaded, bool(asked.logprobs))
+            answer = self._answer(asked, loaded)
             events = self._events(asked, loaded, ticket, answer, growing, started)
             return StreamingResponse(events, media_type="text/event-stream", headers=answer.headers)
         loaded, ticket = self._submit(asked, decoding)
-        answer = ChatAnswer(asked.model, loaded, bool(asked.logprobs))
+        answer = self._answer(asked, loaded)
         generation = await self._wait(loaded, ticket, started)
         return JSONResponse(answer.whole(generation), headers=answer.headers)
+
+    def _answer(self, asked: ChatRequest, loaded: Loaded) -> ChatAnswer:
+        return ChatAnswer(asked.model, loaded, bool(asked.logprobs), self._fleet.certainty(loaded))
 
     def _submit(self, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None = None) -> tuple[Loaded, Ticket]:
         """Queue the request; one that meets a checkpoint on its way out goes to the one that is live by then."""
@@ -113,7 +116,7 @@ class ChatRoute:
                     text, tokens = settled, length
             generation = await self._wait(loaded, ticket, started)
             new = list(generation.token_ids[tokens:]), list(generation.token_logprobs[tokens:])
-            yield answer.chunk(generation.text[len(text) :], *new, generation.finish_reason)
+            yield answer.chunk(generation.text[len(text) :], *new, generation.finish_reason, whole=generation)
             if asked.stream_options and asked.stream_options.include_usage:
                 yield answer.usage_chunk(generation)
             yield DONE

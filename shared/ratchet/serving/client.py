@@ -1,4 +1,4 @@
-"""Drives the embedded inference server over HTTP. Needs no torch."""
+"""Drives the inference server over HTTP, whatever its engine. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.errors import ServingError, SurroundingsError
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.serving import wire
 from ratchet.serving.admin_token import client_token
@@ -61,8 +62,9 @@ class EmbeddedServerClient:
     def unload(self, checkpoint_id: str) -> None:
         self._post("unload", wire.Unload(checkpoint_id=checkpoint_id))
 
-    def switch(self, checkpoint_id: str, fencing_token: int) -> None:
-        self._post("switch", wire.Switch(checkpoint_id=checkpoint_id, fencing_token=fencing_token))
+    def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
+        body = wire.Switch(checkpoint_id=checkpoint_id, fencing_token=fencing_token, certainty=certainty)
+        self._post("switch", body)
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         body = wire.Score(checkpoint_id=checkpoint_id, chats=tuple(chats), answers=tuple(answers))

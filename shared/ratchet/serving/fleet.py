@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ratchet.data.example import Message
 from ratchet.errors import ArtifactError, RatchetError
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Decoding
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.model import Loader, Queue, QueueMaker, ServedModel
@@ -101,8 +102,10 @@ class Fleet:
             loaded.batcher.close()
             loaded.generator.close()
 
-    def switch(self, checkpoint_id: str, fencing_token: int) -> None:
+    def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> bool:
+        """Whether another checkpoint was live before."""
         with self._changing:
+            was = self._state.live
             if fencing_token < self._state.highest_token:
                 raise Refusal(
                     409,
@@ -111,11 +114,19 @@ class Fleet:
                     "another deployer has taken over.",
                 )
             loaded = self.named(checkpoint_id)
-            live = Live(checkpoint_id=checkpoint_id, weights=loaded.weights, fencing_token=fencing_token)
+            live = Live(
+                checkpoint_id=checkpoint_id, weights=loaded.weights, fencing_token=fencing_token, certainty=certainty
+            )
             state = ServingState(highest_token=fencing_token, live=live, path=str(loaded.path.resolve()))
             self._state_file.write(state)
             self._state = state
             self._problem = None
+            return was is None or was.checkpoint_id != checkpoint_id
+
+    def certainty(self, loaded: Loaded) -> Certainty | None:
+        """How sure answers are stated to be: known of the live checkpoint alone."""
+        live = self._state.live
+        return live.certainty if live is not None and live.checkpoint_id == loaded.checkpoint_id else None
 
     @property
     def live(self) -> Loaded | None:

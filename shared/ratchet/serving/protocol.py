@@ -7,17 +7,22 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 
 
 class Live(BaseModel):
-    """What answers under the stable model name, and the highest fencing token that had a say in it."""
+    """What answers under the stable model name, and the highest fencing token that had a say in it.
+
+    With ``certainty`` its answers state how sure they are, and whether that is too little to be relied on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     checkpoint_id: str
     weights: str
     fencing_token: int
+    certainty: Certainty | None = None
 
 
 class Conditions(BaseModel):
@@ -78,8 +83,8 @@ class InferenceServer(Protocol):
         """Free a checkpoint once its requests are answered; nothing happens if it is not loaded. Never the live one."""
         ...
 
-    def switch(self, checkpoint_id: str, fencing_token: int) -> None:
-        """Make a loaded checkpoint live. Refused for a token lower than the highest seen."""
+    def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
+        """Make a loaded checkpoint live, with its calibration. Refused for a token lower than the highest seen."""
         ...
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:

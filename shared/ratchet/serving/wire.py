@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.data.example import Message
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Decoding, Generation, Reply
 
 CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
@@ -31,6 +32,7 @@ class Unload(Body):
 class Switch(Body):
     checkpoint_id: CheckpointId
     fencing_token: int = Field(ge=0)
+    certainty: Certainty | None = None
 
 
 class Score(Body):

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.digest import weights_digest
+
+from .conftest import ADMIN
 
 ROUTE = "/v1/chat/completions"
 
@@ -41,7 +44,8 @@ def test_an_answer_has_the_openai_shape_and_names_its_checkpoint(live: TestClien
     weights = weights_digest(blue)
     assert body["object"] == "chat.completion"
     assert body["model"] == "ratchet"
-    assert body["ratchet"] == {"checkpoint": "cp-1", "weights": weights}
+    said = {"checkpoint": "cp-1", "weights": weights, "confidence": None, "should_abstain": False}
+    assert body["ratchet"] == said
     assert body["system_fingerprint"] == f"cp-1-{weights[:12]}"
     assert response.headers["x-ratchet-checkpoint"] == "cp-1"
     [choice] = body["choices"]
@@ -49,6 +53,21 @@ def test_an_answer_has_the_openai_shape_and_names_its_checkpoint(live: TestClien
     assert choice["finish_reason"] == "length"
     assert len(choice["logprobs"]["content"]) == body["usage"]["completion_tokens"] == 8
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 8
+
+
+def test_an_answer_says_how_sure_it_is_by_the_calibration_that_was_deployed(live: TestClient) -> None:
+    before = live.post(ROUTE, json=question(logprobs=True)).json()
+    logprobs = [token["logprob"] for token in before["choices"][0]["logprobs"]["content"]]
+    shipped = Certainty(kind="mean", temperature=1.7, threshold=0.999, precision=0.9)
+    switch = {"checkpoint_id": "cp-1", "fencing_token": 2, "certainty": shipped.model_dump()}
+    live.post("/admin/switch", json=switch, headers=ADMIN).raise_for_status()
+    answer = live.post(ROUTE, json=question()).json()["ratchet"]
+    assert answer["confidence"] == pytest.approx(shipped.confidence(logprobs))
+    assert answer["should_abstain"]
+    last = events(live.post(ROUTE, json=question(stream=True)).text)[-1]["ratchet"]
+    assert last["confidence"] == pytest.approx(answer["confidence"])
+    assert live.get("/health").json()["live"]["certainty"] == shipped.model_dump()
+    assert "ratchet_serving_switches_total 1.0" in live.get("/metrics").text
 
 
 def test_it_is_greedy_unless_asked_otherwise(live: TestClient) -> None:

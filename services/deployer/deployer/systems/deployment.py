@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 
 from deployer.challenge import Pair, asking, decided, opened, pair, screened
 from deployer.desired import observed, promote, roll_back
-from deployer.facts import SYSTEM_NAME, rulings
+from deployer.facts import SYSTEM_NAME, certainty_of, rulings
 from deployer.proof import Promote, Refuse
 from deployer.rollout import Rollout
 from deployer.rotation import rotate_if_worn
@@ -65,9 +65,11 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady:
     """Bring the server to what is desired. Nothing is decided here, so there is no verdict."""
     with work.read() as session:
         row, desired = serving(session), champion(session)
+        certainty = certainty_of(session, desired.id)
     rollout = Rollout(work, server, ())
     live = rollout.server.live()
-    is_there = live is not None and (live.checkpoint_id, live.weights) == (desired.id, desired.weights)
+    wanted = (desired.id, desired.weights, certainty)
+    is_there = live is not None and (live.checkpoint_id, live.weights, live.certainty) == wanted
     try:
         if not is_there:
             rollout.bring_up(desired)

@@ -7,11 +7,13 @@ from typing import Any
 import httpx
 import pytest
 from deployer.desired import promote
+from deployer.systems.deployment import SYSTEM as DEPLOYMENT
 from ratchet.cli.doctor import examine
 from ratchet.data.example import Example
 from ratchet.errors import Stopping
+from ratchet.evaluation.confidence import Certainty
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression, SuiteRow, Verdict
+from ratchet.ledger.tables import Calibration, Challenge, Checkpoint, DeadLetter, Regression, SuiteRow, Verdict
 from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.settings.training import MonitoringSettings
 from ratchet.stats.spending import alpha_spent
@@ -64,6 +66,32 @@ def test_what_clients_ask_for_is_answered_by_the_deployed_checkpoint(deploying: 
     listed = httpx.get(f"{deploying.home.settings.serving.base_url}/v1/models").json()["data"]
     behind = {entry["id"]: entry["ratchet"] for entry in listed}
     assert behind["ratchet"] == {"checkpoint": better, "weights": deploying.checkpoint(better).weights}
+
+
+def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deploying: Any) -> None:
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.sweep()
+    live = deploying.server.fleet.health().live
+    assert (live.checkpoint_id, live.certainty) == (better, shipped(deploying, better))
+    with deploying.home.ledger.write() as tx:
+        hand.rollback(tx, "to see")
+    deploying.sweep()
+    live = deploying.server.fleet.health().live
+    base = deploying.home.base_id()
+    assert (live.checkpoint_id, live.certainty) == (base, shipped(deploying, base))
+
+
+def test_a_calibration_that_comes_later_is_brought_to_the_server(deploying: Any) -> None:
+    deploying.home.bus(DEPLOYMENT).sweep()
+    assert deploying.server.fleet.health().live.certainty is None
+    assert deploying.sweep() == ["checkpoint.cleared", "ranking.changed", "checkpoint.calibrated"]
+    assert deploying.server.fleet.health().live.certainty == shipped(deploying, deploying.home.base_id())
+
+
+def shipped(deploying: Any, checkpoint: str) -> Certainty:
+    with deploying.home.ledger.read() as session:
+        return Certainty.model_validate(session.get_one(Calibration, checkpoint).numbers["shipped"])
 
 
 def test_the_canary_is_asked_under_the_system_turn_of_the_day_it_was_judged(deploying: Any) -> None:
