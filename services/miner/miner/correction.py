@@ -1,23 +1,29 @@
 """Self-correction: from a weak answer to training examples whose gold a grader has verified.
 
-Never the probe item itself, so that the probe stays honest, and never the student's word: what is taught are relatives
-of the item (the family's perturbations) with the family's own worked solution.
+Never an item of a pool, so that the probe stays honest, and never the student's word. Taught are the item itself where
+no pool holds it, and its relatives (the family's perturbations), with the family's own worked solution; and judgements:
+the student's mistake beside the solution, each to be called right or wrong.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from itertools import chain, islice, zip_longest
 
 from ratchet.data.example import Example
+from ratchet.errors import DataError
 from ratchet.tasks import registry
-from ratchet.tasks.family import Grade, to_example
-from ratchet.tasks.graders import grade_example, problem_of
+from ratchet.tasks.family import Problem, TaskFamily, to_example
+from ratchet.tasks.graders import problem_of
+from ratchet.tasks.judge import RIGHT, WRONG, Judge, judgement
 
-from miner.mining import MinedItem
+from miner.mining import PROBE, MinedItem
+
+SOURCE = "correction"
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -26,21 +32,41 @@ class Corrections:
 
     by_error: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    judged: int = 0
 
 
 def corrections(
-    mined: Iterable[MinedItem], held_out: Container[str], relatives: int, budget: int, told: Corrections
+    mined: Iterable[MinedItem],
+    held_out: Container[str],
+    relatives: int,
+    budget: int,
+    told: Corrections,
+    stopped: Collection[str] = (),
 ) -> Iterator[Example]:
     """At most ``budget`` examples, up to ``relatives`` an item; all items get one before any gets a second.
 
-    An item of no known family has no relatives and is passed over.
+    An item of no known family has no relatives and is passed over, and so is an item of a ``stopped`` error class.
     """
     seen: set[str] = set()
-    lessons = [islice(_lessons(item, held_out, seen, told), relatives) for item in mined]
+    lessons = [islice(_lessons(item, held_out, seen, told, stopped), relatives) for item in mined]
     rounds = (lesson for turn in zip_longest(*lessons) for lesson in turn if lesson is not None)
     for example in islice(rounds, budget):
         told.by_error[str(example.metadata["error_class"])] += 1
         yield example
+
+
+def judgements(
+    mined: Iterable[MinedItem], held_out: Container[str], budget: int, bare: Callable[[str], str], told: Corrections
+) -> Iterator[Example]:
+    """Pairs of judge items on mistakes, at most ``budget`` items: the student's answer is wrong, the solution right.
+
+    ``bare`` takes the answer out of what the model said. Only items that no pool holds, of families that can parse
+    their own questions.
+    """
+    pairs = (_pair(item, bare(item.answer)) for item in mined if item.error and item.key not in held_out)
+    for pair in islice((pair for pair in pairs if pair), budget // 2):
+        told.judged += len(pair)
+        yield from pair
 
 
 def lesson_budget(most: int, share: float, room: int, ordinary: int) -> int:
@@ -54,31 +80,55 @@ def lesson_budget(most: int, share: float, room: int, ordinary: int) -> int:
 
 def replay_size(lessons: int, share: float, batch: int) -> int:
     """Ordinary rows beside so many lessons: enough that these are no more than ``share``, and to fill a batch."""
-    return max(math.ceil(lessons * (1 - share) / share), batch - lessons)
+    exact = lessons * (1 - share) / share
+    return max(math.ceil(exact - _ROUNDING), batch - lessons)
 
 
 def error_class(item: MinedItem) -> str:
-    """The family's word for what went wrong; the mining category where the answer was right but shaky."""
-    grade: Grade = grade_example(item.example, item.answer)
-    return grade.error or item.category
+    """``family:error``; for an answer that was right but shaky ``family:low_margin``."""
+    return f"{item.cell[0]}:{item.error or item.category}"
 
 
-def _lessons(item: MinedItem, held_out: Container[str], seen: set[str], told: Corrections) -> Iterator[Example]:
+def _lessons(
+    item: MinedItem, held_out: Container[str], seen: set[str], told: Corrections, stopped: Collection[str]
+) -> Iterator[Example]:
     family, problem = registry.find(item.example.family), problem_of(item.example)
+    lesson_class = error_class(item)
     if family is None or problem is None:
         told.left_out["no known family"] += 1
         return
-    lesson_class = error_class(item)
-    for relative in family.perturb(problem, seed=0):
-        if relative.key in held_out:
+    if lesson_class in stopped:
+        told.left_out["class stopped"] += 1
+        return
+    itself = [] if item.way == PROBE else [problem]
+    for taught in chain(itself, family.perturb(problem, seed=0)):
+        if taught.key in held_out:
             told.left_out["held out"] += 1
-        elif relative.key in seen:
+        elif taught.key in seen:
             told.left_out["repeated"] += 1
-        elif not family.grade(relative, relative.solution).correct:
+        elif not family.grade(taught, taught.solution).correct:
             told.left_out["gold not verified"] += 1
         else:
-            seen.add(relative.key)
-            yield _lesson(to_example(relative, "correction"), lesson_class, item.key)
+            seen.add(taught.key)
+            yield _lesson(to_example(taught, SOURCE), lesson_class, item.key)
+
+
+def _pair(item: MinedItem, answer: str) -> list[Example]:
+    """The two judgements; empty where the item cannot be judged, or the answer is not wrong after all."""
+    family, problem = registry.find(item.example.family), problem_of(item.example)
+    if item.way == PROBE or family is None or problem is None or not _is_parsed(family, problem):
+        return []
+    try:
+        pair = [judgement(problem, answer), judgement(problem, problem.solution)]
+    except DataError:
+        return []
+    if [judged.gold for judged in pair] != [WRONG, RIGHT] or any(Judge().parse(j.question) != j for j in pair):
+        return []
+    return [_lesson(to_example(judged, SOURCE), error_class(item), item.key) for judged in pair]
+
+
+def _is_parsed(family: TaskFamily, problem: Problem) -> bool:
+    return family.parse(problem.question) == problem and problem.level in Judge.levels
 
 
 def _lesson(example: Example, lesson_class: str, parent: str) -> Example:

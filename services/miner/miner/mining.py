@@ -1,32 +1,47 @@
-"""Adversarial mining: the probe items that a checkpoint is weak on, by exact categories.
+"""Adversarial mining: the answers that show a weakness, by exact categories.
 
-- ``wrong``: the grader says no, and the mean token probability is below ``SURE``.
-- ``overconfident_wrong``: the grader says no although the mean token probability is at least ``SURE``.
-- ``low_margin``: right, but the least certain token had a probability below ``UNSURE``.
+- ``forgotten``: wrong, although an earlier champion answered the very item right.
+- ``overconfident_wrong``: wrong, although the mean token probability is at least ``sure``.
+- ``wrong``: wrong, and less sure than that.
+- ``unstable``: a variant of an item is answered wrong, while the item itself is answered right.
+- ``low_margin``: right, but the least certain token had a probability below ``unsure``.
 
-An item stands in the first of overconfident_wrong, wrong, low_margin that fits. Only the probe pool is mined.
+A wrong variant is ``unstable`` however sure it was. Otherwise an answer stands in the first category that fits.
+Only the probe pool and items that no pool holds are mined.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from ratchet.data.example import Example
-from ratchet.evaluation.record import Evaluation, ItemRecord
 
-Category = Literal["wrong", "overconfident_wrong", "low_margin"]
-SURE = 0.9
-UNSURE = 0.5
-FRONTIER = 0.2
-"""Success rate from which a level is in reach: below it there is nothing yet that one lesson could put right."""
+from miner.answered import Answered
+
+Category = Literal["forgotten", "overconfident_wrong", "wrong", "unstable", "low_margin"]
+PROBE = "probe"
+"""The way of an item that came from the probe record; the search has other ways."""
+
+
+class Limits(BaseModel):
+    """Mean token probability of a sure answer, and least token probability of an unsure one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sure: float = 0.9
+    unsure: float = 0.5
 
 
 class MinedItem(BaseModel):
-    """One weak item. ``weakness`` orders items: the larger, the more there is to learn."""
+    """One weak item. ``weakness`` orders items: the larger, the more there is to learn.
+
+    ``way`` is how it was found: in the probe record, or by which move of the search (``fresh``, ``near``, or a kind of
+    variant); ``parent`` is the key of the item that it is a relative or a variant of. ``error`` is the error class,
+    None for an answer that was right but shaky.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,36 +50,71 @@ class MinedItem(BaseModel):
     category: Category
     answer: str
     weakness: float
+    error: str | None = None
+    way: str = PROBE
+    parent: str | None = None
+
+    @property
+    def cell(self) -> tuple[str, int]:
+        return self.example.family or "text", self.example.level
+
+
+def categorise(
+    answered: Answered, limits: Limits, *, was_right: bool = False, is_variant: bool = False
+) -> Category | None:
+    """The category of an answer, None where it shows no weakness.
+
+    ``was_right`` says that an earlier champion had it right, ``is_variant`` that the item is a variant of one that
+    this model has right.
+    """
+    if answered.is_right:
+        return "low_margin" if answered.least_probability < limits.unsure else None
+    if is_variant:
+        return "unstable"
+    if was_right:
+        return "forgotten"
+    return "overconfident_wrong" if answered.mean_probability >= limits.sure else "wrong"
+
+
+def mined_item(
+    answered: Answered, category: Category, times_mined: int = 0, way: str = PROBE, parent: str | None = None
+) -> MinedItem:
+    """The item with its weakness, which shrinks with every earlier set that held it."""
+    return MinedItem(
+        example=answered.example,
+        key=answered.key,
+        category=category,
+        answer=answered.answer,
+        weakness=_weakness(answered, category) / (1 + times_mined),
+        error=answered.error,
+        way=way,
+        parent=parent,
+    )
 
 
 def mine(
-    evaluation: Evaluation, items: Iterable[Example], times_mined: Mapping[str, int], budget: int
+    answers: Iterable[Answered], limits: Limits, times_mined: Mapping[str, int], was_right: Container[str] = frozenset()
 ) -> list[MinedItem]:
-    """The weakest items of a probe record, at most ``budget``.
+    """The weak ones among the answers to a probe, the weakest first.
 
     ``times_mined`` counts how often a key was mined from earlier checkpoints: what was mined before comes after what
-    is new at the same frontier, so that one stubborn item does not fill every set.
+    is new at the same frontier, so that one stubborn item does not fill every set. ``was_right`` holds the keys that
+    an earlier champion answered right.
     """
-    by_id = {item.id: item for item in items}
     found = [
-        MinedItem(
-            example=by_id[record.item_id],
-            key=record.key,
-            category=category,
-            answer=record.answer,
-            weakness=_weakness(record, category) / (1 + times_mined.get(record.key, 0)),
-        )
-        for record in evaluation.items
-        if (category := categorise(record)) is not None
+        mined_item(answered, category, times_mined.get(answered.key, 0))
+        for answered in answers
+        if (category := categorise(answered, limits, was_right=answered.key in was_right)) is not None
     ]
-    return sorted(found, key=lambda item: (-item.weakness, item.key))[:budget]
+    return weakest_first(found)
 
 
-def categorise(record: ItemRecord) -> Category | None:
-    """The category of a record, None where it shows no weakness."""
-    if not record.correct:
-        return "overconfident_wrong" if _mean_probability(record) >= SURE else "wrong"
-    return "low_margin" if _least_probability(record) < UNSURE else None
+def weakest_first(found: Iterable[MinedItem]) -> list[MinedItem]:
+    """Each key once, the weakest in front; equal ones by key."""
+    best: dict[str, MinedItem] = {}
+    for item in sorted(found, key=lambda item: (-item.weakness, item.key)):
+        best.setdefault(item.key, item)
+    return list(best.values())
 
 
 def counts(mined: Iterable[MinedItem]) -> dict[str, int]:
@@ -72,22 +122,16 @@ def counts(mined: Iterable[MinedItem]) -> dict[str, int]:
     return dict(Counter(item.category for item in mined))
 
 
-def near_frontier(mined: Iterable[MinedItem], rates: Mapping[tuple[str, int], float]) -> list[MinedItem]:
-    """Mined items of the levels that the checkpoint answers at the rate FRONTIER or better."""
-    return [item for item in mined if rates.get((item.example.family or "", item.example.level), 0.0) >= FRONTIER]
+def near_frontier(mined: Iterable[MinedItem], rates: Mapping[tuple[str, int], float], lowest: float) -> list[MinedItem]:
+    """Mined items of the levels that the checkpoint answers at this rate or better.
+
+    Below it there is nothing yet that one lesson could put right. Forgotten items are kept wherever they are.
+    """
+    return [item for item in mined if item.category == "forgotten" or rates.get(item.cell, 0.0) >= lowest]
 
 
-def _weakness(record: ItemRecord, category: Category) -> float:
+def _weakness(answered: Answered, category: Category) -> float:
+    """Shaky answers from 0 to 1, wrong ones from 1 to 2 (the surer, the weaker), forgotten ones above."""
     if category == "low_margin":
-        return 1.0 - _least_probability(record)
-    return 1.0 + _mean_probability(record)
-
-
-def _mean_probability(record: ItemRecord) -> float:
-    """exp of the mean token log-probability: the geometric mean of the token probabilities."""
-    logprobs = record.token_logprobs
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else 0.0
-
-
-def _least_probability(record: ItemRecord) -> float:
-    return math.exp(min(record.token_logprobs)) if record.token_logprobs else 0.0
+        return 1.0 - answered.least_probability
+    return (2.0 if category == "forgotten" else 1.0) + answered.mean_probability

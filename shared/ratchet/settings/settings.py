@@ -19,12 +19,14 @@ from ratchet.errors import SettingsError
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.comparison import ComparisonSettings
 from ratchet.settings.control import ControlSettings
+from ratchet.settings.correction import CorrectionSettings
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.file import read
 from ratchet.settings.gate import GateSettings
 from ratchet.settings.inference import InferenceSettings
 from ratchet.settings.locked import LockedSettings
 from ratchet.settings.metrics import MetricsSettings
+from ratchet.settings.mining import MiningSettings
 from ratchet.settings.nearest import explain, unknown
 from ratchet.settings.placement import PlacementSettings
 from ratchet.settings.queue import QueueSettings
@@ -70,6 +72,8 @@ class Settings(BaseSettings):
     control: ControlSettings = Field(default_factory=ControlSettings)
     queue: QueueSettings = Field(default_factory=QueueSettings)
     suites: SuiteSettings = Field(default_factory=SuiteSettings)
+    mining: MiningSettings = Field(default_factory=MiningSettings)
+    correction: CorrectionSettings = Field(default_factory=CorrectionSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)

@@ -40,6 +40,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "max_new_tokens": 16,
     },
     "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200, "correction_spacing": 1},
+    "mining": {"search_items": 0, "retest_items": 0},
+    "correction": {"samples": 0},
     "hyperparams": {"max_length": 128},
     "control": {
         "lease_s": 10.0,
@@ -48,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "backoff_last_s": 0.002,
     },
 }
-"""Settings of two families with two levels each, and batches of 200."""
+"""Settings of two families with two levels each, and batches of 200; mining and correction ask no model."""
 
 Knows = Callable[[Example], bool]
 """Whether a made-up model answers an item right."""

@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.correction import Corrections, corrections, error_class, lesson_budget, replay_size
+from miner.correction import Corrections, corrections, error_class, judgements, lesson_budget, replay_size
 from miner.mining import MinedItem
 from ratchet.data.example import Example
 from ratchet.evaluation.standing import first_suites, held_out
@@ -23,8 +23,10 @@ SUITES = SuiteSettings(
 )
 
 
-def mined(example: Example, answer: str = "no idea") -> MinedItem:
-    return MinedItem(example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0)
+def mined(example: Example, answer: str = "no idea", error: str | None = "format", way: str = "probe") -> MinedItem:
+    return MinedItem(
+        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, way=way
+    )
 
 
 def lessons(
@@ -62,10 +64,51 @@ def test_a_lesson_names_its_parent_and_the_mistake() -> None:
     assert item_key(lesson) == lesson.metadata["key"]
 
 
-def test_a_right_but_shaky_answer_is_classed_by_its_category() -> None:
+def test_a_class_is_of_a_family_and_a_right_but_shaky_answer_is_classed_by_its_category() -> None:
     example = to_example(registry.get("reverse").generate(1, 5), "probe")
-    shaky = mined(example, str(example.answer)).model_copy(update={"category": "low_margin"})
-    assert error_class(shaky) == "low_margin"
+    shaky = mined(example, str(example.answer), None).model_copy(update={"category": "low_margin"})
+    assert error_class(shaky) == "reverse:low_margin"
+    assert error_class(mined(example)) == "reverse:format"
+
+
+def test_an_item_that_no_pool_holds_is_taught_itself() -> None:
+    example = to_example(registry.get("chain_sum").generate(1, 5), "mining")
+    first, *_ = lessons([mined(example, way="fresh")])
+    assert item_key(first) == item_key(example)
+    assert item_key(example) not in map(item_key, lessons([mined(example)], relatives=99))
+    held = frozenset({item_key(example)})
+    assert item_key(example) not in map(item_key, lessons([mined(example, way="fresh")], held, relatives=99))
+
+
+def test_a_stopped_class_gets_no_lessons() -> None:
+    told = Corrections()
+    item = mined(to_example(registry.get("chain_sum").generate(1, 5), "probe"))
+    assert list(corrections([item], frozenset(), 3, 9, told, {"chain_sum:format"})) == []
+    assert told.left_out == {"class stopped": 1}
+
+
+def judged(items: list[MinedItem], held: frozenset[str] = frozenset(), budget: int = 99) -> list[Example]:
+    return list(judgements(items, held, budget, str.strip, Corrections()))
+
+
+def test_a_mistake_is_judged_beside_the_solution_and_both_judgements_are_verified() -> None:
+    problem = registry.get("chain_sum").generate(1, 5)
+    item = mined(to_example(problem, "mining"), " 99 ", "wrong", way="fresh")
+    wrong, right = judged([item])
+    assert (wrong.question, wrong.answer) == (f"judge:{problem.question} | 99", "wrong")
+    assert (right.question, right.answer) == (f"judge:{problem.question} | {problem.solution}", "right")
+    assert all(grade_example(row, row.answer or "").correct for row in (wrong, right))
+
+
+def test_nothing_of_a_pool_is_judged_nor_an_answer_that_is_right_nor_one_that_cannot_be_asked_about() -> None:
+    example = to_example(registry.get("chain_sum").generate(1, 5), "mining")
+    gym = to_example(registry.get("rg:spell_backward").generate(1, 5), "mining")
+    assert judged([mined(example, "99")]) == []
+    assert judged([mined(example, "99", way="fresh")], frozenset({item_key(example)})) == []
+    assert judged([mined(example, str(example.answer), way="fresh")]) == []
+    assert judged([mined(example, "  ", way="fresh"), mined(example, "9" * 999, way="fresh")]) == []
+    assert judged([mined(gym, "x", way="fresh")]) == []
+    assert judged([mined(example, "99", way="fresh")], budget=1) == []
 
 
 def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedItem]) -> None:

@@ -5,24 +5,65 @@ from math import log
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.mining import Category, categorise, counts, mine, near_frontier
+from miner.answered import Answered
+from miner.mining import Category, Limits, categorise, counts, mine, mined_item, near_frontier, weakest_first
 from ratchet.data.example import Example
-from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey
-from ratchet.tasks import registry
-from ratchet.tasks.family import to_example
+from ratchet.evaluation.record import ItemRecord
+from ratchet.inference.dress import Dress
+from ratchet.tasks.graders import item_key
+from ratchet.testing.examples import made
 
-KEY = RecordKey(weights="w", suite="s", grader="g", decoding="d", dtype="fp32", engine="e", gpu_class="cpu")
-ITEMS = [to_example(registry.get("chain_sum").generate(1, seed), "probe") for seed in range(8)]
+ITEMS = made(count=8)
+LIMITS = Limits()
 
 
-def record(item: Example = ITEMS[0], correct: bool = False, probabilities: tuple[float, ...] = (0.5,)) -> ItemRecord:
-    return ItemRecord(
-        item_id=item.id,
-        key=str(item.metadata["key"]),
-        family="chain_sum",
-        level=item.level,
+def answer(example: Example, error: str | None = "wrong", mean: float = 0.5, least: float | None = None) -> Answered:
+    """An answer of this error class, None where it is right."""
+    return Answered(
+        example=example,
+        key=item_key(example),
         answer="said",
-        extracted="said",
+        error=error,
+        mean_probability=mean,
+        least_probability=mean if least is None else least,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "mean", "least", "category"),
+    [
+        ("wrong", 0.5, 0.5, "wrong"),
+        ("wrong", 0.91, 0.91, "overconfident_wrong"),
+        ("wrong", 0.9, 0.9, "overconfident_wrong"),
+        ("wrong", 0.63, 0.4, "wrong"),
+        ("empty", 0.0, 0.0, "wrong"),
+        (None, 0.9, 0.49, "low_margin"),
+        (None, 0.6, 0.5, None),
+        (None, 1.0, 1.0, None),
+    ],
+)
+def test_categories(error: str | None, mean: float, least: float, category: Category | None) -> None:
+    assert categorise(answer(ITEMS[0], error, mean, least), LIMITS) == category
+
+
+def test_what_an_earlier_champion_had_right_is_forgotten_however_sure() -> None:
+    assert categorise(answer(ITEMS[0], "wrong", 0.95), LIMITS, was_right=True) == "forgotten"
+    assert categorise(answer(ITEMS[0], None), LIMITS, was_right=True) is None
+
+
+def test_a_wrong_variant_of_what_is_right_is_unstable() -> None:
+    assert categorise(answer(ITEMS[0], "carry", 0.95), LIMITS, is_variant=True) == "unstable"
+    assert categorise(answer(ITEMS[0], None, 0.9, 0.3), LIMITS, is_variant=True) == "low_margin"
+
+
+def record(correct: bool, said: str, probabilities: tuple[float, ...]) -> ItemRecord:
+    return ItemRecord(
+        item_id=ITEMS[0].id,
+        key=item_key(ITEMS[0]),
+        family="chain_sum",
+        level=1,
+        answer=said,
+        extracted=said,
         extraction="ok",
         correct=correct,
         token_logprobs=tuple(map(log, probabilities)),
@@ -31,61 +72,52 @@ def record(item: Example = ITEMS[0], correct: bool = False, probabilities: tuple
     )
 
 
-def evaluation(*records: ItemRecord) -> Evaluation:
-    return Evaluation(checkpoint_id="c1", key=KEY, items=records)
+def test_an_answer_is_read_off_a_record() -> None:
+    wrong = Answered.of_record(ITEMS[0], record(False, "1+1=", (0.5, 0.125)), Dress())
+    assert wrong.error == "truncated"
+    assert (wrong.mean_probability, wrong.least_probability) == pytest.approx((0.25, 0.125))
+    right = Answered.of_record(ITEMS[0], record(True, str(ITEMS[0].answer), ()), Dress())
+    assert (right.error, right.mean_probability) == (None, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("correct", "probabilities", "category"),
-    [
-        (False, (0.5,), "wrong"),
-        (False, (0.91, 0.91), "overconfident_wrong"),
-        (False, (1.0, 0.4), "wrong"),
-        (False, (), "wrong"),
-        (True, (0.99, 0.49), "low_margin"),
-        (True, (0.6, 0.6), None),
-        (True, (1.0,), None),
-    ],
-)
-def test_categories(correct: bool, probabilities: tuple[float, ...], category: Category | None) -> None:
-    assert categorise(record(correct=correct, probabilities=probabilities)) == category
+def test_the_records_word_on_right_and_wrong_stands() -> None:
+    assert Answered.of_record(ITEMS[0], record(True, "said", (0.5,)), Dress()).is_right
+    assert Answered.of_record(ITEMS[0], record(False, str(ITEMS[0].answer), (0.5,)), Dress()).error == "wrong"
 
 
-def test_weakest_first_wrong_before_shaky_and_the_surer_the_weaker() -> None:
-    made = evaluation(
-        record(ITEMS[0], correct=True, probabilities=(0.1,)),
-        record(ITEMS[1], probabilities=(0.2,)),
-        record(ITEMS[2], probabilities=(0.95,)),
-        record(ITEMS[3], correct=True, probabilities=(0.9,)),
-    )
-    found = mine(made, ITEMS, {}, 10)
-    assert [item.example for item in found] == [ITEMS[2], ITEMS[1], ITEMS[0]]
-    assert counts(found) == {"overconfident_wrong": 1, "wrong": 1, "low_margin": 1}
-    assert found[0].answer == "said"
+def test_weakest_first_forgotten_before_wrong_before_shaky_and_the_surer_the_weaker() -> None:
+    answers = [
+        answer(ITEMS[0], None, 0.5, 0.1),
+        answer(ITEMS[1], mean=0.2),
+        answer(ITEMS[2], mean=0.95),
+        answer(ITEMS[3], None, 0.9, 0.9),
+        answer(ITEMS[4], mean=0.1),
+    ]
+    found = mine(answers, LIMITS, {}, {item_key(ITEMS[4])})
+    assert [each.example for each in found] == [ITEMS[4], ITEMS[2], ITEMS[1], ITEMS[0]]
+    assert counts(found) == {"forgotten": 1, "overconfident_wrong": 1, "wrong": 1, "low_margin": 1}
+    assert found[1].answer == "said"
 
 
 def test_what_was_mined_before_comes_after_what_is_new() -> None:
-    made = evaluation(*(record(item) for item in ITEMS))
-    stubborn = str(ITEMS[0].metadata["key"])
-    found = mine(made, ITEMS, {stubborn: 3}, len(ITEMS))
+    stubborn = item_key(ITEMS[0])
+    found = mine([answer(each) for each in ITEMS], LIMITS, {stubborn: 3})
     assert found[-1].key == stubborn
-    assert stubborn not in {item.key for item in mine(made, ITEMS, {stubborn: 3}, len(ITEMS) - 1)}
 
 
-def test_only_levels_within_reach_are_near_the_frontier() -> None:
-    hard = to_example(registry.get("chain_sum").generate(3, 0), "probe")
-    unseen = to_example(registry.get("chain_sum").generate(4, 0), "probe")
-    found = mine(evaluation(record(ITEMS[0]), record(hard), record(unseen)), [*ITEMS, hard, unseen], {}, 9)
-    near = near_frontier(found, {("chain_sum", 1): 0.2, ("chain_sum", 3): 0.19})
-    assert [item.example for item in near] == [ITEMS[0]]
+def test_only_levels_within_reach_are_near_the_frontier_but_what_was_forgotten_is_kept() -> None:
+    (hard,), (unseen,), (lost,) = (made(level=level) for level in (3, 4, 5))
+    found = mine([answer(each) for each in (ITEMS[0], hard, unseen, lost)], LIMITS, {}, {item_key(lost)})
+    near = near_frontier(found, {("chain_sum", 1): 0.2, ("chain_sum", 3): 0.19}, lowest=0.2)
+    assert [each.example for each in near] == [lost, ITEMS[0]]
 
 
-@given(
-    st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.0)), min_size=len(ITEMS), max_size=len(ITEMS)),
-    st.integers(0, 10),
-)
-def test_never_over_budget_and_every_wrong_answer_is_found(marks: list[tuple[bool, float]], budget: int) -> None:
-    records = [record(item, correct, (probability,)) for item, (correct, probability) in zip(ITEMS, marks, strict=True)]
-    everything = mine(evaluation(*records), ITEMS, {}, len(ITEMS))
-    assert {r.key for r in records if not r.correct} <= {item.key for item in everything}
-    assert mine(evaluation(*records), ITEMS, {}, budget) == everything[:budget]
+def test_a_key_found_twice_is_handed_on_once_at_its_weakest() -> None:
+    one, other = (mined_item(answer(ITEMS[0], mean=mean), "wrong") for mean in (0.2, 0.7))
+    assert weakest_first([one, other]) == [other]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.0)), min_size=len(ITEMS), max_size=len(ITEMS)))
+def test_every_wrong_answer_is_found(marks: list[tuple[bool, float]]) -> None:
+    answers = [answer(each, None if ok else "wrong", p) for each, (ok, p) in zip(ITEMS, marks, strict=True)]
+    assert {a.key for a in answers if not a.is_right} <= {found.key for found in mine(answers, LIMITS, {})}

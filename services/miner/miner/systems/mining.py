@@ -1,28 +1,60 @@
-"""Adversarial miner: which probe items a checkpoint is weak on, and how."""
+"""Adversarial miner: what a checkpoint is weak on, in its probe record and in fresh problems near its frontier."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from dataclasses import dataclass
 
 from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.record import RecordKey
+from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored, stored_suite
+from ratchet.evaluation.suite import POOLS
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
+from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import newest_evaluated
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Mined
+from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation, Mined, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from miner.answered import Answered
+from miner.asked_model import ModelSpec
+from miner.follow_up import FollowUp, controls, follow_up, sample
 from miner.mined_set import read_mined
-from miner.mining import MinedItem, counts, mine, near_frontier
+from miner.mining import Limits, MinedItem, counts, mine, near_frontier, weakest_first
+from miner.mining_child import Forbidden, MiningResult, MiningSpec
 
 NAME = "mining"
-REMEMBERED = 10
-"""Earlier sets whose items count as mined before."""
+CHILD = "miner.mining_child:mine_checkpoint"
+CHAMPIONS = 5
+"""Earlier champions whose right answers make an item forgotten."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """Earlier sets: the newest one with its items, how often each key was mined, and what the last search yielded."""
+
+    newest: str | None
+    items: list[MinedItem]
+    times: Counter[str]
+    yields: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint to mine, with its probe record and those of earlier champions."""
+
+    checkpoint: Checkpoint
+    record: Evaluation
+    suite: SuiteRow
+    champions: list[Evaluation]
+    newer: str | None
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -32,27 +64,122 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 def do(work: Work) -> Outcome:
     """Mine the newest checkpoint; what an older one is weak on has been answered anew since."""
     with work.read() as session:
-        newest = newest_evaluated(session, "probe")
-        suite = current(session, "probe")
-        row = evaluation(session, work.subject.id, suite.id)
-        earlier = select(Mined.artifact).where(Mined.artifact.is_not(None)).order_by(Mined.created_at.desc())
-        artifacts = [artifact for artifact in session.scalars(earlier.limit(REMEMBERED)) if artifact]
-    assert row is not None, "found by its record"
-    if newest is not None and newest.id != work.subject.id:
-        return Verdict("superseded", f"{newest.id} is newer")
-    before = Counter(item.key for artifact in artifacts for item in read_mined(work.artifacts, artifact))
-    found = mine(stored(work.artifacts, row), stored_suite(work.artifacts, suite).items, before, suite.items)
-    rates = {level: rate.value for level, rate in from_json(row.by_level).items()}
-    chosen = near_frontier(found, rates)[: work.settings.queue.mined_items]
-    return _mined(work, chosen)
+        case = _case(session, work.subject.id)
+        before_rows = _before_rows(session, work.settings.mining.remembered)
+        texts = [stored_suite(work.artifacts, current(session, pool)).keys for pool in POOLS]
+    if case.newer is not None:
+        return Verdict("superseded", f"{case.newer} is newer")
+    before = _before(work, before_rows)
+    answers = _answers(work, case)
+    limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
+    found = mine(answers, limits, before.times, _once_right(work, case))
+    spec = _spec(work, case, before, answers, limits, [key for keys in texts for key in keys])
+    again = sample(before.items, work.settings.mining.retest_items, spec.seed)
+    spec = spec.model_copy(
+        update={
+            "retest": tuple(item.example for item in again),
+            "control": tuple(controls(again, Forbidden(spec.held_out, spec.known), spec.seed)),
+        }
+    )
+    result = _asked(work, spec)
+    rates = {level: rate.value for level, rate in from_json(case.record.by_level).items()}
+    reached = near_frontier([*found, *result.found], rates, work.settings.mining.frontier_low)
+    chosen = weakest_first(reached)[: work.settings.queue.mined_items]
+    told = follow_up(before.newest or "", again, result.retest, result.control)
+    return _mined(work, chosen, result, told)
 
 
-def _mined(work: Work, chosen: list[MinedItem]) -> Verdict:
+def _case(session: Session, checkpoint_id: str) -> Case:
+    checkpoint = session.get_one(Checkpoint, checkpoint_id)
+    suite = current(session, "probe")
+    record = evaluation(session, checkpoint_id, suite.id)
+    newest = newest_evaluated(session, "probe")
+    assert record is not None, "found by its record"
+    deployed = select(Deployment.checkpoint_id)
+    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    query = query.where(
+        Evaluation.suite_id == suite.id,
+        Checkpoint.ordinal < checkpoint.ordinal,
+        or_(Checkpoint.id.in_(deployed), Checkpoint.ordinal == 0),
+    )
+    champions = list(session.scalars(query.order_by(Checkpoint.ordinal.desc()).limit(CHAMPIONS)))
+    newer = newest.id if newest is not None and newest.id != checkpoint_id else None
+    return Case(checkpoint, record, suite, champions, newer)
+
+
+def _before_rows(session: Session, remembered: int) -> list[Mined]:
+    query = select(Mined).where(Mined.artifact.is_not(None)).order_by(Mined.created_at.desc())
+    return list(session.scalars(query.limit(remembered)))
+
+
+def _before(work: Work, rows: list[Mined]) -> Before:
+    sets = [read_mined(work.artifacts, row.artifact) for row in rows if row.artifact]
+    yields = rows[0].numbers.get("yields", {}) if rows else {}
+    return Before(
+        rows[0].checkpoint_id if rows else None,
+        sets[0] if sets else [],
+        Counter(item.key for items in sets for item in items),
+        {arm: (int(weak), int(asked)) for arm, (weak, asked) in yields.items()},
+    )
+
+
+def _answers(work: Work, case: Case) -> list[Answered]:
+    dress = Dress.configured(work.settings, case.suite.created_at)
+    items = stored_suite(work.artifacts, case.suite).by_id
+    return [
+        Answered.of_record(items[record.item_id], record, dress) for record in stored(work.artifacts, case.record).items
+    ]
+
+
+def _once_right(work: Work, case: Case) -> set[str]:
+    """Keys of the items that an earlier champion answered right, under the conditions of this record."""
+    conditions = RecordKey.model_validate(case.record.key).conditions()
+    alike = (row for row in case.champions if RecordKey.model_validate(row.key).conditions() == conditions)
+    return {item.key for row in alike for item in stored(work.artifacts, row).items if item.correct}
+
+
+def _spec(
+    work: Work, case: Case, before: Before, answers: list[Answered], limits: Limits, text_keys: list[str]
+) -> MiningSpec:
+    settings = work.settings.mining
+    rates = from_json(case.record.by_level)
+    cells = {cell for cell, rate in rates.items() if settings.frontier_low <= rate.value <= settings.frontier_high}
+    digest = hashlib.sha256(case.checkpoint.id.encode()).digest()
+    checkpoint = work.artifacts.fetch(case.checkpoint.artifact)
+    return MiningSpec(
+        model=ModelSpec.configured(work.settings, checkpoint, case.checkpoint.weights, case.suite.created_at),
+        cells=tuple(sorted(cells)),
+        answered=tuple(a for a in answers if (a.example.family or "text", a.example.level) in cells),
+        held_out=held_out(work.settings.suites).with_keys(text_keys),
+        known=frozenset(before.times),
+        before=before.yields,
+        budget=settings.search_items,
+        round_items=settings.round_items,
+        limits=limits,
+        seed=int.from_bytes(digest[:4], "big"),
+    )
+
+
+def _asked(work: Work, spec: MiningSpec) -> MiningResult:
+    """The child's answer; no model is loaded where there is nothing to ask."""
+    if not (spec.cells and spec.budget) and not spec.retest:
+        return MiningResult()
+    return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
+
+
+def _mined(work: Work, chosen: list[MinedItem], result: MiningResult, told: FollowUp | None) -> Verdict:
     artifact = None
     if chosen:
         lines = (item.model_dump_json() for item in chosen)
         artifact = work.artifacts.publish_lines(lines, "batch", {"mined_from": work.subject.id}).id
     by_category = counts(chosen)
+    numbers = {
+        "by_category": by_category,
+        "by_way": dict(Counter(item.way for item in chosen)),
+        "yields": result.yields,
+        "asked": sum(asked for _, asked in result.yields.values()),
+        "follow_up": told.model_dump(mode="json") if told else None,
+    }
 
     def effects(tx: Transaction) -> None:
         tx.session.add(
@@ -61,22 +188,31 @@ def _mined(work: Work, chosen: list[MinedItem]) -> Verdict:
                 artifact=artifact,
                 count=len(chosen),
                 by_category=by_category,
+                numbers=numbers,
                 created_at=tx.now,
             )
         )
 
     if not chosen:
-        return Verdict("nothing mined", "no weak item near the frontier", effects=effects)
+        return Verdict("nothing mined", "no weak item near the frontier" + _words(told), numbers, effects)
     words = ", ".join(f"{count} {category}" for category, count in sorted(by_category.items()))
     event = ExamplesMined(checkpoint_id=work.subject.id, count=len(chosen))
-    return Verdict("mined", words, {"by_category": by_category}, effects, (event,))
+    return Verdict("mined", words + _words(told), numbers, effects, (event,))
+
+
+def _words(told: FollowUp | None) -> str:
+    if told is None:
+        return ""
+    mined, random = told.mined_failed / told.mined, told.random_failed / told.random
+    return f"; of the set before {mined:.0%} are still failed, of random items {random:.0%}"
 
 
 SYSTEM = System(
     name=NAME,
     host="3090",
-    purpose="Finds the probe items that the newest checkpoint gets wrong, or right by luck.",
+    purpose="Finds what the newest checkpoint gets wrong, or right by luck, on the probe and on fresh problems.",
     says=(ExamplesMined,),
     sweep_s=300.0,
     lanes=(Lane("mine", (CheckpointEvaluated,), find, do),),
+    preload=("torch", "transformers", "miner.mining_child", "ratchet.inference.local"),
 )

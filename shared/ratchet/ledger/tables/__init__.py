@@ -2,7 +2,7 @@
 
 from ratchet.ledger.tables.base import Base
 from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
-from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, ItemUse, Mined, Trial
+from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, Impact, ItemUse, Mined, Trial
 from ratchet.ledger.tables.judging import (
     Calibration,
     Evaluation,
@@ -28,6 +28,7 @@ __all__ = [
     "Deployment",
     "Evaluation",
     "EvaluationRequest",
+    "Impact",
     "ItemUse",
     "Line",
     "Locked",

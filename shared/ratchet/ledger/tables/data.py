@@ -49,7 +49,10 @@ class ItemUse(Base):
 
 
 class Mined(Base):
-    """The items that mining found a checkpoint weak on; ``artifact`` holds them as JSONL."""
+    """The items that mining found a checkpoint weak on; ``artifact`` holds them as JSONL.
+
+    ``numbers`` tell what the search yielded, and how this checkpoint did on the set before.
+    """
 
     __tablename__ = "mined"
 
@@ -57,6 +60,31 @@ class Mined(Base):
     artifact: Mapped[str | None]
     count: Mapped[int]
     by_category: Mapped[Json]
+    numbers: Mapped[Json] = mapped_column(default=dict)
+    created_at: Mapped[Moment]
+
+
+class Impact(Base):
+    """What a correction batch did to one error class, by the flips of the probe items from before it to a checkpoint
+    after it.
+
+    Of ``items`` of the family ``before`` showed the class, and ``after`` do: ``gains`` lost it, ``losses`` came to
+    show it. ``low`` and ``high`` bound the fall of its rate (95 %).
+    """
+
+    __tablename__ = "impacts"
+
+    batch_id: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(primary_key=True)
+    error_class: Mapped[str] = mapped_column(primary_key=True)
+    baseline_id: Mapped[str]
+    items: Mapped[int]
+    before: Mapped[int]
+    after: Mapped[int]
+    gains: Mapped[int]
+    losses: Mapped[int]
+    low: Mapped[Moment]
+    high: Mapped[Moment]
     created_at: Mapped[Moment]
 
 

@@ -115,6 +115,22 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "impacts",
+        sa.Column("batch_id", sa.String(), nullable=False),
+        sa.Column("checkpoint_id", sa.String(), nullable=False),
+        sa.Column("error_class", sa.String(), nullable=False),
+        sa.Column("baseline_id", sa.String(), nullable=False),
+        sa.Column("items", sa.Integer(), nullable=False),
+        sa.Column("before", sa.Integer(), nullable=False),
+        sa.Column("after", sa.Integer(), nullable=False),
+        sa.Column("gains", sa.Integer(), nullable=False),
+        sa.Column("losses", sa.Integer(), nullable=False),
+        sa.Column("low", sa.Double(), nullable=False),
+        sa.Column("high", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("batch_id", "checkpoint_id", "error_class", name=op.f("pk_impacts")),
+    )
+    op.create_table(
         "item_uses",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("uses", sa.Integer(), nullable=False),
@@ -133,6 +149,7 @@ def upgrade() -> None:
         sa.Column("artifact", sa.String(), nullable=True),
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("by_category", sa.JSON(), nullable=False),
+        sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("checkpoint_id", name=op.f("pk_mined")),
     )
@@ -392,6 +409,7 @@ def downgrade() -> None:
     op.drop_table("mined")
     op.drop_table("locked")
     op.drop_table("item_uses")
+    op.drop_table("impacts")
     with op.batch_alter_table("dead_letters", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_dead_letters_system_subject_kind_subject_id"))
 

@@ -1,0 +1,226 @@
+"""Budgeted search for weak answers: a bandit over family × level × move, which asks where weakness was found.
+
+The moves at a level are ``fresh`` (a new problem), ``near`` (a near relative of a weak one) and every kind of variant
+that the family has (of a problem that the model has right). Each arm's yield, the share of asked problems that turned
+out weak, has a Beta posterior; every slot of a round goes to the arm with the largest draw from it (Thompson,
+Biometrika 25:285-294, 1933). The yields of the search before come in as a prior worth ``PRIOR_WEIGHT`` questions an arm
+at most.
+
+No item of a pool is asked, none that was mined before, and none twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from ratchet.data.example import Example
+from ratchet.tasks import registry
+from ratchet.tasks.family import Problem, to_example
+from ratchet.tasks.graders import problem_of
+
+from miner.answered import Answered
+from miner.mining import Limits, MinedItem, categorise, mined_item
+
+FRESH, NEAR = "fresh", "near"
+SOURCE = "mining"
+PRIOR_WEIGHT = 20.0
+_PATIENCE = 200
+"""Draws in a row without a problem that may be asked after which an arm is closed."""
+
+Cell = tuple[str, int]
+Ask = Callable[[list[Example]], list[Answered]]
+"""Answers of the model, in order."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One move at one level."""
+
+    family: str
+    level: int
+    move: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}/{self.level} {self.move}"
+
+    @property
+    def cell(self) -> Cell:
+        return self.family, self.level
+
+
+@dataclass
+class Yield:
+    """``weak`` of ``asked`` problems, and what is believed from before."""
+
+    weak: int = 0
+    asked: int = 0
+    prior_weak: float = 0.0
+    prior_asked: float = 0.0
+
+    def draw(self, random: Random) -> float:
+        """A draw from Beta(1 + weak, 1 + the others)."""
+        weak, asked = self.weak + self.prior_weak, self.asked + self.prior_asked
+        return random.betavariate(1 + weak, 1 + asked - weak)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem to ask, and by which arm; ``parent`` is the key of the problem that it was made from."""
+
+    arm: Arm
+    problem: Problem
+    parent: str | None
+
+    @property
+    def is_variant(self) -> bool:
+        return self.arm.move not in (FRESH, NEAR)
+
+
+@dataclass
+class Search:
+    """What was found. ``yields`` tells for every arm how many of its questions were weak."""
+
+    found: list[MinedItem] = field(default_factory=list)
+    yields: dict[str, Yield] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> int:
+        return sum(each.asked for each in self.yields.values())
+
+
+def search(
+    cells: Sequence[Cell],
+    answered: Sequence[Answered],
+    ask: Ask,
+    *,
+    budget: int,
+    round_items: int,
+    forbidden: Container[str],
+    limits: Limits,
+    seed: int,
+    before: Mapping[str, tuple[int, int]] | None = None,
+) -> Search:
+    """Ask at most ``budget`` problems of these levels, in rounds, and keep the weak ones.
+
+    ``answered`` are the model's known answers there (of the probe), which ``near`` and the variants start from;
+    ``forbidden`` keys are never asked; ``before`` are (weak, asked) by arm of an earlier search.
+    """
+    arms = arms_of(cells)
+    state = Search(yields={arm.name: _believed((before or {}).get(arm.name)) for arm in arms})
+    quarry = Quarry(arms, answered, forbidden, seed)
+    random = Random(f"{seed} bandit")
+    while state.asked < budget:
+        questions = _round(arms, state, quarry, random, min(round_items, budget - state.asked))
+        if not questions:
+            break
+        answers = ask([to_example(question.problem, SOURCE) for question in questions])
+        for question, answer in zip(questions, answers, strict=True):
+            _learn(state, quarry, question, answer, limits)
+    return state
+
+
+def arms_of(cells: Sequence[Cell]) -> list[Arm]:
+    """Every move at every level; levels of no known family have none."""
+    arms = []
+    for family, level in cells:
+        found = registry.find(family)
+        if found is not None:
+            arms += [Arm(family, level, move) for move in (FRESH, NEAR, *found.variant_kinds)]
+    return arms
+
+
+class Quarry:
+    """Where questions come from. An arm that has nothing left is closed."""
+
+    def __init__(self, arms: Sequence[Arm], answered: Sequence[Answered], forbidden: Container[str], seed: int):
+        self._forbidden = forbidden
+        self._asked: set[str] = set()
+        self._random = Random(f"{seed} quarry")
+        self._right: dict[Cell, deque[Problem]] = {arm.cell: deque() for arm in arms}
+        self._weak: dict[Cell, deque[Problem]] = {arm.cell: deque() for arm in arms}
+        self._streams = {arm: self._questions(arm) for arm in arms}
+        for answer in answered:
+            self.remember(answer)
+
+    def next(self, arm: Arm) -> Question | None:
+        """The arm's next question; None where it has none just now."""
+        return next(self._streams[arm], None)
+
+    def remember(self, answer: Answered) -> None:
+        """An answered problem is a start for variants where it was right, for near relatives where it was wrong."""
+        problem = problem_of(answer.example)
+        if problem is not None and (problem.family, problem.level) in self._right:
+            known = self._right if answer.is_right else self._weak
+            known[problem.family, problem.level].append(problem)
+
+    def reopen(self, arm: Arm) -> None:
+        """Look again, since there may be new starts."""
+        self._streams[arm] = self._questions(arm)
+
+    def _questions(self, arm: Arm) -> Iterator[Question]:
+        misses = 0
+        for problem, parent in self._made(arm):
+            if problem.key in self._forbidden or problem.key in self._asked:
+                misses += 1
+                if misses >= _PATIENCE:
+                    return
+                continue
+            misses = 0
+            self._asked.add(problem.key)
+            yield Question(arm, problem, parent)
+
+    def _made(self, arm: Arm) -> Iterator[tuple[Problem, str | None]]:
+        family = registry.get(arm.family)
+        if arm.move == FRESH:
+            while True:
+                yield family.generate(arm.level, self._random.getrandbits(48)), None
+        starts = self._weak[arm.cell] if arm.move == NEAR else self._right[arm.cell]
+        while starts:
+            start = starts.popleft()
+            seed = self._random.getrandbits(32)
+            if arm.move == NEAR:
+                yield from ((relative, start.key) for relative in _first(family.perturb(start, seed)))
+            else:
+                variants = _first(family.variants(start, seed))
+                yield from ((each.problem, start.key) for each in variants if each.kind == arm.move)
+
+
+def _first(items: Iterator[Problem] | Iterator, most: int = 2) -> Iterator:  # type: ignore[type-arg]
+    """A few of each start, so that one start does not take the whole budget."""
+    return (item for item, _ in zip(items, range(most), strict=False))
+
+
+def _believed(before: tuple[int, int] | None) -> Yield:
+    weak, asked = before or (0, 0)
+    shrink = min(1.0, PRIOR_WEIGHT / asked) if asked else 0.0
+    return Yield(prior_weak=weak * shrink, prior_asked=asked * shrink)
+
+
+def _round(arms: list[Arm], state: Search, quarry: Quarry, random: Random, size: int) -> list[Question]:
+    """One round's questions, each slot to the arm with the largest draw among those that have questions."""
+    open_arms = list(arms)
+    for arm in open_arms:
+        quarry.reopen(arm)
+    questions: list[Question] = []
+    while open_arms and len(questions) < size:
+        best = max(open_arms, key=lambda arm: state.yields[arm.name].draw(random))
+        question = quarry.next(best)
+        if question is None:
+            open_arms.remove(best)
+        else:
+            questions.append(question)
+    return questions
+
+
+def _learn(state: Search, quarry: Quarry, question: Question, answer: Answered, limits: Limits) -> None:
+    category = categorise(answer, limits, is_variant=question.is_variant)
+    told = state.yields[question.arm.name]
+    told.asked += 1
+    told.weak += category is not None
+    if category is not None:
+        state.found.append(mined_item(answer, category, way=question.arm.move, parent=question.parent))
+    quarry.remember(answer)

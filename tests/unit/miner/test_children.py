@@ -1,0 +1,79 @@
+"""Mining's and correction's model children, on a wide random model: it answers, and never right."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+from miner.asked_model import ModelSpec
+from miner.mining_child import MiningResult, MiningSpec, mine_checkpoint
+from miner.sampling_child import SamplingResult, SamplingSpec, best, sample_answers
+from ratchet.evaluation.holdout import HoldOut
+from ratchet.inference.digest import weights_digest
+from ratchet.inference.generator import Decoding
+from ratchet.tasks.graders import item_key
+from ratchet.testing.examples import made
+from ratchet.testing.tiny_model import build_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    folder = build_tiny_model(tmp_path_factory.mktemp("checkpoint") / "model", seed=3, initializer_range=0.3)
+    return ModelSpec(checkpoint=folder, weights=weights_digest(folder), decoding=Decoding(max_new_tokens=8))
+
+
+def mined(model: ModelSpec, **fields: Any) -> MiningResult:
+    spec = MiningSpec(model=model, held_out=HoldOut(seed=1, share=0.2), **fields)
+    seen: list[dict[str, Any]] = []
+    result = mine_checkpoint(spec.model_dump(mode="json"), seen.append)
+    assert seen
+    return MiningResult.model_validate(result)
+
+
+def test_fresh_weak_items_are_found_within_the_budget_and_off_the_pools(model: ModelSpec) -> None:
+    result = mined(model, cells=(("chain_sum", 2),), budget=40, round_items=20)
+    assert sum(asked for _, asked in result.yields.values()) == 40
+    assert len(result.found) == 40
+    assert not [item.key for item in result.found if item.key in HoldOut(seed=1, share=0.2)]
+    assert {item.example.metadata["source"] for item in result.found} == {"mining"}
+    assert all(item.error for item in result.found)
+
+
+def test_the_same_order_gives_the_same_result(model: ModelSpec) -> None:
+    first, second = (mined(model, cells=(("reverse", 1),), budget=20, seed=7) for _ in range(2))
+    assert first == second
+
+
+def test_the_set_before_and_its_controls_are_asked_again(model: ModelSpec) -> None:
+    items = made(count=3)
+    result = mined(model, retest=tuple(items[:2]), control=(items[2],))
+    assert (result.retest, result.control, result.found) == ((False, False), (False,), ())
+
+
+def test_samples_of_which_none_is_right_keep_nothing(model: ModelSpec) -> None:
+    hot = model.model_copy(update={"decoding": Decoding(max_new_tokens=8, temperature=1.0)})
+    spec = SamplingSpec(model=hot, items=tuple(made("reverse", 1, 3)), samples=4)
+    result = SamplingResult.model_validate(sample_answers(spec.model_dump(mode="json"), lambda _: None))
+    assert result == SamplingResult(kept=(None, None, None), asked=12, verified=0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept"),
+    [
+        ([None, None], None),
+        ([], None),
+        (["b", None, "b", "a"], "b"),
+        (["long one", "short"], "short"),
+        (["", None], None),
+    ],
+)
+def test_the_commonest_right_answer_is_kept(answers: list[str | None], kept: str | None) -> None:
+    assert best(answers) == kept
+
+
+def test_what_was_mined_before_is_not_asked_again(model: ModelSpec) -> None:
+    known = frozenset(item_key(item) for item in made("chain_sum", 1, 500))
+    assert mined(model, cells=(("chain_sum", 1),), budget=10, known=known, retest=tuple(made())).found == ()

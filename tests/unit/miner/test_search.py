@@ -1,0 +1,131 @@
+"""The search on made-up models: it stays within its budget, off what is forbidden, and goes where weakness is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container
+
+import pytest
+from miner.answered import Answered
+from miner.mining import Limits
+from miner.search import Ask, Search, arms_of, search
+from ratchet.data.example import Example
+from ratchet.tasks.graders import item_key
+from ratchet.testing.examples import made
+
+CELLS = [("chain_sum", 2), ("reverse", 2)]
+Knows = Callable[[Example], bool]
+
+
+def answered(example: Example, is_right: bool) -> Answered:
+    return Answered(
+        example=example,
+        key=item_key(example),
+        answer="said",
+        error=None if is_right else "wrong",
+        mean_probability=0.8,
+        least_probability=0.8,
+    )
+
+
+def model(knows: Knows, asked: list[Example]) -> Ask:
+    def ask(items: list[Example]) -> list[Answered]:
+        asked.extend(items)
+        return [answered(item, knows(item)) for item in items]
+
+    return ask
+
+
+def run(
+    knows: Knows,
+    budget: int = 200,
+    forbidden: Container[str] = frozenset(),
+    probe: list[Answered] | None = None,
+    before: dict[str, tuple[int, int]] | None = None,
+) -> tuple[Search, list[Example]]:
+    asked: list[Example] = []
+    state = search(
+        CELLS,
+        probe or [],
+        model(knows, asked),
+        budget=budget,
+        round_items=20,
+        forbidden=forbidden,
+        limits=Limits(),
+        seed=1,
+        before=before,
+    )
+    return state, asked
+
+
+@pytest.mark.parametrize("budget", [0, 1, 50, 199])
+def test_the_budget_is_kept_and_used(budget: int) -> None:
+    state, asked = run(lambda _: True, budget)
+    assert len(asked) == state.asked == budget
+
+
+def test_no_question_is_asked_twice_or_is_forbidden() -> None:
+    forbidden = {item_key(item) for item in made("chain_sum", 2, 300)}
+    _, asked = run(lambda item: len(item.question) % 2 == 0, 300, forbidden)
+    keys = [item_key(item) for item in asked]
+    assert len(set(keys)) == len(keys)
+    assert not forbidden & set(keys)
+
+
+def test_it_goes_where_the_yield_is() -> None:
+    state, asked = run(lambda item: item.family == "reverse", 400)
+    by_family = Counter(item.family for item in asked)
+    assert by_family["chain_sum"] > 2 * by_family["reverse"]
+    assert {item.example.family for item in state.found} == {"chain_sum"}
+
+
+def test_what_an_earlier_search_yielded_is_a_weak_prior() -> None:
+    before = {arm.name: (90, 100) if arm.family == "reverse" else (0, 100) for arm in arms_of(CELLS)}
+    _, asked = run(lambda _: True, 20, before=before)
+    assert Counter(item.family for item in asked)["reverse"] >= 15
+    state, asked = run(lambda item: item.family == "reverse", 500, before=before)
+    assert Counter(item.family for item in asked)["chain_sum"] > 150
+    assert state.asked == 500
+
+
+def test_variants_are_made_of_what_is_right_and_a_wrong_one_is_unstable() -> None:
+    probe = [answered(item, True) for item in made("chain_sum", 2, 40)]
+    known = {each.key for each in probe}
+    state, _ = run(lambda item: item_key(item) in known, 300, probe=probe)
+    unstable = [item for item in state.found if item.category == "unstable"]
+    assert unstable
+    assert {item.way for item in unstable} <= {"swap", "rename"}
+    assert {item.parent for item in unstable if item.way == "swap"} <= known
+
+
+def test_near_relatives_are_made_of_what_is_weak() -> None:
+    probe = [answered(item, False) for item in made("reverse", 2, 5)]
+    weak = {each.key for each in probe}
+    state, _ = run(lambda _: False, 100, probe=probe)
+    near = [item for item in state.found if item.way == "near"]
+    assert weak & {str(item.parent) for item in near}
+    assert {item.category for item in near} == {"wrong"}
+
+
+def test_the_same_seed_searches_the_same() -> None:
+    first, second = (run(lambda item: len(item.question) % 3 > 0) for _ in range(2))
+    assert first == second
+
+
+def test_a_level_that_is_used_up_ends_the_search() -> None:
+    everything = {item_key(item) for item in made("chain_sum", 1, 500)}
+    state = search(
+        [("chain_sum", 1)],
+        [],
+        model(lambda _: False, []),
+        budget=100,
+        round_items=10,
+        forbidden=everything,
+        limits=Limits(),
+        seed=1,
+    )
+    assert (state.asked, state.found) == (0, [])
+
+
+def test_levels_of_no_known_family_are_not_searched() -> None:
+    assert arms_of([("essays", 1)]) == []
