@@ -29,6 +29,11 @@ class Answered(BaseModel):
     least_probability: float
 
     @property
+    def cell(self) -> tuple[str, int]:
+        """Family (``text`` where there is none) and level."""
+        return self.example.family or "text", self.example.level
+
+    @property
     def is_right(self) -> bool:
         return self.error is None
 

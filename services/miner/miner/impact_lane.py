@@ -48,7 +48,9 @@ def measure(work: Work) -> Outcome:
         return Verdict("not comparable", f"{baseline} and {checkpoint_id} have no records made alike on this probe")
     limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
     classes = batch.provenance.get("classes", {})
-    found = impacts(_answers(work, suite, before), _answers(work, suite, after), classes, limits)
+    pairs = (name.rpartition("/") for name in batch.provenance.get("taught", []))
+    cells = {(family, int(level)) for family, _, level in pairs}
+    found = impacts(_answers(work, suite, before), _answers(work, suite, after), classes, limits, cells)
     return _measured(work, batch_id, checkpoint_id, baseline, found)
 
 

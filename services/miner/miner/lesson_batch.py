@@ -204,4 +204,5 @@ def _provenance(work: Work, lessons: Lessons, ordinary: Batch, replay: int) -> d
         parents=(f"mined:{work.subject.id}", f"batch:{ordinary.id}"),
         counts={"lessons": len(lessons.rows), "replay": replay},
     )
-    return {**provenance.model_dump(mode="json"), "classes": dict(lessons.told.by_error)}
+    taught = sorted({f"{row.family}/{row.level}" for row in lessons.rows})
+    return {**provenance.model_dump(mode="json"), "classes": dict(lessons.told.by_error), "taught": taught}

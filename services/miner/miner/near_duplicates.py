@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from rensa import RMinHash, RMinHashLSH
 
 THRESHOLD = 0.8
-_PERMUTATIONS = 128
+PERMUTATIONS = 128
 _BANDS = 32
 _RUN = 3
-_SEED = 42
+SEED = 42
 _WORD = re.compile(r"\w+", re.UNICODE)
+
+
+def word_runs(text: str) -> tuple[list[str], tuple[str, ...]]:
+    """The runs of three words of a text (all of a shorter one), and the words in it that hold a number, sorted."""
+    words = _WORD.findall(text.casefold()) or [text]
+    runs = [" ".join(words[i : i + _RUN]) for i in range(max(len(words) - _RUN + 1, 1))]
+    return runs, tuple(sorted(word for word in words if any(character.isnumeric() for character in word)))
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,10 @@ class Sketch:
 
     @classmethod
     def of(cls, text: str, answer: str = "") -> Sketch:
-        words = _WORD.findall(text.casefold()) or [text]
-        runs = [" ".join(words[i : i + _RUN]) for i in range(max(len(words) - _RUN + 1, 1))]
-        minhash = RMinHash(num_perm=_PERMUTATIONS, seed=_SEED)
+        runs, figures = word_runs(text)
+        minhash = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
         minhash.update(runs)
-        figures = sorted(word for word in words if any(character.isnumeric() for character in word))
-        return cls(minhash, tuple(figures), answer)
+        return cls(minhash, figures, answer)
 
     def is_near(self, other: Sketch) -> bool:
         return self.figures == other.figures and self.minhash.jaccard(other.minhash) >= THRESHOLD
@@ -48,7 +53,7 @@ class _Index:
 
     sketches: list[Sketch] = field(default_factory=list)
     hashes: RMinHashLSH = field(
-        default_factory=lambda: RMinHashLSH(threshold=THRESHOLD, num_perm=_PERMUTATIONS, num_bands=_BANDS)
+        default_factory=lambda: RMinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS, num_bands=_BANDS)
     )
 
     def add(self, sketch: Sketch) -> None:

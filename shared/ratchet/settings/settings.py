@@ -21,6 +21,7 @@ from ratchet.settings.comparison import ComparisonSettings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.correction import CorrectionSettings
 from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.diversity import DiversitySettings
 from ratchet.settings.file import read
 from ratchet.settings.gate import GateSettings
 from ratchet.settings.inference import InferenceSettings
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     suites: SuiteSettings = Field(default_factory=SuiteSettings)
     mining: MiningSettings = Field(default_factory=MiningSettings)
     correction: CorrectionSettings = Field(default_factory=CorrectionSettings)
+    diversity: DiversitySettings = Field(default_factory=DiversitySettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
@@ -116,6 +118,10 @@ class Settings(BaseSettings):
     @property
     def serving_home(self) -> Path:
         return self.home.resolve() / "serving"
+
+    @property
+    def history_folder(self) -> Path:
+        return self.home.resolve() / "history"
 
     @property
     def inbox(self) -> Path:

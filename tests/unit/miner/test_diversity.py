@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.diversity import measure, normalised_entropy
+from miner.diversity import ENOUGH, Row, measure, normalised_entropy
 from ratchet.data.example import Example
 from ratchet.errors import EmptyEvaluation
 
 
-def row(question: str, level: int = 1, family: str | None = "sums") -> tuple[Example, str]:
-    return Example.ask(question, "12", family=family, level=level), question
+def row(question: str, level: int = 1, family: str | None = "sums", traits: str = "", answer: str = "12") -> Row:
+    example = Example.ask(question, answer, family=family, level=level)
+    return Row(example, question, frozenset(traits), frozenset("ab"))
 
 
 def test_duplicates_and_novelty() -> None:
@@ -56,3 +57,15 @@ def test_entropy_is_between_0_and_1_and_only_even_cells_reach_1(counts: list[int
     found = {count for count in counts if count}
     if len(found) > 1:
         assert value < 1.0
+
+
+def test_features_are_counted_by_cell_and_a_declared_one_that_is_nowhere_is_absent() -> None:
+    rows = [row(f"{n}", traits="a") for n in range(ENOUGH)] + [row("x", level=2, traits="ab")]
+    one, two = measure(rows, {}, {}).cells
+    assert (one.features, one.absent) == ({"a": ENOUGH, "b": 0}, ("b",))
+    assert (two.features, two.absent) == ({"a": 1, "b": 1}, ())
+
+
+def test_answers_are_counted_by_length() -> None:
+    rows = [row(f"{n}", answer="x" * n) for n in (1, 2, 3, 4, 7, 8)]
+    assert measure(rows, {}, {}).lengths == {2: 1, 4: 2, 8: 2, 16: 1}

@@ -34,14 +34,15 @@ def test_what_an_answer_shows() -> None:
 def test_flips_into_and_out_of_a_class_are_counted_over_all_items_of_the_family() -> None:
     before = answers("carry", "carry", "carry", "wrong", None, None)
     after = answers(None, "wrong", "carry", "carry", None, None)
-    (carry,) = impacts(before, after, ["chain_sum:carry"], LIMITS)
+    (carry,) = impacts(before, after, ["chain_sum:carry"], LIMITS, {("chain_sum", 2)})
     assert (carry.items, carry.before, carry.after, carry.gains, carry.losses) == (6, 3, 2, 2, 1)
     assert carry.effect == 1 / 6
     assert carry.fall.low < 1 / 6 < carry.fall.high
 
 
-def test_a_class_of_another_family_is_not_measured() -> None:
-    assert impacts(answers("carry"), answers(None), ["reverse:order"], LIMITS) == []
+def test_a_class_of_another_family_or_level_is_not_measured() -> None:
+    assert impacts(answers("carry"), answers(None), ["reverse:order"], LIMITS, {("chain_sum", 2)}) == []
+    assert impacts(answers("carry"), answers(None), ["chain_sum:carry"], LIMITS, {("chain_sum", 1)}) == []
 
 
 def impact(gains: int, losses: int, name: str = "chain_sum:carry") -> ClassImpact:

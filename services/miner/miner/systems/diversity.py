@@ -12,11 +12,14 @@ from ratchet.ledger.undecided import lacks_verdict
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.tasks.graders import item_key
+from ratchet.tasks import registry
+from ratchet.tasks.graders import problem_of, text_key
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from miner.diversity import Level, measure
+from miner.diversity import Coverage as Measured
+from miner.diversity import Level, Row, measure
+from miner.text_history import Novelty, opened
 
 NAME = "diversity"
 REPORT_EVERY = 1_000
@@ -34,23 +37,54 @@ def do(work: Work) -> Outcome:
         uses = item_uses(session)
     assert batch.artifact is not None, "found by it"
     found = measure(_rows(work, batch.artifact), _wanted(batch), uses)
+    found = found.model_copy(update={"texts": _texts(work, batch.id, batch.artifact)})
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
         tx.session.add(Coverage(batch_id=batch.id, numbers=numbers, created_at=tx.now))
 
-    reason = (
-        f"{found.rows} rows, {found.distinct} different, {found.novelty:.0%} of them new; entropy {found.entropy:.2f}"
-    )
-    return Verdict("measured", reason, numbers, effects, (CoverageMeasured(batch_id=batch.id),))
+    return Verdict("measured", _words(found), numbers, effects, (CoverageMeasured(batch_id=batch.id),))
 
 
-def _rows(work: Work, artifact: str) -> Iterator[tuple[Example, str]]:
+def _rows(work: Work, artifact: str) -> Iterator[Row]:
+    for example in _examples(work, artifact, "rows"):
+        problem = problem_of(example)
+        if problem is None:
+            yield Row(example, text_key(example))
+        else:
+            family = registry.get(problem.family)
+            yield Row(example, problem.key, family.traits(problem), frozenset(family.features))
+
+
+def _texts(work: Work, batch: str, artifact: str) -> Novelty:
+    """The batch beside history; near-duplicates are looked for in free text alone."""
+    settings = work.settings.diversity
+    with opened(work.settings.history_folder, settings.history_examples) as history:
+        rows = _examples(work, artifact, "texts")
+        return history.add(batch, ((_said(row), registry.find(row.family) is None) for row in rows), settings.near)
+
+
+def _said(example: Example) -> str:
+    return "\n".join(message.content for message in example.prompt)
+
+
+def _examples(work: Work, artifact: str, what: str) -> Iterator[Example]:
     for number, line in enumerate(work.artifacts.open_lines(artifact)):
         if number % REPORT_EVERY == 0:
-            work.progress(f"{number} rows")
-        example = Example.model_validate_json(line)
-        yield example, item_key(example)
+            work.progress(f"{number} {what}")
+        yield Example.model_validate_json(line)
+
+
+def _words(found: Measured) -> str:
+    words = (
+        f"{found.rows} rows, {found.distinct} different, {found.novelty:.0%} of them new; entropy {found.entropy:.2f}"
+    )
+    texts = found.texts
+    if texts is not None and texts.compared:
+        words += (
+            f"; of {texts.compared} texts {texts.repeats} repeat one of the batch nearly, {texts.known} an earlier one"
+        )
+    return words
 
 
 def _wanted(batch: Batch) -> dict[Level, float]:

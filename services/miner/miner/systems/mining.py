@@ -149,7 +149,7 @@ def _spec(
     return MiningSpec(
         model=ModelSpec.configured(work.settings, checkpoint, case.checkpoint.weights, case.suite.created_at),
         cells=tuple(sorted(cells)),
-        answered=tuple(a for a in answers if (a.example.family or "text", a.example.level) in cells),
+        answered=tuple(answered for answered in answers if answered.cell in cells),
         held_out=held_out(work.settings.suites).with_keys(text_keys),
         known=frozenset(before.times),
         before=before.yields,
