@@ -56,6 +56,19 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A strategy of the curriculum's experiment. Gains are points of the probe suite per 100,000 tokens trained."""
+
+    name: str
+    share: float
+    trials: int
+    points: float
+    low: float
+    high: float
+    best: float
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything the page shows. Checkpoints, batches and mixes are in the order in which they came."""
 
@@ -69,6 +82,8 @@ class Facts:
     mined: tuple[MinedItems, ...]
     batches: tuple[BatchFacts, ...]
     mixes: tuple[Mix, ...]
+    arms: tuple[Arm, ...]
+    findings: tuple[str, ...]
     dead: int
 
     @property

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ratchet.cli.output import duration
 from ratchet.cli.view.words import levels_line, percent, plain, standing
 from ratchet.report.data_mix import data_mix
+from ratchet.report.experiment import experiment
 from ratchet.report.facts import Facts
 from ratchet.report.leaderboard import best_first, leaderboard
 from ratchet.report.learning import learning_curves
@@ -39,6 +40,7 @@ def render(facts: Facts) -> str:
             "leaderboard": leaderboard(facts),
             "reliability": reliability(facts),
             "mix": data_mix(facts),
+            "experiment": experiment(facts),
             "weaknesses": weaknesses(facts),
         },
         leaders=[_leader(facts, look) for look in best_first(facts)[:MOST_ROWS]],

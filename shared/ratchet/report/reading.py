@@ -11,9 +11,11 @@ from sqlalchemy.orm import Session
 from ratchet.cli.view.reading import read_live, read_looks
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Calibration, Checkpoint, Coverage, Curriculum, DeadLetter, Mined, Verdict
-from ratchet.report.facts import BatchFacts, Calibrated, Cell, Facts, MinedItems, Mix
+from ratchet.report.facts import Arm, BatchFacts, Calibrated, Cell, Facts, MinedItems, Mix
 from ratchet.run.summary import read_changes
 from ratchet.settings import Settings
+
+_ARM = ("name", "share", "trials", "points", "low", "high", "best")
 
 
 def read_facts(ledger: Ledger, settings: Settings) -> Facts:
@@ -21,6 +23,7 @@ def read_facts(ledger: Ledger, settings: Settings) -> Facts:
     with ledger.read() as session:
         rows = session.scalars(select(Checkpoint).order_by(Checkpoint.ordinal)).all()
         ordinals = {row.id: row.ordinal for row in rows}
+        plans = session.scalars(select(Curriculum).order_by(Curriculum.id)).all()
         return Facts(
             title=settings.model.path,
             written_at=ledger.now(),
@@ -31,7 +34,9 @@ def read_facts(ledger: Ledger, settings: Settings) -> Facts:
             calibrations=_calibrations(session, ordinals),
             mined=_mined(session, ordinals),
             batches=_batches(session),
-            mixes=tuple(_mix(row) for row in session.scalars(select(Curriculum).order_by(Curriculum.id))),
+            mixes=tuple(_mix(row) for row in plans),
+            arms=_arms(plans[-1]) if plans else (),
+            findings=tuple(plans[-1].experiment.get("report", ())) if plans else (),
             dead=session.scalar(select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None)))
             or 0,
         )
@@ -90,3 +95,9 @@ def _batch(row: Batch, coverage: Mapping[str, Any]) -> BatchFacts:
 def _mix(row: Curriculum) -> Mix:
     shares = {(s["family"], int(s["level"])): float(s["weight"]) for s in row.mix.get("shares", ())}
     return Mix(row.created_at, shares, str(row.mix.get("strategy", "")))
+
+
+def _arms(plan: Curriculum) -> tuple[Arm, ...]:
+    """The arms that were tried, the one that teaches most first."""
+    tried = [Arm(**{field: arm[field] for field in _ARM}) for arm in plan.experiment.get("arms", ()) if arm["trials"]]
+    return tuple(sorted(tried, key=lambda arm: -arm.points))

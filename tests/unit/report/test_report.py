@@ -111,3 +111,10 @@ def test_a_checkpoint_that_nobody_tested_is_left_out(tmp_path: Path) -> None:
 
 def test_names_of_other_shapes_are_no_cells() -> None:
     assert cells({"chain_sum/2": 3, "user rows": 5, "a/b/4": 1}) == {("chain_sum", 2): 3, ("a/b", 4): 1}
+
+
+def test_the_experiment_shows_the_arms_that_were_tried(facts: Facts) -> None:
+    assert facts.arms
+    assert all(arm.trials and arm.low <= arm.points <= arm.high for arm in facts.arms)
+    page = render(facts)
+    assert all(f"{arm.name} ({arm.trials} trials" in page for arm in facts.arms)
