@@ -1,0 +1,142 @@
+"""A champion that misbehaves with its clients goes back by itself: seen in the answers that they get.
+
+The models are real ones that always say the same: the champion ends its answer at once, the challenger is large and
+never ends. So it is slow, or too slow, on any machine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ratchet.inference.tiny import build_tiny_model
+from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.ledger.tables import Bar, Verdict
+from ratchet.testing.home import small_home
+from ratchet.testing.workers import wait_until
+
+from .server_process import PATIENCE_S, Deploying
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+LARGE = {"num_hidden_layers": 8, "hidden_size": 384, "intermediate_size": 1024, "num_attention_heads": 12}
+FEW = {"eval_items": 12, "probe_items": 4, "confirm_items": 4, "max_new_tokens": 4}
+
+
+def constant_model(folder: Path, says: str, **architecture: Any) -> Path:
+    """A model whose every next token is ``says``: one hidden place is the same for all tokens, and decides."""
+    from safetensors.torch import load_file, save_file
+
+    build_tiny_model(folder, tie_word_embeddings=False, **architecture)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor[0] = 0.0
+    tensors["model.embed_tokens.weight"][:, 0] = 1.0
+    tensors["model.norm.weight"][1:] = 0.0
+    tensors["lm_head.weight"].zero_()
+    tensors["lm_head.weight"][build_tiny_tokenizer().convert_tokens_to_ids(says), 0] = 10.0
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@contextmanager
+def deploying(tmp_path: Path, **serving: Any) -> Iterator[Deploying]:
+    """A home whose champion ends every answer at once, with a server process."""
+    end = build_tiny_tokenizer().eos_token
+
+    def prepare(spec: dict[str, Any]) -> dict[str, str]:
+        constant_model(Path(spec["folder"]), end)
+        return {"base_model": str(spec["model"])}
+
+    told = {"port": 0, "watch_s": PATIENCE_S, "canary_items": 4, **serving}
+    with small_home(tmp_path / "run", prepare, suites=FEW, serving=told) as home:
+        found = Deploying(home, tmp_path)
+        found.start_server()
+        yield found
+        found.kill_server()
+
+
+class Clients:
+    """Threads that ask the live model without a pause, and keep who answered, or the status of an error."""
+
+    def __init__(self, url: str, count: int, max_tokens: int):
+        self._url, self._over = url, threading.Event()
+        self._ask = {"model": "ratchet", "messages": [{"role": "user", "content": "1+2="}], "max_tokens": max_tokens}
+        self.heard: list[str | int] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more answers have come."""
+        target = len(self.heard) + more
+        wait_until(lambda: len(self.heard) >= target, PATIENCE_S, f"{more} answers")
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=PATIENCE_S) as http:
+            while not self._over.is_set():
+                response = http.post(f"{self._url}/v1/chat/completions", json=self._ask)
+                ok = response.status_code == 200
+                self.heard.append(response.json()["ratchet"]["checkpoint"] if ok else response.status_code)
+
+
+def challenged(deploying: Deploying, clients: Clients, model: Path) -> str:
+    """Deploy the model while clients ask; the checkpoint's id once the deployer has had its last word."""
+    clients.wait_for(100)
+    bad = deploying.add_model(model)
+    deploying.sweep()
+    deploying.deploy_by_hand(bad)
+    deploying.sweep()
+    return bad
+
+
+def why_rolled_back(deploying: Deploying, checkpoint: str) -> str:
+    with deploying.home.ledger.read() as session:
+        verdict = session.query(Verdict).filter_by(system="deployment", subject_id=checkpoint).one()
+        assert [row.checkpoint_id for row in session.query(Bar)] == [checkpoint]
+    assert verdict.outcome == "rolled back"
+    return verdict.reason
+
+
+def test_clients_that_wait_too_long_get_the_last_champion_back(tmp_path: Path) -> None:
+    with deploying(tmp_path, max_latency_ratio=2.0) as home:
+        base = home.home.base_id()
+        home.sweep()
+        with Clients(home.url(), 4, max_tokens=64) as clients:
+            slow = challenged(home, clients, constant_model(tmp_path / "slow", "7", **LARGE))
+            clients.wait_for(4)  # what was under way
+            settled = len(clients.heard)
+            clients.wait_for(20)
+        assert "requests take up to" in why_rolled_back(home, slow)
+        assert clients.heard.count(slow) >= 20
+        assert set(clients.heard) == {base, slow}
+        assert set(clients.heard[settled:]) == {base}
+
+
+def test_clients_that_get_errors_get_the_last_champion_back(tmp_path: Path) -> None:
+    with deploying(tmp_path, request_timeout_s=1.0) as home:
+        base = home.home.base_id()
+        home.sweep()
+        with Clients(home.url(), 4, max_tokens=900) as clients:
+            failing = challenged(home, clients, constant_model(tmp_path / "failing", "7", **LARGE))
+            clients.wait_for(4)
+            settled = len(clients.heard)
+            clients.wait_for(20)
+        assert "requests failed, over the limit of 2%" in why_rolled_back(home, failing)
+        assert 503 in clients.heard
+        assert clients.heard[settled:].count(base) >= 10
+        assert home.answerer() == home.identity(base)
