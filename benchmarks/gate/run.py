@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -102,12 +103,12 @@ def main() -> None:
         (HERE / "results.json").write_text(
             json.dumps({"settings": settings.model_dump(), "rows": rows}, indent=1, ensure_ascii=False) + "\n"
         )
-        (HERE / "RESULTS.md").write_text(f"{INTRODUCTION.format(runs=arguments.runs, seed=arguments.seed)}{table}\n")
+        (HERE / "RESULTS.md").write_text(f"{INTRODUCTION.format(day=date.today(), runs=arguments.runs, seed=arguments.seed)}{table}\n")
 
 
 INTRODUCTION = """# The gate, simulated
 
-`python benchmarks/gate/run.py`, {runs} runs a row, seed {seed}, eval suite of 300, default gate settings. A run is one
+`python benchmarks/gate/run.py`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300 where the name says nothing else. A run is one
 champion and up to 100 later checkpoints; each is screened on the eval suite, and challenges on the confirm suite if it
 passes. Half of the levels are mastered (96 % right, 5 % of items flip), half are being learnt (50 % right, 25 % flip):
 15 % flips over all. `correlation` is how alike the luck of successive checkpoints is. The prior rule takes the highest

@@ -1,9 +1,10 @@
-"""The suites that are shipped, and what happens to a model on them."""
+"""The suites that are shipped, some others, and what happens to a model on them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ratchet.settings.suites import SuiteSettings
 from world import Cell, World
 
 # Success rate by level of a champion half-way through its curriculum, and how many of its items flip for nothing.
@@ -50,7 +51,23 @@ def _shifted(cell: Cell, gain: float) -> Cell:
     return replace(cell, gains=(flips + gain) / 2, losses=(flips - gain) / 2)
 
 
+def defaults() -> World:
+    """The suites as they are shipped: families, levels and sizes of the default settings."""
+    suites = SuiteSettings()
+    levels = {len(family.levels) for family in suites.families}
+    assert len(levels) == 1, "every family is shipped with as many levels"
+    return equal(
+        f"shipped: {len(suites.families)} families, {max(levels)} levels, eval {suites.eval_items}, "
+        f"confirm {suites.confirm_items:,}",
+        families=len(suites.families),
+        levels=max(levels),
+        eval_items=suites.eval_items,
+        confirm_items=suites.confirm_items,
+    )
+
+
 SHIPPED = (
+    defaults(),
     equal("one family, 6 levels, confirm 900", families=1, levels=6, eval_items=300, confirm_items=900),
     equal("three families, 4 levels, confirm 900", families=3, levels=4, eval_items=300, confirm_items=900),
     equal("three families, 4 levels, confirm 1,200", families=3, levels=4, eval_items=300, confirm_items=1_200),
