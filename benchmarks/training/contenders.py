@@ -27,8 +27,8 @@ Batch = dict[str, torch.Tensor]
 
 def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, model, tokenizer, rows = _prepared(model_path, data, batch_size, Path(scratch))
-        run = create_run(config, pick_hardware(config), model, tokenizer, rows, None, lambda _: None, lambda: False)
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        run = create_run(config, pick_hardware(config), trainable, rows, None, lambda _: None, lambda: False)
         begun_at = time.process_time()
         run.train()
         return run.count.tokens, time.process_time() - begun_at

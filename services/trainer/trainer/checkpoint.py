@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ratchet.inference.chat import Tokenizer
-
+from trainer.adapters import ADAPTER_FOLDER
 from trainer.hardware import Hardware
+from trainer.loading import Trainable
 
 
 @contextmanager
@@ -31,11 +31,17 @@ def replacing(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
 
 
-def write_checkpoint(folder: Path, model: Any, tokenizer: Tokenizer, hardware: Hardware) -> None:
-    """The model, in the precision that is served, with all that a server needs. Changes the model's dtype."""
+def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware) -> None:
+    """The model, in the precision that is served, with all that a server needs. Uses the model up.
+
+    Adapters are merged into its weights, so that whatever serves whole models serves this one, and lie beside them.
+    """
     model = getattr(model, "module", model)
-    model.to(hardware.saved_dtype)
-    model.config.use_cache = True
     with replacing(folder) as draft:
+        if trainable.adapters is not None:
+            trainable.adapters.save(draft / ADAPTER_FOLDER)
+            model = trainable.adapters.merged(hardware, draft / ADAPTER_FOLDER)
+        model.to(hardware.saved_dtype)
+        model.config.use_cache = True
         model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+        trainable.tokenizer.save_pretrained(draft)

@@ -51,9 +51,13 @@ def _without_state(row: Checkpoint) -> list[str]:
 
 
 def _protected(session: Session) -> set[str]:
-    """Champion, rollback target, the line's head, and whatever a claim, a request or an open challenge names."""
+    """Champion, rollback target, the line's head, what its adapters stand on, and all that is in use.
+
+    In use is whatever a claim, a request or an open challenge names.
+    """
     live = serving(session)
-    named = {live.desired_id, live.previous_id, live.actual_id, line(session).head_id}
+    main = line(session)
+    named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
     claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(("checkpoint", "request"))))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
     named.update(session.scalars(select(EvaluationRequest.checkpoint_id)))

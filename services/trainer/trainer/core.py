@@ -30,6 +30,7 @@ from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
 from trainer.dataset import TrainingRows, examples_at, examples_of, prepare_rows
+from trainer.form import form_of
 from trainer.hardware import Hardware, pick_hardware, release_memory
 from trainer.loading import load_model
 from trainer.monitoring import TrainingStatusWriter
@@ -103,9 +104,9 @@ class TrainerEngine:
     def _run(self, config: TrainerConfig) -> TrainingResult:
         hardware, state = self._validate(config)
         dress = self._dress(config)
-        model, tokenizer = load_model(config, hardware, dress.profile)
-        rows = self._prepare(config, dress, tokenizer)
-        run = create_run(config, hardware, model, tokenizer, rows, state, self._tell_progress, self._should_stop)
+        trainable = load_model(config, hardware, dress.profile)
+        rows = self._prepare(config, dress, trainable.tokenizer)
+        run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
         self._preview(config, run, dress)
         self._tell("training", run.reporter.snapshot(0))
         run.train()
@@ -121,12 +122,7 @@ class TrainerEngine:
         if config.output.resume_from is None:
             return hardware, None
         state = load_state(config.output.resume_from)
-        weights = weights_digest(Path(config.model.path))
-        if weights != state.weights:
-            raise ResumeError(
-                f"{config.output.resume_from} goes on from weights {state.weights[:12]}…, "
-                f"but {config.model.path} holds {weights[:12]}… (model.path)"
-            )
+        _require_same(config, state)
         return hardware, state
 
     def _dress(self, config: TrainerConfig) -> Dress:
@@ -188,6 +184,22 @@ def _require_the_model_meant(config: TrainerConfig) -> None:
     folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
     if folder.is_dir() and tokenizer.is_dir() and config.model.path != TINY_MODEL:
         hold(config.locked, model_facts(folder, tokenizer), config.hyperparams.max_length, config.model.path)
+
+
+def _require_same(config: TrainerConfig, state: TrainingState) -> None:
+    """Raise ResumeError unless the state was made on these weights, with the same of them trained."""
+    form = form_of(config.model)
+    if form != state.form:
+        raise ResumeError(
+            f"{config.output.resume_from} is of {state.form}, the settings are {form} (model.lora_rank …)"
+        )
+    expected = state.base or state.weights
+    weights = weights_digest(Path(config.model.path))
+    if weights != expected:
+        raise ResumeError(
+            f"{config.output.resume_from} goes on from weights {expected[:12]}…, "
+            f"but {config.model.path} holds {weights[:12]}… (model.path)"
+        )
 
 
 def _final_state(result: TrainingResult) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from ratchet.errors import SettingsError
 from ratchet.settings.training import TrainerConfig
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
 
 from trainer.processes import ALONE, Processes
 
@@ -51,7 +51,18 @@ def pick_hardware(config: TrainerConfig, processes: Processes = ALONE) -> Hardwa
         raise SettingsError("hyperparams.fp_precision fp16 needs a GPU; use bf16, fp32 or auto")
     if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise SettingsError("hyperparams.fp_precision bf16 is not supported by this GPU; use fp16 or auto")
+    if config.model.load_in_4bit:
+        _require_four_bits(on_gpu)
     return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision), processes)
+
+
+def _require_four_bits(on_gpu: bool) -> None:
+    if not on_gpu:
+        raise SettingsError(
+            "model.load_in_4bit needs a GPU; on a CPU train adapters on whole weights (load_in_4bit off)"
+        )
+    if not is_bitsandbytes_available():
+        raise SettingsError("model.load_in_4bit needs bitsandbytes, which is not installed: pip install bitsandbytes")
 
 
 def release_memory() -> None:

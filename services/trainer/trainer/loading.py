@@ -1,7 +1,8 @@
-"""The model in fp32 master weights, and its tokenizer: safetensors only, no code from the folder."""
+"""The model and its tokenizer: safetensors only, no code from the folder. What is trained of it is held in fp32."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import transformers
 from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.chat import Tokenizer, stop_ids
+from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.inference.tiny import resolve_model
 from ratchet.profiles.profile import Profile
@@ -16,6 +18,7 @@ from ratchet.settings.training import TrainerConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trainer.adapters import Adapters, quantization
 from trainer.hardware import Hardware
 from trainer.vocabulary import add_tokens
 
@@ -25,8 +28,19 @@ _SMALL_MODEL = 10_000_000
 _HIGHEST_RATE = 1e-3
 
 
-def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> tuple[Any, Tokenizer]:
-    """Model and tokenizer, ready to train, with the profile's own tokens where the vocabulary has room.
+@dataclass(frozen=True)
+class Trainable:
+    """A model that is ready to train: all of its weights, or the adapters in it."""
+
+    model: Any
+    tokenizer: Tokenizer
+    adapters: Adapters | None = None
+    base: str | None = None
+    """Digest of the frozen weights under the adapters."""
+
+
+def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
+    """Model and tokenizer, ready to train, with the profile's own tokens where the vocabulary has room to learn them.
 
     Raises BrokenCheckpoint, ChatTemplateError or SettingsError.
     """
@@ -37,17 +51,25 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> t
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=torch.float32,
+            dtype=torch.float32 if config.model.lora_rank == 0 else hardware.saved_dtype,
             attn_implementation=hardware.attention,
             use_safetensors=True,
             trust_remote_code=False,
+            **_quantized(config, hardware),
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
     _check_fit(config, model, tokenizer)
+    adapters = Adapters(model, config.model, config.data.seed, source) if config.model.lora_rank else None
     add_tokens(model, tokenizer, profile.tokens())
     _teach_to_stop(model, tokenizer)
-    return model.train(), tokenizer
+    base = weights_digest(Path(source)) if adapters is not None and Path(source).is_dir() else None
+    return Trainable(model.train(), tokenizer, adapters, base)
+
+
+def _quantized(config: TrainerConfig, hardware: Hardware) -> dict[str, Any]:
+    found = quantization(config.model, hardware)
+    return {} if found is None else {"quantization_config": found, "device_map": {"": hardware.device}}
 
 
 def _check_fit(config: TrainerConfig, model: Any, tokenizer: Tokenizer) -> None:

@@ -12,12 +12,15 @@ from ratchet.ledger.line import checkpoint_id, line, next_ordinal
 from ratchet.ledger.tables import Batch, Checkpoint
 from ratchet.systems import Work
 
+from trainer.start import Start
+
 
 @dataclass(frozen=True)
 class Segment:
     """What a segment left behind, published. ``offset`` counts the rows trained, of ``rows`` over all epochs."""
 
     head_id: str
+    adapter_base_id: str | None
     batch_id: str
     offset: int
     rows: int
@@ -32,13 +35,15 @@ class Segment:
     tokens_per_s: float
 
 
-def publish(work: Work, head_id: str, batch_id: str, result: dict[str, Any]) -> Segment:
+def publish(work: Work, start: Start, result: dict[str, Any]) -> Segment:
     """Publish checkpoint and state folders of a successful segment (see trainer.segment)."""
+    head_id, batch_id = start.head.id, start.batch.id
     provenance = {"parent": head_id, "batch": batch_id, "offset": result["offset"], "step": result["global_step"]}
     model = work.artifacts.publish(Path(result["checkpoint"]), "checkpoint", provenance, consume=True)
     state = work.artifacts.publish(Path(result["state"]), "state", provenance, consume=True)
     return Segment(
         head_id=head_id,
+        adapter_base_id=start.ground.id if work.settings.model.lora_rank else None,
         batch_id=batch_id,
         offset=int(result["offset"]),
         rows=int(result["rows"]),
@@ -64,6 +69,7 @@ def record(work: Work, segment: Segment) -> Checkpoint:
         tx.session.flush()
         main = line(tx.session)
         main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
+        main.adapter_base_id = segment.adapter_base_id
         batch = tx.session.get_one(Batch, segment.batch_id)
         batch.offset = _examples_done(segment, batch.examples)
         tx.emit(CheckpointSaved(checkpoint_id=rows[0].id, step=segment.step, batch_id=segment.batch_id))

@@ -21,8 +21,10 @@ from trainer.callbacks import (
 )
 from trainer.checkpoint import replacing, write_checkpoint
 from trainer.dataset import TrainingRows
+from trainer.form import form_of
 from trainer.hardware import Hardware
 from trainer.loader import BatchLoader, TokenCount
+from trainer.loading import Trainable
 from trainer.loop import SegmentTrainer, build_trainer
 from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
@@ -44,7 +46,7 @@ class Run:
 
     config: TrainerConfig
     hardware: Hardware
-    tokenizer: Tokenizer
+    trainable: Trainable
     rows: TrainingRows
     plan: SegmentPlan
     trainer: SegmentTrainer
@@ -52,6 +54,10 @@ class Run:
     deadline: Deadline
     reporter: ProgressReporter
     count: TokenCount
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.trainable.tokenizer
 
     def train(self) -> None:
         """Train until the segment's end. Raises Diverged, and whatever torch raises."""
@@ -83,10 +89,10 @@ class Run:
         """The checkpoint first: a state without its checkpoint is never there."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with replacing(state_folder) as draft:
-            if self.hardware.precision != "fp32":
+            if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
                 save_master(draft, model)
             moments = moments_by_name(model, self.trainer.optimizer)
-            write_checkpoint(model_folder, model, self.tokenizer, self.hardware)
+            write_checkpoint(model_folder, model, self.trainable, self.hardware)
             state = self._state(weights_digest(model_folder))
             save_state(draft, state, moments, None if state.position.finished else self.plan.order)
 
@@ -100,6 +106,8 @@ class Run:
             cycle=self.plan.schedule.cycle,
             position=self.plan.position_after(self.steps),
             scaler=scaler.state_dict() if scaler is not None else None,
+            form=form_of(self.config.model),
+            base=self.trainable.base,
         )
 
     def _summary(self, state: TrainingState) -> dict[str, Any]:
@@ -142,8 +150,7 @@ def mean_loss(first_step: int, curve: list[tuple[int, float]]) -> float | None:
 def create_run(
     config: TrainerConfig,
     hardware: Hardware,
-    model: Any,
-    tokenizer: Tokenizer,
+    trainable: Trainable,
     rows: TrainingRows,
     state: TrainingState | None,
     report: Progress,
@@ -151,8 +158,10 @@ def create_run(
 ) -> Run:
     """Put everything back where ``state`` left it, or start with a fresh optimizer."""
     processes = hardware.processes
+    model, tokenizer = trainable.model, trainable.tokenizer
     plan = plan_segment(config, rows, state, processes.world)
-    model.to(hardware.device)
+    if not config.model.load_in_4bit:
+        model.to(hardware.device)
     optimizer = build_optimizer(model, config.hyperparams)
     if state is not None and config.output.resume_from is not None:
         restore_master(config.output.resume_from, model)
@@ -180,4 +189,4 @@ def create_run(
     )
     if state is not None and state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state.scaler)
-    return Run(config, hardware, tokenizer, rows, plan, trainer, watch, deadline, reporter, count)
+    return Run(config, hardware, trainable, rows, plan, trainer, watch, deadline, reporter, count)

@@ -1,8 +1,9 @@
 """The exact state between two segments: all that is needed, besides the checkpoint, to go on as if never stopped.
 
 A state is a folder: ``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name;
-``master.safetensors`` with fp32 weights where the checkpoint's are coarser; ``order.safetensors`` with the order of
-rows while a batch is unfinished. There is no state of random generators: every step seeds them anew.
+``master.safetensors`` with the trained weights in fp32, where the checkpoint's are coarser or have adapters merged into
+them; ``order.safetensors`` with the order of rows while a batch is unfinished. There is no state of random generators:
+every step seeds them anew.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
+from trainer.form import FULL, STATE_FILE
 from trainer.order import Order
 from trainer.schedule import Cycle
 
 VERSION = 1
 _STATE, _OPTIMIZER, _MASTER, _ORDER = (
-    "state.json",
+    STATE_FILE,
     "optimizer.safetensors",
     "master.safetensors",
     "order.safetensors",
@@ -60,6 +62,10 @@ class TrainingState:
     position: Position
     scaler: dict[str, Any] | None = None
     """State of the fp16 gradient scaler."""
+    form: str = FULL
+    """What is trained, as ``form_of`` says it."""
+    base: str | None = None
+    """Digest of the frozen weights under adapters."""
 
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
@@ -118,19 +124,21 @@ def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer
 
 
 def save_master(folder: Path, model: Any) -> None:
-    """Keep the fp32 weights beside a checkpoint whose own are coarser."""
+    """Keep the trained weights in fp32 beside a checkpoint whose own are coarser, or merged with frozen ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     save_file(weights, folder / _MASTER)
 
 
 @torch.no_grad()
 def restore_master(folder: Path, model: Any) -> None:
-    """Put the fp32 weights back, where the state has them."""
+    """Put the trained weights back, where the state has them."""
     if not (folder / _MASTER).exists():
         return
     saved = _load_tensors(folder / _MASTER)
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name not in saved or saved[name].shape != parameter.shape:
             raise ResumeError(f"{folder / _MASTER} is of another model: it differs in {name}")
         parameter.copy_(saved[name])

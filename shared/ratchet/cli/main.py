@@ -42,6 +42,7 @@ PLACES = {
     "fence": Place("fencing:fence", STEER),
     "pause": Place("training:pause", STEER),
     "resume": Place("training:resume", STEER),
+    "skip": Place("training:skip", STEER),
     "init": Place("init:init", SETUP),
     "config": Place("config:app", SETUP),
     "doctor": Place("doctor:doctor", SETUP),

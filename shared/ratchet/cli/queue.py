@@ -17,6 +17,7 @@ from ratchet.cli.place import artifacts, opened
 from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, Refused
+from ratchet.ledger import hand
 from ratchet.ledger.queue import PRIORITIES, depth, submit
 from ratchet.ledger.tables import Batch
 from ratchet.settings import Settings
@@ -85,13 +86,11 @@ def add(
 
 @app.command()
 def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")]) -> None:
-    """Take a waiting batch out of the queue; it is kept, and never trained on."""
+    """Take a batch out of the queue; it is kept, and no more of it is trained on (`ratchet skip`: the running one)."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
             row = _find(tx.session, batch)
-            if row.state not in ("queued", "submitted"):
-                raise Refused(f"batch {row.id} is {row.state}; only a waiting one can be skipped.")
-            row.state, row.finished_at = "skipped", tx.now
+            hand.skip(tx, row)
         typer.echo(f"batch {row.id} is skipped.")
 
 

@@ -1,16 +1,22 @@
-"""`ratchet pause` and `ratchet resume`: the human's hand on the brake of training."""
+"""`ratchet pause`, `resume` and `skip`: the human's hand on the brake of training."""
 
 from __future__ import annotations
 
 import typer
+from sqlalchemy import select
 
 from ratchet.cli.doorbell import ring
 from ratchet.cli.place import opened
+from ratchet.errors import Refused
 from ratchet.ledger import hand
+from ratchet.ledger.tables import Batch
 
 
 def pause() -> None:
-    """Let training rest after the running segment. Judging, deployment and serving go on."""
+    """Let training rest. Its running segment ends after a step, and is saved with its place in the batch.
+
+    Judging, deployment and serving go on. Training stays paused over restarts, until `ratchet resume`.
+    """
     with opened() as (_, ledger):
         with ledger.write() as tx:
             hand.pause(tx, paused=True)
@@ -23,4 +29,23 @@ def resume() -> None:
         with ledger.write() as tx:
             hand.pause(tx, paused=False)
         typer.echo("training goes on.")
+        ring(settings, "training")
+
+
+def skip() -> None:
+    """Leave the batch that is in training, and go on with the next one. `ratchet queue skip` takes any batch by its id.
+
+    The running segment ends after its step and is saved: what was trained on stays. The rest of the batch is never
+    trained on; its place is kept as its offset.
+    """
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            batch = tx.session.scalar(select(Batch).where(Batch.state == "training").limit(1))
+            if batch is None:
+                raise Refused("no batch is in training; `ratchet queue list` shows what waits.")
+            hand.skip(tx, batch)
+            text = (
+                f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."
+            )
+        typer.echo(text)
         ring(settings, "training")

@@ -12,7 +12,7 @@ from ratchet.events.catalogue import DeploymentRolledBack
 from ratchet.ledger.counters import next_value, raise_to
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.line import line, serving
-from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+from ratchet.ledger.tables import Bar, Batch, Checkpoint, Deployment
 
 BY_HAND = "by hand: "
 
@@ -85,11 +85,21 @@ def fence(tx: Transaction, above: int, reason: str) -> None:
 
 
 def pause(tx: Transaction, *, paused: bool) -> None:
-    """Let training rest after the running segment, or go on."""
+    """Let training rest (its running segment ends after a step, and is saved), or go on."""
     row = line(tx.session)
     if row.paused == paused:
         raise Refused("training is paused already." if paused else "training is not paused.")
     row.paused, row.updated_at = paused, tx.now
+
+
+def skip(tx: Transaction, batch: Batch) -> None:
+    """Train on no more of a batch, ever. What was trained on it stays; its offset says how much that is.
+
+    Where it is in training, its running segment ends after a step, is saved, and the verdict follows.
+    """
+    if batch.state not in ("submitted", "queued", "training"):
+        raise Refused(f"batch {batch.id} is {batch.state}; only one that waits or is in training can be skipped.")
+    batch.state, batch.finished_at = "skipped", tx.now
 
 
 def _was_champion(tx: Transaction, checkpoint_id: str) -> bool:

@@ -53,6 +53,12 @@ def next_batch(session: Session) -> Batch | None:
     return session.scalar(waiting.order_by(Batch.state.desc(), Batch.priority, Batch.queued_at, Batch.id).limit(1))
 
 
+def skipped_midway(session: Session) -> list[Batch]:
+    """Batches that were left while they were in training, and have no verdict yet."""
+    query = select(Batch).where(Batch.state == "skipped", Batch.started_at.is_not(None))
+    return list(session.scalars(query.where(lacks_verdict(TRAINER, "batch", Batch.id)).order_by(Batch.id)))
+
+
 def submit(
     tx: Transaction,
     artifact_id: str,

@@ -31,6 +31,35 @@ class ModelSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third slower."
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Rank of low-rank adapters (LoRA) that are trained in place of the weights; 0 trains all weights.",
+    )
+    lora_alpha: float | None = Field(
+        None, gt=0, description="Strength of the adapters: they count alpha / rank times; unset, twice the rank."
+    )
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter, while it trains.")
+    lora_targets: tuple[str, ...] = Field(
+        (), description="Names of the layers that get adapters, as q_proj; none named, all linear ones."
+    )
+    load_in_4bit: bool = Field(
+        False, description="Hold the frozen weights in 4 bits (NF4) under adapters. Needs a GPU and bitsandbytes."
+    )
+
+    @property
+    def lora_scale(self) -> float:
+        """The alpha in force."""
+        return self.lora_alpha if self.lora_alpha is not None else 2.0 * self.lora_rank
+
+    @model_validator(mode="after")
+    def _four_bits_need_adapters(self) -> Self:
+        if self.load_in_4bit and not self.lora_rank:
+            raise ValueError(
+                "load_in_4bit needs lora_rank, as 16: weights of 4 bits cannot learn, adapters on them can"
+            )
+        return self
 
 
 class HyperparamSettings(Section):

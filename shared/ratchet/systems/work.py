@@ -95,8 +95,11 @@ class Work:
         target: str,
         spec: Mapping[str, Any],
         on_progress: Callable[[dict[str, Any]], None] | None = None,
+        should_end: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
+
+        ``should_end`` asks it, as a stop of the worker does, to hand back what it has (SIGTERM).
 
         Where there is a GPU, the child waits for its share of the memory and is held to it. Raises ChildFailed when
         it raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
@@ -104,7 +107,7 @@ class Work:
         with self._gpu() as bound:
             if bound is not None:
                 target, spec = BOUNDED, {"target": target, "spec": dict(spec), "bound": bound}
-            return self._child(target, spec, on_progress)
+            return self._child(target, spec, on_progress, should_end)
 
     @contextmanager
     def _gpu(self) -> Iterator[Bound | None]:
@@ -122,7 +125,11 @@ class Work:
             yield bound(self.settings, lease)
 
     def _child(
-        self, target: str, spec: Mapping[str, Any], on_progress: Callable[[dict[str, Any]], None] | None
+        self,
+        target: str,
+        spec: Mapping[str, Any],
+        on_progress: Callable[[dict[str, Any]], None] | None,
+        should_end: Callable[[], bool],
     ) -> dict[str, Any]:
         def report(message: dict[str, Any]) -> None:
             self.pulse.beat(str(message.get("note", "")))
@@ -134,7 +141,7 @@ class Work:
                 target,
                 dict(spec),
                 on_progress=report,
-                should_stop=lambda: self.stop.is_set() or self.pulse.lost,
+                should_stop=lambda: self.stop.is_set() or self.pulse.lost or should_end(),
                 stall_s=self.step_s,
                 log_path=self.log_path,
                 grace_s=self.settings.control.grace_s / 2,

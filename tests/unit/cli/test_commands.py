@@ -203,7 +203,7 @@ def test_queue_lists_and_skips(ledger: Ledger) -> None:
     assert [b["state"] for b in values["batches"]] == ["training", "queued", "submitted"]
     assert "depth 20,800 examples" in ratchet("queue", "list").stdout
     ratchet("queue", "skip", "07")
-    assert "only a waiting one" in ratchet("queue", "skip", "06", code=2).stderr
+    assert "only one that waits" in ratchet("queue", "skip", "07", code=2).stderr
     with ledger.read() as session:
         assert session.get_one(Batch, "07" + "b" * 30).state == "skipped"
 
@@ -256,3 +256,10 @@ def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
     assert "so far" in shown
     assert "unfreeze" in ratchet("history", "--limit", "1").stdout
     assert "a demo" not in ratchet("history", "--limit", "1").stdout
+
+
+def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
+    assert "examples are in a checkpoint" in ratchet("skip").stdout
+    with ledger.read() as session:
+        assert session.get_one(Batch, "06" + "b" * 30).state == "skipped"
+    assert "no batch is in training" in ratchet("skip", code=2).stderr

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ratchet.settings.training import TrainerConfig
 from ratchet.testing.examples import sums, write_examples
-from trainer.core import TrainingResult
+from trainer.core import TrainerEngine, TrainingResult
+from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind
 from trainer.segment import run_segment
 from trainer.state import load_order, load_state
@@ -92,6 +95,38 @@ def test_a_killed_segment_run_again_changes_nothing(sum_file: Path, base_model: 
     again = run_segment(second, lambda _: None)
     assert (again["offset"], again["global_step"]) == (straight["offset"], straight["global_step"]) == (80, 20)
     assert again["weights"] == straight["weights"]
+
+
+def test_a_run_killed_after_any_step_and_gone_on_with_ends_with_the_same_bits(
+    train: Train, configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
+) -> None:
+    straight = train(sum_file, "straight")
+    first = train(sum_file, "first", stop_after=4)
+    step = random.randrange(1, 9)
+    after = {"model__path": first.last_checkpoint_path, "output__resume_from": first.state_path}
+
+    def train_until_killed() -> None:
+        steps = iter(range(1, 100))
+
+        def kill_at_step() -> bool:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+        engine = TrainerEngine(TrainingStatusWriter(tmp_path / "killed.json"), should_stop=kill_at_step)
+        engine.run_job(configure(sum_file, "killed", **after))
+
+    child = multiprocessing.get_context("fork").Process(target=train_until_killed)
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "state").exists()
+
+    again = train(sum_file, "again", after=first)
+    order = load_order(Path(str(first.state_path)))
+    assert sorted(order) == list(range(1, 101)), "each row once"
+    assert (again.finished, again.summary["offset"]) == (True, 100)
+    assert again.summary["weights"] == straight.summary["weights"], f"killed after step {step}"
 
 
 def test_new_settings_in_mid_batch_repeat_and_lose_no_row(train: Train, sum_file: Path) -> None:

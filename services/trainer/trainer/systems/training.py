@@ -6,7 +6,6 @@ ordinary way of going on. A checkpoint that proves broken or badly regressed sen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ratchet.errors import ChildFailed, SurroundingsError, TrainingError
@@ -22,128 +21,64 @@ from ratchet.events.catalogue import (
     TrainingStarted,
 )
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion, head, line, unjudged
-from ratchet.ledger.queue import depth, next_batch
-from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
-from ratchet.ledger.undecided import lacks_verdict
+from ratchet.ledger.line import champion, line, unjudged
+from ratchet.ledger.queue import depth, next_batch, skipped_midway
+from ratchet.ledger.tables import Batch, Line
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from trainer.brake import Brake
 from trainer.cleaning import clean
 from trainer.publish import publish, record
 from trainer.rewind import descends_from, rewind
+from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
 
-NAME = "training"
+NAME = TRAINING
 GIVE_UP = {"settings", "data", "template", "model", "resume", "unexpected"}
 """Kinds of failure that count against the batch; what the surroundings do does not."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
-    """Checkpoints to rewind from come first; then the one batch that is open or next."""
+    """Checkpoints to rewind from and batches left midway come first; then the one batch that is open or next."""
     main = session.get(Line, "main")
     if main is None or main.paused:
         return []
-    rewinds = _rewinds(session)
+    first = [*rewinds(session), *(Subject("batch", batch.id) for batch in skipped_midway(session))]
     batch = next_batch(session)
-    if batch is None or unjudged(session) >= settings.queue.unjudged_limit or _all_steps_taken(session, settings):
-        return rewinds
-    return [*rewinds, Subject("batch", batch.id)]
-
-
-def _rewinds(session: Session) -> list[Subject]:
-    """Broken and badly regressed checkpoints that training has not answered yet."""
-    bad = select(Checkpoint.id).outerjoin(Regression, Regression.checkpoint_id == Checkpoint.id)
-    bad = bad.where(
-        or_(Checkpoint.state == "broken", Regression.severity == "critical"),
-        lacks_verdict(NAME, "checkpoint", Checkpoint.id),
-    )
-    return [Subject("checkpoint", id) for id in session.scalars(bad)]
+    if batch is None or unjudged(session) >= settings.queue.unjudged_limit or all_steps_taken(session, settings):
+        return first
+    return [*first, Subject("batch", batch.id)]
 
 
 def do(work: Work) -> Outcome:
     return _rewound(work) if work.subject.kind == "checkpoint" else _trained(work)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a segment begins, ``offset`` rows into its batch, and what speaks against beginning it."""
-
-    head: Checkpoint
-    batch: Batch
-    offset: int
-    fresh: bool
-    objection: str | None
-
-
 def _trained(work: Work) -> Outcome:
     """Segments until the batch is done. A kill anywhere repeats at most the segment that was under way."""
-    start = _start(work)
-    while start.batch.offset < start.batch.examples:
+    start = open_segment(work)
+    while start.batch.state != "skipped" and start.batch.offset < start.batch.examples:
         if start.objection is not None:
             return NotReady(start.objection)
         result = _segment(work, start)
         if not result["success"]:
             return _failed(work, start, result)
-        saved = record(work, publish(work, start.head.id, start.batch.id, result))
+        saved = record(work, publish(work, start, result))
         work.progress(f"saved {saved.id}")
         clean(work)
         if result["finished"]:
             break
-        start = _start(work)
+        start = open_segment(work)
     return _finished(work)
-
-
-def _start(work: Work) -> Start:
-    def open_batch(tx: Transaction) -> None:
-        batch = tx.session.get_one(Batch, work.subject.id)
-        if batch.state == "queued":
-            batch.state, batch.started_at = "training", tx.now
-            line(tx.session).running_batch_id = batch.id
-            tx.emit(TrainingStarted(batch_id=batch.id))
-
-    work.commit(open_batch)
-    with work.read() as session:
-        main = line(session)
-        return Start(
-            session.get_one(Checkpoint, main.head_id),
-            session.get_one(Batch, work.subject.id),
-            _rows_seen(session, work.subject.id),
-            main.fresh_optimizer,
-            _objection(session, work.settings),
-        )
-
-
-def _rows_seen(session: Session, batch_id: str) -> int:
-    """Rows of the batch in its newest checkpoint, over all epochs; a batch that was rewound is not trained again."""
-    newest = select(Checkpoint.offset).where(Checkpoint.batch_id == batch_id).order_by(Checkpoint.ordinal.desc())
-    return session.scalar(newest.limit(1)) or 0
-
-
-def _all_steps_taken(session: Session, settings: Settings) -> bool:
-    last = settings.hyperparams.max_steps
-    return last is not None and head(session).step >= last
-
-
-def _objection(session: Session, settings: Settings) -> str | None:
-    """What has to happen before the next segment; the batch stays open."""
-    if line(session).paused:
-        return "training to be resumed"
-    if _rewinds(session):
-        return "a rewind that comes first"
-    if _all_steps_taken(session, settings):
-        return f"more steps than hyperparams.max_steps {settings.hyperparams.max_steps} allows"
-    waiting = unjudged(session)
-    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= settings.queue.unjudged_limit else None
 
 
 def _segment(work: Work, start: Start) -> dict[str, Any]:
     settings = work.settings
     assert start.batch.artifact is not None, "a queued batch has passed the gate"
-    state = None if start.fresh else start.head.state_artifact
-    model = settings.model.model_copy(update={"path": str(work.artifacts.fetch(start.head.artifact))})
+    state = work.artifacts.fetch(start.state) if start.state else None
+    model = settings.model.model_copy(update={"path": str(work.artifacts.fetch(start.ground.artifact))})
     spec = {
         "model": model.model_dump(mode="json"),
         "hyperparams": settings.hyperparams.model_dump(mode="json"),
@@ -156,12 +91,17 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "offset": start.offset,
         "seed": settings.data.seed,
         "shuffle": settings.data.shuffle,
-        "state": str(work.artifacts.fetch(state)) if state else None,
+        "state": str(state) if state else None,
         "global_step": start.head.step,
         "status_path": str(settings.status_folder / "training_status.json"),
     }
     try:
-        return work.child("trainer.segment:run_segment", spec, lambda m: work.pulse.beat(_note(start, m)))
+        return work.child(
+            "trainer.segment:run_segment",
+            spec,
+            lambda m: work.pulse.beat(_note(start, m)),
+            should_end=Brake(work, start.batch.id, settings.monitoring.status_interval_s),
+        )
     except ChildFailed as error:
         if error.out_of_memory:
             raise TrainingError(
@@ -182,20 +122,25 @@ def _note(start: Start, message: dict[str, Any]) -> str:
 
 
 def _finished(work: Work) -> Verdict:
+    """The batch is trained, or was skipped on the way, at its offset."""
     with work.read() as session:
         head_id = line(session).head_id
         batch = session.get_one(Batch, work.subject.id)
+    outcome = "skipped" if batch.state == "skipped" else "trained"
 
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(Batch, batch.id)
-        row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
+        if outcome == "trained":
+            row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
         line(tx.session).running_batch_id = None
         tx.session.flush()
         _tell_of_depth(work, tx)
 
+    done = batch.examples if outcome == "trained" else batch.offset
     finished = TrainingFinished(batch_id=batch.id, checkpoint_id=head_id)
-    reason = f"{batch.examples} examples of {batch.origin}, up to checkpoint {head_id}"
-    return Verdict("trained", reason, {"checkpoint": head_id, "origin": batch.origin}, effects, (finished,))
+    reason = f"{done} of {batch.examples} examples of {batch.origin}, up to checkpoint {head_id}"
+    numbers = {"checkpoint": head_id, "origin": batch.origin, "offset": done}
+    return Verdict(outcome, reason, numbers, effects, (finished,))
 
 
 def _tell_of_depth(work: Work, tx: Transaction) -> None:

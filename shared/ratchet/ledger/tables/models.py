@@ -39,7 +39,8 @@ class Checkpoint(Base):
 class Line(Base):
     """The line of training. Its head is the checkpoint that the next segment starts from.
 
-    ``fresh_optimizer`` is set by a rewind. ``paused`` is the human's hand on the brake.
+    ``fresh_optimizer`` is set by a rewind. ``paused`` is the human's hand on the brake. ``adapter_base_id`` is the
+    checkpoint whose frozen weights the adapters stand on, where adapters are trained.
     """
 
     __tablename__ = "lines"
@@ -49,6 +50,7 @@ class Line(Base):
     fresh_optimizer: Mapped[bool] = mapped_column(default=False)
     paused: Mapped[bool] = mapped_column(default=False)
     running_batch_id: Mapped[str | None]
+    adapter_base_id: Mapped[str | None]
     updated_at: Mapped[Moment]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +30,8 @@ SEGMENT_STEPS = 4
 class Children(InlineChildren):
     """``specs`` are those of all segments begun. ``dies_at`` is the number of a segment that is killed when it is done.
 
-    ``poison`` names a batch on which any model has NaN for a loss.
+    ``poison`` names a batch on which any model has NaN for a loss. A segment that is to stop is asked to by SIGTERM, as
+    a child is.
     """
 
     scratch: Path
@@ -43,7 +46,13 @@ class Children(InlineChildren):
         if self.poison is not None and self.poison in spec["data_path"]:
             ruined = self._ruined(Path(spec["model"]["path"]))
             spec = {**spec, "state": None, "model": {**spec["model"], "path": str(ruined)}}
-        result = super().run(target, spec, on_progress=on_progress, **limits)
+
+        def told(message: dict[str, Any]) -> None:
+            on_progress(message)
+            if limits["should_stop"]():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        result = super().run(target, spec, on_progress=told, **limits)
         if len(self.specs) == self.dies_at:
             raise ChildFailed("the child was killed by signal 9", killed=True)
         return result

@@ -325,6 +325,7 @@ def upgrade() -> None:
         sa.Column("fresh_optimizer", sa.Boolean(), nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("running_batch_id", sa.String(), nullable=True),
+        sa.Column("adapter_base_id", sa.String(), nullable=True),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["head_id"], ["checkpoints.id"], name=op.f("fk_lines_head_id")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_lines")),

@@ -1,0 +1,28 @@
+"""What of a model is trained: all weights, or adapters on frozen ones. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ratchet.settings.training import ModelSettings
+
+FULL = "full"
+STATE_FILE = "state.json"
+
+
+def form_of(model: ModelSettings) -> str:
+    """Equal for two settings exactly if a state of the one can be gone on from with the other."""
+    if not model.lora_rank:
+        return FULL
+    bits = 4 if model.load_in_4bit else 16
+    targets = "+".join(model.lora_targets) or "all"
+    return f"lora rank={model.lora_rank} alpha={model.lora_scale:g} targets={targets} bits={bits}"
+
+
+def form_of_state(folder: Path) -> str:
+    """The form of a saved state; the empty string where that cannot be read."""
+    try:
+        return str(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("form", FULL))
+    except (OSError, ValueError, AttributeError):
+        return ""

@@ -1,0 +1,102 @@
+"""Where the next segment begins: the line's head, or the frozen weights under its adapters, and the open batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet.events.catalogue import TrainingStarted
+from ratchet.ledger import Transaction
+from ratchet.ledger.line import head, line, unjudged
+from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
+from ratchet.ledger.undecided import lacks_verdict
+from ratchet.settings import Settings
+from ratchet.systems import Subject, Work
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from trainer.form import FULL, form_of, form_of_state
+
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A segment's beginning, ``offset`` rows into its batch, and what speaks against beginning it.
+
+    ``ground`` is the checkpoint whose weights are loaded: the head, or where adapters are gone on with, the one that
+    they stand on. ``state`` is the state artifact to go on from; None for a fresh optimizer (and fresh adapters).
+    """
+
+    head: Checkpoint
+    ground: Checkpoint
+    state: str | None
+    batch: Batch
+    offset: int
+    objection: str | None
+
+
+def open_segment(work: Work) -> Start:
+    """Open the batch if it is not, and find out where to begin."""
+
+    def open_batch(tx: Transaction) -> None:
+        batch = tx.session.get_one(Batch, work.subject.id)
+        if batch.state == "queued":
+            batch.state, batch.started_at = "training", tx.now
+            line(tx.session).running_batch_id = batch.id
+            tx.emit(TrainingStarted(batch_id=batch.id))
+
+    work.commit(open_batch)
+    with work.read() as session:
+        main = line(session)
+        newest = head(session)
+        base = session.get(Checkpoint, main.adapter_base_id) if main.adapter_base_id else None
+        batch = session.get_one(Batch, work.subject.id)
+        offset = _rows_seen(session, batch.id)
+        objection = _objection(session, work.settings)
+    ground, state = _ground(work, main, newest, base)
+    return Start(newest, ground, state, batch, offset, objection)
+
+
+def rewinds(session: Session) -> list[Subject]:
+    """Broken and badly regressed checkpoints that training has not answered yet."""
+    bad = select(Checkpoint.id).outerjoin(Regression, Regression.checkpoint_id == Checkpoint.id)
+    bad = bad.where(
+        or_(Checkpoint.state == "broken", Regression.severity == "critical"),
+        lacks_verdict(TRAINING, "checkpoint", Checkpoint.id),
+    )
+    return [Subject("checkpoint", id) for id in session.scalars(bad)]
+
+
+def all_steps_taken(session: Session, settings: Settings) -> bool:
+    """Whether the line has come to ``hyperparams.max_steps``."""
+    last = settings.hyperparams.max_steps
+    return last is not None and head(session).step >= last
+
+
+def _ground(work: Work, main: Line, head: Checkpoint, base: Checkpoint | None) -> tuple[Checkpoint, str | None]:
+    """What to load, and the state that fits it. Where what is trained has changed, a fresh start from the head."""
+    form = form_of(work.settings.model)
+    ground = head if form == FULL else base
+    if main.fresh_optimizer or head.state_artifact is None or ground is None or ground.state != "saved":
+        return head, None
+    if form_of_state(work.artifacts.fetch(head.state_artifact)) != form:
+        return head, None
+    return ground, head.state_artifact
+
+
+def _rows_seen(session: Session, batch_id: str) -> int:
+    """Rows of the batch in its newest checkpoint, over all epochs; a batch that was rewound is not trained again."""
+    newest = select(Checkpoint.offset).where(Checkpoint.batch_id == batch_id).order_by(Checkpoint.ordinal.desc())
+    return session.scalar(newest.limit(1)) or 0
+
+
+def _objection(session: Session, settings: Settings) -> str | None:
+    """What has to happen before the next segment; the batch stays open."""
+    if line(session).paused:
+        return "training to be resumed"
+    if rewinds(session):
+        return "a rewind that comes first"
+    if all_steps_taken(session, settings):
+        return f"more steps than hyperparams.max_steps {settings.hyperparams.max_steps} allows"
+    waiting = unjudged(session)
+    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= settings.queue.unjudged_limit else None

@@ -1,0 +1,84 @@
+"""A line of training that trains adapters: what segments stand on, and what becomes of it when settings change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ratchet.ledger.tables import Checkpoint
+
+LORA = {"lora_rank": 4}
+
+
+def grounds(training: Any) -> list[str]:
+    """Artifacts that segments were begun on."""
+    return [Path(spec["model"]["path"]).name for spec in training.children.specs]
+
+
+def artifact(training: Any, checkpoint_id: str) -> str:
+    with training.home.ledger.read() as session:
+        path: Path = training.home.artifacts.fetch(session.get_one(Checkpoint, checkpoint_id).artifact)
+    return path.name
+
+
+def test_segments_go_on_with_their_adapters_on_the_frozen_base(start_training: Callable[..., Any]) -> None:
+    training = start_training(model=LORA)
+    training.queue(1)
+    training.sweep()
+    base = training.home.base_id()
+    first, second = training.checkpoints()
+    assert grounds(training) == [artifact(training, base)] * 2
+    assert [spec["state"] is None for spec in training.children.specs] == [True, False]
+    assert (second.parent_id, training.line().adapter_base_id) == (first.id, base)
+    files = {path.name for path in training.home.artifacts.fetch(second.artifact).iterdir()}
+    assert {"model.safetensors", "adapter"} <= files
+
+
+def test_after_a_rewind_new_adapters_stand_on_the_champion(start_training: Callable[..., Any]) -> None:
+    training = start_training(model=LORA)
+    training.queue(1)
+    training.sweep()
+    champion = training.checkpoints()[-1].id
+    training.make_champion(champion)
+    training.queue(2)
+    training.sweep()
+    with training.home.ledger.write() as tx:
+        tx.session.get_one(Checkpoint, training.checkpoints()[-1].id).state = "broken"
+    training.sweep()
+    training.queue(3)
+    training.sweep()
+    assert grounds(training)[-2:] == [artifact(training, champion)] * 2
+    assert training.line().adapter_base_id == champion
+
+
+def test_other_adapters_or_none_start_afresh_from_the_merged_head(
+    start_training: Callable[..., Any], tmp_path: Path
+) -> None:
+    training = start_training(model=LORA)
+    training.queue(1)
+    training.sweep()
+    head = training.line().head_id
+    for model in ({"lora_rank": 8}, {"lora_rank": 0}):
+        training.home.settings = training.home.settings.model_copy(
+            update={"model": training.home.settings.model.model_copy(update=model)}
+        )
+        training.queue(2 + model["lora_rank"])
+        training.sweep()
+        begun = training.children.specs[-2:]
+        assert [spec["state"] is None for spec in begun] == [True, False]
+        assert Path(begun[0]["model"]["path"]).name == artifact(training, head)
+        head = training.line().head_id
+    assert training.line().adapter_base_id is None
+    assert training.home.dead() == []
+
+
+def test_retention_keeps_what_adapters_stand_on(start_training: Callable[..., Any]) -> None:
+    training = start_training(model=LORA, retention={"checkpoints_gb": 1e-6})
+    training.queue(1)
+    training.sweep()
+    assert training.line().adapter_base_id == training.home.base_id()
+    training.queue(2)
+    training.sweep()
+    assert training.home.dead() == []
+    assert training.children.specs[-1]["state"] is not None

@@ -1,0 +1,106 @@
+"""Adapters: what is trained, what is published, and that a stop changes no bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from ratchet.inference.digest import weights_digest
+from ratchet.inference.folder import check_folder
+from ratchet.settings.training import ModelSettings, TrainerConfig
+from safetensors.torch import load_file
+from trainer.adapters import merge_into_whole
+from trainer.core import TrainingResult
+from trainer.form import form_of, form_of_state
+from trainer.hardware import Hardware
+from trainer.result import ErrorKind
+from transformers import AutoModelForCausalLM
+
+Train = Callable[..., TrainingResult]
+LORA = {"model__lora_rank": 4, "model__lora_dropout": 0.1, "hyperparams__learning_rate": 5e-3}
+
+
+def after(result: TrainingResult, base_model: Path) -> dict[str, str | None]:
+    """Adapters are gone on with on the weights that they stand on."""
+    return {"model__path": str(base_model), "output__resume_from": result.state_path}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_adapters_learn_and_a_whole_model_is_published(train: Train, sum_file: Path, base_model: Path) -> None:
+    result = train(sum_file, **LORA, hyperparams__num_epochs=3)
+    assert result.success, result.error_message
+    curve = [loss for _, loss in result.summary["loss_curve"]]
+    assert curve[-1] < curve[0]
+    folder = Path(str(result.last_checkpoint_path))
+    check_folder(folder)
+    assert weights_digest(folder) == result.summary["weights"] != weights_digest(base_model)
+    ids = torch.arange(3, 40)[None]
+    served = AutoModelForCausalLM.from_pretrained(folder).eval()
+    separate = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), folder / "adapter").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(served(input_ids=ids).logits, separate(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_only_adapters_are_kept_in_the_state(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, **LORA, stop_after=2)
+    state = Path(str(result.state_path))
+    assert form_of_state(state) == form_of(ModelSettings(lora_rank=4, lora_dropout=0.1))
+    assert all("lora_" in name for name in load_file(state / "master.safetensors"))
+    assert all("lora_" in name for name in load_file(state / "optimizer.safetensors"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_stopped_twice_ends_with_the_same_bits(
+    train: Train, sum_file: Path, base_model: Path, precision: str
+) -> None:
+    settings = {**LORA, "hyperparams__fp_precision": precision}
+    straight = train(sum_file, "straight", **settings)
+    first = train(sum_file, "first", stop_after=3, **settings)
+    second = train(sum_file, "second", stop_after=5, **settings, **after(first, base_model))
+    third = train(sum_file, "third", **settings, **after(second, base_model))
+    assert third.success, third.error_message
+    assert [r.finished for r in (first, second, third)] == [False, False, True]
+    assert third.summary["weights"] == straight.summary["weights"]
+
+
+def test_a_state_of_other_adapters_or_none_is_refused(train: Train, sum_file: Path, base_model: Path) -> None:
+    first = train(sum_file, "first", stop_after=1, **LORA)
+    wider = train(sum_file, "wider", **{**LORA, "model__lora_rank": 8}, **after(first, base_model))
+    whole = train(sum_file, "whole", **after(first, base_model))
+    merged = train(sum_file, "merged", **LORA, after=first)
+    for result in (wider, whole, merged):
+        assert result.error_kind is ErrorKind.RESUME, result.error_message
+    assert "rank=4" in str(wider.error_message)
+
+
+def test_layers_that_the_model_lacks_are_a_wrong_setting(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, **LORA, model__lora_targets=("c_attn",))
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "lora_targets" in str(result.error_message)
+    few = train(sum_file, "few", **LORA, model__lora_targets=("q_proj", "v_proj"), stop_after=1)
+    names = load_file(Path(str(few.state_path)) / "master.safetensors")
+    assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
+
+
+def test_four_bits_need_adapters_and_a_gpu(
+    train: Train, configure: Callable[..., TrainerConfig], sum_file: Path
+) -> None:
+    with pytest.raises(ValueError, match="lora_rank"):
+        ModelSettings(load_in_4bit=True)
+    result = train(sum_file, **LORA, model__load_in_4bit=True, environment__device="cpu")
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "needs a GPU" in str(result.error_message)
+
+
+def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(
+    train: Train, sum_file: Path, base_model: Path
+) -> None:
+    result = train(sum_file, **LORA)
+    folder = Path(str(result.last_checkpoint_path))
+    again = merge_into_whole(str(base_model), folder / "adapter", Hardware("cpu", "fp32", "sdpa"))
+    published = AutoModelForCausalLM.from_pretrained(folder)
+    for name, tensor in published.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
