@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 from playground import Open
 from ratchet.bus.broker import broker_app
+from ratchet.bus.ports import free_port
 from ratchet.testing.workers import wait_until
+
+PATIENCE_S = 180.0
 
 
 def test_a_look_that_an_event_started_is_seen_as_a_task(open_playground: Open) -> None:
@@ -29,6 +39,46 @@ def test_a_look_that_an_event_started_is_seen_as_a_task(open_playground: Open) -
     assert {event["name"] for event in received} <= {"3090.catching", "4090.counting", "ratchet.canary"}
     assert "3090.catching" in {event["name"] for event in received}
     assert playground.verdict_worker("ball") in {event["hostname"] for event in seen}
+
+
+def test_flower_shows_workers_and_tasks_by_name_to_whom_it_knows(open_playground: Open, tmp_path: Path) -> None:
+    playground = open_playground("catching", "counting", task_events=True)
+    with _flower(playground.stack.redis.url, tmp_path / "flower.log") as flower:
+        wait_until(lambda: _queues(flower) >= {"3090.catching", "4090.counting"}, PATIENCE_S, "both workers")
+        playground.throw("ball")
+        playground.wait_counted("ball")
+        wait_until(lambda: "3090.catching" in _task_names(flower), PATIENCE_S, "the task by its name")
+        assert httpx.get(f"{flower.base_url}/api/workers").status_code == 401
+        assert httpx.get(f"{flower.base_url}/healthcheck").status_code == 200
+    assert playground.verdict_worker("ball").startswith("catching@")
+
+
+@contextmanager
+def _flower(broker: str, log: Path) -> Iterator[httpx.Client]:
+    """The real Flower on the loopback interface, and a client that is logged in."""
+    port = free_port()
+    command = [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}", "--persistent=False"]
+    environment = {**os.environ, "CELERY_BROKER_URL": broker, "FLOWER_BASIC_AUTH": "admin:secret"}
+    with log.open("wb") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("admin", "secret"), timeout=60.0) as client:
+                yield client
+        finally:
+            process.kill()
+
+
+def _queues(flower: httpx.Client) -> set[str]:
+    """The queues of the workers that Flower has found; it answers 404 while there are none."""
+    try:
+        answer = flower.get("/api/workers", params={"refresh": 1})
+    except httpx.TransportError:
+        return set()
+    workers = answer.json().values() if answer.status_code == 200 else ()
+    return {queue["name"] for worker in workers for queue in worker.get("active_queues", ())}
+
+
+def _task_names(flower: httpx.Client) -> set[str]:
+    return {task["name"] for task in flower.get("/api/tasks").json().values()}
 
 
 def _watch(app: Any, seen: list[dict[str, Any]], stop: threading.Event) -> None:
