@@ -9,13 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Checkpoint, Verdict
+from ratchet.metrics.discover import discovery
 from ratchet.run import lock
+from ratchet.settings import Settings
+from ratchet.systems.registry import ORDER
+from ratchet.testing.scrape import Scrape
 from sqlalchemy import func, select
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -42,6 +49,7 @@ class Home:
         self.path = folder / "run"
         self._folder = folder
         settings = {f"RATCHET_{name}": value for name, value in SMALL.items()}
+        settings["RATCHET_METRICS__PORT"] = str(free_port())
         self._environment = {**os.environ, **settings, "RATCHET_HOME": str(self.path), "OMP_NUM_THREADS": "1"}
         self._environment.pop("RATCHET_CONFIG", None)
 
@@ -77,6 +85,19 @@ class Home:
                 answer: dict[str, Any] = json.loads(out)
                 return answer
         pytest.fail(f"no model was served in time: {err}")
+
+    def pages(self) -> dict[str, Scrape]:
+        """What Prometheus sees once all are there: each worker's page and the server's by system, and the hub's."""
+        deadline = time.monotonic() + PATIENCE_S
+        with discovery(Settings(home=self.path), "127.0.0.1", 0) as hub:
+            while True:
+                targets = httpx.get(f"http://127.0.0.1:{hub.port}/targets", timeout=PATIENCE_S).json()
+                with suppress(OSError):
+                    found = {t["labels"]["system"]: Scrape.of(f"http://{t['targets'][0]}/metrics") for t in targets}
+                    if found.keys() == {*ORDER, "serving"}:
+                        return {**found, "hub": Scrape.of(f"http://127.0.0.1:{hub.port}/metrics")}
+                assert time.monotonic() < deadline, targets
+                time.sleep(0.5)
 
     def wait_until(self, query: object, process: subprocess.Popen[str]) -> None:
         """Until the query counts something in the ledger of a run that goes on."""
@@ -131,6 +152,8 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     home.wait_until(trained, second)
     assert home.answer("reverse abc")["ratchet"]["checkpoint"].startswith("c0")
 
+    check_metrics(home.pages())
+
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
@@ -139,6 +162,22 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     assert lock.holder(home.path) is None
     assert "nothing is running" in home.call("stop")[1]
     assert _living(home) == []
+
+
+def check_metrics(pages: dict[str, Scrape]) -> None:
+    """Every part of a run tells of itself, and what it tells is so."""
+    hub = pages["hub"]
+    assert hub["ratchet_ledger_up"] == 1
+    assert hub.value("ratchet_workers", system="training") == 1
+    assert hub["ratchet_checkpoint_newest_ordinal"] >= 1
+    assert hub.value("ratchet_accuracy_items", role="newest") == 40
+    assert 0 <= hub.value("ratchet_accuracy_overall_ratio", role="newest") <= 1
+    assert 0 <= hub.value("ratchet_calibration_ece_ratio", role="newest", kind="raw") <= 1
+    assert hub["ratchet_queue_left_seconds"] > 0
+    assert pages["training"]["ratchet_training_updated_timestamp_seconds"] > 1e9
+    assert pages["training"]["ratchet_claims_total"] >= 1
+    assert pages["serving"]["ratchet_serving_requests_total"] >= 1
+    assert sum("ratchet_disk_free_bytes" in page.names() for page in pages.values()) == 1
 
 
 def test_stop_ends_a_run_from_outside_before_anything_was_trained(home: Home) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from observed import OF_PROMETHEUS, alerts, exported, metric_names, panels, recorded, rules
+from observed import OF_PROMETHEUS, ROOT, alerts, exported, metric_names, panels, recorded, rules
 from prometheus_client.core import Metric
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.ledger import Ledger
@@ -50,6 +51,15 @@ def test_a_metric_of_ours_has_its_prefix_and_a_sentence(known: dict[str, Metric]
     own = {name: family for name, family in known.items() if not name.startswith("process_")}
     assert all(name.startswith("ratchet_") for name in own)
     assert all(family.documentation.endswith(".") for family in own.values())
+
+
+def test_the_page_for_people_names_every_metric(known: dict[str, Metric]) -> None:
+    page = (ROOT / "docs" / "observing.md").read_text()
+    own = {name: family for name, family in known.items() if not name.startswith("process_")}
+    missing = [name for name, family in own.items() if f"`{name}`" not in page and f"`{family.name}`" not in page]
+    assert missing == []
+    named = set(re.findall(r"^\| `(ratchet_\w+)`", page, re.MULTILINE))
+    assert named <= known.keys() | {family.name for family in known.values()}
 
 
 def test_something_is_watched_in_every_part_of_the_stack() -> None:

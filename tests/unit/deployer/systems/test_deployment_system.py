@@ -53,6 +53,7 @@ def test_the_first_better_checkpoint_replaces_the_base_model(deploying: Any) -> 
     assert heard.count("checkpoint.deployed") == 1
     row = deploying.desired()
     assert (row.desired_id, row.previous_id, row.actual_id, row.proved) == (better, base, better, True)
+    assert (row.canary_id, row.canary_passed) == (better, True)
     assert deploying.deployments() == [("base", base), ("deploy", better)]
     assert deploying.challenges() == [(better, 1, "promote")]
     assert deploying.server.live() == better
@@ -217,6 +218,9 @@ def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client
         reason = session.query(Verdict).where(Verdict.system == "deployment").one().reason
     assert "The smoke test failed." in reason
     assert "log-probability differs" in reason
+    row = deploying.desired()
+    assert (row.canary_id, row.canary_passed) == (better, False)
+    assert row.canary_difference > 0
 
 
 def test_a_champion_that_fails_under_watch_is_rolled_back_and_barred(deploying: Any) -> None:
