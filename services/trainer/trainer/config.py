@@ -17,6 +17,7 @@ from ratchet.settings.settings import FILE
 from ratchet.settings.training import TrainerConfig
 
 from trainer.result import MODEL_FOLDER, STATE_FOLDER
+from trainer.run_folder import resume_point
 
 PRIOR_FILE = "config.json"
 
@@ -79,9 +80,10 @@ def trainer_config(settings: Settings) -> TrainerConfig:
     if data["dataset_path"] is None:
         raise SettingsError("there is nothing to train on: give --dataset FILE, or set data.dataset_path.")
     model = settings.model
-    if (folder := output["resume_from"]) is not None and (folder / STATE_FOLDER).is_dir():
-        model = model.model_copy(update={"path": str(folder / MODEL_FOLDER)})
-        output["resume_from"] = folder / STATE_FOLDER
+    if output["resume_from"] is not None:
+        run = resume_point(output["resume_from"])
+        model = model.model_copy(update={"path": str(run / MODEL_FOLDER)})
+        output["resume_from"] = run / STATE_FOLDER
     if output["output_dir"] is None:
         output["output_dir"] = settings.home.resolve() / "runs" / Path(data["dataset_path"]).stem
     shared = {name: getattr(settings, name) for name in TrainerConfig.model_fields if name in Settings.model_fields}

@@ -1,0 +1,7 @@
+"""`python -m trainer`, which `torchrun -m trainer` starts once a GPU."""
+
+import sys
+
+from trainer.cli import main
+
+sys.exit(main())
