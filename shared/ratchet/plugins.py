@@ -10,8 +10,8 @@ from ratchet.profiles import registry as profiles
 from ratchet.settings import Settings
 from ratchet.tasks import registry as tasks
 
-ARMS = "ratchet.arms"
-"""The entry-point group of curriculum strategies; those of Ratchet itself come with the data systems."""
+ARMS, GENERATORS = "ratchet.arms", "ratchet.generators"
+"""Entry-point groups of curriculum strategies and of sources of examples; Ratchet's own come with its data systems."""
 
 
 def require_plugins(settings: Settings) -> None:
@@ -19,12 +19,13 @@ def require_plugins(settings: Settings) -> None:
     profiles.get(settings.profile.name, settings.profile.options)
     for family in settings.suites.families:
         tasks.require(family.name)
-    _require_arms(settings.curriculum.arms)
+    _require(ARMS, "curriculum.arms", settings.curriculum.arms)
+    _require(GENERATORS, "generation.sources", [source.name for source in settings.generation.sources])
 
 
-def _require_arms(names: Sequence[str]) -> None:
-    """Only a process that has the data systems can know the arms."""
-    known = {point.name for point in entry_points(group=ARMS)}
+def _require(group: str, setting: str, names: Sequence[str]) -> None:
+    """Only a process that has the data systems can know their plug-ins."""
+    known = {point.name for point in entry_points(group=group)}
     for name in names:
         if known and name not in known:
-            raise UnknownPlugin(f"curriculum.arms: no arm {name!r}. Known: {', '.join(sorted(known))}.")
+            raise UnknownPlugin(f"{setting}: {name!r} is not installed. Known: {', '.join(sorted(known))}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
+from ratchet.data.key_counts import KeyCounts
 from ratchet.errors import DataError, UnknownPlugin
 from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
@@ -21,7 +22,6 @@ from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
 
 from miner.gate_report import Accepted, GateReport, Quarantined, Reason, Tally
-from miner.key_counts import KeyCounts
 from miner.near_duplicates import NearDuplicates, Sketch
 
 

@@ -14,12 +14,14 @@ from sqlalchemy.orm import Session
 from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import artifacts, opened
+from ratchet.cli.refills import refill_row, refill_values, remade
 from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, Refused
 from ratchet.ledger import hand
 from ratchet.ledger.queue import PRIORITIES, depth, submit
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.supply import shortage, supply
+from ratchet.ledger.tables import Batch, Verdict
 from ratchet.settings import Settings
 
 Priority = Literal["high", "normal", "low"]
@@ -41,16 +43,25 @@ def list_batches(
     """List batches: the running one first, then those that wait, by priority."""
     with opened() as (settings, ledger), ledger.read() as session:
         rows = _batches(session, everything)
-        waiting = depth(session)
+        waiting, left = depth(session), supply(session)
     if as_json:
-        print_json({"depth": waiting.total, "batches": [_as_values(row) for row in rows]})
+        print_json(
+            {
+                "depth": waiting.total,
+                "tokens": left.tokens,
+                "minutes": left.minutes,
+                "low": shortage(left, settings.queue),
+                "batches": [_as_values(row) for row in rows],
+            }
+        )
         return
     columns = ("batch", "origin", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
     print_table(columns, (_row(row) for row in rows))
     typer.echo(
         f"depth {waiting.total:,} examples (low water {settings.queue.low_water:,}, "
         f"high water {settings.queue.high_water:,}): {waiting.running:,} of the running batch, "
-        f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate."
+        f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate. About {left.tokens:,} tokens"
+        + (f", {left.minutes:.1f} minutes of training." if left.minutes is not None else ".")
     )
 
 
@@ -82,6 +93,44 @@ def add(
         print_json({"batch_id": event.batch_id, "rows": rows, "unreadable": len(unreadable), "priority": priority})
         return
     typer.echo(f"batch {event.batch_id}: {rows:,} rows are before the gate, {len(unreadable):,} of them unreadable.")
+
+
+@app.command()
+def reproduce(
+    batch: Annotated[str, typer.Argument(help="The beginning of its id.")],
+    output: Annotated[Path | None, typer.Option(help="Write its lines to this file.")] = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Make a generated batch again from its seed, and compare it line by line with what was submitted.
+
+    Exit code 1 where they differ: then code, or a model server behind it, answers otherwise than it did.
+    """
+    with opened() as (settings, ledger):
+        with ledger.read() as session:
+            row = _find(session, batch)
+        same, lines = remade(settings, row, output)
+    if as_json:
+        print_json({"batch_id": row.id, "lines": lines, "same": same})
+    else:
+        typer.echo(f"batch {row.id}: {lines:,} lines made again, " + ("the same." if same else "NOT the same."))
+    if not same:
+        raise typer.Exit(1)
+
+
+@app.command()
+def refills(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list.")] = 20,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """List what was generated, the newest first: by whom, how fast, what was refused, what it cost."""
+    with opened() as (_, ledger), ledger.read() as session:
+        query = select(Verdict).where(Verdict.system == "generation").order_by(Verdict.id.desc()).limit(limit)
+        found = [refill_values(row) for row in session.scalars(query)]
+    if as_json:
+        print_json(found)
+        return
+    columns = ("refill", "at", "generator", "arm", ">examples", ">examples/s", "refused", "cost")
+    print_table(columns, (refill_row(values) for values in found))
 
 
 @app.command()

@@ -22,6 +22,7 @@ class ChatCompletion:
     finish_reason: Literal["stop", "length"]
     logprobs: tuple[float, ...]
     prompt_tokens: int
+    answer_tokens: int
     weights: str | None
 
 
@@ -37,7 +38,8 @@ def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
         choice = body["choices"][0]
         text, finish_reason = choice["message"]["content"], choice["finish_reason"]
         logprobs = tuple(float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ())
-        prompt_tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
+        usage = body.get("usage") or {}
+        prompt_tokens, answer_tokens = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise GenerationError(f"{url}: no chat completion ({error!r}): {str(body)[:300]}") from error
     if not isinstance(text, str):
@@ -46,7 +48,7 @@ def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
         raise GenerationError(f"{url}: the answer ended by {finish_reason!r}: {text[:200]!r}")
     if _ERROR_TEXT.match(text) and not logprobs:
         raise GenerationError(f"{url}: an error in place of an answer: {text[:300]!r}")
-    return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, _weights(body))
+    return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, answer_tokens, _weights(body))
 
 
 def _weights(body: dict[str, Any]) -> str | None:

@@ -48,6 +48,8 @@ class Generation(BaseModel):
     prompt_tokens: int
     latency_s: float
     weights: str
+    answer_tokens: int = 0
+    """As a server counts them; 0 where it does not say, and where ``token_ids`` does."""
 
 
 Progress = Callable[[int, int], None]

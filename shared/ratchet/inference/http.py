@@ -84,6 +84,7 @@ class HttpGenerator:
             token_logprobs=completion.logprobs,
             finish_reason=completion.finish_reason,
             prompt_tokens=completion.prompt_tokens,
+            answer_tokens=completion.answer_tokens,
             latency_s=time.perf_counter() - started,
             weights=completion.weights or f"remote:{self._model}",
         )

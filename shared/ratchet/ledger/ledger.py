@@ -33,6 +33,11 @@ CLOCK = {
 }
 
 
+def clock(session: Session) -> float:
+    """Epoch seconds by the ledger's clock."""
+    return float(session.scalar(CLOCK[session.get_bind().dialect.name]))
+
+
 @dataclass
 class Transaction:
     """One write. ``now`` is the ledger's clock at its start; events emitted here are committed with the change.
@@ -95,7 +100,7 @@ class Ledger:
         with _surroundings(self.url), Session(self._writing, expire_on_commit=False) as session:
             if self.dialect == "postgresql":
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
-            transaction = Transaction(session, self._clock(session))
+            transaction = Transaction(session, clock(session))
             yield transaction
             session.commit()
         if transaction.emitted:
@@ -105,13 +110,10 @@ class Ledger:
     def now(self) -> float:
         """Epoch seconds by the ledger's clock."""
         with self.read() as session:
-            return self._clock(session)
+            return clock(session)
 
     def close(self) -> None:
         self.engine.dispose()
-
-    def _clock(self, session: Session) -> float:
-        return float(session.scalar(CLOCK[self.dialect]))
 
     def _relay(self, events: list[Event]) -> None:
         if self.after_commit is None:

@@ -14,9 +14,10 @@ from ratchet.ledger.tables import ItemUse
 CHUNK = 500
 
 
-def item_uses(session: Session) -> dict[str, int]:
-    """Uses by item key."""
-    return {row.key: row.uses for row in session.execute(select(ItemUse.key, ItemUse.uses))}
+def item_uses(session: Session, at_least: int = 1) -> dict[str, int]:
+    """Uses by item key, of the items used so often."""
+    query = select(ItemUse.key, ItemUse.uses).where(ItemUse.uses >= at_least)
+    return {row.key: row.uses for row in session.execute(query)}
 
 
 def add_uses(tx: Transaction, counts: Mapping[str, int]) -> None:

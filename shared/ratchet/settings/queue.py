@@ -13,6 +13,13 @@ class QueueSettings(Section):
     """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
 
     low_water: int = Field(13_000, ge=1, description="Below this many examples generation is called.")
+    low_tokens: int = Field(0, ge=0, description="Generation is called below so many trainable tokens, too.")
+    low_minutes: float = Field(
+        0.0, ge=0, description="Generation is called when training, as fast as it was last, has fewer minutes left."
+    )
+    hysteresis: float = Field(
+        0.1, ge=0, le=1, description="A refill that has begun goes on until every low mark is exceeded by this share."
+    )
     high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
     batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")

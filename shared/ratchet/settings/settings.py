@@ -24,6 +24,7 @@ from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.diversity import DiversitySettings
 from ratchet.settings.file import read
 from ratchet.settings.gate import GateSettings
+from ratchet.settings.generation import GenerationSettings
 from ratchet.settings.inference import InferenceSettings
 from ratchet.settings.locked import LockedSettings
 from ratchet.settings.metrics import MetricsSettings
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     correction: CorrectionSettings = Field(default_factory=CorrectionSettings)
     diversity: DiversitySettings = Field(default_factory=DiversitySettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
+    generation: GenerationSettings = Field(default_factory=GenerationSettings)
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
     calibration: CalibrationSettings = Field(default_factory=CalibrationSettings)

@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from ratchet.data.batch import Provenance
 from ratchet.evaluation.standing import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
+from ratchet.ledger.ledger import clock
 from ratchet.ledger.queue import depth, submit
-from ratchet.ledger.tables import Curriculum, DeadLetter, SuiteRow
+from ratchet.ledger.supply import shortage, supply
+from ratchet.ledger.tables import Batch, Curriculum, DeadLetter, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
-from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from ratchet.settings.generation import SourceSettings
+from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
 from datagen.arms.arm import Standing
-from datagen.generate import BatchGeneration, GenerationReport, generate_batch
+from datagen.generate import BatchGeneration, GenerationReport
+from datagen.generators import registry
+from datagen.generators.generator import Generator, Workshop
 from datagen.mastery import Mastery
-from datagen.mix import Mix
+from datagen.order_record import OrderRecord
 from datagen.plan import Assignment, Plan, first_plan
+from datagen.refill import EMPTY, Done, affordable, allowance, choose, rest_s
+from datagen.remake import mix_of
 
 NAME = "generation"
 REPORT_EVERY = 1_000
+HOUR_S, DAY_S = 3_600.0, 86_400.0
+REMEMBERED = 10
+"""Refills that the pause after empty ones looks back on."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
-    """One more refill while the depth is below low water. Nothing but the depth is asked."""
+    """One more refill while too little waits for training, and nothing forbids it. Nothing but that is asked."""
     is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None and settings.suites.families
-    if not is_set_up or depth(session).total >= settings.queue.low_water:
+    if not is_set_up:
+        return []
+    found, queue = supply(session), settings.queue
+    last = session.scalar(_verdicts().limit(1))
+    refilling = last is not None and bool(last.numbers.get("goes_on"))
+    if shortage(found, queue, refilling=refilling) is None or found.examples + queue.batch_examples > queue.high_water:
+        return []
+    now = clock(session)
+    if rest_s(_done(session, now), settings.generation.cooldown_s) > 0:
+        return []
+    room = allowance(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
+    if room == 0 or not affordable(settings.generation, _used_since(session, now - DAY_S)):
         return []
     return [Subject("refill", str(number)) for number in _open_refills(session)]
 
@@ -45,28 +69,78 @@ def _open_refills(session: Session) -> list[int]:
     return [*map(int, session.scalars(retried.distinct())), last + 1]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One batch to be made."""
+
+    plan: Plan
+    curriculum_id: int
+    source: SourceSettings
+    n: int
+    seed: int
+    used: dict[str, int]
+
+
 def do(work: Work) -> Outcome:
     """Generate one batch, published as it streams, and submit it to the gate."""
-    queue, seed = work.settings.queue, int(work.subject.id)
-    with work.read() as session:
-        plan, curriculum_id = _plan(session, work.settings)
-        room = queue.high_water - depth(session).total
-        uses = item_uses(session)
-    assignment, mix = plan.draw(seed)
-    shares = [(share.family, share.level, share.weight) for share in mix.shares]
-    batch = generate_batch(
-        shares,
-        min(queue.batch_examples, room),
-        seed,
-        held_out(work.settings.suites),
-        queue.epoch_cap,
-        lambda key: uses.get(key, 0),
+    job, started = _job(work), time.monotonic()
+    assignment, mix = job.plan.draw(job.seed)
+    weights = {f"{share.family}/{share.level}": share.weight for share in mix.shares}
+    generator = registry.make(job.source.name, job.source.options)
+    batch = BatchGeneration(
+        generator,
+        _workshop(work),
+        mix_of(weights),
+        job.n,
+        job.seed,
+        work.settings.queue.epoch_cap,
+        lambda key: job.used.get(key, 0),
     )
-    provenance = Provenance(generator=NAME, version="1", seed=seed, parents=(f"curriculum:{curriculum_id}",))
-    artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance.model_dump(mode="json"))
+    provenance = _provenance(job, generator, weights, assignment, work.settings)
+    artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance)
+    numbers = {
+        **batch.report.model_dump(mode="json", exclude={"spent"}),
+        "generator": job.source.name,
+        "assignment": assignment.model_dump(mode="json"),
+        "took_s": time.monotonic() - started,
+    }
     if not batch.report.examples:
-        return NotReady("a mix with levels that are not exhausted")
-    return _submitted(artifact.id, batch.report, provenance, assignment, mix)
+        return Verdict(EMPTY, f"{job.source.name} made no example: {_refusals(batch.report)}", numbers)
+    return _submitted(artifact.id, batch.report, provenance, numbers | {"goes_on": _goes_on(work, batch.report)})
+
+
+def _job(work: Work) -> Job:
+    settings, seed = work.settings, int(work.subject.id)
+    with work.read() as session:
+        now = clock(session)
+        plan, curriculum_id = _plan(session, settings)
+        room = settings.queue.high_water - depth(session).total
+        sources = affordable(settings.generation, _used_since(session, now - DAY_S)) or settings.generation.sources
+        wanted = max(1, min(settings.queue.batch_examples, room))
+        n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
+        used = item_uses(session, at_least=_half(settings.queue.epoch_cap))
+    return Job(plan, curriculum_id, choose(sources, seed), n, seed, used)
+
+
+def _half(epoch_cap: int) -> int:
+    """Uses from which on an item's earlier uses are looked at, so that memory does not grow with all items ever used.
+
+    An item below it can be used as often again in this batch without passing the cap, unless it comes up in the batch
+    more than half of the cap's times; the gate, which knows all uses, stops those.
+    """
+    return max(1, (epoch_cap + 1) // 2)
+
+
+def _workshop(work: Work) -> Workshop:
+    settings = work.settings
+    return Workshop(
+        held_out(settings.suites),
+        work.folder / "drafts",
+        settings.generation.workers,
+        settings.inference,
+        work.child,
+        work.progress,
+    )
 
 
 def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
@@ -78,35 +152,86 @@ def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
     return first_plan(Standing(families, Mastery(), (), settings.curriculum)), 0
 
 
+def _provenance(
+    job: Job, generator: Generator, weights: dict[str, float], assignment: Assignment, settings: Settings
+) -> dict[str, Any]:
+    """All that is known before the first example: with it the batch can be made again."""
+    parents = (f"curriculum:{job.curriculum_id}",)
+    made_by = Provenance(generator=job.source.name, version=generator.version, seed=job.seed, parents=parents)
+    return {
+        **made_by.model_dump(mode="json"),
+        "mix": weights,
+        "assignment": assignment.model_dump(mode="json"),
+        "order": OrderRecord.of(mix_of(weights), job.n, settings).model_dump(mode="json"),
+    }
+
+
 def _reported(work: Work, batch: BatchGeneration) -> Iterator[str]:
-    for number, example in enumerate(batch, start=1):
+    for number, line in enumerate(batch.lines(), start=1):
         if number % REPORT_EVERY == 0:
             work.progress(f"{number} examples")
-        yield example.to_line()
+        yield line
+
+
+def _goes_on(work: Work, report: GenerationReport) -> bool:
+    """Whether another batch is to follow at once, the marks being held higher while a refill lasts."""
+    with work.read() as session:
+        left = supply(session).with_more(report.examples)
+    return shortage(left, work.settings.queue, refilling=True) is not None
 
 
 def _submitted(
-    artifact_id: str, report: GenerationReport, provenance: Provenance, assignment: Assignment, mix: Mix
+    artifact_id: str, report: GenerationReport, provenance: dict[str, Any], numbers: dict[str, Any]
 ) -> Verdict:
     origin = {
-        **provenance.model_copy(update={"counts": report.made}).model_dump(mode="json"),
-        "mix": {f"{share.family}/{share.level}": share.weight for share in mix.shares},
-        "assignment": assignment.model_dump(mode="json"),
+        **provenance,
+        "counts": report.made,
         "exhausted": list(report.exhausted),
+        "order": {**provenance["order"], "spent": report.spent},
     }
 
     def effects(tx: Transaction) -> None:
         tx.emit(submit(tx, artifact_id, report.examples, "generation", origin))
 
-    reason = f"{report.examples} examples of the {assignment.arm} mix"
-    return Verdict("submitted", reason, report.model_dump(mode="json"), effects)
+    arm = provenance["assignment"]["arm"]
+    reason = f"{report.examples} examples of the {arm} mix, by {provenance['generator']}"
+    return Verdict(
+        "submitted", reason + (f"; refused: {_refusals(report)}" if report.refused else ""), numbers, effects
+    )
+
+
+def _refusals(report: GenerationReport) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in report.refused.items()) or "it drafted none"
+
+
+def _verdicts() -> Any:
+    return select(VerdictRow).where(VerdictRow.system == NAME).order_by(VerdictRow.id.desc())
+
+
+def _done(session: Session, now: float) -> list[Done]:
+    return [Done(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))]
+
+
+def _made_since(session: Session, at: float) -> int:
+    made = select(func.sum(Batch.submitted_examples)).where(Batch.origin == NAME, Batch.submitted_at >= at)
+    return session.scalar(made) or 0
+
+
+def _used_since(session: Session, at: float) -> dict[str, int]:
+    """Tokens of model servers that each generator has used."""
+    used: dict[str, int] = {}
+    for row in session.scalars(_verdicts().where(VerdictRow.created_at >= at)):
+        cost = row.numbers.get("cost", {})
+        name = row.numbers.get("generator", "")
+        used[name] = used.get(name, 0) + cost.get("prompt_tokens", 0) + cost.get("answer_tokens", 0)
+    return used
 
 
 SYSTEM = System(
     name=NAME,
     host="4090",
-    purpose="Generates examples of the curriculum's mix while the queue is below low water.",
+    purpose="Generates examples of the curriculum's mix while too little waits for training.",
     says=(BatchSubmitted,),
     sweep_s=300.0,
-    lanes=(Lane("generate", (QueueLow,), find, do),),
+    lanes=(Lane("generate", (QueueLow,), find, do, step_s=300.0),),
 )

@@ -22,7 +22,8 @@ from ratchet.events.catalogue import (
 )
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion, line, unjudged
-from ratchet.ledger.queue import depth, next_batch, skipped_midway
+from ratchet.ledger.queue import next_batch, skipped_midway
+from ratchet.ledger.supply import shortage, supply
 from ratchet.ledger.tables import Batch, Line
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
@@ -144,9 +145,9 @@ def _finished(work: Work) -> Verdict:
 
 
 def _tell_of_depth(work: Work, tx: Transaction) -> None:
-    total, low = depth(tx.session).total, work.settings.queue.low_water
-    if total < low:
-        tx.emit(QueueLow(depth=total, low_water=low))
+    left, queue = supply(tx.session), work.settings.queue
+    if shortage(left, queue) is not None:
+        tx.emit(QueueLow(depth=left.examples, low_water=queue.low_water))
 
 
 def _failed(work: Work, start: Start, result: dict[str, Any]) -> Verdict:

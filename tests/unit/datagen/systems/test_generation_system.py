@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datagen.remake import remake
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.data.example import Example
+from ratchet.errors import Refused
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.queue import depth
-from ratchet.ledger.tables import Batch, Curriculum, DeadLetter
+from ratchet.ledger.supply import supply
+from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, DeadLetter, Verdict
 from ratchet.settings import Settings
 from ratchet.systems import Work
 from ratchet.systems.poison import retry
@@ -155,3 +159,109 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
             row.state = "trained"
     home.bus(GENERATION, CORRECTION).sweep()
     assert home.verdicts("generation")["2"] == "submitted"
+
+
+def refill_numbers(home: Home) -> list[dict[str, Any]]:
+    with home.ledger.read() as session:
+        rows = session.query(Verdict).filter(Verdict.system == "generation").order_by(Verdict.id)
+        return [{"outcome": row.outcome, **row.numbers} for row in rows]
+
+
+def test_a_refill_tells_what_it_made_and_how(home: Home) -> None:
+    home.bus(GENERATION, CORRECTION).sweep()
+    first = refill_numbers(home)[0]
+    assert first["generator"] == "tasks"
+    assert sum(first["made"].values()) == home.settings.queue.batch_examples
+    assert first["assignment"] == {"arm": "progressive", "probability": 1.0}
+    assert [numbers["goes_on"] for numbers in refill_numbers(home)][-1] is False
+
+
+def test_every_batch_can_be_made_again_by_its_id(home: Home, tmp_path: Path) -> None:
+    home.add_record(home.add_checkpoint(), "probe", lambda item: item.level == 1)
+    home.bus(CURRICULUM).sweep()
+    home.bus(GENERATION).sweep()
+    made = batches(home)
+    assert made
+    for batch in made:
+        again = list(remake(home.settings, batch, tmp_path))
+        assert again == list(home.artifacts.open_lines(batch.submitted_artifact))
+
+
+def test_a_batch_is_not_made_again_from_other_families_or_pools(home: Home, tmp_path: Path) -> None:
+    home.bus(GENERATION).sweep()
+    batch = batches(home)[0]
+    order = batch.provenance["order"]
+    batch.provenance = {**batch.provenance, "order": {**order, "families": {"chain_sum": "0"}}}
+    with pytest.raises(Refused, match="made by chain_sum 0, which is now 1"):
+        remake(home.settings, batch, tmp_path)
+    batch.provenance = {**batch.provenance, "order": {**order, "hold_out_seed": 1}}
+    with pytest.raises(Refused, match=r"made with suites.seed 1"):
+        remake(home.settings, batch, tmp_path)
+    batch.provenance = {"generator": "file"}
+    with pytest.raises(Refused, match="does not remember"):
+        remake(home.settings, batch, tmp_path)
+
+
+def test_minutes_of_training_left_call_for_a_refill_too(tmp_path: Path) -> None:
+    queue = {"low_water": 100, "high_water": 2_000, "batch_examples": 200, "low_minutes": 1.0}
+    with small_home(tmp_path, queue=queue) as home:
+        bus = home.bus(GENERATION, CORRECTION)
+        bus.sweep()
+        rested = total(home)
+        with home.ledger.read() as session:
+            tokens = supply(session).tokens
+        checkpoint = home.add_checkpoint()
+        with home.ledger.write() as tx:
+            tx.session.get_one(Checkpoint, checkpoint).tokens_per_s = tokens / 30
+        bus.sweep()
+        assert total(home) > rested
+        with home.ledger.read() as session:
+            minutes = supply(session).minutes
+        assert minutes is not None
+        assert minutes >= 1.1
+
+
+def test_an_hours_budget_is_kept_and_the_queue_waits(tmp_path: Path) -> None:
+    with small_home(tmp_path, generation={"hourly_examples": 250}) as home:
+        home.bus(GENERATION, CORRECTION).sweep()
+        assert [batch.submitted_examples for batch in batches(home)] == [200, 50]
+
+
+def test_a_cooldown_lies_between_two_batches(tmp_path: Path) -> None:
+    with small_home(tmp_path, generation={"cooldown_s": 3_600.0}) as home:
+        home.bus(GENERATION, CORRECTION).sweep()
+        assert len(batches(home)) == 1
+
+
+def test_a_source_that_makes_nothing_is_not_asked_without_end(tmp_path: Path) -> None:
+    sources = [{"name": "script", "options": {"command": ["true"]}}]
+    with small_home(tmp_path, generation={"sources": sources}) as home:
+        bus = home.bus(GENERATION, CORRECTION)
+        for _ in range(3):
+            bus.sweep()
+        assert [numbers["outcome"] for numbers in refill_numbers(home)] == ["nothing made"]
+        assert batches(home) == []
+        assert home.dead() == []
+
+
+def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path: Path) -> None:
+    paid = {"name": "teacher", "share": 1e9, "daily_tokens": 1, "options": {"base_url": "http://x", "model": "m"}}
+    with small_home(tmp_path, generation={"sources": [{"name": "tasks"}, paid]}) as home:
+        with home.ledger.write() as tx:
+            spent = {"generator": "teacher", "cost": {"prompt_tokens": 2}}
+            tx.session.add(
+                Verdict(
+                    system="generation",
+                    subject_kind="refill",
+                    subject_id="1",
+                    outcome="submitted",
+                    reason="",
+                    numbers=spent,
+                    cause=None,
+                    worker="test",
+                    created_at=tx.now,
+                    took_s=0.0,
+                )
+            )
+        home.bus(GENERATION, CORRECTION).sweep()
+        assert {batch.provenance["generator"] for batch in batches(home)} == {"tasks"}

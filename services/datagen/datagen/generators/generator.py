@@ -1,0 +1,85 @@
+"""The plug-in point for a source of examples, and what passes between it and the making of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+from ratchet.settings.inference import InferenceSettings
+
+Cell = tuple[str, int]
+"""A family's name and a level."""
+
+
+class Order(BaseModel):
+    """``count`` examples of these levels, by weight. Equal orders are answered alike wherever that can be had.
+
+    A batch takes several orders where some drafts are refused; ``part`` counts them from 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int
+    part: int
+    count: int
+    weights: tuple[tuple[str, int, float], ...]
+
+
+class Draft(NamedTuple):
+    """One example on its way into a batch: its level, the key of its item, and its line of JSON."""
+
+    cell: Cell
+    key: str
+    line: str
+
+
+@dataclass
+class Tally:
+    """What a generator refused by itself, by reason, and what its examples cost."""
+
+    refused: Counter[str] = field(default_factory=Counter)
+    cost: Counter[str] = field(default_factory=Counter)
+
+
+def nothing(_note: str) -> None:
+    """No progress is told."""
+
+
+@dataclass
+class Workshop:
+    """What a generator works with. ``folder`` is its own, and removed afterwards.
+
+    ``child`` runs ``module:function`` with a JSON spec in a process of its own; None makes everything here.
+    """
+
+    held_out: Container[str]
+    folder: Path
+    workers: int = 1
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    child: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
+    progress: Callable[[str], None] = nothing
+    tally: Tally = field(default_factory=Tally)
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A source of examples, made by calling its class with the options of the settings.
+
+    What it drafts is held to the rules of a batch by whoever asks; a draft that breaks them is refused there.
+    """
+
+    @property
+    def version(self) -> str:
+        """Of what it makes: another version may answer the same order otherwise."""
+        ...
+
+    def drafts(self, order: Order, workshop: Workshop) -> Iterator[Draft]:
+        """Examples that answer the order, each with a true gold; fewer where it has no more.
+
+        Raises SurroundingsError where its server or command is away, GenerationError or DataError where it is wrong.
+        """
+        ...
