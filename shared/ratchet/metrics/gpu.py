@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,14 @@ class NoGpus:
 
 
 class Nvml:
-    """Cards through NVIDIA's own library, by ``pynvml``."""
+    """Cards through NVIDIA's own library: ``nvml`` is the module ``pynvml``. Raises its NVMLError without a driver."""
 
-    def __init__(self) -> None:
-        import pynvml  # loads the driver's library
-
-        self._nvml = pynvml
-        pynvml.nvmlInit()
-        self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
+        nvml.nvmlInit()
+        self._handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         self._gpus = tuple(
-            Gpu(index, str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle)))
+            Gpu(index, str(nvml.nvmlDeviceGetName(handle)), str(nvml.nvmlDeviceGetUUID(handle)))
             for index, handle in enumerate(self._handles)
         )
 
@@ -93,9 +91,9 @@ class Nvml:
 
 def gpu_reader() -> GpuReader:
     """NVML where the driver is there, else a reader of no cards."""
-    import pynvml
+    import pynvml  # of use to few processes
 
     try:
-        return Nvml()
+        return Nvml(pynvml)
     except pynvml.NVMLError:
         return NoGpus()

@@ -21,9 +21,9 @@ PATIENCE_S = 180.0
 
 
 def hasty_prometheus(folder: Path, hub: str, alertmanager: str) -> dict[str, Any]:
-    """The stack's configuration with a second for a minute."""
+    """The stack's configuration with seconds for minutes."""
     config: dict[str, Any] = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(folder / "rules" / "*.yml")]
     (folder / "rules").mkdir(parents=True)
     for file in (COMPOSE / "prometheus" / "rules").glob("*.yml"):

@@ -74,7 +74,7 @@ def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
         names = {"system": "training", "worker": "training@box+0", "host": "box"}
         with discovery(settings, "127.0.0.1", 0) as hub:
             config: dict[str, Any] = {
-                "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+                "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
                 "scrape_configs": [
                     {
                         "job_name": "ratchet",

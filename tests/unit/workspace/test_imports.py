@@ -22,7 +22,7 @@ LIGHT = (
     "ratchet.settings",
     "ratchet.systems",
 )
-SLOW_TO_IMPORT = ("alembic", "celery", "pydantic", "redis", "sqlalchemy")
+SLOW_TO_IMPORT = ("alembic", "celery", "prometheus_client", "pydantic", "redis", "sqlalchemy")
 PROBE = """
 import importlib, json, sys
 for name in {names!r}:
