@@ -33,6 +33,7 @@ from trainer.dataset import TrainingRows, examples_at, examples_of, prepare_rows
 from trainer.form import form_of
 from trainer.hardware import Hardware, pick_hardware, release_memory
 from trainer.loading import load_model
+from trainer.memory import BOOK, MemoryBook, memory_key
 from trainer.monitoring import TrainingStatusWriter
 from trainer.previews import create_preview_backend
 from trainer.previews.callback import Previewer, last_rows
@@ -40,6 +41,7 @@ from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 from trainer.run import Run, create_run
 from trainer.state import TrainingState, load_state
+from trainer.trackers import create_trackers
 
 __all__ = ["TrainerEngine", "TrainingResult"]
 
@@ -78,11 +80,7 @@ class TrainerEngine:
         begun_at = time.monotonic()
         if self._processes.is_first:
             self._status.start(dataset=str(config.data.dataset_path), profile=config.profile.name)
-        result = self._tried(config)
-        while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := in_smaller_batches(config)) is not None:
-            release_memory()
-            config = smaller
-            result = self._tried(config)
+        result = self._within_memory(config)
         result = replace(result, runtime_sec=time.monotonic() - begun_at)
         self._write(
             state=_final_state(result),
@@ -94,6 +92,32 @@ class TrainerEngine:
         )
         return result
 
+    def _within_memory(self, config: TrainerConfig) -> TrainingResult:
+        """Try, in smaller and smaller micro-batches where memory is short, and remember what fitted on this device."""
+        book, wanted = MemoryBook(self._status.path.parent / BOOK), config.hyperparams.batch_size
+        config = self._as_remembered(config, book)
+        result = self._tried(config)
+        while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := in_smaller_batches(config)) is not None:
+            release_memory()
+            config = smaller
+            result = self._tried(config)
+        if result.success and config.hyperparams.batch_size < wanted and self._processes.is_first:
+            book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
+        return result
+
+    def _as_remembered(self, config: TrainerConfig, book: MemoryBook) -> TrainerConfig:
+        """The configuration in micro-batches that are known to fit."""
+        try:
+            fits = book.recall(memory_key(config, pick_hardware(config, self._processes)))
+        except SettingsError:
+            return config
+        while fits is not None and config.hyperparams.batch_size > fits:
+            smaller = in_smaller_batches(config)
+            if smaller is None:
+                break
+            config = smaller
+        return config
+
     def _tried(self, config: TrainerConfig) -> TrainingResult:
         self._write(state="loading", batch_size=config.hyperparams.batch_size)
         try:
@@ -103,10 +127,13 @@ class TrainerEngine:
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
         hardware, state = self._validate(config)
+        trackers = create_trackers(config.environment.report_to, self._write)
         dress = self._dress(config)
         trainable = load_model(config, hardware, dress.profile)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
+        for tracker in trackers:
+            run.trainer.add_callback(tracker)
         self._preview(config, run, dress)
         self._tell("training", run.reporter.snapshot(0))
         run.train()

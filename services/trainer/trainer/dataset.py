@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.chat import Tokenizer, render_training_batch
+from ratchet.inference.chat import Tokenizer, render_training_batch, stop_ids
 from ratchet.profiles.profile import Profile
 
 _ROWS_AT_ONCE = 1024
@@ -98,6 +98,7 @@ def prepare_rows(
                 too_long.append(line)
                 continue
             rows.append(Row(line, np.array(row.ids, np.int32), np.array(row.trained, np.bool_)))
+    check_share(rows)
     if not rows:
         reason = f"all {len(too_long)} rows have more than {max_length} tokens" if too_long else "no row"
         raise DataError(f"nothing to train on: {reason} (hyperparams.max_length)")
@@ -108,12 +109,32 @@ def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], tr
     """Raise ChatTemplateError unless the answer and an end are trained, and the question is not."""
     answer = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if mark])
     context = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if not mark])
+    if ids[-1] not in stop_ids(tokenizer):
+        raise ChatTemplateError(
+            f"a row ends with {tokenizer.decode([ids[-1]])!r}, on which nothing that serves it ends"
+        )
     if not trained[-1] or not context:
         raise ChatTemplateError("the chat template leaves no end token to train, or nothing before the answer")
     if (example.answer or "").strip() not in answer:
         raise ChatTemplateError(f"the tokenizer does not keep the answer: {example.answer!r} became {answer!r}")
     if example.question.strip() not in context:
         raise ChatTemplateError(f"the chat template drops or alters the question {example.question[:80]!r}")
+
+
+def check_share(rows: Sequence[Row]) -> None:
+    """Raise ChatTemplateError for rows of which no token, or every token, is trained: masking went wrong.
+
+    Every row must train its last token, the end of the answer.
+    """
+    tokens = sum(len(row.ids) for row in rows)
+    trained = sum(int(np.count_nonzero(row.trained)) for row in rows)
+    if rows and not 0 < trained < tokens:
+        raise ChatTemplateError(
+            f"{trained:,} of {tokens:,} tokens are trained: the template tells no answer from its question"
+        )
+    endless = next((row.line for row in rows if not row.trained[-1]), None)
+    if endless is not None:
+        raise ChatTemplateError(f"line {endless}: the end of the answer is not trained, so that no answer would end")
 
 
 def _dressed_batches(

@@ -111,7 +111,7 @@ def build_trainer(
         logging_steps=config.monitoring.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to=list(config.environment.report_to) or "none",
+        report_to="none",  # trackers are added guarded, see trainer.trackers
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         seed=config.data.seed % 2**32,

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ratchet.data.example import Example
 from ratchet.errors import ChatTemplateError, DataError
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
 from ratchet.testing.examples import sums, write_examples
-from trainer.dataset import TrainingRows, examples_of, prepare_rows
+from trainer.dataset import Row, TrainingRows, check_share, examples_of, prepare_rows
 
 TOKENIZER = build_tiny_tokenizer()
 
@@ -125,3 +126,25 @@ def test_a_template_that_cannot_carry_the_answer_aborts(tmp_path: Path, template
 def test_an_answer_that_says_the_end_token_itself_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatTemplateError, match="end token"):
         prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("a", "b<|im_end|>c")]))
+
+
+def row(line: int, trained: list[bool]) -> Row:
+    return Row(line, np.arange(len(trained), dtype=np.int32), np.array(trained))
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([row(1, [True, True]), row(2, [True, True])], "4 of 4 tokens"),
+        ([row(1, [False, False])], "0 of 2 tokens"),
+        ([row(1, [False, True]), row(7, [True, False])], "line 7"),
+    ],
+)
+def test_masking_that_trains_all_or_nothing_or_no_end_aborts(rows: list[Row], complaint: str) -> None:
+    with pytest.raises(ChatTemplateError, match=complaint):
+        check_share(rows)
+
+
+def test_sound_masking_passes() -> None:
+    check_share([row(1, [False, True, True]), row(2, [False, False, True])])
+    check_share([])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from ratchet.settings.training import TrainerConfig
 from trainer.core import TrainerEngine, in_smaller_batches
+from trainer.memory import BOOK, MemoryBook
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind
 
@@ -63,3 +64,26 @@ def test_smaller_batches_keep_the_rows_of_a_step(
     assert smaller == (
         None if found is None else (found.hyperparams.batch_size, found.hyperparams.gradient_accumulation)
     )
+
+
+def test_what_fitted_is_remembered_for_the_next_run_of_this_model_on_this_device(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    status = TrainingStatusWriter(tmp_path / "status.json")
+    for run in ("first", "second"):
+        engine = TrainerEngine(status, should_stop=memory_for(3, configure, tmp_path, seen))
+        assert engine.run_job(configure(sum_file, run, hyperparams__batch_size=8)).finished
+    assert seen.count(8) == 1
+    assert seen.count(4) == 1
+    longer = configure(sum_file, "longer", hyperparams__batch_size=8, hyperparams__max_length=512)
+    TrainerEngine(status, should_stop=memory_for(8, configure, tmp_path, seen)).run_job(longer)
+    assert seen[-1] == 8, "other rows, other memory"
+
+
+def test_a_book_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / BOOK).write_text("{")
+    book = MemoryBook(tmp_path / BOOK)
+    assert book.recall("tiny") is None
+    book.remember("tiny", 4)
+    assert book.recall("tiny") == 4

@@ -1,0 +1,77 @@
+"""Trackers hear what the Trainer tells them; one that fails, or is not installed, is told of in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from trainer.core import TrainingResult
+from trainer.result import ErrorKind
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
+
+Train = Callable[..., TrainingResult]
+
+
+class Ledger(TrainerCallback):
+    """A tracker as a library would bring it."""
+
+    losses: ClassVar[list[float]] = []
+
+    def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+class Broken(TrainerCallback):
+    calls: ClassVar[list[str]] = []
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        self.calls.append("log")
+        raise ConnectionError("the tracking server is away")
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two libraries more that the Trainer knows."""
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "ledger", Ledger)
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "broken", Broken)
+    Ledger.losses.clear()
+    Broken.calls.clear()
+
+
+def test_a_tracker_hears_the_loss(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, environment__report_to=("ledger",), monitoring__logging_steps=5)
+    assert Ledger.losses == [loss for _, loss in result.summary["loss_curve"]]
+
+
+def test_a_tracker_that_fails_is_left_alone_and_training_ends_well(
+    train: Train, sum_file: Path, tmp_path: Path
+) -> None:
+    result = train(sum_file, environment__report_to=("broken", "ledger"), monitoring__logging_steps=5)
+    assert result.finished
+    assert Broken.calls == ["log"]
+    assert Ledger.losses
+    status = json.loads((tmp_path / "run.status.json").read_text())
+    assert status["tracker_error"] == "Broken.on_log: ConnectionError: the tracking server is away"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of MLflow's callback, half made
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
+def test_a_library_that_is_not_installed_is_named(train: Train, sum_file: Path, name: str) -> None:
+    available = integration_utils.get_available_reporting_integrations()
+    if name in available:
+        pytest.skip(f"{name} is installed here")
+    result = train(sum_file, environment__report_to=(name,))
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert f"report_to '{name}'" in str(result.error_message)
+    assert "install" in str(result.error_message)
+
+
+def test_an_unknown_tracker_is_refused(train: Train, sum_file: Path) -> None:
+    result = train(sum_file, environment__report_to=("chalkboard",))
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "chalkboard" in str(result.error_message)
