@@ -1,4 +1,4 @@
-"""Rows to tensors: padded on the right, with the positions that the loss needs."""
+"""Rows to tensors, padded on the right or end to end, with the positions that the loss needs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class MicroBatch:
     """The tokens to be predicted there."""
     tokens: int
     """Inputs without padding."""
+    places: torch.Tensor | None = None
+    """(1, length) place of each token in its own row, where the rows lie end to end in one line."""
 
     @property
     def trained_tokens(self) -> int:
@@ -50,4 +52,24 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(following[:, first:].ravel()[positions]),
         tokens=sum(len(row.ids) - 1 for row in rows),
+    )
+
+
+def lay_end_to_end(rows: Sequence[Row]) -> MicroBatch:
+    """The rows in one line without padding. Their places, which begin anew with each, keep them from seeing another."""
+    if not rows:
+        return collate(rows, 0)
+    inputs = np.concatenate([row.ids[:-1] for row in rows]).astype(np.int64)
+    following = np.concatenate([row.ids[1:] for row in rows]).astype(np.int64)
+    trained = np.concatenate([row.trained[1:] for row in rows])
+    places = np.concatenate([np.arange(len(row.ids) - 1) for row in rows])
+    first = int(trained.argmax())
+    positions = np.flatnonzero(trained[first:])
+    return MicroBatch(
+        inputs=torch.from_numpy(inputs[None]),
+        keep=len(inputs) - first,
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(following[first:][positions]),
+        tokens=len(inputs),
+        places=torch.from_numpy(places[None]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.collator import MicroBatch, collate
+from trainer.collator import MicroBatch, collate, lay_end_to_end
 from trainer.dataset import TrainingRows
 from trainer.order import Order, count_micro_batches, micro_batches
 from trainer.processes import Processes
@@ -50,6 +50,8 @@ class BatchLoader:
     accumulation: int
     pad_id: int
     processes: Processes
+    end_to_end: bool = False
+    """Lay the rows of a micro-batch end to end: for attention kernels that tell them apart by their places."""
 
     @property
     def group(self) -> int:
@@ -76,4 +78,5 @@ class BatchLoader:
             world=self.processes.world,
         )
         for share in shares:
-            yield collate([self.dataset.by_line[line] for line in share.tolist()], self.pad_id)
+            rows = [self.dataset.by_line[line] for line in share.tolist()]
+            yield lay_end_to_end(rows) if self.end_to_end else collate(rows, self.pad_id)

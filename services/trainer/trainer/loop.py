@@ -77,10 +77,13 @@ class SegmentTrainer(Trainer):
         """(trained predictions, vocabulary): the prompts before all answers cost no projection to the vocabulary."""
         inputs = batch.inputs.to(self.args.device, non_blocking=True)
         positions = batch.positions.to(self.args.device, non_blocking=True)
+        arguments = {"input_ids": inputs, "use_cache": False}
+        if batch.places is not None:
+            arguments["position_ids"] = batch.places.to(self.args.device, non_blocking=True)
         if self._sliceable:
-            logits = model(input_ids=inputs, use_cache=False, logits_to_keep=batch.keep).logits
+            logits = model(**arguments, logits_to_keep=batch.keep).logits
         else:
-            logits = model(input_ids=inputs, use_cache=False).logits[:, -batch.keep :]
+            logits = model(**arguments).logits[:, -batch.keep :]
         return logits.flatten(0, 1).index_select(0, positions)
 
 

@@ -183,6 +183,7 @@ def create_run(
             accumulation=config.hyperparams.gradient_accumulation,
             pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
             processes=processes,
+            end_to_end=hardware.attention == "flash_attention_2",
         ),
         count,
         [StepSeed(config.data.seed, plan.global_step, processes.rank), watch, deadline, reporter],

@@ -11,8 +11,10 @@ from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
 from ratchet.testing.examples import sums, write_examples
 from torch.nn.functional import cross_entropy
-from trainer.collator import collate
-from trainer.dataset import Row, examples_of, prepare_rows
+from trainer.collator import collate, lay_end_to_end
+from trainer.dataset import Row, TrainingRows, examples_of, prepare_rows
+from trainer.loader import BatchLoader
+from trainer.processes import ALONE
 from transformers import AutoModelForCausalLM
 
 
@@ -51,3 +53,43 @@ def test_the_content_of_the_padding_is_no_matter(rows: tuple[Row, ...], base_mod
 def test_a_share_without_rows_trains_nothing() -> None:
     empty = collate([], pad_id=0)
     assert (empty.trained_tokens, empty.tokens, empty.inputs.shape, empty.keep) == (0, 0, (1, 1), 1)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
+    rows: tuple[Row, ...], base_model: Path, attention: str
+) -> None:
+    """What flash attention does by the places of the tokens, the other kernels do by a mask made from them."""
+    found = []
+    for batch in (collate(rows, pad_id=0), lay_end_to_end(rows)):
+        model = AutoModelForCausalLM.from_pretrained(base_model, attn_implementation=attention).eval()
+        more = {} if batch.places is None else {"position_ids": batch.places}
+        logits = model(input_ids=batch.inputs, logits_to_keep=batch.keep, use_cache=False, **more).logits
+        loss = cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets)
+        loss.backward()
+        found.append((float(loss.detach()), {name: p.grad for name, p in model.named_parameters()}, batch))
+    (padded, gradients, _), (flat, other_gradients, batch) = found
+    assert flat == pytest.approx(padded, rel=1e-5)
+    assert batch.inputs.numel() == batch.tokens, "no padding"
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_row_end_to_end_with_others_does_not_see_them(rows: tuple[Row, ...], base_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base_model).eval()
+    outputs = []
+    for before in (rows[0], rows[1]):
+        line = [Row(1, before.ids[:8], before.trained[:8]), rows[2]]
+        batch = lay_end_to_end(line)
+        logits = model(input_ids=batch.inputs, position_ids=batch.places, use_cache=False).logits
+        outputs.append(logits[0, -(len(rows[2].ids) - 1) :])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_loader_lays_rows_end_to_end_where_it_is_asked(rows: tuple[Row, ...]) -> None:
+    dataset = TrainingRows(rows, ())
+    loader = BatchLoader(dataset, dataset.lines, 3, 1, 0, ALONE, end_to_end=True)
+    batches = list(loader)
+    assert [batch.inputs.shape[0] for batch in batches] == [1, 1]
+    assert sum(batch.inputs.numel() for batch in batches) == int((dataset.lengths - 1).sum())
