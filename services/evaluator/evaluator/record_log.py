@@ -14,16 +14,25 @@ from ratchet.evaluation.record import ItemRecord, to_lines
 class RecordLog:
     """Records in ``<name>.part.jsonl``, in the order of their making, headed by the conditions of it.
 
-    A file of other conditions is started anew; a torn or foreign line and all after it are dropped.
+    A file of other conditions is started anew; a torn or foreign line and all after it are dropped. ``earlier`` are
+    folders of runs that were killed: the longest file of theirs is gone on with, and left as it is.
     ``<name>.items.jsonl`` appears whole, with ``finish``.
     """
 
-    def __init__(self, folder: Path, name: str, conditions: dict[str, str], item_ids: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        conditions: dict[str, str],
+        item_ids: Sequence[str],
+        earlier: Sequence[Path] = (),
+    ):
         self._part = folder / f"{name}.part.jsonl"
         self._final = folder / f"{name}.items.jsonl"
         self._head = json.dumps(conditions, sort_keys=True) + "\n"
         self._item_ids = item_ids
-        self._records = {record.item_id: record for record in self._recovered()}
+        found = [self._recovered(place / self._part.name) for place in (folder, *earlier)]
+        self._records = {record.item_id: record for record in max(found, key=len)}
         self._rewrite(self._part, self._head + to_lines(self._records.values()))
 
     def __len__(self) -> int:
@@ -45,11 +54,12 @@ class RecordLog:
         self._rewrite(self._final, to_lines(records))
         return self._final, records
 
-    def _recovered(self) -> list[ItemRecord]:
-        if not self._part.exists():
+    def _recovered(self, part: Path) -> list[ItemRecord]:
+        try:
+            with part.open(encoding="utf-8", errors="replace", newline="\n") as file:
+                head, *lines = file.readlines() or [""]
+        except FileNotFoundError:
             return []
-        with self._part.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            head, *lines = file.readlines() or [""]
         if head != self._head:
             return []
         known = set(self._item_ids)

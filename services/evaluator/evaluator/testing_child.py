@@ -70,7 +70,7 @@ class TestingSession:
     def _answer(self, generator: LocalGenerator, suite: SuiteFile, items: list[Example]) -> SuiteResult:
         key = self._key(generator, suite)
         ids = [item.id for item in items]
-        log = RecordLog(self._spec.work_folder, suite.name, key.model_dump(), ids)
+        log = RecordLog(self._spec.work_folder, suite.name, key.model_dump(), ids, self._spec.earlier)
         done = frozenset(index for index, item_id in enumerate(ids) if item_id in log)
         self._tell(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0

@@ -31,6 +31,7 @@ class TestingSpec(BaseModel):
 
     ``weights`` is the digest that the folder must have. ``parent_degenerate`` says that the checkpoint before this
     one gave no answers either (as an untrained model does): then bad output alone does not make this one broken.
+    ``earlier`` are the work folders of runs of this checkpoint that were killed.
     ``system_prompt`` is the configured base, ``date`` the text that its ``{date}`` stands for.
     """
 
@@ -41,6 +42,7 @@ class TestingSpec(BaseModel):
     weights: str | None = None
     suites: tuple[SuiteFile, ...] = Field(min_length=1)
     work_folder: Path
+    earlier: tuple[Path, ...] = ()
     decoding: Decoding = Decoding()
     inference: InferenceSettings = InferenceSettings()
     profile: str = "plain"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet.cli.fit import Fit, count_parameters, fit
-from ratchet.cli.machine import training_memory
+from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import size
 from ratchet.cli.template import Chosen, render
 from ratchet.cli.view.words import thousands
@@ -22,6 +22,7 @@ from ratchet.settings.settings import FILE
 
 TINY = "tiny"
 SHOWN = 5
+GPU_ITEMS = 1_000
 LARGE = 5_000_000
 """Parameters from which a model counts as pretrained and gets settings of its own."""
 
@@ -48,10 +49,10 @@ def init(
     file = Path(FILE)
     if file.exists() and not force:
         raise Refused(f"{file.resolve()} is there already; --force writes over it.")
-    chosen = _for_model(model, force)
+    chosen = {**_for_model(model, force), **_sizes()}
     if data is not None:
         _check_data(data)
-        chosen = {**chosen, "suites": _tested_on(data, model)}
+        chosen = {**chosen, "suites": {**chosen.get("suites", {}), **_tested_on(data, model)}}
     file.write_text(render(chosen), encoding="utf-8")
     load()
     typer.echo(f"wrote {file}.")
@@ -78,6 +79,11 @@ def _for_model(name: str, force: bool) -> Chosen:
     if found.parameters > LARGE:
         chosen["hyperparams"] = _pretrained()
     return chosen
+
+
+def _sizes() -> Chosen:
+    """Suites of 1,000 items where a GPU answers them in no time; the defaults are for a CPU."""
+    return {"suites": {"probe_items": GPU_ITEMS, "eval_items": GPU_ITEMS}} if gpus() else {}
 
 
 def _tell(found: Fit) -> None:

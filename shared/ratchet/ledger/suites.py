@@ -21,6 +21,19 @@ def current(session: Session, pool: str) -> SuiteRow:
     return row
 
 
+def suite_named(session: Session, name: str) -> SuiteRow:
+    """The suite that a person means: a pool's suite in force, or the beginning of an id. Refused if not one fits."""
+    if name in (*STANDING, "confirm"):
+        return current(session, name)
+    fitting = select(SuiteRow).where(SuiteRow.id.startswith(name, autoescape=True)).limit(2)
+    rows = session.scalars(fitting).all() if len(name) >= 4 else []
+    if len(rows) != 1:
+        raise Refused(
+            f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: `ratchet suite list` has them."
+        )
+    return rows[0]
+
+
 def evaluation(session: Session, checkpoint_id: str, suite_id: str) -> Evaluation | None:
     """The checkpoint's record on that suite, if testing has made it."""
     query = select(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id, Evaluation.suite_id == suite_id)

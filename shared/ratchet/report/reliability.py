@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,6 +25,32 @@ def reliability(facts: Facts) -> str | None:
         _diagram(left, shown)
         _history(right, facts)
         return to_svg(figure, "Reliability diagram and calibration error by checkpoint")
+
+
+def write_png(numbers: Mapping[str, Any], label: str, file: Path) -> None:
+    """A checkpoint's reliability diagram, and its risk by coverage, as a picture of their own."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with drawing(9.0, 3.6) as figure:
+        left, right = figure.subplots(1, 2)
+        _diagram(left, Calibrated(0, numbers))
+        left.set_title(f"{label}: sure, and right")
+        _coverage(right, numbers)
+        figure.savefig(file, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+
+def _coverage(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    """How many answers are wrong if only the surest are given; a dotted line where the shipped threshold lies."""
+    curve = numbers.get("curve", ())
+    axes.plot([p["coverage"] for p in curve], [p["risk"] for p in curve], color=ACCENT, marker="o", ms=3)
+    abstention = numbers.get("abstention")
+    if abstention:
+        axes.axvline(abstention["coverage"], color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.set_title("Wrong, if only the surest are answered")
+    axes.set_xlabel("share answered")
+    axes.set_ylabel("share wrong")
+    percent_axis(axes)
+    axes.set_xlim(-0.03, 1.03)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
 
 
 def _shown(facts: Facts) -> Calibrated | None:

@@ -27,8 +27,14 @@ class SuiteSettings(Section):
     files: tuple[Path, ...] = Field(
         (), description="JSONL files of your own; the held-out share of their rows is tested on, too."
     )
-    probe_items: int = Field(360, ge=1, description="Mining, correction and curriculum learn from these.")
-    eval_items: int = Field(360, ge=1, description="Regression, comparison and calibration read these.")
+    probe_items: int = Field(
+        300,
+        ge=1,
+        description="Mining, correction and curriculum learn from these; `ratchet init` writes 1000 on a GPU.",
+    )
+    eval_items: int = Field(
+        300, ge=1, description="Regression, comparison and calibration read these; `ratchet init` writes 1000 on a GPU."
+    )
     confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
     held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_every_commented_default_is_the_default(home: Path) -> None:
     found = tomllib.loads("\n".join(line for line in settings if line.split(" = ")[0].isidentifier() or line[0] == "["))
     assert found["queue"]["low_water"] == Settings().queue.low_water
     assert Settings(**{k: v for k, v in found.items() if k in _sections()}) == Settings()
+
+
+def test_on_a_gpu_the_suites_are_larger(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3090, 24576'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    ratchet("init")
+    suites = load(Path("ratchet.toml")).suites
+    assert (suites.probe_items, suites.eval_items) == (1_000, 1_000)
 
 
 def test_a_model_that_does_not_fit_is_refused_with_numbers(home: Path, tmp_path: Path) -> None:

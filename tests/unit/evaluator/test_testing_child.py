@@ -186,6 +186,18 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_records(spec: Spec, tmp
         assert resumed.suites[name].tokens == whole.suites[name].tokens
 
 
+def test_another_run_goes_on_with_the_longest_of_those_that_were_killed(spec: Spec, tmp_path: Path) -> None:
+    whole = run(spec("whole"))
+    for work, done in (("first", 32), ("second", 16)):
+        with pytest.raises(Killed):
+            run_suites(spec(work), kill_at("eval", done))
+    seen: list[dict[str, Any]] = []
+    earlier = [str(tmp_path / name) for name in ("first", "second", "never")]
+    third = run(spec("third", earlier=earlier), seen.append)
+    assert [at["done"] for at in seen if at["suite"] == "eval"] == [32, 40]
+    assert records(third.suites["eval"]) == records(whole.suites["eval"])
+
+
 def test_a_torn_line_and_what_follows_are_answered_again(spec: Spec, tmp_path: Path) -> None:
     whole = run(spec("whole"))
     with pytest.raises(Killed):

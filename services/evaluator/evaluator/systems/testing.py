@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,13 @@ from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import from_lines
 from ratchet.evaluation.stored import ITEMS
-from ratchet.events.catalogue import CheckpointBroken, CheckpointEvaluated, CheckpointSaved, EvaluationRequested
+from ratchet.events.catalogue import (
+    CheckpointBroken,
+    CheckpointEvaluated,
+    CheckpointSaved,
+    EvaluationRequested,
+    RankingChanged,
+)
 from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
@@ -26,14 +33,15 @@ from ratchet.tasks.registry import grader_id
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from evaluator.souping import SOUP, cook, find_soup
 from evaluator.tally import tally
 from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
 
 NAME = "testing"
 
 
-def find(session: Session, _settings: Settings) -> list[Subject]:
-    """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
+def find(session: Session, settings: Settings) -> list[Subject]:
+    """Requests first, since a decision waits for them; then untested checkpoints, the newest first; then a soup."""
     done = exists().where(
         Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id
     )
@@ -42,8 +50,10 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
         Checkpoint.state == "saved", lacks_verdict(NAME, "checkpoint", Checkpoint.id)
     )
     newest_first = session.scalars(untested.order_by(Checkpoint.ordinal.desc()))
-    return [Subject("request", _name(request)) for request in requests] + [
-        Subject("checkpoint", id) for id in newest_first
+    return [
+        *(Subject("request", _name(request)) for request in requests),
+        *(Subject("checkpoint", id) for id in newest_first),
+        *find_soup(session, settings, NAME),
     ]
 
 
@@ -63,11 +73,14 @@ class Assignment:
 
 
 def do(work: Work) -> Outcome:
-    """Run the subject's suites in a child and store what came out."""
+    """Run the subject's suites in a child and store what came out; or make a soup."""
+    if work.subject.kind == SOUP:
+        return cook(work)
     assignment = _assignment(work)
     if not assignment.suites:
         return Verdict("evaluated", "its records are there already", {"degenerate": None})
     if assignment.overtaken_by is not None:
+        shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
         return Verdict("superseded", f"{assignment.overtaken_by} is newer and has been tested already")
     spec = _spec(work, assignment)
     answer = work.child(
@@ -76,9 +89,9 @@ def do(work: Work) -> Outcome:
         lambda m: work.pulse.beat(f"{assignment.checkpoint.id} {m.get('suite')} {m.get('done')}/{m.get('total')}"),
     )
     result = TestingResult.model_validate(answer)
-    if result.broken is not None:
-        return _broken(assignment.checkpoint.id, result)
-    return _evaluated(work, assignment, result)
+    verdict = _broken(assignment.checkpoint.id, result) if result.broken else _evaluated(work, assignment, result)
+    shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
+    return verdict
 
 
 def _assignment(work: Work) -> Assignment:
@@ -90,9 +103,11 @@ def _assignment(work: Work) -> Assignment:
             return Assignment(
                 checkpoint, _unanswered(session, checkpoint, [session.get_one(SuiteRow, suite_id)]), None, True
             )
-        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in STANDING])
+        pools = STANDING if checkpoint.soup_of is None else ("eval",)  # what a soup gets wrong teaches nobody
+        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in pools])
         newer = select(Checkpoint.id).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
-        overtaken = session.scalar(newer.where(Checkpoint.ordinal > checkpoint.ordinal).limit(1))
+        newer = newer.where(Checkpoint.ordinal > checkpoint.ordinal, Checkpoint.soup_of.is_(None))
+        overtaken = session.scalar(newer.limit(1))
         parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
         excused = parent is None or parent.numbers.get("degenerate") is not None
         return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, excused)
@@ -109,12 +124,13 @@ def _verdict(session: Session, checkpoint_id: str) -> VerdictRow | None:
 
 
 def _spec(work: Work, assignment: Assignment) -> TestingSpec:
-    settings = work.settings
+    settings, folder = work.settings, _answers(work, assignment.checkpoint.id)
     return TestingSpec(
         checkpoint=work.artifacts.fetch(assignment.checkpoint.artifact),
         weights=assignment.checkpoint.weights,
         suites=tuple(_suite_file(work, row) for row in assignment.suites),
-        work_folder=work.folder,
+        work_folder=folder / str(work.claim.token),
+        earlier=tuple(sorted(folder.iterdir())) if folder.exists() else (),
         decoding=Decoding(max_new_tokens=settings.suites.max_new_tokens),
         inference=settings.inference,
         profile=settings.profile.name,
@@ -123,6 +139,11 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
         date=day_of(assignment.suites[0].created_at),
         parent_degenerate=assignment.parent_degenerate,
     )
+
+
+def _answers(work: Work, checkpoint_id: str) -> Path:
+    """Where a checkpoint's answers grow, a folder a claim: it outlives a worker that is killed."""
+    return work.settings.work_folder / "answers" / checkpoint_id
 
 
 def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
@@ -199,8 +220,8 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Runs every new checkpoint once over the fixed suites and stores each item.",
-    says=(CheckpointEvaluated, CheckpointBroken),
+    says=(CheckpointEvaluated, CheckpointBroken, CheckpointSaved),
     sweep_s=600.0,
-    lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
-    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local"),
+    lanes=(Lane("test", (CheckpointSaved, EvaluationRequested, RankingChanged), find, do),),
+    preload=("torch", "transformers", "evaluator.testing_child", "evaluator.soup_child", "ratchet.inference.local"),
 )

@@ -12,7 +12,8 @@ class Checkpoint(Base):
     """A saved model. ``ordinal`` counts from 0, the base model. ``state``: saved, broken, or deleted by retention.
 
     ``artifact`` holds the model's files, ``state_artifact`` optimizer, schedule, random state and data offset.
-    ``batch_id`` and ``offset`` say how far in which batch it was saved.
+    ``batch_id`` and ``offset`` say how far in which batch it was saved. ``soup_of`` names, joined by ``+``, the
+    checkpoints whose weights it averages; such a one was not trained.
     """
 
     __tablename__ = "checkpoints"
@@ -23,6 +24,7 @@ class Checkpoint(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"))
     batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
     offset: Mapped[int] = mapped_column(default=0)
+    soup_of: Mapped[str | None]
     step: Mapped[int]
     tokens: Mapped[Size]
     weights: Mapped[str]

@@ -230,6 +230,7 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.Text(), nullable=True),
         sa.Column("batch_id", sa.Text(), nullable=True),
         sa.Column("offset", sa.Integer(), nullable=False),
+        sa.Column("soup_of", sa.String(), nullable=True),
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.Column("weights", sa.String(), nullable=False),
