@@ -103,7 +103,9 @@ def main() -> None:
         (HERE / "results.json").write_text(
             json.dumps({"settings": settings.model_dump(), "rows": rows}, indent=1, ensure_ascii=False) + "\n"
         )
-        (HERE / "RESULTS.md").write_text(f"{INTRODUCTION.format(day=date.today(), runs=arguments.runs, seed=arguments.seed)}{table}\n")
+        (HERE / "RESULTS.md").write_text(
+            f"{INTRODUCTION.format(day=date.today(), runs=arguments.runs, seed=arguments.seed)}{table}\n"
+        )
 
 
 INTRODUCTION = """# The gate, simulated

@@ -52,6 +52,8 @@ def _headline(session: Session, row: Checkpoint) -> str:
     if row.ordinal:
         loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
         parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")
+    if row.soup_of is not None:
+        parts.append(f"Its weights are the average of {plain(row.soup_of.replace('+', ' and '))}.")
     if look.overall is not None:
         parts.append(f"Right on {percent(look.overall)} % of {look.overall.n} eval items ({levels_line(look)}).")
     if row.reason:

@@ -12,7 +12,7 @@ from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.cli.flips import sign_test
 from ratchet.cli.main import app
-from ratchet.ledger.tables import Evaluation, EvaluationRequest
+from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
 from ratchet.testing.home import Home, small_home
 from typer.testing import CliRunner, Result
 
@@ -129,3 +129,27 @@ def test_testing_is_asked_for_an_imported_suite(judged: Home, tmp_path: Path) ->
         assert session.query(Evaluation).where(Evaluation.suite_id == suite).count() == 0
     assert request.suite_id == suite
     assert "wears it out" in ratchet("suite", "run", "confirm", "1", code=2).stderr
+
+
+def test_the_leaderboard_calls_ties_ties_and_ranks_a_family(judged: Home) -> None:
+    rows = json.loads(ratchet("leaderboard", "--json").stdout)
+    assert [row["is_tied_with_best"] for row in rows] == [True, True]
+    assert rows[0]["cost"]["tokens_per_s"] == 1_000
+    assert ratchet("leaderboard").stdout.count("best or tied") == 2
+    by_family = json.loads(ratchet("leaderboard", "--family", "reverse", "--json").stdout)
+    assert [(row["checkpoint"], row["rank"], row["is_tied_with_best"]) for row in by_family] == [
+        ("#0", 1, True),
+        ("#1", 2, False),
+    ]
+    assert "reverse %" in ratchet("leaderboard", "--family", "reverse").stdout
+    assert "chain_sum, reverse" in ratchet("leaderboard", "--family", "sums", code=2).stderr
+
+
+def test_why_names_what_was_forgotten_and_what_a_soup_is_made_of(judged: Home) -> None:
+    shown = ratchet("why", "1").stdout
+    assert "Forgotten: reverse." in shown
+    assert "would have been seen with 80%" in shown
+    with judged.ledger.write() as tx:
+        row = tx.session.query(Checkpoint).where(Checkpoint.ordinal == 1).one()
+        row.soup_of = f"{judged.base_id()}+{row.id}"
+    assert "Its weights are the average of #0 and #1." in ratchet("why", "1").stdout

@@ -49,3 +49,11 @@ def test_one_paired_test_on_the_other_half_holds_at_every_age(benchmark: ModuleT
     alarms = benchmark.simulate(overall, histories=40, checkpoints=200, seed=5)
     clustered = alarms[:, 150:].mean(axis=1)
     assert clustered.mean() <= 0.05 + 2.6 * clustered.std(ddof=1) / np.sqrt(len(clustered))
+
+
+def test_slow_decay_does_not_pass(benchmark: ModuleType) -> None:
+    """A fifth of a point a checkpoint, far below what any two neighbours show; a rolling baseline lets it through."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        grades = benchmark.worse_history(200, loss=0.20, only_level=None, gradual=True, rng=rng)
+        assert benchmark.monitor(grades, rng, first=191)[190:].any()

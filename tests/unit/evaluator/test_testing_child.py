@@ -25,6 +25,7 @@ from ratchet.tasks.family import to_example
 from ratchet.testing.examples import write_examples
 from ratchet.testing.tiny_model import build_tiny_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 BATCH = 16
 
@@ -274,6 +275,33 @@ def test_degenerate_output_after_a_parent_that_answered_is_broken(spec: Spec, un
     result = run(spec(checkpoint=str(untrained), parent_degenerate=False))
     assert (result.broken or "").startswith("degenerate output: ")
     assert result.suites["eval"].n == 40
+
+
+def always_says(checkpoint: Path, folder: Path, token: int) -> str:
+    """A model whose every state points one way, along which the token lies twice as far as any other."""
+    shutil.copytree(checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor.zero_()
+    embedding = tensors["model.embed_tokens.weight"]
+    embedding[:] = 1.0
+    embedding[token] = 2.0
+    tensors["model.norm.weight"].fill_(1.0)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.mark.parametrize(("says", "fault"), [("<|im_end|>", "empty"), ("7", "repeating")])
+def test_a_model_that_says_nothing_or_one_thing_is_broken(
+    spec: Spec, checkpoint: Path, tmp_path: Path, says: str, fault: str
+) -> None:
+    token = AutoTokenizer.from_pretrained(checkpoint).convert_tokens_to_ids(says)
+    result = run(spec(checkpoint=always_says(checkpoint, tmp_path / "says", token), parent_degenerate=False))
+    assert "on 60 of 60 items" in (result.broken or "")
+    assert fault in (result.broken or "") or (fault == "repeating" and "endless" in (result.broken or ""))
+    answers = {item["answer"] for item in records(result.suites["eval"])}
+    assert answers == ({""} if fault == "empty" else {"7" * 24})
 
 
 def test_a_model_with_answers_is_not_degenerate(spec: Spec) -> None:

@@ -199,7 +199,14 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
     items = from_lines(outcome.items.read_text().splitlines())
     grades = tally(Record(checkpoint_id=checkpoint_id, key=outcome.key, items=items))
     outcome.items.rename(named)
-    provenance = {"checkpoint": checkpoint_id, "suite": suite.id, "pool": suite.pool}
+    provenance = {
+        "checkpoint": checkpoint_id,
+        "suite": suite.id,
+        "pool": suite.pool,
+        "key": outcome.key.model_dump(),
+        "decoding": Decoding(max_new_tokens=work.settings.suites.max_new_tokens).model_dump(mode="json"),
+        "profile": work.settings.profile.name,
+    }
     artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
     return Evaluation(
         id=f"{checkpoint_id}/{suite.id}",

@@ -81,6 +81,18 @@ def test_one_pass_over_the_standing_suites_and_confirm_only_on_request(home: Hom
     assert (checkpoint, "confirm") in records(home)
 
 
+def test_a_record_explains_itself(home: Home) -> None:
+    home.bus(TESTING, children=ByHeart()).sweep()
+    with home.ledger.read() as session:
+        row = evaluation(session, home.base_id(), current(session, "eval").id)
+    assert row is not None
+    said = home.artifacts.manifest(row.artifact).provenance
+    assert said["key"] == row.key
+    assert said["decoding"]["temperature"] == 0.0
+    assert row.tally is not None
+    assert row.tally["n"] == row.items
+
+
 def test_the_newest_goes_first_and_what_it_overtook_is_superseded_but_never_the_base_model(home: Home) -> None:
     old, new = home.add_checkpoint(), home.add_checkpoint()
     home.bus(TESTING, children=ByHeart()).sweep()
