@@ -46,7 +46,7 @@ def training() -> Dashboard:
         .with_panel(
             number(
                 "Queue lasts for",
-                "At the pace of the last batches.",
+                "At the speed of the last segments.",
                 Query("max(ratchet_queue_left_seconds)"),
                 unit="s",
                 span=6,

@@ -13,7 +13,6 @@ from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch
 from ratchet.metrics.discover import discovery
 from ratchet.metrics.exposition import page
 from ratchet.metrics.machine import Duties, MachineCollector
@@ -27,7 +26,6 @@ from ratchet.testing.bus import InlineChildren
 from ratchet.testing.gpus import FakeGpus
 from ratchet.testing.prometheus import Panel, Prometheus, panels, prometheus_server
 from ratchet.testing.workers import wait_until
-from sqlalchemy import update
 from trainer.monitoring import TrainingStatusWriter
 
 DASHBOARDS = Path(__file__).parents[3] / "compose" / "grafana" / "dashboards"
@@ -54,12 +52,10 @@ def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
     return metrics.registry
 
 
-def told_of_training(ledger: Ledger, settings: Settings) -> None:
+def told_of_training(settings: Settings) -> None:
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     status = TrainingStatusWriter(settings.status_folder / "training_status.json")
     status.start(state="training", step=1, loss=0.5, tokens_per_s=9.0, examples_done=1, examples_total=2)
-    with ledger.write() as tx:
-        tx.session.execute(update(Batch).where(Batch.state == "trained").values(started_at=1.0, finished_at=2.0))
     streams = Streams(connect(str(settings.redis.url.get_secret_value())), length=10)  # type: ignore[union-attr]
     streams.open("training", [BatchQueued.name])
     streams.publish([Letter.of(BatchQueued(batch_id="b"))])
@@ -68,7 +64,7 @@ def told_of_training(ledger: Ledger, settings: Settings) -> None:
 @pytest.fixture(scope="module")
 def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     ledger = Ledger(settings.ledger_url)
-    told_of_training(ledger, settings)
+    told_of_training(settings)
     registry = worked(ledger, settings)
     with PageServer("127.0.0.1", 0, {"/metrics": lambda: page(registry)}) as worker:
         names = {"system": "training", "worker": "training@box+0", "host": "box"}

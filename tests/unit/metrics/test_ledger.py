@@ -58,10 +58,17 @@ def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:
     assert found.value("ratchet_queue_examples", place="running") == 4800
     assert found.value("ratchet_batches", state="training") == 1
     assert found["ratchet_queue_low_water_examples"] == 13_000
-    assert "ratchet_queue_left_seconds" not in found.names()
+    assert found["ratchet_queue_short"] == 0
     with told.write() as tx:
-        tx.session.execute(update(Batch).where(Batch.state == "trained").values(started_at=100.0, finished_at=120.0))
-    assert ask(told)["ratchet_queue_left_seconds"] == pytest.approx(20_800 * 20 / 8000)
+        tx.session.execute(update(Batch).where(Batch.examples > 0).values(tokens=8000 * 25))
+    assert ask(told)["ratchet_queue_tokens"] == 20_800 * 25
+    assert ask(told)["ratchet_queue_left_seconds"] == pytest.approx(20_800 * 25 / 18_500)
+
+
+def test_an_empty_queue_is_short_and_how_long_it_lasts_is_unknown_before_training(ledger: Ledger, ask: Ask) -> None:
+    found = ask(ledger)
+    assert found["ratchet_queue_short"] == 1
+    assert "ratchet_queue_left_seconds" not in found.names()
 
 
 def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> None:

@@ -9,12 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.line import unjudged
-from ratchet.ledger.queue import Depth, depth
+from ratchet.ledger.queue import depth
+from ratchet.ledger.supply import shortage, supply
 from ratchet.ledger.tables import Batch, Checkpoint, Line, Verdict
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
 
-MEASURED_BATCHES = 5
 BATCH_STATES = ("submitted", "queued", "training", "trained", "rejected", "quarantined", "skipped")
 
 
@@ -30,7 +30,7 @@ def data(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMet
     )
     yield single("ratchet_queue_low_water_examples", "Below it generation is called.", settings.queue.low_water)
     yield single("ratchet_queue_high_water_examples", "Generation stops at it.", settings.queue.high_water)
-    yield single("ratchet_queue_left_seconds", "How long it lasts at the last batches' pace.", _left(session, found))
+    yield from _supply(session, settings)
     counts = dict(session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all())
     yield gauge(
         "ratchet_batches",
@@ -42,18 +42,16 @@ def data(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMet
     yield single("ratchet_quarantined_examples", "Rows that the gate has put aside.", float(quarantined))
 
 
-def _left(session: Session, found: Depth) -> float | None:
-    """Seconds of training in the queue; unknown before the first trained batch."""
-    newest = (
-        select(Batch.examples, Batch.started_at, Batch.finished_at)
-        .where(Batch.state == "trained", Batch.started_at.is_not(None), Batch.finished_at.is_not(None))
-        .order_by(Batch.finished_at.desc())
-        .limit(MEASURED_BATCHES)
+def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    found = supply(session)
+    left_s = found.minutes * 60 if found.minutes is not None else None
+    yield single("ratchet_queue_tokens", "Trainable tokens in the queue.", found.tokens)
+    yield single("ratchet_queue_left_seconds", "How long it lasts at the speed of the last segments.", left_s)
+    yield single(
+        "ratchet_queue_short",
+        "1 while it is below one of its low marks: examples, tokens or minutes.",
+        shortage(found, settings.queue) is not None,
     )
-    rows = session.execute(newest).all()
-    seconds = sum((finished or 0.0) - (started or 0.0) for _, started, finished in rows)
-    examples = sum(count for count, _, _ in rows)
-    return found.total * seconds / examples if examples and seconds > 0 else None
 
 
 def line(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
