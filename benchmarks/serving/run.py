@@ -39,7 +39,7 @@ from ratchet.settings.serving import ServingSettings
 HERE = Path(__file__).parent
 CLIENTS = (16, 64)
 TOKENS = 16
-START_S = 180.0
+START_S = 900.0
 ROUNDS = 3
 
 

@@ -14,7 +14,7 @@ from ratchet.testing.home import small_home
 
 from .server_process import Deploying
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 @pytest.fixture
