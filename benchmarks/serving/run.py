@@ -121,7 +121,7 @@ def transformers_serve(model: Path) -> Iterator[str]:
     command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     with process([*command, str(model)]):
         url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/v1/models")
+        wait_for(f"{url}/health")
         yield url
 
 

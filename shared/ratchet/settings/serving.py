@@ -25,6 +25,11 @@ class ServingSettings(Section):
         "--enable-lora --max-lora-rank 64 --max-loras 4",
         description="What the command gets behind it for a base model that LoRA adapters are loaded into.",
     )
+    vllm_adapter_base: Path | None = Field(
+        None,
+        description="Folder of the base model of LoRA adapters. With it, a checkpoint that has adapters beside its "
+        "merged weights is served as an adapter on that base; without it by its merged weights.",
+    )
     vllm_start_s: float = Field(900.0, gt=0, description="How long a vLLM process may take until it answers.")
     vllm_urls: tuple[str, ...] = Field(
         (),

@@ -69,7 +69,7 @@ def test_each_checkpoint_has_a_process_which_is_replaced_when_it_dies_and_ends_w
 def test_adapters_sit_beside_each_other_in_their_bases_process(
     engine: VllmEngine, blue: Checkpoint, tmp_path: Path
 ) -> None:
-    one, other = adapter(tmp_path / "one", blue.path, 1), adapter(tmp_path / "other", blue.path, 2)
+    one, other = (adapter(tmp_path / name, blue.path, seed, blue.path) for name, seed in (("one", 1), ("other", 2)))
     first, second = engine(one, weights_digest(one)), engine(other, weights_digest(other))
     assert len(engine.processes) == 1
     was = said(first)
@@ -84,6 +84,20 @@ def test_adapters_sit_beside_each_other_in_their_bases_process(
     again = engine(other, weights_digest(other))
     assert len(engine.processes) == 1
     assert again.context == 1024
+
+
+def test_a_checkpoint_with_adapters_beside_its_merged_weights_is_served_as_either(
+    engine: VllmEngine, blue: Checkpoint, green: Checkpoint, tmp_path: Path
+) -> None:
+    trained = shutil.copytree(green.path, tmp_path / "trained")
+    adapter(trained / "adapter", None, 1, blue.path)
+    merged = engine(trained, green.weights)
+    serving = engine.settings.serving.model_copy(update={"vllm_adapter_base": blue.path})
+    other = VllmEngine(engine.settings.model_copy(update={"serving": serving}), tmp_path / "other.log")
+    beside = other(trained, green.weights)
+    assert beside.weights == merged.weights == green.weights
+    assert said(beside) != said(merged) == said(engine(green.path, green.weights))
+    other.close()
 
 
 def test_what_is_broken_never_reaches_vllm(engine: VllmEngine, blue: Checkpoint, tmp_path: Path) -> None:
@@ -115,10 +129,10 @@ def test_a_command_that_fails_is_quoted_with_what_it_said(blue: Checkpoint, tmp_
     engine.close()
 
 
-def adapter(folder: Path, base: Path, seed: int) -> Path:
-    """A made-up adapter, in the layout that peft writes."""
+def adapter(folder: Path, named: Path | None, seed: int, base: Path) -> Path:
+    """A made-up adapter, in the layout that peft writes; ``named`` is the base that it names."""
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base), "r": 8}))
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": named and str(named), "r": 8}))
     table = load_file(base / "model.safetensors")["model.embed_tokens.weight"]
     noise = np.random.default_rng(seed).normal(size=table.shape).astype(np.float32)
     save_file({"delta": noise}, folder / "adapter_model.safetensors")

@@ -31,7 +31,7 @@ class VllmEngine:
     """
 
     def __init__(self, settings: Settings, log_file: Path, at_hand: Callable[[Path], Path] = Path):
-        self._settings = settings
+        self.settings = settings
         self._at_hand = at_hand
         self._hardware = pick_hardware(settings.inference)
         self._seats = _seats(settings, self._hardware.dtype, log_file)
@@ -42,8 +42,8 @@ class VllmEngine:
 
     def __call__(self, path: Path, weights: str) -> VllmGenerator:
         """Load a folder. Raises BrokenCheckpoint, a Refusal or SurroundingsError."""
-        dress = Dress.configured(self._settings, time.time())
-        folder = verified(self._at_hand(path), weights)
+        dress = Dress.configured(self.settings, time.time())
+        folder = verified(self._at_hand(path), weights, self.settings.serving.vllm_adapter_base)
         generator = VllmGenerator(folder, self._seats, dress, self._hardware)
         self._loaded = [*(other for other in self._loaded if not other.is_closed), generator]
         return generator

@@ -10,6 +10,8 @@ from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import TOKENIZERS, check_folder, check_safetensors, read_json
 
 ADAPTER = "adapter_config.json"
+BESIDE = "adapter"
+"""Where a checkpoint that was trained by adapters keeps them, beside the merged weights."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,15 @@ class ServedFolder:
         return self.path if has_own else self.whole
 
 
-def verified(path: Path, weights: str) -> ServedFolder:
-    """Raises BrokenCheckpoint, naming what is wrong: a file, the digest, weights that are not finite."""
+def verified(path: Path, weights: str, adapter_base: Path | None = None) -> ServedFolder:
+    """Raises BrokenCheckpoint, naming what is wrong: a file, the digest, weights that are not finite.
+
+    With ``adapter_base``, adapters that lie beside merged weights are served in the weights' place; whether they come
+    to the same is what the canary finds out. A folder of adapters alone names its base itself.
+    """
     base = None
     if (path / ADAPTER).is_file():
-        base = Path(str(read_json(path / ADAPTER).get("base_model_name_or_path")))
+        base = adapter_base or Path(str(read_json(path / ADAPTER).get("base_model_name_or_path")))
         check_folder(base)
         for file in path.glob("*.safetensors"):
             check_safetensors(file)
@@ -54,6 +60,9 @@ def verified(path: Path, weights: str) -> ServedFolder:
     if found != weights:
         raise BrokenCheckpoint(f"{path} holds weights {found[:12]}…, not the expected {weights[:12]}….")
     _require_finite(path)
+    if adapter_base is not None and (path / BESIDE / ADAPTER).is_file():
+        _require_finite(path / BESIDE)
+        return ServedFolder((path / BESIDE).resolve(), weights, adapter_base)
     return ServedFolder(path.resolve(), weights, base)
 
 
