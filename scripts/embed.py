@@ -16,7 +16,9 @@ from ratchet.cli.template import toml
 from ratchet.data import adapters
 from ratchet.profiles.regime3.operators import OPERATORS
 from ratchet.settings import Settings
+from ratchet.settings.legacy import FIELDS, Gone
 from ratchet.systems import registry
+from trainer.config import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -62,8 +64,31 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            parts.append(f"## {name}\n\n{_first_paragraph(section)}\n\n{_section(name, section)}")
+            parts.append(f"### {name}\n\n{_first_paragraph(section)}\n\n{_section(name, section)}")
     return "\n".join(parts)
+
+
+def legacy() -> str:
+    """The settings of the prior system, each with its name of today or the reason why it is gone."""
+    lines = ["| there | here |", "|---|---|"]
+    for name, fate in FIELDS.items():
+        if isinstance(fate, Gone):
+            said = f"gone: {fate.because}"
+        elif fate.new == name:
+            said = f"the same{f' ({fate.note})' if fate.note else ''}"
+        else:
+            said = f"`{fate.new}`{f' ({fate.note})' if fate.note else ''}"
+        lines.append(f"| `{name}` | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def trainer_flags() -> str:
+    """The flags of `trainer`, each with the setting that it sets."""
+    lines = ["| flag | sets |", "|---|---|"]
+    for flag, setting in FLAGS.items():
+        shown = "`--fp16`, `--bf16`, `--fp32`" if flag == "precision" else f"`--{flag.replace('_', '-')}`"
+        lines.append(f"| {shown} | `{setting}` |")
+    return "\n".join(lines) + "\n"
 
 
 def shapes() -> str:
@@ -90,9 +115,11 @@ def _section(name: str, section: type[BaseModel]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "legacy": legacy,
     "operators": operators,
     "settings": settings,
     "shapes": shapes,
+    "trainer-flags": trainer_flags,
     "wiring-graph": wiring_graph,
     "wiring-table": wiring_table,
 }

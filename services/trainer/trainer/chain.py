@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from ratchet.inference.tiny import resolve_model
 from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import ShouldStop
@@ -24,7 +25,7 @@ def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: Should
     folder, processes = config.output.output_dir, Processes.from_environment()
     if processes.is_first:
         shutil.rmtree(folder / UNDER_WAY, ignore_errors=True)
-    segment = _within(config, output_dir=folder / UNDER_WAY)
+    segment = _within(_with_ground(config), output_dir=folder / UNDER_WAY)
     while True:
         result = engine.run_job(segment)
         if not result.success:
@@ -40,11 +41,21 @@ def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: Should
 
 
 def _after(segment: TrainerConfig, checkpoint: Path) -> TrainerConfig:
-    """The configuration of the segment that goes on from there."""
-    model = segment.model.model_copy(update={"path": str(checkpoint / MODEL_FOLDER)})
+    """The configuration of the segment that goes on from there; adapters go on standing on the same weights."""
+    model = segment.model
+    if not model.lora_rank:
+        model = model.model_copy(update={"path": str(checkpoint / MODEL_FOLDER)})
     data = segment.data.model_copy(update={"offset": 0})
     goes_on = segment.model_copy(update={"model": model, "data": data})
     return _within(goes_on, resume_from=checkpoint / STATE_FOLDER)
+
+
+def _with_ground(config: TrainerConfig) -> TrainerConfig:
+    """The built-in model as a folder that outlives a segment, where adapters stand on it."""
+    if not config.model.lora_rank:
+        return config
+    path = resolve_model(config.model.path, config.output.output_dir)
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 
 
 def _within(config: TrainerConfig, **output: Path) -> TrainerConfig:

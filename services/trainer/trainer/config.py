@@ -82,7 +82,8 @@ def trainer_config(settings: Settings) -> TrainerConfig:
     model = settings.model
     if output["resume_from"] is not None:
         run = resume_point(output["resume_from"])
-        model = model.model_copy(update={"path": str(run / MODEL_FOLDER)})
+        if not model.lora_rank:
+            model = model.model_copy(update={"path": str(run / MODEL_FOLDER)})
         output["resume_from"] = run / STATE_FOLDER
     if output["output_dir"] is None:
         output["output_dir"] = settings.home.resolve() / "runs" / Path(data["dataset_path"]).stem

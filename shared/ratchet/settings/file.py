@@ -52,8 +52,8 @@ def rename(tree: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     for name, kept, value in moved:
         if _has(renamed, kept.new):
             notes.append(f"{name} is ignored: {kept.new} is set as well, and that is its name now.")
-        elif value is not None:
-            _put(renamed, kept.new, kept.convert(value))
+        elif value is not None and (turned := kept.convert(value)) is not None:
+            _put(renamed, kept.new, turned)
             notes.append(f"{name} is called {kept.new} now.")
     return renamed, notes
 

@@ -38,6 +38,10 @@ def _trackers(value: Any) -> Any:
     return [name for name in listed if name != "none"]
 
 
+def _in_a_list(value: Any) -> Any:
+    return None if value is None else [value]
+
+
 def _unless_zero(value: Any) -> Any:
     """Zero and less meant: not set."""
     return value if isinstance(value, int | float) and value > 0 else None
@@ -92,6 +96,8 @@ MONITORING: dict[str, Fate] = {
     "monitoring.max_output_samples": Gone("`ratchet previews` shows as many as are asked for"),
     "monitoring.status_update_interval": Kept("monitoring.status_interval_s", "seconds"),
     **_same("monitoring", "system_prompt_base"),
+    "monitoring.validation_split": Kept("suites.held_out_share", "of every level and file", _unless_zero),
+    "monitoring.validation_max_samples": Kept("suites.eval_items", convert=_unless_zero),
     **_gone(
         _WATCHED,
         "monitoring.enable_pattern_tracking",
@@ -110,6 +116,8 @@ LOCKED: dict[str, Fate] = {
 
 DATA: dict[str, Fate] = {
     **_same("data", "dataset_path", "shuffle", "seed"),
+    "data.validation_dataset_path": Kept("suites.files", "of which the held-out share is tested on", _in_a_list),
+    "data.min_length": Gone("a short answer counts like any other; hyperparams.max_length alone bounds a row"),
     "data.max_length_override": Gone("hyperparams.max_length is the one length"),
     "data.augmentation": Gone(_NEVER_READ),
 }
@@ -117,6 +125,8 @@ DATA: dict[str, Fate] = {
 MODEL: dict[str, Fate] = {
     "model.model_path": Kept("model.path"),
     **_same("model", "tokenizer_path", "gradient_checkpointing"),
+    "model.load_in_4bit": Kept("model.load_in_4bit", "with model.lora_rank"),
+    "model.load_in_8bit": Gone("model.load_in_4bit with model.lora_rank takes less memory still"),
     "model.device_map": Gone("a process has one device: environment.device"),
     "model.torch_dtype": Gone(_ONE_PRECISION),
     "model.use_cache": Gone("training never uses the cache, generation always does"),
@@ -160,6 +170,9 @@ FLAT: dict[str, Fate] = {
     "log_steps": Kept("monitoring.logging_steps"),
     "eval_max_tokens": Kept("suites.max_new_tokens"),
     "eval_timeout_seconds": Kept("inference.timeout_s"),
+    "lora_r": Kept("model.lora_rank"),
+    "lora_alpha": Kept("model.lora_alpha", convert=_unless_zero),
+    "use_qlora": Kept("model.load_in_4bit"),
     "model_name": Gone("clients ask for serving.alias"),
     "model_display_name": Gone("clients ask for serving.alias"),
     "current_model_dir": Gone("checkpoints are artifacts; the line knows its head"),

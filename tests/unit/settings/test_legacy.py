@@ -105,6 +105,9 @@ def test_a_renamed_field_is_suggested_by_its_name_of_today(name: str) -> None:
         ({"hyperparams": {"max_steps": -1}}, {"hyperparams": {"max_steps": None}}),
         ({"hyperparams": {"save_steps": 0}}, {"hyperparams": {"save_steps": None}}),
         ({"environment": {"max_grad_norm": 0.5}}, {"hyperparams": {"max_grad_norm": 0.5}}),
+        ({"lora_r": 0, "lora_alpha": 0, "use_qlora": False}, {"model": {"lora_rank": 0, "load_in_4bit": False}}),
+        ({"data": {"validation_dataset_path": "mine.jsonl"}}, {"suites": {"files": ["mine.jsonl"]}}),
+        ({"monitoring": {"validation_split": 0.05}}, {"suites": {"held_out_share": 0.05}}),
         ({"description": "x", "config_version": "2.0"}, {}),
         (
             {"monitoring": {"remote_3090_host": "hub", "remote_3090_port": 9, "remote_3090_model_id": None}},

@@ -165,6 +165,12 @@ def resume_from_checkpoint(commands: Commands, tmp_path: Path) -> None:
     assert (gone_on.result.global_step, gone_on.total_tokens) == (2, whole.total_tokens)
 
 
+def test_adapters_go_on_across_saves(commands: Commands) -> None:
+    outcome = commands.run("--set=model.lora_rank=2", "--save-steps", "1", "--model", "tiny")
+    assert outcome.result.error_message is None
+    assert (outcome.result.global_step, outcome.result.finished) == (2, True)
+
+
 EFFECTS: dict[str, Callable[[Commands, Path], None]] = {
     function.__name__: function
     for function in (
