@@ -11,6 +11,10 @@ from typing import Any
 from scipy.stats import t as student
 
 CONFIDENCE = 0.95
+_UNREACHED = (
+    "Runs that did not reach it are left out of the means, and count below with the tokens they used.",
+    "",
+)
 
 
 def as_markdown(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any], day: str) -> str:
@@ -21,15 +25,14 @@ def as_markdown(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any], day:
         "",
         f"`python benchmarks/curriculum/run.py --family {task['family']}`, {day}, the tiny model (120,320 parameters), "
         f"levels {', '.join(map(str, task['levels']))}, cycles of {task['rows']:,} examples, at most "
-        f"{task['most_tokens']:,} tokens. Mastered: 90 % of 100 held-out items of level 3. Tokens are counted, so the "
-        "load of the machine does not matter.",
+        f"{task['most_tokens']:,} tokens.",
+        "Mastered: 90 % of 100 held-out items of level 3. Tokens are counted, so the machine's load does not matter.",
         "",
         "| arm | seeds | reached | mean tokens, 95 % interval | median | each seed |",
         "|---|---|---|---|---|---|",
         *(_row(arm, list(used[arm].values())) for arm in arms),
         "",
-        "Runs that did not reach it count with the tokens they used, so their means are too low.",
-        "",
+        *(_UNREACHED if any(run["tokens"] is None for run in runs) else ()),
         "The same seed gives every arm the same untrained model, so the arms are compared seed by seed:",
         "",
         "| arms | tokens saved by the first, 95 % interval | seeds won |",

@@ -182,8 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     if not options.dry:
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
-        figures = {"task": vars(task), "runs": runs}
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        lines = ",\n".join(json.dumps(run) for run in runs)
+        figures = f'{{"task": {json.dumps(vars(task))}, "runs": [\n{lines}\n]}}\n'
+        (HERE / "results.json").write_text(figures, encoding="utf-8")
 
 
 if __name__ == "__main__":

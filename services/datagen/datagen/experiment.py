@@ -7,6 +7,7 @@ from random import Random
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from ratchet.settings.curriculum import CurriculumSettings
 
 PER_TOKENS = 100_000
 
@@ -86,6 +87,13 @@ class Experiment(BaseModel):
 
     def shares(self) -> dict[str, float]:
         return {arm.name: arm.share for arm in self.arms}
+
+
+def beginning(settings: CurriculumSettings) -> Experiment:
+    """Before any checkpoint was judged: the favoured arm has all, and nothing is believed of any."""
+    unknown = {"trials": 0, "weight": 0.0, "points": 0.0, "low": 0.0, "high": 0.0, "best": 1 / len(settings.arms)}
+    arms = tuple(ArmResult(name=name, share=float(name == settings.favoured), **unknown) for name in settings.arms)
+    return Experiment(state="off" if len(arms) == 1 else "waiting", leader=settings.favoured, arms=arms)
 
 
 def assign(shares: dict[str, float], seed: int) -> str:

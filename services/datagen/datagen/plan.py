@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from datagen.arms import registry
 from datagen.arms.arm import Standing
-from datagen.experiment import Experiment, assign
+from datagen.experiment import Experiment, assign, beginning
 from datagen.mastery import Mastery
 from datagen.mix import Level, Mix, bend
 
@@ -63,7 +63,5 @@ def plan(standing: Standing, experiment: Experiment, gaps: Mapping[Level, float]
 
 def first_plan(standing: Standing) -> Plan:
     """Before the curriculum's first word: the favoured arm, for a model that masters nothing."""
-    from datagen.posterior import conclude  # numpy and scipy, which generation needs for this alone
-
     beginner = Standing(standing.families, Mastery(), (), standing.settings)
-    return plan(beginner, conclude((), standing.settings, has_mastered=False), {}, ())
+    return plan(beginner, beginning(standing.settings), {}, ())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ratchet.cli.main import PLACES, app
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving
+from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving, Verdict
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
@@ -263,3 +263,30 @@ def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
     with ledger.read() as session:
         assert session.get_one(Batch, "06" + "b" * 30).state == "skipped"
     assert "no batch is in training" in ratchet("skip", code=2).stderr
+
+
+def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        numbers = {
+            "generator": "teacher",
+            "assignment": {"arm": "adaptive", "probability": 0.5},
+            "made": {"chain_sum/1": 1_500, "chain_sum/2": 500},
+            "refused": {"wrong_answer": 12},
+            "cost": {"requests": 2_012},
+            "took_s": 10.0,
+        }
+        refill = ("generation", "refill", "7", "submitted", "2000 examples")
+        names = ("system", "subject_kind", "subject_id", "outcome", "reason")
+        row = dict(zip(names, refill, strict=True))
+        tx.session.add(Verdict(**row, numbers=numbers, cause=None, worker="w", created_at=tx.now, took_s=10.0))
+    (line,) = [line for line in ratchet("queue", "refills").stdout.splitlines() if "teacher" in line]
+    assert all(word in line for word in ("adaptive", "2,000", "200", "12 wrong_answer", "2,012 requests"))
+    assert json.loads(ratchet("queue", "refills", "--json").stdout)[0]["refill"] == 7
+
+
+def test_only_generated_batches_are_made_again(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        batch = tx.session.scalars(select(Batch)).first()
+        assert batch is not None
+        batch.origin = "user"
+    assert "only generated batches" in ratchet("queue", "reproduce", batch.id, code=2).stderr

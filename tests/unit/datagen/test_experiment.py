@@ -4,7 +4,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from datagen.experiment import Experiment, Trial, assign
+from datagen.experiment import Experiment, Trial, assign, beginning
 from datagen.posterior import conclude, posterior
 from pydantic import ValidationError
 from ratchet.settings.curriculum import CurriculumSettings
@@ -48,7 +48,8 @@ def test_a_trials_outcome_is_points_for_100k_tokens() -> None:
 
 def test_before_anything_is_mastered_the_favoured_arm_has_all() -> None:
     waiting = conclude([], SETTINGS, has_mastered=False)
-    assert waiting.state == "waiting"
+    assert waiting.state == beginning(SETTINGS).state == "waiting"
+    assert waiting.shares() == beginning(SETTINGS).shares()
     assert waiting.shares() == {arm: float(arm == SETTINGS.favoured) for arm in ARMS}
 
 

@@ -152,6 +152,16 @@ def test_what_a_script_gets_wrong_is_refused_and_counted(tmp_path: Path) -> None
     assert min(refused[why] for why in ("wrong_answer", "not_ordered", "unknown_question", "unreadable")) > 0
 
 
+@pytest.mark.parametrize("name", ["babi_qa1_100", "binary_100", "gsm8k_200", "syllo_easy_50"])
+def test_real_rows_that_nobody_ordered_are_refused_each_with_its_reason(tmp_path: Path, name: str) -> None:
+    rows = Path(__file__).parents[3] / "data" / f"{name}.jsonl"
+    making = batch(Script(command=("cat", str(rows))), tmp_path / "work", 10)
+    assert list(making.lines()) == []
+    refused, read = making.report.refused, len(rows.read_text().splitlines())
+    assert sum(refused.values()) % read == 0
+    assert set(refused) == {"unknown_question"}
+
+
 def test_a_script_that_fails_says_why(tmp_path: Path) -> None:
     broken = script(tmp_path, "raise SystemExit('no cheese')")
     with pytest.raises(DataError, match="code 1: no cheese"):
