@@ -189,7 +189,8 @@ INTRODUCTION = """# Serving
 
 `python benchmarks/serving/run.py`, {day}, {cores} cores, one-minute load before the run {load:.1f}, best of {rounds}
 rounds of {seconds:g} s each, servers in turn. The tiny model, answers of {tokens} tokens, greedy, one thread a server.
-`transformers serve` answers one request at a time here (its continuous batching is not used: on a CPU it is slower).
+`transformers serve` (which needs `pip install openai` beside what Ratchet installs) answers one request at a time here:
+its continuous batching is not used. Where the load is above the number of cores, trust the ratios, not the rates.
 
 """
 

@@ -78,7 +78,14 @@ class Loop:
             return query(session)
 
     def wait(self, holds: Callable[[Session], Any], what: str) -> None:
-        wait_until(lambda: bool(self.read(holds)), PATIENCE_S, what)
+        """Until it holds. A dead letter ends the wait at once: what was given up is waited for in vain."""
+
+        def looked() -> bool:
+            given_up = self.read(lambda session: [f"{row.system}: {row.error}" for row in session.query(DeadLetter)])
+            assert given_up == []
+            return bool(self.read(holds))
+
+        wait_until(looked, PATIENCE_S, what)
 
     def kill(self, member: str) -> None:
         """SIGKILL a worker, or the server, whatever it is at; one that is being started again is waited for."""
