@@ -69,10 +69,20 @@ class Prometheus:
         with urllib.request.urlopen(self.url + path, timeout=REQUEST_S) as answer:
             return json.load(answer)
 
-    def unanswered(self, wanted: Sequence[Panel], without: Sequence[str] = WITHOUT_A_GPU) -> list[Panel]:
-        """Those panels whose query answers nothing; ``without`` are beginnings of metrics that are not to be had."""
-        asked = [panel for panel in wanted if not any(name in panel.expr for name in without)]
-        return [panel for panel in asked if not self.query(panel.expr)]
+    def unanswered(
+        self, wanted: Sequence[Panel], timeout_s: float = 0.0, without: Sequence[str] = WITHOUT_A_GPU
+    ) -> list[Panel]:
+        """Those panels whose query has answered nothing until now, or at no time until the timeout.
+
+        ``without`` are beginnings of metrics that are not to be had. Some panels are empty while nothing is trained.
+        """
+        deadline = time.monotonic() + timeout_s
+        left = [panel for panel in wanted if not any(name in panel.expr for name in without)]
+        while True:
+            left = [panel for panel in left if not self.query(panel.expr)]
+            if not left or time.monotonic() >= deadline:
+                return left
+            time.sleep(1.0)
 
 
 @contextmanager
