@@ -25,7 +25,12 @@ def word_runs(text: str) -> tuple[list[str], tuple[str, ...]]:
     """The runs of three words of a text (all of a shorter one), and the words in it that hold a number, sorted."""
     words = _WORD.findall(text.casefold()) or [text]
     runs = [" ".join(words[i : i + _RUN]) for i in range(max(len(words) - _RUN + 1, 1))]
-    return runs, tuple(sorted(word for word in words if any(character.isnumeric() for character in word)))
+    return runs, tuple(sorted(word for word in words if _has_number(word)))
+
+
+def _has_number(word: str) -> bool:
+    is_plain = word.isascii() and word.isalpha()
+    return not is_plain and any(character.isnumeric() for character in word)
 
 
 @dataclass(frozen=True)

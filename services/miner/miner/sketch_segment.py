@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from miner.text_sketches import ROW_BITS, U8, U64, Mask, Sketches, estimate
+from miner.text_sketches import ROW_BITS, U8, U64, Mask, Sketches, distinct, estimate
 
 _ROW_MASK = np.uint64((1 << ROW_BITS) - 1)
 _MOST_A_BUCKET = 32
@@ -71,7 +71,7 @@ class Segment:
         return Segment(
             np.sort(np.concatenate([self.entries, shifted])),
             np.concatenate([self.bytes, later.bytes]),
-            np.union1d(self.runs, later.runs),
+            distinct(np.concatenate([self.runs, later.runs])),
         )
 
     def _candidates(self, bands: U64) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ class Segment:
         starts = np.repeat(first - (np.cumsum(counts) - counts), counts)
         rows = np.asarray(self.entries[starts + np.arange(counts.sum())] & _ROW_MASK)
         queries = np.repeat((order // bands.shape[1]).astype(np.uint64), counts)
-        pairs = np.unique((queries << np.uint64(ROW_BITS)) | rows)
+        pairs = distinct((queries << np.uint64(ROW_BITS)) | rows)
         return (pairs >> np.uint64(ROW_BITS)).astype(np.int64), (pairs & _ROW_MASK).astype(np.int64)
 
 

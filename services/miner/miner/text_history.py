@@ -24,7 +24,7 @@ from ratchet.artifacts.atomic import write_atomically
 from miner.sketch_segment import Segment, files_of
 from miner.text_sketches import sketch
 
-CHUNK = 20_000
+CHUNK = 5_000
 FULL = 250_000
 """Examples of a segment from which it is not merged any more."""
 

@@ -52,13 +52,19 @@ def sketch(texts: Sequence[str], compared: Sequence[bool]) -> Sketches:
     chosen = [place for place, wanted in enumerate(compared) if wanted]
     minima = _minima([hashes[place] for place in chosen])
     figures = np.array([_digest(read[place][1]) for place in chosen], np.uint64)
-    return Sketches(_bands(minima, figures), minima.astype(np.uint8), np.unique(every))
+    return Sketches(_bands(minima, figures), minima.astype(np.uint8), distinct(every))
 
 
 def estimate(one: U8, other: U8) -> NDArray[np.float64]:
     """Jaccard indices of pairs of sketches [pairs, 128]; slightly below 0 for texts with nothing in common."""
     agree = (one == other).mean(axis=1)
     return np.asarray((agree - 1 / 256) / (1 - 1 / 256), np.float64)
+
+
+def distinct(values: U64) -> U64:
+    """The different values, sorted; numpy's own ``unique`` hashes, and is ten times slower on these."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
 
 
 def _minima(hashes: list[list[int]]) -> NDArray[np.uint32]:

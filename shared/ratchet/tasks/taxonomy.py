@@ -4,7 +4,7 @@
 ``error_text``        the text is a program's error message
 ``empty``             there is no text
 ``repetition``        the text ends in one piece of at most 20 characters, at least six times over
-``truncated``         it ran into the token limit, and no answer can be read
+``truncated``         it ran into the token limit, and no family could read an answer
 ``extraction``        the gold stands in the text, but not where the answer is read
 ====================  ===========================================================================================
 
@@ -54,7 +54,7 @@ def classify(example: Example, answer: str, text: str | None = None, *, finished
         return "empty"
     if _LOOP.search(said[-_TAIL:]):
         return "repetition"
-    if not finished and grade.extracted is None:
+    if not finished and (grade.extracted is None or registry.find(example.family) is None):
         return "truncated"
     if grade.extracted is None and _holds_gold(example, said):
         return "extraction"

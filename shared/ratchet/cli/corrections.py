@@ -1,0 +1,108 @@
+"""`ratchet corrections`: the batches made of mistakes, and what each did to its error classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.output import Json, clock, print_json, print_table
+from ratchet.cli.place import opened
+from ratchet.ledger.tables import Batch, Checkpoint, Impact, Verdict
+
+
+def corrections(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many batches to list.")] = 10,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """List the correction batches, the newest first, with their effect at the evaluations after them.
+
+    An effect is the paired change on the probe items of the levels taught: how many show the error class before and
+    after, and how far its rate fell, in points, with the 95 % range. Classes that did not become rarer are stopped for
+    some batches.
+    """
+    with opened() as (_, ledger), ledger.read() as session:
+        batches = _batches(session, limit)
+        impacts = {batch.id: _impacts(session, batch.id) for batch in batches}
+        stopped = _stopped(session)
+    if as_json:
+        print_json({"batches": [_as_values(b, impacts[b.id]) for b in batches], "stopped": stopped})
+        return
+    if not batches:
+        typer.echo("no corrections yet: they are made once mining has found weak items.")
+        return
+    for batch in batches:
+        _print_batch(batch, impacts[batch.id])
+    for name, reason in stopped.items():
+        typer.echo(f"stopped: {name} ({reason})")
+
+
+def _batches(session: Session, limit: int) -> Sequence[Batch]:
+    query = select(Batch).where(Batch.origin == "correction").order_by(Batch.submitted_at.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
+def _impacts(session: Session, batch_id: str) -> list[tuple[Impact, int]]:
+    query = select(Impact, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == Impact.checkpoint_id)
+    query = query.where(Impact.batch_id == batch_id).order_by(Impact.error_class, Checkpoint.ordinal)
+    return [(row, ordinal) for row, ordinal in session.execute(query)]
+
+
+def _stopped(session: Session) -> dict[str, str]:
+    """As the newest verdict on a mined set or an effect has it."""
+    kinds = ("mined", "impact")
+    query = select(Verdict.numbers).where(Verdict.system == "correction", Verdict.subject_kind.in_(kinds))
+    newest = session.scalars(query.order_by(Verdict.id.desc()).limit(50))
+    return next((numbers["stopped"] for numbers in newest if "stopped" in numbers), {})
+
+
+def _print_batch(batch: Batch, impacts: list[tuple[Impact, int]]) -> None:
+    counts = batch.provenance.get("counts", {})
+    classes = ", ".join(f"{count} {name}" for name, count in batch.provenance.get("classes", {}).items())
+    typer.echo(
+        f"{batch.id[:6]} {batch.state}, {clock(batch.submitted_at)}: {counts.get('lessons', 0)} lessons among "
+        f"{counts.get('replay', 0)} ordinary rows{': ' + classes if classes else ''}"
+    )
+    if impacts:
+        print_table(
+            ("  class", "at", ">before", ">after", ">items", ">fall", "95 % range"),
+            (_cells(impact, ordinal) for impact, ordinal in impacts),
+        )
+
+
+def _cells(impact: Impact, ordinal: int) -> tuple[object, ...]:
+    effect = (impact.gains - impact.losses) / impact.items
+    return (
+        f"  {impact.error_class}",
+        f"#{ordinal}",
+        impact.before,
+        impact.after,
+        impact.items,
+        f"{100 * effect:+.1f}",
+        f"{100 * impact.low:+.1f} to {100 * impact.high:+.1f}",
+    )
+
+
+def _as_values(batch: Batch, impacts: list[tuple[Impact, int]]) -> dict[str, Any]:
+    names = (
+        "checkpoint_id",
+        "error_class",
+        "baseline_id",
+        "items",
+        "before",
+        "after",
+        "gains",
+        "losses",
+        "low",
+        "high",
+    )
+    return {
+        "batch_id": batch.id,
+        "state": batch.state,
+        "submitted_at": batch.submitted_at,
+        "provenance": batch.provenance,
+        "impacts": [{name: getattr(row, name) for name in names} | {"ordinal": ordinal} for row, ordinal in impacts],
+    }

@@ -1,0 +1,120 @@
+"""What was mined, what was corrected, what is covered: the three views of the data side."""
+
+from __future__ import annotations
+
+import json
+
+from ratchet.cli.main import app
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch, Coverage, Impact, Mined, Verdict
+from ratchet.testing.story import batch_id, checkpoint_id
+from typer.testing import CliRunner
+
+
+def ratchet(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+FOLLOW_UP = {
+    "checkpoint": "before",
+    "mined": 50,
+    "mined_failed": 30,
+    "random": 50,
+    "random_failed": 20,
+    "excess": {"low": 0.01, "high": 0.38, "confidence": 0.95},
+    "by_category": {"wrong": [30, 50]},
+}
+
+
+def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        row = tx.session.get_one(Mined, checkpoint_id(4))
+        row.by_category = {"wrong": 10, "unstable": 4}
+        row.numbers = {
+            "asked": 240,
+            "yields": {"sums/2 swap": [9, 30], "sums/2 fresh": [2, 210]},
+            "follow_up": FOLLOW_UP,
+        }
+    shown = ratchet("mined")
+    for words in ("4 unstable, 10 wrong", "sums/2 swap: 9 of 30", "30 of 50 mined", "+1 to +38"):
+        assert words in " ".join(shown.split()), words
+    first = json.loads(ratchet("mined", "--json", "--limit", "2"))[1]
+    assert (first["ordinal"], first["follow_up"]["mined_failed"]) == (4, 30)
+
+
+def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        batch = tx.session.get_one(Batch, batch_id(7))
+        batch.provenance = {"counts": {"lessons": 90, "replay": 910}, "classes": {"sums:carry": 90}}
+        tx.session.add(
+            Impact(
+                batch_id=batch.id,
+                checkpoint_id=checkpoint_id(5),
+                error_class="sums:carry",
+                baseline_id=checkpoint_id(4),
+                items=50,
+                before=9,
+                after=4,
+                gains=6,
+                losses=1,
+                low=0.01,
+                high=0.2,
+                created_at=tx.now,
+            )
+        )
+        tx.session.add(
+            Verdict(
+                system="correction",
+                subject_kind="impact",
+                subject_id="x",
+                outcome="measured",
+                reason="",
+                numbers={"stopped": {"sums:wrong": "0 gained, 2 lost over 3 correction batches"}},
+                cause=None,
+                worker="correction@box+0",
+                created_at=tx.now,
+                took_s=0.1,
+            )
+        )
+    shown = ratchet("corrections")
+    for words in ("90 lessons among 910 ordinary rows: 90 sums:carry", "+10.0", "+1.0 to +20.0", "stopped: sums:wrong"):
+        assert words in shown, words
+    told = json.loads(ratchet("corrections", "--json"))
+    assert told["batches"][0]["impacts"][0]["gains"] == 6
+    assert list(told["stopped"]) == ["sums:wrong"]
+
+
+def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> None:
+    cell = {
+        "family": "sums",
+        "level": 2,
+        "rows": 80,
+        "share": 0.8,
+        "wanted": 0.9,
+        "gap": 0.11,
+        "features": {"carry": 20, "zero": 0},
+        "absent": ["zero"],
+    }
+    numbers = {
+        "rows": 100,
+        "novelty": 0.5,
+        "duplicates": 7,
+        "entropy": 0.4,
+        "feature_entropy": 0.6,
+        "cells": [cell],
+        "texts": {"compared": 20, "repeats": 2, "known": 3, "runs": 10, "new_runs": 4},
+    }
+    with ledger.write() as tx:
+        tx.session.add(Coverage(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
+    shown = ratchet("coverage")
+    for words in ("sums 2", "carry 25, zero 0", "5 of 20", "40"):
+        assert words in shown, words
+    assert json.loads(ratchet("coverage", "--json"))[0]["texts"]["known"] == 3
+
+
+def test_before_anything_happened_they_say_so(empty_ledger: Ledger) -> None:
+    for view in ("mined", "corrections", "coverage"):
+        assert len(ratchet(view).splitlines()) == 1
+        assert json.loads(ratchet(view, "--json")) in ([], {"batches": [], "stopped": {}})
