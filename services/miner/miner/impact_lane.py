@@ -20,6 +20,8 @@ from miner.lesson_batch import stopped_now
 from miner.mining import Limits
 
 MINED = "mined:"
+RECENT = 20
+"""Correction batches that are looked at; an older one has been measured, or will not be."""
 
 
 def find_measurable(session: Session, settings: Settings) -> list[Subject]:
@@ -30,7 +32,7 @@ def find_measurable(session: Session, settings: Settings) -> list[Subject]:
     batches = select(Batch).where(Batch.origin == SOURCE, Batch.state == "trained").order_by(Batch.submitted_at.desc())
     return [
         Subject("impact", f"{batch.id}/{checkpoint}")
-        for batch in session.scalars(batches)
+        for batch in session.scalars(batches.limit(RECENT))
         for checkpoint in _after(session, batch, suite, settings.correction.impact_evaluations)
     ]
 

@@ -13,6 +13,9 @@ from trainer.retention import Kept, expendable
 
 GB = 1e9
 
+CLAIMED = ("checkpoint", "request", "mined")
+"""Kinds of subjects whose id begins with a checkpoint's."""
+
 
 def clean(work: Work) -> None:
     """Delete expendable checkpoints and old optimizer states. The ledger is told first: no row names absent bytes."""
@@ -58,7 +61,7 @@ def _protected(session: Session) -> set[str]:
     live = serving(session)
     main = line(session)
     named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
-    claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(("checkpoint", "request"))))
+    claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(CLAIMED)))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
     named.update(session.scalars(select(EvaluationRequest.checkpoint_id)))
     undecided = select(Challenge.challenger_id).where(

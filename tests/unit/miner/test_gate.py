@@ -12,10 +12,12 @@ from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
+from ratchet.evaluation.holdout import HoldOut
 from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
+from ratchet.tasks.judge import judgement
 
 DATA = Path(__file__).parents[2] / "data"
 SUM = Example.ask("1+2=", "1+2=3", family="chain_sum", level=1)
@@ -215,3 +217,15 @@ def test_a_row_is_judged_as_its_profile_trains_it() -> None:
     long = Example.ask("What is 1 + 1 + 1 + 1 + 1?", "5", grader="numeric")
     assert reasons(strict, marked, broken, long) == [None, "schema", "too_long"]
     assert reasons(gate(max_tokens=33), marked, long) == ["gold", None]
+
+
+def test_a_judgement_on_a_held_out_item_is_a_leak_and_a_false_one_is_no_gold() -> None:
+    held = HoldOut(seed=3, share=0.5)
+    problems = [registry.get("chain_sum").generate(1, seed) for seed in range(40)]
+    rows = [to_example(judgement(problem, problem.gold), "test") for problem in problems]
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), held, words)
+    said = [v.reason if isinstance(v, Quarantined) else None for v in one.examine(enumerate(rows, start=1))]
+    leaks = [problem.key in held for problem in problems]
+    assert [reason == "leak" for reason in said] == leaks
+    assert {True, False} == set(leaks)
+    assert reasons(gate(), Example.ask(rows[0].question, "wrong", family="judge", level=1)) == ["gold"]
