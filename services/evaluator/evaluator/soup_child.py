@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ratchet.artifacts.manifest import MANIFEST_NAME
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder, weight_files
@@ -29,7 +30,7 @@ def average(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     into = Path(spec["into"])
     for folder in folders:
         check_folder(folder)
-    shutil.copytree(folders[0], into, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folders[0], into, ignore=shutil.ignore_patterns("*.safetensors", MANIFEST_NAME))
     placed = [_places(folder) for folder in folders]
     for folder, places in zip(folders[1:], placed[1:], strict=True):
         if places.keys() != placed[0].keys():
