@@ -65,8 +65,11 @@ ARG WITHOUT=reasoning-gym
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3,serving]' services/trainer \
         'services/evaluator[gpu]' 'services/miner[gpu]' >needed.txt \
-    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
-    && scripts/strip-packages /opt/ratchet
+    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt
+
+FROM build AS flower-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /opt/ratchet install -c constraints.txt flower 'celery[redis]'
 
 # --- our own code, a folder each package ------------------------------------------------------------------------------
 FROM build AS code
@@ -93,6 +96,12 @@ LABEL org.opencontainers.image.title="Ratchet" \
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=1s --retries=4 \
     CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds' 2>/dev/null)\""]
 USER 10001:10001
+
+FROM base AS flower
+COPY --from=flower-packages /opt/ratchet /opt/ratchet
+USER 10001:10001
+EXPOSE 5555
+CMD ["celery", "flower", "--address=0.0.0.0", "--port=5555"]
 
 FROM service AS evaluator
 COPY --from=judge-packages /opt/ratchet /opt/ratchet
