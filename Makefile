@@ -35,6 +35,10 @@ install-dev: ## Make .venv with what tests and checks need as well
 test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for some
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(TESTS)
 
+.PHONY: test-containers
+test-containers: install-dev ## Tests with real containers; skipped, with the reason, where there is no Docker engine
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m containers tests/containers
+
 .PHONY: check
 check: format-check lint types imports test ## All that CI runs without containers
 

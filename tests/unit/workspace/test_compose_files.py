@@ -1,0 +1,68 @@
+"""The compose files: complete, hardened, and in step with the systems and with .env.example. Needs no engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ratchet.systems import registry
+from ratchet.systems.registry import ORDER
+
+COMPOSE = Path(__file__).parents[3] / "compose"
+FILES = ("hub.yml", "gpu-4090.yml", "gpu-3090.yml")
+
+
+class Loader(yaml.SafeLoader):
+    """Knows Compose's own tags."""
+
+
+Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+
+
+def services(file: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.load((COMPOSE / file).read_text(), Loader=Loader)["services"]
+    return found
+
+
+@pytest.mark.parametrize("host", ["4090", "3090"])
+def test_each_system_is_a_container_on_its_host(host: str) -> None:
+    named = {name for name in services(f"gpu-{host}.yml") if name in ORDER}
+    assert named == {
+        system.name for system in registry.systems().values() if system.host == host and system.name in ORDER
+    }
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_service_is_hardened_and_limited(file: str) -> None:
+    common = services("common.yml")
+    hardened = common["hardened"]
+    assert hardened["read_only"]
+    assert hardened["cap_drop"] == ["ALL"]
+    assert hardened["security_opt"] == ["no-new-privileges:true"]
+    for name, service in services(file).items():
+        base = service["extends"]["service"]
+        limits = [service.get("mem_limit"), common[base].get("mem_limit"), common["model-worker"]["mem_limit"]]
+        assert any(limits[: 3 if base == "model-worker" else 2]) or base == "worker", name
+        assert not {"privileged", "network_mode", "pid"} & set(service), name
+
+
+@pytest.mark.parametrize("host", ["4090", "3090"])
+def test_the_override_takes_every_reservation_of_a_card_away(host: str) -> None:
+    reserving = {name for name, service in services(f"gpu-{host}.yml").items() if "deploy" in service}
+    assert set(services(f"cpu-{host}.yml")) == reserving
+
+
+def test_every_port_is_bound_to_an_address_of_the_environment() -> None:
+    for file in FILES:
+        for name, service in services(file).items():
+            for port in service.get("ports", ()):
+                assert re.match(r"\$\{RATCHET_(ADDRESS|LOOK_ADDRESS|SERVING_ADDRESS)", port), (name, port)
+
+
+def test_the_example_explains_exactly_the_variables_that_are_used() -> None:
+    used = {name for file in COMPOSE.glob("*.yml") for name in re.findall(r"\$\{([A-Z][A-Z_0-9]+)", file.read_text())}
+    example = (COMPOSE / ".env.example").read_text()
+    assert set(re.findall(r"^#?([A-Z][A-Z_0-9]+)=", example, re.MULTILINE)) == used
