@@ -1,0 +1,95 @@
+"""What the configuration of Prometheus and Grafana says, for the tests that hold it against the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import yaml
+from prometheus_client.core import Metric
+from ratchet.artifacts import ArtifactStore
+from ratchet.ledger import Ledger
+from ratchet.metrics.discover import hub_registry
+from ratchet.metrics.exposition import series_names
+from ratchet.metrics.machine import Duties, MachineCollector
+from ratchet.metrics.streams import StreamSource
+from ratchet.metrics.training import TrainingCollector
+from ratchet.metrics.worker import WorkerMetrics
+from ratchet.settings import Settings
+from ratchet.systems import Lane, System
+from ratchet.systems.controller import Controller
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.gpus import FakeGpus
+from ratchet.testing.prometheus import Panel
+from ratchet.testing.prometheus import panels as read_panels
+
+ROOT = Path(__file__).parents[3]
+PROMETHEUS = ROOT / "compose" / "prometheus"
+GRAFANA = ROOT / "compose" / "grafana"
+OF_PROMETHEUS = {"up", "ALERTS"}
+
+
+def rules() -> list[dict[str, Any]]:
+    """All rules, recording ones too."""
+    files = sorted((PROMETHEUS / "rules").glob("*.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def recorded() -> set[str]:
+    return {rule["record"] for rule in rules() if "record" in rule}
+
+
+def panels() -> list[Panel]:
+    """Every query of every panel of the dashboards as they are written."""
+    return read_panels(GRAFANA / "dashboards")
+
+
+def metric_names(expr: str) -> set[str]:
+    """The metrics that a query reads."""
+    names: set[str] = set()
+    _collect(promql_parser.parse(expr), names)
+    return names
+
+
+def _collect(node: Any, names: set[str]) -> None:
+    if isinstance(node, promql_parser.VectorSelector):
+        names.add(str(node.name))
+        return
+    for attribute in ("expr", "lhs", "rhs", "vector_selector", "vs", "param"):
+        child = getattr(node, attribute, None)
+        if child is not None and not isinstance(child, str):
+            _collect(child, names)
+    for child in getattr(node, "args", None) or []:
+        _collect(child, names)
+
+
+def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Metric]:
+    """By name in queries: all that workers and the hub export, with a story in the ledger."""
+    lane = Lane("play", (), lambda *_: [], lambda _work: None)  # type: ignore[arg-type,return-value]
+    system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    store = ArtifactStore(f"file://{settings.home}/artifacts")
+    controller = Controller(system, settings, ledger, store, InlineChildren(), "toys@here+0")
+    worker = WorkerMetrics(controller).registry
+    worker.register(TrainingCollector(settings))
+    worker.register(MachineCollector(Duties(settings.lease_folder), settings.home, FakeGpus()))
+    hub, collectors = hub_registry(ledger, settings)
+    try:
+        families = [*worker.collect(), *hub.collect(), *StreamSource(lambda: redis_url).read()]
+    finally:
+        for collector in collectors:
+            collector.close()
+    return dict(series_names(families))
+
+
+def runbooks() -> Iterator[str]:
+    """Anchors of the sections of the runbooks."""
+    for line in (ROOT / "docs" / "alerts.md").read_text().splitlines():
+        if line.startswith("### "):
+            yield line.removeprefix("### ").lower()
