@@ -1,10 +1,12 @@
-"""Four ways to train on the same rows in the same order. Each returns (tokens, CPU seconds)."""
+"""Five ways to train on the same rows in the same order, each under one clock."""
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,45 @@ from trainer.collator import MicroBatch, collate
 from trainer.config import create_default_config
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import pick_hardware
-from trainer.loading import load_model
+from trainer.loading import Trainable, load_model
 from trainer.plan import SegmentPlan, plan_segment
 from trainer.run import create_run
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 Batch = dict[str, torch.Tensor]
+HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
-def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+@dataclass
+class Clock(TrainerCallback):
+    """CPU seconds from the start of training to its end, and to the end of its first step."""
+
+    begun_at: float = field(default_factory=time.process_time)
+    first_step_s: float | None = None
+
+    def step(self) -> None:
+        if self.first_step_s is None:
+            self.first_step_s = time.process_time() - self.begun_at
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.step()
+
+    def read(self, tokens: int) -> tuple[int, float, float]:
+        """(tokens, seconds, seconds to the end of the first step)."""
+        return tokens, time.process_time() - self.begun_at, self.first_step_s or 0.0
+
+
+def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
         run = create_run(config, pick_hardware(config), trainable, rows, None, lambda _: None, lambda: False)
-        begun_at = time.process_time()
+        clock = Clock()
+        run.trainer.add_callback(clock)
         run.train()
-        return run.count.tokens, time.process_time() - begun_at
+        return clock.read(run.count.tokens)
 
 
-def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
     """What one would write by hand: whole rows with mask and labels, the model's own loss."""
 
     def loss_of(model: Any, batch: Batch) -> torch.Tensor:
@@ -43,7 +66,7 @@ def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float
     return _loop(model_path, data, batch_size, _padded, loss_of)
 
 
-def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
     """The hand-written loop with the engine's batches: what the Trainer around them costs."""
 
     def loss_of(model: Any, batch: MicroBatch) -> torch.Tensor:
@@ -55,10 +78,10 @@ def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float
     )
 
 
-def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float]:
+def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
     """The Trainer as it comes, fed the same batches in the same order."""
     with tempfile.TemporaryDirectory() as scratch:
-        config, model, _, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
         plan = plan_segment(config, rows, None)
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -73,10 +96,55 @@ def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, f
             remove_unused_columns=False,
         )
         batches = [_padded(rows, lines) for lines in _steps(plan, batch_size)]
-        trainer = _InOrder(model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
-        begun_at = time.process_time()
+        trainer = _InOrder(trainable.model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
+        clock = Clock()
+        trainer.add_callback(clock)
         trainer.train()
-        return _tokens(rows), time.process_time() - begun_at
+        return clock.read(_tokens(rows))
+
+
+def sft_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+    """TRL's SFTTrainer on tokenized rows with labels, its gradient checkpointing (on by default) off."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    class InOrder(SFTTrainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        members = [rows.by_line[line] for line in plan_segment(config, rows, None).lines.tolist()]
+        dataset = Dataset.from_list(
+            [
+                {
+                    "input_ids": row.ids.tolist(),
+                    "labels": [int(i) if mark else -100 for i, mark in zip(row.ids, row.trained, strict=True)],
+                }
+                for row in members
+            ]
+        )
+        arguments = SFTConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=batch_size,
+            num_train_epochs=1,
+            learning_rate=3e-3,
+            use_cpu=True,
+            bf16=False,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_steps=1_000_000,
+            gradient_checkpointing=False,
+            max_length=None,
+            packing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        trainer = InOrder(trainable.model, arguments, train_dataset=dataset, processing_class=trainable.tokenizer)
+        clock = Clock()
+        trainer.add_callback(clock)
+        trainer.train()
+        return clock.read(_tokens(rows))
 
 
 class _InOrder(Trainer):
@@ -90,23 +158,25 @@ def _loop(
     batch_size: int,
     collate_rows: Callable[[TrainingRows, list[int]], Any],
     loss_of: Callable[[Any, Any], torch.Tensor],
-) -> tuple[int, float]:
+) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, model, _, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
         plan = plan_segment(config, rows, None)
+        model = trainable.model
         optimizer = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
-        begun_at = time.process_time()
+        clock = Clock()
         for lines in _steps(plan, batch_size):
             loss_of(model, collate_rows(rows, lines)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        return _tokens(rows), time.process_time() - begun_at
+            clock.step()
+        return clock.read(_tokens(rows))
 
 
 def _prepared(
     model_path: Path, data: Path, batch_size: int, scratch: Path
-) -> tuple[TrainerConfig, Any, Any, TrainingRows]:
+) -> tuple[TrainerConfig, Trainable, TrainingRows]:
     config = create_default_config(
         data,
         scratch,
@@ -118,9 +188,10 @@ def _prepared(
             "environment.device": "cpu",
         },
     )
-    model, tokenizer = load_model(config, pick_hardware(config), registry.get("plain"))
-    rows = prepare_rows(examples_of(data), registry.get("plain"), tokenizer, system_prompt="", max_length=1024)
-    return config, model, tokenizer, rows
+    profile = registry.get("plain")
+    trainable = load_model(config, pick_hardware(config), profile)
+    rows = prepare_rows(examples_of(data), profile, trainable.tokenizer, system_prompt="", max_length=1024)
+    return config, trainable, rows
 
 
 def _steps(plan: SegmentPlan, batch_size: int) -> list[list[int]]:

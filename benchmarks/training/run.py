@@ -1,11 +1,14 @@
-"""Training speed of the engine beside a bare loop and the stock Trainer: same rows, same order, same model, one run.
+"""Training speed of the engine beside a bare loop, the stock Trainer and TRL's SFTTrainer, in one run.
 
-    python benchmarks/training/run.py                 # tiny model; writes RESULTS.md and results.json
+    python benchmarks/training/run.py                 # the tiny model; writes RESULTS.md and results.json
+    python benchmarks/training/run.py --sizes tiny 25M
     python benchmarks/training/run.py --rounds 1 --dry
 
-Contenders take turns, round by round, on one thread, and the best round of each counts. The clock is the process's
-CPU time, which is the wall time of an idle machine, so that a busy one does not blur the comparison. Tokens are inputs
-without padding. Model loading, rendering and saving are outside the clock for all of them.
+Same rows, same order, same model. SFTTrainer takes part where `trl` is installed (no part of Ratchet: install it into
+an environment of its own). Contenders take turns, round by round, each in a process of its own on one thread, and the
+best round of each counts. The clock is the process's CPU time, which is the wall time of an idle machine, so that a busy
+one blurs the comparison less. Tokens are inputs without padding. Model loading, rendering and saving are outside the
+clock for all of them. Memory is the most that a process held, libraries included.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import transformers
-from contenders import bare_loop, engine, lean_loop, stock_trainer
+from contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.testing.examples import sums, write_examples
 
@@ -42,20 +46,26 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 1536,
     },
 }
-CONTENDERS: dict[str, Callable[[Path, Path, int], tuple[int, float]]] = {
+ROWS = {"tiny": 4000, "25M": 160}
+Train = Callable[[Path, Path, int], tuple[int, float, float]]
+CONTENDERS: dict[str, Train] = {
     "bare loop": bare_loop,
     "bare loop with the engine's batches": lean_loop,
     "Trainer": stock_trainer,
+    **({"SFTTrainer": sft_trainer} if HAS_TRL else {}),
     "engine": engine,
 }
+RIVALS = ("bare loop", "Trainer", "SFTTrainer")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Best round of a contender."""
+    """A round of a contender. Seconds are of CPU time."""
 
     tokens: int
     seconds: float
+    first_step_s: float
+    peak_mb: float
 
     @property
     def tokens_per_s(self) -> float:
@@ -70,47 +80,72 @@ def measure(size: str, rows: int, batch_size: int, rounds: int) -> dict[str, Spe
         best: dict[str, Speed] = {}
         for _ in range(rounds):
             for name, train in CONTENDERS.items():
-                speed = Speed(*train(model, data, batch_size))
+                speed = apart(train, model, data, batch_size)
                 if name not in best or speed.seconds < best[name].seconds:
                     best[name] = speed
         return best
 
 
-def as_markdown(results: dict[str, dict[str, Speed]]) -> str:
+def apart(train: Train, model: Path, data: Path, batch_size: int) -> Speed:
+    """One round in a process of its own, forked from this one, which has imported everything."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        tokens, seconds, first_step_s = train(model, data, batch_size)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        os.write(writing, json.dumps([tokens, seconds, first_step_s, peak_mb]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        found = json.loads(answer.read())
+    os.waitpid(child, 0)
+    return Speed(*found)
+
+
+def as_markdown(results: dict[str, dict[str, Speed]], command: str, load: float) -> str:
     lines = [
         "# Training speed",
         "",
-        f"`python benchmarks/training/run.py`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one thread, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}. Best round of each contender.",
+        f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one thread, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}. Best round of each contender. Load average at the start: {load:.1f} on "
+        f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 1 else "."),
         "",
     ]
     for size, speeds in results.items():
-        fastest = max(speed.tokens_per_s for name, speed in speeds.items() if name in ("bare loop", "Trainer"))
+        fastest = max(speed.tokens_per_s for name, speed in speeds.items() if name in RIVALS)
+        known = ", ".join(name for name in RIVALS if name in speeds)
         lines += [
             f"## {size}",
             "",
-            "| contender | tokens/s | of the fastest of bare loop and Trainer |",
-            "|---|---|---|",
+            f"| contender | tokens/s | of the fastest of {known} | to the first step | memory |",
+            "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {name} | {speed.tokens_per_s:,.0f} | {speed.tokens_per_s / fastest:.2f} |"
+            f"| {name} | {speed.tokens_per_s:,.0f} | {speed.tokens_per_s / fastest:.2f} | "
+            f"{speed.first_step_s * 1000:.0f} ms | {speed.peak_mb:,.0f} MB |"
             for name, speed in speeds.items()
         ]
-        lines.append("")
+        lean, engine_ = speeds["bare loop with the engine's batches"], speeds["engine"]
+        overhead = 1 - engine_.tokens_per_s / lean.tokens_per_s
+        lines += ["", f"The Trainer around the engine's batches costs {overhead:.1%} of the time.", ""]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny"])
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, help="rows to train on; without it 4000 for tiny, 160 for 25M")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dry", action="store_true", help="write no files")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {size: measure(size, options.rows, options.batch_size, options.rounds) for size in options.sizes}
-    text = as_markdown(results)
+    load = os.getloadavg()[0]
+    results = {
+        size: measure(size, options.rows or ROWS[size], options.batch_size, options.rounds) for size in options.sizes
+    }
+    command = f"python benchmarks/training/run.py --sizes {' '.join(options.sizes)} --rounds {options.rounds}"
+    text = as_markdown(results, command, load)
     print(text)
     if not options.dry:
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
