@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.output import print_json
+from ratchet.cli.budget import budget, shape_of
+from ratchet.cli.machine import gpus, training_memory
+from ratchet.cli.output import print_json, size
 from ratchet.errors import SettingsError
+from ratchet.inference.tiny import TINY_MODEL
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
 
@@ -39,11 +43,12 @@ def show(
 
 @app.command()
 def check() -> None:
-    """Check the settings: that they are valid, and that the suites are large enough for the gate to see a gain."""
+    """Check the settings: that they are valid, that training fits this machine, and that the gate can see a gain."""
     from ratchet.stats.gate_power import gate_power  # scipy
 
     settings = load()
     require_plugins(settings)
+    _check_fit(settings)
     power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
     typer.echo(f"the settings are valid. {power.advice}")
     typer.echo(
@@ -58,6 +63,28 @@ def check() -> None:
 def schema() -> None:
     """Print the JSON schema of all settings, for editors and scripts."""
     typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+def _check_fit(settings: Settings) -> None:
+    """Where this host trains a model that lies in a folder: whether a full micro-batch fits. Raises SettingsError."""
+    folder = Path(settings.model.path)
+    if "4090" not in settings.placement.roles or settings.model.path == TINY_MODEL or not folder.is_dir():
+        return
+    on_gpu = bool(gpus()) and settings.environment.device != "cpu"
+    precision = settings.hyperparams.fp_precision
+    half = precision in ("bf16", "fp16") or (precision == "auto" and on_gpu)
+    needed = budget(shape_of(folder), settings.model, settings.hyperparams, half=half)
+    available, where = training_memory()
+    said = (
+        f"training needs about {size(needed.total)} ({size(needed.weights)} of weights, gradients and moments, "
+        f"{size(needed.activations)} of activations, {size(needed.logits)} of logits) of {size(available)}: {where}."
+    )
+    if needed.total > available:
+        raise SettingsError(
+            f"{said} Lower hyperparams.batch_size or max_length, set model.gradient_checkpointing, or train adapters "
+            "(model.lora_rank, with model.load_in_4bit)."
+        )
+    typer.echo(said)
 
 
 def protected_items(settings: Settings) -> dict[str, int]:
