@@ -36,8 +36,8 @@ test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for 
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(TESTS)
 
 .PHONY: test-containers
-test-containers: install-dev ## Tests with real containers; skipped, with the reason, where there is no Docker engine
-	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m containers tests/containers
+test-containers: install-dev ## Tests with real containers, where there is a Docker engine; DRILLS=1 kills and stops some too
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "containers$(if $(DRILLS),, and not drill)" tests/containers
 
 .PHONY: check
 check: format-check lint types imports test ## All that CI runs without containers

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
+
 Found = TypeVar("Found")
 COMMAND_S = 900.0
 TRIES_EVERY_S = 2.0
@@ -43,7 +45,7 @@ def eventually(look: Callable[[], Found | None], limit_s: float, what: str) -> F
     while True:
         try:
             found, trouble = look(), ""
-        except (OSError, AssertionError, ValueError) as error:
+        except (OSError, AssertionError, ValueError, httpx.HTTPError) as error:
             found, trouble = None, str(error)
         if found:
             return found
