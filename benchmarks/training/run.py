@@ -145,6 +145,7 @@ def main() -> None:
         size: measure(size, options.rows or ROWS[size], options.batch_size, options.rounds) for size in options.sizes
     }
     command = f"python benchmarks/training/run.py --sizes {' '.join(options.sizes)} --rounds {options.rounds}"
+    command += f" --rows {options.rows}" if options.rows else ""
     text = as_markdown(results, command, load)
     print(text)
     if not options.dry:
