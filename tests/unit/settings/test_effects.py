@@ -208,6 +208,14 @@ SHOWN: dict[str, dict[str, str]] = {
     "unit/trainer/test_trackers.py": {
         "environment.report_to": "test_a_tracker_hears_the_loss",
     },
+    "unit/trainer/test_optimizer.py": {
+        "hyperparams.weight_decay": "test_every_number_of_adamw_is_a_setting",
+        "hyperparams.betas": "test_every_number_of_adamw_is_a_setting",
+        "hyperparams.epsilon": "test_every_number_of_adamw_is_a_setting",
+        "hyperparams.schedule": "test_a_schedule_ends_at_its_floor",
+        "hyperparams.schedule_floor": "test_a_schedule_ends_at_its_floor",
+    },
+    "unit/cli/test_budget.py": {"model.gradient_checkpointing": "test_every_way_out_takes_less"},
 }
 """By the file of tests: fields, and the test that names each and shows what it changes."""
 
