@@ -19,6 +19,7 @@ from ratchet.bus.ports import is_free, port_owner
 from ratchet.cli.machine import gpus
 from ratchet.cli.output import Json, print_json, size
 from ratchet.cli.place import opened
+from ratchet.cli.remote_stores import CLOCK_LIMIT_S, artifacts_answer, clock_difference_s, weak_passwords
 from ratchet.errors import RatchetError, SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.ledger.counters import value
@@ -55,7 +56,18 @@ def doctor(as_json: Annotated[bool, Json] = False) -> None:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """All checks; the settings themselves have been read without an error."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (_python, _machine, _disk, _systems, _ledger, _redis, _server)
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _python,
+        _machine,
+        _disk,
+        _systems,
+        _ledger,
+        _clock,
+        _artifacts,
+        _secrets,
+        _redis,
+        _server,
+    )
     for check in checks:
         try:
             yield check(settings)
@@ -106,6 +118,35 @@ def _ledger(settings: Settings) -> Finding:
     finally:
         ledger.close()
     return Finding("ledger", "ok", f"{ledger.dialect}, schema up to date")
+
+
+def _clock(settings: Settings) -> Finding:
+    if settings.ledger.url is None:
+        return Finding("clock", "ok", "the ledger is on this machine")
+    ledger = Ledger(settings.ledger_url)
+    try:
+        ahead_s = clock_difference_s(ledger)
+    finally:
+        ledger.close()
+    if abs(ahead_s) > CLOCK_LIMIT_S:
+        text = (
+            f"{ahead_s:+.1f} s against the ledger's: let both follow a time server (timedatectl set-ntp true)"
+        )
+        return Finding("clock", "note", text)
+    return Finding("clock", "ok", f"{ahead_s:+.1f} s against the ledger's")
+
+
+def _artifacts(settings: Settings) -> Finding:
+    return Finding("artifacts", "ok", artifacts_answer(settings))
+
+
+def _secrets(settings: Settings) -> Finding:
+    weak = weak_passwords(settings)
+    if weak:
+        return Finding(
+            "secrets", "note", f"short or guessable: {', '.join(weak)}; compose/make-secrets makes good ones"
+        )
+    return Finding("secrets", "ok", "no password is short or its user's name")
 
 
 def _redis(settings: Settings) -> Finding:

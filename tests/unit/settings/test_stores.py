@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts.configured import artifact_store
 from ratchet.bus.connection import redis_url
+from ratchet.cli.remote_stores import weak_passwords
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
 
@@ -58,3 +59,13 @@ def test_an_s3_store_is_opened_with_its_server_and_keys(secret: Path, tmp_path: 
     options = settings.artifacts.options
     assert (options["endpoint_url"], options["key"], options["secret"]) == ("http://hub:8333", "worker", "p@ss/w:rd")
     assert artifact_store(settings).url == "s3://ratchet/artifacts"
+
+
+def test_doctor_knows_weak_passwords(secret: Path) -> None:
+    secret.write_text("long-and-not-to-be-guessed")
+    weak = Settings(
+        ledger={"url": "postgresql+psycopg://ratchet:ratchet@hub/ratchet"},
+        redis={"url": "redis://worker@hub/0", "password_file": secret},
+    )
+    assert weak_passwords(weak) == ["ledger.url"]
+    assert weak_passwords(Settings()) == []
