@@ -129,9 +129,7 @@ def _clock(settings: Settings) -> Finding:
     finally:
         ledger.close()
     if abs(ahead_s) > CLOCK_LIMIT_S:
-        text = (
-            f"{ahead_s:+.1f} s against the ledger's: let both follow a time server (timedatectl set-ntp true)"
-        )
+        text = f"{ahead_s:+.1f} s against the ledger's: let both follow a time server (timedatectl set-ntp true)"
         return Finding("clock", "note", text)
     return Finding("clock", "ok", f"{ahead_s:+.1f} s against the ledger's")
 
