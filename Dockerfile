@@ -121,7 +121,7 @@ CMD ["python", "-m", "ratchet.worker", "generation"]
 FROM service AS miner
 COPY --from=miner-packages /opt/ratchet /opt/ratchet
 COPY --from=code /code/shared /code/miner /opt/code/
-CMD ["python", "-m", "ratchet.worker", "correction"]
+CMD ["python", "-m", "ratchet.worker", "diversity"]
 
 FROM service AS torch
 COPY --from=torch-packages /opt/ratchet /opt/ratchet

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 BASE = "python:3.11-slim-bookworm"
 LEAN = ("evaluator", "deployer", "miner", "datagen")
-MODELS = ("trainer", "evaluator-gpu", "serving")
+MODELS = ("trainer", "evaluator-gpu", "miner-gpu", "serving")
 LIMIT_BYTES = {"evaluator": 250_000_000, "deployer": 250_000_000, "datagen": 250_000_000, "miner": 290_000_000}
 """Above the base image. The miner has tokenizers and near-duplicate search beside scipy."""
 

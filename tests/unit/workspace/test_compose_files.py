@@ -50,6 +50,15 @@ def test_every_service_is_hardened_and_limited(file: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["4090", "3090"])
+def test_a_system_with_a_model_runs_where_torch_is_and_the_others_where_it_is_not(host: str) -> None:
+    for name, service in services(f"gpu-{host}.yml").items():
+        if name in ORDER:
+            has_torch = service["build"]["target"] == "trainer" or service["build"]["target"].endswith("-gpu")
+            assert has_torch == bool(registry.get(name).preload), name
+            assert (service["extends"]["service"] == "model-worker") == has_torch, name
+
+
+@pytest.mark.parametrize("host", ["4090", "3090"])
 def test_the_override_takes_every_reservation_of_a_card_away(host: str) -> None:
     reserving = {name for name, service in services(f"gpu-{host}.yml").items() if "deploy" in service}
     assert set(services(f"cpu-{host}.yml")) == reserving
