@@ -89,21 +89,33 @@ class Parts:
             self._nursery.close()
 
     def _start_server(self, nursery: Nursery) -> None:
-        """The embedded inference server, unless this machine judges nothing or another server is named."""
-        if JUDGING_HOST not in self.settings.placement.roles or self.settings.serving.url is not None:
+        if SERVER not in members(self.settings):
             return
         home = self.settings.serving_home
         nursery.command(
             SERVER,
             [sys.executable, "-m", "ratchet.serving.server", "--home", str(home)],
             self.settings.log_folder / f"{SERVER}.log",
-            {**environment(self.settings), "OMP_NUM_THREADS": str(self.settings.placement.threads)},
+            server_environment(self.settings),
         )
 
     def _start_workers(self, nursery: Nursery) -> None:
-        for system in registry.systems().values():
-            if system.host in self.settings.placement.roles:
-                nursery.worker(system.name)
+        for name in members(self.settings):
+            if name != SERVER:
+                nursery.worker(name)
+
+
+def members(settings: Settings) -> list[str]:
+    """What a run starts on this machine: the workers of its roles' systems, and the embedded inference server, unless
+    the machine judges nothing or another server is named."""
+    roles = settings.placement.roles
+    workers = [system.name for system in registry.systems().values() if system.host in roles]
+    return [*([SERVER] if JUDGING_HOST in roles and settings.serving.url is None else []), *workers]
+
+
+def server_environment(settings: Settings) -> dict[str, str]:
+    """Environment of the inference server: the settings, and how many threads its model may use."""
+    return {**environment(settings), "OMP_NUM_THREADS": str(settings.placement.threads)}
 
 
 def require_ports(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import SurroundingsError
+from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems.work import Pulse
 from ratchet.worker.canary import Canary
@@ -102,3 +103,8 @@ class Liveness(threading.Thread):
         self._canary.excuse(lost_s)
         for watched in self._watched.values():
             watched.at += lost_s
+
+
+def alive_path(settings: Settings, worker: str) -> Path:
+    """The file whose age tells whether this worker lives."""
+    return settings.control.alive_file or settings.status_folder / f"{worker}.alive"

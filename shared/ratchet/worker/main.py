@@ -29,7 +29,7 @@ from ratchet.worker.app import worker_app
 from ratchet.worker.canary import Canary
 from ratchet.worker.desk import Desk
 from ratchet.worker.listener import Listener
-from ratchet.worker.liveness import Liveness
+from ratchet.worker.liveness import Liveness, alive_path
 from ratchet.worker.logs import log_json
 from ratchet.worker.register import Registration
 from ratchet.worker.status import StatusFile
@@ -91,7 +91,7 @@ class _Worker:
         self.threads = [
             Listener(streams, self.ledger, self.desk),
             Sweep(self.ledger, relay, self.desk, self.registration.seen),
-            Liveness(settings.control, self.desk, canary, _alive_path(settings, worker)),
+            Liveness(settings.control, self.desk, canary, alive_path(settings, worker)),
             self.status,
             self.stopper,
         ]
@@ -141,10 +141,6 @@ def _status_path(settings: Settings, system: System, worker: str) -> Path:
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     slot = worker.rpartition("+")[2]
     return settings.status_folder / (f"{system.name}.json" if slot == "0" else f"{system.name}+{slot}.json")
-
-
-def _alive_path(settings: Settings, worker: str) -> Path:
-    return settings.control.alive_file or settings.status_folder / f"{worker}.alive"
 
 
 def _patiently(step: Callable[[], T], settings: Settings) -> T:

@@ -92,3 +92,20 @@ def test_a_ledger_opens_where_no_redis_runs(tmp_path: Path) -> None:
         assert published(server) == ["b"]
     assert unrelayed(ledger) == 1
     ledger.close()
+
+
+def test_the_length_of_a_stream_is_set(tmp_path: Path, redis_server: EmbeddedRedis) -> None:
+    def kept(stream_length: int) -> int:
+        home = tmp_path / str(stream_length)
+        home.mkdir()
+        settings = Settings(home=home, redis={"url": redis_server.url, "stream_length": stream_length})
+        ledger = relaying_ledger(settings)
+        migrate(ledger)
+        with connect(redis_server.url) as client:
+            client.flushall()
+            emit(ledger, *(f"{stream_length}-{number}" for number in range(400)))
+            ledger.close()
+            return int(client.xlen(PREFIX + BatchQueued.name))
+
+    assert 100 <= kept(100) < 300
+    assert kept(1_000) == 400

@@ -263,3 +263,8 @@ def test_nothing_outlives_a_killed_parent() -> None:
         assert not any(is_gone(pid) for pid in descendants)
         parent.kill()
         wait_until_gone(*descendants)
+
+
+def test_how_many_threads_a_child_uses_is_set() -> None:
+    with ChildRunner(threads=3, env={"PYTHONPATH": HERE}) as runner:
+        assert runner.run("child_targets:where_am_i", {})["threads"] == "3"

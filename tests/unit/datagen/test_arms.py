@@ -33,9 +33,10 @@ def mix(
     gaps: dict[tuple[str, int], float] | None = None,
     exhausted: set[tuple[str, int]] | None = None,
     families: dict[str, tuple[int, ...]] = FAMILIES,
+    settings: CurriculumSettings = SETTINGS,
 ) -> Mix:
-    draft = registry.get(arm).draft(Standing(families, mastery, history, SETTINGS))
-    return bend(arm, draft, gaps or {}, exhausted or set(), SETTINGS)
+    draft = registry.get(arm).draft(Standing(families, mastery, history, settings))
+    return bend(arm, draft, gaps or {}, exhausted or set(), settings)
 
 
 def measured(correct: int, n: int = 100) -> LevelRates:
@@ -54,6 +55,21 @@ def test_a_level_is_won_at_the_threshold_and_lost_only_below_the_hysteresis() ->
 def test_too_few_items_change_nothing() -> None:
     assert not update_mastery(Mastery(), measured(4, n=4), SETTINGS).is_mastered("sum", 1)
     assert update_mastery(mastering(1), measured(0, n=4), SETTINGS).is_mastered("sum", 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "correct", "n", "changed"),
+    [
+        (Mastery(), 85, 100, {"mastery": 0.85}),
+        (Mastery(), 4, 4, {"mastery_items": 4}),
+        (mastering(1), 80, 100, {"hysteresis": 0.1}),
+    ],
+    ids=["mastery", "mastery_items", "hysteresis"],
+)
+def test_when_a_level_is_mastered_is_set(before: Mastery, correct: int, n: int, changed: dict[str, float]) -> None:
+    assert not update_mastery(before, measured(correct, n), CurriculumSettings(mastery_items=5)).is_mastered("sum", 1)
+    told = CurriculumSettings.model_validate(changed)
+    assert update_mastery(before, measured(correct, n), told).is_mastered("sum", 1)
 
 
 def test_what_is_not_measured_keeps_its_state() -> None:
@@ -78,6 +94,25 @@ def test_progressive_gives_a_beginner_the_first_level_and_a_look_at_the_second()
 def test_progressive_gives_the_frontier_half_and_replays_mastered_levels() -> None:
     weights = mix("progressive", mastering(1, 2)).weights()
     assert weights == pytest.approx({("sum", 1): 0.2, ("sum", 2): 0.2, ("sum", 3): 0.5, ("sum", 4): 0.1})
+
+
+@pytest.mark.parametrize(
+    ("changed", "shares"),
+    [
+        ({"frontier_share": 0.7}, [0.1, 0.1, 0.7, 0.1]),
+        ({"lookahead_share": 0.3}, [0.1, 0.1, 0.5, 0.3]),
+    ],
+    ids=["frontier_share", "lookahead_share"],
+)
+def test_progressive_takes_its_shares_from_the_settings(changed: dict[str, float], shares: list[float]) -> None:
+    made = mix("progressive", mastering(1, 2), settings=CurriculumSettings.model_validate(changed))
+    assert list(made.weights().values()) == pytest.approx(shares)
+
+
+def test_adaptive_takes_the_share_of_its_replay_from_the_settings() -> None:
+    settings = [CurriculumSettings(replay_share=share) for share in (0.2, 1.0)]
+    some, alone = [mix("adaptive", mastering(1), rates(0.95, 0.1, 0, 0, 0), settings=s).weights() for s in settings]
+    assert min(some.values()) < min(alone.values()) == pytest.approx(max(alone.values()))
 
 
 def test_a_lost_level_becomes_the_frontier_again() -> None:
@@ -156,6 +191,21 @@ def test_an_exhausted_level_is_capped_and_the_rest_takes_over() -> None:
     assert made.weights()["sum", 1] == pytest.approx(SETTINGS.exhausted_cap)
     assert made.weights()["sum", 3] == pytest.approx(0.5 * 0.95 / 0.8)
     assert "no new items left" in made.shares[0].reason
+
+
+@pytest.mark.parametrize("cap", [0.0, 0.1])
+def test_what_an_exhausted_level_gets_is_set(cap: float) -> None:
+    settings = CurriculumSettings(exhausted_cap=cap)
+    made = mix("progressive", mastering(1, 2), exhausted={("sum", 1)}, settings=settings)
+    assert made.weights()["sum", 1] == pytest.approx(cap)
+
+
+def test_how_strongly_a_gap_draws_is_set() -> None:
+    drawn = [
+        mix("progressive", mastering(1, 2), gaps={("sum", 1): 1.0}, settings=CurriculumSettings(coverage_shift=shift))
+        for shift in (0.0, 1.0)
+    ]
+    assert [made.weights()["sum", 1] for made in drawn] == pytest.approx([0.2, 0.4 / 1.2])
 
 
 def test_when_everything_is_exhausted_nothing_is_capped() -> None:

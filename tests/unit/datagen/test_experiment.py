@@ -62,6 +62,16 @@ def test_at_first_the_favoured_arm_leads_and_the_others_are_tried() -> None:
     assert all(share >= SETTINGS.exploration / len(ARMS) for share in shares.values())
 
 
+def test_how_the_shares_begin_is_set() -> None:
+    def begun(**changed: float | str) -> dict[str, float]:
+        return concluded([], CurriculumSettings.model_validate(changed)).shares()
+
+    assert begun(advantage=0.0)["progressive"] == pytest.approx(1 / len(ARMS), abs=0.02)
+    assert begun(advantage=4.0)["progressive"] > begun(advantage=1.0)["progressive"]
+    assert begun(exploration=1.0) == pytest.approx(dict.fromkeys(ARMS, 1 / len(ARMS)))
+    assert begun(favoured="mixed")["mixed"] > 0.5
+
+
 def test_one_arm_is_no_experiment() -> None:
     alone = concluded([], CurriculumSettings(arms=("mixed",), favoured="mixed"))
     assert (alone.state, alone.shares(), alone.comparisons) == ("off", {"mixed": 1.0}, ())
@@ -87,6 +97,31 @@ def test_arms_that_do_not_differ_are_called_even() -> None:
     done = concluded(campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3), settings)
     assert done.state == "even"
     assert all("is even with" in line for line in done.report)
+
+
+@pytest.mark.parametrize("changed", [{"certainty": 1 - 1e-12}, {"trials_each": 50.0}], ids=["certainty", "trials_each"])
+def test_what_ends_the_experiment_is_set(changed: dict[str, float]) -> None:
+    trials = campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}, 32, seed=2)
+    assert concluded(trials).state == "decided"
+    assert concluded(trials, CurriculumSettings.model_validate(changed)).state == "open"
+
+
+def test_from_which_difference_on_arms_differ_is_set() -> None:
+    trials = campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3)
+    found = [concluded(trials, CurriculumSettings(even_points=points)).comparisons[0].even for points in (0.1, 3.0)]
+    assert found[0] < 0.5 < 0.95 < found[1]
+
+
+def test_how_fast_a_trial_is_forgotten_is_set() -> None:
+    weights = [posterior([trial("mixed", 5, age=30)], CurriculumSettings(half_life=h)).weight.sum() for h in (15, 30)]
+    assert weights == pytest.approx([0.25, 0.5])
+
+
+def test_how_long_the_expectation_before_any_trial_counts_is_set() -> None:
+    trials = [trial("mixed", 36), trial("adaptive", 0)]
+    told = [posterior(trials, CurriculumSettings(prior_trials=trials_before)) for trials_before in (1.0, 10.0)]
+    apart = [belief.difference(ARMS.index("mixed"), ARMS.index("adaptive"))[0] for belief in told]
+    assert apart == pytest.approx([2.5, 5 / 11])
 
 
 def test_equal_arms_are_rarely_called_different() -> None:

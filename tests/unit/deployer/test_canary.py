@@ -60,13 +60,13 @@ class Row:
         )
 
 
-def check(rows: Sequence[Row], served_under: Conditions | None = SAME, epsilon: float | None = None) -> Canary:
+def check(rows: Sequence[Row], served_under: Conditions | None = SAME, logprob_epsilon: float | None = None) -> Canary:
     return compare(
         [Example.ask("1+1=", "2", grader="exact", gold="2")] * len(rows),
         [row.record() for row in rows],
         [row.generation() for row in rows],
         [row.scored for row in rows],
-        ServingSettings(logprob_epsilon=epsilon),
+        ServingSettings(logprob_epsilon=logprob_epsilon),
         judged_under=JUDGED_UNDER,
         served_under=served_under,
     )
@@ -93,7 +93,7 @@ def test_one_moved_token_fails() -> None:
 def test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set() -> None:
     assert check([moved(0.1)], OTHER).passed
     assert not check([moved(0.2)], OTHER).passed
-    assert not check([moved(0.1)], OTHER, epsilon=0.05).passed
+    assert not check([moved(0.1)], OTHER, logprob_epsilon=0.05).passed
     assert check([moved(0.1)], None).numbers.epsilon == 0.001
 
 

@@ -109,6 +109,35 @@ def test_a_failed_smoke_test_is_refused() -> None:
     assert decision.reasons == ("The smoke test failed.",)
 
 
+@pytest.mark.parametrize(
+    ("table", "stricter"),
+    [
+        ((cell(1, 0, 0), cell(2, 10, 1)), {"alpha": 0.005}),
+        ((cell(1, 10, 20, n=2000), cell(2, 90, 5)), {"margin": 0.005}),
+        ((cell(1, 0, 0), cell(2, 90, 5), cell(3, 2, 9, family="sort")), {"harm_alpha": 0.2}),
+    ],
+    ids=["alpha", "margin", "harm_alpha"],
+)
+def test_how_much_proof_is_asked_for_is_set(table: FlipTable, stricter: dict[str, float]) -> None:
+    assert isinstance(judge(table), Promote)
+    assert isinstance(judge(table, settings=GateSettings.model_validate(stricter)), Refuse)
+
+
+def test_the_level_at_which_a_family_is_proved_safe_is_set() -> None:
+    pool = (cell(1, 60, 110, n=2000),)
+    settings = [GateSettings(safety_alpha=alpha) for alpha in (0.05, 0.001)]
+    assert [prove_family(pool, "sum", {1}, each).safe for each in settings] == [True, False]
+
+
+@pytest.mark.parametrize("planned", [{"protected_flip_share": 0.1}, {"power": 0.9}])
+def test_the_full_test_of_a_family_needs_more_items_by_the_plan(planned: dict[str, float]) -> None:
+    proofs = [
+        prove_family((cell(1, 0, 0, n=ENOUGH),), "sum", {1}, settings)
+        for settings in (SETTINGS, GateSettings.model_validate(planned))
+    ]
+    assert [proof.enough for proof in proofs] == [True, False]
+
+
 class TestSmallPools:
     def test_with_enough_items_the_full_level_is_asked(self) -> None:
         proof = prove_family((cell(1, 0, 0, n=ENOUGH),), "sum", {1}, SETTINGS)

@@ -32,3 +32,8 @@ def test_a_level_already_proved_worse_is_not_either() -> None:
     assert seen.p < SETTINGS.screen_alpha
     assert not seen.is_worth_opening
     assert "sum level 1" in seen.reason
+
+
+def test_how_promising_a_checkpoint_must_be_is_set() -> None:
+    told = [GateSettings(screen_alpha=alpha) for alpha in (0.1, 0.5)]
+    assert [screen_flips((flips(1, 9, 6),), "old", "new", s).is_worth_opening for s in told] == [False, True]

@@ -40,3 +40,16 @@ def test_slow_answers_are_compared_with_the_last_champion() -> None:
 @pytest.mark.parametrize("before", [None, Traffic(), Traffic(requests=FEWEST - 1, latency_p95_s=0.1)])
 def test_without_a_champion_to_compare_with_latency_raises_no_alarm(before: Traffic | None) -> None:
     assert alarm(Traffic(requests=100, latency_p95_s=60.0), before, LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("new", "wider"),
+    [
+        (Traffic(requests=100, errors=3), {"max_error_rate": 0.03}),
+        (Traffic(requests=100, latency_p95_s=0.42), {"max_latency_ratio": 5.0}),
+    ],
+    ids=["max_error_rate", "max_latency_ratio"],
+)
+def test_the_limits_are_set(new: Traffic, wider: dict[str, float]) -> None:
+    assert alarm(new, BEFORE, LIMITS) is not None
+    assert alarm(new, BEFORE, ServingSettings.model_validate(wider)) is None

@@ -84,6 +84,12 @@ def test_the_threshold_that_ships_keeps_its_promise_on_the_other_half() -> None:
     assert found.raw.accuracy < 0.8, "without abstaining the promise would not hold"
 
 
+def test_a_higher_promise_is_kept_by_abstaining_more() -> None:
+    promised = [calibrate(overconfident(), CalibrationSettings(precision=p)).abstention for p in (0.8, 0.95)]
+    coverage = [0.0 if found is None else found.coverage for found in promised]
+    assert coverage[0] > coverage[1]
+
+
 def test_a_served_answer_gets_the_confidence_that_was_measured() -> None:
     record = overconfident(n=200)
     found = calibrate(record)

@@ -68,3 +68,17 @@ def test_the_level_of_the_test_at_its_margin() -> None:
 
 def test_too_few_items_are_not_tested() -> None:
     assert loss_rises(pairs(3.0, 0.1, n=19), 0.05) == []
+
+
+def test_how_far_the_loss_may_rise_is_set() -> None:
+    champion, worse = with_loss("champion", {1: 0.1, 2: 5.0}), with_loss("new", {1: 0.3, 2: 5.0})
+    settings = [RegressionSettings(loss_rise=rise) for rise in (0.05, 0.25)]
+    assert [judge_regression(worse, champion, None, each).severity for each in settings] == ["warning", "none"]
+
+
+def test_which_levels_count_as_learnt_is_set() -> None:
+    half = {("sum", 1): [place % 2 == 0 for place in range(100)]}
+    record = evaluation("a", half)
+    known = record.model_copy(update={"items": tuple(i.model_copy(update={"gold_nll": 0.1}) for i in record.items)})
+    counted = [len(loss_pairs(known, known, RegressionSettings(loss_mastery=m)).before) for m in (0.1, 0.9)]
+    assert counted[0] > counted[1] == 0

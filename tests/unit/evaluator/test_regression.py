@@ -122,3 +122,24 @@ def test_a_real_drop_of_the_stated_size_is_seen() -> None:
             != "none"
         )
     assert seen >= 68
+
+
+def test_how_surely_a_drop_must_be_proved_is_set() -> None:
+    cells = {"champion": table((2, 10), (2, 2), (2, 2))}
+    told = [judge_flips("new", cells, RegressionSettings(alpha=alpha)).severity for alpha in (0.05, 0.4)]
+    assert told == ["none", "critical"]
+
+
+def test_which_drop_is_critical_is_set() -> None:
+    cells = {"champion": tuple(cell.model_copy(update={"n": 600}) for cell in table((10, 35), (9, 20), (9, 20)))}
+    told = [judge_flips("new", cells, RegressionSettings(critical_drop=drop)).severity for drop in (0.05, 0.001)]
+    assert told == ["warning", "critical"]
+
+
+def test_the_smallest_visible_drop_is_stated_for_a_chance_that_is_set() -> None:
+    cells = {"champion": table((2, 2), (2, 2), (2, 2))}
+    usual, strict = (judge_flips("new", cells, RegressionSettings(power=power)) for power in (0.8, 0.95))
+    assert usual.smallest_visible_drop is not None
+    assert strict.smallest_visible_drop is not None
+    assert usual.smallest_visible_drop < strict.smallest_visible_drop
+    assert "with 95%" in strict.reason

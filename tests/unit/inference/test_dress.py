@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 from ratchet.data.example import Example, Message
+from ratchet.errors import SettingsError
 from ratchet.inference.dress import Dress, day_of
 from ratchet.inference.generator import Decoding
 from ratchet.profiles.regime3.profile import INSTRUCTION
@@ -21,6 +23,16 @@ def test_what_is_configured_is_what_is_put_before_the_model() -> None:
     assert dress.chat(EXAMPLE.prompt) == (system, EXAMPLE.messages[0])
     assert dress.chat(EXAMPLE.prompt) == dress.example(EXAMPLE).prompt
     assert dress.answer(str(dress.example(EXAMPLE).answer)) == "5"
+
+
+def test_a_profile_has_the_options_that_are_set() -> None:
+    def asked(profile: str, **options: object) -> str:
+        told = Settings(profile=ProfileSettings(name=profile, options=options))
+        return Dress.configured(told, MOMENT).chat(EXAMPLE.prompt)[0].content
+
+    assert asked("plain") == EXAMPLE.question
+    with pytest.raises(SettingsError, match=r"profile\.options of 'plain'"):
+        asked("plain", shout=True)
 
 
 def test_a_profiles_stops_are_added_once() -> None:

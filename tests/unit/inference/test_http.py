@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -169,6 +170,14 @@ def test_a_lasting_trouble_is_of_the_surroundings(serve: Serve, connect: Connect
     server = serve([(503, "busy")] * 3)
     with pytest.raises(SurroundingsError, match="after 3 attempts: status 503: busy"):
         connect(server, attempts=3).generate([ask("1+1=")], DECODING)
+
+
+def test_pauses_begin_as_set_and_double(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    generator = connect(serve([(503, "busy"), (503, "busy"), answer("2")]), backoff_s=8.0)
+    assert generator.generate([ask("1+1=")], DECODING)[0].text == "2"
+    assert 4.0 <= pauses[0] <= 8.0 <= pauses[1] <= 16.0
 
 
 def test_a_server_that_is_not_there_is_of_the_surroundings(serve: Serve, connect: Connect) -> None:

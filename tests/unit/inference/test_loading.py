@@ -145,3 +145,17 @@ def test_a_cpu_computes_in_fp32_unless_told() -> None:
 def test_a_gpu_that_is_not_there_is_a_wrong_setting() -> None:
     with pytest.raises(SettingsError, match=r"inference\.device"):
         pick_hardware(InferenceSettings(device="cuda:0"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "chosen"),
+    [
+        ({"device": "mps"}, ("mps", "fp32", "sdpa")),
+        ({"dtype": "fp16"}, ("cpu", "fp16", "sdpa")),
+        ({"attention": "eager"}, ("cpu", "fp32", "eager")),
+    ],
+    ids=["device", "dtype", "attention"],
+)
+def test_what_a_model_runs_on_is_set(changed: dict[str, str], chosen: tuple[str, str, str]) -> None:
+    told = pick_hardware(InferenceSettings.model_validate({"device": "cpu", **changed}))
+    assert (told.device, told.dtype, told.attention) == chosen

@@ -189,6 +189,27 @@ def test_short_memory_halves_the_batch_and_is_remembered(loaded: LoadedModel) ->
         assert max(sizes[2:]) == 10
 
 
+@pytest.mark.parametrize(
+    ("changed", "most"),
+    [({"batch_size": 7}, 7), ({"batch_tokens": 480}, 8), ({"batch_tokens": 64}, 1)],
+)
+def test_how_much_is_answered_at_once_is_set(loaded: LoadedModel, changed: dict[str, int], most: int) -> None:
+    generator = LocalGenerator(loaded, InferenceSettings.model_validate(changed), Dress())
+    prompts = [generator.prompt(chat, GREEDY) for chat in CHATS]
+    assert max(map(len, generator.plan(prompts))) == most
+
+
+def test_how_many_logits_are_held_at_once_is_set(loaded: LoadedModel) -> None:
+    answers = ["1" * 100] * len(CHATS)
+    asked = []
+    for most in (1_000_000, 64_000_000):
+        generator = LocalGenerator(loaded, InferenceSettings(score_logits=most), Dress())
+        with room_for(loaded, rows=len(CHATS)) as sizes:
+            generator.score(CHATS, answers)
+        asked.append(max(sizes))
+    assert asked == [1_000_000 // (102 * 337), len(CHATS)]
+
+
 def test_no_memory_for_one_prompt_is_an_error(loaded: LoadedModel) -> None:
     generator = LocalGenerator(loaded, InferenceSettings(), Dress())
     with room_for(loaded, rows=0), pytest.raises(GenerationError, match="out of memory"):

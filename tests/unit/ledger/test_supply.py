@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ratchet.data.example import Example
 from ratchet.ledger.supply import Supply, shortage, supply
 from ratchet.ledger.tables import Batch, Checkpoint
@@ -47,3 +48,18 @@ def test_tokens_are_those_of_what_waits_and_of_what_is_left_of_the_open_batch(tm
         assert found.examples == 100 + 25 + 50
         assert found.tokens == 1_000 + 500 + round(50 * mean)
         assert found.minutes == found.tokens / 30.0 / 60
+
+
+@pytest.mark.parametrize(
+    ("found", "changed"),
+    [
+        (Supply(99, 50_000, 10.0), {"low_water": 99}),
+        (Supply(500, 4_999, 10.0), {"low_tokens": 4_999}),
+        (Supply(500, 6_000, 100.0), {"low_minutes": 1.0}),
+        (Supply(105, 50_000, 10.0), {"hysteresis": 0.05}),
+    ],
+    ids=["low_water", "low_tokens", "low_minutes", "hysteresis"],
+)
+def test_every_mark_is_set(found: Supply, changed: dict[str, float]) -> None:
+    assert shortage(found, QUEUE, refilling=True) is not None
+    assert shortage(found, QUEUE.model_copy(update={"hysteresis": 0.0, **changed}), refilling=True) is None

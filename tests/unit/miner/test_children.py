@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,7 @@ from miner.sampling_child import SamplingResult, SamplingSpec, best, sample_answ
 from ratchet.evaluation.holdout import HoldOut
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
+from ratchet.settings import Settings
 from ratchet.tasks.graders import item_key
 from ratchet.testing.examples import made
 from ratchet.testing.tiny_model import build_tiny_model
@@ -77,3 +79,9 @@ def test_the_commonest_right_answer_is_kept(answers: list[str | None], kept: str
 def test_what_was_mined_before_is_not_asked_again(model: ModelSpec) -> None:
     known = frozenset(item_key(item) for item in made("chain_sum", 1, 500))
     assert mined(model, cells=(("chain_sum", 1),), budget=10, known=known, retest=tuple(made())).found == ()
+
+
+def test_a_model_is_asked_as_the_settings_say() -> None:
+    settings = Settings(suites={"max_new_tokens": 7}, profile={"name": "regime3"}, inference={"batch_size": 3})
+    told = ModelSpec.configured(settings, Path("checkpoint"), "weights", 0.0)
+    assert (told.decoding.max_new_tokens, told.profile, told.inference.batch_size) == (7, "regime3", 3)

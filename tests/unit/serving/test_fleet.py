@@ -6,12 +6,19 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.errors import ServingError
 from ratchet.inference.digest import weights_digest
+from ratchet.serving.batcher import Batcher
+from ratchet.serving.engine import model_loader
 from ratchet.serving.fleet import Fleet
+from ratchet.serving.model import ServedModel
 from ratchet.serving.refusal import Refusal
+from ratchet.serving.state import StateFile
+from ratchet.settings import Settings
+from ratchet.settings.serving import ServingSettings
 
 MakeFleet = Callable[..., Fleet]
 
@@ -140,3 +147,26 @@ def test_a_damaged_state_is_not_guessed_at(make_fleet: MakeFleet, tmp_path: Path
     (tmp_path / "state.json").write_text('{"highest_token": ')
     with pytest.raises(ServingError, match="damaged"):
         make_fleet().restore()
+
+
+def test_the_name_that_clients_ask_for_is_set(make_fleet: MakeFleet, blue: Path) -> None:
+    fleet = make_fleet(alias="assistant")
+    load(fleet, "blue", blue)
+    fleet.switch("blue", 1)
+    assert fleet.resolve("assistant").checkpoint_id == "blue"
+    with pytest.raises(Refusal, match="Known: assistant, blue"):
+        fleet.resolve("ratchet")
+
+
+def test_how_requests_are_batched_is_set(tmp_path: Path, blue: Path) -> None:
+    told: list[dict[str, float]] = []
+
+    def queue(checkpoint_id: str, generator: ServedModel, **limits: Any) -> Batcher:
+        told.append(limits)
+        return Batcher(checkpoint_id, generator, **limits)
+
+    settings = ServingSettings(max_batch=3, batch_wait_s=0.25, max_queue=5)
+    fleet = Fleet(settings, StateFile(tmp_path), model_loader(Settings()), queue)
+    load(fleet, "blue", blue)
+    fleet.close()
+    assert told == [{"max_batch": 3, "wait_s": 0.25, "max_queue": 5}]

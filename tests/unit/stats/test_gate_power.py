@@ -23,6 +23,26 @@ def test_too_small_a_suite_is_told_the_size_that_would_do() -> None:
     assert not gate_power(GateSettings(), power.items_needed * 8 // 10).adequate
 
 
+@pytest.mark.parametrize(
+    ("assumption", "harder"),
+    [
+        ("gain", 0.04),
+        ("flip_share", 0.25),
+        ("power", 0.95),
+        ("alpha", 0.001),
+        ("challenges", 1),
+        ("challenge_correlation", 0.99),
+        ("margin", 0.02),
+        ("safety_alpha", 0.001),
+        ("protected_flip_share", 0.2),
+    ],
+)
+def test_every_assumption_of_the_plan_counts(assumption: str, harder: float) -> None:
+    size = gate_power(GateSettings(), 150, {"sums": 150}).items_needed
+    assert gate_power(GateSettings(), size, {"sums": size}).adequate
+    assert not gate_power(GateSettings.model_validate({assumption: harder}), size, {"sums": size}).adequate
+
+
 def test_a_short_family_is_named() -> None:
     power = gate_power(GateSettings(), 900, {"sums": 800, "sorts": 100})
     assert power.short_families == {"sorts": 100}

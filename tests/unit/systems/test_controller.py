@@ -258,6 +258,20 @@ def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings)
     assert toys.look() == 1
 
 
+def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings) -> None:
+    """With these a claim that is held for a moment is renewed many times; as usual it is renewed every ten seconds."""
+    often = settings.control.model_copy(update={"heartbeat_s": 0.001})
+
+    def watching(work: Work) -> Outcome:
+        seen: set[float] = set()
+        while len(seen) < 20:
+            with ledger.read() as session:
+                seen.add(session.scalars(select(ClaimRow)).one().heartbeat_at)
+        return decided(work)
+
+    assert Toys(ledger, settings.model_copy(update={"control": often}), ["a"], watching).look() == 1
+
+
 def _letters(ledger: Ledger) -> list[DeadLetter]:
     with ledger.read() as session:
         return list(session.scalars(select(DeadLetter)))

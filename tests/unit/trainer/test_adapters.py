@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors.torch import load_file
-from trainer.adapters import merge_into_whole
+from trainer.adapters import Adapters, merge_into_whole
 from trainer.core import TrainingResult
 from trainer.form import form_of, form_of_state
 from trainer.hardware import Hardware
@@ -104,3 +105,16 @@ def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(
     published = AutoModelForCausalLM.from_pretrained(folder)
     for name, tensor in published.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_how_adapters_are_shaped_is_set(base_model: Path) -> None:
+    def shaped(**settings: float) -> tuple[int, float, float]:
+        model = AutoModelForCausalLM.from_pretrained(base_model)
+        Adapters(model, ModelSettings.model_validate(settings), 1, str(base_model))
+        layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
+        return layer.r["default"], layer.scaling["default"], getattr(layer.lora_dropout["default"], "p", 0.0)
+
+    assert shaped(lora_rank=4) == (4, 2.0, 0.0)
+    assert shaped(lora_rank=8) == (8, 2.0, 0.0)
+    assert shaped(lora_rank=4, lora_alpha=16.0) == (4, 4.0, 0.0)
+    assert shaped(lora_rank=4, lora_dropout=0.25) == (4, 2.0, 0.25)

@@ -134,3 +134,14 @@ def test_a_limit_beyond_the_models_context_is_refused(train: Train, sum_file: Pa
     result = train(sum_file, hyperparams__max_length=8192)
     assert result.error_kind is ErrorKind.SETTINGS
     assert "context length of 1024" in str(result.error_message)
+
+
+def test_to_which_norm_gradients_are_clipped_is_set(train: Train, sum_file: Path) -> None:
+    """Below AdamW's epsilon a gradient moves hardly anything."""
+    told = {"hyperparams__max_steps": 4, "hyperparams__schedule": "constant", "monitoring__logging_steps": 1}
+    usual, stifled = (
+        train(sum_file, name, **told, hyperparams__max_grad_norm=norm) for name, norm in (("usual", 1.0), ("no", 1e-12))
+    )
+    falls = [run.summary["loss_curve"][0][1] - run.summary["loss_curve"][-1][1] for run in (usual, stifled)]
+    assert usual.summary["weights"] != stifled.summary["weights"]
+    assert falls[0] > falls[1]

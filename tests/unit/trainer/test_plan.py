@@ -71,3 +71,61 @@ def test_max_steps_counts_from_the_base_model(file: Path, rows: TrainingRows) ->
     assert plan(file, rows, first, max_steps=12).steps == 2
     with pytest.raises(SettingsError, match=r"max_steps is 10, and step 10 is reached already: raise it"):
         plan(file, rows, first, max_steps=10)
+
+
+def planned(file: Path, rows: TrainingRows, name: str, value: Any) -> SegmentPlan:
+    """With one more setting than the batch size."""
+    overrides = {"hyperparams.batch_size": STEP, name: value}
+    return plan_segment(create_default_config(file, file.parent, overrides=overrides), rows, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "steps"),
+    [
+        ("hyperparams.batch_size", 20, 5),
+        ("hyperparams.gradient_accumulation", 4, 3),
+        ("hyperparams.num_epochs", 3, 30),
+        ("hyperparams.max_steps", 6, 6),
+        ("hyperparams.save_steps", 4, 4),
+        ("hyperparams.segment_max_steps", 7, 7),
+        ("data.offset", 35, 7),
+    ],
+)
+def test_how_many_steps_there_are_is_set(file: Path, rows: TrainingRows, name: str, value: int, steps: int) -> None:
+    assert planned(file, rows, name, value).steps == steps
+
+
+def test_where_the_file_and_the_steps_begin_is_set(file: Path, rows: TrainingRows) -> None:
+    assert planned(file, rows, "data.offset", 35).offset == 35
+    assert planned(file, rows, "output.first_step", 500).global_step == 500
+
+
+def test_the_order_of_rows_is_set(file: Path, rows: TrainingRows) -> None:
+    usual = plan(file, rows).order.tolist()
+    assert planned(file, rows, "data.shuffle", False).order.tolist() == sorted(usual) != usual
+    assert planned(file, rows, "data.seed", 7).order.tolist() != usual
+
+
+@pytest.mark.parametrize(("length_window", "most_apart"), [(1, 90), (10, STEP)])
+def test_over_how_many_steps_rows_are_sorted_by_length_is_set(file: Path, length_window: int, most_apart: int) -> None:
+    unequal = TrainingRows(tuple(Row(n, np.arange(n, dtype=np.int32), np.arange(n) > 0) for n in range(1, 101)), ())
+    steps = plan(file, unequal, length_window=length_window).order.reshape(-1, STEP)
+    apart = max(int(step.max() - step.min()) for step in steps)
+    assert (apart < STEP) == (most_apart == STEP)
+
+
+@pytest.mark.parametrize(
+    ("changed", "factors"),
+    [
+        ({}, [1.0, 0.55]),
+        ({"warmup_steps": 10}, [0.1, 0.6 * 0.55]),
+        ({"schedule": "constant"}, [1.0, 1.0]),
+        ({"schedule_floor": 0.5}, [1.0, 0.75]),
+    ],
+    ids=["plain", "warmup_steps", "schedule", "schedule_floor"],
+)
+def test_how_the_learning_rate_goes_is_set(
+    file: Path, rows: TrainingRows, changed: dict[str, Any], factors: list[float]
+) -> None:
+    found = plan(file, rows, **{"warmup_steps": 0, **changed}).schedule
+    assert [found.factor(0), found.factor(5)] == pytest.approx(factors)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datagen.generators.tasks import CHUNK
 from datagen.remake import remake
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
@@ -22,6 +25,7 @@ from ratchet.systems.poison import retry
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
 from ratchet.tasks.graders import item_key
+from ratchet.testing.bus import InlineChildren
 from ratchet.testing.home import Home, small_home
 
 
@@ -265,3 +269,32 @@ def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path
             )
         home.bus(GENERATION, CORRECTION).sweep()
         assert {batch.provenance["generator"] for batch in batches(home)} == {"tasks"}
+
+
+def test_how_often_an_item_may_be_in_a_batch_is_set(tmp_path: Path) -> None:
+    def most_uses(cap: int) -> int:
+        with small_home(tmp_path / str(cap), queue={"epoch_cap": cap}) as home:
+            home.bus(GENERATION).sweep()
+            return max(Counter(item_key(row) for row in rows(home, batches(home)[0])).values())
+
+    assert most_uses(1) == 1 < most_uses(3_000)
+
+
+@dataclass
+class Counting(InlineChildren):
+    """Children in this process that are counted."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def run(self, target: str, spec: dict[str, Any], **limits: Any) -> dict[str, Any]:
+        self.asked.append(target)
+        return super().run(target, spec, **limits)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_in_how_many_processes_examples_are_made_is_set(tmp_path: Path, workers: int) -> None:
+    children = Counting()
+    queue = {"low_water": 1, "high_water": 10_000, "batch_examples": CHUNK + 1}
+    with small_home(tmp_path / "run", queue=queue, generation={"workers": workers}) as home:
+        home.bus(GENERATION, children=children).sweep()
+    assert children.asked == ["datagen.generators.tasks:write_chunks"] * workers

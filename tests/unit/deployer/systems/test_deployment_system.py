@@ -493,3 +493,13 @@ def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anyb
     deploying.server.start()
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
+
+
+def test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set(
+    start_deploying: Callable[..., Any],
+) -> None:
+    deploying = start_deploying(canary_items=5)
+    better = deploying.add(lambda _item: True)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    assert len(set(deploying.model(better).heard)) == 5

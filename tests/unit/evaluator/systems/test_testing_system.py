@@ -262,3 +262,12 @@ def test_without_the_setting_there_is_no_soup(tmp_path: Path) -> None:
         bus.sweep()
         with home.ledger.read() as session:
             assert session.query(Checkpoint).where(Checkpoint.soup_of.is_not(None)).count() == 0
+
+
+def test_how_long_an_answer_may_be_is_set(tmp_path: Path) -> None:
+    with small_home(tmp_path / "told", suites={"max_new_tokens": 7}) as home:
+        home.bus(TESTING, children=ByHeart()).sweep()
+        with home.ledger.read() as session:
+            row = evaluation(session, home.base_id(), current(session, "eval").id)
+        assert row is not None
+        assert home.artifacts.manifest(row.artifact).provenance["decoding"]["max_new_tokens"] == 7

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+from random import Random
+
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
+from ratchet.data.example import Example
 from ratchet.ledger.tables import Batch, Coverage
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.home import Home
+from ratchet.testing.home import Home, small_home
 
 
 def test_every_queued_batch_is_measured_against_the_mix_it_was_made_for(home: Home) -> None:
@@ -28,3 +32,27 @@ def test_a_rejected_batch_is_not_measured(home: Home) -> None:
     home.add_batch(list(home.suite_items("eval")[:3]))
     home.bus(CORRECTION, DIVERSITY).sweep()
     assert home.verdicts("diversity") == {}
+
+
+def story(seed: int, words: int = 120) -> str:
+    random = Random(seed)
+    return " ".join("".join(random.choices("abcdefgh", k=4)) for _ in range(words))
+
+
+def texts(folder: Path, **changed: float) -> dict[str, int]:
+    """What is told of a second batch's two texts: one was in the first batch, the other was but for a word."""
+    with small_home(folder, diversity=changed, hyperparams={"max_length": 1024}) as home:
+        first = [Example.ask(story(seed), "yes") for seed in range(3)]
+        near = [*story(1).split()[:-1], "other"]
+        for rows in (first, [Example.ask(story(0), "yes"), Example.ask(" ".join(near), "yes")]):
+            batch_id = home.add_batch(rows, "user")
+            home.bus(CORRECTION, DIVERSITY).sweep()
+        with home.ledger.read() as session:
+            told: dict[str, int] = session.get_one(Coverage, batch_id).numbers["texts"]
+            return told
+
+
+def test_what_is_near_and_how_far_back_is_looked_are_set(tmp_path: Path) -> None:
+    assert texts(tmp_path / "strict", near=1.0)["known"] == 1
+    assert texts(tmp_path / "loose", near=0.7)["known"] == 2
+    assert texts(tmp_path / "forgetful", near=0.7, history_examples=0)["known"] == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from miner.answered import Answered
+from miner.impact_lane import find_measurable
 from miner.mined_set import read_mined
 from miner.mining import MinedItem
 from miner.mining_child import Forbidden, MiningResult, MiningSpec
@@ -21,7 +22,7 @@ from ratchet.evaluation.standing import held_out
 from ratchet.ledger.tables import Batch, Deployment, Impact, Mined
 from ratchet.tasks.graders import item_key
 from ratchet.testing.examples import made
-from ratchet.testing.home import Home, small_home
+from ratchet.testing.home import Home, merged, small_home
 
 WATCHED = {"mining": {"search_items": 60, "retest_items": 20}, "correction": {"samples": 2, "judged_share": 0.2}}
 
@@ -163,14 +164,15 @@ def test_without_a_level_near_the_frontier_no_model_is_loaded(watched: Home) -> 
     assert watched.verdicts("mining") == {checkpoint: "nothing mined"}
 
 
-def corrected(home: Home, model: ByHeart) -> tuple[str, Batch, list[Example]]:
+def corrected(home: Home, model: ByHeart, before: Collection[str] = ()) -> tuple[str, Batch, list[Example]]:
+    """A checkpoint that was mined, and the correction batch made of it; ``before`` are earlier ones."""
     bus = home.bus(MINING, CORRECTION, children=model)
     home.add_batch([row for row in made("reverse", 2, 150) if item_key(row) not in held_out(home.settings.suites)])
     bus.sweep()
     checkpoint = half_right(home)
     bus.sweep()
     with home.ledger.read() as session:
-        batch = session.query(Batch).where(Batch.origin == "correction").one()
+        batch = session.query(Batch).where(Batch.origin == "correction", Batch.id.not_in(before)).one()
     rows = [Example.model_validate_json(line) for line in home.artifacts.open_lines(str(batch.artifact))]
     return checkpoint, batch, rows
 
@@ -206,10 +208,13 @@ def test_the_effect_of_a_trained_batch_is_measured_at_the_next_evaluations(watch
     assert by_class["reverse:length"].low > 0
 
 
-def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons(watched: Home) -> None:
-    _, batch, _ = corrected(watched, ByHeart())
-    with watched.ledger.write() as tx:
-        for place in range(3):
+SUMS, OTHERS = "chain_sum:operand", "reverse:length"
+
+
+def taught_in_vain(home: Home, *classes: str) -> None:
+    """One trained correction batch for each class, oldest first, that did not help it."""
+    with home.ledger.write() as tx:
+        for place, name in enumerate(classes):
             row = Batch(
                 id=f"old{place}",
                 origin="correction",
@@ -217,7 +222,7 @@ def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons(watche
                 priority=0,
                 submitted_artifact="x",
                 submitted_examples=1,
-                provenance={"classes": {"chain_sum:operand": 5}},
+                provenance={"classes": {name: 5}},
                 submitted_at=float(place),
             )
             tx.session.add(row)
@@ -225,7 +230,7 @@ def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons(watche
                 Impact(
                     batch_id=row.id,
                     checkpoint_id="c",
-                    error_class="chain_sum:operand",
+                    error_class=name,
                     baseline_id="b",
                     items=20,
                     before=5,
@@ -237,17 +242,137 @@ def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons(watche
                     created_at=float(place),
                 )
             )
-    watched.add_batch(made("chain_sum", 2, 50, first=1_000))
-    bus = watched.bus(MINING, CORRECTION, children=ByHeart())
-    bus.sweep()
-    newest = half_right(watched, 1)
-    bus.sweep()
-    assert watched.verdicts("correction")[newest] == "submitted"
-    with watched.ledger.read() as session:
-        made_now = (
-            session.query(Batch)
-            .where(Batch.origin == "correction", Batch.id.not_in([batch.id]))
-            .order_by(Batch.submitted_at.desc())
-        )
-        classes = next(iter(made_now)).provenance["classes"]
-    assert "chain_sum:operand" not in classes
+
+
+@pytest.mark.parametrize(
+    ("changed", "classes", "is_stopped"),
+    [
+        ({}, [SUMS] * 3, True),
+        ({"patience": 4}, [SUMS] * 3, False),
+        ({}, [SUMS, SUMS, SUMS, OTHERS], True),
+        ({"pause": 1}, [SUMS, SUMS, SUMS, OTHERS], False),
+    ],
+)
+def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_while(
+    tmp_path: Path, changed: dict[str, int], classes: list[str], is_stopped: bool
+) -> None:
+    with small_home(tmp_path / "told", **merged(WATCHED, {"correction": changed})) as home:
+        taught_in_vain(home, *classes)
+        _, batch, _ = corrected(home, ByHeart(), ["old0", "old1", "old2", "old3"])
+    assert (SUMS not in batch.provenance["classes"]) == is_stopped
+
+
+def asked_to_search(tmp_path: Path, **changed: float) -> tuple[list[MiningSpec], list[MinedItem]]:
+    """What the model is told and what is mined, with these settings of mining."""
+    model = ByHeart()
+    with small_home(tmp_path / "told", mining={**WATCHED["mining"], **changed}) as home:
+        checkpoint = half_right(home)
+        home.bus(MINING, children=model).sweep()
+        row, _ = mined_rows(home, checkpoint) if model.orders else (None, [])
+        return model.orders, read_mined(home.artifacts, str(row.artifact)) if row else []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"search_items": 0}, {"frontier_low": 0.7}, {"frontier_high": 0.3}],
+    ids=["search_items", "frontier_low", "frontier_high"],
+)
+def test_which_levels_are_searched_is_set(tmp_path: Path, changed: dict[str, float]) -> None:
+    assert asked_to_search(tmp_path, **changed)[0] == []
+
+
+def test_the_search_has_its_budget_and_its_rounds_from_the_settings(tmp_path: Path) -> None:
+    (order,), found = asked_to_search(tmp_path, search_items=7, round_items=3)
+    assert (order.budget, order.round_items) == (7, 3)
+    assert sum(item.way != "probe" for item in found) <= 7
+
+
+def test_what_counts_as_sure_is_set(tmp_path: Path) -> None:
+    """Every answer of this model has a probability of 0.9."""
+    found = [asked_to_search(tmp_path / str(sure), sure=sure)[1] for sure in (0.9, 0.94)]
+    fresh = [{item.category for item in items if item.way != "probe"} for items in found]
+    assert ["overconfident_wrong" in categories for categories in fresh] == [True, False]
+
+
+def test_from_which_probability_on_a_right_answer_is_no_weakness_is_set(tmp_path: Path) -> None:
+    found = [asked_to_search(tmp_path / str(unsure), unsure=unsure)[1] for unsure in (0.5, 0.95)]
+    assert ["low_margin" in {item.category for item in items} for items in found] == [False, True]
+
+
+def test_how_much_of_the_set_before_is_known_and_asked_again_is_set(tmp_path: Path) -> None:
+    def second_order(**changed: int) -> MiningSpec:
+        model = ByHeart()
+        name = "-".join(changed) or "plain"
+        with small_home(tmp_path / name, mining={**WATCHED["mining"], **changed}) as home:
+            for offset in (0, 1):
+                half_right(home, offset)
+                home.bus(MINING, children=model).sweep()
+        return model.orders[1]
+
+    usual = second_order()
+    assert len(usual.retest) == WATCHED["mining"]["retest_items"] < len(usual.known)
+    assert len(second_order(retest_items=3).retest) == 3
+    assert second_order(remembered=0).known == frozenset()
+
+
+def test_how_many_weak_items_are_handed_on_is_set(tmp_path: Path) -> None:
+    with small_home(tmp_path / "few", queue={"mined_items": 3}) as home:
+        checkpoint = half_right(home)
+        home.bus(MINING).sweep()
+        assert len(mined_rows(home, checkpoint)[1]) == 3
+
+
+def lessons(folder: Path, **sections: dict[str, float]) -> tuple[Batch, list[Example], list[SamplingSpec]]:
+    """The correction batch of a story, its rows, and what was sampled for it, with these settings changed."""
+    model = ByHeart()
+    with small_home(folder, **merged(WATCHED, sections)) as home:
+        _, batch, rows = corrected(home, model)
+    return batch, rows, model.sampled
+
+
+def test_how_answers_are_sampled_is_set(tmp_path: Path) -> None:
+    told = {"samples": 3, "sampled_lessons": 4, "temperature": 0.6}
+    _, _, (spec,) = lessons(tmp_path / "some", correction=told)
+    assert (spec.samples, len(spec.items), spec.model.decoding.temperature) == (3, 4, 0.6)
+    assert lessons(tmp_path / "none", correction={"samples": 0})[2] == []
+
+
+def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
+    usual, rows, _ = lessons(tmp_path / "usual")
+    counts = usual.provenance["counts"]
+    assert any(row.family == "judge" for row in rows)
+    _, unjudged, _ = lessons(tmp_path / "unjudged", correction={"judged_share": 0.0})
+    assert not any(row.family == "judge" for row in unjudged)
+    fewer, _, _ = lessons(tmp_path / "fewer", queue={"correction_examples": 10})
+    assert fewer.provenance["counts"]["lessons"] == 10 < counts["lessons"]
+    pure, _, _ = lessons(tmp_path / "pure", queue={"correction_share": 0.5})
+    of_it = pure.provenance["counts"]
+    assert of_it["lessons"] / (of_it["lessons"] + of_it["replay"]) > 0.3 > counts["lessons"] / sum(counts.values())
+
+
+def test_how_many_lessons_one_item_gives_is_set(tmp_path: Path) -> None:
+    few = {"queue": {"correction_relatives": 1, "mined_items": 3}, "correction": {"judged_share": 0.0}}
+    many = merged(few, {"queue": {"correction_relatives": 4}})
+    made_of = [lessons(tmp_path / name, **told)[0] for name, told in (("few", few), ("many", many))]
+    assert [batch.provenance["counts"]["lessons"] for batch in made_of] == [3, 12]
+
+
+def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path) -> None:
+    with small_home(tmp_path / "apart", **merged(WATCHED, {"queue": {"correction_spacing": 2}})) as home:
+        home.add_batch(made("reverse", 2, 20))
+        checkpoint = half_right(home)
+        home.bus(MINING, CORRECTION, children=ByHeart()).sweep()
+        assert home.verdicts("correction")[checkpoint] == "not yet"
+
+
+@pytest.mark.parametrize("evaluations", [1, 2])
+def test_at_how_many_checkpoints_the_effect_is_measured_is_set(tmp_path: Path, evaluations: int) -> None:
+    told = merged(WATCHED, {"correction": {"impact_evaluations": evaluations}})
+    with small_home(tmp_path / "told", **told) as home:
+        _, batch, _ = corrected(home, ByHeart())
+        with home.ledger.write() as tx:
+            tx.session.get_one(Batch, batch.id).state = "trained"
+        for batch_id in (batch.id, None, None):
+            home.add_record(home.add_checkpoint(batch_id), "probe", lambda _item: True)
+        with home.ledger.read() as session:
+            assert len(find_measurable(session, home.settings)) == evaluations

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ratchet.data.example import Example
 from ratchet.errors import GenerationError, SettingsError
 from ratchet.evaluation.preview import Preview, read_previews
 from ratchet.inference.dress import Dress
-from ratchet.inference.generator import Generation
+from ratchet.inference.generator import Chat, Decoding, Generation
+from ratchet.inference.tiny import build_tiny_tokenizer
 from ratchet.settings.training import MonitoringSettings, TrainerConfig
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.testing.examples import write_examples
 from trainer.core import TrainerEngine, TrainingResult
+from trainer.hardware import Hardware
 from trainer.monitoring import TrainingStatusWriter
 from trainer.previews import LocalPreviewBackend, PreviewBackend, Remote3090Backend
 from trainer.previews.callback import Previewer
+from trainer.previews.factory import create_preview_backend
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 Train = Callable[..., TrainingResult]
@@ -83,6 +88,8 @@ class Server(ThreadingHTTPServer):
         self.mood = mood
         self.released = threading.Event()
         self.asked = 0
+        self.key: str | None = None
+        self.body: dict[str, Any] = {}
         super().__init__(("127.0.0.1", 0), Answering)
 
     @property
@@ -95,7 +102,8 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.asked += 1
-        self.rfile.read(int(self.headers["content-length"]))
+        self.server.key = self.headers["authorization"]
+        self.server.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.mood == "hangs":
             self.server.released.wait(60)
         status = 500 if self.server.mood == "fails" else 200
@@ -180,13 +188,16 @@ class Stuck:
         return []
 
 
-def previewer(backend: PreviewBackend, configure: Callable[..., TrainerConfig], data: Path) -> tuple[Any, list[Any]]:
+def previewer(
+    backend: PreviewBackend, configure: Callable[..., TrainerConfig], data: Path, **monitoring: Any
+) -> tuple[Any, list[Any]]:
     import numpy as np
     from trainer.dataset import examples_at
     from trainer.plan import SegmentPlan
     from trainer.schedule import Cycle, Schedule
 
-    config = configure(data, monitoring__preview_interval=1, monitoring__preview_timeout_s=0.05)
+    told_of = {"preview_interval": 1, "preview_timeout_s": 0.05, **monitoring}
+    config = configure(data, **{f"monitoring__{name}": value for name, value in told_of.items()})
     plan = SegmentPlan(
         "0", np.arange(1, 101), 0, 8, 13, 0, 0, Schedule.of(config.hyperparams, Cycle(0, 13), fresh_at=0)
     )
@@ -254,3 +265,47 @@ def test_a_reported_status_survives_a_journal_that_cannot_be_written(
     engine = TrainerEngine(TrainingStatusWriter(tmp_path / "status.json"))
     assert engine.run_job(configure(graded_file, **PREVIEWS)).finished
     assert "Error" in json.loads((tmp_path / "status.json").read_text())["preview_error"]
+
+
+@dataclass
+class Asked:
+    """A backend that answers nothing, and notes how it was asked."""
+
+    name = "asked"
+    uses_trained_model = True
+    heard: list[Decoding] = field(default_factory=list)
+
+    def answer(self, _chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
+        self.heard.append(decoding)
+        raise GenerationError("no")
+
+
+def test_when_and_how_previews_are_asked_is_set(
+    configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
+) -> None:
+    backend = Asked()
+    told = {"preview_interval": 3, "preview_max_tokens": 7, "preview_temperature": 0.5}
+    callback, _ = previewer(backend, configure, sum_file, **told)
+    take_steps(callback, tmp_path, 7)
+    assert backend.heard == [Decoding(max_new_tokens=7, temperature=0.5)] * 2
+
+
+def test_how_many_questions_a_preview_has_is_set(train: Train, graded_file: Path, tmp_path: Path) -> None:
+    train(graded_file, **{**PREVIEWS, "monitoring__preview_samples": 3, "monitoring__preview_interval": 10})
+    assert len(recorded(tmp_path)) == 3
+
+
+def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str], Server]) -> None:
+    def backend(**settings: Any) -> PreviewBackend | None:
+        monitoring = MonitoringSettings.model_validate(settings)
+        return create_preview_backend(
+            monitoring, None, build_tiny_tokenizer(), Hardware("cpu", "fp32", "sdpa"), Dress()
+        )
+
+    server = serve("answers")
+    assert backend(preview_backend="none") is None
+    elsewhere = {"preview_backend": "remote_3090", "preview_url": server.url}
+    asked = backend(**elsewhere, preview_model="champion", preview_api_key="secret")
+    assert asked is not None
+    assert asked.answer([Example.ask("3+4=", "7").prompt], Decoding())[0].text == "7"
+    assert (server.body["model"], server.key) == ("champion", "Bearer secret")

@@ -149,3 +149,12 @@ def test_bytes_shared_with_a_checkpoint_that_stays_are_kept(home: Home, work: Wo
         assert session.get_one(Checkpoint, ids[0]).state == "deleted"
         assert home.artifacts.exists(session.get_one(Checkpoint, ids[5]).artifact)
     assert isinstance(home.artifacts, ArtifactStore)
+
+
+@pytest.mark.parametrize(("retention", "kept", "with_state"), [({"checkpoints_gb": 3.5}, 3, 2), ({"states": 1}, 2, 1)])
+def test_what_is_kept_is_set(tmp_path: Path, retention: dict[str, float], kept: int, with_state: int) -> None:
+    with small_home(tmp_path / "told", retention={"checkpoints_gb": 2.5, "states": 2, **retention}) as home:
+        states = [state(home, id) for id in six(home)]
+        clean(claimed(home, "training", Subject("batch", "b")))
+        assert sum(on_disk(home).values()) == 1 + kept
+        assert sum(home.artifacts.exists(artifact) for artifact in states) == with_state

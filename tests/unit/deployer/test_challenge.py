@@ -1,0 +1,60 @@
+"""What of the champion's a challenge protects, and when the confirm suite is rotated."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from deployer.challenge import protected_levels
+from deployer.rotation import rotate_if_worn
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import SuiteRow
+from ratchet.systems import Subject, Work, claims
+from ratchet.testing.bus import InlineChildren
+from ratchet.testing.home import Home, small_home
+
+
+def work_on(home: Home, checkpoint: str) -> Work:
+    subject = Subject("checkpoint", checkpoint)
+    with home.ledger.write() as tx:
+        claim = claims.take(tx, "deployment", subject, "deployment@test+0", 60.0)
+    assert claim is not None
+    folder = home.settings.work_folder / "test"
+    return Work(
+        subject, claim, None, home.settings, home.ledger, home.artifacts, InlineChildren(), folder, folder,
+        threading.Event(), 90.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gate", "protected"),
+    [
+        ({}, {"chain_sum": {1}}),
+        ({"mastery": 0.4}, {"chain_sum": {1, 2}}),
+        ({"mastery_items": 1_000}, {}),
+    ],
+    ids=["plain", "mastery", "mastery_items"],
+)
+def test_what_counts_as_mastered_is_set(tmp_path: Path, gate: dict[str, float], protected: dict[str, set[int]]) -> None:
+    """The champion knows level 1 of the sums, and half of level 2."""
+    with small_home(tmp_path / "told", gate=gate) as home:
+        sums = [item for item in home.suite_items("eval") if item.family == "chain_sum"]
+        half = {item.id for item in [item for item in sums if item.level == 2][::2]}
+        known = {item.id for item in sums if item.level == 1} | half
+        home.add_record(home.base_id(), "eval", lambda item: item.id in known)
+        assert protected_levels(work_on(home, home.add_checkpoint()), home.base_id()) == protected
+
+
+@pytest.mark.parametrize(("confirm_uses", "is_kept"), [(3, True), (2, False)])
+def test_after_how_many_uses_the_confirm_suite_is_rotated_is_set(
+    tmp_path: Path, confirm_uses: int, is_kept: bool
+) -> None:
+    with small_home(tmp_path / "told", suites={"confirm_uses": confirm_uses}) as home:
+        with home.ledger.write() as tx:
+            tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 2
+        rotate_if_worn(work_on(home, home.add_checkpoint()))
+        with home.ledger.read() as session:
+            first = session.query(SuiteRow).where(SuiteRow.pool == "confirm").order_by(SuiteRow.ordinal).first()
+            assert first is not None
+            assert (current(session, "confirm").id == first.id) == is_kept

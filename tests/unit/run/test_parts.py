@@ -1,0 +1,48 @@
+"""What a run starts on a machine, and the ports that it needs."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.errors import SurroundingsError
+from ratchet.run.parts import SERVER, members, require_ports, server_environment
+from ratchet.settings import Settings
+
+
+def told(home: Path, **sections: Any) -> Settings:
+    return Settings(home=home, **sections)
+
+
+def test_a_machine_runs_the_systems_of_its_roles(tmp_path: Path) -> None:
+    both = members(told(tmp_path))
+    trains, judges = (members(told(tmp_path, placement={"roles": [role]})) for role in ("4090", "3090"))
+    assert sorted([*trains, *judges]) == sorted(both)
+    assert "training" in trains
+    assert {"testing", SERVER} <= set(judges)
+
+
+def test_no_server_is_started_where_another_is_named(tmp_path: Path) -> None:
+    assert SERVER in members(told(tmp_path))
+    assert SERVER not in members(told(tmp_path, serving={"url": "http://judge:8100"}))
+
+
+def test_how_many_threads_a_model_uses_is_set(tmp_path: Path) -> None:
+    assert server_environment(told(tmp_path, placement={"threads": 3}))["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize("section", ["redis", "serving"])
+def test_a_taken_port_is_named_by_its_setting(tmp_path: Path, section: str) -> None:
+    ports = {"redis": {"port": 0}, "serving": {"port": 0}}
+    require_ports(told(tmp_path, **ports))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports[section] = {"port": taken.getsockname()[1]}
+        with pytest.raises(SurroundingsError, match=rf"{section}\.port"):
+            require_ports(told(tmp_path, **ports))
+
+
+def test_the_embedded_redis_takes_the_port_that_is_set(tmp_path: Path) -> None:
+    assert [EmbeddedRedis.below(told(tmp_path, redis={"port": port})).port for port in (0, 7001)] == [0, 7001]
