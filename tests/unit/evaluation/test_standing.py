@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from ratchet.data.example import Example
 from ratchet.evaluation.standing import first_suites, held_out
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
@@ -45,3 +48,11 @@ def test_the_pools_take_at_most_the_share_of_a_finite_level_that_is_set(share: f
     family, held = registry.get("chain_sum"), held_out(suites)
     keys = {family.generate(1, seed).key for seed in range(2_000)}
     assert sum(key in held for key in keys) / len(keys) == pytest.approx(share, abs=0.05)
+
+
+def test_rows_of_the_files_that_are_set_are_tested_on(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300)))
+    suites = [first_suites(SuiteSettings.model_validate({**SMALL, "files": files}))["eval"] for files in ([], [file])]
+    asked = [{item.question for item in suite.items if str(item.question).startswith("question ")} for suite in suites]
+    assert asked[0] == set() != asked[1]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ratchet.artifacts import ArtifactStore
 from ratchet.errors import SettingsError
 from ratchet.inference.tiny import build_tiny_model
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.ledger.tables import Checkpoint
 from ratchet.run.base_model import prepare_base_model
+from ratchet.run.bootstrap import bootstrap
+from ratchet.settings import Settings
 
 
 @pytest.fixture
@@ -24,6 +31,28 @@ def prepare(model: Path, tmp_path: Path) -> dict[str, object]:
 def test_a_folder_is_taken_as_it_is(mine: Path, tmp_path: Path) -> None:
     assert prepare(mine, tmp_path)["folder"] == str(tmp_path / "base")
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (mine / "model.safetensors").read_bytes()
+
+
+def test_the_tokenizer_is_taken_from_where_it_is_set(mine: Path, tmp_path: Path) -> None:
+    other = build_tiny_model(tmp_path / "other")
+    template = (other / "chat_template.jinja").read_text() + "{# another #}"
+    (other / "chat_template.jinja").write_text(template)
+    settings = Settings(home=tmp_path / "home", model={"path": str(mine), "tokenizer_path": str(other)})
+    told: list[dict[str, Any]] = []
+
+    def prepare_and_tell(_settings: Settings, spec: dict[str, Any]) -> dict[str, Any]:
+        told.append(spec)
+        return prepare_base_model(spec, lambda _message: None)
+
+    ledger = Ledger(settings.ledger_url)
+    migrate(ledger)
+    bootstrap(settings, ledger, ArtifactStore(settings.artifact_url), prepare_and_tell)
+    with ledger.read() as session:
+        base = session.query(Checkpoint).one()
+    ledger.close()
+    folder = ArtifactStore(settings.artifact_url).fetch(base.artifact)
+    assert (folder / "chat_template.jinja").read_text() == template
+    assert told[0]["tokenizer"] == str(other)
 
 
 def test_a_model_without_a_chat_template_is_refused_with_the_way_out(mine: Path, tmp_path: Path) -> None:

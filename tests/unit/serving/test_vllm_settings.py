@@ -21,32 +21,32 @@ def command(program: str) -> str:
     return f"{sys.executable} -c {shlex.quote(program)} {{path}} {{name}} {{port}} {{dtype}}"
 
 
-def trouble(tmp_path: Path, program: str, base: Path | None = None, **changed: object) -> str:
-    """What is said of a checkpoint that this command cannot serve."""
-    settings = ServingSettings.model_validate({"vllm_command": command(program), **changed})
+def trouble(tmp_path: Path, base: Path | None = None, **serving: object) -> str:
+    """What is said of a checkpoint that cannot be served with these settings."""
+    settings = ServingSettings.model_validate(serving)
     seats = ProcessSeats(settings, "bf16", tmp_path / "log")
     with pytest.raises(ServingError) as caught:
         seats.take(ServedFolder(Path("/checkpoint"), "w", base))
     return str(caught.value)
 
 
-SAYS = "import sys; print(sys.argv[1:]); sys.exit(3)"
+SAYS = command("import sys; print(sys.argv[1:]); sys.exit(3)")
 
 
 def test_the_command_is_the_one_that_is_set_with_its_places_filled_in(tmp_path: Path) -> None:
-    said = trouble(tmp_path, SAYS)
+    said = trouble(tmp_path, vllm_command=SAYS)
     assert "ended with code 3: ['/checkpoint', 'ratchet-w', '" in said
     assert said.rstrip().endswith("'bfloat16']")
 
 
 def test_the_base_of_adapters_gets_the_options_that_are_set(tmp_path: Path) -> None:
-    said = trouble(tmp_path, SAYS, Path("/base"), vllm_adapter_options="--enable-lora --max-loras 2")
+    said = trouble(tmp_path, Path("/base"), vllm_command=SAYS, vllm_adapter_options="--enable-lora --max-loras 2")
     assert "['/base', 'base', '" in said
     assert said.rstrip().endswith("'--enable-lora', '--max-loras', '2']")
 
 
 def test_how_long_vllm_may_take_to_start_is_set(tmp_path: Path) -> None:
-    said = trouble(tmp_path, "import time; time.sleep(600)", vllm_start_s=0.05)
+    said = trouble(tmp_path, vllm_command=command("import time; time.sleep(600)"), vllm_start_s=0.05)
     assert "did not answer in time" in said
 
 

@@ -136,3 +136,33 @@ def test_a_retry_gives_a_clean_count_once(ledger: Ledger) -> None:
     assert taken(ledger).failures == 0
     with pytest.raises(Refused, match=f"no open dead letter {letter.id}"), ledger.write() as tx:
         poison.retry(tx, letter.id, "me")
+
+
+@pytest.mark.parametrize(("backoff_first_s", "backoff_last_s", "rest_s"), [(40.0, 500.0, 40.0), (40.0, 7.0, 7.0)])
+def test_how_long_a_failed_subject_rests_is_set(
+    ledger: Ledger, backoff_first_s: float, backoff_last_s: float, rest_s: float
+) -> None:
+    settings = ControlSettings(backoff_first_s=backoff_first_s, backoff_last_s=backoff_last_s)
+    claim = taken(ledger)
+    with ledger.write() as tx:
+        poison.count(tx, claim, ValueError("bad toy"), False, settings)
+        assert tx.session.scalars(select(Row)).one().not_before_at == pytest.approx(tx.now + rest_s)
+
+
+@pytest.mark.parametrize("poison_failures", [1, 2])
+def test_after_how_many_failures_a_subject_is_given_up_is_set(ledger: Ledger, poison_failures: int) -> None:
+    settings = CONTROL.model_copy(update={"poison_failures": poison_failures})
+    claim = taken(ledger)
+    with ledger.write() as tx:
+        poison.count(tx, claim, ValueError("bad toy"), False, settings)
+    assert len(letters(ledger)) == (1 if poison_failures == 1 else 0)
+
+
+@pytest.mark.parametrize("poison_kills", [1, 2])
+def test_after_how_many_deaths_a_subject_is_given_up_is_set(ledger: Ledger, poison_kills: int) -> None:
+    settings = CONTROL.model_copy(update={"poison_kills": poison_kills})
+    claim = taken(ledger)
+    another_succeeds(ledger)
+    with ledger.write() as tx:
+        poison.count(tx, claim, ValueError("bad toy"), True, settings)
+    assert len(letters(ledger)) == (1 if poison_kills == 1 else 0)

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.inference.chat import prompt_ids
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.testing.examples import sums, write_examples
+from torch.nn.modules.module import register_module_forward_pre_hook
 from trainer.config import create_default_config
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
@@ -145,3 +148,23 @@ def test_to_which_norm_gradients_are_clipped_is_set(train: Train, sum_file: Path
     falls = [run.summary["loss_curve"][0][1] - run.summary["loss_curve"][-1][1] for run in (usual, stifled)]
     assert usual.summary["weights"] != stifled.summary["weights"]
     assert falls[0] > falls[1]
+
+
+def test_where_a_run_writes_and_what_it_tells_is_set(train: Train, sum_file: Path, tmp_path: Path) -> None:
+    told = {"hyperparams__max_steps": 4, "output__output_dir": tmp_path / "there", "monitoring__logging_steps": 2}
+    result = train(sum_file, **told)
+    assert Path(str(result.last_checkpoint_path)).is_relative_to(tmp_path / "there")
+    assert [step for step, _ in result.summary["loss_curve"]] == [2, 4]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_activations_are_computed_again_where_that_is_set(train: Train, sum_file: Path) -> None:
+    def passes(gradient_checkpointing: bool) -> int:
+        seen: Counter[str] = Counter()
+        hook = register_module_forward_pre_hook(lambda module, _: seen.update([type(module).__name__]))
+        told = {"model__gradient_checkpointing": gradient_checkpointing, "monitoring__preview_backend": "none"}
+        assert train(sum_file, f"run-{gradient_checkpointing}", **told, hyperparams__max_steps=1).success
+        hook.remove()
+        return seen["Qwen3Attention"]
+
+    assert passes(True) == 2 * passes(False)

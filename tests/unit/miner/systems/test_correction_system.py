@@ -17,7 +17,7 @@ from ratchet.ledger.uses import item_uses
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
-from ratchet.testing.home import Home
+from ratchet.testing.home import Home, small_home
 
 
 def sums(home: Home, count: int, first: int = 0) -> list[Example]:
@@ -251,3 +251,12 @@ def test_a_full_queue_takes_no_lessons(home: Home) -> None:
     assert "no room" in home.verdicts("correction").values()
     with home.ledger.read() as session:
         assert session.query(Batch).where(Batch.origin == "correction").count() == 0
+
+
+def test_which_folder_is_the_inbox_is_set(tmp_path: Path) -> None:
+    with small_home(tmp_path / "told", queue={"inbox": tmp_path / "drop"}) as home:
+        lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
+        assert (tmp_path / "drop" / "mine.jsonl").is_file()
+        home.bus(CORRECTION).sweep()
+        with home.ledger.read() as session:
+            assert [row.provenance["parents"] for row in session.query(Batch)] == [["mine.jsonl"]]
