@@ -71,8 +71,8 @@ def test_every_field_has_a_test_that_shows_what_it_changes(name: str) -> None:
     rows = [(path, test) for shown, path, test in ROWS if shown == name]
     assert len(rows) == 1, (
         f"{name} has {len(rows)} rows in tests/unit/settings/shown.py and needs one: write a test that gives it "
-        "another value and sees what changes, in the file that mirrors the code that reads it, and name that test there "
-        f'as "test_...": ("{name}",). If it changes nothing, take the setting out.'
+        "another value and sees what changes, in the file that mirrors the code that reads it, and name it there as "
+        f'"test_...": ("{name}",). If it changes nothing, take the setting out.'
     )
 
 
