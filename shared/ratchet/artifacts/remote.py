@@ -79,7 +79,7 @@ class RemoteArtifacts:
         freed_bytes = 0
         with remote_trouble(self.url):
             for artifact_id in self._folders():
-                keys = self._fs.find(self._key(artifact_id), detail=True)
+                keys = self._listed(artifact_id)
                 if self._key(artifact_id, MANIFEST_NAME) in keys or not keys:
                     continue
                 if time.time() - max(self._modified_at(key, entry) for key, entry in keys.items()) >= older_than_s:
@@ -95,6 +95,13 @@ class RemoteArtifacts:
             return []
         names = {str(name).rstrip("/").rsplit("/", 1)[-1] for name in self._fs.ls(self._root, detail=False)}
         return sorted(name for name in names if len(name) == 64)
+
+    def _listed(self, artifact_id: str) -> dict[str, dict[str, Any]]:
+        """The files of a folder as the store has them now: what is remembered of it may lack sizes and times."""
+        folder = self._key(artifact_id)
+        self._fs.invalidate_cache(folder)
+        found = self._fs.find(folder, detail=True)
+        return {str(key): entry for key, entry in found.items() if entry.get("type") != "directory"}
 
     def _has_all(self, manifest: Manifest) -> bool:
         sizes = {str(key): entry["size"] for key, entry in self._fs.find(self._key(manifest.id), detail=True).items()}
