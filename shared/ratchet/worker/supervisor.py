@@ -29,6 +29,8 @@ from ratchet.worker.offspring import Offspring, executed, forked
 
 TICK_S = 0.1
 STOP_MARGIN_S = 4.0
+KILLED_S = 3.0
+"""How long the kernel may take to end what was killed; with the margin it is below that of the nursery."""
 
 
 class Supervisor:
@@ -76,12 +78,17 @@ class Supervisor:
         for member in self._family.values():
             member.wanted = False
             member.kill(signal.SIGTERM)
-        deadline = time.monotonic() + self._settings.control.grace_s + STOP_MARGIN_S
+        self._wait_for_all(self._settings.control.grace_s + STOP_MARGIN_S)
+        for member in self._living():
+            member.kill(signal.SIGKILL)
+        self._wait_for_all(KILLED_S)
+
+    def _wait_for_all(self, limit_s: float) -> None:
+        """Reap until nobody lives, so that nothing is left to whoever inherits orphans."""
+        deadline = time.monotonic() + limit_s
         while self._living() and time.monotonic() < deadline:
             time.sleep(0.02)
             self.tend()
-        for member in self._living():
-            member.kill(signal.SIGKILL)
 
     def _living(self) -> list[Offspring]:
         return [member for member in self._family.values() if member.pid is not None]
