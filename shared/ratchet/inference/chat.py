@@ -49,8 +49,14 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The tokens up to the point where the model speaks: those that stand before the answer in training."""
-    [pieces] = _pieces(tokenizer, [messages], [render_prompt(tokenizer, messages)])
-    return [token for ids in _encode(tokenizer, [piece.text for piece in pieces]) for token in ids]
+    return prompt_ids_batch(tokenizer, [messages])[0]
+
+
+def prompt_ids_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """``prompt_ids`` of many conversations, with one call of the tokenizer."""
+    pieces = _pieces(tokenizer, chats, _apply(tokenizer, chats, speak=True))
+    encoded = iter(_encode(tokenizer, [piece.text for row in pieces for piece in row]))
+    return [[token for _ in row for token in next(encoded)] for row in pieces]
 
 
 def render_training(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ratchet.errors import GenerationError
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import occurrences
-from ratchet.inference.chat import Tokenizer, end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.chat import Tokenizer, end_of_turn, prompt_ids_batch, stop_ids
 from ratchet.inference.decode import Answer
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
@@ -30,26 +29,21 @@ class Framing:
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
         """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
-        token_ids = tuple(prompt_ids(self._tokenizer, self._dress.chat(chat)))
-        decoding = self._dress.decoding(decoding)
-        room = self.context - len(token_ids)
-        if room < 1:
-            raise GenerationError(
-                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
-                f"{chat[-1].content[:60]!r}…"
-            )
-        return Prompt(token_ids, min(decoding.max_new_tokens, room), decoding, occurrence)
+        return self._prompt(chat, self._token_ids([chat])[0], self._dress.decoding(decoding), occurrence)
 
     def prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
         """Prompts that know which of several equal ones they are."""
-        prompts = [self.prompt(chat, decoding) for chat in chats]
-        counts = occurrences([prompt.token_ids for prompt in prompts])
-        return [replace(prompt, occurrence=count) for prompt, count in zip(prompts, counts, strict=True)]
+        rows = self._token_ids(chats)
+        dressed = self._dress.decoding(decoding)
+        return [
+            self._prompt(chat, row, dressed, occurrence)
+            for chat, row, occurrence in zip(chats, rows, occurrences(rows), strict=True)
+        ]
 
     def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
         """Prompts with the answers that are to be scored after them; a text gets its end token."""
         end = end_of_turn(self._tokenizer)
-        prompts = [prompt_ids(self._tokenizer, self._dress.chat(chat)) for chat in chats]
+        prompts = self._token_ids(chats)
         replies: list[Sequence[int]] = [
             self._tokenizer(answer + end, add_special_tokens=False).input_ids if isinstance(answer, str) else answer
             for answer in answers
@@ -66,3 +60,15 @@ class Framing:
             latency_s=answer.latency_s,
             weights=self.weights,
         )
+
+    def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        return prompt_ids_batch(self._tokenizer, [self._dress.chat(chat) for chat in chats])
+
+    def _prompt(self, chat: Chat, token_ids: Sequence[int], dressed: Decoding, occurrence: int) -> Prompt:
+        room = self.context - len(token_ids)
+        if room < 1:
+            raise GenerationError(
+                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
+                f"{chat[-1].content[:60]!r}…"
+            )
+        return Prompt(tuple(token_ids), min(dressed.max_new_tokens, room), dressed, occurrence)

@@ -8,6 +8,7 @@ from ratchet.errors import ChatTemplateError
 from ratchet.inference.chat import (
     end_of_turn,
     prompt_ids,
+    prompt_ids_batch,
     render_prompt,
     render_training,
     render_training_batch,
@@ -54,6 +55,9 @@ def test_a_batch_is_what_its_members_are_alone() -> None:
     chats = [TALK, TALK[:3], Example.ask("a", "b").messages]
     assert render_training_batch(TOKENIZER, chats) == [render_training(TOKENIZER, chat) for chat in chats]
     assert render_training_batch(TOKENIZER, []) == []
+    prompts = [TALK[:2], TALK[:4], TALK[1:2]]
+    assert prompt_ids_batch(TOKENIZER, prompts) == [prompt_ids(TOKENIZER, prompt) for prompt in prompts]
+    assert prompt_ids_batch(TOKENIZER, []) == []
 
 
 def test_a_turn_that_the_template_abridges_is_context_and_the_last_is_trained() -> None:
