@@ -66,7 +66,7 @@ def test_closing_ends_even_what_does_not_listen(nursery: Nursery, tmp_path: Path
     ]
     wait_until(lambda: all(lives(pid) for pid in pids), what="both processes")
     nursery.close()
-    assert not any(lives(pid) for pid in pids)
+    wait_until(lambda: not any(lives(pid) for pid in pids), what="the end of both")
 
 
 def test_a_supervisor_that_is_gone_is_trouble_of_the_surroundings(nursery: Nursery) -> None:
