@@ -172,6 +172,21 @@ def test_a_lasting_trouble_is_of_the_surroundings(serve: Serve, connect: Connect
         connect(server, attempts=3).generate([ask("1+1=")], DECODING)
 
 
+def test_how_many_requests_are_in_flight_is_set(serve: Serve, connect: Connect) -> None:
+    """Each request gives a second one a moment to come beside it."""
+    both = threading.Barrier(2)
+
+    def meet(_body: dict[str, Any]) -> Reply:
+        try:
+            both.wait(0.1)
+        except threading.BrokenBarrierError:
+            return answer("alone")
+        return answer("together")
+
+    chats = [ask("1+1="), ask("1+2=")]
+    assert {each.text for each in connect(serve(meet), concurrency=1).generate(chats, DECODING)} == {"alone"}
+
+
 def test_pauses_begin_as_set_and_double(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)

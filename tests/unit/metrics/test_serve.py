@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from ratchet.bus.ports import free_port
 from ratchet.metrics.serve import MetricsPage
 from ratchet.settings import Settings
 
@@ -19,3 +20,10 @@ def test_prometheus_is_told_an_address_that_it_can_reach(settings: Settings, met
     page = MetricsPage(Settings(home=home, placement={"machine": "box"}, metrics={"port": 0, **metrics}))
     assert page.url == url.format(port=page.port)
     page.close()
+
+
+def test_the_first_port_to_try_is_set(settings: Settings) -> None:
+    port = free_port()
+    page = MetricsPage(Settings(home=settings.home, metrics={"port": port}))
+    page.close()
+    assert port <= page.port < port + 20

@@ -28,7 +28,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_source_that_makes_nothing_is_not_asked_without_end": ("generation.sources",),
         "test_in_how_many_processes_examples_are_made_is_set": ("generation.workers", "queue.batch_examples"),
         "test_how_often_an_item_may_be_in_a_batch_is_set": ("queue.epoch_cap",),
-        "test_a_queue_just_below_low_water_is_filled_up_and_never_above_high_water": ("queue.high_water",),
+        "test_above_which_depth_nothing_is_made_is_set": ("queue.high_water",),
     },
     "unit/datagen/test_arms.py": {
         "test_how_strongly_a_gap_draws_is_set": ("curriculum.coverage_shift",),
@@ -108,7 +108,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_it_asks_in_the_openai_shape_and_reads_the_answer": ("inference.api_key",),
         "test_a_lasting_trouble_is_of_the_surroundings": ("inference.attempts",),
         "test_pauses_begin_as_set_and_double": ("inference.backoff_s",),
-        "test_answers_come_in_the_order_asked_from_bounded_requests": ("inference.concurrency",),
+        "test_how_many_requests_are_in_flight_is_set": ("inference.concurrency",),
         "test_a_server_that_never_answers_is_of_the_surroundings": ("inference.timeout_s",),
     },
     "unit/inference/test_loading.py": {
@@ -132,9 +132,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_prometheus_is_told_an_address_that_it_can_reach": (
             "metrics.address",
             "metrics.host",
-            "metrics.port",
             "placement.machine",
         ),
+        "test_the_first_port_to_try_is_set": ("metrics.port",),
     },
     "unit/miner/systems/test_correction_system.py": {
         "test_which_folder_is_the_inbox_is_set": ("queue.inbox",),
@@ -187,9 +187,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_bodies_are_bounded": ("serving.max_body_bytes",),
         "test_a_request_that_takes_too_long_is_given_up": ("serving.request_timeout_s",),
     },
-    "unit/serving/test_batcher.py": {
-        "test_a_full_queue_asks_to_come_again": ("serving.max_queue",),
-    },
     "unit/serving/test_chat_request.py": {
         "test_the_length_of_an_answer_that_no_one_limits_is_set": ("serving.default_new_tokens",),
         "test_what_a_client_may_ask_for_is_set": ("serving.max_messages", "serving.max_new_tokens"),
@@ -200,7 +197,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/serving/test_fleet.py": {
         "test_the_name_that_clients_ask_for_is_set": ("serving.alias",),
-        "test_how_requests_are_batched_is_set": ("serving.batch_wait_s", "serving.max_batch"),
+        "test_how_requests_are_batched_is_set": ("serving.batch_wait_s", "serving.max_batch", "serving.max_queue"),
         "test_memory_holds_a_stated_number": ("serving.max_loaded",),
     },
     "unit/serving/test_server.py": {
@@ -236,8 +233,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "unit/systems/test_controller.py": {
-        "test_how_often_a_claim_is_renewed_is_set": ("control.heartbeat_s",),
-        "test_while_it_works_its_claim_is_renewed": ("control.lease_s",),
+        "test_how_often_a_claim_is_renewed_is_set": ("control.heartbeat_s", "control.lease_s"),
     },
     "unit/systems/test_poison.py": {
         "test_how_long_a_failed_subject_rests_is_set": ("control.backoff_first_s", "control.backoff_last_s"),
@@ -257,7 +253,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "monitoring.preview_temperature",
         ),
         "test_how_many_questions_a_preview_has_is_set": ("monitoring.preview_samples",),
-        "test_a_server_that_hangs_is_asked_once_and_training_ends_well": ("monitoring.preview_timeout_s",),
+        "test_how_long_a_preview_may_take_is_set": ("monitoring.preview_timeout_s",),
     },
     "unit/trainer/systems/test_cleaning.py": {
         "test_what_is_kept_is_set": ("retention.checkpoints_gb", "retention.states"),

@@ -260,18 +260,22 @@ def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings)
 
 def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings) -> None:
     """Five times within the limit, which as usual, every ten seconds, would not be enough for it."""
-    often = settings.control.model_copy(update={"heartbeat_s": 0.001})
+    often = settings.control.model_copy(update={"heartbeat_s": 0.001, "lease_s": 25.0})
     seen: set[float] = set()
+    left_s: list[float] = []
 
     def watching(work: Work) -> Outcome:
         until = ledger.now() + 30.0
         while len(seen) < 5 and ledger.now() < until:
             with ledger.read() as session:
-                seen.add(session.scalars(select(ClaimRow)).one().heartbeat_at)
+                row = session.scalars(select(ClaimRow)).one()
+            seen.add(row.heartbeat_at)
+            left_s.append(row.expires_at - row.heartbeat_at)
         return decided(work)
 
     Toys(ledger, settings.model_copy(update={"control": often}), ["a"], watching).look()
     assert len(seen) == 5
+    assert left_s == pytest.approx([25.0] * len(left_s), abs=0.01)
 
 
 def _letters(ledger: Ledger) -> list[DeadLetter]:

@@ -298,3 +298,12 @@ def test_in_how_many_processes_examples_are_made_is_set(tmp_path: Path, workers:
     with small_home(tmp_path / "run", queue=queue, generation={"workers": workers}) as home:
         home.bus(GENERATION, children=children).sweep()
     assert children.asked == ["datagen.generators.tasks:write_chunks"] * workers
+
+
+@pytest.mark.parametrize(("high_water", "rests_at"), [(500, 400), (600, 600)])
+def test_above_which_depth_nothing_is_made_is_set(tmp_path: Path, high_water: int, rests_at: int) -> None:
+    """The refill would go on to twice the low mark."""
+    queue = {"low_water": 300, "high_water": high_water, "batch_examples": 200, "hysteresis": 1.0}
+    with small_home(tmp_path / "run", queue=queue) as home:
+        home.bus(GENERATION).sweep()
+        assert total(home) == rests_at

@@ -357,12 +357,14 @@ def test_how_many_lessons_one_item_gives_is_set(tmp_path: Path) -> None:
     assert [batch.provenance["counts"]["lessons"] for batch in made_of] == [3, 12]
 
 
-def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path) -> None:
-    with small_home(tmp_path / "apart", **merged(WATCHED, {"queue": {"correction_spacing": 2}})) as home:
+@pytest.mark.parametrize("correction_spacing", [1, 2])
+def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path, correction_spacing: int) -> None:
+    told = merged(WATCHED, {"queue": {"correction_spacing": correction_spacing}})
+    with small_home(tmp_path / "apart", **told) as home:
         home.add_batch(made("reverse", 2, 20))
         checkpoint = half_right(home)
         home.bus(MINING, CORRECTION, children=ByHeart()).sweep()
-        assert home.verdicts("correction")[checkpoint] == "not yet"
+        assert (home.verdicts("correction")[checkpoint] == "not yet") == (correction_spacing > 1)
 
 
 @pytest.mark.parametrize("evaluations", [1, 2])

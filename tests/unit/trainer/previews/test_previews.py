@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ratchet.data.example import Example
-from ratchet.errors import GenerationError, SettingsError
+from ratchet.errors import GenerationError, SettingsError, SurroundingsError
 from ratchet.evaluation.preview import Preview, read_previews
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation
@@ -106,6 +106,8 @@ class Answering(BaseHTTPRequestHandler):
         self.server.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.mood == "hangs":
             self.server.released.wait(60)
+        if self.server.mood == "dawdles":
+            self.server.released.wait(2)
         status = 500 if self.server.mood == "fails" else 200
         body = json.dumps(
             {"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}], "system_fingerprint": "abc"}
@@ -309,3 +311,13 @@ def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str],
     assert asked is not None
     assert asked.answer([Example.ask("3+4=", "7").prompt], Decoding())[0].text == "7"
     assert (server.body["model"], server.key) == ("champion", "Bearer secret")
+
+
+def test_how_long_a_preview_may_take_is_set(serve: Callable[[str], Server]) -> None:
+    """The server would answer within the usual ten seconds."""
+    told = {"preview_backend": "remote_3090", "preview_url": serve("dawdles").url, "preview_timeout_s": 0.05}
+    monitoring, hardware = MonitoringSettings.model_validate(told), Hardware("cpu", "fp32", "sdpa")
+    backend = create_preview_backend(monitoring, None, build_tiny_tokenizer(), hardware, Dress())
+    assert backend is not None
+    with pytest.raises(SurroundingsError, match="ReadTimeout"):
+        backend.answer([Example.ask("3+4=", "7").prompt], Decoding())
