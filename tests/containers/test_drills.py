@@ -8,47 +8,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from ratchet.testing.compose import Host, docker, eventually, query
 
 from .conftest import PORTS, host
+from .outside import LOOP_S, SOON_S, goes_on, nothing_went_wrong, prometheus
 
 if TYPE_CHECKING:
     from .conftest import Stack
 
 pytestmark = [pytest.mark.containers, pytest.mark.drill, pytest.mark.timeout(1500)]
-
-LOOP_S = 900.0
-SOON_S = 300.0
-
-
-def get(url: str, **options: Any) -> Any:
-    answer = httpx.get(url, timeout=30.0, **options)
-    assert answer.status_code == 200, f"{url}: {answer.status_code} {answer.text[:300]}"
-    return answer.json()
-
-
-def decided(stack: Stack) -> int:
-    """Checkpoints after the base that deployment has given its verdict on."""
-    return int(query(stack.hub, "select count(*) from verdicts where system = 'deployment'")[0][0])
-
-
-def goes_on(stack: Stack) -> None:
-    """Wait until another checkpoint has been trained, judged and decided on."""
-    before = decided(stack)
-    eventually(lambda: decided(stack) > before, LOOP_S, "further verdict of deployment")
-
-
-def nothing_went_wrong(stack: Stack) -> None:
-    """No dead letter, and no checkpoint was evaluated twice on one suite, or batch trained twice."""
-    assert query(stack.hub, "select system, subject_id, error from dead_letters") == []
-    twice = "select checkpoint_id, suite_id from evaluations group by 1, 2 having count(*) > 1"
-    assert query(stack.hub, twice) == []
-
-
-def prometheus(stack: Stack, path: str) -> Any:
-    return get(f"{stack.url('RATCHET_PROMETHEUS_PORT')}/api/v1/{path}")["data"]
 
 
 def test_a_worker_that_is_killed_at_work_is_replaced_and_nothing_is_done_twice(stack: Stack) -> None:
