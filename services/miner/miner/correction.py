@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
+from typing import TypeVar
 
 from ratchet.data.example import Example
 from ratchet.errors import DataError
@@ -24,6 +25,7 @@ from miner.mining import PROBE, MinedItem
 
 SOURCE = "correction"
 _ROUNDING = 1e-6
+Taught = TypeVar("Taught", Example, list[Example])
 
 
 @dataclass
@@ -42,31 +44,53 @@ def corrections(
     budget: int,
     told: Corrections,
     stopped: Collection[str] = (),
+    class_share: float = 1.0,
 ) -> Iterator[Example]:
-    """At most ``budget`` examples, up to ``relatives`` an item; all items get one before any gets a second.
+    """At most ``budget`` examples, up to ``relatives`` an item.
 
-    An item of no known family has no relatives and is passed over, and so is an item of a ``stopped`` error class.
+    Error classes take turns, and so do the items within a class: each class gets the same share, and what one has no
+    use for goes to the others (max-min fairness), until it has had ``class_share`` of the budget. An item of no known
+    family has no relatives and is passed over, and so is an item of a ``stopped`` error class.
     """
     seen: set[str] = set()
-    lessons = [islice(_lessons(item, held_out, seen, told, stopped), relatives) for item in mined]
-    rounds = (lesson for turn in zip_longest(*lessons) for lesson in turn if lesson is not None)
-    for example in islice(rounds, budget):
+    by_class: dict[str, list[Iterator[Example]]] = {}
+    for item in mined:
+        lessons = islice(_lessons(item, held_out, seen, told, stopped), relatives)
+        by_class.setdefault(error_class(item), []).append(lessons)
+    most = class_cap(budget, class_share)
+    shares = (islice(_in_turns(lessons), most) for lessons in by_class.values())
+    for example in islice(_in_turns(shares), budget):
         told.by_error[str(example.metadata["error_class"])] += 1
         yield example
 
 
 def judgements(
-    mined: Iterable[MinedItem], held_out: Container[str], budget: int, bare: Callable[[str], str], told: Corrections
+    mined: Iterable[MinedItem],
+    held_out: Container[str],
+    budget: int,
+    bare: Callable[[str], str],
+    told: Corrections,
+    class_share: float = 1.0,
 ) -> Iterator[Example]:
     """Pairs of judge items on mistakes, at most ``budget`` items: the student's answer is wrong, the solution right.
 
     ``bare`` takes the answer out of what the model said. Only items that no pool holds, of families that can parse
-    their own questions.
+    their own questions. Error classes take turns, as with ``corrections``.
     """
-    pairs = (_pair(item, bare(item.answer)) for item in mined if item.error and item.key not in held_out)
-    for pair in islice((pair for pair in pairs if pair), budget // 2):
+    by_class: dict[str, list[MinedItem]] = {}
+    for item in mined:
+        if item.error and item.key not in held_out:
+            by_class.setdefault(error_class(item), []).append(item)
+    most = class_cap(budget // 2, class_share)
+    pairs = [(_pair(item, bare(item.answer)) for item in items) for items in by_class.values()]
+    for pair in islice(_in_turns(islice(filter(None, each), most) for each in pairs), budget // 2):
         told.judged += len(pair)
         yield from pair
+
+
+def class_cap(budget: int, share: float) -> int:
+    """The most of so many examples that one error class may have; one at least."""
+    return max(1, int(share * budget + _ROUNDING))
 
 
 def lesson_budget(most: int, share: float, room: int, ordinary: int) -> int:
@@ -87,6 +111,11 @@ def replay_size(lessons: int, share: float, batch: int) -> int:
 def error_class(item: MinedItem) -> str:
     """``family:error``; for an answer that was right but shaky ``family:low_margin``."""
     return f"{item.cell[0]}:{item.error or item.category}"
+
+
+def _in_turns(queues: Iterable[Iterable[Taught]]) -> Iterator[Taught]:
+    """One of each, then a second of each, and so on; whoever has no more is passed over."""
+    return (each for turn in zip_longest(*queues) for each in turn if each is not None)
 
 
 def _lessons(

@@ -127,8 +127,10 @@ def _lessons(work: Work, items: list[MinedItem], budget: int, stopped: dict[str,
         checkpoint = session.get_one(Checkpoint, work.subject.id)
     told, held = Corrections(), held_out(settings.suites).with_keys(texts)
     dress = Dress.configured(settings, at)
-    judged = list(judgements(items, held, int(settings.correction.judged_share * budget), dress.answer, told))
-    worked = corrections(items, held, settings.queue.correction_relatives, budget - len(judged), told, stopped)
+    share, most_judged = settings.correction.class_share, int(settings.correction.judged_share * budget)
+    judged = list(judgements(items, held, most_judged, dress.answer, told, share))
+    rest = budget - len(judged)
+    worked = corrections(items, held, settings.queue.correction_relatives, rest, told, stopped, share)
     lessons = Lessons(list(worked), told, stopped)
     if lessons.rows and checkpoint.state == "saved":
         _resample(work, checkpoint, at, lessons)

@@ -18,6 +18,12 @@ class CorrectionSettings(Section):
     judged_share: float = Field(
         0.1, ge=0, lt=1, description="Largest share of the lessons that ask whether a given answer is right."
     )
+    class_share: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="Largest share of the lessons that a batch may hold which one error class can have.",
+    )
     impact_evaluations: int = Field(
         3, ge=1, description="Evaluations after a correction batch that measure its effect."
     )

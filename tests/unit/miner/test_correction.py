@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.correction import Corrections, corrections, error_class, judgements, lesson_budget, replay_size
+from miner.correction import (
+    Corrections,
+    class_cap,
+    corrections,
+    error_class,
+    judgements,
+    lesson_budget,
+    replay_size,
+)
 from miner.mining import MinedItem
 from ratchet.data.example import Example
 from ratchet.evaluation.standing import first_suites, held_out
@@ -115,6 +124,52 @@ def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedIt
     few = probe[:5]
     parents = [lesson.metadata["parent"] for lesson in lessons(few, relatives=4, budget=5)]
     assert sorted(parents) == sorted(item.key for item in few)
+
+
+def of_class(error: str, count: int, seed: int, way: str = "probe") -> list[MinedItem]:
+    """Different sums, each answered with this mistake."""
+    problems = [registry.get("chain_sum").generate(2, 1_000 * seed + place) for place in range(count)]
+    return [mined(to_example(problem, "test"), "99", error, way) for problem in problems]
+
+
+CROWDED = [*of_class("carry", 60, 1), *of_class("operand", 6, 2), *of_class("format", 2, 3)]
+"""As an early checkpoint answers: nearly all mistakes are of one class."""
+
+
+def by_class(budget: int, class_share: float, stopped: frozenset[str] = frozenset()) -> dict[str, int]:
+    told = Corrections()
+    made = list(corrections(CROWDED, frozenset(), 4, budget, told, stopped, class_share))
+    assert told.by_error.total() == len(made) <= budget
+    return {name.partition(":")[2]: count for name, count in told.by_error.items()}
+
+
+def test_a_class_with_few_failures_gets_all_it_has_use_for_and_the_others_share_the_rest() -> None:
+    assert by_class(24, 1.0) == {"carry": 8, "operand": 8, "format": 8}
+    assert by_class(40, 1.0) == {"carry": 16, "operand": 16, "format": 8}
+    assert by_class(100, 1.0) == {"carry": 68, "operand": 24, "format": 8}
+    assert by_class(40, 1.0, frozenset({"chain_sum:operand"})) == {"carry": 32, "format": 8}
+
+
+def test_no_class_gets_more_than_its_largest_share_even_where_the_budget_is_not_used_up() -> None:
+    assert by_class(100, 0.4) == {"carry": 40, "operand": 24, "format": 8}
+    assert by_class(100, 0.2) == {"carry": 20, "operand": 20, "format": 8}
+    assert by_class(2, 0.1) == {"carry": 1, "operand": 1}
+
+
+@given(budget=st.integers(0, 250), class_share=st.floats(0.05, 1.0))
+def test_a_class_that_got_less_than_another_and_than_its_cap_had_nothing_left(budget: int, class_share: float) -> None:
+    got = by_class(budget, class_share)
+    cap, largest = class_cap(budget, class_share), max(got.values(), default=0)
+    assert largest <= cap
+    for name, use in {"carry": 240, "operand": 24, "format": 8}.items():
+        assert got.get(name, 0) >= min(use, cap, largest - 1)
+
+
+def test_judgements_are_shared_out_in_the_same_way() -> None:
+    items = [*of_class("carry", 20, 1, "fresh"), *of_class("operand", 3, 2, "fresh")]
+    made = list(judgements(items, frozenset(), 20, str.strip, Corrections(), 0.5))
+    classes = Counter(row.metadata["error_class"] for row in made)
+    assert classes == {"chain_sum:carry": 10, "chain_sum:operand": 6}
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7])

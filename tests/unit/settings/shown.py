@@ -144,6 +144,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/miner/systems/test_mining_system.py": {
         "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),
+        "test_how_much_of_a_batch_one_class_may_have_is_set": ("correction.class_share",),
         "test_what_a_correction_batch_is_made_of_is_set": (
             "correction.judged_share",
             "queue.correction_examples",

@@ -350,6 +350,15 @@ def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
     assert of_it["lessons"] / (of_it["lessons"] + of_it["replay"]) > 0.3 > counts["lessons"] / sum(counts.values())
 
 
+def test_how_much_of_a_batch_one_class_may_have_is_set(tmp_path: Path) -> None:
+    def largest(class_share: float) -> int:
+        told = {"judged_share": 0.0, "class_share": class_share}
+        batch, _, _ = lessons(tmp_path / str(class_share), correction=told, queue={"correction_examples": 20})
+        return max(batch.provenance["classes"].values())
+
+    assert largest(1.0) > largest(0.2) == 4
+
+
 def test_how_many_lessons_one_item_gives_is_set(tmp_path: Path) -> None:
     few = {"queue": {"correction_relatives": 1, "mined_items": 3}, "correction": {"judged_share": 0.0}}
     many = merged(few, {"queue": {"correction_relatives": 4}})
