@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import typer
@@ -16,8 +16,9 @@ from ratchet.cli.template import toml
 from ratchet.data import adapters
 from ratchet.profiles.regime3.operators import OPERATORS
 from ratchet.settings import Settings
-from ratchet.settings.legacy import FIELDS, Gone
+from ratchet.settings.legacy import FIELDS, Fate, Gone
 from ratchet.systems import registry
+from trainer import status_fields as status
 from trainer.config import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,8 +71,24 @@ def settings() -> str:
 
 def legacy() -> str:
     """The settings of the prior system, each with its name of today or the reason why it is gone."""
+    return _fates(FIELDS)
+
+
+def status_fields() -> str:
+    """The fields of the status of training."""
+    lines = ["| field | what |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in status.FIELDS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def prior_status() -> str:
+    """The fields of the prior system's status, each with its name of today or the reason why it is gone."""
+    return _fates(status.PRIOR)
+
+
+def _fates(fates: Mapping[str, Fate]) -> str:
     lines = ["| there | here |", "|---|---|"]
-    for name, fate in FIELDS.items():
+    for name, fate in fates.items():
         if isinstance(fate, Gone):
             said = f"gone: {fate.because}"
         elif fate.new == name:
@@ -117,8 +134,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "legacy": legacy,
     "operators": operators,
+    "prior-status": prior_status,
     "settings": settings,
     "shapes": shapes,
+    "status-fields": status_fields,
     "trainer-flags": trainer_flags,
     "wiring-graph": wiring_graph,
     "wiring-table": wiring_table,

@@ -13,7 +13,10 @@ import torch
 from ratchet.errors import Diverged
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer.curve import RECENT, spread, trend
+from trainer.hardware import peak_memory_gb
 from trainer.loader import TokenCount
+from trainer.pace import Pace
 from trainer.plan import SegmentPlan
 from trainer.processes import Processes
 
@@ -46,6 +49,8 @@ class LossWatch(TrainerCallback):
         self._first_step = first_step
         self._limit = _WORSE_THAN_GUESSING * math.log(vocabulary)
         self.curve: list[tuple[int, float]] = []
+        self.learning_rate: float | None = None
+        self.grad_norm: float | None = None
 
     def on_log(
         self,
@@ -64,6 +69,8 @@ class LossWatch(TrainerCallback):
                 "the batch is suspect, or hyperparams.learning_rate too high"
             )
         self.curve.append((step, loss))
+        self.learning_rate = logs.get("learning_rate")
+        self.grad_norm = logs.get("grad_norm")
 
     @property
     def loss(self) -> float | None:
@@ -97,38 +104,66 @@ class Deadline(TrainerCallback):
 
 
 class ProgressReporter(TrainerCallback):
-    """Reports step, loss and speed, at most once an interval."""
+    """Reports where the run stands and how it goes, at most once an interval."""
 
     def __init__(
-        self, report: Progress, plan: SegmentPlan, watch: LossWatch, count: TokenCount, interval_s: float
+        self, report: Progress, plan: SegmentPlan, watch: LossWatch, count: TokenCount, epochs: int, interval_s: float
     ) -> None:
+        """``epochs`` is how often the file's rows are in the plan."""
         self._report = report
         self._plan = plan
         self._watch = watch
         self._count = count
+        self._epochs = epochs
         self._interval_s = interval_s
-        self._begun_at = self._reported_at = time.monotonic()
-        self.elapsed_s = 0.0
+        self._pace = Pace()
+        self._reported_at = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the first step to the end of the last."""
+        return self._pace.elapsed_s
 
     def on_train_begin(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        self._begun_at = self._reported_at = time.monotonic()
+        self._reported_at = time.monotonic()
+        self._pace.begin(self._reported_at)
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
-        self.elapsed_s = now - self._begun_at
+        self._pace.step(now, self._count.tokens)
         if now - self._reported_at >= self._interval_s:
             self._reported_at = now
             self._report(self.snapshot(state.global_step))
 
     def snapshot(self, steps: int) -> dict[str, Any]:
         """Where the run stands after so many steps of the segment."""
-        position = self._plan.position_after(steps)
+        return {**self._place(steps), **self._learning(), "peak_memory_gb": peak_memory_gb()}
+
+    def _place(self, steps: int) -> dict[str, Any]:
+        plan, position = self._plan, self._plan.position_after(steps)
+        examples_per_s = (position.offset - plan.offset) / self.elapsed_s if self.elapsed_s else 0.0
+        left = position.rows - position.offset
         return {
-            "step": self._plan.global_step + steps,
-            "loss": self._watch.loss,
-            "tokens_per_s": round(self._count.tokens / self.elapsed_s, 1) if self.elapsed_s else 0.0,
+            "step": plan.global_step + steps,
+            "last_step": plan.global_step + plan.steps,
+            "epoch": min(self._epochs, position.offset * self._epochs // position.rows + 1),
             "examples_done": position.offset,
             "examples_total": position.rows,
+            "examples_per_s": round(examples_per_s, 1),
+            "remaining_s": round(left / examples_per_s, 1) if examples_per_s else None,
+            "tokens_per_s": round(self._pace.average, 1),
+            "tokens_per_s_recent": round(self._pace.recent, 1),
+        }
+
+    def _learning(self) -> dict[str, Any]:
+        losses = [loss for _, loss in self._watch.curve]
+        return {
+            "loss": self._watch.loss,
+            "loss_curve": self._watch.curve[-RECENT:],
+            "loss_trend": trend(losses),
+            "loss_spread": spread(losses),
+            "learning_rate": self._watch.learning_rate,
+            "grad_norm": self._watch.grad_norm,
         }

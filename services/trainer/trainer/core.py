@@ -79,17 +79,10 @@ class TrainerEngine:
         """Train, save, and return what became of it. Never raises: a failure is a result with its kind."""
         begun_at = time.monotonic()
         if self._processes.is_first:
-            self._status.start(dataset=str(config.data.dataset_path), profile=config.profile.name)
+            self._status.start(**_told_at_start(config))
         result = self._within_memory(config)
         result = replace(result, runtime_sec=time.monotonic() - begun_at)
-        self._write(
-            state=_final_state(result),
-            step=result.global_step,
-            loss=result.final_loss,
-            checkpoint=result.last_checkpoint_path,
-            error=result.error_message,
-            error_kind=result.error_kind,
-        )
+        self._write(**_told_at_the_end(result))
         return result
 
     def _within_memory(self, config: TrainerConfig) -> TrainingResult:
@@ -129,6 +122,12 @@ class TrainerEngine:
         hardware, state = self._validate(config)
         trackers = create_trackers(config.environment.report_to, self._write)
         dress = self._dress(config)
+        self._write(
+            device=hardware.device,
+            precision=hardware.precision,
+            attention=hardware.attention,
+            system_prompt=dress.system_prompt,
+        )
         trainable = load_model(config, hardware, dress.profile)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
@@ -229,10 +228,26 @@ def _require_same(config: TrainerConfig, state: TrainingState) -> None:
         )
 
 
-def _final_state(result: TrainingResult) -> str:
+def _told_at_start(config: TrainerConfig) -> dict[str, Any]:
+    return {
+        "model": config.model.path,
+        "dataset": str(config.data.dataset_path),
+        "profile": config.profile.name,
+        "max_length": config.hyperparams.max_length,
+    }
+
+
+def _told_at_the_end(result: TrainingResult) -> dict[str, Any]:
+    """A failed run keeps the step and the loss that it had come to."""
     if not result.success:
-        return "failed"
-    return "finished" if result.finished else "interrupted"
+        return {"state": "failed", "error": result.error_message, "error_kind": result.error_kind}
+    return {
+        "state": "finished" if result.finished else "interrupted",
+        "step": result.global_step,
+        "loss": result.final_loss,
+        "checkpoint": result.last_checkpoint_path,
+        "rows_too_long": result.summary["rows_too_long"],
+    }
 
 
 def _failure(error: Exception) -> TrainingResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,13 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_memory_gb() -> float:
+    """Most memory that this process has had so far: of its GPU where it uses one, else of the host (10⁹ bytes)."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _attention(wanted: str, on_gpu: bool, precision: str) -> str:

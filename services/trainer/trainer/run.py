@@ -169,7 +169,9 @@ def create_run(
     count = TokenCount()
     watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
     deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
-    reporter = ProgressReporter(report, plan, watch, count, config.monitoring.status_interval_s)
+    reporter = ProgressReporter(
+        report, plan, watch, count, config.hyperparams.num_epochs, config.monitoring.status_interval_s
+    )
     trainer = build_trainer(
         config,
         hardware,

@@ -37,7 +37,7 @@ def test_progress_tells_of_step_loss_speed_and_rows(spec: dict[str, Any]) -> Non
     told: list[dict[str, Any]] = []
     run_segment(spec, told.append)
     assert told
-    assert set(told[0]) == {"step", "loss", "tokens_per_s", "examples_done", "examples_total"}
+    assert {"step", "loss", "tokens_per_s", "examples_done", "examples_total"} < set(told[0])
     assert [message["step"] for message in told] == sorted(message["step"] for message in told)
     assert told[-1]["examples_done"] <= told[-1]["examples_total"] == 100
 
