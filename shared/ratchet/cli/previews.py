@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.output import Json, clock, print_table
+from ratchet.cli.view.words import shortened, task
 from ratchet.evaluation.preview import JOURNAL, Preview, read_previews
 from ratchet.settings import load
 
@@ -38,13 +39,6 @@ def previews(
 
 
 def _row(preview: Preview) -> tuple[str, ...]:
-    task = f"{preview.family or 'text'}/{preview.level}" + (" (seen)" if preview.seen else "")
-    texts = [_short(text) for text in (preview.question, preview.gold, preview.answer)]
+    texts = [shortened(text, WIDTH) for text in (preview.question, preview.gold, preview.answer)]
     verdict = "right" if preview.correct else preview.error or "wrong"
-    return (clock(preview.at), f"{preview.step:,}", preview.backend, task, *texts, verdict)
-
-
-def _short(text: str) -> str:
-    """One line, as long as a column of the table."""
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+    return (clock(preview.at), f"{preview.step:,}", preview.backend, task(preview), *texts, verdict)

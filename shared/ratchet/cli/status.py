@@ -68,6 +68,7 @@ def as_values(scene: Scene) -> dict[str, Any]:
     for name in ("queue", "training", "live"):
         plain[name] = _shallow(plain[name]) if plain[name] is not None else None
     plain["happenings"] = [_shallow(h) for h in scene.happenings]
+    plain["previews"] = [preview.model_dump() for preview in scene.previews]
     plain["busy"] = [_shallow(b) for b in scene.busy]
     return plain
 

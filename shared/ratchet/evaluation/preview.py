@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ratchet.tasks.graders import gold, grade_example
 JOURNAL = "previews.jsonl"
 """The journal's name in the folder of status files."""
 JOURNAL_LIMIT_BYTES = 2_000_000
+BLOCK_BYTES = 65_536
 
 
 class Preview(BaseModel):
@@ -85,10 +87,8 @@ def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int
 
 def read_previews(journal: Path, limit: int) -> list[Preview]:
     """The newest previews, the newest last; lines that a crash cut short are passed over."""
-    if not journal.exists():
-        return []
     found: list[Preview] = []
-    for text in reversed(journal.read_text(encoding="utf-8").splitlines()):
+    for text in _lines_from_the_end(journal):
         try:
             found.append(Preview.model_validate(json.loads(text)))
         except (ValueError, ValidationError):
@@ -96,3 +96,19 @@ def read_previews(journal: Path, limit: int) -> list[Preview]:
         if len(found) == limit:
             break
     return found[::-1]
+
+
+def _lines_from_the_end(journal: Path) -> Iterator[bytes]:
+    """The last line first; the file is read as far back as lines are taken. Nothing of an absent file."""
+    try:
+        file = journal.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        place, begun = file.seek(0, os.SEEK_END), b""
+        while place > 0:
+            size = min(BLOCK_BYTES, place)
+            place = file.seek(place - size)
+            begun, *lines = (file.read(size) + begun).split(b"\n")
+            yield from reversed(lines)
+        yield begun

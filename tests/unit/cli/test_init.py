@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from ratchet.bus.ports import free_port
 from ratchet.cli.fit import count_parameters, fit
 from ratchet.cli.main import app
 from ratchet.cli.template import render
@@ -145,7 +146,8 @@ def test_config_schema_is_that_of_the_settings(home: Path) -> None:
     assert json.loads(ratchet("config", "schema").stdout)["properties"].keys() == Settings.model_fields.keys()
 
 
-def test_doctor_names_what_would_stop_a_run(home: Path) -> None:
+def test_doctor_names_what_would_stop_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_SERVING__PORT", str(free_port()))
     findings = {f["check"]: f for f in json.loads(ratchet("doctor", "--json").stdout)}
     assert findings["ledger"]["state"] == "note"
     assert findings["systems"]["state"] == "ok"

@@ -8,6 +8,8 @@ from ratchet.data.example import Example
 from ratchet.evaluation.preview import append_previews, graded
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
+from ratchet.ledger import Ledger
+from ratchet.testing.previews import preview
 from typer.testing import CliRunner
 
 
@@ -37,3 +39,13 @@ def test_previews_are_shown_with_their_verdict(home: Path) -> None:
     assert "wrong" in shown[2]
     last = CliRunner().invoke(app, ["previews", "-n", "1", "--json"]).stdout.splitlines()
     assert [json.loads(line)["step"] for line in last] == [1201]
+
+
+def test_status_shows_the_last_preview(ledger: Ledger, home: Path) -> None:
+    wrong = preview(step=1300, answer="12+7=18", correct=False)
+    append_previews(home / "status" / "previews.jsonl", [preview(step=1200), preview(step=1300), wrong])
+    shown = CliRunner().invoke(app, ["status"]).stdout
+    assert "step 1,300: 1 of 2 right · 2 of the last 3" in shown
+    assert "✗ chain_sum/1  12+7=  →  12+7=18  not 19" in shown
+    values = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert [(found["step"], found["correct"]) for found in values["previews"]] == [(1200, 1), (1300, 1), (1300, 0)]

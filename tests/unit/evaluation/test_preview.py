@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example
-from ratchet.evaluation.preview import Preview, append_previews, graded, read_previews
+from ratchet.evaluation.preview import BLOCK_BYTES, Preview, append_previews, graded, read_previews
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.tasks import registry
@@ -58,6 +58,14 @@ def test_the_journal_gives_back_the_newest_and_passes_over_what_a_crash_left(tmp
         file.write('{"at": 1.0, "st\n')
     append_previews(journal, [one(5)])
     assert [preview.step for preview in read_previews(journal, 3)] == [3, 4, 5]
+
+
+def test_the_journal_is_read_from_its_end_over_any_block(tmp_path: Path) -> None:
+    journal = tmp_path / "previews.jsonl"
+    lines = 2 * BLOCK_BYTES // len(one(1).model_dump_json())
+    append_previews(journal, [one(step) for step in range(lines)])
+    assert journal.stat().st_size > BLOCK_BYTES
+    assert [preview.step for preview in read_previews(journal, lines + 1)] == list(range(lines))
 
 
 def test_the_journal_stays_small(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ratchet.cli.view.scene import Scene
 from ratchet.ledger import Ledger
 
 TRAINING_EVERY_S = 10.0
+PREVIEW_WIDTH = 120
 MOST = 200
 """Lines told at once; more than that happens only to somebody who did not look for long."""
 
@@ -24,6 +25,7 @@ class Teller:
         self._training_at = 0.0
         self._training = ""
         self._told_levels: set[str] = set()
+        self._previewed_at: float | None = None
 
     def tell(self, scene: Scene) -> list[str]:
         """The new lines, the oldest first."""
@@ -32,7 +34,7 @@ class Teller:
             happenings = recent(session, MOST, self._mark)
         self._mark = seen
         lines = [line(h.at, h.who, h.text) for h in reversed(happenings)]
-        return [*lines, *self._levels(scene), *self._progress(scene)]
+        return [*lines, *self._levels(scene), *self._previews(scene), *self._progress(scene)]
 
     def _levels(self, scene: Scene) -> list[str]:
         """The accuracy of each checkpoint, once, when its evaluation appears."""
@@ -41,6 +43,16 @@ class Teller:
             new = new[-1:]  # what was there before is history; its newest is enough
         self._told_levels.update(look.id for look in scene.checkpoints if look.levels)
         return [line(scene.at, "accuracy", f"#{look.ordinal}: {words.levels_line(look)} (% by level)") for look in new]
+
+    def _previews(self, scene: Scene) -> list[str]:
+        """The newest preview, once: how many were right, and each answer that was not. What came before is history."""
+        newest = scene.previews[-1].at if scene.previews else 0.0
+        before, self._previewed_at = self._previewed_at, newest
+        if before is None or newest <= before:
+            return []
+        wrong = [preview for preview in words.last_preview(scene.previews) if not preview.correct]
+        said = [words.previews_line(scene.previews), *(words.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
+        return [line(newest, "preview", text) for text in said]
 
     def _progress(self, scene: Scene) -> list[str]:
         said = words.training_line(scene.training)

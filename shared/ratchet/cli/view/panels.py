@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,11 +13,16 @@ from rich.text import Text
 
 from ratchet.cli.view import words
 from ratchet.cli.view.scene import Happening, Live, Look, Queue, Scene, Training
+from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.rate import LevelRates, Rate
 
 LABEL_WIDTH = 11
 FIXED_ROWS = 9
 """Title, queue, training, live, two headings, the table's header, the hint and a spare row."""
+
+HIGH = 30
+FEW_ANSWERS, MANY_ANSWERS = 2, 4
+"""Answers of a preview that are shown in a terminal of fewer rows than that, and in a higher one."""
 
 OUTCOME_STYLES = {
     "dead": "bold red",
@@ -45,11 +51,13 @@ class Frame:
 
 def draw(scene: Scene, frame: Frame) -> Group:
     """The whole view, ``frame.height`` rows at most."""
-    room = max(4, frame.height - FIXED_ROWS)
+    answers = _answers(scene.previews, frame)
+    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers))
     shown = scene.checkpoints[: max(2, min(room * 2 // 5, len(scene.checkpoints)))]
     parts: list[RenderableType] = [
         _title(scene, frame),
         _status(scene, frame.width),
+        *answers,
         _heading("checkpoints", frame.width),
         _checkpoints(shown, scene.live, frame.width),
         _heading("what happens", frame.width),
@@ -79,7 +87,21 @@ def _status(scene: Scene, width: int) -> Table:
     rows.add_row("queue", _queue(scene.queue, width))
     rows.add_row("training", _training(scene.training, width))
     rows.add_row("live", _live(scene.live, scene.at))
+    if scene.previews:
+        rows.add_row("previews", Text(words.previews_line(scene.previews)))
     return rows
+
+
+def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:
+    """A few answers of the newest preview, a line each; fewer where the terminal is low."""
+    few = FEW_ANSWERS if frame.height < HIGH else MANY_ANSWERS
+    return [_answer(preview, frame.width) for preview in words.last_preview(previews)[:few]]
+
+
+def _answer(preview: Preview, width: int) -> Text:
+    mark, style = ("✓", "green") if preview.correct else ("✗", "red")
+    said = words.preview_line(preview, width - LABEL_WIDTH - 20)
+    return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), said, no_wrap=True, overflow="ellipsis")
 
 
 def _bar(done: float, total: float, width: int) -> ProgressBar:

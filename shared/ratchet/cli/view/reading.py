@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.view.happenings import recent
 from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.preview import JOURNAL, read_previews
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
 from ratchet.ledger.history import CHANGES
@@ -32,6 +33,8 @@ from ratchet.ledger.tables import (
 from ratchet.settings import Settings
 
 SHOWN_POOL = "eval"
+PREVIEWS = 50
+"""How many of the newest previews the view counts."""
 
 
 def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> Scene:
@@ -53,6 +56,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             or 0,
             mix=_mix(session),
             title=settings.model.path,
+            previews=tuple(read_previews(settings.status_folder / JOURNAL, PREVIEWS)),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.rate import LevelRates, Rate
 
 
@@ -82,7 +83,7 @@ class Busy:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything at one moment of the ledger."""
+    """Everything at one moment of the ledger. ``previews`` are the newest, the newest last."""
 
     at: float
     queue: Queue
@@ -96,3 +97,4 @@ class Scene:
     dead: int
     mix: dict[str, float] = field(default_factory=dict)
     title: str = ""
+    previews: tuple[Preview, ...] = ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ratchet.cli.view.scene import Live, Look, Training
+from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.rate import Rate
 from ratchet.run.cycles import JUDGES
 
@@ -83,3 +85,36 @@ def levels_line(look: Look) -> str:
     for (family, _level), rate in sorted(look.levels.items()):
         families.setdefault(family, []).append(percent(rate))
     return " · ".join(f"{family} {' '.join(rates)}" for family, rates in families.items())
+
+
+def previews_line(previews: Sequence[Preview]) -> str:
+    """``step 1,200: 3 of 4 right · 41 of the last 50``. Takes the newest last, at least one."""
+    last = last_preview(previews)
+    said = f"step {last[0].step:,}: {sum(preview.correct for preview in last)} of {len(last)} right"
+    if len(previews) > len(last):
+        said += f" · {sum(preview.correct for preview in previews)} of the last {len(previews)}"
+    return said
+
+
+def last_preview(previews: Sequence[Preview]) -> list[Preview]:
+    """The answers of the newest step."""
+    return [preview for preview in previews if preview.step == previews[-1].step]
+
+
+def preview_line(preview: Preview, width: int) -> str:
+    """``chain_sum/2  12+7=  →  12+7=18  not 19``, a third of the width for each text."""
+    room = max(12, width // 3)
+    question, answer, gold = (shortened(text, room) for text in (preview.question, preview.answer, preview.gold))
+    verdict = "" if preview.correct else f"  ({preview.error})" if preview.error else f"  not {gold}"
+    return f"{task(preview)}  {question}  →  {answer or 'nothing'}{verdict}"
+
+
+def task(preview: Preview) -> str:
+    """Family and level, and whether the row had been trained on before it was asked."""
+    return f"{preview.family or 'text'}/{preview.level}" + (" (seen)" if preview.seen else "")
+
+
+def shortened(text: str, width: int) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

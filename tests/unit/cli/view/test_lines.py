@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ratchet.cli.view.lines import Teller
 from ratchet.cli.view.reading import read_scene
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
+from ratchet.testing.previews import preview
 from ratchet.testing.story import add_verdict, checkpoint_id, write_story
 
 
@@ -34,3 +37,17 @@ def test_a_new_verdict_is_one_new_line(ledger: Ledger) -> None:
 def test_what_was_there_before_is_not_told(ledger: Ledger) -> None:
     lines = Teller(ledger).tell(read_scene(ledger, Settings()))
     assert [line.split()[1] for line in lines] == ["accuracy", "training"]
+
+
+def test_a_preview_is_told_once_with_what_was_wrong(ledger: Ledger) -> None:
+    teller, scene = Teller(ledger), read_scene(ledger, Settings())
+    before = dataclasses.replace(scene, previews=(preview(step=100, at=1.0),))
+    after = dataclasses.replace(
+        scene,
+        previews=(*before.previews, preview(step=200, at=2.0), preview(step=200, at=2.0, answer="9", correct=False)),
+    )
+    assert "preview" not in "\n".join(teller.tell(before))
+    told = [line for line in teller.tell(after) if "preview" in line]
+    assert told[0].endswith("preview      step 200: 1 of 2 right · 2 of the last 3")
+    assert told[1].endswith("preview      chain_sum/1  12+7=  →  9  not 19")
+    assert teller.tell(after) == []

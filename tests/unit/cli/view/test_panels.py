@@ -12,6 +12,7 @@ from ratchet.cli.view.scene import Live, Queue, Scene, Training
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
+from ratchet.testing.previews import preview
 from rich.console import Console
 
 
@@ -66,3 +67,20 @@ def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(scene: Scene) 
     text = "\n".join(drawn(dataclasses.replace(scene, live=live), 140, 40))
     for said in ("the server still has #1", "frozen: a demo", "unproved", "going live"):
         assert said in text
+
+
+def test_previews_show_answers_gold_and_how_the_last_went(scene: Scene) -> None:
+    right, wrong = preview(step=1300), preview(step=1300, answer="no idea", correct=False)
+    failed = preview(step=1300, answer="", correct=False, error="no family 'riddle'")
+    asked = dataclasses.replace(scene, previews=(preview(step=1200), right, wrong, failed))
+    text = "\n".join(drawn(asked, 140, 40))
+    assert "step 1,300: 1 of 3 right · 2 of the last 4" in text
+    assert "✓ chain_sum/1  12+7=  →  12+7=19\n" in text.replace(" \n", "\n")
+    assert "✗ chain_sum/1  12+7=  →  no idea  not 19" in text
+    assert "✗ chain_sum/1  12+7=  →  nothing  (no family 'riddle')" in text
+    assert len(drawn(asked, 80, 24)) < 24
+    assert "nothing  (no" not in "\n".join(drawn(asked, 80, 24))
+
+
+def test_without_previews_there_is_no_word_of_them(scene: Scene) -> None:
+    assert "previews" not in "\n".join(drawn(scene, 140, 40))

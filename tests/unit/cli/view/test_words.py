@@ -6,7 +6,17 @@ import dataclasses
 
 import pytest
 from ratchet.cli.view.scene import Live, Look, Training
-from ratchet.cli.view.words import bar, elapsed, levels_line, percent, plain, standing, thousands, training_line
+from ratchet.cli.view.words import (
+    bar,
+    elapsed,
+    levels_line,
+    percent,
+    plain,
+    shortened,
+    standing,
+    thousands,
+    training_line,
+)
 from ratchet.evaluation.rate import Rate
 
 
@@ -62,3 +72,8 @@ def test_the_training_line_says_what_is_known() -> None:
 def test_levels_are_told_by_family_the_easiest_first() -> None:
     rates = {("b", 1): Rate(correct=1, n=2), ("a", 2): Rate(correct=0, n=2), ("a", 1): Rate(correct=2, n=2)}
     assert levels_line(Look("x", 1, 1, 0.0, levels=rates)) == "a 100 0 · b 50"
+
+
+def test_a_long_or_broken_text_is_one_short_line() -> None:
+    assert shortened("a\n b\tc", 9) == "a b c"
+    assert shortened("0123456789", 9) == "01234567…"
