@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratchet.artifacts.atomic import sync_folder
 from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
-from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, damaged, fingerprint, staging
+from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, chunks, damaged, fingerprint, staging
 from ratchet.artifacts.trouble import disk_trouble
 from ratchet.errors import ArtifactError
 
@@ -78,6 +78,23 @@ class ArtifactFolder:
                 return earlier
             self._settle(draft.folder, manifest.id)
             return self.manifest(manifest.id)
+
+    def read_into(self, draft: Staging, manifest: Manifest) -> Manifest:
+        """Copy every file into ``draft``, compared with the manifest on the way."""
+        for file in manifest.files:
+            path = self.path(manifest.id) / file.path
+            try:
+                draft.add_expected(chunks(path), file, str(path))
+            except FileNotFoundError as error:
+                raise damaged(path, "it is missing") from error
+        draft.seal_as(manifest)
+        return manifest
+
+    def has_all(self, manifest: Manifest) -> bool:
+        """Whether the artifact is there with every file in its size; what is in them is not read."""
+        folder = self.path(manifest.id)
+        sizes = {path: (folder / path).stat().st_size for path in _file_paths(folder)}
+        return self.exists(manifest.id) and all(sizes.get(file.path) == file.size_bytes for file in manifest.files)
 
     def delete(self, artifact_id: str) -> None:
         """Out of sight by one rename, then removed; absent already is fine."""

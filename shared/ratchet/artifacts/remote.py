@@ -57,7 +57,8 @@ class RemoteArtifacts:
                 self._fs.put_file(str(folder / file.path), self._key(manifest.id, file.path))
             self._fs.pipe_file(self._key(manifest.id, MANIFEST_NAME), (folder / MANIFEST_NAME).read_bytes())
 
-    def download(self, manifest: Manifest, draft: Staging) -> Manifest:
+    def read_into(self, draft: Staging, manifest: Manifest) -> Manifest:
+        """Bring every file into ``draft``, compared with the manifest on the way."""
         for file in manifest.files:
             key = self._key(manifest.id, file.path)
             try:

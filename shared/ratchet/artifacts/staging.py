@@ -44,7 +44,7 @@ class Staging:
                 _link(source, target)
                 self._take(_hash(target, path))
                 return
-        self._take(_write(target, _chunks(source), path))
+        self._take(_write(target, chunks(source), path))
 
     def add_lines(self, lines: Iterable[str], path: str) -> None:
         """Stream ``lines``, given without their line ends, into the file ``path``."""
@@ -159,7 +159,8 @@ def _write(target: Path, chunks: Iterable[bytes], path: str) -> ManifestFile:
     return ManifestFile(path=path, sha256=digest.hexdigest(), size_bytes=size_bytes)
 
 
-def _chunks(source: Path) -> Iterator[bytes]:
+def chunks(source: Path) -> Iterator[bytes]:
+    """The bytes of a file, a megabyte at a time."""
     with open(source, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

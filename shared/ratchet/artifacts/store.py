@@ -107,7 +107,7 @@ class ArtifactStore:
         remote = self._remote
         if remote is not None and self._folder.intact(artifact_id) is None:
             manifest = remote.manifest(artifact_id)
-            self._folder.put(lambda draft: remote.download(manifest, draft), manifest.size_bytes)
+            self._folder.put(lambda draft: remote.read_into(draft, manifest), manifest.size_bytes)
             self._trim_now_and_then()
         self._folder.verified(artifact_id)
         if remote is not None:
@@ -141,6 +141,21 @@ class ArtifactStore:
         if self._remote is not None:
             self._remote.delete(artifact_id)
         self._folder.delete(artifact_id)
+
+    def copy_to(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
+        """Put a copy of its own into another folder, past the cache, verified on the way; an intact one stays."""
+        source = self._remote or self._folder
+        manifest = source.manifest(artifact_id)
+        return folder.put(lambda draft: source.read_into(draft, manifest), manifest.size_bytes)
+
+    def take_from(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
+        """Bring in an artifact of another folder, verified first, by copy; one that is here in full stays."""
+        manifest = folder.verified(artifact_id)
+        if self._remote is not None:
+            self._remote.upload(manifest, folder.path(artifact_id))
+        elif self._folder.intact(artifact_id) is None:
+            self._folder.put(lambda draft: folder.read_into(draft, manifest), manifest.size_bytes)
+        return manifest
 
     def sweep_garbage(self, older_than_s: float) -> int:
         """Remove what publishers that died ``older_than_s`` ago left behind; returns the bytes freed."""

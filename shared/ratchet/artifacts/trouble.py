@@ -28,7 +28,7 @@ def disk_trouble(folder: Path, needed_bytes: int | None = None) -> Iterator[None
             needed = "" if needed_bytes is None else f" {needed_bytes:,} bytes are needed,"
             raise SurroundingsError(
                 f"The disk of {folder} takes no more:{needed} {_free_bytes(folder):,} are free "
-                f"({error.strerror}). Free some space or lower retention; the work is tried again by itself."
+                f"({error.strerror}). Free some space or lower retention; a worker tries again by itself."
             ) from error
         if error.errno in _AWAY:
             raise SurroundingsError(f"The disk of {folder} fails: {error.strerror} ({error.filename}).") from error

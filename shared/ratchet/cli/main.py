@@ -52,6 +52,8 @@ PLACES = {
     "init": Place("init:init", SETUP),
     "config": Place("config:app", SETUP),
     "doctor": Place("doctor:doctor", SETUP),
+    "backup": Place("backup:backup", SETUP),
+    "restore": Place("backup:restore", SETUP),
     "migrate": Place("migrate:migrate", SETUP),
     "prepare": Place("prepare:prepare", SETUP),
     "discover": Place("discover:discover", SETUP),

@@ -41,6 +41,11 @@ def require_current(ledger: Ledger) -> None:
         raise Refused(f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`.")
 
 
+def require_known(revision: str | None) -> None:
+    """Raise Refused for a revision that is newer than this version."""
+    _refuse_newer(revision)
+
+
 def head() -> str:
     """The newest revision that this version knows."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()

@@ -1,0 +1,3 @@
+from ratchet.testing.ledgers import ledger
+
+__all__ = ["ledger"]

@@ -1,0 +1,60 @@
+"""`ratchet backup` and `ratchet restore` as somebody types them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.backup.named import KEPT
+from ratchet.cli.main import app
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Checkpoint, Worker
+from ratchet.run import lock
+from sqlalchemy import update
+from typer.testing import CliRunner, Result
+
+
+def ratchet(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def publish(home: Path, ledger: Ledger) -> str:
+    artifact = ArtifactStore((home / "artifacts").as_uri()).publish_lines(["a row"], "batch", {}).id
+    with ledger.write() as tx:
+        for column in (*KEPT, Checkpoint.artifact):
+            tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
+        tx.session.execute(update(Worker).values(state="stopped"))
+    return artifact
+
+
+def test_a_home_is_backed_up_and_comes_back_elsewhere(ledger: Ledger, home: Path, tmp_path: Path) -> None:
+    artifact, folder = publish(home, ledger), str(tmp_path / "backup")
+    said = ratchet("backup", folder).stdout
+    assert "1 artifacts" in said
+    assert f"ratchet restore {folder}" in said
+    assert json.loads(ratchet("backup", folder, "--json").stdout)["copied"] == 0
+
+    before = ratchet("leaderboard", "--json").stdout
+    os.environ["RATCHET_HOME"] = str(tmp_path / "there")
+    assert "are as they were at" in ratchet("restore", folder).stdout
+    assert ratchet("leaderboard", "--json").stdout == before
+    assert list(ArtifactStore((tmp_path / "there" / "artifacts").as_uri()).ids()) == [artifact]
+    assert "--force" in ratchet("restore", folder, code=2).stderr
+
+
+def test_a_backup_of_nothing_and_of_half_is_refused_with_the_reason(ledger: Ledger, home: Path, tmp_path: Path) -> None:
+    ArtifactStore((home / "artifacts").as_uri()).delete(publish(home, ledger))
+    assert "the ledger counts on" in ratchet("backup", str(tmp_path / "backup"), code=2).stderr
+    assert "no finished backup" in ratchet("restore", str(tmp_path / "backup"), code=2).stderr
+    os.environ["RATCHET_HOME"] = str(tmp_path / "empty")
+    assert "there is no ledger" in ratchet("backup", str(tmp_path / "other"), code=2).stderr
+
+
+def test_a_home_in_which_a_run_goes_on_is_not_restored_into(home: Path, tmp_path: Path) -> None:
+    with lock.held(home):
+        assert "`ratchet stop` first" in ratchet("restore", str(tmp_path / "backup"), "--force", code=2).stderr
+    assert not (home / "ledger.db").exists()
