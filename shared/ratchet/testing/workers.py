@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
@@ -60,11 +61,13 @@ def real_workers(
     control: ControlSettings = SHORT,
     ledger_url: str | None = None,
     metrics_port: int = 0,
+    **sections: Any,
 ) -> Iterator[Stack]:
     """Start Redis and a worker of each system; end all of it with the block.
 
     ``metrics_port`` is the first port of their /metrics; without one they serve none.
-    ``packages`` are the packages of systems to take, ``path`` the folders they are imported from.
+    ``packages`` are the packages of systems to take, ``path`` the folders they are imported from; ``sections`` are
+    settings beside these.
     """
     failpoints = home / "failpoints"
     failpoints.mkdir(parents=True)
@@ -76,7 +79,12 @@ def real_workers(
     ledger_settings = {"url": ledger_url} if ledger_url else {}
     with EmbeddedRedis(home / "redis") as redis:
         settings = Settings(
-            home=home, control=control, redis={"url": redis.url}, ledger=ledger_settings, metrics={"port": metrics_port}
+            home=home,
+            control=control,
+            redis={"url": redis.url},
+            ledger=ledger_settings,
+            metrics={"port": metrics_port},
+            **sections,
         )
         ledger = Ledger(settings.ledger_url)
         migrate(ledger)

@@ -1,0 +1,146 @@
+"""A real testing worker whose child, and then itself, is killed with SIGKILL in the middle of a suite."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import psutil
+import pytest
+from evaluator.systems.testing import SYSTEM as TESTING
+from ratchet.children import ChildRunner
+from ratchet.evaluation.record import ItemRecord, from_lines
+from ratchet.evaluation.stored import stored
+from ratchet.ledger.suites import STANDING, current, evaluation
+from ratchet.testing.home import SMALL, Home, merged, small_home
+from ratchet.testing.tiny_model import build_tiny_model
+from ratchet.testing.workers import Stack, real_workers, wait_until
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 600.0
+"""Every wait ends with its condition; the limit only ends a test that hangs."""
+SECTIONS: dict[str, Any] = merged(
+    {name: value for name, value in SMALL.items() if name != "control"},
+    {"suites": {"probe_items": 24, "eval_items": 24, "max_new_tokens": 48}, "inference": {"batch_size": 1}},
+)
+"""A batch an item, and answers of some length: there is time to kill between the first answer and the last."""
+
+
+def wide_tiny_model(spec: dict[str, Any]) -> dict[str, str]:
+    """Wide random weights: every answer is another."""
+    return {"folder": str(build_tiny_model(spec["folder"], seed=3, initializer_range=0.3))}
+
+
+@contextmanager
+def untested(folder: Path) -> Iterator[Home]:
+    """A home whose base model was not tested yet."""
+    with small_home(folder, wide_tiny_model, **SECTIONS) as home:
+        yield home
+
+
+@dataclass
+class Testing:
+    """A home with a testing worker, and a hand that kills in it."""
+
+    __test__ = False
+    home: Home
+    stack: Stack
+
+    def kill_child(self, suite: str) -> list[str]:
+        """SIGKILL what answers, in the middle of the suite; returns the answers that were written by then."""
+        child, answers = self._frozen(suite)
+        child.kill()
+        return answers
+
+    def kill_worker(self, suite: str) -> list[str]:
+        """SIGKILL the worker itself, and its child with it, in the same way."""
+        _, answers = self._frozen(suite)
+        os.kill(self._worker(), signal.SIGKILL)
+        return answers
+
+    def finished(self) -> dict[str, tuple[ItemRecord, ...]]:
+        """The records by pool, once there is a verdict."""
+        wait_until(lambda: bool(self.home.verdicts("testing")), PATIENCE_S, "a verdict")
+        assert self.home.dead() == []
+        return standing_records(self.home)
+
+    def _frozen(self, suite: str) -> tuple[psutil.Process, list[str]]:
+        """The child, stopped with some answers of the suite written and others not, so that it waits to be killed."""
+        wait_until(lambda: len(self._written(suite)) > 4, PATIENCE_S, f"some answers of {suite}")
+        child = self._child()
+        child.suspend()
+        answers = self._written(suite)
+        assert 4 < len(answers) < len(self.home.suite_items(suite))
+        assert self.home.verdicts("testing") == {}
+        return child, answers
+
+    def _written(self, suite: str) -> list[str]:
+        """The longest file of answers to the suite, without its head and a torn last line."""
+        parts = self.stack.settings.work_folder.glob(f"answers/*/*/{suite}.part.jsonl")
+        return max((part.read_text().split("\n")[1:-1] for part in parts), key=len, default=[])
+
+    def _worker(self) -> int:
+        wait_until(lambda: self.stack.nursery.pid_of("testing") is not None, PATIENCE_S, "a testing worker")
+        pid = self.stack.nursery.pid_of("testing")
+        assert pid is not None
+        return pid
+
+    def _child(self) -> psutil.Process:
+        """The process that the worker's fork server has forked."""
+        servers = psutil.Process(self._worker()).children()
+        (child,) = [child for server in servers for child in server.children()]
+        return child
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testing, dict[str, list[str]]]]:
+    """Testing that was killed in both suites, with the answers of each that were written by then."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    with untested(folder) as home, real_workers(folder, ["testing"], **SECTIONS) as stack:
+        testing = Testing(home, stack)
+        answers = {"probe": testing.kill_child("probe"), "eval": testing.kill_worker("eval")}
+        testing.finished()
+        yield testing, answers
+
+
+def standing_records(home: Home) -> dict[str, tuple[ItemRecord, ...]]:
+    """The base model's record of each standing suite."""
+    with home.ledger.read() as session:
+        rows = {pool: evaluation(session, home.base_id(), current(session, pool).id) for pool in STANDING}
+    return {pool: stored(home.artifacts, row).items for pool, row in rows.items() if row is not None}
+
+
+def test_what_was_answered_before_a_kill_is_not_answered_again(
+    killed: tuple[Testing, dict[str, list[str]]],
+) -> None:
+    """An answer's latency was measured, so that no second answer is equal to the first."""
+    testing, answers = killed
+    for pool, records in standing_records(testing.home).items():
+        before = from_lines(answers[pool])
+        assert len({record.latency_s for record in before}) > 1
+        assert set(before) <= set(records)
+        assert len(records) == len(testing.home.suite_items(pool))
+    assert testing.stack.nursery.report()["testing"].restarts == 1
+
+
+def test_the_record_of_a_killed_run_is_that_of_an_undisturbed_one(
+    killed: tuple[Testing, dict[str, list[str]]], tmp_path: Path
+) -> None:
+    testing, _ = killed
+    with untested(tmp_path / "run") as home, ChildRunner(threads=home.settings.placement.threads) as children:
+        home.bus(TESTING, children=children).sweep()
+        undisturbed = standing_records(home)
+    found = standing_records(testing.home)
+    assert list(found) == list(undisturbed) == list(STANDING)
+    for pool in STANDING:
+        assert [r.model_dump(exclude={"latency_s"}) for r in found[pool]] == [
+            r.model_dump(exclude={"latency_s"}) for r in undisturbed[pool]
+        ]
