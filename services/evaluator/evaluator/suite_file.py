@@ -20,9 +20,10 @@ def read_suite(path: Path) -> list[Example]:
                 example = Example.model_validate_json(line)
             except ValidationError as error:
                 raise DataError(f"{path}:{number}: not an example: {error.errors()[0]['msg']}") from error
-            if example.id in examples:
+            item_id = example.id
+            if item_id in examples:
                 raise DataError(f"{path}:{number}: the same item as an earlier line; a suite holds each once.")
-            examples[example.id] = example
+            examples[item_id] = example
     if not examples:
         raise EmptyEvaluation(f"{path} holds no item.")
     return list(examples.values())

@@ -75,10 +75,9 @@ class TestingSession:
         self._tell(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0
         chats = [item.prompt for item in items]
-        for batch, generations in generator.batches(chats, self._spec.decoding, done):
-            losses = self._gold_losses(generator, [items[index] for index in batch]) if suite.score_gold else {}
+        for batch, generations in generator.batches(chats, self._spec.decoding, done, self._golds(items)):
             log.append(
-                self._record(items[index], generation, losses.get(items[index].id))
+                self._record(ids[index], items[index], generation, suite.score_gold)
                 for index, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
@@ -95,18 +94,17 @@ class TestingSession:
             tokens_per_s=fresh_tokens / elapsed_s,
         )
 
-    def _gold_losses(self, generator: LocalGenerator, items: list[Example]) -> dict[str, float]:
-        """By item id, in nats a token, of the items that have a right answer to score that is not too long."""
-        dressed = [(item, self._dress.example(item).answer or item.metadata.get("gold")) for item in items]
-        known = [(item, gold) for item, gold in dressed if isinstance(gold, str) and generator.fits(item.prompt, gold)]
-        scores = generator.score([item.prompt for item, _ in known], [gold for _, gold in known])
-        return {item.id: -sum(score) / len(score) for (item, _), score in zip(known, scores, strict=True)}
+    def _golds(self, items: list[Example]) -> list[str | None]:
+        """The right answers as they are trained on, where there are any."""
+        golds = [self._dress.example(item).answer or item.metadata.get("gold") for item in items]
+        return [gold if isinstance(gold, str) else None for gold in golds]
 
-    def _record(self, item: Example, generation: Generation, gold_nll: float | None) -> ItemRecord:
+    def _record(self, item_id: str, item: Example, generation: Generation, score_gold: bool) -> ItemRecord:
+        scores = generation.draft_logprobs if score_gold else ()
         grade = grade_example(item, self._dress.answer(generation.text))
         extraction: Extraction = "ok" if grade.extracted is not None else "missing"
         return ItemRecord(
-            item_id=item.id,
+            item_id=item_id,
             key=item_key(item),
             family=item.family or UNKNOWN_FAMILY,
             level=item.level,
@@ -118,7 +116,7 @@ class TestingSession:
             finish_reason=generation.finish_reason,
             latency_s=generation.latency_s,
             token_ids=generation.token_ids,
-            gold_nll=gold_nll,
+            gold_nll=-sum(scores) / len(scores) if scores else None,
         )
 
     def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:

@@ -55,7 +55,7 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
 def prompt_ids_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
     """``prompt_ids`` of many conversations, with one call of the tokenizer."""
     pieces = _pieces(tokenizer, chats, _apply(tokenizer, chats, speak=True))
-    encoded = iter(_encode(tokenizer, [piece.text for row in pieces for piece in row]))
+    encoded = iter(encode(tokenizer, [piece.text for row in pieces for piece in row]))
     return [[token for _ in row for token in next(encoded)] for row in pieces]
 
 
@@ -71,7 +71,7 @@ def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message
     one must; an earlier one that the template abridges (as some do with reasoning) is context only.
     """
     pieces = _training_pieces(tokenizer, chats)
-    encoded = iter(_encode(tokenizer, [piece.text for row in pieces for piece in row]))
+    encoded = iter(encode(tokenizer, [piece.text for row in pieces for piece in row]))
     rendered = []
     for row in pieces:
         ids: list[int] = []
@@ -159,7 +159,8 @@ def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Seq
     return pieces
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of texts as they stand: special tokens are those that they name themselves."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -11,19 +11,24 @@ from typing import Any, Protocol
 import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
+from ratchet.inference.drafts import Checked, check_drafts
 from ratchet.inference.kv_batch import Batch
 from ratchet.inference.sampling import Prompt, Sampler
 
 
 @dataclass
 class Answer:
-    """A row as it grows. ``logprobs`` are the bare model's, before temperature and processors."""
+    """A row as it grows. ``logprobs`` are the bare model's, before temperature and processors.
+
+    ``draft_logprobs`` are those of the prompt's draft, all of its tokens.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
     done: bool = False
     latency_s: float = 0.0
+    draft_logprobs: list[float] = field(default_factory=list)
 
 
 class Watcher(Protocol):
@@ -46,66 +51,93 @@ def decode(
     end_ids: frozenset[int],
     pad_id: int,
     timeout_s: float,
+    most_logits: int,
     processors: Sequence[Any] = (),
     watcher: Watcher | None = None,
 ) -> list[Answer]:
     """Answer every prompt, each up to an end token, its own token limit, or the watcher's word.
 
-    Rows that are done leave the batch whenever half of it is, which depends on the answers alone. Raises
-    BrokenCheckpoint on logits that are not finite, and GenerationError when the time is over.
+    What drafts foretell is answered first, the rest a token at a time. Rows that are done leave the batch whenever
+    half of it is, which depends on the answers alone. Raises BrokenCheckpoint on logits that are not finite, and
+    GenerationError when the time is over.
     """
-    started = time.perf_counter()
-    steps = max(prompt.max_new_tokens for prompt in prompts)
-    batch = Batch(model, [prompt.token_ids for prompt in prompts], pad_id, steps)
-    sampler = Sampler(prompts, processors, model.device)
-    rows = _Rows(prompts, end_ids, watcher)
-    for step in range(steps):
+    rows = _Rows(prompts, end_ids, watcher, timeout_s)
+    for checked in check_drafts(model, prompts, pad_id=pad_id, processors=processors, most_logits=most_logits):
+        rows.begin(checked)
+    rows.drop_done()
+    if rows.open:
+        _grow(model, rows, pad_id, processors)
+    return rows.answers
+
+
+def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> None:
+    """Give all open rows a token at a time until each is done."""
+    batch = Batch(model, rows.token_ids, pad_id, max(rows.room))
+    sampler = Sampler(rows.prompts, processors, model.device, rows.begun)
+    for step in range(max(rows.room)):
         logits = batch.logits()
         tokens = sampler.pick(logits, batch.history, step)
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-        elapsed_s = time.perf_counter() - started
-        rows.extend(tokens.tolist(), logprobs.tolist(), elapsed_s)
+        rows.extend(tokens.tolist(), logprobs.tolist())
         if not rows.open:
             break
-        if elapsed_s > timeout_s:
-            raise GenerationError(f"a batch of {len(prompts)} took over {timeout_s:g} s (batch_timeout_s).")
         batch.append(tokens)
         if rows.half_done:
             places = torch.tensor(rows.drop_done(), device=model.device)
             batch.keep(places)
             sampler.keep(places)
-    return rows.answers
 
 
 class _Rows:
     """The answers, and which of them stand at which place of the batch."""
 
-    def __init__(self, prompts: Sequence[Prompt], end_ids: frozenset[int], watcher: Watcher | None):
+    def __init__(self, prompts: Sequence[Prompt], end_ids: frozenset[int], watcher: Watcher | None, timeout_s: float):
         self.answers = [Answer() for _ in prompts]
         self.open = len(prompts)
         self._prompts = prompts
         self._end_ids = end_ids
         self._watcher = watcher
+        self._timeout_s = timeout_s
+        self._started = time.perf_counter()
         self._places = list(range(len(prompts)))
 
     @property
     def half_done(self) -> bool:
         return 2 * self.open <= len(self._places)
 
-    def extend(self, tokens: list[int], logprobs: list[float], elapsed_s: float) -> None:
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [self._prompts[row] for row in self._places]
+
+    @property
+    def begun(self) -> list[int]:
+        """Tokens of each answer so far."""
+        return [len(self.answers[row].token_ids) for row in self._places]
+
+    @property
+    def room(self) -> list[int]:
+        """Tokens that each answer may still get."""
+        return [prompt.max_new_tokens - begun for prompt, begun in zip(self.prompts, self.begun, strict=True)]
+
+    @property
+    def token_ids(self) -> list[tuple[int, ...]]:
+        """Prompts with their answers so far."""
+        return [(*self._prompts[row].token_ids, *self.answers[row].token_ids) for row in self._places]
+
+    def begin(self, checked: Checked) -> None:
+        """Give a row the beginning that its draft foretold, and what the model says after it."""
+        elapsed_s = self._elapsed_s()
+        self.answers[checked.row].draft_logprobs = checked.draft_logprobs
+        for token, logprob in zip(checked.token_ids, checked.logprobs, strict=True):
+            if not self.answers[checked.row].done:
+                self._add(checked.row, token, logprob, elapsed_s)
+
+    def extend(self, tokens: list[int], logprobs: list[float]) -> None:
         """Give every open row at its place its next token."""
+        elapsed_s = self._elapsed_s()
         for row, token, logprob in zip(self._places, tokens, logprobs, strict=True):
-            answer = self.answers[row]
-            if answer.done:
-                continue
-            if not math.isfinite(logprob):
-                raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")
-            answer.token_ids.append(token)
-            answer.logprobs.append(logprob)
-            told = self._watcher.token(row, answer) if self._watcher else False
-            answer.stopped = told or token in self._end_ids
-            if answer.stopped or len(answer.token_ids) >= self._prompts[row].max_new_tokens:
-                self._close(row, answer, elapsed_s)
+            if not self.answers[row].done:
+                self._add(row, token, logprob, elapsed_s)
 
     def drop_done(self) -> list[int]:
         """Keep the open rows alone; returns the places that they had."""
@@ -113,9 +145,27 @@ class _Rows:
         self._places = [self._places[place] for place in kept]
         return kept
 
+    def _add(self, row: int, token: int, logprob: float, elapsed_s: float) -> None:
+        if not math.isfinite(logprob):
+            raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")
+        answer = self.answers[row]
+        answer.token_ids.append(token)
+        answer.logprobs.append(logprob)
+        told = self._watcher.token(row, answer) if self._watcher else False
+        answer.stopped = told or token in self._end_ids
+        if answer.stopped or len(answer.token_ids) >= self._prompts[row].max_new_tokens:
+            self._close(row, answer, elapsed_s)
+
     def _close(self, row: int, answer: Answer, elapsed_s: float) -> None:
         answer.done = True
         answer.latency_s = elapsed_s
         self.open -= 1
         if self._watcher:
             self._watcher.done(row, answer)
+
+    def _elapsed_s(self) -> float:
+        """Since the batch began. GenerationError when its time is over."""
+        elapsed_s = time.perf_counter() - self._started
+        if elapsed_s > self._timeout_s:
+            raise GenerationError(f"a batch of {len(self.answers)} took over {self._timeout_s:g} s (batch_timeout_s).")
+        return elapsed_s

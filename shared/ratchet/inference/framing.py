@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ratchet.errors import GenerationError
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import occurrences
-from ratchet.inference.chat import Tokenizer, end_of_turn, prompt_ids_batch, stop_ids
+from ratchet.inference.chat import Tokenizer, encode, end_of_turn, prompt_ids_batch, stop_ids
 from ratchet.inference.decode import Answer
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
@@ -31,24 +31,21 @@ class Framing:
         """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
         return self._prompt(chat, self._token_ids([chat])[0], self._dress.decoding(decoding), occurrence)
 
-    def prompts(self, chats: Sequence[Chat], decoding: Decoding) -> list[Prompt]:
-        """Prompts that know which of several equal ones they are."""
+    def prompts(
+        self, chats: Sequence[Chat], decoding: Decoding, drafts: Sequence[Reply | None] | None = None
+    ) -> list[Prompt]:
+        """Prompts that know which of several equal ones they are, with their drafts where these fit the context."""
         rows = self._token_ids(chats)
         dressed = self._dress.decoding(decoding)
+        replies = self._replies([draft or () for draft in drafts]) if drafts else [()] * len(rows)
         return [
-            self._prompt(chat, row, dressed, occurrence)
-            for chat, row, occurrence in zip(chats, rows, occurrences(rows), strict=True)
+            self._prompt(chat, row, dressed, occurrence, draft)
+            for chat, row, occurrence, draft in zip(chats, rows, occurrences(rows), replies, strict=True)
         ]
 
     def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
         """Prompts with the answers that are to be scored after them; a text gets its end token."""
-        end = end_of_turn(self._tokenizer)
-        prompts = self._token_ids(chats)
-        replies: list[Sequence[int]] = [
-            self._tokenizer(answer + end, add_special_tokens=False).input_ids if isinstance(answer, str) else answer
-            for answer in answers
-        ]
-        return list(zip(prompts, replies, strict=True))
+        return list(zip(self._token_ids(chats), self._replies(answers), strict=True))
 
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
         return Generation(
@@ -59,16 +56,26 @@ class Framing:
             prompt_tokens=len(prompt.token_ids),
             latency_s=answer.latency_s,
             weights=self.weights,
+            draft_logprobs=tuple(answer.draft_logprobs),
         )
 
     def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
         return prompt_ids_batch(self._tokenizer, [self._dress.chat(chat) for chat in chats])
 
-    def _prompt(self, chat: Chat, token_ids: Sequence[int], dressed: Decoding, occurrence: int) -> Prompt:
+    def _replies(self, answers: Sequence[Reply]) -> list[tuple[int, ...]]:
+        end = end_of_turn(self._tokenizer)
+        texts = [answer + end for answer in answers if isinstance(answer, str)]
+        encoded = iter(encode(self._tokenizer, texts))
+        return [tuple(next(encoded)) if isinstance(answer, str) else answer for answer in answers]
+
+    def _prompt(
+        self, chat: Chat, token_ids: Sequence[int], dressed: Decoding, occurrence: int, draft: tuple[int, ...] = ()
+    ) -> Prompt:
         room = self.context - len(token_ids)
         if room < 1:
             raise GenerationError(
                 f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
                 f"{chat[-1].content[:60]!r}…"
             )
-        return Prompt(tuple(token_ids), min(dressed.max_new_tokens, room), dressed, occurrence)
+        fitting = draft if len(draft) <= room else ()
+        return Prompt(tuple(token_ids), min(dressed.max_new_tokens, room), dressed, occurrence, fitting)

@@ -36,7 +36,8 @@ class Decoding(BaseModel):
 class Generation(BaseModel):
     """One answer. ``token_logprobs`` (natural log) belong to ``token_ids``; the end token is included if generated.
 
-    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered.
+    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs``
+    are the log-probabilities of the draft that was given with the prompt, if one was: what ``score`` says of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,7 @@ class Generation(BaseModel):
     prompt_tokens: int
     latency_s: float
     weights: str
+    draft_logprobs: tuple[float, ...] = ()
     answer_tokens: int = 0
     """As a server counts them; 0 where it does not say, and where ``token_ids`` does."""
 

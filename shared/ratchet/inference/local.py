@@ -98,14 +98,19 @@ class LocalGenerator:
         return [answered[index] for index in range(len(chats))]
 
     def batches(
-        self, chats: Sequence[Chat], decoding: Decoding, done: frozenset[int] = frozenset()
+        self,
+        chats: Sequence[Chat],
+        decoding: Decoding,
+        done: frozenset[int] = frozenset(),
+        drafts: Sequence[Reply | None] | None = None,
     ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
         """Indices into ``chats`` with their answers, a batch at a time.
 
         Batches whose every index is in ``done`` are left out; the others are the same as without ``done``, so
-        that an interrupted run goes on with the very numbers it would have had.
+        that an interrupted run goes on with the very numbers it would have had. ``drafts`` are the answers that are
+        expected: they make right answers fast, and change none.
         """
-        prompts = self._framing.prompts(chats, decoding)
+        prompts = self._framing.prompts(chats, decoding, drafts)
         for batch in self.plan(prompts):
             if not done.issuperset(batch):
                 yield batch, self.answer([prompts[index] for index in batch])
@@ -125,11 +130,6 @@ class LocalGenerator:
 
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
         return self._framing.generation(prompt, answer)
-
-    def fits(self, chat: Chat, answer: Reply) -> bool:
-        """Whether prompt and answer together lie within the context, so that the answer can be scored."""
-        prompt, reply = self._framing.scored([chat], [answer])[0]
-        return len(prompt) + len(reply) <= self.context
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         rows = self._framing.scored(chats, answers)
@@ -157,6 +157,7 @@ class LocalGenerator:
             end_ids=self._framing.end_ids,
             pad_id=self._pad_id,
             timeout_s=self._settings.batch_timeout_s,
+            most_logits=self._settings.score_logits,
             processors=self._framing.processors,
             watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
         )

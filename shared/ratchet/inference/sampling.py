@@ -14,12 +14,16 @@ from ratchet.inference.generator import Decoding
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row to answer. ``occurrence`` tells apart the samples of a prompt that is asked several times."""
+    """One row to answer. ``occurrence`` tells apart the samples of a prompt that is asked several times.
+
+    ``draft`` is what the answer is expected to be, as tokens; it saves time where it is right.
+    """
 
     token_ids: tuple[int, ...]
     max_new_tokens: int
     decoding: Decoding
     occurrence: int = 0
+    draft: tuple[int, ...] = ()
 
     def draws(self) -> torch.Tensor:
         """Uniform draws in [0, 1), one a new token: the same for this prompt in any batch."""
@@ -30,21 +34,31 @@ class Prompt:
 
 
 class Sampler:
-    """Picks the next token of every row; rows may differ in temperature and top_p."""
+    """Picks the next token of every row; rows may differ in temperature and top_p.
 
-    def __init__(self, prompts: Sequence[Prompt], processors: Sequence[Any], device: torch.device):
+    ``begun`` says how many tokens of its answer each row has already; none has any where it is left out.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Prompt], processors: Sequence[Any], device: torch.device, begun: Sequence[int] = ()
+    ):
         self._processors = processors
         self._sampled = any(prompt.decoding.temperature > 0 for prompt in prompts)
         if not self._sampled:
             return
         width = max(prompt.max_new_tokens for prompt in prompts)
         draws = torch.zeros(len(prompts), width, dtype=torch.float64)
-        for row, prompt in enumerate(prompts):
+        for row, (prompt, skipped) in enumerate(zip(prompts, begun or [0] * len(prompts), strict=True)):
             if prompt.decoding.temperature > 0:
-                draws[row, : prompt.max_new_tokens] = prompt.draws()
+                draws[row, : prompt.max_new_tokens - skipped] = prompt.draws()[skipped:]
         self._draws = draws.to(device, torch.float32)
         self._temperature = torch.tensor([p.decoding.temperature for p in prompts], device=device)
         self._top_p = torch.tensor([p.decoding.top_p for p in prompts], device=device)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the likeliest token always comes next."""
+        return not self._sampled and not self._processors
 
     def keep(self, rows: torch.Tensor) -> None:
         if self._sampled:

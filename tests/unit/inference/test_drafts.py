@@ -1,0 +1,163 @@
+"""Drafts save time and change nothing: neither a right one, nor a wrong one, nor one that is right for a while."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ratchet.data.example import Message
+from ratchet.errors import BrokenCheckpoint
+from ratchet.inference.dress import Dress
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.hardware import pick_hardware
+from ratchet.inference.loading import LoadedModel, load_model
+from ratchet.inference.local import LocalGenerator
+from ratchet.profiles import registry
+from ratchet.settings.inference import InferenceSettings
+
+GREEDY = Decoding(max_new_tokens=16)
+SAMPLED = Decoding(max_new_tokens=16, temperature=1.0, top_p=0.95, seed=5)
+STOPPED = Decoding(max_new_tokens=16, stop=("a", "1"))
+
+
+def some_chats(count: int) -> list[Chat]:
+    draw = random.Random(0)
+    words = ["".join(draw.choice("abc123 +=") for _ in range(draw.randint(1, 30))) for _ in range(count)]
+    return [(Message(role="user", content=word),) for word in words]
+
+
+CHATS = some_chats(14)
+
+
+@pytest.fixture
+def loaded(lively: Path) -> LoadedModel:
+    return load_model(lively, pick_hardware(InferenceSettings()))
+
+
+def dressed(loaded: LoadedModel, profile: str) -> LocalGenerator:
+    return LocalGenerator(loaded, InferenceSettings(), Dress(registry.get(profile)))
+
+
+def answer(
+    generator: LocalGenerator, decoding: Decoding, drafts: Sequence[Reply | None] | None = None
+) -> list[Generation]:
+    answered = dict(
+        pair
+        for batch, found in generator.batches(CHATS, decoding, drafts=drafts)
+        for pair in zip(batch, found, strict=True)
+    )
+    return [answered[index] for index in range(len(CHATS))]
+
+
+def drafts_of(plain: Sequence[Generation]) -> dict[str, list[Reply | None]]:
+    right: list[Reply | None] = [generation.token_ids for generation in plain]
+    astray = [(*generation.token_ids[: n % 7], 40, 41, 42, 43) for n, generation in enumerate(plain)]
+    some: list[Reply | None] = [None if n % 3 else generation.token_ids for n, generation in enumerate(plain)]
+    return {"right": right, "wrong": ["never said"] * len(plain), "right for a while": list(astray), "some": some}
+
+
+@contextmanager
+def counted_passes(loaded: LoadedModel) -> Iterator[list[int]]:
+    """Rows of every forward pass."""
+    rows: list[int] = []
+    hook = loaded.model.register_forward_pre_hook(
+        lambda _module, _args, options: rows.append(len(options["input_ids"])), with_kwargs=True
+    )
+    yield rows
+    hook.remove()
+
+
+@pytest.mark.parametrize("profile", ["plain", "emoji_think"])
+@pytest.mark.parametrize("decoding", [GREEDY, SAMPLED, STOPPED], ids=["greedy", "sampled", "stopped"])
+def test_no_draft_changes_an_answer(loaded: LoadedModel, profile: str, decoding: Decoding) -> None:
+    generator = dressed(loaded, profile)
+    plain = answer(generator, decoding)
+    for name, drafts in drafts_of(plain).items():
+        found = answer(generator, decoding, drafts)
+        for one, other in zip(found, plain, strict=True):
+            assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason), (
+                name
+            )
+            assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+
+
+def test_what_is_drafted_right_takes_one_forward_pass(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    plain = answer(generator, GREEDY)
+    with counted_passes(loaded) as rows:
+        answer(generator, GREEDY, [generation.token_ids for generation in plain])
+    assert rows == [len(CHATS)]
+
+
+def test_the_same_drafts_give_the_same_bits_again(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    drafts: list[Reply | None] = [chat[0].content for chat in CHATS]
+    one, other = (answer(generator, GREEDY, drafts) for _ in range(2))
+    assert [g.model_dump(exclude={"latency_s"}) for g in one] == [g.model_dump(exclude={"latency_s"}) for g in other]
+
+
+def test_a_draft_is_scored_as_it_would_be_by_itself(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    drafts = [chat[0].content[::-1] for chat in CHATS]
+    scores = generator.score(CHATS, drafts)
+    for generation, score in zip(answer(generator, GREEDY, drafts), scores, strict=True):
+        assert generation.draft_logprobs == pytest.approx(score, abs=1e-4)
+
+
+def test_what_does_not_fit_the_context_is_no_draft(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    found = answer(generator, GREEDY, ["1" * 1023, *[None] * (len(CHATS) - 1)])
+    assert [generation.token_ids for generation in found] == [g.token_ids for g in answer(generator, GREEDY)]
+    assert {generation.draft_logprobs for generation in found} == {()}
+
+
+def test_long_drafts_share_a_pass_as_far_as_the_cache_reaches(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    with counted_passes(loaded) as rows:
+        answer(generator, Decoding(max_new_tokens=1), ["1" * 300] * len(CHATS))
+    assert sum(rows) == len(CHATS)
+    assert max(rows) == 2048 // 305
+
+
+class Following:
+    """Sees every token of every row, and ends a row at its third."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, list[int]] = {}
+        self.texts: dict[int, str] = {}
+
+    def token(self, row: int, answer: Any) -> bool:
+        self.seen.setdefault(row, []).append(answer.token_ids[-1])
+        return len(answer.token_ids) == 3
+
+    def done(self, row: int, generation: Generation) -> None:
+        self.texts[row] = generation.text
+
+
+def test_a_watcher_sees_every_token_and_may_end_a_row(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    plain = answer(generator, GREEDY)
+    prompts = generator._framing.prompts(CHATS, GREEDY, [generation.token_ids for generation in plain])
+    watcher = Following()
+    generator.answer(prompts, watcher)
+    assert watcher.seen == {row: list(generation.token_ids[:3]) for row, generation in enumerate(plain)}
+    assert set(watcher.texts) == set(range(len(CHATS)))
+
+
+def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    loaded.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(BrokenCheckpoint, match="NaN"):
+        answer(generator, GREEDY, ["1"] * len(CHATS))
+
+
+def test_nothing_drafted_is_nothing_checked(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    with counted_passes(loaded) as rows, torch.inference_mode():
+        answer(generator, Decoding(max_new_tokens=1), [None] * len(CHATS))
+    assert rows == [len(CHATS)]
