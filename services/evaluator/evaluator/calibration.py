@@ -63,7 +63,7 @@ class Abstention(BaseModel):
 
 
 class LevelReliability(BaseModel):
-    """One level after the temperature; ``overconfidence`` is mean confidence minus accuracy."""
+    """One level after the temperature."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,10 +73,6 @@ class LevelReliability(BaseModel):
     accuracy: float
     confidence: float
     brier: float
-
-    @property
-    def overconfidence(self) -> float:
-        return self.confidence - self.accuracy
 
 
 class Calibration(BaseModel):

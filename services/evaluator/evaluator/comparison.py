@@ -103,14 +103,6 @@ class Ranking(BaseModel):
         usable = (e for e in self.entries if e.over_budget is None and (e.cost is None or e.cost.is_kept))
         return next(usable, self.entries[0])
 
-    def best_of(self, checkpoint_ids: Collection[str]) -> Entry | None:
-        """The one to pick among some of the checkpoints, None if none of them is ranked and within its budgets.
-
-        Picked by the choosing half alone, so that the testing half stays free to say later that the pick is bad.
-        """
-        eligible = [e for e in self.entries if e.checkpoint_id in checkpoint_ids and e.over_budget is None]
-        return max(eligible, key=lambda entry: entry.choosing_score, default=None)
-
 
 @dataclass(frozen=True)
 class _Row:

@@ -45,10 +45,6 @@ class Novelty(BaseModel):
     runs: int = 0
     new_runs: int = 0
 
-    @property
-    def run_novelty(self) -> float:
-        return self.new_runs / self.runs if self.runs else 0.0
-
 
 class Entry(BaseModel):
     """A segment of the manifest: its files' name and how many examples it holds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, 
 from trainer.config import FLAGS, ConfigLoader
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind, TrainingResult
+from trainer.stopping import stop_on
 
 STATUS = "training_status.json"
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     terminal = Terminal(sys.stderr)
     status = TrainingStatusWriter(config.output.output_dir / STATUS)
-    with _stop_on_signals() as asked:
+    with stop_on(signal.SIGTERM, signal.SIGINT) as asked:
         engine = TrainerEngine(status, report=terminal.progress, should_stop=asked.is_set)
         result = train_file(engine, config, asked.is_set)
         terminal.end()
@@ -122,21 +122,6 @@ def _warnings_as_lines() -> Iterator[None]:
         finally:
             for warning in told:
                 print(f"trainer: {warning.message}", file=sys.stderr)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; outside the main thread, where signals cannot be caught, it stays unset."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

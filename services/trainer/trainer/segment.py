@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
 from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
+from trainer.stopping import stop_on
 
 SECTIONS = ("model", "hyperparams", "profile", "monitoring", "locked", "environment")
 
@@ -38,7 +37,7 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
         config = parse_config(_sections(spec))
     except RatchetError as error:
         return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
-    with _stop_on_sigterm() as asked:
+    with stop_on(signal.SIGTERM) as asked:
         result = TrainerEngine(status, report=progress, should_stop=asked.is_set).run_job(config)
     return _report(result)
 
@@ -74,20 +73,6 @@ def _report(result: TrainingResult) -> dict[str, Any]:
     summary.pop("config", None)
     checkpoint, state = fields.pop("last_checkpoint_path"), fields.pop("state_path")
     return {**fields, **summary, "checkpoint": checkpoint, "state": state}
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; outside the main thread, where signals cannot be caught, one that stays unset."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import secrets
 import signal
 import subprocess
@@ -24,9 +23,9 @@ from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.leases.lock import FileLock
+from ratchet.parent import end_with_parent
 from ratchet.settings import Settings
 
-_PR_SET_PDEATHSIG = 1
 _READY_S = 60.0
 _STOP_S = 15.0
 _POLL_S = 0.01
@@ -154,7 +153,7 @@ class EmbeddedRedis:
             stderr=subprocess.DEVNULL,
             pass_fds=[lock.handle],
             start_new_session=True,
-            preexec_fn=_end_with_parent if self._dies_with_parent and sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if self._dies_with_parent and sys.platform == "linux" else None,
         )
 
     def _configuration(self) -> str:
@@ -208,10 +207,6 @@ class EmbeddedRedis:
     def _log_tail(self) -> str:
         path = self.folder / "redis.log"
         return "".join(path.read_text().splitlines(keepends=True)[-5:]) if path.is_file() else "(no log)"
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _quoted(path: Path) -> str:

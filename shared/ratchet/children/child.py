@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import faulthandler
 import importlib
@@ -17,8 +16,8 @@ from typing import Any, NoReturn
 
 from ratchet.children.channel import Channel, Message
 from ratchet.errors import SurroundingsError
+from ratchet.parent import end_with_parent
 
-_PR_SET_PDEATHSIG = 1
 WHERE_SIGNAL = signal.SIGUSR1
 """Makes a child write to its log where each of its threads is."""
 
@@ -111,7 +110,6 @@ def _watch(end: socket.socket) -> None:
 
 def _die_with(server_pid: int) -> None:
     """Ask the kernel to kill us when the server dies; a second lifeline where a library holds the GIL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != server_pid:
         os._exit(1)

@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ratchet.children.conversation import Conversation
 from ratchet.children.process import ChildProcess, ServerGone, ServerProcess
+from ratchet.closing import Closing
 from ratchet.errors import ChildFailed, SurroundingsError
 
 _EXIT_S = 10.0
@@ -23,7 +23,7 @@ def _ignore(_message: dict[str, Any]) -> None:
     pass
 
 
-class ChildRunner:
+class ChildRunner(Closing):
     """Forks a child a run from a server that has imported ``preload``; the server starts with the first run.
 
     Any number of threads may run children at once. Whatever happens to this process, no child outlives it.
@@ -46,14 +46,6 @@ class ChildRunner:
             server, self._server = self._server, None
         if server is not None:
             server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def run(
         self,

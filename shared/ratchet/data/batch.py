@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-
 from pydantic import BaseModel, ConfigDict, Field
-
-from ratchet.data.example import Example
 
 
 class Provenance(BaseModel):
@@ -20,25 +15,4 @@ class Provenance(BaseModel):
     seed: int | None = None
     parents: tuple[str, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
-    """Examples a level, under ``family/level``."""
-
-    @property
-    def examples(self) -> int:
-        return sum(self.counts.values())
-
-
-class Census:
-    """Counts examples by family and level as they pass."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict(sorted(self._counts.items()))
-
-    def lines(self, examples: Iterable[Example]) -> Iterator[str]:
-        """The examples as lines of JSON, counted."""
-        for example in examples:
-            self._counts[f"{example.family}/{example.level}"] += 1
-            yield example.to_line()
+    """Examples of each kind that the generator tells apart."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import TracebackType
-from typing import Self
 
 import httpx
 
+from ratchet.closing import Closing
 from ratchet.errors import GenerationError, SurroundingsError
 from ratchet.inference.backoff import Backoff
 from ratchet.inference.chat_completion import read_completion
@@ -20,7 +19,7 @@ CONNECT_TIMEOUT_S = 10.0
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
-class HttpGenerator:
+class HttpGenerator(Closing):
     """A Generator over ``{base_url}/v1/chat/completions``.
 
     An answer that is not one (an error body, whatever its status; no choice; no text; another finish reason) is a
@@ -42,14 +41,6 @@ class HttpGenerator:
 
     def close(self) -> None:
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def weights(self) -> str:

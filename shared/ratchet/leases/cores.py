@@ -6,32 +6,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ratchet.errors import SettingsError
-from ratchet.leases.lock import FileLock, Patience, release_all, take_free, turn
+from ratchet.leases.lock import FileLock, Lease, Patience, release_all, take_free, turn
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
-class CoreLease:
-    """So many cores, until ``release`` or the end of the process. It counts cores and pins nothing."""
+class CoreLease(Lease):
+    """So many cores. It counts cores and pins nothing."""
 
     count: int
-    locks: tuple[FileLock, ...]
-
-    def release(self) -> None:
-        release_all(self.locks)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def acquire_cores(
@@ -61,7 +47,7 @@ def acquire_cores(
                 held = {lock.path for lock in taken}
                 taken += take_free((slot for slot in slots if slot not in held), note, count - len(taken))
                 if len(taken) == count:
-                    return CoreLease(count, tuple(taken))
+                    return CoreLease(tuple(taken), count)
                 patience.wait(what, cores)
     except BaseException:
         release_all(taken)

@@ -6,31 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ratchet.errors import SettingsError
-from ratchet.leases.lock import FileLock, Patience, release_all, take_free, turn
+from ratchet.leases.lock import Lease, Patience, release_all, take_free, turn
 
 
 @dataclass(frozen=True)
-class GpuLease:
-    """Whole gigabytes of one device, until ``release`` or the end of the process."""
+class GpuLease(Lease):
+    """Whole gigabytes of one device."""
 
     device: int
     vram_gb: int
-    locks: tuple[FileLock, ...]
-
-    def release(self) -> None:
-        release_all(self.locks)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 def acquire_gpu(
@@ -70,4 +56,4 @@ def _fitting(needed_gb: int, folder: Path, capacity_gb: Mapping[int, int], note:
     chosen = min(fitting, key=lambda device: (len(room[device]), device), default=None)
     kept = () if chosen is None else tuple(room[chosen][:needed_gb])
     release_all(lock for locks in room.values() for lock in locks if lock not in kept)
-    return None if chosen is None else GpuLease(chosen, needed_gb, kept)
+    return None if chosen is None else GpuLease(kept, chosen, needed_gb)

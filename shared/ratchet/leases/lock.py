@@ -7,8 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from ratchet.closing import Closing
 from ratchet.errors import Stopping, SurroundingsError
 
 _FIRST_PAUSE_S = 0.01
@@ -44,6 +46,16 @@ class FileLock:
         if self._is_held:
             self._is_held = False
             os.close(self.handle)
+
+
+@dataclass(frozen=True)
+class Lease(Closing):
+    """What its locks stand for, until ``close`` or the end of the process."""
+
+    locks: tuple[FileLock, ...]
+
+    def close(self) -> None:
+        release_all(self.locks)
 
 
 class Patience:

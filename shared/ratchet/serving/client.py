@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from ratchet.closing import Closing
 from ratchet.errors import ServingError, SurroundingsError
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
@@ -27,7 +27,7 @@ STATE_TIMEOUT_S = 10.0
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class EmbeddedServerClient:
+class EmbeddedServerClient(Closing):
     """An InferenceServer. Safe to use from several threads."""
 
     def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = 300.0):
@@ -47,14 +47,6 @@ class EmbeddedServerClient:
 
     def close(self) -> None:
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
         self._post("load", wire.Load(checkpoint_id=checkpoint_id, path=path, weights=weights))

@@ -18,9 +18,3 @@ def mcnemar_better(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
     won, lost = np.asarray(gains, float), np.asarray(losses, float)
     tail = betainc(np.maximum(won, 1), lost + 1, 0.5)
     return np.asarray(np.where(won == 0, 1.0, tail), dtype=np.float64)
-
-
-def mcnemar_two_sided(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
-    """Twice the smaller tail, at most 1. Element-wise."""
-    smaller = np.minimum(mcnemar_better(gains, losses), mcnemar_better(losses, gains))
-    return np.asarray(np.minimum(1.0, 2 * smaller), dtype=np.float64)

@@ -1,7 +1,6 @@
-"""What a paired comparison of n items can see: exact power and sample size of McNemar's one-sided test.
+"""What a paired comparison of n items can see: exact power of McNemar's one-sided test, and a rough size.
 
-The number of flips is binomial and the gains among them are binomial again, so power is a sum over the number of flips;
-Connor's formula (Biometrics 43:207-211, 1987) only says where the search for a size begins.
+The number of flips is binomial and the gains among them are binomial again, so power is a sum over the number of flips.
 """
 
 from __future__ import annotations
@@ -24,19 +23,10 @@ def superiority_power(n: int, gain: float, flip_share: float, alpha: float) -> f
 
 
 def connor_items(gain: float, flip_share: float, alpha: float, power: float) -> int:
-    """Connor's sample size, without a continuity correction: a little small for the exact test."""
+    """Connor's sample size (Biometrics 43:207-211, 1987), a little small for the exact test."""
     normal = NormalDist()
     spread = normal.inv_cdf(1 - alpha) * sqrt(flip_share) + normal.inv_cdf(power) * sqrt(flip_share - gain**2)
     return ceil((spread / gain) ** 2)
-
-
-def superiority_items(gain: float, flip_share: float, alpha: float, power: float) -> int:
-    """Items from which the exact test reaches ``power``, in steps of one twentieth of Connor's size."""
-    first = connor_items(gain, flip_share, alpha, power)
-    n, step = first, max(1, first // 20)
-    while superiority_power(n, gain, flip_share, alpha) < power:
-        n += step
-    return n
 
 
 def smallest_detectable(n: int, flip_share: float, alpha: float, power: float) -> float | None:

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from ratchet.closing import Closing
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
@@ -30,7 +30,7 @@ class Member:
     exit_code: int | None
 
 
-class Nursery:
+class Nursery(Closing):
     """A running supervisor. It and all it started end with ``close``, or with this process.
 
     ``environment`` is added to this process's own. The supervisor's own words go to ``logs/supervisor.log``.
@@ -86,14 +86,6 @@ class Nursery:
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _order(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdout is not None

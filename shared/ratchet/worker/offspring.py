@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -11,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.parent import end_with_parent
+
 FIRST_WAIT_S = 0.2
 WELL_AFTER_S = 60.0
-PR_SET_PDEATHSIG = 1
 EXIT_CRASHED = 1
 
 Body = Callable[[], int]
@@ -107,8 +107,7 @@ def _become_child(parent: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     if os.getppid() != parent:
         os._exit(0)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -4,7 +4,6 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from ratchet.data.batch import Census, Provenance
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, UnknownShape
@@ -96,12 +95,3 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path) -> None:
     assert isinstance(good, Example)
     assert number == 2
     assert peak < 2_000_000
-
-
-def test_a_batch_counts_what_passes() -> None:
-    census = Census()
-    examples = [Example.ask("1+2=", "1+2=3", family="chain_sum", level=level) for level in (1, 2, 2)]
-    lines = list(census.lines(examples))
-    assert [Example.model_validate_json(line) for line in lines] == examples
-    provenance = Provenance(generator="generation", version="1", seed=3, counts=census.counts)
-    assert (provenance.counts, provenance.examples) == ({"chain_sum/1": 1, "chain_sum/2": 2}, 3)

@@ -33,7 +33,7 @@ def test_levels_add_up_to_the_testing_half() -> None:
     calibration = calibrate(overconfident())
     assert [(level.family, level.level) for level in calibration.by_level] == [("sum", 1), ("sum", 2)]
     assert sum(level.n for level in calibration.by_level) == calibration.tempered.n
-    assert all(abs(level.overconfidence) < 0.08 for level in calibration.by_level)
+    assert all(abs(level.confidence - level.accuracy) < 0.08 for level in calibration.by_level)
 
 
 def test_kinds_of_confidence_by_hand() -> None:

@@ -57,15 +57,6 @@ def test_one_checkpoint_is_the_best_there_is() -> None:
     assert entry.score in entry.interval
 
 
-def test_the_pick_reads_the_choosing_half() -> None:
-    ranking = rank(tallies([0.5, 0.52, 0.48, 0.51]))
-    picked = ranking.best_of({"c000", "c002", "c003", "unknown"})
-    assert picked is not None
-    assert picked.checkpoint_id != "c001"
-    assert picked.choosing_score == max(e.choosing_score for e in ranking.entries if e.checkpoint_id != "c001")
-    assert ranking.best_of({"unknown"}) is None
-
-
 def test_what_was_evaluated_otherwise_is_not_ranked_along() -> None:
     here, there = evaluation("a", {("sum", 1): [True] * 9}), evaluation("b", {("sum", 1): [True] * 9}, suite="other")
     longer = evaluation("c", {("sum", 1): [True] * 10})
@@ -155,7 +146,6 @@ def test_cost_is_a_budget_and_no_score() -> None:
     assert (free.best.checkpoint_id, bound.best.checkpoint_id) == ("c001", "c000")
     assert bound.entries[0].over_budget == "30 bytes are more than the 20 allowed"
     assert slow.entries[0].over_budget == "90 tokens/s are fewer than the 100 asked for"
-    assert bound.best_of({"c001"}) is None
 
 
 def test_the_best_is_one_that_is_still_there() -> None:

@@ -56,7 +56,7 @@ def test_a_failed_request_gives_back_what_it_had_collected(tmp_path: Path) -> No
     with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3):
         with pytest.raises(SurroundingsError):
             acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3)
-        acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3).release()
+        acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3).close()
 
 
 def test_waiting_for_cores_ends_when_asked_to_stop(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_job_goes_to_the_fullest_gpu_with_room(tmp_path: Path) -> None:
     assert [lease.vram_gb for lease in (first, second, third, large)] == [3, 1, 1, 7]
     with pytest.raises(SurroundingsError, match="1 GB of GPU memory"):
         acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
-    first.release()
+    first.close()
     assert acquire_gpu(3, tmp_path, sizes, timeout_s=SOON_S).device == 1
 
 

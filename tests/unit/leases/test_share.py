@@ -30,7 +30,7 @@ def test_one_card_holds_training_a_judge_and_the_server_side_by_side(tmp_path: P
         lease_share(card, "mining", timeout_s=SOON_S)
     for lease in leases:
         assert lease is not None
-        lease.release()
+        lease.close()
 
 
 def test_settings_say_how_much_and_where(tmp_path: Path) -> None:

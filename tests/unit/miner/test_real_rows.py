@@ -102,7 +102,7 @@ def test_level_is_read_where_it_stands_and_repeats_are_found(file: Path, tmp_pat
         first, again = (history.add(name, said, 0.8) for name in ("one", "two"))
     assert first.repeats >= 10
     assert (first.known, again.known) == (0, len(batch))
-    assert (first.run_novelty, again.run_novelty) == (1.0, 0.0)
+    assert (first.new_runs, again.new_runs) == (first.runs, 0)
 
 
 def test_novelty_does_not_fall_with_size_alone() -> None:

@@ -299,4 +299,4 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
     assert [(row.outcome, row.reason) for row in toys.verdicts()] == [("1", "hello")]
     leased = [path.name for path in (settings.lease_folder / "gpu").iterdir() if path.read_text().endswith(" toys")]
     assert len([name for name in leased if name.startswith("gpu-1-")]) == 8
-    acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).release()
+    acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).close()

@@ -5,11 +5,9 @@ The process of a base stays when its adapters have left: the next one will want 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,13 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.bus.ports import free_port
 from ratchet.errors import ServingError
+from ratchet.parent import end_with_parent
 from ratchet.serving.vllm.api import VllmApi
 from ratchet.serving.vllm.folder import ServedFolder
 from ratchet.serving.vllm.seats import AdapterSeat, Seat
 from ratchet.settings.serving import ServingSettings
 
-_PR_SET_PDEATHSIG = 1
 _STOP_S = 30.0
 _LOOK_S = 0.05
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -77,7 +76,7 @@ class ProcessSeats:
 
     def _started(self, path: Path, name: str, environment: Mapping[str, str]) -> ProcessSeat:
         """A process that answers. Raises ServingError, quoting its log, where it ends or takes too long."""
-        port = _free_port()
+        port = free_port()
         command = self.settings.vllm_command.format(
             path=shlex.quote(str(path)), name=shlex.quote(name), port=port, dtype=_DTYPES[self.dtype]
         )
@@ -90,7 +89,7 @@ class ProcessSeats:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         seat = ProcessSeat(VllmApi(f"http://127.0.0.1:{port}", self.settings.request_timeout_s), name, process)
         self._seats = [*(other for other in self._seats if other.is_taken()), seat]
@@ -124,13 +123,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             continue
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
