@@ -53,11 +53,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
     && scripts/strip-packages /opt/ratchet
 
+# Tokenizers come without what they download models with, which is 22 MB: ours come from the artifact store.
 FROM build AS miner-packages
 ARG WITHOUT=reasoning-gym
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3]' services/miner >needed.txt \
+    python scripts/requirements.py "-${WITHOUT}" -tokenizers 'shared[postgres,s3]' services/miner >needed.txt \
     && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
+    && python -m pip --python /opt/ratchet install -c constraints.txt --no-deps tokenizers \
     && scripts/strip-packages /opt/ratchet
 
 FROM build AS torch-packages
@@ -97,9 +99,10 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=1s 
     CMD ["sh", "-c", "test -n \"$(find /tmp/alive -newermt '-60 seconds' 2>/dev/null)\""]
 USER 10001:10001
 
-FROM base AS flower
+FROM service AS flower
 COPY --from=flower-packages /opt/ratchet /opt/ratchet
-USER 10001:10001
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --start-interval=1s --retries=4 \
+    CMD ["python", "-S", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:5555/healthcheck', timeout=4)"]
 EXPOSE 5555
 CMD ["celery", "flower", "--address=0.0.0.0", "--port=5555"]
 

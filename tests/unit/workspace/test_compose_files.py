@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
 from ratchet.systems import registry
 from ratchet.systems.registry import ORDER
 
@@ -25,6 +27,14 @@ Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 def services(file: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.load((COMPOSE / file).read_text(), Loader=Loader)["services"]
     return found
+
+
+@pytest.mark.parametrize("file", sorted(file.name for file in COMPOSE.glob("*.yml")))
+def test_a_file_keeps_to_the_specification_of_compose(file: str) -> None:
+    """No key that Compose does not know, and no value of another kind than it takes."""
+    content = yaml.load((COMPOSE / file).read_text(), Loader=Loader)
+    found = jsonschema.Draft202012Validator(get_builtin_schema("vendor.compose-spec")).iter_errors(content)
+    assert [f"{list(error.absolute_path)}: {error.message}" for error in found] == []
 
 
 @pytest.mark.parametrize("host", ["4090", "3090"])

@@ -1,0 +1,58 @@
+"""`docker compose config` of every file, alone and with each override: what Compose itself makes of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ratchet.testing.compose import Host
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+
+COMPOSE = Path(__file__).parents[2] / "compose"
+EXAMPLE = (COMPOSE / ".env.example").read_text()
+WHOLE = {
+    "hub": ("hub.yml",),
+    "4090": ("gpu-4090.yml",),
+    "4090 without a card": ("gpu-4090.yml", "cpu-4090.yml"),
+    "3090": ("gpu-3090.yml",),
+    "3090 without a card": ("gpu-3090.yml", "cpu-3090.yml"),
+}
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "example.env"
+    file.write_text(text)
+    return file
+
+
+def resolved(names: tuple[str, ...], env_file: Path) -> dict[str, Any]:
+    """The services as Compose will run them. Raises AssertionError with what Compose says of a file that it refuses."""
+    host = Host(tuple(COMPOSE / name for name in names), env_file)
+    found: dict[str, Any] = yaml.safe_load(host.compose("config"))
+    return found
+
+
+@pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
+def test_compose_takes_the_files_with_the_example(names: tuple[str, ...], tmp_path: Path) -> None:
+    services = resolved(names, written(tmp_path, EXAMPLE))["services"]
+    reserving = [name for name, service in services.items() if (service.get("deploy") or {}).get("resources")]
+    assert bool(reserving) == (names in (("gpu-4090.yml",), ("gpu-3090.yml",)))
+    assert all(service["read_only"] and service["restart"] for service in services.values())
+
+
+@pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
+def test_the_example_shows_each_default_as_it_is(names: tuple[str, ...], tmp_path: Path) -> None:
+    """With every line that is commented out put in, Compose makes the same of the files."""
+    every = re.sub(r"^#([A-Z][A-Z_0-9]+=)", r"\1", EXAMPLE, flags=re.MULTILINE)
+    assert every.count("\nRATCHET_") > EXAMPLE.count("\nRATCHET_")
+    assert resolved(names, written(tmp_path, every)) == resolved(names, written(tmp_path, EXAMPLE))
+
+
+@pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
+def test_what_must_be_set_is_asked_for(names: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"required variable RATCHET_\w+ is missing a value: (the|a) \w+"):
+        resolved(names, written(tmp_path, ""))
