@@ -27,7 +27,7 @@ def plumbing() -> Dashboard:
             number(
                 "Pages not scraped",
                 "Metrics that Prometheus cannot fetch.",
-                Query('count(up{job=~"ratchet|hub"} == 0) or vector(0)'),
+                Query('count(up{job=~"ratchet|hub|node"} == 0) or vector(0)'),
                 limits=[Limit(1, "red")],
             )
         )

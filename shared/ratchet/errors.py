@@ -113,3 +113,7 @@ class ServingError(RatchetError):
 
 class Refused(RatchetError):
     """A command is refused in the present state; the message says what would allow it."""
+
+
+class LedgerBehind(Refused):
+    """The ledger has an older schema than this version, or none yet."""

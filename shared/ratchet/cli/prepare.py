@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ratchet.artifacts.configured import artifact_store
 from ratchet.bus.outbox import relaying_ledger
 from ratchet.ledger.migrate import require_current
 from ratchet.run.bootstrap import bootstrap
-from ratchet.settings import load
+from ratchet.settings import Settings, load
+from ratchet.worker.patience import patiently
 
 
-def prepare() -> None:
+def prepare(
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the stores, and for a ledger to be migrated.")
+    ] = 0.0,
+) -> None:
     """Publish the base model and the test suites, once, from the host that has the model. `ratchet run` does so too."""
     settings = load()
+    is_new = patiently(lambda: _prepared(settings), settings.control, wait, for_schema=True)
+    typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "all is prepared already.")
+
+
+def _prepared(settings: Settings) -> bool:
+    """Whether there was anything to do. What an attempt before has published is found again by the next."""
     ledger = relaying_ledger(settings)
     try:
         require_current(ledger)
-        is_new = bootstrap(settings, ledger, artifact_store(settings))
+        return bootstrap(settings, ledger, artifact_store(settings))
     finally:
         ledger.close()
-    typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "all is prepared already.")

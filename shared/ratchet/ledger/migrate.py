@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from ratchet.errors import Refused
+from ratchet.errors import LedgerBehind, Refused
 from ratchet.ledger.ledger import Ledger
 
 MIGRATION_LOCK = 0x4A7C4E8
@@ -33,12 +33,17 @@ def migrate(ledger: Ledger) -> str:
 
 
 def require_current(ledger: Ledger) -> None:
-    """Raise Refused unless the ledger has exactly this version's schema, SurroundingsError while it is away."""
+    """Raise Refused unless the ledger has exactly this version's schema, SurroundingsError while it is away.
+
+    What a migration would mend is LedgerBehind.
+    """
     with ledger.read() as session:
         found = _revision(session.connection())
     _refuse_newer(found)
     if found != head():
-        raise Refused(f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`.")
+        raise LedgerBehind(
+            f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`."
+        )
 
 
 def require_known(revision: str | None) -> None:

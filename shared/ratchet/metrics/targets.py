@@ -15,31 +15,48 @@ from ratchet.metrics.ledger.control import FORGOTTEN_S
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
 
+SERVING = "serving"
+
+
+def known_pages(settings: Settings) -> dict[str, str]:
+    """URL by name of the pages beside its own that a worker registers: the inference server and exporters."""
+    pages = {name: f"http://{address}/metrics" for name, address in settings.metrics.exporters.items()}
+    if settings.serving.url is not None:
+        pages[SERVING] = f"{settings.serving.url.rstrip('/')}/metrics"
+    return pages
+
 
 def targets(session: Session, now: float) -> list[dict[str, Any]]:
-    """One entry a worker with metrics that did not say that it stopped and was seen today."""
+    """One entry a worker with metrics that did not say that it stopped and was seen today, and a page it knows of."""
     query = select(Worker).where(
         Worker.metrics_url.is_not(None), Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S
     )
-    rows = session.scalars(query.order_by(Worker.name))
-    return [_target(row.metrics_url or "", row.system, row.name, row.host) for row in rows]
+    rows = list(session.scalars(query.order_by(Worker.name)))
+    own = [_target(row.metrics_url or "", row.system, row.name, row.host) for row in rows]
+    return own + [_page(name, url, row.host) for row in rows for name, url in sorted(row.pages.items())]
 
 
 def server_target(settings: Settings) -> list[dict[str, Any]]:
     """The inference server, where it is known here: by ``serving.url``, or because it runs below this home."""
     url = settings.serving.url or announced_url(settings.serving_home)
-    if url is None:
-        return []
-    host = urlsplit(url).hostname or ""
-    return [_target(f"{url.rstrip('/')}/metrics", "serving", f"server@{host}", host)]
+    return [] if url is None else [_page(SERVING, f"{url.rstrip('/')}/metrics", "")]
 
 
 def targets_json(ledger: Ledger, settings: Settings) -> bytes:
-    """Raises SurroundingsError; Prometheus keeps the targets it has while it is answered by an error."""
+    """Each page once. Raises SurroundingsError; Prometheus keeps its targets while it is answered by an error."""
     now = ledger.now()
     with ledger.read() as session:
         found = targets(session, now) + server_target(settings)
-    return json.dumps(found, indent=2).encode()
+    return json.dumps(list({each["targets"][0]: each for each in found}.values()), indent=2).encode()
+
+
+def _page(name: str, url: str, host: str) -> dict[str, Any]:
+    """The inference server is one of ours; another page is a job of its own."""
+    if name == SERVING:
+        there = urlsplit(url).hostname or ""
+        return _target(url, SERVING, f"server@{there}", there)
+    page = _target(url, name, f"{name}@{host}", host)
+    return page | {"labels": page["labels"] | {"job": name}}
 
 
 def _target(address: str, system: str, worker: str, host: str) -> dict[str, Any]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
@@ -17,7 +15,7 @@ from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.outbox import Relay
 from ratchet.bus.streams import Streams
 from ratchet.children import ChildRunner
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import Refused
 from ratchet.leases import claim_name
 from ratchet.ledger import Ledger
 from ratchet.plugins import require_plugins
@@ -31,6 +29,7 @@ from ratchet.worker.desk import Desk
 from ratchet.worker.listener import Listener
 from ratchet.worker.liveness import Liveness, alive_path
 from ratchet.worker.logs import log_json
+from ratchet.worker.patience import patiently
 from ratchet.worker.register import Registration
 from ratchet.worker.status import StatusFile
 from ratchet.worker.stopping import Stopper
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 78
-T = TypeVar("T")
 
 
 def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
@@ -73,8 +71,8 @@ class _Worker:
         self.metrics = _metrics_page(settings)
         url = self.metrics.url if self.metrics is not None else None
         self.registration = Registration(self.ledger, system, worker, settings, url)
-        _patiently(self.registration.enter, settings)
-        redis = _patiently(lambda: redis_url(settings), settings)
+        patiently(self.registration.enter, settings.control)
+        redis = patiently(lambda: redis_url(settings), settings.control)
         streams = Streams(connect(redis), settings.redis.stream_length)
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
@@ -133,7 +131,7 @@ def _metrics_page(settings: Settings) -> MetricsPage | None:
         return None
     from ratchet.metrics.serve import MetricsPage  # imports that a worker without metrics does not need
 
-    return _patiently(lambda: MetricsPage(settings), settings)
+    return patiently(lambda: MetricsPage(settings), settings.control)
 
 
 def _status_path(settings: Settings, system: System, worker: str) -> Path:
@@ -141,18 +139,6 @@ def _status_path(settings: Settings, system: System, worker: str) -> Path:
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     slot = worker.rpartition("+")[2]
     return settings.status_folder / (f"{system.name}.json" if slot == "0" else f"{system.name}+{slot}.json")
-
-
-def _patiently(step: Callable[[], T], settings: Settings) -> T:
-    """Do a step of the start, waiting with back-off for the surroundings."""
-    wait_s = settings.control.backoff_first_s
-    while True:
-        try:
-            return step()
-        except SurroundingsError as error:
-            log.warning("the start waits %.1f s: %s", wait_s, error)
-            time.sleep(wait_s)
-            wait_s = min(wait_s * 2, settings.control.backoff_last_s)
 
 
 @setup_logging.connect

@@ -11,6 +11,7 @@ from ratchet.errors import SurroundingsError
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import Worker
+from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
 from ratchet.systems.system import System
@@ -44,6 +45,7 @@ class Registration:
                     started_at=tx.now,
                     seen_at=tx.now,
                     metrics_url=self._metrics_url,
+                    pages=known_pages(self._settings),
                     state="running",
                 )
             )

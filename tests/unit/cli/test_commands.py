@@ -235,6 +235,17 @@ def test_migrate_makes_the_ledger(home: Path) -> None:
     assert "dead letters" in ratchet("dead", "list").stdout
 
 
+def test_migrate_says_that_the_ledger_is_away(home: Path) -> None:
+    away = "ledger.url=postgresql+psycopg://ratchet@127.0.0.1:9/ratchet"
+    assert "is away" in ratchet("--set", away, "migrate", code=2).stderr
+
+
+def test_prepare_waits_for_stores_but_not_with_a_setting_that_is_wrong(home: Path) -> None:
+    assert "run `ratchet migrate`" in ratchet("prepare", code=2).stderr
+    ratchet("migrate")
+    assert "/no/model" in ratchet("--set", "model.path=/no/model", "prepare", "--wait", "600", code=2).stderr
+
+
 def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
     result = ratchet("--set", "serving.port=1", "ask", "1+1=", code=2)
     assert "`ratchet run` serves one" in result.stderr

@@ -4,7 +4,7 @@ import json
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Worker
-from ratchet.metrics.targets import server_target, targets_json
+from ratchet.metrics.targets import known_pages, server_target, targets_json
 from ratchet.settings import Settings
 from sqlalchemy import update
 
@@ -50,3 +50,29 @@ def test_the_inference_server_is_a_target_where_it_is_known(settings: Settings) 
             },
         }
     ]
+
+
+def test_a_worker_tells_of_the_pages_beside_its_own(told: Ledger, settings: Settings) -> None:
+    knowing = Settings(
+        home=settings.home,
+        metrics={"exporters": {"node": "10.0.0.4:9100"}},
+        serving={"url": "http://10.0.0.3:8100/"},
+    )
+    pages = known_pages(knowing)
+    with told.write() as tx:
+        tx.session.execute(update(Worker).values(metrics_url=Worker.name, pages=pages))
+    found = json.loads(targets_json(told, settings))
+    beside = {each["targets"][0]: each["labels"] for each in found if each["targets"][0].startswith("10.")}
+    assert set(beside) == {"10.0.0.4:9100", "10.0.0.3:8100"}
+    assert len(found) == len({each["targets"][0] for each in found})
+    node, server = beside["10.0.0.4:9100"], beside["10.0.0.3:8100"]
+    assert (node["job"], node["host"], node["__metrics_path__"]) == ("node", "box", "/metrics")
+    assert (server["system"], server["worker"]) == ("serving", "server@10.0.0.3")
+    assert "job" not in server
+
+
+def test_pages_of_a_worker_that_stopped_are_not_asked_for(told: Ledger, settings: Settings) -> None:
+    with told.write() as tx:
+        pages = {"node": "http://10.0.0.4:9100/metrics"}
+        tx.session.execute(update(Worker).values(metrics_url="http://10.0.0.4:9101/", state="stopped", pages=pages))
+    assert json.loads(targets_json(told, settings)) == []

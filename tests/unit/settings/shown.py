@@ -128,6 +128,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/metrics/test_patience.py": {
         "test_a_reading_serves_the_next_scrapes": ("metrics.cache_s",),
     },
+    "unit/metrics/test_targets.py": {
+        "test_a_worker_tells_of_the_pages_beside_its_own": ("metrics.exporters",),
+    },
     "unit/metrics/test_serve.py": {
         "test_prometheus_is_told_an_address_that_it_can_reach": (
             "metrics.address",

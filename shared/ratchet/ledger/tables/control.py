@@ -77,7 +77,10 @@ class DeadLetter(Base):
 
 
 class Worker(Base):
-    """A worker that registered itself, and when it was last seen."""
+    """A worker that registered itself, and when it was last seen.
+
+    ``pages`` are the metrics of others that it knows of: a name and a URL each.
+    """
 
     __tablename__ = "workers"
 
@@ -89,6 +92,7 @@ class Worker(Base):
     started_at: Mapped[Moment]
     seen_at: Mapped[Moment]
     metrics_url: Mapped[str | None]
+    pages: Mapped[Json] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(default="idle")
 
 
