@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ratchet.systems.controller import Controller
@@ -17,10 +18,18 @@ ABANDON_S = 2.0
 class Stopper(threading.Thread):
     """Ends the process ``grace_s`` after it was asked to stop, or at once when asked a second time."""
 
-    def __init__(self, controller: Controller):
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        hurry: threading.Event | None = None,
+        leave: Callable[[int], object] = os._exit,
+    ):
+        """``hurry`` is set when asked a second time; ``leave`` ends the process with an exit code."""
         super().__init__(name="stopper", daemon=True)
         self._controller = controller
-        self._hurry = threading.Event()
+        self._hurry = hurry or threading.Event()
+        self._leave = leave
 
     def asked(self, **_signal: Any) -> None:
         """The worker is asked to stop. Called by Celery's signal handler, so it only sets flags."""
@@ -36,4 +45,4 @@ class Stopper(threading.Thread):
         giving_back.start()
         giving_back.join(ABANDON_S)
         log.warning("the work did not give way in time and is left behind")
-        os._exit(0)
+        self._leave(0)

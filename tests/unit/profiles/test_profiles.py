@@ -7,19 +7,24 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError, UnknownPlugin
 from ratchet.inference.chat import prompt_ids, render_training
+from ratchet.inference.dress import Dress
 from ratchet.profiles import registry
 from ratchet.profiles.profile import Profile, dress_prompt
 from ratchet.profiles.system_turn import on_day, with_system_turn
+from ratchet.settings import load
 from ratchet.tasks import chain_sum
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example
 from ratchet.testing.tiny_model import build_tiny_tokenizer
+from trainer.arguments import parse
+from trainer.config import ConfigLoader
 
 CONVERSATIONS = [
     Example.ask("What is 2+2?", "4"),
@@ -140,6 +145,40 @@ def test_training_starts_where_serving_ends(profile: Profile) -> None:
         served = prompt_ids(tokenizer, dress_prompt(profile, example.prompt, "given"))
         assert rendered.ids == [*served, *rendered.answer_ids]
         assert tokenizer.decode(rendered.answer_ids) == f"{dressed.answer}<|im_end|>"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_processors_read_each_row_by_itself_and_remember_nothing(profile: Profile, dtype: torch.dtype) -> None:
+    tokenizer = build_tiny_tokenizer()
+    dressed = [profile.transform_example(example, "given") for example in (*CONVERSATIONS, *SUMS[:3])]
+    answered = [render_training(tokenizer, example.messages).ids for example in dressed]
+    rows = [ids[: len(ids) - cut] for ids in answered for cut in (1, 2, 5)]
+    processors = profile.logits_processors(tokenizer)
+
+    def judged(batch: list[list[int]], pad: int) -> torch.Tensor:
+        width = max(map(len, batch)) + pad
+        history = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in batch])
+        logits = torch.linspace(-8, 8, len(tokenizer), dtype=dtype).repeat(len(batch), 1)
+        for processor in processors:
+            logits = processor(history, logits)
+        return logits
+
+    together = judged(rows, pad=3)
+    assert torch.isfinite(together).all()
+    assert torch.equal(torch.cat([judged([row], pad=0) for row in rows]), together)
+    assert torch.equal(judged(rows[::-1], pad=1).flip(0), together)
+
+
+@pytest.mark.parametrize("name", registry.known())
+def test_one_line_of_a_file_switches_training_and_serving_alike(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "ratchet.toml"
+    file.write_text(f'[profile]\nname = "{name}"\n')
+    trained = ConfigLoader.from_args_and_json(parse(["--config", str(file), "--dataset", "rows.jsonl"])).profile
+    assert trained == load(file).profile
+    served = Dress.configured(load(file), at=0.0)
+    assert (trained.name, served.profile.name) == (name, name)
+    in_training = Dress.named(trained.name, trained.options)
+    assert served.example(CONVERSATIONS[0]) == in_training.example(CONVERSATIONS[0])
 
 
 def test_plain_changes_nothing_but_the_system_turn() -> None:

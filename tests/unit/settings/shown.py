@@ -4,11 +4,7 @@ from __future__ import annotations
 
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "integration/serving/test_vllm.py": {
-        "test_a_profile_that_steers_decoding_by_code_is_refused": ("serving.engine",),
         "test_a_checkpoint_with_adapters_beside_its_merged_weights_is_served_as_either": ("serving.vllm_adapter_base",),
-    },
-    "integration/worker/test_deaths.py": {
-        "test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back": ("control.grace_s",),
     },
     "integration/worker/test_flower.py": {
         "test_a_look_that_an_event_started_is_seen_as_a_task": ("control.task_events",),
@@ -54,7 +50,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/deployer/systems/test_deployment_system.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
-        "test_a_watch_that_was_cut_off_is_held_again_and_deploys_once": ("serving.watch_s",),
+        "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
     },
     "unit/deployer/test_canary.py": {
         "test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set": ("serving.logprob_epsilon",),
@@ -125,8 +121,8 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/ledger/test_supply.py": {
         "test_every_mark_is_set": ("queue.hysteresis", "queue.low_minutes", "queue.low_tokens", "queue.low_water"),
     },
-    "unit/metrics/test_patience.py": {
-        "test_a_reading_serves_the_next_scrapes": ("metrics.cache_s",),
+    "unit/metrics/test_discover.py": {
+        "test_how_long_a_reading_of_the_ledger_serves_is_set": ("metrics.cache_s",),
     },
     "unit/metrics/test_targets.py": {
         "test_a_worker_tells_of_the_pages_beside_its_own": ("metrics.exporters",),
@@ -198,6 +194,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/serving/test_client.py": {
         "test_a_server_that_does_not_answer_in_the_time_that_is_set_is_away": ("serving.admin_timeout_s",),
         "test_where_the_server_is_asked_is_set": ("serving.url",),
+    },
+    "unit/serving/test_engine.py": {
+        "test_what_computes_behind_the_server_is_set": ("serving.engine",),
     },
     "unit/serving/test_fleet.py": {
         "test_the_name_that_clients_ask_for_is_set": ("serving.alias",),
@@ -316,6 +315,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/trainer/test_trackers.py": {
         "test_a_tracker_hears_the_loss": ("environment.report_to",),
+    },
+    "unit/worker/test_stopping.py": {
+        "test_how_long_work_may_take_to_give_way_is_set": ("control.grace_s",),
     },
     "unit/worker/test_sweep.py": {
         "test_the_file_that_shows_life_is_set": ("control.alive_file",),

@@ -204,6 +204,18 @@ def test_a_watch_that_was_cut_off_is_held_again_and_deploys_once(start_deploying
     assert deploying.challenges() == [(better, 1, "promote")]
 
 
+def test_how_long_a_deployment_is_watched_is_set(start_deploying: Callable[..., Any]) -> None:
+    """In no time there is one look: the canary before the switch, and one after it."""
+    deploying = start_deploying(watch_s=0.0)
+    deploying.sweep()
+    better = deploying.add(easy)
+    looks: list[bool] = []
+    deploying.model(better).asked = lambda: looks.append(deploying.server.live() == better)
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert (looks.count(False), looks.count(True)) == (1, 1)
+
+
 def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client_meets_it(deploying: Any) -> None:
     base = deploying.home.base_id()
     deploying.sweep()

@@ -125,6 +125,31 @@ def test_every_count_of_thinking_is_reached_and_none_is_passed(emoji: str) -> No
         assert verdicts(rows)[1:count] == ["go on"] * (count - 1)
 
 
+@pytest.mark.parametrize("pieces", [True, False], ids=["in pieces", "one token"])
+@pytest.mark.parametrize("wants", ["to end at once", "never to end"])
+@pytest.mark.parametrize("count", sorted(STOP.words))
+def test_decoding_says_as_many_as_are_asked_for_whatever_the_model_wants(count: int, wants: str, pieces: bool) -> None:
+    tokenizer: Any = build_tiny_tokenizer()
+    if not pieces:
+        tokenizer.add_tokens(list(PROFILE.tokens()))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for emoji in STOP.pool:
+        mark = Mark(emoji, count)
+        prompt = prompt_ids(tokenizer, conversation(f"1?\n\n{STOP.instruction(mark)}"))
+        said, one = tokenizer.encode(f"one\n{emoji}"), tokenizer.encode(emoji)
+        processors = PROFILE.logits_processors(tokenizer)
+        while said[-1] != end:
+            logits = torch.zeros(1, len(tokenizer), dtype=torch.float16)
+            begun = len(said) - len(tokenizer.encode("one\n"))
+            logits[0, one[begun % len(one)]] = 10
+            if wants == "to end at once" and begun % len(one) == 0:
+                logits[0, end] = 20
+            for processor in processors:
+                logits = processor(torch.tensor([[*prompt, *said]]), logits)
+            said.append(int(logits.argmax()))
+        assert tokenizer.decode(said[:-1]) == f"one\n{mark.text}"
+
+
 def test_emoji_in_the_answers_own_words_are_free() -> None:
     rows = [history(Mark("🤔", 3), said) for said in ("🤔🤔🤔\n🤔", "so 🤔🤔🤔", "🤔🤔🤔\nso\n🤔")]
     rows += [history(Mark("🛑", 3), said) for said in ("so 🛑", "🛑 so")]

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from ratchet.serving.batcher import Batcher
+from ratchet.serving.engine import engine_of
+from ratchet.serving.vllm.engine import VllmEngine
+from ratchet.serving.vllm.forwarder import Forwarder
+from ratchet.settings import Settings
+
+
+def test_what_computes_behind_the_server_is_set(tmp_path: Path) -> None:
+    here = engine_of(Settings(serving={"engine": "embedded"}), tmp_path)
+    elsewhere = engine_of(Settings(serving={"engine": "vllm", "vllm_urls": ["http://one:1", "http://two:1"]}), tmp_path)
+    assert here.queue is Batcher
+    assert elsewhere.queue is Forwarder
+    assert isinstance(elsewhere.loader, VllmEngine)
+    assert not isinstance(here.loader, VllmEngine)
+    elsewhere.close()
