@@ -16,7 +16,8 @@ class Answered(BaseModel):
     """An item with a model's answer. ``error`` is its error class (see ratchet.tasks.taxonomy), None where right.
 
     ``mean_probability`` is exp of the mean token log-probability: the geometric mean of the token probabilities;
-    ``least_probability`` belongs to the least certain token. Both are 0 where there is no token.
+    ``least_probability`` belongs to the least certain token. Both are 0 where there is no token. ``gold_nll`` is the
+    loss of the right answer in nats a token, None where it was not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class Answered(BaseModel):
     error: str | None
     mean_probability: float
     least_probability: float
+    gold_nll: float | None = None
 
     @property
     def cell(self) -> tuple[str, int]:
@@ -56,6 +58,7 @@ class Answered(BaseModel):
         """As testing recorded it; the record's own word on right and wrong stands."""
         finished = record.finish_reason == "stop"
         found = cls.of(example, record.key, record.answer, record.token_logprobs, dress, finished=finished)
+        found = found.model_copy(update={"gold_nll": record.gold_nll})
         if record.correct == found.is_right:
             return found
         return found.model_copy(update={"error": None if record.correct else "wrong"})

@@ -80,3 +80,12 @@ class AskedModel:
             )
             for item, generation in zip(items, generations, strict=True)
         ]
+
+    def scored(self, answers: Sequence[Answered]) -> list[Answered]:
+        """The same answers; the wrong ones have the loss of a right answer that can be scored and is not too long."""
+        golds = {each.example.id: self._dress.example(each.example).answer for each in answers if not each.is_right}
+        prompts = {each.example.id: each.example.prompt for each in answers}
+        known = [(id, gold) for id, gold in golds.items() if gold and self._generator.fits(prompts[id], gold)]
+        scores = self._generator.score([prompts[id] for id, _ in known], [gold for _, gold in known])
+        losses = {id: -sum(score) / len(score) for (id, _), score in zip(known, scores, strict=True)}
+        return [each.model_copy(update={"gold_nll": losses.get(each.example.id)}) for each in answers]

@@ -12,6 +12,7 @@ Only the probe pool and items that no pool holds are mined.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import Literal
@@ -131,7 +132,12 @@ def near_frontier(mined: Iterable[MinedItem], rates: Mapping[tuple[str, int], fl
 
 
 def _weakness(answered: Answered, category: Category) -> float:
-    """Shaky answers from 0 to 1, wrong ones from 1 to 2 (the surer, the weaker), forgotten ones above."""
+    """Shaky answers from 0 to 1, wrong ones from 1 to 2 (the less likely what is right, the weaker), forgotten above.
+
+    How sure the wrong answer was says less: at the next checkpoint the surer ones are right more often
+    (``benchmarks/mining``). One whose right answer was not scored stands last among its like.
+    """
     if category == "low_margin":
         return 1.0 - answered.least_probability
-    return (2.0 if category == "forgotten" else 1.0) + answered.mean_probability
+    unlikely = 0.0 if answered.gold_nll is None else 1.0 - math.exp(-answered.gold_nll)
+    return (2.0 if category == "forgotten" else 1.0) + unlikely

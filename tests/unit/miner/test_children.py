@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from miner.sampling_child import SamplingResult, SamplingSpec, best, sample_answ
 from ratchet.evaluation.holdout import HoldOut
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
+from ratchet.inference.local import LocalGenerator
 from ratchet.settings import Settings
 from ratchet.tasks.graders import item_key
 from ratchet.testing.examples import made
@@ -42,6 +44,15 @@ def test_fresh_weak_items_are_found_within_the_budget_and_off_the_pools(model: M
     assert not [item.key for item in result.found if item.key in HoldOut(seed=1, share=0.2)]
     assert {item.example.metadata["source"] for item in result.found} == {"mining"}
     assert all(item.error for item in result.found)
+
+
+def test_wrong_answers_are_weighed_by_the_loss_of_the_right_answer(model: ModelSpec) -> None:
+    found = mined(model, cells=(("chain_sum", 2),), budget=10).found
+    generator = LocalGenerator.load(model.checkpoint)
+    scores = generator.score([item.example.prompt for item in found], [str(item.example.answer) for item in found])
+    likely = [math.exp(sum(score) / len(score)) for score in scores]
+    assert [item.weakness for item in found] == pytest.approx([2.0 - each for each in likely], rel=1e-4)
+    assert len({round(each, 6) for each in likely}) > 1
 
 
 def test_the_same_order_gives_the_same_result(model: ModelSpec) -> None:

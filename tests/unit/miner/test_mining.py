@@ -17,7 +17,13 @@ ITEMS = made(count=8)
 LIMITS = Limits()
 
 
-def answer(example: Example, error: str | None = "wrong", mean: float = 0.5, least: float | None = None) -> Answered:
+def answer(
+    example: Example,
+    error: str | None = "wrong",
+    mean: float = 0.5,
+    least: float | None = None,
+    gold_nll: float | None = None,
+) -> Answered:
     """An answer of this error class, None where it is right."""
     return Answered(
         example=example,
@@ -26,6 +32,7 @@ def answer(example: Example, error: str | None = "wrong", mean: float = 0.5, lea
         error=error,
         mean_probability=mean,
         least_probability=mean if least is None else least,
+        gold_nll=gold_nll,
     )
 
 
@@ -85,18 +92,28 @@ def test_the_records_word_on_right_and_wrong_stands() -> None:
     assert Answered.of_record(ITEMS[0], record(False, str(ITEMS[0].answer), (0.5,)), Dress()).error == "wrong"
 
 
-def test_weakest_first_forgotten_before_wrong_before_shaky_and_the_surer_the_weaker() -> None:
+def test_the_loss_of_the_right_answer_is_read_off_a_record() -> None:
+    scored = record(False, "1+1=", (0.5,)).model_copy(update={"gold_nll": 2.5})
+    assert Answered.of_record(ITEMS[0], scored, Dress()).gold_nll == 2.5
+
+
+def test_weakest_first_forgotten_before_wrong_before_shaky_and_the_less_likely_the_right_answer_the_weaker() -> None:
     answers = [
         answer(ITEMS[0], None, 0.5, 0.1),
-        answer(ITEMS[1], mean=0.2),
-        answer(ITEMS[2], mean=0.95),
+        answer(ITEMS[1], mean=0.95, gold_nll=0.2),
+        answer(ITEMS[2], mean=0.2, gold_nll=3.0),
         answer(ITEMS[3], None, 0.9, 0.9),
-        answer(ITEMS[4], mean=0.1),
+        answer(ITEMS[4], mean=0.1, gold_nll=0.1),
     ]
     found = mine(answers, LIMITS, {}, {item_key(ITEMS[4])})
     assert [each.example for each in found] == [ITEMS[4], ITEMS[2], ITEMS[1], ITEMS[0]]
     assert counts(found) == {"forgotten": 1, "overconfident_wrong": 1, "wrong": 1, "low_margin": 1}
     assert found[1].answer == "said"
+
+
+def test_an_answer_whose_right_answer_was_not_scored_stands_last_among_the_wrong_ones() -> None:
+    answers = [answer(ITEMS[0]), answer(ITEMS[1], gold_nll=0.01), answer(ITEMS[2], None, 0.5, 0.01)]
+    assert [each.example for each in mine(answers, LIMITS, {})] == [ITEMS[1], ITEMS[0], ITEMS[2]]
 
 
 def test_what_was_mined_before_comes_after_what_is_new() -> None:
@@ -113,7 +130,7 @@ def test_only_levels_within_reach_are_near_the_frontier_but_what_was_forgotten_i
 
 
 def test_a_key_found_twice_is_handed_on_once_at_its_weakest() -> None:
-    one, other = (mined_item(answer(ITEMS[0], mean=mean), "wrong") for mean in (0.2, 0.7))
+    one, other = (mined_item(answer(ITEMS[0], gold_nll=loss), "wrong") for loss in (0.2, 0.7))
     assert weakest_first([one, other]) == [other]
 
 

@@ -150,7 +150,7 @@ def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
     families = [family.name for family in work.settings.suites.families]
     path = work.artifacts.fetch(row.artifact) / "rows.jsonl"
     return SuiteFile(
-        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool == "eval"
+        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool in STANDING
     )
 
 

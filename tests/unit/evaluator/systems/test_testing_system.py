@@ -29,6 +29,7 @@ class ByHeart:
 
     broken: str | None = None
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
+    scored: dict[str, bool] = field(default_factory=dict)
 
     def run(
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **_limits: Any
@@ -38,6 +39,7 @@ class ByHeart:
         if not told.checkpoint.exists():
             raise ChildFailed(f"{told.checkpoint} is not there")
         self.asked.append((str(told.weights), [suite.name for suite in told.suites]))
+        self.scored.update((suite.name, suite.score_gold) for suite in told.suites)
         on_progress({"suite": "probe", "done": 1, "total": 2})
         if self.broken is not None:
             return TestingResult(broken=self.broken).model_dump(mode="json")
@@ -79,6 +81,7 @@ def test_one_pass_over_the_standing_suites_and_confirm_only_on_request(home: Hom
     assert [getattr(event, "pools", ()) for event in heard] == [("confirm",)]
     assert home.verdicts("testing")[subject] == "evaluated"
     assert (checkpoint, "confirm") in records(home)
+    assert child.scored == {"probe": True, "eval": True, "confirm": False}
 
 
 def test_a_record_explains_itself(home: Home) -> None:
