@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.inference.dress import Dress, day_of
-from ratchet.inference.generator import Decoding
+from ratchet.inference.generator import Decoding, Generation
 from ratchet.settings import Settings
 from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks.graders import item_key
@@ -66,26 +66,22 @@ class AskedModel:
         )
 
     def ask(self, items: Sequence[Example], decoding: Decoding | None = None) -> list[Answered]:
-        """One graded answer an item, in order. An item that stands there twice is sampled twice."""
-        chats = [item.prompt for item in items]
-        generations = self._generator.generate(chats, decoding or self._spec.decoding)
-        return [
-            Answered.of(
-                item,
-                item_key(item),
-                generation.text,
-                generation.token_logprobs,
-                self._dress,
-                finished=generation.finish_reason == "stop",
-            )
-            for item, generation in zip(items, generations, strict=True)
-        ]
+        """One graded answer an item, in order, the greedy ones with the loss of the right answer.
 
-    def scored(self, answers: Sequence[Answered]) -> list[Answered]:
-        """The same answers; the wrong ones have the loss of a right answer that can be scored and is not too long."""
-        golds = {each.example.id: self._dress.example(each.example).answer for each in answers if not each.is_right}
-        prompts = {each.example.id: each.example.prompt for each in answers}
-        known = [(id, gold) for id, gold in golds.items() if gold and self._generator.fits(prompts[id], gold)]
-        scores = self._generator.score([prompts[id] for id, _ in known], [gold for _, gold in known])
-        losses = {id: -sum(score) / len(score) for (id, _), score in zip(known, scores, strict=True)}
-        return [each.model_copy(update={"gold_nll": losses.get(each.example.id)}) for each in answers]
+        An item that stands there twice is sampled twice.
+        """
+        chosen = decoding or self._spec.decoding
+        golds = [self._dress.example(item).answer for item in items] if chosen.temperature == 0 else None
+        answered: dict[int, Answered] = {}
+        for batch, generations in self._generator.batches([item.prompt for item in items], chosen, drafts=golds):
+            answered.update(
+                (index, self._graded(items[index], generation))
+                for index, generation in zip(batch, generations, strict=True)
+            )
+        return [answered[index] for index in range(len(items))]
+
+    def _graded(self, item: Example, generation: Generation) -> Answered:
+        finished, scores = generation.finish_reason == "stop", generation.draft_logprobs
+        key, text, logprobs = item_key(item), generation.text, generation.token_logprobs
+        found = Answered.of(item, key, text, logprobs, self._dress, finished=finished)
+        return found.model_copy(update={"gold_nll": -sum(scores) / len(scores)}) if scores else found

@@ -68,7 +68,7 @@ def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
     def ask(items: list[Example]) -> list[Answered]:
         nonlocal asked
-        answers = model.scored(model.ask(items)) if items else []
+        answers = model.ask(items) if items else []
         asked += len(items)
         progress({"note": f"{asked} asked"})
         return answers
