@@ -14,7 +14,7 @@ from random import Random
 from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem, Variant
+from ratchet.tasks.family import Grade, Problem, Variant, each_once
 
 _QUESTION = re.compile(r"((?:[0-9]|[1-4][0-9])(?:\+[0-9])+)=")
 _STEP = re.compile(r"([0-9]{1,6})\+([0-9])=([0-9]{1,6})")
@@ -76,21 +76,14 @@ class ChainSum:
         random = Random(seed)
         random.shuffle(swapped)
         random.shuffle(changed)
-        seen = {problem.key}
-        for relative in map(_problem, swapped + changed):
-            if relative.key not in seen:
-                seen.add(relative.key)
-                yield relative
+        return each_once(map(_problem, swapped + changed), problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
         """The terms in other orders: a sum does not mind."""
         swaps = _swaps(_terms(problem))
         Random(seed).shuffle(swaps)
-        seen = {problem.key}
-        for other in map(_problem, swaps):
-            if other.key not in seen:
-                seen.add(other.key)
-                yield Variant(kind="swap", problem=other)
+        for other in each_once(map(_problem, swaps), problem):
+            yield Variant(kind="swap", problem=other)
 
     def traits(self, problem: Problem) -> frozenset[str]:
         terms = _terms(problem)

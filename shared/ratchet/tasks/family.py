@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
@@ -93,6 +93,15 @@ class TaskFamily(Protocol):
     def traits(self, problem: Problem) -> frozenset[str]:
         """Which of the features the problem has."""
         ...
+
+
+def each_once(problems: Iterable[Problem], but: Problem) -> Iterator[Problem]:
+    """The problems as they come, none twice, and none that is ``but``."""
+    seen = {but.key}
+    for problem in problems:
+        if problem.key not in seen:
+            seen.add(problem.key)
+            yield problem
 
 
 def to_example(problem: Problem, source: str) -> Example:

@@ -14,7 +14,7 @@ from random import Random
 from typing import ClassVar
 
 from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem, TaskFamily, Variant
+from ratchet.tasks.family import Grade, Problem, TaskFamily, Variant, each_once
 
 NAME = "judge"
 RIGHT, WRONG = "right", "wrong"
@@ -81,12 +81,9 @@ class Judge:
         base = _asked(asked)
         if base is None:
             return
-        seen = {problem.key}
-        for relative in _family_of(base).perturb(base, seed):
-            for other in (judgement(relative, answer), judgement(relative, relative.solution)):
-                if other.key not in seen:
-                    seen.add(other.key)
-                    yield other
+        relatives = _family_of(base).perturb(base, seed)
+        judged = (judgement(relative, said) for relative in relatives for said in (answer, relative.solution))
+        yield from each_once(judged, problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:  # noqa: ARG002 - there are none
         yield from ()

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from ratchet.errors import DataError, UnknownPlugin
-from ratchet.tasks.family import Grade, Problem, Variant
+from ratchet.tasks.family import Grade, Problem, Variant, each_once
 from ratchet.tasks.verifier import score
 
 _SEEDS = {"acre": 4096, "word_ladder": 4096, "gsm_symbolic": 65_536, "list_functions": 65_536}
@@ -106,12 +106,8 @@ class ReasoningGym:
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
         """Other items of the level: the library knows no nearer relatives."""
-        seen = {problem.key}
-        for offset in range(1, _RELATIVES + 1):
-            relative = self.generate(problem.level, seed * _RELATIVES + offset)
-            if relative.key not in seen:
-                seen.add(relative.key)
-                yield relative
+        seeds = range(seed * _RELATIVES + 1, (seed + 1) * _RELATIVES + 1)
+        return each_once((self.generate(problem.level, other) for other in seeds), problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:  # noqa: ARG002 - the library has none
         yield from ()

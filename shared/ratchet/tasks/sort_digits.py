@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from random import Random
+from string import digits as all_digits
 from typing import ClassVar
 
-from ratchet.errors import DataError
-from ratchet.tasks.family import Grade, Problem, Variant
+from ratchet.tasks.character_row import CharacterRow
+from ratchet.tasks.family import Problem, Variant, each_once
 
-_QUESTION = re.compile(r"sort:([0-9]+)")
-_DIGITS = "0123456789"
 _SHUFFLES = 8
 
 
-class SortDigits:
+class SortDigits(CharacterRow):
     """Rows of digits."""
 
     name = "sort_digits"
-    version = "1"
-    levels = (1, 2, 3, 4, 5, 6)
+    prefix = "sort"
+    alphabet = all_digits
     errors: ClassVar = {
         "format": "something else than digits",
         "truncated": "the answer stops early",
@@ -38,50 +36,28 @@ class SortDigits:
     }
     variant_kinds = ("shuffle",)
 
-    def generate(self, level: int, seed: int) -> Problem:
-        if level not in self.levels:
-            raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
-        random = Random(seed * 16 + level)
-        return _problem("".join(random.choice(_DIGITS) for _ in range(level + 2)))
+    def answer(self, row: str) -> str:
+        return "".join(sorted(row))
 
-    def capacity(self, level: int) -> int | None:
-        return int(len(_DIGITS) ** (level + 2))
-
-    def parse(self, question: str) -> Problem | None:
-        match = _QUESTION.fullmatch(question.strip())
-        return _problem(match[1]) if match and len(match[1]) - 2 in self.levels else None
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        text = answer.strip()
-        if text == problem.gold:
-            return Grade(correct=True, extracted=text)
-        if not re.fullmatch("[0-9]+", text):
-            return Grade(correct=False, extracted=None, error="format")
-        return Grade(correct=False, extracted=text, error=_error(problem.gold, text))
+    def mistake(self, gold: str, text: str) -> str:
+        if sorted(text) != sorted(gold):
+            return "lost_digit"
+        return "descending" if text == gold[::-1] else "order"
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
         """The same digits in other orders (same gold), then one digit changed; each once."""
-        random = Random(seed)
-        digits = problem.question.removeprefix("sort:")
-        shuffled = _shuffles(digits, random)
-        changed = [digits[:i] + digit + digits[i + 1 :] for i in range(len(digits)) for digit in _DIGITS]
+        digits, random = self.row(problem), Random(seed)
+        shuffled, changed = _shuffles(digits, random), self.changes(digits)
         random.shuffle(changed)
-        seen = {problem.key}
-        for relative in map(_problem, shuffled + changed):
-            if relative.key not in seen:
-                seen.add(relative.key)
-                yield relative
+        return each_once(map(self.problem, shuffled + changed), problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
         """The same digits in other orders."""
-        seen = {problem.key}
-        for other in map(_problem, _shuffles(problem.question.removeprefix("sort:"), Random(seed))):
-            if other.key not in seen:
-                seen.add(other.key)
-                yield Variant(kind="shuffle", problem=other)
+        for other in each_once(map(self.problem, _shuffles(self.row(problem), Random(seed))), problem):
+            yield Variant(kind="shuffle", problem=other)
 
     def traits(self, problem: Problem) -> frozenset[str]:
-        digits = problem.question.removeprefix("sort:")
+        digits = self.row(problem)
         found = {"distinct" if len(set(digits)) == len(digits) else "repeat"}
         found |= {"sorted"} if digits == problem.gold else set()
         found |= {"descending"} if digits == problem.gold[::-1] and digits != problem.gold else set()
@@ -90,25 +66,3 @@ class SortDigits:
 
 def _shuffles(digits: str, random: Random) -> list[str]:
     return ["".join(random.sample(digits, len(digits))) for _ in range(_SHUFFLES)]
-
-
-def _problem(digits: str) -> Problem:
-    gold = "".join(sorted(digits))
-    return Problem(
-        family=SortDigits.name,
-        level=len(digits) - 2,
-        key=f"{SortDigits.name}:{digits}",
-        question=f"sort:{digits}",
-        gold=gold,
-        solution=gold,
-    )
-
-
-def _error(gold: str, text: str) -> str:
-    if len(text) < len(gold) and gold.startswith(text):
-        return "truncated"
-    if len(text) != len(gold):
-        return "length"
-    if sorted(text) != sorted(gold):
-        return "lost_digit"
-    return "descending" if text == gold[::-1] else "order"
