@@ -12,10 +12,12 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU, with all of its memory."""
+    """One NVIDIA GPU, with all of its memory, and what is free of it now where the driver tells."""
 
     name: str
     memory_bytes: int
+    free_bytes: int | None = None
+    driver: str = ""
 
 
 def gpus() -> list[Gpu]:
@@ -23,14 +25,16 @@ def gpus() -> list[Gpu]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = [tool, "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [_gpu(line) for line in found.stdout.splitlines() if line.count(",") == 1]
+    return [_gpu(line) for line in found.stdout.splitlines() if line.count(",") >= 1]
 
 
 def _gpu(line: str) -> Gpu:
-    name, mib = line.split(",")
-    return Gpu(name.strip(), int(float(mib)) * MIB)
+    name, mib, *more = (part.strip() for part in line.split(","))
+    free, driver = more if len(more) == 2 else ("", "")
+    is_told = free.replace(".", "").isdecimal()
+    return Gpu(name, int(float(mib)) * MIB, int(float(free)) * MIB if is_told else None, driver)

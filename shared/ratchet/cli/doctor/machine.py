@@ -1,0 +1,98 @@
+"""This machine: Python, memory, disk, and the cards with what is leased of them."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.output import size
+from ratchet.leases.devices import Gpu, gpus
+from ratchet.settings import Settings
+from ratchet.systems import registry
+
+LEAST_DISK_BYTES = 2_000_000_000
+GIB = 1024**3
+MIB = 1024**2
+
+
+def python(_settings: Settings) -> Finding:
+    missing = [name for name in ("torch", "transformers", "safetensors") if importlib.util.find_spec(name) is None]
+    version = f"Python {platform.python_version()} at {sys.prefix}"
+    if missing:
+        return Finding(
+            "python", "note", f"{version}; without {', '.join(missing)}: systems with models cannot run here"
+        )
+    return Finding("python", "ok", version)
+
+
+def machine(_settings: Settings) -> Finding:
+    memory = psutil.virtual_memory()
+    text = f"{psutil.cpu_count()} cores, {size(memory.available)} of {size(memory.total)} memory free"
+    return Finding("machine", "ok", text)
+
+
+def disk(settings: Settings) -> Finding:
+    folder = settings.home.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    text = f"{size(free)} free at {folder}"
+    if free > LEAST_DISK_BYTES:
+        return Finding("disk", "ok", text)
+    return Finding("disk", "bad", f"{text}: make room, lower retention.checkpoints_gb, or move the home")
+
+
+def systems(_settings: Settings) -> Finding:
+    names = list(registry.systems())
+    missing = [name for name in registry.ORDER if name not in names]
+    if missing:
+        return Finding("systems", "note", f"{len(names)} installed; not here: {', '.join(missing)}")
+    return Finding("systems", "ok", f"{len(names)} installed")
+
+
+def cards(settings: Settings) -> Finding:
+    """The driver's word on each card, and which of their gigabytes are leased, to whom."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return Finding("gpu", "ok", "no NVIDIA driver here: models run on the CPU")
+    found = gpus()
+    if not found:
+        said = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+        why = " ".join((said.stdout + said.stderr).split()) or "it lists no card"
+        return Finding("gpu", "bad", f"nvidia-smi: {why}: load the driver, or give the container the card")
+    capacity = settings.placement.gpus_gb or tuple(gpu.memory_bytes // GIB for gpu in found)
+    largest_gb = max(capacity, default=0)
+    greedy = [f"{user} {gb:g}" for user, gb in settings.placement.vram_gb.items() if gb > largest_gb]
+    text = "; ".join(_described(gpu, leased(settings.lease_folder, index)) for index, gpu in enumerate(found))
+    if greedy:
+        wanted = f"{', '.join(greedy)} GB are to be leased where the largest card has {largest_gb}"
+        return Finding("gpu", "bad", f"{text}; {wanted}: lower placement.vram_gb")
+    return Finding("gpu", "ok", text)
+
+
+def leased(folder: Path, device: int) -> Counter[str]:
+    """Gigabytes of a device that are leased, by who holds them."""
+    held: Counter[str] = Counter()
+    for path in sorted((folder / "gpu").glob(f"gpu-{device}-gb-*")):
+        with open(path, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held[" ".join(file.read().split()[2:]) or "somebody"] += 1
+    return held
+
+
+def _described(gpu: Gpu, held: Counter[str]) -> str:
+    free = f"{size(gpu.free_bytes)} of " if gpu.free_bytes is not None else ""
+    driver = f", driver {gpu.driver}" if gpu.driver else ""
+    leases = ", ".join(f"{gb} GB by {who}" for who, gb in held.items())
+    return f"{gpu.name} with {free}{size(gpu.memory_bytes)} free{driver}, leased: {leases or 'nothing'}"

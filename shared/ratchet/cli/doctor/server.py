@@ -1,0 +1,45 @@
+"""The inference server: its port, whether it answers, and whether it obeys this ledger."""
+
+from __future__ import annotations
+
+from ratchet.bus.ports import is_free, port_owner
+from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.doctor.reach import Place, hindrance
+from ratchet.cli.place import opened
+from ratchet.errors import SurroundingsError
+from ratchet.ledger.counters import value
+from ratchet.run import lock
+from ratchet.serving.client import EmbeddedServerClient
+from ratchet.settings import Settings
+
+
+def server(settings: Settings) -> Finding:
+    port, running = settings.serving.port, lock.holder(settings.home)
+    if settings.serving.url is not None:
+        return _obedience(settings, f"of its own at {settings.serving.url}")
+    if running is not None:
+        return _obedience(settings, f"belongs to the run, process {running}")
+    if port and not is_free(port):
+        return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to another one")
+    return Finding("server", "ok", f"port {port or 'of any number'} is free")
+
+
+def _obedience(settings: Settings, text: str) -> Finding:
+    """Whether a running server obeys this ledger, whose fencing tokens are lower after a restore from a backup."""
+    try:
+        with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as client:
+            highest = client.health().highest_token
+    except SurroundingsError as error:
+        place = Place.of(settings.serving.base_url)
+        why = (hindrance(place) if place is not None else None) or str(error)
+        return Finding("server", "note", f"{text}; it does not answer: {why}")
+    with opened(settings) as (_, ledger), ledger.read() as session:
+        given = value(session, "fencing")
+    if highest > given:
+        return Finding(
+            "server",
+            "bad",
+            f"{text}; it obeys no fencing token below {highest}, and this ledger is at {given}: was it restored from "
+            "a backup? `ratchet fence --reason …` lets it have its say again, once no other deployer is at work",
+        )
+    return Finding("server", "ok", text)

@@ -1,0 +1,72 @@
+"""The workers of all machines, as the ledger's register has them: their versions, and their pages for Prometheus."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from ratchet import __version__
+from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.doctor.reach import Place, hindrances
+from ratchet.cli.doctor.stores import opened
+from ratchet.cli.output import duration
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import require_current
+from ratchet.ledger.tables import Worker
+from ratchet.metrics.ledger.control import FORGOTTEN_S, PRESENT_S
+from ratchet.settings import Settings
+
+
+def versions(settings: Settings) -> Finding:
+    """Whether all workers that are there run this version."""
+    there, _ = _workers(settings)
+    if not there:
+        return Finding("versions", "ok", f"{__version__} here; no worker is there yet")
+    other: dict[tuple[str, str], list[str]] = {}
+    for worker in there:
+        if worker.version != __version__:
+            other.setdefault((worker.host, worker.version), []).append(worker.system)
+    if other:
+        said = "; ".join(f"{host} runs {version} ({', '.join(names)})" for (host, version), names in other.items())
+        return Finding("versions", "note", f"{__version__} here, but {said}: bring all machines to one version")
+    hosts = sorted({worker.host for worker in there})
+    return Finding("versions", "ok", f"{__version__} here and on all of {', '.join(hosts)}")
+
+
+def workers(settings: Settings) -> Finding:
+    """Whether a worker that should be there is missing; one that said that it stopped is not."""
+    there, missing = _workers(settings)
+    if missing:
+        now = max(worker.seen_at for worker in (*there, *missing))
+        said = ", ".join(f"{worker.name} ({duration(now - worker.seen_at)})" for worker in missing)
+        text = f"{len(there)} are there; not seen for a while: {said}: look at that machine, or `ratchet logs SYSTEM`"
+        return Finding("workers", "note", text)
+    return Finding("workers", "ok", f"{len(there)} are there, none is missing")
+
+
+def pages(settings: Settings) -> Finding:
+    """Whether the pages of metrics can be reached from here, as Prometheus must on the hub."""
+    there, _ = _workers(settings)
+    places = {Place.of(worker.metrics_url): worker.name for worker in there if worker.metrics_url is not None}
+    asked = {place: name for place, name in places.items() if place is not None}
+    failed = hindrances(asked)
+    if failed:
+        said = "; ".join(f"{asked[place]}: {why}" for place, why in failed.items())
+        return Finding("metrics", "note", f"{said} (matters on the hub alone, whose Prometheus fetches them)")
+    return Finding("metrics", "ok", f"{len(asked)} of {len(there)} workers show metrics, and can be reached from here")
+
+
+def _workers(settings: Settings) -> tuple[list[Worker], list[Worker]]:
+    """Those that are there, and those that did not say that they stopped and are not; none without a ledger."""
+    if settings.ledger.url is None and not (settings.home / "ledger.db").exists():
+        return [], []
+    with opened(settings) as ledger:
+        require_current(ledger)
+        return _by_presence(ledger)
+
+
+def _by_presence(ledger: Ledger) -> tuple[list[Worker], list[Worker]]:
+    now = ledger.now()
+    query = select(Worker).where(Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S).order_by(Worker.name)
+    with ledger.read() as session:
+        rows = list(session.scalars(query))
+    return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]

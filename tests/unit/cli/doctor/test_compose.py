@@ -1,0 +1,97 @@
+"""`ratchet doctor --compose`: what the compose files will be given, looked at before the first `up`."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from ratchet.bus.ports import LOOPBACK, free_port
+from ratchet.cli.doctor.compose import SECRETS, examine_folder, read_env
+from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.main import app
+from typer.testing import CliRunner
+
+COMPOSE = Path(__file__).parents[4] / "compose"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as the first steps of docs/deploy.md leave it, with ports that nobody has."""
+    for name in (".env.example", "make-secrets"):
+        shutil.copy(COMPOSE / name, tmp_path / name)
+    subprocess.run([tmp_path / "make-secrets"], check=True)
+    shutil.copy(tmp_path / ".env.example", tmp_path / ".env")
+    for name in ("RATCHET_ADDRESS", "RATCHET_HUB", "RATCHET_JUDGE"):
+        put(tmp_path, name, LOOPBACK)
+    put(tmp_path, "RATCHET_MACHINE", "trainer")
+    for name in ("RATCHET_REDIS_PORT", "RATCHET_LEDGER_PORT", "RATCHET_STORAGE_PORT", "RATCHET_SERVING_PORT"):
+        put(tmp_path, name, str(free_port()))
+    return tmp_path
+
+
+def put(folder: Path, name: str, value: str) -> None:
+    with open(folder / ".env", "a") as file:
+        file.write(f"{name}={value}\n")
+
+
+def found(folder: Path) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine_folder(folder)}
+
+
+def test_a_folder_that_is_ready(folder: Path) -> None:
+    findings = found(folder)
+    assert {name: finding.state for name, finding in findings.items()} == {
+        "env": "ok",
+        "passwords": "ok",
+        "hub": "note",
+        "judge": "note",
+    }
+    assert "before the `up` of the hub that is as it should be" in findings["hub"].text
+    assert CliRunner().invoke(app, ["doctor", "--compose", str(folder)]).exit_code == 0
+
+
+def test_ports_that_answer_are_told(folder: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        put(folder, "RATCHET_SERVING_PORT", str(server.getsockname()[1]))
+        judge = found(folder)["judge"]
+    assert (judge.state, "if the 3090 host is not up yet, something else has them" in judge.text) == ("ok", True)
+
+
+def test_the_example_as_it_is_means_one_machine(folder: Path) -> None:
+    shutil.copy(folder / ".env.example", folder / ".env")
+    assert read_env(folder / ".env")["RATCHET_MACHINE"] == "one"
+    for name in ("RATCHET_REDIS_PORT", "RATCHET_LEDGER_PORT", "RATCHET_STORAGE_PORT", "RATCHET_SERVING_PORT"):
+        put(folder, name, str(free_port()))
+    assert "all on this one machine" in found(folder)["env"].text
+
+
+def test_what_is_wrong_with_the_names_is_told(folder: Path) -> None:
+    put(folder, "RATCHET_MACHINE", "one")
+    assert "give each machine a name" in found(folder)["env"].text
+    put(folder, "RATCHET_ADDRESS", "172.17.0.1")
+    assert "RATCHET_ADDRESS is still Docker's own bridge" in found(folder)["env"].text
+    put(folder, "RATCHET_HUB", "")
+    assert "does not set RATCHET_HUB" in found(folder)["env"].text
+    (folder / ".env").unlink()
+    assert found(folder)["env"].state == "bad"
+
+
+def test_what_is_wrong_with_the_passwords_is_told(folder: Path) -> None:
+    secrets = folder / "secrets"
+    secrets.chmod(0o755)
+    assert "chmod 700" in found(folder)["passwords"].text
+    (secrets / "grafana").unlink()
+    (secrets / "grafana").write_text("admin")
+    assert "short or guessable" in found(folder)["passwords"].text
+    (secrets / "grafana").write_text((secrets / "ledger").read_text())
+    assert "hold one password" in found(folder)["passwords"].text
+    (secrets / "grafana").unlink()
+    assert "lacks grafana" in found(folder)["passwords"].text
+
+
+def test_it_knows_every_password_that_is_made() -> None:
+    made = (COMPOSE / "make-secrets").read_text().split("for name in ")[1].split(";")[0]
+    assert set(SECRETS) == set(made.split())

@@ -1,0 +1,212 @@
+"""Each finding of `ratchet doctor`, brought about by a real part that is as the finding says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet import __version__
+from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.ports import LOOPBACK, free_port
+from ratchet.cli.doctor import CHECKS, Finding, examine
+from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
+from ratchet.cli.doctor.reach import Place, hindrance, hindrances
+from ratchet.cli.doctor.stores import differing
+from ratchet.cli.main import app
+from ratchet.leases.gpu import acquire_gpu
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.ledger.tables import Worker
+from ratchet.metrics.ledger.control import PRESENT_S
+from ratchet.settings import Settings
+from typer.testing import CliRunner
+
+STRONG = "a-Long-one-nobody-7-guesses"
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the driver's own tool; what it says is up to the test."""
+    path = tmp_path / "bin" / "nvidia-smi"
+    path.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    return path
+
+
+def says(tool: Path, script: str) -> None:
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+
+def finding(settings: Settings, check: str) -> Finding:
+    return {found.check: found for found in examine(settings)}[check]
+
+
+def settled(home: Path, **sections: Any) -> Settings:
+    return Settings(home=home, serving={"port": 0}, **sections)
+
+
+def with_workers(home: Path, **versions: str) -> Settings:
+    """A home whose ledger knows workers by host, each with its version; one on host ``gone`` is long unseen."""
+    ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
+    migrate(ledger)
+    with ledger.write() as tx:
+        for host, version in versions.items():
+            tx.session.add(
+                Worker(
+                    name=f"testing@{host}+0",
+                    system="testing",
+                    host=host,
+                    pid=1,
+                    version=version,
+                    started_at=tx.now,
+                    seen_at=tx.now - (10 * PRESENT_S if host == "gone" else 0),
+                    metrics_url=f"http://{LOOPBACK}:{free_port()}/metrics",
+                    state="running",
+                )
+            )
+    ledger.close()
+    return settled(home)
+
+
+def test_an_empty_home_can_run(tmp_path: Path) -> None:
+    found = list(examine(settled(tmp_path)))
+    assert len(found) == len(CHECKS)
+    assert [f for f in found if f.state == "bad"] == []
+    assert finding(settled(tmp_path), "ledger").text == "not made yet; the first run makes it"
+
+
+def test_it_prints_a_line_each_and_fails_where_a_run_would(home: Path, listening: int) -> None:
+    options = ["--home", str(home), "--set", f"serving.port={listening}", "doctor"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 1
+    assert f"port {listening} is taken by" in result.stdout
+    assert [f["state"] for f in json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)].count("bad") == 1
+
+
+def test_a_card_is_told_with_its_driver_and_what_is_leased_of_it(tmp_path: Path, tool: Path) -> None:
+    says(tool, "echo 'NVIDIA GeForce RTX 3090, 24576, 20480, 550.54'")
+    with acquire_gpu(3, tmp_path / "leases", {0: 24}, timeout_s=60, note="testing"):
+        found = finding(settled(tmp_path), "gpu")
+    assert found.state == "ok"
+    assert "driver 550.54" in found.text
+    assert "leased: 3 GB by testing" in found.text
+    assert "leased: nothing" in finding(settled(tmp_path), "gpu").text
+
+
+def test_a_card_that_does_not_hold_what_is_to_be_leased(tmp_path: Path, tool: Path) -> None:
+    says(tool, "echo 'NVIDIA GeForce RTX 3060, 12288, [N/A], 550.54'")
+    found = finding(settled(tmp_path, placement={"vram_gb": {"training": 22.0}}), "gpu")
+    assert (found.state, "training 22 GB" in found.text, "placement.vram_gb" in found.text) == ("bad", True, True)
+
+
+def test_a_driver_that_does_not_answer(tmp_path: Path, tool: Path) -> None:
+    says(tool, "echo 'NVIDIA-SMI has failed because it could not communicate with the driver.'; exit 9")
+    found = finding(settled(tmp_path), "gpu")
+    assert (found.state, "could not communicate" in found.text) == ("bad", True)
+
+
+def test_a_port_is_told_by_what_hinders_it(listening: int) -> None:
+    assert hindrance(Place(LOOPBACK, listening)) is None
+    assert "nothing listens at" in str(hindrance(Place(LOOPBACK, free_port())))
+    assert "is not known here" in str(hindrance(Place("no-such-host.invalid", 1)))
+    assert hindrances([Place(LOOPBACK, listening)]) == {}
+
+
+def test_a_port_that_a_firewall_drops_is_told_so() -> None:
+    """As a full queue of connections drops it."""
+    with socket.create_server((LOOPBACK, 0), backlog=0) as server:
+        address = server.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        assert "a firewall drops it" in str(hindrance(Place(*address), timeout_s=0.3))
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("check", "sections"),
+    [
+        ("ledger", {"ledger": {"url": "postgresql+psycopg://ratchet:{word}@127.0.0.1:{port}/ratchet"}}),
+        ("redis", {"redis": {"url": "redis://worker:{word}@127.0.0.1:{port}/0"}}),
+        ("clock", {"redis": {"url": "redis://worker:{word}@127.0.0.1:{port}/0"}}),
+    ],
+)
+def test_a_store_out_of_reach_is_told_with_the_reason(tmp_path: Path, check: str, sections: Any) -> None:
+    port = free_port()
+    filled = json.loads(json.dumps(sections).replace("{word}", STRONG).replace("{port}", str(port)))
+    found = finding(settled(tmp_path, **filled), check)
+    assert (found.state, f"nothing listens at 127.0.0.1:{port}" in found.text) == ("bad", True), found
+
+
+def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
+    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token": STRONG}
+    found = finding(Settings(home=tmp_path, serving=serving), "server")
+    assert (found.state, "nothing listens at" in found.text) == ("note", True)
+
+
+def test_clocks_are_compared_with_those_of_the_stores(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    migrate(ledger)
+    ledger.close()
+    with EmbeddedRedis(tmp_path / "redis") as redis:
+        found = finding(settled(tmp_path, redis={"url": redis.url}, ledger={"url": ledger.url}), "clock")
+    assert ("the ledger's" in found.text, "Redis's" in found.text) == (True, True)
+    late = differing({"the ledger's": 0.1, "Redis's": -40.0})
+    assert (late.state, "-40.0 s against Redis's" in late.text, "time server" in late.text) == ("note", True, True)
+
+
+def test_a_ledger_of_another_version_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+    found = finding(settled(tmp_path), "ledger")
+    assert (found.state, "ratchet migrate" in found.text) == ("bad", True)
+
+
+def test_hosts_of_another_version_are_named(tmp_path: Path) -> None:
+    settings = with_workers(tmp_path, one=__version__, two="0.0.9", three="0.0.9")
+    found = finding(settings, "versions")
+    assert found.state == "note"
+    assert "three runs 0.0.9 (testing); two runs 0.0.9 (testing)" in found.text
+    assert finding(with_workers(tmp_path / "b", one=__version__), "versions").state == "ok"
+
+
+def test_a_worker_that_is_missing_is_named(tmp_path: Path) -> None:
+    found = finding(with_workers(tmp_path, one=__version__, gone=__version__), "workers")
+    assert (found.state, "testing@gone+0 (20 min)" in found.text) == ("note", True)
+    assert finding(with_workers(tmp_path / "b", one=__version__), "workers").state == "ok"
+
+
+def test_a_page_of_metrics_that_cannot_be_fetched_is_named(tmp_path: Path) -> None:
+    found = finding(with_workers(tmp_path, one=__version__), "metrics")
+    assert (found.state, "testing@one+0: nothing listens" in found.text) == ("note", True)
+
+
+@pytest.mark.parametrize("word", ["short", "ratchet12345678", "aaaaaaaaaaaaaaaa"])
+def test_a_password_that_is_no_protection_is_named_by_its_setting(tmp_path: Path, word: str) -> None:
+    (tmp_path / "word").write_text(word)
+    settings = settled(tmp_path, artifacts={"secret_key_file": tmp_path / "word"})
+    assert weak_passwords(settings) == ["artifacts.secret_key_file"]
+    assert "artifacts.secret_key_file" in finding(settings, "secrets").text
+
+
+def test_one_password_for_two_things_is_named(tmp_path: Path) -> None:
+    (tmp_path / "word").write_text(STRONG)
+    settings = Settings(
+        home=tmp_path, artifacts={"secret_key_file": tmp_path / "word"}, serving={"admin_token": STRONG, "port": 0}
+    )
+    assert shared_passwords(settings) == ["artifacts.secret_key_file", "serving.admin_token"]
+    assert "give each its own" in finding(settings, "secrets").text
