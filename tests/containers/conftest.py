@@ -67,6 +67,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     os.chmod(folder, 0o755)
     (folder / "ratchet.toml").write_text(SETTINGS)
     (folder / "ratchet.toml").chmod(0o644)
+    (folder / "backups").mkdir()
+    (folder / "backups").chmod(0o777)
     made = os.spawnl(os.P_WAIT, str(ROOT / "compose" / "make-secrets"), "make-secrets", str(folder))
     assert made == 0
     address = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
@@ -107,6 +109,7 @@ def host(folder: Path, address: str, name: str, *files: str, **variables: str) -
         "RATCHET_IMAGES": "ratchet-test",
         "RATCHET_SECRETS": str(folder / "secrets"),
         "RATCHET_TOML": str(folder / "ratchet.toml"),
+        "RATCHET_BACKUPS": str(folder / "backups"),
         "RATCHET_MODEL_MEMORY": "3g",
         **PORTS,
         **variables,

@@ -75,14 +75,25 @@ def test_a_second_judging_host_joins_and_takes_work(stack: Stack, second: Host) 
     nothing_went_wrong(stack)
 
 
-def test_a_backup_of_the_ledger_can_be_restored(stack: Stack) -> None:
-    """The commands of docs/deploy.md, into a database beside the one in use."""
+def test_a_backup_taken_while_everything_runs_can_be_restored(stack: Stack) -> None:
+    """The commands of docs/deploy.md, into a database and a folder of the store beside those in use."""
     shell = ("exec", "-T", "postgres", "sh", "-ec")
-    stack.hub.compose(*shell, "pg_dump -U ratchet -Fc ratchet > /tmp/ledger.dump; createdb -U ratchet copy")
-    stack.hub.compose(*shell, "pg_restore -U ratchet -d copy --clean --if-exists < /tmp/ledger.dump")
-    count = "psql -U ratchet -At -d copy -c 'select count(*) from checkpoints'"
-    assert int(stack.hub.compose(*shell, count)) > 0
-    stack.hub.compose(*shell, "dropdb -U ratchet copy; rm /tmp/ledger.dump")
+    said = stack.hub.compose("run", "--rm", "-T", "ratchet", "backup", "/backups/today")
+    assert "brings it back" in said
+    made = json.loads((stack.secrets.parent / "backups" / "today" / "backup.json").read_text())
+    stack.hub.compose(*shell, "createdb -U ratchet copy")
+    ledger = f"postgresql+psycopg://ratchet@{stack.address}:{PORTS['RATCHET_LEDGER_PORT']}/copy"
+    beside = ("-e", f"RATCHET_LEDGER__URL={ledger}", "-e", "RATCHET_ARTIFACTS__URL=s3://ratchet/copy")
+    stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "restore", "/backups/today")
+    counts = {}
+    for table in ("checkpoints", "verdicts", "evaluations"):
+        counts[table] = int(stack.hub.compose(*shell, f"psql -U ratchet -At -d copy -c 'select count(*) from {table}'"))
+    assert counts == {table: made["ledger"]["rows"][table] for table in counts}
+    assert counts["checkpoints"] > 0
+    again = json.loads(stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "/backups/today", "--json"))
+    assert (again["copied"], again["artifacts"]) == (0, made["artifacts"])
+    stack.hub.compose(*shell, "dropdb -U ratchet copy")
+    nothing_went_wrong(stack)
 
 
 def test_the_engine_names_no_secret(stack: Stack) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("embed", ROOT / "scripts" / "embed.py")
@@ -15,6 +18,7 @@ assert spec.loader is not None
 embed = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(embed)
 
+CALL = re.compile(r"(?:docker .* |\.venv/bin/)?ratchet (?P<rest>\S.*)")
 DOCUMENTS = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in embed.documents()]
 
 
@@ -36,8 +40,52 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_and_target_it_names_exists(document: Path) -> None:
-    text = document.read_text(encoding="utf-8")
+def test_every_target_it_names_exists(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
-    assert set(re.findall(r"`ratchet ([a-z]+)", text)) <= set(embed.PLACES)
+    assert set(re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8"))) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_that_it_shows_is_one(document: Path) -> None:
+    """Its name, its options and how many arguments it takes; what they stand for is not looked at."""
+    shown = commands_in(document.read_text(encoding="utf-8"))
+    assert {command: said for command in shown if (said := refusal(command))} == {}
+
+
+def test_a_command_that_is_none_is_found() -> None:
+    text = "See `ratchet stauts`, `ratchet why 7 --jsn`.\n"
+    shown = commands_in(text + "```\ndocker exec x ratchet fence again --reason 'so'  # now\n```\n")
+    assert shown == ["stauts", "why 7 --jsn", "fence again --reason 'so'  # now"]
+    assert all(refusal(command) for command in shown)
+    assert refusal("queue add FILE.jsonl --priority high") is None
+
+
+def commands_in(text: str) -> list[str]:
+    """What follows the word ``ratchet`` in code: between backticks, and in lines of a block that call it."""
+    outside, blocks = (
+        re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL),
+        re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
+    )
+    inline = [re.sub(r"\s+", " ", found) for found in re.findall(r"`([^`]+)`", outside)]
+    lines = [line for block in blocks for line in block.splitlines()]
+    calls = (CALL.match(code) for code in (*inline, *lines))
+    return [found["rest"] for found in calls if found and not found["rest"].startswith("…")]
+
+
+def refusal(command: str) -> str | None:
+    """Why the command line would not take it, None where it would."""
+    words = shlex.split(re.split(r" [|&>] | && ", command)[0], comments=True)
+    found = typer.main.get_command(embed.app)
+    while True:
+        context = click.Context(found, resilient_parsing=True)
+        try:
+            _, words, _ = found.make_parser(context).parse_args(args=words)
+        except click.UsageError as error:
+            return error.format_message()
+        if not hasattr(found, "commands"):
+            return f"left over: {words}" if words else None
+        if not words:
+            return None
+        if words[0] not in found.commands:
+            return f"no command {words[0]}"
+        found, words = found.commands[words[0]], words[1:]
