@@ -48,7 +48,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
         "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
     },
-    "unit/deployer/systems/test_deployment_system.py": {
+    "unit/deployer/systems/test_rollout.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
         "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
     },

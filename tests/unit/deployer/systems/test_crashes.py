@@ -16,10 +16,11 @@ import pytest
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
-from ratchet.data.example import Example
 from ratchet.ledger.tables import Claim, Outbox
 from ratchet.settings.reveal import environment
 from ratchet.testing.failpoints import DEPLOYING, arm
+
+from .knowing import easy
 
 BEFORE = ("after-claim", *DEPLOYING[:-2], "after-work", "after-commit")
 BACK = ("after-rollback", "after-return")
@@ -53,10 +54,6 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     )
     yield Mortal(process, points)
     process.communicate()
-
-
-def easy(item: Example) -> bool:
-    return item.level == 1
 
 
 @pytest.mark.parametrize("point", BEFORE)

@@ -1,0 +1,147 @@
+"""A server that is away, restarted or of another mind is brought to what the ledger desires."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ratchet.cli.doctor import examine
+from ratchet.ledger import hand
+from ratchet.ledger.tables import Claim as ClaimRow
+from ratchet.ledger.tables import DeadLetter
+from ratchet.systems import Subject, claims
+
+from .knowing import easy
+
+
+def test_a_restarted_server_that_lost_its_state_is_brought_back(deploying: Any) -> None:
+    better = deploying.add(easy)
+    deploying.sweep()
+    deploying.server.stop()
+    deploying.server.forget()
+    deploying.server.start()
+    assert deploying.server.live() is None
+    deploying.sweep()
+    assert deploying.server.live() == better
+    assert deploying.deployments()[-1] == ("deploy", better)
+
+
+def test_a_restarted_server_that_kept_its_state_needs_no_help(deploying: Any) -> None:
+    better = deploying.add(easy)
+    deploying.sweep()
+    deploying.server.stop()
+    deploying.server.start()
+    assert deploying.server.live() == better
+    assert deploying.sweep() == []
+
+
+def test_a_champion_by_hand_is_brought_to_the_server(deploying: Any) -> None:
+    deploying.sweep()
+    first = deploying.add(easy)
+    deploying.sweep()
+    with deploying.home.ledger.write() as tx:
+        hand.rollback(tx, "I do not like it")
+    heard = deploying.sweep()
+    assert heard == ["checkpoint.deployed"]
+    assert deploying.server.live() == deploying.home.base_id()
+    assert deploying.barred() == [first]
+
+
+def test_a_server_that_refuses_what_is_desired_is_asked_again_and_nothing_is_given_up(deploying: Any) -> None:
+    better = deploying.add(easy)
+    deploying.sweep()
+    weights = deploying.checkpoint(better).weights
+    deploying.server.stop()
+    deploying.server.forget()
+    deploying.server.start()
+    with deploying.server.client() as client:
+        client.load(better, "nowhere", deploying.checkpoint(deploying.home.base_id()).weights)
+    for _ in range(5):
+        deploying.sweep()
+    assert deploying.server.live() is None
+    assert deploying.desired().actual_id is None
+    assert deploying.home.dead() == []
+    with deploying.server.client() as client:
+        client.unload(better)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    assert deploying.server.fleet.health().loaded[better] == weights
+
+
+def test_a_deployer_that_was_frozen_and_taken_over_deploys_nothing_a_second_time(deploying: Any) -> None:
+    home = deploying.home
+    deploying.sweep()
+    better = deploying.add(easy)
+    overtaken: list[str] = []
+
+    def take_over() -> None:
+        """While the first deployer is at its canary, its claim goes to another, which finishes."""
+        if overtaken:
+            return
+        overtaken.append(better)
+        with home.ledger.write() as tx:
+            tx.session.get_one(ClaimRow, ("deployment", "checkpoint", better)).expires_at = 0.0
+            other = claims.take(tx, "deployment", Subject("checkpoint", better), "deployment@other+0", 60.0)
+            assert other is not None
+            claims.release(tx, other)
+        deploying.sweep()
+
+    deploying.model(better).asked = take_over
+    deploying.sweep()
+    assert overtaken == [better]
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.deployments()[1:] == [("deploy", better)]
+    assert deploying.challenges() == [(better, 1, "promote")]
+    assert home.dead() == []
+
+
+def test_a_lower_token_does_not_move_the_server(deploying: Any) -> None:
+    """A switch by somebody the ledger knows nothing of is not undone with an older right."""
+    base = deploying.home.base_id()
+    deploying.sweep()
+    with deploying.server.client() as client:
+        client.switch(base, 10_000)
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.server.live() == base
+    assert deploying.barred() == []
+    assert better not in deploying.verdicts()
+
+
+def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deploying: Any) -> None:
+    deploying.sweep()
+    with deploying.server.client() as client:
+        client.switch(deploying.home.base_id(), 10_000)
+        above = client.health().highest_token
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.verdicts() == {}
+    assert says_doctor(deploying).startswith("bad")
+    with deploying.home.ledger.write() as tx:
+        hand.fence(tx, above, "restored")
+    assert says_doctor(deploying).startswith("ok")
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.server.live() == better
+
+
+def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anybody(deploying: Any) -> None:
+    better = deploying.add(easy)
+    deploying.server.stop()
+    bus = deploying.bus()
+    stopper = threading.Timer(0.3, bus.controllers["deployment"].stop.set)
+    stopper.start()
+    bus.sweep()
+    stopper.join()
+    assert deploying.verdicts() == {}
+    with deploying.home.ledger.read() as session:
+        assert session.query(DeadLetter).count() == 0
+        assert session.query(ClaimRow).count() == 0
+    deploying.server.start()
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+
+
+def says_doctor(deploying: Any) -> str:
+    """What `ratchet doctor` finds of the server."""
+    return next(f"{found.state} {found.text}" for found in examine(deploying.home.settings) if found.check == "server")

@@ -1,0 +1,191 @@
+"""From the decision to what clients get: canary, calibration, switch, watch, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from deployer.desired import promote
+from deployer.systems.deployment import SYSTEM as DEPLOYMENT
+from ratchet.errors import Stopping
+from ratchet.evaluation.confidence import Certainty
+from ratchet.ledger import hand
+from ratchet.ledger.tables import Calibration, Checkpoint, SuiteRow, Verdict
+from ratchet.settings.training import MonitoringSettings
+
+from .knowing import easy, everything, nothing
+
+
+def test_what_clients_ask_for_is_answered_by_the_deployed_checkpoint(deploying: Any) -> None:
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.sweep()
+    listed = httpx.get(f"{deploying.home.settings.serving.base_url}/v1/models").json()["data"]
+    behind = {entry["id"]: entry["ratchet"] for entry in listed}
+    assert behind["ratchet"] == {"checkpoint": better, "weights": deploying.checkpoint(better).weights}
+
+
+def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deploying: Any) -> None:
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.sweep()
+    live = deploying.server.fleet.health().live
+    assert (live.checkpoint_id, live.certainty) == (better, shipped(deploying, better))
+    with deploying.home.ledger.write() as tx:
+        hand.rollback(tx, "to see")
+    deploying.sweep()
+    live = deploying.server.fleet.health().live
+    base = deploying.home.base_id()
+    assert (live.checkpoint_id, live.certainty) == (base, shipped(deploying, base))
+
+
+def test_a_calibration_that_comes_later_is_brought_to_the_server(deploying: Any) -> None:
+    deploying.home.bus(DEPLOYMENT).sweep()
+    assert deploying.server.fleet.health().live.certainty is None
+    assert deploying.sweep() == ["checkpoint.cleared", "ranking.changed", "checkpoint.calibrated"]
+    assert deploying.server.fleet.health().live.certainty == shipped(deploying, deploying.home.base_id())
+
+
+def shipped(deploying: Any, checkpoint: str) -> Certainty:
+    with deploying.home.ledger.read() as session:
+        return Certainty.model_validate(session.get_one(Calibration, checkpoint).numbers["shipped"])
+
+
+def test_the_canary_is_asked_under_the_system_turn_of_the_day_it_was_judged(deploying: Any) -> None:
+    with deploying.home.ledger.write() as tx:
+        tx.session.query(SuiteRow).filter_by(pool="eval").one().created_at = 86_400.0
+    monitoring = MonitoringSettings(system_prompt_base="Today is {date}.")
+    deploying.home.settings = deploying.home.settings.model_copy(update={"monitoring": monitoring})
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    first_turns = {chat[0].content for chat in deploying.model(better).heard}
+    assert first_turns == {"Today is 1970-01-02."}
+
+
+def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: Any) -> None:
+    deploying.sweep()
+    better = deploying.add(easy)
+    with deploying.home.ledger.write() as tx:
+        promote(tx, better, "it was proved", {"evidence": "e"}, 5)
+    assert deploying.server.live() == deploying.home.base_id()
+    deploying.sweep()
+    assert deploying.server.live() == better
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.deployments()[1:] == [("deploy", better)]
+    with deploying.home.ledger.read() as session:
+        verdict = session.query(Verdict).where(Verdict.system == "deployment").one()
+    assert (verdict.reason, verdict.numbers) == ("it was proved", {"evidence": "e"})
+
+
+def test_a_watch_that_was_cut_off_is_held_again_and_deploys_once(start_deploying: Callable[..., Any]) -> None:
+    deploying = start_deploying(watch_s=60.0)
+    deploying.sweep()
+    better = deploying.add(easy)
+    bus = deploying.bus()
+    model, controller = deploying.model(better), bus.controllers["deployment"]
+    model.asked = lambda: controller.stop.set() if deploying.server.live() == better else None
+    with pytest.raises(Stopping):
+        bus.sweep()
+    assert deploying.verdicts() == {}
+    assert deploying.server.live() == better
+    model.asked = lambda: None
+    deploying.do_not_watch()
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.deployments()[1:] == [("deploy", better)]
+    assert deploying.challenges() == [(better, 1, "promote")]
+
+
+def test_how_long_a_deployment_is_watched_is_set(start_deploying: Callable[..., Any]) -> None:
+    """In no time there is one look: the canary before the switch, and one after it."""
+    deploying = start_deploying(watch_s=0.0)
+    deploying.sweep()
+    better = deploying.add(easy)
+    looks: list[bool] = []
+    deploying.model(better).asked = lambda: looks.append(deploying.server.live() == better)
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert (looks.count(False), looks.count(True)) == (1, 1)
+
+
+def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client_meets_it(deploying: Any) -> None:
+    base = deploying.home.base_id()
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.model(better).drifts = lambda: True
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "refused"}
+    assert deploying.challenges() == [(better, 1, "refuse")]
+    assert deploying.server.live() == base
+    assert deploying.server.loaded() == {base}
+    with deploying.home.ledger.read() as session:
+        reason = session.query(Verdict).where(Verdict.system == "deployment").one().reason
+    assert "The smoke test failed." in reason
+    assert "log-probability differs" in reason
+    row = deploying.desired()
+    assert (row.canary_id, row.canary_passed) == (better, False)
+    assert row.canary_difference > 0
+
+
+def test_a_champion_that_fails_under_watch_is_rolled_back_and_barred(deploying: Any) -> None:
+    base = deploying.home.base_id()
+    deploying.sweep()
+    bad = deploying.add(easy)
+    deploying.model(bad).drifts = lambda: deploying.server.live() == bad
+    heard = deploying.sweep()
+    assert "deployment.rolled_back" in heard
+    assert deploying.verdicts() == {bad: "rolled back"}
+    row = deploying.desired()
+    assert (row.desired_id, row.previous_id, row.actual_id) == (base, None, base)
+    assert deploying.barred() == [bad]
+    assert deploying.server.live() == base
+    assert deploying.server.loaded() == {base}
+    assert deploying.deployments() == [("base", base), ("deploy", bad), ("rollback", base)]
+
+
+def test_barred_weights_stay_barred_under_another_name_until_a_human_lifts_it(deploying: Any) -> None:
+    bad = deploying.add(easy)
+    deploying.model(bad).drifts = lambda: deploying.server.live() == bad
+    deploying.sweep()
+    again = deploying.add(easy, judge=False)
+    with deploying.home.ledger.write() as tx:
+        tx.session.get_one(Checkpoint, again).weights = tx.session.get_one(Checkpoint, bad).weights
+    deploying.home.add_record(again, "eval", easy)
+    deploying.sweep()
+    assert deploying.verdicts()[again] == "barred"
+
+
+def test_what_a_crash_left_loaded_does_not_crowd_out_the_next_challenger(deploying: Any) -> None:
+    first = deploying.add(easy)
+    deploying.sweep()
+    left_over = deploying.add(nothing, judge=False)
+    with deploying.server.client() as client:
+        client.load(left_over, "anywhere", deploying.checkpoint(left_over).weights)
+    assert len(deploying.server.loaded()) == deploying.home.settings.serving.max_loaded
+    best = deploying.add(everything)
+    deploying.sweep()
+    assert deploying.verdicts() == {first: "deployed", best: "deployed"}
+    assert deploying.server.live() == best
+
+
+def test_two_places_in_memory_are_enough(start_deploying: Callable[..., Any]) -> None:
+    deploying = start_deploying(max_loaded=2)
+    first = deploying.add(easy)
+    deploying.sweep()
+    second = deploying.add(everything)
+    deploying.sweep()
+    assert deploying.verdicts() == {first: "deployed", second: "deployed"}
+
+
+def test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set(
+    start_deploying: Callable[..., Any],
+) -> None:
+    deploying = start_deploying(canary_items=5)
+    better = deploying.add(lambda _item: True)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    assert len(set(deploying.model(better).heard)) == 5
