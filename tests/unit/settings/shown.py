@@ -141,7 +141,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/miner/systems/test_diversity_system.py": {
         "test_what_is_near_and_how_far_back_is_looked_are_set": ("diversity.history_examples", "diversity.near"),
     },
-    "unit/miner/systems/test_mining_system.py": {
+    "unit/miner/systems/test_lessons.py": {
         "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),
         "test_how_much_of_a_batch_one_class_may_have_is_set": ("correction.class_share",),
         "test_what_a_correction_batch_is_made_of_is_set": (
@@ -158,13 +158,15 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "correction.samples",
             "correction.temperature",
         ),
+        "test_how_many_lessons_one_item_gives_is_set": ("queue.correction_relatives",),
+        "test_how_many_batches_lie_between_corrections_is_set": ("queue.correction_spacing",),
+    },
+    "unit/miner/systems/test_mining_system.py": {
         "test_which_levels_are_searched_is_set": ("mining.frontier_high", "mining.frontier_low", "mining.search_items"),
         "test_how_much_of_the_set_before_is_known_and_asked_again_is_set": ("mining.remembered", "mining.retest_items"),
         "test_the_search_has_its_budget_and_its_rounds_from_the_settings": ("mining.round_items",),
         "test_what_counts_as_sure_is_set": ("mining.sure",),
         "test_from_which_probability_on_a_right_answer_is_no_weakness_is_set": ("mining.unsure",),
-        "test_how_many_lessons_one_item_gives_is_set": ("queue.correction_relatives",),
-        "test_how_many_batches_lie_between_corrections_is_set": ("queue.correction_spacing",),
         "test_how_many_weak_items_are_handed_on_is_set": ("queue.mined_items",),
     },
     "unit/run/test_base_model.py": {

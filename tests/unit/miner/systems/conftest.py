@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.testing.home import small_home
+
+from .by_heart import WATCHED
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Any:
+    with small_home(tmp_path / "watched", **WATCHED) as home:
+        yield home

@@ -1,0 +1,169 @@
+"""Correction batches of mined items: what they hold, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from miner.impact_lane import find_measurable
+from miner.sampling_child import SamplingSpec
+from miner.systems.correction import SYSTEM as CORRECTION
+from miner.systems.mining import SYSTEM as MINING
+from ratchet.data.example import Example
+from ratchet.ledger.tables import Batch, Impact
+from ratchet.testing.examples import made
+from ratchet.testing.home import Home, merged, small_home
+
+from .by_heart import WATCHED, ByHeart, corrected, half_right
+
+
+def test_lessons_hold_sampled_answers_that_the_grader_accepts_and_judgements_of_mistakes(watched: Home) -> None:
+    model = ByHeart()
+    _, batch, rows = corrected(watched, model)
+    judged = [row for row in rows if row.family == "judge"]
+    assert {row.answer for row in judged} == {"right", "wrong"}
+    assert batch.quarantined == 0
+    (spec,) = model.sampled
+    assert all(item.answer == item.metadata["gold"] for item in spec.items)
+    assert "wrong" not in {row.answer for row in rows if row.family == "reverse"}
+    assert watched.dead() == []
+
+
+def test_the_effect_of_a_trained_batch_is_measured_at_the_next_evaluations(watched: Home) -> None:
+    mined_from, batch, _ = corrected(watched, ByHeart())
+    with watched.ledger.write() as tx:
+        tx.session.get_one(Batch, batch.id).state = "trained"
+    after = watched.add_checkpoint(batch.id)
+    watched.add_record(after, "probe", lambda _item: True)
+    watched.bus(CORRECTION, children=ByHeart()).sweep()
+    assert watched.verdicts("correction")[f"{batch.id}/{after}"] == "measured"
+    with watched.ledger.read() as session:
+        rows = session.query(Impact).all()
+        classes = set(session.get_one(Batch, batch.id).provenance["classes"])
+    assert {row.error_class for row in rows} == classes
+    assert {row.baseline_id for row in rows} == {mined_from}
+    by_class = {row.error_class: row for row in rows}
+    assert by_class["reverse:length"].gains > 0
+    assert by_class["reverse:length"].after == 0
+    assert by_class["reverse:length"].low > 0
+
+
+SUMS, OTHERS = "chain_sum:operand", "reverse:length"
+
+
+def taught_in_vain(home: Home, *classes: str) -> None:
+    """One trained correction batch for each class, oldest first, that did not help it."""
+    with home.ledger.write() as tx:
+        for place, name in enumerate(classes):
+            row = Batch(
+                id=f"old{place}",
+                origin="correction",
+                state="trained",
+                priority=0,
+                submitted_artifact="x",
+                submitted_examples=1,
+                provenance={"classes": {name: 5}},
+                submitted_at=float(place),
+            )
+            tx.session.add(row)
+            tx.session.add(
+                Impact(
+                    batch_id=row.id,
+                    checkpoint_id="c",
+                    error_class=name,
+                    baseline_id="b",
+                    items=20,
+                    before=5,
+                    after=6,
+                    gains=1,
+                    losses=2,
+                    low=-0.2,
+                    high=0.1,
+                    created_at=float(place),
+                )
+            )
+
+
+@pytest.mark.parametrize(
+    ("changed", "classes", "is_stopped"),
+    [
+        ({}, [SUMS] * 3, True),
+        ({"patience": 4}, [SUMS] * 3, False),
+        ({}, [SUMS, SUMS, SUMS, OTHERS], True),
+        ({"pause": 1}, [SUMS, SUMS, SUMS, OTHERS], False),
+    ],
+)
+def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_while(
+    tmp_path: Path, changed: dict[str, int], classes: list[str], is_stopped: bool
+) -> None:
+    with small_home(tmp_path / "told", **merged(WATCHED, {"correction": changed})) as home:
+        taught_in_vain(home, *classes)
+        _, batch, _ = corrected(home, ByHeart(), ["old0", "old1", "old2", "old3"])
+    assert (SUMS not in batch.provenance["classes"]) == is_stopped
+
+
+def lessons(folder: Path, **sections: dict[str, float]) -> tuple[Batch, list[Example], list[SamplingSpec]]:
+    """The correction batch of a story, its rows, and what was sampled for it, with these settings changed."""
+    model = ByHeart()
+    with small_home(folder, **merged(WATCHED, sections)) as home:
+        _, batch, rows = corrected(home, model)
+    return batch, rows, model.sampled
+
+
+def test_how_answers_are_sampled_is_set(tmp_path: Path) -> None:
+    told = {"samples": 3, "sampled_lessons": 4, "temperature": 0.6}
+    _, _, (spec,) = lessons(tmp_path / "some", correction=told)
+    assert (spec.samples, len(spec.items), spec.model.decoding.temperature) == (3, 4, 0.6)
+    assert lessons(tmp_path / "none", correction={"samples": 0})[2] == []
+
+
+def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
+    usual, rows, _ = lessons(tmp_path / "usual")
+    counts = usual.provenance["counts"]
+    assert any(row.family == "judge" for row in rows)
+    _, unjudged, _ = lessons(tmp_path / "unjudged", correction={"judged_share": 0.0})
+    assert not any(row.family == "judge" for row in unjudged)
+    fewer, _, _ = lessons(tmp_path / "fewer", queue={"correction_examples": 10})
+    assert fewer.provenance["counts"]["lessons"] == 10 < counts["lessons"]
+    pure, _, _ = lessons(tmp_path / "pure", queue={"correction_share": 0.5})
+    of_it = pure.provenance["counts"]
+    assert of_it["lessons"] / (of_it["lessons"] + of_it["replay"]) > 0.3 > counts["lessons"] / sum(counts.values())
+
+
+def test_how_much_of_a_batch_one_class_may_have_is_set(tmp_path: Path) -> None:
+    def largest(class_share: float) -> int:
+        told = {"judged_share": 0.0, "class_share": class_share}
+        batch, _, _ = lessons(tmp_path / str(class_share), correction=told, queue={"correction_examples": 20})
+        return max(batch.provenance["classes"].values())
+
+    assert largest(1.0) > largest(0.2) == 4
+
+
+def test_how_many_lessons_one_item_gives_is_set(tmp_path: Path) -> None:
+    few = {"queue": {"correction_relatives": 1, "mined_items": 3}, "correction": {"judged_share": 0.0}}
+    many = merged(few, {"queue": {"correction_relatives": 4}})
+    made_of = [lessons(tmp_path / name, **told)[0] for name, told in (("few", few), ("many", many))]
+    assert [batch.provenance["counts"]["lessons"] for batch in made_of] == [3, 12]
+
+
+@pytest.mark.parametrize("correction_spacing", [1, 2])
+def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path, correction_spacing: int) -> None:
+    told = merged(WATCHED, {"queue": {"correction_spacing": correction_spacing}})
+    with small_home(tmp_path / "apart", **told) as home:
+        home.add_batch(made("reverse", 2, 20))
+        checkpoint = half_right(home)
+        home.bus(MINING, CORRECTION, children=ByHeart()).sweep()
+        assert (home.verdicts("correction")[checkpoint] == "not yet") == (correction_spacing > 1)
+
+
+@pytest.mark.parametrize("evaluations", [1, 2])
+def test_at_how_many_checkpoints_the_effect_is_measured_is_set(tmp_path: Path, evaluations: int) -> None:
+    told = merged(WATCHED, {"correction": {"impact_evaluations": evaluations}})
+    with small_home(tmp_path / "told", **told) as home:
+        _, batch, _ = corrected(home, ByHeart())
+        with home.ledger.write() as tx:
+            tx.session.get_one(Batch, batch.id).state = "trained"
+        for batch_id in (batch.id, None, None):
+            home.add_record(home.add_checkpoint(batch_id), "probe", lambda _item: True)
+        with home.ledger.read() as session:
+            assert len(find_measurable(session, home.settings)) == evaluations
