@@ -126,13 +126,11 @@ class Board:
         known = self._rows.get(tally.checkpoint_id)
         if known is not None and known.tally == tally:
             return
-        for other in self._rows.values():
-            if other.tally.kind != tally.kind:
-                raise NotComparable(
-                    f"{tally.checkpoint_id} and {other.tally.checkpoint_id} were not evaluated alike; "
-                    "evaluate both again."
-                )
-            break
+        other = next(iter(self._rows.values()), None)
+        if other is not None and other.tally.kind != tally.kind:
+            raise NotComparable(
+                f"{tally.checkpoint_id} and {other.tally.checkpoint_id} were not evaluated alike; evaluate both again."
+            )
         self._rows[tally.checkpoint_id] = _Row(tally, _luck(tally))
 
     def rank(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 
 from ratchet.data.example import Example
@@ -29,6 +30,8 @@ SOURCE = "mining"
 PRIOR_WEIGHT = 20.0
 _PATIENCE = 200
 """Draws in a row without a problem that may be asked after which an arm is closed."""
+_EACH = 2
+"""Questions made of one start, so that none takes the whole budget."""
 
 Cell = tuple[str, int]
 Ask = Callable[[list[Example]], list[Answered]]
@@ -183,15 +186,10 @@ class Quarry:
             start = starts.popleft()
             seed = self._random.getrandbits(32)
             if arm.move == NEAR:
-                yield from ((relative, start.key) for relative in _first(family.perturb(start, seed)))
+                yield from ((relative, start.key) for relative in islice(family.perturb(start, seed), _EACH))
             else:
-                variants = _first(family.variants(start, seed))
+                variants = islice(family.variants(start, seed), _EACH)
                 yield from ((each.problem, start.key) for each in variants if each.kind == arm.move)
-
-
-def _first(items: Iterator[Problem] | Iterator, most: int = 2) -> Iterator:  # type: ignore[type-arg]
-    """A few of each start, so that one start does not take the whole budget."""
-    return (item for item, _ in zip(items, range(most), strict=False))
 
 
 def _believed(before: tuple[int, int] | None) -> Yield:

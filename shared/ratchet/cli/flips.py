@@ -6,9 +6,10 @@ from math import comb
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from sqlalchemy.orm import Session
 
 from ratchet.cli import naming
-from ratchet.cli.output import Json, print_json, print_table
+from ratchet.cli.output import Json, print_json, print_table, shortened
 from ratchet.cli.place import artifacts, opened
 from ratchet.data.example import Example
 from ratchet.errors import Refused
@@ -16,6 +17,8 @@ from ratchet.evaluation.flips import Count, added, flip_table
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
 from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.ledger.suites import evaluation, suite_named
+from ratchet.ledger.tables import Checkpoint, SuiteRow
+from ratchet.ledger.tables import Evaluation as Row
 from ratchet.tasks.graders import gold
 
 WIDEST = 60
@@ -50,13 +53,8 @@ def flips(
             if row.pool == "confirm":
                 raise Refused("a confirm suite is not for looking at: it decides on deployments.")
             pair = [naming.find(session, name) for name in (earlier, later)]
-            rows = [evaluation(session, checkpoint.id, row.id) for checkpoint in pair]
-        for checkpoint, record in zip(pair, rows, strict=True):
-            if record is None:
-                raise Refused(
-                    f"{naming.label(checkpoint)} has no record on that suite: `ratchet suite run` asks for one."
-                )
-        before, after = (_of_family(stored(store, record), family) for record in rows if record is not None)
+            records = [_record(session, checkpoint, row) for checkpoint in pair]
+        before, after = (_of_family(stored(store, record), family) for record in records)
         items = stored_suite(store, row).by_id
     found = [Flip(items[one.item_id], one, two) for one, two in paired(before, after) if one.correct is not two.correct]
     found.sort(key=lambda flip: (flip.after.correct, flip.before.family, flip.before.level))
@@ -70,6 +68,13 @@ def flips(
     print_table(columns, (_row(flip) for flip in found[:limit]))
     if len(found) > limit:
         typer.echo(f"… and {len(found) - limit} more: --limit {len(found)}.")
+
+
+def _record(session: Session, checkpoint: Checkpoint, suite: SuiteRow) -> Row:
+    record = evaluation(session, checkpoint.id, suite.id)
+    if record is None:
+        raise Refused(f"{naming.label(checkpoint)} has no record on that suite: `ratchet suite run` asks for one.")
+    return record
 
 
 def sign_test(gains: int, losses: int) -> float:
@@ -98,20 +103,9 @@ def _summary(earlier: str, later: str, pool: str, total: Count) -> str:
 
 
 def _row(flip: Flip) -> tuple[object, ...]:
-    return (
-        "gained" if flip.after.correct else "lost",
-        flip.before.family,
-        flip.before.level,
-        _short(flip.item.question),
-        _short(gold(flip.item)),
-        _short(flip.before.answer),
-        _short(flip.after.answer),
-    )
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+    texts = (flip.item.question, gold(flip.item), flip.before.answer, flip.after.answer)
+    outcome = "gained" if flip.after.correct else "lost"
+    return (outcome, flip.before.family, flip.before.level, *(shortened(text, WIDEST) for text in texts))
 
 
 def _values(flip: Flip) -> dict[str, Any]:

@@ -59,3 +59,9 @@ def size(bytes_: float) -> str:
             return f"{bytes_:.3g} {unit}"
         bytes_ /= 1000
     return f"{bytes_:.3g} TB"
+
+
+def shortened(text: str, width: int) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.output import Json, clock, print_table
-from ratchet.cli.view.words import shortened, task
+from ratchet.cli.output import Json, clock, print_table, shortened
+from ratchet.cli.view.words import task
 from ratchet.evaluation.preview import JOURNAL, Preview, read_previews
 from ratchet.settings import load
 

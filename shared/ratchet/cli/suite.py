@@ -73,13 +73,12 @@ def import_samples(
     The suite is asked of a checkpoint by `ratchet suite run`, and two checkpoints are compared by `ratchet flips
     --suite`. It decides nothing: regression, ranking and gate read the suites in force. Only tasks that generate text.
     """
-    reading = Reading(family or file.stem, filter_name, grader, gold_after)
-    samples = read_samples(file, reading)
+    named = family or file.stem
+    samples = read_samples(file, Reading(named, filter_name, grader, gold_after))
     with opened() as (settings, ledger):
         store = artifacts(settings)
-        suite = as_suite(samples, 0)
-        _keep_suite(ledger, store, suite, file)
-        said = {"suite": suite.id, "items": len(suite.items), "filter": samples[0].filter, "family": reading.family}
+        suite = _keep_suite(ledger, store, as_suite(samples, 0), file)
+        said = {"suite": suite.id, "items": len(suite.items), "filter": samples[0].filter, "family": named}
         if checkpoint is not None:
             with ledger.read() as session:
                 found = naming.find(session, checkpoint)
@@ -89,7 +88,7 @@ def import_samples(
     if as_json:
         print_json(said)
         return
-    typer.echo(f"suite {suite.id[:12]}: {len(suite.items)} items of {reading.family}, filter {samples[0].filter}.")
+    typer.echo(f"suite {suite.id[:12]}: {len(suite.items)} items of {named}, filter {samples[0].filter}.")
     if checkpoint is not None:
         typer.echo(f"{found.id} had {said['correct']} of {said['items']} right there, by {samples[0].metric}.")
 
@@ -126,7 +125,7 @@ def _values(session: Session, row: SuiteRow) -> dict[str, Any]:
     }
 
 
-def _keep_suite(ledger: Ledger, store: ArtifactStore, suite: Suite, file: Path) -> None:
+def _keep_suite(ledger: Ledger, store: ArtifactStore, suite: Suite, file: Path) -> Suite:
     """Once; the second time it is there already."""
     artifact = store.publish_lines(suite.to_lines(), "suite", {"pool": IMPORTED, "file": file.name})
     with ledger.write() as tx:
@@ -142,6 +141,7 @@ def _keep_suite(ledger: Ledger, store: ArtifactStore, suite: Suite, file: Path) 
                     retired_at=None,
                 )
             )
+    return suite
 
 
 def _keep_record(settings: Settings, ledger: Ledger, store: ArtifactStore, record: Evaluation, suite: Suite) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ratchet.cli.output import shortened
 from ratchet.cli.view.scene import Live, Look, Training
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.rate import Rate
@@ -112,9 +113,3 @@ def preview_line(preview: Preview, width: int) -> str:
 def task(preview: Preview) -> str:
     """Family and level, and whether the row had been trained on before it was asked."""
     return f"{preview.family or 'text'}/{preview.level}" + (" (seen)" if preview.seen else "")
-
-
-def shortened(text: str, width: int) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
