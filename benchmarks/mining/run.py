@@ -1,24 +1,35 @@
-"""Does mining find what stays hard? ``python benchmarks/mining/run.py HOME`` reads a finished run.
+"""Does mining find what stays hard? ``python benchmarks/mining/run.py HOME…`` reads finished runs.
 
-First, what the run itself measured: of the items mined from one checkpoint, how many the next one still fails, beside
-random items of the same families and levels, over all checkpoints and by category. Second, the search beside chance:
-every checkpoint that is still there is searched again with the same number of questions, once by the bandit and once
-with random problems of the same levels; a question counts if its answer is weak by the categories of the docs.
+For every checkpoint of a run that has a level near its frontier, and the one trained after it:
+
+- ``persistence``: the search is made several times over, as shipped (budget, rounds, size of a set), each time
+  keeping off what it found before. The next checkpoint is asked the sets, and for every item a random problem of the
+  same family and level. Off limits to all of them is what a pool holds and what the next checkpoint was trained on, so
+  that neither lessons made of mistakes nor a row met by chance decide. Beside the order that is shipped (``loss``)
+  stands the one that it replaced (``sureness``: the surer a wrong answer, the weaker), on the same searches.
+- ``search``: the bandit beside as many random problems of the same levels; a question counts if its answer is weak by
+  the categories of the docs.
+
+``follow_up`` is what the runs themselves measured, lessons and all.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from miner.answered import Answered
 from miner.asked_model import AskedModel, ModelSpec
-from miner.mining import Limits, categorise
-from miner.search import search
+from miner.follow_up import controls
+from miner.mining import Limits, MinedItem, categorise, weakest_first
+from miner.search import Cell, Search, search
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
 from ratchet.evaluation.by_level import from_json
@@ -26,94 +37,210 @@ from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.ledger import Ledger
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Checkpoint, Mined
+from ratchet.ledger.tables import Batch, Checkpoint, Mined
 from ratchet.settings import Settings
 from ratchet.stats.newcombe import newcombe
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
+from ratchet.tasks.graders import item_key
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 HERE = Path(__file__).parent
+ORDERS = ("loss", "sureness")
 
 
-def main(home: Path) -> None:
-    settings = Settings(home=home)
-    ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
-    with ledger.read() as session:
-        result = {"follow_up": follow_ups(session), "search": searched(session, artifacts, settings)}
-    ledger.close()
-    print(json.dumps(result, indent=1))
+@dataclass(frozen=True)
+class Pair:
+    """A checkpoint with levels near its frontier, and the next one. ``answers`` are the probe record's there."""
+
+    name: str
+    settings: Settings
+    cells: list[Cell]
+    answers: list[Answered]
+    specs: tuple[ModelSpec, ModelSpec]
+    trained: frozenset[str]
+
+
+class OffLimits:
+    """Keys in any of these."""
+
+    def __init__(self, *parts: Container[str]):
+        self._parts = parts
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in part for part in self._parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("homes", nargs="*", type=Path, default=[Path("run")])
+    parser.add_argument("--searches", type=int, default=8, help="searches of every checkpoint")
+    told = parser.parse_args()
+    asked: list[dict[str, Any]] = []
+    follow_ups: list[dict[str, Any]] = []
+    for number, home in enumerate(told.homes, start=1):
+        settings = Settings(home=home)
+        ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
+        with ledger.read() as session:
+            follow_ups += [row.numbers["follow_up"] for row in session.scalars(select(Mined)) if row.numbers]
+            for pair in pairs(session, artifacts, settings, f"run {number}"):
+                asked.append(compared(pair, told.searches))
+                print(json.dumps(asked[-1]), flush=True)
+        ledger.close()
+    result = {
+        "searches": told.searches,
+        "persistence": {order: summed([each[order] for each in asked]) for order in ORDERS},
+        "pairs": asked,
+        "follow_up": followed([each for each in follow_ups if each]),
+    }
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({name: result[name] for name in ("persistence", "follow_up")}, indent=1))
 
 
-def follow_ups(session: Session) -> dict[str, Any]:
-    """All follow-ups of the run added up."""
-    told = [row.numbers["follow_up"] for row in session.scalars(select(Mined)) if row.numbers.get("follow_up")]
-    total = Counter[str]()
-    categories: dict[str, Counter[str]] = {}
-    for each in told:
-        total.update({name: each[name] for name in ("mined", "mined_failed", "random", "random_failed")})
-        for name, (failed, n) in each["by_category"].items():
-            categories.setdefault(name, Counter()).update({"failed": failed, "n": n})
-    excess = newcombe(total["mined_failed"], total["mined"], total["random_failed"], total["random"])
-    return {"sets": len(told), **total, "excess": [excess.low, excess.high], "by_category": categories}
-
-
-def searched(session: Session, artifacts: ArtifactStore, settings: Settings) -> list[dict[str, Any]]:
-    """Bandit and chance on every checkpoint that has a level near its frontier."""
+def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: str) -> Iterator[Pair]:
     suite = current(session, "probe")
     items = stored_suite(artifacts, suite).by_id
-    rows = []
-    saved = select(Checkpoint).where(Checkpoint.state == "saved").order_by(Checkpoint.ordinal)
-    for checkpoint in session.scalars(saved):
-        record = evaluation(session, checkpoint.id, suite.id)
-        if record is None:
+    saved = select(Checkpoint).where(Checkpoint.state == "saved", Checkpoint.soup_of.is_(None))
+    low, high = settings.mining.frontier_low, settings.mining.frontier_high
+    for one, other in pairwise(session.scalars(saved.order_by(Checkpoint.ordinal))):
+        record = evaluation(session, one.id, suite.id)
+        if record is None or other.ordinal != one.ordinal + 1:
             continue
-        rates = from_json(record.by_level)
-        low, high = settings.mining.frontier_low, settings.mining.frontier_high
-        cells = [cell for cell, rate in rates.items() if low <= rate.value <= high]
-        if cells:
-            spec = ModelSpec.configured(
-                settings, artifacts.fetch(checkpoint.artifact), checkpoint.weights, suite.created_at
-            )
-            answers = [Answered.of_record(items[r.item_id], r, spec.dress) for r in stored(artifacts, record).items]
-            rows.append({"checkpoint": checkpoint.ordinal, **compare(spec, cells, answers, settings)})
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
+        cells = sorted(cell for cell, rate in from_json(record.by_level).items() if low <= rate.value <= high)
+        if not cells:
+            continue
+        before, after = (
+            ModelSpec.configured(settings, artifacts.fetch(c.artifact), c.weights, suite.created_at)
+            for c in (one, other)
+        )
+        answers = [Answered.of_record(items[r.item_id], r, before.dress) for r in stored(artifacts, record).items]
+        near = [answered for answered in answers if answered.cell in cells]
+        trained = keys_of(session, artifacts, {one.batch_id, other.batch_id} - {None})
+        yield Pair(f"{run}, #{one.ordinal} → #{other.ordinal}", settings, cells, near, (before, after), trained)
 
 
-def compare(
-    spec: ModelSpec, cells: list[tuple[str, int]], answers: list[Answered], settings: Settings
-) -> dict[str, Any]:
-    model, limits = AskedModel(spec), Limits(sure=settings.mining.sure, unsure=settings.mining.unsure)
-    held, budget = held_out(settings.suites), settings.mining.search_items
-    found = search(
-        cells,
-        [answered for answered in answers if answered.cell in cells],
-        model.ask,
-        budget=budget,
-        round_items=settings.mining.round_items,
-        forbidden=held,
-        limits=limits,
-        seed=1,
+def keys_of(session: Session, artifacts: ArtifactStore, batches: set[str | None]) -> frozenset[str]:
+    """Keys of all rows of these batches."""
+    rows = [session.get_one(Batch, id).artifact for id in batches]
+    lines = (line for artifact in rows if artifact for line in artifacts.open_lines(artifact))
+    return frozenset(item_key(Example.model_validate_json(line)) for line in lines)
+
+
+def compared(pair: Pair, searches: int) -> dict[str, Any]:
+    """Failures at the next checkpoint of what was mined, by both orders, and of random problems."""
+    before, after = (AskedModel(spec) for spec in pair.specs)
+    held, limits = held_out(pair.settings.suites), limits_of(pair.settings)
+    tallies: dict[str, defaultdict[str, Counter[str]]] = {order: defaultdict(Counter) for order in ORDERS}
+    found = Counter[str]()
+    seen: set[str] = set()
+    for seed in range(searches):
+        off = OffLimits(held, pair.trained, frozenset(seen))
+        state, answers = searched(pair, before, off, seed)
+        drawn = before.ask(drawn_by_turns(pair.cells, state.asked, off, seed))
+        weak = sum(categorise(answered, limits) is not None for answered in drawn)
+        found.update(asked=state.asked, weak=len(state.found), drawn=len(drawn), drawn_weak=weak)
+        for order in ORDERS:
+            kept = ranked(state.found, answers, order)[: pair.settings.queue.mined_items]
+            ask_again(after, kept, controls(kept, off, seed), tallies[order])
+        seen |= {item.key for item in state.found}
+    levels = [f"{family}/{level}" for family, level in pair.cells]
+    told = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
+    return {"pair": pair.name, "levels": levels, "search": dict(found), **told}
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(sure=settings.mining.sure, unsure=settings.mining.unsure)
+
+
+def searched(pair: Pair, model: AskedModel, off: Container[str], seed: int) -> tuple[Search, dict[str, Answered]]:
+    """The search as mining makes it, and every answer of it by key."""
+    answers: dict[str, Answered] = {}
+
+    def ask(items: list[Example]) -> list[Answered]:
+        told = model.ask(items)
+        answers.update((answered.key, answered) for answered in told)
+        return told
+
+    mining = pair.settings.mining
+    state = search(
+        pair.cells,
+        pair.answers,
+        ask,
+        budget=mining.search_items,
+        round_items=mining.round_items,
+        forbidden=off,
+        limits=limits_of(pair.settings),
+        seed=seed,
     )
-    random = list(model.ask(drawn(cells, found.asked, held)))
-    weak = sum(categorise(answered, limits) is not None for answered in random)
-    return {"levels": len(cells), "asked": found.asked, "bandit_weak": len(found.found), "random_weak": weak}
+    return state, answers
 
 
-def drawn(cells: list[tuple[str, int]], count: int, held: Any) -> list[Example]:
-    """Random problems, the levels taking turns."""
-    random, seen, examples = Random(2), set[str](), []
-    while len(examples) < count:
-        name, level = cells[len(examples) % len(cells)]
-        problem = registry.get(name).generate(level, random.getrandbits(48))
-        if problem.key not in held and problem.key not in seen:
-            seen.add(problem.key)
-            examples.append(to_example(problem, "random"))
+def ranked(found: list[MinedItem], answers: dict[str, Answered], order: str) -> list[MinedItem]:
+    """The weakest first: as shipped, or by how sure a wrong answer was."""
+    if order == "loss":
+        return weakest_first(found)
+    sure = (
+        item.model_copy(update={"weakness": 1.0 + answers[item.key].mean_probability}) if item.error else item
+        for item in found
+    )
+    return weakest_first(sure)
+
+
+def drawn_by_turns(cells: list[Cell], count: int, off: Container[str], seed: int) -> list[Example]:
+    """Random problems, the levels taking turns; a level that gives none in many tries is left out."""
+    random, seen, examples, left = Random(f"{seed} drawn"), set[str](), [], list(cells)
+    while left and len(examples) < count:
+        family, level = left[len(examples) % len(left)]
+        tries = (registry.get(family).generate(level, random.getrandbits(48)) for _ in range(200))
+        problem = next((each for each in tries if each.key not in off and each.key not in seen), None)
+        if problem is None:
+            left.remove((family, level))
+            continue
+        seen.add(problem.key)
+        examples.append(to_example(problem, "random"))
     return examples
 
 
+def ask_again(model: AskedModel, mined: list[MinedItem], random: list[Example], tally: dict[str, Counter[str]]) -> None:
+    """Add to the tally what the next checkpoint fails, by category."""
+    for item, answered in zip(mined, model.ask([item.example for item in mined]), strict=True):
+        for name in ("mined", item.category):
+            tally[name].update(n=1, failed=int(not answered.is_right))
+    for answered in model.ask(random):
+        tally["random"].update(n=1, failed=int(not answered.is_right))
+
+
+def summed(tallies: list[dict[str, dict[str, int]]]) -> dict[str, Any]:
+    """All pairs added up, with the interval of the difference."""
+    total: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for tally in tallies:
+        for name, counts in tally.items():
+            total[name].update(counts)
+    against = {
+        name: [round(100 * bound, 1) for bound in excess(counts, total["random"])]
+        for name, counts in total.items()
+        if name != "random"
+    }
+    return {"counts": {name: dict(counts) for name, counts in total.items()}, "points_against_random": against}
+
+
+def excess(mined: Counter[str], random: Counter[str]) -> tuple[float, float, float]:
+    """The difference of the shares, and its bounds."""
+    interval = newcombe(mined["failed"], mined["n"], random["failed"], random["n"])
+    return mined["failed"] / mined["n"] - random["failed"] / random["n"], interval.low, interval.high
+
+
+def followed(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """All follow-ups of the runs added up."""
+    total: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for each in told:
+        total["mined"].update(n=each["mined"], failed=each["mined_failed"])
+        total["random"].update(n=each["random"], failed=each["random_failed"])
+        for name, (failed, n) in each["by_category"].items():
+            total[name].update(n=n, failed=failed)
+    return {"sets": len(told), **summed([{name: dict(counts) for name, counts in total.items()}])}
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("run"))
+    main()

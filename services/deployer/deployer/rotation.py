@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.evaluation.standing import next_confirm
+from ratchet.evaluation.stored import stored_suite
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.suites import current
@@ -30,7 +31,7 @@ def rotate_if_worn(work: Work) -> None:
         )
     if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:
         return
-    fresh = next_confirm(suites, worn.ordinal + 1)
+    fresh = next_confirm(suites, stored_suite(work.artifacts, worn))
     artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})
 
     def effects(tx: Transaction) -> None:

@@ -29,19 +29,25 @@ def held_out(settings: SuiteSettings) -> HoldOut:
 
 
 def first_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
-    """The suites of the first run: items of the families, then held-out rows of the user's files."""
+    """The suites of the first run: items of the families, then held-out rows of the user's files.
+
+    The files are read here and never again; the suites are kept as artifacts.
+    """
     suites = [_of_families(settings)] if settings.families else []
     if settings.files:
         suites.append(_of_files(settings))
     return {pool: Suite.of(pool, [item for part in suites for item in part[pool].items]) for pool in POOLS}
 
 
-def next_confirm(settings: SuiteSettings, version: int) -> Suite:
-    """The confirm suite of a later version: fresh items of the families, and the user's held-out rows again."""
+def next_confirm(settings: SuiteSettings, worn: Suite) -> Suite:
+    """The confirm suite after this one: fresh items of the families, and the user's held-out rows of it again.
+
+    Those rows are never drawn anew from the user's files: what stands there now may have been trained on.
+    """
+    version = worn.version + 1
     fresh = rotated_confirm(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
-    return (
-        Suite.of("confirm", [*fresh.items, *_of_files(settings)["confirm"].items], version) if settings.files else fresh
-    )
+    kept = {item.metadata["key"]: item for item in worn.items if item.metadata.get("source") != "confirm"}
+    return Suite.of("confirm", [*(i for i in fresh.items if i.metadata["key"] not in kept), *kept.values()], version)
 
 
 def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:

@@ -25,7 +25,9 @@ class SuiteSettings(Section):
         description="What is generated, taught and tested.",
     )
     files: tuple[Path, ...] = Field(
-        (), description="JSONL files of your own; the held-out share of their rows is tested on, too."
+        (),
+        description="JSONL files of your own; the held-out share of their rows is tested on, too. Read at the first "
+        "run alone: the held-out rows are kept, and later changes of a file change no suite.",
     )
     probe_items: int = Field(
         300,

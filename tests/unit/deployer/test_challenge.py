@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from deployer.challenge import protected_levels
 from deployer.rotation import rotate_if_worn
+from ratchet.data.example import Example
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import SuiteRow
 from ratchet.systems import Subject, Work, claims
@@ -58,3 +59,18 @@ def test_after_how_many_uses_the_confirm_suite_is_rotated_is_set(
             first = session.query(SuiteRow).where(SuiteRow.pool == "confirm").order_by(SuiteRow.ordinal).first()
             assert first is not None
             assert (current(session, "confirm").id == first.id) == is_kept
+
+
+def test_a_users_rows_are_in_the_rotated_suite_although_their_file_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(200)))
+    with small_home(tmp_path / "told", suites={"confirm_uses": 1, "files": [file]}) as home:
+        before = home.suite_items("confirm")
+        file.unlink()
+        with home.ledger.write() as tx:
+            tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 1
+        rotate_if_worn(work_on(home, home.add_checkpoint()))
+        after = home.suite_items("confirm")
+        rows = {item.id for item in before if str(item.question).startswith("question ")}
+        assert rows == {item.id for item in after if str(item.question).startswith("question ")} != set()
+        assert {item.id for item in before} != {item.id for item in after}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.data.example import Example
-from ratchet.evaluation.standing import first_suites, held_out
+from ratchet.evaluation.standing import first_suites, held_out, next_confirm
+from ratchet.evaluation.suite import Suite
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
 
@@ -56,3 +57,31 @@ def test_rows_of_the_files_that_are_set_are_tested_on(tmp_path: Path) -> None:
     suites = [first_suites(SuiteSettings.model_validate({**SMALL, "files": files}))["eval"] for files in ([], [file])]
     asked = [{item.question for item in suite.items if str(item.question).startswith("question ")} for suite in suites]
     assert asked[0] == set() != asked[1]
+
+
+def test_a_rotated_confirm_suite_has_fresh_items_and_the_users_rows_that_were_held_out_whatever_their_file_has_become(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300)))
+    settings = SuiteSettings.model_validate({**SMALL, "files": [file]})
+    first = first_suites(settings)["confirm"]
+    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300, 900)))
+    second = next_confirm(settings, first)
+    file.unlink()
+    third = next_confirm(settings, second)
+    own = [{i.id for i in suite.items if str(i.question).startswith("question ")} for suite in (first, second, third)]
+    assert own[0] == own[1] == own[2] != set()
+    drawn = [{i.id for i in suite.items} - own[0] for suite in (first, second, third)]
+    assert drawn[0].isdisjoint(drawn[1])
+    assert [suite.version for suite in (first, second, third)] == [0, 1, 2]
+
+
+def test_a_users_row_that_is_drawn_again_for_a_family_stands_there_once() -> None:
+    settings = SuiteSettings.model_validate(SMALL)
+    fresh = next_confirm(settings, first_suites(settings)["confirm"]).items[0]
+    mine = fresh.model_copy(update={"metadata": {**fresh.metadata, "source": "mine"}})
+    suite = next_confirm(settings, Suite.of("confirm", [mine]))
+    assert [item.metadata["source"] for item in suite.items if item.metadata["key"] == fresh.metadata["key"]] == [
+        "mine"
+    ]
