@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from ratchet.testing.prometheus import binary
+import yaml
+from ratchet.testing.prometheus import binary, panels
 
 COMPOSE = Path(__file__).parents[3] / "compose"
 PROMETHEUS = COMPOSE / "prometheus"
@@ -27,6 +28,15 @@ def test_the_rules_pass_their_tests() -> None:
     files = [file.name for file in sorted((PROMETHEUS / "tests").glob("*.yml"))]
     said = call(binary("promtool"), "test", "rules", *files, cwd=PROMETHEUS / "tests")
     assert said.count("SUCCESS") == len(files) == len(list((PROMETHEUS / "rules").glob("*.yml")))
+
+
+def test_prometheus_itself_reads_every_query_of_a_panel(tmp_path: Path) -> None:
+    """As recording rules, which promtool parses as the server does."""
+    queries = [panel.expr for panel in panels(COMPOSE / "grafana" / "dashboards")]
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(queries)]
+    file = tmp_path / "panels.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    assert f"SUCCESS: {len(queries)} rules found" in call(binary("promtool"), "check", "rules", str(file))
 
 
 def test_the_routes_of_alertmanager_are_accepted_and_end_at_a_receiver() -> None:

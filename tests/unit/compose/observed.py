@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "compose" / "prometheus"
 GRAFANA = ROOT / "compose" / "grafana"
 OF_PROMETHEUS = {"up", "ALERTS"}
+OF_MACHINES = {"node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
+"""What node-exporter tells, that rules read."""
 
 
 def rules() -> list[dict[str, Any]]:

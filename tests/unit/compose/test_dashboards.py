@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from dashboards import DASHBOARDS, FOLDER, rendered
-from observed import GRAFANA
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from observed import GRAFANA, ROOT
+
+UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -31,11 +38,44 @@ def test_panels_have_a_title_a_sentence_a_place_and_the_provisioned_source(name:
             continue
         assert panel["title"]
         assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["datasource"]["uid"] == source["uid"]
         assert all(target["datasource"]["uid"] == source["uid"] for target in panel["targets"])
         assert all(target["expr"] for target in panel["targets"])
     assert not any(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(box["x"] + box["w"] <= 24 for box in boxes)
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_grafanas_schema_knows_every_key(name: str) -> None:
+    """What it does not know is lost on the way through its models and back."""
+    written = json.loads((FOLDER / f"{name}.json").read_text())
+    assert through_the_schema(written) == written
+    for place in (written["panels"][1]["options"], written["panels"][1]["targets"][0], written["panels"][1], written):
+        place["coloring"] = "value"
+        assert through_the_schema(written) != written
+        del place["coloring"]
+
+
+def through_the_schema(board: dict[str, Any]) -> dict[str, Any]:
+    register_default_plugins()
+    passed: dict[str, Any] = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    return passed
+
+
+def test_what_is_provisioned_is_where_the_compose_file_puts_it() -> None:
+    hub = yaml.safe_load((ROOT / "compose" / "hub.yml").read_text())["services"]
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in hub["grafana"]["volumes"]}
+    assert mounted["/etc/grafana/provisioning"] == "./grafana/provisioning"
+    provider = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "ratchet.yml").read_text())
+    (boards,) = provider["providers"]
+    assert mounted[boards["options"]["path"]] == "./grafana/dashboards"
+    assert (provider["apiVersion"], boards["type"]) == (1, "file")
+    provided = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    (source,) = provided["datasources"]
+    assert (provided["apiVersion"], source["type"], source["access"]) == (1, "prometheus", "proxy")
+    address = urlsplit(source["url"])
+    assert f":{address.port}/" in str(hub[address.hostname]["healthcheck"]["test"])
 
 
 def overlap(a: dict[str, int], b: dict[str, int]) -> bool:

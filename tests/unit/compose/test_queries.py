@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from observed import OF_PROMETHEUS, ROOT, alerts, exported, metric_names, panels, recorded, rules
+from observed import OF_MACHINES, OF_PROMETHEUS, ROOT, alerts, exported, metric_names, panels, recorded, rules
 from prometheus_client.core import Metric
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.ledger import Ledger
@@ -31,7 +31,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
 
 @pytest.mark.parametrize("rule", [pytest.param(r, id=r.get("alert", r.get("record"))) for r in rules()])
 def test_a_rule_asks_for_what_is_exported(rule: dict[str, str], known: dict[str, Metric]) -> None:
-    assert metric_names(rule["expr"]) <= known.keys() | recorded() | OF_PROMETHEUS
+    assert metric_names(rule["expr"]) <= known.keys() | recorded() | OF_PROMETHEUS | OF_MACHINES
 
 
 @pytest.mark.parametrize("panel", [pytest.param(p, id=f"{p.board}-{p.title}-{i}") for i, p in enumerate(panels())])
