@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from ratchet.systems.registry import ORDER
 from ratchet.testing.compose import eventually, query
+from ratchet.testing.prometheus import Prometheus, panels
 
+from .conftest import SETTINGS, host
 from .outside import LOOP_S, SOON_S, get, nothing_went_wrong, prometheus
 
 if TYPE_CHECKING:
     from .conftest import Stack
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
+
+DASHBOARDS = Path(__file__).parents[2] / "compose" / "grafana" / "dashboards"
+NO_CARD = "needs an NVIDIA card, which this stack has not"
+EMPTY = {
+    ("training", "GPU utilization"): NO_CARD,
+    ("training", "GPU memory"): NO_CARD,
+    ("training", "GPU temperature"): NO_CARD,
+    ("training", "GPU power"): NO_CARD,
+}
+"""Panels that show nothing here, each with its reason."""
+EXPECTED_ALERTS: dict[str, str] = {}
+"""Alerts that this stack fires, each with its reason."""
 
 
 def test_everything_is_healthy_and_only_the_jobs_have_ended(stack: Stack) -> None:
@@ -59,19 +74,55 @@ def test_flower_shows_all_workers_to_whoever_may_look(stack: Stack) -> None:
     eventually(tells_tasks_by_name, SOON_S, "task of testing in Flower")
 
 
-def test_prometheus_finds_every_worker(stack: Stack) -> None:
+def test_prometheus_finds_every_page_and_each_is_up(stack: Stack) -> None:
     def all_up() -> bool:
         targets = prometheus(stack, "targets?state=active")["activeTargets"]
         down = [f"{t['scrapeUrl']}: {t['lastError']}" for t in targets if t["health"] != "up"]
         assert down == []
-        jobs = [target["labels"]["job"] for target in targets]
-        return jobs.count("ratchet") >= len(ORDER) and {"redis", "flower", "node", "hub"} <= set(jobs)
+        labels = [target["labels"] for target in targets]
+        assert {each["system"] for each in labels if each["job"] == "ratchet"} == {*ORDER, "serving"}
+        assert {each.get("host") for each in labels if each["job"] == "node"} == {None, "test-4090", "test-3090"}
+        return {"redis", "flower", "hub", "alertmanager", "prometheus"} <= {each["job"] for each in labels}
 
     eventually(all_up, SOON_S, "Prometheus with all targets up")
     assert prometheus(stack, "rules")["groups"]
+
+
+def test_every_panel_shows_something_but_those_named(stack: Stack) -> None:
+    server, wanted = Prometheus(stack.url("RATCHET_PROMETHEUS_PORT")), panels(DASHBOARDS)
+    named = [panel for panel in wanted if (panel.board, panel.title) in EMPTY]
+    assert {(panel.board, panel.title) for panel in named} == EMPTY.keys()
+    others = [panel for panel in wanted if panel not in named]
+    assert server.unanswered(others, SOON_S, without=()) == []
+    assert server.unanswered(named, without=()) == named
+
+
+def test_no_alert_fires_but_those_expected(stack: Stack) -> None:
+    firing = {each["labels"]["alertname"] for each in alerts(stack) if each["state"] == "firing"}
+    assert firing <= EXPECTED_ALERTS.keys()
+    sent = get(f"{stack.url('RATCHET_ALERTMANAGER_PORT')}/api/v2/alerts")
+    assert {each["labels"]["alertname"] for each in sent} <= EXPECTED_ALERTS.keys()
+
+
+def alerts(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = prometheus(stack, "alerts")["alerts"]
+    return found
 
 
 def test_grafana_has_the_dashboards(stack: Stack) -> None:
     url, login = stack.url("RATCHET_GRAFANA_PORT"), ("admin", stack.secret("grafana"))
     assert get(f"{url}/api/datasources/uid/prometheus", auth=login)["type"] == "prometheus"
     assert len(get(f"{url}/api/search?type=dash-db", auth=login)) >= 4
+
+
+def test_a_host_with_a_wrong_setting_comes_up_with_an_error_that_names_it(stack: Stack) -> None:
+    folder = stack.secrets.parent
+    (folder / "wrong.toml").write_text(f'{SETTINGS}\n[model]\npath = "/models/nowhere"\n')
+    wrong = {"RATCHET_TOML": str(folder / "wrong.toml")}
+    joining = host(folder, stack.address, "wrong", "gpu-4090.yml", "cpu-4090.yml", **wrong)
+    try:
+        with pytest.raises(AssertionError, match="/models/nowhere"):
+            joining.up("generation")
+        assert set(joining.containers(all_of_them=False)) == set()
+    finally:
+        joining.down()
