@@ -77,14 +77,20 @@ def judging() -> Dashboard:
             number(
                 "Rollbacks",
                 "Since the beginning.",
-                Query('sum(ratchet_deployments_total{action="rollback"})'),
+                Query('sum(ratchet_deployments_total{action="rollback"}) or vector(0)'),
                 limits=[Limit(1, "orange")],
             )
         )
         .with_panel(
-            number("Deployments", "Since the beginning.", Query('sum(ratchet_deployments_total{action="deploy"})'))
+            number(
+                "Deployments",
+                "Since the beginning.",
+                Query('sum(ratchet_deployments_total{action="deploy"}) or vector(0)'),
+            )
         )
-        .with_panel(number("Challenges", "Openings of a confirm suite.", Query("sum(ratchet_challenges_total)")))
+        .with_panel(
+            number("Challenges", "Openings of a confirm suite.", Query("sum(ratchet_challenges_total) or vector(0)"))
+        )
         .with_panel(
             number(
                 "Critical regressions",

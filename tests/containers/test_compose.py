@@ -32,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
 def resolved(names: tuple[str, ...], env_file: Path) -> dict[str, Any]:
     """The services as Compose will run them. Raises AssertionError with what Compose says of a file that it refuses."""
     host = Host(tuple(COMPOSE / name for name in names), env_file)
-    found: dict[str, Any] = yaml.safe_load(host.compose("config"))
+    found: dict[str, Any] = yaml.safe_load(host.compose("--profile", "*", "config"))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from ratchet.cli.output import Json, console, print_json
@@ -30,8 +31,7 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
             print_json({"running_pid": pid, **as_values(scene)})
             return
         out = console()
-        running = f"running, process {pid}" if pid else "not running: `ratchet run`"
-        out.print(draw(scene, Frame(out.width, 40, running)))
+        out.print(draw(scene, Frame(out.width, 40, heading(pid, scene.hosts))))
 
 
 def watch() -> None:
@@ -44,11 +44,20 @@ def watch() -> None:
                 while True:
                     scene = read_scene(ledger, settings)
                     pid = lock.holder(settings.home)
-                    heading = f"process {pid}" if pid else "not running"
-                    screen.show(scene, heading, "Ctrl-C leaves; the run goes on", teller)
+                    screen.show(scene, heading(pid, scene.hosts), "Ctrl-C leaves; the run goes on", teller)
                     time.sleep(EVERY_S)
             except KeyboardInterrupt:
                 return
+
+
+def heading(pid: int | None, hosts: Mapping[str, int]) -> str:
+    """Whether something runs: a run of this home, or else workers of any machine, which are told of by number."""
+    if pid is not None:
+        return f"running, process {pid}"
+    if not hosts:
+        return "not running: `ratchet run`"
+    workers = sum(hosts.values())
+    return f"running, {workers} worker{'s' * (workers > 1)} on {', '.join(hosts)}"
 
 
 def as_values(scene: Scene) -> dict[str, Any]:

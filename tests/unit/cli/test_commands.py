@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.cli.main import PLACES, app
+from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving, Verdict
 from sqlalchemy import select
@@ -43,8 +44,17 @@ def test_a_wrong_setting_is_named(home: Path) -> None:
     assert "sections are" in ratchet("--set", "cue.low_water=1", "config", "show", code=2).stderr
 
 
+def test_status_says_whether_something_runs(home: Path) -> None:
+    assert heading(7, {"box": 3}) == "running, process 7"
+    assert heading(None, {"box": 3, "other": 8}) == "running, 11 workers on box, other"
+    assert heading(None, {"box": 1}) == "running, 1 worker on box"
+    ratchet("migrate")
+    assert "not running: `ratchet run`" in ratchet("status").stdout
+
+
 def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
     shown = ratchet("status").stdout
+    assert "running, 3 workers on box" in shown
     assert "#3" in shown
     assert "20,800 examples" in shown
     values = json.loads(ratchet("status", "--json").stdout)

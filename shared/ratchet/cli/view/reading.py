@@ -33,6 +33,9 @@ from ratchet.ledger.tables import (
 from ratchet.settings import Settings
 
 SHOWN_POOL = "eval"
+PRESENT_S = 120.0
+"""A worker says twice a minute that it is there; one seen so lately is taken to be there."""
+
 PREVIEWS = 50
 """How many of the newest previews the view counts."""
 
@@ -57,7 +60,13 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             mix=_mix(session),
             title=settings.model.path,
             previews=tuple(read_previews(settings.status_folder / JOURNAL, PREVIEWS)),
+            hosts=_hosts(session, now),
         )
+
+
+def _hosts(session: Session, now: float) -> dict[str, int]:
+    present = select(Worker.host, func.count()).where(Worker.state != "stopped", Worker.seen_at > now - PRESENT_S)
+    return {host: int(count) for host, count in session.execute(present.group_by(Worker.host).order_by(Worker.host))}
 
 
 def _queue(session: Session, settings: Settings) -> Queue:

@@ -83,7 +83,10 @@ class Busy:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything at one moment of the ledger. ``previews`` are the newest, the newest last."""
+    """Everything at one moment of the ledger. ``previews`` are the newest, the newest last.
+
+    ``hosts`` has the number of workers that were seen lately, by machine.
+    """
 
     at: float
     queue: Queue
@@ -98,3 +101,4 @@ class Scene:
     mix: dict[str, float] = field(default_factory=dict)
     title: str = ""
     previews: tuple[Preview, ...] = ()
+    hosts: dict[str, int] = field(default_factory=dict)
