@@ -111,7 +111,11 @@ class Harness:
         items = read_suite(suite)
         tokenizer = AutoTokenizer.from_pretrained(model)
         self._prompts = [render_prompt(tokenizer, item.prompt) for item in items]
-        self._golds = [str(item.answer) + tokenizer.eos_token for item in items]
+        prompts, golds = (
+            tokenizer(texts, add_special_tokens=False).input_ids
+            for texts in (self._prompts, [f"{item.answer}{tokenizer.eos_token}" for item in items])
+        )
+        self._scored = [(("", ""), prompt, answer) for prompt, answer in zip(prompts, golds, strict=True)]
         docs = [{"question": item.question, "gold": gold(item)} for item in items]
         self._data = DatasetDict({"test": Dataset.from_list(docs)})
         self._tasks = TaskManager()
@@ -134,11 +138,7 @@ class Harness:
 
     def with_gold_loss(self) -> Callable[[], Answers]:
         answers = self.whole()
-        requests = [
-            Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0)
-            for pair in zip(self._prompts, self._golds, strict=True)
-        ]
-        self._lm.loglikelihood(requests, disable_tqdm=True)
+        self._lm._loglikelihood_tokens(self._scored, disable_tqdm=True)
         return answers
 
     def evaluate(self, limit: int | None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ starts. Each is tried at several batch sizes, turn about, and its best one count
   what ends the answer, samples logged, no bootstrap; the list of its built-in tasks is read beforehand), whose results
   and samples its EvaluationTracker then writes.
 - with the loss of the right answers, as testing measures it on the eval pool: the same here with `score_gold`; there
-  the whole run, then `loglikelihood` of every right answer and its end.
+  the whole run, then the `loglikelihood` of every right answer and its end, given as tokens.
 - generation: `LocalGenerator.generate`, which renders the chats, keeps log-probabilities and knows of no expected
   answer, and `generate_until` alone, which gets rendered prompts and keeps no log-probabilities.
 

@@ -18,7 +18,7 @@ class MicroBatch:
     inputs: torch.Tensor
     """(rows, length) of token ids."""
     keep: int
-    """Logits are needed of the last ``keep`` positions only."""
+    """Logits are needed of the last ``keep`` positions only, and in one line of ``positions`` only."""
     positions: torch.Tensor
     """Where in the (rows * keep) flattened logits a trained prediction stands."""
     targets: torch.Tensor
@@ -63,13 +63,12 @@ def lay_end_to_end(rows: Sequence[Row]) -> MicroBatch:
     following = np.concatenate([row.ids[1:] for row in rows]).astype(np.int64)
     trained = np.concatenate([row.trained[1:] for row in rows])
     places = np.concatenate([np.arange(len(row.ids) - 1) for row in rows])
-    first = int(trained.argmax())
-    positions = np.flatnonzero(trained[first:])
+    positions = np.flatnonzero(trained)
     return MicroBatch(
         inputs=torch.from_numpy(inputs[None]),
-        keep=len(inputs) - first,
+        keep=len(inputs),
         positions=torch.from_numpy(positions),
-        targets=torch.from_numpy(following[first:][positions]),
+        targets=torch.from_numpy(following[positions]),
         tokens=len(inputs),
         places=torch.from_numpy(places[None]),
     )

@@ -125,10 +125,10 @@ class TrainerEngine:
         self._write(
             device=hardware.device,
             precision=hardware.precision,
-            attention=hardware.attention,
             system_prompt=dress.system_prompt,
         )
         trainable = load_model(config, hardware, dress.profile)
+        self._write(attention=trainable.attention)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
         for tracker in trackers:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainer.adapters import Adapters, quantization
+from trainer.by_row import BY_ROW, use_by_row
 from trainer.hardware import Hardware
 from trainer.vocabulary import add_tokens
 
@@ -37,6 +38,16 @@ class Trainable:
     adapters: Adapters | None = None
     base: str | None = None
     """Digest of the frozen weights under the adapters."""
+
+    @property
+    def attention(self) -> str:
+        """The attention kernel."""
+        return str(self.model.config._attn_implementation)
+
+    @property
+    def tells_rows_apart(self) -> bool:
+        """Whether rows may lie end to end, each seeing itself alone."""
+        return self.attention in ("flash_attention_2", BY_ROW)
 
 
 def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
@@ -60,6 +71,8 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
     _check_fit(config, model, tokenizer)
+    if config.model.attention == "auto" and not hardware.on_gpu:
+        use_by_row(model, config.hyperparams.max_length)
     adapters = Adapters(model, config.model, config.data.seed, source) if config.model.lora_rank else None
     add_tokens(model, tokenizer, profile.tokens())
     _teach_to_stop(model, tokenizer)

@@ -80,6 +80,8 @@ class SegmentTrainer(Trainer):
         arguments = {"input_ids": inputs, "use_cache": False}
         if batch.places is not None:
             arguments["position_ids"] = batch.places.to(self.args.device, non_blocking=True)
+            if self._sliceable:
+                return model(**arguments, logits_to_keep=positions).logits[0]
         if self._sliceable:
             logits = model(**arguments, logits_to_keep=batch.keep).logits
         else:

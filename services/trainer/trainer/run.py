@@ -134,7 +134,7 @@ class Run:
             "processes": self.hardware.processes.world,
             "precision": self.hardware.precision,
             "device": self.hardware.device,
-            "attention": self.hardware.attention,
+            "attention": self.trainable.attention,
             "profile": self.config.profile.name,
             "config": self.config.model_dump(mode="json"),
         }
@@ -185,7 +185,7 @@ def create_run(
             accumulation=config.hyperparams.gradient_accumulation,
             pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
             processes=processes,
-            end_to_end=hardware.attention == "flash_attention_2",
+            end_to_end=trainable.tells_rows_apart,
         ),
         count,
         [StepSeed(config.data.seed, plan.global_step, processes.rank), watch, deadline, reporter],

@@ -26,7 +26,9 @@ class ModelSettings(Section):
         None, description="Folder or hub name of the tokenizer, where it is not the model's own."
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        "auto", description="Attention kernel; auto is flash attention where installed on a GPU, else sdpa."
+        "auto",
+        description="Attention kernel; auto is flash attention where installed on a GPU, sdpa row by row on a CPU "
+        "where the model allows it, else sdpa. With the first two no padding is computed.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third slower."

@@ -161,7 +161,9 @@ def test_where_a_run_writes_and_what_it_tells_is_set(train: Train, sum_file: Pat
 def test_activations_are_computed_again_where_that_is_set(train: Train, sum_file: Path) -> None:
     def passes(gradient_checkpointing: bool) -> int:
         seen: Counter[str] = Counter()
-        hook = register_module_forward_pre_hook(lambda module, _: seen.update([type(module).__name__]))
+        hook = register_module_forward_pre_hook(
+            lambda module, _: seen.update([type(module).__name__] * module.training)
+        )
         told = {"model__gradient_checkpointing": gradient_checkpointing, "monitoring__preview_backend": "none"}
         assert train(sum_file, f"run-{gradient_checkpointing}", **told, hyperparams__max_steps=1).success
         hook.remove()

@@ -11,6 +11,7 @@ from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
 from ratchet.testing.examples import sums, write_examples
 from torch.nn.functional import cross_entropy
+from trainer.by_row import BY_ROW
 from trainer.collator import collate, lay_end_to_end
 from trainer.dataset import Row, TrainingRows, examples_of, prepare_rows
 from trainer.loader import BatchLoader
@@ -55,11 +56,11 @@ def test_a_share_without_rows_trains_nothing() -> None:
     assert (empty.trained_tokens, empty.tokens, empty.inputs.shape, empty.keep) == (0, 0, (1, 1), 1)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", BY_ROW])
 def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
     rows: tuple[Row, ...], base_model: Path, attention: str
 ) -> None:
-    """What flash attention does by the places of the tokens, the other kernels do by a mask made from them."""
+    """What flash attention and sdpa by row do by the places of tokens, other kernels do by a mask made of them."""
     found = []
     for batch in (collate(rows, pad_id=0), lay_end_to_end(rows)):
         model = AutoModelForCausalLM.from_pretrained(base_model, attn_implementation=attention).eval()
@@ -75,9 +76,12 @@ def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
         torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", BY_ROW])
 @torch.no_grad()
-def test_a_row_end_to_end_with_others_does_not_see_them(rows: tuple[Row, ...], base_model: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(base_model).eval()
+def test_a_row_end_to_end_with_others_does_not_see_them(
+    rows: tuple[Row, ...], base_model: Path, attention: str
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base_model, attn_implementation=attention).eval()
     outputs = []
     for before in (rows[0], rows[1]):
         line = [Row(1, before.ids[:8], before.trained[:8]), rows[2]]
