@@ -88,15 +88,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--correlations", type=float, nargs="*", default=[0.0, 0.5])
+    parser.add_argument("--suites", default="", help="only suites whose name has this; the others' rows are kept")
     parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
     settings = GateSettings()
-    rows = [
-        row
-        for shape in SHIPPED
-        for correlation in arguments.correlations
-        for row in measure(shape, arguments.runs, correlation, arguments.seed, settings)
-    ]
+    chosen = [shape for shape in SHIPPED if arguments.suites in shape.name]
+    new = {
+        shape.name: [
+            row
+            for correlation in arguments.correlations
+            for row in measure(shape, arguments.runs, correlation, arguments.seed, settings)
+        ]
+        for shape in chosen
+    }
+    before = json.loads((HERE / "results.json").read_text())["rows"]
+    kept = {shape.name: [row for row in before if row["suite"] == shape.name] for shape in SHIPPED}
+    rows = [row for shape in SHIPPED for row in new.get(shape.name, kept[shape.name])]
     table = to_markdown(rows)
     print(table)
     if not arguments.dry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ratchet.cli.init import GPU_ITEMS
 from ratchet.settings.suites import SuiteSettings
 from world import Cell, World
 
@@ -51,13 +52,13 @@ def _shifted(cell: Cell, gain: float) -> Cell:
     return replace(cell, gains=(flips + gain) / 2, losses=(flips - gain) / 2)
 
 
-def defaults() -> World:
-    """The suites as they are shipped: families, levels and sizes of the default settings."""
-    suites = SuiteSettings()
+def defaults(name: str = "shipped", **sizes: int) -> World:
+    """The suites as they are shipped: families, levels and sizes of the default settings, or those that are given."""
+    suites = SuiteSettings(**sizes)
     levels = {len(family.levels) for family in suites.families}
     assert len(levels) == 1, "every family is shipped with as many levels"
     return equal(
-        f"shipped: {len(suites.families)} families, {max(levels)} levels, eval {suites.eval_items}, "
+        f"{name}: {len(suites.families)} families, {max(levels)} levels, eval {suites.eval_items:,}, "
         f"confirm {suites.confirm_items:,}",
         families=len(suites.families),
         levels=max(levels),
@@ -68,6 +69,7 @@ def defaults() -> World:
 
 SHIPPED = (
     defaults(),
+    defaults("shipped, on a GPU", eval_items=GPU_ITEMS),
     equal("one family, 6 levels, confirm 900", families=1, levels=6, eval_items=300, confirm_items=900),
     equal("three families, 4 levels, confirm 900", families=3, levels=4, eval_items=300, confirm_items=900),
     equal("three families, 4 levels, confirm 1,200", families=3, levels=4, eval_items=300, confirm_items=1_200),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import httpx
@@ -47,8 +47,17 @@ class HttpGenerator(Closing):
         """What the last answer said of its weights: a digest from Ratchet's server, else the server's fingerprint."""
         return self._weights
 
-    def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
-        """One answer a chat; the first that fails ends the others."""
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        decoding: Decoding,
+        progress: Progress | None = None,
+        arrived: Callable[[Generation], object] | None = None,
+    ) -> list[Generation]:
+        """One answer a chat; the first that fails ends the others.
+
+        ``arrived`` is told every answer that came, also where another failed: each of them was paid for.
+        """
         answers: dict[int, Generation] = {}
         with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
             waiting = {pool.submit(self._answer, chat, decoding): index for index, chat in enumerate(chats)}
@@ -59,6 +68,10 @@ class HttpGenerator(Closing):
                         progress(len(answers), len(chats))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+                came = [future for future in waiting if not future.cancelled() and future.exception() is None]
+                if arrived:
+                    for future in came:
+                        arrived(future.result())
         return [answers[index] for index in range(len(chats))]
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:  # noqa: ARG002

@@ -45,15 +45,16 @@ class Tally:
     cost: Counter[str] = field(default_factory=Counter)
 
 
-def nothing(_note: str) -> None:
-    """No progress is told."""
+def nothing(_note: object) -> None:
+    """No progress is told, and no bill is kept."""
 
 
 @dataclass
 class Workshop:
     """What a generator works with. ``folder`` is its own, and removed afterwards.
 
-    ``child`` runs ``module:function`` with a JSON spec in a process of its own; None makes everything here.
+    ``child`` runs ``module:function`` with a JSON spec in a process of its own; None makes everything here. ``paid`` is
+    told at once what was used of a model server, so that it is known whatever becomes of the batch.
     """
 
     held_out: Container[str]
@@ -63,6 +64,13 @@ class Workshop:
     child: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
     progress: Callable[[str], None] = nothing
     tally: Tally = field(default_factory=Tally)
+    paid: Callable[[Mapping[str, int]], None] = nothing
+
+    def charge(self, requests: int, prompt_tokens: int, answer_tokens: int) -> None:
+        """Count what was used of a model server."""
+        used = {"requests": requests, "prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+        self.tally.cost.update(used)
+        self.paid(used)
 
 
 @runtime_checkable

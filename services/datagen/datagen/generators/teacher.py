@@ -57,9 +57,12 @@ class Teacher(Section):
         with HttpGenerator(self.base_url, self.model, workshop.inference) as server:
             for start in range(0, len(problems), size):
                 group = problems[start : start + size]
-                answers = server.generate([self.chat(problem) for problem in group], decoding)
+                paid: list[Generation] = []
+                try:
+                    answers = server.generate([self.chat(problem) for problem in group], decoding, arrived=paid.append)
+                finally:
+                    _charge(workshop, paid)
                 workshop.progress(f"{start + len(group)} of {len(problems)} answers of the teacher")
-                _charge(workshop, answers)
                 for problem, answer in zip(group, answers, strict=True):
                     draft = self._checked(problem, answer, workshop)
                     if draft is not None:
@@ -111,7 +114,6 @@ def _problems(order: Order, workshop: Workshop) -> list[Problem]:
 
 
 def _charge(workshop: Workshop, answers: Sequence[Generation]) -> None:
-    cost = workshop.tally.cost
-    cost["requests"] += len(answers)
-    cost["prompt_tokens"] += sum(answer.prompt_tokens for answer in answers)
-    cost["answer_tokens"] += sum(answer.answer_tokens for answer in answers)
+    if answers:
+        tokens = [(answer.prompt_tokens, answer.answer_tokens) for answer in answers]
+        workshop.charge(len(answers), sum(asked for asked, _ in tokens), sum(said for _, said in tokens))

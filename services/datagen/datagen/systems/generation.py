@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Curriculum, DeadLetter, SuiteRow
+from ratchet.ledger.tables import Batch, Curriculum, DeadLetter, Spending, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
@@ -54,7 +54,7 @@ def find(session: Session, settings: Settings) -> list[Subject]:
     if rest_s(_done(session, now), settings.generation.cooldown_s) > 0:
         return []
     room = allowance(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
-    if room == 0 or not affordable(settings.generation, _used_since(session, now - DAY_S)):
+    if room == 0 or not affordable(settings.generation, used_since(session, now - DAY_S)):
         return []
     return [Subject("refill", str(number)) for number in _open_refills(session)]
 
@@ -89,7 +89,7 @@ def do(work: Work) -> Outcome:
     generator = registry.make(job.source.name, job.source.options)
     batch = BatchGeneration(
         generator,
-        _workshop(work),
+        _workshop(work, job.source.name),
         mix_of(weights),
         job.n,
         job.seed,
@@ -100,6 +100,7 @@ def do(work: Work) -> Outcome:
     artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance)
     numbers = {
         **batch.report.model_dump(mode="json", exclude={"spent"}),
+        "cost": batch.report.cost | _cost_of(work),
         "generator": job.source.name,
         "assignment": assignment.model_dump(mode="json"),
         "took_s": time.monotonic() - started,
@@ -115,7 +116,7 @@ def _job(work: Work) -> Job:
         now = clock(session)
         plan, curriculum_id = _plan(session, settings)
         room = settings.queue.high_water - depth(session).total
-        sources = affordable(settings.generation, _used_since(session, now - DAY_S)) or settings.generation.sources
+        sources = affordable(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
         wanted = max(1, min(settings.queue.batch_examples, room))
         n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
         used = item_uses(session, at_least=_half(settings.queue.epoch_cap))
@@ -131,8 +132,13 @@ def _half(epoch_cap: int) -> int:
     return max(1, (epoch_cap + 1) // 2)
 
 
-def _workshop(work: Work) -> Workshop:
+def _workshop(work: Work, generator: str) -> Workshop:
     settings = work.settings
+
+    def paid(used: Mapping[str, int]) -> None:
+        with work.ledger.write() as tx:  # whoever holds the claim by now: the tokens are used
+            tx.session.add(Spending(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
+
     return Workshop(
         held_out(settings.suites),
         work.folder / "drafts",
@@ -140,7 +146,18 @@ def _workshop(work: Work) -> Workshop:
         settings.inference,
         work.child,
         work.progress,
+        paid=paid,
     )
+
+
+def _cost_of(work: Work) -> dict[str, int]:
+    """What the refill used of model servers, attempts that failed included."""
+    with work.read() as session:
+        rows = session.scalars(select(Spending).where(Spending.refill == work.subject.id)).all()
+    if not rows:
+        return {}
+    names = ("requests", "prompt_tokens", "answer_tokens")
+    return {name: sum(getattr(row, name) for row in rows) for name in names}
 
 
 def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
@@ -217,14 +234,11 @@ def _made_since(session: Session, at: float) -> int:
     return session.scalar(made) or 0
 
 
-def _used_since(session: Session, at: float) -> dict[str, int]:
+def used_since(session: Session, at: float) -> dict[str, int]:
     """Tokens of model servers that each generator has used."""
-    used: dict[str, int] = {}
-    for row in session.scalars(_verdicts().where(VerdictRow.created_at >= at)):
-        cost = row.numbers.get("cost", {})
-        name = row.numbers.get("generator", "")
-        used[name] = used.get(name, 0) + cost.get("prompt_tokens", 0) + cost.get("answer_tokens", 0)
-    return used
+    tokens = func.sum(Spending.prompt_tokens + Spending.answer_tokens)
+    query = select(Spending.generator, tokens).where(Spending.created_at >= at).group_by(Spending.generator)
+    return {name: int(used) for name, used in session.execute(query)}
 
 
 SYSTEM = System(

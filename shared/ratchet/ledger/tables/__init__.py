@@ -2,7 +2,7 @@
 
 from ratchet.ledger.tables.base import Base
 from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
-from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, Impact, ItemUse, Mined, Trial
+from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, Impact, ItemUse, Mined, Spending, Trial
 from ratchet.ledger.tables.judging import (
     Calibration,
     Evaluation,
@@ -37,6 +37,7 @@ __all__ = [
     "Ranking",
     "Regression",
     "Serving",
+    "Spending",
     "SuiteRow",
     "Trial",
     "Verdict",

@@ -88,6 +88,20 @@ class Impact(Base):
     created_at: Mapped[Moment]
 
 
+class Spending(Base):
+    """What a generator used of a model server while it made a refill, whatever became of the attempt."""
+
+    __tablename__ = "spendings"
+
+    id: Mapped[Serial]
+    generator: Mapped[str]
+    refill: Mapped[str] = mapped_column(index=True)
+    requests: Mapped[int]
+    prompt_tokens: Mapped[Size]
+    answer_tokens: Mapped[Size]
+    created_at: Mapped[Moment] = mapped_column(index=True)
+
+
 class Coverage(Base):
     """What diversity measured over a batch and its predecessors."""
 

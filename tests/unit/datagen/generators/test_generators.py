@@ -16,7 +16,7 @@ from datagen.generators.tasks import CHUNK, Tasks, to_line
 from datagen.generators.teacher import Teacher
 from ratchet.children.runner import ChildRunner
 from ratchet.data.example import Example
-from ratchet.errors import DataError, SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import DataError, GenerationError, SettingsError, SurroundingsError, UnknownPlugin
 from ratchet.evaluation.holdout import hold_out
 from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks import registry as tasks
@@ -107,6 +107,19 @@ def test_a_teacher_that_is_away_is_the_surroundings(tmp_path: Path, teacher_serv
     url = teacher_server.url.replace(str(teacher_server.server_port), "1")
     with pytest.raises(SurroundingsError):
         list(batch(Teacher(base_url=url, model="big"), tmp_path).lines())
+
+
+def test_answers_that_came_before_or_beside_a_failure_are_paid_for(
+    tmp_path: Path, teacher_server: TeacherServer
+) -> None:
+    teacher_server.refused = range(10, 11)
+    bills: list[dict[str, int]] = []
+    making = batch(Teacher(base_url=teacher_server.url, model="big"), tmp_path, paid=bills.append)
+    with pytest.raises(GenerationError):
+        list(making.lines())
+    came = len(teacher_server.asked) - 1
+    assert making.report.cost == {"requests": came, "prompt_tokens": 7 * came, "answer_tokens": 5 * came}
+    assert sum(bill["requests"] for bill in bills) == came >= 9
 
 
 def test_a_teacher_that_is_always_wrong_ends_the_batch_short(tmp_path: Path, teacher_server: TeacherServer) -> None:

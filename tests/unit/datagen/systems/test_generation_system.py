@@ -3,13 +3,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from datagen.generators.tasks import CHUNK
 from datagen.remake import remake
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
+from datagen.systems.generation import used_since
 from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.data.example import Example
 from ratchet.errors import Refused
@@ -18,7 +19,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.queue import depth
 from ratchet.ledger.supply import supply
-from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, DeadLetter, Verdict
+from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, DeadLetter, Spending, Verdict
 from ratchet.settings import Settings
 from ratchet.systems import Work
 from ratchet.systems.poison import retry
@@ -27,6 +28,9 @@ from ratchet.systems.verdict import Outcome
 from ratchet.tasks.graders import item_key
 from ratchet.testing.bus import InlineChildren
 from ratchet.testing.home import Home, small_home
+
+if TYPE_CHECKING:
+    from conftest import TeacherServer
 
 
 def total(home: Home) -> int:
@@ -252,23 +256,33 @@ def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path
     paid = {"name": "teacher", "share": 1e9, "daily_tokens": 1, "options": {"base_url": "http://x", "model": "m"}}
     with small_home(tmp_path, generation={"sources": [{"name": "tasks"}, paid]}) as home:
         with home.ledger.write() as tx:
-            spent = {"generator": "teacher", "cost": {"prompt_tokens": 2}}
-            tx.session.add(
-                Verdict(
-                    system="generation",
-                    subject_kind="refill",
-                    subject_id="1",
-                    outcome="submitted",
-                    reason="",
-                    numbers=spent,
-                    cause=None,
-                    worker="test",
-                    created_at=tx.now,
-                    took_s=0.0,
-                )
-            )
+            used = {"requests": 1, "prompt_tokens": 2, "answer_tokens": 0}
+            tx.session.add(Spending(generator="teacher", refill="1", created_at=tx.now, **used))
         home.bus(GENERATION, CORRECTION).sweep()
         assert {batch.provenance["generator"] for batch in batches(home)} == {"tasks"}
+
+
+def test_what_an_attempt_that_failed_used_of_a_teacher_is_in_the_refills_cost_and_in_the_days_tokens(
+    tmp_path: Path, teacher_server: TeacherServer
+) -> None:
+    teacher_server.refused = range(10, 11)
+    teacher = {"name": "teacher", "daily_tokens": 1_000_000, "options": {"base_url": teacher_server.url, "model": "m"}}
+    families = [{"name": "chain_sum", "levels": [2, 3]}]
+    queue = {"low_water": 20, "high_water": 40, "batch_examples": 20}
+    told = {"suites": {"families": families}, "queue": queue, "generation": {"sources": [teacher]}}
+    with small_home(tmp_path, inference={"concurrency": 2, "attempts": 1}, **told) as home:
+        bus = home.bus(GENERATION)
+        while not batches(home):
+            bus.sweep()
+            assert home.dead() == []
+        (numbers,) = refill_numbers(home)[:1]
+        with home.ledger.read() as session:
+            before = session.query(Spending).filter(Spending.refill == "1").all()
+            used = used_since(session, 0.0)
+    came = sum(row.requests for row in before)
+    assert numbers["cost"] == {"requests": came, "prompt_tokens": 7 * came, "answer_tokens": 5 * came}
+    assert came >= 9 + 20
+    assert used["teacher"] >= 12 * came
 
 
 def test_how_often_an_item_may_be_in_a_batch_is_set(tmp_path: Path) -> None:

@@ -178,6 +178,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rankings")),
     )
     op.create_table(
+        "spendings",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("generator", sa.String(), nullable=False),
+        sa.Column("refill", sa.String(), nullable=False),
+        sa.Column("requests", sa.Integer(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("answer_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_spendings")),
+    )
+    with op.batch_alter_table("spendings", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_spendings_created_at"), ["created_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_spendings_refill"), ["refill"], unique=False)
+
+    op.create_table(
         "suites",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("pool", sa.String(), nullable=False),
@@ -403,6 +418,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_suites_pool_retired_at"))
 
     op.drop_table("suites")
+    with op.batch_alter_table("spendings", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_spendings_refill"))
+        batch_op.drop_index(batch_op.f("ix_spendings_created_at"))
+
+    op.drop_table("spendings")
     op.drop_table("rankings")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.drop_index("ix_outbox_waiting")

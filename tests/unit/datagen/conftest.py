@@ -11,13 +11,15 @@ from ratchet.tasks import registry
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """An OpenAI-compatible server that knows sums. It is wrong, or cut short, where a question's length says so."""
+    """An OpenAI-compatible server that knows sums. Every so many answers are wrong, or cut short; the requests of a
+    range of numbers, from 1, are refused."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[dict[str, Any]] = []
         self.wrong_every = 0
         self.cut_every = 0
+        self.refused = range(0)
         self.noting = threading.Lock()
 
     @property
@@ -25,12 +27,14 @@ class TeacherServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def answer(self, body: dict[str, Any]) -> tuple[str, str]:
-        """Text and finish reason."""
+        """Text and finish reason; the reason ``refused`` is an error."""
         with self.noting:
             self.asked.append(body)
             number = len(self.asked)
         problem = registry.get("chain_sum").parse(body["messages"][-1]["content"].removeprefix("Solve: "))
         assert problem is not None
+        if number in self.refused:
+            return "", "refused"
         if self.cut_every and number % self.cut_every == 0:
             return problem.solution, "length"
         if self.wrong_every and number % self.wrong_every == 0:
@@ -46,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         choice = {"message": {"content": text}, "finish_reason": reason}
         usage = {"prompt_tokens": 7, "completion_tokens": 5}
         content = json.dumps({"choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
+        self.send_response(400 if reason == "refused" else 200)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
