@@ -245,20 +245,22 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_after_how_many_failures_a_subject_is_given_up_is_set": ("control.poison_failures",),
         "test_after_how_many_deaths_a_subject_is_given_up_is_set": ("control.poison_kills",),
     },
-    "unit/trainer/previews/test_previews.py": {
+    "unit/trainer/previews/test_backends.py": {
         "test_which_backend_answers_and_how_it_is_asked_is_set": (
             "monitoring.preview_api_key",
             "monitoring.preview_backend",
             "monitoring.preview_model",
             "monitoring.preview_url",
         ),
+        "test_how_long_a_preview_may_take_is_set": ("monitoring.preview_timeout_s",),
+    },
+    "unit/trainer/previews/test_previews.py": {
         "test_when_and_how_previews_are_asked_is_set": (
             "monitoring.preview_interval",
             "monitoring.preview_max_tokens",
             "monitoring.preview_temperature",
         ),
         "test_how_many_questions_a_preview_has_is_set": ("monitoring.preview_samples",),
-        "test_how_long_a_preview_may_take_is_set": ("monitoring.preview_timeout_s",),
     },
     "unit/trainer/systems/test_cleaning.py": {
         "test_what_is_kept_is_set": ("retention.checkpoints_gb", "retention.states"),

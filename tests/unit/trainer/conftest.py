@@ -13,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.training import TrainerConfig
+from ratchet.tasks import registry
+from ratchet.tasks.family import to_example
 from ratchet.testing.examples import sums, write_examples
 from trainer.config import parse_config
 from trainer.core import TrainerEngine, TrainingResult
@@ -28,6 +30,13 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sum_file(tmp_path: Path) -> Path:
     """A hundred sums of two to six terms: rows of unequal length."""
     return write_examples(tmp_path / "sums.jsonl", sums(100, longest=6))
+
+
+@pytest.fixture
+def graded_file(tmp_path: Path) -> Path:
+    """A hundred sums that their family grades."""
+    family = registry.get("chain_sum")
+    return write_examples(tmp_path / "graded.jsonl", [to_example(family.generate(1, n), "test") for n in range(100)])
 
 
 @pytest.fixture

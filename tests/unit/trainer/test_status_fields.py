@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 from ratchet.settings.legacy import Gone
 from ratchet.settings.training import TrainerConfig
-from ratchet.tasks import registry
-from ratchet.tasks.family import to_example
-from ratchet.testing.examples import write_examples
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
 from trainer.status_fields import FIELDS, PRIOR
@@ -25,12 +22,6 @@ Configure = Callable[..., TrainerConfig]
 class Unreachable(TrainerCallback):
     def on_log(self, *_: Any, **__: Any) -> None:
         raise ConnectionError("the tracking server is away")
-
-
-@pytest.fixture
-def graded_file(tmp_path: Path) -> Path:
-    family = registry.get("chain_sum")
-    return write_examples(tmp_path / "graded.jsonl", [to_example(family.generate(1, n), "test") for n in range(100)])
 
 
 def test_a_run_fills_every_field(

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.data.example import Example
-from ratchet.errors import GenerationError, SettingsError, SurroundingsError
+from ratchet.errors import GenerationError
 from ratchet.evaluation.preview import Preview, read_previews
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation
-from ratchet.inference.tiny import build_tiny_tokenizer
-from ratchet.settings.training import MonitoringSettings, TrainerConfig
+from ratchet.settings.training import TrainerConfig
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.testing.examples import write_examples
 from trainer.core import TrainerEngine, TrainingResult
-from trainer.hardware import Hardware
 from trainer.monitoring import TrainingStatusWriter
-from trainer.previews import LocalPreviewBackend, PreviewBackend, Remote3090Backend
+from trainer.previews import PreviewBackend
 from trainer.previews.callback import Previewer
-from trainer.previews.factory import create_preview_backend
 from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from .chat_server import Server
 
 Train = Callable[..., TrainingResult]
 PREVIEWS = {"monitoring__preview_interval": 5, "monitoring__preview_samples": 2, "monitoring__preview_max_tokens": 8}
-
-
-@pytest.fixture
-def graded_file(tmp_path: Path) -> Path:
-    family = registry.get("chain_sum")
-    return write_examples(tmp_path / "graded.jsonl", [to_example(family.generate(1, n), "test") for n in range(100)])
 
 
 def recorded(folder: Path) -> list[Preview]:
@@ -79,65 +70,6 @@ def test_previews_do_not_change_what_is_trained(train: Train, sum_file: Path, te
     without = train(sum_file, "without", monitoring__preview_backend="none")
     with_them = train(sum_file, "with", **{**PREVIEWS, "monitoring__preview_temperature": temperature})
     assert with_them.summary["weights"] == without.summary["weights"]
-
-
-class Server(ThreadingHTTPServer):
-    """A chat server that answers, fails, or hangs until it is released."""
-
-    def __init__(self, mood: str) -> None:
-        self.mood = mood
-        self.released = threading.Event()
-        self.asked = 0
-        self.key: str | None = None
-        self.body: dict[str, Any] = {}
-        super().__init__(("127.0.0.1", 0), Answering)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Answering(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        self.server.asked += 1
-        self.server.key = self.headers["authorization"]
-        self.server.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.server.mood == "hangs":
-            self.server.released.wait(60)
-        if self.server.mood == "dawdles":
-            self.server.released.wait(2)
-        status = 500 if self.server.mood == "fails" else 200
-        body = json.dumps(
-            {"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}], "system_fingerprint": "abc"}
-        ).encode()
-        try:
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-        except OSError:
-            return
-
-    def log_message(self, *_: Any) -> None:
-        return
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[str], Server]]:
-    servers: list[Server] = []
-
-    def start(mood: str) -> Server:
-        servers.append(Server(mood))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
 
 
 def remote(server: Server) -> dict[str, Any]:
@@ -247,19 +179,6 @@ def test_a_backend_that_throws_is_asked_again_next_time(
     assert {fields["preview_error"].partition(": ")[2] for fields in told} == {"GenerationError: no"}
 
 
-def test_the_backends_keep_the_protocol() -> None:
-    assert isinstance(Remote3090Backend("http://host:8765", "ratchet", 1.0), PreviewBackend)
-    assert isinstance(Stuck(), PreviewBackend)
-    assert all(hasattr(LocalPreviewBackend, name) for name in ("name", "uses_trained_model", "answer"))
-
-
-def test_a_remote_backend_without_an_address_is_a_wrong_setting(configure: Callable[..., TrainerConfig]) -> None:
-    with pytest.raises(SettingsError, match="preview_url"):
-        configure(Path("x"), monitoring__preview_backend="remote_3090")
-    with pytest.raises(ValueError, match="preview_url"):
-        MonitoringSettings(preview_backend="remote_3090")
-
-
 def test_a_reported_status_survives_a_journal_that_cannot_be_written(
     configure: Callable[..., TrainerConfig], graded_file: Path, tmp_path: Path
 ) -> None:
@@ -295,29 +214,3 @@ def test_when_and_how_previews_are_asked_is_set(
 def test_how_many_questions_a_preview_has_is_set(train: Train, graded_file: Path, tmp_path: Path) -> None:
     train(graded_file, **{**PREVIEWS, "monitoring__preview_samples": 3, "monitoring__preview_interval": 10})
     assert len(recorded(tmp_path)) == 3
-
-
-def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str], Server]) -> None:
-    def backend(**settings: Any) -> PreviewBackend | None:
-        monitoring = MonitoringSettings.model_validate(settings)
-        return create_preview_backend(
-            monitoring, None, build_tiny_tokenizer(), Hardware("cpu", "fp32", "sdpa"), Dress()
-        )
-
-    server = serve("answers")
-    assert backend(preview_backend="none") is None
-    elsewhere = {"preview_backend": "remote_3090", "preview_url": server.url}
-    asked = backend(**elsewhere, preview_model="champion", preview_api_key="secret")
-    assert asked is not None
-    assert asked.answer([Example.ask("3+4=", "7").prompt], Decoding())[0].text == "7"
-    assert (server.body["model"], server.key) == ("champion", "Bearer secret")
-
-
-def test_how_long_a_preview_may_take_is_set(serve: Callable[[str], Server]) -> None:
-    """The server would answer within the usual ten seconds."""
-    told = {"preview_backend": "remote_3090", "preview_url": serve("dawdles").url, "preview_timeout_s": 0.05}
-    monitoring, hardware = MonitoringSettings.model_validate(told), Hardware("cpu", "fp32", "sdpa")
-    backend = create_preview_backend(monitoring, None, build_tiny_tokenizer(), hardware, Dress())
-    assert backend is not None
-    with pytest.raises(SurroundingsError, match="ReadTimeout"):
-        backend.answer([Example.ask("3+4=", "7").prompt], Decoding())
