@@ -15,6 +15,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ["hatchling", "editables"]
+APART = {"4bit"}
+"""Extras that pin their own versions, since only who wants them has them: peft imports bitsandbytes wherever it is
+installed, which costs every process that trains a second and a half and 50 MB."""
 HEADER = "# Every dependency, direct and transitive, at the version that is tested. Written by `make pins`.\n"
 
 
@@ -27,7 +30,7 @@ def local_packages(root: Path = ROOT) -> dict[str, list[str]]:
     """The workspace's own distributions with the names of their extras."""
     files = [root / "shared" / "pyproject.toml", *sorted((root / "services").glob("*/pyproject.toml"))]
     projects = [tomllib.loads(file.read_text())["project"] for file in files]
-    return {p["name"]: sorted(p.get("optional-dependencies", {})) for p in projects}
+    return {p["name"]: sorted(set(p.get("optional-dependencies", {})) - APART) for p in projects}
 
 
 def development(root: Path = ROOT) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Adapters:
         if settings.load_in_4bit:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.gradient_checkpointing)
             model._hf_peft_config_loaded = True  # the Trainer refuses quantized weights that nothing can learn on
+            _keep_layout(model)
         try:
             with torch.random.fork_rng(), _deprecations_of_peft_ignored():
                 torch.manual_seed(seed % 2**63)
@@ -62,15 +63,14 @@ class Adapters:
         except ValueError as error:
             raise SettingsError(f"model.lora_targets do not fit the model: {error}") from error
 
-    def save(self, folder: Path) -> None:
-        """Write the adapters by themselves, as peft and inference servers read them."""
+    def save(self, folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
+        """Write the adapters, ``trained`` by their names in the model, as peft and inference servers read them."""
         from peft import get_peft_model_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
-        weights = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
-        save_file(
-            {name: w.detach().cpu().contiguous() for name, w in weights.items()}, folder / "adapter_model.safetensors"
-        )
+        named = {f"base_model.model.{name}": tensor for name, tensor in trained.items()}
+        weights = get_peft_model_state_dict(self._peft, named, save_embedding_layers=False)
+        save_file(weights, folder / "adapter_model.safetensors")
         config = self._peft.peft_config["default"]
         before, config.base_model_name_or_path = config.base_model_name_or_path, None
         config.save_pretrained(str(folder))
@@ -79,9 +79,10 @@ class Adapters:
     def merged(self, hardware: Hardware, folder: Path) -> Any:
         """The model with the adapters added to its weights; the adapters are used up.
 
-        Quantized weights are read again, whole, and the saved adapters of ``folder`` are added to those.
+        Weights that are quantized, or shared among processes, are read again, whole, and the saved adapters of
+        ``folder`` are added to those.
         """
-        if not self._settings.load_in_4bit:
+        if not self._settings.load_in_4bit and not hardware.sharded:
             return self._peft.merge_and_unload()
         return merge_into_whole(self._source, folder, hardware)
 
@@ -96,6 +97,13 @@ def merge_into_whole(source: str, adapters: Path, hardware: Hardware) -> Any:
     )
     with _deprecations_of_peft_ignored():
         return PeftModel.from_pretrained(whole, str(adapters)).merge_and_unload()
+
+
+def _keep_layout(model: Any) -> None:
+    """Some CPUs answer faster from weights packed anew: but after a preview in training, no gradient came through."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

@@ -77,6 +77,24 @@ class LossWatch(TrainerCallback):
         return self.curve[-1][1] if self.curve else None
 
 
+class SkippedSteps(TrainerCallback):
+    """Counts the steps that the fp16 scaler skips, because a gradient was not finite in 16 bits.
+
+    Such a step changes no weight and lowers the scale, by which it is known. It is no sign of divergence; its rows
+    count as seen, and the learning rate goes on with the steps.
+    """
+
+    def __init__(self, scaler: torch.amp.GradScaler | None) -> None:
+        self._scaler = scaler
+        self._scale = scaler.get_scale() if scaler is not None else 1.0
+        self.count = 0
+
+    def on_step_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        if self._scaler is not None:
+            before, self._scale = self._scale, self._scaler.get_scale()
+            self.count += self._scale < before
+
+
 class Deadline(TrainerCallback):
     """Ends the segment after a step, on time or on request, with the last stretch of the loss logged."""
 

@@ -51,9 +51,7 @@ def _after(segment: TrainerConfig, checkpoint: Path) -> TrainerConfig:
 
 
 def _with_ground(config: TrainerConfig) -> TrainerConfig:
-    """The built-in model as a folder that outlives a segment, where adapters stand on it."""
-    if not config.model.lora_rank:
-        return config
+    """The built-in model as a folder that outlives a segment, since adapters stand on it."""
     path = resolve_model(config.model.path, config.output.output_dir)
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 

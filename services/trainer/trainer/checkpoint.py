@@ -5,12 +5,40 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from trainer.adapters import ADAPTER_FOLDER
 from trainer.hardware import Hardware
 from trainer.loading import Trainable
+from trainer.sharding import gather
+from trainer.state import moments_by_name, trained_weights
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What is saved of a model and its optimizer, whole and in main memory, whoever held which part of it."""
+
+    moments: dict[str, torch.Tensor]
+    trained: dict[str, torch.Tensor]
+    """The weights that learn, in fp32."""
+    weights: dict[str, torch.Tensor] | None
+    """All weights of a model that was shared out, in the precision that is served; None where it stands whole."""
+
+
+def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Gathered:
+    """Every process has to call it, and the first one gets what there is. Uses a model up that is shared out."""
+    keep = hardware.processes.is_first
+    moments, trained = moments_by_name(model, optimizer, keep=keep), trained_weights(model, keep=keep)
+    weights = None
+    if hardware.sharded and trainable.adapters is None:
+        model.to(hardware.saved_dtype)
+        tied = model.all_tied_weights_keys
+        weights = gather(((name, w) for name, w in model.state_dict().items() if name not in tied), keep=keep)
+    return Gathered(moments, trained, weights)
 
 
 @contextmanager
@@ -31,17 +59,16 @@ def replacing(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
 
 
-def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware) -> None:
+def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware, gathered: Gathered) -> None:
     """The model, in the precision that is served, with all that a server needs. Uses the model up.
 
     Adapters are merged into its weights, so that whatever serves whole models serves this one, and lie beside them.
     """
-    model = getattr(model, "module", model)
     with replacing(folder) as draft:
         if trainable.adapters is not None:
-            trainable.adapters.save(draft / ADAPTER_FOLDER)
+            trainable.adapters.save(draft / ADAPTER_FOLDER, gathered.trained)
             model = trainable.adapters.merged(hardware, draft / ADAPTER_FOLDER)
         model.to(hardware.saved_dtype)
         model.config.use_cache = True
-        model.save_pretrained(draft)
+        model.save_pretrained(draft, state_dict=gathered.weights)
         trainable.tokenizer.save_pretrained(draft)

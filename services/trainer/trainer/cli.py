@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from ratchet.errors import RatchetError
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _wrong(with_flags(str(error)))
     from trainer.chain import train_file  # torch and transformers, which --help and a typing error can do without
     from trainer.core import TrainerEngine
+    from trainer.processes import Processes
 
     terminal = Terminal(sys.stderr)
     status = TrainingStatusWriter(config.output.output_dir / STATUS)
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.end()
     if not result.success:
         return _failed(config, result)
-    return _done(config, result)
+    with redirect_stdout(sys.stdout if Processes.from_environment().is_first else None):
+        return _done(config, result)
 
 
 class Terminal:

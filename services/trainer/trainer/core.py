@@ -25,7 +25,6 @@ from ratchet.inference.chat import Tokenizer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.dress import Dress
 from ratchet.inference.facts import hold, model_facts
-from ratchet.inference.tiny import TINY_MODEL
 from ratchet.settings.training import TrainerConfig
 
 from trainer.callbacks import Progress, ShouldStop
@@ -40,6 +39,7 @@ from trainer.previews.callback import Previewer, last_rows
 from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 from trainer.run import Run, create_run
+from trainer.source import with_local_model
 from trainer.state import TrainingState, load_state
 from trainer.trackers import create_trackers
 
@@ -86,13 +86,20 @@ class TrainerEngine:
         return result
 
     def _within_memory(self, config: TrainerConfig) -> TrainingResult:
-        """Try, in smaller and smaller micro-batches where memory is short, and remember what fitted on this device."""
+        """Try, in smaller and smaller micro-batches where memory is short, and remember what fitted on this device.
+
+        Among several processes one that tried again would be out of step with the others: the run fails, and half is
+        remembered for its next start.
+        """
         book, wanted = MemoryBook(self._status.path.parent / BOOK), config.hyperparams.batch_size
         config = self._as_remembered(config, book)
         result = self._tried(config)
         while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := in_smaller_batches(config)) is not None:
             release_memory()
             config = smaller
+            if self._processes.world > 1:
+                book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
+                return result
             result = self._tried(config)
         if result.success and config.hyperparams.batch_size < wanted and self._processes.is_first:
             book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
@@ -119,6 +126,7 @@ class TrainerEngine:
             return _failure(error)
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
+        config = with_local_model(config)
         hardware, state = self._validate(config)
         trackers = create_trackers(config.environment.report_to, self._write)
         dress = self._dress(config)
@@ -170,6 +178,9 @@ class TrainerEngine:
         monitoring = config.monitoring
         if not self._processes.is_first:
             return
+        if run.hardware.sharded and monitoring.preview_backend == "local":
+            self._write(preview_error="a model that processes share cannot answer by itself: use remote_3090 or none")
+            return
         model = run.trainer.accelerator.unwrap_model(run.trainer.model)
         backend = create_preview_backend(monitoring, model, run.tokenizer, run.hardware, dress)
         if backend is None:
@@ -206,9 +217,9 @@ def in_smaller_batches(config: TrainerConfig) -> TrainerConfig | None:
 
 
 def _require_the_model_meant(config: TrainerConfig) -> None:
-    """Hold a model in a folder to what is locked. Raises SettingsError."""
+    """Hold the model to what is locked. Raises SettingsError."""
     folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
-    if folder.is_dir() and tokenizer.is_dir() and config.model.path != TINY_MODEL:
+    if folder.is_dir() and tokenizer.is_dir():
         hold(config.locked, model_facts(folder, tokenizer), config.hyperparams.max_length, config.model.path)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from ratchet.errors import SettingsError
+from ratchet.inference.four_bits import require_four_bits
 from ratchet.settings.training import TrainerConfig
-from transformers.utils import is_bitsandbytes_available, is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available
 
 from trainer.processes import ALONE, Processes
 
@@ -24,6 +25,8 @@ class Hardware:
     precision: str
     attention: str
     processes: Processes = ALONE
+    sharded: bool = False
+    """Whether each process holds a share of the model, not the whole."""
 
     @property
     def on_gpu(self) -> bool:
@@ -48,22 +51,17 @@ def pick_hardware(config: TrainerConfig, processes: Processes = ALONE) -> Hardwa
     precision: str = config.hyperparams.fp_precision
     if precision == "auto":
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-    if precision == "fp16" and not on_gpu:
-        raise SettingsError("hyperparams.fp_precision fp16 needs a GPU; use bf16, fp32 or auto")
     if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise SettingsError("hyperparams.fp_precision bf16 is not supported by this GPU; use fp16 or auto")
+    sharded = config.environment.parallelism == "fsdp" and processes.world > 1
     if config.model.load_in_4bit:
-        _require_four_bits(on_gpu)
-    return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision), processes)
-
-
-def _require_four_bits(on_gpu: bool) -> None:
-    if not on_gpu:
-        raise SettingsError(
-            "model.load_in_4bit needs a GPU; on a CPU train adapters on whole weights (load_in_4bit off)"
-        )
-    if not is_bitsandbytes_available():
-        raise SettingsError("model.load_in_4bit needs bitsandbytes, which is not installed: pip install bitsandbytes")
+        require_four_bits()
+        if sharded:
+            raise SettingsError(
+                "environment.parallelism fsdp does not share weights of 4 bits (model.load_in_4bit): use ddp, or "
+                "adapters on whole weights"
+            )
+    return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision), processes, sharded)
 
 
 def release_memory() -> None:

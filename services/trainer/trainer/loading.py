@@ -12,7 +12,6 @@ from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.chat import Tokenizer, stop_ids
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
-from ratchet.inference.tiny import resolve_model
 from ratchet.profiles.profile import Profile
 from ratchet.settings.training import TrainerConfig
 from safetensors import SafetensorError
@@ -51,13 +50,12 @@ class Trainable:
 
 
 def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
-    """Model and tokenizer, ready to train, with the profile's own tokens where the vocabulary has room to learn them.
+    """Model and tokenizer, from folders, with the profile's own tokens where the vocabulary has room to learn them.
 
     Raises BrokenCheckpoint, ChatTemplateError or SettingsError.
     """
-    source = resolve_model(config.model.path, config.output.output_dir)
-    if Path(source).exists():
-        check_folder(Path(source))
+    source = config.model.path
+    check_folder(Path(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
@@ -76,7 +74,7 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
     adapters = Adapters(model, config.model, config.data.seed, source) if config.model.lora_rank else None
     add_tokens(model, tokenizer, profile.tokens())
     _teach_to_stop(model, tokenizer)
-    base = weights_digest(Path(source)) if adapters is not None and Path(source).is_dir() else None
+    base = weights_digest(Path(source)) if adapters is not None else None
     return Trainable(model.train(), tokenizer, adapters, base)
 
 

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from trainer.collator import MicroBatch
 from trainer.hardware import Hardware
 from trainer.loader import BatchLoader, TokenCount
+from trainer.sharding import is_sharded, whole
 
 
 class SegmentTrainer(Trainer):
@@ -32,6 +33,9 @@ class SegmentTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.loader = loader
         self.count = count
+        if self.args.fp16 and self.accelerator.scaler is None:  # accelerate leaves fp16 off on a CPU, torch has it
+            self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
+            self.accelerator.native_amp = True
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._sliceable = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
@@ -62,16 +66,23 @@ class SegmentTrainer(Trainer):
         return 0
 
     def _prepare_for_training(self, *arguments: Any) -> tuple[Any, Any]:
-        """Step the optimizer itself: without a scaler its wrapper only looks, every time, for absent packages."""
+        """Step the optimizer itself: without a scaler its wrapper only looks, every time, for absent packages.
+
+        A model that its processes share gets autocast alone: wrapped once more, it would be copied to each.
+        """
+        if is_sharded(self.model):
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
         prepared = super()._prepare_for_training(*arguments)
         if self.accelerator.scaler is None:
             self.optimizer = self.optimizer.optimizer
         return prepared
 
-    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
-        if self.accelerator.scaler is not None or self.is_fsdp_enabled:
-            return super()._clip_grad_norm(model)
-        return clip_grad_norm_(self._parameters, self.args.max_grad_norm)
+    def _clip_grad_norm(self, _model: Any) -> torch.Tensor:
+        self.accelerator.unscale_gradients()
+        return whole(clip_grad_norm_(self._parameters, self.args.max_grad_norm))
+
+    def _move_model_to_device(self, _model: Any, _device: torch.device) -> None:
+        """It is where it belongs."""
 
     def _logits(self, model: Any, batch: MicroBatch) -> torch.Tensor:
         """(trained predictions, vocabulary): the prompts before all answers cost no projection to the vocabulary."""

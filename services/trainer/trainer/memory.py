@@ -49,4 +49,6 @@ def memory_key(config: TrainerConfig, hardware: Hardware) -> str:
     model = hashlib.sha256(text.encode()).hexdigest()[:12]
     device = torch.cuda.get_device_name(hardware.device) if hardware.on_gpu else hardware.device
     parts = (model, form_of(config.model), f"{config.hyperparams.max_length} tokens", hardware.precision, device)
-    return " / ".join([*parts, "recomputed"] if config.model.gradient_checkpointing else parts)
+    more = ["recomputed"] * config.model.gradient_checkpointing
+    more += [f"shared by {hardware.processes.world}"] * hardware.sharded
+    return " / ".join([*parts, *more])

@@ -17,9 +17,10 @@ from trainer.callbacks import (
     Progress,
     ProgressReporter,
     ShouldStop,
+    SkippedSteps,
     StepSeed,
 )
-from trainer.checkpoint import replacing, write_checkpoint
+from trainer.checkpoint import Gathered, gather_all, replacing, write_checkpoint
 from trainer.dataset import TrainingRows
 from trainer.form import form_of
 from trainer.hardware import Hardware
@@ -29,10 +30,10 @@ from trainer.loop import SegmentTrainer, build_trainer
 from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
 from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
+from trainer.sharding import shard
 from trainer.state import (
     TrainingState,
     load_state,
-    moments_by_name,
     restore_master,
     restore_optimizer,
     save_master,
@@ -54,6 +55,7 @@ class Run:
     deadline: Deadline
     reporter: ProgressReporter
     count: TokenCount
+    skipped: SkippedSteps
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -70,11 +72,14 @@ class Run:
 
     def save(self) -> TrainingResult:
         """Publish checkpoint and state under ``output.output_dir``; with several processes, the first one does."""
-        folder = self.config.output.output_dir
-        if self.hardware.processes.is_first:
-            self._publish(folder / MODEL_FOLDER, folder / STATE_FOLDER)
-        self.hardware.processes.wait()
+        folder, processes = self.config.output.output_dir, self.hardware.processes
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        gathered = gather_all(model, self.trainable, self.trainer.optimizer, self.hardware)
+        if processes.is_first:
+            self._publish(folder / MODEL_FOLDER, folder / STATE_FOLDER, model, gathered)
+        processes.wait()
         state = load_state(folder / STATE_FOLDER)
+        processes.wait()  # nobody moves what another still reads
         return TrainingResult(
             success=True,
             global_step=state.global_step,
@@ -85,16 +90,14 @@ class Run:
             summary=self._summary(state),
         )
 
-    def _publish(self, model_folder: Path, state_folder: Path) -> None:
+    def _publish(self, model_folder: Path, state_folder: Path, model: Any, gathered: Gathered) -> None:
         """The checkpoint first: a state without its checkpoint is never there."""
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         with replacing(state_folder) as draft:
             if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
-                save_master(draft, model)
-            moments = moments_by_name(model, self.trainer.optimizer)
-            write_checkpoint(model_folder, model, self.trainable, self.hardware)
+                save_master(draft, gathered.trained)
+            write_checkpoint(model_folder, model, self.trainable, self.hardware, gathered)
             state = self._state(weights_digest(model_folder))
-            save_state(draft, state, moments, None if state.position.finished else self.plan.order)
+            save_state(draft, state, gathered.moments, None if state.position.finished else self.plan.order)
 
     def _state(self, weights: str) -> TrainingState:
         scaler = self.trainer.accelerator.scaler
@@ -125,6 +128,7 @@ class Run:
             "tokens_per_s": self.count.tokens / seconds if seconds else 0.0,
             "loss_curve": self.watch.curve,
             "mean_loss": mean_loss(self.plan.global_step, self.watch.curve),
+            "steps_skipped": self.skipped.count,
             "ended_by": self.deadline.reason or ("rows" if state.position.finished else "steps"),
             "weights": state.weights,
             "dataset_digest": state.position.digest,
@@ -132,6 +136,7 @@ class Run:
             "batch_size": self.config.hyperparams.batch_size,
             "gradient_accumulation": self.config.hyperparams.gradient_accumulation,
             "processes": self.hardware.processes.world,
+            "parallelism": "fsdp" if self.hardware.sharded else "ddp",
             "precision": self.hardware.precision,
             "device": self.hardware.device,
             "attention": self.trainable.attention,
@@ -160,12 +165,13 @@ def create_run(
     processes = hardware.processes
     model, tokenizer = trainable.model, trainable.tokenizer
     plan = plan_segment(config, rows, state, processes.world)
-    if not config.model.load_in_4bit:
-        model.to(hardware.device)
+    goes_on_from = config.output.resume_from if state is not None else None
+    if goes_on_from is not None:
+        restore_master(goes_on_from, model)
+    _place(model, config, hardware)
     optimizer = build_optimizer(model, config.hyperparams)
-    if state is not None and config.output.resume_from is not None:
-        restore_master(config.output.resume_from, model)
-        restore_optimizer(config.output.resume_from, model, optimizer)
+    if goes_on_from is not None:
+        restore_optimizer(goes_on_from, model, optimizer)
     count = TokenCount()
     watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
     deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
@@ -192,4 +198,14 @@ def create_run(
     )
     if state is not None and state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state.scaler)
-    return Run(config, hardware, trainable, rows, plan, trainer, watch, deadline, reporter, count)
+    skipped = SkippedSteps(trainer.accelerator.scaler)
+    trainer.add_callback(skipped)
+    return Run(config, hardware, trainable, rows, plan, trainer, watch, deadline, reporter, count, skipped)
+
+
+def _place(model: Any, config: TrainerConfig, hardware: Hardware) -> None:
+    """Put the model where it is computed: whole, or this process's share of it. Quantized weights are there already."""
+    if hardware.sharded:
+        shard(model, hardware, reshard=config.environment.fsdp_reshard)
+    elif not config.model.load_in_4bit:
+        model.to(hardware.device)

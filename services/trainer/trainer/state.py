@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from trainer.form import FULL, STATE_FILE
 from trainer.order import Order
 from trainer.schedule import Cycle
+from trainer.sharding import gather, shared_like
 
 VERSION = 1
 _STATE, _OPTIMIZER, _MASTER, _ORDER = (
@@ -101,14 +102,17 @@ def load_state(folder: Path) -> TrainingState:
         raise ResumeError(f"{path} is not a training state: {error}") from error
 
 
-def moments_by_name(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state as ``<moment>:<parameter>`` tensors."""
-    return {
-        f"{moment}:{name}": optimizer.state[parameter][moment].detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-        for moment in _MOMENTS
-    }
+def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """AdamW's state as ``<moment>:<parameter>`` tensors, gathered for those who ``keep`` it."""
+    return gather(
+        (
+            (f"{moment}:{name}", optimizer.state[parameter][moment])
+            for name, parameter in model.named_parameters()
+            if parameter in optimizer.state
+            for moment in _MOMENTS
+        ),
+        keep=keep,
+    )
 
 
 def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -120,19 +124,25 @@ def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer
         raise ResumeError(f"{folder / _OPTIMIZER} is of another model: it differs in {', '.join(odd)}")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            optimizer.state[parameter] = {moment: saved[f"{moment}:{name}"].to(parameter.device) for moment in _MOMENTS}
+            optimizer.state[parameter] = {
+                moment: shared_like(saved[f"{moment}:{name}"], parameter) for moment in _MOMENTS
+            }
 
 
-def save_master(folder: Path, model: Any) -> None:
+def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """The weights that learn, by name, gathered for those who ``keep`` them."""
+    return gather(((name, p) for name, p in model.named_parameters() if p.requires_grad), keep=keep)
+
+
+def save_master(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Keep the trained weights in fp32 beside a checkpoint whose own are coarser, or merged with frozen ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     save_file(weights, folder / _MASTER)
 
 
 @torch.no_grad()
 def restore_master(folder: Path, model: Any) -> None:
-    """Put the trained weights back, where the state has them."""
+    """Put the trained weights back into a whole model, where the state has them."""
     if not (folder / _MASTER).exists():
         return
     saved = _load_tensors(folder / _MASTER)

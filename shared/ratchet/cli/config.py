@@ -12,6 +12,7 @@ from ratchet.cli.budget import budget, shape_of
 from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import print_json, size
 from ratchet.errors import SettingsError
+from ratchet.inference.four_bits import require_four_bits
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
@@ -49,6 +50,8 @@ def check() -> None:
     settings = load()
     require_plugins(settings)
     _check_fit(settings)
+    if settings.model.load_in_4bit and "4090" in settings.placement.roles:
+        require_four_bits()
     power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
     typer.echo(f"the settings are valid. {power.advice}")
     typer.echo(

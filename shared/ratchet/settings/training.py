@@ -47,7 +47,7 @@ class ModelSettings(Section):
         (), description="Names of the layers that get adapters, as q_proj; none named, all linear ones."
     )
     load_in_4bit: bool = Field(
-        False, description="Hold the frozen weights in 4 bits (NF4) under adapters. Needs a GPU and bitsandbytes."
+        False, description="Hold the frozen weights in 4 bits (NF4) under adapters. Needs bitsandbytes."
     )
 
     @property
@@ -114,7 +114,7 @@ class HyperparamSettings(Section):
     fp_precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",
         description="Precision of the saved weights and of autocast; training keeps fp32 master weights. "
-        "auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 needs a GPU.",
+        "auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 scales its gradients.",
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay, on matrices only.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Decay rates of AdamW's two moments.")
@@ -221,6 +221,16 @@ class EnvironmentSettings(Section):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.",
+    )
+    parallelism: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="How the processes of torchrun hold one model: `ddp`, each the whole of it; `fsdp`, each a share "
+        "of weights, gradients and optimizer (FSDP2). One process alone holds it whole.",
+    )
+    fsdp_reshard: bool = Field(
+        True,
+        description="Give gathered weights back after the forward pass and gather them again for the backward one: "
+        "less memory, a third more traffic.",
     )
     report_to: tuple[str, ...] = Field(
         (),

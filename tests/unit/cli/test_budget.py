@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,13 @@ def test_config_check_says_whether_it_fits(home: Path, tmp_path: Path, width: in
     result = CliRunner().invoke(app, ["--set", f"model.path={folder}", "config", "check"])
     assert result.exit_code == code, result.output
     assert said in result.output
+
+
+def test_config_check_refuses_weights_of_four_bits_without_their_library(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    sets = ["--set", "model.lora_rank=8", "--set", "model.load_in_4bit=true"]
+    result = CliRunner().invoke(app, [*sets, "config", "check"])
+    assert result.exit_code == 2
+    assert "pip install 'services/trainer[4bit]'" in result.output

@@ -269,7 +269,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_with_the_judges_away_training_goes_to_its_limit_and_waits": ("queue.unjudged_limit",),
     },
     "unit/trainer/test_adapters.py": {
-        "test_four_bits_need_adapters_and_a_gpu": ("model.load_in_4bit",),
+        "test_four_bits_need_adapters_and_a_library": ("model.load_in_4bit",),
         "test_how_adapters_are_shaped_is_set": ("model.lora_alpha", "model.lora_dropout", "model.lora_rank"),
         "test_layers_that_the_model_lacks_are_a_wrong_setting": ("model.lora_targets",),
     },
@@ -316,6 +316,10 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/trainer/test_segment.py": {
         "test_how_often_progress_is_told_is_set": ("monitoring.status_interval_s",),
+    },
+    "unit/trainer/test_sharding.py": {
+        "test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_with": ("environment.parallelism",),
+        "test_whether_gathered_weights_are_given_back_after_the_forward_pass_is_set": ("environment.fsdp_reshard",),
     },
     "unit/trainer/test_trackers.py": {
         "test_a_tracker_hears_the_loss": ("environment.report_to",),

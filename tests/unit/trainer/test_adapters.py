@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from ratchet.errors import SettingsError
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.settings.training import ModelSettings, TrainerConfig
@@ -16,7 +19,8 @@ from safetensors.torch import load_file
 from trainer.adapters import Adapters, merge_into_whole
 from trainer.core import TrainingResult
 from trainer.form import form_of, form_of_state
-from trainer.hardware import Hardware
+from trainer.hardware import Hardware, pick_hardware
+from trainer.processes import Processes
 from trainer.result import ErrorKind
 from transformers import AutoModelForCausalLM
 
@@ -86,14 +90,49 @@ def test_layers_that_the_model_lacks_are_a_wrong_setting(train: Train, sum_file:
     assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
 
 
-def test_four_bits_need_adapters_and_a_gpu(
-    train: Train, configure: Callable[..., TrainerConfig], sum_file: Path
-) -> None:
+def test_four_bits_need_adapters_and_a_library(train: Train, sum_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="lora_rank"):
         ModelSettings(load_in_4bit=True)
-    result = train(sum_file, **LORA, model__load_in_4bit=True, environment__device="cpu")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
+    result = train(sum_file, **LORA, model__load_in_4bit=True)
     assert result.error_kind is ErrorKind.SETTINGS
-    assert "needs a GPU" in str(result.error_message)
+    assert "pip install" in str(result.error_message)
+
+
+FOUR_BITS = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'services/trainer[4bit]'"
+)
+
+
+@FOUR_BITS
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_adapters_learn_on_weights_of_four_bits_over_a_stop_and_a_preview(
+    train: Train, sum_file: Path, base_model: Path, precision: str
+) -> None:
+    settings = {**LORA, "model__load_in_4bit": True, "hyperparams__fp_precision": precision}
+    settings |= {"monitoring__logging_steps": 1, "monitoring__preview_interval": 2, "hyperparams__schedule": "constant"}
+    straight = train(sum_file, "straight", **settings)
+    first = train(sum_file, "first", **settings, stop_after=5)
+    second = train(sum_file, "second", **settings, **after(first, base_model))
+    assert second.success, second.error_message
+    curve = [loss for _, loss in straight.summary["loss_curve"]]
+    assert curve[-1] < curve[0]
+    assert second.summary["weights"] == straight.summary["weights"]
+    assert "bits=4" in form_of_state(Path(str(second.state_path)))
+    assert all("lora_" in name for name in load_file(Path(str(second.state_path)) / "master.safetensors"))
+    served = AutoModelForCausalLM.from_pretrained(second.last_checkpoint_path, dtype="auto")
+    base = AutoModelForCausalLM.from_pretrained(base_model)
+    assert served.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    assert torch.equal(served.model.norm.weight, base.model.norm.weight.to(served.dtype)), "whole weights are served"
+
+
+@FOUR_BITS
+def test_weights_of_four_bits_are_not_shared(configure: Callable[..., TrainerConfig]) -> None:
+    config = configure(Path("x"), **LORA, model__load_in_4bit=True, environment__parallelism="fsdp")
+    with pytest.raises(SettingsError, match="fsdp does not share weights of 4 bits"):
+        pick_hardware(config, Processes(0, 2))
 
 
 def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(

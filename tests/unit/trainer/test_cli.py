@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.testing.examples import sums, write_examples
 from trainer import cli
@@ -142,10 +144,8 @@ def max_length(commands: Commands, tmp_path: Path) -> None:
 
 def precision(commands: Commands, tmp_path: Path) -> None:
     assert commands.run("--bf16").precision == "bf16"
+    assert commands.run("--fp16").precision == "fp16"
     assert commands.run("--fp32").precision == "fp32"
-    refused = commands.run("--fp16", "--set=environment.device=cpu").result
-    assert refused.error_kind is ErrorKind.SETTINGS
-    assert "fp16 needs a GPU" in str(refused.error_message)
 
 
 def profile(commands: Commands, tmp_path: Path) -> None:
@@ -169,6 +169,31 @@ def test_adapters_go_on_across_saves(commands: Commands) -> None:
     outcome = commands.run("--set=model.lora_rank=2", "--save-steps", "1", "--model", "tiny")
     assert outcome.result.error_message is None
     assert (outcome.result.global_step, outcome.result.finished) == (2, True)
+
+
+def test_a_model_of_the_hub_is_trained_from_the_cache_segment_after_segment(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, with nothing to be reached, whole and with adapters, which stand on it from then on."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--acme--tiny"
+    shutil.copytree(commands.base_model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    for kind in ([], ["--set=model.lora_rank=2"]):
+        outcome = commands.run(*kind, "--save-steps", "1", "--model", "acme/tiny")
+        assert outcome.result.error_message is None
+        assert (outcome.result.global_step, outcome.result.finished) == (2, True)
+        assert outcome.weights == commands.run(*kind, "--save-steps", "1").weights, "the same model in a folder"
+    begun = commands.run("--set=model.lora_rank=2", "--max-steps", "1", "--model", "acme/tiny")
+    resumed = ["--set=model.lora_rank=2", "--resume-from-checkpoint", str(begun.folder), "--model", "acme/tiny"]
+    assert commands.run(*resumed).result.global_step == 2
+    absent = commands.run("--model", "acme/absent").result
+    assert absent.error_kind is ErrorKind.MODEL
+    assert "no model of the hub" in str(absent.error_message)
 
 
 EFFECTS: dict[str, Callable[[Commands, Path], None]] = {

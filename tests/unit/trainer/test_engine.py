@@ -13,7 +13,7 @@ from ratchet.inference.chat import prompt_ids
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.testing.examples import sums, write_examples
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from trainer.config import create_default_config
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
@@ -92,11 +92,25 @@ def test_a_run_repeats_bit_by_bit(train: Train, sum_file: Path) -> None:
     assert train(sum_file, "third", data__seed=7).summary["weights"] != first.summary["weights"]
 
 
-def test_half_precision_weights_are_saved_as_such(train: Train, sum_file: Path) -> None:
-    result = train(sum_file, hyperparams__fp_precision="bf16")
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_learns_and_its_weights_are_saved_as_such(
+    train: Train, sum_file: Path, precision: str, dtype: torch.dtype
+) -> None:
+    seen: Counter[torch.dtype] = Counter()
+
+    def note(module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.update([output.dtype])
+
+    told = {"monitoring__logging_steps": 1, "monitoring__preview_backend": "none"}
+    hook = register_module_forward_hook(note)
+    result = train(sum_file, **told, hyperparams__fp_precision=precision)
+    hook.remove()
     assert result.success, result.error_message
+    assert set(seen) == {dtype}, "computed in 16 bits"
+    assert result.summary["loss_curve"][-1][1] < result.summary["loss_curve"][0][1]
     model = AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path, dtype="auto")
-    assert model.dtype == torch.bfloat16
+    assert model.dtype == dtype
 
 
 def test_every_token_is_counted_once(train: Train, sum_file: Path) -> None:
@@ -119,10 +133,33 @@ def test_a_failure_is_a_value_with_its_kind(train: Train, sum_file: Path, tmp_pa
         assert json.loads((tmp_path / f"{kind.value}.status.json").read_text())["state"] == "failed"
 
 
-def test_fp16_without_a_gpu_is_refused_with_the_way_out(train: Train, sum_file: Path) -> None:
-    result = train(sum_file, hyperparams__fp_precision="fp16", environment__device="cpu")
-    assert result.error_kind is ErrorKind.SETTINGS
-    assert "bf16" in str(result.error_message)
+def test_a_step_whose_gradients_do_not_fit_in_fp16_is_skipped_and_is_no_divergence(
+    train: Train, sum_file: Path
+) -> None:
+    """The scale is too large at first: gradients are infinite, and it is halved until they are not.
+
+    Steps, rows and learning rate go on meanwhile: a run that is stopped after that ends with the same bits.
+    """
+    settings = {"hyperparams__fp_precision": "fp16", "monitoring__logging_steps": 1}
+    begun = train(sum_file, "begun", **settings, stop_after=1)
+    assert begun.summary["steps_skipped"] == 0
+    state = Path(str(begun.state_path)) / "state.json"
+    scaler = torch.amp.GradScaler("cpu").state_dict() | {"scale": 2.0**20}
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"scaler": scaler}))
+
+    straight = train(sum_file, "straight", **settings, after=begun)
+    first = train(sum_file, "first", **settings, after=begun, stop_after=8)
+    second = train(sum_file, "second", **settings, after=first)
+    assert straight.success, straight.error_message
+    skipped = straight.summary["steps_skipped"]
+    assert 0 < skipped == first.summary["steps_skipped"] < 8
+    assert (straight.global_step, straight.summary["offset"], straight.finished) == (13, 100, True)
+    assert json.loads((Path(str(first.state_path)) / "state.json").read_text())["scaler"]["scale"] == 2.0 ** (
+        20 - skipped
+    )
+    curve = dict(straight.summary["loss_curve"])
+    assert curve[13] < curve[2]
+    assert second.summary["weights"] == straight.summary["weights"]
 
 
 def test_rows_longer_than_the_limit_are_left_out_and_named(train: Train, tmp_path: Path) -> None:

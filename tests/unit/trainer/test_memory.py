@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.settings.training import TrainerConfig
-from trainer.core import TrainerEngine, in_smaller_batches
+from trainer.core import TrainerEngine, TrainingResult, in_smaller_batches
 from trainer.memory import BOOK, MemoryBook
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind
@@ -87,3 +87,22 @@ def test_a_book_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
     assert book.recall("tiny") is None
     book.remember("tiny", 4)
     assert book.recall("tiny") == 4
+
+
+class Short(TrainerEngine):
+    """Finds no memory in any micro-batch."""
+
+    def _run(self, config: TrainerConfig) -> TrainingResult:
+        raise torch.OutOfMemoryError(f"no memory for {config.hyperparams.batch_size} rows")
+
+
+def test_among_several_processes_the_run_fails_and_its_next_start_takes_half(
+    configure: Configure, sum_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process that tried again would be out of step with the others."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = configure(sum_file, hyperparams__batch_size=8, environment__device="cpu")
+    for rows in (8, 4):
+        result = Short(TrainingStatusWriter(tmp_path / "status.json")).run_job(config)
+        assert result.error_kind is ErrorKind.OUT_OF_MEMORY
+        assert f"for {rows} rows" in str(result.error_message)

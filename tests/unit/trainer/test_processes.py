@@ -10,19 +10,38 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from ratchet.inference.tiny import build_tiny_model
+from ratchet.testing.examples import sums, write_examples
+from safetensors.torch import load_file, save_file
 from trainer.segment import run_segment
+from transformers import AutoModelForCausalLM
+
+HERE = Path(__file__).parent
 
 
-def torchrun(spec: dict[str, Any], folder: Path, processes: int) -> dict[str, Any]:
-    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*launcher, "-m", "trainer.segment", str(folder / "spec.json")], capture_output=True, text=True, check=False
-    )
+def torchrun(module: str, *arguments: str, folder: Path = HERE) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
+    return subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False, cwd=folder)
+
+
+def printed(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Equal in what was trained on; in loss and weights, but for the order in which numbers were added."""
+    for key in ("steps", "offset", "rows", "tokens", "trained_tokens", "global_step", "total_tokens"):
+        assert one[key] == other[key], key
+    for (step, loss), (other_step, other_loss) in zip(one["loss_curve"], other["loss_curve"], strict=True):
+        assert step == other_step
+        assert loss == pytest.approx(other_loss, rel=1e-4)
+    for file in ("final_model/model.safetensors", "state/optimizer.safetensors"):
+        mine, its = (load_file(Path(result["checkpoint"]).parent / file) for result in (one, other))
+        assert mine.keys() == its.keys()
+        for name, tensor in mine.items():
+            torch.testing.assert_close(tensor, its[name], rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -42,14 +61,133 @@ def test_two_processes_take_the_steps_of_one_and_go_on_from_its_state(
     alone = run_segment(spec("alone", 6), lambda _: None)
     after = {"model": {"path": alone["checkpoint"]}, "state": alone["state"]}
     alone_again = run_segment(spec("alone_again", 6, **after), lambda _: None)
-    both = torchrun(spec("both", 3, **after), tmp_path, processes=2)
+    (tmp_path / "spec.json").write_text(json.dumps(spec("both", 3, **after)), encoding="utf-8")
+    both = printed(torchrun("trainer.segment", str(tmp_path / "spec.json")))
 
-    for key in ("steps", "offset", "rows", "tokens", "trained_tokens", "global_step", "total_tokens"):
-        assert both[key] == alone_again[key], key
-    assert (both["processes"], both["finished"], both["offset"]) == (2, True, 100)
-    for (step, loss), (other_step, other_loss) in zip(both["loss_curve"], alone_again["loss_curve"], strict=True):
-        assert step == other_step
-        assert loss == pytest.approx(other_loss, rel=1e-4)
-    weights = [load_file(Path(result["checkpoint"]) / "model.safetensors") for result in (both, alone_again)]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-4)
+    assert (both["processes"], both["parallelism"], both["finished"], both["offset"]) == (2, "ddp", True, 100)
+    assert_alike(both, alone_again)
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_in_two_processes_and_speaks_with_one_voice(tmp_path: Path) -> None:
+    """Segment after segment, on the built-in model, which both would make."""
+    write_examples(tmp_path / "sums.jsonl", sums(40, longest=4))
+    flags = ["--dataset", "sums.jsonl", "--output-dir", "out", "--batch-size", "4", "--save-steps", "2"]
+    done = torchrun("trainer", *flags, "--set=environment.device=cpu", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("step 5, loss") == 1
+    assert done.stderr.count("step 2  16/40 rows  loss") == 1
+    assert {file.name for file in (tmp_path / "out").glob("*-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert json.loads((tmp_path / "out/state/state.json").read_text())["position"]["offset"] == 40
+
+
+class Shared:
+    """Runs of two processes that share their model (FSDP2), all in one start of theirs."""
+
+    def __init__(self, folder: Path, base_model: Path) -> None:
+        self.folder, self.base_model = folder, base_model
+        self.rows = write_examples(folder / "sums.jsonl", sums(100, longest=6))
+        broken = build_tiny_model(folder / "broken")
+        weights = load_file(broken / "model.safetensors")
+        weights["model.norm.weight"] *= float("nan")
+        save_file(weights, broken / "model.safetensors", {"format": "pt"})
+        specs = {
+            "straight": self.spec("straight"),
+            "first": self.spec("first", save_steps=3),
+            "second": self.spec("second", after="first"),
+            "bf16": self.spec("bf16", fp_precision="bf16", max_steps=3),
+            "fp16": self.spec("fp16", fp_precision="fp16", max_steps=3),
+            "adapters": self.spec("adapters", save_steps=3, lora_rank=4, learning_rate=5e-3),
+            "recomputed": self.spec("recomputed", max_steps=3, gradient_checkpointing=True),
+            "diverged": self.spec("diverged", path=str(broken)),
+        }
+        (folder / "specs.json").write_text(json.dumps(specs), encoding="utf-8")
+        self.results = printed(torchrun("in_step", str(folder / "specs.json")))
+
+    def spec(self, name: str, after: str | None = None, batch_size: int = 3, **settings: Any) -> dict[str, Any]:
+        """Gradients are clipped at every step; the optimizer takes ``batch_size * 4`` rows over two processes."""
+        model = {"path": str(self.base_model)} if after is None else {"path": str(self.folder / after / "final_model")}
+        own = {
+            field: settings.pop(field) for field in ("lora_rank", "gradient_checkpointing", "path") if field in settings
+        }
+        usual = {"gradient_accumulation": 2, "max_grad_norm": 0.1, "warmup_steps": 2, "schedule": "constant"}
+        return {
+            "data_path": str(self.rows),
+            "output": str(self.folder / name),
+            "model": {**model, **own},
+            "hyperparams": {**usual, "batch_size": batch_size, **settings},
+            "environment": {"device": "cpu", "parallelism": "fsdp"},
+            "monitoring": {"logging_steps": 1},
+            "state": None if after is None else str(self.folder / after / "state"),
+        }
+
+    def alone(self, name: str, after: str | None = None, **settings: Any) -> dict[str, Any]:
+        """What one process makes of the same rows."""
+        return run_segment(self.spec(f"alone-{name}", after, batch_size=6, **settings), lambda _: None)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.results[name]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Shared:
+    return Shared(tmp_path_factory.mktemp("shared"), base_model)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_model_take_the_steps_of_one(shared: Shared) -> None:
+    straight = shared["straight"]
+    assert 0.4 < shared["held"] < 0.6, "of the weights a process holds its share"
+    assert (straight["processes"], straight["parallelism"], straight["finished"]) == (2, "fsdp", True)
+    assert straight["loss_curve"][-1][1] < straight["loss_curve"][0][1]
+    assert_alike(straight, shared.alone("straight"))
+
+
+@pytest.mark.slow
+def test_a_shared_run_that_was_stopped_ends_with_the_same_bits_and_one_process_can_go_on_with_it(
+    shared: Shared,
+) -> None:
+    assert (shared["first"]["steps"], shared["second"]["finished"]) == (3, True)
+    assert shared["second"]["weights"] == shared["straight"]["weights"]
+    assert_alike(shared["second"], shared.alone("second", after="first"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_a_shared_run_in_half_precision_saves_what_one_process_would(
+    shared: Shared, precision: str, dtype: torch.dtype
+) -> None:
+    half, alone = shared[precision], shared.alone(precision, fp_precision=precision, max_steps=3)
+    assert half["loss_curve"] == [[step, pytest.approx(loss, rel=1e-2)] for step, loss in alone["loss_curve"]]
+    weights = load_file(Path(half["checkpoint"]) / "model.safetensors")
+    assert weights.keys() == load_file(Path(alone["checkpoint"]) / "model.safetensors").keys()
+    assert {tensor.dtype for tensor in weights.values()} == {dtype}
+    assert AutoModelForCausalLM.from_pretrained(half["checkpoint"], dtype="auto").dtype == dtype
+    master = load_file(Path(half["state"]) / "master.safetensors")
+    assert {tensor.dtype for tensor in master.values()} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_adapters_on_shared_weights_learn_what_they_learn_on_whole_ones(shared: Shared) -> None:
+    settings = {"save_steps": 3, "lora_rank": 4, "learning_rate": 5e-3}
+    assert_alike(shared["adapters"], shared.alone("adapters", **settings))
+    adapter = load_file(Path(shared["adapters"]["checkpoint"]) / "adapter" / "adapter_model.safetensors")
+    assert {tensor.shape[0] for name, tensor in adapter.items() if "lora_A" in name} == {4}
+
+
+@pytest.mark.slow
+def test_shared_activations_are_computed_again_to_the_same_end(shared: Shared) -> None:
+    assert shared["recomputed"]["loss_curve"] == shared["straight"]["loss_curve"][:3]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_all_processes_and_saves_nothing(shared: Shared) -> None:
+    assert (shared["diverged"]["success"], shared["diverged"]["error_kind"]) == (False, "diverged")
+    assert not (shared.folder / "diverged" / "final_model").exists()
+
+
+@pytest.mark.slow
+def test_a_preview_that_a_shared_model_cannot_give_is_told_of(shared: Shared) -> None:
+    status = json.loads((shared.folder / "straight" / "training_status.json").read_text())
+    assert "processes share" in status["preview_error"]
+    assert status["state"] == "finished"

@@ -1,0 +1,89 @@
+"""How a model is shared out: by layers, gathered in the run's precision, whole again wherever it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from ratchet.settings.training import EnvironmentSettings, TrainerConfig
+from torch.distributed.tensor import DTensor
+from trainer.hardware import Hardware, pick_hardware
+from trainer.memory import memory_key
+from trainer.processes import ALONE, Processes
+from trainer.sharding import gather, is_sharded, shard, shared_like, whole
+from transformers import AutoModelForCausalLM
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A group of this process alone: what is shared out among one has the same types as among many."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def shared_out(base_model: Path, precision: str = "fp32", fsdp_reshard: bool = True) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(base_model)
+    environment = EnvironmentSettings(fsdp_reshard=fsdp_reshard)
+    shard(model, Hardware("cpu", precision, "sdpa", ALONE, sharded=True), reshard=environment.fsdp_reshard)
+    return model
+
+
+@pytest.mark.usefixtures("group")
+def test_every_weight_is_shared_and_whole_again_where_it_is_asked_for(base_model: Path) -> None:
+    model, before = shared_out(base_model), AutoModelForCausalLM.from_pretrained(base_model)
+    assert is_sharded(model)
+    assert not is_sharded(before)
+    assert all(isinstance(p, DTensor) for p in model.parameters())
+    gathered = gather(model.named_parameters())
+    assert list(gathered) == [name for name, _ in before.named_parameters()]
+    for name, parameter in before.named_parameters():
+        assert torch.equal(gathered[name], parameter)
+        again = shared_like(gathered[name], dict(model.named_parameters())[name])
+        assert torch.equal(whole(again), parameter)
+    assert gather(model.named_parameters(), keep=False) == {}
+
+
+@pytest.mark.usefixtures("group")
+def test_whether_gathered_weights_are_given_back_after_the_forward_pass_is_set(base_model: Path) -> None:
+    def is_gathered_afterwards(fsdp_reshard: bool) -> bool:
+        model = shared_out(base_model, fsdp_reshard=fsdp_reshard)
+        model(input_ids=torch.arange(3, 20)[None])
+        return not isinstance(model.model.layers[0].mlp.up_proj.weight, DTensor)
+
+    assert not is_gathered_afterwards(fsdp_reshard=True)
+    assert is_gathered_afterwards(fsdp_reshard=False)
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_weights_are_gathered_in_the_runs_precision_and_kept_in_fp32(
+    base_model: Path, precision: str, dtype: torch.dtype
+) -> None:
+    model = shared_out(base_model, precision)
+    seen = []
+    layer = model.model.layers[1].mlp.up_proj
+    layer.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
+    model(input_ids=torch.arange(3, 20)[None]).logits.float().sum().backward()
+    assert seen == [dtype]
+    assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_with(configure: Any) -> None:
+    def sharded(world: int, **settings: Any) -> bool:
+        config: TrainerConfig = configure(Path("x"), environment__device="cpu", **settings)
+        return pick_hardware(config, Processes(0, world)).sharded
+
+    assert sharded(2, environment__parallelism="fsdp")
+    assert not sharded(2, environment__parallelism="ddp")
+    assert not sharded(1, environment__parallelism="fsdp")
+
+
+def test_a_model_that_is_shared_needs_memory_of_its_own(configure: Any) -> None:
+    config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
+    keys = {memory_key(config, pick_hardware(config, Processes(0, world))) for world in (1, 2, 4)}
+    assert len(keys) == 3
