@@ -87,6 +87,7 @@ def main() -> None:
             for pair in pairs(session, artifacts, settings, f"run {number}"):
                 asked.append(compared(pair, told.searches))
                 print(json.dumps(asked[-1]), flush=True)
+        asked = [each for each in asked if each["search"]["asked"]]
         ledger.close()
     result = {
         "searches": told.searches,
@@ -142,7 +143,9 @@ def compared(pair: Pair, searches: int) -> dict[str, Any]:
         found.update(asked=state.asked, weak=len(state.found), drawn=len(drawn), drawn_weak=weak)
         for order in ORDERS:
             kept = ranked(state.found, answers, order)[: pair.settings.queue.mined_items]
-            ask_again(after, kept, controls(kept, off, seed), tallies[order])
+            for category in sorted({item.category for item in kept}):
+                like = [item for item in kept if item.category == category]
+                ask_again(after, category, like, controls(like, off, seed), tallies[order])
         seen |= {item.key for item in state.found}
     levels = [f"{family}/{level}" for family, level in pair.cells]
     told = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
@@ -202,13 +205,14 @@ def drawn_by_turns(cells: list[Cell], count: int, off: Container[str], seed: int
     return examples
 
 
-def ask_again(model: AskedModel, mined: list[MinedItem], random: list[Example], tally: dict[str, Counter[str]]) -> None:
-    """Add to the tally what the next checkpoint fails, by category."""
-    for item, answered in zip(mined, model.ask([item.example for item in mined]), strict=True):
-        for name in ("mined", item.category):
-            tally[name].update(n=1, failed=int(not answered.is_right))
-    for answered in model.ask(random):
-        tally["random"].update(n=1, failed=int(not answered.is_right))
+def ask_again(
+    model: AskedModel, category: str, mined: list[MinedItem], random: list[Example], tally: dict[str, Counter[str]]
+) -> None:
+    """Add to the tally what the next checkpoint fails of a category, and of random problems of the same levels."""
+    for items, kind in (([item.example for item in mined], "mined"), (random, "random")):
+        failed = sum(not answered.is_right for answered in model.ask(items))
+        for name in (kind, f"{category}, {kind}"):
+            tally[name].update(n=len(items), failed=failed)
 
 
 def summed(tallies: list[dict[str, dict[str, int]]]) -> dict[str, Any]:
@@ -218,9 +222,9 @@ def summed(tallies: list[dict[str, dict[str, int]]]) -> dict[str, Any]:
         for name, counts in tally.items():
             total[name].update(counts)
     against = {
-        name: [round(100 * bound, 1) for bound in excess(counts, total["random"])]
+        name: [round(100 * bound, 1) for bound in excess(counts, total[name.replace("mined", "random")])]
         for name, counts in total.items()
-        if name != "random"
+        if name.endswith("mined") and counts["n"] and total[name.replace("mined", "random")]["n"]
     }
     return {"counts": {name: dict(counts) for name, counts in total.items()}, "points_against_random": against}
 
@@ -238,7 +242,7 @@ def followed(told: list[dict[str, Any]]) -> dict[str, Any]:
         total["mined"].update(n=each["mined"], failed=each["mined_failed"])
         total["random"].update(n=each["random"], failed=each["random_failed"])
         for name, (failed, n) in each["by_category"].items():
-            total[name].update(n=n, failed=failed)
+            total[f"{name}, again"].update(n=n, failed=failed)
     return {"sets": len(told), **summed([{name: dict(counts) for name, counts in total.items()}])}
 
 

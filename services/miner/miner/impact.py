@@ -7,9 +7,7 @@ clear of the regression to the mean: mistakes that were picked for being mistake
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
 from ratchet.stats.interval import Interval
@@ -37,14 +35,6 @@ class ClassImpact(BaseModel):
     def effect(self) -> float:
         """The fall of the rate itself."""
         return (self.gains - self.losses) / self.items
-
-
-@dataclass(frozen=True)
-class Taught:
-    """A correction batch: the classes that it taught, and its newest measured impact by class."""
-
-    classes: frozenset[str]
-    impacts: Mapping[str, ClassImpact]
 
 
 def shown(answered: Answered, limits: Limits) -> str | None:
@@ -89,26 +79,3 @@ def impacts(
                 )
             )
     return found
-
-
-def stopped_classes(history: Sequence[Taught], patience: int, pause: int) -> dict[str, str]:
-    """Classes that get no lessons for now, each with the reason. ``history`` has the oldest batch first.
-
-    A class is stopped when the last ``patience`` measured batches that taught it did not make it rarer, gains and
-    losses added up. It is tried again once ``pause`` correction batches have gone by without it.
-    """
-    measured: dict[str, list[ClassImpact]] = defaultdict(list)
-    last: dict[str, int] = {}
-    for place, batch in enumerate(history):
-        for name in batch.classes:
-            last[name] = place
-            if name in batch.impacts:
-                measured[name].append(batch.impacts[name])
-    stopped = {}
-    for name, each in sorted(measured.items()):
-        recent = each[-patience:]
-        gains, losses = sum(i.gains for i in recent), sum(i.losses for i in recent)
-        rested = len(history) - 1 - last[name]
-        if len(recent) == patience and gains <= losses and rested < pause:
-            stopped[name] = f"{gains} gained, {losses} lost over {patience} correction batches"
-    return stopped

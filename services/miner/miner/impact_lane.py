@@ -8,6 +8,7 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Batch, Checkpoint, Evaluation, Impact, SuiteRow
+from ratchet.ledger.taught import stopped_now
 from ratchet.settings import Settings
 from ratchet.systems import Outcome, Subject, Verdict, Work
 from sqlalchemy import func, select
@@ -16,7 +17,6 @@ from sqlalchemy.orm import Session
 from miner.answered import Answered
 from miner.correction import SOURCE
 from miner.impact import ClassImpact, impacts
-from miner.lesson_batch import stopped_now
 from miner.mining import Limits
 
 MINED = "mined:"
@@ -102,7 +102,7 @@ def _measured(work: Work, batch_id: str, checkpoint_id: str, baseline: str, foun
             tx.session.add(row)
 
     with work.read() as session:
-        stopped = stopped_now(session, work)
+        stopped = stopped_now(session, work.settings.correction, rows)
     numbers = {"impacts": [each.model_dump(mode="json") for each in found], "stopped": stopped}
     return Verdict("measured", _words(found), numbers, effects)
 

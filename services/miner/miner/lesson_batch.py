@@ -15,15 +15,23 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Batch, Checkpoint, Impact, Mined
+from ratchet.ledger.tables import Batch, Checkpoint, Mined
+from ratchet.ledger.taught import stopped_now
 from ratchet.systems import Outcome, Verdict, Work
 from ratchet.tasks.graders import grade_example
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from miner.asked_model import ModelSpec
-from miner.correction import SOURCE, Corrections, corrections, judgements, lesson_budget, replay_size
-from miner.impact import ClassImpact, Taught, stopped_classes
+from miner.correction import (
+    SOURCE,
+    Corrections,
+    corrections,
+    error_class,
+    judgements,
+    lesson_budget,
+    replay_size,
+)
 from miner.mined_set import read_mined
 from miner.mining import MinedItem
 from miner.sampling_child import SamplingResult, SamplingSpec
@@ -60,7 +68,7 @@ def correct(work: Work) -> Outcome:
         room = queue.high_water - depth(session).total
         ordinary = _ordinary(session)
         between = _generated_since_correction(session)
-        stopped = stopped_now(session, work)
+        stopped = stopped_now(session, work.settings.correction)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
     if between < queue.correction_spacing:
@@ -73,37 +81,6 @@ def correct(work: Work) -> Outcome:
     assert mined.artifact is not None, "found by it"
     lessons = _lessons(work, read_mined(work.artifacts, mined.artifact), budget, stopped)
     return _submitted(work, lessons, ordinary, room)
-
-
-def taught_before(session: Session) -> list[Taught]:
-    """Every correction batch that was trained, the oldest first, with the newest measurement of each class."""
-    rows: dict[str, dict[str, ClassImpact]] = {}
-    for row in session.scalars(select(Impact).order_by(Impact.created_at, Impact.checkpoint_id)):
-        rows.setdefault(row.batch_id, {})[row.error_class] = impact_of(row)
-    query = select(Batch).where(Batch.origin == SOURCE, Batch.state == "trained").order_by(Batch.submitted_at)
-    return [
-        Taught(frozenset(batch.provenance.get("classes", {})), rows.get(batch.id, {}))
-        for batch in session.scalars(query)
-    ]
-
-
-def stopped_now(session: Session, work: Work) -> dict[str, str]:
-    """Classes that are given no lessons for now, with the reason."""
-    settings = work.settings.correction
-    return stopped_classes(taught_before(session), settings.patience, settings.pause)
-
-
-def impact_of(row: Impact) -> ClassImpact:
-    """The ledger's row as a value."""
-    return ClassImpact(
-        error_class=row.error_class,
-        items=row.items,
-        before=row.before,
-        after=row.after,
-        gains=row.gains,
-        losses=row.losses,
-        fall={"low": row.low, "high": row.high, "confidence": 0.95},
-    )
 
 
 def _ordinary(session: Session) -> Batch | None:
@@ -128,7 +105,8 @@ def _lessons(work: Work, items: list[MinedItem], budget: int, stopped: dict[str,
     told, held = Corrections(), held_out(settings.suites).with_keys(texts)
     dress = Dress.configured(settings, at)
     share, most_judged = settings.correction.class_share, int(settings.correction.judged_share * budget)
-    judged = list(judgements(items, held, most_judged, dress.answer, told, share))
+    going_on = [item for item in items if error_class(item) not in stopped]
+    judged = list(judgements(going_on, held, most_judged, dress.answer, told, share))
     rest = budget - len(judged)
     worked = corrections(items, held, settings.queue.correction_relatives, rest, told, stopped, share)
     lessons = Lessons(list(worked), told, stopped)

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.ledger.tables import Batch, Checkpoint, Impact, Verdict
+from ratchet.ledger.tables import Batch, Checkpoint, Impact
+from ratchet.ledger.taught import stopped_now
 
 
 def corrections(
@@ -24,10 +25,10 @@ def corrections(
     after, and how far its rate fell, in points, with the 95 % range. Classes that did not become rarer are stopped for
     some batches.
     """
-    with opened() as (_, ledger), ledger.read() as session:
+    with opened() as (settings, ledger), ledger.read() as session:
         batches = _batches(session, limit)
         impacts = {batch.id: _impacts(session, batch.id) for batch in batches}
-        stopped = _stopped(session)
+        stopped = stopped_now(session, settings.correction)
     if as_json:
         print_json({"batches": [_as_values(b, impacts[b.id]) for b in batches], "stopped": stopped})
         return
@@ -49,14 +50,6 @@ def _impacts(session: Session, batch_id: str) -> list[tuple[Impact, int]]:
     query = select(Impact, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == Impact.checkpoint_id)
     query = query.where(Impact.batch_id == batch_id).order_by(Impact.error_class, Checkpoint.ordinal)
     return [(row, ordinal) for row, ordinal in session.execute(query)]
-
-
-def _stopped(session: Session) -> dict[str, str]:
-    """As the newest verdict on a mined set or an effect has it."""
-    kinds = ("mined", "impact")
-    query = select(Verdict.numbers).where(Verdict.system == "correction", Verdict.subject_kind.in_(kinds))
-    newest = session.scalars(query.order_by(Verdict.id.desc()).limit(50))
-    return next((numbers["stopped"] for numbers in newest if "stopped" in numbers), {})
 
 
 def _print_batch(batch: Batch, impacts: list[tuple[Impact, int]]) -> None:

@@ -6,8 +6,9 @@ import json
 
 from ratchet.cli.main import app
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, Coverage, Impact, Mined, Verdict
+from ratchet.ledger.tables import Batch, Coverage, Impact, Mined
 from ratchet.testing.story import batch_id, checkpoint_id
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 
@@ -44,6 +45,26 @@ def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger:
     assert (first["ordinal"], first["follow_up"]["mined_failed"]) == (4, 30)
 
 
+def taught_in_vain(session: Session, batch: str, error_class: str) -> None:
+    """A trained correction batch, older than all others, after which nothing had changed."""
+    session.add(
+        Batch(
+            id=batch,
+            origin="correction",
+            state="trained",
+            priority=0,
+            submitted_artifact="x",
+            submitted_examples=1,
+            provenance={"classes": {error_class: 5}},
+            submitted_at=0.0,
+        )
+    )
+    numbers = {"items": 20, "before": 5, "after": 5, "gains": 0, "losses": 0, "low": -0.1, "high": 0.1}
+    session.add(
+        Impact(batch_id=batch, checkpoint_id="c", error_class=error_class, baseline_id="b", created_at=0.0, **numbers)
+    )
+
+
 def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger: Ledger) -> None:
     with ledger.write() as tx:
         batch = tx.session.get_one(Batch, batch_id(7))
@@ -64,20 +85,8 @@ def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger:
                 created_at=tx.now,
             )
         )
-        tx.session.add(
-            Verdict(
-                system="correction",
-                subject_kind="impact",
-                subject_id="x",
-                outcome="measured",
-                reason="",
-                numbers={"stopped": {"sums:wrong": "0 gained, 2 lost over 3 correction batches"}},
-                cause=None,
-                worker="correction@box+0",
-                created_at=tx.now,
-                took_s=0.1,
-            )
-        )
+        for place in range(3):
+            taught_in_vain(tx.session, f"vain{place}", "sums:wrong")
     shown = ratchet("corrections")
     for words in ("90 lessons among 910 ordinary rows: 90 sums:carry", "+10.0", "+1.0 to +20.0", "stopped: sums:wrong"):
         assert words in shown, words

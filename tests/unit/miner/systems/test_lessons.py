@@ -10,7 +10,8 @@ from miner.sampling_child import SamplingSpec
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
-from ratchet.ledger.tables import Batch, Impact
+from ratchet.ledger.tables import Batch, Impact, Verdict
+from ratchet.ledger.taught import stopped_now
 from ratchet.testing.examples import made
 from ratchet.testing.home import Home, merged, small_home
 
@@ -100,6 +101,23 @@ def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_
         taught_in_vain(home, *classes)
         _, batch, _ = corrected(home, ByHeart(), ["old0", "old1", "old2", "old3"])
     assert (SUMS not in batch.provenance["classes"]) == is_stopped
+
+
+def test_a_class_is_told_to_be_stopped_by_the_very_measurement_that_stops_it(watched: Home) -> None:
+    taught_in_vain(watched, OTHERS, OTHERS)
+    _, batch, _ = corrected(watched, ByHeart(), ["old0", "old1"])
+    with watched.ledger.write() as tx:
+        tx.session.get_one(Batch, batch.id).state = "trained"
+    settings = watched.settings.correction
+    with watched.ledger.read() as session:
+        assert stopped_now(session, settings) == {}
+    after = watched.add_checkpoint(batch.id)
+    still_wrong = {item.id for item in watched.suite_items("probe")[::2]}
+    watched.add_record(after, "probe", lambda item: item.id not in still_wrong)
+    watched.bus(CORRECTION, children=ByHeart()).sweep()
+    with watched.ledger.read() as session:
+        measured = session.query(Verdict).where(Verdict.subject_id == f"{batch.id}/{after}").one()
+        assert list(stopped_now(session, settings)) == list(measured.numbers["stopped"]) == [OTHERS]
 
 
 def lessons(folder: Path, **sections: dict[str, float]) -> tuple[Batch, list[Example], list[SamplingSpec]]:
