@@ -25,9 +25,9 @@ from ratchet.systems.registry import ORDER
 from ratchet.testing.scrape import Scrape
 from sqlalchemy import func, select
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 SMALL = {
     "SERVING__PORT": "0",
     "SERVING__WATCH_S": "1",
@@ -109,6 +109,15 @@ class Home:
             time.sleep(0.2)
         pytest.fail(f"it did not come about: {query}")
 
+    def read(self, query: Any) -> list[Any]:
+        """Rows of the ledger."""
+        ledger = Ledger(f"sqlite:///{self.path / 'ledger.db'}")
+        try:
+            with ledger.read() as session:
+                return list(session.scalars(query))
+        finally:
+            ledger.close()
+
     def _count(self, query: object) -> int:
         ledger = Ledger(f"sqlite:///{self.path / 'ledger.db'}")
         try:
@@ -153,6 +162,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     assert home.answer("reverse abc")["ratchet"]["checkpoint"].startswith("c0")
 
     check_metrics(home.pages())
+    answered = back_up(home, tmp_path / "backup")
 
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=PATIENCE_S)
@@ -162,6 +172,40 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     assert lock.holder(home.path) is None
     assert "nothing is running" in home.call("stop")[1]
     assert _living(home) == []
+    check_that_it_goes_on_elsewhere(tmp_path, answered)
+
+
+def back_up(home: Home, folder: Path) -> dict[str, Any]:
+    """A backup of a run that goes on, and what it answered at that time; frozen, so that it is the same model after."""
+    code, _, err = home.call("freeze", "--reason", "for a backup")
+    assert code == 0, err
+    answered = home.answer("reverse abc")
+    code, out, err = home.call("backup", str(folder))
+    assert (code, "brings it back" in out) == (0, True), err
+    return answered
+
+
+def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) -> None:
+    """A restored home serves what was served, goes on from there, and trains nothing a second time."""
+    (tmp_path / "elsewhere").mkdir()
+    there = Home(tmp_path / "elsewhere")
+    code, out, err = there.call("restore", str(tmp_path / "backup"))
+    assert (code, "go on from there" in out) == (0, True), err
+    restored = there.read(select(Checkpoint))
+    finished = {batch.id for batch in there.read(select(Batch).where(Batch.state == "trained"))}
+    run = there.start("run")
+    again = there.answer("reverse abc")
+    assert [again[key] for key in ("choices", "ratchet")] == [answered[key] for key in ("choices", "ratchet")]
+    there.wait_until(select(func.count()).select_from(Checkpoint).where(Checkpoint.ordinal >= len(restored)), run)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=PATIENCE_S)
+    assert (run.returncode, "No dead letters." in out) == (0, True), err
+    new = [row for row in there.read(select(Checkpoint)) if row.id not in {old.id for old in restored}]
+    assert min(row.ordinal for row in new) == len(restored)
+    assert [row.id for row in new if row.batch_id in finished] == []
+    steps = [(row.batch_id, row.offset) for row in (*restored, *new) if row.soup_of is None]
+    assert len(set(steps)) == len(steps)
+    assert _living(there) == []
 
 
 def check_metrics(pages: dict[str, Scrape]) -> None:
