@@ -314,7 +314,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/trainer/test_resume.py": {
         "test_a_segment_ends_when_its_time_is_up": ("hyperparams.segment_max_s",),
     },
-    "unit/trainer/test_segment.py": {
+    "unit/trainer/test_status_fields.py": {
         "test_how_often_progress_is_told_is_set": ("monitoring.status_interval_s",),
     },
     "unit/trainer/test_sharding.py": {

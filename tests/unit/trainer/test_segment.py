@@ -79,11 +79,3 @@ def test_a_failing_listener_never_stops_training(spec: dict[str, Any], tmp_path:
     assert run_segment(spec, gone)["finished"]
     status = json.loads((tmp_path / "segment" / "training_status.json").read_text())
     assert status["report_error"].startswith("BrokenPipeError")
-
-
-def test_how_often_progress_is_told_is_set(spec: dict[str, Any]) -> None:
-    """A run that is shorter than the interval tells of its beginning and its end alone."""
-    told: list[dict[str, Any]] = []
-    patient = {**spec["monitoring"], "status_interval_s": 60.0}
-    run_segment({**spec, "monitoring": patient, "hyperparams": {"batch_size": 4, "max_steps": 3}}, told.append)
-    assert [message["step"] for message in told] == [0, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,24 @@ def test_a_failure_says_why_and_keeps_how_far_it_came(configure: Configure, grad
     assert "the disk is gone" in status["error"]
     assert (status["step"], status["examples_total"], status["loss"]) == (0, 100, None)
     assert set(status) <= set(FIELDS)
+
+
+def test_how_often_progress_is_told_is_set(configure: Configure, graded_file: Path, tmp_path: Path) -> None:
+    """A run of more than a second, and less than the interval, tells of its beginning and its end alone."""
+
+    def slowly() -> bool:
+        time.sleep(0.4)
+        return False
+
+    told: list[int] = []
+    config = configure(graded_file, monitoring__status_interval_s=60.0, hyperparams__max_steps=3)
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"),
+        report=lambda progress: told.append(progress["step"]),
+        should_stop=slowly,
+    )
+    assert engine.run_job(config).success
+    assert told == [0, 3]
 
 
 def test_every_field_of_the_prior_system_has_its_place_or_a_reason() -> None:
