@@ -8,6 +8,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import NotComparable
 from ratchet.evaluation.flips import added, flip_table
 from ratchet.evaluation.stored import stored
+from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Batch, Checkpoint, Evaluation
 from ratchet.ledger.tables import Trial as TrialRow
@@ -23,7 +24,7 @@ WINDOW_HALF_LIVES = 6
 @dataclass(frozen=True)
 class Stretch:
     """Training between two checkpoints that were probed. ``arms`` are those of its batches; None where a batch was
-    not drawn at random (a user's, a correction, one without an experiment)."""
+    neither drawn at random nor a fork's (a user's, a correction, one without an experiment)."""
 
     before: Evaluation
     after: Evaluation
@@ -43,7 +44,7 @@ def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
     while after is not None and row.parent_id is not None:
         parent = session.get_one(Checkpoint, row.parent_id)
         arms.add(_arm(session, row.batch_id))
-        tokens += row.tokens - parent.tokens if row.tokens >= parent.tokens else row.tokens
+        tokens += tokens_between(parent, row)
         batches += [row.batch_id] if row.batch_id else []
         before = evaluation(session, parent.id, suite)
         if before is not None:
@@ -55,12 +56,19 @@ def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
     return None
 
 
+def tokens_between(parent: Checkpoint, row: Checkpoint) -> int:
+    """Trained from one to the other; where the parent left no state, the count began anew."""
+    return row.tokens - parent.tokens if row.tokens >= parent.tokens else row.tokens
+
+
 def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) -> TrialRow | None:
     """The trial that ends with this checkpoint, not yet in the ledger.
 
-    None where the stretch is not one arm's, lies within a trial that is known, or its two records were made under
+    None where the stretch is not one arm's, is or lies within a trial that is known, or its two records were made under
     different conditions.
     """
+    if session.get(TrialRow, checkpoint_id) is not None:
+        return None
     found = stretch(session, checkpoint_id)
     if found is None or len(found.arms) != 1 or None in found.arms or found.tokens <= 0:
         return None
@@ -80,6 +88,13 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
         gains=flips.gains,
         losses=flips.losses,
     )
+
+
+def keep(tx: Transaction, trial: TrialRow | None) -> None:
+    """Put a new trial into the ledger, unless it has come there meanwhile."""
+    if trial is not None and tx.session.get(TrialRow, trial.checkpoint_id) is None:
+        trial.created_at = tx.now
+        tx.session.add(trial)
 
 
 def trials(session: Session, half_life: float) -> list[Trial]:
@@ -108,7 +123,7 @@ def as_trial(row: TrialRow, age: int) -> Trial:
 def _arm(session: Session, batch_id: str | None) -> str | None:
     batch = session.get(Batch, batch_id) if batch_id else None
     drawn = batch.provenance.get("assignment") if batch is not None and batch.origin == "generation" else None
-    return str(drawn["arm"]) if drawn and drawn["probability"] < 1 else None
+    return str(drawn["arm"]) if drawn and (drawn["probability"] < 1 or drawn.get("fork") is not None) else None
 
 
 def _is_spanned(session: Session, before_id: str, checkpoint_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ratchet.ledger import Transaction
+from ratchet.ledger.forks import branches, open_fork
 from ratchet.ledger.line import line, serving
 from ratchet.ledger.tables import Challenge, Checkpoint, Claim, EvaluationRequest
 from ratchet.systems import Work
@@ -56,7 +57,7 @@ def _without_state(row: Checkpoint) -> list[str]:
 def _protected(session: Session) -> set[str]:
     """Champion, rollback target, the line's head, what its adapters stand on, and all that is in use.
 
-    In use is whatever a claim, a request or an open challenge names.
+    In use is whatever a claim, a request, an open challenge or an open fork names.
     """
     live = serving(session)
     main = line(session)
@@ -68,4 +69,15 @@ def _protected(session: Session) -> set[str]:
         Challenge.outcome.is_(None), Challenge.champion_id == live.desired_id
     )
     named.update(session.scalars(undecided))
+    named.update(_forked(session))
     return {name for name in named if name is not None}
+
+
+def _forked(session: Session) -> set[str | None]:
+    """Where the open fork may yet go on from: its parent, its tips, and what their adapters stand on."""
+    fork = open_fork(session)
+    if fork is None:
+        return set()
+    places = [(fork.parent_id, fork.adapter_base_id)]
+    places += [(row.tip_id, row.adapter_base_id) for row in branches(session, fork.id)]
+    return {name for place in places for name in place}

@@ -104,7 +104,14 @@ def _fresh_order(config: TrainerConfig, rows: TrainingRows, group: int, digest: 
         epochs=config.hyperparams.num_epochs,
         shuffle=config.data.shuffle,
     )
-    return rows.lines[indices]
+    return rows.lines[_affordable(indices, rows, config.data.max_tokens)]
+
+
+def _affordable(indices: Order, rows: TrainingRows, max_tokens: int | None) -> Order:
+    """The beginning of the order that has at most so many tokens."""
+    if max_tokens is None:
+        return indices
+    return indices[np.cumsum(rows.lengths[indices], dtype=np.int64) <= max_tokens]
 
 
 def _rows_left(order: Order, offset: int, rows: TrainingRows) -> Order:

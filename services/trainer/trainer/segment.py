@@ -27,8 +27,8 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
 
     ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
     alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
-    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``seed``, ``shuffle``, ``status_path``
-    (optional).
+    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``max_tokens``, ``seed``, ``shuffle``,
+    ``status_path`` (optional).
 
     SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
     """
@@ -56,7 +56,7 @@ def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
     sections["data"] = {
         "dataset_path": spec["data_path"],
         "offset": spec.get("offset", 0),
-        **{name: spec[name] for name in ("seed", "shuffle") if name in spec},
+        **{name: spec[name] for name in ("seed", "shuffle", "max_tokens") if name in spec},
     }
     sections["output"] = {
         "output_dir": spec["output"],

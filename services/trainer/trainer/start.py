@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ratchet.events.catalogue import TrainingStarted
 from ratchet.ledger import Transaction
+from ratchet.ledger.forks import budget, enter
 from ratchet.ledger.line import head, line, unjudged
 from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
 from ratchet.ledger.undecided import lacks_verdict
@@ -25,6 +26,7 @@ class Start:
 
     ``ground`` is the checkpoint whose weights are loaded: the head, or where adapters are gone on with, the one that
     they stand on. ``state`` is the state artifact to go on from; None for a fresh optimizer (and fresh adapters).
+    ``max_tokens`` bounds the training on a fork's batch, over all epochs; None for any other.
     """
 
     head: Checkpoint
@@ -33,6 +35,7 @@ class Start:
     batch: Batch
     offset: int
     objection: str | None
+    max_tokens: int | None = None
 
 
 def open_segment(work: Work) -> Start:
@@ -41,6 +44,7 @@ def open_segment(work: Work) -> Start:
     def open_batch(tx: Transaction) -> None:
         batch = tx.session.get_one(Batch, work.subject.id)
         if batch.state == "queued":
+            enter(tx, batch.id)
             batch.state, batch.started_at = "training", tx.now
             line(tx.session).running_batch_id = batch.id
             tx.emit(TrainingStarted(batch_id=batch.id))
@@ -53,8 +57,10 @@ def open_segment(work: Work) -> Start:
         batch = session.get_one(Batch, work.subject.id)
         offset = _rows_seen(session, batch.id)
         objection = _objection(session, work.settings)
+        tokens = budget(session, batch.id)
     ground, state = _ground(work, main, newest, base)
-    return Start(newest, ground, state, batch, offset, objection)
+    max_tokens = tokens * work.settings.hyperparams.num_epochs if tokens is not None else None
+    return Start(newest, ground, state, batch, offset, objection, max_tokens)
 
 
 def rewinds(session: Session) -> list[Subject]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
+from ratchet.cli.view.forking import ForkView, read_forks
 from ratchet.ledger.tables import Checkpoint, Curriculum, Trial
 
 STATES = {
@@ -22,20 +25,22 @@ STATES = {
 
 
 def curriculum(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many trials to list.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many trials and forks to list.")] = 10,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Show the mix of the next batches, and which strategy teaches most for a token.
 
     Batches are assigned to the arms at random, by the shares shown; a trial is the paired gain on the probe suite that
     came of it. A range holds the arm's gain with 95 % probability; `best` is the probability that no arm is better.
+    A fork is two arms trained from one checkpoint; its difference is the second arm's rate less the first's.
     """
     with opened() as (_, ledger), ledger.read() as session:
         row = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
         trials = _trials(session, limit)
         number = session.scalar(select(func.count()).select_from(Trial)) or 0
+        forks = read_forks(session, limit)
     if as_json:
-        print_json(_as_values(row, trials, number))
+        print_json(_as_values(row, trials, number, forks))
         return
     if row is None:
         typer.echo("the curriculum has not spoken yet: it waits for the first evaluated checkpoint.")
@@ -43,6 +48,7 @@ def curriculum(
     _print_mix(row)
     _print_experiment(row.experiment, number)
     _print_trials(trials)
+    _print_forks(forks)
 
 
 def _trials(session: Session, limit: int) -> list[tuple[Trial, int, int]]:
@@ -107,11 +113,32 @@ def _print_trials(trials: list[tuple[Trial, int, int]]) -> None:
     print_table(("trial", "arm", ">tokens", ">won", ">lost", ">items", ">points per 100k"), rows, "Newest trials")
 
 
+def _print_forks(forks: Sequence[ForkView]) -> None:
+    if not forks:
+        return
+    typer.echo()
+    rows = (
+        (
+            str(fork.id),
+            f"#{fork.parent}" if fork.parent is not None else "",
+            *(branch.said for branch in fork.branches),
+            fork.difference,
+            f"{fork.numbers['p']:.3f}" if fork.numbers else "",
+            fork.outcome,
+        )
+        for fork in forks
+    )
+    print_table((">fork", "from", "best arm", "challenger", ">points", ">p", "outcome"), rows, "Newest forks")
+    typer.echo(f"Fork {forks[0].id}: {forks[0].reason or 'not decided yet'}.")
+
+
 def _points(trial: Trial) -> float:
     return 100 * (trial.gains - trial.losses) / trial.items * 100_000 / trial.tokens
 
 
-def _as_values(row: Curriculum | None, trials: list[tuple[Trial, int, int]], number: int) -> dict[str, Any]:
+def _as_values(
+    row: Curriculum | None, trials: list[tuple[Trial, int, int]], number: int, forks: Sequence[ForkView]
+) -> dict[str, Any]:
     if row is None:
         return {"curriculum_id": None, "trials": 0}
     return {
@@ -136,4 +163,5 @@ def _as_values(row: Curriculum | None, trials: list[tuple[Trial, int, int]], num
             }
             for trial, start, end in trials
         ],
+        "forks": [asdict(fork) for fork in forks],
     }

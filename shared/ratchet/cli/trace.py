@@ -22,6 +22,7 @@ SHORTEST_ID = 6
 _MADE_FROM = {
     "mined": ("examples.mined", "checkpoint_id"),
     "curriculum": ("curriculum.changed", "curriculum_id"),
+    "fork": ("fork.opened", "fork_id"),
 }
 
 

@@ -14,7 +14,17 @@ from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.place import opened
 from ratchet.cli.view.reading import read_live, read_looks
 from ratchet.cli.view.words import levels_line, percent, plain, standing
-from ratchet.ledger.tables import Bar, Challenge, Checkpoint, DeadLetter, Deployment, Evaluation, Verdict
+from ratchet.ledger.tables import (
+    Bar,
+    Branch,
+    Challenge,
+    Checkpoint,
+    DeadLetter,
+    Deployment,
+    Evaluation,
+    Fork,
+    Verdict,
+)
 from ratchet.run.cycles import JUDGES
 
 Fact = dict[str, Any]
@@ -84,6 +94,7 @@ def _facts(session: Session, row: Checkpoint) -> dict[str, list[Fact]]:
             _fact(d.action, _label(session, d.checkpoint_id), d.reason, d.numbers, d.created_at)
             for d in _of(session, Deployment, Deployment.checkpoint_id, row.id)
         ],
+        "forks": _forks(session, row),
         "bars": [
             _fact("barred", "until `ratchet unbar`", b.reason, {}, b.created_at)
             for b in _of(session, Bar, Bar.weights, row.weights)
@@ -94,6 +105,25 @@ def _facts(session: Session, row: Checkpoint) -> dict[str, list[Fact]]:
             if d.resolved_at is None
         ],
     }
+
+
+def _forks(session: Session, row: Checkpoint) -> list[Fact]:
+    """The fork that the checkpoint was trained in, and those that began at it."""
+    is_ours = Fork.parent_id == row.id
+    if row.batch_id is not None:
+        is_ours |= Branch.batch_id == row.batch_id
+    query = select(Fork, Branch).join(Branch, Branch.fork_id == Fork.id).order_by(Fork.id, Branch.place)
+    ours = session.execute(query.where(is_ours)).all()
+    return [
+        _fact(
+            f"fork {fork.id}, {'from here' if fork.parent_id == row.id else 'in'} the {branch.arm} branch",
+            fork.state,
+            fork.reason,
+            fork.numbers,
+            fork.opened_at,
+        )
+        for fork, branch in ours
+    ]
 
 
 def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:

@@ -15,6 +15,7 @@ ORIGINS: dict[str, tuple[tuple[str, ...], str]] = {
     "batch.queued": (("batch.submitted",), "batch_id"),
     "batch.rejected": (("batch.submitted",), "batch_id"),
     "coverage.measured": (("batch.queued",), "batch_id"),
+    "fork.closed": (("fork.opened",), "fork_id"),
     "training.started": (("batch.queued",), "batch_id"),
     "training.failed": (("training.started",), "batch_id"),
     "checkpoint.saved": (("training.started",), "batch_id"),
@@ -139,9 +140,9 @@ class Lineage:
         return Node(event, tuple(nodes), asked=event is asked)
 
     def _trained_on(self, saved: Told, asked: Told, back: set[str], node: Node) -> list[Node]:
-        """The next checkpoint of the line, where this one never went live itself."""
+        """The next checkpoint of the line (of both branches of a fork), where this one never went live itself."""
         if any(n.event.name == DEPLOYED for _, n in node.walk()):
             return []
-        heir = next((c for c, parent in self._parents.items() if parent == saved.fields["checkpoint_id"]), None)
-        told = self._saved.get(heir or "")
-        return [self._node(told, asked, back, reached=True)] if told is not None else []
+        heirs = [c for c, parent in self._parents.items() if parent == saved.fields["checkpoint_id"]]
+        told = [self._saved[heir] for heir in heirs if heir in self._saved]
+        return [self._node(event, asked, back, reached=True) for event in told]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import Refused
 from ratchet.events.catalogue import BatchSubmitted
+from ratchet.ledger.forks import TRAINER, branches, open_fork
 from ratchet.ledger.ledger import Transaction
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import Batch, Fork
 from ratchet.ledger.undecided import lacks_verdict
 
 Origin = Literal["generation", "correction", "user"]
-GATE, TRAINER = "correction", "training"
-"""The systems whose verdict takes a batch out of the submitted, and out of the queue."""
+GATE = "correction"
+"""The system whose verdict takes a batch out of the submitted; the trainer's takes it out of the queue."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
@@ -48,9 +49,39 @@ def depth(session: Session, origin: Origin | None = None) -> Depth:
 
 
 def next_batch(session: Session) -> Batch | None:
-    """The open batch, else the queued one of the highest priority that waits longest."""
-    waiting = select(Batch).where(Batch.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", Batch.id))
-    return session.scalar(waiting.order_by(Batch.state.desc(), Batch.priority, Batch.queued_at, Batch.id).limit(1))
+    """The open batch, else the queued one of the highest priority that waits longest.
+
+    The batches of a fork are trained one after the other once both are there, on their branches alone; then nothing is
+    trained until the fork is decided.
+    """
+    fork = open_fork(session)
+    bound = _bound(session, fork) if fork is not None else []
+    opened = session.scalar(_waiting().where(Batch.state == "training").limit(1))
+    if fork is not None and opened is None and (fork.parent_id is not None or _are_all_queued(bound)):
+        return _next_of(session, bound)
+    ordinary = _waiting().where(Batch.id.not_in([batch.id for batch in bound if batch is not None]))
+    return opened or session.scalar(ordinary.limit(1))
+
+
+def _waiting() -> Select[Batch]:
+    """Batches that training has not done with, in the order in which it takes them."""
+    query = select(Batch).where(Batch.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", Batch.id))
+    return query.order_by(Batch.state.desc(), Batch.priority, Batch.queued_at, Batch.id)
+
+
+def _bound(session: Session, fork: Fork) -> list[Batch | None]:
+    """The batches of the fork's branches; None where one is not made yet."""
+    return [session.get(Batch, row.batch_id) if row.batch_id else None for row in branches(session, fork.id)]
+
+
+def _are_all_queued(bound: Sequence[Batch | None]) -> bool:
+    return all(batch is not None and batch.state == "queued" for batch in bound)
+
+
+def _next_of(session: Session, bound: Sequence[Batch | None]) -> Batch | None:
+    """The first that is not trained, where training can take it."""
+    first = next((batch for batch in bound if batch is not None and batch.state != "trained"), None)
+    return session.scalar(_waiting().where(Batch.id == first.id)) if first is not None else None
 
 
 def skipped_midway(session: Session) -> list[Batch]:

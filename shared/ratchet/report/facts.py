@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ratchet.cli.view.forking import ForkView
 from ratchet.cli.view.scene import Live, Look
 from ratchet.run.summary import Change
 
@@ -84,6 +85,7 @@ class Facts:
     mixes: tuple[Mix, ...]
     arms: tuple[Arm, ...]
     findings: tuple[str, ...]
+    forks: tuple[ForkView, ...]
     dead: int
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ratchet.cli.view.forking import read_forks
 from ratchet.cli.view.reading import read_live, read_looks
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Calibration, Checkpoint, Coverage, Curriculum, DeadLetter, Mined, Verdict
@@ -37,6 +38,7 @@ def read_facts(ledger: Ledger, settings: Settings) -> Facts:
             mixes=tuple(_mix(row) for row in plans),
             arms=_arms(plans[-1]) if plans else (),
             findings=tuple(plans[-1].experiment.get("report", ())) if plans else (),
+            forks=read_forks(session)[::-1],
             dead=session.scalar(select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None)))
             or 0,
         )

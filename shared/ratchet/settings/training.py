@@ -189,6 +189,9 @@ class RunDataSettings(DataSettings):
     offset: int = Field(
         0, ge=0, description="Rows of the order to pass over; a state that is gone on from knows its own."
     )
+    max_tokens: int | None = Field(
+        None, ge=1, description="The order ends before the row that would exceed so many tokens, over all epochs."
+    )
 
 
 class OutputSettings(Section):

@@ -14,7 +14,7 @@ from ratchet.report.learning import learning_curves
 from ratchet.report.page import render, write
 from ratchet.report.reading import cells, read_facts
 from ratchet.settings import Settings
-from ratchet.testing.story import write_story
+from ratchet.testing.story import write_fork, write_story
 
 
 @pytest.fixture
@@ -51,6 +51,19 @@ def test_every_deployment_is_on_it_with_its_reason(facts: Facts) -> None:
     for change in facts.changes:
         assert f"#{change.ordinal} over #{change.previous}" in page
         assert change.reason in page
+
+
+def test_forks_are_on_it_with_arms_tokens_scores_and_decision(facts: Facts, tmp_path: Path) -> None:
+    assert "challenger" not in render(facts)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with ledger.write() as tx:
+        write_fork(tx)
+    page = render(read_facts(ledger, Settings(home=tmp_path)))
+    ledger.close()
+    assert "mixed #4:" in page
+    assert "adaptive #5:" in page
+    for cell in ("+5.0 (+1.8 to +8.5)", "0.004", ">decided for adaptive<"):
+        assert cell in page
 
 
 def test_it_needs_nothing_else(facts: Facts) -> None:

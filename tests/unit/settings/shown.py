@@ -48,6 +48,10 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
         "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
     },
+    "unit/datagen/systems/test_forks.py": {
+        "test_after_how_many_batches_a_fork_opens_is_set": ("curriculum.fork_every",),
+        "test_when_a_fork_is_given_up_is_set": ("curriculum.fork_limit_s",),
+    },
     "unit/deployer/systems/test_rollout.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
         "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
@@ -295,6 +299,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/trainer/test_plan.py": {
         "test_where_the_file_and_the_steps_begin_is_set": ("data.offset", "output.first_step"),
+        "test_how_many_tokens_are_trained_on_is_set": ("data.max_tokens",),
         "test_the_order_of_rows_is_set": ("data.seed", "data.shuffle"),
         "test_how_many_steps_there_are_is_set": (
             "hyperparams.batch_size",

@@ -100,6 +100,14 @@ def test_where_the_file_and_the_steps_begin_is_set(file: Path, rows: TrainingRow
     assert planned(file, rows, "output.first_step", 500).global_step == 500
 
 
+def test_how_many_tokens_are_trained_on_is_set(file: Path, rows: TrainingRows) -> None:
+    whole, lengths = plan(file, rows).order, dict(zip(rows.lines.tolist(), rows.lengths.tolist(), strict=True))
+    short = planned(file, rows, "data.max_tokens", 333).order
+    assert short.tolist() == whole[: len(short)].tolist()
+    assert sum(lengths[line] for line in short.tolist()) <= 333
+    assert sum(lengths[line] for line in whole[: len(short) + 1].tolist()) > 333
+
+
 def test_the_order_of_rows_is_set(file: Path, rows: TrainingRows) -> None:
     usual = plan(file, rows).order.tolist()
     assert planned(file, rows, "data.shuffle", False).order.tolist() == sorted(usual) != usual

@@ -6,8 +6,17 @@ from typing import Any
 
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import LevelRates
-from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged
-from ratchet.ledger import Transaction
+from ratchet.events.catalogue import (
+    BatchRejected,
+    CheckpointBroken,
+    CheckpointEvaluated,
+    CoverageMeasured,
+    CurriculumChanged,
+    ForkClosed,
+    ForkOpened,
+    TrainingFinished,
+)
+from ratchet.ledger import Transaction, forks
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Batch, Checkpoint, Coverage, Curriculum, Evaluation
@@ -21,24 +30,31 @@ from sqlalchemy.orm import Session
 
 from datagen.arms.arm import RECENT, Standing
 from datagen.experiment import FINISHED, Experiment
+from datagen.forking import carry_on, find_fork
 from datagen.mastery import Mastery, update_mastery
 from datagen.mix import Level, Mix
 from datagen.plan import Plan, plan
 from datagen.posterior import conclude
-from datagen.trials import as_trial, new_trial, trials
+from datagen.trials import as_trial, keep, new_trial, trials
 
 NAME = "curriculum"
 
 
-def find(session: Session, _settings: Settings) -> list[Subject]:
-    """Evaluated checkpoints, the newest first; then measured batches, the newest first."""
+def find(session: Session, settings: Settings) -> list[Subject]:
+    """Evaluated checkpoints, the newest first; then measured batches, the newest first; then a fork."""
     unheard = select(Coverage.batch_id).where(lacks_verdict(NAME, "coverage", Coverage.batch_id))
     coverages = session.scalars(unheard.order_by(Coverage.created_at.desc()))
-    return [*evaluated_without(session, NAME, "probe"), *(Subject("coverage", id) for id in coverages)]
+    return [
+        *evaluated_without(session, NAME, "probe"),
+        *(Subject("coverage", id) for id in coverages),
+        *find_fork(session, settings),
+    ]
 
 
 def do(work: Work) -> Outcome:
     """A checkpoint that a newer one has overtaken shapes no mix, but its trial counts all the same."""
+    if work.subject.kind == forks.KIND:
+        return carry_on(work)
     is_checkpoint = work.subject.kind == "checkpoint"
     with work.read() as session:
         trial = new_trial(session, work.artifacts, work.subject.id) if is_checkpoint else None
@@ -148,12 +164,7 @@ def _reason(mix: Mix, experiment: Experiment, mastery: Mastery) -> str:
 
 
 def _kept(trial: TrialRow | None) -> Any:
-    def effects(tx: Transaction) -> None:
-        if trial is not None:
-            trial.created_at = tx.now
-            tx.session.add(trial)
-
-    return effects
+    return lambda tx: keep(tx, trial)
 
 
 def _told(trial: TrialRow | None) -> dict[str, Any]:
@@ -164,7 +175,11 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Finds by experiment which strategy teaches most, and turns it, mastery and coverage into the next mix.",
-    says=(CurriculumChanged,),
+    says=(CurriculumChanged, ForkOpened, ForkClosed),
     sweep_s=300.0,
-    lanes=(Lane("plan", (CheckpointEvaluated, CoverageMeasured), find, do),),
+    lanes=(
+        Lane(
+            "plan", (CheckpointEvaluated, CoverageMeasured, TrainingFinished, CheckpointBroken, BatchRejected), find, do
+        ),
+    ),
 )

@@ -9,16 +9,18 @@ from typing import Any
 
 from ratchet.data.batch import Provenance
 from ratchet.evaluation.standing import held_out
-from ratchet.events.catalogue import BatchSubmitted, QueueLow
+from ratchet.events.catalogue import BatchSubmitted, ForkOpened, QueueLow
 from ratchet.ledger import Transaction
+from ratchet.ledger.forks import give_batch, lacking
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Curriculum, DeadLetter, Spending, SuiteRow
+from ratchet.ledger.tables import Batch, Branch, Curriculum, DeadLetter, Fork, Spending, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
 from ratchet.settings.generation import SourceSettings
+from ratchet.settings.queue import QueueSettings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
@@ -28,6 +30,7 @@ from datagen.generate import BatchGeneration, GenerationReport
 from datagen.generators import registry
 from datagen.generators.generator import Generator, Workshop
 from datagen.mastery import Mastery
+from datagen.mix import Mix
 from datagen.order_record import OrderRecord
 from datagen.plan import Assignment, Plan, first_plan
 from datagen.refill import EMPTY, Done, affordable, allowance, choose, rest_s
@@ -41,19 +44,24 @@ REMEMBERED = 10
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
-    """One more refill while too little waits for training, and nothing forbids it. Nothing but that is asked."""
+    """One more refill while too little waits for training, or a fork lacks a batch, and nothing forbids it."""
     is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None and settings.suites.families
     if not is_set_up:
         return []
     found, queue = supply(session), settings.queue
     last = session.scalar(_verdicts().limit(1))
     refilling = last is not None and bool(last.numbers.get("goes_on"))
-    if shortage(found, queue, refilling=refilling) is None or found.examples + queue.batch_examples > queue.high_water:
+    branch = lacking(session)
+    size, is_wanted = (
+        _size(queue, branch),
+        branch is not None or shortage(found, queue, refilling=refilling) is not None,
+    )
+    if not is_wanted or found.examples + size > queue.high_water:
         return []
     now = clock(session)
     if rest_s(_done(session, now), settings.generation.cooldown_s) > 0:
         return []
-    room = allowance(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
+    room = allowance(size, _made_since(session, now - HOUR_S), settings.generation)
     if room == 0 or not affordable(settings.generation, used_since(session, now - DAY_S)):
         return []
     return [Subject("refill", str(number)) for number in _open_refills(session)]
@@ -71,10 +79,12 @@ def _open_refills(session: Session) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """One batch to be made."""
+    """One batch to be made; ``branch`` is the place in a fork that it is made for."""
 
-    plan: Plan
+    assignment: Assignment
+    mix: Mix
     curriculum_id: int
+    branch: int | None
     source: SourceSettings
     n: int
     seed: int
@@ -84,8 +94,7 @@ class Job:
 def do(work: Work) -> Outcome:
     """Generate one batch, published as it streams, and submit it to the gate."""
     job, started = _job(work), time.monotonic()
-    assignment, mix = job.plan.draw(job.seed)
-    weights = {f"{share.family}/{share.level}": share.weight for share in mix.shares}
+    weights = {f"{share.family}/{share.level}": share.weight for share in job.mix.shares}
     generator = registry.make(job.source.name, job.source.options)
     batch = BatchGeneration(
         generator,
@@ -96,31 +105,52 @@ def do(work: Work) -> Outcome:
         work.settings.queue.epoch_cap,
         lambda key: job.used.get(key, 0),
     )
-    provenance = _provenance(job, generator, weights, assignment, work.settings)
+    provenance = _provenance(job, generator, weights, work.settings)
     artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance)
     numbers = {
         **batch.report.model_dump(mode="json", exclude={"spent"}),
         "cost": batch.report.cost | _cost_of(work),
         "generator": job.source.name,
-        "assignment": assignment.model_dump(mode="json"),
+        "assignment": provenance["assignment"],
         "took_s": time.monotonic() - started,
     }
     if not batch.report.examples:
         return Verdict(EMPTY, f"{job.source.name} made no example: {_refusals(batch.report)}", numbers)
-    return _submitted(artifact.id, batch.report, provenance, numbers | {"goes_on": _goes_on(work, batch.report)})
+    numbers["goes_on"] = _goes_on(work, batch.report)
+    return _submitted(artifact.id, batch.report, provenance, numbers, job.branch)
 
 
 def _job(work: Work) -> Job:
     settings, seed = work.settings, int(work.subject.id)
     with work.read() as session:
         now = clock(session)
-        plan, curriculum_id = _plan(session, settings)
+        branch = lacking(session)
+        assignment, mix, curriculum_id = _drawn(session, settings, seed) if branch is None else _bound(session, branch)
         room = settings.queue.high_water - depth(session).total
         sources = affordable(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
-        wanted = max(1, min(settings.queue.batch_examples, room))
+        wanted = max(1, min(_size(settings.queue, branch), room))
         n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
         used = item_uses(session, at_least=_half(settings.queue.epoch_cap))
-    return Job(plan, curriculum_id, choose(sources, seed), n, seed, used)
+    place, chosen_by = (None, seed) if branch is None else (branch.place, branch.fork_id)
+    return Job(assignment, mix, curriculum_id, place, choose(sources, chosen_by), n, seed, used)
+
+
+def _drawn(session: Session, settings: Settings, seed: int) -> tuple[Assignment, Mix, int]:
+    """The arm of the batch with this seed, what it teaches, and the curriculum that says so."""
+    plan, curriculum_id = _plan(session, settings)
+    return *plan.draw(seed), curriculum_id
+
+
+def _bound(session: Session, branch: Branch) -> tuple[Assignment, Mix, int]:
+    """The same of a fork's branch: by the curriculum that the fork was opened under, for both its branches."""
+    row = session.get_one(Curriculum, session.get_one(Fork, branch.fork_id).curriculum_id)
+    assignment = Assignment(arm=branch.arm, probability=branch.probability, fork=branch.fork_id)
+    return assignment, Plan.stored(row.experiment, row.mixes).mixes[branch.arm], row.id
+
+
+def _size(queue: QueueSettings, branch: Branch | None) -> int:
+    """Examples wanted of a batch; of a fork's two, no more than find room side by side."""
+    return queue.batch_examples if branch is None else min(queue.batch_examples, queue.high_water // 2)
 
 
 def _half(epoch_cap: int) -> int:
@@ -169,16 +199,15 @@ def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
     return first_plan(Standing(families, Mastery(), (), settings.curriculum)), 0
 
 
-def _provenance(
-    job: Job, generator: Generator, weights: dict[str, float], assignment: Assignment, settings: Settings
-) -> dict[str, Any]:
+def _provenance(job: Job, generator: Generator, weights: dict[str, float], settings: Settings) -> dict[str, Any]:
     """All that is known before the first example: with it the batch can be made again."""
-    parents = (f"curriculum:{job.curriculum_id}",)
+    fork = job.assignment.fork
+    parents = (f"curriculum:{job.curriculum_id}",) if fork is None else (f"fork:{fork}",)
     made_by = Provenance(generator=job.source.name, version=generator.version, seed=job.seed, parents=parents)
     return {
         **made_by.model_dump(mode="json"),
         "mix": weights,
-        "assignment": assignment.model_dump(mode="json"),
+        "assignment": job.assignment.model_dump(mode="json", exclude_none=True),
         "order": OrderRecord.of(mix_of(weights), job.n, settings).model_dump(mode="json"),
     }
 
@@ -198,7 +227,7 @@ def _goes_on(work: Work, report: GenerationReport) -> bool:
 
 
 def _submitted(
-    artifact_id: str, report: GenerationReport, provenance: dict[str, Any], numbers: dict[str, Any]
+    artifact_id: str, report: GenerationReport, provenance: dict[str, Any], numbers: dict[str, Any], branch: int | None
 ) -> Verdict:
     origin = {
         **provenance,
@@ -208,10 +237,14 @@ def _submitted(
     }
 
     def effects(tx: Transaction) -> None:
-        tx.emit(submit(tx, artifact_id, report.examples, "generation", origin))
+        submitted = submit(tx, artifact_id, report.examples, "generation", origin)
+        tx.emit(submitted)
+        if branch is not None:
+            tx.session.flush()
+            give_batch(tx, drawn["fork"], branch, submitted.batch_id)
 
-    arm = provenance["assignment"]["arm"]
-    reason = f"{report.examples} examples of the {arm} mix, by {provenance['generator']}"
+    drawn = provenance["assignment"]
+    reason = f"{report.examples} examples of the {drawn['arm']} mix, by {provenance['generator']}"
     return Verdict(
         "submitted", reason + (f"; refused: {_refusals(report)}" if report.refused else ""), numbers, effects
     )
@@ -247,5 +280,5 @@ SYSTEM = System(
     purpose="Generates examples of the curriculum's mix while too little waits for training.",
     says=(BatchSubmitted,),
     sweep_s=300.0,
-    lanes=(Lane("generate", (QueueLow,), find, do, step_s=300.0),),
+    lanes=(Lane("generate", (QueueLow, ForkOpened), find, do, step_s=300.0),),
 )

@@ -9,22 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet.errors import ChildFailed, SurroundingsError, TrainingError
-from ratchet.events import Event
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
     CheckpointRegressed,
     CheckpointSaved,
+    ForkClosed,
     QueueLow,
     TrainingFailed,
     TrainingFinished,
     TrainingStarted,
 )
 from ratchet.ledger import Transaction
+from ratchet.ledger.forks import branch_of, complete
 from ratchet.ledger.line import champion, line, unjudged
 from ratchet.ledger.queue import next_batch, skipped_midway
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Line
+from ratchet.ledger.tables import Batch, Checkpoint, Line
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
@@ -33,7 +34,7 @@ from sqlalchemy.orm import Session
 from trainer.brake import Brake
 from trainer.cleaning import clean
 from trainer.publish import publish, record
-from trainer.rewind import descends_from, rewind
+from trainer.rewind import descends_from, leave_branch, rewind
 from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
 
 NAME = TRAINING
@@ -90,6 +91,7 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
         "output": str(work.folder / f"segment-{start.offset}"),
         "offset": start.offset,
+        "max_tokens": start.max_tokens,
         "seed": settings.data.seed,
         "shuffle": settings.data.shuffle,
         "state": str(state) if state else None,
@@ -133,6 +135,7 @@ def _finished(work: Work) -> Verdict:
         row = tx.session.get_one(Batch, batch.id)
         if outcome == "trained":
             row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
+            complete(tx, batch.id)
         line(tx.session).running_batch_id = None
         tx.session.flush()
         _tell_of_depth(work, tx)
@@ -159,7 +162,8 @@ def _failed(work: Work, start: Start, result: dict[str, Any]) -> Verdict:
         raise TrainingError(f"{kind}: {message}")
 
     def effects(tx: Transaction) -> None:
-        rewind(tx, start.batch.id)
+        if leave_branch(tx, start.batch.id, "its loss diverged") is None:
+            rewind(tx, start.batch.id)
         _tell_of_depth(work, tx)
 
     event = TrainingFailed(batch_id=start.batch.id, reason=message)
@@ -171,28 +175,30 @@ def _rewound(work: Work) -> Verdict:
     checkpoint_id = work.subject.id
     with work.ledger.write() as tx:
         concerned = descends_from(tx, line(tx.session).head_id, checkpoint_id)
-        good = champion(tx.session)
+        bad, good = tx.session.get_one(Checkpoint, checkpoint_id), champion(tx.session)
+        is_forked = bad.batch_id is not None and branch_of(tx.session, bad.batch_id) is not None
     if not concerned or good.id == checkpoint_id:
         return Verdict("left behind", "the line of training does not pass through it any more")
-    events: list[Event] = []
 
     def effects(tx: Transaction) -> None:
-        head_id, batch_ids = rewind(tx)
-        events.extend(TrainingFailed(batch_id=id, reason=f"rewound to {head_id}") for id in batch_ids)
-        for event in events:
-            tx.emit(event)
+        kept = leave_branch(tx, bad.batch_id, f"{checkpoint_id} is broken, or has regressed")
+        head_id, batch_ids = rewind(tx) if kept is None else (kept, [str(bad.batch_id)])
+        for id in batch_ids:
+            tx.emit(TrainingFailed(batch_id=id, reason=f"rewound to {head_id}"))
         _tell_of_depth(work, tx)
 
-    return Verdict("rewound", f"training goes on from the champion {good.id} with a fresh optimizer", {}, effects)
+    place = "the other branch of the fork, or its parent" if is_forked else f"the champion {good.id}"
+    how = "" if is_forked else " with a fresh optimizer"
+    return Verdict("rewound", f"training goes on from {place}{how}", {}, effects)
 
 
 SYSTEM = System(
     name=NAME,
     host="4090",
     purpose="Trains the line of checkpoints on the queue, segment by segment, each from the exact state of the last.",
-    says=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow),
+    says=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow, ForkClosed),
     sweep_s=60.0,
-    lanes=(Lane("train", (BatchQueued, CheckpointRegressed, CheckpointBroken), find, do, step_s=300.0),),
+    lanes=(Lane("train", (BatchQueued, CheckpointRegressed, CheckpointBroken, ForkClosed), find, do, step_s=300.0),),
     preload=("torch", "transformers", "accelerate", "trainer.segment"),
     metrics="ratchet.metrics.training:TrainingCollector",
 )

@@ -16,6 +16,7 @@ from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, SuiteRo
 TOLD = {
     "training.started": "starts on {batch}",
     "checkpoint.saved": "saved {checkpoint} at step {step}",
+    "fork.opened": "fork {fork_id}: two arms will be trained from one checkpoint",
     "training.failed": "failed on {batch}: {reason}",
     "queue.low": "the queue is low: {depth:,} examples, {low_water:,} wanted",
     "checkpoint.deployed": "{checkpoint} is live",
@@ -112,5 +113,5 @@ def _event(row: Outbox, names: Names) -> Happening:
         if fields.get(key):
             kind = "batch" if key == "batch_id" else "checkpoint"
             fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
-    who = "deployment" if "deploy" in row.name else "training"
+    who = "deployment" if "deploy" in row.name else "curriculum" if row.name == "fork.opened" else "training"
     return Happening(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)

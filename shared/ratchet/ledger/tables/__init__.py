@@ -3,6 +3,7 @@
 from ratchet.ledger.tables.base import Base
 from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
 from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, Impact, ItemUse, Mined, Spending, Trial
+from ratchet.ledger.tables.forks import Branch, Fork
 from ratchet.ledger.tables.judging import (
     Calibration,
     Evaluation,
@@ -17,6 +18,7 @@ __all__ = [
     "Bar",
     "Base",
     "Batch",
+    "Branch",
     "Calibration",
     "Challenge",
     "Checkpoint",
@@ -28,6 +30,7 @@ __all__ = [
     "Deployment",
     "Evaluation",
     "EvaluationRequest",
+    "Fork",
     "Impact",
     "ItemUse",
     "Line",

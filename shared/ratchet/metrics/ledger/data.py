@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ratchet.ledger.line import unjudged
 from ratchet.ledger.queue import depth
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Checkpoint, Line, Verdict
+from ratchet.ledger.tables import Batch, Checkpoint, Fork, Line, Verdict
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
 
@@ -52,6 +52,19 @@ def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]
         "1 while it is below one of its low marks: examples, tokens or minutes.",
         shortage(found, settings.queue) is not None,
     )
+
+
+FORK_STATES = ("open", "decided", "abandoned")
+
+
+def forks(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Forks by state, and since when one is open."""
+    counts = dict(session.execute(select(Fork.state, func.count()).group_by(Fork.state)).all())
+    states = (((state,), float(counts.get(state, 0))) for state in FORK_STATES)
+    yield gauge("ratchet_forks", "Forks of the training line by state.", ("state",), states)
+    opened_at = session.scalar(select(func.min(Fork.opened_at)).where(Fork.state == "open"))
+    age_s = max(0.0, now - opened_at) if opened_at is not None else 0.0
+    yield single("ratchet_fork_open_seconds", "Age of the fork that is not decided, 0 if none.", age_s)
 
 
 def line(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
