@@ -32,6 +32,11 @@ def coverage(
         typer.echo("no batch has been measured yet.")
         return
     _print_cells(rows[0][0])
+    if embedded := rows[0][0].numbers.get("embedded"):
+        typer.echo(
+            f"Of {embedded['reference']} probe items {100 * embedded['covered']:.0f} % have a row near them, and the "
+            f"rows lie {embedded['spread']:.2f} times as far apart as these ({embedded['model']})."
+        )
     columns = ("batch", "of", ">rows", ">new %", ">duplicates", ">near", ">new runs %", ">entropy", ">features", "at")
     print_table(columns, (_cells(row, origin) for row, origin in rows), "Batches")
 

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import httpx
 
 from ratchet.closing import Closing
-from ratchet.errors import GenerationError, SurroundingsError
-from ratchet.inference.backoff import Backoff
+from ratchet.errors import GenerationError
 from ratchet.inference.chat_completion import read_completion
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.inference.patient_post import patient_post
 from ratchet.settings.inference import InferenceSettings
 
 CONNECT_TIMEOUT_S = 10.0
-TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 class HttpGenerator(Closing):
@@ -80,7 +79,8 @@ class HttpGenerator(Closing):
 
     def _answer(self, chat: Chat, decoding: Decoding) -> Generation:
         started = time.perf_counter()
-        completion = read_completion(self._asked(self._body(chat, decoding)), self._url)
+        response = patient_post(self._http, self._url, self._body(chat, decoding), self._settings)
+        completion = read_completion(response, self._url)
         self._weights = completion.weights or self._weights
         return Generation(
             text=completion.text,
@@ -104,20 +104,3 @@ class HttpGenerator(Closing):
             "logprobs": True,
             **({"stop": list(decoding.stop)} if decoding.stop else {}),
         }
-
-    def _asked(self, body: dict[str, object]) -> httpx.Response:
-        """The server's last word, after as many attempts as are set."""
-        pauses = Backoff(self._settings.attempts, self._settings.backoff_s)
-        while True:
-            try:
-                response = self._http.post(self._url, json=body)
-            except httpx.TransportError as error:
-                trouble = f"{type(error).__name__} {error}".strip()
-                wished_s = None
-            else:
-                if response.status_code not in TRANSIENT:
-                    return response
-                trouble = f"status {response.status_code}: {response.text[:200]}"
-                wished_s = response.headers.get("retry-after")
-            if not pauses.wait(wished_s):
-                raise SurroundingsError(f"{self._url}, after {self._settings.attempts} attempts: {trouble}")

@@ -144,6 +144,11 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/miner/systems/test_diversity_system.py": {
         "test_what_is_near_and_how_far_back_is_looked_are_set": ("diversity.history_examples", "diversity.near"),
+        "test_coverage_in_a_space_of_embeddings_is_measured_where_a_server_is_set": (
+            "diversity.embeddings_model",
+            "diversity.embeddings_url",
+        ),
+        "test_how_many_rows_are_embedded_is_set": ("diversity.embeddings_rows",),
     },
     "unit/miner/systems/test_lessons.py": {
         "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from random import Random
 
 from ratchet.data.example import Example
+from ratchet.evaluation.stored import stored_suite
 from ratchet.events.catalogue import BatchQueued, CoverageMeasured
+from ratchet.inference.embeddings import Embedder
 from ratchet.ledger import Transaction
+from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Batch, Coverage
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.ledger.uses import item_uses
@@ -19,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from miner.diversity import Coverage as Measured
 from miner.diversity import Level, Row, measure
+from miner.embedded import Embedded, embedded_coverage
 from miner.text_history import Novelty, opened
 
 NAME = "diversity"
@@ -37,7 +42,8 @@ def do(work: Work) -> Outcome:
         uses = item_uses(session)
     assert batch.artifact is not None, "found by it"
     found = measure(_rows(work, batch.artifact), _wanted(batch), uses)
-    found = found.model_copy(update={"texts": _texts(work, batch.id, batch.artifact)})
+    texts, embedded = _texts(work, batch.id, batch.artifact), _embedded(work, batch.artifact)
+    found = found.model_copy(update={"texts": texts, "embedded": embedded})
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
@@ -64,6 +70,29 @@ def _texts(work: Work, batch: str, artifact: str) -> Novelty:
         return history.add(batch, ((_said(row), registry.find(row.family) is None) for row in rows), settings.near)
 
 
+def _embedded(work: Work, artifact: str) -> Embedded | None:
+    """A sample of the batch beside the probe suite, in the space of the server that is set; None without one."""
+    settings = work.settings.diversity
+    if settings.embeddings_url is None:
+        return None
+    with work.read() as session:
+        probe = stored_suite(work.artifacts, current(session, "probe")).items
+    rows = _sampled(map(_said, _examples(work, artifact, "rows")), settings.embeddings_rows)
+    reference = _sampled(map(_said, probe), settings.embeddings_rows)
+    with Embedder(settings.embeddings_url, settings.embeddings_model, work.settings.inference) as server:
+        return embedded_coverage(server.embed(reference), server.embed(rows), settings.embeddings_model)
+
+
+def _sampled(texts: Iterable[str], most: int) -> list[str]:
+    """At most so many, by lot and the same ones every time, without holding the others (Vitter 1985, algorithm R)."""
+    random, kept = Random("embedded"), list[str]()
+    for number, text in enumerate(texts):
+        place = number if number < most else random.randrange(number + 1)
+        if place < most:
+            kept[place : place + 1] = [text]
+    return kept
+
+
 def _said(example: Example) -> str:
     return "\n".join(message.content for message in example.prompt)
 
@@ -84,6 +113,8 @@ def _words(found: Measured) -> str:
         words += (
             f"; of {texts.compared} texts {texts.repeats} repeat one of the batch nearly, {texts.known} an earlier one"
         )
+    if found.embedded is not None:
+        words += f"; {found.embedded.covered:.0%} of the probe's items have a row near them ({found.embedded.model})"
     return words
 
 
