@@ -12,9 +12,10 @@ from pathlib import Path
 from playground import HERE
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
+from ratchet.ledger.tables import Worker
 from ratchet.testing.workers import wait_until
 from ratchet.worker.main import EXIT_REFUSED
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 
 def worker(home: Path) -> subprocess.Popen[bytes]:
@@ -24,6 +25,7 @@ def worker(home: Path) -> subprocess.Popen[bytes]:
         "RATCHET_SYSTEMS": "toys",
         "PYTHONPATH": str(HERE),
         "RATCHET_CONTROL__BACKOFF_LAST_S": "0.5",
+        "RATCHET_METRICS__EXPORTERS": '{"node": "10.0.0.4:9100"}',
     }
     with open(home / "worker.log", "wb") as log:
         return subprocess.Popen([sys.executable, "-m", "ratchet.worker", "catching"], env=environment, stderr=log)
@@ -46,9 +48,11 @@ def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
 def test_redis_is_waited_for_and_a_signal_ends_the_wait(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     migrate(ledger)
-    ledger.close()
     process = worker(tmp_path)
     wait_until(lambda: "the start waits" in log_of(tmp_path), what="waiting for Redis")
+    with ledger.read() as session:
+        assert session.scalars(select(Worker.pages)).all() == [{"node": "http://10.0.0.4:9100/metrics"}]
+    ledger.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     lines = [json.loads(line) for line in log_of(tmp_path).splitlines()]
