@@ -78,7 +78,7 @@ def _leader(facts: Facts, look: Any) -> dict[str, Any]:
         "step": f"{look.step:,}",
         "rate": f"{100 * look.overall.value:.1f} %",
         "interval": f"{100 * bounds.low:.1f} to {100 * bounds.high:.1f}",
-        "levels": levels_line(look),
+        "levels": levels_line(look).split(" · "),
         "stands": standing(look, facts.live),
         "reason": _first_sentence(plain(facts.reasons.get(look.ordinal, ""))),
         "is_live": facts.live is not None and look.ordinal == facts.live.desired,

@@ -59,9 +59,13 @@ def doctor(
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """All checks; the settings themselves have been read without an error."""
+    """All checks; the settings themselves have been read without an error. What stops several is told once."""
+    told: dict[str, str] = {}
     for name, check in CHECKS.items():
         try:
             yield check(settings)
         except RatchetError as error:
-            yield Finding(name, "bad", str(error))
+            if (earlier := told.setdefault(str(error), name)) != name:
+                yield Finding(name, "note", f"not looked at, for the trouble of {earlier}")
+            else:
+                yield Finding(name, "bad", str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ratchet.bus.ports import is_free, port_owner
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.reach import Place, hindrance
-from ratchet.cli.place import opened
+from ratchet.cli.doctor.stores import opened
 from ratchet.errors import SurroundingsError
 from ratchet.ledger.counters import value
 from ratchet.run import lock
@@ -33,7 +33,7 @@ def _obedience(settings: Settings, text: str) -> Finding:
         place = Place.of(settings.serving.base_url)
         why = (hindrance(place) if place is not None else None) or str(error)
         return Finding("server", "note", f"{text}; it does not answer: {why}")
-    with opened(settings) as (_, ledger), ledger.read() as session:
+    with opened(settings) as ledger, ledger.read() as session:
         given = value(session, "fencing")
     if highest > given:
         return Finding(

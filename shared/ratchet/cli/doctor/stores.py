@@ -25,7 +25,7 @@ NO_ARTIFACT = "0" * 64
 def ledger(settings: Settings) -> Finding:
     if settings.ledger.url is None and not (settings.home / "ledger.db").exists():
         return Finding("ledger", "note", "not made yet; the first run makes it")
-    with hint(settings.ledger_url), opened(settings) as there:
+    with opened(settings) as there:
         require_current(there)
         return Finding("ledger", "ok", f"{there.dialect}, schema up to date")
 
@@ -79,10 +79,11 @@ def secrets(settings: Settings) -> Finding:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Ledger]:
-    """The ledger as it is, whatever its schema."""
+    """The ledger as it is, whatever its schema; out of reach, with the reason."""
     there = Ledger(settings.ledger_url)
     try:
-        yield there
+        with hint(settings.ledger_url):
+            yield there
     finally:
         there.close()
 

@@ -143,7 +143,6 @@ def test_a_port_that_a_firewall_drops_is_told_so() -> None:
     [
         ("ledger", {"ledger": {"url": "postgresql+psycopg://ratchet:{word}@127.0.0.1:{port}/ratchet"}}),
         ("redis", {"redis": {"url": "redis://worker:{word}@127.0.0.1:{port}/0"}}),
-        ("clock", {"redis": {"url": "redis://worker:{word}@127.0.0.1:{port}/0"}}),
     ],
 )
 def test_a_store_out_of_reach_is_told_with_the_reason(tmp_path: Path, check: str, sections: Any) -> None:
@@ -151,6 +150,13 @@ def test_a_store_out_of_reach_is_told_with_the_reason(tmp_path: Path, check: str
     filled = json.loads(json.dumps(sections).replace("{word}", STRONG).replace("{port}", str(port)))
     found = finding(settled(tmp_path, **filled), check)
     assert (found.state, f"nothing listens at 127.0.0.1:{port}" in found.text) == ("bad", True), found
+
+
+def test_a_trouble_that_stops_several_checks_is_told_once(tmp_path: Path) -> None:
+    url = f"postgresql+psycopg://ratchet:{STRONG}@127.0.0.1:{free_port()}/ratchet"
+    found = {f.check: f for f in examine(settled(tmp_path, ledger={"url": url}))}
+    assert [name for name, finding in found.items() if finding.state == "bad"] == ["ledger"]
+    assert found["versions"].text == "not looked at, for the trouble of ledger"
 
 
 def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
