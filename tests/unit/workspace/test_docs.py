@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from ratchet.systems import registry
 
 ROOT = Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("embed", ROOT / "scripts" / "embed.py")
@@ -89,3 +90,21 @@ def refusal(command: str) -> str | None:
         if words[0] not in found.commands:
             return f"no command {words[0]}"
         found, words = found.commands[words[0]], words[1:]
+
+
+PARTS = {
+    "what it hears": r"\*\*Hears\*\*|\| hears \|",
+    "what it says": r"\*\*Says\*\*|\| says \|",
+    "the shape of its records": r"\*\*Record|\| (writes|record) \||`(provenance|deployments|calibrations\.numbers)",
+    "what it refuses": r"\*\*Refuses",
+    "its settings": r"\*\*Settings",
+    "a command that shows it": r"`ratchet ",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in registry.systems() if name != "training"])
+def test_the_section_of_a_system_has_all_its_parts(name: str) -> None:
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {name}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    assert [part for part, pattern in PARTS.items() if not re.search(pattern, section[1])] == []
