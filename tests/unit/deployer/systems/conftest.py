@@ -212,10 +212,11 @@ class Deploying:
 
 @pytest.fixture
 def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
-    """Make a home and a server with these serving settings; one a test. The base model knows nothing."""
+    """Make a home and a server with these serving settings, and suites where told; one a test. The base model knows
+    nothing."""
     opened: list[tuple[Any, Server]] = []
 
-    def make(**serving_settings: Any) -> Deploying:
+    def make(suites: dict[str, Any] | None = None, **serving_settings: Any) -> Deploying:
         listener = socket.create_server(("127.0.0.1", 0))
         told = {
             "url": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -224,7 +225,7 @@ def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
             "canary_items": 8,
             **serving_settings,
         }
-        context = small_home(tmp_path / "run", serving=told)
+        context = small_home(tmp_path / "run", serving=told, suites=suites or {})
         home = context.__enter__()
         folder = tmp_path / "server"
         folder.mkdir()

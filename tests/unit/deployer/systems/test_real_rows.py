@@ -1,0 +1,46 @@
+"""The deployer on suites of the rows that people have, and of no family that is taught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ratchet.data.example import Example
+from ratchet.ledger.tables import Verdict
+
+from .knowing import everything
+
+DATA = Path(__file__).parents[3] / "data"
+FILES = tuple(str(DATA / name) for name in ("gsm8k_200.jsonl", "babi_qa1_100.jsonl", "binary_100.jsonl"))
+REAL = {
+    "families": [],
+    "files": FILES,
+    "held_out_share": 0.5,
+    "probe_items": 20,
+    "eval_items": 60,
+    "confirm_items": 120,
+}
+
+
+def test_what_is_better_on_real_rows_goes_live_and_what_forgets_a_kind_of_them_does_not(
+    start_deploying: Callable[..., Any],
+) -> None:
+    deploying = start_deploying(suites=REAL)
+    families = sorted({str(item.family) for item in deploying.home.suite_items("confirm")})
+    assert len(families) > 1
+
+    def forgetful(item: Example) -> bool:
+        return str(item.family) != families[0]
+
+    better = deploying.add(everything)
+    deploying.sweep()
+    assert deploying.server.live() == better
+    worse = deploying.add(forgetful)
+    deploying.sweep()
+    assert deploying.home.dead() == []
+    assert deploying.server.live() == better
+    assert deploying.verdicts()[worse] != "deployed"
+    with deploying.home.ledger.read() as session:
+        verdict = session.query(Verdict).where(Verdict.subject_id == better, Verdict.system == "deployment").one()
+    assert verdict.numbers["evidence"]["target"]["n"] == len(deploying.home.suite_items("confirm"))
