@@ -55,7 +55,6 @@ class Adapters:
         if settings.load_in_4bit:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.gradient_checkpointing)
             model._hf_peft_config_loaded = True  # the Trainer refuses quantized weights that nothing can learn on
-            _keep_layout(model)
         try:
             with torch.random.fork_rng(), _deprecations_of_peft_ignored():
                 torch.manual_seed(seed % 2**63)
@@ -99,8 +98,9 @@ def merge_into_whole(source: str, adapters: Path, hardware: Hardware) -> Any:
         return PeftModel.from_pretrained(whole, str(adapters)).merge_and_unload()
 
 
-def _keep_layout(model: Any) -> None:
-    """Some CPUs answer faster from weights packed anew: but after a preview in training, no gradient came through."""
+def keep_layout(model: Any) -> None:
+    """Let quantized weights lie as they are. Some CPUs answer from weights that they pack anew, and through those comes
+    no gradient: one preview, or any other look at the model, would end its training."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

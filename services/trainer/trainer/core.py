@@ -139,7 +139,9 @@ class TrainerEngine:
         self._write(attention=trainable.attention)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
+        run.trainer.args.output_dir = str(self._status.path.parent)  # for trackers: it outlives a segment's folder
         for tracker in trackers:
+            tracker.first_step = run.plan.global_step
             run.trainer.add_callback(tracker)
         self._preview(config, run, dress)
         self._tell("training", run.reporter.snapshot(0))

@@ -17,7 +17,7 @@ from ratchet.settings.training import TrainerConfig
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trainer.adapters import Adapters, quantization
+from trainer.adapters import Adapters, keep_layout, quantization
 from trainer.by_row import BY_ROW, use_by_row
 from trainer.hardware import Hardware
 from trainer.vocabulary import add_tokens
@@ -68,6 +68,7 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
+    keep_layout(model)
     _check_fit(config, model, tokenizer)
     if config.model.attention == "auto" and not hardware.on_gpu:
         use_by_row(model, config.hyperparams.max_length)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 from ratchet.errors import SettingsError
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 Tell = Callable[..., None]
@@ -18,14 +19,18 @@ class Guarded(TrainerCallback):
 
     def __init__(self, tracker: TrainerCallback, tell: Tell) -> None:
         self.tracker = tracker
+        self.first_step = 0
+        """Added to the segment's own steps, so that curves go on where the segment before ended."""
         self._tell = tell
         self._has_failed = False
 
-    def call(self, event: str, *arguments: Any, **more: Any) -> Any:
+    def call(self, event: str, args: TrainingArguments, state: TrainerState, *rest: Any, **more: Any) -> Any:
         if self._has_failed:
             return None
+        seen = copy(state)
+        seen.global_step += self.first_step
         try:
-            return getattr(self.tracker, event)(*arguments, **more)
+            return getattr(self.tracker, event)(args, seen, *rest, **more)
         except Exception as error:  # noqa: BLE001 - a monitor never stops training
             self._has_failed = True
             self._tell(tracker_error=f"{type(self.tracker).__name__}.{event}: {type(error).__name__}: {error}")
@@ -43,9 +48,9 @@ for _event in [name for name in vars(TrainerCallback) if name.startswith("on_")]
     setattr(Guarded, _event, _passed_on(_event))
 
 
-def create_trackers(names: Sequence[str], tell: Tell) -> list[TrainerCallback]:
+def create_trackers(names: Sequence[str], tell: Tell) -> list[Guarded]:
     """The callbacks of ``environment.report_to``. Raises SettingsError for an unknown name or an absent library."""
-    trackers: list[TrainerCallback] = []
+    trackers: list[Guarded] = []
     for name in names:
         try:
             trackers += [Guarded(tracker(), tell) for tracker in get_reporting_integration_callbacks([name])]

@@ -99,7 +99,7 @@ def test_half_precision_learns_and_its_weights_are_saved_as_such(
     seen: Counter[torch.dtype] = Counter()
 
     def note(module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        if isinstance(module, torch.nn.Linear):
+        if isinstance(module, torch.nn.Linear) and module.training:
             seen.update([output.dtype])
 
     told = {"monitoring__logging_steps": 1, "monitoring__preview_backend": "none"}

@@ -11,7 +11,7 @@ import pytest
 from trainer.core import TrainingResult
 from trainer.result import ErrorKind
 from transformers import TrainerCallback
-from transformers.integrations import integration_utils
+from transformers.integrations import integration_utils, is_tensorboard_available
 
 Train = Callable[..., TrainingResult]
 
@@ -20,10 +20,14 @@ class Ledger(TrainerCallback):
     """A tracker as a library would bring it."""
 
     losses: ClassVar[list[float]] = []
+    steps: ClassVar[list[int]] = []
+    folders: ClassVar[set[str]] = set()
 
-    def on_log(self, _args: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
+            self.steps.append(state.global_step)
+            self.folders.add(args.output_dir)
 
 
 class Broken(TrainerCallback):
@@ -40,12 +44,35 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "ledger", Ledger)
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "broken", Broken)
     Ledger.losses.clear()
+    Ledger.steps.clear()
+    Ledger.folders.clear()
     Broken.calls.clear()
 
 
 def test_a_tracker_hears_the_loss(train: Train, sum_file: Path) -> None:
     result = train(sum_file, environment__report_to=("ledger",), monitoring__logging_steps=5)
     assert Ledger.losses == [loss for _, loss in result.summary["loss_curve"]]
+
+
+def test_a_trackers_curve_goes_on_from_segment_to_segment_in_a_folder_that_stays(
+    train: Train, sum_file: Path, tmp_path: Path
+) -> None:
+    told = {"environment__report_to": ("ledger",), "monitoring__logging_steps": 2}
+    first = train(sum_file, "first", **told, stop_after=4)
+    assert train(sum_file, "second", **told, after=first).finished
+    assert Ledger.steps == [2, 4, 6, 8, 10, 12, 13]
+    assert Ledger.folders == {str(tmp_path)}, "beside the status"
+
+
+@pytest.mark.skipif(not is_tensorboard_available(), reason="tensorboard is not installed")
+def test_tensorboard_writes_the_curve(train: Train, sum_file: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(sum_file, environment__report_to=("tensorboard",), monitoring__logging_steps=5)
+    (folder,) = (tmp_path / "runs").iterdir()
+    written = EventAccumulator(str(folder)).Reload().Scalars("train/loss")
+    curve = [(event.step, pytest.approx(event.value, rel=1e-6)) for event in written]
+    assert result.summary["loss_curve"] == curve
 
 
 def test_a_tracker_that_fails_is_left_alone_and_training_ends_well(
