@@ -176,6 +176,14 @@ def test_the_second_time_only_what_is_new_is_copied(told: Ledger, store: Artifac
     assert [file.name for file in (tmp_path / "backup").glob("ledger*")] == [third.manifest.ledger.file]
 
 
+def test_every_column_that_names_an_artifact_is_looked_at() -> None:
+    columns = {
+        f"{table.name}.{column.name}" for table in TABLES for column in table.columns if "artifact" in column.name
+    }
+    looked_at = {f"{column.class_.__tablename__}.{column.key}" for column in KEPT}
+    assert columns == looked_at | {"checkpoints.artifact", "checkpoints.state_artifact"}
+
+
 def test_it_names_only_what_it_holds_while_retention_deletes(
     told: Ledger, store: ArtifactStore, tmp_path: Path
 ) -> None:
