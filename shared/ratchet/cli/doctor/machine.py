@@ -21,7 +21,8 @@ from ratchet.systems import registry
 
 LEAST_DISK_BYTES = 2_000_000_000
 GIB = 1024**3
-MIB = 1024**2
+SERVING = "serving"
+"""Holds its lease as long as it runs; the others take turns."""
 
 
 def python(_settings: Settings) -> Finding:
@@ -69,14 +70,24 @@ def cards(settings: Settings) -> Finding:
         said = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
         why = " ".join((said.stdout + said.stderr).split()) or "it lists no card"
         return Finding("gpu", "bad", f"nvidia-smi: {why}: load the driver, or give the container the card")
-    capacity = settings.placement.gpus_gb or tuple(gpu.memory_bytes // GIB for gpu in found)
-    largest_gb = max(capacity, default=0)
-    greedy = [f"{user} {gb:g}" for user, gb in settings.placement.vram_gb.items() if gb > largest_gb]
-    text = "; ".join(_described(gpu, leased(settings.lease_folder, index)) for index, gpu in enumerate(found))
-    if greedy:
-        wanted = f"{', '.join(greedy)} GB are to be leased where the largest card has {largest_gb}"
-        return Finding("gpu", "bad", f"{text}; {wanted}: lower placement.vram_gb")
+    held = [leased(settings.lease_folder, index) for index in range(len(found))]
+    text = "; ".join(_described(gpu, leases) for gpu, leases in zip(found, held, strict=True))
+    if greedy := _never_fitting(settings, found, held):
+        return Finding("gpu", "bad", f"{text}; {greedy}: lower placement.vram_gb (RATCHET_…_VRAM_GB in .env)")
     return Finding("gpu", "ok", text)
+
+
+def _never_fitting(settings: Settings, found: list[Gpu], held: list[Counter[str]]) -> str:
+    """Who waits for a lease in vain: more than the largest card, or than the inference server leaves of it for ever."""
+    sizes_gb = settings.placement.gpus_gb or tuple(gpu.memory_bytes // GIB for gpu in found)
+    left_gb = [size_gb - leases[SERVING] for size_gb, leases in zip(sizes_gb, held, strict=False)]
+    said = []
+    for user, wanted_gb in settings.placement.vram_gb.items():
+        if wanted_gb > (most_gb := max(sizes_gb, default=0)):
+            said.append(f"{user} asks for {wanted_gb:g} GB where the largest card has {most_gb}")
+        elif user != SERVING and wanted_gb > (most_gb := max(left_gb, default=0)):
+            said.append(f"{user} asks for {wanted_gb:g} GB where the inference server leaves {most_gb}")
+    return ", ".join(said)
 
 
 def leased(folder: Path, device: int) -> Counter[str]:

@@ -109,7 +109,21 @@ def test_a_card_is_told_with_its_driver_and_what_is_leased_of_it(tmp_path: Path,
 def test_a_card_that_does_not_hold_what_is_to_be_leased(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA GeForce RTX 3060, 12288, [N/A], 550.54'")
     found = finding(settled(tmp_path, placement={"vram_gb": {"training": 22.0}}), "gpu")
-    assert (found.state, "training 22 GB" in found.text, "placement.vram_gb" in found.text) == ("bad", True, True)
+    assert (found.state, "training asks for 22 GB" in found.text, "placement.vram_gb" in found.text) == (
+        "bad",
+        True,
+        True,
+    )
+
+
+def test_a_lease_that_waits_in_vain_for_what_the_server_holds(tmp_path: Path, tool: Path) -> None:
+    """As the defaults of two machines do on the one card of a single machine."""
+    says(tool, "echo 'NVIDIA GeForce RTX 4090, 24564, 20480, 550.54'")
+    training = settled(tmp_path, placement={"vram_gb": {"training": 22.0}})
+    assert finding(training, "gpu").state == "ok"
+    with acquire_gpu(8, tmp_path / "leases", {0: 23}, timeout_s=60, note="serving"):
+        found = finding(training, "gpu")
+    assert (found.state, "22 GB where the inference server leaves 15" in found.text) == ("bad", True)
 
 
 def test_a_driver_that_does_not_answer(tmp_path: Path, tool: Path) -> None:
