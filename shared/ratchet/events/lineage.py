@@ -33,7 +33,7 @@ ORIGINS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """By event: the events of the same subject it rests on, the latest earlier one counting, and the field they share."""
 
-BEGINNINGS = frozenset({"examples.mined", "curriculum.changed", "queue.low"})
+BEGINNINGS = frozenset({"examples.mined", "curriculum.changed", "fork.opened", "queue.low"})
 """A story begins where somebody saw a need. Within another story they are told, and not followed."""
 
 DEPLOYED = "checkpoint.deployed"

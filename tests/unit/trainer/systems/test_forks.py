@@ -78,18 +78,6 @@ def is_kept(training: Any, wanted: list[str]) -> None:
     assert {c.id: c.state_artifact is not None for c in saved} == dict.fromkeys(wanted, True)
 
 
-def test_a_segment_that_is_killed_is_trained_again_on_its_branch(training: Any) -> None:
-    fork(training, 40, 8)
-    training.children.dies_at = 2
-    while rows_of(training)[1][1].tip_id is None:
-        training.sweep()
-    row, branches = rows_of(training)
-    assert row.parent_id == training.home.base_id()
-    for branch in branches:
-        (only,) = of_batch(training, str(branch.batch_id))
-        assert (only.parent_id, only.id) == (row.parent_id, branch.tip_id)
-
-
 def test_a_diverging_branch_is_left_for_the_other_and_not_for_the_champion(training: Any) -> None:
     first, second = fork(training, 8, 8)
     training.children.poison = training.batch(second).artifact
