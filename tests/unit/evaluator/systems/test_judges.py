@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
@@ -29,6 +31,23 @@ def judged(home: Home, *knowledge: object) -> list[str]:
     for checkpoint, knows in zip(ids, knowledge, strict=True):
         home.add_record(checkpoint, "eval", knows)  # type: ignore[arg-type]
     return ids
+
+
+def test_numbers_are_plain_json_whatever_is_judged_and_nothing_is_told_twice(home: Home) -> None:
+    judged(home, nothing, everything, nothing, easy)
+    bus = home.bus(REGRESSION, COMPARISON, CALIBRATION)
+    bus.sweep()
+    assert home.dead() == []
+    with home.ledger.read() as session:
+        numbers = [row.numbers for table in (Verdict, Regression, Calibration) for row in session.query(table)]
+        numbers += [row.entries for row in session.query(Ranking)]
+        rankings = session.query(Ranking).count()
+    assert len(numbers) > 12
+    for each in numbers:
+        json.dumps(each, allow_nan=False)
+    assert bus.sweep() == []
+    with home.ledger.read() as session:
+        assert session.query(Ranking).count() == rankings
 
 
 def test_a_better_checkpoint_is_cleared_and_the_champion_clears_itself(home: Home) -> None:

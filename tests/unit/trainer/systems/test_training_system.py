@@ -51,6 +51,7 @@ def test_what_is_published_is_whole(training: Any) -> None:
     for checkpoint in training.checkpoints():
         files = [path.name for path in training.home.artifacts.fetch(checkpoint.artifact).iterdir()]
         assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(files)
+        assert not [name for name in files if "optimizer" in name or name.endswith((".pt", ".bin"))]
         assert training.home.artifacts.fetch(checkpoint.state_artifact).is_dir()
 
 
