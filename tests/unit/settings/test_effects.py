@@ -1,7 +1,7 @@
-"""No setting is an ornament: code reads each, and a test shows what each changes. The table is in shown.py.
+"""No setting is an ornament: code reads each, and a test shows what each changes. The table is in shown/.
 
 To add a field: read it somewhere; write a test that gives it another value and sees what changes; and name that test,
-with the field, in shown.py. The field's name must stand in the test. A field that changes nothing is taken out.
+with the field, in shown/. The field's name must stand in the test. A field that changes nothing is taken out.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_a_field_is_read_by_code_that_acts_on_it(name: str) -> None:
 def test_every_field_has_a_test_that_shows_what_it_changes(name: str) -> None:
     rows = [(path, test) for shown, path, test in ROWS if shown == name]
     assert len(rows) == 1, (
-        f"{name} has {len(rows)} rows in tests/unit/settings/shown.py and needs one: write a test that gives it "
+        f"{name} has {len(rows)} rows in tests/unit/settings/shown/ and needs one: write a test that gives it "
         "another value and sees what changes, in the file that mirrors the code that reads it, and name it there as "
         f'"test_...": ("{name}",). If it changes nothing, take the setting out.'
     )

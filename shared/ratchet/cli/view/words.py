@@ -103,11 +103,11 @@ def last_preview(previews: Sequence[Preview]) -> list[Preview]:
 
 
 def preview_line(preview: Preview, width: int) -> str:
-    """``chain_sum/2  12+7=  →  12+7=18  not 19``, a third of the width for each text."""
+    """``chain_sum/2  12+7=  →  12+7=18  not 19 (carry)``, a third of the width for each text."""
     room = max(12, width // 3)
     question, answer, gold = (shortened(text, room) for text in (preview.question, preview.answer, preview.gold))
-    verdict = "" if preview.correct else f"  ({preview.error})" if preview.error else f"  not {gold}"
-    return f"{task(preview)}  {question}  →  {answer or 'nothing'}{verdict}"
+    wrong = f"  not {gold}" + (f" ({preview.error})" if preview.error else "")
+    return f"{task(preview)}  {question}  →  {answer or 'nothing'}{'' if preview.correct else wrong}"
 
 
 def task(preview: Preview) -> str:

@@ -71,15 +71,15 @@ def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(scene: Scene) 
 
 def test_previews_show_answers_gold_and_how_the_last_went(scene: Scene) -> None:
     right, wrong = preview(step=1300), preview(step=1300, answer="no idea", correct=False)
-    failed = preview(step=1300, answer="", correct=False, error="no family 'riddle'")
+    failed = preview(step=1300, answer="", correct=False, error="format")
     asked = dataclasses.replace(scene, previews=(preview(step=1200), right, wrong, failed))
     text = "\n".join(drawn(asked, 140, 40))
     assert "step 1,300: 1 of 3 right · 2 of the last 4" in text
     assert "✓ chain_sum/1  12+7=  →  12+7=19\n" in text.replace(" \n", "\n")
     assert "✗ chain_sum/1  12+7=  →  no idea  not 19" in text
-    assert "✗ chain_sum/1  12+7=  →  nothing  (no family 'riddle')" in text
+    assert "✗ chain_sum/1  12+7=  →  nothing  not 19 (format)" in text
     assert len(drawn(asked, 80, 24)) < 24
-    assert "nothing  (no" not in "\n".join(drawn(asked, 80, 24))
+    assert "nothing  not" not in "\n".join(drawn(asked, 80, 24))
 
 
 def test_without_previews_there_is_no_word_of_them(scene: Scene) -> None:

@@ -1,0 +1,120 @@
+"""What tests of the services show, but for the trainer."""
+
+from __future__ import annotations
+
+SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "unit/datagen/systems/test_generation_system.py": {
+        "test_a_cooldown_lies_between_two_batches": ("generation.cooldown_s",),
+        "test_an_hours_budget_is_kept_and_the_queue_waits": ("generation.hourly_examples",),
+        "test_a_source_that_makes_nothing_is_not_asked_without_end": ("generation.sources",),
+        "test_in_how_many_processes_examples_are_made_is_set": ("generation.workers", "queue.batch_examples"),
+        "test_how_often_an_item_may_be_in_a_batch_is_set": ("queue.epoch_cap",),
+        "test_above_which_depth_nothing_is_made_is_set": ("queue.high_water",),
+    },
+    "unit/datagen/test_arms.py": {
+        "test_how_strongly_a_gap_draws_is_set": ("curriculum.coverage_shift",),
+        "test_what_an_exhausted_level_gets_is_set": ("curriculum.exhausted_cap",),
+        "test_progressive_takes_its_shares_from_the_settings": (
+            "curriculum.frontier_share",
+            "curriculum.lookahead_share",
+        ),
+        "test_when_a_level_is_mastered_is_set": (
+            "curriculum.hysteresis",
+            "curriculum.mastery",
+            "curriculum.mastery_items",
+        ),
+        "test_adaptive_takes_the_share_of_its_replay_from_the_settings": ("curriculum.replay_share",),
+    },
+    "unit/datagen/test_experiment.py": {
+        "test_how_the_shares_begin_is_set": ("curriculum.advantage", "curriculum.exploration", "curriculum.favoured"),
+        "test_one_arm_is_no_experiment": ("curriculum.arms",),
+        "test_what_ends_the_experiment_is_set": ("curriculum.certainty", "curriculum.trials_each"),
+        "test_from_which_difference_on_arms_differ_is_set": ("curriculum.even_points",),
+        "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
+        "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
+    },
+    "unit/datagen/systems/test_forks.py": {
+        "test_after_how_many_batches_a_fork_opens_is_set": ("curriculum.fork_every",),
+        "test_when_a_fork_is_given_up_is_set": ("curriculum.fork_limit_s",),
+    },
+    "unit/deployer/systems/test_rollout.py": {
+        "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
+        "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
+    },
+    "unit/deployer/test_canary.py": {
+        "test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set": ("serving.logprob_epsilon",),
+    },
+    "unit/deployer/test_challenge.py": {
+        "test_what_counts_as_mastered_is_set": ("gate.mastery", "gate.mastery_items"),
+        "test_after_how_many_uses_the_confirm_suite_is_rotated_is_set": ("suites.confirm_uses",),
+    },
+    "unit/deployer/test_gate.py": {
+        "test_how_much_proof_is_asked_for_is_set": ("gate.alpha", "gate.harm_alpha", "gate.margin"),
+        "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power", "gate.protected_flip_share"),
+        "test_the_level_at_which_a_family_is_proved_safe_is_set": ("gate.safety_alpha",),
+    },
+    "unit/deployer/test_screen.py": {
+        "test_how_promising_a_checkpoint_must_be_is_set": ("gate.screen_alpha",),
+    },
+    "unit/deployer/test_watch.py": {
+        "test_the_limits_are_set": ("serving.max_error_rate", "serving.max_latency_ratio"),
+    },
+    "unit/evaluator/systems/test_testing_system.py": {
+        "test_a_soup_is_made_once_beside_the_line_and_judged_like_any_other": ("comparison.soup_of",),
+        "test_how_long_an_answer_may_be_is_set": ("suites.max_new_tokens",),
+    },
+    "unit/evaluator/test_calibration.py": {
+        "test_a_higher_promise_is_kept_by_abstaining_more": ("calibration.precision",),
+    },
+    "unit/evaluator/test_comparison.py": {
+        "test_cost_is_a_budget_and_no_score": ("comparison.max_size_bytes", "comparison.min_tokens_per_s"),
+    },
+    "unit/evaluator/test_loss_check.py": {
+        "test_which_levels_count_as_learnt_is_set": ("regression.loss_mastery",),
+        "test_how_far_the_loss_may_rise_is_set": ("regression.loss_rise",),
+    },
+    "unit/evaluator/test_regression.py": {
+        "test_how_surely_a_drop_must_be_proved_is_set": ("regression.alpha",),
+        "test_which_drop_is_critical_is_set": ("regression.critical_drop",),
+        "test_the_smallest_visible_drop_is_stated_for_a_chance_that_is_set": ("regression.power",),
+    },
+    "unit/miner/systems/test_correction_system.py": {
+        "test_which_folder_is_the_inbox_is_set": ("queue.inbox",),
+    },
+    "unit/miner/systems/test_diversity_system.py": {
+        "test_what_is_near_and_how_far_back_is_looked_are_set": ("diversity.history_examples", "diversity.near"),
+        "test_coverage_in_a_space_of_embeddings_is_measured_where_a_server_is_set": (
+            "diversity.embeddings_model",
+            "diversity.embeddings_url",
+        ),
+        "test_how_many_rows_are_embedded_is_set": ("diversity.embeddings_rows",),
+    },
+    "unit/miner/systems/test_lessons.py": {
+        "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),
+        "test_how_much_of_a_batch_one_class_may_have_is_set": ("correction.class_share",),
+        "test_what_a_correction_batch_is_made_of_is_set": (
+            "correction.judged_share",
+            "queue.correction_examples",
+            "queue.correction_share",
+        ),
+        "test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_while": (
+            "correction.patience",
+            "correction.pause",
+        ),
+        "test_how_answers_are_sampled_is_set": (
+            "correction.sampled_lessons",
+            "correction.samples",
+            "correction.temperature",
+        ),
+        "test_how_many_lessons_one_item_gives_is_set": ("queue.correction_relatives",),
+        "test_how_many_batches_lie_between_corrections_is_set": ("queue.correction_spacing",),
+    },
+    "unit/miner/systems/test_mining_system.py": {
+        "test_which_levels_are_searched_is_set": ("mining.frontier_high", "mining.frontier_low", "mining.search_items"),
+        "test_how_much_of_the_set_before_is_known_and_asked_again_is_set": ("mining.remembered", "mining.retest_items"),
+        "test_the_search_has_its_budget_and_its_rounds_from_the_settings": ("mining.round_items",),
+        "test_what_counts_as_sure_is_set": ("mining.sure",),
+        "test_from_which_probability_on_a_right_answer_is_no_weakness_is_set": ("mining.unsure",),
+        "test_how_many_weak_items_are_handed_on_is_set": ("queue.mined_items",),
+    },
+}
