@@ -57,6 +57,7 @@ def second(stack: Stack) -> Any:
     folder = stack.secrets.parent
     joining = host(folder, stack.address, "3090-b", "gpu-3090.yml", "cpu-3090.yml", **ports)
     yield joining
+    joining.compose("stop", "--timeout", "60")
     joining.down()
     stack.judge.up("testing")
 
