@@ -8,10 +8,13 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.tables import (
     Batch,
     Checkpoint,
+    Coverage,
+    Curriculum,
     Deployment,
     Evaluation,
     EvaluationRequest,
     Fork,
+    Mined,
     Regression,
     Verdict,
     Worker,
@@ -61,6 +64,53 @@ def test_forks_are_told_by_state_and_the_age_of_the_open_one(told: Ledger, ask: 
     with told.write() as tx:
         tx.session.get_one(Fork, 1).state = "open"
     assert ask(told)["ratchet_fork_open_seconds"] >= 100
+
+
+def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledger, ask: Ask) -> None:
+    with told.write() as tx:
+        for table in (Mined, Coverage, Curriculum):
+            tx.session.execute(delete(table))
+        tx.session.execute(delete(Verdict).where(Verdict.system == "correction"))
+    before = ask(told)
+    with pytest.raises(KeyError):
+        before["ratchet_coverage_novelty_ratio"]
+    follow_up = {"mined": 50, "mined_failed": 30, "random": 40, "random_failed": 10}
+    with told.write() as tx:
+        tx.session.add(
+            Mined(
+                checkpoint_id=checkpoint_id(5),
+                count=14,
+                by_category={"wrong": 10, "unstable": 4},
+                numbers={"follow_up": follow_up},
+                created_at=tx.now,
+            )
+        )
+        numbers = {"entropy": 0.9, "novelty": 0.7}
+        tx.session.add(Coverage(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
+        arms = [{"name": "mixed", "share": 0.25}, {"name": "adaptive", "share": 0.75}]
+        told_of = {"mix": {}, "mastery": {}, "reason": "", "created_at": tx.now}
+        tx.session.add(Curriculum(experiment={"arms": arms}, **told_of))
+        tx.session.add(
+            Verdict(
+                system="correction",
+                subject_kind="impact",
+                subject_id="x",
+                outcome="measured",
+                reason="",
+                numbers={"stopped": {"sums:carry": "so"}},
+                cause=None,
+                worker="correction@box+0",
+                created_at=tx.now,
+                took_s=0.1,
+            )
+        )
+    found = ask(told)
+    assert found.value("ratchet_mined_items", category="unstable") == 4
+    assert found.value("ratchet_mined_failed_again_ratio", of="mined") == 0.6
+    assert found.value("ratchet_mined_failed_again_ratio", of="random") == 0.25
+    assert found["ratchet_correction_stopped_classes"] == 1
+    assert (found["ratchet_coverage_entropy_ratio"], found["ratchet_coverage_novelty_ratio"]) == (0.9, 0.7)
+    assert found.value("ratchet_curriculum_share_ratio", arm="adaptive") == 0.75
 
 
 def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:
