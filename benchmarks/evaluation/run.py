@@ -40,7 +40,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,11 +85,13 @@ class Best:
         return sum(correct for _, correct in self.answers)
 
 
-def measure(model: Path, suite: Path, scratch: Path, rounds: int, count: int) -> tuple[dict[str, Best], float]:
+def measure(
+    model: Path, suite: Path, scratch: Path, rounds: int, count: int, sizes: Sequence[int]
+) -> tuple[dict[str, Best], float]:
     """By side and kind of run; and the harness's seconds for one item, which are about its fixed cost."""
     found = {f"{side} {kind}": Best() for side in SIDES for kind in KINDS}
     fixed_s = float("inf")
-    for batch_size in [size for size in BATCH_SIZES if size < 2 * count]:
+    for batch_size in [size for size in sizes if size < 2 * count]:
         both = {"ours": Ours(model, suite, batch_size, scratch), "harness": Harness(model, suite, batch_size, scratch)}
         runs = [(side, kind, both[side].runs()[kind]) for kind in KINDS for side in SIDES]
         for number in range(1 + rounds):
@@ -155,7 +157,7 @@ def head(options: argparse.Namespace, load: float) -> str:
 
 `python benchmarks/evaluation/run.py --items {options.items} --rounds {options.rounds}`, {time.strftime("%Y-%m-%d")}, \
 {platform.machine()}, one thread, {versions}. At most {NEW_TOKENS} new tokens. Best of {options.rounds} warm rounds at \
-the best of the batch sizes {", ".join(map(str, BATCH_SIZES))}; model load excluded; CPU time. Load average at first: \
+the best of the batch sizes {", ".join(map(str, options.batch_sizes))}; model load excluded; CPU time. Load average at first: \
 {load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the whole run.
 
 Testing hands each item's right answer to the generator as a draft: how far the model says it by itself is read off in \
@@ -183,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=2000, help="sums; the shipped suites have their own size")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=BATCH_SIZES)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--models", type=Path, help="a folder that keeps the trained models for another run")
     parser.add_argument("--dry", action="store_true", help="write no files")
@@ -197,7 +200,7 @@ def main() -> None:
         for case, model in checkpoints.items():
             items = CASES[case].items(options.items)
             suite = write_examples(scratch / "suite.jsonl", items)
-            found, fixed_s = measure(model, suite, scratch, options.rounds, len(items))
+            found, fixed_s = measure(model, suite, scratch, options.rounds, len(items), options.batch_sizes)
             texts.append(case_text(CASES[case].title, found, fixed_s))
             results[case] = figures(found)
             print(texts[-1], flush=True)

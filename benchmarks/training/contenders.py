@@ -15,7 +15,7 @@ from ratchet.profiles import registry
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
-from trainer.collator import MicroBatch, collate
+from trainer.collator import MicroBatch, lay_end_to_end
 from trainer.config import create_default_config
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import pick_hardware
@@ -49,7 +49,7 @@ class Clock(TrainerCallback):
 
 def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch), "auto")
         run = create_run(config, pick_hardware(config), trainable, rows, None, lambda _: None, lambda: False)
         clock = Clock()
         run.trainer.add_callback(clock)
@@ -67,15 +67,17 @@ def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float
 
 
 def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
-    """The hand-written loop with the engine's batches: what the Trainer around them costs."""
+    """The hand-written loop with the engine's batches, end to end: what the Trainer around them costs."""
 
     def loss_of(model: Any, batch: MicroBatch) -> torch.Tensor:
-        logits = model(input_ids=batch.inputs, use_cache=False, logits_to_keep=batch.keep).logits
-        return cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets)
+        kept = batch.positions
+        logits = model(input_ids=batch.inputs, position_ids=batch.places, use_cache=False, logits_to_keep=kept).logits
+        return cross_entropy(logits[0], batch.targets)
 
-    return _loop(
-        model_path, data, batch_size, lambda rows, lines: collate([rows.by_line[i] for i in lines], 0), loss_of
-    )
+    def in_line(rows: TrainingRows, lines: list[int]) -> MicroBatch:
+        return lay_end_to_end([rows.by_line[line] for line in lines])
+
+    return _loop(model_path, data, batch_size, in_line, loss_of, attention="auto")
 
 
 def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
@@ -158,9 +160,10 @@ def _loop(
     batch_size: int,
     collate_rows: Callable[[TrainingRows, list[int]], Any],
     loss_of: Callable[[Any, Any], torch.Tensor],
+    attention: str = "sdpa",
 ) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch), attention)
         plan = plan_segment(config, rows, None)
         model = trainable.model
         optimizer = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
@@ -175,7 +178,7 @@ def _loop(
 
 
 def _prepared(
-    model_path: Path, data: Path, batch_size: int, scratch: Path
+    model_path: Path, data: Path, batch_size: int, scratch: Path, attention: str = "sdpa"
 ) -> tuple[TrainerConfig, Trainable, TrainingRows]:
     config = create_default_config(
         data,
@@ -186,6 +189,7 @@ def _prepared(
             "hyperparams.gradient_accumulation": 1,
             "hyperparams.learning_rate": 1e-3,
             "environment.device": "cpu",
+            "model.attention": attention,
         },
     )
     profile = registry.get("plain")

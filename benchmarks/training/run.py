@@ -1,10 +1,12 @@
 """Training speed of the engine beside a bare loop, the stock Trainer and TRL's SFTTrainer, in one run.
 
     python benchmarks/training/run.py                 # the tiny model; writes RESULTS.md and results.json
-    python benchmarks/training/run.py --sizes tiny 25M
+    python benchmarks/training/run.py --sizes tiny "tiny, shipped mix" 25M
     python benchmarks/training/run.py --rounds 1 --dry
 
-Same rows, same order, same model. SFTTrainer takes part where `trl` is installed (no part of Ratchet: install it into
+Same rows, same order, same model. The rows are sums of two to six terms; those of the shipped mix are of all families
+and levels that the default settings teach, in equal parts. The others pad their rows, as they do by default on a CPU;
+the engine lays them end to end. SFTTrainer takes part where `trl` is installed (no part of Ratchet: install it into
 an environment of its own). Contenders take turns, round by round, each in a process of its own on one thread, and the
 best round of each counts. The clock is the process's CPU time, which is the wall time of an idle machine, so that a busy
 one blurs the comparison less. Tokens are inputs without padding. Model loading, rendering and saving are outside the
@@ -18,6 +20,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,12 +34,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import transformers
 from contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
+from ratchet.data.example import Example
 from ratchet.inference.tiny import build_tiny_model
+from ratchet.settings.suites import SuiteSettings
+from ratchet.tasks import registry as tasks
+from ratchet.tasks.family import to_example
 from ratchet.testing.examples import sums, write_examples
 
 HERE = Path(__file__).parent
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {},
+    "tiny, shipped mix": {},
     "25M": {
         "hidden_size": 512,
         "num_hidden_layers": 8,
@@ -46,7 +54,7 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 1536,
     },
 }
-ROWS = {"tiny": 4000, "25M": 160}
+ROWS = {"tiny": 4000, "tiny, shipped mix": 4000, "25M": 160}
 Train = Callable[[Path, Path, int], tuple[int, float, float]]
 CONTENDERS: dict[str, Train] = {
     "bare loop": bare_loop,
@@ -76,7 +84,8 @@ def measure(size: str, rows: int, batch_size: int, rounds: int) -> dict[str, Spe
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = build_tiny_model(folder / "model", **SIZES[size])
-        data = write_examples(folder / "sums.jsonl", sums(rows, longest=6))
+        examples = shipped_mix(rows) if "mix" in size else sums(rows, longest=6)
+        data = write_examples(folder / "rows.jsonl", examples)
         best: dict[str, Speed] = {}
         for _ in range(rounds):
             for name, train in CONTENDERS.items():
@@ -84,6 +93,12 @@ def measure(size: str, rows: int, batch_size: int, rounds: int) -> dict[str, Spe
                 if name not in best or speed.seconds < best[name].seconds:
                     best[name] = speed
         return best
+
+
+def shipped_mix(count: int) -> list[Example]:
+    cells = [(family.name, level) for family in SuiteSettings().families for level in family.levels]
+    problems = [tasks.get(name).generate(level, n) for n in range(count) for name, level in [cells[n % len(cells)]]]
+    return [to_example(problem, "benchmark") for problem in problems]
 
 
 def apart(train: Train, model: Path, data: Path, batch_size: int) -> Speed:
@@ -108,7 +123,7 @@ def as_markdown(results: dict[str, dict[str, Speed]], command: str, load: float)
         "# Training speed",
         "",
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one thread, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}. Best round of each contender. Load average at the start: {load:.1f} on "
+        f"transformers {transformers.__version__}. Best round of each contender. Load average at first: {load:.1f} on "
         f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 1 else "."),
         "",
     ]
@@ -144,7 +159,7 @@ def main() -> None:
     results = {
         size: measure(size, options.rows or ROWS[size], options.batch_size, options.rounds) for size in options.sizes
     }
-    command = f"python benchmarks/training/run.py --sizes {' '.join(options.sizes)} --rounds {options.rounds}"
+    command = f"python benchmarks/training/run.py --sizes {shlex.join(options.sizes)} --rounds {options.rounds}"
     command += f" --rows {options.rows}" if options.rows else ""
     text = as_markdown(results, command, load)
     print(text)

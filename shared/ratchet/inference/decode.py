@@ -12,7 +12,7 @@ import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
 from ratchet.inference.drafts import Checked, check_drafts
-from ratchet.inference.kv_batch import Batch
+from ratchet.inference.kv_batch import Batch, States
 from ratchet.inference.sampling import Prompt, Sampler
 
 
@@ -72,7 +72,7 @@ def decode(
 
 def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> None:
     """Give all open rows a token at a time until each is done."""
-    batch = Batch(model, rows.token_ids, pad_id, max(rows.room))
+    batch = Batch(model, rows.token_ids, pad_id, max(rows.room), rows.states)
     sampler = Sampler(rows.prompts, processors, model.device, rows.begun)
     for step in range(max(rows.room)):
         logits = batch.logits()
@@ -100,6 +100,7 @@ class _Rows:
         self._timeout_s = timeout_s
         self._started = time.perf_counter()
         self._places = list(range(len(prompts)))
+        self._states: dict[int, States] = {}
 
     @property
     def half_done(self) -> bool:
@@ -124,13 +125,25 @@ class _Rows:
         """Prompts with their answers so far."""
         return [(*self._prompts[row].token_ids, *self.answers[row].token_ids) for row in self._places]
 
+    @property
+    def states(self) -> list[States] | None:
+        """Of all tokens but the last of each, where they are known of every row."""
+        known = [self._states[row] for row in self._places if row in self._states]
+        return known if len(known) == len(self._places) else None
+
     def begin(self, checked: Checked) -> None:
         """Give a row the beginning that its draft foretold, and what the model says after it."""
         elapsed_s = self._elapsed_s()
-        self.answers[checked.row].draft_logprobs = checked.draft_logprobs
+        row, answer = checked.row, self.answers[checked.row]
+        answer.draft_logprobs = checked.draft_logprobs
         for token, logprob in zip(checked.token_ids, checked.logprobs, strict=True):
-            if not self.answers[checked.row].done:
-                self._add(checked.row, token, logprob, elapsed_s)
+            if not answer.done:
+                self._add(row, token, logprob, elapsed_s)
+        if not answer.done and checked.states is not None:
+            known = len(self._prompts[row].token_ids) + len(answer.token_ids) - 1
+            self._states[row] = [
+                (keys[:, :known].clone(), values[:, :known].clone()) for keys, values in checked.states
+            ]
 
     def extend(self, tokens: list[int], logprobs: list[float]) -> None:
         """Give every open row at its place its next token."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ratchet.inference.kv_batch import States, states_of
 from ratchet.inference.sampling import Prompt, Sampler
 
 _TOKENS_AT_ONCE = {"cpu": 2048}
@@ -24,13 +25,15 @@ class Checked:
     """What a model says of the draft of one row (an index into the prompts).
 
     ``token_ids`` are its picks up to the first that differs from the draft, that one included, with their
-    log-probabilities; ``draft_logprobs`` are those of the draft's own tokens, all of them.
+    log-probabilities; ``draft_logprobs`` are those of the draft's own tokens, all of them. ``states`` are those of the
+    prompt and the draft, where the model's cache can be cut.
     """
 
     row: int
     token_ids: list[int]
     logprobs: list[float]
     draft_logprobs: list[float]
+    states: States | None
 
 
 def check_drafts(
@@ -62,7 +65,8 @@ def _check(
     tokens = [[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts]
     inputs = torch.tensor([row + [pad_id] * (width - len(row)) for row in tokens], device=model.device)
     first = min(len(prompt.token_ids) for prompt in prompts) - 1
-    logits = model(input_ids=inputs, use_cache=False, logits_to_keep=width - first).logits.float()
+    output = model(input_ids=inputs, use_cache=True, logits_to_keep=width - first)
+    logits = output.logits.float()
     steps = max(len(prompt.draft) for prompt in prompts)
     begins = torch.tensor([len(prompt.token_ids) - 1 - first for prompt in prompts], device=model.device)
     places = (begins[:, None] + torch.arange(steps, device=model.device)).clamp(max=width - first - 1)
@@ -78,12 +82,13 @@ def _check(
         (logits[at, places, picks] - norms).tolist(),
         (logits[at, places, drafts] - norms).tolist(),
         (picks == drafts).long().cumprod(1).sum(1).tolist(),
+        states_of(output.past_key_values) or [None] * len(rows),
         strict=True,
     )
-    for row, prompt, picked, logprobs, drafted, same in found:
+    for row, prompt, picked, logprobs, drafted, same, states in found:
         length = len(prompt.draft)
         said = min(same + 1, length)
-        yield Checked(row, picked[:said], logprobs[:said], drafted[:length])
+        yield Checked(row, picked[:said], logprobs[:said], drafted[:length], states)
 
 
 def _picks(

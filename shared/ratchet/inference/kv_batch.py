@@ -6,13 +6,36 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+States = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer, each [heads, tokens, width], of the tokens of one row."""
+
+
+def states_of(cache: Any) -> list[States] | None:
+    """What a cache holds, row by row; None where a layer keeps something else than keys and values of all tokens."""
+    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+        return None
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    return [[(keys[row], values[row]) for keys, values in layers] for row in range(len(layers[0][0]))]
 
 
 class Batch:
-    """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding."""
+    """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int, room: int):
+    ``states`` are those of all tokens but the last of each row, where they are known already.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        pad_id: int,
+        room: int,
+        states: Sequence[States] | None = None,
+    ):
         width = max(map(len, prompts))
         rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
@@ -23,6 +46,8 @@ class Batch:
         self._positions = (self._mask[:, :width].cumsum(1) - 1).clamp(min=0)
         self._cache = DynamicCache(config=model.config)
         self._cached = 0
+        if states:
+            self._take(states)
 
     def logits(self) -> torch.Tensor:
         """Float32 logits [rows, vocabulary] of the next token, from all tokens so far."""
@@ -49,3 +74,14 @@ class Batch:
         self._mask = self._mask[rows]
         self.history = self.history[rows]
         self._positions = self._positions[rows]
+
+    def _take(self, states: Sequence[States]) -> None:
+        """Fill the cache, right-aligned."""
+        for number in range(len(states[0])):
+            both = (
+                pad_sequence([row[number][part].transpose(0, 1) for row in states], True, 0.0, "left").transpose(1, 2)
+                for part in (0, 1)
+            )
+            self._cache.update(*both, number)
+        self._cached = self.history.shape[1] - 1
+        self._positions = self._positions[:, -1:]
