@@ -2,10 +2,10 @@
 
     python benchmarks/training/padding.py             # writes PADDING.md
 
-Rows are sums of two to twelve terms and words to turn round, half each, so that kinds differ in length. Every way trains
-the tiny model on the same rows for one epoch, with several seeds; the loss is that on 400 other rows afterwards. Rows of one
-step that are cut into several micro-batches by length give the same gradient as in one, and so do rows that lie end to end:
-these ways cannot cost learning.
+Rows are sums of two to twelve terms and words to turn round, half each, so that kinds differ in length. Every way
+trains the tiny model on the same rows for one epoch, with several seeds; the loss is that on 400 other rows afterwards.
+Rows of one step that are cut into several micro-batches by length give the same gradient as in one, and so do rows that
+lie end to end: these ways cannot cost learning.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def main() -> None:
         "# Padding and learning",
         "",
         f"`python benchmarks/training/padding.py --rows {options.rows} --seeds {options.seeds}`, "
-        f"{time.strftime('%Y-%m-%d')}, one thread. Steps of 32 rows of two kinds; mean loss on 400 other rows after one "
-        "epoch. Tokens without padding, a second of CPU time, loading and saving included; the best of the seeds.",
+        f"{time.strftime('%Y-%m-%d')}, one thread. Steps of 32 rows of two kinds; mean loss on 400 other rows after "
+        "one epoch. Tokens without padding, a second of CPU time, loading and saving included; the best of the seeds.",
         "",
         "| rows | micro-batch × accumulation | `length_window` | padding | tokens/s | loss | least and most |",
         "|---|---|---|---|---|---|---|",

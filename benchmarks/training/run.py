@@ -1,6 +1,6 @@
 """Training speed of the engine beside a bare loop, the stock Trainer and TRL's SFTTrainer, in one run.
 
-    python benchmarks/training/run.py                 # the tiny model; writes RESULTS.md and results.json
+    python benchmarks/training/run.py             # the tiny model; writes RESULTS.md and results.json
     python benchmarks/training/run.py --sizes tiny "tiny, shipped mix" 25M
     python benchmarks/training/run.py --rounds 1 --dry
 
@@ -54,7 +54,7 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 1536,
     },
 }
-ROWS = {"tiny": 4000, "tiny, shipped mix": 4000, "25M": 160}
+ROWS = {"tiny": 2000, "tiny, shipped mix": 2000, "25M": 48}
 Train = Callable[[Path, Path, int], tuple[int, float, float]]
 CONTENDERS: dict[str, Train] = {
     "bare loop": bare_loop,
@@ -150,7 +150,7 @@ def as_markdown(results: dict[str, dict[str, Speed]], command: str, load: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny"])
-    parser.add_argument("--rows", type=int, help="rows to train on; without it 4000 for tiny, 160 for 25M")
+    parser.add_argument("--rows", type=int, help="rows to train on; without it 2000 for tiny, 48 for 25M")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dry", action="store_true", help="write no files")
