@@ -38,6 +38,8 @@ import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -155,10 +157,10 @@ def head(options: argparse.Namespace, load: float) -> str:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}"
     return f"""# Evaluation speed
 
-`python benchmarks/evaluation/run.py --items {options.items} --rounds {options.rounds}`, {time.strftime("%Y-%m-%d")}, \
+`{shlex.join(["python", "benchmarks/evaluation/run.py", *sys.argv[1:]])}`, {time.strftime("%Y-%m-%d")}, \
 {platform.machine()}, one thread, {versions}. At most {NEW_TOKENS} new tokens. Best of {options.rounds} warm rounds at \
-the best of the batch sizes {", ".join(map(str, options.batch_sizes))}; model load excluded; CPU time. Load average at first: \
-{load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the whole run.
+the best of the batch sizes {", ".join(map(str, options.batch_sizes))}; model load excluded; CPU time. Load average at \
+first: {load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the whole run.
 
 Testing hands each item's right answer to the generator as a draft: how far the model says it by itself is read off in \
 one forward pass, and only what comes after is decoded token by token. "Generation alone" is without drafts; \
@@ -204,9 +206,9 @@ def main() -> None:
             texts.append(case_text(CASES[case].title, found, fixed_s))
             results[case] = figures(found)
             print(texts[-1], flush=True)
-    if not options.dry:
-        (HERE / "RESULTS.md").write_text("\n".join(texts), encoding="utf-8")
-        (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            if not options.dry:
+                (HERE / "RESULTS.md").write_text("\n".join(texts), encoding="utf-8")
+                (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def _check(
     picks = _picks(logits, places, prompts, drafts, pad_id, processors)
     norms = logits.logsumexp(-1).gather(1, places)
     at = torch.arange(len(rows), device=model.device)[:, None]
+    states: Sequence[States | None] = states_of(output.past_key_values) or [None] * len(rows)
     found = zip(
         rows,
         prompts,
@@ -82,13 +83,13 @@ def _check(
         (logits[at, places, picks] - norms).tolist(),
         (logits[at, places, drafts] - norms).tolist(),
         (picks == drafts).long().cumprod(1).sum(1).tolist(),
-        states_of(output.past_key_values) or [None] * len(rows),
+        states,
         strict=True,
     )
-    for row, prompt, picked, logprobs, drafted, same, states in found:
+    for row, prompt, picked, logprobs, drafted, same, known in found:
         length = len(prompt.draft)
         said = min(same + 1, length)
-        yield Checked(row, picked[:said], logprobs[:said], drafted[:length], states)
+        yield Checked(row, picked[:said], logprobs[:said], drafted[:length], known)
 
 
 def _picks(
