@@ -111,6 +111,17 @@ def build_trainer(
     callbacks: list[TrainerCallback],
 ) -> SegmentTrainer:
     """The Trainer for one segment, its optimizer and learning rate already where they were."""
+    return SegmentTrainer(
+        loader=loader,
+        count=count,
+        model=model,
+        args=_arguments(config, hardware),
+        callbacks=callbacks,
+        optimizers=(optimizer, scheduler),
+    )
+
+
+def _arguments(config: TrainerConfig, hardware: Hardware) -> TrainingArguments:
     hyperparams = config.hyperparams
     arguments = TrainingArguments(
         output_dir=str(config.output.output_dir),
@@ -134,11 +145,4 @@ def build_trainer(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process drives one GPU; several GPUs are several processes
-    return SegmentTrainer(
-        loader=loader,
-        count=count,
-        model=model,
-        args=arguments,
-        callbacks=callbacks,
-        optimizers=(optimizer, scheduler),
-    )
+    return arguments

@@ -29,6 +29,7 @@ from trainer.loading import Trainable
 from trainer.loop import SegmentTrainer, build_trainer
 from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
+from trainer.processes import Processes
 from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
 from trainer.sharding import shard
 from trainer.state import (
@@ -162,8 +163,7 @@ def create_run(
     should_stop: ShouldStop,
 ) -> Run:
     """Put everything back where ``state`` left it, or start with a fresh optimizer."""
-    processes = hardware.processes
-    model, tokenizer = trainable.model, trainable.tokenizer
+    processes, model = hardware.processes, trainable.model
     plan = plan_segment(config, rows, state, processes.world)
     goes_on_from = config.output.resume_from if state is not None else None
     if goes_on_from is not None:
@@ -184,15 +184,7 @@ def create_run(
         model,
         optimizer,
         follow(optimizer, plan.schedule, plan.global_step),
-        BatchLoader(
-            rows,
-            plan.lines,
-            batch_size=config.hyperparams.batch_size,
-            accumulation=config.hyperparams.gradient_accumulation,
-            pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-            processes=processes,
-            end_to_end=trainable.tells_rows_apart,
-        ),
+        _loader(config, rows, plan, trainable, processes),
         count,
         [StepSeed(config.data.seed, plan.global_step, processes.rank), watch, deadline, reporter],
     )
@@ -201,6 +193,21 @@ def create_run(
     skipped = SkippedSteps(trainer.accelerator.scaler)
     trainer.add_callback(skipped)
     return Run(config, hardware, trainable, rows, plan, trainer, watch, deadline, reporter, count, skipped)
+
+
+def _loader(
+    config: TrainerConfig, rows: TrainingRows, plan: SegmentPlan, trainable: Trainable, processes: Processes
+) -> BatchLoader:
+    tokenizer = trainable.tokenizer
+    return BatchLoader(
+        rows,
+        plan.lines,
+        batch_size=config.hyperparams.batch_size,
+        accumulation=config.hyperparams.gradient_accumulation,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        processes=processes,
+        end_to_end=trainable.tells_rows_apart,
+    )
 
 
 def _place(model: Any, config: TrainerConfig, hardware: Hardware) -> None:

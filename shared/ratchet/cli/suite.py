@@ -73,12 +73,12 @@ def import_samples(
     The suite is asked of a checkpoint by `ratchet suite run`, and two checkpoints are compared by `ratchet flips
     --suite`. It decides nothing: regression, ranking and gate read the suites in force. Only tasks that generate text.
     """
-    named = family or file.stem
-    samples = read_samples(file, Reading(named, filter_name, grader, gold_after))
+    family = family or file.stem
+    samples = read_samples(file, Reading(family, filter_name, grader, gold_after))
     with opened() as (settings, ledger):
         store = artifacts(settings)
         suite = _keep_suite(ledger, store, as_suite(samples, 0), file)
-        said = {"suite": suite.id, "items": len(suite.items), "filter": samples[0].filter, "family": named}
+        said = {"suite": suite.id, "items": len(suite.items), "filter": samples[0].filter, "family": family}
         if checkpoint is not None:
             with ledger.read() as session:
                 found = naming.find(session, checkpoint)
@@ -88,7 +88,7 @@ def import_samples(
     if as_json:
         print_json(said)
         return
-    typer.echo(f"suite {suite.id[:12]}: {len(suite.items)} items of {named}, filter {samples[0].filter}.")
+    typer.echo(f"suite {suite.id[:12]}: {len(suite.items)} items of {family}, filter {samples[0].filter}.")
     if checkpoint is not None:
         typer.echo(f"{found.id} had {said['correct']} of {said['items']} right there, by {samples[0].metric}.")
 

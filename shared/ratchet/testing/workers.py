@@ -76,19 +76,16 @@ def real_workers(
         "PYTHONPATH": os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")]),
         "RATCHET_FAILPOINTS": str(failpoints),
     }
-    ledger_settings = {"url": ledger_url} if ledger_url else {}
     with EmbeddedRedis(home / "redis") as redis:
         settings = Settings(
             home=home,
             control=control,
             redis={"url": redis.url},
-            ledger=ledger_settings,
+            ledger={"url": ledger_url} if ledger_url else {},
             metrics={"port": metrics_port},
             **sections,
         )
-        ledger = Ledger(settings.ledger_url)
-        migrate(ledger)
-        ledger.after_commit = Relay(ledger, Streams(connect(redis.url), settings.redis.stream_length))
+        ledger = _relaying(settings, redis)
         try:
             with Nursery(settings, environment) as nursery:
                 for system in systems:
@@ -96,6 +93,13 @@ def real_workers(
                 yield Stack(settings, redis, ledger, nursery, failpoints)
         finally:
             ledger.close()
+
+
+def _relaying(settings: Settings, redis: EmbeddedRedis) -> Ledger:
+    ledger = Ledger(settings.ledger_url)
+    migrate(ledger)
+    ledger.after_commit = Relay(ledger, Streams(connect(redis.url), settings.redis.stream_length))
+    return ledger
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
