@@ -1,145 +1,42 @@
-"""A fork on a ledger: when it opens, whose batches are trained when, who decides, and what ends it early."""
+"""A fork on a ledger: when it opens, whose batches are trained when, and who decides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from miner.systems.correction import SYSTEM as CORRECTION
-from ratchet.data.example import Example
 from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointEvaluated
 from ratchet.ledger import forks
 from ratchet.ledger.line import line
-from ratchet.ledger.queue import depth, next_batch
-from ratchet.ledger.tables import Batch, Branch, Checkpoint, DeadLetter, EvaluationRequest, Fork, Line, Trial, Verdict
-from ratchet.tasks import registry
-from ratchet.tasks.family import to_example
-from ratchet.testing.home import Home, Knows, small_home
+from ratchet.ledger.queue import depth
+from ratchet.ledger.tables import Batch, EvaluationRequest, Fork, Line, Trial
+from ratchet.testing.home import Home, small_home
+
+from .branches import (
+    begin,
+    both_trained,
+    end,
+    head_id,
+    knowing,
+    opened,
+    sums,
+    supplied,
+    the_fork,
+    trained,
+    upcoming,
+    with_open_experiment,
+)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     with small_home(tmp_path / "run", curriculum={"fork_every": 2}) as home:
         yield home
-
-
-def sums(seed: int, n: int = 20) -> list[Example]:
-    return [to_example(registry.get("chain_sum").generate(1, 1_000 * seed + k), "test") for k in range(n)]
-
-
-def trained(home: Home, seed: int) -> str:
-    """An ordinary batch, trained to the end; its checkpoint."""
-    batch = home.add_batch(sums(seed), state="trained")
-    with home.ledger.write() as tx:
-        tx.session.get_one(Batch, batch).finished_at = tx.now
-    return home.add_checkpoint(batch)
-
-
-def knowing(items: int) -> Knows:
-    """A made-up model that answers so many of the probe right, the same ones first."""
-    answered: set[str] = set()
-
-    def knows(item: Example) -> bool:
-        if len(answered) < items:
-            answered.add(item.id)
-        return item.id in answered
-
-    return knows
-
-
-def with_open_experiment(home: Home) -> None:
-    """Level 1 of one family is mastered."""
-    home.add_record(trained(home, 1), "probe", lambda item: item.level == 1)
-    home.bus(CURRICULUM).sweep()
-    home.add_record(trained(home, 2), "probe", lambda item: item.level == 1)
-
-
-def supplied(home: Home) -> None:
-    """The curriculum has opened a fork, and generation and the gate have given each branch its batch."""
-    with_open_experiment(home)
-    home.bus(CURRICULUM, GENERATION, CORRECTION).sweep()
-
-
-def opened(home: Home) -> None:
-    """A fork is open, and has a batch for each branch in the queue, beside an ordinary one."""
-    home.add_record(trained(home, 1), "probe", knowing(10))
-    home.add_batch(sums(3), state="queued")
-    arms = ("progressive", "adaptive")
-    batches = [home.add_batch(sums(seed), state="queued") for seed in (4, 5)]
-    with home.ledger.write() as tx:
-        forks.begin(tx, 1, dict.fromkeys(arms, 1.0), 1)
-        tx.session.flush()
-        for place, batch_id in enumerate(batches):
-            drawn = {"arm": arms[place], "probability": 1.0, "fork": 1}
-            tx.session.get_one(Batch, batch_id).provenance = {"assignment": drawn}
-            forks.give_batch(tx, 1, place, batch_id)
-
-
-def the_fork(home: Home) -> tuple[Fork, Sequence[Branch]]:
-    with home.ledger.read() as session:
-        fork = session.query(Fork).one()
-        return fork, forks.branches(session, fork.id)
-
-
-def upcoming(home: Home) -> Batch | None:
-    with home.ledger.read() as session:
-        return next_batch(session)
-
-
-def head_id(home: Home) -> str:
-    with home.ledger.read() as session:
-        return session.get_one(Line, "main").head_id
-
-
-def begin(home: Home) -> str:
-    """Open the batch that comes next, as training does."""
-    batch = upcoming(home)
-    assert batch is not None
-    with home.ledger.write() as tx:
-        forks.enter(tx, batch.id)
-        row = tx.session.get_one(Batch, batch.id)
-        row.state, row.started_at = "training", tx.now
-    return batch.id
-
-
-def end(home: Home, batch_id: str, outcome: str = "trained") -> str:
-    """A checkpoint of that batch, and training's verdict on it."""
-    checkpoint = home.add_checkpoint(batch_id)
-    with home.ledger.write() as tx:
-        row = tx.session.get_one(Batch, batch_id)
-        row.state, row.finished_at = outcome, tx.now
-        if outcome == "trained":
-            forks.complete(tx, batch_id)
-        give_verdict(tx, "training", "batch", batch_id, outcome)
-    return checkpoint
-
-
-def give_verdict(tx: Any, system: str, kind: str, subject_id: str, outcome: str) -> None:
-    tx.session.add(
-        Verdict(
-            system=system,
-            subject_kind=kind,
-            subject_id=subject_id,
-            outcome=outcome,
-            reason="",
-            numbers={},
-            cause=None,
-            worker="test",
-            created_at=tx.now,
-            took_s=0.0,
-        )
-    )
-
-
-def both_trained(home: Home) -> tuple[str, str]:
-    opened(home)
-    first = end(home, begin(home))
-    return first, end(home, begin(home))
 
 
 def test_no_fork_is_opened_unless_it_is_switched_on(tmp_path: Path) -> None:
@@ -311,143 +208,6 @@ def test_the_next_fork_is_opened_after_so_many_batches_more(home: Home) -> None:
     home.bus(CURRICULUM).sweep()
     with home.ledger.read() as session:
         assert [fork.id for fork in session.query(Fork).order_by(Fork.id)] == [1, 2]
-
-
-def test_when_a_fork_is_given_up_is_set(tmp_path: Path) -> None:
-    with small_home(tmp_path / "run", curriculum={"fork_every": 2, "fork_limit_s": 1e-6}) as home:
-        opened(home)
-        home.bus(CURRICULUM).sweep()
-        fork, rows = the_fork(home)
-        assert fork.state == "abandoned"
-        assert "took longer than" in fork.reason
-        bound = [row.batch_id for row in rows if row.batch_id]
-        assert begin(home) is not None
-        with home.ledger.read() as session:
-            assert all(forks.branch_of(session, id) is None for id in bound)
-
-
-def test_a_fork_outlives_its_limit_while_a_branch_is_in_training(tmp_path: Path) -> None:
-    with small_home(tmp_path / "run", curriculum={"fork_every": 2}) as home:
-        opened(home)
-        batch = begin(home)
-        home.settings = home.settings.model_copy(
-            update={"curriculum": home.settings.curriculum.model_copy(update={"fork_limit_s": 1e-6})}
-        )
-        home.bus(CURRICULUM).sweep()
-        assert the_fork(home)[0].state == "open"
-        tip = end(home, batch)
-        home.bus(CURRICULUM).sweep()
-        fork, rows = the_fork(home)
-        assert (fork.state, fork.winner, head_id(home)) == ("abandoned", 0, tip)
-        follower = upcoming(home)
-        assert follower is not None
-        assert rows[1].tip_id is None
-
-
-def test_a_rejected_batch_ends_the_fork_and_the_other_is_an_ordinary_one(home: Home) -> None:
-    opened(home)
-    _, rows = the_fork(home)
-    with home.ledger.write() as tx:
-        tx.session.get_one(Batch, rows[1].batch_id).state = "rejected"
-    home.bus(CURRICULUM).sweep()
-    fork, _ = the_fork(home)
-    assert (fork.state, fork.winner) == ("abandoned", None)
-    queued = set()
-    while (batch := upcoming(home)) is not None:
-        queued.add(batch.id)
-        end(home, begin(home))
-    assert rows[0].batch_id in queued
-
-
-def test_a_broken_second_tip_leaves_the_first(home: Home) -> None:
-    first, second = both_trained(home)
-    break_(home, second)
-    home.bus(CURRICULUM).sweep()
-    fork, rows = the_fork(home)
-    assert (fork.state, fork.winner, head_id(home)) == ("abandoned", 0, first)
-    with home.ledger.read() as session:
-        assert session.get_one(Batch, rows[1].batch_id).state == "quarantined"
-
-
-def test_a_broken_first_tip_leaves_the_second(home: Home) -> None:
-    first, second = both_trained(home)
-    break_(home, first)
-    home.bus(CURRICULUM).sweep()
-    assert (the_fork(home)[0].winner, head_id(home)) == (1, second)
-
-
-def test_where_no_tip_is_sound_training_goes_back_to_the_parent(home: Home) -> None:
-    for tip in both_trained(home):
-        break_(home, tip)
-    home.bus(CURRICULUM).sweep()
-    fork, _ = the_fork(home)
-    assert (fork.state, fork.winner, head_id(home)) == ("abandoned", None, fork.parent_id)
-
-
-def break_(home: Home, checkpoint_id: str) -> None:
-    with home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, checkpoint_id).state = "broken"
-
-
-def test_a_branch_that_a_human_skips_leaves_the_first(home: Home) -> None:
-    opened(home)
-    first = end(home, begin(home))
-    end(home, begin(home), "skipped")
-    assert upcoming(home) is None
-    home.bus(CURRICULUM).sweep()
-    assert (the_fork(home)[0].state, head_id(home)) == ("abandoned", first)
-
-
-def test_a_branch_that_training_gave_up_ends_the_fork(home: Home) -> None:
-    opened(home)
-    first = end(home, begin(home))
-    second = begin(home)
-    give_up(home, "training", "batch", second)
-    assert upcoming(home) is None
-    home.bus(CURRICULUM).sweep()
-    fork, _ = the_fork(home)
-    assert (fork.state, head_id(home)) == ("abandoned", first)
-    assert "training has given up" in fork.reason
-
-
-def give_up(home: Home, system: str, kind: str, subject_id: str) -> None:
-    with home.ledger.write() as tx:
-        tx.session.add(
-            DeadLetter(
-                system=system,
-                subject_kind=kind,
-                subject_id=subject_id,
-                error="",
-                traceback="",
-                failures=3,
-                kills=0,
-                created_at=tx.now,
-                resolved_at=None,
-            )
-        )
-
-
-def test_a_fork_in_the_dead_letters_holds_nobody_up(home: Home) -> None:
-    both_trained(home)
-    assert upcoming(home) is None
-    give_up(home, "curriculum", "fork", "1")
-    assert upcoming(home) is not None
-
-
-def test_a_line_that_has_gone_on_is_not_turned_back(home: Home) -> None:
-    tips = both_trained(home)
-    later = trained(home, 9)
-    for tip, right in zip(tips, (10, 30), strict=True):
-        home.add_record(tip, "probe", knowing(right))
-    home.bus(CURRICULUM).sweep()
-    assert (the_fork(home)[0].winner, head_id(home)) == (1, later)
-
-
-def test_nobody_closes_a_fork_while_a_branch_is_in_training(home: Home) -> None:
-    opened(home)
-    begin(home)
-    with home.ledger.write() as tx, pytest.raises(ClaimLost, match="fork 1 has gone on"):
-        forks.at_rest(tx, 1)
 
 
 def test_a_step_taken_twice_is_taken_once(home: Home) -> None:

@@ -33,9 +33,11 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
         "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
     },
+    "unit/datagen/systems/test_fork_ends.py": {
+        "test_when_a_fork_is_given_up_is_set": ("curriculum.fork_limit_s",),
+    },
     "unit/datagen/systems/test_forks.py": {
         "test_after_how_many_batches_a_fork_opens_is_set": ("curriculum.fork_every",),
-        "test_when_a_fork_is_given_up_is_set": ("curriculum.fork_limit_s",),
     },
     "unit/deployer/systems/test_rollout.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
