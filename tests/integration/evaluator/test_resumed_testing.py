@@ -29,7 +29,7 @@ PATIENCE_S = 600.0
 """Every wait ends with its condition; the limit only ends a test that hangs."""
 SECTIONS: dict[str, Any] = merged(
     {name: value for name, value in SMALL.items() if name != "control"},
-    {"suites": {"probe_items": 24, "eval_items": 24, "max_new_tokens": 48}, "inference": {"batch_size": 1}},
+    {"suites": {"probe_items": 40, "eval_items": 40, "max_new_tokens": 64}, "inference": {"batch_size": 1}},
 )
 """A batch an item, and answers of some length: there is time to kill between the first answer and the last."""
 
@@ -74,11 +74,11 @@ class Testing:
 
     def _frozen(self, suite: str) -> tuple[psutil.Process, list[str]]:
         """The child, stopped with some answers of the suite written and others not, so that it waits to be killed."""
-        wait_until(lambda: len(self._written(suite)) > 4, PATIENCE_S, f"some answers of {suite}")
+        wait_until(lambda: len(self._written(suite)) > 1, PATIENCE_S, f"some answers of {suite}")
         child = self._child()
         child.suspend()
         answers = self._written(suite)
-        assert 4 < len(answers) < len(self.home.suite_items(suite))
+        assert 1 < len(answers) < len(self.home.suite_items(suite))
         assert self.home.verdicts("testing") == {}
         return child, answers
 
