@@ -8,18 +8,12 @@ from pathlib import Path
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup.named import KEPT
-from ratchet.cli.main import app
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Worker
 from ratchet.run import lock
 from sqlalchemy import update
-from typer.testing import CliRunner, Result
 
-
-def ratchet(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
+from .running import ratchet
 
 
 def publish(home: Path, ledger: Ledger) -> str:

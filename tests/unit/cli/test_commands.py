@@ -1,4 +1,4 @@
-"""The commands over a ledger with a story: what they print, what they change, and how they refuse."""
+"""The commands over a ledger with a story: what they print, and how they refuse."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from ratchet.cli.main import PLACES, app
+from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving, Verdict
-from ratchet.testing.story import write_fork
+from ratchet.ledger.tables import Batch, Outbox, Verdict
+from ratchet.testing.story import checkpoint_id, write_fork
 from sqlalchemy import select
-from typer.testing import CliRunner, Result
 
-ids = {n: f"{n:02d}" + "c" * 30 for n in range(6)}
-
-
-def ratchet(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
+from .running import ratchet
 
 
 def test_every_command_explains_itself() -> None:
@@ -121,7 +114,7 @@ def test_why_gives_every_verdict_with_its_numbers(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("name", ["3", "#3", "champion", "03cc"])
 def test_a_checkpoint_has_several_names(ledger: Ledger, name: str) -> None:
-    assert json.loads(ratchet("why", name, "--json").stdout)["checkpoint_id"] == ids[3]
+    assert json.loads(ratchet("why", name, "--json").stdout)["checkpoint_id"] == checkpoint_id(3)
 
 
 @pytest.mark.parametrize("name", ["99", "zzzz", "", "%%%%"])
@@ -150,61 +143,6 @@ def test_a_trace_of_nothing_is_refused(ledger: Ledger) -> None:
 
 def test_an_unknown_event_name_is_refused_with_the_catalogue(ledger: Ledger) -> None:
     assert "checkpoint.saved" in ratchet("events", "--name", "nonsense", code=2).stderr
-
-
-def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
-    assert "ran out of memory" in ratchet("dead", "list").stdout
-    assert "`ratchet dead retry 1`" in ratchet("dead", "show", "1").stdout
-    ratchet("dead", "retry", "1")
-    assert "no dead letters" in ratchet("dead", "list").stdout
-    assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
-    with ledger.read() as session:
-        assert session.get_one(DeadLetter, 1).resolution is not None
-
-
-def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
-    assert "not proved" in ratchet("deploy", "2", "--reason", "because", code=2).stderr
-    ratchet("deploy", "2", "--reason", "because", "--force")
-    with ledger.read() as session:
-        serving = session.get_one(Serving, "main")
-        assert (serving.desired_id, serving.previous_id, serving.proved) == (ids[2], ids[3], False)
-        last = session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
-        assert last is not None
-        assert last.reason == "by hand: because"
-
-
-def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
-    ratchet("deploy", "1", "--reason", "it was nicer")
-    with ledger.read() as session:
-        assert session.get_one(Serving, "main").proved
-
-
-def test_rollback_bars_the_weights_until_unbar(ledger: Ledger) -> None:
-    ratchet("rollback", "--reason", "customers complain")
-    with ledger.read() as session:
-        assert session.get_one(Serving, "main").desired_id == ids[1]
-        assert session.scalar(select(Outbox).where(Outbox.name == "deployment.rolled_back")) is not None
-    assert "barred" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
-    assert "no earlier champion" in ratchet("rollback", code=2).stderr
-    ratchet("unbar", "3")
-    ratchet("deploy", "3", "--reason", "again")
-
-
-def test_freeze_and_unfreeze(ledger: Ledger) -> None:
-    ratchet("freeze", "--reason", "a demo")
-    assert "frozen: a demo" in ratchet("status").stdout
-    ratchet("unfreeze")
-    assert "not frozen" in ratchet("unfreeze", code=2).stderr
-
-
-def test_pause_and_resume(ledger: Ledger) -> None:
-    ratchet("pause")
-    with ledger.read() as session:
-        assert session.get_one(Line, "main").paused
-    assert "paused already" in ratchet("pause", code=2).stderr
-    ratchet("resume")
-    with ledger.read() as session:
-        assert not session.get_one(Line, "main").paused
 
 
 def test_stop_and_reset_without_a_run(home: Path) -> None:
@@ -282,31 +220,6 @@ def test_prepare_waits_for_stores_but_not_with_a_setting_that_is_wrong(home: Pat
 def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
     result = ratchet("--set", "serving.port=1", "ask", "1+1=", code=2)
     assert "`ratchet run` serves one" in result.stderr
-
-
-def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
-    ratchet("freeze", "--reason", "a demo")
-    ratchet("unfreeze", "--reason", "it is over")
-    acts = json.loads(ratchet("history", "--json").stdout)
-    assert [(act["action"], act["ordinal"]) for act in acts] == [
-        ("deploy", 1),
-        ("deploy", 3),
-        ("freeze", 3),
-        ("unfreeze", 3),
-    ]
-    assert acts[0]["until_at"] == acts[1]["at"]
-    shown = ratchet("history").stdout
-    assert "a demo" in shown
-    assert "so far" in shown
-    assert "unfreeze" in ratchet("history", "--limit", "1").stdout
-    assert "a demo" not in ratchet("history", "--limit", "1").stdout
-
-
-def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
-    assert "examples are in a checkpoint" in ratchet("skip").stdout
-    with ledger.read() as session:
-        assert session.get_one(Batch, "06" + "b" * 30).state == "skipped"
-    assert "no batch is in training" in ratchet("skip", code=2).stderr
 
 
 def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> None:

@@ -10,18 +10,12 @@ from pathlib import Path
 import pytest
 from ratchet.bus.ports import free_port
 from ratchet.cli.fit import count_parameters, fit
-from ratchet.cli.main import app
 from ratchet.cli.template import render
 from ratchet.errors import BrokenCheckpoint
 from ratchet.evaluation.standing import first_suites
 from ratchet.settings import Settings, load
-from typer.testing import CliRunner, Result
 
-
-def ratchet(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
+from .running import ratchet
 
 
 def safetensors(folder: Path, shape: tuple[int, ...]) -> Path:

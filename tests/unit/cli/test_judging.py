@@ -11,10 +11,10 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.cli.flips import sign_test
-from ratchet.cli.main import app
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
 from ratchet.testing.home import Home, small_home
-from typer.testing import CliRunner, Result
+
+from .running import ratchet
 
 
 @pytest.fixture
@@ -26,12 +26,6 @@ def judged(home: Path) -> Iterator[Home]:
         made.add_record(newer, "eval", lambda item: item.family == "chain_sum", sure=0.9)
         made.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
         yield made
-
-
-def ratchet(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
 
 
 def test_flips_are_listed_with_both_answers_what_was_lost_first(judged: Home) -> None:

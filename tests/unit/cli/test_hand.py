@@ -1,0 +1,92 @@
+"""What a human decides by hand, and what the ledger keeps of it."""
+
+from __future__ import annotations
+
+import json
+
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving
+from ratchet.testing.story import checkpoint_id
+from sqlalchemy import select
+
+from .running import ratchet
+
+
+def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
+    assert "ran out of memory" in ratchet("dead", "list").stdout
+    assert "`ratchet dead retry 1`" in ratchet("dead", "show", "1").stdout
+    ratchet("dead", "retry", "1")
+    assert "no dead letters" in ratchet("dead", "list").stdout
+    assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
+    with ledger.read() as session:
+        assert session.get_one(DeadLetter, 1).resolution is not None
+
+
+def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
+    assert "not proved" in ratchet("deploy", "2", "--reason", "because", code=2).stderr
+    ratchet("deploy", "2", "--reason", "because", "--force")
+    with ledger.read() as session:
+        serving = session.get_one(Serving, "main")
+        assert (serving.desired_id, serving.previous_id, serving.proved) == (checkpoint_id(2), checkpoint_id(3), False)
+        last = session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
+        assert last is not None
+        assert last.reason == "by hand: because"
+
+
+def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
+    ratchet("deploy", "1", "--reason", "it was nicer")
+    with ledger.read() as session:
+        assert session.get_one(Serving, "main").proved
+
+
+def test_rollback_bars_the_weights_until_unbar(ledger: Ledger) -> None:
+    ratchet("rollback", "--reason", "customers complain")
+    with ledger.read() as session:
+        assert session.get_one(Serving, "main").desired_id == checkpoint_id(1)
+        assert session.scalar(select(Outbox).where(Outbox.name == "deployment.rolled_back")) is not None
+    assert "barred" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
+    assert "no earlier champion" in ratchet("rollback", code=2).stderr
+    ratchet("unbar", "3")
+    ratchet("deploy", "3", "--reason", "again")
+
+
+def test_freeze_and_unfreeze(ledger: Ledger) -> None:
+    ratchet("freeze", "--reason", "a demo")
+    assert "frozen: a demo" in ratchet("status").stdout
+    ratchet("unfreeze")
+    assert "not frozen" in ratchet("unfreeze", code=2).stderr
+
+
+def test_pause_and_resume(ledger: Ledger) -> None:
+    ratchet("pause")
+    with ledger.read() as session:
+        assert session.get_one(Line, "main").paused
+    assert "paused already" in ratchet("pause", code=2).stderr
+    ratchet("resume")
+    with ledger.read() as session:
+        assert not session.get_one(Line, "main").paused
+
+
+def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
+    ratchet("freeze", "--reason", "a demo")
+    ratchet("unfreeze", "--reason", "it is over")
+    acts = json.loads(ratchet("history", "--json").stdout)
+    assert [(act["action"], act["ordinal"]) for act in acts] == [
+        ("deploy", 1),
+        ("deploy", 3),
+        ("freeze", 3),
+        ("unfreeze", 3),
+    ]
+    assert acts[0]["until_at"] == acts[1]["at"]
+    shown = ratchet("history").stdout
+    assert "a demo" in shown
+    assert "so far" in shown
+    assert "unfreeze" in ratchet("history", "--limit", "1").stdout
+    assert "a demo" not in ratchet("history", "--limit", "1").stdout
+
+
+def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
+    assert "examples are in a checkpoint" in ratchet("skip").stdout
+    with ledger.read() as session:
+        assert session.get_one(Batch, "06" + "b" * 30).state == "skipped"
+    assert "no batch is in training" in ratchet("skip", code=2).stderr
