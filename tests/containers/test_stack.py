@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,15 @@ def test_grafana_has_the_dashboards(stack: Stack) -> None:
     url, login = stack.url("RATCHET_GRAFANA_PORT"), ("admin", stack.secret("grafana"))
     assert get(f"{url}/api/datasources/uid/prometheus", auth=login)["type"] == "prometheus"
     assert len(get(f"{url}/api/search?type=dash-db", auth=login)) >= 4
+
+
+def test_doctor_on_the_hub_reaches_every_store_and_finds_nothing_that_would_stop_it(stack: Stack) -> None:
+    """It fails, and so does this call, where a finding is bad."""
+    said = json.loads(stack.hub.compose("run", "--rm", "-T", "ratchet", "doctor", "--json"))
+    states = {finding["check"]: finding["state"] for finding in said}
+    assert {states[check] for check in ("ledger", "redis", "artifacts", "secrets", "server", "versions")} == {"ok"}, (
+        said
+    )
 
 
 def test_a_host_with_a_wrong_setting_comes_up_with_an_error_that_names_it(stack: Stack) -> None:
