@@ -1,3 +1,55 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.backup import Made, make
+from ratchet.backup.named import KEPT
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Checkpoint, Worker
 from ratchet.testing.ledgers import ledger
+from ratchet.testing.story import write_story
+from sqlalchemy import update
+
+from .contents import publish
 
 __all__ = ["ledger"]
+
+
+@pytest.fixture(params=["local", "remote"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    if request.param == "local":
+        yield ArtifactStore((tmp_path / "store").as_uri())
+        return
+    url = f"memory://store-{uuid.uuid4().hex}"
+    yield ArtifactStore(url, cache=tmp_path / "cache")
+    filesystem, root = fsspec.url_to_fs(url)
+    if filesystem.exists(root):
+        filesystem.rm(root, recursive=True)
+
+
+@pytest.fixture
+def engine() -> str:
+    """SQLite; the tests of both engines say so."""
+    return "sqlite"
+
+
+@pytest.fixture
+def told(ledger: Ledger, store: ArtifactStore) -> Ledger:
+    """A ledger with a story in it, whose artifacts are in the store."""
+    artifact = publish(store, "rows")
+    with ledger.write() as tx:
+        write_story(tx)
+        for column in (*KEPT, Checkpoint.artifact):
+            tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
+        tx.session.execute(update(Worker).values(state="stopped"))
+    return ledger
+
+
+@pytest.fixture
+def made(told: Ledger, store: ArtifactStore, tmp_path: Path) -> Made:
+    return make(told, store, tmp_path / "backup")

@@ -7,108 +7,21 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup import BackupManifest, LedgerCopy, Made, make, restore
+from ratchet.backup import BackupManifest, make, restore
 from ratchet.backup.make import locked
 from ratchet.backup.manifest import artifacts_of
 from ratchet.backup.named import KEPT, named
 from ratchet.backup.rows import TABLES
 from ratchet.errors import ArtifactError, Refused, SurroundingsError
 from ratchet.ledger import Ledger
-from ratchet.ledger.migrate import head, migrate
-from ratchet.ledger.tables import Checkpoint, Verdict, Worker
+from ratchet.ledger.tables import Checkpoint, Verdict
 from ratchet.testing.postgres import Postgres
-from ratchet.testing.story import checkpoint_id, write_story
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-Snapshot = dict[str, list[tuple[Any, ...]]]
-
-
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    if request.param == "local":
-        yield ArtifactStore((tmp_path / "store").as_uri())
-        return
-    url = f"memory://store-{uuid.uuid4().hex}"
-    yield ArtifactStore(url, cache=tmp_path / "cache")
-    filesystem, root = fsspec.url_to_fs(url)
-    if filesystem.exists(root):
-        filesystem.rm(root, recursive=True)
-
-
-@pytest.fixture
-def engine() -> str:
-    """SQLite; the tests of both engines say so."""
-    return "sqlite"
-
-
-@pytest.fixture
-def told(ledger: Ledger, store: ArtifactStore) -> Ledger:
-    """A ledger with a story in it, whose artifacts are in the store."""
-    artifact = publish(store, "rows")
-    with ledger.write() as tx:
-        write_story(tx)
-        for column in (*KEPT, Checkpoint.artifact):
-            tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
-        tx.session.execute(update(Worker).values(state="stopped"))
-    return ledger
-
-
-def publish(store: ArtifactStore, text: str) -> str:
-    return store.publish_lines([text] * 50, "batch", {}).id
-
-
-def elsewhere(tmp_path: Path) -> tuple[str, ArtifactStore]:
-    return f"sqlite:///{tmp_path / 'there' / 'ledger.db'}", ArtifactStore((tmp_path / "there" / "artifacts").as_uri())
-
-
-def rows(ledger: Ledger) -> Snapshot:
-    with ledger.read() as session:
-        return {
-            table.name: sorted((tuple(row) for row in session.execute(select(table))), key=repr) for table in TABLES
-        }
-
-
-def rows_at(url: str) -> Snapshot:
-    ledger = Ledger(url)
-    try:
-        return rows(ledger)
-    finally:
-        ledger.close()
-
-
-def add_checkpoint(ledger: Ledger, ordinal: int, artifact: str) -> None:
-    with ledger.write() as tx:
-        tx.session.add(
-            Checkpoint(
-                id=checkpoint_id(ordinal),
-                ordinal=ordinal,
-                parent_id=checkpoint_id(ordinal - 1),
-                batch_id=None,
-                soup_of=None,
-                step=1,
-                tokens=1,
-                weights="f" * 64,
-                artifact=artifact,
-                state_artifact=None,
-                size_bytes=1,
-                train_loss=None,
-                tokens_per_s=None,
-                created_at=tx.now,
-            )
-        )
-
-
-def retire(ledger: Ledger, store: ArtifactStore, ordinal: int) -> None:
-    """As retention does it: the ledger first, then the bytes."""
-    with ledger.write() as tx:
-        row = tx.session.get_one(Checkpoint, checkpoint_id(ordinal))
-        row.state, artifact = "deleted", row.artifact
-    store.delete(artifact)
+from .contents import add_checkpoint, damage, elsewhere, publish, retire, rows, rows_at
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -210,13 +123,6 @@ def test_it_names_only_what_it_holds_while_retention_deletes(
     assert rows_at(url) == rows(told)
 
 
-def damage(folder: Path, artifact: str) -> Path:
-    file = folder / artifact / "rows.jsonl"
-    file.chmod(0o644)
-    file.write_bytes(file.read_bytes()[:-1] + b"?")
-    return file
-
-
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_an_artifact_that_is_needed_and_damaged_is_named_and_the_old_backup_stays(
     told: Ledger, store: ArtifactStore, tmp_path: Path
@@ -243,11 +149,6 @@ def test_reading_again_finds_and_mends_what_has_rotted(told: Ledger, store: Arti
     restore(tmp_path / "backup", *elsewhere(tmp_path))
 
 
-@pytest.fixture
-def made(told: Ledger, store: ArtifactStore, tmp_path: Path) -> Made:
-    return make(told, store, tmp_path / "backup")
-
-
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_folder_of_something_else_is_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
@@ -264,88 +165,6 @@ def test_a_folder_of_something_else_is_refused(told: Ledger, store: ArtifactStor
 def test_two_at_once_are_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with locked(tmp_path / "backup"), pytest.raises(Refused, match="another backup is being written"):
         make(told, store, tmp_path / "backup")
-
-
-@pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_folder_without_a_finished_backup_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "backup" / "backup.json").unlink()
-    with pytest.raises(Refused, match="holds no finished backup"):
-        restore(tmp_path / "backup", *elsewhere(tmp_path))
-
-
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-@pytest.mark.parametrize("what", ["ledger", "artifact", "manifest"])
-def test_a_damaged_backup_is_refused_and_nothing_is_written(made: Made, tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "backup"
-    if what == "ledger":
-        (folder / made.manifest.ledger.file).write_bytes(b"rotten")
-    elif what == "artifact":
-        damage(folder / "artifacts", next(iter(made.manifest.artifacts)))
-    else:
-        (folder / "backup.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"is damaged|cannot be read"):
-        restore(folder, *elsewhere(tmp_path))
-    assert not (tmp_path / "there").exists()
-
-
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-@pytest.mark.parametrize("what", ["ledger", "artifact"])
-def test_a_backup_that_has_lost_a_file_is_refused(made: Made, tmp_path: Path, what: str) -> None:
-    folder, first = tmp_path / "backup", next(iter(made.manifest.artifacts))
-    lost = folder / (made.manifest.ledger.file if what == "ledger" else f"artifacts/{first}/rows.jsonl")
-    lost.unlink()
-    with pytest.raises(ArtifactError, match=f"{lost}.* is missing"):
-        restore(folder, *elsewhere(tmp_path))
-
-
-@pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger, tmp_path: Path) -> None:
-    url, there = elsewhere(tmp_path)
-    stranger = publish(there, "stranger")
-    with pytest.raises(Refused, match="that this backup does not know"):
-        restore(tmp_path / "backup", url, there)
-    there.delete(stranger)
-    restore(tmp_path / "backup", url, there)
-    with pytest.raises(Refused, match=r"is not empty .* or replace it with --force"):
-        restore(tmp_path / "backup", url, there)
-    restore(tmp_path / "backup", url, there, force=True)
-    assert rows_at(url) == rows(told)
-    kept = list((tmp_path / "there").glob("ledger.db.replaced-*"))
-    assert [rows_at(f"sqlite:///{file}") for file in kept] == [rows(told)]
-
-
-@pytest.mark.usefixtures("made")
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
-    with told.write() as tx:
-        tx.session.get_one(Worker, "training@box+0").state = "running"
-    with pytest.raises(Refused, match=r"at work .*training@box\+0.*stop them first"):
-        restore(tmp_path / "backup", told.url, store, force=True)
-
-
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_backup_of_a_newer_schema_is_refused(made: Made, tmp_path: Path) -> None:
-    ledger = made.manifest.ledger.model_copy(update={"revision": "9999"})
-    made.manifest.model_copy(update={"ledger": ledger}).write(tmp_path / "backup")
-    with pytest.raises(Refused, match="upgrade Ratchet"):
-        restore(tmp_path / "backup", *elsewhere(tmp_path))
-
-
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_backup_of_an_older_schema_is_migrated(store: ArtifactStore, tmp_path: Path) -> None:
-    """The oldest there is: a ledger before the first schema."""
-    (tmp_path / "backup").mkdir()
-    (tmp_path / "backup" / "draft").touch()
-    old = LedgerCopy.of(tmp_path / "backup" / "draft", None, {})
-    BackupManifest(version="0.0.1", made_at=0.0, ledger=old, artifacts={}).write(tmp_path / "backup")
-    url, there = elsewhere(tmp_path)
-    restore(tmp_path / "backup", url, there)
-    ledger = Ledger(url)
-    assert migrate(ledger) == head()
-    ledger.close()
-    assert not any(rows_at(url).values())
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
