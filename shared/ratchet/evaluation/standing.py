@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ratchet.evaluation.suite import POOLS, Pool, Suite
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import TaskFamily
+from ratchet.tasks.graders import item_key
 
 
 def cells(settings: SuiteSettings) -> list[Cell]:
@@ -31,11 +32,12 @@ def held_out(settings: SuiteSettings) -> HoldOut:
 def first_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
     """The suites of the first run: items of the families, then held-out rows of the user's files.
 
-    The files are read here and never again; the suites are kept as artifacts.
+    The files are read here and never again; the suites are kept as artifacts. A row that asks what an item of a family
+    asks is passed over, so that no two pools share it.
     """
     suites = [_of_families(settings)] if settings.families else []
     if settings.files:
-        suites.append(_of_files(settings))
+        suites.append(_of_files(settings, {key for part in suites for suite in part.values() for key in suite.keys}))
     return {pool: Suite.of(pool, [item for part in suites for item in part[pool].items]) for pool in POOLS}
 
 
@@ -54,8 +56,9 @@ def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:
     return build_pools(_families(settings), cells(settings), _sizes(settings), held_out(settings))
 
 
-def _of_files(settings: SuiteSettings) -> dict[Pool, Suite]:
-    return split_examples(_rows(settings.files), _sizes(settings), held_out(settings))[0]
+def _of_files(settings: SuiteSettings, drawn: Set[str]) -> dict[Pool, Suite]:
+    rows = (row for row in _rows(settings.files) if item_key(row) not in drawn)
+    return split_examples(rows, _sizes(settings), held_out(settings))[0]
 
 
 def _rows(files: Sequence[Path]) -> Iterator[Example]:

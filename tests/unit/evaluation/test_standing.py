@@ -85,3 +85,13 @@ def test_a_users_row_that_is_drawn_again_for_a_family_stands_there_once() -> Non
     assert [item.metadata["source"] for item in suite.items if item.metadata["key"] == fresh.metadata["key"]] == [
         "mine"
     ]
+
+
+def test_a_users_row_that_a_family_asks_as_well_is_no_item_of_a_second_pool(tmp_path: Path) -> None:
+    drawn = [item for suite in first_suites(SuiteSettings.model_validate(SMALL)).values() for item in suite.items]
+    rows = [*drawn, *(Example.ask(f"question {n}", f"answer {n}") for n in range(300))]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(row.to_line() + "\n" for row in rows))
+    suites = first_suites(SuiteSettings.model_validate({**SMALL, "files": [file]}))
+    keys = [key for suite in suites.values() for key in suite.keys]
+    assert len(keys) == len(set(keys)) > len(drawn)
