@@ -164,7 +164,8 @@ first: {load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the
 
 Testing hands each item's right answer to the generator as a draft: how far the model says it by itself is read off in \
 one forward pass, and only what comes after is decoded token by token. "Generation alone" is without drafts; \
-answers of all runs are compared.
+answers of all runs are compared. The loss of the right answers comes with the draft: in the first two rows testing \
+computes the same, and what lies between them there is noise of the machine.
 """
 
 
