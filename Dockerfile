@@ -3,7 +3,7 @@
 #   docker build --target trainer --tag ratchet/trainer .
 #
 # Arguments: PYTHON, the base image. PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS, where packages come from (PyTorch's
-# index of CPU builds, say); nothing of them stays in an image. WITHOUT, a package to go without: reasoning-gym, of 200 MB,
+# index of CPU builds, say); nothing of them stays in an image. WITHOUT, a package to go without: reasoning-gym, of 150 MB,
 # unless it is set empty. VERSION and REVISION, for the labels.
 ARG PYTHON=python:3.11-slim-bookworm
 
