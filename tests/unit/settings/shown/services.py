@@ -4,11 +4,13 @@ from __future__ import annotations
 
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/datagen/systems/test_generation_system.py": {
+        "test_in_how_many_processes_examples_are_made_is_set": ("generation.workers", "queue.batch_examples"),
+        "test_how_often_an_item_may_be_in_a_batch_is_set": ("queue.epoch_cap",),
+    },
+    "unit/datagen/systems/test_refills.py": {
         "test_a_cooldown_lies_between_two_batches": ("generation.cooldown_s",),
         "test_an_hours_budget_is_kept_and_the_queue_waits": ("generation.hourly_examples",),
         "test_a_source_that_makes_nothing_is_not_asked_without_end": ("generation.sources",),
-        "test_in_how_many_processes_examples_are_made_is_set": ("generation.workers", "queue.batch_examples"),
-        "test_how_often_an_item_may_be_in_a_batch_is_set": ("queue.epoch_cap",),
         "test_above_which_depth_nothing_is_made_is_set": ("queue.high_water",),
     },
     "unit/datagen/test_arms.py": {
