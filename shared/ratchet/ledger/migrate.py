@@ -25,9 +25,7 @@ def migrate(ledger: Ledger) -> str:
     """Upgrade to the newest schema under a lock; returns its revision. Raises Refused for a ledger newer than this."""
     with _alone(ledger) as connection:
         _refuse_newer(_revision(connection))
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(alembic_config(connection), "head")
         connection.commit()
         return head()
 
@@ -53,13 +51,14 @@ def require_known(revision: str | None) -> None:
 
 def head() -> str:
     """The newest revision that this version knows."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert revision is not None
     return revision
 
 
-def _config() -> Config:
-    config = Config()
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for the ledger's migrations, to be run on this connection."""
+    config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(FOLDER))
     config.set_main_option("path_separator", "os")
     return config
@@ -70,7 +69,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _refuse_newer(found: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
     if found is not None and found not in known:
         raise Refused(f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host.")
 

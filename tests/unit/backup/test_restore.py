@@ -11,6 +11,7 @@ from ratchet.errors import ArtifactError, Refused
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate
 from ratchet.ledger.tables import Worker
+from ratchet.testing.ledgers import migrate_to
 
 from .contents import damage, elsewhere, publish, rows, rows_at
 
@@ -82,12 +83,16 @@ def test_a_backup_of_a_newer_schema_is_refused(made: Made, tmp_path: Path) -> No
         restore(tmp_path / "backup", *elsewhere(tmp_path))
 
 
-@pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_backup_of_an_older_schema_is_migrated(store: ArtifactStore, tmp_path: Path) -> None:
-    """The oldest there is: a ledger before the first schema."""
+@pytest.mark.parametrize("revision", [None, "0001"])
+def test_a_backup_of_an_older_schema_is_migrated(tmp_path: Path, revision: str | None) -> None:
     (tmp_path / "backup").mkdir()
-    (tmp_path / "backup" / "draft").touch()
-    old = LedgerCopy.of(tmp_path / "backup" / "draft", None, {})
+    draft = tmp_path / "backup" / "draft"
+    draft.touch()
+    if revision is not None:
+        first = Ledger(f"sqlite:///{draft}")
+        migrate_to(first, revision)
+        first.close()
+    old = LedgerCopy.of(draft, revision, {})
     BackupManifest(version="0.0.1", made_at=0.0, ledger=old, artifacts={}).write(tmp_path / "backup")
     url, there = elsewhere(tmp_path)
     restore(tmp_path / "backup", url, there)

@@ -8,8 +8,23 @@ from alembic.migration import MigrationContext
 from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_current
-from ratchet.ledger.tables import Base
-from sqlalchemy import text
+from ratchet.ledger.tables import Base, Worker
+from ratchet.testing.ledgers import migrate_to
+from sqlalchemy import insert, select, text
+from sqlalchemy.sql import column, table
+
+WORKER = {
+    "name": "training@box+0",
+    "system": "training",
+    "host": "box",
+    "pid": 1,
+    "version": "0.0.1",
+    "started_at": 1.0,
+    "seen_at": 2.0,
+    "metrics_url": None,
+    "state": "idle",
+}
+"""A row as the first schema has it."""
 
 
 def test_the_migrations_make_exactly_the_tables(ledger: Ledger) -> None:
@@ -21,6 +36,23 @@ def test_the_migrations_make_exactly_the_tables(ledger: Ledger) -> None:
 def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
     assert migrate(ledger) == head()
     require_current(ledger)
+
+
+def test_a_ledger_of_the_first_schema_is_migrated_with_what_it_holds(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
+    migrate_to(ledger, "0001")
+    with ledger.write() as tx:
+        tx.session.execute(insert(table("workers", *map(column, WORKER))), WORKER)
+    with pytest.raises(Refused, match="the ledger is at 0001"):
+        require_current(ledger)
+    migrate(ledger)
+    with ledger.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+    with ledger.read() as session:
+        worker = session.scalars(select(Worker)).one()
+    assert ({name: getattr(worker, name) for name in WORKER}, worker.pages) == (WORKER, {})
+    ledger.close()
 
 
 def test_several_migrate_at_once(ledger_url: str) -> None:

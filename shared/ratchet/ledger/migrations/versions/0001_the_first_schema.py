@@ -178,21 +178,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_rankings")),
     )
     op.create_table(
-        "spendings",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("generator", sa.String(), nullable=False),
-        sa.Column("refill", sa.String(), nullable=False),
-        sa.Column("requests", sa.Integer(), nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("answer_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_spendings")),
-    )
-    with op.batch_alter_table("spendings", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_spendings_created_at"), ["created_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_spendings_refill"), ["refill"], unique=False)
-
-    op.create_table(
         "suites",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("pool", sa.String(), nullable=False),
@@ -235,7 +220,6 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
         sa.Column("metrics_url", sa.String(), nullable=True),
-        sa.Column("pages", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
     )
@@ -375,39 +359,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_serving")),
     )
     op.create_table(
-        "forks",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("state", sa.String(), nullable=False),
-        sa.Column("curriculum_id", sa.Integer(), nullable=False),
-        sa.Column("parent_id", sa.Text(), nullable=True),
-        sa.Column("fresh_optimizer", sa.Boolean(), nullable=False),
-        sa.Column("adapter_base_id", sa.String(), nullable=True),
-        sa.Column("winner", sa.Integer(), nullable=True),
-        sa.Column("numbers", sa.JSON(), nullable=False),
-        sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("opened_at", sa.Double(), nullable=False),
-        sa.Column("closed_at", sa.Double(), nullable=True),
-        sa.ForeignKeyConstraint(["parent_id"], ["checkpoints.id"], name=op.f("fk_forks_parent_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_forks")),
-    )
-    op.create_table(
-        "branches",
-        sa.Column("fork_id", sa.BigInteger(), nullable=False),
-        sa.Column("place", sa.Integer(), nullable=False),
-        sa.Column("arm", sa.String(), nullable=False),
-        sa.Column("probability", sa.Double(), nullable=False),
-        sa.Column("batch_id", sa.Text(), nullable=True),
-        sa.Column("tip_id", sa.Text(), nullable=True),
-        sa.Column("adapter_base_id", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_branches_batch_id")),
-        sa.ForeignKeyConstraint(["fork_id"], ["forks.id"], name=op.f("fk_branches_fork_id")),
-        sa.ForeignKeyConstraint(["tip_id"], ["checkpoints.id"], name=op.f("fk_branches_tip_id")),
-        sa.PrimaryKeyConstraint("fork_id", "place", name=op.f("pk_branches")),
-    )
-    with op.batch_alter_table("branches", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_branches_batch_id"), ["batch_id"], unique=False)
-
-    op.create_table(
         "trials",
         sa.Column("checkpoint_id", sa.Text(), nullable=False),
         sa.Column("before_id", sa.Text(), nullable=False),
@@ -433,11 +384,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_trials_before_id"))
 
     op.drop_table("trials")
-    with op.batch_alter_table("branches", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_branches_batch_id"))
-
-    op.drop_table("branches")
-    op.drop_table("forks")
     op.drop_table("serving")
     op.drop_table("regressions")
     op.drop_table("lines")
@@ -456,11 +402,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_suites_pool_retired_at"))
 
     op.drop_table("suites")
-    with op.batch_alter_table("spendings", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_spendings_refill"))
-        batch_op.drop_index(batch_op.f("ix_spendings_created_at"))
-
-    op.drop_table("spendings")
     op.drop_table("rankings")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
         batch_op.drop_index("ix_outbox_waiting")
