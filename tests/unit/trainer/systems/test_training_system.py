@@ -135,7 +135,7 @@ def test_every_epoch_is_trained_and_the_depth_never_goes_below_nothing(start_tra
 def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there(
     start_training: Callable[..., Any],
 ) -> None:
-    training = start_training(monitoring={"status_interval_s": 3_600.0})  # the segment ends before it is asked
+    training = start_training(monitoring={"status_interval_s": 60.0})  # the segment ends before it is asked
     batch_id = training.queue(1)
     ledger, seen = training.home.ledger, training.children.specs
 
