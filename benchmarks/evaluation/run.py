@@ -153,7 +153,7 @@ def row(what: str, ours: Best, harness: Best) -> str:
 
 
 def head(options: argparse.Namespace, load: float) -> str:
-    busy = ": other work ran beside it, so trust the ratios only." if load > 1 else "."
+    busy = ": other work ran beside it, so trust the ratios only." if load > 2 else "."
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}"
     return f"""# Evaluation speed
 

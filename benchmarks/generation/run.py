@@ -98,7 +98,7 @@ def as_markdown(results: list[dict[str, Any]], load: float) -> str:
         "# Data generation",
         "",
         f"`python benchmarks/generation/run.py --rows {results[-1]['rows']}`, {time.strftime('%Y-%m-%d')}, "
-        f"{os.cpu_count()} cores under a load of {load:.0f} from other work; imports are inside the clock.",
+        f"{os.cpu_count()} cores, one-minute load before the run {load:.1f}; imports are inside the clock.",
         "",
         "| who | examples | examples/s, wall clock | examples/s of CPU | worked out for two idle cores | peak memory |",
         "|---|---|---|---|---|---|",
@@ -123,8 +123,7 @@ def _judged(results: list[dict[str, Any]]) -> str:
     said = "reached" if ours >= wanted else "not reached"
     return (
         f"By the wall clock two processes made {ours:,.0f} a second where {wanted:,.0f} were wanted: {said}. "
-        "Under a load above the number of cores a wall clock measures the load; what is worked out from CPU time says "
-        "what an idle machine would do, and has not been seen on one."
+        "Under a load above the number of cores a wall clock measures the load: see what is worked out from CPU time."
     )
 
 

@@ -124,7 +124,7 @@ def as_markdown(results: dict[str, dict[str, Speed]], command: str, load: float)
         "",
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one thread, torch {torch.__version__}, "
         f"transformers {transformers.__version__}. Best round of each contender. Load average at first: {load:.1f} on "
-        f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 1 else "."),
+        f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 2 else "."),
         "",
     ]
     for size, speeds in results.items():
