@@ -102,15 +102,23 @@ def test_every_panel_shows_something_but_those_named(stack: Stack) -> None:
 def test_no_alert_fires_but_those_expected(stack: Stack) -> None:
     """What fired while the hosts came up one after the other is over by itself."""
 
-    def quiet() -> bool:
+    def as_expected() -> bool:
         found = prometheus(stack, "alerts")["alerts"]
         firing = {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
         sent = get(f"{stack.url('RATCHET_ALERTMANAGER_PORT')}/api/v2/alerts?active=true")
-        unexpected = (firing | {each["labels"]["alertname"] for each in sent}) - EXPECTED_ALERTS.keys()
-        assert unexpected == set()
+        told = {each["labels"]["alertname"] for each in sent}
+        true = alerts_that_the_judges_call_for(stack)
+        assert (firing | told) - EXPECTED_ALERTS.keys() == true
+        assert told >= true
         return True
 
-    eventually(quiet, SOON_S, "quiet")
+    eventually(as_expected, SOON_S, "calm but for what is true")
+
+
+def alerts_that_the_judges_call_for(stack: Stack) -> set[str]:
+    """A real model may train itself badly worse at any time; then, and only then, somebody is to be told."""
+    worse = query(stack.hub, "select checkpoint_id from regressions where severity = 'critical'")
+    return {"RegressionCritical"} if worse else set()
 
 
 def test_grafana_has_the_dashboards(stack: Stack) -> None:
