@@ -5,7 +5,7 @@ BIN := .venv/bin
 RATCHET := $(BIN)/ratchet
 CYCLES ?=
 TESTS ?= tests
-CODE := shared services tests scripts
+CODE := shared services tests scripts benchmarks
 
 .PHONY: help
 help: ## Print this list

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,9 +36,8 @@ def tallies(checkpoints: int, items: int) -> list[Tally]:
     made = []
     for number in range(checkpoints):
         grades = rng.random(each * FAMILIES) < 0.3 + 0.5 * number / checkpoints
-        rates = {
-            f: Rate(correct=int(part.sum()), n=each) for f, part in zip(like.by_family, np.split(grades, FAMILIES))
-        }
+        parts = zip(like.by_family, np.split(grades, FAMILIES), strict=True)
+        rates = {family: Rate(correct=int(part.sum()), n=each) for family, part in parts}
         packed = np.packbits(grades).tobytes().hex()
         made.append(like.model_copy(update={"checkpoint_id": f"c{number:05}", "grades": packed, "by_family": rates}))
     return made
@@ -58,7 +58,7 @@ def measure(checkpoints: int, items: int) -> dict[str, Any]:
         board = Board()
         for one in all_of_them[:-1]:
             board.add(one)
-        found["one more: its items"].append(seconds(lambda: board.add(all_of_them[-1])))
+        found["one more: its items"].append(seconds(partial(board.add, all_of_them[-1])))
         found["one more: the ranking"].append(seconds(board.rank))
     return {
         "checkpoints": checkpoints,

@@ -117,11 +117,12 @@ def main() -> None:
 
 INTRODUCTION = """# The gate, simulated
 
-`python benchmarks/gate/run.py`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300 where the name says nothing else. A run is one
-champion and up to 100 later checkpoints; each is screened on the eval suite, and challenges on the confirm suite if it
-passes. Half of the levels are mastered (96 % right, 5 % of items flip), half are being learnt (50 % right, 25 % flip):
-15 % flips over all. `correlation` is how alike the luck of successive checkpoints is. The prior rule takes the highest
-composite of loss, accuracy and speed on 50 random items; the z-test compares separate samples of the confirm size.
+`python benchmarks/gate/run.py`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300
+where the name says nothing else. A run is one champion and up to 100 later checkpoints; each is screened on the eval
+suite, and challenges on the confirm suite if it passes. Half of the levels are mastered (96 % right, 5 % of items
+flip), half are being learnt (50 % right, 25 % flip): 15 % flips over all. `correlation` is how alike the luck of
+successive checkpoints is. The prior rule takes the highest composite of loss, accuracy and speed on 50 random items;
+the z-test compares separate samples of the confirm size.
 
 """
 

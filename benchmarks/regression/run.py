@@ -210,9 +210,10 @@ def detection_to_markdown(table: list[dict[str, str | float]]) -> str:
 
 INTRODUCTION = """# False alarms and detection power of the regression monitor
 
-`python benchmarks/regression/run.py`, {date}: {histories} histories of 200 checkpoints,
-all equal to the champion, seed {seed}; 300 eval items on six levels, 15 % of which flip between two checkpoints. The rate is alarms per checkpoint (± is the
-95 % half-width over histories); the nominal rate is 5 %, over all comparisons of one checkpoint together.
+`python benchmarks/regression/run.py`, {date}: {histories} histories of 200 checkpoints, all equal to the champion,
+seed {seed}; 300 eval items on six levels, 15 % of which flip between two checkpoints. The rate is alarms per
+checkpoint (± is the 95 % half-width over histories); the nominal rate is 5 %, over all comparisons of one checkpoint
+together.
 
 """
 
@@ -220,8 +221,8 @@ DETECTION = """
 ## Detection
 
 The same world, with a drop planted at checkpoint 100: share of {histories} histories with an alarm at checkpoint 100
-itself, and at one of the last ten checkpoints at least (200 in all for the slow decay, else 109). Read a rule's power beside
-its false alarms above: one that cries at nine checkpoints of ten misses nothing, and says nothing.
+itself, and at one of the last ten checkpoints at least (200 in all for the slow decay, else 109). Read a rule's power
+beside its false alarms above: one that cries at nine checkpoints of ten misses nothing, and says nothing.
 
 """
 

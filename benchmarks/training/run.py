@@ -8,9 +8,9 @@ Same rows, same order, same model. The rows are sums of two to six terms; those 
 and levels that the default settings teach, in equal parts. The others pad their rows, as they do by default on a CPU;
 the engine lays them end to end. SFTTrainer takes part where `trl` is installed (no part of Ratchet: install it into
 an environment of its own). Contenders take turns, round by round, each in a process of its own on one thread, and the
-best round of each counts. The clock is the process's CPU time, which is the wall time of an idle machine, so that a busy
-one blurs the comparison less. Tokens are inputs without padding. Model loading, rendering and saving are outside the
-clock for all of them. Memory is the most that a process held, libraries included.
+best round of each counts. The clock is the process's CPU time, which is the wall time of an idle machine, so that a
+busy one blurs the comparison less. Tokens are inputs without padding. Model loading, rendering and saving are outside
+the clock for all of them. Memory is the most that a process held, libraries included.
 """
 
 from __future__ import annotations
