@@ -57,6 +57,7 @@ lint: install-dev ## Lint the code
 .PHONY: types
 types: install-dev ## Check the types, strictly
 	@$(BIN)/mypy
+	@for folder in benchmarks/*/; do MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; done
 
 .PHONY: imports
 imports: install-dev ## Check who may import whom

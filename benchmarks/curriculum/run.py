@@ -33,7 +33,7 @@ from datagen.mix import bend
 from ratchet.evaluation.holdout import HoldOut, hold_out
 from ratchet.evaluation.pools import build_pools
 from ratchet.evaluation.rate import LevelRates, Rate
-from ratchet.evaluation.suite import Suite
+from ratchet.evaluation.suite import Pool, Suite
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
 from ratchet.inference.tiny import build_tiny_model
@@ -71,7 +71,11 @@ class Task:
 
     def suites(self) -> tuple[Suite, Suite]:
         """Probe and test: no item is in both, and neither is ever trained on."""
-        sizes = {"probe": PROBE_ITEMS * len(self.levels), "eval": TEST_ITEMS * len(self.levels), "confirm": 3}
+        sizes: dict[Pool, int] = {
+            "probe": PROBE_ITEMS * len(self.levels),
+            "eval": TEST_ITEMS * len(self.levels),
+            "confirm": 3,
+        }
         pools = build_pools({self.family: tasks.get(self.family)}, self.cells, sizes, self.held_out())
         return pools["probe"], pools["eval"]
 

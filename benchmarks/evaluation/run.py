@@ -94,7 +94,8 @@ def measure(
     found = {f"{side} {kind}": Best() for side in SIDES for kind in KINDS}
     fixed_s = float("inf")
     for batch_size in [size for size in sizes if size < 2 * count]:
-        both = {"ours": Ours(model, suite, batch_size, scratch), "harness": Harness(model, suite, batch_size, scratch)}
+        ours, harness = Ours(model, suite, batch_size, scratch), Harness(model, suite, batch_size, scratch)
+        both: dict[str, Ours | Harness] = {"ours": ours, "harness": harness}
         runs = [(side, kind, both[side].runs()[kind]) for kind in KINDS for side in SIDES]
         for number in range(1 + rounds):
             for side, kind, run in runs:
@@ -106,7 +107,7 @@ def measure(
                 elif count / took_s > best.by_batch_size.get(batch_size, 0.0):
                     best.by_batch_size[batch_size] = count / took_s
                     best.forward[batch_size] = clock.total_s / took_s
-        fixed_s = min(fixed_s, timed(partial(both["harness"].evaluate, limit=1))[0])
+        fixed_s = min(fixed_s, timed(partial(harness.evaluate, limit=1))[0])
     return found, fixed_s
 
 

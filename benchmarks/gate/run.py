@@ -50,7 +50,7 @@ def measure(shape: World, runs: int, correlation: float, seed: int, settings: Ga
     def add(claim: str, rule: str, hits: int, reach: str) -> None:
         interval = wilson(hits, runs)
         low, high = round(interval.low, 4), round(interval.high, 4)
-        row = {"suite": shape.name, "correlation": correlation, "claim": claim, "rule": rule}
+        row: Row = {"suite": shape.name, "correlation": correlation, "claim": claim, "rule": rule}
         rows.append({**row, "rate": hits / runs, "low": low, "high": high, "runs": runs, "reach": reach})
 
     same = f"equal, {CHECKPOINTS} checkpoints: any promotion"

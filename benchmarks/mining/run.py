@@ -192,7 +192,8 @@ def ranked(found: list[MinedItem], answers: dict[str, Answered], order: str) -> 
 
 def drawn_by_turns(cells: list[Cell], count: int, off: Container[str], seed: int) -> list[Example]:
     """Random problems, the levels taking turns; a level that gives none in many tries is left out."""
-    random, seen, examples, left = Random(f"{seed} drawn"), set[str](), [], list(cells)
+    random, seen, left = Random(f"{seed} drawn"), set[str](), list(cells)
+    examples: list[Example] = []
     while left and len(examples) < count:
         family, level = left[len(examples) % len(left)]
         tries = (registry.get(family).generate(level, random.getrandbits(48)) for _ in range(200))

@@ -59,7 +59,8 @@ def worse_history(
     age = np.arange(checkpoints + 1)
     share = np.clip((age - PLANTED + 1) / (checkpoints - PLANTED + 1), 0, 1) if gradual else (age >= PLANTED)
     lowered = np.clip(chance - loss * share[:, None] * hit, 0.0, 1.0)
-    return rng.random((checkpoints + 1, len(NAMES))) < lowered
+    grades: Grades = rng.random((checkpoints + 1, len(NAMES))) < lowered
+    return grades
 
 
 def flips(before: Grades, after: Grades, only: Grades) -> FlipTable:
@@ -121,7 +122,8 @@ def unpaired(grades: Grades, rng: np.random.Generator) -> Alarms:
     rates = np.array([row[rng.choice(len(row), half, replace=False)].mean() for row in grades])
     best = np.maximum.accumulate(rates)[:-1]
     pooled = (best + rates[1:]) / 2
-    return (best - rates[1:]) / np.sqrt(2 * pooled * (1 - pooled) / half) > 1.6449
+    alarms: Alarms = (best - rates[1:]) / np.sqrt(2 * pooled * (1 - pooled) / half) > 1.6449
+    return alarms
 
 
 RULES: dict[str, Rule] = {
@@ -159,7 +161,7 @@ DROPS = (
 
 def detection(histories: int, seed: int) -> list[dict[str, str | float]]:
     """For each rule and drop: share of histories with an alarm at the first look, and in the last looks."""
-    table = []
+    table: list[dict[str, str | float]] = []
     for drop in DROPS:
         for name, rule in RULES.items():
             rng = np.random.default_rng(seed)

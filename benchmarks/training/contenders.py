@@ -169,7 +169,7 @@ def _loop(
         optimizer = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
         clock = Clock()
         for lines in _steps(plan, batch_size):
-            loss_of(model, collate_rows(rows, lines)).backward()
+            loss_of(model, collate_rows(rows, lines)).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
