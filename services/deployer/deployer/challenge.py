@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ratchet.evaluation.mastery import mastered_levels
 from ratchet.evaluation.record import Evaluation
 from ratchet.evaluation.stored import stored
+from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.requests import ask, outdated
@@ -16,7 +17,6 @@ from ratchet.ledger.tables import Challenge as Row
 from ratchet.ledger.tables import Checkpoint, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
-from ratchet.testing.failpoints import failpoint
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 

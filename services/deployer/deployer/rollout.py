@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ratchet.data.example import Example
 from ratchet.errors import ClaimLost, ServingError
 from ratchet.evaluation.record import Evaluation
+from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
 from ratchet.ledger.tables import Checkpoint
 from ratchet.profiles import registry as profiles
@@ -16,7 +17,6 @@ from ratchet.profiles.system_turn import with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
-from ratchet.testing.failpoints import failpoint
 
 from deployer.canary import Canary, compare, reply
 from deployer.desired import compared

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import SurroundingsError
 from ratchet.events import Event, encode
+from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import Outbox
-from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 

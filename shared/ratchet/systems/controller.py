@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ChildFailed, ClaimLost, Stopping, SurroundingsError
+from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import settled
@@ -27,7 +28,6 @@ from ratchet.systems.system import Lane, System
 from ratchet.systems.trail import trail
 from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
 from ratchet.systems.work import Children, Pulse, Work
-from ratchet.testing.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 

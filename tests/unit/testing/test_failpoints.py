@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ratchet.testing.failpoints import POINTS, arm
+from ratchet.failpoint import POINTS
+from ratchet.testing.failpoints import arm
 
-PASS_BY = "from ratchet.testing.failpoints import failpoint; failpoint('after-claim'); print('alive')"
+PASS_BY = "from ratchet.failpoint import failpoint; failpoint('after-claim'); print('alive')"
 
 
 def pass_by(**environment: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,7 @@ from ratchet.events.catalogue import (
     EvaluationRequested,
     RankingChanged,
 )
+from ratchet.failpoint import failpoint
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion, serving
@@ -28,7 +29,6 @@ from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from ratchet.testing.failpoints import failpoint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 from kombu.asynchronous import Hub
 from ratchet.events import Event
+from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.tables import Counter
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.testing.failpoints import failpoint
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 

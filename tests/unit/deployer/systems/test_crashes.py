@@ -16,9 +16,10 @@ import pytest
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
+from ratchet.failpoint import DEPLOYING
 from ratchet.ledger.tables import Claim, Outbox
 from ratchet.settings.reveal import environment
-from ratchet.testing.failpoints import DEPLOYING, arm
+from ratchet.testing.failpoints import arm
 
 from .knowing import easy
 

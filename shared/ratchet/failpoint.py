@@ -1,0 +1,37 @@
+"""Named points at which a test may kill the process. Without ``RATCHET_FAILPOINTS`` they do nothing and cost nothing.
+
+The variable names a folder. A test leaves a file there under the point's name (``ratchet.testing.failpoints.arm``); the
+next process that comes by takes the file away and dies by SIGKILL, so each arming kills exactly one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+FOLDER = os.environ.get("RATCHET_FAILPOINTS")
+DEPLOYING = (
+    "after-challenge",
+    "after-decision",
+    "after-promotion",
+    "after-load",
+    "after-switch",
+    "after-observation",
+    "after-watch",
+    "after-rollback",
+    "after-return",
+)
+"""The points of a deployment, in its order; the last two are those of a rollback."""
+
+POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit", *DEPLOYING)
+
+
+def failpoint(name: str) -> None:
+    """Die here if a test has armed this point."""
+    if FOLDER is None:
+        return
+    try:
+        os.unlink(os.path.join(FOLDER, name))
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
