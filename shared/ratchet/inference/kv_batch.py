@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -41,6 +42,7 @@ class Batch:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         columns = torch.arange(width + room, device=model.device)
         self._model = model
+        self._pad_id = pad_id
         self.history = torch.tensor(rows, device=model.device)
         self._mask = (columns >= (width - lengths)[:, None]).long()
         self._positions = (self._mask[:, :width].cumsum(1) - 1).clamp(min=0)
@@ -74,6 +76,31 @@ class Batch:
         self._mask = self._mask[rows]
         self.history = self.history[rows]
         self._positions = self._positions[rows]
+
+    @property
+    def may_be_joined(self) -> bool:
+        """Whether its cache holds the keys and values of all tokens, which can stand beside those of others."""
+        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+
+    def join(self, rows: torch.Tensor, other: Batch, room: int) -> None:
+        """Keep these rows, and set those of another behind them, right-aligned; each may get ``room`` more tokens.
+
+        Both have been asked for logits and been given a token after that.
+        """
+        parts = ((self, rows), (other, torch.arange(len(other.history), device=rows.device)))
+        lengths = torch.cat([batch._mask[kept, : batch.history.shape[1]].sum(1) for batch, kept in parts])
+        width = int(lengths.max())
+        caches = [[(layer.keys[kept], layer.values[kept]) for layer in batch._cache.layers] for batch, kept in parts]
+        for layer, mine, theirs in zip(self._cache.layers, *caches, strict=True):
+            layer.keys, layer.values = (
+                torch.cat([pad(held, (0, 0, width - 1 - held.shape[2], 0)) for held in both])
+                for both in zip(mine, theirs, strict=True)
+            )
+        histories = [batch.history[kept] for batch, kept in parts]
+        self.history = torch.cat([pad(row, (width - row.shape[1], 0), value=self._pad_id) for row in histories])
+        self._mask = (torch.arange(width + room, device=rows.device) >= (width - lengths)[:, None]).long()
+        self._positions = lengths[:, None] - 1
+        self._cached = width - 1
 
     def _take(self, states: Sequence[States]) -> None:
         """Fill the cache, right-aligned."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -17,8 +17,10 @@ from ratchet.inference.framing import Framing
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
+from ratchet.inference.rolling import RollingBatch
 from ratchet.inference.sampling import Prompt
 from ratchet.inference.scoring import Scored, score_batch
+from ratchet.inference.shortage import is_out_of_memory
 from ratchet.settings.inference import InferenceSettings
 
 
@@ -128,6 +130,16 @@ class LocalGenerator:
         """Answer these prompts in one batch (in parts of it where memory is short), in order."""
         return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher))
 
+    def rolling(self, max_rows: int) -> RollingBatch[Any]:
+        """A batch that prompts join and leave one by one, of so many rows at most."""
+        return RollingBatch(
+            self._loaded.model,
+            self._framing,
+            self._pad_id,
+            max_rows=min(max_rows, self._settings.batch_size),
+            max_tokens=self._settings.batch_tokens,
+        )
+
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
         return self._framing.generation(prompt, answer)
 
@@ -174,7 +186,7 @@ class LocalGenerator:
             try:
                 results += run(part, len(results))
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise GenerationError(f"the model failed: {error}") from error
                 if len(part) == 1:
                     raise GenerationError("out of memory with a batch of one prompt.") from error
@@ -206,7 +218,3 @@ class _PartWatcher:
     def done(self, row: int, answer: Answer) -> None:
         if self._watcher:
             self._watcher.done(self._start + row, self._generator.generation(self._prompts[row], answer))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from ratchet.inference.generator import Decoding
 
@@ -44,9 +45,7 @@ class Sampler:
     ):
         self._processors = processors
         self._sampled = any(prompt.decoding.temperature > 0 for prompt in prompts)
-        if not self._sampled:
-            return
-        width = max(prompt.max_new_tokens for prompt in prompts)
+        width = max(prompt.max_new_tokens for prompt in prompts) if self._sampled else 0
         draws = torch.zeros(len(prompts), width, dtype=torch.float64)
         for row, (prompt, skipped) in enumerate(zip(prompts, begun or [0] * len(prompts), strict=True)):
             if prompt.decoding.temperature > 0:
@@ -61,10 +60,22 @@ class Sampler:
         return not self._sampled and not self._processors
 
     def keep(self, rows: torch.Tensor) -> None:
-        if self._sampled:
-            self._draws = self._draws[rows]
-            self._temperature = self._temperature[rows]
-            self._top_p = self._top_p[rows]
+        self._draws = self._draws[rows]
+        self._temperature = self._temperature[rows]
+        self._top_p = self._top_p[rows]
+
+    def join(self, rows: torch.Tensor, step: int, other: Sampler) -> None:
+        """Keep these rows, which go on with a step, and set those of another behind them, which go on with its second.
+
+        For both it is step 0 from now on.
+        """
+        self.keep(rows)
+        mine, theirs = self._draws[:, step:], other._draws[:, 1:]
+        width = max(mine.shape[1], theirs.shape[1], 1)
+        self._draws = torch.cat([pad(draws, (0, width - draws.shape[1])) for draws in (mine, theirs)])
+        self._temperature = torch.cat([self._temperature, other._temperature])
+        self._top_p = torch.cat([self._top_p, other._top_p])
+        self._sampled = self._sampled or other._sampled
 
     def pick(self, logits: torch.Tensor, history: torch.Tensor, step: int) -> torch.Tensor:
         """Token ids [rows] from float32 logits [rows, vocabulary] and the tokens so far [rows, width]."""
@@ -76,7 +87,8 @@ class Sampler:
         hot = self._temperature > 0
         scaled = logits / torch.where(hot, self._temperature, 1.0)[:, None]
         probabilities, tokens = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        return torch.where(hot, _nucleus(probabilities, tokens, self._top_p, self._draws[:, step]), greedy)
+        drawn = self._draws[:, min(step, self._draws.shape[1] - 1)]  # whoever goes on after the last draw is greedy
+        return torch.where(hot, _nucleus(probabilities, tokens, self._top_p, drawn), greedy)
 
 
 def _nucleus(

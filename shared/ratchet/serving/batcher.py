@@ -1,4 +1,4 @@
-"""Micro-batching: requests that wait at the same time are answered in one batch."""
+"""Continuous batching: a request joins those that are being answered at their next token."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from ratchet.inference.generator import Generation
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Ticket
 
 if TYPE_CHECKING:
-    from ratchet.inference.decode import Answer
     from ratchet.inference.local import LocalGenerator
+    from ratchet.inference.rolling import RollingBatch
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +57,28 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            self._answer([ticket for ticket in batch if not self._is_over(ticket)])
+        batch = self._generator.rolling(self._max_batch)
+        while (joining := self._joining(batch)) or batch.requests:
+            answering = [*batch.requests, *joining]
+            try:
+                short = batch.advance(joining)
+            except Exception as error:
+                log.exception("a batch of %d requests to %s failed", len(answering), self._checkpoint_id)
+                batch.clear()
+                for ticket in answering:
+                    ticket.fail(error)
+            else:
+                self._put_back(short)
 
-    def _next_batch(self) -> list[Ticket]:
-        """The next tickets, at least one; none once closed and empty."""
+    def _joining(self, batch: RollingBatch[Ticket]) -> list[Ticket]:
+        """The tickets that join now. It waits for one where nothing else is to be done."""
         with self._change:
-            if not self._tickets and not self._closing:
+            if not self._tickets and not self._closing and not batch.requests:
                 self._change.wait_for(lambda: self._tickets or self._closing)
                 self._wait_for_companions()
-            return [self._tickets.popleft() for _ in range(min(self._max_batch, len(self._tickets)))]
+            self._drop_over()
+            fitting = batch.fitting([ticket.prompt for ticket in islice(self._tickets, self._max_batch)])
+            return [self._tickets.popleft() for _ in range(fitting)]
 
     def _wait_for_companions(self) -> None:
         ends_at = time.monotonic() + self._wait_s
@@ -75,32 +87,17 @@ class Batcher:
             if left_s <= 0 or not self._change.wait(left_s):
                 return
 
-    def _answer(self, tickets: Sequence[Ticket]) -> None:
-        prompts = [ticket.prompt for ticket in tickets]
-        for rows in self._generator.plan(prompts):
-            part = [tickets[row] for row in rows]
-            try:
-                self._generator.answer([ticket.prompt for ticket in part], _Tickets(part))
-            except Exception as error:
-                log.exception("a batch of %d requests to %s failed", len(part), self._checkpoint_id)
-                for ticket in part:
-                    ticket.fail(error)
+    def _drop_over(self) -> None:
+        """Nobody waits for these any longer."""
+        waiting: deque[Ticket] = deque()
+        for ticket in self._tickets:
+            if ticket.over:
+                ticket.expire()
+            else:
+                waiting.append(ticket)
+        self._tickets = waiting
 
-    @staticmethod
-    def _is_over(ticket: Ticket) -> bool:
-        if ticket.over:
-            ticket.expire()
-        return ticket.over
-
-
-class _Tickets:
-    """Hands tokens and answers to the tickets of a batch as they come."""
-
-    def __init__(self, tickets: Sequence[Ticket]):
-        self._tickets = tickets
-
-    def token(self, row: int, answer: Answer) -> bool:
-        return self._tickets[row].grew(answer)
-
-    def done(self, row: int, generation: Generation) -> None:
-        self._tickets[row].settle(generation)
+    def _put_back(self, tickets: Sequence[Ticket]) -> None:
+        """These begin again, before those that came later."""
+        with self._change:
+            self._tickets.extendleft(reversed(tickets))

@@ -44,11 +44,15 @@ class Ticket:
         self._cancelled = True
 
     def grew(self, answer: Answer) -> bool:
-        """Tell of a new token; True where the row may end."""
+        """Tell of a new token; True where the row may end. Whose event loop is closed ends no other row."""
         if self.over:
             return True
         if self._on_growth:
-            self._on_growth(answer)
+            try:
+                self._on_growth(answer)
+            except RuntimeError as error:
+                self.fail(error)
+                return True
         return False
 
     def settle(self, generation: Generation) -> None:

@@ -1,4 +1,4 @@
-"""Micro-batches over a real model: companions, limits, leaving, and ends."""
+"""Requests that are answered together over a real model: coming, leaving, limits, and ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.data.example import Message
+from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.decode import Answer
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
@@ -132,20 +133,70 @@ def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) 
     batcher.close()
 
 
-def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(generator: LocalGenerator) -> None:
+def test_a_long_answer_keeps_no_one_waiting(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
+    began = threading.Event()
+    long = make_ticket(generator, tokens=1000, on_growth=lambda _: began.set())
+    batcher.submit(long)
+    assert began.wait(60)
+    newcomers = [make_ticket(generator, f"{number}+1=") for number in range(3)]
+    for ticket in newcomers:
+        batcher.submit(ticket)
+        assert ticket.future.result(60)
+    assert not long.future.done()
+    long.cancel()
+    batcher.close()
 
-    def fail(_answer: Answer) -> None:
-        raise ValueError("broken pipe")
 
-    tickets = [make_ticket(generator, on_growth=fail), make_ticket(generator)]
+def test_first_come_first_served(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
+    order: list[int] = []
+    tickets = [
+        make_ticket(generator, tokens=1, on_growth=lambda _, number=number: order.append(number))
+        for number in range(30)
+    ]
     for ticket in tickets:
         batcher.submit(ticket)
     holding.let_go()
     for ticket in tickets:
-        with pytest.raises(ValueError, match="broken pipe"):
+        ticket.future.result(60)
+    assert order == sorted(order)
+    batcher.close()
+
+
+def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+
+    def fail(_answer: Answer) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    holding = Holding(generator, batcher)
+    failing, other = make_ticket(generator, on_growth=fail), make_ticket(generator)
+    batcher.submit(failing)
+    batcher.submit(other)
+    holding.let_go()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        failing.future.result(60)
+    assert other.future.result(60).finish_reason == "length"
+    batcher.close()
+
+
+def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blue: Path) -> None:
+    generator = LocalGenerator.load(blue)
+    norm = generator._loaded.model.model.norm.weight
+    healthy = norm.clone()
+    batcher = make_batcher(generator)
+    holding = Holding(generator, batcher)
+    norm.fill_(float("nan"))
+    tickets = [make_ticket(generator) for _ in range(2)]
+    for ticket in tickets:
+        batcher.submit(ticket)
+    holding.let_go()
+    for ticket in tickets:
+        with pytest.raises(BrokenCheckpoint, match="NaN"):
             ticket.future.result(60)
+    norm.copy_(healthy)
     after = make_ticket(generator)
     batcher.submit(after)
     assert after.future.result(60).finish_reason == "length"
