@@ -8,15 +8,26 @@ from typing import Any
 
 from ratchet.events.catalogue import CheckpointDeployed, DeploymentRolledBack
 from ratchet.ledger import Transaction
+from ratchet.ledger.history import is_proved
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import Bar, Checkpoint, Deployment
 
 
-def promote(tx: Transaction, checkpoint_id: str, reason: str, numbers: Mapping[str, Any], token: int) -> None:
-    """Make the checkpoint the champion. A second time is the same as once."""
+def promote(
+    tx: Transaction, checkpoint_id: str, champion_id: str, reason: str, numbers: Mapping[str, Any], token: int
+) -> str | None:
+    """Make the checkpoint the champion in the place of the one that it was proved against.
+
+    A second time is the same as once. Nothing happens where a human was faster, and what it has to wait for is
+    returned: they froze deployment, or deployed or rolled back by hand, while the challenge was under way.
+    """
     row = serving(tx.session)
     if row.desired_id == checkpoint_id:
-        return
+        return None
+    if row.frozen_reason is not None:
+        return f"`ratchet unfreeze` (frozen: {row.frozen_reason})"
+    if row.desired_id != champion_id:
+        return f"a challenge of {row.desired_id}, which has taken the place of {champion_id}"
     tx.session.add(
         Deployment(
             action="deploy",
@@ -29,6 +40,7 @@ def promote(tx: Transaction, checkpoint_id: str, reason: str, numbers: Mapping[s
         )
     )
     row.previous_id, row.desired_id, row.proved, row.since_at = row.desired_id, checkpoint_id, True, tx.now
+    return None
 
 
 def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, token: int) -> None:
@@ -48,7 +60,7 @@ def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, toke
             created_at=tx.now,
         )
     )
-    row.desired_id, row.previous_id, row.proved, row.since_at = to_id, None, True, tx.now
+    row.desired_id, row.previous_id, row.proved, row.since_at = to_id, None, is_proved(tx.session, to_id), tx.now
     tx.emit(DeploymentRolledBack(checkpoint_id=checkpoint_id, to_checkpoint_id=to_id, reason=reason))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from ratchet.evaluation.confidence import Certainty
 from ratchet.ledger.line import champion, serving
-from ratchet.ledger.suites import current, evaluated
+from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Bar, Calibration, Checkpoint, DeadLetter, Ranking, Regression
-from ratchet.ledger.undecided import settled
+from ratchet.systems.backlog import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -28,15 +28,10 @@ def rulings(session: Session) -> dict[str, Ruling]:
 
 def contenders(session: Session) -> list[Contender]:
     """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
-    ids = [row.checkpoint_id for row in evaluated(session, "eval")]
-    done = settled(session, SYSTEM_NAME, [("checkpoint", id) for id in ids])
-    ranked, given_up = _ranked(session), _given_up(session)
-    open_ids = [id for id in ids if ("checkpoint", id) not in done]
-    return [
-        _contender(session, session.get_one(Checkpoint, id), ranked.get(id), given_up)
-        for id in open_ids
-        if session.get_one(Checkpoint, id).ordinal > 0
-    ]
+    open_ids = [subject.id for subject in evaluated_without(session, SYSTEM_NAME, "eval")]
+    ranked, given_up = (_ranked(session), _given_up(session)) if open_ids else ({}, {})
+    rows = [session.get_one(Checkpoint, id) for id in open_ids]
+    return [_contender(session, row, ranked.get(row.id), given_up) for row in rows if row.ordinal > 0]
 
 
 def _held(session: Session, champion_id: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ratchet.ledger import Transaction
 from ratchet.ledger.forks import branches, open_fork
 from ratchet.ledger.line import line, serving
-from ratchet.ledger.tables import Challenge, Checkpoint, Claim, EvaluationRequest
+from ratchet.ledger.requests import unanswered
+from ratchet.ledger.tables import Challenge, Checkpoint, Claim
 from ratchet.systems import Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -57,14 +58,14 @@ def _without_state(row: Checkpoint) -> list[str]:
 def _protected(session: Session) -> set[str]:
     """Champion, rollback target, the line's head, what its adapters stand on, and all that is in use.
 
-    In use is whatever a claim, a request, an open challenge or an open fork names.
+    In use is whatever a claim, an unanswered request, an open challenge or an open fork names.
     """
     live = serving(session)
     main = line(session)
     named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
     claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(CLAIMED)))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
-    named.update(session.scalars(select(EvaluationRequest.checkpoint_id)))
+    named.update(request.checkpoint_id for request in session.scalars(unanswered()))
     undecided = select(Challenge.challenger_id).where(
         Challenge.outcome.is_(None), Challenge.champion_id == live.desired_id
     )

@@ -12,6 +12,8 @@ from ratchet.ledger.tables import Evaluation as Row
 from ratchet.ledger.tables import SuiteRow
 
 ITEMS = "items.jsonl"
+KEPT = 8
+"""Records that a worker holds: one of a thousand answers of 200 tokens takes about 20 MB."""
 
 
 def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
@@ -24,7 +26,7 @@ def stored_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
     return Suite.from_lines(row.pool, artifacts.open_lines(row.artifact), row.ordinal)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=KEPT)
 def _stored(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
     items = from_lines(list(artifacts.open_lines(artifact, ITEMS)))
     if not items:

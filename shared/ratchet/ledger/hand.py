@@ -10,11 +10,10 @@ from sqlalchemy import select
 from ratchet.errors import Refused
 from ratchet.events.catalogue import DeploymentRolledBack
 from ratchet.ledger.counters import next_value, raise_to
+from ratchet.ledger.history import BY_HAND, is_proved
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.line import line, serving
 from ratchet.ledger.tables import Bar, Batch, Checkpoint, Deployment
-
-BY_HAND = "by hand: "
 
 
 def deploy(tx: Transaction, checkpoint: Checkpoint, reason: str, *, force: bool = False) -> None:
@@ -23,7 +22,7 @@ def deploy(tx: Transaction, checkpoint: Checkpoint, reason: str, *, force: bool 
     _require_servable(tx, checkpoint)
     if row.desired_id == checkpoint.id:
         raise Refused(f"{checkpoint.id} is the champion already.")
-    proved = _was_champion(tx, checkpoint.id)
+    proved = is_proved(tx.session, checkpoint.id)
     if not proved and not force:
         raise Refused(
             f"the gate has not proved {checkpoint.id} better: `ratchet why {checkpoint.ordinal}` says why. "
@@ -45,7 +44,7 @@ def rollback(tx: Transaction, reason: str) -> str:
         tx.session.add(Bar(weights=bad.weights, checkpoint_id=bad.id, reason=reason, created_at=tx.now))
     _change(tx, "rollback", good.id, bad.id, reason)
     tx.emit(DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=reason))
-    row.desired_id, row.previous_id, row.proved, row.since_at = good.id, None, _was_champion(tx, good.id), tx.now
+    row.desired_id, row.previous_id, row.proved, row.since_at = good.id, None, is_proved(tx.session, good.id), tx.now
     return good.id
 
 
@@ -100,14 +99,6 @@ def skip(tx: Transaction, batch: Batch) -> None:
     if batch.state not in ("submitted", "queued", "training"):
         raise Refused(f"batch {batch.id} is {batch.state}; only one that waits or is in training can be skipped.")
     batch.state, batch.finished_at = "skipped", tx.now
-
-
-def _was_champion(tx: Transaction, checkpoint_id: str) -> bool:
-    """The base model needs no proof; any other one has been deployed by the gate, or it has not."""
-    if tx.session.get_one(Checkpoint, checkpoint_id).ordinal == 0:
-        return True
-    query = select(Deployment.reason).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
-    return any(not reason.startswith(BY_HAND) for reason in tx.session.scalars(query))
 
 
 def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:

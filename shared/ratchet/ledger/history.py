@@ -12,6 +12,9 @@ from ratchet.ledger.tables import Checkpoint, Deployment
 CHANGES = ("base", "deploy", "rollback")
 """Actions that put another checkpoint in the champion's place. The others: freeze, unfreeze, unbar, fence."""
 
+BY_HAND = "by hand: "
+"""How the reason of a human's act begins."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -56,3 +59,11 @@ def history(session: Session) -> list[Entry]:
         )
         ends_at = row.created_at if is_change else ends_at
     return entries[::-1]
+
+
+def is_proved(session: Session, checkpoint_id: str) -> bool:
+    """The base model needs no proof; any other one has been deployed by the gate, or it has not."""
+    if session.get_one(Checkpoint, checkpoint_id).ordinal == 0:
+        return True
+    query = select(Deployment.reason).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
+    return any(not reason.startswith(BY_HAND) for reason in session.scalars(query))

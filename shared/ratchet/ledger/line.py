@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import Refused
@@ -48,10 +48,17 @@ def checkpoint_id(ordinal: int, weights: str) -> str:
 
 
 def unjudged(session: Session) -> int:
-    """Saved checkpoints that testing has not looked at."""
-    tested = select(Verdict.subject_id).where(Verdict.system == "testing", Verdict.subject_kind == "checkpoint")
-    query = select(func.count()).select_from(Checkpoint)
-    return session.scalar(query.where(Checkpoint.state == "saved", Checkpoint.id.not_in(tested))) or 0
+    """Saved checkpoints that are newer than any that testing has given its verdict on.
+
+    Older ones are left out: testing takes the newest first, and one that it gave up (a dead letter) or skipped says
+    nothing of whether the judges are there.
+    """
+    judged = exists().where(
+        Verdict.system == "testing", Verdict.subject_kind == "checkpoint", Verdict.subject_id == Checkpoint.id
+    )
+    newest = session.scalar(select(Checkpoint.ordinal).where(judged).order_by(Checkpoint.ordinal.desc()).limit(1))
+    query = select(func.count()).select_from(Checkpoint).where(Checkpoint.state == "saved")
+    return session.scalar(query.where(Checkpoint.ordinal > (-1 if newest is None else newest))) or 0
 
 
 def newest_evaluated(session: Session, pool: str) -> Checkpoint | None:

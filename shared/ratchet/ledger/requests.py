@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Select, exists, select
+
 from ratchet.evaluation.record import RecordKey
 from ratchet.events.catalogue import EvaluationRequested
 from ratchet.ledger.ledger import Transaction
@@ -28,6 +30,14 @@ def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: st
     if record is not None:
         tx.session.delete(record)
     tx.emit(EvaluationRequested(checkpoint_id=checkpoint_id, suite_id=suite_id))
+
+
+def unanswered() -> Select[EvaluationRequest]:
+    """The requests whose record is not there; those that were answered stay in the table."""
+    answer = exists().where(
+        Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id
+    )
+    return select(EvaluationRequest).where(~answer)
 
 
 def outdated(one: Evaluation, other: Evaluation) -> Evaluation | None:

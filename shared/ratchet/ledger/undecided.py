@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import DeadLetter, Verdict
 
+CHUNK = 1_000
+"""Ids in one query; an engine takes 32,766 (SQLite) or 65,535 (PostgreSQL) values and refuses more."""
+
 
 def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool]:
     """An SQL condition: no verdict of that system on that subject, and no open dead letter.
@@ -33,12 +36,15 @@ def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool
 def settled(session: Session, system: str, subjects: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of the (kind, id) pairs that have a verdict of the system or an open dead letter."""
     wanted = set(subjects)
-    ids = {subject_id for _, subject_id in wanted}
-    verdicts = select(Verdict.subject_kind, Verdict.subject_id).where(
-        Verdict.system == system, Verdict.subject_id.in_(ids)
-    )
-    dead = select(DeadLetter.subject_kind, DeadLetter.subject_id).where(
-        DeadLetter.system == system, DeadLetter.subject_id.in_(ids), DeadLetter.resolved_at.is_(None)
-    )
-    found = {(kind, subject_id) for query in (verdicts, dead) for kind, subject_id in session.execute(query)}
+    ids = sorted({subject_id for _, subject_id in wanted})
+    found: set[tuple[str, str]] = set()
+    for start in range(0, len(ids), CHUNK):
+        some = ids[start : start + CHUNK]
+        verdicts = select(Verdict.subject_kind, Verdict.subject_id).where(
+            Verdict.system == system, Verdict.subject_id.in_(some)
+        )
+        dead = select(DeadLetter.subject_kind, DeadLetter.subject_id).where(
+            DeadLetter.system == system, DeadLetter.subject_id.in_(some), DeadLetter.resolved_at.is_(None)
+        )
+        found.update((kind, subject_id) for query in (verdicts, dead) for kind, subject_id in session.execute(query))
     return found & wanted

@@ -64,3 +64,10 @@ def test_settled_are_all_the_others(ledger: Ledger) -> None:
     pairs = [("toy", name) for name in ("decided", "dead", "retried", "elsewhere", "new")] + [("game", "decided")]
     with ledger.read() as session:
         assert settled(session, "mine", pairs) == {("toy", "decided"), ("toy", "dead")}
+
+
+def test_any_number_of_subjects_can_be_asked_about(ledger: Ledger) -> None:
+    fill(ledger)
+    subjects = [("toy", str(number)) for number in range(70_000)]
+    with ledger.read() as session:
+        assert settled(session, "mine", subjects) == set()

@@ -176,10 +176,13 @@ def _refused(work: Work, outcome: str, reason: str, numbers: dict[str, object]) 
     return Verdict(outcome, reason, numbers, events=(event,))
 
 
-def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[str, object], reason: str) -> Verdict:
+def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[str, object], reason: str) -> Outcome:
     """Desired first, then actual; the watch has the last word."""
     challenger, token = sides.challenger, work.claim.token
-    work.commit(lambda tx: promote(tx, challenger.id, reason, numbers, token))
+    kept_from: list[str | None] = []
+    work.commit(lambda tx: kept_from.append(promote(tx, challenger.id, sides.champion.id, reason, numbers, token)))
+    if kept_from[0] is not None:
+        return NotReady(kept_from[0])
     failpoint("after-promotion")
     with work.read() as session:
         previous_id = serving(session).previous_id

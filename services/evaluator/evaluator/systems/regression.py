@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet.evaluation.halves import choosing_score
-from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.record import Evaluation, RecordKey
 from ratchet.evaluation.stored import stored
 from ratchet.events.catalogue import (
     CheckpointCleared,
@@ -15,12 +15,13 @@ from ratchet.events.catalogue import (
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.requests import ask, outdated
-from ratchet.ledger.suites import current, evaluated, evaluation
+from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Checkpoint, Regression
 from ratchet.ledger.tables import Evaluation as EvaluationRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evaluator.regression import RegressionVerdict, judge_regression
@@ -30,13 +31,13 @@ NAME = "regression"
 
 @dataclass(frozen=True)
 class Rows:
-    """Ledger rows of the candidate, the champion, and the comparable records that are older than the candidate."""
+    """Ledger rows of the candidate, of the champion, and of what may be the best that is older than the candidate."""
 
     candidate: EvaluationRow
     champion_id: str
     champion: EvaluationRow | None
     suite_id: str
-    earlier: tuple[EvaluationRow, ...]
+    best: tuple[EvaluationRow, ...]
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -55,7 +56,7 @@ def do(work: Work) -> Outcome:
         return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
     baseline = stored(work.artifacts, rows.champion)
     verdict = judge_regression(
-        stored(work.artifacts, rows.candidate), baseline, _best_so_far(work, rows, baseline), work.settings.regression
+        stored(work.artifacts, rows.candidate), baseline, _best_so_far(work, rows), work.settings.regression
     )
     return _verdict(verdict, rows.champion_id)
 
@@ -67,18 +68,28 @@ def _rows(work: Work) -> Rows:
         assert candidate is not None, "found by its record"
         ordinal = session.get_one(Checkpoint, work.subject.id).ordinal
         holder = champion(session)
-        earlier = tuple(
-            row
-            for row in evaluated(session, "eval")
-            if session.get_one(Checkpoint, row.checkpoint_id).ordinal < ordinal
-        )
-        return Rows(candidate, holder.id, evaluation(session, holder.id, suite.id), suite.id, earlier)
+        baseline = evaluation(session, holder.id, suite.id)
+        best = _best_rows(session, baseline, ordinal) if baseline is not None else ()
+        return Rows(candidate, holder.id, baseline, suite.id, best)
 
 
-def _best_so_far(work: Work, rows: Rows, baseline: Evaluation) -> Evaluation | None:
-    records = [stored(work.artifacts, row) for row in rows.earlier]
-    alike = [record for record in records if record.key.conditions() == baseline.key.conditions()]
-    return max(alike, key=choosing_score, default=None)
+def _best_rows(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
+    """Of the records of older checkpoints that were made like the baseline: that of the highest choosing score, and
+    those whose score is not in the ledger. So a verdict costs two records to read, however long the line is."""
+    score = EvaluationRow.tally["choosing_score"].as_float()
+    query = select(EvaluationRow).join(Checkpoint, Checkpoint.id == EvaluationRow.checkpoint_id)
+    query = query.where(
+        EvaluationRow.suite_id == baseline.suite_id, Checkpoint.state != "broken", Checkpoint.ordinal < ordinal
+    )
+    for name, value in RecordKey.model_validate(baseline.key).conditions().items():
+        query = query.where(EvaluationRow.key[name].as_string() == value)
+    best = query.where(score.is_not(None)).order_by(score.desc(), Checkpoint.ordinal.desc()).limit(1)
+    unscored = query.where(score.is_(None)).order_by(Checkpoint.ordinal.desc())
+    return (*session.scalars(best), *session.scalars(unscored))
+
+
+def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:
+    return max((stored(work.artifacts, row) for row in rows.best), key=choosing_score, default=None)
 
 
 def _ask(rows: Rows, checkpoint_id: str, beside: str) -> NotReady:

@@ -23,6 +23,7 @@ from ratchet.events.catalogue import (
 from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
+from ratchet.ledger.requests import unanswered
 from ratchet.ledger.suites import STANDING, current, evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
@@ -30,7 +31,7 @@ from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks.registry import grader_id
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evaluator.souping import SOUP, cook, find_soup
@@ -42,10 +43,7 @@ NAME = "testing"
 
 def find(session: Session, settings: Settings) -> list[Subject]:
     """Requests first, since a decision waits for them; then untested checkpoints, the newest first; then a soup."""
-    done = exists().where(
-        Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id
-    )
-    requests = session.scalars(select(EvaluationRequest).where(~done).order_by(EvaluationRequest.created_at.desc()))
+    requests = session.scalars(unanswered().order_by(EvaluationRequest.created_at.desc()))
     untested = select(Checkpoint.id).where(
         Checkpoint.state == "saved", lacks_verdict(NAME, "checkpoint", Checkpoint.id)
     )

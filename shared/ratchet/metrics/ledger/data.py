@@ -80,7 +80,11 @@ def line(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMet
     yield single("ratchet_checkpoint_newest_step", "Optimizer steps of the newest checkpoint.", newest and newest.step)
     yield single("ratchet_checkpoint_newest_tokens", "Tokens that it was trained on.", newest and newest.tokens)
     yield single("ratchet_checkpoint_newest_timestamp_seconds", "When it was saved.", newest and newest.created_at)
-    yield single("ratchet_checkpoints_unjudged", "Saved checkpoints that testing has not seen.", unjudged(session))
+    yield single(
+        "ratchet_checkpoints_unjudged",
+        "Saved checkpoints that are newer than any that testing has judged.",
+        unjudged(session),
+    )
     yield single("ratchet_checkpoints_unjudged_limit", "So many make training wait.", settings.queue.unjudged_limit)
     yield single(
         "ratchet_training_segment_max_seconds",

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ratchet.ledger import hand
+from ratchet.ledger import Transaction, hand
 from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression, SuiteRow, Verdict
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import poison
@@ -109,6 +110,57 @@ def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying
         hand.unfreeze(tx, "back")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
+
+
+def meanwhile(deploying: Any, checkpoint: str, act: Callable[[Transaction], object]) -> None:
+    """A human acts while the checkpoint's smoke test runs."""
+    model = deploying.model(checkpoint)
+
+    def asked() -> None:
+        model.asked = lambda: None
+        with deploying.home.ledger.write() as tx:
+            act(tx)
+
+    model.asked = asked
+
+
+def test_a_freeze_in_the_middle_of_a_challenge_holds_the_deployment_back(deploying: Any) -> None:
+    base = deploying.home.base_id()
+    deploying.sweep()
+    better = deploying.add(easy)
+    meanwhile(deploying, better, lambda tx: hand.freeze(tx, "holidays"))
+    deploying.sweep()
+    assert deploying.server.live() == deploying.desired().desired_id == base
+    assert deploying.verdicts() == {}
+    with deploying.home.ledger.write() as tx:
+        hand.unfreeze(tx, "back")
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+    assert deploying.challenges() == [(better, 1, "promote")]
+
+
+def test_what_a_human_deploys_in_the_middle_of_a_challenge_is_challenged_itself(deploying: Any) -> None:
+    deploying.sweep()
+    by_hand = deploying.add(easy)
+    better = deploying.add(easy)
+    row = deploying.checkpoint(by_hand)
+    meanwhile(deploying, better, lambda tx: hand.deploy(tx, row, "I like it", force=True))
+    deploying.sweep()
+    assert deploying.server.live() == deploying.desired().desired_id == by_hand
+    assert deploying.verdicts()[better] == "screened out"
+
+
+def test_the_way_back_to_an_unproved_champion_leaves_it_unproved(deploying: Any) -> None:
+    deploying.sweep()
+    by_hand = deploying.add(nothing)
+    with deploying.home.ledger.write() as tx:
+        hand.deploy(tx, tx.session.get_one(Checkpoint, by_hand), "I like it", force=True)
+    deploying.sweep()
+    bad = deploying.add(easy)
+    deploying.model(bad).drifts = lambda: deploying.server.live() == bad
+    deploying.sweep()
+    assert deploying.verdicts()[bad] == "rolled back"
+    assert (deploying.desired().desired_id, deploying.desired().proved) == (by_hand, False)
 
 
 def test_older_ones_are_superseded_by_the_candidate_and_by_a_newer_champion(deploying: Any) -> None:

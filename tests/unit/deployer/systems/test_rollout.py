@@ -70,7 +70,7 @@ def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: An
     deploying.sweep()
     better = deploying.add(easy)
     with deploying.home.ledger.write() as tx:
-        promote(tx, better, "it was proved", {"evidence": "e"}, 5)
+        promote(tx, better, deploying.home.base_id(), "it was proved", {"evidence": "e"}, 5)
     assert deploying.server.live() == deploying.home.base_id()
     deploying.sweep()
     assert deploying.server.live() == better

@@ -7,7 +7,9 @@ import json
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
+from evaluator.tally import tally
 from ratchet.data.example import Example
+from ratchet.evaluation.stored import stored
 from ratchet.ledger.tables import Calibration, Evaluation, EvaluationRequest, Ranking, Regression, Verdict
 from ratchet.testing.home import Home
 
@@ -81,6 +83,21 @@ def test_it_is_measured_against_the_best_so_far_as_well(home: Home) -> None:
         row = session.get_one(Regression, worse)
     assert row.severity == "critical"
     assert {drop["baseline"] for drop in row.numbers["drops"]} == {base, best}
+
+
+def test_of_a_long_line_only_the_best_is_read_beside_the_champion(home: Home) -> None:
+    *_, best, others, worse = ids = judged(home, nothing, everything, easy, easy)
+    with home.ledger.write() as tx:
+        for id in ids[:3]:
+            row = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == id).one()
+            row.tally = tally(stored(home.artifacts, row)).model_dump(mode="json")
+            if id == others:
+                row.artifact = "lost"
+    home.bus(REGRESSION).sweep()
+    assert home.dead() == []
+    with home.ledger.read() as session:
+        drops = session.get_one(Regression, worse).numbers["drops"]
+    assert {drop["baseline"] for drop in drops} == {ids[0], best}
 
 
 def test_a_champion_without_a_record_is_asked_for_once_and_waited_for(home: Home) -> None:

@@ -70,6 +70,19 @@ def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, wor
     assert all(on_disk(home)[id] for id in ids)
 
 
+def test_a_request_that_was_answered_holds_nothing_any_more(home: Home, work: Work) -> None:
+    ids = six(home)
+    with home.ledger.write() as tx:
+        suite = current(tx.session, "confirm").id
+        for id in ids[:3]:
+            tx.session.add(EvaluationRequest(checkpoint_id=id, suite_id=suite, requested_by="test", created_at=tx.now))
+    for id in ids[:2]:
+        home.add_record(id, "confirm", lambda _item: True)
+    clean(work)
+    kept = on_disk(home)
+    assert [kept[id] for id in ids[:3]] == [False, False, True]
+
+
 def test_a_claimed_checkpoint_stays_until_the_claim_is_gone(home: Home, work: Work) -> None:
     ids = six(home)
     held = claimed(home, "testing", Subject("checkpoint", ids[0]))

@@ -10,6 +10,7 @@ from ratchet.errors import Stopping
 from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE
 from ratchet.ledger import hand
 from ratchet.ledger.queue import depth
+from ratchet.ledger.tables import Verdict
 from ratchet.systems import Work
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
@@ -169,6 +170,34 @@ def test_with_the_judges_away_training_goes_to_its_limit_and_waits(start_trainin
     training.sweep()
     assert len(training.checkpoints()) == 2
     assert training.home.dead() == []
+
+
+def test_checkpoints_that_testing_gave_up_long_ago_do_not_stop_training(start_training: Callable[..., Any]) -> None:
+    queue = {"low_water": 300, "high_water": 600, "batch_examples": 200, "unjudged_limit": 3}
+    training = start_training(queue=queue)
+    first, second = training.queue(1), training.queue(2)
+    training.sweep()
+    assert training.home.verdicts("training") == {first: "trained"}
+    with training.home.ledger.write() as tx:
+        tx.session.add(judged(training.checkpoints()[-1].id, tx.now))
+    training.sweep()
+    assert training.home.verdicts("training") == {first: "trained", second: "trained"}
+
+
+def judged(checkpoint: str, now: float) -> Verdict:
+    """Testing's verdict on a checkpoint."""
+    return Verdict(
+        system="testing",
+        subject_kind="checkpoint",
+        subject_id=checkpoint,
+        outcome="evaluated",
+        reason="",
+        numbers={},
+        cause=None,
+        worker="test",
+        created_at=now,
+        took_s=0.0,
+    )
 
 
 def test_at_max_steps_training_waits_without_a_failure(start_training: Callable[..., Any]) -> None:
