@@ -70,7 +70,9 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ratchet {__version__}")
+        from ratchet.build import SHARED, package_digest  # reads every file of the package
+
+        typer.echo(f"ratchet {__version__} (build {package_digest(SHARED)})")
         raise typer.Exit
 
 

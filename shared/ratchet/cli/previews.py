@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ratchet.bus.bulletin import newest
 from ratchet.cli.output import Json, clock, print_table, shortened
 from ratchet.cli.view.words import task
 from ratchet.evaluation.preview import JOURNAL, Preview, read_previews
-from ratchet.settings import load
+from ratchet.settings import Settings, load
 
 WIDTH = 40
 
@@ -20,10 +21,11 @@ def previews(
 ) -> None:
     """Show what the model answered to a few rows of its file while it trained, graded; the newest last.
 
-    They are for looking at: no decision rests on them. Run it on the host that trains. With --json one object a line.
+    They are for looking at: no decision rests on them. On another machine than that which trains it
+    knows the newest fifty. With --json one object a line.
     """
     settings = load()
-    found = read_previews(settings.status_folder / JOURNAL, limit)
+    found = _newest(settings, limit)
     if as_json:
         for preview in found:
             typer.echo(preview.model_dump_json())
@@ -36,6 +38,15 @@ def previews(
         return
     columns = ("at", ">step", "by", "task", "question", "gold", "answer", "")
     print_table(columns, [_row(preview) for preview in found])
+
+
+def _newest(settings: Settings, limit: int) -> list[Preview]:
+    """Of this machine's journal, or of what another machine that trains puts up, whichever is newer."""
+    own = read_previews(settings.status_folder / JOURNAL, limit)
+    heard = newest(settings)
+    if heard is None or not heard.previews or (own and own[-1].at >= heard.previews[-1].at):
+        return own
+    return list(heard.previews[-limit:])
 
 
 def _row(preview: Preview) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from ratchet.systems import registry
 from ratchet.systems.controller import Controller
 from ratchet.systems.system import System
 from ratchet.worker.app import worker_app
+from ratchet.worker.bulletin import BulletinBoard
 from ratchet.worker.canary import Canary
 from ratchet.worker.desk import Desk
 from ratchet.worker.listener import Listener
@@ -93,6 +94,8 @@ class _Worker:
             self.status,
             self.stopper,
         ]
+        if system.name == "training":
+            self.threads.append(BulletinBoard(connect(redis), settings, self.controller.stop))
 
     def run(self) -> int:
         """Run Celery's worker in this thread until it ends, with the other threads beside it; its exit code."""

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 
-from ratchet import __version__
+from ratchet.build import Build
 from ratchet.errors import SurroundingsError
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current
@@ -41,7 +41,7 @@ class Registration:
                     system=self._system.name,
                     host=self._settings.placement.machine,
                     pid=os.getpid(),
-                    version=__version__,
+                    version=str(Build.of(self._system.lanes[0].do.__module__)),
                     started_at=tx.now,
                     seen_at=tx.now,
                     metrics_url=self._metrics_url,

@@ -3,12 +3,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from ratchet.bus.bulletin import Bulletin, put_up
+from ratchet.bus.connection import connect
+from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.cli.main import app
 from ratchet.data.example import Example
 from ratchet.evaluation.preview import append_previews, graded
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Worker
 from ratchet.testing.previews import preview
 from typer.testing import CliRunner
 
@@ -49,3 +54,32 @@ def test_status_shows_the_last_preview(ledger: Ledger, home: Path) -> None:
     assert "✗ chain_sum/1  12+7=  →  12+7=18  not 19" in shown
     values = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
     assert [(found["step"], found["correct"]) for found in values["previews"]] == [(1200, 1), (1300, 1), (1300, 0)]
+
+
+def test_a_machine_that_does_not_train_shows_what_the_one_that_does_puts_up(
+    ledger: Ledger, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own files are of an earlier role, and older."""
+    append_previews(home / "status" / "previews.jsonl", [preview(step=100, at=1.0)])
+    (home / "status" / "training_status.json").write_text(json.dumps({"state": "training", "step": 100}))
+    with ledger.write() as tx:
+        tx.session.add(
+            Worker(
+                name="training@trainer+0",
+                system="training",
+                host="trainer",
+                pid=1,
+                version="0",
+                started_at=tx.now,
+                seen_at=tx.now,
+                state="running",
+            )
+        )
+    told = Bulletin({"state": "training", "step": 1300}, (preview(step=1300, at=2.0),))
+    with EmbeddedRedis(tmp_path / "redis") as redis, connect(redis.url) as client:
+        monkeypatch.setenv("RATCHET_REDIS__URL", redis.url)
+        put_up(client, told)
+        values = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+        lines = CliRunner().invoke(app, ["previews", "--json"]).stdout.splitlines()
+    assert [found["step"] for found in values["previews"]] == [1300]
+    assert [json.loads(line)["step"] for line in lines] == [1300]

@@ -66,7 +66,8 @@ def through_the_schema(board: dict[str, Any]) -> dict[str, Any]:
 def test_what_is_provisioned_is_where_the_compose_file_puts_it() -> None:
     hub = yaml.safe_load((ROOT / "compose" / "hub.yml").read_text())["services"]
     mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in hub["grafana"]["volumes"]}
-    assert mounted["/etc/grafana/provisioning"] == "./grafana/provisioning"
+    for folder in ("datasources", "dashboards"):  # each by itself: the image has folders of other kinds beside them
+        assert mounted[f"/etc/grafana/provisioning/{folder}"] == f"./grafana/provisioning/{folder}"
     provider = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "ratchet.yml").read_text())
     (boards,) = provider["providers"]
     assert mounted[boards["options"]["path"]] == "./grafana/dashboards"

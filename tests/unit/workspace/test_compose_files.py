@@ -85,3 +85,26 @@ def test_the_example_explains_exactly_the_variables_that_are_used() -> None:
     used = {name for file in COMPOSE.glob("*.yml") for name in re.findall(r"\$\{([A-Z][A-Z_0-9]+)", file.read_text())}
     example = (COMPOSE / ".env.example").read_text()
     assert set(re.findall(r"^#?([A-Z][A-Z_0-9]+)=", example, re.MULTILINE)) == used
+
+
+def test_logs_are_rotated_metrics_are_forgotten_and_nothing_is_fetched_from_elsewhere() -> None:
+    assert services("common.yml")["hardened"]["logging"] == {
+        "driver": "local",
+        "options": {"max-size": "20m", "max-file": "3"},
+    }
+    hub = services("hub.yml")
+    kept = [option for option in hub["prometheus"]["command"] if "retention" in option]
+    assert [re.search(r":-(\w+)}", option)[1] for option in kept] == ["30d", "10GB"]  # type: ignore[index]
+    asks = {"GF_PLUGINS_PREINSTALL_DISABLED": "true", "GF_NEWS_NEWS_FEED_ENABLED": "false"}
+    asks |= {f"GF_ANALYTICS_{name}": "false" for name in ("REPORTING_ENABLED", "CHECK_FOR_UPDATES")}
+    assert asks.items() <= hub["grafana"]["environment"].items()
+
+
+def test_no_password_is_a_variable() -> None:
+    """Whoever may ask the engine sees a container's variables."""
+    for file in (*FILES, "common.yml"):
+        for name, service in services(file).items():
+            variables = service.get("environment") or {}
+            secret = [key for key in variables if re.search("PASSWORD|SECRET|TOKEN", key) and "FILE" not in key]
+            assert secret == [], (file, name)
+            assert not re.search(r"://[^@/\s]+:[^@/\s]+@", str(variables)), (file, name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from sqlalchemy import select
 
-from ratchet import __version__
+from ratchet.build import SHARED, Build, package_digest
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.reach import Place, hindrances
 from ratchet.cli.doctor.stores import opened
@@ -17,19 +20,40 @@ from ratchet.settings import Settings
 
 
 def versions(settings: Settings) -> Finding:
-    """Whether all workers that are there run this version."""
+    """Whether all workers that are there run this version, and of it the same build."""
     there, _ = _workers(settings)
+    here = Build.of(SHARED).version
     if not there:
-        return Finding("versions", "ok", f"{__version__} here; no worker is there yet")
-    other: dict[tuple[str, str], list[str]] = {}
-    for worker in there:
-        if worker.version != __version__:
-            other.setdefault((worker.host, worker.version), []).append(worker.system)
+        return Finding("versions", "ok", f"{here} here; no worker is there yet")
+    other = _other_builds([(worker, Build.parse(worker.version)) for worker in there], here)
     if other:
-        said = "; ".join(f"{host} runs {version} ({', '.join(names)})" for (host, version), names in other.items())
-        return Finding("versions", "note", f"{__version__} here, but {said}: bring all machines to one version")
+        said = "; ".join(f"{host} runs {build} ({', '.join(names)})" for (host, build), names in other.items())
+        text = f"{here} here, but {said}: bring all machines to one commit, with `up -d --build` on each"
+        return Finding("versions", "note", text)
     hosts = sorted({worker.host for worker in there})
-    return Finding("versions", "ok", f"{__version__} here and on all of {', '.join(hosts)}")
+    return Finding("versions", "ok", f"{here} here and on all of {', '.join(hosts)}")
+
+
+def _other_builds(there: Sequence[tuple[Worker, Build]], here: str) -> dict[tuple[str, str], list[str]]:
+    """Systems by host and build, where that is not the one from here.
+
+    A service is compared with what is installed here of it, or else with the most of its workers.
+    """
+    other: dict[tuple[str, str], list[str]] = {}
+    common = {
+        service: package_digest(service) or _most(service, there)
+        for service in {b.service for _, b in there if b.service}
+    }
+    for worker, build in there:
+        if build.version != here:
+            other.setdefault((worker.host, build.version), []).append(worker.system)
+        elif build.service and build.digest != common[build.service]:
+            other.setdefault((worker.host, f"another {build.service}, {build.digest}"), []).append(worker.system)
+    return other
+
+
+def _most(service: str, there: Sequence[tuple[Worker, Build]]) -> str:
+    return Counter(build.digest for _, build in there if build.service == service).most_common(1)[0][0]
 
 
 def workers(settings: Settings) -> Finding:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ratchet.bus.bulletin import Bulletin
 from ratchet.cli.view.happenings import recent
 from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
+from ratchet.cli.view.training import heard_of_training
 from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.preview import JOURNAL, read_previews
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
 from ratchet.ledger.history import CHANGES
@@ -36,19 +36,17 @@ SHOWN_POOL = "eval"
 PRESENT_S = 120.0
 """A worker says twice a minute that it is there; one seen so lately is taken to be there."""
 
-PREVIEWS = 50
-"""How many of the newest previews the view counts."""
-
 
 def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> Scene:
     """The present scene, with so many of the newest checkpoints and happenings."""
     now = ledger.now()
     with ledger.read() as session:
+        heard = heard_of_training(session, settings, now)
         newest = session.scalars(select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(checkpoints)).all()
         return Scene(
             at=now,
             queue=_queue(session, settings),
-            training=_training(session, settings),
+            training=_training(session, heard),
             checkpoints=read_looks(session, newest),
             checkpoint_count=session.scalar(select(func.count()).select_from(Checkpoint)) or 0,
             live=read_live(session),
@@ -59,7 +57,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             or 0,
             mix=_mix(session),
             title=settings.model.path,
-            previews=tuple(read_previews(settings.status_folder / JOURNAL, PREVIEWS)),
+            previews=heard.previews,
             hosts=_hosts(session, now),
         )
 
@@ -80,13 +78,13 @@ def _queue(session: Session, settings: Settings) -> Queue:
     )
 
 
-def _training(session: Session, settings: Settings) -> Training:
+def _training(session: Session, heard: Bulletin) -> Training:
     line = session.scalar(select(Line).limit(1))
     batch = session.scalar(select(Batch).where(Batch.state == "training").limit(1))
     claim = session.scalar(select(Claim).where(Claim.system == "training", Claim.owner.is_not(None)).limit(1))
     if batch is None:
         return Training("paused" if line is not None and line.paused else "starting" if claim else "waiting")
-    status: dict[str, Any] = _status_of_training(settings) if claim is not None else {"state": "rests"}
+    status: dict[str, Any] = heard.status if claim is not None else {"state": "rests"}
     return Training(
         state=str(status.get("state", "training")),
         batch_id=batch.id,
@@ -97,15 +95,6 @@ def _training(session: Session, settings: Settings) -> Training:
         loss=status.get("loss"),
         tokens_per_s=status.get("tokens_per_s"),
     )
-
-
-def _status_of_training(settings: Settings) -> dict[str, Any]:
-    """What the running segment last wrote of itself; nothing where it runs elsewhere or has not begun."""
-    try:
-        found = json.loads((settings.status_folder / "training_status.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ratchet import __version__
+from ratchet.build import Build
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.ports import LOOPBACK, free_port
 from ratchet.cli.doctor import CHECKS, Finding, examine
@@ -197,11 +198,31 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_out(tmp_path: Path)
 
 
 def test_hosts_of_another_version_are_named(tmp_path: Path) -> None:
-    settings = with_workers(tmp_path, one=__version__, two="0.0.9", three="0.0.9")
+    here = str(Build.of("evaluator"))
+    settings = with_workers(tmp_path, one=here, two="0.0.9", three="0.0.9")
     found = finding(settings, "versions")
     assert found.state == "note"
     assert "three runs 0.0.9 (testing); two runs 0.0.9 (testing)" in found.text
-    assert finding(with_workers(tmp_path / "b", one=__version__), "versions").state == "ok"
+    assert finding(with_workers(tmp_path / "b", one=here), "versions").state == "ok"
+
+
+def test_hosts_with_another_build_of_this_version_are_named(tmp_path: Path) -> None:
+    """Both said 0.1.0 once, and looked alike."""
+    here = Build.of("evaluator")
+    shared, service = f"{__version__}+00000000", f"{here.version}.evaluator.11111111"
+    versions = {"one": str(here), "two": f"{shared}.evaluator.{here.digest}", "three": service}
+    found = finding(with_workers(tmp_path, **versions), "versions")
+    assert found.state == "note"
+    assert f"{here.version} here, but three runs another evaluator, 11111111 (testing); " in found.text
+    assert f"two runs {shared} (testing)" in found.text
+
+
+def test_where_a_service_is_not_installed_its_workers_are_compared_with_each_other(tmp_path: Path) -> None:
+    """As in a container, which holds one service."""
+    here = Build.of("ratchet").version
+    versions = dict.fromkeys(("one", "two"), f"{here}.elsewhere.22222222") | {"three": f"{here}.elsewhere.33333333"}
+    found = finding(with_workers(tmp_path, **versions), "versions")
+    assert found.text.startswith(f"{here} here, but three runs another elsewhere, 33333333 (testing): ")
 
 
 def test_a_worker_that_is_missing_is_named(tmp_path: Path) -> None:
