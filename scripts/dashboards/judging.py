@@ -2,119 +2,141 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panel import Limit, Query, board, lines, number
+from dashboards.panel import Limit, Panels, Query, board, filled, lines, number
+
+NEWEST = '{role="newest"}'
+CHAMPION = '{role="champion"}'
 
 
 def judging() -> Dashboard:
     page = board("ratchet-judging", "Ratchet: judging", "Accuracy, calibration, regressions, deployments.")
-    page = (
-        page.with_row(Row("The newest evaluated checkpoint"))
-        .with_panel(
-            lines(
-                "Accuracy by level",
-                "Share of the eval suite's items answered right.",
-                [Query('max by (family, level) (ratchet_accuracy_ratio{role="newest"})', "{{family}} {{level}}")],
-                unit="percentunit",
-                most=1,
-            )
-        )
-        .with_panel(
-            lines(
-                "How sure that is",
-                "Width of Wilson's 95 % interval, by level.",
-                [
-                    Query(
-                        'max by (family, level) (ratchet_accuracy_high_ratio{role="newest"}'
-                        ' - ratchet_accuracy_low_ratio{role="newest"})',
-                        "{{family}} {{level}}",
-                    )
-                ],
-                unit="percentunit",
-            )
-        )
-        .with_panel(
-            lines(
-                "Gain over the champion",
-                "Newest minus champion, by level; the gate decides on paired items, not on this.",
-                [
-                    Query(
-                        'max by (family, level) (ratchet_accuracy_ratio{role="newest"})'
-                        ' - max by (family, level) (ratchet_accuracy_ratio{role="champion"})',
-                        "{{family}} {{level}}",
-                    )
-                ],
-                unit="percentunit",
-            ).min(-1)
-        )
-        .with_panel(
-            lines(
-                "Calibration error",
-                "ECE of the newest checkpoint, as it is and at its temperature.",
-                [Query('max by (kind) (ratchet_calibration_ece_ratio{role="newest"})', "{{kind}}")],
-                unit="percentunit",
-            )
-        )
-    )
-    page = (
-        page.with_row(Row("What is deployed"))
-        .with_panel(
-            number(
-                "Served is champion",
-                "1 if the inference server serves what is to be live.",
-                Query("min(ratchet_served_is_champion)"),
-            )
-        )
-        .with_panel(
-            number(
-                "Canary",
-                "1 if the server answered as the checkpoint did when it was judged.",
-                Query("min(ratchet_canary_passed) or vector(1)"),
-            )
-        )
-        .with_panel(
-            number(
-                "Rollbacks",
-                "Since the beginning.",
-                Query('sum(ratchet_deployments_total{action="rollback"}) or vector(0)'),
-                limits=[Limit(1, "orange")],
-            )
-        )
-        .with_panel(
-            number(
-                "Deployments",
-                "Since the beginning.",
-                Query('sum(ratchet_deployments_total{action="deploy"}) or vector(0)'),
-            )
-        )
-        .with_panel(
-            number("Challenges", "Openings of a confirm suite.", Query("sum(ratchet_challenges_total) or vector(0)"))
-        )
-        .with_panel(
-            number(
-                "Critical regressions",
-                "Since the beginning.",
-                Query('sum(ratchet_regressions_total{severity="critical"})'),
-                limits=[Limit(1, "orange")],
-            )
-        )
-    )
-    return (
-        page.with_row(Row("The judges"))
-        .with_panel(
-            lines(
-                "Oldest thing not done",
-                "By system: how long the oldest subject has waited for its verdict.",
-                [Query("max by (system) (ratchet_undone_oldest_seconds)", "{{system}}")],
-                unit="s",
-            )
-        )
-        .with_panel(
-            lines(
-                "Regression verdicts",
-                "Judgements so far, by severity.",
-                [Query("max by (severity) (ratchet_regressions_total)", "{{severity}}")],
-            )
-        )
-    )
+    rows = {
+        "The newest evaluated checkpoint": _newest(),
+        "What is deployed": _deployed(),
+        "Is what is served what was judged?": _canary(),
+        "The judges": _judges(),
+    }
+    return filled(page, rows)
+
+
+def _newest() -> Panels:
+    by_level = "max by (family, level)"
+    width = f"{by_level} (ratchet_accuracy_high_ratio{NEWEST} - ratchet_accuracy_low_ratio{NEWEST})"
+    gain = f"{by_level} (ratchet_accuracy_ratio{NEWEST}) - {by_level} (ratchet_accuracy_ratio{CHAMPION})"
+    return [
+        lines(
+            "Accuracy by level",
+            "Share of the eval suite's items answered right.",
+            [Query(f"{by_level} (ratchet_accuracy_ratio{NEWEST})", "{{family}} {{level}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "How sure that is",
+            "Width of Wilson's 95 % interval, by level.",
+            [Query(width, "{{family}} {{level}}")],
+            unit="percentunit",
+        ),
+        lines(
+            "Gain over the champion",
+            "Newest minus champion, by level; the gate decides on paired items, not on this.",
+            [Query(gain, "{{family}} {{level}}")],
+            unit="percentunit",
+        ).min(-1),
+        lines(
+            "Calibration error",
+            "ECE of the newest checkpoint, as it is and at its temperature.",
+            [Query(f"max by (kind) (ratchet_calibration_ece_ratio{NEWEST})", "{{kind}}")],
+            unit="percentunit",
+        ),
+        lines(
+            "Temperature",
+            "What makes the model's sureness true: above 1 it is too sure of itself.",
+            [Query("max by (role) (ratchet_calibration_temperature)", "{{role}}")],
+            span=24,
+        ),
+    ]
+
+
+def _deployed() -> Panels:
+    return [
+        number(
+            "Proved",
+            "0 while a human has forced what is to be live past the gate.",
+            Query("min(ratchet_champion_proved)"),
+        ),
+        number("Frozen", "1 while a human has frozen deployment.", Query("max(ratchet_deployment_frozen)")),
+        number(
+            "Rollbacks",
+            "Since the beginning.",
+            Query('sum(ratchet_deployments_total{action="rollback"}) or vector(0)'),
+            limits=[Limit(1, "orange")],
+        ),
+        number(
+            "Deployments",
+            "Since the beginning.",
+            Query('sum(ratchet_deployments_total{action="deploy"}) or vector(0)'),
+        ),
+        number("Challenges", "Openings of a confirm suite.", Query("sum(ratchet_challenges_total) or vector(0)")),
+        number(
+            "Critical regressions",
+            "Since the beginning. Candidates: none of them was served.",
+            Query('sum(ratchet_regressions_total{severity="critical"})'),
+            limits=[Limit(1, "orange")],
+        ),
+    ]
+
+
+def _canary() -> Panels:
+    return [
+        number(
+            "Served is champion",
+            "1 if the inference server serves what is to be live.",
+            Query("min(ratchet_served_is_champion)"),
+            span=6,
+        ),
+        number(
+            "Canary",
+            "1 if the server answered as the checkpoint did when it was judged.",
+            Query("min(ratchet_canary_passed)"),
+            span=6,
+        ),
+        number(
+            "Largest difference",
+            "Of a token's log-probability, when they were last compared (limit: serving.logprob_epsilon).",
+            Query("max(ratchet_canary_difference)"),
+            span=6,
+        ),
+        number(
+            "Compared",
+            "How long ago.",
+            Query("time() - max(ratchet_canary_timestamp_seconds)"),
+            unit="s",
+            span=6,
+        ),
+    ]
+
+
+def _judges() -> Panels:
+    return [
+        lines(
+            "Oldest thing not done",
+            "By system: how long the oldest subject has waited for its verdict.",
+            [Query("max by (system) (ratchet_undone_oldest_seconds)", "{{system}}")],
+            unit="s",
+        ),
+        lines(
+            "Regression verdicts",
+            "Judgements so far, by severity.",
+            [Query("max by (severity) (ratchet_regressions_total)", "{{severity}}")],
+        ),
+        lines(
+            "Oldest record that was asked for",
+            "An evaluation that a judge needs and testing has not made yet; 0 without one.",
+            [Query("max(ratchet_request_oldest_seconds)", "age")],
+            unit="s",
+            span=24,
+        ),
+    ]

@@ -2,101 +2,114 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panel import Limit, Query, board, lines, number
+from dashboards.panel import Limit, Panels, Query, board, filled, lines, number
 
 
 def overview() -> Dashboard:
     page = board("ratchet-overview", "Ratchet: overview", "Is the loop turning, and does it get better?")
-    page = (
-        page.with_row(Row("Now"))
-        .with_panel(
-            number(
-                "Champion's accuracy",
-                "Share of the eval suite's items that the deployed checkpoint answers right.",
-                Query('max(ratchet_accuracy_overall_ratio{role="champion"})'),
-                unit="percentunit",
-            )
-        )
-        .with_panel(
-            number(
-                "Champion's age",
-                "Time since the last change of the champion.",
-                Query("max(ratchet_champion_age_seconds)"),
-                unit="s",
-            )
-        )
-        .with_panel(
-            number(
-                "Queue",
-                "Examples on their way to training.",
-                Query("sum(ratchet_queue_examples)"),
-            )
-        )
-        .with_panel(
-            number(
-                "Oldest thing not done",
-                "The longest that anything waits for a judge or for the gate.",
-                Query('max(ratchet_undone_oldest_seconds{system!="training"})'),
-                unit="s",
-                limits=[Limit(600, "orange"), Limit(1800, "red")],
-            )
-        )
-        .with_panel(
-            number(
-                "Dead letters",
-                "Subjects that were given up and wait for a human.",
-                Query("sum(ratchet_dead_letters)"),
-                limits=[Limit(1, "red")],
-            )
-        )
-        .with_panel(
-            number(
-                "Alerts",
-                "Alerts that fire.",
-                Query('count(ALERTS{alertstate="firing"}) or vector(0)'),
-                limits=[Limit(1, "red")],
-            )
-        )
-    )
-    return (
-        page.with_row(Row("The loop"))
-        .with_panel(
-            lines(
-                "Accuracy",
-                "On the eval suite: the newest checkpoint against the champion.",
-                [Query("max by (role) (ratchet_accuracy_overall_ratio)", "{{role}}")],
-                unit="percentunit",
-                most=1,
-            )
-        )
-        .with_panel(
-            lines(
-                "Checkpoints",
-                "Number of the newest checkpoint and of the champion.",
-                [
-                    Query("max(ratchet_checkpoint_newest_ordinal)", "newest"),
-                    Query("max(ratchet_champion_ordinal)", "champion"),
-                ],
-            )
-        )
-        .with_panel(
-            lines(
-                "Queue",
-                "Examples by where they stand, against the marks of generation.",
-                [
-                    Query("sum by (place) (ratchet_queue_examples)", "{{place}}"),
-                    Query("max(ratchet_queue_low_water_examples)", "low water"),
-                    Query("max(ratchet_queue_high_water_examples)", "high water"),
-                ],
-            )
-        )
-        .with_panel(
-            lines(
-                "Verdicts",
-                "Verdicts a minute, by system.",
-                [Query("sum by (system) (rate(ratchet_verdicts_total[5m])) * 60", "{{system}}")],
-            )
-        )
-    )
+    return filled(page, {"Now": _now(), "The loop": _loop(), "What clients get": _clients()})
+
+
+def _now() -> Panels:
+    accuracy = 'max(ratchet_accuracy_overall_ratio{role="champion"})'
+    undone = 'max(ratchet_undone_oldest_seconds{system!="training"})'
+    return [
+        number(
+            "Champion's accuracy",
+            "Share of the eval suite's items that the deployed checkpoint answers right.",
+            Query(accuracy),
+            unit="percentunit",
+        ),
+        number(
+            "Champion's age",
+            "Time since the last change of the champion.",
+            Query("max(ratchet_champion_age_seconds)"),
+            unit="s",
+        ),
+        number("Queue", "Examples on their way to training.", Query("sum(ratchet_queue_examples)")),
+        number(
+            "Oldest thing not done",
+            "The longest that anything waits for a judge or for the gate.",
+            Query(undone),
+            unit="s",
+            limits=[Limit(600, "orange"), Limit(1800, "red")],
+        ),
+        number(
+            "Dead letters",
+            "Subjects that were given up and wait for a human.",
+            Query("sum(ratchet_dead_letters)"),
+            limits=[Limit(1, "red")],
+        ),
+        number(
+            "Alerts",
+            "Alerts that fire.",
+            Query('count(ALERTS{alertstate="firing"}) or vector(0)'),
+            limits=[Limit(1, "red")],
+        ),
+    ]
+
+
+def _loop() -> Panels:
+    return [
+        lines(
+            "Accuracy",
+            "On the eval suite: the newest checkpoint against the champion.",
+            [Query("max by (role) (ratchet_accuracy_overall_ratio)", "{{role}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Checkpoints",
+            "Number of the newest checkpoint and of the champion.",
+            [
+                Query("max(ratchet_checkpoint_newest_ordinal)", "newest"),
+                Query("max(ratchet_champion_ordinal)", "champion"),
+            ],
+        ),
+        lines(
+            "Queue",
+            "Examples by where they stand, against the marks of generation.",
+            [
+                Query("sum by (place) (ratchet_queue_examples)", "{{place}}"),
+                Query("max(ratchet_queue_low_water_examples)", "low water"),
+                Query("max(ratchet_queue_high_water_examples)", "high water"),
+            ],
+        ),
+        lines(
+            "Verdicts",
+            "Verdicts a minute, by system.",
+            [Query("sum by (system) (rate(ratchet_verdicts_total[5m])) * 60", "{{system}}")],
+        ),
+    ]
+
+
+def _clients() -> Panels:
+    quantile = "histogram_quantile({share}, sum by (le) (rate(ratchet_serving_latency_seconds_bucket[5m])))"
+    return [
+        lines(
+            "Requests",
+            "Chat completions a minute, by HTTP status.",
+            [Query("sum by (status) (rate(ratchet_serving_requests_total[5m])) * 60 or vector(0)", "{{status}}")],
+        ),
+        lines(
+            "Time to the answer",
+            "Half, and 99 of 100, of the requests had their whole answer within this time.",
+            [Query(quantile.format(share=share), name) for share, name in ((0.5, "p50"), (0.99, "p99"))],
+            unit="s",
+        ),
+        lines(
+            "Tokens served",
+            "Tokens a second, read and written.",
+            [Query("sum by (kind) (rate(ratchet_serving_tokens_total[5m])) or vector(0)", "{{kind}}")],
+        ),
+        lines(
+            "Waiting and loaded",
+            "Requests in the queue, and checkpoints in memory: two while a new one is checked.",
+            [
+                Query("sum(ratchet_serving_waiting)", "requests waiting"),
+                Query("max(ratchet_serving_loaded)", "checkpoints loaded"),
+            ],
+        ),
+    ]

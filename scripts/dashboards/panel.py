@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
@@ -19,6 +19,8 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, Th
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 """The provisioned data source."""
+
+Panels = list[timeseries.Panel | stat.Panel]
 
 HEIGHT = 7
 
@@ -98,6 +100,15 @@ def board(uid: str, title: str, about: str) -> dashboard.Dashboard:
         .timezone("browser")
         .link(dashboard.DashboardLink("Ratchet").tags(["ratchet"]).as_dropdown(True).keep_time(True))
     )
+
+
+def filled(page: dashboard.Dashboard, rows: Mapping[str, Panels]) -> dashboard.Dashboard:
+    """The dashboard with these rows of panels, by their titles."""
+    for title, panels in rows.items():
+        page = page.with_row(dashboard.Row(title))
+        for panel in panels:
+            page = page.with_panel(panel)
+    return page
 
 
 def _target(query: Query, letter: str) -> prometheus.Dataquery:

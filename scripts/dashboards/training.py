@@ -1,126 +1,181 @@
-"""Training: loss, speed, the queue, and the machine under it."""
+"""Training: loss, speed, the queue and what goes into it, and the machine under it."""
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panel import Limit, Query, board, lines, number
+from dashboards.panel import Limit, Panels, Query, board, filled, lines, number
 
 
 def training() -> Dashboard:
     page = board("ratchet-training", "Ratchet: training", "Loss, speed, data, cards and disks.")
-    page = (
-        page.with_row(Row("The line of training"))
-        .with_panel(
-            lines("Loss", "The newest training loss.", [Query("max by (host) (ratchet_training_loss)", "{{host}}")])
-        )
-        .with_panel(
-            lines(
-                "Tokens a second",
-                "Trained tokens; 0 while no segment runs.",
-                [Query("max by (host) (ratchet_training_tokens_per_second)", "{{host}}")],
-            )
-        )
-        .with_panel(
-            lines(
-                "Steps",
-                "Optimizer steps of the running segment and of the newest checkpoint.",
-                [
-                    Query("max(ratchet_training_step)", "running"),
-                    Query("max(ratchet_checkpoint_newest_step)", "saved"),
-                ],
-            )
-        )
-        .with_panel(
-            lines(
-                "Progress of the batch",
-                "Share of the running batch that is trained.",
-                [Query("max(ratchet_training_batch_done_examples / ratchet_training_batch_examples)", "trained")],
-                unit="percentunit",
-                most=1,
-            )
-        )
+    rows = {
+        "The line of training": _line(),
+        "Data": _data(),
+        "What it learns from": _lessons(),
+        "Cards": _cards(),
+        "Disks": _disks(),
+    }
+    return filled(page, rows)
+
+
+def _line() -> Panels:
+    right, asked = (f"max(last_over_time(ratchet_training_preview_{what}[1h]))" for what in ("right", "asked"))
+    return [
+        lines("Loss", "The newest training loss.", [Query("max by (host) (ratchet_training_loss)", "{{host}}")]),
+        lines(
+            "Tokens a second",
+            "Trained tokens; 0 while no segment runs.",
+            [Query("max by (host) (ratchet_training_tokens_per_second)", "{{host}}")],
+        ),
+        lines(
+            "Steps",
+            "Optimizer steps of the running segment and of the newest checkpoint.",
+            [
+                Query("max(ratchet_training_step)", "running"),
+                Query("max(ratchet_checkpoint_newest_step)", "saved"),
+            ],
+        ),
+        lines(
+            "Progress of the batch",
+            "Share of the running batch that is trained.",
+            [Query("max(ratchet_training_batch_done_examples / ratchet_training_batch_examples)", "trained")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Previews",
+            "Share of the last preview's few questions that the model in training answered right. Nothing rests on it.",
+            [Query(f"{right} / {asked}", "right")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Tokens trained",
+            "On which the newest checkpoint was trained, since the base model.",
+            [Query("max(ratchet_checkpoint_newest_tokens)", "tokens")],
+        ),
+    ]
+
+
+def _data() -> Panels:
+    return [
+        number(
+            "Queue lasts for",
+            "At the speed of the last segments.",
+            Query("max(ratchet_queue_left_seconds)"),
+            unit="s",
+        ),
+        number("Tokens in the queue", "Those that are trained on.", Query("max(ratchet_queue_tokens)")),
+        number(
+            "Untested checkpoints",
+            "Training waits at the limit (queue.unjudged_limit).",
+            Query("max(ratchet_checkpoints_unjudged)"),
+            limits=[Limit(10, "orange"), Limit(20, "red")],
+        ),
+        number("Quarantined rows", "Put aside by the gate.", Query("max(ratchet_quarantined_examples)")),
+        number("Paused", "1 while a human has paused training.", Query("max(ratchet_training_paused)")),
+        number(
+            "Fork open",
+            "Since when two arms are trained beside each other; 0 without a fork.",
+            Query("max(ratchet_fork_open_seconds)"),
+            unit="s",
+        ),
+        lines("Batches", "Batches by state.", [Query("max by (state) (ratchet_batches)", "{{state}}")]),
+        lines("Forks", "Forks of the line by state.", [Query("max by (state) (ratchet_forks)", "{{state}}")]),
+    ]
+
+
+def _lessons() -> Panels:
+    return [
+        lines(
+            "The curriculum's mix",
+            "Share of the batches, by family and level.",
+            [Query("max by (arm) (ratchet_curriculum_share_ratio)", "{{arm}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Coverage of the newest batch",
+            "How evenly it covers its levels, and how much of it no earlier batch had.",
+            [
+                Query("max(ratchet_coverage_entropy_ratio)", "evenness"),
+                Query("max(ratchet_coverage_novelty_ratio)", "new"),
+            ],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Mined items",
+            "Weak items of the newest set, by why they are weak.",
+            [Query("sum by (category) (ratchet_mined_items) or vector(0)", "{{category}}")],
+        ),
+        lines(
+            "Does mining find weaknesses?",
+            "Share of the set before that the next checkpoint failed again, and of random items of the same levels.",
+            [Query("max by (of) (ratchet_mined_failed_again_ratio)", "{{of}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Stopped error classes",
+            "Classes that get no lessons for now, since lessons did not help.",
+            [Query("max(ratchet_correction_stopped_classes) or vector(0)", "stopped")],
+            span=24,
+        ),
+    ]
+
+
+def _cards() -> Panels:
+    return [
+        lines(
+            "GPU utilization",
+            "Share of the time in which a kernel ran.",
+            [Query("max by (host, gpu) (ratchet_gpu_utilization_ratio)", "{{host}} {{gpu}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "GPU memory",
+            "In use, against what the card has.",
+            [
+                Query("max by (host, gpu) (ratchet_gpu_memory_used_bytes)", "{{host}} {{gpu}} used"),
+                Query("max by (host, gpu) (ratchet_gpu_memory_total_bytes)", "{{host}} {{gpu}}"),
+            ],
+            unit="bytes",
+        ),
+        lines(
+            "GPU temperature",
+            "Above 85 degrees an alert comes.",
+            [Query("max by (host, gpu) (ratchet_gpu_temperature_celsius)", "{{host}} {{gpu}}")],
+            unit="celsius",
+        ),
+        lines(
+            "GPU power",
+            "What the card draws.",
+            [Query("max by (host, gpu) (ratchet_gpu_power_watts)", "{{host}} {{gpu}}")],
+            unit="watt",
+        ),
+    ]
+
+
+def _disks() -> Panels:
+    machines = (
+        'min by (instance, device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"}'
+        " / node_filesystem_size_bytes)"
     )
-    page = (
-        page.with_row(Row("Data"))
-        .with_panel(
-            number(
-                "Queue lasts for",
-                "At the speed of the last segments.",
-                Query("max(ratchet_queue_left_seconds)"),
-                unit="s",
-                span=6,
-            )
-        )
-        .with_panel(
-            number(
-                "Untested checkpoints",
-                "Training waits at the limit (queue.unjudged_limit).",
-                Query("max(ratchet_checkpoints_unjudged)"),
-                limits=[Limit(10, "orange"), Limit(20, "red")],
-                span=6,
-            )
-        )
-        .with_panel(
-            number("Quarantined rows", "Put aside by the gate.", Query("max(ratchet_quarantined_examples)"), span=6)
-        )
-        .with_panel(
-            number("Paused", "1 while a human has paused training.", Query("max(ratchet_training_paused)"), span=6)
-        )
-        .with_panel(
-            lines(
-                "Batches",
-                "Batches by state.",
-                [Query("max by (state) (ratchet_batches)", "{{state}}")],
-                span=24,
-            )
-        )
-    )
-    return (
-        page.with_row(Row("Machines"))
-        .with_panel(
-            lines(
-                "GPU utilization",
-                "Share of the time in which a kernel ran.",
-                [Query("max by (host, gpu) (ratchet_gpu_utilization_ratio)", "{{host}} {{gpu}}")],
-                unit="percentunit",
-                most=1,
-            )
-        )
-        .with_panel(
-            lines(
-                "GPU memory",
-                "In use, against what the card has.",
-                [
-                    Query("max by (host, gpu) (ratchet_gpu_memory_used_bytes)", "{{host}} {{gpu}} used"),
-                    Query("max by (host, gpu) (ratchet_gpu_memory_total_bytes)", "{{host}} {{gpu}}"),
-                ],
-                unit="bytes",
-            )
-        )
-        .with_panel(
-            lines(
-                "GPU temperature",
-                "Above 85 degrees an alert comes.",
-                [Query("max by (host, gpu) (ratchet_gpu_temperature_celsius)", "{{host}} {{gpu}}")],
-                unit="celsius",
-            )
-        )
-        .with_panel(
-            lines(
-                "GPU power",
-                "What the card draws.",
-                [Query("max by (host, gpu) (ratchet_gpu_power_watts)", "{{host}} {{gpu}}")],
-                unit="watt",
-            )
-        )
-        .with_panel(
-            lines(
-                "Disk left",
-                "On the disk of the home folder.",
-                [Query("max by (host, path) (ratchet_disk_free_bytes)", "{{host}} {{path}}")],
-                unit="bytes",
-                span=24,
-            )
-        )
-    )
+    return [
+        lines(
+            "Disk left",
+            "On the disk of the home folder.",
+            [Query("max by (host, path) (ratchet_disk_free_bytes)", "{{host}} {{path}}")],
+            unit="bytes",
+        ),
+        lines(
+            "Disks of the machines",
+            "Share that is free, the hub's stores too; an alert comes below a tenth.",
+            [Query(machines, "{{instance}} {{device}}")],
+            unit="percentunit",
+            most=1,
+        ),
+    ]

@@ -41,6 +41,7 @@ class TrainingCollector(Collector):
             "Examples of the running batch, over all epochs.",
             _number(status, "examples_total"),
         )
+        yield from _previews(status)
         yield single(
             "ratchet_training_updated_timestamp_seconds",
             "When the segment last said something.",
@@ -53,6 +54,14 @@ class TrainingCollector(Collector):
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def _previews(status: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+    """Of the last preview of the running segment; without one there are no samples."""
+    right, asked, step = (_number(status, f"preview_{name}") for name in ("correct", "asked", "step"))
+    yield single("ratchet_training_preview_right", "Right answers of the last preview.", right)
+    yield single("ratchet_training_preview_asked", "Questions of the last preview.", asked)
+    yield single("ratchet_training_preview_step", "Optimizer steps when it was taken.", step)
 
 
 def _number(status: dict[str, Any], name: str) -> float | None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import migrate
+from ratchet.ledger.tables import Batch, Coverage, Mined
 from ratchet.settings import Settings
 from ratchet.testing.prometheus import NoPrometheus, binary
 from ratchet.testing.story import write_story
+from sqlalchemy import select
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,5 +35,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         migrate(ledger)
         with ledger.write() as tx:
             write_story(tx)
+            add_lessons(tx)
         ledger.close()
         yield found
+
+
+def add_lessons(tx: Transaction) -> None:
+    """What diversity measured of a batch, and how the newest checkpoint did on the set that was mined before."""
+    newest = tx.session.scalars(select(Batch.id).order_by(Batch.id)).first()
+    tx.session.add(Coverage(batch_id=newest, numbers={"entropy": 0.9, "novelty": 0.8}, created_at=tx.now))
+    mined = tx.session.scalars(select(Mined).order_by(Mined.created_at.desc())).first()
+    assert mined is not None
+    failed = {"mined": 100, "mined_failed": 43, "random": 100, "random_failed": 37}
+    mined.by_category, mined.numbers = {"wrong": 14}, {"follow_up": failed}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from ratchet.artifacts import ArtifactStore
 from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
@@ -16,9 +17,12 @@ from ratchet.ledger import Ledger
 from ratchet.metrics.discover import discovery
 from ratchet.metrics.exposition import page
 from ratchet.metrics.machine import Duties, MachineCollector
-from ratchet.metrics.page import PageServer
+from ratchet.metrics.page import Page, PageServer
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
+from ratchet.serving.fleet import Fleet
+from ratchet.serving.metrics import Metrics
+from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
@@ -56,9 +60,28 @@ def told_of_training(settings: Settings) -> None:
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     status = TrainingStatusWriter(settings.status_folder / "training_status.json")
     status.start(state="training", step=1, loss=0.5, tokens_per_s=9.0, examples_done=1, examples_total=2)
+    status.write(preview_step=1, preview_correct=3, preview_asked=4)
     streams = Streams(connect(str(settings.redis.url.get_secret_value())), length=10)  # type: ignore[union-attr]
     streams.open("training", [BatchQueued.name])
     streams.publish([Letter.of(BatchQueued(batch_id="b"))])
+
+
+def served(settings: Settings) -> Metrics:
+    """The page of an inference server that has answered one question."""
+
+    def load(*_: Any) -> Any:
+        raise NotImplementedError
+
+    metrics = Metrics(Fleet(settings.serving, StateFile(settings.home / "serving"), load))
+    metrics.answered(latency_s=0.1, prompt_tokens=3, generated_tokens=4)
+    return metrics
+
+
+def others(settings: Settings) -> Page:
+    """What the inference server and a machine's exporter show, on one page."""
+    disk = '{device="/dev/sda",fstype="ext4",mountpoint="/"}'
+    machine = f"node_filesystem_avail_bytes{disk} 5\nnode_filesystem_size_bytes{disk} 10\n"
+    return Page(CONTENT_TYPE_PLAIN_0_0_4, served(settings).page() + machine.encode())
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +89,8 @@ def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     ledger = Ledger(settings.ledger_url)
     told_of_training(settings)
     registry = worked(ledger, settings)
-    with PageServer("127.0.0.1", 0, {"/metrics": lambda: page(registry)}) as worker:
+    routes = {"/metrics": lambda: page(registry), "/others": lambda: others(settings)}
+    with PageServer("127.0.0.1", 0, routes) as worker:
         names = {"system": "training", "worker": "training@box+0", "host": "box"}
         with discovery(settings, "127.0.0.1", 0) as hub:
             config: dict[str, Any] = {
@@ -75,6 +99,11 @@ def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
                     {
                         "job_name": "ratchet",
                         "static_configs": [{"targets": [f"127.0.0.1:{worker.port}"], "labels": names}],
+                    },
+                    {
+                        "job_name": "others",
+                        "metrics_path": "/others",
+                        "static_configs": [{"targets": [f"127.0.0.1:{worker.port}"]}],
                     },
                     {"job_name": "hub", "static_configs": [{"targets": [f"127.0.0.1:{hub.port}"]}]},
                 ],

@@ -9,6 +9,7 @@ from typing import Any
 import promql_parser
 import yaml
 from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 from ratchet.artifacts import ArtifactStore
 from ratchet.ledger import Ledger
 from ratchet.metrics.discover import hub_registry
@@ -17,6 +18,9 @@ from ratchet.metrics.machine import Duties, MachineCollector
 from ratchet.metrics.streams import StreamSource
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
+from ratchet.serving.fleet import Fleet
+from ratchet.serving.metrics import Metrics
+from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, System
 from ratchet.systems.controller import Controller
@@ -73,7 +77,7 @@ def _collect(node: Any, names: set[str]) -> None:
 
 
 def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Metric]:
-    """By name in queries: all that workers and the hub export, with a story in the ledger."""
+    """By name in queries: all that workers, the hub and the server export, with a story in the ledger."""
     lane = Lane("play", (), lambda *_: [], lambda _work: None)  # type: ignore[arg-type,return-value]
     system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{settings.home}/artifacts")
@@ -83,11 +87,33 @@ def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Me
     worker.register(MachineCollector(Duties(settings.lease_folder), settings.home, FakeGpus()))
     hub, collectors = hub_registry(ledger, settings)
     try:
-        families = [*worker.collect(), *hub.collect(), *StreamSource(lambda: redis_url).read()]
+        families = [
+            *worker.collect(),
+            *hub.collect(),
+            *StreamSource(lambda: redis_url).read(),
+            *served_families(settings),
+        ]
     finally:
         for collector in collectors:
             collector.close()
     return dict(series_names(families))
+
+
+def served(settings: Settings) -> Metrics:
+    """What the inference server exports when it has answered one question, from a fleet with nothing loaded."""
+
+    def load(*_: Any) -> Any:
+        raise NotImplementedError
+
+    metrics = Metrics(Fleet(settings.serving, StateFile(settings.home / "serving"), load))
+    metrics.answered(latency_s=0.1, prompt_tokens=3, generated_tokens=4)
+    return metrics
+
+
+def served_families(settings: Settings) -> list[Metric]:
+    """The moment at which a counter began is none of them."""
+    found = text_string_to_metric_families(served(settings).page().decode())
+    return [family for family in found if not family.name.endswith("_created")]
 
 
 def runbooks() -> Iterator[str]:

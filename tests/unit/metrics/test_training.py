@@ -27,6 +27,15 @@ def test_before_the_first_segment_there_is_nothing(settings: Settings) -> None:
     assert scrape(settings).names() == set()
 
 
+def test_the_last_preview_is_told(settings: Settings) -> None:
+    write(settings, state="training", step=120)
+    assert "ratchet_training_preview_right" not in scrape(settings).names()
+    write(settings, state="training", step=120, preview_step=100, preview_correct=3, preview_asked=4)
+    found = scrape(settings)
+    assert (found["ratchet_training_preview_right"], found["ratchet_training_preview_asked"]) == (3, 4)
+    assert found["ratchet_training_preview_step"] == 100
+
+
 def test_a_running_segment_is_told(settings: Settings) -> None:
     write(settings, state="training", step=120, loss=0.5, tokens_per_s=18_000.0, examples_done=64, examples_total=128)
     found = scrape(settings)
