@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -17,12 +17,12 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Batch, Checkpoint
-from ratchet.ledger.uses import add_uses, item_uses
+from ratchet.ledger.uses import add_uses, uses_of
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
 from sqlalchemy import select
 
-from miner.gate import DataGate, GatePolicy
+from miner.gate import DataGate, GatePolicy, Uses
 from miner.gate_report import Accepted, GateReport
 from miner.near_duplicates import NearDuplicates
 from miner.token_counter import TokenCounter
@@ -71,7 +71,6 @@ def admit(work: Work, batch: Batch) -> Verdict:
 def _passage(work: Work, batch: Batch) -> Passage:
     settings = work.settings
     with work.read() as session:
-        uses = item_uses(session)
         base = session.scalars(select(Checkpoint).where(Checkpoint.ordinal == 0)).one()
         suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
     counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
@@ -79,11 +78,21 @@ def _passage(work: Work, batch: Batch) -> Passage:
         GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),
         held_out(settings.suites).with_keys(key for suite in suites for key in suite.keys),
         counter,
-        lambda key: uses.get(key, 0),
+        _uses(work),
         _near(suites),
         Dress.configured(settings, batch.submitted_at),
     )
     return Passage(gate, work.folder / "quarantine.jsonl", work)
+
+
+def _uses(work: Work) -> Uses:
+    """Reads what the ledger has of these keys; a batch waits at the gate in no transaction."""
+
+    def uses(keys: Collection[str]) -> dict[str, int]:
+        with work.read() as session:
+            return uses_of(session, keys)
+
+    return uses
 
 
 def _near(suites: list[Suite]) -> NearDuplicates:

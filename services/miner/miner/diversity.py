@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,11 +93,15 @@ class _Counts:
         self.chars += length
 
 
-def measure(rows: Iterable[Row], wanted: Mapping[Level, float], known: Mapping[str, int]) -> Coverage:
+def measure(
+    rows: Iterable[Row],
+    wanted: Mapping[Level, float],
+    known: Callable[[Collection[str]], Mapping[str, int]] = lambda _keys: {},
+) -> Coverage:
     """Coverage of a batch.
 
-    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of a key, this batch's among them.
-    Raises EmptyEvaluation for an empty batch.
+    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of these keys, this batch's among
+    them. Raises EmptyEvaluation for an empty batch.
     """
     counts = _Counts()
     for row in rows:
@@ -105,13 +109,14 @@ def measure(rows: Iterable[Row], wanted: Mapping[Level, float], known: Mapping[s
     total, keys = counts.cells.total(), counts.keys
     if not total:
         raise EmptyEvaluation("the batch is empty: there is no coverage to measure.")
+    queued = known(keys.keys())
     return Coverage(
         rows=total,
         distinct=len(keys),
         duplicates=total - len(keys),
         entropy=normalised_entropy(counts.cells.values()),
         feature_entropy=normalised_entropy(count for each in counts.features.values() for count in each.values()),
-        novelty=sum(known.get(key, 0) <= uses for key, uses in keys.items()) / len(keys),
+        novelty=sum(queued.get(key, 0) <= uses for key, uses in keys.items()) / len(keys),
         mean_answer_chars=counts.chars / total,
         lengths=dict(sorted(counts.lengths.items())),
         cells=tuple(

@@ -7,9 +7,10 @@ texts are searched for free text alone. Rows stream through, and memory is bound
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
@@ -24,6 +25,12 @@ from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
 from miner.gate_report import Accepted, GateReport, Quarantined, Reason, Tally
 from miner.near_duplicates import NearDuplicates, Sketch
 
+CHUNK = 500
+"""Rows that are read before their earlier uses are asked for, all at once."""
+
+Uses = Callable[[Collection[str]], Mapping[str, int]]
+"""How often items of these keys were trained on in earlier batches; a key that is missing was not."""
+
 
 class GatePolicy(BaseModel):
     """Limits: tokens of a row, and how often an item may be trained on over all batches."""
@@ -36,8 +43,9 @@ class GatePolicy(BaseModel):
 
 @dataclass(frozen=True)
 class _Item:
-    """A readable row: the example with family, level and key, and how often the batch may hold its key."""
+    """A readable row: as it came, and with family, level and key; and how often the batch may hold its key."""
 
+    row: Example
     example: Example
     key: str
     batch_cap: int
@@ -52,12 +60,15 @@ class _Refusal(Exception):
         super().__init__(detail)
         self.reason: Reason = reason
 
+    def of(self, line: int, row: Example) -> Quarantined:
+        return Quarantined(line=line, reason=self.reason, detail=str(self), example=row)
+
 
 class DataGate:
     """One batch at the gate: iterate ``examine`` once, then read ``report``.
 
-    ``held_out`` knows the keys of held-out items, ``near`` their free texts; ``uses`` tells how often an item was
-    trained on in earlier batches; ``count_tokens`` gives the length of an example as ``dress`` has it trained on.
+    ``held_out`` knows the keys of held-out items, ``near`` their free texts; ``count_tokens`` gives the length of an
+    example as ``dress`` has it trained on.
     """
 
     def __init__(
@@ -65,7 +76,7 @@ class DataGate:
         policy: GatePolicy,
         held_out: Container[str],
         count_tokens: Callable[[Example], int],
-        uses: Callable[[str], int] = lambda _: 0,
+        uses: Uses = lambda _: {},
         near: NearDuplicates | None = None,
         dress: Dress | None = None,
     ):
@@ -84,23 +95,31 @@ class DataGate:
 
     def examine(self, rows: Iterable[Numbered]) -> Iterator[Accepted | Quarantined]:
         """A verdict for every row, in order."""
+        stream = iter(rows)
         with closing(KeyCounts()) as seen:
-            for line, row in rows:
-                verdict = self._verdict(line, row, seen)
-                self._tally.add(verdict)
-                yield verdict
+            while chunk := [(line, self._read(line, row)) for line, row in islice(stream, CHUNK)]:
+                before = self._uses({item.key for _, item in chunk if isinstance(item, _Item)})
+                for line, item in chunk:
+                    verdict = item if isinstance(item, Quarantined) else self._verdict(line, item, before, seen)
+                    self._tally.add(verdict)
+                    yield verdict
 
-    def _verdict(self, line: int, row: Example | DataError, seen: KeyCounts) -> Accepted | Quarantined:
+    def _read(self, line: int, row: Example | DataError) -> _Item | Quarantined:
         if isinstance(row, DataError):
             return Quarantined(line=line, reason="unreadable", detail=str(row))
         try:
-            item = _item(row, self._policy.epoch_cap, self._dress)
+            return _item(row, self._policy.epoch_cap, self._dress)
+        except _Refusal as refusal:
+            return refusal.of(line, row)
+
+    def _verdict(self, line: int, item: _Item, before: Mapping[str, int], seen: KeyCounts) -> Accepted | Quarantined:
+        try:
             self._require_true(item)
             sketch = self._require_apart(item)
-            self._require_unused(item, sketch, seen)
+            self._require_unused(item, sketch, before.get(item.key, 0), seen)
             tokens = self._require_short(item)
         except _Refusal as refusal:
-            return Quarantined(line=line, reason=refusal.reason, detail=str(refusal), example=row)
+            return refusal.of(line, item.row)
         seen.add(item.key)
         if sketch is not None:
             self._near.remember(sketch)
@@ -121,8 +140,8 @@ class DataGate:
             raise _Refusal("near_leak", "nearly the same text is held out for testing.")
         return sketch
 
-    def _require_unused(self, item: _Item, sketch: Sketch | None, seen: KeyCounts) -> None:
-        here, before = seen[item.key], self._uses(item.key)
+    def _require_unused(self, item: _Item, sketch: Sketch | None, before: int, seen: KeyCounts) -> None:
+        here = seen[item.key]
         if here + before >= self._policy.epoch_cap:
             raise _Refusal("epoch_cap", f"{item.key} was trained on {here + before} times.")
         if here >= item.batch_cap:
@@ -153,7 +172,7 @@ def _item(example: Example, epoch_cap: int, dress: Dress) -> _Item:
         problem = problem_of(example)
         if problem is None:
             item = _keyed(example, text_key(example))
-            return _Item(item, text_key(example), 1, is_text=True, grade=grade_example(example, answer))
+            return _Item(example, item, text_key(example), 1, is_text=True, grade=grade_example(example, answer))
     except (DataError, UnknownPlugin) as error:
         raise _Refusal("unknown_question", str(error)) from error
     if problem.level != example.level:
@@ -161,7 +180,7 @@ def _item(example: Example, epoch_cap: int, dress: Dress) -> _Item:
     family = registry.get(problem.family)
     batch_cap = 1 if family.capacity(problem.level) is None else epoch_cap
     grade = family.grade(problem, answer)
-    return _Item(_keyed(example, problem.key), problem.key, batch_cap, is_text=False, grade=grade)
+    return _Item(example, _keyed(example, problem.key), problem.key, batch_cap, is_text=False, grade=grade)
 
 
 def _keyed(example: Example, key: str) -> Example:

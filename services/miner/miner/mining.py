@@ -8,6 +8,10 @@
 
 A wrong variant is ``unstable`` however sure it was. Otherwise an answer stands in the first category that fits.
 Only the probe pool and items that no pool holds are mined.
+
+An item of low margin is failed by the next checkpoint more often than one that was right and sure, and less often than
+a random one of its level (``benchmarks/mining``). So such items stand behind all that were wrong, have a tenth of a
+set's places at most, and are no reason to search on where they were found.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from ratchet.data.example import Example
 from miner.answered import Answered
 
 Category = Literal["forgotten", "overconfident_wrong", "wrong", "unstable", "low_margin"]
+LOW_MARGIN_SHARE = 0.1
+"""Most of a set's places that right answers may have."""
+
 PROBE = "probe"
 """The way of an item that came from the probe record; the search has other ways."""
 
@@ -58,6 +65,11 @@ class MinedItem(BaseModel):
     @property
     def cell(self) -> tuple[str, int]:
         return self.example.family or "text", self.example.level
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer was right, though shaky."""
+        return self.category == "low_margin"
 
 
 def categorise(
@@ -116,6 +128,14 @@ def weakest_first(found: Iterable[MinedItem]) -> list[MinedItem]:
     for item in sorted(found, key=lambda item: (-item.weakness, item.key)):
         best.setdefault(item.key, item)
     return list(best.values())
+
+
+def chosen(found: Iterable[MinedItem], places: int) -> list[MinedItem]:
+    """A set of so many items at most: the weakest wrong ones, then those of low margin where places are left."""
+    ranked = weakest_first(found)
+    wrong = [item for item in ranked if not item.is_right][:places]
+    shaky = [item for item in ranked if item.is_right][: int(LOW_MARGIN_SHARE * places)]
+    return [*wrong, *shaky][:places]
 
 
 def counts(mined: Iterable[MinedItem]) -> dict[str, int]:

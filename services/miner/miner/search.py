@@ -1,8 +1,8 @@
 """Budgeted search for weak answers: a bandit over family × level × move, which asks where weakness was found.
 
 The moves at a level are ``fresh`` (a new problem), ``near`` (a near relative of a weak one) and every kind of variant
-that the family has (of a problem that the model has right). Each arm's yield, the share of asked problems that turned
-out weak, has a Beta posterior; every slot of a round goes to the arm with the largest draw from it (Thompson,
+that the family has (of a problem that the model has right). Each arm's yield, the share of asked problems that were
+answered wrong, has a Beta posterior; every slot of a round goes to the arm with the largest draw from it (Thompson,
 Biometrika 25:285-294, 1933). The yields of the search before come in as a prior worth ``PRIOR_WEIGHT`` questions an arm
 at most.
 
@@ -57,7 +57,7 @@ class Arm:
 
 @dataclass
 class Yield:
-    """``weak`` of ``asked`` problems, and what is believed from before."""
+    """``weak`` of ``asked`` problems were answered wrong, and what is believed from before."""
 
     weak: int = 0
     asked: int = 0
@@ -85,7 +85,8 @@ class Question:
 
 @dataclass
 class Search:
-    """What was found. ``yields`` tells for every arm how many of its questions were weak."""
+    """What was found. ``yields`` tells for every arm how many of its questions were answered wrong: one that was right,
+    if shaky, is kept and counts for no arm."""
 
     found: list[MinedItem] = field(default_factory=list)
     yields: dict[str, Yield] = field(default_factory=dict)
@@ -218,7 +219,7 @@ def _learn(state: Search, quarry: Quarry, question: Question, answer: Answered, 
     category = categorise(answer, limits, is_variant=question.is_variant)
     told = state.yields[question.arm.name]
     told.asked += 1
-    told.weak += category is not None
+    told.weak += not answer.is_right
     if category is not None:
         state.found.append(mined_item(answer, category, way=question.arm.move, parent=question.parent))
     quarry.remember(answer)

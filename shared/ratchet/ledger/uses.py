@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,6 +18,15 @@ def item_uses(session: Session, at_least: int = 1) -> dict[str, int]:
     """Uses by item key, of the items used so often."""
     query = select(ItemUse.key, ItemUse.uses).where(ItemUse.uses >= at_least)
     return {row.key: row.uses for row in session.execute(query)}
+
+
+def uses_of(session: Session, keys: Collection[str]) -> dict[str, int]:
+    """Uses of these keys, whatever else was ever used; a key that was not is missing."""
+    wanted, found = list(keys), dict[str, int]()
+    for start in range(0, len(wanted), CHUNK):
+        query = select(ItemUse.key, ItemUse.uses).where(ItemUse.key.in_(wanted[start : start + CHUNK]))
+        found.update((row.key, row.uses) for row in session.execute(query))
+    return found
 
 
 def add_uses(tx: Transaction, counts: Mapping[str, int]) -> None:

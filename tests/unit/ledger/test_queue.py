@@ -8,7 +8,7 @@ from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
 from ratchet.ledger.tables import Batch, DeadLetter
-from ratchet.ledger.uses import add_uses, item_uses
+from ratchet.ledger.uses import add_uses, item_uses, uses_of
 
 
 def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: Any) -> str:
@@ -130,5 +130,8 @@ def test_uses_add_up_over_batches(ledger: Ledger) -> None:
         add_uses(tx, {})
     with ledger.read() as session:
         uses = item_uses(session)
+        asked = uses_of(session, ["item 7", "never", *(f"item {number}" for number in range(600, 1_300))])
+    assert len(asked) == 601
+    assert (asked["item 7"], asked["item 1199"], "never" in asked) == (5, 1, False)
     assert len(uses) == 1_201
     assert (uses["item 7"], uses["item 8"], uses["new"]) == (5, 1, 2)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ def gate(
 ) -> DataGate:
     counted = uses if uses is not None else Counter[str]()
     policy = GatePolicy(max_tokens=max_tokens, epoch_cap=epoch_cap)
-    return DataGate(policy, frozenset(held_out), words, lambda key: counted[key], near)
+    return DataGate(policy, frozenset(held_out), words, lambda keys: {key: counted[key] for key in keys}, near)
 
 
 def verdicts(gate: DataGate, *examples: Example | DataError) -> list[Accepted | Quarantined]:
@@ -141,6 +141,19 @@ def test_an_item_of_a_finite_level_may_be_repeated_up_to_the_epoch_cap() -> None
     assert reasons(gate(uses=Counter({item_key(TEXT): 3}), epoch_cap=3), TEXT) == ["epoch_cap"]
 
 
+def test_earlier_uses_are_asked_for_of_the_rows_at_hand_alone() -> None:
+    asked: list[set[str]] = []
+
+    def uses(keys: Collection[str]) -> dict[str, int]:
+        asked.append(set(keys))
+        return dict.fromkeys(keys, 1)
+
+    rows = [Example.ask(f"Where is number {n}?", "here", family="cats", grader="normalized") for n in range(1_200)]
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, uses)
+    assert all(isinstance(verdict, Accepted) for verdict in one.examine(enumerate(rows, start=1)))
+    assert [len(keys) for keys in asked] == [500, 500, 200]
+
+
 def test_an_endless_family_gives_an_item_once_a_batch() -> None:
     example = to_example(registry.get("rg:spell_backward").generate(1, 5), "test")
     assert reasons(gate(epoch_cap=9), example, example) == [None, "duplicate"]
@@ -196,17 +209,17 @@ def test_memory_is_flat_in_the_length_of_the_batch() -> None:
     assert peak(4000) < 1.5 * peak(1000)
 
 
-def test_rows_are_read_one_at_a_time() -> None:
+def test_no_more_rows_are_read_than_are_asked_about_at_once() -> None:
     read: list[int] = []
 
     def rows() -> Iterator[tuple[int, Example]]:
-        for number in (1, 2, 3):
+        for number in range(1, 1_200):
             read.append(number)
             yield number, SUM
 
     stream = gate(epoch_cap=9).examine(rows())
     next(stream)
-    assert read == [1]
+    assert len(read) == 500
 
 
 def test_a_row_is_judged_as_its_profile_trains_it() -> None:

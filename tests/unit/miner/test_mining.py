@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from miner.answered import Answered
-from miner.mining import Category, Limits, categorise, counts, mine, mined_item, near_frontier, weakest_first
+from miner.mining import Category, Limits, categorise, chosen, counts, mine, mined_item, near_frontier, weakest_first
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.dress import Dress
@@ -61,6 +61,14 @@ def test_what_an_earlier_champion_had_right_is_forgotten_however_sure() -> None:
 def test_a_wrong_variant_of_what_is_right_is_unstable() -> None:
     assert categorise(answer(ITEMS[0], "carry", 0.95), LIMITS, is_variant=True) == "unstable"
     assert categorise(answer(ITEMS[0], None, 0.9, 0.3), LIMITS, is_variant=True) == "low_margin"
+
+
+def test_right_answers_stand_behind_wrong_ones_and_have_a_tenth_of_the_places() -> None:
+    shaky = [mined_item(answer(item, None, 0.9, 0.01), "low_margin") for item in made(count=40)]
+    stale = [mined_item(answer(item, "wrong"), "wrong", times_mined=9) for item in made(level=2, count=12)]
+    assert [item.category for item in chosen([*shaky, *stale], 10)] == ["wrong"] * 10
+    assert counts(chosen([*shaky, *stale], 20)) == {"wrong": 12, "low_margin": 2}
+    assert counts(chosen([*shaky, *stale], 300)) == {"wrong": 12, "low_margin": 30}
 
 
 def record(correct: bool, said: str, probabilities: tuple[float, ...]) -> ItemRecord:

@@ -72,6 +72,23 @@ def test_no_question_is_asked_twice_or_is_forbidden() -> None:
     assert not forbidden & set(keys)
 
 
+def test_right_answers_of_low_margin_are_kept_and_draw_no_questions() -> None:
+    asked: list[Example] = []
+
+    def ask(items: list[Example]) -> list[Answered]:
+        """Always right on sums, and shaky; wrong on every second of the others."""
+        asked.extend(items)
+        shaky = [answered(item, True).model_copy(update={"least_probability": 0.1}) for item in items]
+        told = [answered(item, number % 2 == 0) for number, item in enumerate(items)]
+        return [one if item.family == "chain_sum" else two for item, one, two in zip(items, shaky, told, strict=True)]
+
+    state = search(CELLS, [], ask, budget=300, round_items=20, forbidden=set(), limits=Limits(), seed=1)
+    by_family = Counter(item.family for item in asked)
+    assert by_family["reverse"] > 2 * by_family["chain_sum"]
+    assert {item.category for item in state.found if item.example.family == "chain_sum"} == {"low_margin"}
+    assert sum(each.weak for name, each in state.yields.items() if name.startswith("chain_sum")) == 0
+
+
 def test_it_goes_where_the_yield_is() -> None:
     state, asked = run(lambda item: item.family == "reverse", 400)
     by_family = Counter(item.family for item in asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from random import Random
 
 from ratchet.data.example import Example
@@ -13,7 +13,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Batch, Coverage
 from ratchet.ledger.undecided import lacks_verdict
-from ratchet.ledger.uses import item_uses
+from ratchet.ledger.uses import uses_of
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks import registry
@@ -39,9 +39,8 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 def do(work: Work) -> Outcome:
     with work.read() as session:
         batch = session.get_one(Batch, work.subject.id)
-        uses = item_uses(session)
     assert batch.artifact is not None, "found by it"
-    found = measure(_rows(work, batch.artifact), _wanted(batch), uses)
+    found = measure(_rows(work, batch.artifact), _wanted(batch), lambda keys: _uses(work, keys))
     texts, embedded = _texts(work, batch.id, batch.artifact), _embedded(work, batch.artifact)
     found = found.model_copy(update={"texts": texts, "embedded": embedded})
     numbers = found.model_dump(mode="json")
@@ -60,6 +59,11 @@ def _rows(work: Work, artifact: str) -> Iterator[Row]:
         else:
             family = registry.get(problem.family)
             yield Row(example, problem.key, family.traits(problem), frozenset(family.features))
+
+
+def _uses(work: Work, keys: Collection[str]) -> dict[str, int]:
+    with work.read() as session:
+        return uses_of(session, keys)
 
 
 def _texts(work: Work, batch: str, artifact: str) -> Novelty:

@@ -27,7 +27,7 @@ from miner.answered import Answered
 from miner.asked_model import ModelSpec
 from miner.follow_up import FollowUp, controls, follow_up, sample
 from miner.mined_set import read_mined
-from miner.mining import Limits, MinedItem, counts, mine, near_frontier, weakest_first
+from miner.mining import Limits, MinedItem, chosen, counts, mine, near_frontier
 from miner.mining_child import Forbidden, MiningResult, MiningSpec
 
 NAME = "mining"
@@ -84,9 +84,8 @@ def do(work: Work) -> Outcome:
     result = _asked(work, spec)
     rates = {level: rate.value for level, rate in from_json(case.record.by_level).items()}
     reached = near_frontier([*found, *result.found], rates, work.settings.mining.frontier_low)
-    chosen = weakest_first(reached)[: work.settings.queue.mined_items]
     told = follow_up(before.newest or "", again, result.retest, result.control)
-    return _mined(work, chosen, result, told)
+    return _mined(work, chosen(reached, work.settings.queue.mined_items), result, told)
 
 
 def _case(session: Session, checkpoint_id: str) -> Case:
@@ -167,15 +166,15 @@ def _asked(work: Work, spec: MiningSpec) -> MiningResult:
     return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
 
 
-def _mined(work: Work, chosen: list[MinedItem], result: MiningResult, told: FollowUp | None) -> Verdict:
+def _mined(work: Work, items: list[MinedItem], result: MiningResult, told: FollowUp | None) -> Verdict:
     artifact = None
-    if chosen:
-        lines = (item.model_dump_json() for item in chosen)
+    if items:
+        lines = (item.model_dump_json() for item in items)
         artifact = work.artifacts.publish_lines(lines, "batch", {"mined_from": work.subject.id}).id
-    by_category = counts(chosen)
+    by_category = counts(items)
     numbers = {
         "by_category": by_category,
-        "by_way": dict(Counter(item.way for item in chosen)),
+        "by_way": dict(Counter(item.way for item in items)),
         "yields": result.yields,
         "asked": sum(asked for _, asked in result.yields.values()),
         "follow_up": told.model_dump(mode="json") if told else None,
@@ -186,17 +185,17 @@ def _mined(work: Work, chosen: list[MinedItem], result: MiningResult, told: Foll
             Mined(
                 checkpoint_id=work.subject.id,
                 artifact=artifact,
-                count=len(chosen),
+                count=len(items),
                 by_category=by_category,
                 numbers=numbers,
                 created_at=tx.now,
             )
         )
 
-    if not chosen:
+    if not items:
         return Verdict("nothing mined", "no weak item near the frontier" + _words(told), numbers, effects)
     words = ", ".join(f"{count} {category}" for category, count in sorted(by_category.items()))
-    event = ExamplesMined(checkpoint_id=work.subject.id, count=len(chosen))
+    event = ExamplesMined(checkpoint_id=work.subject.id, count=len(items))
     return Verdict("mined", words + _words(told), numbers, effects, (event,))
 
 
