@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Protocol
 
@@ -56,14 +56,15 @@ class PatientCollector(Collector):
 
     def _fresh(self) -> list[Metric]:
         pending = self._pending = self._pending or self._reader.submit(self._source.read)
-        try:
-            families = pending.result(self._limit_s)
-        except TimeoutError:
+        wait([pending], self._limit_s)
+        if not pending.done():
             log.warning("%s takes longer than %.0f s", type(self._source).__name__, self._limit_s)
             return self._source.away()
+        self._pending = None  # whatever it came to, the next scrape asks again
+        try:
+            families = pending.result()
         except SurroundingsError as error:
             log.warning("no metrics: %s", error)
-            self._pending = None
             return self._source.away()
-        self._pending, self._kept = None, (time.monotonic(), families)
+        self._kept = (time.monotonic(), families)
         return families

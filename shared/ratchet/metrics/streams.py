@@ -19,7 +19,10 @@ TIMEOUT_S = 2.0
 
 
 class StreamSource:
-    """Asks for the streams of all events of the catalogue. ``url`` is called at each reading until it answers."""
+    """Asks for the streams of all events of the catalogue. ``url`` is called anew after each trouble.
+
+    A slow reading may be told of as away while it goes on, so only the reading itself gives up its client.
+    """
 
     def __init__(self, url: Callable[[], str]):
         self._url = url
@@ -27,12 +30,12 @@ class StreamSource:
 
     def read(self) -> list[Metric]:
         """Raises SurroundingsError while Redis is away."""
-        if self._client is None:
-            self._client = _impatient(self._url())
+        client, self._client = self._client or _impatient(self._url()), None
         with redis_trouble():
-            names = [name for name in sorted(CATALOGUE) if name and self._client.exists(PREFIX + name)]
-            lengths = [((name,), float(self._client.xlen(PREFIX + name))) for name in names]
-            lags = [((name, group), lag) for name in names for group, lag in self._lags(self._client, name)]
+            names = [name for name in sorted(CATALOGUE) if name and client.exists(PREFIX + name)]
+            lengths = [((name,), float(client.xlen(PREFIX + name))) for name in names]
+            lags = [((name, group), lag) for name in names for group, lag in self._lags(client, name)]
+        self._client = client
         return [
             _up(1.0),
             gauge("ratchet_events_pending", "Events that a system has not read.", ("event", "group"), lags),
@@ -40,7 +43,6 @@ class StreamSource:
         ]
 
     def away(self) -> list[Metric]:
-        self._client = None
         return [_up(0.0)]
 
     @staticmethod

@@ -30,6 +30,8 @@ from ratchet.serving.home import ServerHome
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 
+log = logging.getLogger("ratchet.serving")
+
 GRACE_S = 10
 
 
@@ -58,7 +60,9 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
     engine = engine_of(settings, home.folder)
     fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue)
     listener = _listen(host, settings.serving.port if port is None else port)
-    home.announce(f"http://{host}:{listener.getsockname()[1]}")
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    home.announce(address)
+    log.info("serves %s/v1 by %s; a model is loaded as soon as one is deployed", address, settings.serving.engine)
     config = uvicorn.Config(
         build_app(fleet, settings.serving, token),
         log_level="warning",

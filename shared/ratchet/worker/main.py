@@ -7,10 +7,12 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from ratchet.artifacts.configured import artifact_store
+from ratchet.build import Build
 from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.outbox import Relay
 from ratchet.bus.streams import Streams
@@ -113,6 +115,7 @@ class _Worker:
             loglevel="WARNING",
             quiet=True,
         )
+        log.info("%s", greeting(controller.system, controller.settings))
         for thread in self.threads:
             thread.start()
         try:
@@ -127,6 +130,16 @@ class _Worker:
             if self.metrics is not None:
                 self.metrics.close()
         return celery_worker.exitcode or 0
+
+
+def greeting(system: System, settings: Settings) -> str:
+    """What a worker says first: what it runs, where the truth lies, and what it waits for. Without passwords."""
+    ledger = urlsplit(settings.ledger_url)
+    where = f"{ledger.hostname}:{ledger.port}" if ledger.hostname else ledger.path.removeprefix("/")
+    build = Build.of(system.lanes[0].do.__module__)
+    waits = f"hears {', '.join(event.name for event in system.hears) or 'no event'}"
+    looks = f"looks by itself every {system.sweep_s * settings.control.sweep_factor:.0f} s"
+    return f"at work on {build}; ledger at {where}, artifacts at {settings.artifact_url}; {waits}, and {looks}"
 
 
 def _metrics_page(settings: Settings) -> MetricsPage | None:

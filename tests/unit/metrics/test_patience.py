@@ -71,3 +71,16 @@ def test_an_error_of_our_own_is_raised(source: Slow) -> None:
     with pytest.raises(ValueError, match="a mistake"):
         up(collector)
     collector.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("a mistake"), TimeoutError("of a socket")])
+def test_after_an_error_of_our_own_the_next_scrape_asks_again(source: Slow, error: Exception) -> None:
+    """It was raised at each scrape once, for ever."""
+    source.error = error
+    source.go.set()
+    collector = PatientCollector(source)
+    with pytest.raises(type(error)):
+        up(collector)
+    source.error = None
+    assert up(collector) == 1
+    collector.close()

@@ -11,6 +11,7 @@ from ratchet.metrics.patience import PatientCollector
 from ratchet.metrics.streams import StreamSource
 from ratchet.testing.redis import redis_server
 from ratchet.testing.scrape import Scrape
+from ratchet.testing.workers import wait_until
 
 __all__ = ["redis_server"]
 
@@ -36,6 +37,26 @@ def test_the_lag_of_each_group_is_told_and_an_absent_redis_too(redis_server: Emb
     assert scrape(registry)["ratchet_redis_up"] == 0
     redis_server.start()
     assert scrape(registry)["ratchet_redis_up"] == 1
+    collector.close()
+
+
+def test_a_server_that_was_slow_for_a_while_is_there_again(redis_server: EmbeddedRedis) -> None:
+    """The reading goes on while it is told of as away."""
+    client = connect(redis_server.url)
+    Streams(client, length=100).open("training", [BatchQueued.name])
+    collector = PatientCollector(StreamSource(lambda: redis_server.url), limit_s=0.05)
+
+    def up() -> float:
+        return float(next(iter(collector.collect())).samples[0].value)
+
+    wait_until(lambda: up() == 1, 60.0, "a first reading")
+
+    def is_slow() -> bool:
+        client.execute_command("CLIENT", "PAUSE", "300", "ALL")
+        return up() == 0
+
+    wait_until(is_slow, 60.0, "the server to be slow")
+    wait_until(lambda: up() == 1, 60.0, "the server to be there again")
     collector.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -70,6 +71,15 @@ def test_it_needs_nothing_else(facts: Facts) -> None:
     page = render(facts)
     for asks_for in ("<script", "<link", "src=", "@import", "url(http"):
         assert asks_for not in page
+
+
+def test_it_has_a_dark_look_and_figures_that_can_be_read_on_a_phone(facts: Facts) -> None:
+    page = render(facts)
+    light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", page))
+    assert light.keys() == dark.keys()
+    assert all(light[name] != dark[name] for name in light)
+    assert re.search(r"@media screen and \(prefers-color-scheme: dark\)", page)
+    assert re.search(r"@media \(max-width: \d+px\) .*\.figure svg \{ min-width: \d+px", page)
 
 
 def test_what_the_ledger_holds_is_escaped(tmp_path: Path) -> None:
