@@ -35,6 +35,10 @@ class MalformedExpression(DataError):
     """A prefix expression does not parse, or its markers do not stand as they should. Names the column."""
 
 
+class NotJson(DataError):
+    """A value for a JSON column of the ledger is not plain JSON: NaN, an infinity, or a type that JSON lacks."""
+
+
 class UndefinedValue(DataError):
     """A prefix expression parses but has no value: a division by zero, an argument of another kind, too large."""
 

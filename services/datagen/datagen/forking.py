@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ratchet.evaluation.flips import added, flip_table
 from ratchet.evaluation.stored import stored
@@ -13,29 +14,52 @@ from ratchet.ledger.forks import KIND, OWNER, branches
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Branch, Checkpoint, Curriculum, Evaluation, Fork
+from ratchet.ledger.tables import Batch, Branch, Checkpoint, Curriculum, DeadLetter, Evaluation, Fork
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import ColumnElement, Text, and_, cast, exists, func, select
 from sqlalchemy.orm import Session
 
 from datagen.experiment import Experiment
 from datagen.fork import ForkResult, contestants, judge
 from datagen.trials import keep, new_trial, tokens_between
 
+GIVEN_UP = "given-up fork"
+"""The kind of subject that a fork in the dead letters is: nothing is left of it but to close it."""
+
+IN_TRAINING = "its branch in training"
+
 LOST = ("rejected", "quarantined", "skipped")
 """States of a batch that is never trained to its end."""
 
 
 def find_fork(session: Session, settings: Settings) -> list[Subject]:
-    """The fork that lacks its verdict; else the next one, where one is due."""
+    """One that is to be closed, being a dead letter; the fork that lacks its verdict; else the next one that is due."""
+    dead = select(Fork.id).where(
+        Fork.state == "open",
+        exists().where(_is_letter_of(cast(Fork.id, Text))),
+        lacks_verdict(OWNER, GIVEN_UP, cast(Fork.id, Text)),
+    )
+    given_up = session.scalar(dead.limit(1))
+    if given_up is not None:
+        return [Subject(GIVEN_UP, str(given_up))]
     undecided = select(Fork.id).where(lacks_verdict(OWNER, KIND, cast(Fork.id, Text))).order_by(Fork.id).limit(1)
     found = session.scalar(undecided)
     if found is None and _is_due(session, settings.curriculum.fork_every):
         found = (session.scalar(select(func.max(Fork.id))) or 0) + 1
     return [Subject(KIND, str(found))] if found is not None else []
+
+
+def _is_letter_of(fork_id: Any) -> ColumnElement[bool]:
+    """Whether a dead letter is that of this fork, and open."""
+    return and_(
+        DeadLetter.system == OWNER,
+        DeadLetter.subject_kind == KIND,
+        DeadLetter.subject_id == fork_id,
+        DeadLetter.resolved_at.is_(None),
+    )
 
 
 def _is_due(session: Session, every: int) -> bool:
@@ -84,7 +108,7 @@ def _look(session: Session, fork: Fork, settings: Settings) -> Look:
     rows = branches(session, fork.id)
     batches = [session.get(Batch, row.batch_id) if row.batch_id else None for row in rows]
     if any(batch is not None and ledger.is_in_training(session, batch) for batch in batches):
-        return Look(fork, rows, None, "its branch in training")
+        return Look(fork, rows, None, IN_TRAINING)
     objections = (_objection(session, row, batch) for row, batch in zip(rows, batches, strict=True))
     objection = next((words for words in objections if words is not None), None)
     waits_for = next((f"the {row.arm} branch to be trained" for row in rows if row.tip_id is None), None)
@@ -112,6 +136,21 @@ def _abandoned(look: Look) -> Verdict:
         ledger.abandon(tx, ledger.at_rest(tx, fork_id), reason)
 
     return Verdict("abandoned", reason, {"arms": [row.arm for row in look.rows]}, effects)
+
+
+def give_up(work: Work) -> Outcome:
+    """Close a fork that lies in the dead letters, so that the next one may begin; `ratchet dead show` has the cause."""
+    fork_id = int(work.subject.id)
+    with work.read() as session:
+        letter = session.scalar(select(DeadLetter).where(_is_letter_of(work.subject.id)))
+        look = _look(session, session.get_one(Fork, fork_id), work.settings)
+    if letter is None or look.fork.state != "open":
+        return Verdict("left", "it was tried again, or is closed already")
+    if look.waits_for == IN_TRAINING:
+        return NotReady(look.waits_for)
+    return _abandoned(
+        replace(look, objection=f"it could not be carried through (dead letter {letter.id}): {letter.error}")
+    )
 
 
 def _judged(work: Work, look: Look) -> Outcome:

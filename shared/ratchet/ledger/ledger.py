@@ -15,10 +15,10 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import NotJson, SurroundingsError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import Outbox
@@ -133,6 +133,10 @@ def _surroundings(url: str) -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise SurroundingsError(f"ledger {make_url(url).render_as_string()} hung up: {error.orig}") from error
+        raise
+    except StatementError as error:
+        if isinstance(error.orig, NotJson):
+            raise error.orig from error
         raise
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import Refused
+from ratchet.evaluation.record import RecordKey
 from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
 
 STANDING = ("probe", "eval")
@@ -45,3 +46,21 @@ def evaluated(session: Session, pool: str) -> list[Evaluation]:
     query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
     query = query.where(Evaluation.suite_id == current(session, pool).id, Checkpoint.state != "broken")
     return list(session.scalars(query.order_by(Checkpoint.ordinal.desc())))
+
+
+def best_before(session: Session, baseline: Evaluation, ordinal: int) -> tuple[Evaluation, ...]:
+    """Where the best record of older checkpoints is to be found, among those made like the baseline's on its suite.
+
+    The one of the highest choosing score, the newest of several, and those whose score is not in the ledger: so the
+    best is picked by reading one record, however long the line is.
+    """
+    score = Evaluation.tally["choosing_score"].as_float()
+    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    query = query.where(
+        Evaluation.suite_id == baseline.suite_id, Checkpoint.state != "broken", Checkpoint.ordinal < ordinal
+    )
+    for name, value in RecordKey.model_validate(baseline.key).conditions().items():
+        query = query.where(Evaluation.key[name].as_string() == value)
+    best = query.where(score.is_not(None)).order_by(score.desc(), Checkpoint.ordinal.desc()).limit(1)
+    unscored = query.where(score.is_(None)).order_by(Checkpoint.ordinal.desc())
+    return (*session.scalars(best), *session.scalars(unscored))

@@ -5,13 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import NotJson, SurroundingsError
 from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.tables import Counter, Outbox
-from sqlalchemy import func, select
+from ratchet.ledger.tables import Base, Counter, Mined, Outbox
+from ratchet.ledger.tables.plain_json import PlainJson
+from sqlalchemy import JSON, func, insert, select
 
 
 def count(ledger: Ledger, name: str) -> int:
@@ -137,3 +138,33 @@ def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
             pass
     holder.close()
     waiting.close()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "place"),
+    [
+        ({"raw": {"ece": [0.1, float("nan")]}}, r"value\.raw\.ece\[1\] = nan"),
+        ({"drop": float("-inf")}, r"value\.drop = -inf"),
+        ({"when": {1, 2}}, r"value\.when \(set\)"),
+    ],
+)
+def test_what_is_no_plain_json_is_refused_and_the_column_is_named(
+    ledger: Ledger, numbers: dict[str, object], place: str
+) -> None:
+    row = {"checkpoint_id": "c1", "numbers": numbers, "created_at": 1.0}
+    for write in (lambda tx: tx.session.add(Mined(**row, count=0, by_category={})), lambda tx: bulk(tx, row)):
+        with pytest.raises(NotJson, match=rf"numbers takes plain JSON, and {place}"), ledger.write() as tx:
+            write(tx)
+    with ledger.read() as session:
+        assert session.scalar(select(func.count()).select_from(Mined)) == 0
+
+
+def bulk(tx: Transaction, row: dict[str, object]) -> None:
+    tx.session.execute(insert(Mined).values(**row, count=0, by_category={}))
+
+
+def test_the_columns_of_json_are_all_plain() -> None:
+    columns = [column for table in Base.metadata.tables.values() for column in table.columns]
+    assert not [str(column) for column in columns if isinstance(column.type, JSON)]
+    known = {str(column.type.column) for column in columns if isinstance(column.type, PlainJson)}
+    assert {"verdicts.numbers", "rankings.entries", "evaluations.tally"} <= known

@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 
 from datagen.arms.arm import RECENT, Standing
 from datagen.experiment import FINISHED, Experiment
-from datagen.forking import carry_on, find_fork
+from datagen.forking import GIVEN_UP, carry_on, find_fork, give_up
 from datagen.mastery import Mastery, update_mastery
 from datagen.mix import Level, Mix
 from datagen.plan import Plan, plan
@@ -38,6 +38,8 @@ from datagen.posterior import conclude
 from datagen.trials import as_trial, keep, new_trial, trials
 
 NAME = "curriculum"
+FORKS = {forks.KIND: carry_on, GIVEN_UP: give_up}
+"""What is done with a fork, by the kind of its subject."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
@@ -53,8 +55,8 @@ def find(session: Session, settings: Settings) -> list[Subject]:
 
 def do(work: Work) -> Outcome:
     """A checkpoint that a newer one has overtaken shapes no mix, but its trial counts all the same."""
-    if work.subject.kind == forks.KIND:
-        return carry_on(work)
+    if work.subject.kind in FORKS:
+        return FORKS[work.subject.kind](work)
     is_checkpoint = work.subject.kind == "checkpoint"
     with work.read() as session:
         trial = new_trial(session, work.artifacts, work.subject.id) if is_checkpoint else None

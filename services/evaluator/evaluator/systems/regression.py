@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ratchet.evaluation.halves import choosing_score
-from ratchet.evaluation.record import Evaluation, RecordKey
+from ratchet.evaluation.record import Evaluation
 from ratchet.evaluation.stored import stored
 from ratchet.events.catalogue import (
     CheckpointCleared,
@@ -15,13 +15,12 @@ from ratchet.events.catalogue import (
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.requests import ask, outdated
-from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.suites import best_before, current, evaluation
 from ratchet.ledger.tables import Checkpoint, Regression
 from ratchet.ledger.tables import Evaluation as EvaluationRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evaluator.regression import RegressionVerdict, judge_regression
@@ -69,23 +68,8 @@ def _rows(work: Work) -> Rows:
         ordinal = session.get_one(Checkpoint, work.subject.id).ordinal
         holder = champion(session)
         baseline = evaluation(session, holder.id, suite.id)
-        best = _best_rows(session, baseline, ordinal) if baseline is not None else ()
+        best = best_before(session, baseline, ordinal) if baseline is not None else ()
         return Rows(candidate, holder.id, baseline, suite.id, best)
-
-
-def _best_rows(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
-    """Of the records of older checkpoints that were made like the baseline: that of the highest choosing score, and
-    those whose score is not in the ledger. So a verdict costs two records to read, however long the line is."""
-    score = EvaluationRow.tally["choosing_score"].as_float()
-    query = select(EvaluationRow).join(Checkpoint, Checkpoint.id == EvaluationRow.checkpoint_id)
-    query = query.where(
-        EvaluationRow.suite_id == baseline.suite_id, Checkpoint.state != "broken", Checkpoint.ordinal < ordinal
-    )
-    for name, value in RecordKey.model_validate(baseline.key).conditions().items():
-        query = query.where(EvaluationRow.key[name].as_string() == value)
-    best = query.where(score.is_not(None)).order_by(score.desc(), Checkpoint.ordinal.desc()).limit(1)
-    unscored = query.where(score.is_(None)).order_by(Checkpoint.ordinal.desc())
-    return (*session.scalars(best), *session.scalars(unscored))
 
 
 def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:

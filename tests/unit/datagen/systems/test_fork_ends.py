@@ -9,10 +9,23 @@ import pytest
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from ratchet.errors import ClaimLost
 from ratchet.ledger import forks
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import Batch, Fork
+from ratchet.systems import poison
 from ratchet.testing.home import Home, small_home
 
-from .branches import begin, both_trained, break_, end, give_up, head_id, knowing, opened, the_fork, trained, upcoming
+from .branches import (
+    begin,
+    both_trained,
+    break_,
+    end,
+    give_up,
+    head_id,
+    knowing,
+    opened,
+    the_fork,
+    trained,
+    upcoming,
+)
 
 
 @pytest.fixture
@@ -118,6 +131,36 @@ def test_a_fork_in_the_dead_letters_holds_nobody_up(home: Home) -> None:
     assert upcoming(home) is None
     give_up(home, "curriculum", "fork", "1")
     assert upcoming(home) is not None
+
+
+def test_a_fork_in_the_dead_letters_is_closed_and_told_and_another_may_be_opened(home: Home) -> None:
+    first, _ = both_trained(home)
+    give_up(home, "curriculum", "fork", "1")
+    heard = home.bus(CURRICULUM).sweep()
+    fork, _ = the_fork(home)
+    assert (fork.state, fork.winner, head_id(home)) == ("abandoned", 0, first)
+    assert "dead letter 1" in fork.reason
+    assert [event.name for event in heard].count("fork.closed") == 1
+    with home.ledger.write() as tx:
+        poison.retry(tx, 1, "a test")
+    home.bus(CURRICULUM).sweep()
+    assert home.verdicts("curriculum")["1"] == "abandoned"
+    for seed in (21, 22):
+        home.add_record(trained(home, seed), "probe", lambda item: item.level == 1)
+        home.bus(CURRICULUM).sweep()
+    with home.ledger.read() as session:
+        assert [fork.state for fork in session.query(Fork).order_by(Fork.id)] == ["abandoned", "open"]
+
+
+def test_a_dead_fork_is_not_closed_while_its_branch_is_in_training(home: Home) -> None:
+    opened(home)
+    batch = begin(home)
+    give_up(home, "curriculum", "fork", "1")
+    home.bus(CURRICULUM).sweep()
+    assert the_fork(home)[0].state == "open"
+    tip = end(home, batch)
+    home.bus(CURRICULUM).sweep()
+    assert (the_fork(home)[0].state, head_id(home)) == ("abandoned", tip)
 
 
 def test_a_line_that_has_gone_on_is_not_turned_back(home: Home) -> None:
