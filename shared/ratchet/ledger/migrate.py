@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -49,6 +50,13 @@ def require_known(revision: str | None) -> None:
     _refuse_newer(revision)
 
 
+def require_not_newer(ledger: Ledger) -> None:
+    """Raise Refused for a ledger that was migrated by a newer version, SurroundingsError while it is away."""
+    with ledger.read() as session:
+        found = _revision(session.connection())
+    _refuse_newer(found)
+
+
 def head() -> str:
     """The newest revision that this version knows."""
     revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
@@ -68,9 +76,13 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
+
+
 def _refuse_newer(found: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in _known():
         raise Refused(f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host.")
 
 

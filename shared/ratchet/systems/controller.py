@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ChildFailed, ClaimLost, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, ClaimLost, Refused, Stopping, SurroundingsError
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import require_not_newer
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import settled
 from ratchet.settings import Settings
@@ -188,6 +189,7 @@ class Controller:
     def _count(self, lane: Lane, claim: Claim, error: Exception) -> None:
         killed = isinstance(error, ChildFailed) and error.killed
         log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
+        self._require_own_schema(claim, error)
         for observer in self.observers:
             observer.failed(lane.name, claim.subject, killed)
         try:
@@ -200,6 +202,14 @@ class Controller:
             log.warning("%s", lost)
         self.holdings.settle(claim)
         self.setback.set()
+
+    def _require_own_schema(self, claim: Claim, error: Exception) -> None:
+        """What fails on a ledger that a newer version has migrated meanwhile is no fault of the subject."""
+        try:
+            require_not_newer(self.ledger)
+        except (SurroundingsError, Refused) as reason:
+            self.holdings.give_back(claim)
+            raise SurroundingsError(str(reason)) from error
 
     def _tell_of_wait(self, lane: Lane) -> None:
         for observer in self.observers:

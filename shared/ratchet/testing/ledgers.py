@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from sqlalchemy import text
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import alembic_config, migrate
@@ -95,3 +96,9 @@ def _migrate(url: str) -> None:
     ledger = Ledger(url)
     migrate(ledger)
     ledger.close()
+
+
+def pretend_newer(ledger: Ledger) -> None:
+    """As after a migration by a version that does not exist yet."""
+    with ledger.write() as tx:
+        tx.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))

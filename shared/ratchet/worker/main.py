@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ class _Worker:
         self.stopper = Stopper(self.controller)
         self.threads = [
             Listener(streams, self.ledger, self.desk),
-            Sweep(self.ledger, relay, self.desk, self.registration.seen),
+            Sweep(self.ledger, relay, self.desk, self.registration.seen, _end_refused),
             Liveness(settings.control, self.desk, canary, alive_path(settings, worker)),
             self.status,
             self.stopper,
@@ -130,6 +131,12 @@ class _Worker:
             if self.metrics is not None:
                 self.metrics.close()
         return celery_worker.exitcode or 0
+
+
+def _end_refused(error: Refused) -> None:
+    """End as when asked to: work gives way, and the supervisor's next start is refused until this host is upgraded."""
+    log.critical("%s", error)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def greeting(system: System, settings: Settings) -> str:

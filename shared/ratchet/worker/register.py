@@ -9,7 +9,7 @@ import shutil
 from ratchet.build import Build
 from ratchet.errors import SurroundingsError
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.migrate import require_current
+from ratchet.ledger.migrate import require_current, require_not_newer
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
@@ -51,7 +51,8 @@ class Registration:
             )
 
     def seen(self) -> None:
-        """Say that the worker is there. Raises SurroundingsError."""
+        """Say that the worker is there. Raises SurroundingsError; Refused where the ledger became newer than it."""
+        require_not_newer(self._ledger)
         self._say("running")
 
     def leave(self) -> None:

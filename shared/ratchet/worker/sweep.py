@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from ratchet.bus.outbox import Relay
-from ratchet.errors import SurroundingsError
+from ratchet.errors import Refused, SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.systems import claims
 from ratchet.worker.desk import Desk
@@ -34,9 +34,12 @@ class Sweep(threading.Thread):
         relay: Relay,
         desk: Desk,
         seen: Callable[[], None],
+        refused: Callable[[Refused], None],
     ):
+        """``refused`` is called once, when ``seen`` raises that this worker has no business here any more."""
         super().__init__(name="sweep", daemon=True)
         self._ledger, self._relay, self._desk, self._seen = ledger, relay, desk, seen
+        self._refused: Callable[[Refused], None] | None = refused
         controller = desk.controller
         self._system, self._settings = controller.system, controller.settings.control
         self._stop_asked, self._setback = controller.stop, controller.setback
@@ -64,6 +67,10 @@ class Sweep(threading.Thread):
                 duty()
             except SurroundingsError as error:
                 log.info("put off: %s", error)
+            except Refused as error:
+                tell, self._refused = self._refused, None
+                if tell is not None:
+                    tell(error)
 
     def _look_at_claims(self) -> float:
         """Look if a claim is due; else say in how many seconds the next one will be."""

@@ -20,6 +20,7 @@ from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work, claims
 from ratchet.systems.controller import Controller
 from ratchet.testing.bus import InlineChildren
+from ratchet.testing.ledgers import pretend_newer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -300,3 +301,18 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
     leased = [path.name for path in (settings.lease_folder / "gpu").iterdir() if path.read_text().endswith(" toys")]
     assert len([name for name in leased if name.startswith("gpu-1-")]) == 8
     acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).close()
+
+
+def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against_nobody(
+    ledger: Ledger, settings: Settings
+) -> None:
+    def stumble(work: Work) -> Outcome:
+        pretend_newer(ledger)
+        work.stop.set()
+        raise ValueError("no such column")
+
+    toys = Toys(ledger, settings, ["one"], stumble)
+    toys.look()
+    toys.controller.holdings.pay_back()
+    assert toys.seen == ["one"]
+    assert [(row.owner, row.failures) for row in toys.claims()] in ([], [(None, 0)])

@@ -7,12 +7,6 @@ from pathlib import Path
 
 from ratchet import __version__
 from ratchet.build import DIGITS, Build, folder_digest, package_digest
-from ratchet.ledger import Ledger
-from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Worker
-from ratchet.settings import Settings
-from ratchet.systems import registry
-from ratchet.worker.register import Registration
 
 
 def written(folder: Path) -> Path:
@@ -47,15 +41,3 @@ def test_a_worker_tells_the_build_of_its_service_and_of_what_it_runs_on() -> Non
     assert Build.parse(str(Build.of("ratchet.worker"))) == Build.of("ratchet.worker")
     assert Build.parse("0.0.9") == Build("0.0.9")
     assert package_digest("nobody_installs_this") == ""
-
-
-def test_the_register_has_each_workers_build(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    ledger = Ledger(settings.ledger_url)
-    migrate(ledger)
-    Registration(ledger, registry.get("regression"), "regression@here+0", settings).enter()
-    with ledger.read() as session:
-        row = session.get(Worker, "regression@here+0")
-        assert row is not None
-        assert row.version == str(Build.of("evaluator"))
-    ledger.close()

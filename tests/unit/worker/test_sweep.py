@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 from ratchet.systems import System
@@ -64,11 +65,27 @@ def test_how_often_a_worker_looks_and_tidies_is_set(
     tmp_path: Path, ledger: Ledger, control: dict[str, float], sweeps: int, tidied: int
 ) -> None:
     parts: Any = Controlled(Settings(home=tmp_path, control=control))
-    sweep = Sweep(ledger, parts, parts, parts.seen)
+    sweep = Sweep(ledger, parts, parts, parts.seen, lambda _error: None)
     sweep.start()
     sweep.join(60.0)
     assert not sweep.is_alive()
     assert (parts.sweeps, parts.tidied) == (sweeps, tidied)
+
+
+def test_a_worker_that_has_no_business_here_any_more_is_ended_once(tmp_path: Path, ledger: Ledger) -> None:
+    """As when the ledger is migrated under it by a newer version."""
+    parts: Any = Controlled(Settings(home=tmp_path, control={"timer_s": 0.01}))
+    told: list[Refused] = []
+
+    def seen() -> None:
+        parts.seen()
+        raise Refused("the ledger is at 9999")
+
+    sweep = Sweep(ledger, parts, parts, seen, told.append)
+    sweep.start()
+    sweep.join(60.0)
+    assert parts.tidied == OFTEN
+    assert [str(error) for error in told] == ["the ledger is at 9999"]
 
 
 def test_the_file_that_shows_life_is_set(tmp_path: Path) -> None:

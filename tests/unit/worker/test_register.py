@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratchet.build import Build
+from ratchet.errors import Refused
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.ledger.tables import Worker
+from ratchet.settings import Settings
+from ratchet.systems import registry
+from ratchet.testing.ledgers import pretend_newer
+from ratchet.worker.register import Registration
+
+NAME = "regression@here+0"
+
+
+@pytest.fixture
+def migrated(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    migrate(ledger)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def registration(migrated: Ledger, tmp_path: Path) -> Registration:
+    found = Registration(migrated, registry.get("regression"), NAME, Settings(home=tmp_path))
+    found.enter()
+    return found
+
+
+def row(ledger: Ledger) -> Worker:
+    with ledger.read() as session:
+        found = session.get(Worker, NAME)
+    assert found is not None
+    return found
+
+
+def test_the_register_has_each_workers_build(migrated: Ledger, registration: Registration) -> None:
+    registration.seen()
+    assert row(migrated).version == str(Build.of("evaluator"))
+
+
+def test_a_worker_is_told_when_the_ledger_becomes_newer_than_it(migrated: Ledger, registration: Registration) -> None:
+    """It was told at its start alone, and worked on until then with tables that it does not know."""
+    before = row(migrated).seen_at
+    pretend_newer(migrated)
+    with pytest.raises(Refused, match="upgrade Ratchet on this host"):
+        registration.seen()
+    assert row(migrated).seen_at == before
