@@ -61,7 +61,7 @@ class Ours:
         self._generator = LocalGenerator.load(model, self._inference)
         self.clock = ForwardClock(self._generator._loaded.model)
         self._model, self._suite, self._scratch = model, suite, scratch
-        self._items = read_suite(suite)
+        self._items = list(read_suite(suite).values())
 
     def runs(self) -> dict[str, Run]:
         return {"whole": self.whole, "with gold loss": partial(self.whole, score_gold=True), "generation": self.alone}
@@ -108,7 +108,7 @@ class Harness:
         self._lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=batch_size, max_length=1024)
         self.clock = ForwardClock(self._lm.model)
         self._scratch = scratch
-        items = read_suite(suite)
+        items = list(read_suite(suite).values())
         tokenizer = AutoTokenizer.from_pretrained(model)
         self._prompts = [render_prompt(tokenizer, item.prompt) for item in items]
         prompts, golds = (

@@ -32,8 +32,9 @@ class RecordLog:
         self._head = json.dumps(conditions, sort_keys=True) + "\n"
         self._item_ids = item_ids
         found = [self._recovered(place / self._part.name) for place in (folder, *earlier)]
-        self._records = {record.item_id: record for record in max(found, key=len)}
-        self._rewrite(self._part, self._head + to_lines(self._records.values()))
+        self._records: dict[str, ItemRecord] = {}
+        self._lines: dict[str, str] = {}
+        self._rewrite(self._part, self._head + self._added(max(found, key=len)))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -45,14 +46,20 @@ class RecordLog:
         """Add records, in one write; those of items that have one already are left out."""
         new = [record for record in records if record.item_id not in self._records]
         with self._part.open("a", encoding="utf-8") as file:
-            file.write(to_lines(new))
-        self._records.update((record.item_id, record) for record in new)
+            file.write(self._added(new))
 
     def finish(self) -> tuple[Path, tuple[ItemRecord, ...]]:
         """Write all records in the suite's order to ``<name>.items.jsonl`` and return it with them."""
         records = tuple(self._records[item_id] for item_id in self._item_ids)
-        self._rewrite(self._final, to_lines(records))
+        self._rewrite(self._final, "".join(self._lines[item_id] for item_id in self._item_ids))
         return self._final, records
+
+    def _added(self, records: Sequence[ItemRecord]) -> str:
+        """Take records in; returns their lines."""
+        lines = {record.item_id: to_lines([record]) for record in records}
+        self._lines.update(lines)
+        self._records.update((record.item_id, record) for record in records)
+        return "".join(lines.values())
 
     def _recovered(self, part: Path) -> list[ItemRecord]:
         try:

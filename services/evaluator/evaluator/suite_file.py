@@ -9,8 +9,8 @@ from ratchet.data.example import Example
 from ratchet.errors import DataError, EmptyEvaluation
 
 
-def read_suite(path: Path) -> list[Example]:
-    """The examples in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
+def read_suite(path: Path) -> dict[str, Example]:
+    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
     examples: dict[str, Example] = {}
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -26,4 +26,4 @@ def read_suite(path: Path) -> list[Example]:
             examples[item_id] = example
     if not examples:
         raise EmptyEvaluation(f"{path} holds no item.")
-    return list(examples.values())
+    return examples

@@ -11,7 +11,7 @@ from ratchet.errors import BrokenCheckpoint
 from ratchet.evaluation.record import Extraction, ItemRecord, RecordKey
 from ratchet.inference.dress import Dress, decoding_key
 from ratchet.inference.generator import Generation
-from ratchet.tasks.graders import grade_example, item_key
+from ratchet.tasks.graders import key_and_grade
 
 from evaluator.degenerate import OutputCensus
 from evaluator.record_log import RecordLog
@@ -67,9 +67,9 @@ class TestingSession:
         spec = self._spec
         return LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._dress)
 
-    def _answer(self, generator: LocalGenerator, suite: SuiteFile, items: list[Example]) -> SuiteResult:
+    def _answer(self, generator: LocalGenerator, suite: SuiteFile, by_id: dict[str, Example]) -> SuiteResult:
         key = self._key(generator, suite)
-        ids = [item.id for item in items]
+        ids, items = list(by_id), list(by_id.values())
         log = RecordLog(self._spec.work_folder, suite.name, key.model_dump(), ids, self._spec.earlier)
         done = frozenset(index for index, item_id in enumerate(ids) if item_id in log)
         self._tell(suite, log, items)
@@ -101,11 +101,11 @@ class TestingSession:
 
     def _record(self, item_id: str, item: Example, generation: Generation, score_gold: bool) -> ItemRecord:
         scores = generation.draft_logprobs if score_gold else ()
-        grade = grade_example(item, self._dress.answer(generation.text))
+        key, grade = key_and_grade(item, self._dress.answer(generation.text))
         extraction: Extraction = "ok" if grade.extracted is not None else "missing"
         return ItemRecord(
             item_id=item_id,
-            key=item_key(item),
+            key=key,
             family=item.family or UNKNOWN_FAMILY,
             level=item.level,
             answer=generation.text,

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Role = Literal["system", "user", "assistant"]
 
+_canonical = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class Message(BaseModel):
     """One turn of a conversation."""
@@ -37,7 +39,7 @@ class Example(BaseModel):
     def id(self) -> str:
         """32 hex digits of the sha256 over the turns alone: the same conversation has the same id everywhere."""
         turns = [[m.role, m.content] for m in self.messages]
-        return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode()).hexdigest()[:32]
+        return hashlib.sha256(_canonical(turns).encode()).hexdigest()[:32]
 
     @property
     def prompt(self) -> tuple[Message, ...]:

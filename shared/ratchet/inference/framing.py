@@ -48,8 +48,16 @@ class Framing:
         return list(zip(self._token_ids(chats), self._replies(answers), strict=True))
 
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
+        return self._generation(prompt, answer, self.text.whole(answer.token_ids, prompt.decoding))
+
+    def generations(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Generation]:
+        """``generation`` of many, with one call of the tokenizer."""
+        texts = self.text.wholes([a.token_ids for a in answers], [prompt.decoding for prompt in prompts])
+        return [self._generation(*row) for row in zip(prompts, answers, texts, strict=True)]
+
+    def _generation(self, prompt: Prompt, answer: Answer, text: str) -> Generation:
         return Generation(
-            text=self.text.whole(answer.token_ids, prompt.decoding),
+            text=text,
             token_ids=tuple(answer.token_ids),
             token_logprobs=tuple(answer.logprobs),
             finish_reason="stop" if answer.stopped else "length",

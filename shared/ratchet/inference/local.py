@@ -173,7 +173,7 @@ class LocalGenerator:
             processors=self._framing.processors,
             watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
         )
-        return [self.generation(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        return self._framing.generations(prompts, answers)
 
     def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:
         return score_batch(self._loaded.model, rows, self._pad_id)

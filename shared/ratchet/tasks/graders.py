@@ -23,8 +23,16 @@ def grade_example(example: Example, answer: str) -> Grade:
     family = registry.find(example.family)
     if family is not None:
         return family.grade(_require_problem(family, example), answer)
-    metadata = example.metadata
-    return declared.grade(_grader(example), gold(example), answer, metadata.get("pattern"))
+    return _declared(example, answer)
+
+
+def key_and_grade(example: Example, answer: str) -> tuple[str, Grade]:
+    """``item_key`` and ``grade_example``, with the question read once."""
+    family = registry.find(example.family)
+    if family is None:
+        return text_key(example), _declared(example, answer)
+    problem = _require_problem(family, example)
+    return problem.key, family.grade(problem, answer)
 
 
 def gold(example: Example) -> str:
@@ -52,6 +60,10 @@ def text_key(example: Example) -> str:
     turns = [(m.role, " ".join(m.content.casefold().split()).strip(" .?!")) for m in example.prompt]
     said = turns[-1][1] if len(turns) == 1 else json.dumps(turns, ensure_ascii=False)
     return TEXT_KEY + hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def _declared(example: Example, answer: str) -> Grade:
+    return declared.grade(_grader(example), gold(example), answer, example.metadata.get("pattern"))
 
 
 def _grader(example: Example) -> str:

@@ -47,7 +47,7 @@ class ByHeart:
         return TestingResult(weights=told.weights, suites=results).model_dump(mode="json")
 
     def _result(self, told: TestingSpec, name: str, version: str, path: Path) -> SuiteResult:
-        records = tuple(made_up_answer(item, True, 0.9) for item in read_suite(path))
+        records = tuple(made_up_answer(item, True, 0.9) for item in read_suite(path).values())
         told.work_folder.mkdir(parents=True, exist_ok=True)
         items = told.work_folder / f"{name}.items.jsonl"
         items.write_text(to_lines(records))
