@@ -75,7 +75,9 @@ class TestingSession:
         self._tell(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0
         chats = [item.prompt for item in items]
-        for batch, generations in generator.batches(chats, self._spec.decoding, done, self._golds(items)):
+        for batch, generations in generator.batches(
+            chats, self._spec.decoding, done, self._golds(items), suite.score_gold
+        ):
             log.append(
                 self._record(ids[index], items[index], generation, suite.score_gold)
                 for index, generation in zip(batch, generations, strict=True)

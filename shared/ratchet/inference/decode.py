@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
-from ratchet.inference.drafts import Checked, check_drafts
-from ratchet.inference.kv_batch import Batch, States
+from ratchet.inference.drafts import Checked, FirstPass
+from ratchet.inference.kv_batch import Batch, Known
 from ratchet.inference.sampling import Prompt, Sampler
 
 
@@ -54,17 +54,19 @@ def decode(
     most_logits: int,
     processors: Sequence[Any] = (),
     watcher: Watcher | None = None,
+    score_drafts: bool = True,
 ) -> list[Answer]:
     """Answer every prompt, each up to an end token, its own token limit, or the watcher's word.
 
-    What drafts foretell is answered first, the rest a token at a time. Rows that are done leave the batch whenever
-    half of it is, which depends on the answers alone. Raises BrokenCheckpoint on logits that are not finite, and
-    GenerationError when the time is over.
+    What drafts foretell is answered first, the rest a token at a time. ``score_drafts`` False leaves drafts out where
+    they are mostly wrong. Rows that are done leave the batch whenever a quarter of it is, which depends on the answers
+    alone. Raises BrokenCheckpoint on logits that are not finite, and GenerationError when the time is over.
     """
     rows = _Rows(prompts, end_ids, watcher, timeout_s)
-    for checked in check_drafts(model, prompts, pad_id=pad_id, processors=processors, most_logits=most_logits):
+    first = FirstPass(model, end_ids=end_ids, pad_id=pad_id, processors=processors, most_logits=most_logits)
+    for checked in first.check(prompts, score_drafts):
         rows.begin(checked)
-    rows.drop_done()
+    rows.line_up()
     if rows.open:
         _grow(model, rows, pad_id, processors)
     return rows.answers
@@ -72,7 +74,7 @@ def decode(
 
 def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> None:
     """Give all open rows a token at a time until each is done."""
-    batch = Batch(model, rows.token_ids, pad_id, max(rows.room), rows.states)
+    batch = Batch(model, rows.token_ids, pad_id, max(rows.room), rows.known)
     sampler = Sampler(rows.prompts, processors, model.device, rows.begun)
     for step in range(max(rows.room)):
         logits = batch.logits()
@@ -82,7 +84,7 @@ def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> No
         if not rows.open:
             break
         batch.append(tokens)
-        if rows.half_done:
+        if rows.is_worth_shrinking:
             places = torch.tensor(rows.drop_done(), device=model.device)
             batch.keep(places)
             sampler.keep(places)
@@ -100,11 +102,11 @@ class _Rows:
         self._timeout_s = timeout_s
         self._started = time.perf_counter()
         self._places = list(range(len(prompts)))
-        self._states: dict[int, States] = {}
+        self._known: dict[int, Known] = {}
 
     @property
-    def half_done(self) -> bool:
-        return 2 * self.open <= len(self._places)
+    def is_worth_shrinking(self) -> bool:
+        return 4 * self.open <= 3 * len(self._places)
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -126,31 +128,40 @@ class _Rows:
         return [(*self._prompts[row].token_ids, *self.answers[row].token_ids) for row in self._places]
 
     @property
-    def states(self) -> list[States] | None:
-        """Of all tokens but the last of each, where they are known of every row."""
-        known = [self._states[row] for row in self._places if row in self._states]
+    def known(self) -> list[Known] | None:
+        """States of all tokens but the last of each, where they are known of every row."""
+        known = [self._known[row] for row in self._places if row in self._known]
         return known if len(known) == len(self._places) else None
 
     def begin(self, checked: Checked) -> None:
-        """Give a row the beginning that its draft foretold, and what the model says after it."""
+        """Give rows the beginnings that their drafts foretold, and what the model says after them."""
         elapsed_s = self._elapsed_s()
-        row, answer = checked.row, self.answers[checked.row]
-        answer.draft_logprobs = checked.draft_logprobs
-        for token, logprob in zip(checked.token_ids, checked.logprobs, strict=True):
-            if not answer.done:
-                self._add(row, token, logprob, elapsed_s)
-        if not answer.done and checked.states is not None:
-            known = len(self._prompts[row].token_ids) + len(answer.token_ids) - 1
-            self._states[row] = [
-                (keys[:, :known].clone(), values[:, :known].clone()) for keys, values in checked.states
-            ]
+        found = zip(checked.rows, checked.token_ids, checked.logprobs, checked.draft_logprobs, strict=True)
+        for row, token_ids, logprobs, draft_logprobs in found:
+            answer = self.answers[row]
+            answer.draft_logprobs = draft_logprobs
+            _require_finite(logprobs)
+            for token, logprob in zip(token_ids, logprobs, strict=True):
+                if not answer.done:
+                    self._add(row, answer, token, logprob, elapsed_s)
+        left = [place for place, row in enumerate(checked.rows) if not self.answers[row].done]
+        if checked.states is not None and left:
+            states = [(keys[left], values[left]) for keys, values in checked.states]
+            self._known.update((checked.rows[place], (states, at)) for at, place in enumerate(left))
 
     def extend(self, tokens: list[int], logprobs: list[float]) -> None:
         """Give every open row at its place its next token."""
         elapsed_s = self._elapsed_s()
+        _require_finite(logprobs)
         for row, token, logprob in zip(self._places, tokens, logprobs, strict=True):
-            if not self.answers[row].done:
-                self._add(row, token, logprob, elapsed_s)
+            answer = self.answers[row]
+            if not answer.done:
+                self._add(row, answer, token, logprob, elapsed_s)
+
+    def line_up(self) -> None:
+        """Put the open rows in their places, those together whose states stand together."""
+        unknown = [row for row in self._places if row not in self._known and not self.answers[row].done]
+        self._places = [*self._known, *unknown]
 
     def drop_done(self) -> list[int]:
         """Keep the open rows alone; returns the places that they had."""
@@ -158,15 +169,14 @@ class _Rows:
         self._places = [self._places[place] for place in kept]
         return kept
 
-    def _add(self, row: int, token: int, logprob: float, elapsed_s: float) -> None:
-        if not math.isfinite(logprob):
-            raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")
-        answer = self.answers[row]
+    def _add(self, row: int, answer: Answer, token: int, logprob: float, elapsed_s: float) -> None:
         answer.token_ids.append(token)
         answer.logprobs.append(logprob)
-        told = self._watcher.token(row, answer) if self._watcher else False
-        answer.stopped = told or token in self._end_ids
-        if answer.stopped or len(answer.token_ids) >= self._prompts[row].max_new_tokens:
+        told = self._watcher is not None and self._watcher.token(row, answer)
+        if told or token in self._end_ids:
+            answer.stopped = True
+            self._close(row, answer, elapsed_s)
+        elif len(answer.token_ids) >= self._prompts[row].max_new_tokens:
             self._close(row, answer, elapsed_s)
 
     def _close(self, row: int, answer: Answer, elapsed_s: float) -> None:
@@ -182,3 +192,8 @@ class _Rows:
         if elapsed_s > self._timeout_s:
             raise GenerationError(f"a batch of {len(self.answers)} took over {self._timeout_s:g} s (batch_timeout_s).")
         return elapsed_s
+
+
+def _require_finite(logprobs: Sequence[float]) -> None:
+    if not math.isfinite(sum(logprobs)):
+        raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")

@@ -8,106 +8,161 @@ draft that is a text). So a draft changes how long an answer takes, and not what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
-from ratchet.inference.kv_batch import States, states_of
+from ratchet.inference.kv_batch import States, can_be_cut, states_of
 from ratchet.inference.sampling import Prompt, Sampler
 
 _TOKENS_AT_ONCE = {"cpu": 2048}
 """Larger forward passes fall out of a CPU's cache; elsewhere they are as large as the logits may be."""
 
+_LONGEST_PAUSE = 8
+
 
 @dataclass(frozen=True)
 class Checked:
-    """What a model says of the draft of one row (an index into the prompts).
+    """What a model says after some prompts (``rows`` are indices into them), and along their drafts.
 
-    ``token_ids`` are its picks up to the first that differs from the draft, that one included, with their
-    log-probabilities; ``draft_logprobs`` are those of the draft's own tokens, all of them. ``states`` are those of the
-    prompt and the draft, where the model's cache can be cut.
+    ``token_ids`` are its picks up to the first that differs from the draft, ends the answer or fills it, that one
+    included, with their log-probabilities; ``draft_logprobs`` are those of the draft's own tokens, all of them.
+    ``states`` are those of the prompts and the drafts, where the model's cache can be cut.
     """
 
-    row: int
-    token_ids: list[int]
-    logprobs: list[float]
-    draft_logprobs: list[float]
+    rows: Sequence[int]
+    token_ids: list[list[int]]
+    logprobs: list[list[float]]
+    draft_logprobs: list[list[float]]
     states: States | None
 
 
-def check_drafts(
-    model: Any, prompts: Sequence[Prompt], *, pad_id: int, processors: Sequence[Any], most_logits: int
-) -> Iterator[Checked]:
-    """Ask of every prompt that has a draft; rows of like length share a forward pass of ``most_logits`` logits."""
-    rows = [row for row, prompt in enumerate(prompts) if prompt.draft]
-    rows.sort(key=lambda row: (_width(prompts[row]), prompts[row].token_ids))
-    most = min(_TOKENS_AT_ONCE.get(model.device.type, most_logits), most_logits // model.config.vocab_size)
-    start = 0
-    while start < len(rows):
-        end = start + 1
-        while end < len(rows) and (end + 1 - start) * _width(prompts[rows[end]]) <= most:
-            end += 1
-        part = rows[start:end]
-        yield from _check(model, part, [prompts[row] for row in part], pad_id, processors)
-        start = end
+class Patience:
+    """Whether drafts are still worth their tokens: on a CPU, a token that is refused costs half of one decoded.
+
+    After a part in which under half of the tokens were said, drafts are left out for a part, then for two, four,
+    eight, until one pays again. So it depends on the answers alone, and not on the clock.
+    """
+
+    def __init__(self) -> None:
+        self._pause = 0
+        self._left = 0
+
+    def asks(self) -> bool:
+        """Whether the next part is asked with its drafts."""
+        self._left -= 1
+        return self._left < 0
+
+    def hear(self, said: int, drafted: int) -> None:
+        pays = 2 * said >= drafted
+        self._pause = 0 if pays else min(_LONGEST_PAUSE, 2 * self._pause or 1)
+        self._left = self._pause
+
+
+class FirstPass:
+    """The forward passes in which prompts are read, those with drafts along them."""
+
+    def __init__(
+        self, model: Any, *, end_ids: frozenset[int], pad_id: int, processors: Sequence[Any], most_logits: int
+    ):
+        self._model = model
+        self._ends = torch.tensor(sorted(end_ids), device=model.device)
+        self._pad_id = pad_id
+        self._processors = processors
+        self._most_places = most_logits // model.config.get_text_config().vocab_size
+        self._most_tokens = _TOKENS_AT_ONCE.get(model.device.type)
+
+    def check(self, prompts: Sequence[Prompt], score_drafts: bool) -> Iterator[Checked]:
+        """Ask of prompts, rows of like length together; ``score_drafts`` wants every draft asked, however wrong.
+
+        A CPU is asked of all prompts where the model's cache can be cut, any other device of those with a draft.
+        """
+        drafted = [row for row, prompt in enumerate(prompts) if prompt.draft]
+        reads_all = self._most_tokens is not None and can_be_cut(self._model)
+        bare = [row for row, prompt in enumerate(prompts) if reads_all and not prompt.draft]
+        patience = Patience()
+        for part in self._parts(prompts, drafted):
+            if score_drafts or not reads_all or patience.asks():
+                checked = self._ask(part, [prompts[row] for row in part])
+                yield checked
+                said = sum(len(ids) for ids in checked.token_ids)
+                patience.hear(said, sum(len(prompts[row].draft) for row in part))
+            else:
+                bare += part
+        undrafted = {row: replace(prompts[row], draft=()) for row in bare}
+        for part in self._parts(undrafted, bare):
+            yield self._ask(part, [undrafted[row] for row in part])
+
+    def _parts(self, prompts: Sequence[Prompt] | dict[int, Prompt], rows: Sequence[int]) -> Iterator[list[int]]:
+        """Rows by length, as many at once as the cache and the limit of logits allow, but one at least."""
+        shape = {row: (_width(prompts[row]), prompts[row].token_ids) for row in rows}
+        part: list[int] = []
+        shortest = 0
+        for row in sorted(rows, key=shape.__getitem__):
+            width, count = shape[row][0], len(part) + 1
+            least = min(shortest, len(shape[row][1])) if part else len(shape[row][1])
+            over = self._most_tokens is not None and count * width > self._most_tokens
+            if part and (over or count * (width - least + 1) > self._most_places):
+                yield part
+                part, least = [], len(shape[row][1])
+            part.append(row)
+            shortest = least
+        if part:
+            yield part
+
+    def _ask(self, rows: Sequence[int], prompts: Sequence[Prompt]) -> Checked:
+        """One forward pass. Padding stands on the right, where causal attention cannot see it: no mask."""
+        device, steps = self._model.device, max(max(len(prompt.draft) for prompt in prompts), 1)
+        inputs = self._padded([[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts])
+        width = inputs.shape[1]
+        first = min(len(prompt.token_ids) for prompt in prompts) - 1
+        output = self._model(input_ids=inputs, use_cache=True, logits_to_keep=width - first)
+        logits = output.logits.float()
+        begins = torch.tensor([len(prompt.token_ids) - 1 - first for prompt in prompts], device=device)
+        places = (begins[:, None] + torch.arange(steps, device=device)).clamp(max=width - first - 1)
+        drafts = self._padded([prompt.draft for prompt in prompts], steps)
+        picks = self._picks(logits, places, prompts, drafts)
+        norms = logits.logsumexp(-1).gather(1, places)
+        at = torch.arange(len(rows), device=device)[:, None]
+        said = self._said(picks, drafts, prompts).tolist()
+        scores = (logits[at, places, drafts] - norms).tolist()
+        return Checked(
+            rows,
+            [ids[:count] for ids, count in zip(picks.tolist(), said, strict=True)],
+            [row[:count] for row, count in zip((logits[at, places, picks] - norms).tolist(), said, strict=True)],
+            [row[: len(prompt.draft)] for row, prompt in zip(scores, prompts, strict=True)],
+            states_of(output.past_key_values),
+        )
+
+    def _padded(self, rows: Sequence[Sequence[int]], width: int = 0) -> torch.Tensor:
+        width = max(width, max(map(len, rows)))
+        padded = [[*row, *[self._pad_id] * (width - len(row))] for row in rows]
+        return torch.tensor(padded, device=self._model.device)
+
+    def _said(self, picks: torch.Tensor, drafts: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """How many of each row's picks [rows, steps] belong to its answer."""
+        lengths = torch.tensor([max(len(prompt.draft), 1) for prompt in prompts], device=picks.device)
+        room = torch.tensor([prompt.max_new_tokens for prompt in prompts], device=picks.device)
+        goes_on = (picks == drafts) & ~torch.isin(picks, self._ends)
+        return torch.minimum(goes_on.long().cumprod(1).sum(1) + 1, torch.minimum(lengths, room))
+
+    def _picks(
+        self, logits: torch.Tensor, places: torch.Tensor, prompts: Sequence[Prompt], drafts: torch.Tensor
+    ) -> torch.Tensor:
+        """Token ids [rows, steps]: what comes next after the prompt and each part of the draft."""
+        sampler = Sampler(prompts, self._processors, logits.device)
+        if sampler.is_plain:
+            return logits.argmax(-1).gather(1, places)
+        width = max(len(prompt.token_ids) for prompt in prompts)
+        heads = [[self._pad_id] * (width - len(prompt.token_ids)) + list(prompt.token_ids) for prompt in prompts]
+        history = torch.cat([torch.tensor(heads, device=logits.device), drafts], dim=1)
+        at = torch.arange(len(prompts), device=logits.device)
+        steps = range(min(places.shape[1], max(prompt.max_new_tokens for prompt in prompts)))
+        picks = [sampler.pick(logits[at, places[:, step]], history[:, : width + step], step) for step in steps]
+        return pad(torch.stack(picks, dim=1), (0, places.shape[1] - len(steps)))
 
 
 def _width(prompt: Prompt) -> int:
-    return len(prompt.token_ids) + len(prompt.draft) - 1
-
-
-def _check(
-    model: Any, rows: Sequence[int], prompts: Sequence[Prompt], pad_id: int, processors: Sequence[Any]
-) -> Iterator[Checked]:
-    """One forward pass. Padding stands on the right, where causal attention cannot see it: no mask."""
-    width = max(map(_width, prompts))
-    tokens = [[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts]
-    inputs = torch.tensor([row + [pad_id] * (width - len(row)) for row in tokens], device=model.device)
-    first = min(len(prompt.token_ids) for prompt in prompts) - 1
-    output = model(input_ids=inputs, use_cache=True, logits_to_keep=width - first)
-    logits = output.logits.float()
-    steps = max(len(prompt.draft) for prompt in prompts)
-    begins = torch.tensor([len(prompt.token_ids) - 1 - first for prompt in prompts], device=model.device)
-    places = (begins[:, None] + torch.arange(steps, device=model.device)).clamp(max=width - first - 1)
-    padded = [[*prompt.draft, *[pad_id] * (steps - len(prompt.draft))] for prompt in prompts]
-    drafts = torch.tensor(padded, device=model.device)
-    picks = _picks(logits, places, prompts, drafts, pad_id, processors)
-    norms = logits.logsumexp(-1).gather(1, places)
-    at = torch.arange(len(rows), device=model.device)[:, None]
-    states: Sequence[States | None] = states_of(output.past_key_values) or [None] * len(rows)
-    found = zip(
-        rows,
-        prompts,
-        picks.tolist(),
-        (logits[at, places, picks] - norms).tolist(),
-        (logits[at, places, drafts] - norms).tolist(),
-        (picks == drafts).long().cumprod(1).sum(1).tolist(),
-        states,
-        strict=True,
-    )
-    for row, prompt, picked, logprobs, drafted, same, known in found:
-        length = len(prompt.draft)
-        said = min(same + 1, length)
-        yield Checked(row, picked[:said], logprobs[:said], drafted[:length], known)
-
-
-def _picks(
-    logits: torch.Tensor,
-    places: torch.Tensor,
-    prompts: Sequence[Prompt],
-    drafts: torch.Tensor,
-    pad_id: int,
-    processors: Sequence[Any],
-) -> torch.Tensor:
-    """Token ids [rows, steps]: what comes next after the prompt and each part of the draft."""
-    sampler = Sampler(prompts, processors, logits.device)
-    if sampler.is_plain:
-        return logits.argmax(-1).gather(1, places)
-    width = max(len(prompt.token_ids) for prompt in prompts)
-    heads = [[pad_id] * (width - len(prompt.token_ids)) + list(prompt.token_ids) for prompt in prompts]
-    history = torch.cat([torch.tensor(heads, device=logits.device), drafts], dim=1)
-    at = torch.arange(len(prompts), device=logits.device)
-    steps = range(places.shape[1])
-    picks = [sampler.pick(logits[at, places[:, step]], history[:, : width + step], step) for step in steps]
-    return torch.stack(picks, dim=1)
+    return len(prompt.token_ids) + max(len(prompt.draft) - 1, 0)

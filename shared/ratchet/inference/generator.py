@@ -37,7 +37,8 @@ class Generation(BaseModel):
     """One answer. ``token_logprobs`` (natural log) belong to ``token_ids``; the end token is included if generated.
 
     ``text`` is without special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs``
-    are the log-probabilities of the draft that was given with the prompt, if one was: what ``score`` says of it.
+    are the log-probabilities of the draft that was given with the prompt, if one was and it was asked: what ``score``
+    says of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 States = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, each [heads, tokens, width], of the tokens of one row."""
+"""Keys and values of each layer, each [rows, heads, tokens, width]; what stands beyond a row's tokens is padding."""
+
+Known = tuple[States, int]
+"""The states of one row, and which row of them it is."""
 
 
-def states_of(cache: Any) -> list[States] | None:
-    """What a cache holds, row by row; None where a layer keeps something else than keys and values of all tokens."""
-    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+def states_of(cache: Any) -> States | None:
+    """What a cache holds; None where a layer keeps something else than keys and values of all tokens."""
+    if not _keeps_all(cache):
         return None
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
-    return [[(keys[row], values[row]) for keys, values in layers] for row in range(len(layers[0][0]))]
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def can_be_cut(model: Any) -> bool:
+    """Whether the model's cache is one of keys and values of all tokens, as far as its configuration tells."""
+    return _keeps_all(DynamicCache(config=model.config))
+
+
+def _keeps_all(cache: Any) -> bool:
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 class Batch:
     """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
 
-    ``states`` are those of all tokens but the last of each row, where they are known already.
+    ``known`` are the states of all tokens but the last of each row, from the left, where they are known already.
     """
 
     def __init__(
@@ -35,7 +46,7 @@ class Batch:
         prompts: Sequence[Sequence[int]],
         pad_id: int,
         room: int,
-        states: Sequence[States] | None = None,
+        known: Sequence[Known] | None = None,
     ):
         width = max(map(len, prompts))
         rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -48,8 +59,8 @@ class Batch:
         self._positions = (self._mask[:, :width].cumsum(1) - 1).clamp(min=0)
         self._cache = DynamicCache(config=model.config)
         self._cached = 0
-        if states:
-            self._take(states)
+        if known:
+            self._take(known, lengths - 1)
 
     def logits(self) -> torch.Tensor:
         """Float32 logits [rows, vocabulary] of the next token, from all tokens so far."""
@@ -72,7 +83,7 @@ class Batch:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows only."""
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)  # which, unlike batch_select_indices, every kind of layer has
         self._mask = self._mask[rows]
         self.history = self.history[rows]
         self._positions = self._positions[rows]
@@ -80,7 +91,7 @@ class Batch:
     @property
     def may_be_joined(self) -> bool:
         """Whether its cache holds the keys and values of all tokens, which can stand beside those of others."""
-        return all(type(layer) is DynamicLayer for layer in self._cache.layers)
+        return _keeps_all(self._cache)
 
     def join(self, rows: torch.Tensor, other: Batch, room: int) -> None:
         """Keep these rows, and set those of another behind them, right-aligned; each may get ``room`` more tokens.
@@ -102,13 +113,30 @@ class Batch:
         self._positions = lengths[:, None] - 1
         self._cached = width - 1
 
-    def _take(self, states: Sequence[States]) -> None:
-        """Fill the cache, right-aligned."""
-        for number in range(len(states[0])):
+    def _take(self, known: Sequence[Known], lengths: torch.Tensor) -> None:
+        """Fill the cache, right-aligned. Masked columns hold a copy of a row's first state."""
+        width = self.history.shape[1] - 1
+        columns = (torch.arange(width, device=lengths.device) - (width - lengths)[:, None]).clamp(min=0)
+        parts = [
+            (states, torch.tensor([place for _, place in rows], device=lengths.device))
+            for states, rows in ((group[0][0], group) for group in _by_states(known))
+        ]
+        starts = torch.tensor([0, *(len(places) for _, places in parts)]).cumsum(0).tolist()
+        for number in range(len(known[0][0])):
             both = (
-                pad_sequence([row[number][part].transpose(0, 1) for row in states], True, 0.0, "left").transpose(1, 2)
-                for part in (0, 1)
+                torch.cat(
+                    [
+                        states[number][kind][places[:, None], :, columns[start : start + len(places)]]
+                        for (states, places), start in zip(parts, starts, strict=False)
+                    ]
+                ).transpose(1, 2)
+                for kind in (0, 1)
             )
             self._cache.update(*both, number)
-        self._cached = self.history.shape[1] - 1
+        self._cached = width
         self._positions = self._positions[:, -1:]
+
+
+def _by_states(known: Sequence[Known]) -> list[list[Known]]:
+    """Neighbours that stand in the same states together."""
+    return [list(group) for _, group in groupby(known, key=lambda row: id(row[0]))]

@@ -105,17 +105,19 @@ class LocalGenerator:
         decoding: Decoding,
         done: frozenset[int] = frozenset(),
         drafts: Sequence[Reply | None] | None = None,
+        score_drafts: bool = True,
     ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
         """Indices into ``chats`` with their answers, a batch at a time.
 
         Batches whose every index is in ``done`` are left out; the others are the same as without ``done``, so
         that an interrupted run goes on with the very numbers it would have had. ``drafts`` are the answers that are
-        expected: they make right answers fast, and change none.
+        expected: they make right answers fast, and change none. Without ``score_drafts``, those are left out that
+        stand among wrong ones, and have no log-probabilities.
         """
         prompts = self._framing.prompts(chats, decoding, drafts)
         for batch in self.plan(prompts):
             if not done.issuperset(batch):
-                yield batch, self.answer([prompts[index] for index in batch])
+                yield batch, self.answer([prompts[index] for index in batch], score_drafts=score_drafts)
 
     def plan(self, prompts: Sequence[Prompt]) -> Plan:
         """The batches in which these prompts are best answered."""
@@ -126,9 +128,11 @@ class LocalGenerator:
             max_tokens=self._settings.batch_tokens,
         )
 
-    def answer(self, prompts: Sequence[Prompt], watcher: RowWatcher | None = None) -> list[Generation]:
+    def answer(
+        self, prompts: Sequence[Prompt], watcher: RowWatcher | None = None, score_drafts: bool = True
+    ) -> list[Generation]:
         """Answer these prompts in one batch (in parts of it where memory is short), in order."""
-        return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher))
+        return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher, score_drafts))
 
     def rolling(self, max_rows: int) -> RollingBatch[Any]:
         """A batch that prompts join and leave one by one, of so many rows at most."""
@@ -161,7 +165,9 @@ class LocalGenerator:
             scores.update(zip(batch, found, strict=True))
         return [scores[index] for index in range(len(rows))]
 
-    def _answer(self, prompts: Sequence[Prompt], start: int, watcher: RowWatcher | None) -> list[Generation]:
+    def _answer(
+        self, prompts: Sequence[Prompt], start: int, watcher: RowWatcher | None, score_drafts: bool
+    ) -> list[Generation]:
         watched = watcher is not None or any(prompt.decoding.stop for prompt in prompts)
         answers = decode(
             self._loaded.model,
@@ -172,6 +178,7 @@ class LocalGenerator:
             most_logits=self._settings.score_logits,
             processors=self._framing.processors,
             watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
+            score_drafts=score_drafts,
         )
         return self._framing.generations(prompts, answers)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
+from ratchet.inference.drafts import Patience
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.hardware import pick_hardware
@@ -44,11 +45,15 @@ def dressed(loaded: LoadedModel, profile: str) -> LocalGenerator:
 
 
 def answer(
-    generator: LocalGenerator, decoding: Decoding, drafts: Sequence[Reply | None] | None = None
+    generator: LocalGenerator,
+    decoding: Decoding,
+    drafts: Sequence[Reply | None] | None = None,
+    *,
+    score_drafts: bool = True,
 ) -> list[Generation]:
     answered = dict(
         pair
-        for batch, found in generator.batches(CHATS, decoding, drafts=drafts)
+        for batch, found in generator.batches(CHATS, decoding, drafts=drafts, score_drafts=score_drafts)
         for pair in zip(batch, found, strict=True)
     )
     return [answered[index] for index in range(len(CHATS))]
@@ -122,6 +127,39 @@ def test_long_drafts_share_a_pass_as_far_as_the_cache_reaches(loaded: LoadedMode
         answer(generator, Decoding(max_new_tokens=1), ["1" * 300] * len(CHATS))
     assert sum(rows) == len(CHATS)
     assert max(rows) == 2048 // 305
+
+
+def passes_with_their_drafts(pays: Sequence[bool]) -> list[bool]:
+    patience, asked = Patience(), []
+    for answer in pays:
+        asked.append(patience.asks())
+        if asked[-1]:
+            patience.hear(5 if answer else 4, 10)
+    return asked
+
+
+def test_drafts_that_pay_are_always_asked() -> None:
+    assert all(passes_with_their_drafts([True] * 20))
+
+
+def test_refused_drafts_pause_ever_longer_until_one_pays() -> None:
+    asked = passes_with_their_drafts([False] * 30)
+    assert [place for place, is_asked in enumerate(asked) if is_asked] == [0, 2, 5, 10, 19, 28]
+    assert passes_with_their_drafts([False, False, True, True, False, False]) == [True, False, True, True, True, False]
+
+
+def test_wrong_drafts_are_left_out_where_nobody_wants_their_scores(loaded: LoadedModel) -> None:
+    generator = dressed(loaded, "plain")
+    wrong: list[Reply | None] = ["1" * 300] * len(CHATS)
+    found = dict(enumerate(answer(generator, GREEDY, wrong, score_drafts=False)))
+    scored = [row for row, generation in found.items() if generation.draft_logprobs]
+    assert 0 < len(scored) < len(CHATS)
+    plain = answer(generator, GREEDY)
+    assert [generation.token_ids for generation in found.values()] == [each.token_ids for each in plain]
+    again = answer(generator, GREEDY, wrong, score_drafts=False)
+    assert [g.model_dump(exclude={"latency_s"}) for g in found.values()] == [
+        g.model_dump(exclude={"latency_s"}) for g in again
+    ]
 
 
 class Following:

@@ -1,0 +1,99 @@
+"""Batches, drafts and cut caches give what each architecture's own ``generate`` says of a prompt alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from ratchet.inference.decode import Answer, decode
+from ratchet.inference.generator import Decoding
+from ratchet.inference.sampling import Prompt
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCABULARY, END, PAD = 61, 1, 0
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.5,
+    "pad_token_id": PAD,
+    "eos_token_id": END,
+    "bos_token_id": None,
+}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gpt2": GPT2,
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "mistral": {"sliding_window": 6},
+    "gemma3_text": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128},
+}
+
+
+def some_prompts() -> list[tuple[int, ...]]:
+    draw = random.Random(4)
+    return [tuple(draw.randrange(2, VOCABULARY) for _ in range(draw.randint(3, 14))) for _ in range(12)]
+
+
+PROMPTS = some_prompts()
+GREEDY = Decoding(max_new_tokens=10)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(7)
+    config = AutoConfig.for_model(request.param, **SIZES, **ARCHITECTURES[request.param])
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
+def alone(model: Any, prompt: tuple[int, ...]) -> list[int]:
+    tokens = torch.tensor([prompt])
+    output = model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=GREEDY.max_new_tokens,
+        do_sample=False,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
+    return list(map(int, output[0, len(prompt) :]))
+
+
+def answered(model: Any, drafts: list[tuple[int, ...]], *, score_drafts: bool = True) -> list[Answer]:
+    prompts = [
+        Prompt(prompt, GREEDY.max_new_tokens, GREEDY, draft=draft)
+        for prompt, draft in zip(PROMPTS, drafts, strict=True)
+    ]
+    return decode(
+        model,
+        prompts,
+        end_ids=frozenset({END}),
+        pad_id=PAD,
+        timeout_s=900,
+        most_logits=1_000_000,
+        score_drafts=score_drafts,
+    )
+
+
+def test_every_way_says_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
+    expected = [alone(model, prompt) for prompt in PROMPTS]
+    astray = [(*ids[: n % 7], 40, 41, 42) for n, ids in enumerate(expected)]
+    ways = {
+        "plain": [()] * len(PROMPTS),
+        "right": [tuple(ids) for ids in expected],
+        "right for a while": astray,
+        "some": [() if n % 3 else tuple(ids) for n, ids in enumerate(expected)],
+    }
+    for name, drafts in ways.items():
+        for score_drafts in (True, False):
+            found = answered(model, drafts, score_drafts=score_drafts)
+            assert [answer.token_ids for answer in found] == expected, name
