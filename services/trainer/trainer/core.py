@@ -82,14 +82,17 @@ class TrainerEngine:
             self._status.start(**_told_at_start(config))
         result = self._within_memory(config)
         result = replace(result, runtime_sec=time.monotonic() - begun_at)
-        self._write(**_told_at_the_end(result))
+        if self._processes.is_first:
+            self._status.write(**_told_at_the_end(result))
+        elif not result.success:
+            self._status.amend(**_told_at_the_end(result))
         return result
 
     def _within_memory(self, config: TrainerConfig) -> TrainingResult:
         """Try, in smaller and smaller micro-batches where memory is short, and remember what fitted on this device.
 
-        Among several processes one that tried again would be out of step with the others: the run fails, and half is
-        remembered for its next start.
+        Among several processes one that tried again would be out of step with the others: the run fails, half is
+        remembered, and the summary's ``fits_smaller`` says so to whoever starts them all again.
         """
         book, wanted = MemoryBook(self._status.path.parent / BOOK), config.hyperparams.batch_size
         config = self._as_remembered(config, book)
@@ -99,7 +102,7 @@ class TrainerEngine:
             config = smaller
             if self._processes.world > 1:
                 book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
-                return result
+                return replace(result, summary={"fits_smaller": config.hyperparams.batch_size})
             result = self._tried(config)
         if result.success and config.hyperparams.batch_size < wanted and self._processes.is_first:
             book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
@@ -132,6 +135,7 @@ class TrainerEngine:
         dress = self._dress(config)
         self._write(
             device=hardware.device,
+            processes=hardware.processes.world,
             precision=hardware.precision,
             system_prompt=dress.system_prompt,
         )

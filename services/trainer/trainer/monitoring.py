@@ -29,6 +29,14 @@ class TrainingStatusWriter:
             except OSError:
                 return
 
+    def amend(self, **fields: Any) -> None:
+        """Add to what another process has written of the run: the last word of one that speaks for no other."""
+        try:
+            self._status = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._status = {}
+        self.write(**fields)
+
     def start(self, **fields: Any) -> None:
         """Begin a run: forget the last one's fields."""
         self._status = {"started_at": time.time()}

@@ -15,7 +15,7 @@ from ratchet.errors import RatchetError
 from trainer.config import parse_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
-from trainer.processes import Processes
+from trainer.processes import Processes, join
 from trainer.result import ErrorKind, TrainingResult
 from trainer.stopping import stop_on
 
@@ -28,7 +28,7 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
     ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
     alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
     fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``max_tokens``, ``seed``, ``shuffle``,
-    ``status_path`` (optional).
+    ``status_path`` (optional); ``processes`` where this one is one of several (see trainer.processes.join).
 
     SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
     """
@@ -38,6 +38,8 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
     except RatchetError as error:
         return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
     with stop_on(signal.SIGTERM) as asked:
+        if "processes" in spec:
+            join(spec["processes"])
         result = TrainerEngine(status, report=progress, should_stop=asked.is_set).run_job(config)
     return _report(result)
 

@@ -16,6 +16,7 @@ FIELDS: Mapping[str, str] = {
     "system_prompt": "the system turn of a row that has none",
     "max_length": "longest row in tokens",
     "device": "what it computes on",
+    "processes": "how many processes train together, each on a device of its own",
     "precision": "of the saved weights and of autocast",
     "attention": "the attention kernel",
     "batch_size": "rows of a micro-batch, smaller than the setting where memory was short",

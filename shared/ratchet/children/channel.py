@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -53,10 +53,11 @@ class Channel:
     def close(self) -> None:
         self._end.close()
 
+    def fileno(self) -> int:
+        return self._end.fileno()
+
     def _is_readable(self, timeout_s: float | None) -> bool:
-        poll = select.poll()
-        poll.register(self._end, select.POLLIN)
-        return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+        return wait_for_any([self], timeout_s)
 
     def _messages(self, chunk: bytes) -> list[Message]:
         self._unread += chunk
@@ -65,3 +66,11 @@ class Channel:
         *lines, rest = self._unread.split(b"\n")
         self._unread = rest
         return [json.loads(line) for line in lines]
+
+
+def wait_for_any(channels: Sequence[Channel], timeout_s: float | None) -> bool:
+    """Whether one of them has bytes or its end to receive, after waiting up to ``timeout_s`` (None: for ever)."""
+    poll = select.poll()
+    for channel in channels:
+        poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))

@@ -19,9 +19,9 @@ def run(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def confine(bound: Mapping[str, Any]) -> None:
-    """Let torch see one device only, and take no more than its share there: more is an out-of-memory error."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(bound["device"])
+    """Let torch see the leased devices only, and take no more than its share of its own: more is out of memory."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(bound["devices"])
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(min(1.0, float(bound["share"])), 0)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, float(bound["share"])), int(bound["own"]))

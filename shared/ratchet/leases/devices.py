@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 
 TIMEOUT_S = 10.0
+FIELDS = "name,memory.total,memory.free,driver_version,uuid"
 MIB = 1024 * 1024
 
 
@@ -18,6 +19,8 @@ class Gpu:
     memory_bytes: int
     free_bytes: int | None = None
     driver: str = ""
+    uuid: str = ""
+    """What tells it from all others, whoever counts them; empty where the driver does not tell."""
 
 
 def gpus() -> list[Gpu]:
@@ -25,7 +28,7 @@ def gpus() -> list[Gpu]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader,nounits"]
+    command = [tool, f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -35,6 +38,6 @@ def gpus() -> list[Gpu]:
 
 def _gpu(line: str) -> Gpu:
     name, mib, *more = (part.strip() for part in line.split(","))
-    free, driver = more if len(more) == 2 else ("", "")
+    free, driver, uuid = [*more, "", "", ""][:3] if len(more) > 1 else ("", "", "")
     is_told = free.replace(".", "").isdecimal()
-    return Gpu(name, int(float(mib)) * MIB, int(float(free)) * MIB if is_told else None, driver)
+    return Gpu(name, int(float(mib)) * MIB, int(float(free)) * MIB if is_told else None, driver, uuid)

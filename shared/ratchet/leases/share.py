@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TypedDict
 
-from ratchet.leases.devices import gpus
+from ratchet.leases.devices import Gpu, gpus
 from ratchet.leases.gpu import GpuLease, acquire_gpu
 from ratchet.settings import Settings
 
 GIB = 1024**3
 TRAINING, TRAINING_SHARE, OTHER_SHARE = "training", 0.5, 0.25
+SERVING, JUDGE = "serving", "3090"
 
 
 class Bound(TypedDict):
-    """What a leased process is told: the device, and the share of its memory that torch may take there."""
+    """What a leased process is told: the devices it may see, which of them is its own, and its share of that one."""
 
-    device: int
+    devices: list[str]
+    own: int
     share: float
 
 
 def capacity_gb(settings: Settings) -> dict[int, int]:
     """Whole gigabytes that may be leased of each device, by index; empty where there is none."""
     named = settings.placement.gpus_gb
-    return dict(enumerate(_found() if named is None else named))
+    return dict(enumerate([gpu.memory_bytes // GIB for gpu in _found()] if named is None else named))
+
+
+def device_names(settings: Settings) -> dict[int, str]:
+    """What each device is called on this whole machine: its UUID where the driver tells it, else its index."""
+    uuids = {index: gpu.uuid for index, gpu in enumerate(_found()) if gpu.uuid}
+    return {index: uuids.get(index, str(index)) for index in capacity_gb(settings)}
 
 
 def vram_gb(settings: Settings, user: str) -> float:
-    """Gigabytes that ``user`` (a system, or ``serving``) leases on this machine."""
+    """Gigabytes that ``user`` (a system, or ``serving``) leases on this machine, of each card that it computes on."""
     largest_gb = max(capacity_gb(settings).values(), default=0)
     share = TRAINING_SHARE if user == TRAINING else OTHER_SHARE
     return settings.placement.vram_gb.get(user, max(1.0, largest_gb * share))
 
 
+def training_processes(settings: Settings) -> int:
+    """Processes that train together in the loop: as many as are set, else one for each card with room for its lease.
+
+    A card that the inference server of this machine fills up, so that training would wait for it for ever, is left out.
+    """
+    environment = settings.environment
+    if environment.processes != "auto":
+        return environment.processes
+    if environment.device not in ("auto", "cuda"):
+        return 1
+    needed_gb, served_gb = math.ceil(vram_gb(settings, TRAINING)), math.ceil(vram_gb(settings, SERVING))
+    roomy = [size_gb for size_gb in capacity_gb(settings).values() if size_gb >= needed_gb]
+    is_crowded = JUDGE in settings.placement.roles and any(size_gb < needed_gb + served_gb for size_gb in roomy)
+    return max(1, len(roomy) - is_crowded)
+
+
 def lease_share(
-    settings: Settings, user: str, *, timeout_s: float, should_stop: Callable[[], bool] = lambda: False
+    settings: Settings,
+    user: str,
+    *,
+    timeout_s: float,
+    should_stop: Callable[[], bool] = lambda: False,
+    cards: int = 1,
 ) -> GpuLease | None:
-    """Wait for the share of ``user``. None where there is no GPU; errors are those of ``acquire_gpu``."""
+    """Wait for the share of ``user`` on so many cards; None where no GPU is used. Raises as ``acquire_gpu`` does."""
     sizes = capacity_gb(settings)
-    if not sizes:
+    if not sizes or (user == TRAINING and settings.environment.device == "cpu"):
         return None
     return acquire_gpu(
         vram_gb(settings, user),
@@ -48,14 +78,18 @@ def lease_share(
         timeout_s=timeout_s,
         should_stop=should_stop,
         note=user,
+        cards=cards,
+        names=device_names(settings),
     )
 
 
-def bound(settings: Settings, lease: GpuLease) -> Bound:
-    """What to tell the process that runs under the lease."""
-    return {"device": lease.device, "share": lease.vram_gb / capacity_gb(settings)[lease.device]}
+def bound(settings: Settings, lease: GpuLease, own: int = 0) -> Bound:
+    """What to tell the process that runs under the lease, on the device that stands ``own`` among those leased."""
+    names = device_names(settings)
+    share = lease.vram_gb / capacity_gb(settings)[lease.devices[own]]
+    return {"devices": [names[device] for device in lease.devices], "own": own, "share": share}
 
 
 @cache
-def _found() -> tuple[int, ...]:
-    return tuple(gpu.memory_bytes // GIB for gpu in gpus())
+def _found() -> tuple[Gpu, ...]:
+    return tuple(gpus())

@@ -54,8 +54,9 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
     """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
     computes_here = settings.serving.engine == "embedded" or not settings.serving.vllm_urls
     lease = lease_share(settings, "serving", timeout_s=math.inf) if computes_here else None
-    if lease is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(lease.device)
+    share = bound(settings, lease) if lease else None
+    if share is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share["devices"])
     token = server_token(settings.serving, home.folder)
     engine = engine_of(settings, home.folder)
     fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue)
@@ -69,7 +70,6 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    share = bound(settings, lease) if lease else None
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
     _end_quietly_on_signals()
     try:

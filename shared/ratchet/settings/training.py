@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -225,9 +225,14 @@ class EnvironmentSettings(Section):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.",
     )
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto",
+        description="Processes that train one model together in the loop, one a card; auto is one for each card of "
+        "this machine that has room for the lease of training, and one without a card. On a CPU they speak gloo.",
+    )
     parallelism: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="How the processes of torchrun hold one model: `ddp`, each the whole of it; `fsdp`, each a share "
+        description="How several processes hold one model: `ddp`, each the whole of it; `fsdp`, each a share "
         "of weights, gradients and optimizer (FSDP2). One process alone holds it whole.",
     )
     fsdp_reshard: bool = Field(

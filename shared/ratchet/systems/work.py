@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ class Children(Protocol):
         target: str,
         spec: dict[str, Any],
         *,
+        beside: Sequence[dict[str, Any]],
+        is_failure: Callable[[dict[str, Any]], bool],
         on_progress: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
         stall_s: float,
@@ -96,40 +98,49 @@ class Work:
         spec: Mapping[str, Any],
         on_progress: Callable[[dict[str, Any]], None] | None = None,
         should_end: Callable[[], bool] = lambda: False,
+        beside: Sequence[Mapping[str, Any]] = (),
+        is_failure: Callable[[dict[str, Any]], bool] = lambda _result: False,
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
 
-        ``should_end`` asks it, as a stop of the worker does, to hand back what it has (SIGTERM).
+        ``should_end`` asks it, as a stop of the worker does, to hand back what it has (SIGTERM). For each spec
+        ``beside`` another child works with it (see ChildRunner.run).
 
-        Where there is a GPU, the child waits for its share of the memory and is held to it. Raises ChildFailed when
-        it raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
+        Where there is a GPU, each child waits for its share of one card's memory and is held to it. Raises
+        ChildFailed when one raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
         """
-        with self._gpu() as bound:
-            if bound is not None:
-                target, spec = BOUNDED, {"target": target, "spec": dict(spec), "bound": bound}
-            return self._child(target, spec, on_progress, should_end)
+        specs: list[Mapping[str, Any]] = [spec, *beside]
+        with self._gpus(len(specs)) as bounds:
+            if bounds is not None:
+                bound_specs = zip(specs, bounds, strict=True)
+                specs = [{"target": target, "spec": dict(spec), "bound": bound} for spec, bound in bound_specs]
+                target = BOUNDED
+            return self._children_run(target, specs, on_progress, should_end, is_failure)
 
     @contextmanager
-    def _gpu(self) -> Iterator[Bound | None]:
-        """The lease on the system's share of a GPU, or None where there is none."""
+    def _gpus(self, cards: int) -> Iterator[list[Bound] | None]:
+        """The lease on the system's share of so many cards, a bound for each, or None where there is none."""
 
         def should_stop() -> bool:
             self.pulse.beat("waits for GPU memory")
             return self.stop.is_set() or self.pulse.lost
 
-        lease = lease_share(self.settings, self.claim.system, timeout_s=GPU_PATIENCE_S, should_stop=should_stop)
+        lease = lease_share(
+            self.settings, self.claim.system, timeout_s=GPU_PATIENCE_S, should_stop=should_stop, cards=cards
+        )
         if lease is None:
             yield None
             return
         with lease:
-            yield bound(self.settings, lease)
+            yield [bound(self.settings, lease, own) for own in range(cards)]
 
-    def _child(
+    def _children_run(
         self,
         target: str,
-        spec: Mapping[str, Any],
+        specs: Sequence[Mapping[str, Any]],
         on_progress: Callable[[dict[str, Any]], None] | None,
         should_end: Callable[[], bool],
+        is_failure: Callable[[dict[str, Any]], bool],
     ) -> dict[str, Any]:
         def report(message: dict[str, Any]) -> None:
             self.pulse.beat(str(message.get("note", "")))
@@ -139,7 +150,9 @@ class Work:
         try:
             return self.children.run(
                 target,
-                dict(spec),
+                dict(specs[0]),
+                beside=[dict(spec) for spec in specs[1:]],
+                is_failure=is_failure,
                 on_progress=report,
                 should_stop=lambda: self.stop.is_set() or self.pulse.lost or should_end(),
                 stall_s=self.step_s,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ratchet.errors import SettingsError, Stopping, SurroundingsError
-from ratchet.leases import acquire_cores, acquire_gpu, claim_name, core_count
+from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
 
 FORK = multiprocessing.get_context("fork")
 SOON_S = 0.05
@@ -108,6 +108,34 @@ def test_a_job_goes_to_the_fullest_gpu_with_room(tmp_path: Path) -> None:
         acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
     first.close()
     assert acquire_gpu(3, tmp_path, sizes, timeout_s=SOON_S).device == 1
+
+
+def test_a_job_on_several_gpus_has_all_of_them_or_none(tmp_path: Path) -> None:
+    sizes = {0: 8, 1: 8, 2: 4}
+    both = acquire_gpu(5, tmp_path, sizes, timeout_s=SOON_S, cards=2)
+    assert (both.devices, both.device, both.vram_gb, len(both.locks)) == ((0, 1), 0, 5, 10)
+    with pytest.raises(SurroundingsError, match="4 GB of GPU memory on each of 2 devices"):
+        acquire_gpu(4, tmp_path, sizes, timeout_s=SOON_S, cards=2)
+    acquire_gpu(4, tmp_path, sizes, timeout_s=SOON_S).close()
+    both.close()
+    assert acquire_gpu(4, tmp_path, sizes, timeout_s=SOON_S, cards=3).devices == (0, 1, 2)
+
+
+def test_more_gpus_than_have_the_room_are_a_wrong_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"each of 3 devices are asked for where 2.*environment\.processes"):
+        acquire_gpu(5, tmp_path, {0: 8, 1: 8, 2: 4}, timeout_s=SOON_S, cards=3)
+
+
+def test_containers_that_count_their_cards_alike_share_a_folder_by_the_cards_names(tmp_path: Path) -> None:
+    def take(name: str) -> GpuLease:
+        return acquire_gpu(24, tmp_path, {0: 24}, timeout_s=SOON_S, names={0: name})
+
+    one, other = take("GPU-aaaa"), take("GPU-bbbb")
+    assert (one.device, other.device) == (0, 0)
+    with pytest.raises(SurroundingsError, match="gpu-GPU-aaaa-gb-000 by pid"):
+        take("GPU-aaaa")
+    one.close()
+    take("GPU-aaaa").close()
 
 
 def test_gpu_memory_is_free_when_its_holder_dies(tmp_path: Path) -> None:

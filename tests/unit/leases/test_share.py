@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ratchet.errors import SettingsError, SurroundingsError
 from ratchet.inference.bounded import run
-from ratchet.leases.share import bound, capacity_gb, lease_share, vram_gb
+from ratchet.leases.share import bound, capacity_gb, lease_share, training_processes, vram_gb
 from ratchet.settings import Settings
 
 SOON_S = 0.05
@@ -39,12 +39,50 @@ def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
     lease = lease_share(cards, "training", timeout_s=SOON_S)
     assert lease is not None
     with lease:
-        assert bound(cards, lease) == {"device": 1, "share": 20 / 24}
+        assert bound(cards, lease) == {"devices": ["1"], "own": 0, "share": 20 / 24}
 
 
 def test_more_than_a_card_has_is_an_error_of_the_settings(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="one device has 24"):
         lease_share(settings(tmp_path, gpus_gb=(24,), vram_gb={"training": 30}), "training", timeout_s=SOON_S)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"placement": {"gpus_gb": ()}}, 1),
+        ({"placement": {"gpus_gb": (24,)}}, 1),
+        ({"placement": {"gpus_gb": (24, 24, 24)}}, 3),
+        ({"placement": {"gpus_gb": (24, 24, 8)}}, 2),
+        ({"placement": {"gpus_gb": (24, 24), "vram_gb": {"training": 22, "serving": 8}}}, 1),
+        ({"placement": {"gpus_gb": (24, 24), "vram_gb": {"training": 22}, "roles": ("4090",)}}, 2),
+        ({"placement": {"gpus_gb": (24, 24)}, "environment": {"device": "cpu"}}, 1),
+        ({"placement": {"gpus_gb": (24, 24)}, "environment": {"device": "cuda:1"}}, 1),
+        ({"placement": {"gpus_gb": (24, 24)}, "environment": {"processes": 1}}, 1),
+        ({"placement": {"gpus_gb": ()}, "environment": {"processes": 3}}, 3),
+    ],
+)
+def test_training_has_a_process_for_each_card_with_room_for_it(
+    tmp_path: Path, sections: dict[str, Any], expected: int
+) -> None:
+    assert training_processes(Settings(home=tmp_path, **sections)) == expected
+
+
+def test_every_process_is_bound_to_its_own_card_of_those_leased(tmp_path: Path) -> None:
+    cards = settings(tmp_path, gpus_gb=(24, 8, 12), vram_gb={"training": 9})
+    lease = lease_share(cards, "training", timeout_s=SOON_S, cards=2)
+    assert lease is not None
+    with lease:
+        assert [bound(cards, lease, own) for own in range(2)] == [
+            {"devices": ["0", "2"], "own": 0, "share": 9 / 24},
+            {"devices": ["0", "2"], "own": 1, "share": 9 / 12},
+        ]
+
+
+def test_training_on_a_cpu_leases_no_card(tmp_path: Path) -> None:
+    on_cpu = Settings(home=tmp_path, placement={"gpus_gb": (24,)}, environment={"device": "cpu"})
+    assert lease_share(on_cpu, "training", timeout_s=SOON_S, cards=2) is None
+    assert lease_share(on_cpu, "testing", timeout_s=SOON_S) is not None
 
 
 def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +91,7 @@ def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch
     spec = {
         "target": "ratchet.testing.gpu_child:told",
         "spec": {"word": "hello"},
-        "bound": {"device": 1, "share": 0.5},
+        "bound": {"devices": ["1"], "own": 0, "share": 0.5},
     }
     assert run(spec, said.append) == {"word": "hello", "devices": "1"}
     assert said == [{"note": "hello"}]

@@ -1,14 +1,15 @@
 """Training: takes the next batch from the queue and trains the line's head on it, a bounded segment at a time.
 
-Every segment is a child process that starts from the state the last one saved, so going on after a kill is the
-ordinary way of going on. A checkpoint that proves broken or badly regressed sends the line back to the champion.
+Every segment is a child process, or several of them (trainer.together), that start from the state the last one saved,
+so going on after a kill is the ordinary way of going on. A checkpoint that proves broken or badly regressed sends the
+line back to the champion.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ratchet.errors import ChildFailed, SurroundingsError, TrainingError
+from ratchet.errors import SurroundingsError, TrainingError
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
@@ -36,6 +37,7 @@ from trainer.cleaning import clean
 from trainer.publish import publish, record
 from trainer.rewind import descends_from, leave_branch, rewind
 from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
+from trainer.together import run_together
 
 NAME = TRAINING
 GIVE_UP = {"settings", "data", "template", "model", "resume", "unexpected"}
@@ -98,20 +100,8 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "global_step": start.head.step,
         "status_path": str(settings.status_folder / "training_status.json"),
     }
-    try:
-        return work.child(
-            "trainer.segment:run_segment",
-            spec,
-            lambda m: work.pulse.beat(_note(start, m)),
-            should_end=Brake(work, start.batch.id, settings.monitoring.status_interval_s),
-        )
-    except ChildFailed as error:
-        if error.out_of_memory:
-            raise TrainingError(
-                f"no memory for batch_size {settings.hyperparams.batch_size}: halve hyperparams.batch_size and double "
-                "hyperparams.gradient_accumulation."
-            ) from error
-        raise
+    brake = Brake(work, start.batch.id, settings.monitoring.status_interval_s)
+    return run_together(work, spec, lambda m: work.pulse.beat(_note(start, m)), brake)
 
 
 def _note(start: Start, message: dict[str, Any]) -> str:

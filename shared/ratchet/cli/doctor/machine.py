@@ -70,7 +70,7 @@ def cards(settings: Settings) -> Finding:
         said = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
         why = " ".join((said.stdout + said.stderr).split()) or "it lists no card"
         return Finding("gpu", "bad", f"nvidia-smi: {why}: load the driver, or give the container the card")
-    held = [leased(settings.lease_folder, index) for index in range(len(found))]
+    held = [leased(settings.lease_folder, gpu.uuid or str(index)) for index, gpu in enumerate(found)]
     text = "; ".join(_described(gpu, leases) for gpu, leases in zip(found, held, strict=True))
     if greedy := _never_fitting(settings, found, held):
         return Finding("gpu", "bad", f"{text}; {greedy}: lower placement.vram_gb (RATCHET_…_VRAM_GB in .env)")
@@ -90,8 +90,8 @@ def _never_fitting(settings: Settings, found: list[Gpu], held: list[Counter[str]
     return ", ".join(said)
 
 
-def leased(folder: Path, device: int) -> Counter[str]:
-    """Gigabytes of a device that are leased, by who holds them."""
+def leased(folder: Path, device: str) -> Counter[str]:
+    """Gigabytes of a device, by its UUID or else its index, that are leased, by who holds them."""
     held: Counter[str] = Counter()
     for path in sorted((folder / "gpu").glob(f"gpu-{device}-gb-*")):
         with open(path, encoding="utf-8") as file:

@@ -46,6 +46,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/leases/test_share.py": {
         "test_settings_say_how_much_and_where": ("placement.gpus_gb", "placement.vram_gb"),
+        "test_training_has_a_process_for_each_card_with_room_for_it": ("environment.processes",),
     },
     "unit/ledger/test_supply.py": {
         "test_every_mark_is_set": ("queue.hysteresis", "queue.low_minutes", "queue.low_tokens", "queue.low_water"),

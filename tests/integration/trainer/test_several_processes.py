@@ -1,0 +1,135 @@
+"""Training as several processes, by a real worker on a real Redis: one voice, one checkpoint, nobody left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import pytest
+from ratchet.ledger import hand
+from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox
+from ratchet.run.base_model import prepare_base_model
+from ratchet.testing.examples import sums
+from ratchet.testing.home import Home, small_home
+from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+
+PATIENCE_S = 600.0
+"""Every wait ends with its condition; the limit only ends a test that hangs."""
+SECTIONS: dict[str, Any] = {
+    "environment": {"device": "cpu", "processes": 2},
+    "hyperparams": {"batch_size": 4, "max_length": 128},
+    "monitoring": {"preview_backend": "none", "status_interval_s": 0.1},
+    "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": 60.0}),
+}
+
+
+@dataclass
+class Training:
+    """A training worker, and the eyes and hands of a test on it."""
+
+    home: Home
+    stack: Stack
+    begun_at: float = 0.0
+
+    def batch(self, batch_id: str) -> Batch:
+        with self.home.ledger.read() as session:
+            given_up = [f"{row.subject_id}: {row.error}" for row in session.query(DeadLetter)]
+            assert given_up == []
+            return session.get_one(Batch, batch_id)
+
+    def checkpoints(self, batch_id: str) -> list[Checkpoint]:
+        with self.home.ledger.read() as session:
+            found = session.query(Checkpoint).filter(Checkpoint.batch_id == batch_id)
+            return list(found.order_by(Checkpoint.ordinal))
+
+    def times_told(self, checkpoint: Checkpoint) -> int:
+        """How often it was said that the checkpoint is saved."""
+        with self.home.ledger.read() as session:
+            saved = session.query(Outbox).filter(Outbox.name == "checkpoint.saved")
+            return sum(json.loads(row.body)["checkpoint_id"] == checkpoint.id for row in saved)
+
+    def ranks(self) -> list[int]:
+        """The processes that train now, in the order of their start: the first speaks for all."""
+        pid = self.stack.nursery.pid_of("training")
+        with suppress(psutil.Error):
+            servers = psutil.Process(pid).children()
+            return sorted(child.pid for server in servers for child in server.children() if child.is_running())
+        return []
+
+    def status(self) -> dict[str, Any]:
+        path = self.home.settings.status_folder / "training_status.json"
+        with suppress(OSError):
+            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return told
+        return {}
+
+    def at_work(self, batch_id: str) -> list[int]:
+        """Two processes that have taken steps on the batch since this was asked last."""
+
+        def are_at_it() -> bool:
+            self.batch(batch_id)
+            status = self.status()
+            begun_at = status.get("started_at", 0.0)
+            if begun_at <= self.begun_at or status.get("state") != "training" or not status.get("examples_done"):
+                return False
+            self.begun_at = begun_at
+            return True
+
+        self.wait(are_at_it, "two processes to train")
+        ranks = self.ranks()
+        assert len(ranks) == 2
+        return ranks
+
+    def wait(self, holds: Callable[[], bool], what: str) -> None:
+        wait_until(holds, PATIENCE_S, what)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
+    folder = tmp_path_factory.mktemp("several") / "run"
+
+    def prepare(spec: dict[str, Any]) -> dict[str, str]:
+        return prepare_base_model(spec, lambda _message: None)
+
+    with small_home(folder, prepare, **SECTIONS) as home, real_workers(folder, ["training"], **SECTIONS) as stack:
+        yield Training(home, stack)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_batch_and_its_checkpoint_is_saved_and_told_once(training: Training) -> None:
+    batch_id = training.home.add_batch(sums(48, longest=4), state="queued")
+    training.wait(lambda: training.batch(batch_id).state == "trained", "the batch to be trained")
+    (checkpoint,) = training.checkpoints(batch_id)
+    assert (checkpoint.offset, checkpoint.step) == (48, 6), "each step takes the rows of both"
+    assert training.times_told(checkpoint) == 1
+    status = training.status()
+    assert (status["state"], status["processes"], status["step"]) == ("finished", 2, 6)
+    assert training.ranks() == []
+
+
+@pytest.mark.slow
+def test_the_death_of_one_ends_all_and_the_segment_is_trained_again(training: Training) -> None:
+    """The batch is long, so that there is something to kill, and is skipped when that was seen."""
+    batch_id = training.home.add_batch(sums(6_000, longest=4, seed=2), state="queued")
+    training.begun_at = training.status().get("started_at", 0.0)
+    dead = training.at_work(batch_id)
+    os.kill(dead[1], signal.SIGKILL)
+    training.wait(lambda: not any(map(psutil.pid_exists, dead)), "both to be gone")
+    alive = training.at_work(batch_id)
+    assert not {*dead} & {*alive}
+    assert training.checkpoints(batch_id) == []
+
+    with training.home.ledger.write() as tx:
+        hand.skip(tx, tx.session.get_one(Batch, batch_id))
+    training.wait(lambda: "skipped" in training.home.verdicts("training").values(), "the verdict")
+    (checkpoint,) = training.checkpoints(batch_id)
+    assert 0 < checkpoint.offset < 6_000
+    assert training.times_told(checkpoint) == 1
+    training.wait(lambda: training.ranks() == [], "nobody to be left")
+    assert training.status()["state"] == "interrupted"
