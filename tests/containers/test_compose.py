@@ -18,6 +18,7 @@ WHOLE = {
     "hub": ("hub.yml",),
     "4090": ("gpu-4090.yml",),
     "4090 without a card": ("gpu-4090.yml", "cpu-4090.yml"),
+    "4090 with several cards": ("gpu-4090.yml", "cards-4090.yml"),
     "3090": ("gpu-3090.yml",),
     "3090 without a card": ("gpu-3090.yml", "cpu-3090.yml"),
 }
@@ -40,8 +41,16 @@ def resolved(names: tuple[str, ...], env_file: Path) -> dict[str, Any]:
 def test_compose_takes_the_files_with_the_example(names: tuple[str, ...], tmp_path: Path) -> None:
     services = resolved(names, written(tmp_path, EXAMPLE))["services"]
     reserving = [name for name, service in services.items() if (service.get("deploy") or {}).get("resources")]
-    assert bool(reserving) == (names in (("gpu-4090.yml",), ("gpu-3090.yml",)))
+    assert bool(reserving) == (names[-1] in ("gpu-4090.yml", "cards-4090.yml", "gpu-3090.yml"))
     assert all(service["read_only"] and service["restart"] for service in services.values())
+
+
+@pytest.mark.parametrize(("line", "cards"), [("", "all"), ("RATCHET_CARDS_4090=2", 2)])
+def test_several_cards_are_given_to_the_trainer(line: str, cards: str | int, tmp_path: Path) -> None:
+    services = resolved(WHOLE["4090 with several cards"], written(tmp_path, f"{EXAMPLE}\n{line}\n"))["services"]
+    (device,) = services["training"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["count"], "device_ids" in device) == ({"all": -1}.get(str(cards), cards), False)
+    assert int(services["training"]["shm_size"]) == 8 * 1024**3
 
 
 @pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)

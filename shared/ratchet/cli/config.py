@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.budget import budget, shape_of
-from ratchet.cli.machine import gpus, training_memory
-from ratchet.cli.output import print_json, size
+from ratchet.cli.capacity import check_training
+from ratchet.cli.output import print_json
 from ratchet.errors import SettingsError
 from ratchet.inference.four_bits import require_four_bits
-from ratchet.inference.tiny import TINY_MODEL
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
 
@@ -49,7 +46,8 @@ def check() -> None:
 
     settings = load()
     require_plugins(settings)
-    _check_fit(settings)
+    for line in check_training(settings):
+        typer.echo(line)
     if settings.model.load_in_4bit and "4090" in settings.placement.roles:
         require_four_bits()
     power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
@@ -66,28 +64,6 @@ def check() -> None:
 def schema() -> None:
     """Print the JSON schema of all settings, for editors and scripts."""
     typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
-
-
-def _check_fit(settings: Settings) -> None:
-    """Where this host trains a model that lies in a folder: whether a full micro-batch fits. Raises SettingsError."""
-    folder = Path(settings.model.path)
-    if "4090" not in settings.placement.roles or settings.model.path == TINY_MODEL or not folder.is_dir():
-        return
-    on_gpu = bool(gpus()) and settings.environment.device != "cpu"
-    precision = settings.hyperparams.fp_precision
-    half = precision in ("bf16", "fp16") or (precision == "auto" and on_gpu)
-    needed = budget(shape_of(folder), settings.model, settings.hyperparams, half=half)
-    available, where = training_memory()
-    said = (
-        f"training needs about {size(needed.total)} ({size(needed.weights)} of weights, gradients and moments, "
-        f"{size(needed.activations)} of activations, {size(needed.logits)} of logits) of {size(available)}: {where}."
-    )
-    if needed.total > available:
-        raise SettingsError(
-            f"{said} Lower hyperparams.batch_size or max_length, set model.gradient_checkpointing, or train adapters "
-            "(model.lora_rank, with model.load_in_4bit)."
-        )
-    typer.echo(said)
 
 
 def protected_items(settings: Settings) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypedDict
 
@@ -24,10 +24,14 @@ class Bound(TypedDict):
     share: float
 
 
-def capacity_gb(settings: Settings) -> dict[int, int]:
-    """Whole gigabytes that may be leased of each device, by index; empty where there is none."""
+def capacity_gb(settings: Settings, found: Sequence[Gpu] | None = None) -> dict[int, int]:
+    """Whole gigabytes that may be leased of each device, by index; empty where there is none.
+
+    ``found`` are the devices that are there now; left out, those that were there when this process first asked.
+    """
     named = settings.placement.gpus_gb
-    return dict(enumerate([gpu.memory_bytes // GIB for gpu in _found()] if named is None else named))
+    cards = _found() if found is None else found
+    return dict(enumerate([gpu.memory_bytes // GIB for gpu in cards] if named is None else named))
 
 
 def device_names(settings: Settings) -> dict[int, str]:
@@ -36,14 +40,18 @@ def device_names(settings: Settings) -> dict[int, str]:
     return {index: uuids.get(index, str(index)) for index in capacity_gb(settings)}
 
 
-def vram_gb(settings: Settings, user: str) -> float:
-    """Gigabytes that ``user`` (a system, or ``serving``) leases on this machine, of each card that it computes on."""
-    largest_gb = max(capacity_gb(settings).values(), default=0)
+def vram_gb(settings: Settings, user: str, sizes_gb: Mapping[int, int] | None = None) -> float:
+    """Gigabytes that ``user`` (a system, or ``serving``) leases on this machine, of each card that it computes on.
+
+    ``sizes_gb`` is from capacity_gb, which is asked where it is left out.
+    """
+    sizes_gb = capacity_gb(settings) if sizes_gb is None else sizes_gb
+    largest_gb = max(sizes_gb.values(), default=0)
     share = TRAINING_SHARE if user == TRAINING else OTHER_SHARE
     return settings.placement.vram_gb.get(user, max(1.0, largest_gb * share))
 
 
-def training_processes(settings: Settings) -> int:
+def training_processes(settings: Settings, sizes_gb: Mapping[int, int] | None = None) -> int:
     """Processes that train together in the loop: as many as are set, else one for each card with room for its lease.
 
     A card that the inference server of this machine fills up, so that training would wait for it for ever, is left out.
@@ -53,8 +61,9 @@ def training_processes(settings: Settings) -> int:
         return environment.processes
     if environment.device not in ("auto", "cuda"):
         return 1
-    needed_gb, served_gb = math.ceil(vram_gb(settings, TRAINING)), math.ceil(vram_gb(settings, SERVING))
-    roomy = [size_gb for size_gb in capacity_gb(settings).values() if size_gb >= needed_gb]
+    sizes_gb = capacity_gb(settings) if sizes_gb is None else sizes_gb
+    needed_gb, served_gb = (math.ceil(vram_gb(settings, user, sizes_gb)) for user in (TRAINING, SERVING))
+    roomy = [size_gb for size_gb in sizes_gb.values() if size_gb >= needed_gb]
     is_crowded = JUDGE in settings.placement.roles and any(size_gb < needed_gb + served_gb for size_gb in roomy)
     return max(1, len(roomy) - is_crowded)
 

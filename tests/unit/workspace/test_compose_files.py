@@ -21,7 +21,12 @@ class Loader(yaml.SafeLoader):
     """Knows Compose's own tags."""
 
 
-Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+def tagged(loader: Loader, _suffix: str, node: yaml.Node) -> Any:
+    """What takes the place of a value: a list as it stands, or nothing."""
+    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
+
+
+Loader.add_multi_constructor("!", tagged)
 
 
 def services(file: str) -> dict[str, Any]:

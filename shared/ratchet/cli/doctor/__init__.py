@@ -23,6 +23,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "machine": machine.machine,
     "disk": machine.disk,
     "gpu": machine.cards,
+    "training": machine.training,
     "systems": machine.systems,
     "ledger": stores.ledger,
     "redis": stores.redis,

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psutil
 
+from ratchet.cli.capacity import TRAINS, objection_to, step_of
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.output import size
 from ratchet.leases.devices import Gpu, gpus
+from ratchet.leases.share import capacity_gb, training_processes
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
@@ -75,6 +77,16 @@ def cards(settings: Settings) -> Finding:
     if greedy := _never_fitting(settings, found, held):
         return Finding("gpu", "bad", f"{text}; {greedy}: lower placement.vram_gb (RATCHET_…_VRAM_GB in .env)")
     return Finding("gpu", "ok", text)
+
+
+def training(settings: Settings) -> Finding:
+    """How many processes would train here, and what speaks against it. Only the trainer's container sees its cards."""
+    if TRAINS not in settings.placement.roles:
+        return Finding("training", "ok", "not on this machine")
+    sizes_gb = capacity_gb(settings, gpus())
+    if objection := objection_to(settings, sizes_gb):
+        return Finding("training", "bad" if sizes_gb else "note", objection)
+    return Finding("training", "ok", step_of(settings, training_processes(settings, sizes_gb)))
 
 
 def _never_fitting(settings: Settings, found: list[Gpu], held: list[Counter[str]]) -> str:

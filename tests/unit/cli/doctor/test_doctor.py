@@ -127,6 +127,16 @@ def test_a_lease_that_waits_in_vain_for_what_the_server_holds(tmp_path: Path, to
     assert (found.state, "22 GB where the inference server leaves 15" in found.text) == ("bad", True)
 
 
+def test_how_many_processes_train_on_the_cards_that_are_seen(tmp_path: Path, tool: Path) -> None:
+    says(tool, 'for card in a b; do echo "NVIDIA GeForce RTX 4090, 24564, 20480, 550.54, GPU-$card"; done')
+    assert "of 2 processes (ddp) x batch_size" in finding(settled(tmp_path), "training").text
+    with acquire_gpu(3, tmp_path / "leases", {0: 24}, timeout_s=60, note="testing", names={0: "GPU-b"}):
+        text = finding(settled(tmp_path), "gpu").text
+    assert (text.index("leased: nothing") < text.index("leased: 3 GB by testing"), text.count("leased")) == (True, 2)
+    found = finding(settled(tmp_path, environment={"processes": 3}), "training")
+    assert (found.state, "of 2 cards 2 have that" in found.text) == ("bad", True)
+
+
 def test_a_driver_that_does_not_answer(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA-SMI has failed because it could not communicate with the driver.'; exit 9")
     found = finding(settled(tmp_path), "gpu")

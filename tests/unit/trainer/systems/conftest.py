@@ -30,19 +30,22 @@ SEGMENT_STEPS = 4
 class Children(InlineChildren):
     """``specs`` are those of all segments begun. ``dies_at`` is the number of a segment that is killed when it is done.
 
-    ``poison`` names a batch on which any model has NaN for a loss. A segment that is to stop is asked to by SIGTERM, as
-    a child is.
+    ``short`` are micro-batches for which one of several processes has no memory, one after the other. ``poison`` names
+    a batch on which any model has NaN for a loss. A segment that is to stop is asked to by SIGTERM, as a child is.
     """
 
     scratch: Path
     specs: list[dict[str, Any]] = field(default_factory=list)
     dies_at: int | None = None
     poison: str | None = None
+    short: list[int] = field(default_factory=list)
 
     def run(
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **limits: Any
     ) -> dict[str, Any]:
         self.specs.append(spec)
+        if self.short:
+            return {"success": False, "error_kind": "out_of_memory", "fits_smaller": self.short.pop(0) // 2}
         if self.poison is not None and self.poison in spec["data_path"]:
             ruined = self._ruined(Path(spec["model"]["path"]))
             spec = {**spec, "state": None, "model": {**spec["model"], "path": str(ruined)}}

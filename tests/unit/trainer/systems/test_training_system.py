@@ -46,6 +46,14 @@ def test_a_batch_is_trained_in_segments_each_a_checkpoint_on_the_last(training: 
     assert training.home.verdicts("training") == {batch_id: "trained"}
 
 
+def test_a_segment_for_which_one_of_several_had_no_memory_is_begun_again_at_once(training: Any) -> None:
+    batch_id = training.queue(1)
+    training.children.short = [8, 4]
+    training.sweep()
+    assert [spec["offset"] for spec in training.children.specs] == [0, 0, 0, SEGMENT]
+    assert (training.batch(batch_id).state, len(training.checkpoints())) == ("trained", 2)
+
+
 def test_what_is_published_is_whole(training: Any) -> None:
     training.queue(1)
     training.sweep()

@@ -1,0 +1,113 @@
+"""Whether several processes can train here, and whether the model fits each of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.cli.budget import Holding, Shape, budget
+from ratchet.cli.capacity import check_training, objection_to, step_of
+from ratchet.cli.machine import training_memory
+from ratchet.errors import SettingsError
+from ratchet.settings import Settings
+from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
+
+MIDDLE = Shape(3_000_000_000, hidden=2560, intermediate=9_728, layers=36, vocabulary=151_936)
+CARD = 24_000_000_000
+CARDS = {0: 23, 1: 23}
+
+
+def weights(processes: int, parallelism: str = "ddp", half: bool = True, **settings: Any) -> int:
+    """Bytes of weights, gradients and moments that each process holds."""
+    environment = EnvironmentSettings.model_validate(
+        {"parallelism": parallelism, **{name: settings.pop(name) for name in ("fsdp_reshard",) if name in settings}}
+    )
+    holding = Holding.of(processes, environment)
+    model = ModelSettings.model_validate(settings)
+    return budget(MIDDLE, model, HyperparamSettings(batch_size=1), half=half, holding=holding).weights
+
+
+def test_what_is_shared_is_divided_and_what_is_gathered_is_not() -> None:
+    alone = weights(1)
+    assert alone == 16 * MIDDLE.parameters
+    assert weights(4) == alone + 4 * MIDDLE.parameters, "DDP holds all of it, and each gradient twice"
+    assert alone / 4 < weights(4, "fsdp") < alone / 4 + 6 * MIDDLE.parameters
+    assert weights(8, "fsdp") < CARD < weights(2, "fsdp") < alone
+    assert weights(1, "fsdp") == alone
+    assert weights(4, "fsdp", fsdp_reshard=False) > weights(4, "fsdp")
+    assert weights(4, "fsdp", half=False) > weights(4, "fsdp")
+    assert weights(4, lora_rank=8) < weights(4, "fsdp")
+
+
+@pytest.mark.parametrize(
+    ("environment", "sizes_gb", "said"),
+    [
+        ({"parallelism": "fsdp"}, {0: 23}, "nobody to share the model with"),
+        ({"parallelism": "fsdp", "processes": 1}, CARDS, "seen here: 2"),
+        ({"processes": 3}, CARDS, "of 2 cards 2 have that"),
+        ({"processes": 2}, {0: 23, 1: 5}, "of 2 cards 1 have that"),
+        ({"processes": 2, "device": "cuda"}, {}, "of 0 cards 0 have that"),
+        ({"processes": 2, "device": "cuda:1"}, CARDS, "environment.device names one"),
+    ],
+)
+def test_processes_that_cannot_be_are_told_with_the_way_out(
+    tmp_path: Path, environment: dict[str, Any], sizes_gb: dict[int, int], said: str
+) -> None:
+    objection = objection_to(Settings(home=tmp_path, environment=environment), sizes_gb)
+    assert said in objection
+    assert "environment." in objection
+
+
+@pytest.mark.parametrize(
+    ("environment", "sizes_gb"),
+    [
+        ({}, {}),
+        ({}, CARDS),
+        ({"parallelism": "fsdp"}, CARDS),
+        ({"parallelism": "fsdp", "processes": 4, "device": "cpu"}, {}),
+        ({"processes": 4}, {}),
+    ],
+)
+def test_processes_that_can_be_are_let_be(
+    tmp_path: Path, environment: dict[str, Any], sizes_gb: dict[int, int]
+) -> None:
+    assert objection_to(Settings(home=tmp_path, environment=environment), sizes_gb) == ""
+
+
+def test_weights_of_four_bits_are_not_shared(tmp_path: Path) -> None:
+    model = {"lora_rank": 8, "load_in_4bit": True}
+    settings = Settings(home=tmp_path, model=model, environment={"parallelism": "fsdp"})
+    assert "does not share weights of 4 bits" in objection_to(settings, CARDS)
+
+
+def test_a_step_is_told_with_its_factors(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, hyperparams={"batch_size": 4, "gradient_accumulation": 8})
+    assert step_of(settings, 1) == "a step takes 32 rows, of 1 process x batch_size 4 x gradient_accumulation 8."
+    assert "96 rows, of 3 processes (ddp)" in step_of(settings, 3)
+
+
+def test_on_a_cpu_processes_share_the_memory_of_the_machine() -> None:
+    (alone, _), (each, where) = training_memory(1, on_cpu=True), training_memory(4, on_cpu=True)
+    assert each < alone / 2
+    assert "for each of 4 processes" in where
+
+
+@pytest.mark.parametrize(
+    ("width", "said"), [(1_000_000, "environment.parallelism fsdp"), (10, "in each of 2 processes")]
+)
+def test_the_model_has_to_fit_each_process(tmp_path: Path, width: int, said: str) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [width, width], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 100}))
+    settings = Settings(home=tmp_path, model={"path": str(tmp_path)}, environment={"processes": 2, "device": "cpu"})
+    try:
+        told = "\n".join(check_training(settings))
+    except SettingsError as error:
+        told = str(error)
+    assert said in told
+
+
+def test_a_host_that_does_not_train_has_nothing_to_tell(tmp_path: Path) -> None:
+    assert list(check_training(Settings(home=tmp_path, placement={"roles": ["3090"]}))) == []
