@@ -7,6 +7,8 @@ For every checkpoint of a run that has a level near its frontier, and the one tr
   same family and level. Off limits to all of them is what a pool holds and what the next checkpoint was trained on, so
   that neither lessons made of mistakes nor a row met by chance decide. Beside the order that is shipped (``loss``)
   stands the one that it replaced (``sureness``: the surer a wrong answer, the weaker), on the same searches.
+- ``margins``: of random problems the checkpoint answered right, those of low margin and the others, beside as many
+  random ones of the same levels: how many of each the next checkpoint fails. It says what the category is worth.
 - ``search``: the bandit beside as many random problems of the same levels; a question counts if its answer is weak by
   the categories of the docs.
 
@@ -28,7 +30,7 @@ from typing import Any
 from miner.answered import Answered
 from miner.asked_model import AskedModel, ModelSpec
 from miner.follow_up import controls
-from miner.mining import Limits, MinedItem, categorise, weakest_first
+from miner.mining import Limits, MinedItem, categorise, chosen
 from miner.search import Cell, Search, search
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
@@ -48,6 +50,8 @@ from sqlalchemy.orm import Session
 
 HERE = Path(__file__).parent
 ORDERS = ("loss", "sureness")
+DRAWN = 1_500
+"""Random problems of a pair that margins are looked at on."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,12 @@ def main() -> None:
     result = {
         "searches": told.searches,
         "persistence": {order: summed([each[order] for each in asked]) for order in ORDERS},
+        "margins": summed([each["margins"] for each in asked]),
         "pairs": asked,
         "follow_up": followed([each for each in follow_ups if each]),
     }
     (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({name: result[name] for name in ("persistence", "follow_up")}, indent=1))
+    print(json.dumps({name: result[name] for name in ("persistence", "margins", "follow_up")}, indent=1))
 
 
 def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: str) -> Iterator[Pair]:
@@ -142,14 +147,34 @@ def compared(pair: Pair, searches: int) -> dict[str, Any]:
         weak = sum(categorise(answered, limits) is not None for answered in drawn)
         found.update(asked=state.asked, weak=len(state.found), drawn=len(drawn), drawn_weak=weak)
         for order in ORDERS:
-            kept = ranked(state.found, answers, order)[: pair.settings.queue.mined_items]
+            kept = chosen(rated(state.found, answers, order), pair.settings.queue.mined_items)
             for category in sorted({item.category for item in kept}):
                 like = [item for item in kept if item.category == category]
                 ask_again(after, category, like, controls(like, off, seed), tallies[order])
         seen |= {item.key for item in state.found}
     levels = [f"{family}/{level}" for family, level in pair.cells]
     told = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
-    return {"pair": pair.name, "levels": levels, "search": dict(found), **told}
+    shaky = margins(before, after, drawn_by_turns(pair.cells, DRAWN, OffLimits(held, pair.trained), -1), limits)
+    return {"pair": pair.name, "levels": levels, "search": dict(found), "margins": shaky, **told}
+
+
+def margins(before: AskedModel, after: AskedModel, items: list[Example], limits: Limits) -> dict[str, dict[str, int]]:
+    """Failures at the next checkpoint: of every other item that was right, by its margin; and for each of these one of
+    the items between of the same level, whatever became of it."""
+    answers = list(zip(before.ask(items), after.ask(items), strict=True))
+    between: defaultdict[Cell, list[bool]] = defaultdict(list)
+    for was, now in answers[1::2]:
+        between[was.cell].append(now.is_right)
+    tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    used: defaultdict[str, Counter[Cell]] = defaultdict(Counter)
+    for was, now in answers[::2]:
+        kind = "low_margin" if was.least_probability < limits.unsure else "sure"
+        place = used[kind][was.cell]
+        if was.is_right and place < len(between[was.cell]):
+            used[kind][was.cell] += 1
+            tally[f"{kind}, mined"].update(n=1, failed=not now.is_right)
+            tally[f"{kind}, random"].update(n=1, failed=not between[was.cell][place])
+    return {name: dict(counts) for name, counts in tally.items()}
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -179,15 +204,14 @@ def searched(pair: Pair, model: AskedModel, off: Container[str], seed: int) -> t
     return state, answers
 
 
-def ranked(found: list[MinedItem], answers: dict[str, Answered], order: str) -> list[MinedItem]:
-    """The weakest first: as shipped, or by how sure a wrong answer was."""
+def rated(found: list[MinedItem], answers: dict[str, Answered], order: str) -> list[MinedItem]:
+    """With the weakness that is shipped, or with how sure a wrong answer was in its place."""
     if order == "loss":
-        return weakest_first(found)
-    sure = (
+        return found
+    return [
         item.model_copy(update={"weakness": 1.0 + answers[item.key].mean_probability}) if item.error else item
         for item in found
-    )
-    return weakest_first(sure)
+    ]
 
 
 def drawn_by_turns(cells: list[Cell], count: int, off: Container[str], seed: int) -> list[Example]:

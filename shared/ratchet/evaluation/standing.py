@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,6 +50,36 @@ def next_confirm(settings: SuiteSettings, worn: Suite) -> Suite:
     fresh = rotated_confirm(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
     kept = {item.metadata["key"]: item for item in worn.items if item.metadata.get("source") != "confirm"}
     return Suite.of("confirm", [*(i for i in fresh.items if i.metadata["key"] not in kept), *kept.values()], version)
+
+
+def renewed(settings: SuiteSettings, standing: Mapping[Pool, Suite]) -> dict[Pool, Suite]:
+    """The suites' next versions where other families or levels are named than the standing suites hold; else none.
+
+    Items of levels that stay are kept, as are the user's rows, so that no item changes its pool; those of levels that
+    are named no more are dropped, and those of new levels drawn, each level as many as an equal share of a pool.
+    """
+    named = cells(settings)
+    held_by = {(item.family, item.level) for pool, suite in standing.items() for item in _drawn(pool, suite)}
+    new = [cell for cell in named if cell not in held_by]
+    if not new and held_by <= set(named):
+        return {}
+    sizes: dict[Pool, int] = {pool: -(-size * len(new) // len(named)) for pool, size in _sizes(settings).items()}
+    fresh = build_pools(_families(settings), new, sizes, held_out(settings)) if new else {}
+    suites = {}
+    for pool, suite in standing.items():
+        gone = {item.id for item in _drawn(pool, suite) if (item.family, item.level) not in named}
+        kept = [item for item in suite.items if item.id not in gone]
+        drawn = fresh[pool].items if pool in fresh else ()
+        keys = {item.metadata["key"] for item in kept}
+        more = [item for item in drawn if item.metadata["key"] not in keys]
+        if gone or more:
+            suites[pool] = Suite.of(pool, [*kept, *more], suite.version + 1)
+    return suites
+
+
+def _drawn(pool: Pool, suite: Suite) -> list[Example]:
+    """Items that were drawn from families; the others are the user's."""
+    return [item for item in suite.items if item.metadata.get("source") == pool]
 
 
 def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.children import ChildRunner
 from ratchet.errors import ChildFailed, SettingsError
-from ratchet.evaluation.standing import first_suites
-from ratchet.evaluation.suite import Suite
+from ratchet.evaluation.standing import first_suites, renewed
+from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.facts import model_facts
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import MAIN, checkpoint_id
+from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
 from ratchet.plugins import require_plugins
 from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Prepare = Callable[[Settings, dict[str, Any]], object]
 """Puts the base model into the folder that a spec names (see ratchet.run.base_model)."""
@@ -44,7 +49,8 @@ def bootstrap(
 ) -> bool:
     """Set up an empty ledger; returns whether there was anything to do. Raises SettingsError for a wrong base model.
 
-    On a ledger that is set up, the settings that were locked at the first run are compared instead.
+    On a ledger that is set up, the settings that were locked at the first run are compared instead; and where families
+    or levels were added or taken away since, the suites' next versions come into force.
     """
     require_plugins(settings)
     with ledger.read() as session:
@@ -52,8 +58,9 @@ def bootstrap(
         locked = {row.name: row.value for row in session.query(Locked)}
     if is_set_up:
         require_unchanged(settings, locked)
+        renew_suites(settings, ledger, artifacts)
         return False
-    suites = _publish_suites(settings, artifacts)
+    suites = _published(list(first_suites(settings.suites).values()), artifacts)
     model, facts = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
         if tx.session.get(Line, MAIN) is None:
@@ -63,8 +70,36 @@ def bootstrap(
     return True
 
 
-def _publish_suites(settings: Settings, artifacts: ArtifactStore) -> list[tuple[Suite, Artifact]]:
-    suites = first_suites(settings.suites).values()
+def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> None:
+    """Retire the suites that hold other families or levels than the settings name, and publish their successors.
+
+    A worn confirm suite stays as worn: its uses go over to the next version.
+    """
+    with ledger.read() as session:
+        rows = {pool: current(session, pool) for pool in POOLS}
+    suites = renewed(settings.suites, {pool: stored_suite(artifacts, row) for pool, row in rows.items()})
+    if not suites:
+        return
+    published = _published(list(suites.values()), artifacts)
+    with ledger.write() as tx:
+        if any(current(tx.session, pool).id != row.id for pool, row in rows.items()):
+            return
+        _record_suites(tx, published)
+        tx.session.flush()
+        for suite, _ in published:
+            old = tx.session.get_one(SuiteRow, rows[suite.pool].id)
+            old.retired_at = tx.now
+            tx.session.get_one(SuiteRow, suite.id).uses = old.uses
+    for suite, _ in published:
+        log.info(
+            "%s suite: version %d, since other levels are named; it has %d items",
+            suite.pool,
+            suite.version,
+            len(suite.items),
+        )
+
+
+def _published(suites: list[Suite], artifacts: ArtifactStore) -> list[tuple[Suite, Artifact]]:
     return [
         (suite, artifacts.publish_lines(suite.to_lines(), "suite", {"pool": suite.pool, "suite": suite.id}))
         for suite in suites

@@ -10,6 +10,9 @@ from ratchet.inference.facts import UNKNOWN, ModelFacts, hold, model_facts
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.settings import Settings
 
+HELD_OUT_BY = ("seed", "held_out_share")
+"""Settings of the suites that decide which items are held out: with others, tested items would be trained on."""
+
 WAY_OUT = "Set it back, or begin anew with another home (or `ratchet reset`)."
 
 
@@ -17,7 +20,8 @@ def facts_to_lock(settings: Settings, facts: ModelFacts) -> dict[str, str]:
     """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
     held = hold(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
     path = settings.model.path
-    return {"base_model": settings.locked.base_model or path, "model_path": path, **held.recorded()}
+    suites = {f"suites.{name}": str(getattr(settings.suites, name)) for name in HELD_OUT_BY}
+    return {"base_model": settings.locked.base_model or path, "model_path": path, **suites, **held.recorded()}
 
 
 def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
@@ -29,6 +33,8 @@ def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
     _compare(settings, "model.path", settings.model.path, recorded.get("model_path"))
     for name in ("base_model", "model_architecture", "max_context_length", "vocab_size"):
         _compare(settings, f"locked.{name}", getattr(settings.locked, name), recorded.get(name))
+    for name in HELD_OUT_BY:
+        _compare(settings, f"suites.{name}", getattr(settings.suites, name), recorded.get(f"suites.{name}"))
     context = recorded.get("max_context_length", UNKNOWN)
     if context != UNKNOWN and settings.hyperparams.max_length > int(context):
         raise SettingsError(

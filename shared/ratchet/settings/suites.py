@@ -22,7 +22,8 @@ class SuiteSettings(Section):
 
     families: tuple[FamilySettings, ...] = Field(
         tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
-        description="What is generated, taught and tested.",
+        description="What is generated, taught and tested. What is added or taken away later changes the suites at the "
+        "next start; sizes change those of new levels alone.",
     )
     files: tuple[Path, ...] = Field(
         (),
@@ -38,9 +39,9 @@ class SuiteSettings(Section):
         300, ge=1, description="Regression, comparison and calibration read these; `ratchet init` writes 1000 on a GPU."
     )
     confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
-    held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level.")
+    held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level; locked.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
-    seed: int = Field(20_261, ge=0, description="Seed of the pools.")
+    seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
     confirm_uses: int = Field(50, ge=1, description="Challenges after which a confirm suite is rotated.")
 
     @model_validator(mode="after")

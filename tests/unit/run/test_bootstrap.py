@@ -9,6 +9,7 @@ from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.errors import Refused, SettingsError
 from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.ledger import Ledger
 from ratchet.ledger.line import champion, head, line, serving
 from ratchet.ledger.migrate import migrate
@@ -92,3 +93,47 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
         base = session.query(Checkpoint).one()
     files = [file.path for file in artifacts.manifest(base.artifact).files]
     assert files == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def suites_of(ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Suite]:
+    with ledger.read() as session:
+        return {pool: stored_suite(artifacts, current(session, pool)) for pool in POOLS}
+
+
+def cells_of(suite: Suite) -> set[tuple[str | None, int]]:
+    return {(item.family, item.level) for item in suite.items}
+
+
+def test_families_and_levels_that_are_named_later_come_into_the_suites(
+    tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore
+) -> None:
+    bootstrap(settings(tmp_path), ledger, artifacts, prepare)
+    before = suites_of(ledger, artifacts)
+    with ledger.write() as tx:
+        current(tx.session, "confirm").uses = 7
+    named = [{"name": "chain_sum", "levels": [1, 2, 3]}, {"name": "sort_digits", "levels": [1]}]
+    changed = settings(tmp_path, suites={**SMALL["suites"], "families": named})
+    for _ in range(2):
+        assert not bootstrap(changed, ledger, artifacts, prepare)
+    after = suites_of(ledger, artifacts)
+    wanted = {("chain_sum", level) for level in (1, 2, 3)} | {("sort_digits", 1)}
+    assert all(cells_of(suite) == wanted for suite in after.values())
+    assert {suite.version for suite in after.values()} == {1}
+    for pool in POOLS:
+        sums = {item.id for item in before[pool].items if item.family == "chain_sum"}
+        assert sums <= {item.id for item in after[pool].items}
+        others = set().union(*(before[other].keys | after[other].keys for other in POOLS if other != pool))
+        assert not after[pool].keys & others
+    with ledger.read() as session:
+        assert current(session, "confirm").uses == 7
+        assert session.query(SuiteRow).count() == 6
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("held_out_share", 0.1)])
+def test_what_decides_which_items_are_held_out_is_locked(
+    tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore, name: str, value: float
+) -> None:
+    bootstrap(settings(tmp_path), ledger, artifacts, prepare)
+    changed = settings(tmp_path, suites={**SMALL["suites"], name: value})
+    with pytest.raises(SettingsError, match=rf"suites\.{name} is {value}, but .* which is locked"):
+        bootstrap(changed, ledger, artifacts, prepare)

@@ -71,6 +71,8 @@ def test_the_first_run_records_what_the_model_on_disk_says(runs: Runs, model: Pa
         "model_architecture": "MadeUp",
         "max_context_length": "1024",
         "vocab_size": "1",
+        "suites.seed": "20261",
+        "suites.held_out_share": "0.2",
     }
 
 
