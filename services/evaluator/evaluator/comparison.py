@@ -1,4 +1,4 @@
-"""Ranking of all evaluated checkpoints, with uncertainty.
+"""Ranking of evaluated checkpoints, with uncertainty.
 
 All checkpoints answered the same items, so the items are resampled, with the same resamples for all (a paired
 bootstrap, which keeps how alike two checkpoints are). Then, after Hsu's multiple comparisons with the best (Annals of
@@ -132,6 +132,10 @@ class Board:
                 f"{tally.checkpoint_id} and {other.tally.checkpoint_id} were not evaluated alike; evaluate both again."
             )
         self._rows[tally.checkpoint_id] = _Row(tally, _luck(tally))
+
+    def keep(self, checkpoint_ids: Collection[str]) -> None:
+        """Take all others off."""
+        self._rows = {name: row for name, row in self._rows.items() if name in checkpoint_ids}
 
     def rank(
         self,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import Refused
 from ratchet.evaluation.record import RecordKey
 from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
+
+CHUNK = 500
 
 STANDING = ("probe", "eval")
 """Pools that testing runs for every checkpoint; ``confirm`` only on request."""
@@ -41,11 +45,14 @@ def evaluation(session: Session, checkpoint_id: str, suite_id: str) -> Evaluatio
     return session.scalar(query)
 
 
-def evaluated(session: Session, pool: str) -> list[Evaluation]:
-    """All records on the pool's suite in force, the newest checkpoint first."""
-    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
-    query = query.where(Evaluation.suite_id == current(session, pool).id, Checkpoint.state != "broken")
-    return list(session.scalars(query.order_by(Checkpoint.ordinal.desc())))
+def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) -> list[Evaluation]:
+    """The records of these checkpoints on that suite, in no order; of those that have one."""
+    found: list[Evaluation] = []
+    for start in range(0, len(checkpoint_ids), CHUNK):
+        some = checkpoint_ids[start : start + CHUNK]
+        query = select(Evaluation).where(Evaluation.suite_id == suite_id, Evaluation.checkpoint_id.in_(some))
+        found += session.scalars(query)
+    return found
 
 
 def best_before(session: Session, baseline: Evaluation, ordinal: int) -> tuple[Evaluation, ...]:
@@ -59,8 +66,13 @@ def best_before(session: Session, baseline: Evaluation, ordinal: int) -> tuple[E
     query = query.where(
         Evaluation.suite_id == baseline.suite_id, Checkpoint.state != "broken", Checkpoint.ordinal < ordinal
     )
-    for name, value in RecordKey.model_validate(baseline.key).conditions().items():
-        query = query.where(Evaluation.key[name].as_string() == value)
+    query = query.where(made_like(baseline))
     best = query.where(score.is_not(None)).order_by(score.desc(), Checkpoint.ordinal.desc()).limit(1)
     unscored = query.where(score.is_(None)).order_by(Checkpoint.ordinal.desc())
     return (*session.scalars(best), *session.scalars(unscored))
+
+
+def made_like(record: Evaluation) -> ColumnElement[bool]:
+    """An SQL condition on evaluations: made under the conditions of this record, whatever the weights."""
+    conditions = RecordKey.model_validate(record.key).conditions()
+    return and_(*(Evaluation.key[name].as_string() == value for name, value in conditions.items()))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from ratchet.artifacts import ArtifactStore
-from ratchet.evaluation.record import RecordKey
 from ratchet.evaluation.stored import stored
 from ratchet.events.catalogue import CheckpointEvaluated, RankingChanged
 from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.suites import current, evaluated, evaluation
-from ratchet.ledger.tables import Checkpoint, Evaluation
+from ratchet.ledger.suites import current, evaluation, evaluations, made_like
+from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation
 from ratchet.ledger.tables import Ranking as RankingRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from evaluator.comparison import Board, Cost, Entry, Ranking
@@ -26,45 +29,85 @@ FULL = 20
 
 HEAD = 20
 
+FIELD = 2_000
+"""Newest checkpoints that are ranked; see ``field_of`` for the older ones that are."""
+
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
     return evaluated_without(session, NAME, "eval")
 
 
 def do(work: Work) -> Outcome:
-    """Rank everything that was evaluated like the subject. Each record's grades are read once in a worker's life."""
+    """Rank what was evaluated like the subject. Each record's grades are read once in a worker's life."""
     with work.read() as session:
         subject = evaluation(session, work.subject.id, current(session, "eval").id)
         assert subject is not None, "found by its record"
-        mine = _conditions(subject)
-        alike = [row for row in evaluated(session, "eval") if _conditions(row) == mine]
-        costs = {row.checkpoint_id: _cost(session.get_one(Checkpoint, row.checkpoint_id), row) for row in alike}
-    board = _boards.setdefault(_tally(work.artifacts, subject).kind, Board())
-    for row in alike:
+        placed = field_of(session, subject)
+        board, missing = _board(work.artifacts, subject, placed)
+        fresh = evaluations(session, missing, subject.suite_id)
+    for row in fresh:
         board.add(_tally(work.artifacts, row))
+        _records[row.checkpoint_id] = row.artifact
+    costs = {id: place.cost for id, place in placed.items()}
     return _ranked(work.subject.id, board.rank(costs, costs, work.settings.comparison))
 
 
-def _conditions(row: Evaluation) -> dict[str, str]:
-    return RecordKey.model_validate(row.key).conditions()
+@dataclass(frozen=True)
+class Place:
+    """What the ledger says of a checkpoint that is ranked: its record's artifact and its cost."""
+
+    artifact: str
+    cost: Cost
 
 
-def _cost(checkpoint: Checkpoint, row: Evaluation) -> Cost:
-    return Cost(tokens_per_s=row.tokens_per_s, size_bytes=checkpoint.size_bytes, is_kept=checkpoint.state == "saved")
+def field_of(session: Session, subject: Evaluation, most: int = FIELD) -> dict[str, Place]:
+    """The newest checkpoints that were evaluated like the subject; and of older ones the subject itself, those that
+    were ever live, and the head of the last ranking. A few queries, however many they are."""
+    query = select(
+        Evaluation.checkpoint_id,
+        Evaluation.artifact,
+        Evaluation.tokens_per_s,
+        Checkpoint.size_bytes,
+        Checkpoint.state,
+    ).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    query = query.where(Evaluation.suite_id == subject.suite_id, Checkpoint.state != "broken", made_like(subject))
+    newest = session.execute(query.order_by(Checkpoint.ordinal.desc()).limit(most)).all()
+    lasting = {subject.checkpoint_id, *_lasting(session)} if len(newest) == most else set()
+    older = session.execute(query.where(Checkpoint.id.in_(lasting))).all()
+    return {
+        id: Place(artifact, Cost(tokens_per_s=speed, size_bytes=size, is_kept=state == "saved"))
+        for id, artifact, speed, size, state in (*older, *newest)
+    }
+
+
+def _lasting(session: Session) -> set[str]:
+    last = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
+    heads = {entry["checkpoint_id"] for entry in last.entries["entries"][:HEAD]} if last is not None else set()
+    return heads | set(session.scalars(select(Deployment.checkpoint_id).distinct()))
 
 
 _boards: dict[tuple[str, ...], Board] = {}
-"""By what the records on them have in common."""
+"""The board in use, by what the records on it have in common."""
 
-_tallies: dict[tuple[str, str], Tally] = {}
-"""By checkpoint and artifact of the record."""
+_records: dict[str, str] = {}
+"""The artifacts of the records on it, by checkpoint."""
+
+
+def _board(artifacts: ArtifactStore, subject: Evaluation, placed: Mapping[str, Place]) -> tuple[Board, list[str]]:
+    """The board of the subject's kind of records, with what is no longer ranked taken off; and who is not on it yet."""
+    kind = _tally(artifacts, subject).kind
+    if kind not in _boards:
+        _boards.clear()
+        _records.clear()
+    board = _boards.setdefault(kind, Board())
+    for id in [id for id, artifact in _records.items() if id not in placed or placed[id].artifact != artifact]:
+        del _records[id]
+    board.keep(_records)
+    return board, [id for id in placed if id not in _records]
 
 
 def _tally(artifacts: ArtifactStore, row: Evaluation) -> Tally:
-    key = (row.checkpoint_id, row.artifact)
-    if key not in _tallies:
-        _tallies[key] = Tally.model_validate(row.tally) if row.tally else tally(stored(artifacts, row))
-    return _tallies[key]
+    return Tally.model_validate(row.tally) if row.tally else tally(stored(artifacts, row))
 
 
 def _ranked(checkpoint_id: str, ranking: Ranking) -> Verdict:

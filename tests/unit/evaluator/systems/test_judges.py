@@ -6,6 +6,7 @@ import json
 
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
+from evaluator.systems.comparison import field_of
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.tally import tally
 from ratchet.data.example import Example
@@ -126,6 +127,35 @@ def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
     assert [entry["checkpoint_id"] for entry in newest.entries["entries"]] == [best, middling, base]
     assert rankings == 3
     assert home.verdicts("comparison") == {best: "ranked", middling: "ranked", base: "ranked"}
+
+
+def test_of_a_long_line_the_newest_are_ranked_and_those_that_last(home: Home) -> None:
+    ids = judged(home, nothing, easy, easy, everything, easy, easy)
+    bus = home.bus(COMPARISON)
+    bus.sweep()
+    with home.ledger.write() as tx:
+        last = tx.session.query(Ranking).order_by(Ranking.id.desc()).first()
+        assert last is not None
+        last.entries = {"entries": [entry for entry in last.entries["entries"] if entry["checkpoint_id"] == ids[3]]}
+        rows = [tx.session.query(Evaluation).where(Evaluation.checkpoint_id == id).one() for id in ids]
+        assert list(field_of(tx.session, rows[1], 2)) == [ids[0], ids[1], ids[3], ids[5], ids[4]]
+        assert set(field_of(tx.session, rows[1])) == set(ids)
+
+
+def test_a_record_that_is_made_anew_is_read_again(home: Home) -> None:
+    _, newer = judged(home, easy, nothing)
+    bus = home.bus(COMPARISON)
+    bus.sweep()
+    with home.ledger.write() as tx:
+        tx.session.delete(tx.session.query(Evaluation).where(Evaluation.checkpoint_id == newer).one())
+    home.add_record(newer, "eval", everything)
+    newest = home.add_checkpoint()
+    home.add_record(newest, "eval", nothing)
+    bus.sweep()
+    with home.ledger.read() as session:
+        last = session.query(Ranking).order_by(Ranking.id.desc()).first()
+    assert last is not None
+    assert last.best_checkpoint_id == newer
 
 
 def test_what_cannot_be_told_apart_is_a_tie(home: Home) -> None:
