@@ -16,13 +16,14 @@ from starlette.exceptions import HTTPException
 
 from ratchet.errors import RatchetError, SurroundingsError
 from ratchet.serving.admin_route import AdminRoute
-from ratchet.serving.chat_answer import error_body
 from ratchet.serving.chat_route import ChatRoute
 from ratchet.serving.fleet import Fleet
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.protocol import Health
 from ratchet.serving.refusal import Refusal
 from ratchet.settings.serving import ServingSettings
+
+ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
 def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> FastAPI:
@@ -38,6 +39,12 @@ def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> Fast
         entries = [_model(name, fleet, started) for name in fleet.names()]
         return {"object": "list", "data": entries}
 
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        if name not in fleet.names():
+            fleet.named(name)
+        return _model(name, fleet, started)
+
     @app.get("/health")
     async def health() -> Health:
         return fleet.health()
@@ -51,11 +58,10 @@ def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> Fast
         if request.url.path.startswith("/v1/chat"):
             metrics.refused(refusal.status)
         headers = {} if refusal.retry_after_s is None else {"retry-after": str(refusal.retry_after_s)}
-        body = error_body(refusal.status, refusal.code, str(refusal))
-        return JSONResponse(body, status_code=refusal.status, headers=headers)
+        return JSONResponse(refusal.body, status_code=refusal.status, headers=headers)
 
-    app.add_exception_handler(RatchetError, refuse)
-    app.add_exception_handler(HTTPException, refuse)
+    for kind in (RatchetError, HTTPException, Exception):
+        app.add_exception_handler(kind, refuse)
     return app
 
 
@@ -82,5 +88,9 @@ def _as_refusal(error: Exception) -> Refusal:
     if isinstance(error, SurroundingsError):
         return Refusal(503, "engine_away", str(error), retry_after_s=5)
     if isinstance(error, HTTPException):
-        return Refusal(error.status_code, "http_error", str(error.detail))
+        return Refusal(error.status_code, "http_error", f"{error.detail}: {ROUTES} are served.")
+    if not isinstance(error, RatchetError):
+        return Refusal(
+            500, "server_error", f"a fault of the server ({type(error).__name__}); its log has the traceback."
+        )
     return Refusal(500, "server_error", str(error))

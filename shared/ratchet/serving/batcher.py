@@ -32,12 +32,17 @@ class Batcher:
         self._tickets: deque[Ticket] = deque()
         self._change = threading.Condition()
         self._closing = False
+        self._under_way = 0
         self._thread = threading.Thread(target=self._run, name=f"batcher-{checkpoint_id}", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         return len(self._tickets)
+
+    @property
+    def under_way(self) -> int:
+        return self._under_way
 
     def submit(self, ticket: Ticket) -> None:
         """Queue a ticket. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
@@ -60,6 +65,7 @@ class Batcher:
         batch = self._generator.rolling(self._max_batch)
         while (joining := self._joining(batch)) or batch.requests:
             answering = [*batch.requests, *joining]
+            self._under_way = len(answering)
             try:
                 short = batch.advance(joining)
             except Exception as error:
@@ -69,6 +75,7 @@ class Batcher:
                     ticket.fail(error)
             else:
                 self._put_back(short)
+            self._under_way = len(batch.requests)
 
     def _joining(self, batch: RollingBatch[Ticket]) -> list[Ticket]:
         """The tickets that join now. It waits for one where nothing else is to be done."""

@@ -22,5 +22,6 @@ async def read_body(request: Request, model: type[Model], limit_bytes: int) -> M
     try:
         return model.model_validate_json(bytes(body))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:5])
-        raise Refusal(400, "invalid_request", wrong) from error
+        faults = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        wrong = "; ".join(f"{field or 'body'}: {fault}" for field, fault in faults[:5])
+        raise Refusal(400, "invalid_request", wrong, param=faults[0][0] or None) from error

@@ -114,8 +114,3 @@ def usage(generation: Generation) -> dict[str, int]:
 def event(body: dict[str, Any]) -> str:
     """A body as one server-sent event."""
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
-
-
-def error_body(status: int, code: str, message: str) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -12,16 +13,20 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ratchet.errors import GenerationError, RatchetError
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.serving.body import read_body
-from ratchet.serving.chat_answer import DONE, ChatAnswer, error_body, event
+from ratchet.serving.chat_answer import DONE, ChatAnswer, event
 from ratchet.serving.chat_request import ChatRequest
 from ratchet.serving.fleet import Fleet, Loaded
 from ratchet.serving.growth import GrowingAnswer
 from ratchet.serving.metrics import Metrics
-from ratchet.serving.refusal import Refusal, Retired
+from ratchet.serving.refusal import ClientGone, Refusal, Retired
 from ratchet.serving.ticket import Growth, Ticket
 from ratchet.settings.serving import ServingSettings
 
 SWITCHES_IN_A_ROW = 10
+AFTER_SHUTDOWN_S = 10
+"""What a client is told to wait whose answer took longer than the server had to drain (serving.drain_s)."""
+LONG_CHAT = 10_000
+"""A chat of more characters becomes tokens in a thread, so that nobody else waits for it."""
 
 
 class ChatRoute:
@@ -40,24 +45,30 @@ class ChatRoute:
         decoding = asked.decoding(self._settings)
         if asked.stream:
             growing = GrowingAnswer(asyncio.get_running_loop())
-            loaded, ticket = self._submit(asked, decoding, growing.put)
+            loaded, ticket = await self._submit(asked, decoding, growing.put)
             ticket.future.add_done_callback(growing.end)
             answer = self._answer(asked, loaded)
             events = self._events(asked, loaded, ticket, answer, growing, started)
             return StreamingResponse(events, media_type="text/event-stream", headers=answer.headers)
-        loaded, ticket = self._submit(asked, decoding)
+        loaded, ticket = await self._submit(asked, decoding)
         answer = self._answer(asked, loaded)
-        generation = await self._wait(loaded, ticket, started)
+        with _left_with(request, ticket):
+            generation = await self._wait(loaded, ticket, started)
         return JSONResponse(answer.whole(generation), headers=answer.headers)
 
     def _answer(self, asked: ChatRequest, loaded: Loaded) -> ChatAnswer:
         return ChatAnswer(asked.model, loaded, bool(asked.logprobs), self._fleet.certainty(loaded))
 
-    def _submit(self, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None = None) -> tuple[Loaded, Ticket]:
+    async def _submit(
+        self, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None = None
+    ) -> tuple[Loaded, Ticket]:
         """Queue the request; one that meets a checkpoint on its way out goes to the one that is live by then."""
         for _ in range(SWITCHES_IN_A_ROW):
             loaded = self._fleet.resolve(asked.model)
-            ticket = self._ticket(loaded, asked, decoding, on_growth)
+            if asked.characters > LONG_CHAT:
+                ticket = await asyncio.to_thread(self._ticket, loaded, asked, decoding, on_growth)
+            else:
+                ticket = self._ticket(loaded, asked, decoding, on_growth)
             try:
                 loaded.batcher.submit(ticket)
             except Retired:
@@ -69,21 +80,26 @@ class ChatRoute:
         try:
             prompt = loaded.generator.prompt(asked.chat, decoding)
         except GenerationError as error:
-            raise Refusal(400, "context_length_exceeded", str(error)) from error
+            raise Refusal(400, "context_length_exceeded", str(error), param="messages") from error
         except RatchetError as error:
-            raise Refusal(400, "invalid_request", str(error)) from error
+            raise Refusal(400, "invalid_request", str(error), param="messages") from error
         if asked.asked_tokens and prompt.max_new_tokens < asked.asked_tokens:
             raise Refusal(
                 400,
                 "context_length_exceeded",
                 f"{len(prompt.token_ids)} prompt tokens and max_tokens {asked.asked_tokens} are more than the "
                 f"context of {loaded.generator.context} tokens.",
+                param="max_tokens",
             )
         return Ticket(prompt, self._settings.request_timeout_s, on_growth)
 
     async def _wait(self, loaded: Loaded, ticket: Ticket, started: float) -> Generation:
         try:
             generation = await asyncio.wrap_future(ticket.future)
+        except ClientGone:
+            raise
+        except asyncio.CancelledError:
+            raise Refusal(503, "shutting_down", "the server ends; ask again.", AFTER_SHUTDOWN_S) from None
         except Refusal:
             loaded.traffic.failed()
             raise
@@ -122,6 +138,20 @@ class ChatRoute:
             yield DONE
         except Refusal as refusal:
             self._metrics.refused(refusal.status)
-            yield event(error_body(refusal.status, refusal.code, str(refusal)))
+            yield event(refusal.body)
         finally:
+            if not ticket.future.done():
+                self._metrics.refused(ClientGone().status)
             ticket.cancel()
+
+
+@contextmanager
+def _left_with(request: Request, ticket: Ticket) -> Iterator[None]:
+    """A client that hangs up takes its request out of the batch."""
+    gone = asyncio.ensure_future(request.receive())  # after the body nothing comes but the end of the connection
+    gone.add_done_callback(lambda done: None if done.cancelled() else ticket.cancel())
+    try:
+        yield
+    finally:
+        gone.cancel()
+        ticket.cancel()

@@ -150,7 +150,7 @@ class Fleet:
         loaded = self._loaded.get(checkpoint_id)
         if loaded is None:
             known = ", ".join(self.names())
-            raise Refusal(404, "model_not_found", f"no model {checkpoint_id!r}. Known: {known}.")
+            raise Refusal(404, "model_not_found", f"no model {checkpoint_id!r}. Known: {known}.", param="model")
         return loaded
 
     def names(self) -> list[str]:
@@ -172,6 +172,10 @@ class Fleet:
     @property
     def waiting(self) -> int:
         return sum(loaded.batcher.waiting for loaded in tuple(self._loaded.values()))
+
+    @property
+    def under_way(self) -> int:
+        return sum(loaded.batcher.under_way for loaded in tuple(self._loaded.values()))
 
     def close(self) -> None:
         """Answer what is queued, and end."""

@@ -60,6 +60,9 @@ class _FleetCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         health = self._fleet.health()
         yield GaugeMetricFamily("ratchet_serving_waiting", "Requests in the queue.", value=health.waiting)
+        yield GaugeMetricFamily(
+            "ratchet_serving_under_way", "Requests that are being answered.", value=self._fleet.under_way
+        )
         yield GaugeMetricFamily("ratchet_serving_loaded", "Checkpoints in memory.", value=len(health.loaded))
         live = GaugeMetricFamily("ratchet_serving_live", "1 for the live checkpoint.", labels=["checkpoint"])
         if health.live is not None:

@@ -57,6 +57,11 @@ class Queue(Protocol):
     @property
     def waiting(self) -> int: ...
 
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered."""
+        ...
+
     def submit(self, ticket: Ticket) -> None:
         """Take a ticket to settle. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
         ...

@@ -32,8 +32,6 @@ from ratchet.settings import Settings
 
 log = logging.getLogger("ratchet.serving")
 
-GRACE_S = 10
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; 0 after a clean end, 1 where the server cannot start."""
@@ -68,7 +66,7 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
         build_app(fleet, settings.serving, token),
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=math.ceil(settings.serving.drain_s),
     )
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
     _end_quietly_on_signals()

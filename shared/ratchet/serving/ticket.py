@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ratchet.inference.generator import Generation
-from ratchet.serving.refusal import Refusal
+from ratchet.serving.refusal import ClientGone, Refusal
 
 if TYPE_CHECKING:
     from ratchet.inference.decode import Answer
@@ -41,7 +41,9 @@ class Ticket:
         return self._on_growth is not None
 
     def cancel(self) -> None:
+        """Nobody waits any longer. An answer that is there already stays."""
         self._cancelled = True
+        self.fail(ClientGone())
 
     def grew(self, answer: Answer) -> bool:
         """Tell of a new token; True where the row may end. Whose event loop is closed ends no other row."""

@@ -56,6 +56,9 @@ class ServingSettings(Section):
     default_new_tokens: int = Field(256, ge=1, description="Length limit of an answer where the client names none.")
     max_new_tokens: int = Field(2048, ge=1, description="Largest length limit a client may ask for.")
     request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer is answered 503.")
+    drain_s: float = Field(
+        10.0, gt=0, description="A server that is told to stop answers what it has begun, for so long at the most."
+    )
     canary_items: int = Field(32, ge=1, description="Items on which a loaded checkpoint is checked before the switch.")
     logprob_epsilon: float | None = Field(
         None, gt=0, description="Largest canary difference in log-probability; by dtype where not set."

@@ -175,6 +175,26 @@ def test_clients_see_blue_then_green_and_no_error(
     assert len(by_question) == 2
 
 
+def test_an_answer_is_ended_by_the_model_that_began_it(
+    server: Server, tokens: Iterator[int], blue: Checkpoint, green: Checkpoint
+) -> None:
+    server.load(blue)
+    server.load(green)
+    server.client.switch(blue.id, next(tokens))
+    expected = server.client.generate(blue.id, CHATS[:1], Decoding(max_new_tokens=300))[0].text
+    turns = [message.model_dump() for message in CHATS[0]]
+    asked = {"model": "ratchet", "messages": turns, "max_tokens": 300, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=asked, timeout=START_S) as response:
+        lines = (line.removeprefix("data: ") for line in response.iter_lines() if line)
+        events = [json.loads(next(lines))]
+        server.client.switch(green.id, next(tokens))
+        assert answerer(server) == green.id
+        server.client.unload(blue.id)
+        events += [json.loads(line) for line in lines if line != "[DONE]"]
+    assert {event["ratchet"]["checkpoint"] for event in events} == {blue.id}
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == expected
+
+
 def test_traffic_is_counted_by_checkpoint(server: Server, tokens: Iterator[int], green: Checkpoint) -> None:
     server.load(green)
     server.client.switch(green.id, next(tokens))

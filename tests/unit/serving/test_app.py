@@ -109,36 +109,80 @@ def test_a_stop_string_ends_answer_and_stream_alike(live: TestClient) -> None:
     assert cut["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_text_parts_are_joined_and_unknown_fields_are_tolerated(live: TestClient) -> None:
+def test_text_parts_are_joined_and_fields_without_effect_are_read_over(live: TestClient) -> None:
     parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
-    asked = question(user="me", frequency_penalty=0, messages=[{"role": "user", "content": parts, "name": "me"}])
+    neutral = {"n": 1, "frequency_penalty": 0, "tools": None, "response_format": {"type": "text"}, "top_logprobs": 0}
+    turn = {"role": "user", "content": parts, "name": "me"}
+    asked = question(user="me", metadata={"a": "b"}, store=False, messages=[turn], **neutral)
     assert live.post(ROUTE, json=asked).json()["choices"] == live.post(ROUTE, json=question()).json()["choices"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "code", "says"),
-    [
-        (question(model="gpt-5"), 404, "model_not_found", "Known: ratchet, cp-1"),
-        ({"model": "ratchet"}, 400, "invalid_request", "messages"),
-        (question(temperature=-1), 400, "invalid_request", "temperature"),
-        (question(messages=[{"role": "robot", "content": "1"}]), 400, "invalid_request", "role"),
-        (question("1" * 1100), 400, "context_length_exceeded", "1024"),
-        (question(max_tokens=1023), 400, "context_length_exceeded", "max_tokens 1023"),
-        (question(max_tokens=4000), 400, "too_many_tokens", "2048"),
-        (question(n=2), 400, "unsupported", "n:"),
-        (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs"),
-        (question(messages=[{"role": "user", "content": "1"}] * 300), 400, "too_many_messages", "256"),
-        (question(stop=[""]), 400, "invalid_request", "stop"),
-    ],
-)
+def turn(content: Any = "1", role: str = "user", **fields: Any) -> dict[str, Any]:
+    return question(messages=[{"role": role, "content": content, **fields}])
+
+
+def test_the_turn_of_a_developer_is_the_system_turn_and_answers_are_sent_back_as_they_came(live: TestClient) -> None:
+    def answer(role: str) -> Any:
+        first = live.post(ROUTE, json=question()).json()["choices"][0]["message"]
+        echoed = {**first, "refusal": None, "tool_calls": None, "annotations": []}
+        turns = [{"role": role, "content": "Be brief. ä 中 😀"}, {"role": "user", "content": "1"}, echoed]
+        asked = {"model": "ratchet", "messages": [*turns, {"role": "user", "content": "2"}], "max_completion_tokens": 4}
+        return live.post(ROUTE, json=asked).json()["choices"]
+
+    assert answer("developer") == answer("system")
+
+
+WRONG = [
+    (question(model="gpt-5"), 404, "model_not_found", "model", "Known: ratchet, cp-1"),
+    ({"model": "ratchet"}, 400, "invalid_request", "messages", "required"),
+    (question(messages=[]), 400, "invalid_request", "messages", "at least 1"),
+    (question(temperature=-1), 400, "invalid_request", "temperature", "greater"),
+    (question(temperature="1"), 400, "invalid_request", "temperature", "number"),
+    (question(max_tokens=True), 400, "invalid_request", "max_tokens", "integer"),
+    (question(seed=0.5), 400, "invalid_request", "seed", "integer"),
+    (question(stop=[5]), 400, "invalid_request", "stop.0", "string"),
+    (turn(role="robot"), 400, "invalid_request", "messages.0.role", "'assistant'"),
+    (turn(None), 400, "invalid_request", "messages.0.content", "string"),
+    (turn([{"type": "image_url"}]), 400, "invalid_request", "messages.0.content", "only text is read"),
+    (turn(tool_calls=[{"id": "1"}]), 400, "invalid_request", "messages.0", "calls tools"),
+    (question("1" * 1100), 400, "context_length_exceeded", "messages", "1024"),
+    (question("1" * 12_000), 400, "context_length_exceeded", "messages", "1024"),
+    (question(max_tokens=1023), 400, "context_length_exceeded", "max_tokens", "max_tokens 1023"),
+    (question(max_tokens=4000), 400, "too_many_tokens", "max_tokens", "2048"),
+    (question(n=2), 400, "unsupported", "n", "one answer a request"),
+    (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs", "logprobs is"),
+    (question(response_format={"type": "json_object"}), 400, "unsupported", "response_format", "plain text"),
+    (question(tools=[{"type": "function"}]), 400, "unsupported", "tools", "describe them"),
+    (question(presence_penalty=1), 400, "unsupported", "presence_penalty", "temperature, top_p and seed"),
+    (question(temperatur=1), 400, "unknown_field", "temperatur", "did you mean temperature?"),
+    (question(quux=1), 400, "unknown_field", "quux", "leave it out"),
+    (question(messages=[{"role": "user", "content": "1"}] * 300), 400, "too_many_messages", "messages", "256"),
+    (question(stop=[""]), 400, "invalid_request", "stop", "stops nothing"),
+]
+
+
+@pytest.mark.parametrize(("asked", "status", "code", "param", "says"), WRONG)
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_honoured_is_refused_with_a_reason(
-    live: TestClient, asked: dict[str, Any], status: int, code: str, says: str, stream: bool
+    live: TestClient, asked: dict[str, Any], status: int, code: str, param: str, says: str, stream: bool
 ) -> None:
     response = live.post(ROUTE, json={**asked, "stream": stream})
     error = response.json()["error"]
-    assert (response.status_code, error["code"]) == (status, code)
+    assert (response.status_code, error["code"], error["param"]) == (status, code, param)
+    assert error["type"] == "invalid_request_error"
     assert says in error["message"]
+
+
+def test_stream_options_are_for_streams(live: TestClient) -> None:
+    response = live.post(ROUTE, json=question(stream_options={"include_usage": True}))
+    assert response.json()["error"]["param"] == "stream_options"
+
+
+def test_other_routes_say_which_there_are(live: TestClient) -> None:
+    for response in (live.post("/v1/completions", json={}), live.get(ROUTE)):
+        assert "POST /v1/chat/completions" in response.json()["error"]["message"]
+    assert live.get("/v1/models/cp-1").json() == live.get("/v1/models").json()["data"][1]
+    assert live.get("/v1/models/gpt-5").json()["error"]["code"] == "model_not_found"
 
 
 def test_without_a_limit_of_its_own_an_answer_is_cut_to_the_context(live: TestClient) -> None:

@@ -35,12 +35,16 @@ class Forwarder:
         self._max_queue = max_queue
         self._pool = ThreadPoolExecutor(max_batch, f"vllm-{checkpoint_id}")
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._accepted = 0
         self._closing = False
 
     @property
     def waiting(self) -> int:
-        return max(0, self._under_way - self._max_batch)
+        return max(0, self._accepted - self._max_batch)
+
+    @property
+    def under_way(self) -> int:
+        return min(self._accepted, self._max_batch)
 
     def submit(self, ticket: Ticket) -> None:
         with self._lock:
@@ -48,7 +52,7 @@ class Forwarder:
                 raise Retired(self._checkpoint_id)
             if self.waiting >= self._max_queue:
                 raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
-            self._under_way += 1
+            self._accepted += 1
         self._pool.submit(self._answer, ticket)
 
     def close(self) -> None:
@@ -69,4 +73,4 @@ class Forwarder:
             ticket.fail(error)
         finally:
             with self._lock:
-                self._under_way -= 1
+                self._accepted -= 1
