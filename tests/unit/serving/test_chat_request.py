@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ratchet.serving.chat_request import ChatRequest
+from ratchet.serving.foreign_fields import LABELS, NEUTRAL
 from ratchet.serving.refusal import Refusal
 from ratchet.settings.serving import ServingSettings
 
@@ -30,3 +33,9 @@ def test_what_a_client_may_ask_for_is_set(request_: ChatRequest, changed: dict[s
     assert request_.decoding(ServingSettings())
     with pytest.raises(Refusal, match=says):
         request_.decoding(ServingSettings.model_validate(changed))
+
+
+def test_the_page_about_serving_names_every_field() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    fields = {*ChatRequest.model_fields, *NEUTRAL, *LABELS}
+    assert {field for field in fields if f"`{field}`" not in page} == set()

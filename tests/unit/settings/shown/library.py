@@ -81,6 +81,11 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_configured_token_is_taken": ("serving.admin_token",),
         "test_a_token_file_is_read": ("serving.admin_token_file",),
     },
+    "integration/serving/test_clients.py": {
+        "test_whoever_hangs_up_leaves_the_batch_and_what_takes_too_long_at_the_end_is_told_to_ask_again": (
+            "serving.drain_s",
+        ),
+    },
     "unit/serving/test_app.py": {
         "test_bodies_are_bounded": ("serving.max_body_bytes",),
         "test_a_request_that_takes_too_long_is_given_up": ("serving.request_timeout_s",),
