@@ -34,6 +34,12 @@ SHORT = ControlSettings(
 )
 """Leases and timers so short that a test sees an orphan taken over."""
 
+PATIENT = SHORT.model_copy(update={"lease_s": 60.0, "liveness_s": 600.0, "sweep_factor": 0.05})
+"""For workers with real models, whose machine may be slow.
+
+Whoever is killed is followed by one of the same name, who need not wait for the lease to run out.
+"""
+
 
 @dataclass
 class Stack:

@@ -20,8 +20,7 @@ from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Batch, Branch, Checkpoint, Claim, DeadLetter, Evaluation, Fork, Trial, Verdict
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
-from ratchet.settings.control import ControlSettings
-from ratchet.testing.workers import wait_until
+from ratchet.testing.workers import PATIENT, wait_until
 from ratchet.worker.nursery import Nursery
 from sqlalchemy.orm import Session
 
@@ -42,16 +41,7 @@ SMALL: dict[str, Any] = {
     "queue": {"low_water": 1_200, "high_water": 4_000, "batch_examples": 1_200},
     "hyperparams": {"max_length": 128, "learning_rate": 3e-3},
     "curriculum": {"fork_every": 1, "mastery": 0.05, "hysteresis": 0.01},
-    "control": ControlSettings(
-        lease_s=60.0,  # whoever is killed is followed by one of the same name, who need not wait for that
-        heartbeat_s=0.5,
-        timer_s=0.5,
-        sweep_factor=0.05,
-        liveness_s=600.0,
-        grace_s=5.0,
-        backoff_first_s=0.1,
-        backoff_last_s=1.0,
-    ),
+    "control": PATIENT,
 }
 
 

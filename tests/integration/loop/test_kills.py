@@ -32,8 +32,7 @@ from ratchet.ledger.tables import (
 from ratchet.run.cycles import decided
 from ratchet.run.parts import SERVER, Parts
 from ratchet.settings import Settings
-from ratchet.settings.control import ControlSettings
-from ratchet.testing.workers import wait_until
+from ratchet.testing.workers import PATIENT, wait_until
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -52,16 +51,7 @@ SMALL: dict[str, Any] = {
     "queue": {"low_water": 3_000, "high_water": 7_000, "batch_examples": 2_500},
     "hyperparams": {"max_length": 128, "learning_rate": 3e-3},
     "serving": {"port": 0, "watch_s": 0.5, "canary_items": 16},
-    "control": ControlSettings(
-        lease_s=60.0,  # whoever is killed is followed by one of the same name, who need not wait for that
-        heartbeat_s=0.5,
-        timer_s=0.5,
-        sweep_factor=0.05,
-        liveness_s=600.0,
-        grace_s=5.0,
-        backoff_first_s=0.1,
-        backoff_last_s=1.0,
-    ),
+    "control": PATIENT,
 }
 
 

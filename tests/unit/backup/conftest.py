@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup import Made, make
@@ -12,24 +9,13 @@ from ratchet.backup.named import KEPT
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Worker
 from ratchet.testing.ledgers import ledger
+from ratchet.testing.stores import store
 from ratchet.testing.story import write_story
 from sqlalchemy import update
 
 from .contents import publish
 
-__all__ = ["ledger"]
-
-
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
-    if request.param == "local":
-        yield ArtifactStore((tmp_path / "store").as_uri())
-        return
-    url = f"memory://store-{uuid.uuid4().hex}"
-    yield ArtifactStore(url, cache=tmp_path / "cache")
-    filesystem, root = fsspec.url_to_fs(url)
-    if filesystem.exists(root):
-        filesystem.rm(root, recursive=True)
+__all__ = ["ledger", "store"]
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from ratchet.testing.stores import store
+
+__all__ = ["store"]
