@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratchet.evaluation.standing import next_confirm
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.stored import stored_suite, suite_row
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.suites import current
@@ -36,16 +36,6 @@ def rotate_if_worn(work: Work) -> None:
 
     def effects(tx: Transaction) -> None:
         tx.session.get_one(SuiteRow, worn.id).retired_at = tx.now
-        tx.session.add(
-            SuiteRow(
-                id=fresh.id,
-                pool=fresh.pool,
-                ordinal=fresh.version,
-                artifact=artifact.id,
-                items=len(fresh.items),
-                created_at=tx.now,
-                retired_at=None,
-            )
-        )
+        tx.session.add(suite_row(fresh, artifact.id, tx.now))
 
     work.commit(effects)

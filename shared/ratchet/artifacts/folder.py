@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratchet.artifacts.atomic import sync_folder
 from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
-from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, chunks, damaged, fingerprint, staging
+from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, absent, chunks, damaged, fingerprint, staging
 from ratchet.artifacts.trouble import disk_trouble
 from ratchet.errors import ArtifactError
 
@@ -44,10 +44,7 @@ class ArtifactFolder:
         try:
             manifest = Manifest.parse(path.read_bytes(), str(path))
         except FileNotFoundError as error:
-            raise ArtifactError(
-                f"There is no artifact {artifact_id}: {path} is absent. It was deleted by retention, never "
-                "finished, or lies in another store; check the setting artifacts.url."
-            ) from error
+            raise absent(artifact_id, path) from error
         if manifest.id != artifact_id:
             raise damaged(path, f"it describes {manifest.id}")
         return manifest

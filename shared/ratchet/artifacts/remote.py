@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
-from ratchet.artifacts.staging import Staging, damaged
+from ratchet.artifacts.staging import Staging, absent, damaged
 from ratchet.artifacts.trouble import remote_trouble
-from ratchet.errors import ArtifactError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -40,10 +39,7 @@ class RemoteArtifacts:
             with remote_trouble(self.url):
                 manifest = Manifest.parse(self._fs.cat_file(key), key)
         except FileNotFoundError as error:
-            raise ArtifactError(
-                f"There is no artifact {artifact_id}: {key} is absent. It was deleted by retention, never "
-                "finished, or lies in another store; check the setting artifacts.url."
-            ) from error
+            raise absent(artifact_id, key) from error
         if manifest.id != artifact_id:
             raise damaged(key, f"it describes {manifest.id}")
         return manifest

@@ -123,6 +123,13 @@ def damaged(where: Path | str, what: str) -> ArtifactError:
     )
 
 
+def absent(artifact_id: str, where: Path | str) -> ArtifactError:
+    return ArtifactError(
+        f"There is no artifact {artifact_id}: {where} is absent. It was deleted by retention, never finished, or lies "
+        "in another store; check the setting artifacts.url."
+    )
+
+
 class _CannotLink(Exception):
     """The two paths lie on different file systems, or this one knows no hard links."""
 

@@ -20,7 +20,7 @@ from ratchet.evaluation.by_level import to_json
 from ratchet.evaluation.lm_eval import Reading, as_record, as_suite, read_samples
 from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import Evaluation, to_lines
-from ratchet.evaluation.stored import ITEMS
+from ratchet.evaluation.stored import ITEMS, suite_row
 from ratchet.evaluation.suite import IMPORTED, Suite
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.requests import ask
@@ -130,17 +130,7 @@ def _keep_suite(ledger: Ledger, store: ArtifactStore, suite: Suite, file: Path) 
     artifact = store.publish_lines(suite.to_lines(), "suite", {"pool": IMPORTED, "file": file.name})
     with ledger.write() as tx:
         if tx.session.get(SuiteRow, suite.id) is None:
-            tx.session.add(
-                SuiteRow(
-                    id=suite.id,
-                    pool=IMPORTED,
-                    ordinal=0,
-                    artifact=artifact.id,
-                    items=len(suite.items),
-                    created_at=tx.now,
-                    retired_at=None,
-                )
-            )
+            tx.session.add(suite_row(suite, artifact.id, tx.now))
     return suite
 
 

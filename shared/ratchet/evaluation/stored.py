@@ -1,4 +1,4 @@
-"""Reading stored suites and evaluations back: the ledger's row and the artifact's lines make the value."""
+"""Suites and evaluations as they are stored: the ledger's row and the artifact's lines make the value."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
 def stored_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
     """The suite of a ledger row. Raises ArtifactError, or DataError naming a line."""
     return Suite.from_lines(row.pool, artifacts.open_lines(row.artifact), row.ordinal)  # type: ignore[arg-type]
+
+
+def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
+    """The row of a suite that was published as ``artifact``, in force from now on."""
+    return SuiteRow(
+        id=suite.id,
+        pool=suite.pool,
+        ordinal=suite.version,
+        artifact=artifact,
+        items=len(suite.items),
+        created_at=now,
+        retired_at=None,
+    )
 
 
 @lru_cache(maxsize=KEPT)

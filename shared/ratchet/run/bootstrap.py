@@ -11,7 +11,7 @@ from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.children import ChildRunner
 from ratchet.errors import ChildFailed, SettingsError
 from ratchet.evaluation.standing import first_suites, renewed
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.stored import stored_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.facts import model_facts
@@ -64,7 +64,7 @@ def bootstrap(
     model, facts = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
         if tx.session.get(Line, MAIN) is None:
-            _record_suites(tx, suites)
+            tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in suites)
             _record_base(tx, model)
             tx.session.add_all(Locked(name=name, value=value, locked_at=tx.now) for name, value in facts.items())
     return True
@@ -84,7 +84,7 @@ def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -
     with ledger.write() as tx:
         if any(current(tx.session, pool).id != row.id for pool, row in rows.items()):
             return
-        _record_suites(tx, published)
+        tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in published)
         tx.session.flush()
         for suite, _ in published:
             old = tx.session.get_one(SuiteRow, rows[suite.pool].id)
@@ -118,21 +118,6 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
     facts = facts_to_lock(settings, model_facts(folder))
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
-
-
-def _record_suites(tx: Transaction, suites: list[tuple[Suite, Artifact]]) -> None:
-    tx.session.add_all(
-        SuiteRow(
-            id=suite.id,
-            pool=suite.pool,
-            ordinal=suite.version,
-            artifact=artifact.id,
-            items=len(suite.items),
-            created_at=tx.now,
-            retired_at=None,
-        )
-        for suite, artifact in suites
-    )
 
 
 def _record_base(tx: Transaction, model: Artifact) -> None:

@@ -27,6 +27,7 @@ from ratchet.ledger.forks import branches
 from ratchet.ledger.tables import Batch, Checkpoint, Claim, Evaluation, Fork, Line, Outbox, Trial, Verdict
 from ratchet.testing.bus import InlineChildren, InProcessBus
 from ratchet.testing.home import Home, small_home
+from ratchet.testing.rows import verdict
 from sqlalchemy import update
 from trainer.systems.training import SYSTEM as TRAINING
 
@@ -115,7 +116,7 @@ def judge(home: Home) -> None:
     for checkpoint in untested:
         home.add_record(checkpoint.id, "probe", _level_1_and(5 * checkpoint.ordinal))
         with home.ledger.write() as tx:
-            tx.session.add(_tested(checkpoint.id, tx.now))
+            tx.session.add(verdict("testing", "checkpoint", checkpoint.id, "evaluated", tx.now))
 
 
 def _level_1_and(more: int) -> Any:
@@ -129,21 +130,6 @@ def _level_1_and(more: int) -> Any:
         return item.id in known
 
     return knows
-
-
-def _tested(checkpoint_id: str, at: float) -> Verdict:
-    return Verdict(
-        system="testing",
-        subject_kind="checkpoint",
-        subject_id=checkpoint_id,
-        outcome="evaluated",
-        reason="",
-        numbers={},
-        cause=None,
-        worker="test",
-        created_at=at,
-        took_s=0.0,
-    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -19,6 +19,7 @@ from ratchet.errors import ArtifactError, Refused, SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Verdict
 from ratchet.testing.postgres import Postgres
+from ratchet.testing.rows import verdict
 from sqlalchemy import select
 
 from .contents import add_checkpoint, damage, elsewhere, publish, retire, rows, rows_at
@@ -42,19 +43,7 @@ def test_what_is_restored_is_what_was_backed_up_on_any_engine(
     try:
         numbers = {row.id for row in _verdicts(ledger)}
         with ledger.write() as tx:
-            tx.session.add(
-                Verdict(
-                    system="testing",
-                    subject_kind="checkpoint",
-                    subject_id="new",
-                    outcome="fine",
-                    reason="",
-                    numbers={},
-                    worker="w",
-                    created_at=tx.now,
-                    took_s=0.0,
-                )
-            )
+            tx.session.add(verdict("testing", "checkpoint", "new", "fine", tx.now))
         assert {row.id for row in _verdicts(ledger)} - numbers == {max(numbers) + 1}
     finally:
         ledger.close()

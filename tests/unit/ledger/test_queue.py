@@ -9,6 +9,7 @@ from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
 from ratchet.ledger.tables import Batch, DeadLetter
 from ratchet.ledger.uses import add_uses, item_uses, uses_of
+from ratchet.testing.rows import dead_letter
 
 
 def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: Any) -> str:
@@ -76,20 +77,7 @@ def test_what_lies_in_the_dead_letters_neither_counts_nor_comes_next(ledger: Led
         ungated = add(tx, "b")
         waiting = add(tx, "c", state="queued", examples=70)
         for system, batch_id in (("training", stuck), ("correction", ungated)):
-            tx.session.add(
-                DeadLetter(
-                    system=system,
-                    subject_kind="batch",
-                    subject_id=batch_id,
-                    error="",
-                    traceback="",
-                    failures=3,
-                    kills=0,
-                    created_at=tx.now,
-                    resolved_at=None,
-                    resolution=None,
-                )
-            )
+            tx.session.add(dead_letter(system, "batch", batch_id))
     with ledger.read() as session:
         following = next_batch(session)
         assert depth(session) == Depth(submitted=0, queued=70, running=0)

@@ -1,48 +1,19 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Counter, DeadLetter, Verdict
+from ratchet.ledger.tables import Counter
 from ratchet.ledger.undecided import lacks_verdict, settled
+from ratchet.testing.rows import dead_letter, verdict
 from sqlalchemy import select
-
-
-def verdict(system: str, subject_id: str) -> Verdict:
-    return Verdict(
-        system=system,
-        subject_kind="toy",
-        subject_id=subject_id,
-        outcome="done",
-        reason="",
-        numbers={},
-        cause=None,
-        worker="w",
-        created_at=0.0,
-        took_s=0.0,
-    )
-
-
-def dead_letter(system: str, subject_id: str, resolved_at: float | None = None) -> DeadLetter:
-    return DeadLetter(
-        system=system,
-        subject_kind="toy",
-        subject_id=subject_id,
-        error="",
-        traceback="",
-        failures=3,
-        kills=0,
-        created_at=0.0,
-        resolved_at=resolved_at,
-        resolution=None,
-    )
 
 
 def fill(ledger: Ledger) -> None:
     with ledger.write() as tx:
         for name in ("decided", "dead", "retried", "elsewhere", "new"):
             tx.session.add(Counter(name=name, value=0))
-        tx.session.add_all([verdict("mine", "decided"), verdict("theirs", "elsewhere")])
-        tx.session.add_all([dead_letter("mine", "dead"), dead_letter("mine", "retried", resolved_at=1.0)])
-        tx.session.add(dead_letter("theirs", "elsewhere"))
+        tx.session.add_all([verdict("mine", "toy", "decided", "done"), verdict("theirs", "toy", "elsewhere", "done")])
+        letters = [dead_letter("mine", "toy", "dead"), dead_letter("mine", "toy", "retried", resolved_at=1.0)]
+        tx.session.add_all([*letters, dead_letter("theirs", "toy", "elsewhere")])
 
 
 def test_lacking_are_those_without_a_verdict_or_an_open_dead_letter_of_the_system(ledger: Ledger) -> None:

@@ -25,6 +25,7 @@ from ratchet.metrics.patience import PatientCollector
 from ratchet.settings import Settings
 from ratchet.stats.wilson import wilson
 from ratchet.systems.registry import ORDER
+from ratchet.testing.rows import verdict
 from ratchet.testing.scrape import Scrape
 from ratchet.testing.story import batch_id, checkpoint_id, write_fork
 from sqlalchemy import delete, update
@@ -90,20 +91,8 @@ def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledg
         arms = [{"name": "mixed", "share": 0.25}, {"name": "adaptive", "share": 0.75}]
         told_of = {"mix": {}, "mastery": {}, "reason": "", "created_at": tx.now}
         tx.session.add(Curriculum(experiment={"arms": arms}, **told_of))
-        tx.session.add(
-            Verdict(
-                system="correction",
-                subject_kind="impact",
-                subject_id="x",
-                outcome="measured",
-                reason="",
-                numbers={"stopped": {"sums:carry": "so"}},
-                cause=None,
-                worker="correction@box+0",
-                created_at=tx.now,
-                took_s=0.1,
-            )
-        )
+        stopped = {"stopped": {"sums:carry": "so"}}
+        tx.session.add(verdict("correction", "impact", "x", "measured", tx.now, numbers=stopped))
     found = ask(told)
     assert found.value("ratchet_mined_items", category="unstable") == 4
     assert found.value("ratchet_mined_failed_again_ratio", of="mined") == 0.6
@@ -249,20 +238,7 @@ def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> No
 def test_a_diverged_batch_has_its_time(told: Ledger, ask: Ask) -> None:
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] == 0
     with told.write() as tx:
-        tx.session.add(
-            Verdict(
-                system="training",
-                subject_kind="batch",
-                subject_id=batch_id(1),
-                outcome="quarantined",
-                reason="the loss diverged",
-                numbers={},
-                cause=None,
-                worker="training@box+0",
-                created_at=tx.now,
-                took_s=1.0,
-            )
-        )
+        tx.session.add(verdict("training", "batch", batch_id(1), "quarantined", tx.now, reason="the loss diverged"))
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] > 1e9
 
 

@@ -9,6 +9,7 @@ from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
 from ratchet.systems.verdict import Subject
+from ratchet.testing.rows import verdict
 from sqlalchemy import select
 
 CONTROL = ControlSettings(backoff_first_s=0.001, backoff_last_s=0.001, poison_failures=3, poison_kills=5)
@@ -39,20 +40,7 @@ def die(ledger: Ledger, times: int) -> None:
 
 def another_succeeds(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        tx.session.add(
-            Verdict(
-                system="mine",
-                subject_kind="toy",
-                subject_id="other",
-                outcome="fine",
-                reason="",
-                numbers={},
-                cause=None,
-                worker="a",
-                created_at=tx.now,
-                took_s=0.0,
-            )
-        )
+        tx.session.add(verdict("mine", "toy", "other", "fine", tx.now))
 
 
 def letters(ledger: Ledger) -> list[DeadLetter]:

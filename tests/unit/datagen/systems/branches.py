@@ -11,10 +11,11 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.data.example import Example
 from ratchet.ledger import forks
 from ratchet.ledger.queue import next_batch
-from ratchet.ledger.tables import Batch, Branch, Checkpoint, DeadLetter, Fork, Line, Verdict
+from ratchet.ledger.tables import Batch, Branch, Checkpoint, Fork, Line
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.testing.home import Home, Knows
+from ratchet.testing.rows import dead_letter, verdict
 
 
 def sums(seed: int, n: int = 20) -> list[Example]:
@@ -109,20 +110,7 @@ def end(home: Home, batch_id: str, outcome: str = "trained") -> str:
 
 
 def give_verdict(tx: Any, system: str, kind: str, subject_id: str, outcome: str) -> None:
-    tx.session.add(
-        Verdict(
-            system=system,
-            subject_kind=kind,
-            subject_id=subject_id,
-            outcome=outcome,
-            reason="",
-            numbers={},
-            cause=None,
-            worker="test",
-            created_at=tx.now,
-            took_s=0.0,
-        )
-    )
+    tx.session.add(verdict(system, kind, subject_id, outcome, tx.now))
 
 
 def both_trained(home: Home) -> tuple[str, str]:
@@ -138,16 +126,4 @@ def break_(home: Home, checkpoint_id: str) -> None:
 
 def give_up(home: Home, system: str, kind: str, subject_id: str) -> None:
     with home.ledger.write() as tx:
-        tx.session.add(
-            DeadLetter(
-                system=system,
-                subject_kind=kind,
-                subject_id=subject_id,
-                error="",
-                traceback="",
-                failures=3,
-                kills=0,
-                created_at=tx.now,
-                resolved_at=None,
-            )
-        )
+        tx.session.add(dead_letter(system, kind, subject_id, tx.now))

@@ -6,13 +6,14 @@ from typing import Any
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
-from ratchet.data.example import Example
 from ratchet.events.catalogue import CurriculumChanged
 from ratchet.ledger.queue import Origin
 from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, Trial
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.home import Home, Knows
+from ratchet.testing.home import Home
+
+from .branches import knowing
 
 SEEDS = count(100)
 
@@ -74,18 +75,6 @@ def test_a_gap_in_what_was_generated_shifts_the_mix_and_lessons_do_not_hide_it(h
     home.add_batch(lessons, "correction")
     bus.sweep()
     assert weights(published(home)[-1]) == after
-
-
-def knowing(items: int) -> Knows:
-    """A made-up model that answers so many items of the probe right."""
-    answered: set[str] = set()
-
-    def knows(item: Example) -> bool:
-        if len(answered) < items:
-            answered.add(item.id)
-        return item.id in answered
-
-    return knows
 
 
 def drawn(arm: str, probability: float = 0.4) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from ratchet.ledger import Transaction, hand
-from ratchet.ledger.tables import Challenge, Checkpoint, DeadLetter, Regression, SuiteRow, Verdict
+from ratchet.ledger.tables import Challenge, Checkpoint, Regression, SuiteRow, Verdict
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import poison
+from ratchet.testing.rows import dead_letter
 
 from .knowing import by_luck, easy, everything, nothing
 
@@ -220,18 +221,7 @@ def give_up(deploying: Any, checkpoint: str) -> int:
     """Dead-letter the request for the checkpoint's confirm record."""
     with deploying.home.ledger.write() as tx:
         suite = tx.session.query(SuiteRow).filter_by(pool="confirm").one().id
-        letter = DeadLetter(
-            system="testing",
-            subject_kind="request",
-            subject_id=f"{checkpoint}/{suite}/1",
-            error="out of memory",
-            traceback="",
-            failures=3,
-            kills=0,
-            created_at=tx.now,
-            resolved_at=None,
-            resolution=None,
-        )
+        letter = dead_letter("testing", "request", f"{checkpoint}/{suite}/1", tx.now, error="out of memory")
         tx.session.add(letter)
         tx.session.flush()
         return letter.id

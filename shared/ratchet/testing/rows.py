@@ -1,0 +1,21 @@
+"""Verdicts and dead letters that a test makes up, as rows of the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratchet.ledger.tables import DeadLetter, Verdict
+
+
+def verdict(system: str, kind: str, subject_id: str, outcome: str, at: float = 0.0, **columns: Any) -> Verdict:
+    """The system's verdict on the subject; ``columns`` are those that the test looks at."""
+    made_up: dict[str, Any] = {"reason": "", "numbers": {}, "cause": None, "worker": f"{system}@box+0", "took_s": 0.1}
+    told = {**made_up, **columns}
+    return Verdict(system=system, subject_kind=kind, subject_id=subject_id, outcome=outcome, created_at=at, **told)
+
+
+def dead_letter(system: str, kind: str, subject_id: str, at: float = 0.0, **columns: Any) -> DeadLetter:
+    """An open letter of the system, after three failures; ``columns`` are those that the test looks at."""
+    made_up: dict[str, Any] = {"error": "", "traceback": "", "failures": 3, "kills": 0}
+    told = {**made_up, "resolved_at": None, "resolution": None, **columns}
+    return DeadLetter(system=system, subject_kind=kind, subject_id=subject_id, created_at=at, **told)
