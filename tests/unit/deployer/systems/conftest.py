@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import uvicorn
@@ -47,6 +47,15 @@ TOKEN = "for tests"
 SURE = 0.95
 
 
+class Unasked:
+    """The batch of clients' requests, where no client asks."""
+
+    requests: ClassVar[list[Any]] = []
+
+    def fitting(self, prompts: list[Any]) -> int:
+        return len(prompts)
+
+
 @dataclass
 class Model:
     """Answers what it knows by the item's own solution. ``drifts`` says when it no longer computes as it was judged."""
@@ -70,6 +79,9 @@ class Model:
 
     def score(self, chats: list[Chat], _answers: list[Reply]) -> list[tuple[float, ...]]:
         return [self._logprobs() for _ in chats]
+
+    def rolling(self, _max_rows: int) -> Unasked:
+        return Unasked()
 
     def close(self) -> None:
         """Nothing is held."""
