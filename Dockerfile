@@ -27,7 +27,7 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--"]
 
 # --- packages of others, in one virtual environment for each kind of image --------------------------------------------
-FROM ${PYTHON} AS build
+FROM ${PYTHON} AS tools
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 ARG PIP_INDEX_URL
@@ -36,6 +36,19 @@ ARG PIP_FIND_LINKS
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/ratchet
+
+# Torch with what it needs, by itself: gigabytes that stay as they are until one of its own pins changes. What is beside it
+# in /opt/models belongs to the same environment.
+FROM tools AS torch-alone
+COPY constraints-torch.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /opt/ratchet install -c constraints-torch.txt torch \
+    && for lib in /opt/ratchet/lib/python3.*; do \
+        echo "import site; site.addsitedir('/opt/models/lib/$(basename "$lib")/site-packages')" \
+            >"$lib/site-packages/models.pth" || exit 1; \
+    done
+
+FROM tools AS build
 COPY constraints.txt ./
 COPY scripts scripts
 COPY shared/pyproject.toml shared/
@@ -62,12 +75,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python /opt/ratchet install -c constraints.txt --no-deps tokenizers \
     && scripts/strip-packages /opt/ratchet
 
-FROM build AS torch-packages
+FROM torch-alone AS torch-packages
 ARG WITHOUT=reasoning-gym
+COPY --from=build /build /build
 RUN --mount=type=cache,target=/root/.cache/pip \
     python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3,serving]' services/trainer \
         'services/evaluator[gpu]' 'services/miner[gpu]' >needed.txt \
-    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt
+    && python -m pip --python /opt/ratchet install --prefix /opt/models -c constraints.txt -r needed.txt
 
 FROM build AS flower-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -127,7 +141,9 @@ COPY --from=code /code/shared /code/miner /opt/code/
 CMD ["python", "-m", "ratchet.worker", "diversity"]
 
 FROM service AS torch
-COPY --from=torch-packages /opt/ratchet /opt/ratchet
+ENV PATH=/opt/models/bin:$PATH
+COPY --from=torch-alone /opt/ratchet /opt/ratchet
+COPY --from=torch-packages /opt/models /opt/models
 COPY --from=code /code/shared /opt/code/
 
 FROM torch AS trainer

@@ -1,5 +1,8 @@
 """Write constraints.txt from the present environment: all that the packages, their extras and the tools reach.
 
+And constraints-torch.txt, the part of it that torch itself needs: as long as that stays as it is, so does the layer of
+the images that holds torch, which are its gigabytes.
+
 A pin carries no local version (``+cpu``), so that one file serves every build of torch.
 """
 
@@ -19,6 +22,9 @@ APART = {"4bit"}
 """Extras that pin their own versions, since only who wants them has them: peft imports bitsandbytes wherever it is
 installed, which costs every process that trains a second and a half and 50 MB."""
 HEADER = "# Every dependency, direct and transitive, at the version that is tested. Written by `make pins`.\n"
+TORCH_HEADER = (
+    "# What torch needs of constraints.txt, for the images' layer with torch alone. Written by `make pins`.\n"
+)
 
 
 def canonical(name: str) -> str:
@@ -44,6 +50,12 @@ def reach(root: Path = ROOT) -> dict[str, Distribution]:
     own = local_packages(root)
     todo = [(name, frozenset(extras)) for name, extras in own.items()]
     todo += [(name, frozenset[str]()) for name in development(root)]
+    found = followed(todo)
+    return {name: found[name] for name in sorted(found) if name not in {canonical(n) for n in own}}
+
+
+def followed(todo: list[tuple[str, frozenset[str]]]) -> dict[str, Distribution]:
+    """These distributions with these of their extras, and all that they depend on, by canonical name."""
     seen: dict[str, set[frozenset[str]]] = {}
     found: dict[str, Distribution] = {}
     while todo:
@@ -54,7 +66,7 @@ def reach(root: Path = ROOT) -> dict[str, Distribution]:
         seen[name].add(extras)
         found[name] = distribution(name)
         todo += [(r.name, frozenset(r.extras)) for r in wanted(found[name], extras)]
-    return {name: found[name] for name in sorted(found) if name not in {canonical(n) for n in own}}
+    return {name: found[name] for name in sorted(found)}
 
 
 def wanted(dist: Distribution, extras: frozenset[str]) -> list[Requirement]:
@@ -64,13 +76,19 @@ def wanted(dist: Distribution, extras: frozenset[str]) -> list[Requirement]:
     return [r for r in requirements if r.marker is None or any(r.marker.evaluate(env) for env in environments)]
 
 
-def render(found: dict[str, Distribution]) -> str:
-    """The text of constraints.txt."""
+def of_torch() -> dict[str, Distribution]:
+    """Torch and what it depends on; its build for NVIDIA cards pins further packages of its own by itself."""
+    return followed([("torch", frozenset())])
+
+
+def render(found: dict[str, Distribution], header: str = HEADER) -> str:
+    """The text of a file of constraints."""
     lines = [f"{name}=={dist.version.split('+')[0]}\n" for name, dist in found.items()]
-    return HEADER + "".join(lines)
+    return header + "".join(lines)
 
 
 if __name__ == "__main__":
     text = render(reach())
     (ROOT / "constraints.txt").write_text(text)
+    (ROOT / "constraints-torch.txt").write_text(render(of_torch(), TORCH_HEADER))
     sys.stdout.write(f"constraints.txt: {text.count('==')} pins\n")

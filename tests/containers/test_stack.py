@@ -59,6 +59,16 @@ def test_the_loop_turns_to_a_deployment_that_clients_are_served(stack: Stack) ->
     nothing_went_wrong(stack)
 
 
+def test_a_machine_that_does_not_train_shows_what_training_says(stack: Stack) -> None:
+    """Previews lie in a file of the training machine; the others have them through Redis."""
+
+    def shown() -> bool:
+        said = json.loads(stack.judge.compose("exec", "-T", "testing", "ratchet", "status", "--json"))
+        return bool(said["previews"])
+
+    eventually(shown, SOON_S, "previews on the judging machine")
+
+
 def test_flower_shows_all_workers_to_whoever_may_look(stack: Stack) -> None:
     url = stack.url("RATCHET_FLOWER_PORT")
     assert httpx.get(f"{url}/api/workers", timeout=10.0).status_code == 401

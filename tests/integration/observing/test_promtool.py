@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def test_the_routes_of_alertmanager_are_accepted_and_end_at_a_receiver() -> None
     for severity in ("critical", "warning"):
         routed = call(binary("amtool"), "config", "routes", "test", f"--config.file={file}", f"severity={severity}")
         assert routed.splitlines()[0] == "hub-log"
+
+
+def test_the_receivers_that_are_shown_as_examples_are_accepted(tmp_path: Path) -> None:
+    """With each line that is commented out put in, from the receivers on."""
+    head, receivers, tail = (COMPOSE / "alertmanager" / "alertmanager.yml").read_text().partition("\nreceivers:\n")
+    shown = re.sub(r"^( +)# (?=- |\w+:| )(?!To |By )", r"\1", tail, flags=re.MULTILINE)
+    assert shown != tail
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(head + receivers + shown)
+    call(binary("amtool"), "check-config", str(file))
+    (receiver,) = yaml.safe_load(file.read_text())["receivers"]
+    assert (len(receiver["webhook_configs"]), len(receiver["email_configs"])) == (2, 1)

@@ -18,10 +18,16 @@ def requirements(*arguments: str) -> set[str]:
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
 
 
+def text_of(stage: str) -> str:
+    """The instructions of a stage."""
+    found = re.search(rf"^FROM \S+ AS {stage}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
 def installed_by(stage: str, without: str) -> set[str]:
     """What a stage of packages asks for, its arguments taken from the Dockerfile."""
-    text = DOCKERFILE.partition(f"FROM build AS {stage}\n")[2].partition("\nFROM ")[0]
-    called = re.search(r"scripts/requirements\.py (.*?)>needed\.txt", text, re.DOTALL)
+    called = re.search(r"scripts/requirements\.py (.*?)>needed\.txt", text_of(stage), re.DOTALL)
     assert called is not None
     arguments = called[1].replace("\\\n", " ").replace("${WITHOUT}", without).split()
     return requirements(*(argument.strip("'\"") for argument in arguments))
@@ -57,9 +63,17 @@ def test_only_packages_with_models_ask_for_torch() -> None:
     assert heavy <= installed_by("torch-packages", "")
 
 
-@pytest.mark.parametrize("stage", re.findall(r"FROM build AS (\S+-packages)", DOCKERFILE))
+@pytest.mark.parametrize("stage", [*re.findall(r"FROM \S+ AS (\S+-packages)", DOCKERFILE), "torch-alone"])
 def test_every_package_has_its_pinned_version(stage: str) -> None:
-    text = DOCKERFILE.partition(f"FROM build AS {stage}\n")[2].partition("\nFROM ")[0]
-    installs = re.findall(r"pip --python \S+ install (.*)", text)
+    installs = re.findall(r"pip --python \S+ install (.*)", text_of(stage))
+    pins = "constraints-torch.txt" if stage == "torch-alone" else "constraints.txt"
     assert installs
-    assert all(line.startswith("-c constraints.txt ") for line in installs)
+    assert all(f"-c {pins} " in line for line in installs)
+
+
+def test_the_layer_with_torch_rests_on_nothing_but_its_own_pins() -> None:
+    """A change of any other pin, or of a pyproject.toml, leaves its gigabytes where they are."""
+    assert re.findall(r"^COPY (?!--from)(.*) \S+$", text_of("tools") + text_of("torch-alone"), re.MULTILINE) == [
+        "constraints-torch.txt"
+    ]
+    assert "COPY --from=torch-alone /opt/ratchet /opt/ratchet\n" in text_of("torch")

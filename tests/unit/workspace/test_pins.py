@@ -24,6 +24,15 @@ def test_constraints_pin_every_dependency_at_the_installed_version() -> None:
     assert (ROOT / "constraints.txt").read_text() == pins.render(pins.reach())
 
 
+def test_torch_has_its_part_of_them_for_a_layer_of_its_own() -> None:
+    pins = script("pins")
+    part = (ROOT / "constraints-torch.txt").read_text()
+    assert part == pins.render(pins.of_torch(), pins.TORCH_HEADER)
+    assert "torch==2.13.0" in part.splitlines()
+    assert set(part.splitlines()[1:]) < set((ROOT / "constraints.txt").read_text().splitlines())
+
+
 def test_constraints_are_exact_and_carry_no_address() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    lines += (ROOT / "constraints-torch.txt").read_text().splitlines()[1:]
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==([0-9]+!)?[0-9][0-9a-z.]*", line)] == []

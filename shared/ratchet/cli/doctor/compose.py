@@ -15,6 +15,7 @@ from ratchet.cli.doctor.reach import Place, hindrances
 ADDRESSES = ("RATCHET_ADDRESS", "RATCHET_HUB", "RATCHET_JUDGE")
 NAMES = (*ADDRESSES, "RATCHET_MACHINE")
 BRIDGE = "172.17."
+EVERYWHERE = ("0.0.0.0", "::", "[::]")
 SECRETS = (
     "ledger",
     "storage",
@@ -38,6 +39,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         return
     values = read_env(file)
     yield _names(file, values)
+    yield _pages(values)
     yield _passwords(Path(values.get("RATCHET_SECRETS") or "./secrets"), folder)
     yield _ports("hub", values.get("RATCHET_HUB"), STORES, values)
     judge = values.get("RATCHET_SERVING_ADDRESS") or values.get("RATCHET_JUDGE")
@@ -57,6 +59,13 @@ def read_env(file: Path) -> dict[str, str]:
 def _names(file: Path, values: Mapping[str, str]) -> Finding:
     if absent := [name for name in NAMES if not values.get(name)]:
         return Finding("env", "bad", f"{file} does not set {', '.join(absent)}")
+    if everywhere := [name for name in ADDRESSES if values[name] in EVERYWHERE]:
+        text = (
+            f"{', '.join(everywhere)} stands for every address: the ports would be open to all networks of this machine"
+        )
+        return Finding(
+            "env", "bad", f"{text}, and no other machine knows where to go: set the one that they reach it by"
+        )
     at_bridge = [name for name in ADDRESSES if values[name].startswith(BRIDGE)]
     if at_bridge and len(at_bridge) < len(ADDRESSES):
         text = f"{', '.join(at_bridge)} is still Docker's own bridge, which no other machine reaches: set its address"
@@ -68,6 +77,17 @@ def _names(file: Path, values: Mapping[str, str]) -> Finding:
         return Finding("env", "note", text)
     where = f"hub at {values['RATCHET_HUB']}, inference server at {values['RATCHET_JUDGE']}"
     return Finding("env", "ok", f"machine {values['RATCHET_MACHINE']} at {values['RATCHET_ADDRESS']}, {where}")
+
+
+def _pages(values: Mapping[str, str]) -> Finding:
+    """Prometheus and Alertmanager ask nobody who they are."""
+    place = values.get("RATCHET_LOOK_ADDRESS") or "127.0.0.1"
+    if place.startswith(("127.", "localhost", "::1", BRIDGE)):
+        return Finding("pages", "ok", f"Grafana, Flower, Prometheus and Alertmanager are bound to {place}")
+    text = f"RATCHET_LOOK_ADDRESS={place} shows Prometheus and Alertmanager, which ask for no login, to that network"
+    return Finding(
+        "pages", "note", f"{text}: leave it at 127.0.0.1 and look through `ssh -L`, or put a proxy before them"
+    )
 
 
 def _passwords(named: Path, folder: Path) -> Finding:

@@ -45,6 +45,7 @@ def test_a_folder_that_is_ready(folder: Path) -> None:
     findings = found(folder)
     assert {name: finding.state for name, finding in findings.items()} == {
         "env": "ok",
+        "pages": "ok",
         "passwords": "ok",
         "hub": "note",
         "judge": "note",
@@ -77,6 +78,19 @@ def test_what_is_wrong_with_the_names_is_told(folder: Path) -> None:
     assert "does not set RATCHET_HUB" in found(folder)["env"].text
     (folder / ".env").unlink()
     assert found(folder)["env"].state == "bad"
+
+
+@pytest.mark.parametrize("name", ["RATCHET_ADDRESS", "RATCHET_HUB"])
+def test_ports_that_would_be_open_to_every_network_are_told(folder: Path, name: str) -> None:
+    put(folder, name, "0.0.0.0")
+    env = found(folder)["env"]
+    assert (env.state, env.text.startswith(f"{name} stands for every address")) == ("bad", True)
+
+
+def test_pages_without_a_login_that_others_see_are_told(folder: Path) -> None:
+    put(folder, "RATCHET_LOOK_ADDRESS", "192.168.1.10")
+    pages = found(folder)["pages"]
+    assert (pages.state, "ask for no login" in pages.text) == ("note", True)
 
 
 def test_what_is_wrong_with_the_passwords_is_told(folder: Path) -> None:
