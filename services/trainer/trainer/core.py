@@ -31,9 +31,9 @@ from trainer.callbacks import Progress, ShouldStop
 from trainer.dataset import TrainingRows, examples_at, examples_of, prepare_rows
 from trainer.form import form_of
 from trainer.hardware import Hardware, pick_hardware, release_memory
-from trainer.loading import load_model
 from trainer.memory import BOOK, MemoryBook, memory_key
 from trainer.monitoring import TrainingStatusWriter
+from trainer.placing import placed
 from trainer.previews import create_preview_backend
 from trainer.previews.callback import Previewer, last_rows
 from trainer.processes import Processes
@@ -139,7 +139,7 @@ class TrainerEngine:
             precision=hardware.precision,
             system_prompt=dress.system_prompt,
         )
-        trainable = load_model(config, hardware, dress.profile)
+        trainable = placed(config, hardware, dress.profile)
         self._write(attention=trainable.attention)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)

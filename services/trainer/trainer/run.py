@@ -31,11 +31,9 @@ from trainer.optimizer import build_optimizer, follow
 from trainer.plan import SegmentPlan, plan_segment
 from trainer.processes import Processes
 from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
-from trainer.sharding import shard
 from trainer.state import (
     TrainingState,
     load_state,
-    restore_master,
     restore_optimizer,
     save_master,
     save_state,
@@ -162,16 +160,12 @@ def create_run(
     report: Progress,
     should_stop: ShouldStop,
 ) -> Run:
-    """Put everything back where ``state`` left it, or start with a fresh optimizer."""
+    """Put everything back where ``state`` left it, or start with a fresh optimizer. The model is in its place."""
     processes, model = hardware.processes, trainable.model
     plan = plan_segment(config, rows, state, processes.world)
-    goes_on_from = config.output.resume_from if state is not None else None
-    if goes_on_from is not None:
-        restore_master(goes_on_from, model)
-    _place(model, config, hardware)
     optimizer = build_optimizer(model, config.hyperparams)
-    if goes_on_from is not None:
-        restore_optimizer(goes_on_from, model, optimizer)
+    if config.output.resume_from is not None:
+        restore_optimizer(config.output.resume_from, model, optimizer)
     count = TokenCount()
     watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
     deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
@@ -208,11 +202,3 @@ def _loader(
         processes=processes,
         end_to_end=trainable.tells_rows_apart,
     )
-
-
-def _place(model: Any, config: TrainerConfig, hardware: Hardware) -> None:
-    """Put the model where it is computed: whole, or this process's share of it. Quantized weights are there already."""
-    if hardware.sharded:
-        shard(model, hardware, reshard=config.environment.fsdp_reshard)
-    elif not config.model.load_in_4bit:
-        model.to(hardware.device)

@@ -7,22 +7,26 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainer.hardware import Hardware
 
 
-def shard(model: Any, hardware: Hardware, *, reshard: bool) -> None:
+def mesh_of(hardware: Hardware) -> DeviceMesh:
+    """All processes in a row. Every process has to call it."""
+    PartialState(cpu=not hardware.on_gpu)  # joins the processes, as the Trainer will
+    return init_device_mesh(torch.device(hardware.device).type, (hardware.processes.world,))
+
+
+def shard(model: Any, hardware: Hardware, mesh: DeviceMesh, *, reshard: bool) -> None:
     """Share a model out in place, layer by layer, so that no device ever holds more than its share and one layer.
 
     Shares are fp32, as all that is trained; for computation they are gathered in the run's precision, and gradients
     are summed in fp32. ``reshard`` gives a layer's gathered weights back after its forward pass. Every process has to
-    call it, with the same weights.
+    call it, with the same weights, but none waits for another.
     """
-    PartialState(cpu=not hardware.on_gpu)  # joins the processes, as the Trainer will
-    mesh = init_device_mesh(torch.device(hardware.device).type, (hardware.processes.world,))
     policy = MixedPrecisionPolicy()
     if hardware.precision != "fp32":
         policy = MixedPrecisionPolicy(param_dtype=hardware.saved_dtype, reduce_dtype=torch.float32)

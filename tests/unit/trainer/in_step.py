@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from trainer.hardware import Hardware
 from trainer.processes import Processes
 from trainer.segment import run_segment
-from trainer.sharding import shard
+from trainer.sharding import mesh_of, shard
 from transformers import AutoModelForCausalLM
 
 
@@ -31,8 +31,11 @@ def main() -> None:
 
 
 def share_held(path: str, processes: Processes) -> float:
-    model = AutoModelForCausalLM.from_pretrained(path)
-    shard(model, Hardware("cpu", "fp32", "sdpa", processes, sharded=True), reshard=True)
+    model, hardware = (
+        AutoModelForCausalLM.from_pretrained(path),
+        Hardware("cpu", "fp32", "sdpa", processes, sharded=True),
+    )
+    shard(model, hardware, mesh_of(hardware), reshard=True)
     parameters = list(model.parameters())
     own = sum(p.to_local().numel() for p in parameters if isinstance(p, DTensor))
     return own / sum(p.numel() for p in parameters)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from ratchet.leases.lock import FileLock
+from ratchet.profiles.plain import Plain
 from ratchet.settings.training import EnvironmentSettings, TrainerConfig
 from torch.distributed.tensor import DTensor
 from trainer.hardware import Hardware, pick_hardware
 from trainer.memory import memory_key
+from trainer.placing import TURNS, placed
 from trainer.processes import ALONE, Processes
-from trainer.sharding import gather, is_sharded, shard, shared_like, whole
+from trainer.sharding import gather, is_sharded, mesh_of, shard, shared_like, whole
 from transformers import AutoModelForCausalLM
 
 
@@ -29,7 +33,8 @@ def group() -> Iterator[None]:
 def shared_out(base_model: Path, precision: str = "fp32", fsdp_reshard: bool = True) -> Any:
     model = AutoModelForCausalLM.from_pretrained(base_model)
     environment = EnvironmentSettings(fsdp_reshard=fsdp_reshard)
-    shard(model, Hardware("cpu", precision, "sdpa", ALONE, sharded=True), reshard=environment.fsdp_reshard)
+    hardware = Hardware("cpu", precision, "sdpa", ALONE, sharded=True)
+    shard(model, hardware, mesh_of(hardware), reshard=environment.fsdp_reshard)
     return model
 
 
@@ -46,6 +51,30 @@ def test_every_weight_is_shared_and_whole_again_where_it_is_asked_for(base_model
         again = shared_like(gathered[name], dict(model.named_parameters())[name])
         assert torch.equal(whole(again), parameter)
     assert gather(model.named_parameters(), keep=False) == {}
+
+
+@dataclass(frozen=True)
+class Witness(Plain):
+    """Is asked for its tokens once the model is read, and sees whether others could read theirs."""
+
+    turns: Path = Path()
+    others_waited: list[bool] = field(default_factory=list)
+
+    def tokens(self) -> tuple[str, ...]:
+        self.others_waited.append(FileLock.try_take(self.turns / "turn") is None)
+        return ()
+
+
+@pytest.mark.usefixtures("group")
+def test_a_model_that_is_shared_is_read_by_one_process_at_a_time(configure: Any, tmp_path: Path) -> None:
+    config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
+    witness = Witness(tmp_path / "run" / TURNS)
+    trainable = placed(config, Hardware("cpu", "fp32", "sdpa", ALONE, sharded=True), witness)
+    assert witness.others_waited == [True]
+    assert is_sharded(trainable.model)
+    whole_one = placed(config, Hardware("cpu", "fp32", "sdpa"), witness)
+    assert witness.others_waited == [True, False]
+    assert not is_sharded(whole_one.model)
 
 
 @pytest.mark.usefixtures("group")
