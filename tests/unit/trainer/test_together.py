@@ -32,25 +32,24 @@ def test_each_of_several_knows_its_rank_and_a_meeting_of_their_own() -> None:
     assert not first["processes"]["on_gpu"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runner() -> Iterator[ChildRunner]:
     with ChildRunner(["torch", "accelerate", "trainer.segment"], env={"PYTHONPATH": HERE}) as runner:
         yield runner
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parallelism", "short"), [("ddp", 1), ("fsdp", 0)])
 def test_a_process_without_memory_ends_all_and_all_begin_again_with_half(
-    runner: ChildRunner, sum_file: Path, base_model: Path, tmp_path: Path, parallelism: str, short: int
+    runner: ChildRunner, sum_file: Path, base_model: Path, tmp_path: Path
 ) -> None:
     spec = {
         "data_path": str(sum_file),
         "output": str(tmp_path / "segment"),
         "model": {"path": str(base_model)},
         "hyperparams": {"batch_size": 4, "segment_max_steps": 2, "save_steps": 2},
-        "environment": {"device": "cpu", "parallelism": parallelism},
+        "environment": {"device": "cpu"},
         "status_path": str(tmp_path / "status" / "training_status.json"),
-        "short": short,
+        "short": 1,
         "holds": 2,
     }
 
