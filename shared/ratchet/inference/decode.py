@@ -79,7 +79,7 @@ def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> No
     for step in range(max(rows.room)):
         logits = batch.logits()
         tokens = sampler.pick(logits, batch.history, step)
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        logprobs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         rows.extend(tokens.tolist(), logprobs.tolist())
         if not rows.open:
             break

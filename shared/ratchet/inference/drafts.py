@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from ratchet.inference.kv_batch import States, can_be_cut, states_of
+from ratchet.inference.kv_batch import States, cache_to_fill, can_be_cut, states_of
 from ratchet.inference.sampling import Prompt, Sampler
 
 _TOKENS_AT_ONCE = {"cpu": 2048}
@@ -118,28 +119,29 @@ class FirstPass:
         inputs = self._padded([[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts])
         width = inputs.shape[1]
         first = min(len(prompt.token_ids) for prompt in prompts) - 1
-        output = self._model(input_ids=inputs, use_cache=True, logits_to_keep=width - first)
+        cache = cache_to_fill(self._model)
+        output = self._model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=width - first)
         logits = output.logits.float()
         begins = torch.tensor([len(prompt.token_ids) - 1 - first for prompt in prompts], device=device)
         places = (begins[:, None] + torch.arange(steps, device=device)).clamp(max=width - first - 1)
         drafts = self._padded([prompt.draft for prompt in prompts], steps)
         picks = self._picks(logits, places, prompts, drafts)
-        norms = logits.logsumexp(-1).gather(1, places)
+        logprobs = logits.log_softmax(-1)
         at = torch.arange(len(rows), device=device)[:, None]
         said = self._said(picks, drafts, prompts).tolist()
-        scores = (logits[at, places, drafts] - norms).tolist()
+        scores = logprobs[at, places, drafts].tolist()
         return Checked(
             rows,
             [ids[:count] for ids, count in zip(picks.tolist(), said, strict=True)],
-            [row[:count] for row, count in zip((logits[at, places, picks] - norms).tolist(), said, strict=True)],
+            [row[:count] for row, count in zip(logprobs[at, places, picks].tolist(), said, strict=True)],
             [row[: len(prompt.draft)] for row, prompt in zip(scores, prompts, strict=True)],
-            states_of(output.past_key_values),
+            states_of(cache),
         )
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int = 0) -> torch.Tensor:
         width = max(width, max(map(len, rows)))
         padded = [[*row, *[self._pad_id] * (width - len(row))] for row in rows]
-        return torch.tensor(padded, device=self._model.device)
+        return torch.from_numpy(np.array(padded, dtype=np.int64)).to(self._model.device)
 
     def _said(self, picks: torch.Tensor, drafts: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """How many of each row's picks [rows, steps] belong to its answer."""

@@ -18,9 +18,30 @@ Known = tuple[States, int]
 """The states of one row, and which row of them it is."""
 
 
+class HeldLayer(DynamicLayer):
+    """A layer of a cache that is filled once: it takes what comes first as it is, where DynamicLayer copies it."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.is_initialized:
+            return super().update(key_states, value_states, *args, **options)
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+def cache_to_fill(model: Any) -> DynamicCache:
+    """An empty cache for one forward pass."""
+    cache = DynamicCache(config=model.config)
+    if _keeps_all(cache):
+        cache.layers = [HeldLayer() for _ in cache.layers]
+    return cache
+
+
 def states_of(cache: Any) -> States | None:
-    """What a cache holds; None where a layer keeps something else than keys and values of all tokens."""
-    if not _keeps_all(cache):
+    """What a cache holds; None where a layer keeps something else than keys and values of all tokens, or nothing."""
+    if not _keeps_all(cache) or not all(layer.is_initialized for layer in cache.layers):
         return None
     return [(layer.keys, layer.values) for layer in cache.layers]
 
@@ -31,11 +52,13 @@ def can_be_cut(model: Any) -> bool:
 
 
 def _keeps_all(cache: Any) -> bool:
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
+    return all(type(layer) in (DynamicLayer, HeldLayer) for layer in cache.layers)
 
 
 class Batch:
     """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
+
+    A model that keeps its states in no cache of transformers' kind (as Mamba does) reads all tokens at every step.
 
     ``known`` are the states of all tokens but the last of each row, from the left, where they are known already.
     """
@@ -73,13 +96,14 @@ class Batch:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._cached = width
+        self._cached = width if _is_used(self._cache) else 0
         return output.logits[:, -1].float()
 
     def append(self, tokens: torch.Tensor) -> None:
         """Add one token [rows] to every row."""
         self.history = torch.cat([self.history, tokens[:, None]], dim=1)
-        self._positions = self._positions[:, -1:] + 1
+        last = self._positions[:, -1:] + 1
+        self._positions = last if self._cached else torch.cat([self._positions, last], dim=1)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows only."""
@@ -91,7 +115,7 @@ class Batch:
     @property
     def may_be_joined(self) -> bool:
         """Whether its cache holds the keys and values of all tokens, which can stand beside those of others."""
-        return _keeps_all(self._cache)
+        return states_of(self._cache) is not None
 
     def join(self, rows: torch.Tensor, other: Batch, room: int) -> None:
         """Keep these rows, and set those of another behind them, right-aligned; each may get ``room`` more tokens.
@@ -135,6 +159,15 @@ class Batch:
             self._cache.update(*both, number)
         self._cached = width
         self._positions = self._positions[:, -1:]
+
+
+def _is_used(cache: DynamicCache) -> bool:
+    """Whether a model has put something into its cache, of whatever kind the layers are."""
+    return any(getattr(layer, "is_initialized", False) or _has_state(layer) for layer in cache.layers)
+
+
+def _has_state(layer: Any) -> bool:
+    return any(getattr(layer, "has_previous_state", {}).values())
 
 
 def _by_states(known: Sequence[Known]) -> list[list[Known]]:

@@ -27,14 +27,18 @@ SIZES = {
     "eos_token_id": END,
     "bos_token_id": None,
 }
-GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
-    "gpt2": GPT2,
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "bloom": {"n_layer": 2, "n_head": 4},
     "mistral": {"sliding_window": 6},
-    "gemma3_text": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3_text": {
+        "num_hidden_layers": 2,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8},
+    "mamba": {"state_size": 8},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128},
 }
 
