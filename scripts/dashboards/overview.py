@@ -106,9 +106,10 @@ def _clients() -> Panels:
         ),
         lines(
             "Waiting and loaded",
-            "Requests in the queue, and checkpoints in memory: two while a new one is checked.",
+            "Requests in the queue and being answered, and checkpoints in memory: two while a new one is checked.",
             [
                 Query("sum(ratchet_serving_waiting)", "requests waiting"),
+                Query("sum(ratchet_serving_under_way)", "requests under way"),
                 Query("max(ratchet_serving_loaded)", "checkpoints loaded"),
             ],
         ),
