@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -31,16 +31,8 @@ class Answer:
     draft_logprobs: list[float] = field(default_factory=list)
 
 
-class Watcher(Protocol):
-    """Looks on while a batch is decoded, row by row."""
-
-    def token(self, row: int, answer: Answer) -> bool:
-        """Called after every token of a row; True ends the row."""
-        ...
-
-    def done(self, row: int, answer: Answer) -> None:
-        """Called once a row is complete, while others may go on."""
-        ...
+Ends = Callable[[int, Answer], bool]
+"""Told of every token of a row: its number, and its answer so far. True ends the row."""
 
 
 @torch.inference_mode()
@@ -53,16 +45,16 @@ def decode(
     timeout_s: float,
     most_logits: int,
     processors: Sequence[Any] = (),
-    watcher: Watcher | None = None,
+    ends: Ends | None = None,
     score_drafts: bool = True,
 ) -> list[Answer]:
-    """Answer every prompt, each up to an end token, its own token limit, or the watcher's word.
+    """Answer every prompt, each up to an end token, its own token limit, or the word of ``ends``.
 
     What drafts foretell is answered first, the rest a token at a time. ``score_drafts`` False leaves drafts out where
     they are mostly wrong. Rows that are done leave the batch whenever a quarter of it is, which depends on the answers
     alone. Raises BrokenCheckpoint on logits that are not finite, and GenerationError when the time is over.
     """
-    rows = _Rows(prompts, end_ids, watcher, timeout_s)
+    rows = _Rows(prompts, end_ids, ends, timeout_s)
     first = FirstPass(model, end_ids=end_ids, pad_id=pad_id, processors=processors, most_logits=most_logits)
     for checked in first.check(prompts, score_drafts):
         rows.begin(checked)
@@ -93,12 +85,12 @@ def _grow(model: Any, rows: _Rows, pad_id: int, processors: Sequence[Any]) -> No
 class _Rows:
     """The answers, and which of them stand at which place of the batch."""
 
-    def __init__(self, prompts: Sequence[Prompt], end_ids: frozenset[int], watcher: Watcher | None, timeout_s: float):
+    def __init__(self, prompts: Sequence[Prompt], end_ids: frozenset[int], ends: Ends | None, timeout_s: float):
         self.answers = [Answer() for _ in prompts]
         self.open = len(prompts)
         self._prompts = prompts
         self._end_ids = end_ids
-        self._watcher = watcher
+        self._ends = ends
         self._timeout_s = timeout_s
         self._started = time.perf_counter()
         self._places = list(range(len(prompts)))
@@ -172,19 +164,17 @@ class _Rows:
     def _add(self, row: int, answer: Answer, token: int, logprob: float, elapsed_s: float) -> None:
         answer.token_ids.append(token)
         answer.logprobs.append(logprob)
-        told = self._watcher is not None and self._watcher.token(row, answer)
+        told = self._ends is not None and self._ends(row, answer)
         if told or token in self._end_ids:
             answer.stopped = True
-            self._close(row, answer, elapsed_s)
+            self._close(answer, elapsed_s)
         elif len(answer.token_ids) >= self._prompts[row].max_new_tokens:
-            self._close(row, answer, elapsed_s)
+            self._close(answer, elapsed_s)
 
-    def _close(self, row: int, answer: Answer, elapsed_s: float) -> None:
+    def _close(self, answer: Answer, elapsed_s: float) -> None:
         answer.done = True
         answer.latency_s = elapsed_s
         self.open -= 1
-        if self._watcher:
-            self._watcher.done(row, answer)
 
     def _elapsed_s(self) -> float:
         """Since the batch began. GenerationError when its time is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,19 +22,6 @@ from ratchet.inference.sampling import Prompt
 from ratchet.inference.scoring import Scored, score_batch
 from ratchet.inference.shortage import is_out_of_memory
 from ratchet.settings.inference import InferenceSettings
-
-
-class RowWatcher(Protocol):
-    """Looks on while a batch is answered. After a shortage of memory, rows may be told of once more."""
-
-    def token(self, row: int, answer: Answer) -> bool:
-        """Called after every token of a row; True ends the row."""
-        ...
-
-    def done(self, row: int, generation: Generation) -> None:
-        """Called once a row is complete, while others may go on."""
-        ...
-
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -128,11 +115,9 @@ class LocalGenerator:
             max_tokens=self._settings.batch_tokens,
         )
 
-    def answer(
-        self, prompts: Sequence[Prompt], watcher: RowWatcher | None = None, score_drafts: bool = True
-    ) -> list[Generation]:
+    def answer(self, prompts: Sequence[Prompt], score_drafts: bool = True) -> list[Generation]:
         """Answer these prompts in one batch (in parts of it where memory is short), in order."""
-        return self._within_memory(prompts, lambda part, start: self._answer(part, start, watcher, score_drafts))
+        return self._within_memory(prompts, lambda part: self._answer(part, score_drafts))
 
     def rolling(self, max_rows: int) -> RollingBatch[Any]:
         """A batch that prompts join and leave one by one, of so many rows at most."""
@@ -143,9 +128,6 @@ class LocalGenerator:
             max_rows=min(max_rows, self._settings.batch_size),
             max_tokens=self._settings.batch_tokens,
         )
-
-    def generation(self, prompt: Prompt, answer: Answer) -> Generation:
-        return self._framing.generation(prompt, answer)
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         rows = self._framing.scored(chats, answers)
@@ -165,10 +147,10 @@ class LocalGenerator:
             scores.update(zip(batch, found, strict=True))
         return [scores[index] for index in range(len(rows))]
 
-    def _answer(
-        self, prompts: Sequence[Prompt], start: int, watcher: RowWatcher | None, score_drafts: bool
-    ) -> list[Generation]:
-        watched = watcher is not None or any(prompt.decoding.stop for prompt in prompts)
+    def _answer(self, prompts: Sequence[Prompt], score_drafts: bool) -> list[Generation]:
+        def says_stop(row: int, answer: Answer) -> bool:
+            return self.text.says_stop(answer.token_ids, prompts[row].decoding)
+
         answers = decode(
             self._loaded.model,
             prompts,
@@ -177,21 +159,21 @@ class LocalGenerator:
             timeout_s=self._settings.batch_timeout_s,
             most_logits=self._settings.score_logits,
             processors=self._framing.processors,
-            watcher=_PartWatcher(self, prompts, start, watcher) if watched else None,
+            ends=says_stop if any(prompt.decoding.stop for prompt in prompts) else None,
             score_drafts=score_drafts,
         )
         return self._framing.generations(prompts, answers)
 
-    def _score(self, rows: Sequence[Scored], _start: int) -> list[tuple[float, ...]]:
+    def _score(self, rows: Sequence[Scored]) -> list[tuple[float, ...]]:
         return score_batch(self._loaded.model, rows, self._pad_id)
 
-    def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row], int], list[Result]]) -> list[Result]:
+    def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], list[Result]]) -> list[Result]:
         """Run over rows; where memory is short over halves of them, and remember what fitted."""
         results: list[Result] = []
         while len(results) < len(rows):
             part = rows[len(results) : len(results) + self._memory_rows]
             try:
-                results += run(part, len(results))
+                results += run(part)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise GenerationError(f"the model failed: {error}") from error
@@ -201,27 +183,3 @@ class LocalGenerator:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return results
-
-
-class _PartWatcher:
-    """Ends rows at their stop strings, and tells a RowWatcher of rows by their number in the whole batch."""
-
-    def __init__(
-        self,
-        generator: LocalGenerator,
-        prompts: Sequence[Prompt],
-        start: int,
-        watcher: RowWatcher | None,
-    ):
-        self._generator = generator
-        self._prompts = prompts
-        self._start = start
-        self._watcher = watcher
-
-    def token(self, row: int, answer: Answer) -> bool:
-        told = self._watcher.token(self._start + row, answer) if self._watcher else False
-        return told or self._generator.text.says_stop(answer.token_ids, self._prompts[row].decoding)
-
-    def done(self, row: int, answer: Answer) -> None:
-        if self._watcher:
-            self._watcher.done(self._start + row, self._generator.generation(self._prompts[row], answer))

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -162,29 +161,14 @@ def test_wrong_drafts_are_left_out_where_nobody_wants_their_scores(loaded: Loade
     ]
 
 
-class Following:
-    """Sees every token of every row, and ends a row at its third."""
-
-    def __init__(self) -> None:
-        self.seen: dict[int, list[int]] = {}
-        self.texts: dict[int, str] = {}
-
-    def token(self, row: int, answer: Any) -> bool:
-        self.seen.setdefault(row, []).append(answer.token_ids[-1])
-        return len(answer.token_ids) == 3
-
-    def done(self, row: int, generation: Generation) -> None:
-        self.texts[row] = generation.text
-
-
-def test_a_watcher_sees_every_token_and_may_end_a_row(loaded: LoadedModel) -> None:
+def test_a_stop_string_in_what_was_drafted_ends_the_row(loaded: LoadedModel) -> None:
     generator = dressed(loaded, "plain")
     plain = answer(generator, GREEDY)
-    prompts = generator._framing.prompts(CHATS, GREEDY, [generation.token_ids for generation in plain])
-    watcher = Following()
-    generator.answer(prompts, watcher)
-    assert watcher.seen == {row: list(generation.token_ids[:3]) for row, generation in enumerate(plain)}
-    assert set(watcher.texts) == set(range(len(CHATS)))
+    stop = next(text for text in (generation.text[3:5] for generation in plain) if len(text) == 2)
+    stopping = GREEDY.model_copy(update={"stop": (stop,)})
+    found = answer(generator, stopping, [generation.token_ids for generation in plain])
+    assert [generation.token_ids for generation in found] == [each.token_ids for each in answer(generator, stopping)]
+    assert any(len(short.token_ids) < len(long.token_ids) for short, long in zip(found, plain, strict=True))
 
 
 def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from ratchet.data.example import Message
 from ratchet.evaluation.confidence import Certainty
+from ratchet.inference.decode import Answer
 from ratchet.inference.digest import weights_digest
+from ratchet.inference.generator import Decoding
+from ratchet.serving.app import build_app
+from ratchet.serving.fleet import Fleet
+from ratchet.serving.ticket import Ticket
+from ratchet.settings.serving import ServingSettings
 
-from .conftest import ADMIN
+from .conftest import ADMIN, TOKEN
 
 ROUTE = "/v1/chat/completions"
 
@@ -206,6 +215,32 @@ def test_before_the_first_deployment_clients_are_asked_to_come_again(serve: Serv
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
     assert "no checkpoint is live" in response.json()["error"]["message"]
+
+
+def test_one_more_than_may_wait_is_asked_to_come_again(
+    make_fleet: Callable[..., Fleet], go_live: GoLive, blue: Path
+) -> None:
+    fleet = make_fleet(max_queue=1)
+    entered, let_go = threading.Event(), threading.Event()
+
+    def hold(_answer: Answer) -> None:
+        entered.set()
+        let_go.wait(60)
+
+    with TestClient(build_app(fleet, ServingSettings(), SecretStr(TOKEN))) as client:
+        go_live(client, blue)
+        loaded = fleet.resolve("ratchet")
+        prompt = loaded.generator.prompt((Message(role="user", content="1"),), Decoding(max_new_tokens=1))
+        loaded.batcher.submit(Ticket(prompt, 60, hold))
+        assert entered.wait(60)
+        loaded.batcher.submit(Ticket(prompt, 60))
+        page = client.get("/metrics").text
+        response = client.post(ROUTE, json=question())
+        let_go.set()
+    assert "ratchet_serving_waiting 1.0" in page
+    assert "ratchet_serving_under_way 1.0" in page
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+    assert int(response.headers["retry-after"]) > 0
 
 
 def test_a_request_that_takes_too_long_is_given_up(serve: Serve, go_live: GoLive, blue: Path) -> None:
