@@ -159,21 +159,22 @@ def compared(pair: Pair, searches: int) -> dict[str, Any]:
 
 
 def margins(before: AskedModel, after: AskedModel, items: list[Example], limits: Limits) -> dict[str, dict[str, int]]:
-    """Failures at the next checkpoint: of every other item that was right, by its margin; and for each of these one of
-    the items between of the same level, whatever became of it."""
+    """Failures at the next checkpoint: of the items of one half that were right, by their margin; and for each of these
+    one of the other half and the same level, whatever became of it."""
     answers = list(zip(before.ask(items), after.ask(items), strict=True))
-    between: defaultdict[Cell, list[bool]] = defaultdict(list)
-    for was, now in answers[1::2]:
-        between[was.cell].append(now.is_right)
+    half = len(answers) // 2
+    others: defaultdict[Cell, list[bool]] = defaultdict(list)
+    for was, now in answers[half:]:
+        others[was.cell].append(now.is_right)
     tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
     used: defaultdict[str, Counter[Cell]] = defaultdict(Counter)
-    for was, now in answers[::2]:
+    for was, now in answers[:half]:
         kind = "low_margin" if was.least_probability < limits.unsure else "sure"
         place = used[kind][was.cell]
-        if was.is_right and place < len(between[was.cell]):
+        if was.is_right and place < len(others[was.cell]):
             used[kind][was.cell] += 1
             tally[f"{kind}, mined"].update(n=1, failed=not now.is_right)
-            tally[f"{kind}, random"].update(n=1, failed=not between[was.cell][place])
+            tally[f"{kind}, random"].update(n=1, failed=not others[was.cell][place])
     return {name: dict(counts) for name, counts in tally.items()}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ratchet.evaluation.mastery import mastered_levels
 from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import readable, stored
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
@@ -27,13 +27,17 @@ from deployer.screen import Screen, screen
 
 @dataclass(frozen=True)
 class Pair:
-    """Champion and challenger on one suite; a record is None while testing has not made it."""
+    """Champion and challenger on one suite; a record is None while testing has not made it.
+
+    ``damaged`` names those that have one which cannot be read, and is to be made anew.
+    """
 
     champion: Checkpoint
     challenger: Checkpoint
     suite: SuiteRow
     champion_record: Evaluation | None
     challenger_record: Evaluation | None
+    damaged: frozenset[str] = frozenset()
 
     @property
     def lacking(self) -> tuple[Checkpoint, ...]:
@@ -49,8 +53,10 @@ def pair(work: Work, challenger_id: str, pool: str) -> Pair:
         rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
     theirs, ours = rows
     older = outdated(theirs, ours) if theirs is not None and ours is not None else None
-    records = [stored(work.artifacts, row) if row is not None and row is not older else None for row in rows]
-    return Pair(holder, challenger, suite, *records)
+    usable = [row if row is not older else None for row in rows]
+    records = [readable(work.artifacts, row) if row is not None else None for row in usable]
+    damaged = {row.checkpoint_id for row, record in zip(usable, records, strict=True) if row and record is None}
+    return Pair(holder, challenger, suite, *records, damaged=frozenset(damaged))
 
 
 def screened(work: Work, challenger_id: str) -> Screen | NotReady:
@@ -67,7 +73,8 @@ def asking(sides: Pair) -> NotReady:
     def effects(tx: Transaction) -> None:
         for checkpoint in sides.lacking:
             other = sides.champion if checkpoint is sides.challenger else sides.challenger
-            ask(tx, checkpoint.id, sides.suite.id, "deployment", other.id)
+            is_damaged = checkpoint.id in sides.damaged
+            ask(tx, checkpoint.id, sides.suite.id, "deployment", other.id, is_damaged=is_damaged)
 
     names = " and ".join(checkpoint.id for checkpoint in sides.lacking)
     return NotReady(f"{sides.suite.pool} records of {names}", effects)

@@ -28,6 +28,9 @@ CHUNK = 5_000
 FULL = 250_000
 """Examples of a segment from which it is not merged any more."""
 
+ANSWERS = 1_000
+"""Newest batches whose answer is kept, for a measurement that was interrupted and is repeated."""
+
 _MANIFEST = "manifest.json"
 _LOCK = ".lock"
 
@@ -133,7 +136,7 @@ class TextHistory:
             segments.append(Segment.load(self._folder, entries[-1].name))
         while entries and sum(entry.examples for entry in entries) - entries[0].examples >= self._most:
             entries, segments = entries[1:], segments[1:]
-        batches = {**self._manifest.batches, batch: count.novelty}
+        batches = dict([*self._manifest.batches.items(), (batch, count.novelty)][-ANSWERS:])
         self._manifest, self._segments = Manifest(segments=entries, batches=batches), segments
         write_atomically(self._folder / _MANIFEST, json.dumps(self._manifest.model_dump()))
         self._sweep()

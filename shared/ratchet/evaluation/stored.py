@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import EmptyEvaluation
+from ratchet.errors import ArtifactError, EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, RecordKey, from_lines
 from ratchet.evaluation.suite import Suite
 from ratchet.ledger.tables import Evaluation as Row
 from ratchet.ledger.tables import SuiteRow
+
+log = logging.getLogger(__name__)
 
 ITEMS = "items.jsonl"
 KEPT = 8
@@ -19,6 +22,15 @@ KEPT = 8
 def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
     """The evaluation of a ledger row. Raises EmptyEvaluation where it has no items, ArtifactError for a bad file."""
     return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
+
+
+def readable(artifacts: ArtifactStore, row: Row) -> Evaluation | None:
+    """The same; None where the file is damaged or gone, so that the record has to be made anew."""
+    try:
+        return stored(artifacts, row)
+    except ArtifactError as error:
+        log.error("the record of %s on suite %s cannot be read: %s", row.checkpoint_id, row.suite_id, error)
+        return None
 
 
 def stored_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:

@@ -38,6 +38,9 @@ BEGINNINGS = frozenset({"examples.mined", "curriculum.changed", "fork.opened", "
 
 DEPLOYED = "checkpoint.deployed"
 
+GENERATIONS = 25
+"""Checkpoints, one trained from the other, that a story is followed through while none of them goes live."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -78,7 +81,10 @@ class Lineage:
         made_from: Mapping[str, Sequence[tuple[str, str, str]]],
         parents: Mapping[str, str],
     ):
-        self._made_from, self._parents = made_from, parents
+        self._made_from = made_from
+        self._heirs: dict[str, list[str]] = {}
+        for heir, parent in parents.items():
+            self._heirs.setdefault(parent, []).append(heir)
         self._latest: dict[tuple[str, str, str], Told] = {}
         self._by_id: dict[str, Told] = {}
         self._origin: dict[str, Told] = {}
@@ -113,7 +119,7 @@ class Lineage:
     def story(self, asked: Told) -> Node:
         """The story that the event stands in: back to where somebody saw a need, and on to what came of it.
 
-        What is trained on from a checkpoint belongs to its story until one of the line goes live.
+        What is trained on from a checkpoint belongs to its story until one of the line goes live, or for GENERATIONS.
         """
         first = asked
         while first.id in self._origin and (first is asked or first.name not in BEGINNINGS):
@@ -123,9 +129,9 @@ class Lineage:
         while event is not first:
             back.add(event.id)
             event = self._origin[event.id]
-        return self._node(first, asked, back, reached=False)
+        return self._node(first, asked, back, reached=False, left=GENERATIONS)
 
-    def _node(self, event: Told, asked: Told, back: set[str], *, reached: bool) -> Node:
+    def _node(self, event: Told, asked: Told, back: set[str], *, reached: bool, left: int) -> Node:
         """Above the asked event only the way to it is told; from there on everything that followed."""
         reached = reached or event is asked
         if reached and event is not asked and event.name in BEGINNINGS:
@@ -133,16 +139,13 @@ class Lineage:
         following = self._then.get(event.id, [])
         if not reached:
             following = [f for f in following if f.id in back]
-        nodes = [self._node(f, asked, back, reached=reached) for f in following]
-        node = Node(event, tuple(nodes), asked=event is asked)
-        if reached and event.name == "checkpoint.saved":
-            nodes += self._trained_on(event, asked, back, node)
+        nodes = [self._node(f, asked, back, reached=reached, left=left) for f in following]
+        if reached and event.name == "checkpoint.saved" and left and not any(_goes_live(node) for node in nodes):
+            heirs = self._heirs.get(str(event.fields["checkpoint_id"]), ())
+            told = [self._saved[heir] for heir in heirs if heir in self._saved]
+            nodes += [self._node(saved, asked, back, reached=True, left=left - 1) for saved in told]
         return Node(event, tuple(nodes), asked=event is asked)
 
-    def _trained_on(self, saved: Told, asked: Told, back: set[str], node: Node) -> list[Node]:
-        """The next checkpoint of the line (of both branches of a fork), where this one never went live itself."""
-        if any(n.event.name == DEPLOYED for _, n in node.walk()):
-            return []
-        heirs = [c for c, parent in self._parents.items() if parent == saved.fields["checkpoint_id"]]
-        told = [self._saved[heir] for heir in heirs if heir in self._saved]
-        return [self._node(event, asked, back, reached=True) for event in told]
+
+def _goes_live(node: Node) -> bool:
+    return any(each.event.name == DEPLOYED for _, each in node.walk())

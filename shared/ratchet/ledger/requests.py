@@ -11,14 +11,15 @@ from ratchet.ledger.suites import evaluation
 from ratchet.ledger.tables import Evaluation, EvaluationRequest
 
 
-def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str) -> None:
+def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str, *, is_damaged: bool = False) -> None:
     """Request a record that is to be compared with that of the checkpoint ``beside``, and tell of it.
 
-    Nothing happens where there is one that compares. One that does not, being older, is put aside and made anew under
-    the conditions of today; its items stay in the artifact store. An open request is not made twice.
+    Nothing happens where there is one that compares, unless it ``is_damaged``. One that does not, being older, is put
+    aside and made anew under the conditions of today; its items stay in the artifact store. An open request is not
+    made twice.
     """
     record, other = (evaluation(tx.session, name, suite_id) for name in (checkpoint_id, beside))
-    if record is not None and (other is None or outdated(record, other) is not record):
+    if record is not None and not is_damaged and (other is None or outdated(record, other) is not record):
         return
     request = tx.session.get(EvaluationRequest, (checkpoint_id, suite_id))
     if request is None:

@@ -72,6 +72,12 @@ def test_a_checkpoint_that_never_went_live_helped_the_one_trained_on_from_it() -
     assert ids[-1] == "live3"
 
 
+def test_a_story_that_never_goes_live_is_told_for_a_while_and_no_longer() -> None:
+    line = [(f"s{n}", "checkpoint.saved", {"checkpoint_id": f"c{n}", "step": n}, None) for n in range(1_500)]
+    parents = {f"c{n}": f"c{n - 1}" for n in range(1, 1_500)}
+    assert [id for _, id in told(story(history(*line), "s100", parents))] == [f"s{n}" for n in range(100, 126)]
+
+
 def test_both_branches_of_a_fork_belong_to_the_story_of_their_parent() -> None:
     branch = ("other3", "checkpoint.saved", {"checkpoint_id": "c4", "step": 20, "batch_id": "b4"}, None)
     ids = [id_ for _, id_ in told(story(history(*MINED, *HEIR, branch), "saved", {"c3": "c2", "c4": "c2"}))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ratchet.evaluation.halves import choosing_score
 from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import readable
 from ratchet.events.catalogue import (
     CheckpointCleared,
     CheckpointEvaluated,
@@ -53,10 +53,14 @@ def do(work: Work) -> Outcome:
     if older is not None:
         pair = {rows.champion_id, work.subject.id}
         return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
-    baseline = stored(work.artifacts, rows.champion)
-    verdict = judge_regression(
-        stored(work.artifacts, rows.candidate), baseline, _best_so_far(work, rows), work.settings.regression
-    )
+    pair = [(row, readable(work.artifacts, row)) for row in (rows.candidate, rows.champion)]
+    damaged = next((row for row, record in pair if record is None), None)
+    if damaged is not None:
+        return _ask(rows, damaged.checkpoint_id, rows.champion_id, is_damaged=True)
+    (_, candidate), (_, baseline) = pair
+    assert candidate is not None
+    assert baseline is not None
+    verdict = judge_regression(candidate, baseline, _best_so_far(work, rows), work.settings.regression)
     return _verdict(verdict, rows.champion_id)
 
 
@@ -73,12 +77,15 @@ def _rows(work: Work) -> Rows:
 
 
 def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:
-    return max((stored(work.artifacts, row) for row in rows.best), key=choosing_score, default=None)
+    """None where there is none, or none that can be read: the champion is there in any case."""
+    records = [readable(work.artifacts, row) for row in rows.best]
+    return max((record for record in records if record is not None), key=choosing_score, default=None)
 
 
-def _ask(rows: Rows, checkpoint_id: str, beside: str) -> NotReady:
+def _ask(rows: Rows, checkpoint_id: str, beside: str, *, is_damaged: bool = False) -> NotReady:
     return NotReady(
-        f"the eval record of {checkpoint_id}", lambda tx: ask(tx, checkpoint_id, rows.suite_id, NAME, beside)
+        f"the eval record of {checkpoint_id}",
+        lambda tx: ask(tx, checkpoint_id, rows.suite_id, NAME, beside, is_damaged=is_damaged),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from ratchet.errors import ArtifactError
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.record import RecordKey
 from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import stored, stored_suite
+from ratchet.evaluation.stored import readable, stored, stored_suite
 from ratchet.evaluation.suite import POOLS
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
 from ratchet.inference.dress import Dress
@@ -29,6 +31,8 @@ from miner.follow_up import FollowUp, controls, follow_up, sample
 from miner.mined_set import read_mined
 from miner.mining import Limits, MinedItem, chosen, counts, mine, near_frontier
 from miner.mining_child import Forbidden, MiningResult, MiningSpec
+
+log = logging.getLogger(__name__)
 
 NAME = "mining"
 CHILD = "miner.mining_child:mine_checkpoint"
@@ -112,7 +116,7 @@ def _before_rows(session: Session, remembered: int) -> list[Mined]:
 
 
 def _before(work: Work, rows: list[Mined]) -> Before:
-    sets = [read_mined(work.artifacts, row.artifact) for row in rows if row.artifact]
+    sets = [_remembered(work, row) for row in rows]
     yields = rows[0].numbers.get("yields", {}) if rows else {}
     return Before(
         rows[0].checkpoint_id if rows else None,
@@ -120,6 +124,15 @@ def _before(work: Work, rows: list[Mined]) -> Before:
         Counter(item.key for items in sets for item in items),
         {arm: (int(weak), int(asked)) for arm, (weak, asked) in yields.items()},
     )
+
+
+def _remembered(work: Work, row: Mined) -> list[MinedItem]:
+    """The items of an earlier set; none of one that cannot be read, since the next set does not rest on it."""
+    try:
+        return read_mined(work.artifacts, str(row.artifact))
+    except ArtifactError as error:
+        log.error("the mined set of %s cannot be read: %s", row.checkpoint_id, error)
+        return []
 
 
 def _answers(work: Work, case: Case) -> list[Answered]:
@@ -134,7 +147,8 @@ def _once_right(work: Work, case: Case) -> set[str]:
     """Keys of the items that an earlier champion answered right, under the conditions of this record."""
     conditions = RecordKey.model_validate(case.record.key).conditions()
     alike = (row for row in case.champions if RecordKey.model_validate(row.key).conditions() == conditions)
-    return {item.key for row in alike for item in stored(work.artifacts, row).items if item.correct}
+    records = (readable(work.artifacts, row) for row in alike)
+    return {item.key for record in records if record is not None for item in record.items if item.correct}
 
 
 def _spec(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from ratchet.ledger import Transaction, hand
-from ratchet.ledger.tables import Challenge, Checkpoint, Regression, SuiteRow, Verdict
+from ratchet.ledger.tables import Challenge, Checkpoint, Evaluation, Regression, SuiteRow, Verdict
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import poison
 from ratchet.testing.rows import dead_letter
@@ -110,6 +110,18 @@ def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying
     with deploying.home.ledger.write() as tx:
         hand.unfreeze(tx, "back")
     deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
+
+
+def test_a_champions_record_that_is_lost_is_made_anew_and_the_challenge_goes_on(deploying: Any) -> None:
+    deploying.sweep()
+    with deploying.home.ledger.read() as session:
+        row = session.query(Evaluation).where(Evaluation.checkpoint_id == deploying.home.base_id()).one()
+    deploying.home.artifacts.delete(row.artifact)
+    better = deploying.add(easy)
+    deploying.sweep()
+    deploying.sweep()
+    assert deploying.home.dead() == []
     assert deploying.verdicts() == {better: "deployed"}
 
 

@@ -116,6 +116,34 @@ def test_a_champion_without_a_record_is_asked_for_once_and_waited_for(home: Home
     assert home.verdicts("regression")[checkpoint] == "cleared"
 
 
+def lose_record(home: Home, checkpoint: str) -> None:
+    with home.ledger.read() as session:
+        row = session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one()
+    home.artifacts.delete(row.artifact)
+
+
+def test_a_record_that_cannot_be_read_is_made_anew_and_holds_nobody_up(home: Home) -> None:
+    base, newer = judged(home, nothing, easy)
+    lose_record(home, base)
+    bus = home.bus(REGRESSION)
+    assert [event.name for event in bus.sweep()].count("evaluation.requested") == 1
+    assert home.dead() == []
+    with home.ledger.read() as session:
+        assert [row.checkpoint_id for row in session.query(EvaluationRequest)] == [base]
+    home.add_record(base, "eval", nothing)
+    bus.sweep()
+    assert home.verdicts("regression") == {base: "cleared", newer: "cleared"}
+
+
+def test_where_the_best_so_far_cannot_be_read_the_champion_is_compared_with_alone(home: Home) -> None:
+    base, best, newer = judged(home, nothing, everything, easy)
+    lose_record(home, best)
+    home.bus(REGRESSION).sweep()
+    assert home.verdicts("regression")[newer] == "cleared"
+    with home.ledger.read() as session:
+        assert {drop["baseline"] for drop in session.get_one(Regression, newer).numbers["drops"]} == {base}
+
+
 def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
     base, middling, best = judged(home, nothing, easy, everything)
     home.bus(COMPARISON).sweep()

@@ -47,6 +47,17 @@ def test_the_next_checkpoint_is_asked_the_set_again_beside_random_items_and_not_
     assert model.orders[1].before == {name: tuple(pair) for name, pair in model_yields(watched).items()}
 
 
+def test_a_lost_set_of_before_stops_no_mining(home: Home) -> None:
+    first = half_right(home)
+    home.bus(MINING).sweep()
+    row, _ = mined_rows(home, first)
+    home.artifacts.delete(str(row.artifact))
+    second = half_right(home, 1)
+    home.bus(MINING).sweep()
+    assert home.dead() == []
+    assert mined_rows(home, second)[1]
+
+
 def model_yields(home: Home) -> dict[str, Any]:
     with home.ledger.read() as session:
         first = session.query(Mined).order_by(Mined.created_at).first()
