@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from random import Random
 
 from ratchet.settings.generation import GenerationSettings, SourceSettings
 
 EMPTY = "nothing made"
 """Outcome of a refill that came to no example."""
+
+DEAD = "dead letter"
+"""Stands for a refill that was given up after its tries."""
 
 EMPTY_FIRST_S, EMPTY_LAST_S = 60.0, 3_600.0
 
@@ -26,11 +30,12 @@ def rest_s(done: Sequence[Done], cooldown_s: float) -> float:
     """Seconds until the next refill may begin; ``done`` has the newest first.
 
     After refills that came to nothing the pause doubles with each, from one minute to an hour: what cannot be made is
-    not asked for again and again.
+    not asked for again and again. One that died alone may have had a bad seed, and holds the next one up no longer.
     """
     if not done:
         return 0.0
-    empty = next((place for place, one in enumerate(done) if one.outcome != EMPTY), len(done))
+    run = [one.outcome for one in takewhile(lambda one: one.outcome in (EMPTY, DEAD), done)]
+    empty = len(run) - (DEAD in run)
     pause_s = min(EMPTY_FIRST_S * 2.0 ** (empty - 1), EMPTY_LAST_S) if empty else 0.0
     return max(0.0, max(pause_s, cooldown_s) - done[0].age_s)
 

@@ -56,7 +56,8 @@ def pair(work: Work, challenger_id: str, pool: str) -> Pair:
     usable = [row if row is not older else None for row in rows]
     records = [readable(work.artifacts, row) if row is not None else None for row in usable]
     damaged = {row.checkpoint_id for row, record in zip(usable, records, strict=True) if row and record is None}
-    return Pair(holder, challenger, suite, *records, damaged=frozenset(damaged))
+    theirs_read, ours_read = records
+    return Pair(holder, challenger, suite, theirs_read, ours_read, frozenset(damaged))
 
 
 def screened(work: Work, challenger_id: str) -> Screen | NotReady:

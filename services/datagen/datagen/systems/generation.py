@@ -33,7 +33,7 @@ from datagen.mastery import Mastery
 from datagen.mix import Mix
 from datagen.order_record import OrderRecord
 from datagen.plan import Assignment, Plan, first_plan
-from datagen.refill import EMPTY, Done, affordable, allowance, choose, rest_s
+from datagen.refill import DEAD, EMPTY, Done, affordable, allowance, choose, rest_s
 from datagen.remake import mix_of
 
 NAME = "generation"
@@ -259,7 +259,11 @@ def _verdicts() -> Any:
 
 
 def _done(session: Session, now: float) -> list[Done]:
-    return [Done(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))]
+    """The last refills that were dealt with, the newest first, those that were given up among them."""
+    given = [Done(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))]
+    letters = select(DeadLetter.created_at).where(DeadLetter.system == NAME, DeadLetter.resolved_at.is_(None))
+    dead = session.scalars(letters.order_by(DeadLetter.id.desc()).limit(REMEMBERED))
+    return sorted([*given, *(Done(DEAD, now - at) for at in dead)], key=lambda one: one.age_s)
 
 
 def _made_since(session: Session, at: float) -> int:

@@ -53,13 +53,11 @@ def do(work: Work) -> Outcome:
     if older is not None:
         pair = {rows.champion_id, work.subject.id}
         return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
-    pair = [(row, readable(work.artifacts, row)) for row in (rows.candidate, rows.champion)]
-    damaged = next((row for row, record in pair if record is None), None)
-    if damaged is not None:
-        return _ask(rows, damaged.checkpoint_id, rows.champion_id, is_damaged=True)
-    (_, candidate), (_, baseline) = pair
-    assert candidate is not None
-    assert baseline is not None
+    candidate, baseline = readable(work.artifacts, rows.candidate), readable(work.artifacts, rows.champion)
+    if baseline is None:
+        return _ask(rows, rows.champion_id, work.subject.id, is_damaged=True)
+    if candidate is None:
+        return _ask(rows, work.subject.id, rows.champion_id, is_damaged=True)
     verdict = judge_regression(candidate, baseline, _best_so_far(work, rows), work.settings.regression)
     return _verdict(verdict, rows.champion_id)
 

@@ -114,6 +114,18 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
     assert home.verdicts("generation")["2"] == "submitted"
 
 
+def test_where_no_refill_can_be_made_the_dead_letters_do_not_pile_up(home: Home) -> None:
+    (lane,) = GENERATION.lanes
+
+    def do(_work: Work) -> Outcome:
+        raise ValueError("a family that raises whatever it is asked")
+
+    bus = home.bus(System("generation", "4090", "", GENERATION.says, 1.0, (Lane("generate", (), lane.find, do),)))
+    for _ in range(20):
+        bus.sweep()
+    assert len(home.dead()) == 2
+
+
 def test_a_refill_tells_what_it_made_and_how(home: Home) -> None:
     home.bus(GENERATION, CORRECTION).sweep()
     first = refill_numbers(home)[0]
