@@ -33,7 +33,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bloom": {"n_layer": 2, "n_head": 4},
     "mistral": {"sliding_window": 6},
     "gemma3_text": {
-        "num_hidden_layers": 2,
         "sliding_window": 6,
         "layer_types": ["sliding_attention", "full_attention"],
     },
