@@ -11,6 +11,9 @@ from pathlib import Path
 from ratchet.errors import RatchetError, SurroundingsError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BUGS = (AttributeError, NameError, TypeError, AssertionError, NotImplementedError)
+"""What no store raises for being away: waited out as trouble of the surroundings, it would be waited out for ever."""
+
 _AWAY = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
 
 
@@ -42,13 +45,13 @@ def _free_bytes(folder: Path) -> int:
 
 @contextmanager
 def remote_trouble(url: str) -> Iterator[None]:
-    """Whatever a remote store raises, except that a file is absent, is a SurroundingsError.
+    """Whatever a remote store raises, except that a file is absent or that the code is wrong, is a SurroundingsError.
 
     The libraries behind fsspec have error trees of their own, so there is no narrower base to catch.
     """
     try:
         yield
-    except (RatchetError, FileNotFoundError):
+    except (RatchetError, FileNotFoundError, *_BUGS):
         raise
     except Exception as error:
         raise SurroundingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import artifacts, opened
 from ratchet.errors import Refused
 from ratchet.evaluation.by_level import to_json
-from ratchet.evaluation.lm_eval import Reading, as_record, as_suite, read_samples
+from ratchet.evaluation.lm_eval import Reading, Sample, as_record, as_suite, read_samples
 from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import Evaluation, to_lines
 from ratchet.evaluation.stored import ITEMS, suite_row
@@ -73,24 +74,30 @@ def import_samples(
     The suite is asked of a checkpoint by `ratchet suite run`, and two checkpoints are compared by `ratchet flips
     --suite`. It decides nothing: regression, ranking and gate read the suites in force. Only tasks that generate text.
     """
-    family = family or file.stem
-    samples = read_samples(file, Reading(family, filter_name, grader, gold_after))
+    samples = read_samples(file, Reading(family or file.stem, filter_name, grader, gold_after))
     with opened() as (settings, ledger):
         store = artifacts(settings)
         suite = _keep_suite(ledger, store, as_suite(samples, 0), file)
-        said = {"suite": suite.id, "items": len(suite.items), "filter": samples[0].filter, "family": family}
+        record = None
         if checkpoint is not None:
             with ledger.read() as session:
                 found = naming.find(session, checkpoint)
             record = as_record(samples, suite, found.id, found.weights)
             _keep_record(settings, ledger, store, record, suite)
-            said |= {"checkpoint_id": found.id, "correct": sum(item.correct for item in record.items)}
+    _say(samples, suite, record, as_json=as_json)
+
+
+def _say(samples: Sequence[Sample], suite: Suite, record: Evaluation | None, *, as_json: bool) -> None:
+    one = samples[0]
+    said = {"suite": suite.id, "items": len(suite.items), "filter": one.filter, "family": suite.items[0].family}
+    if record is not None:
+        said |= {"checkpoint_id": record.checkpoint_id, "correct": sum(item.correct for item in record.items)}
     if as_json:
         print_json(said)
         return
-    typer.echo(f"suite {suite.id[:12]}: {len(suite.items)} items of {family}, filter {samples[0].filter}.")
-    if checkpoint is not None:
-        typer.echo(f"{found.id} had {said['correct']} of {said['items']} right there, by {samples[0].metric}.")
+    typer.echo(f"suite {suite.id[:12]}: {said['items']} items of {said['family']}, filter {one.filter}.")
+    if record is not None:
+        typer.echo(f"{record.checkpoint_id} had {said['correct']} of {said['items']} right there, by {one.metric}.")
 
 
 @app.command()

@@ -11,19 +11,22 @@ from ratchet.evaluation.taught import Flips, Taught, stopped_classes
 from ratchet.ledger.tables import Batch, Impact
 from ratchet.settings.correction import CorrectionSettings
 
+REMEMBERED = 200
+"""Correction batches that are looked back on, beside those of the pause: what none of them taught has rested."""
+
 
 def stopped_now(session: Session, settings: CorrectionSettings, more: Iterable[Impact] = ()) -> dict[str, str]:
     """Classes that are given no lessons for now, with the reason. ``more`` are effects not yet in the ledger."""
-    return stopped_classes(taught_before(session, more), settings.patience, settings.pause)
+    return stopped_classes(taught_before(session, more, REMEMBERED + settings.pause), settings.patience, settings.pause)
 
 
-def taught_before(session: Session, more: Iterable[Impact] = ()) -> list[Taught]:
-    """Every correction batch that was trained, the oldest first, with the newest measurement of each class."""
+def taught_before(session: Session, more: Iterable[Impact] = (), most: int = REMEMBERED) -> list[Taught]:
+    """The newest ``most`` correction batches that were trained, the oldest first, with the newest measurement of each
+    class."""
+    query = select(Batch).where(Batch.origin == "correction", Batch.state == "trained")
+    batches = session.scalars(query.order_by(Batch.submitted_at.desc()).limit(most)).all()[::-1]
+    measured = select(Impact).where(Impact.batch_id.in_([batch.id for batch in batches]))
     flips: dict[str, dict[str, Flips]] = {}
-    for row in (*session.scalars(select(Impact).order_by(Impact.created_at, Impact.checkpoint_id)), *more):
+    for row in (*session.scalars(measured.order_by(Impact.created_at, Impact.checkpoint_id)), *more):
         flips.setdefault(row.batch_id, {})[row.error_class] = (row.gains, row.losses)
-    query = select(Batch).where(Batch.origin == "correction", Batch.state == "trained").order_by(Batch.submitted_at)
-    return [
-        Taught(frozenset(batch.provenance.get("classes", {})), flips.get(batch.id, {}))
-        for batch in session.scalars(query)
-    ]
+    return [Taught(frozenset(batch.provenance.get("classes", {})), flips.get(batch.id, {})) for batch in batches]

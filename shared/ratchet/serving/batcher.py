@@ -68,7 +68,7 @@ class Batcher:
             self._under_way = len(answering)
             try:
                 short = batch.advance(joining)
-            except Exception as error:
+            except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
                 log.exception("a batch of %d requests to %s failed", len(answering), self._checkpoint_id)
                 batch.clear()
                 for ticket in answering:

@@ -68,7 +68,7 @@ class Forwarder:
                 self._generator.answer(ticket)
         except SurroundingsError as error:
             ticket.fail(Refusal(503, "engine_away", str(error), AWAY_S))
-        except Exception as error:
+        except Exception as error:  # whatever it is, the one who waits is told, and the thread goes on
             log.exception("a request to %s failed", self._checkpoint_id)
             ticket.fail(error)
         finally:

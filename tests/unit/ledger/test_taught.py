@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from ratchet.evaluation.taught import Taught
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.queue import submit
+from ratchet.ledger.tables import Batch, Impact
+from ratchet.ledger.taught import taught_before
+
+
+def add(tx: Transaction, name: str, at: float, gains: int) -> None:
+    """A correction batch that was trained, and what it did to the one class that it taught."""
+    batch_id = submit(tx, name * 64, 10, "correction", {"classes": {"sums:carry": 1}}).batch_id
+    tx.session.flush()
+    row = tx.session.get_one(Batch, batch_id)
+    row.state, row.submitted_at = "trained", at
+    numbers = {"items": 9, "before": 3, "after": 3 - gains, "gains": gains, "losses": 0, "low": 0.0, "high": 1.0}
+    impact = Impact(
+        batch_id=batch_id, checkpoint_id="c9", error_class="sums:carry", baseline_id="c1", created_at=at, **numbers
+    )
+    tx.session.add(impact)
+
+
+def test_the_newest_are_looked_back_on_the_oldest_of_them_first(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        for place, name in enumerate("abcd"):
+            add(tx, name, float(place), gains=place)
+    taught = frozenset({"sums:carry"})
+    with ledger.read() as session:
+        assert taught_before(session, most=2) == [Taught(taught, {"sums:carry": (gains, 0)}) for gains in (2, 3)]
+        assert len(taught_before(session)) == 4
