@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
 from ratchet.data.key_counts import KeyCounts
-from ratchet.errors import DataError, UnknownPlugin
+from ratchet.errors import DataError, SurroundingsError, UnknownPlugin
 from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
@@ -111,6 +111,10 @@ class DataGate:
             return _item(row, self._policy.epoch_cap, self._dress)
         except _Refusal as refusal:
             return refusal.of(line, row)
+        except SurroundingsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - foreign code fails on one row: it is put aside, the others go on
+            return _Refusal("plugin", f"{type(error).__name__}: {error}").of(line, row)
 
     def _verdict(self, line: int, item: _Item, before: Mapping[str, int], seen: KeyCounts) -> Accepted | Quarantined:
         try:

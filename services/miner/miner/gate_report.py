@@ -12,6 +12,7 @@ Reason = Literal[
     "unreadable",
     "schema",
     "unknown_question",
+    "plugin",
     "gold",
     "leak",
     "near_leak",
@@ -22,11 +23,12 @@ Reason = Literal[
 ]
 """Why a row is in quarantine.
 
-``unreadable``: not JSON, or of no known shape. ``schema``: no question, no answer, or not what the profile can
-dress. ``unknown_question``: the family does not know the question, or the row states another level, or a family or
-grader that does not exist. ``gold``: the grader does not accept the row's own answer.
-``leak``, ``near_leak``: the item, or nearly its text, is held out. ``duplicate``, ``near_duplicate``: it is in this
-batch already. ``epoch_cap``: it has been trained on as often as allowed. ``too_long``: more tokens than allowed.
+``unreadable``: not JSON, or of no known shape. ``schema``: no question, no answer, or not what the profile can dress.
+``unknown_question``: the family does not know the question, or the row states another level, or a family or grader
+that does not exist. ``plugin``: the family's or the profile's own code failed on it. ``gold``: the grader does not
+accept the row's own answer. ``leak``, ``near_leak``: the item, or nearly its text, is held out. ``duplicate``,
+``near_duplicate``: it is in this batch already. ``epoch_cap``: it has been trained on as often as allowed.
+``too_long``: more tokens than allowed.
 """
 
 

@@ -222,6 +222,22 @@ def test_no_more_rows_are_read_than_are_asked_about_at_once() -> None:
     assert len(read) == 500
 
 
+class Falls(Dress):
+    """A profile with a mistake in its code."""
+
+    def example(self, example: Example) -> Example:
+        if "zero" in example.question:
+            raise ZeroDivisionError("division by zero")
+        return super().example(example)
+
+
+def test_a_row_on_which_a_plug_in_fails_is_put_aside_and_the_others_go_on() -> None:
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, dress=Falls())
+    bad = Example.ask("What is one by zero?", "much", family="maths", grader="normalized")
+    assert reasons(one, SUM, bad, TEXT) == [None, "plugin", None]
+    assert one.report.reasons == {"plugin": 1}
+
+
 def test_a_row_is_judged_as_its_profile_trains_it() -> None:
     policy = GatePolicy(max_tokens=33, epoch_cap=2)
     strict = DataGate(policy, frozenset(), words, dress=Dress.named("regime3"))
