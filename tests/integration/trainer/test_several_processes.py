@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ratchet.cli.doctor.machine import leased
 from ratchet.ledger import hand
 from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox
 from ratchet.run.base_model import prepare_base_model
@@ -21,8 +22,9 @@ from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
 
 PATIENCE_S = 600.0
 """Every wait ends with its condition; the limit only ends a test that hangs."""
+# Two cards that may be leased, and that torch does not find: so the processes that `auto` makes of them speak gloo.
 SECTIONS: dict[str, Any] = {
-    "environment": {"device": "cpu", "processes": 2},
+    "placement": {"gpus_gb": (24, 24)},
     "hyperparams": {"batch_size": 4, "max_length": 128},
     "monitoring": {"preview_backend": "none", "status_interval_s": 0.1},
     "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": 60.0}),
@@ -119,6 +121,7 @@ def test_the_death_of_one_ends_all_and_the_segment_is_trained_again(training: Tr
     batch_id = training.home.add_batch(sums(6_000, longest=4, seed=2), state="queued")
     training.begun_at = training.status().get("started_at", 0.0)
     dead = training.at_work(batch_id)
+    assert [leased(training.home.settings.lease_folder, card) for card in "01"] == [{"training": 12}] * 2
     os.kill(dead[1], signal.SIGKILL)
     training.wait(lambda: not any(map(psutil.pid_exists, dead)), "both to be gone")
     alive = training.at_work(batch_id)

@@ -244,6 +244,19 @@ def test_the_server_outlives_the_thread_that_started_it() -> None:
         assert runner.run("child_targets:where_am_i", {})["ppid"] == pid
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_outlives_a_killed_parent(count: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, HERE, str(count)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        descendants = {int(pid) for _ in range(count) for pid in parent.stdout.readline().split()}
+        assert len(descendants) == 1 + 3 * count
+        assert not any(is_gone(pid) for pid in descendants)
+        parent.kill()
+        wait_until_gone(*descendants)
+
+
 PARENT = """
 import sys
 from ratchet.children import ChildRunner
@@ -251,18 +264,8 @@ runner = ChildRunner(["child_targets"], env={"PYTHONPATH": sys.argv[1]})
 def tell(message):
     if "pids" in message:
         print(runner.start(), *message["pids"], flush=True)
-runner.run("child_targets:have_workers", {}, on_progress=tell)
+runner.run("child_targets:have_workers", {}, beside=[{}] * (int(sys.argv[2]) - 1), on_progress=tell)
 """
-
-
-def test_nothing_outlives_a_killed_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT, HERE], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        descendants = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(descendants) == 4
-        assert not any(is_gone(pid) for pid in descendants)
-        parent.kill()
-        wait_until_gone(*descendants)
 
 
 def test_how_many_threads_a_child_uses_is_set() -> None:

@@ -18,6 +18,17 @@ def test_fields_add_up_and_a_new_run_forgets_them(tmp_path: Path) -> None:
     assert "step" not in json.loads(writer.path.read_text())
 
 
+def test_the_last_word_of_another_process_is_added_to_what_the_first_has_told(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    TrainingStatusWriter(path).start(state="training", step=3)
+    TrainingStatusWriter(path).amend(state="failed", error="no memory")
+    told = json.loads(path.read_text())
+    assert (told["state"], told["step"], told["error"]) == ("failed", 3, "no memory")
+    path.unlink()
+    TrainingStatusWriter(path).amend(state="failed")
+    assert json.loads(path.read_text())["state"] == "failed"
+
+
 def test_a_reader_never_sees_half_a_status(tmp_path: Path) -> None:
     writer = TrainingStatusWriter(tmp_path / "status.json")
     writer.start(filler="x" * 20_000)
