@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ratchet.cli.budget import Holding, budget, shape_of
+from ratchet.cli.fit import ACTIVATIONS_SHARE, Fit
 from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import size
 from ratchet.errors import SettingsError
@@ -71,6 +72,17 @@ def step_of(settings: Settings, processes: int) -> str:
         f"a step takes {processes * rows * passes:,} rows, of {who} x batch_size {rows} x "
         f"gradient_accumulation {passes}."
     )
+
+
+def shared_fit(settings: Settings, folder: Path) -> Fit | None:
+    """Training all weights of a model that this machine's cards share, an equal part each; None for a single card."""
+    processes = training_processes(settings, capacity_gb(settings, gpus()))
+    if processes == 1 or not gpus():
+        return None
+    shape, holding = shape_of(folder), Holding(processes, sharded=True)
+    held = budget(shape, settings.model, settings.hyperparams, half=True, holding=holding).weights
+    available, where = training_memory(processes)
+    return Fit(shape.parameters, math.ceil(held * (1 + ACTIVATIONS_SHARE)), available, where)
 
 
 def _fit(settings: Settings, folder: Path, processes: int) -> str:

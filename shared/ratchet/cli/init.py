@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ratchet.cli.capacity import shared_fit
 from ratchet.cli.fit import Fit, count_parameters, fit
 from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import size
@@ -68,7 +69,9 @@ def _for_model(name: str, force: bool) -> Chosen:
     if not folder.is_dir():
         typer.echo(f"{name} is not a folder here, so it is taken for a hub name; the first run fetches and checks it.")
         return {"model": {"path": name}, "hyperparams": _pretrained()}
-    found = fit(count_parameters(folder), *training_memory())
+    alone = fit(count_parameters(folder), *training_memory())
+    shared = None if alone.fits else shared_fit(load(), folder)
+    found = shared or alone
     _tell(found)
     if not found.fits and not force:
         raise Refused(
@@ -78,6 +81,9 @@ def _for_model(name: str, force: bool) -> Chosen:
     chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
     if found.parameters > LARGE:
         chosen["hyperparams"] = _pretrained()
+    if shared is not None:
+        typer.echo("no card holds that alone, so the cards share it (environment.parallelism fsdp).")
+        chosen["environment"] = {"parallelism": "fsdp"}
     return chosen
 
 

@@ -61,6 +61,24 @@ def test_a_model_that_does_not_fit_is_refused_with_numbers(home: Path, tmp_path:
     assert not Path("ratchet.toml").exists()
 
 
+def test_a_model_too_large_for_one_card_is_shared_by_several(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\nfor card in a b c d; do echo "NVIDIA GeForce RTX 4090, 24564"; done\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    folder = safetensors(tmp_path / "mine", (3_000, 1_000_000))
+    shape = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "vocab_size": 151_936}
+    (folder / "config.json").write_text(json.dumps(shape))
+    assert "each of 4 cards" in ratchet("init", "--model", str(folder)).stdout
+    assert tomllib.loads(Path("ratchet.toml").read_text())["environment"] == {"parallelism": "fsdp"}
+    tool.write_text(tool.read_text().replace("a b c d", "a b"))
+    Path("ratchet.toml").unlink()
+    assert "does not fit" in ratchet("init", "--model", str(folder), code=2).stderr
+
+
 def test_a_model_that_fits_is_written_with_careful_settings(home: Path, tmp_path: Path) -> None:
     safetensors(tmp_path / "mine", (6_000, 1_000))
     ratchet("init", "--model", str(tmp_path / "mine"))
