@@ -39,7 +39,7 @@ class Adapters:
     def __init__(self, model: Any, settings: ModelSettings, seed: int, source: str) -> None:
         """Freeze the model and put fresh adapters into it, which change nothing yet. ``source`` is where it came from.
 
-        Raises SettingsError for targets that the model does not have.
+        Raises SettingsError for targets that the model does not have, or of which it has only half.
         """
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -56,11 +56,12 @@ class Adapters:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.gradient_checkpointing)
             model._hf_peft_config_loaded = True  # the Trainer refuses quantized weights that nothing can learn on
         try:
-            with torch.random.fork_rng(), _deprecations_of_peft_ignored():
+            with torch.random.fork_rng(), _warnings_of_peft_ignored():
                 torch.manual_seed(seed % 2**63)
                 self._peft = get_peft_model(model, config)
         except ValueError as error:
             raise SettingsError(f"model.lora_targets do not fit the model: {error}") from error
+        _require_whole_targets(model)
 
     def save(self, folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
         """Write the adapters, ``trained`` by their names in the model, as peft and inference servers read them."""
@@ -86,6 +87,20 @@ class Adapters:
         return merge_into_whole(self._source, folder, hardware)
 
 
+def _require_whole_targets(model: Any) -> None:
+    """Raise SettingsError for adapters on weights that two layers share: merged, they would change both of them."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not model.all_tied_weights_keys:
+        return
+    ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    if adapted := [name for name, layer in ends.items() if isinstance(layer, BaseTunerLayer)]:
+        raise SettingsError(
+            f"model.lora_targets name the {' and the '.join(adapted)} of a model whose embedding and head are one: "
+            "merged for serving, the adapters would change both. Leave it out."
+        )
+
+
 def merge_into_whole(source: str, adapters: Path, hardware: Hardware) -> Any:
     """The unquantized weights of ``source``, in main memory, with saved adapters added."""
     from peft import PeftModel
@@ -94,7 +109,7 @@ def merge_into_whole(source: str, adapters: Path, hardware: Hardware) -> Any:
     whole = AutoModelForCausalLM.from_pretrained(
         source, dtype=hardware.saved_dtype, use_safetensors=True, trust_remote_code=False
     )
-    with _deprecations_of_peft_ignored():
+    with _warnings_of_peft_ignored():
         return PeftModel.from_pretrained(whole, str(adapters)).merge_and_unload()
 
 
@@ -107,8 +122,11 @@ def keep_layout(model: Any) -> None:
 
 
 @contextmanager
-def _deprecations_of_peft_ignored() -> Iterator[None]:
-    """It reads a property of transformers that has a new name."""
+def _warnings_of_peft_ignored() -> Iterator[None]:
+    """It reads a property of transformers that has a new name, and warns of what is refused here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings(
+            "ignore", "Model (has|with) `tie_word_embeddings=True`"
+        )  # refused by _require_whole_targets
         yield

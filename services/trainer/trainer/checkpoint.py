@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ratchet.artifacts.trouble import disk_trouble
+from safetensors import SafetensorError
 
 from trainer.adapters import ADAPTER_FOLDER
 from trainer.hardware import Hardware
@@ -45,18 +49,33 @@ def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimize
 def replacing(folder: Path) -> Iterator[Path]:
     """A draft folder that takes the place of ``folder`` by a rename, if the block succeeds.
 
-    What was there before is moved away and deleted: files that someone has mapped are never written to.
+    What was there before is moved away and deleted: files that someone has mapped are never written to. A disk that
+    takes no more is a SurroundingsError that names the folder; then nothing has changed.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        draft = Path(scratch) / "new"
-        draft.mkdir()
-        yield draft
-        for file in draft.rglob("*"):
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        draft.rename(folder)
+    with _disk_of(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            draft = Path(scratch) / "new"
+            draft.mkdir()
+            yield draft
+            for file in draft.rglob("*"):
+                file.chmod(0o755 if file.is_dir() else 0o644)
+            if folder.exists():
+                folder.rename(Path(scratch) / "old")
+            draft.rename(folder)
+
+
+@contextmanager
+def _disk_of(folder: Path) -> Iterator[None]:
+    """``disk_trouble`` for safetensors too, which tells what the system said in words: ``… (os error 28)``."""
+    with disk_trouble(folder):
+        try:
+            yield
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
 def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware, gathered: Gathered) -> None:

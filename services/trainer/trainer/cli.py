@@ -17,6 +17,7 @@ from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, 
 from trainer.config import FLAGS, ConfigLoader
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind, TrainingResult
+from trainer.run_folder import require_folder
 from trainer.stopping import stop_on
 
 STATUS = "training_status.json"
@@ -31,7 +32,7 @@ WAYS_OUT: Mapping[ErrorKind, str] = {
     ErrorKind.RESUME: "Go on with the same rows and model, or leave --resume-from-checkpoint out to begin anew.",
     ErrorKind.DIVERGED: "Lower --learning-rate, or look at the rows; nothing was overwritten.",
     ErrorKind.OUT_OF_MEMORY: "Lower --max-length, or train adapters (--set model.lora_rank=16).",
-    ErrorKind.SURROUNDINGS: "Once that is mended, --resume-from-checkpoint goes on.",
+    ErrorKind.SURROUNDINGS: "Once that is mended, --resume-from-checkpoint goes on from the last checkpoint.",
 }
 
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _warnings_as_lines():
             config = ConfigLoader.from_args_and_json(arguments)
+            require_folder(config.output.output_dir)
     except RatchetError as error:
         return _wrong(with_flags(str(error)))
     from trainer.chain import train_file  # torch and transformers, which --help and a typing error can do without
@@ -92,8 +94,9 @@ def _done(config: TrainerConfig, result: TrainingResult) -> int:
     folder, steps = config.output.output_dir, config.hyperparams.max_steps
     print(f"step {result.global_step}, loss {result.final_loss:.4f}: {result.last_checkpoint_path}")
     if skipped := result.summary.get("rows_too_long"):
-        lines = ", ".join(map(str, result.summary["lines_too_long"]))
-        print(f"{skipped} rows were left out, longer than --max-length {config.hyperparams.max_length}: lines {lines}")
+        named = result.summary["lines_too_long"]
+        lines = ", ".join(map(str, named)) + (", …" if skipped > len(named) else "")
+        print(f"left out, longer than --max-length {config.hyperparams.max_length}: {skipped:,} (line {lines})")
     if result.finished or result.global_step == steps:
         return EXIT_DONE
     print(f"stopped; --resume-from-checkpoint {folder} goes on.")
@@ -103,7 +106,7 @@ def _done(config: TrainerConfig, result: TrainingResult) -> int:
 def _failed(config: TrainerConfig, result: TrainingResult) -> int:
     kind = result.error_kind or ErrorKind.UNEXPECTED
     message = str(result.error_message)
-    if kind is ErrorKind.DATA and config.data.dataset_path.name not in message:
+    if kind in (ErrorKind.DATA, ErrorKind.TEMPLATE) and config.data.dataset_path.name not in message:
         message = f"{config.data.dataset_path}: {message}"
     print(f"trainer: {message}", *filter(None, [WAYS_OUT.get(kind)]), sep="\n", file=sys.stderr)
     return EXIT_WRONG if kind in WRONG else EXIT_FAILED

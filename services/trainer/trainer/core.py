@@ -18,6 +18,7 @@ from ratchet.errors import (
     Diverged,
     ResumeError,
     SettingsError,
+    SurroundingsError,
     UnknownPlugin,
 )
 from ratchet.evaluation.preview import JOURNAL
@@ -55,6 +56,7 @@ _KINDS: Mapping[type[Exception], ErrorKind] = {
     ArtifactError: ErrorKind.MODEL,
     SettingsError: ErrorKind.SETTINGS,
     UnknownPlugin: ErrorKind.SETTINGS,
+    SurroundingsError: ErrorKind.SURROUNDINGS,
     OSError: ErrorKind.SURROUNDINGS,
 }
 

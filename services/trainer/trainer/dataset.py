@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.chat import Tokenizer, render_training_batch, stop_ids
+from ratchet.inference.chat import (
+    Rendered,
+    Tokenizer,
+    end_of_turn,
+    render_training,
+    render_training_batch,
+    stop_ids,
+)
 from ratchet.profiles.profile import Profile
 
 _ROWS_AT_ONCE = 1024
@@ -90,7 +97,7 @@ def prepare_rows(
     rows: list[Row] = []
     too_long: list[int] = []
     for lines, dressed in _dressed_batches(examples, profile, system_prompt):
-        rendered = render_training_batch(tokenizer, [example.messages for example in dressed])
+        rendered = _rendered(lines, dressed, tokenizer)
         for line, example, row in zip(lines, dressed, rendered, strict=True):
             if not rows:
                 check_masking(tokenizer, example, row.ids, row.trained)
@@ -99,10 +106,27 @@ def prepare_rows(
                 continue
             rows.append(Row(line, np.array(row.ids, np.int32), np.array(row.trained, np.bool_)))
     check_share(rows)
+    if too_long and not rows:
+        raise DataError(
+            f"nothing to train on: all {len(too_long)} rows have more than {max_length} tokens (hyperparams.max_length)"
+        )
     if not rows:
-        reason = f"all {len(too_long)} rows have more than {max_length} tokens" if too_long else "no row"
-        raise DataError(f"nothing to train on: {reason} (hyperparams.max_length)")
+        raise DataError("nothing to train on: there is no row")
     return TrainingRows(tuple(rows), tuple(too_long))
+
+
+def _rendered(lines: Sequence[int], dressed: Sequence[Example], tokenizer: Tokenizer) -> list[Rendered]:
+    """The rows as tokens. Raises ChatTemplateError, naming the first line that the template cannot carry."""
+    try:
+        return render_training_batch(tokenizer, [example.messages for example in dressed])
+    except ChatTemplateError:
+        end_of_turn(tokenizer)
+    for line, example in zip(lines, dressed, strict=True):
+        try:
+            render_training(tokenizer, example.messages)
+        except ChatTemplateError as error:
+            raise ChatTemplateError(f"line {line}: {error}") from error
+    raise AssertionError("rows that cannot be rendered together can be rendered one by one")
 
 
 def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], trained: Sequence[bool]) -> None:

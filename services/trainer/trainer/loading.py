@@ -9,13 +9,15 @@ from typing import Any
 import torch
 import transformers
 from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.attention import fitting_attention
 from ratchet.inference.chat import Tokenizer, stop_ids
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
+from ratchet.inference.loading import require_cache
 from ratchet.profiles.profile import Profile
 from ratchet.settings.training import TrainerConfig
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.adapters import Adapters, keep_layout, quantization
 from trainer.by_row import BY_ROW, use_by_row
@@ -58,16 +60,18 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
     check_folder(Path(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or source, trust_remote_code=False)
+        shape = AutoConfig.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=torch.float32 if config.model.lora_rank == 0 else hardware.saved_dtype,
-            attn_implementation=hardware.attention,
+            attn_implementation=fitting_attention(shape, hardware.attention),
             use_safetensors=True,
             trust_remote_code=False,
             **_quantized(config, hardware),
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{source} cannot be loaded (model.path): {error}") from error
+    require_cache(model)
     keep_layout(model)
     _check_fit(config, model, tokenizer)
     if config.model.attention == "auto" and not hardware.on_gpu:

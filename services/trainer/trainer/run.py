@@ -36,6 +36,7 @@ from trainer.state import (
     load_state,
     restore_optimizer,
     save_master,
+    save_moments,
     save_state,
 )
 
@@ -90,13 +91,14 @@ class Run:
         )
 
     def _publish(self, model_folder: Path, state_folder: Path, model: Any, gathered: Gathered) -> None:
-        """The checkpoint first: a state without its checkpoint is never there."""
+        """The checkpoint first, once all that is large is written: a state without its checkpoint is never there."""
         with replacing(state_folder) as draft:
             if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
                 save_master(draft, gathered.trained)
+            finished = self.plan.position_after(self.steps).finished
+            save_moments(draft, gathered.moments, None if finished else self.plan.order)
             write_checkpoint(model_folder, model, self.trainable, self.hardware, gathered)
-            state = self._state(weights_digest(model_folder))
-            save_state(draft, state, gathered.moments, None if state.position.finished else self.plan.order)
+            save_state(draft, self._state(weights_digest(model_folder)))
 
     def _state(self, weights: str) -> TrainingState:
         scaler = self.trainer.accelerator.scaler
@@ -167,7 +169,7 @@ def create_run(
     if config.output.resume_from is not None:
         restore_optimizer(config.output.resume_from, model, optimizer)
     count = TokenCount()
-    watch = LossWatch(plan.global_step, model.get_input_embeddings().num_embeddings)
+    watch = LossWatch(plan.global_step, len(model.get_input_embeddings().weight))
     deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
     reporter = ProgressReporter(
         report, plan, watch, count, config.hyperparams.num_epochs, config.monitoring.status_interval_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from ratchet.errors import SettingsError
@@ -27,6 +28,16 @@ def resume_point(folder: Path) -> Path:
             "checkpoint-STEP below it (--resume-from-checkpoint). Leave the flag out to begin anew."
         )
     return found[max(found)]
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder. Raises SettingsError where a run could not write to it, before it has trained for nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"nothing can be written to {folder} (--output-dir): {error.strerror}.") from error
 
 
 def keep(folder: Path, step: int) -> Path:

@@ -72,12 +72,15 @@ class TrainingState:
         return json.dumps({"version": VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
 
 
-def save_state(folder: Path, state: TrainingState, optimizer: dict[str, torch.Tensor], order: Order | None) -> None:
-    """Write the state into ``folder``; the caller publishes the folder. ``optimizer`` is from moments_by_name."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_moments(folder: Path, optimizer: dict[str, torch.Tensor], order: Order | None) -> None:
+    """Write what is large of a state. ``optimizer`` is from moments_by_name; ``order`` that of an unfinished batch."""
     save_file(optimizer, folder / _OPTIMIZER)
     if order is not None:
         save_arrays({"order": order}, folder / _ORDER)
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Write the rest of it; the caller publishes the folder."""
     (folder / _STATE).write_text(state.to_json(), encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from ratchet.data.example import Message
@@ -116,7 +117,17 @@ def _apply(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], *, speak: b
     if tokenizer.chat_template is None:
         raise ChatTemplateError(f"{_name(tokenizer)} has no chat template: add chat_template.jinja to its folder")
     turns = [[{"role": turn.role, "content": turn.content} for turn in messages] for messages in chats]
-    return list(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=speak)) if turns else []
+    if not turns:
+        return []
+    from jinja2 import TemplateError  # whoever has a tokenizer has it; who only reads this module may not
+
+    try:
+        return list(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=speak))
+    except TemplateError as error:
+        roles = dict.fromkeys(", ".join(turn.role for turn in messages) for messages in chats)
+        raise ChatTemplateError(
+            f"the chat template of {_name(tokenizer)} refuses turns of {' or of '.join(islice(roles, 3))}: {error}"
+        ) from error
 
 
 def _training_pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[_Piece]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, it is paid once in a fork server
 
 from ratchet.errors import BrokenCheckpoint
+from ratchet.inference.attention import fitting_attention
 from ratchet.inference.chat import Tokenizer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
@@ -42,6 +44,7 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _require_vocabulary(folder, tokenizer, config.get_text_config().vocab_size)
+        hardware = replace(hardware, attention=fitting_attention(config, hardware.attention))
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=hardware.torch_dtype,
@@ -55,6 +58,7 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{folder} cannot be loaded: {error}") from error
     _require_all_tensors(folder, info)
+    require_cache(model)
     _own_memory(model)
     _require_finite(folder, model)
     model.to(hardware.device).eval().requires_grad_(False)
@@ -69,6 +73,15 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
 
 def _context(config: Any, tokenizer: Tokenizer) -> int:
     return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+
+
+def require_cache(model: Any) -> None:
+    """Raise BrokenCheckpoint for a model that keeps a state of its own kind, as Mamba's, instead of keys and values."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise BrokenCheckpoint(
+            f"{type(model).__name__} keeps no keys and values of its tokens: only decoders with attention are served, "
+            "and so only they are trained."
+        )
 
 
 def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:

@@ -21,7 +21,9 @@ class InferenceSettings(Section):
         "auto", description="Precision of the weights in inference; auto is bf16 on a GPU and fp32 on a CPU."
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
-        "auto", description="Attention kernel; auto is flash attention where installed, else sdpa."
+        "auto",
+        description="Attention kernel; auto is flash attention where installed, else sdpa. A model that lacks the "
+        "one has the next simpler, in the end eager.",
     )
     batch_size: int = Field(256, ge=1, le=8192, description="Most prompts answered in one batch.")
     batch_tokens: int = Field(

@@ -28,7 +28,8 @@ class ModelSettings(Section):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
         description="Attention kernel; auto is flash attention where installed on a GPU, sdpa row by row on a CPU "
-        "where the model allows it, else sdpa. With the first two no padding is computed.",
+        "where the model allows it, else sdpa. With the first two no padding is computed. A model that lacks the one "
+        "has the next simpler, in the end eager.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third slower."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked child waits for ever for the threads that it has not inherited
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

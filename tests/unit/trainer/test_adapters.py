@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from ratchet.errors import SettingsError
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
+from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors.torch import load_file
 from trainer.adapters import Adapters, merge_into_whole
@@ -88,6 +89,32 @@ def test_layers_that_the_model_lacks_are_a_wrong_setting(train: Train, sum_file:
     few = train(sum_file, "few", **LORA, model__lora_targets=("q_proj", "v_proj"), stop_after=1)
     names = load_file(Path(str(few.state_path)) / "master.safetensors")
     assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_ends_that_share_their_weights_take_no_adapters(train: Train, sum_file: Path, target: str) -> None:
+    """Merged into the one, they would change the other, which was not so in training."""
+    result = train(sum_file, **LORA, model__lora_targets=[target, "q_proj"])
+    assert result.error_kind is ErrorKind.SETTINGS
+    assert "whose embedding and head are one" in str(result.error_message)
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_ends_with_weights_of_their_own_take_adapters(
+    train: Train, sum_file: Path, tmp_path: Path, target: str
+) -> None:
+    untied = build_tiny_model(tmp_path / "untied", tie_word_embeddings=False)
+    result = train(sum_file, **LORA, model__lora_targets=[target], model__path=str(untied))
+    assert result.success, result.error_message
+    folder, ids = Path(str(result.last_checkpoint_path)), torch.arange(3, 40)[None]
+    merged = AutoModelForCausalLM.from_pretrained(folder).eval()
+    before = AutoModelForCausalLM.from_pretrained(untied).eval()
+    with torch.no_grad():
+        old, new = before(input_ids=ids).logits, merged(input_ids=ids).logits
+        separate = PeftModel.from_pretrained(before, folder / "adapter").eval()
+        torch.testing.assert_close(new, separate(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(old, new, atol=1e-4)
 
 
 def test_four_bits_need_adapters_and_a_library(train: Train, sum_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

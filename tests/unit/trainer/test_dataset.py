@@ -95,7 +95,7 @@ def test_a_row_that_cannot_be_trained_on_is_named_by_its_line(tmp_path: Path, li
 
 def test_a_file_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="no row"):
+    with pytest.raises(DataError, match=r"there is no row$"):
         prepare(tmp_path / "empty.jsonl")
     with pytest.raises(DataError, match="all 2 rows have more than 5 tokens"):
         prepare(write_examples(tmp_path / "long.jsonl", sums(2)), max_length=5)
@@ -123,8 +123,22 @@ def test_a_template_that_cannot_carry_the_answer_aborts(tmp_path: Path, template
         prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("spell", "letters")]), tokenizer=tokenizer)
 
 
+_TAKES_NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+
+
+def test_a_template_that_refuses_a_conversation_is_told_with_its_words_and_the_rows_line(tmp_path: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.chat_template = _TAKES_NO_SYSTEM + str(tokenizer.chat_template)
+    path = write_examples(tmp_path / "a.jsonl", [*sums(2), chat(("system", "s"), ("user", "a"), ("assistant", "b"))])
+    with pytest.raises(ChatTemplateError, match=r"line 3: .* refuses turns of system, user, assistant: no system"):
+        prepare(path, tokenizer=tokenizer)
+    tokenizer.chat_template = "{% for m in"
+    with pytest.raises(ChatTemplateError, match="unexpected 'end of template'"):
+        prepare(path, tokenizer=tokenizer)
+
+
 def test_an_answer_that_says_the_end_token_itself_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ChatTemplateError, match="end token"):
+    with pytest.raises(ChatTemplateError, match=r"line 1: .*end token"):
         prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("a", "b<|im_end|>c")]))
 
 

@@ -1,0 +1,42 @@
+"""Saving on a disk that takes no more."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ratchet.inference.digest import weights_digest
+from trainer.core import TrainingResult
+from trainer.result import ErrorKind
+from trainer.state import load_state
+
+Train = Callable[..., TrainingResult]
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """What is longer fails to be written, as on a full disk (EFBIG in the place of ENOSPC)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("limit", [300_000, 700_000], ids=["the model", "the optimizer"])
+def test_a_full_disk_is_waited_out_and_what_was_there_stays(train: Train, sum_file: Path, limit: int) -> None:
+    """The model's file has 480 KB, that of the moments twice as many."""
+    first = train(sum_file, stop_after=1)
+    with files_of_at_most(limit):
+        second = train(sum_file, "second", after=first)
+        again = train(sum_file, stop_after=2)
+    for result in (second, again):
+        assert result.error_kind is ErrorKind.SURROUNDINGS, result.error_message
+        assert "takes no more" in str(result.error_message)
+        assert "Traceback" not in str(result.error_message)
+    assert load_state(Path(str(first.state_path))).weights == weights_digest(Path(str(first.last_checkpoint_path)))
+    assert train(sum_file, "second", after=first).global_step > 1
