@@ -58,6 +58,38 @@ class _Row(Generic[Asker]):
         return self.request.prompt.max_new_tokens - len(self.answer.token_ids)
 
 
+@dataclass
+class _Standing:
+    """Rows in their places, with the tokens that they have been given since one of them joined."""
+
+    batch: Batch
+    sampler: Sampler
+    step: int = 0
+
+    def next(self) -> tuple[list[int], list[float]]:
+        """The next token of every row, and its log-probability."""
+        logits = self.batch.logits()
+        tokens = self.sampler.pick(logits, self.batch.history, self.step)
+        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        self.batch.append(tokens)
+        self.step += 1
+        return tokens.tolist(), logprobs.tolist()
+
+    def takes(self, waiting: int, under_way: int) -> bool:
+        is_worth_it = JOIN_AFTER * waiting >= under_way or self.step >= JOIN_AFTER
+        return is_worth_it and self.batch.may_be_joined
+
+    def join(self, rows: torch.Tensor, other: _Standing, room: int) -> None:
+        """Keep these rows, and set those of another behind them, which have got one token."""
+        self.batch.join(rows, other.batch, room)
+        self.sampler.join(rows, self.step, other.sampler)
+        self.step = 0
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.batch.keep(rows)
+        self.sampler.keep(rows)
+
+
 class RollingBatch(Generic[Asker]):
     """The rows under way. It belongs to one thread.
 
@@ -71,9 +103,7 @@ class RollingBatch(Generic[Asker]):
         self._max_rows = max_rows
         self._max_tokens = max_tokens
         self._rows: list[_Row[Asker]] = []
-        self._batch: Batch | None = None
-        self._sampler: Sampler | None = None
-        self._step = 0
+        self._standing: _Standing | None = None
 
     @property
     def requests(self) -> list[Asker]:
@@ -83,7 +113,7 @@ class RollingBatch(Generic[Asker]):
     def fitting(self, prompts: Sequence[Prompt]) -> int:
         """How many of these, from the first on, may join now. One at the least where no row is under way."""
         under_way = [request.prompt for request in self.requests]
-        if under_way and not self._may_be_joined(len(under_way), len(prompts)):
+        if self._standing is not None and not self._standing.takes(len(prompts), len(under_way)):
             return 0
         width = max(map(_width, under_way), default=0)
         longest = 0
@@ -95,10 +125,6 @@ class RollingBatch(Generic[Asker]):
                 return number
         return len(prompts)
 
-    def _may_be_joined(self, under_way: int, waiting: int) -> bool:
-        is_worth_it = JOIN_AFTER * waiting >= under_way or self._step >= JOIN_AFTER
-        return is_worth_it and self._batch is not None and self._batch.may_be_joined
-
     @torch.inference_mode()
     def advance(self, joining: Sequence[Asker]) -> list[Asker]:
         """Give each row under way its next token, and each that joins its first.
@@ -108,8 +134,8 @@ class RollingBatch(Generic[Asker]):
         """
         whole = [*self.requests, *joining]
         try:
-            if self._rows:
-                self._grow()
+            if self._standing is not None:
+                self._grow(self._standing)
             if joining:
                 self._join([_Row(request) for request in joining])
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -124,55 +150,45 @@ class RollingBatch(Generic[Asker]):
 
     def clear(self) -> None:
         """Drop all rows, answered or not."""
-        self._rows, self._batch, self._sampler = [], None, None
+        self._rows, self._standing = [], None
 
-    def _grow(self) -> None:
-        assert self._batch is not None
-        assert self._sampler is not None
-        self._extend(self._rows, self._batch, self._sampler, self._step)
-        self._step += 1
+    def _grow(self, standing: _Standing) -> None:
+        self._give(self._rows, standing.next())
         self._drop_done()
 
     def _join(self, rows: list[_Row[Asker]]) -> None:
         """Read the prompts of new rows, and set these behind the rows under way."""
-        prompts = [row.request.prompt for row in rows]
         room = max(row.room for row in (*self._rows, *rows))
-        batch = Batch(self._model, [prompt.token_ids for prompt in prompts], self._pad_id, room)
-        sampler = Sampler(prompts, self._framing.processors, self._model.device)
-        self._extend(rows, batch, sampler, 0)
-        if self._batch is None or self._sampler is None:
-            self._batch, self._sampler, self._step = batch, sampler, 1
+        prompts = [row.request.prompt for row in rows]
+        new = _Standing(
+            Batch(self._model, [prompt.token_ids for prompt in prompts], self._pad_id, room),
+            Sampler(prompts, self._framing.processors, self._model.device),
+        )
+        self._give(rows, new.next())
+        if self._standing is None:
+            self._standing = new
         else:
-            places = self._open_places()
-            kept = torch.tensor(places, device=self._model.device)
-            self._rows = [self._rows[place] for place in places]
-            self._batch.join(kept, batch, room)
-            self._sampler.join(kept, self._step, sampler)
-            self._step = 0
+            self._standing.join(self._keep_open(), new, room)
         self._rows = [*self._rows, *rows]
         self._drop_done()
 
     def _drop_done(self) -> None:
         """Let answered rows go once they are half of the batch; those who join send them away as well."""
-        places = self._open_places()
-        if not places:
+        under_way = len(self.requests)
+        if under_way == 0:
             self.clear()
-        elif self._batch is not None and self._sampler is not None and 2 * len(places) <= len(self._rows):
-            kept = torch.tensor(places, device=self._model.device)
-            self._rows = [self._rows[place] for place in places]
-            self._batch.keep(kept)
-            self._sampler.keep(kept)
+        elif self._standing is not None and 2 * under_way <= len(self._rows):
+            self._standing.keep(self._keep_open())
 
-    def _open_places(self) -> list[int]:
-        return [place for place, row in enumerate(self._rows) if not row.answer.done]
+    def _keep_open(self) -> torch.Tensor:
+        """Drop the answered rows; the places that the others had."""
+        places = [place for place, row in enumerate(self._rows) if not row.answer.done]
+        self._rows = [self._rows[place] for place in places]
+        return torch.tensor(places, device=self._model.device)
 
-    def _extend(self, rows: Sequence[_Row[Asker]], batch: Batch, sampler: Sampler, step: int) -> None:
-        """Give every row that is not answered yet its next token."""
-        logits = batch.logits()
-        tokens = sampler.pick(logits, batch.history, step)
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-        batch.append(tokens)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+    def _give(self, rows: Sequence[_Row[Asker]], picked: tuple[list[int], list[float]]) -> None:
+        """Add a token, and its log-probability, to every row that is not answered yet."""
+        for row, token, logprob in zip(rows, *picked, strict=True):
             if not row.answer.done:
                 self._add(row, token, logprob)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from ratchet.inference.decode import Answer, decode
 from ratchet.inference.generator import Decoding
+from ratchet.inference.rolling import RollingBatch
 from ratchet.inference.sampling import Prompt
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -100,3 +102,44 @@ def test_every_way_says_what_the_model_says_of_a_prompt_alone(model: Any) -> Non
         for score_drafts in (True, False):
             found = answered(model, drafts, score_drafts=score_drafts)
             assert [answer.token_ids for answer in found] == expected, name
+
+
+class Wordless:
+    """A framing of tokens without text."""
+
+    end_ids = frozenset({END})
+    processors = ()
+
+    @property
+    def text(self) -> Wordless:
+        return self
+
+    def says_stop(self, _token_ids: list[int], _decoding: Decoding) -> bool:
+        return False
+
+    def generation(self, _prompt: Prompt, answer: Answer) -> Answer:
+        return answer
+
+
+@dataclass
+class Asked:
+    prompt: Prompt
+    answered: Any = None
+
+    def grew(self, _answer: Answer) -> bool:
+        return False
+
+    def settle(self, generation: Any) -> None:
+        self.answered = generation
+
+
+def test_rows_that_come_and_go_say_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
+    framing: Any = Wordless()
+    batch: RollingBatch[Asked] = RollingBatch(model, framing, PAD, max_rows=8, max_tokens=100_000)
+    everyone = [Asked(Prompt(prompt, GREEDY.max_new_tokens, GREEDY)) for prompt in PROMPTS]
+    draw, waiting = random.Random(2), list(everyone)
+    while waiting or batch.requests:
+        fitting = batch.fitting([asked.prompt for asked in waiting[: draw.randint(0, 3)]])
+        batch.advance(waiting[:fitting])
+        waiting = waiting[fitting:]
+    assert [asked.answered.token_ids for asked in everyone] == [alone(model, prompt) for prompt in PROMPTS]
