@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +70,16 @@ class TrainerEngine:
         *,
         report: Progress = lambda _progress: None,
         should_stop: ShouldStop = lambda: False,
+        note: Callable[[str], None] = lambda _note: None,
     ) -> None:
-        """``report`` hears of progress now and then; ``should_stop`` is asked after every step."""
+        """``report`` hears of progress now and then; ``should_stop`` is asked after every step.
+
+        ``note`` hears of each process that has the model in its place: they read it in turns, which can take long.
+        """
         self._status = status_writer
         self._report = report
         self._should_stop = should_stop
+        self._note = note
         self._processes = Processes.from_environment()
 
     def run_job(self, config: TrainerConfig) -> TrainingResult:
@@ -142,6 +147,7 @@ class TrainerEngine:
             system_prompt=dress.system_prompt,
         )
         trainable = placed(config, hardware, dress.profile)
+        self._note("has read the model")
         self._write(attention=trainable.attention)
         rows = self._prepare(config, dress, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)

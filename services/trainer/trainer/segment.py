@@ -38,9 +38,11 @@ def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]
     except RatchetError as error:
         return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
     with stop_on(signal.SIGTERM) as asked:
+        engine: dict[str, Any] = {"report": progress, "should_stop": asked.is_set}
         if "processes" in spec:
             join(spec["processes"])
-        result = TrainerEngine(status, report=progress, should_stop=asked.is_set).run_job(config)
+            engine["note"] = lambda note: progress({"note": note})
+        result = TrainerEngine(status, **engine).run_job(config)
     return _report(result)
 
 

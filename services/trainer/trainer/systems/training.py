@@ -105,6 +105,8 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
 
 
 def _note(start: Start, message: dict[str, Any]) -> str:
+    if "note" in message:
+        return f"batch {start.batch.id[:8]} {message['note']}"
     loss, speed = message.get("loss"), message.get("tokens_per_s")
     return (
         f"batch {start.batch.id[:8]} {message.get('examples_done', 0)}/{message.get('examples_total', 0)} "
