@@ -5,6 +5,9 @@ BIN := .venv/bin
 RATCHET := $(BIN)/ratchet
 CYCLES ?=
 TESTS ?= tests
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 8 ? cores : 8)))
+# That many processes take files of tests in the order of their names, since most long ones stand first in it.
+SIDE_BY_SIDE = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 CODE := shared services tests scripts benchmarks
 
 .PHONY: help
@@ -33,7 +36,7 @@ install-dev: ## Make .venv with what tests and checks need as well
 
 .PHONY: test
 test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for some
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(TESTS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(SIDE_BY_SIDE) $(TESTS)
 
 .PHONY: test-containers
 test-containers: install-dev ## Tests with real containers, where there is a Docker engine; DRILLS=1 kills and stops some too
