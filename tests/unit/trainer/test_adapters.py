@@ -99,6 +99,7 @@ def test_ends_that_share_their_weights_take_no_adapters(train: Train, sum_file: 
     assert "whose embedding and head are one" in str(result.error_message)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
 def test_ends_with_weights_of_their_own_take_adapters(
