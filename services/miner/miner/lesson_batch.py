@@ -72,7 +72,9 @@ def correct(work: Work) -> Outcome:
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
     if between < queue.correction_spacing:
-        return Verdict("not yet", f"{between} batches were generated since the last corrections")
+        return Verdict(
+            "not yet", f"batches generated since the last corrections: {between} of {queue.correction_spacing}"
+        )
     budget = lesson_budget(
         queue.correction_examples, queue.correction_share, room, ordinary.examples if ordinary else 0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -141,3 +142,14 @@ def test_any_text_can_be_sketched(texts: list[str]) -> None:
 def test_the_manifest_survives_being_read_by_another(folder: Path) -> None:
     add(folder, "b1", [text(1)])
     assert TextHistory(folder, 10).examples == 1
+
+
+def test_answers_are_kept_of_the_newest_batches_alone(folder: Path) -> None:
+    add(folder, "old", [text(1)])
+    manifest = folder / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["batches"] |= {str(number): told["batches"]["old"] for number in range(text_history.ANSWERS - 1)}
+    manifest.write_text(json.dumps(told))
+    add(folder, "new", [text(2)])
+    kept = list(json.loads(manifest.read_text())["batches"])
+    assert (len(kept), kept[0], kept[-1]) == (text_history.ANSWERS, "0", "new")
