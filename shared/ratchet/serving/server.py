@@ -32,6 +32,9 @@ from ratchet.settings import Settings
 
 log = logging.getLogger("ratchet.serving")
 
+SWITCH_INTERVAL_S = 0.0005
+"""Decoding gives the interpreter up at every operation of torch, and must not wait Python's 5 ms to have it again."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; 0 after a clean end, 1 where the server cannot start."""
@@ -70,6 +73,7 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
     )
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
     _end_quietly_on_signals()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
