@@ -1,6 +1,6 @@
 """Evaluation speed of testing beside lm-evaluation-harness's HF backend: same model, same items, one run.
 
-    python benchmarks/evaluation/run.py            # writes RESULTS.md and results.json
+    python benchmarks/evaluation/run.py            # writes RESULTS.md (with tried.md at its end) and results.json
     python benchmarks/evaluation/run.py --cases sums --items 300 --dry --models FOLDER
 
 Needs `lm-eval` beside Ratchet's packages (no part of Ratchet: install it into an environment of its own) and `shared`,
@@ -165,8 +165,9 @@ first: {load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the
 
 Testing hands each item's right answer to the generator as a draft: how far the model says it by itself is read off in \
 one forward pass, and only what comes after is decoded token by token. "Generation alone" is without drafts; \
-answers of all runs are compared. The loss of the right answers comes with the draft: in the first two rows testing \
-computes the same, and what lies between them there is noise of the machine.
+answers of all runs are compared. The loss of the right answers comes with the draft. Where it is not asked for, \
+drafts are left out for a while as soon as most of what they say is refused: in nothing else do the first two rows \
+differ here.
 """
 
 
@@ -209,7 +210,8 @@ def main() -> None:
             results[case] = figures(found)
             print(texts[-1], flush=True)
             if not options.dry:
-                (HERE / "RESULTS.md").write_text("\n".join(texts), encoding="utf-8")
+                tried = (HERE / "tried.md").read_text(encoding="utf-8")
+                (HERE / "RESULTS.md").write_text("\n".join([*texts, tried]), encoding="utf-8")
                 (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

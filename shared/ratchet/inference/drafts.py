@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import pad
 
 from ratchet.inference.kv_batch import States, cache_to_fill, can_be_cut, states_of
-from ratchet.inference.sampling import Prompt, Sampler
+from ratchet.inference.sampling import Prompt, Sampler, likeliest
 
 _TOKENS_AT_ONCE = {"cpu": 2048}
 """Larger forward passes fall out of a CPU's cache; elsewhere they are as large as the logits may be."""
@@ -92,7 +92,7 @@ class FirstPass:
                 patience.hear(said, sum(len(prompts[row].draft) for row in part))
             else:
                 bare += part
-        undrafted = {row: replace(prompts[row], draft=()) for row in bare}
+        undrafted = {row: replace(prompts[row], draft=()) if prompts[row].draft else prompts[row] for row in bare}
         for part in self._parts(undrafted, bare):
             yield self._ask(part, [undrafted[row] for row in part])
 
@@ -156,7 +156,7 @@ class FirstPass:
         """Token ids [rows, steps]: what comes next after the prompt and each part of the draft."""
         sampler = Sampler(prompts, self._processors, logits.device)
         if sampler.is_plain:
-            return logits.argmax(-1).gather(1, places)
+            return likeliest(logits).gather(1, places)
         width = max(len(prompt.token_ids) for prompt in prompts)
         heads = [[self._pad_id] * (width - len(prompt.token_ids)) + list(prompt.token_ids) for prompt in prompts]
         history = torch.cat([torch.tensor(heads, device=logits.device), drafts], dim=1)

