@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,11 +11,11 @@ from sqlalchemy.orm import Session
 from ratchet.cli.naming import label
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.cli.view.reading import read_live, read_looks
+from ratchet.cli.view.reading import SHOWN_POOL, read_live, read_looks
 from ratchet.cli.view.scene import Live, Look
 from ratchet.cli.view.words import levels_line, standing
 from ratchet.errors import Refused
-from ratchet.ledger.tables import Checkpoint, Ranking
+from ratchet.ledger.tables import Checkpoint, Evaluation, Ranking, SuiteRow
 from ratchet.stats.wilson import wilson
 
 Entry = dict[str, Any]
@@ -28,25 +27,25 @@ def leaderboard(
     family: Annotated[str | None, typer.Option(help="Rank by this family's items alone.")] = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Rank the evaluated checkpoints by their accuracy on the eval suite.
+    """Rank the evaluated checkpoints by their accuracy on the eval suite in force.
 
     The range behind a rate is its 95 % interval (Wilson). `tie` marks those that the paired comparison, on the same
     items, cannot tell from the best; it is empty where a checkpoint was not compared yet, or under other conditions.
     """
     with opened() as (_, ledger), ledger.read() as session:
         entries, live = newest_entries(session), read_live(session)
-        looks = _ranked(session) if family is None else []
+        looks = _ranked(session, limit) if family is None else []
         standings = _of_family(session, entries, family) if family is not None else []
     if family is not None:
         _print_family(standings[:limit], family, as_json=as_json)
         return
     if as_json:
-        print_json([_as_values(look, live, entries.get(look.id, {})) for look in looks[:limit]])
+        print_json([_as_values(look, live, entries.get(look.id, {})) for look in looks])
         return
     columns = ("", ">step", ">eval %", "95 % range", "tie", ">items", "by level", "saved", "stands")
-    print_table(columns, (_row(look, live, entries.get(look.id, {})) for look in looks[:limit]))
+    print_table(columns, (_row(look, live, entries.get(look.id, {})) for look in looks))
     if not looks:
-        typer.echo("no checkpoint has been evaluated yet.")
+        typer.echo("no checkpoint has been evaluated on the eval suite in force yet.")
 
 
 def newest_entries(session: Session) -> dict[str, Entry]:
@@ -89,9 +88,13 @@ def _range(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _ranked(session: Session) -> list[Look]:
-    rows: Sequence[Checkpoint] = session.scalars(select(Checkpoint).order_by(Checkpoint.ordinal.desc())).all()
-    looks = [look for look in read_looks(session, rows) if look.overall is not None and look.overall.n]
+def _ranked(session: Session, limit: int) -> list[Look]:
+    """The best on the eval suite in force: a rate on an earlier one is of other items."""
+    query = select(Checkpoint).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
+    query = query.join(SuiteRow, SuiteRow.id == Evaluation.suite_id)
+    query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), Evaluation.items > 0)
+    best_first = ((Evaluation.correct * 1.0 / Evaluation.items).desc(), Checkpoint.ordinal.desc())
+    looks = read_looks(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
     return sorted(looks, key=lambda look: (look.overall.value if look.overall else 0.0, look.ordinal), reverse=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, Outbox, Verdict
+from ratchet.ledger.tables import Batch, Outbox, SuiteRow, Verdict
 from ratchet.testing.story import checkpoint_id, write_fork
 from sqlalchemy import select
 
@@ -99,6 +99,13 @@ def test_leaderboard_ranks_by_accuracy_with_its_uncertainty(ledger: Ledger) -> N
     assert [row["ordinal"] for row in rows] == [5, 4, 3, 2, 1, 0]
     assert all(row["low"] <= row["correct"] / row["items"] <= row["high"] for row in rows)
     assert "live" in ratchet("leaderboard").stdout
+
+
+def test_leaderboard_ranks_the_best_and_by_the_suite_in_force_alone(ledger: Ledger) -> None:
+    assert [row["ordinal"] for row in json.loads(ratchet("leaderboard", "--json", "-n", "2").stdout)] == [5, 4]
+    with ledger.write() as tx:
+        tx.session.query(SuiteRow).where(SuiteRow.pool == "eval").one().retired_at = tx.now
+    assert json.loads(ratchet("leaderboard", "--json").stdout) == []
 
 
 def test_why_gives_every_verdict_with_its_numbers(ledger: Ledger) -> None:
