@@ -13,7 +13,7 @@ from trainer.callbacks import ShouldStop
 from trainer.core import TrainerEngine
 from trainer.processes import Processes
 from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
-from trainer.run_folder import UNDER_WAY, finish, keep
+from trainer.run_folder import UNDER_WAY, finish, forget_beyond, keep, resumed_step
 
 
 def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: ShouldStop) -> TrainingResult:
@@ -23,6 +23,7 @@ def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: Should
     ``state``. The result is the last segment's. A failed segment leaves those before it as they are.
     """
     folder, processes = config.output.output_dir, Processes.from_environment()
+    begun_at = resumed_step(config.output.resume_from)
     if processes.is_first:
         shutil.rmtree(folder / UNDER_WAY, ignore_errors=True)
     segment = _within(_with_ground(config), output_dir=folder / UNDER_WAY)
@@ -30,6 +31,9 @@ def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: Should
         result = engine.run_job(segment)
         if not result.success:
             return result
+        if processes.is_first:
+            forget_beyond(folder, begun_at)
+        begun_at = result.global_step
         if result.finished or should_stop() or result.global_step == config.hyperparams.max_steps:
             if processes.is_first:
                 finish(folder)

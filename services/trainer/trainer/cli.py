@@ -17,7 +17,7 @@ from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, 
 from trainer.config import FLAGS, ConfigLoader
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind, TrainingResult
-from trainer.run_folder import require_folder
+from trainer.run_folder import nothing_left, require_folder
 from trainer.stopping import stop_on
 
 STATUS = "training_status.json"
@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_folder(config.output.output_dir)
     except RatchetError as error:
         return _wrong(with_flags(str(error)))
+    if (step := all_trained(config)) is not None:
+        print(f"nothing is left: all of {config.data.dataset_path} was trained on by step {step}. Give other rows, or")
+        print("leave --resume-from-checkpoint out to begin anew.")
+        return EXIT_DONE
     from trainer.chain import train_file  # torch and transformers, which --help and a typing error can do without
     from trainer.core import TrainerEngine
     from trainer.processes import Processes
@@ -88,6 +92,12 @@ def with_flags(message: str) -> str:
         if flag is not None:
             message = message.replace(f"  {setting}: ", f"  {flag} ({setting}): ")
     return message
+
+
+def all_trained(config: TrainerConfig) -> int | None:
+    """The step at which the run to go on with had trained on all of the rows that are given; else None."""
+    resume_from = config.output.resume_from
+    return nothing_left(resume_from.parent, config.data.dataset_path) if resume_from is not None else None
 
 
 def _done(config: TrainerConfig, result: TrainingResult) -> int:

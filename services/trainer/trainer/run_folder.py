@@ -6,8 +6,10 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ratchet.errors import SettingsError
+from ratchet.inference.digest import file_sha256
 
 from trainer.result import MODEL_FOLDER, STATE_FOLDER
 
@@ -40,6 +42,29 @@ def require_folder(folder: Path) -> None:
         raise SettingsError(f"nothing can be written to {folder} (--output-dir): {error.strerror}.") from error
 
 
+def nothing_left(folder: Path, rows: Path) -> int | None:
+    """The step at which the run of ``folder``, a place found by ``resume_point``, had trained on all of these rows."""
+    state = _state(folder)
+    if state is None or not rows.is_file():
+        return None
+    position = state["position"]
+    is_done = position["offset"] >= position["rows"] and position["digest"] == file_sha256(rows)
+    return int(state["global_step"]) if is_done else None
+
+
+def resumed_step(resume_from: Path | None) -> int:
+    """The global step of the state that is gone on with; -1 for a run that begins anew."""
+    step = _step(resume_from.parent) if resume_from is not None else None
+    return -1 if step is None else step
+
+
+def forget_beyond(folder: Path, step: int) -> None:
+    """Remove the states, not the models, that another run left here after ``step``: they are not this one's."""
+    for place in [folder, *_checkpoints(folder)]:
+        if (found := _step(place)) is not None and found > step:
+            shutil.rmtree(place / STATE_FOLDER)
+
+
 def keep(folder: Path, step: int) -> Path:
     """Give the segment under way its name, ``checkpoint-STEP``; of the older ones only the models stay."""
     kept = folder / f"checkpoint-{step}"
@@ -51,11 +76,20 @@ def keep(folder: Path, step: int) -> Path:
 
 
 def finish(folder: Path) -> None:
-    """Put checkpoint and state of the last segment where a run's outcome is looked for."""
+    """Put checkpoint and state of the last segment where a run's outcome is looked for.
+
+    The old state goes first and the new one comes last: killed anywhere between, no state stands beside a checkpoint
+    that is not its own.
+    """
+    under_way = folder / UNDER_WAY
+    before = under_way / "before"
+    before.mkdir()
+    for name in (STATE_FOLDER, MODEL_FOLDER):
+        if (folder / name).exists():
+            (folder / name).rename(before / name)
     for name in (MODEL_FOLDER, STATE_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / UNDER_WAY / name).rename(folder / name)
-    shutil.rmtree(folder / UNDER_WAY)
+        (under_way / name).rename(folder / name)
+    shutil.rmtree(under_way)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -64,9 +98,14 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _step(place: Path) -> int | None:
     """The global step of a whole checkpoint; None for anything else."""
-    if not (place / MODEL_FOLDER).is_dir():
-        return None
+    state = _state(place)
+    return int(state["global_step"]) if state is not None and (place / MODEL_FOLDER).is_dir() else None
+
+
+def _state(place: Path) -> dict[str, Any] | None:
+    """What stands in the state of a checkpoint; None where it cannot be read."""
     try:
-        return int(json.loads((place / STATE_FOLDER / _STATE_FILE).read_text(encoding="utf-8"))["global_step"])
+        state: dict[str, Any] = json.loads((place / STATE_FOLDER / _STATE_FILE).read_text(encoding="utf-8"))
+        return {**state, "global_step": int(state["global_step"]), "position": dict(state["position"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

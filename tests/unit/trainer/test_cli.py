@@ -25,6 +25,8 @@ from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind, TrainingResult
 
+from .full_disk import files_of_at_most
+
 ROWS = 16
 
 
@@ -293,8 +295,22 @@ def test_a_run_tells_its_loss_and_a_failed_one_has_an_exit_code_of_its_own(
     rows = ["--dataset", str(commands.rows), "--model", str(commands.base_model), "--max-steps", "1"]
     assert cli.main([*rows, "--output-dir", "out"]) == EXIT_DONE
     assert "step 1, loss" in capsys.readouterr().out
+    with files_of_at_most(300_000):
+        assert cli.main([*rows, "--output-dir", "full"]) == EXIT_FAILED
+    assert "The disk of full/.segment/state takes no more" in capsys.readouterr().err
     Path("blocked").write_text("a file where a folder should be")
-    assert cli.main([*rows, "--output-dir", "blocked/below"]) == EXIT_FAILED
+    assert cli.main([*rows, "--output-dir", "blocked/below"]) == EXIT_WRONG
+
+
+def test_a_finished_run_that_is_to_go_on_with_the_same_rows_trains_nothing(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = commands.run().folder
+    before = (folder / "state" / "state.json").read_bytes()
+    rows = ["--dataset", str(commands.rows), "--model", str(commands.base_model), "--output-dir", str(folder)]
+    assert cli.main([*rows, "--resume-from-checkpoint", str(folder)]) == EXIT_DONE
+    assert "nothing is left: all of" in capsys.readouterr().out
+    assert (folder / "state" / "state.json").read_bytes() == before
 
 
 @pytest.mark.slow
