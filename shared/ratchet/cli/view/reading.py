@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -33,6 +33,8 @@ from ratchet.ledger.tables import (
 from ratchet.settings import Settings
 
 SHOWN_POOL = "eval"
+CHUNK = 1_000
+"""Checkpoints that are asked about in one query; an engine takes so many values and no more."""
 PRESENT_S = 120.0
 """A worker says twice a minute that it is there; one seen so lately is taken to be there."""
 
@@ -98,6 +100,12 @@ def _training(session: Session, heard: Bulletin) -> Training:
 
 
 def read_looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:
+    """The checkpoints as people look at them, in the order given; any number of them."""
+    parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    return tuple(look for part in parts for look in _looks(session, part))
+
+
+def _looks(session: Session, rows: Sequence[Checkpoint]) -> Iterator[Look]:
     ids = [row.id for row in rows]
     evaluations = {
         e.checkpoint_id: e
@@ -111,7 +119,7 @@ def read_looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]
     given = select(Verdict).where(Verdict.subject_kind == "checkpoint", Verdict.subject_id.in_(ids))
     for verdict in session.scalars(given):
         outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
-    return tuple(_look(row, evaluations.get(row.id), outcomes.get(row.id, {})) for row in rows)
+    yield from (_look(row, evaluations.get(row.id), outcomes.get(row.id, {})) for row in rows)
 
 
 def _look(row: Checkpoint, evaluation: Evaluation | None, outcomes: dict[str, str]) -> Look:
