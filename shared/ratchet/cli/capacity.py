@@ -10,7 +10,8 @@ from ratchet.cli.budget import Holding, budget, shape_of
 from ratchet.cli.fit import ACTIVATIONS_SHARE, Fit
 from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import size
-from ratchet.errors import SettingsError
+from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.folder import CONFIG, read_json, weight_files
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.leases.share import TRAINING, capacity_gb, training_processes, vram_gb
 from ratchet.settings import Settings
@@ -27,9 +28,33 @@ def check_training(settings: Settings) -> Iterator[str]:
     if objection := objection_to(settings, sizes_gb):
         raise SettingsError(objection)
     yield f"training: {step_of(settings, processes)}"
-    folder = Path(settings.model.path)
-    if settings.model.path != TINY_MODEL and folder.is_dir():
+    folder = model_folder(settings)
+    if folder is not None:
         yield _fit(settings, folder, processes)
+
+
+def model_folder(settings: Settings) -> Path | None:
+    """The folder of the base model; None for the built-in one and for one of the hub.
+
+    Raises SettingsError where the path cannot be a hub's name and no folder is there, or not all that a model has.
+    """
+    name = settings.model.path
+    folder = Path(name)
+    if name == TINY_MODEL:
+        return None
+    if not folder.is_dir():
+        if folder.exists() or folder.is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1:
+            raise SettingsError(
+                f"model.path {name}: no such folder. It takes a folder with config.json, a tokenizer and "
+                "*.safetensors, the name of a model of the hub (as Qwen/Qwen3-0.6B), or tiny."
+            )
+        return None
+    try:
+        read_json(folder / CONFIG)
+        weight_files(folder)
+    except BrokenCheckpoint as error:
+        raise SettingsError(f"model.path {name}: {error} Only safetensors weights are read.") from error
+    return folder
 
 
 def objection_to(settings: Settings, sizes_gb: Mapping[int, int]) -> str:

@@ -50,6 +50,24 @@ def test_config_check_says_whether_it_fits(home: Path, tmp_path: Path, width: in
     assert said in result.output
 
 
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./mine", "~/models/mine", "one/two/three"])
+def test_config_check_refuses_a_model_that_is_nowhere(home: Path, name: str) -> None:
+    result = CliRunner().invoke(app, ["--set", f"model.path={name}", "config", "check"])
+    assert (result.exit_code, f"model.path {name}: no such folder" in result.output) == (2, True), result.output
+
+
+def test_config_check_refuses_a_folder_without_safetensors_and_takes_a_name_of_the_hub(
+    home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    refused = CliRunner().invoke(app, ["--set", f"model.path={tmp_path}", "config", "check"])
+    assert refused.exit_code == 2
+    assert "model.safetensors is missing. Only safetensors weights are read" in " ".join(refused.output.split())
+    named = CliRunner().invoke(app, ["--set", "model.path=Qwen/Qwen3-0.6B", "config", "check"])
+    assert named.exit_code == 0, named.output
+
+
 def test_config_check_refuses_weights_of_four_bits_without_their_library(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
