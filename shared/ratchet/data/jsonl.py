@@ -57,10 +57,14 @@ def _row(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}.") from error
     except (ValueError, RecursionError) as error:
+        if not line.lstrip().startswith(b"{"):
+            raise DataError(
+                f"not JSON: {error}. A file has one object a line: no array around them, no CSV."
+            ) from error
         is_cut = not line.endswith(b"\n")
         raise DataError(f"not JSON{' (the file ends within the row)' if is_cut else ''}: {error}.") from error
     if not isinstance(row, dict):
-        raise DataError(f"a JSON {type(row).__name__}, not an object.")
+        raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object a line.")
     return row
 
 
