@@ -48,8 +48,10 @@ BESIDE_LONG = 16
 ROUNDS = 3
 SECONDS = 3.0
 SWITCHES = 20
-BUDGET_S = 120.0
-"""Since the start; no round begins that would end after it. The long answers and the switches come behind it."""
+BUDGET_S = 150.0
+"""Since the start: no round begins that would end after it, and where the first one does, what is left of it is not
+measured. The long answers and the switches come behind it.
+"""
 
 Found = dict[str, dict[int, Load]]
 
@@ -90,7 +92,8 @@ def _rounds(targets: dict[str, Target], seconds: float, ends_at: float) -> tuple
             return done, best
         for clients in CLIENTS:
             for name, target in targets.items():
-                if name == EMBEDDED or clients in PEER_CLIENTS:
+                is_asked = name == EMBEDDED or clients in PEER_CLIENTS
+                if is_asked and time.monotonic() < ends_at:
                     seen = asyncio.run(ask(target, clients, seconds, TOKENS))
                     print(f"{name}, {clients} clients: {seen.requests_per_s:.0f}/s", file=sys.stderr)
                     best[name][clients] = max(best[name].get(clients, seen), seen, key=lambda load: load.requests_per_s)

@@ -62,8 +62,9 @@ def _process(command: list[str], url: Callable[[], str | None]) -> Iterator[tupl
         try:
             yield _answering(started, log, url), lambda: _cpu_s(started.pid)
         finally:
-            for process in (*psutil.Process(started.pid).children(recursive=True), started):
-                process.kill()
+            if started.poll() is None:
+                for process in (*psutil.Process(started.pid).children(recursive=True), started):
+                    process.kill()
             started.wait()
 
 
