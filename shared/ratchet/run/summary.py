@@ -81,8 +81,8 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         f"{summary.mined:,} weak items were mined."
     )
     lines.append(
-        f"First checkpoint deployed over another after {_time(summary.first_deployed_s)}, first one with the verdicts of "
-        f"all judges after {_time(summary.first_judged_s)}."
+        f"First checkpoint deployed over another after {_time(summary.first_deployed_s)}, "
+        f"first one with the verdicts of all judges after {_time(summary.first_judged_s)}."
     )
     lines.append(
         "No dead letters."
