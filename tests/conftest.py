@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from ratchet.testing.disk import small_disk
 from ratchet.testing.ledgers import migrated, postgres
 
-__all__ = ["migrated", "postgres"]
+__all__ = ["migrated", "postgres", "small_disk"]
 
 MEMORY_DISK = Path("/dev/shm")
 ROOM_BYTES = 2_000_000_000

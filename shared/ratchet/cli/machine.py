@@ -1,12 +1,22 @@
-"""What this machine can hold, found without torch."""
+"""What this machine can hold, found without torch: the memory for training, and the room on the disk of a home."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import psutil
 
+from ratchet.cli.output import size
+from ratchet.errors import SurroundingsError
 from ratchet.leases.devices import Gpu, gpus
 
-__all__ = ["Gpu", "gpus", "training_memory"]
+__all__ = ["Gpu", "disk_shortage", "free_disk", "gpus", "training_memory"]
+
+LEAST_DISK_BYTES = 2_000_000_000
+"""With less, the next few checkpoints may not fit."""
+_STEPS_BYTES = (10_000_000, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
+"""What is told of a disk that fills up; below the first of them it counts as full."""
 
 
 def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, str]:
@@ -17,3 +27,36 @@ def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, s
         return cards[-1].memory_bytes, cards[-1].name + each
     why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
     return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"
+
+
+def free_disk(home: Path) -> tuple[int, Path]:
+    """The bytes that are free for a home, and the nearest folder to it that is there.
+
+    Raises SurroundingsError for a disk that does not say.
+    """
+    try:
+        folder = home.resolve()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free, folder
+    except OSError as error:
+        raise SurroundingsError(
+            f"the disk of {home} does not say how much room it has ({error.strerror}): mount it again, or move the home"
+        ) from error
+
+
+def disk_shortage(home: Path) -> str | None:
+    """What to say, and to do, about the disk of a home that is nearly full; None while there is room.
+
+    It tells the step that was reached and not the free bytes, which change all the time, so that whoever tells only
+    what is new tells it once.
+    """
+    try:
+        free, folder = free_disk(home)
+    except SurroundingsError as error:
+        return str(error)
+    step = next((step for step in _STEPS_BYTES if free <= step), None)
+    if step is None:
+        return None
+    how = "full" if step == _STEPS_BYTES[0] else f"nearly full, under {size(step)} are free"
+    return f"the disk of {folder} is {how}: make room, lower retention.checkpoints_gb, or move the home"

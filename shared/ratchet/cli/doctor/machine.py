@@ -15,13 +15,13 @@ import psutil
 
 from ratchet.cli.capacity import TRAINS, objection_to, step_of
 from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.machine import disk_shortage, free_disk
 from ratchet.cli.output import size
 from ratchet.leases.devices import Gpu, gpus
 from ratchet.leases.share import capacity_gb, training_processes
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
-LEAST_DISK_BYTES = 2_000_000_000
 GIB = 1024**3
 SERVING = "serving"
 """Holds its lease as long as it runs; the others take turns."""
@@ -44,14 +44,10 @@ def machine(_settings: Settings) -> Finding:
 
 
 def disk(settings: Settings) -> Finding:
-    folder = settings.home.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    text = f"{size(free)} free at {folder}"
-    if free > LEAST_DISK_BYTES:
-        return Finding("disk", "ok", text)
-    return Finding("disk", "bad", f"{text}: make room, lower retention.checkpoints_gb, or move the home")
+    free, folder = free_disk(settings.home)
+    if shortage := disk_shortage(settings.home):
+        return Finding("disk", "bad", f"{shortage} ({size(free)} free)")
+    return Finding("disk", "ok", f"{size(free)} free at {folder}")
 
 
 def systems(_settings: Settings) -> Finding:

@@ -26,6 +26,7 @@ class Teller:
         self._training = ""
         self._told_levels: set[str] = set()
         self._previewed_at: float | None = None
+        self._warnings: tuple[str, ...] = ()
 
     def tell(self, scene: Scene) -> list[str]:
         """The new lines, the oldest first."""
@@ -34,7 +35,19 @@ class Teller:
             happenings = recent(session, MOST, self._mark)
         self._mark = seen
         lines = [line(h.at, h.who, h.text) for h in reversed(happenings)]
-        return [*lines, *self._levels(scene), *self._previews(scene), *self._progress(scene)]
+        return [
+            *lines,
+            *self._warned(scene),
+            *self._levels(scene),
+            *self._previews(scene),
+            *self._progress(scene),
+        ]
+
+    def _warned(self, scene: Scene) -> list[str]:
+        """Each warning once; one that was over and comes back is told again."""
+        new = [text for text in scene.warnings if text not in self._warnings]
+        self._warnings = scene.warnings
+        return [line(scene.at, "warning", text) for text in new]
 
     def _levels(self, scene: Scene) -> list[str]:
         """The accuracy of each checkpoint, once, when its evaluation appears."""

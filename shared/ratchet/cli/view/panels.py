@@ -20,6 +20,8 @@ LABEL_WIDTH = 11
 FIXED_ROWS = 9
 """Title, queue, training, live, two headings, the table's header, the hint and a spare row."""
 
+MOST_WARNINGS = 3
+
 HIGH = 30
 FEW_ANSWERS, MANY_ANSWERS = 2, 4
 """Answers of a preview that are shown in a terminal of fewer rows than that, and in a higher one."""
@@ -51,13 +53,14 @@ class Frame:
 
 def draw(scene: Scene, frame: Frame) -> Group:
     """The whole view, ``frame.height`` rows at most."""
-    answers = _answers(scene.previews, frame)
-    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers))
+    answers, warnings = _answers(scene.previews, frame), _warnings(scene.warnings)
+    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers) - len(warnings))
     shown = scene.checkpoints[: max(2, min(room * 2 // 5, len(scene.checkpoints)))]
     parts: list[RenderableType] = [
         _title(scene, frame),
         _status(scene, frame.width),
         *answers,
+        *warnings,
         _heading("checkpoints", frame.width),
         _checkpoints(shown, scene.live, frame.width),
         _heading("what happens", frame.width),
@@ -90,6 +93,14 @@ def _status(scene: Scene, width: int) -> Table:
     if scene.previews:
         rows.add_row("previews", Text(words.previews_line(scene.previews)))
     return rows
+
+
+def _warnings(warnings: Sequence[str]) -> list[Text]:
+    """A row each; where there are too many, the last row counts those that are not shown."""
+    shown = list(warnings[:MOST_WARNINGS])
+    if len(warnings) > MOST_WARNINGS:
+        shown[-1] = f"and {len(warnings) - MOST_WARNINGS + 1} more warnings: `ratchet doctor`"
+    return [Text(f"! {words.plain(text)}", style="bold red", no_wrap=True, overflow="ellipsis") for text in shown]
 
 
 def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.bus.bulletin import Bulletin
+from ratchet.cli.machine import disk_shortage
 from ratchet.cli.view.happenings import recent
 from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.cli.view.training import heard_of_training
@@ -61,7 +62,13 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             title=settings.model.path,
             previews=heard.previews,
             hosts=_hosts(session, now),
+            warnings=_warnings(settings),
         )
+
+
+def _warnings(settings: Settings) -> tuple[str, ...]:
+    shortage = disk_shortage(settings.home)
+    return () if shortage is None else (shortage,)
 
 
 def _hosts(session: Session, now: float) -> dict[str, int]:

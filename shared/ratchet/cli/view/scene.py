@@ -85,7 +85,8 @@ class Busy:
 class Scene:
     """Everything at one moment of the ledger. ``previews`` are the newest, the newest last.
 
-    ``hosts`` has the number of workers that were seen lately, by machine.
+    ``hosts`` has the number of workers that were seen lately, by machine. ``warnings`` are sentences about what needs
+    the user's attention, the most urgent first; each stays the same word for word while its cause does.
     """
 
     at: float
@@ -102,3 +103,4 @@ class Scene:
     title: str = ""
     previews: tuple[Preview, ...] = ()
     hosts: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

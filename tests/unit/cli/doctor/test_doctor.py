@@ -18,6 +18,7 @@ from ratchet.cli.doctor import CHECKS, Finding, examine
 from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
 from ratchet.cli.doctor.reach import Place, hindrance, hindrances
 from ratchet.cli.doctor.stores import differing
+from ratchet.cli.machine import disk_shortage
 from ratchet.cli.main import app
 from ratchet.leases.gpu import acquire_gpu
 from ratchet.ledger import Ledger
@@ -25,6 +26,7 @@ from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.ledger.control import PRESENT_S
 from ratchet.settings import Settings
+from ratchet.testing.disk import SmallDisk, fill
 from typer.testing import CliRunner
 
 STRONG = "a-Long-one-nobody-7-guesses"
@@ -261,3 +263,12 @@ def test_one_password_for_two_things_is_named(tmp_path: Path) -> None:
     )
     assert shared_passwords(settings) == ["artifacts.secret_key_file", "serving.admin_token"]
     assert "give each its own" in finding(settings, "secrets").text
+
+
+def test_a_disk_without_room_is_told_with_what_is_free(small_disk: SmallDisk) -> None:
+    disk = small_disk(64_000_000)
+    settings = settled(disk / "home")
+    found = finding(settings, "disk")
+    assert (found.state, found.text) == ("bad", f"{disk_shortage(settings.home)} (64 MB free)")
+    fill(disk)
+    assert finding(settings, "disk").text.startswith(f"the disk of {disk} is full: make room")

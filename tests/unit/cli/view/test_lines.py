@@ -51,3 +51,15 @@ def test_a_preview_is_told_once_with_what_was_wrong(ledger: Ledger) -> None:
     assert told[0].endswith("preview      step 200: 1 of 2 right · 2 of the last 3")
     assert told[1].endswith("preview      chain_sum/1  12+7=  →  9  not 19")
     assert teller.tell(after) == []
+
+
+def test_a_warning_is_told_once_and_again_when_it_comes_back(ledger: Ledger) -> None:
+    teller, scene = Teller(ledger), read_scene(ledger, Settings())
+    full = dataclasses.replace(scene, warnings=("the disk of /home is full",))
+    worse = dataclasses.replace(scene, warnings=("the disk of /home is full", "testing cannot start"))
+    teller.tell(scene)
+    assert [line.split(maxsplit=1)[1] for line in teller.tell(full)] == ["warning      the disk of /home is full"]
+    assert teller.tell(full) == []
+    assert [line.split(maxsplit=1)[1] for line in teller.tell(worse)] == ["warning      testing cannot start"]
+    assert teller.tell(scene) == []
+    assert "the disk of /home is full" in teller.tell(full)[0]

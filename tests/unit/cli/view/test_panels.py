@@ -84,3 +84,23 @@ def test_previews_show_answers_gold_and_how_the_last_went(scene: Scene) -> None:
 
 def test_without_previews_there_is_no_word_of_them(scene: Scene) -> None:
     assert "previews" not in "\n".join(drawn(scene, 140, 40))
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 40)])
+def test_warnings_have_a_row_each_and_the_view_still_fits(scene: Scene, width: int, height: int) -> None:
+    warned = dataclasses.replace(scene, warnings=tuple(f"the thing {n} is broken: mend it" for n in range(5)))
+    lines = drawn(warned, width, height)
+    assert len(lines) < height
+    first = lines.index(next(line for line in lines if "the thing 0 is broken: mend it" in line))
+    assert "the thing 1" in lines[first + 1]
+    assert "3 more warnings" in lines[first + 2]
+    assert "checkpoints" in lines[first + 3]
+
+
+def test_a_warning_is_red(scene: Scene) -> None:
+    warned = dataclasses.replace(scene, warnings=("the disk of /home is full",))
+    console = Console(
+        width=80, height=24, record=True, file=io.StringIO(), force_terminal=True, color_system="standard"
+    )
+    console.print(draw(warned, Frame(80, 24)))
+    assert "\x1b[1;31m! the disk of /home is full\x1b[0m" in console.export_text(styles=True)

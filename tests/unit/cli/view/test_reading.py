@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ratchet.cli.view.reading import CHUNK, read_looks
+from ratchet.cli.machine import disk_shortage
+from ratchet.cli.view.reading import CHUNK, read_looks, read_scene
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Checkpoint
+from ratchet.settings import Settings
+from ratchet.testing.disk import SmallDisk, fill, free
 from sqlalchemy import event
 
 
@@ -23,3 +26,19 @@ def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
     ledger.close()
     assert [look.ordinal for look in looks] == list(range(len(rows)))
     assert max(values) < CHUNK + 10
+
+
+def test_a_disk_that_fills_up_is_warned_of_as_doctor_does(ledger: Ledger, small_disk: SmallDisk) -> None:
+    settings = Settings(home=small_disk(64_000_000) / "home")
+    (nearly,) = read_scene(ledger, settings).warnings
+    assert nearly == disk_shortage(settings.home)
+    assert nearly.startswith(f"the disk of {settings.home.parent} is nearly full, under 100 MB are free: make room")
+    fill(settings.home.parent)
+    (full,) = read_scene(ledger, settings).warnings
+    assert full.startswith(f"the disk of {settings.home.parent} is full: make room, lower retention.checkpoints_gb")
+    free(settings.home.parent)
+    assert read_scene(ledger, settings).warnings == (nearly,)
+
+
+def test_a_disk_with_room_is_not_warned_of(ledger: Ledger, small_disk: SmallDisk) -> None:
+    assert read_scene(ledger, Settings(home=small_disk(4_000_000_000))).warnings == ()
