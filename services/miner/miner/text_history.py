@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from ratchet.artifacts.atomic import write_atomically
+from ratchet.disk import write_atomically
 
 from miner.sketch_segment import Segment, files_of
 from miner.text_sketches import sketch

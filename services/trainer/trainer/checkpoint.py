@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ratchet.artifacts.trouble import disk_trouble
+from ratchet.disk import disk_trouble
 from safetensors import SafetensorError
 
 from trainer.adapters import ADAPTER_FOLDER

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from ratchet.artifacts.atomic import write_atomically
+from ratchet.disk import write_if_possible
 from ratchet.settings.training import TrainerConfig
 
 from trainer.form import form_of
@@ -29,10 +29,7 @@ class MemoryBook:
         return found if isinstance(found, int) else None
 
     def remember(self, key: str, rows: int) -> None:
-        try:
-            write_atomically(self._path, json.dumps({**self._entries(), key: rows}, indent=2, sort_keys=True) + "\n")
-        except OSError:
-            return
+        write_if_possible(self._path, json.dumps({**self._entries(), key: rows}, indent=2, sort_keys=True) + "\n")
 
     def _entries(self) -> dict[str, object]:
         try:

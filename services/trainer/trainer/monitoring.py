@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ratchet.artifacts.atomic import write_atomically
+from ratchet.disk import write_if_possible
 
 
 class TrainingStatusWriter:
@@ -24,10 +24,7 @@ class TrainingStatusWriter:
         with self._writing:
             self._status |= fields
             status = {**self._status, "updated_at": time.time()}
-            try:
-                write_atomically(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
-            except OSError:
-                return
+            write_if_possible(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
 
     def amend(self, **fields: Any) -> None:
         """Add to what another process has written of the run: the last word of one that speaks for no other."""

@@ -12,10 +12,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ratchet.artifacts.atomic import sync_folder
 from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
 from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, absent, chunks, damaged, fingerprint, staging
-from ratchet.artifacts.trouble import disk_trouble
+from ratchet.disk import disk_trouble, sync_folder
 from ratchet.errors import ArtifactError
 
 _STAGING = ".staging"

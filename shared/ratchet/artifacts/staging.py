@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ratchet.artifacts.atomic import sync_folder
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile
+from ratchet.disk import sync_folder
 from ratchet.errors import ArtifactError
 
 _CHUNK_BYTES = 1 << 20

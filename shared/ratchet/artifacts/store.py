@@ -16,7 +16,7 @@ from ratchet.artifacts.folder import ArtifactFolder
 from ratchet.artifacts.manifest import Kind, Manifest
 from ratchet.artifacts.remote import RemoteArtifacts
 from ratchet.artifacts.staging import Staging
-from ratchet.artifacts.trouble import disk_trouble
+from ratchet.disk import disk_trouble
 from ratchet.errors import ArtifactError, SettingsError
 
 DEFAULT_CACHE = Path("~/.cache/ratchet/artifacts")

@@ -17,10 +17,10 @@ from pathlib import Path
 from ratchet import __version__
 from ratchet.artifacts import ArtifactStore
 from ratchet.artifacts.folder import ArtifactFolder
-from ratchet.artifacts.trouble import disk_trouble
 from ratchet.backup.ledger_copy import DRAFT, copy_ledger
 from ratchet.backup.manifest import ARTIFACTS, MANIFEST, BackupManifest, LedgerCopy, artifacts_of
 from ratchet.backup.named import named
+from ratchet.disk import disk_trouble
 from ratchet.errors import ArtifactError, Refused
 from ratchet.ledger import Ledger
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ratchet.artifacts.atomic import write_atomically
 from ratchet.artifacts.folder import ArtifactFolder
+from ratchet.disk import write_atomically
 from ratchet.errors import ArtifactError, Refused
 
 MANIFEST = "backup.json"

@@ -19,11 +19,10 @@ from sqlalchemy import inspect, select
 from sqlalchemy.engine import make_url
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.artifacts.atomic import sync_folder
-from ratchet.artifacts.trouble import disk_trouble
 from ratchet.backup.ledger_copy import opened_copy
 from ratchet.backup.manifest import BackupManifest, artifacts_of
 from ratchet.backup.rows import copy_rows, count_rows, delete_rows
+from ratchet.disk import disk_trouble, sync_folder
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known

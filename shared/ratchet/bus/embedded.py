@@ -18,9 +18,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from ratchet.artifacts.atomic import write_atomically
 from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
+from ratchet.disk import write_atomically
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.leases.lock import FileLock
 from ratchet.parent import end_with_parent

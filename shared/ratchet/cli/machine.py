@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import psutil
 
 from ratchet.cli.output import size
+from ratchet.disk import FULL_BYTES, existing, free_bytes
 from ratchet.errors import SurroundingsError
 from ratchet.leases.devices import Gpu, gpus
 
@@ -15,7 +15,7 @@ __all__ = ["Gpu", "disk_shortage", "free_disk", "gpus", "training_memory"]
 
 LEAST_DISK_BYTES = 2_000_000_000
 """With less, the next few checkpoints may not fit."""
-_STEPS_BYTES = (10_000_000, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
+_STEPS_BYTES = (FULL_BYTES, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
 """What is told of a disk that fills up; below the first of them it counts as full."""
 
 
@@ -34,11 +34,9 @@ def free_disk(home: Path) -> tuple[int, Path]:
 
     Raises SurroundingsError for a disk that does not say.
     """
+    folder = existing(home.resolve())
     try:
-        folder = home.resolve()
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free, folder
+        return free_bytes(folder), folder
     except OSError as error:
         raise SurroundingsError(
             f"the disk of {home} does not say how much room it has ({error.strerror}): mount it again, or move the home"
@@ -58,5 +56,5 @@ def disk_shortage(home: Path) -> str | None:
     step = next((step for step in _STEPS_BYTES if free <= step), None)
     if step is None:
         return None
-    how = "full" if step == _STEPS_BYTES[0] else f"nearly full, under {size(step)} are free"
+    how = "full" if step == FULL_BYTES else f"nearly full, under {size(step)} are free"
     return f"the disk of {folder} is {how}: make room, lower retention.checkpoints_gb, or move the home"

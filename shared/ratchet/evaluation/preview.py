@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ratchet.artifacts.atomic import write_atomically
 from ratchet.data.example import Example
+from ratchet.disk import write_atomically
 from ratchet.errors import DataError
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from ratchet.disk import write_if_possible
 from ratchet.systems.controller import Controller
 from ratchet.systems.observer import Observer
 from ratchet.systems.verdict import Outcome, Subject, Verdict
-
-log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 
@@ -68,9 +66,4 @@ class StatusFile(threading.Thread, Observer):
         return "waiting" if any(pulse.note for pulse in pulses) else "idle"
 
     def _replace(self, content: dict[str, Any]) -> None:
-        draft = self._path.with_suffix(f".{os.getpid()}.draft")
-        try:
-            draft.write_text(json.dumps(content, indent=2) + "\n")
-            draft.replace(self._path)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._path, error)
+        write_if_possible(self._path, json.dumps(content, indent=2) + "\n")
