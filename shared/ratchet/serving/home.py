@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from ratchet.disk import home_trouble, write_atomically
 from ratchet.errors import ServingError
 
 
@@ -20,9 +21,14 @@ class ServerHome:
         self._lock: TextIO | None = None
 
     def __enter__(self) -> Self:
-        """Take the folder, made if need be. Raises ServingError while another server has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / "server.lock").open("a")
+        """Take the folder, made if need be.
+
+        Raises ServingError while another server has it, SurroundingsError or SettingsError for one that cannot be
+        written to.
+        """
+        with home_trouble(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "server.lock").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -39,14 +45,15 @@ class ServerHome:
 
     def announce(self, url: str) -> None:
         """Write ``server.json`` with the address and the process id."""
-        scratch = self.folder / "server.json.tmp"
-        scratch.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-        scratch.replace(self.folder / "server.json")
+        write_atomically(self.folder / "server.json", json.dumps({"url": url, "pid": os.getpid()}))
 
 
 def announced_url(folder: Path) -> str | None:
-    """The address that a server in this folder last announced."""
+    """The address that a server in this folder last announced; None for a file that is absent or cannot be read.
+
+    Every start announces anew, so a damaged file is as good as none.
+    """
     try:
-        return str(json.loads((folder / "server.json").read_text(encoding="utf-8"))["url"])
-    except FileNotFoundError:
+        return str(json.loads((folder / "server.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import logging
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ratchet.errors import ServingError
+from ratchet.disk import disk_trouble, replacing, write_atomically
 from ratchet.serving.protocol import Live
+
+log = logging.getLogger(__name__)
+
+_HIGHEST_TOKEN = re.compile(rb'"highest_token"\s*:\s*(\d+)\s*[,}]')
 
 
 class ServingState(BaseModel):
@@ -28,23 +33,47 @@ class StateFile:
         self._path = home / "state.json"
 
     def read(self) -> ServingState:
-        """The last state written; the empty one where there is none. ServingError for a file that is damaged."""
+        """The last state written; the empty one where there is none.
+
+        A file that cannot be read is set aside, since a server that ends here would never start again: it comes up
+        empty, and the deployer brings back what is desired.
+        """
         try:
-            return ServingState.model_validate_json(self._path.read_bytes())
+            with disk_trouble(self._path.parent):
+                content = self._path.read_bytes()
         except FileNotFoundError:
             return ServingState()
-        except ValidationError as error:
-            raise ServingError(f"{self._path} is damaged: move it away and deploy again. {error}") from error
+        try:
+            return ServingState.model_validate_json(content)
+        except ValidationError:
+            return self._set_aside(content)
 
     def write(self, state: ServingState) -> None:
-        scratch = self._path.with_suffix(".tmp")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(state.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """Raises SurroundingsError for a full disk; what was written before then stays in force."""
+        write_atomically(self._path, state.model_dump_json(), durable=True)
+
+    def _set_aside(self, content: bytes) -> ServingState:
+        """Keep the damaged file beside, and begin with the fencing token that can still be read in it.
+
+        The token stands first in the file, so that one cut short has it as a rule. Where it is lost, the server obeys
+        whoever speaks first. That is the deployer in charge, whose reconciliation finds nothing live, unless one that
+        was taken over wakes up before it; the next switch of the one in charge then overrules that one.
+        """
+        aside = self._path.with_suffix(".json.damaged")
+        with replacing(aside) as draft:
+            draft.write_bytes(content)
+        found = _HIGHEST_TOKEN.search(content)
+        state = ServingState(highest_token=int(found[1]) if found else 0)
+        self.write(state)
+        token = (
+            f"no fencing token below {state.highest_token} is obeyed, as before"
+            if found
+            else "the highest fencing token is lost with it, so any deployer is obeyed until the first switch"
+        )
+        log.error(
+            "%s is damaged and was set aside as %s: nothing is live until the deployer brings it back; %s",
+            self._path,
+            aside.name,
+            token,
+        )
+        return state

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import ServingError
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import model_loader
@@ -143,10 +142,17 @@ def test_a_restart_without_its_weights_says_so_and_takes_a_new_deployment(
     assert again.health().problem is None
 
 
-def test_a_damaged_state_is_not_guessed_at(make_fleet: MakeFleet, tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text('{"highest_token": ')
-    with pytest.raises(ServingError, match="damaged"):
-        make_fleet().restore()
+def test_after_a_damaged_state_a_new_deployment_is_taken_and_an_outdated_one_is_not(
+    make_fleet: MakeFleet, blue: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state.json").write_text('{"highest_token": 7, "live": {"checkp')
+    fleet = make_fleet()
+    fleet.restore()
+    load(fleet, "blue", blue)
+    with pytest.raises(Refusal, match="6 is lower than 7"):
+        fleet.switch("blue", 6)
+    fleet.switch("blue", 8)
+    assert live(fleet) == "blue"
 
 
 def test_the_name_that_clients_ask_for_is_set(make_fleet: MakeFleet, blue: Path) -> None:
