@@ -16,7 +16,12 @@ class SettingsError(RatchetError):
 
 
 class ArtifactError(RatchetError):
-    """An artifact is half-written, truncated, altered or absent. Names the file."""
+    """An artifact is half-written, truncated, altered or absent. Names the file.
+
+    ``artifact`` is the id of the one in the store that it is about, where it is one of the store.
+    """
+
+    artifact: str | None = None
 
 
 class BrokenCheckpoint(ArtifactError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,15 @@ class ArtifactStore:
     def fetch(self, artifact_id: str) -> Path:
         """The artifact's folder on this machine, verified. The files are live: never write there."""
         remote = self._remote
-        if remote is not None and self._folder.intact(artifact_id) is None:
-            manifest = remote.manifest(artifact_id)
-            self._folder.put(lambda draft: remote.read_into(draft, manifest), manifest.size_bytes)
-            self._trim_now_and_then()
-        self._folder.verified(artifact_id)
-        if remote is not None:
-            self._folder.touch(artifact_id)
-        return self._folder.path(artifact_id)
+        with _about(artifact_id):
+            if remote is not None and self._folder.intact(artifact_id) is None:
+                manifest = remote.manifest(artifact_id)
+                self._folder.put(lambda draft: remote.read_into(draft, manifest), manifest.size_bytes)
+                self._trim_now_and_then()
+            self._folder.verified(artifact_id)
+            if remote is not None:
+                self._folder.touch(artifact_id)
+            return self._folder.path(artifact_id)
 
     def open_lines(self, artifact_id: str, name: str = "rows.jsonl") -> Iterator[str]:
         """The lines of one file, without their line ends; the artifact is verified before the first."""
@@ -123,9 +125,10 @@ class ArtifactStore:
                 yield line.removesuffix("\n")
 
     def manifest(self, artifact_id: str) -> Manifest:
-        if self._remote is None or self._folder.exists(artifact_id):
-            return self._folder.manifest(artifact_id)
-        return self._remote.manifest(artifact_id)
+        with _about(artifact_id):
+            if self._remote is None or self._folder.exists(artifact_id):
+                return self._folder.manifest(artifact_id)
+            return self._remote.manifest(artifact_id)
 
     def size_bytes(self, artifact_id: str) -> int:
         return self.manifest(artifact_id).size_bytes
@@ -183,6 +186,16 @@ class ArtifactStore:
             self._remote.upload(manifest, path)
             self._trim_now_and_then()
         return Artifact(manifest, path)
+
+
+@contextmanager
+def _about(artifact_id: str) -> Iterator[None]:
+    """Errors inside the block say which artifact they are about."""
+    try:
+        yield
+    except ArtifactError as error:
+        error.artifact = artifact_id
+        raise
 
 
 def _files_of(source: Path) -> dict[str, Path]:

@@ -69,6 +69,12 @@ def release(tx: Transaction, claim: Claim) -> None:
         tx.session.delete(row)
 
 
+def put_off(tx: Transaction, claim: Claim, rest_s: float) -> None:
+    """Give the subject back, uncounted, and let it rest."""
+    row = require(tx, claim)
+    row.owner, row.not_before_at = None, tx.now + rest_s
+
+
 def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> Row:
     """Count a raised error against the subject and let it rest."""
     row = require(tx, claim)

@@ -10,12 +10,14 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ChildFailed, ClaimLost, Refused, Stopping, SurroundingsError
+from ratchet.errors import ArtifactError, ChildFailed, ClaimLost, Refused, SettingsError, Stopping, SurroundingsError
 from ratchet.failpoint import failpoint
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, damages
 from ratchet.ledger.migrate import require_not_newer
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import settled
@@ -39,6 +41,7 @@ class Controller:
 
     ``running`` maps a lane's name to the pulse of its present work, for the liveness check. ``setback`` is set
     when a subject is to be tried again after a rest. ``observers`` are told of everything and change nothing.
+    ``troubles`` says what keeps a lane (with None) or one of its subjects waiting although it is no fault of theirs.
     """
 
     system: System
@@ -52,6 +55,7 @@ class Controller:
     setback: threading.Event = field(default_factory=threading.Event)
     observers: list[Observer] = field(default_factory=list)
     holdings: Holdings = field(init=False)
+    troubles: dict[tuple[str, Subject | None], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.holdings = Holdings(self.ledger)
@@ -76,12 +80,13 @@ class Controller:
                 self.holdings.pay_back()
                 claim = self._claim_next(lane, skipped)
                 if claim is None:
+                    self._recover(lane, None)
                     return given
                 outcome = self._decide(lane, claim, cause)
                 patience_s = self.settings.control.backoff_first_s
             except SurroundingsError as error:
-                log.warning("%s waits %.1f s: %s", self.system.name, patience_s, error)
-                self._tell_of_wait(lane)
+                log.warning("%s waits %.1f s: %s", self.system.name, patience_s, error, exc_info=error.__cause__)
+                self._tell_of_trouble(lane, None, str(error))
                 self._wait(lane, patience_s)
                 patience_s = min(patience_s * 2, self.settings.control.backoff_last_s)
                 continue
@@ -91,12 +96,12 @@ class Controller:
         return given
 
     def _claim_next(self, lane: Lane, skipped: set[Subject]) -> Claim | None:
-        with self.ledger.read() as session:
-            found = [s for s in lane.find(session, self.settings) if s not in skipped]
-            done = settled(session, self.system.name, [(s.kind, s.id) for s in found])
+        found = self._undecided(lane, skipped)
+        if found and self._has_mended(lane):
+            found = self._undecided(lane, skipped)
+        gone = [key for key in self.troubles if key[0] == lane.name and key[1] not in {None, *found, *skipped}]
+        self._recover(lane, *(subject for _, subject in gone))
         for subject in found:
-            if (subject.kind, subject.id) in done:
-                continue
             with self.ledger.write() as tx:
                 if settled(tx.session, self.system.name, [(subject.kind, subject.id)]):
                     continue
@@ -109,6 +114,21 @@ class Controller:
                 failpoint("after-claim")
                 return claim
         return None
+
+    def _undecided(self, lane: Lane, skipped: set[Subject]) -> list[Subject]:
+        """What the lane finds and nobody has decided on."""
+        with self.ledger.read() as session:
+            with _nobodys_fault(f"{self.system.name} cannot look for subjects"):
+                found = [subject for subject in lane.find(session, self.settings) if subject not in skipped]
+            done = settled(session, self.system.name, [(s.kind, s.id) for s in found])
+        return [subject for subject in found if (subject.kind, subject.id) not in done]
+
+    def _has_mended(self, lane: Lane) -> bool:
+        """Check what all subjects of the lane depend on; whether something of it was mended."""
+        if lane.check is None:
+            return False
+        with _nobodys_fault(f"{self.system.name} cannot begin"):
+            return lane.check(self.settings, self.ledger, self.artifacts)
 
     def _decide(self, lane: Lane, claim: Claim, cause: str | None) -> Outcome | None:
         work = self._work(lane, claim, cause)
@@ -133,11 +153,15 @@ class Controller:
             self.holdings.settle(claim)
             return None
         except Exception as error:  # noqa: BLE001 -- the named recovery is the poison count of the subject
-            self._count(lane, claim, error)
+            if self._is_of_subject(lane, claim, error):
+                self._count(lane, claim, error)
+            else:
+                self._put_off(lane, claim, error, f"{type(error).__name__}: {error}")
             return None
         finally:
             shutil.rmtree(work.folder, ignore_errors=True)
         self.holdings.settle(claim)
+        self._recover(lane, None, claim.subject)
         for observer in self.observers:
             observer.decided(lane.name, claim.subject, outcome, time.monotonic() - started)
         return outcome
@@ -167,6 +191,7 @@ class Controller:
                 claims.release(tx, claim)
             else:
                 claims.finish(tx, claim)
+                damages.resolve(tx, self.system.name, claim.subject.kind, claim.subject.id)
                 tx.session.add(self._row(claim, outcome, cause, took_s, tx.now))
             outcome.effects(tx)
             for event in outcome.events:
@@ -186,6 +211,45 @@ class Controller:
             took_s=took_s,
         )
 
+    def _is_of_subject(self, lane: Lane, claim: Claim, error: Exception) -> bool:
+        """Whether an error counts against the subject: not where it is of something that others depend on as well.
+
+        That is a wrong setting, an artifact that is not the subject's own, and all that befalls a subject which stands
+        for a state to be kept up rather than for a decision.
+        """
+        if isinstance(error, SettingsError) or claim.subject.kind in lane.kept_up:
+            return False
+        if isinstance(error, ArtifactError) and error.artifact is not None:
+            with self.ledger.read() as session:
+                return error.artifact in damages.artifacts_of(session, claim.subject.kind, claim.subject.id)
+        return True
+
+    def _put_off(self, lane: Lane, claim: Claim, error: Exception, why: str) -> None:
+        """Let the subject rest, uncounted, and say what it waits for; the others of the lane go on."""
+        log.error("%s puts off %s: %s", self.system.name, claim.subject, why, exc_info=error)
+        self._require_own_schema(claim, error)
+        try:
+            with self.ledger.write() as tx:
+                claims.put_off(tx, claim, self.settings.control.backoff_last_s)
+                if isinstance(error, ArtifactError) and error.artifact is not None:
+                    damages.record(
+                        tx,
+                        error.artifact,
+                        str(error),
+                        self.system.name,
+                        claim.subject.kind,
+                        claim.subject.id,
+                        f"{claim.subject} waits until it is there again",
+                    )
+        except SurroundingsError:
+            self.holdings.give_back(claim)
+            raise
+        except ClaimLost as lost:
+            log.warning("%s", lost)
+        self.holdings.settle(claim)
+        self._tell_of_trouble(lane, claim.subject, f"{claim.subject}: {why}")
+        self.setback.set()
+
     def _count(self, lane: Lane, claim: Claim, error: Exception) -> None:
         killed = isinstance(error, ChildFailed) and error.killed
         log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
@@ -194,13 +258,17 @@ class Controller:
             observer.failed(lane.name, claim.subject, killed)
         try:
             with self.ledger.write() as tx:
-                poison.count(tx, claim, error, killed, self.settings.control)
+                is_shared = poison.count(tx, claim, error, killed, self.settings.control) is poison.Counted.SHARED
         except SurroundingsError:
             self.holdings.give_back(claim)
             raise
         except ClaimLost as lost:
             log.warning("%s", lost)
+            is_shared = False
         self.holdings.settle(claim)
+        if is_shared:
+            why = f"{poison.IN_A_ROW} subjects have failed one after the other, and none has succeeded"
+            self._tell_of_trouble(lane, claim.subject, f"{claim.subject}: {why}: {type(error).__name__}: {error}")
         self.setback.set()
 
     def _require_own_schema(self, claim: Claim, error: Exception) -> None:
@@ -211,9 +279,16 @@ class Controller:
             self.holdings.give_back(claim)
             raise SurroundingsError(str(reason)) from error
 
-    def _tell_of_wait(self, lane: Lane) -> None:
+    def _tell_of_trouble(self, lane: Lane, subject: Subject | None, why: str) -> None:
+        self.troubles[lane.name, subject] = why
         for observer in self.observers:
             observer.waited(lane.name)
+
+    def _recover(self, lane: Lane, *waited_for: Subject | None) -> None:
+        over = [self.troubles.pop((lane.name, subject), None) for subject in waited_for]
+        if any(over):
+            for observer in self.observers:
+                observer.recovered(lane.name)
 
     def _wait(self, lane: Lane, seconds: float) -> None:
         """Sit out trouble of the surroundings; waiting is a sign of life."""
@@ -222,3 +297,14 @@ class Controller:
         while not self.stop.is_set() and time.monotonic() < deadline:
             pulse.beat("waiting for the surroundings")
             self.stop.wait(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+@contextmanager
+def _nobodys_fault(what: str) -> Iterator[None]:
+    """Whatever is raised before a subject is claimed can count against none: it is waited out, and told."""
+    try:
+        yield
+    except (SurroundingsError, Stopping):
+        raise
+    except Exception as error:
+        raise SurroundingsError(f"{what}: {type(error).__name__}: {error}") from error

@@ -25,4 +25,7 @@ class Observer:
         """The work raised an error that counts against the subject; ``killed``: its process died."""
 
     def waited(self, lane: str) -> None:
-        """The surroundings are in trouble, and the lane waits for them."""
+        """The lane, or a subject of it, waits for something that is no fault of theirs (see Controller.troubles)."""
+
+    def recovered(self, lane: str) -> None:
+        """Something that the lane has waited for is there again."""

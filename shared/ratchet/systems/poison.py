@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from enum import Enum, auto
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from ratchet.errors import Refused
 from ratchet.ledger import Transaction
@@ -14,15 +15,32 @@ from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 
+IN_A_ROW = 3
+"""So many subjects that a system gives up without deciding on any other: what befalls the next is not its own fault."""
 
-def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> None:
+
+class Counted(Enum):
+    """What became of a subject whose failure was counted."""
+
+    RESTS = auto()
+    DEAD = auto()
+    SHARED = auto()
+    """It would be dead, but others have died of errors just before it and none has succeeded: it is kept and rests."""
+
+
+def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> Counted:
     """Count an error (or the violent death of the child) against the subject; bury it when it has had its tries."""
     rest_s = min(settings.backoff_last_s, settings.backoff_first_s * 2 ** (claim.failures + claim.kills))
     row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
+    if row.failures >= settings.poison_failures and _is_shared(tx, claim, row.first_at):
+        row.failures, row.not_before_at = settings.poison_failures - 1, tx.now + settings.backoff_last_s
+        return Counted.SHARED
     if row.failures >= settings.poison_failures or (
         row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at)
     ):
         _dead(tx, row, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+        return Counted.DEAD
+    return Counted.RESTS
 
 
 def count_death(tx: Transaction, claim: Claim, settings: ControlSettings) -> None:
@@ -51,6 +69,24 @@ def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetter:
         raise Refused(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
     letter.resolved_at, letter.resolution = tx.now, f"retried by {who}"
     return letter
+
+
+def _is_shared(tx: Transaction, claim: Claim, since: float) -> bool:
+    """Whether others were given up before this one, and none has succeeded since it was first tried."""
+    return _given_up_in_a_row(tx, claim.system) >= IN_A_ROW and not _others_succeed(tx, claim, since)
+
+
+def _given_up_in_a_row(tx: Transaction, system: str) -> int:
+    """Subjects that the system has given up for their errors since it last decided on one."""
+    decided = select(func.max(Verdict.created_at)).where(Verdict.system == system).scalar_subquery()
+    letters = select(func.count()).where(
+        DeadLetter.system == system,
+        DeadLetter.resolved_at.is_(None),
+        DeadLetter.failures > 0,
+        DeadLetter.subject_kind != "event",
+        DeadLetter.created_at > func.coalesce(decided, 0.0),
+    )
+    return tx.session.scalar(letters) or 0
 
 
 def _others_succeed(tx: Transaction, claim: Claim, since: float) -> bool:

@@ -11,7 +11,9 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
+from ratchet.artifacts import ArtifactStore
 from ratchet.events import Event
+from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 from ratchet.systems.verdict import Outcome, Subject
 from ratchet.systems.work import Work
@@ -19,6 +21,7 @@ from ratchet.systems.work import Work
 Host = Literal["3090", "4090"]
 Find = Callable[[Session, Settings], Sequence[Subject]]
 Do = Callable[[Work], Outcome]
+Check = Callable[[Settings, Ledger, ArtifactStore], bool]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Lane:
     ``find`` lists the subjects that may lack a verdict, the most urgent first; the controller drops those that have
     one, are dead, or are claimed. ``do`` is level-triggered: it must reach the same outcome however it was woken.
     ``step_s`` is the longest time between two progress reports.
+
+    ``check`` is called before a subject is claimed, and looks at what all of them depend on: it raises
+    SurroundingsError for what has to be waited for, and returns True where it has mended something so that ``find``
+    may find others. ``kept_up`` names kinds of subjects that stand for a state to be kept up: they never become dead
+    letters. Raises TypeError for a function that is none.
     """
 
     name: str
@@ -35,6 +43,14 @@ class Lane:
     find: Find
     do: Do
     step_s: float = 90.0
+    check: Check | None = None
+    kept_up: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = {"find": self.find, "do": self.do, **({"check": self.check} if self.check is not None else {})}
+        for name, function in wanted.items():
+            if not callable(function):
+                raise TypeError(f"{name} of the lane {self.name!r} is {function!r}, where a function is wanted")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ChildFailed, Stopping, SurroundingsError
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued
@@ -15,62 +12,12 @@ from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.ledger.tables import Counter, DeadLetter
-from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.settings import Settings
-from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work, claims
-from ratchet.systems.controller import Controller
-from ratchet.testing.bus import InlineChildren
+from ratchet.systems import NotReady, Outcome, Verdict, Work, claims
 from ratchet.testing.ledgers import pretend_newer
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-
-def decided(work: Work) -> Outcome:
-    def effects(tx: Transaction) -> None:
-        next_value(tx.session, f"acted:{work.subject.id}")
-
-    return Verdict("fine", "it is", {"n": 1}, effects=effects, events=(BatchQueued(batch_id=work.subject.id),))
-
-
-@dataclass
-class Toys:
-    """One system whose subjects and behaviour a test chooses."""
-
-    ledger: Ledger
-    settings: Settings
-    subjects: list[str]
-    do: Callable[[Work], Outcome] = decided
-    seen: list[str] = field(default_factory=list)
-    worker: str = "toys@here+0"
-
-    def __post_init__(self) -> None:
-        lane = Lane("play", hears=(), find=self._find, do=self._do)
-        system = System("toys", "3090", "Plays.", says=(BatchQueued,), sweep_s=60.0, lanes=(lane,))
-        store = ArtifactStore(f"file://{self.settings.home}/artifacts")
-        self.controller = Controller(system, self.settings, self.ledger, store, InlineChildren(), self.worker)
-
-    def look(self, cause: str | None = None) -> int:
-        return self.controller.look("play", cause)
-
-    def _find(self, _session: Session, _settings: Settings) -> Sequence[Subject]:
-        return [Subject("toy", subject_id) for subject_id in self.subjects]
-
-    def _do(self, work: Work) -> Outcome:
-        self.seen.append(work.subject.id)
-        return self.do(work)
-
-    def verdicts(self) -> list[VerdictRow]:
-        with self.ledger.read() as session:
-            return list(session.scalars(select(VerdictRow).order_by(VerdictRow.id)))
-
-    def claims(self) -> list[ClaimRow]:
-        with self.ledger.read() as session:
-            return list(session.scalars(select(ClaimRow)))
-
-    def acted(self, subject_id: str) -> int:
-        with self.ledger.read() as session:
-            row = session.get(Counter, f"acted:{subject_id}")
-            return row.value if row else 0
+from .toys import Toys, decided
 
 
 def test_it_decides_all_it_finds_in_its_order_and_once(ledger: Ledger, settings: Settings) -> None:

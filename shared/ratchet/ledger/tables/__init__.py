@@ -1,7 +1,7 @@
 """The ledger's tables, one module a theme. Times are epoch seconds of the ledger's own clock."""
 
 from ratchet.ledger.tables.base import Base
-from ratchet.ledger.tables.control import Claim, Counter, DeadLetter, Locked, Outbox, Verdict, Worker
+from ratchet.ledger.tables.control import Claim, Counter, Damage, DeadLetter, Locked, Outbox, Verdict, Worker
 from ratchet.ledger.tables.data import Batch, Coverage, Curriculum, Impact, ItemUse, Mined, Spending, Trial
 from ratchet.ledger.tables.forks import Branch, Fork
 from ratchet.ledger.tables.judging import (
@@ -26,6 +26,7 @@ __all__ = [
     "Counter",
     "Coverage",
     "Curriculum",
+    "Damage",
     "DeadLetter",
     "Deployment",
     "Evaluation",

@@ -79,7 +79,9 @@ class DeadLetter(Base):
 class Worker(Base):
     """A worker that registered itself, and when it was last seen.
 
-    ``pages`` are the metrics of others that it knows of: a name and a URL each.
+    ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``) or
+    stopped. ``failures`` counts starts that failed in a row. ``pages`` are the metrics of others that it knows of: a
+    name and a URL each.
     """
 
     __tablename__ = "workers"
@@ -94,6 +96,28 @@ class Worker(Base):
     metrics_url: Mapped[str | None]
     pages: Mapped[Json] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(default="idle")
+    error: Mapped[str | None] = mapped_column(Text, default=None)
+    failures: Mapped[int] = mapped_column(default=0)
+
+
+class Damage(Base):
+    """An artifact that was found damaged, by which system over which subject, and what was done about it.
+
+    ``resolved_at`` is set when the subject has been decided after all.
+    """
+
+    __tablename__ = "damages"
+    __table_args__ = (Index(None, "artifact"),)
+
+    id: Mapped[Serial]
+    artifact: Mapped[str]
+    error: Mapped[str] = mapped_column(Text)
+    system: Mapped[str]
+    subject_kind: Mapped[str]
+    subject_id: Mapped[str]
+    consequence: Mapped[str] = mapped_column(Text)
+    found_at: Mapped[Moment]
+    resolved_at: Mapped[float | None]
 
 
 class Outbox(Base):

@@ -12,8 +12,9 @@ class Checkpoint(Base):
     """A saved model. ``ordinal`` counts from 0, the base model. ``state``: saved, broken, or deleted by retention.
 
     ``artifact`` holds the model's files, ``state_artifact`` optimizer, schedule, random state and data offset.
-    ``batch_id`` and ``offset`` say how far in which batch it was saved. ``soup_of`` names, joined by ``+``, the
-    checkpoints whose weights it averages; such a one was not trained.
+    ``batch_id`` and ``offset`` say how far in which batch it was saved; ``save_s`` is how long that took, from the last
+    step to this row. ``soup_of`` names, joined by ``+``, the checkpoints whose weights it averages; such a one was not
+    trained.
     """
 
     __tablename__ = "checkpoints"
@@ -33,6 +34,7 @@ class Checkpoint(Base):
     size_bytes: Mapped[Size]
     train_loss: Mapped[float | None]
     tokens_per_s: Mapped[float | None]
+    save_s: Mapped[float | None] = mapped_column(default=None)
     state: Mapped[str] = mapped_column(default="saved")
     reason: Mapped[str] = mapped_column(default="")
     created_at: Mapped[Moment]
@@ -59,6 +61,7 @@ class Line(Base):
 class Serving(Base):
     """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said.
 
+    ``fallback_reason`` says why an earlier checkpoint is served in the champion's place, while the champion cannot be.
     ``canary_*`` is the last comparison of what the server answers with what was judged, of whichever checkpoint.
     """
 
@@ -71,6 +74,7 @@ class Serving(Base):
     frozen_reason: Mapped[str | None]
     actual_id: Mapped[str | None]
     actual_at: Mapped[float | None]
+    fallback_reason: Mapped[str | None] = mapped_column(default=None)
     canary_id: Mapped[str | None] = mapped_column(default=None)
     canary_passed: Mapped[bool | None] = mapped_column(default=None)
     canary_difference: Mapped[float | None] = mapped_column(default=None)

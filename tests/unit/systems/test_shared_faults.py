@@ -1,0 +1,178 @@
+"""What befalls all subjects alike is counted against none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.errors import ArtifactError, SettingsError, SurroundingsError
+from ratchet.ledger import Ledger, damages
+from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
+from ratchet.settings import Settings
+from ratchet.settings.control import ControlSettings
+from ratchet.systems import Lane, NotReady, Outcome, Subject, Verdict, Work
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .toys import Toys
+
+CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, backoff_last_s=0.002)
+DIGEST = "ab" * 32
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, control=CONTROL)
+
+
+def fails_with(error: Exception) -> Callable[[Work], Outcome]:
+    def do(_work: Work) -> Outcome:
+        raise error
+
+    return do
+
+
+def about(artifact: str) -> ArtifactError:
+    error = ArtifactError(f"{artifact[:4]} is damaged")
+    error.artifact = artifact
+    return error
+
+
+def dead(ledger: Ledger) -> list[str]:
+    with ledger.read() as session:
+        return list(session.scalars(select(DeadLetter.subject_id).order_by(DeadLetter.id)))
+
+
+def look_often(toys: Toys, times: int = 30) -> None:
+    for _ in range(times):
+        toys.controller.setback.wait(0.005)
+        toys.look()
+
+
+@pytest.mark.parametrize("error", [SettingsError("admin-token is empty"), about(DIGEST)], ids=["setting", "artifact"])
+def test_what_is_not_the_subjects_own_never_makes_a_dead_letter(
+    ledger: Ledger, settings: Settings, error: Exception
+) -> None:
+    toys = Toys(ledger, settings, ["a", "b"], fails_with(error))
+    look_often(toys)
+    assert dead(ledger) == []
+    assert [(claim.failures, claim.owner) for claim in toys.claims()] == [(0, None), (0, None)]
+    assert [text for text in toys.controller.troubles.values() if str(error) in text]
+    toys.do = lambda _work: Verdict("fine", "at last")
+    look_often(toys, 3)
+    assert [row.outcome for row in toys.verdicts()] == ["fine", "fine"]
+    assert toys.controller.troubles == {}
+
+
+def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
+    look_often(toys, 5)
+    with ledger.read() as session:
+        (found,) = damages.unresolved(session)
+    assert (found.artifact, found.system, found.subject_id) == (DIGEST, "toys", "a")
+    assert found.error == "abab is damaged"
+    toys.do = lambda _work: Verdict("fine", "at last")
+    look_often(toys, 3)
+    with ledger.read() as session:
+        assert damages.unresolved(session) == []
+        assert session.scalars(select(Damage.resolved_at)).one() is not None
+
+
+def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, settings: Settings) -> None:
+    with ledger.write() as tx:
+        row = Batch(id="a", origin="user", state="submitted", priority=1, submitted_artifact=DIGEST, provenance={})
+        row.submitted_examples, row.submitted_at = 1, tx.now
+        tx.session.add(row)
+
+    class Batches(Toys):
+        def find(self, _session: Session, _settings: Settings) -> Sequence[Subject]:
+            return [Subject("batch", "a")]
+
+    look_often(Batches(ledger, settings, [], fails_with(about(DIGEST))))
+    assert dead(ledger) == ["a"]
+
+
+def test_a_state_that_is_kept_up_is_never_given_up(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["a"], fails_with(ValueError("odd")), kept_up=("toy",))
+    look_often(toys)
+    assert dead(ledger) == []
+    assert list(toys.controller.troubles.values()) == ["toy a: ValueError: odd"]
+
+
+def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, [f"t{number}" for number in range(6)], fails_with(ValueError("shared")))
+    look_often(toys)
+    assert len(dead(ledger)) == 3
+    assert len(toys.claims()) == 3
+    assert all("none has succeeded" in text for text in toys.controller.troubles.values())
+    toys.do = lambda _work: Verdict("fine", "at last")
+    look_often(toys, 3)
+    assert len(toys.verdicts()) == 3
+    assert toys.controller.troubles == {}
+
+
+def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledger: Ledger, settings: Settings) -> None:
+    def do(work: Work) -> Outcome:
+        if work.subject.id.startswith("bad"):
+            raise ValueError("its own fault")
+        return Verdict("fine", "")
+
+    bad = [f"bad{number}" for number in range(5)]
+    toys = Toys(ledger, settings, [*bad, *(f"good{number}" for number in range(5))], do)
+    look_often(toys)
+    assert sorted(dead(ledger)) == bad
+
+
+def test_an_error_of_the_search_is_waited_out_and_told(ledger: Ledger, settings: Settings) -> None:
+    searched, troubles = [], []
+
+    class Searching(Toys):
+        def find(self, session: Session, settings: Settings) -> Sequence[Subject]:
+            searched.append(True)
+            troubles.extend(self.controller.troubles.values())
+            if len(searched) < 3:
+                raise OSError(40, "Too many levels of symbolic links")
+            return super().find(session, settings)
+
+    toys = Searching(ledger, settings, ["a"])
+    assert toys.look() == 1
+    assert troubles[0].startswith("toys cannot look for subjects: OSError: [Errno 40]")
+    assert toys.controller.troubles == {}
+
+
+def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, settings: Settings) -> None:
+    checked = []
+
+    def check(_settings: Settings, ledger: Ledger, _artifacts: ArtifactStore) -> bool:
+        with ledger.read() as session:
+            checked.append(session.scalars(select(Claim)).all())
+        if len(checked) < 3:
+            raise SurroundingsError("the server is away")
+        return False
+
+    toys = Toys(ledger, settings, ["a"], check=check)
+    assert toys.look() == 1
+    assert checked == [[], [], []]
+    assert toys.claims() == []
+
+
+def test_nothing_is_checked_while_there_is_nothing_to_do(ledger: Ledger, settings: Settings) -> None:
+    def check(*_: object) -> bool:
+        raise AssertionError("for nobody")
+
+    assert Toys(ledger, settings, [], check=check).look() == 0
+
+
+def test_a_check_that_mends_has_the_subjects_looked_for_anew(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["a"], check=lambda *_: bool(toys.subjects.append("b")) or len(toys.subjects) == 2)
+    toys.subjects = ["a"]
+    toys.do = lambda work: Verdict("fine", "") if work.subject.id == "b" else NotReady("b first")
+    toys.look()
+    assert set(toys.seen) == {"a", "b"}
+
+
+def test_a_lane_without_a_function_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="do of the lane 'look' is None, where a function is wanted"):
+        Lane("look", (), lambda _session, _settings: [], None)  # type: ignore[arg-type]
