@@ -12,12 +12,14 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import SecretStr
 
 from ratchet.errors import GenerationError
+from ratchet.inference.generator import Chat, Decoding
 from ratchet.serving import wire
 from ratchet.serving.body import Model, read_body
-from ratchet.serving.fleet import Fleet
+from ratchet.serving.fleet import Fleet, Loaded
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.protocol import Traffic
-from ratchet.serving.refusal import Refusal
+from ratchet.serving.refusal import Refusal, TimedOut
+from ratchet.serving.ticket import Ticket, expiring
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -27,7 +29,9 @@ Result = TypeVar("Result")
 class AdminRoute:
     """Loads, checks, switches and unloads. Everything slow runs in a thread, so that clients never wait for it."""
 
-    def __init__(self, fleet: Fleet, metrics: Metrics, token: SecretStr):
+    def __init__(self, fleet: Fleet, metrics: Metrics, token: SecretStr, timeout_s: float):
+        """``timeout_s`` is how long a client's request may take."""
+        self._timeout_s = timeout_s
         self._fleet = fleet
         self._metrics = metrics
         self._token = token
@@ -67,10 +71,28 @@ class AdminRoute:
         return wire.Scores(weights=loaded.weights, logprobs=tuple(logprobs))
 
     async def generate(self, request: Request) -> wire.Generations:
+        """Answers, and then the first of them once more through the queue that clients wait in.
+
+        What does not answer there fails here, as no client may be around to notice.
+        """
         body = await _body(request, wire.Generate)
         loaded = self._fleet.named(body.checkpoint_id)
         answers = await _computed(lambda: loaded.generator.generate(body.chats, body.decoding))
+        if body.chats:
+            await self._probe(loaded, body.chats[0])
         return wire.Generations(generations=tuple(answers))
+
+    async def _probe(self, loaded: Loaded, chat: Chat) -> None:
+        ticket = Ticket(loaded.generator.prompt(chat, Decoding(max_new_tokens=1)), self._timeout_s)
+        loaded.batcher.submit(ticket)
+        with expiring(ticket):
+            try:
+                await asyncio.wrap_future(ticket.future)
+            except TimedOut as error:
+                why = f"{loaded.checkpoint_id} does not answer clients: {error}"
+                raise Refusal(422, "generation_failed", why) from error
+            finally:
+                ticket.cancel()
 
     async def stats(self, checkpoint_id: str) -> Traffic:
         return self._fleet.named(checkpoint_id).traffic.read()

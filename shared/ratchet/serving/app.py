@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from ratchet.errors import RatchetError, SurroundingsError
 from ratchet.serving.admin_route import AdminRoute
 from ratchet.serving.chat_route import ChatRoute
 from ratchet.serving.fleet import Fleet
+from ratchet.serving.guard import watched_loop
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.protocol import Health
 from ratchet.serving.refusal import Refusal
@@ -26,12 +27,17 @@ from ratchet.settings.serving import ServingSettings
 ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 
 
-def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> FastAPI:
-    """Serve a fleet; it is restored before the first request, and drained after the last."""
+def build_app(
+    fleet: Fleet, settings: ServingSettings, token: SecretStr, on_tick: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """Serve a fleet; it is restored before the first request, and drained after the last.
+
+    ``on_tick`` is called in the event loop once a second.
+    """
     metrics = Metrics(fleet)
-    app = FastAPI(title="Ratchet inference server", lifespan=_lifespan(fleet), openapi_url=None)
+    app = FastAPI(title="Ratchet inference server", lifespan=_lifespan(fleet, on_tick), openapi_url=None)
     app.include_router(ChatRoute(fleet, metrics, settings).router)
-    app.include_router(AdminRoute(fleet, metrics, token).router)
+    app.include_router(AdminRoute(fleet, metrics, token, settings.request_timeout_s).router)
     started = int(time.time())
 
     @app.get("/v1/models")
@@ -46,7 +52,10 @@ def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> Fast
         return _model(name, fleet, started)
 
     @app.get("/health")
-    async def health() -> Health:
+    async def health(response: Response) -> Health:
+        """503 where requests are not answered any longer. A checkpoint that cannot be loaded is no such case."""
+        if fleet.watchdog.problem is not None:
+            response.status_code = 503
         return fleet.health()
 
     @app.get("/metrics")
@@ -65,12 +74,13 @@ def build_app(fleet: Fleet, settings: ServingSettings, token: SecretStr) -> Fast
     return app
 
 
-def _lifespan(fleet: Fleet) -> Any:
+def _lifespan(fleet: Fleet, on_tick: Callable[[], None]) -> Any:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(fleet.restore)
-        yield
-        await asyncio.to_thread(fleet.close)
+        async with watched_loop(fleet.watchdog, on_tick):
+            await asyncio.to_thread(fleet.restore)
+            yield
+            await asyncio.to_thread(fleet.close)
 
     return lifespan
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Ticket
+from ratchet.watchdog import Watchdog, WatchedThread
 
 if TYPE_CHECKING:
     from ratchet.inference.local import LocalGenerator
@@ -21,19 +22,33 @@ log = logging.getLogger(__name__)
 
 
 class Batcher:
-    """One thread that answers the tickets of one loaded checkpoint, first come, first served."""
+    """One thread that answers the tickets of one loaded checkpoint, first come, first served.
 
-    def __init__(self, checkpoint_id: str, generator: LocalGenerator, *, max_batch: int, wait_s: float, max_queue: int):
+    It ends when it is closed and everything is answered. A single step that takes longer than ``limit_s`` stands still.
+    """
+
+    def __init__(
+        self,
+        checkpoint_id: str,
+        generator: LocalGenerator,
+        *,
+        max_batch: int,
+        wait_s: float,
+        max_queue: int,
+        limit_s: float,
+        watchdog: Watchdog,
+    ):
         self._checkpoint_id = checkpoint_id
         self._generator = generator
         self._max_batch = max_batch
         self._wait_s = wait_s
         self._max_queue = max_queue
         self._tickets: deque[Ticket] = deque()
+        self._answering: list[Ticket] = []
         self._change = threading.Condition()
-        self._closing = False
-        self._under_way = 0
-        self._thread = threading.Thread(target=self._run, name=f"batcher-{checkpoint_id}", daemon=True)
+        self._closing = threading.Event()
+        name = f"batcher-{checkpoint_id}"
+        self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=limit_s)
         self._thread.start()
 
     @property
@@ -42,54 +57,82 @@ class Batcher:
 
     @property
     def under_way(self) -> int:
-        return self._under_way
+        return len(self._answering)
 
     def submit(self, ticket: Ticket) -> None:
-        """Queue a ticket. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
+        """Queue a ticket. Raises Retired after ``close``; a 503 Refusal with a full queue, or without the thread."""
         with self._change:
-            if self._closing:
+            if self._closing.is_set():
                 raise Retired(self._checkpoint_id)
+            if self._thread.watch.has_ended:
+                raise _ended()
+            if len(self._tickets) >= self._max_queue:
+                self._drop_over()  # the thread does so between two steps, which may be long ones
             if len(self._tickets) >= self._max_queue:
                 raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
             self._tickets.append(ticket)
             self._change.notify()
 
-    def close(self) -> None:
-        """Take no more tickets, answer those that are queued, and end the thread."""
+    def close(self, timeout_s: float) -> bool:
+        """Take no more tickets, answer those that are queued, and end the thread; whether it did so in time."""
         with self._change:
-            self._closing = True
+            self._closing.set()
             self._change.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
-        batch = self._generator.rolling(self._max_batch)
-        while (joining := self._joining(batch)) or batch.requests:
-            answering = [*batch.requests, *joining]
-            self._under_way = len(answering)
-            try:
-                short = batch.advance(joining)
-            except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
-                log.exception("a batch of %d requests to %s failed", len(answering), self._checkpoint_id)
-                batch.clear()
-                for ticket in answering:
-                    ticket.fail(error)
-            else:
-                self._put_back(short)
-            self._under_way = len(batch.requests)
+        try:
+            batch = self._generator.rolling(self._max_batch)
+            while self._goes_on(batch):
+                self._step(batch, self._joining(batch))
+        finally:
+            self._give_up()
+
+    def _goes_on(self, batch: RollingBatch[Ticket]) -> bool:
+        """Wait until there is something to do; False once it is closed and everything is answered."""
+        with self._change:
+            if not self._tickets and not batch.requests and not self._closing.is_set():
+                self._thread.watch.rest()
+                self._change.wait_for(lambda: self._tickets or self._closing.is_set())
+                self._thread.watch.beat()
+                self._wait_for_companions()
+            return bool(self._tickets or batch.requests or not self._closing.is_set())
 
     def _joining(self, batch: RollingBatch[Ticket]) -> list[Ticket]:
-        """The tickets that join now. It waits for one where nothing else is to be done."""
+        """The tickets that join now; none where all that wait are over, or do not fit."""
         with self._change:
-            if not self._tickets and not self._closing and not batch.requests:
-                self._change.wait_for(lambda: self._tickets or self._closing)
-                self._wait_for_companions()
             self._drop_over()
             fitting = batch.fitting([ticket.prompt for ticket in islice(self._tickets, self._max_batch)])
             return [self._tickets.popleft() for _ in range(fitting)]
 
+    def _step(self, batch: RollingBatch[Ticket], joining: list[Ticket]) -> None:
+        self._thread.watch.beat()
+        self._answering = [*batch.requests, *joining]
+        if not self._answering:
+            return
+        try:
+            short = batch.advance(joining)
+        except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
+            log.exception("a batch of %d requests to %s failed", len(self._answering), self._checkpoint_id)
+            batch.clear()
+            for ticket in self._answering:
+                ticket.fail(error)
+        else:
+            self._put_back(short)
+        self._answering = batch.requests
+
+    def _give_up(self) -> None:
+        """At the end of the thread nobody may be left waiting, however it came about."""
+        with self._change:
+            for ticket in (*self._answering, *self._tickets):
+                ticket.fail(_ended())
+            self._tickets.clear()
+            self._answering = []
+
     def _wait_for_companions(self) -> None:
         ends_at = time.monotonic() + self._wait_s
-        while len(self._tickets) < self._max_batch and not self._closing:
+        while len(self._tickets) < self._max_batch and not self._closing.is_set():
             left_s = ends_at - time.monotonic()
             if left_s <= 0 or not self._change.wait(left_s):
                 return
@@ -108,3 +151,7 @@ class Batcher:
         """These begin again, before those that came later."""
         with self._change:
             self._tickets.extendleft(reversed(tickets))
+
+
+def _ended() -> Refusal:
+    return Refusal(503, "stalled", "what answers requests has ended; the server starts afresh.", retry_after_s=5)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ratchet.errors import GenerationError, RatchetError
 from ratchet.inference.generator import Decoding, Generation
@@ -18,8 +19,8 @@ from ratchet.serving.chat_request import ChatRequest
 from ratchet.serving.fleet import Fleet, Loaded
 from ratchet.serving.growth import GrowingAnswer
 from ratchet.serving.metrics import Metrics
-from ratchet.serving.refusal import ClientGone, Refusal, Retired
-from ratchet.serving.ticket import Growth, Ticket
+from ratchet.serving.refusal import ClientGone, Refusal, Retired, TimedOut
+from ratchet.serving.ticket import Growth, Ticket, expiring
 from ratchet.settings.serving import ServingSettings
 
 SWITCHES_IN_A_ROW = 10
@@ -49,10 +50,10 @@ class ChatRoute:
             ticket.future.add_done_callback(growing.end)
             answer = self._answer(asked, loaded)
             events = self._events(asked, loaded, ticket, answer, growing, started)
-            return StreamingResponse(events, media_type="text/event-stream", headers=answer.headers)
+            return TicketStream(events, ticket, self._metrics, answer.headers)
         loaded, ticket = await self._submit(asked, decoding)
         answer = self._answer(asked, loaded)
-        with _left_with(request, ticket):
+        with _left_with(request, ticket), expiring(ticket):
             generation = await self._wait(loaded, ticket, started)
         return JSONResponse(answer.whole(generation), headers=answer.headers)
 
@@ -66,7 +67,7 @@ class ChatRoute:
         for _ in range(SWITCHES_IN_A_ROW):
             loaded = self._fleet.resolve(asked.model)
             if asked.characters > LONG_CHAT:
-                ticket = await asyncio.to_thread(self._ticket, loaded, asked, decoding, on_growth)
+                ticket = await self._ticket_in_thread(loaded, asked, decoding, on_growth)
             else:
                 ticket = self._ticket(loaded, asked, decoding, on_growth)
             try:
@@ -75,6 +76,17 @@ class ChatRoute:
                 continue
             return loaded, ticket
         raise Refusal(503, "unsettled", "the live checkpoint changes too fast.", retry_after_s=1)
+
+    async def _ticket_in_thread(
+        self, loaded: Loaded, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None
+    ) -> Ticket:
+        """Raises TimedOut where no thread is free for so long."""
+        making = asyncio.to_thread(self._ticket, loaded, asked, decoding, on_growth)
+        try:
+            return await asyncio.wait_for(making, self._settings.request_timeout_s)
+        except TimeoutError:
+            loaded.traffic.failed()
+            raise TimedOut(self._settings.request_timeout_s) from None
 
     def _ticket(self, loaded: Loaded, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None) -> Ticket:
         try:
@@ -120,7 +132,7 @@ class ChatRoute:
         growing: GrowingAnswer,
         started: float,
     ) -> AsyncIterator[str]:
-        """Server-sent events. A client that hangs up ends its row in the batch."""
+        """Server-sent events, to their end or to an error."""
         text, tokens = "", 0
         try:
             yield answer.chunk("", first=True)
@@ -139,10 +151,23 @@ class ChatRoute:
         except Refusal as refusal:
             self._metrics.refused(refusal.status)
             yield event(refusal.body)
+
+
+class TicketStream(StreamingResponse):
+    """An answer's events. A client that hangs up ends its row in the batch, be it before the first event."""
+
+    def __init__(self, events: AsyncIterator[str], ticket: Ticket, metrics: Metrics, headers: dict[str, str]):
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._ticket, self._metrics = ticket, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with expiring(self._ticket):
+                await super().__call__(scope, receive, send)
         finally:
-            if not ticket.future.done():
+            if not self._ticket.future.done():
                 self._metrics.refused(ClientGone().status)
-            ticket.cancel()
+            self._ticket.cancel()
 
 
 @contextmanager

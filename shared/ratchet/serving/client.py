@@ -98,7 +98,9 @@ def _read(model: type[Answer], response: httpx.Response) -> Answer:
 
 
 def _message(response: httpx.Response) -> str:
+    """An error's message, or the problem that /health tells of."""
     try:
-        return str(response.json()["error"]["message"])
+        body = response.json()
+        return str(body["error"]["message"] if "error" in body else body["problem"])
     except (ValueError, KeyError, TypeError):
         return response.text[:500]

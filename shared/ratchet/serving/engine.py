@@ -13,6 +13,7 @@ from ratchet.inference.dress import Dress
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.model import Loader, QueueMaker
 from ratchet.settings import Settings
+from ratchet.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from ratchet.inference.local import LocalGenerator
@@ -29,14 +30,14 @@ class Engine:
     close: Callable[[], None]
 
 
-def engine_of(settings: Settings, home: Path) -> Engine:
-    """The configured engine of a server with that home."""
+def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
+    """The configured engine of a server with that home; its threads are watched."""
     if settings.serving.engine == "embedded":
         return Engine(model_loader(settings), Batcher, lambda: None)
     from ratchet.serving.vllm.engine import VllmEngine  # torch
     from ratchet.serving.vllm.forwarder import Forwarder
 
-    vllm = VllmEngine(settings, home / VLLM_LOG, folder_finder(settings))
+    vllm = VllmEngine(settings, home / VLLM_LOG, folder_finder(settings), watchdog)
     return Engine(vllm, Forwarder, vllm.close)
 
 

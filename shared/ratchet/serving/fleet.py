@@ -19,6 +19,7 @@ from ratchet.serving.refusal import Refusal
 from ratchet.serving.state import ServingState, StateFile
 from ratchet.serving.traffic import TrafficMeter
 from ratchet.settings.serving import ServingSettings
+from ratchet.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,15 @@ class Loaded:
 class Fleet:
     """Loads beside, switches in one step, unloads behind. Safe to use from several threads."""
 
-    def __init__(self, settings: ServingSettings, state_file: StateFile, loader: Loader, queue: QueueMaker = Batcher):
+    def __init__(
+        self,
+        settings: ServingSettings,
+        state_file: StateFile,
+        loader: Loader,
+        queue: QueueMaker = Batcher,
+        watchdog: Watchdog | None = None,
+    ):
+        self.watchdog = watchdog or Watchdog()
         self._settings = settings
         self._state_file = state_file
         self._loader = loader
@@ -93,13 +102,14 @@ class Fleet:
                 self._loaded[checkpoint_id] = loaded
 
     def unload(self, checkpoint_id: str) -> None:
-        """Waits until the checkpoint's requests are answered."""
+        """Waits until the checkpoint's requests are answered, which they are in time or not at all."""
         with self._changing:
             if self.live is not None and self.live.checkpoint_id == checkpoint_id:
                 raise Refusal(409, "live", f"{checkpoint_id} is live; switch to another first.")
             loaded = self._loaded.pop(checkpoint_id, None)
         if loaded is not None:
-            loaded.batcher.close()
+            if not loaded.batcher.close(2 * self._settings.request_timeout_s):
+                raise Refusal(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
             loaded.generator.close()
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> bool:
@@ -165,7 +175,7 @@ class Fleet:
             conditions=present[0].conditions if present else None,
             waiting=self.waiting,
             uptime_s=time.monotonic() - self._started,
-            problem=self._problem,
+            problem=self.watchdog.problem or self._problem,
             highest_token=self._state.highest_token,
         )
 
@@ -178,9 +188,11 @@ class Fleet:
         return sum(loaded.batcher.under_way for loaded in tuple(self._loaded.values()))
 
     def close(self) -> None:
-        """Answer what is queued, and end."""
+        """Answer what is queued, and end; what takes longer than ``serving.drain_s`` is left behind."""
+        ends_at = time.monotonic() + self._settings.drain_s
         for loaded in tuple(self._loaded.values()):
-            loaded.batcher.close()
+            if not loaded.batcher.close(max(0.0, ends_at - time.monotonic())):
+                log.error("%s still computes an answer, and is left behind", loaded.checkpoint_id)
 
     def _bring_up(self, checkpoint_id: str, path: Path, weights: str) -> Loaded:
         try:
@@ -194,5 +206,7 @@ class Fleet:
             max_batch=self._settings.max_batch,
             wait_s=self._settings.batch_wait_s,
             max_queue=self._settings.max_queue,
+            limit_s=self._settings.request_timeout_s,
+            watchdog=self.watchdog,
         )
         return Loaded(checkpoint_id, path, generator, batcher)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ratchet.inference.answer_text import AnswerText
     from ratchet.inference.sampling import Prompt
     from ratchet.serving.ticket import Ticket
+    from ratchet.watchdog import Watchdog
 
 
 class Computes(Protocol):
@@ -66,8 +67,8 @@ class Queue(Protocol):
         """Take a ticket to settle. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
         ...
 
-    def close(self) -> None:
-        """Take no more tickets, answer those that are queued, and end."""
+    def close(self, timeout_s: float) -> bool:
+        """Take no more tickets, answer those that are queued, and end; whether that was done in time."""
         ...
 
 
@@ -78,8 +79,16 @@ class Loader(Protocol):
 
 
 class QueueMaker(Protocol):
-    """Opens a queue to a loaded checkpoint."""
+    """Opens a queue to a loaded checkpoint. ``limit_s`` is how long a request may take, by which it is watched."""
 
     def __call__(
-        self, checkpoint_id: str, generator: Any, *, max_batch: int, wait_s: float, max_queue: int
+        self,
+        checkpoint_id: str,
+        generator: Any,
+        *,
+        max_batch: int,
+        wait_s: float,
+        max_queue: int,
+        limit_s: float,
+        watchdog: Watchdog,
     ) -> Queue: ...

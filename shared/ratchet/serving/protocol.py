@@ -53,7 +53,8 @@ class Traffic(BaseModel):
 class Health(BaseModel):
     """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
 
-    ``problem`` says why a model that should be live is not. No token below ``highest_token`` is obeyed.
+    ``problem`` says why a model that should be live is not, or what of the server has come to a standstill. No token
+    below ``highest_token`` is obeyed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -92,7 +93,7 @@ class InferenceServer(Protocol):
         ...
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        """Answers of a loaded checkpoint."""
+        """Answers of a loaded checkpoint. Refused where it does not answer in the queue that clients wait in."""
         ...
 
     def live(self) -> Live | None: ...

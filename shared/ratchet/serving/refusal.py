@@ -36,6 +36,13 @@ class ClientGone(Refusal):
         super().__init__(499, "client_gone", "the client hung up.")
 
 
+class TimedOut(Refusal):
+    """The answer did not come in the time that a request may take."""
+
+    def __init__(self, timeout_s: float):
+        super().__init__(503, "timeout", f"no answer within {timeout_s:g} s.", retry_after_s=5)
+
+
 class Retired(Refusal):
     """The checkpoint takes no more requests: it is being unloaded."""
 

@@ -24,11 +24,13 @@ from ratchet.leases.share import Bound, bound, lease_share
 from ratchet.plugins import require_plugins
 from ratchet.serving.admin_token import server_token
 from ratchet.serving.app import build_app
-from ratchet.serving.engine import engine_of
+from ratchet.serving.engine import Engine, engine_of
 from ratchet.serving.fleet import Fleet
+from ratchet.serving.guard import Guard
 from ratchet.serving.home import ServerHome
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
+from ratchet.watchdog import Watchdog
 
 log = logging.getLogger("ratchet.serving")
 
@@ -58,26 +60,43 @@ def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> 
     share = bound(settings, lease) if lease else None
     if share is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share["devices"])
+    watchdog = Watchdog()
+    engine = engine_of(settings, home.folder, watchdog)
+    serve_by(engine, settings, home, host, port, watchdog, share)
+
+
+def serve_by(
+    engine: Engine,
+    settings: Settings,
+    home: ServerHome,
+    host: str,
+    port: int | None,
+    watchdog: Watchdog,
+    share: Bound | None = None,
+) -> None:
+    """Serve what an engine computes, until a signal. A server that has come to a standstill ends its process."""
     token = server_token(settings.serving, home.folder)
-    engine = engine_of(settings, home.folder)
-    fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue)
+    fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
     listener = _listen(host, settings.serving.port if port is None else port)
     address = f"http://{host}:{listener.getsockname()[1]}"
     home.announce(address)
     log.info("serves %s/v1 by %s; a model is loaded as soon as one is deployed", address, settings.serving.engine)
+    guard = Guard(watchdog, is_stopping=lambda: uvicorn_server.should_exit, drain_s=settings.serving.drain_s)
     config = uvicorn.Config(
-        build_app(fleet, settings.serving, token),
+        build_app(fleet, settings.serving, token, guard.check),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.serving.drain_s),
     )
+    uvicorn_server = uvicorn.Server(config)
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
+    guard.start()
     _end_quietly_on_signals()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn_server.run(sockets=[listener])
     finally:
-        engine.close()
+        engine.close()  # the guard goes on: it ends what hangs after this, too
 
 
 def _import_torch(share: Bound | None) -> None:

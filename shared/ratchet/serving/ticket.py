@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ratchet.inference.generator import Generation
-from ratchet.serving.refusal import ClientGone, Refusal
+from ratchet.serving.refusal import ClientGone, TimedOut
 
 if TYPE_CHECKING:
     from ratchet.inference.decode import Answer
@@ -34,6 +35,11 @@ class Ticket:
     def over(self) -> bool:
         """Whether nobody waits for the answer any longer."""
         return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
+
+    @property
+    def left_s(self) -> float:
+        """How long it may still take."""
+        return max(0.0, self._ends_at - time.monotonic())
 
     @property
     def listens(self) -> bool:
@@ -69,4 +75,14 @@ class Ticket:
             self.future.set_exception(error)
 
     def expire(self) -> None:
-        self.fail(Refusal(503, "timeout", f"no answer within {self._timeout_s:g} s.", retry_after_s=5))
+        self.fail(TimedOut(self._timeout_s))
+
+
+@contextmanager
+def expiring(ticket: Ticket) -> Iterator[None]:
+    """The event loop ends the wait for a ticket in time, whatever becomes of the thread that should answer it."""
+    timer = asyncio.get_running_loop().call_later(ticket.left_s, ticket.expire)
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -48,6 +48,11 @@ class Server:
     def url(self) -> str:
         return announced_url(self.home) or ""
 
+    @property
+    def log(self) -> str:
+        """What the process has written, and those before it in its home."""
+        return log_file(self.home).read_text()
+
     def load(self, checkpoint: Checkpoint) -> None:
         self.client.load(checkpoint.id, str(checkpoint.path), checkpoint.weights)
 
@@ -70,6 +75,10 @@ def blue(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="session")
 def green(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return checkpoint(tmp_path_factory.mktemp("checkpoints"), "green", 4)
+
+
+def log_file(home: Path) -> Path:
+    return home.with_name(f"{home.name}.log")
 
 
 def command(home: Path, port: int = 0) -> list[str]:
@@ -114,13 +123,23 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Server]]:
-    """Starts a server in a home, with these serving settings, and waits until it answers."""
+    """Starts a server in a home, with these serving settings, and waits until it answers.
+
+    ``program`` is the script of another server, for one with a made-up engine.
+    """
     servers: list[Server] = []
 
-    def run(home: Path, **serving: str) -> Server:
+    def run(home: Path, program: Path | None = None, **serving: str) -> Server:
         (home / "server.json").unlink(missing_ok=True)
         told = {f"RATCHET_SERVING__{name.upper()}": value for name, value in serving.items()}
-        process = subprocess.Popen(command(home), text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **told})
+        with log_file(home).open("a") as log:
+            process = subprocess.Popen(
+                command(home) if program is None else [sys.executable, "-W", "error", str(program), str(home)],
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **told},
+                stdout=log,
+                stderr=log,
+            )
         servers.append(Server(process, home, wait_for(process, home), told))
         return servers[-1]
 
@@ -129,6 +148,7 @@ def start() -> Iterator[Callable[..., Server]]:
         server.client.close()
         if server.process.poll() is None:
             server.end(signal.SIGKILL)
+        print(server.log[-4_000:])
 
 
 def wait_for(process: subprocess.Popen[str], home: Path) -> EmbeddedServerClient:

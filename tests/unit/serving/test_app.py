@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +18,17 @@ from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.decode import Answer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
+from ratchet.inference.local import LocalGenerator
 from ratchet.serving.app import build_app
+from ratchet.serving.body import read_body
+from ratchet.serving.chat_request import ChatRequest
 from ratchet.serving.fleet import Fleet
+from ratchet.serving.refusal import ClientGone
+from ratchet.serving.state import StateFile
 from ratchet.serving.ticket import Ticket
 from ratchet.settings.serving import ServingSettings
+from ratchet.testing.workers import wait_until
+from starlette.requests import Request
 
 from .conftest import ADMIN, TOKEN
 
@@ -282,3 +291,82 @@ def test_a_loaded_checkpoint_can_be_asked_by_its_id(serve: Serve, go_live: GoLiv
 @pytest.mark.parametrize("route", ["load", "unload", "switch", "score", "generate"])
 def test_admin_routes_need_the_token(serve: Serve, route: str, headers: dict[str, str]) -> None:
     assert serve().post(f"/admin/{route}", json={}, headers=headers).status_code == 401
+
+
+class Unbatchable:
+    """A model that is sound but for its batch."""
+
+    def __init__(self, generator: LocalGenerator):
+        self._generator = generator
+
+    def rolling(self, _max_rows: int) -> Any:
+        raise ValueError("no batch can be made")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
+def test_health_fails_once_the_thread_that_answers_has_ended(tmp_path: Path, go_live: GoLive, blue: Path) -> None:
+    def load(path: Path, weights: str) -> Any:
+        return Unbatchable(LocalGenerator.load(path, expected_weights=weights))
+
+    fleet = Fleet(ServingSettings(), StateFile(tmp_path), load)
+    with TestClient(build_app(fleet, ServingSettings(), SecretStr(TOKEN))) as client:
+        assert client.get("/health").status_code == 200
+        go_live(client, blue)
+        wait_until(lambda: client.get("/health").status_code == 503)
+        health = client.get("/health").json()
+        assert health["problem"] == "thread batcher-cp-1 has ended, though nobody asked it to"
+        assert health["live"]["checkpoint_id"] == "cp-1"
+        refused = client.post(ROUTE, json=question())
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stalled")
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_a_problem_of_a_server_in_health(
+    tmp_path: Path, make_fleet: Callable[..., Fleet], go_live: GoLive, blue: Path
+) -> None:
+    copy = shutil.copytree(blue, tmp_path / "copy")
+    with TestClient(build_app(make_fleet(), ServingSettings(), SecretStr(TOKEN))) as client:
+        go_live(client, copy)
+    shutil.rmtree(copy)
+    with TestClient(build_app(make_fleet(), ServingSettings(), SecretStr(TOKEN))) as client:
+        health = client.get("/health")
+    assert health.status_code == 200
+    assert "cannot be loaded again" in health.json()["problem"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_an_answer_that_never_comes_is_given_up_in_time_and_counts_as_a_failure(
+    tmp_path: Path, go_live: GoLive, blue: Path, stream: bool
+) -> None:
+    class Still(Unbatchable):
+        """Its first step takes as long as the test."""
+
+        def rolling(self, _max_rows: int) -> Any:
+            over.wait(60)
+            return self._generator.rolling(8)
+
+    over = threading.Event()
+    settings = ServingSettings(request_timeout_s=0.2)
+    fleet = Fleet(settings, StateFile(tmp_path), lambda path, _weights: Still(LocalGenerator.load(path)))  # type: ignore[arg-type, return-value]
+    with TestClient(build_app(fleet, settings, SecretStr(TOKEN))) as client:
+        go_live(client, blue)
+        response = client.post(ROUTE, json=question(stream=stream))
+        body = json.loads(response.text.split("data: ")[-1]) if stream else response.json()
+        assert body["error"]["code"] == "timeout"
+        assert response.status_code == (200 if stream else 503)
+        assert fleet.named("cp-1").traffic.read().errors == 1
+        probe = {"checkpoint_id": "cp-1", "chats": [[{"role": "user", "content": "1"}]], "decoding": {}}
+        refused = client.post("/admin/generate", json=probe, headers=ADMIN)
+        assert refused.status_code == 422
+        assert "cp-1 does not answer clients" in refused.json()["error"]["message"]
+        over.set()
+
+
+def test_a_client_that_hangs_up_in_the_body_is_no_error_of_the_server() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    with pytest.raises(ClientGone):
+        asyncio.run(read_body(request, ChatRequest, 1_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.data.example import Message
@@ -14,6 +15,9 @@ from ratchet.inference.local import LocalGenerator
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Growth, Ticket
+from ratchet.watchdog import Watchdog
+
+CLOSE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,9 @@ def make_ticket(
     return Ticket(prompt, timeout_s, on_growth)
 
 
-def make_batcher(generator: LocalGenerator, max_queue: int = 100) -> Batcher:
-    return Batcher("cp-1", generator, max_batch=8, wait_s=0.001, max_queue=max_queue)
+def make_batcher(generator: LocalGenerator, max_queue: int = 100, watchdog: Watchdog | None = None) -> Batcher:
+    limits: dict[str, Any] = {"max_batch": 8, "wait_s": 0.001, "max_queue": max_queue, "limit_s": CLOSE_S}
+    return Batcher("cp-1", generator, **limits, watchdog=watchdog or Watchdog())
 
 
 class Holding:
@@ -61,7 +66,7 @@ def test_answers_are_those_of_the_generator(generator: LocalGenerator) -> None:
     found = [ticket.future.result(60).token_ids for ticket in tickets]
     chats = [(Message(role="user", content=text),) for text in texts]
     assert found == [g.token_ids for g in generator.generate(chats, Decoding(max_new_tokens=4))]
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: LocalGenerator) -> None:
@@ -75,7 +80,7 @@ def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: Loc
     holding.let_go()
     long.future.result(60)
     assert done_when_long_grew[-1]
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
@@ -89,7 +94,7 @@ def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
     holding.let_go()
     assert all(ticket.future.result(60) for ticket in waiting)
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_closing_answers_what_waits_and_takes_no_more(generator: LocalGenerator) -> None:
@@ -97,7 +102,7 @@ def test_closing_answers_what_waits_and_takes_no_more(generator: LocalGenerator)
     holding = Holding(generator, batcher)
     waiting = make_ticket(generator)
     batcher.submit(waiting)
-    closing = threading.Thread(target=batcher.close)
+    closing = threading.Thread(target=batcher.close, args=(CLOSE_S,))
     closing.start()
     holding.let_go()
     closing.join(60)
@@ -116,7 +121,7 @@ def test_a_cancelled_row_leaves_its_batch(generator: LocalGenerator) -> None:
 
     ticket = make_ticket(generator, tokens=500, on_growth=hang_up)
     batcher.submit(ticket)
-    batcher.close()
+    assert batcher.close(CLOSE_S)
     assert lengths == [1]
 
 
@@ -130,7 +135,7 @@ def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) 
     with pytest.raises(Refusal, match="no answer within"):
         late.future.result(60)
     assert grown == []
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_a_long_answer_keeps_no_one_waiting(generator: LocalGenerator) -> None:
@@ -145,7 +150,7 @@ def test_a_long_answer_keeps_no_one_waiting(generator: LocalGenerator) -> None:
         assert ticket.future.result(60)
     assert not long.future.done()
     long.cancel()
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_first_come_first_served(generator: LocalGenerator) -> None:
@@ -162,7 +167,7 @@ def test_first_come_first_served(generator: LocalGenerator) -> None:
     for ticket in tickets:
         ticket.future.result(60)
     assert order == sorted(order)
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalGenerator) -> None:
@@ -179,7 +184,7 @@ def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalG
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         failing.future.result(60)
     assert other.future.result(60).finish_reason == "length"
-    batcher.close()
+    assert batcher.close(CLOSE_S)
 
 
 def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blue: Path) -> None:
@@ -200,4 +205,42 @@ def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blu
     after = make_ticket(generator)
     batcher.submit(after)
     assert after.future.result(60).finish_reason == "length"
-    batcher.close()
+    assert batcher.close(CLOSE_S)
+
+
+def test_clients_that_hang_up_while_they_wait_do_not_end_the_thread(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    for _ in range(50):
+        gone = make_ticket(generator)
+        gone.cancel()
+        batcher.submit(gone)
+        late = make_ticket(generator, timeout_s=0.0)
+        batcher.submit(late)
+        with pytest.raises(Refusal, match="no answer within"):
+            late.future.result(60)
+    after = make_ticket(generator)
+    batcher.submit(after)
+    assert after.future.result(60).finish_reason == "length"
+    assert batcher.close(CLOSE_S)
+
+
+def test_closing_does_not_wait_for_a_batch_that_stands_still(generator: LocalGenerator) -> None:
+    watchdog = Watchdog()
+    batcher = make_batcher(generator, watchdog=watchdog)
+    holding = Holding(generator, batcher)
+    assert not batcher.close(0.01)
+    holding.let_go()
+    assert batcher.close(CLOSE_S)
+    assert watchdog.problem is None
+
+
+def test_those_who_wait_too_long_leave_their_places_in_a_full_queue(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator, max_queue=2)
+    holding = Holding(generator, batcher)
+    for _ in range(2):
+        batcher.submit(make_ticket(generator, timeout_s=0.0))
+    fresh = make_ticket(generator)
+    batcher.submit(fresh)
+    holding.let_go()
+    assert fresh.future.result(60)
+    assert batcher.close(CLOSE_S)

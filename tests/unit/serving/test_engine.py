@@ -7,11 +7,13 @@ from ratchet.serving.engine import engine_of
 from ratchet.serving.vllm.engine import VllmEngine
 from ratchet.serving.vllm.forwarder import Forwarder
 from ratchet.settings import Settings
+from ratchet.watchdog import Watchdog
 
 
 def test_what_computes_behind_the_server_is_set(tmp_path: Path) -> None:
-    here = engine_of(Settings(serving={"engine": "embedded"}), tmp_path)
-    elsewhere = engine_of(Settings(serving={"engine": "vllm", "vllm_urls": ["http://one:1", "http://two:1"]}), tmp_path)
+    vllm = Settings(serving={"engine": "vllm", "vllm_urls": ["http://one:1", "http://two:1"]})
+    here = engine_of(Settings(serving={"engine": "embedded"}), tmp_path, Watchdog())
+    elsewhere = engine_of(vllm, tmp_path, Watchdog())
     assert here.queue is Batcher
     assert elsewhere.queue is Forwarder
     assert isinstance(elsewhere.loader, VllmEngine)

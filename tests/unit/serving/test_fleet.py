@@ -168,11 +168,11 @@ def test_how_requests_are_batched_is_set(tmp_path: Path, blue: Path) -> None:
     told: list[dict[str, float]] = []
 
     def queue(checkpoint_id: str, generator: ServedModel, **limits: Any) -> Batcher:
-        told.append(limits)
+        told.append({name: limit for name, limit in limits.items() if name != "watchdog"})
         return Batcher(checkpoint_id, generator, **limits)
 
-    settings = ServingSettings(max_batch=3, batch_wait_s=0.25, max_queue=5)
+    settings = ServingSettings(max_batch=3, batch_wait_s=0.25, max_queue=5, request_timeout_s=90.0)
     fleet = Fleet(settings, StateFile(tmp_path), model_loader(Settings()), queue)
     load(fleet, "blue", blue)
     fleet.close()
-    assert told == [{"max_batch": 3, "wait_s": 0.25, "max_queue": 5}]
+    assert told == [{"max_batch": 3, "wait_s": 0.25, "max_queue": 5, "limit_s": 90.0}]

@@ -18,10 +18,15 @@ from ratchet.serving.vllm.generator import VllmGenerator
 from ratchet.serving.vllm.processes import ProcessSeats
 from ratchet.serving.vllm.seats import Seats, StandingSeats
 from ratchet.settings import Settings
+from ratchet.watchdog import Watchdog, WatchedThread
 
 log = logging.getLogger(__name__)
 
 TEND_S = 2.0
+CALLS = 10
+"""Bringing a checkpoint back takes fewer calls to vLLM than that, beside the start of a process."""
+
+END_S = 10.0
 
 
 class VllmEngine:
@@ -30,14 +35,21 @@ class VllmEngine:
     What vLLM has lost is brought back within seconds; its requests are answered 503 until then.
     """
 
-    def __init__(self, settings: Settings, log_file: Path, at_hand: Callable[[Path], Path] = Path):
+    def __init__(
+        self,
+        settings: Settings,
+        log_file: Path,
+        at_hand: Callable[[Path], Path] = Path,
+        watchdog: Watchdog | None = None,
+    ):
         self.settings = settings
         self._at_hand = at_hand
         self._hardware = pick_hardware(settings.inference)
         self._seats = _seats(settings, self._hardware.dtype, log_file)
         self._loaded: list[VllmGenerator] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._tend, name="tend-vllm", daemon=True)
+        limit_s = settings.serving.vllm_start_s + CALLS * settings.serving.request_timeout_s
+        self._thread = WatchedThread(self._tend, watchdog or Watchdog(), self._over, name="tend-vllm", limit_s=limit_s)
         self._thread.start()
 
     def __call__(self, path: Path, weights: str) -> VllmGenerator:
@@ -55,12 +67,14 @@ class VllmEngine:
 
     def close(self) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(END_S)
         self._seats.close()
 
     def _tend(self) -> None:
         while not self._over.wait(TEND_S):
+            self._thread.watch.beat()
             for generator in self._loaded:
+                self._thread.watch.beat()
                 try:
                     generator.tend()
                 except RatchetError as error:

@@ -47,23 +47,34 @@ TOKEN = "for tests"
 SURE = 0.95
 
 
-class Unasked:
-    """The batch of clients' requests, where no client asks."""
+class OneStep:
+    """The batch of clients' requests, each of which is answered in its first step. What ``stalls`` answers none."""
 
     requests: ClassVar[list[Any]] = []
+
+    def __init__(self, model: Model):
+        self._model = model
 
     def fitting(self, prompts: list[Any]) -> int:
         return len(prompts)
 
+    def advance(self, joining: list[Any]) -> list[Any]:
+        for ticket in joining:
+            if not self._model.stalls():
+                ticket.settle(self._model.answer(ticket.prompt))
+        return []
+
 
 @dataclass
 class Model:
-    """Answers what it knows by the item's own solution. ``drifts`` says when it no longer computes as it was judged."""
+    """Answers what it knows by the item's own solution. ``drifts`` says when it no longer computes as it was judged,
+    ``stalls`` when clients get no answer."""
 
     weights: str
     knows: Knows
     items: dict[str, Example]
     drifts: Callable[[], bool] = lambda: False
+    stalls: Callable[[], bool] = lambda: False
     asked: Callable[[], None] = lambda: None
     heard: list[Chat] = field(default_factory=list)
 
@@ -75,18 +86,21 @@ class Model:
         if len(chats) > 1:  # not the warm-up of a load
             self.asked()
             self.heard += chats
-        return [self._answer(chat) for chat in chats]
+        return [self.answer(chat) for chat in chats]
+
+    def prompt(self, chat: Chat, _decoding: Decoding) -> Chat:
+        return chat
 
     def score(self, chats: list[Chat], _answers: list[Reply]) -> list[tuple[float, ...]]:
         return [self._logprobs() for _ in chats]
 
-    def rolling(self, _max_rows: int) -> Unasked:
-        return Unasked()
+    def rolling(self, _max_rows: int) -> OneStep:
+        return OneStep(self)
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _answer(self, chat: Chat) -> Generation:
+    def answer(self, chat: Chat) -> Generation:
         item = self.items.get(chat[-1].content)
         return Generation(
             text=str(item.answer) if item is not None and self.knows(item) else "wrong",

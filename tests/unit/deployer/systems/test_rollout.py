@@ -147,6 +147,31 @@ def test_a_champion_that_fails_under_watch_is_rolled_back_and_barred(deploying: 
     assert deploying.deployments() == [("base", base), ("deploy", bad), ("rollback", base)]
 
 
+def test_a_champion_that_answers_no_client_is_rolled_back_though_no_client_asks(
+    start_deploying: Callable[..., Any],
+) -> None:
+    deploying = start_deploying(request_timeout_s=1.0)
+    deploying.sweep()
+    bad = deploying.add(easy)
+    deploying.model(bad).stalls = lambda: deploying.server.live() == bad
+    deploying.sweep()
+    assert deploying.verdicts() == {bad: "rolled back"}
+    assert deploying.server.live() == deploying.home.base_id()
+    with deploying.home.ledger.read() as session:
+        reason = session.query(Verdict).where(Verdict.system == "deployment").one().reason
+    assert "does not answer clients: no answer within 1 s" in reason
+
+
+def test_what_answers_no_client_is_refused_before_any_meets_it(start_deploying: Callable[..., Any]) -> None:
+    deploying = start_deploying(request_timeout_s=1.0)
+    deploying.sweep()
+    bad = deploying.add(easy)
+    deploying.model(bad).stalls = lambda: True
+    deploying.sweep()
+    assert deploying.verdicts() == {bad: "refused"}
+    assert deploying.server.live() == deploying.home.base_id()
+
+
 def test_barred_weights_stay_barred_under_another_name_until_a_human_lifts_it(deploying: Any) -> None:
     bad = deploying.add(easy)
     deploying.model(bad).drifts = lambda: deploying.server.live() == bad

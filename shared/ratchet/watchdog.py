@@ -1,0 +1,144 @@
+"""Watches the threads that a process cannot do without, and names one that has ended unasked or stands still.
+
+It does not know what they do. Silence is counted between two looks, so that the time in which nobody could look, since
+the process was stopped or the machine slept, is held against none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+log = logging.getLogger(__name__)
+
+EXIT_STALLED = 70
+"""EX_SOFTWARE. Whoever supervises the process starts it again."""
+
+TICK_S = 1.0
+LAST_WORDS_S = 2.0
+"""A log whose lock a stalled thread holds may not keep the process."""
+
+
+class Watch:
+    """The signs of life of one long-lived loop. Its end alone is judged where there is no ``limit_s``."""
+
+    def __init__(self, name: str, limit_s: float | None = None):
+        self.name = name
+        self.limit_s = limit_s
+        self.beats = 0
+        self.is_resting = False
+        self.has_ended = False
+
+    def beat(self) -> None:
+        """It goes on. Costs nothing, so that a loop may call it in every round."""
+        self.beats += 1
+        self.is_resting = False
+
+    def rest(self) -> None:
+        """It waits for work, however long that takes: silence is fine until the next beat."""
+        self.is_resting = True
+
+
+class _Silence:
+    """For how long a watch has been silent, as far as one watchdog has seen it."""
+
+    def __init__(self, watch: Watch):
+        self.watch, self.beats, self.seconds = watch, watch.beats, 0.0
+
+    def count(self, elapsed_s: float) -> None:
+        if self.watch.is_resting or self.watch.beats != self.beats:
+            self.beats, self.seconds = self.watch.beats, 0.0
+        else:
+            self.seconds += elapsed_s
+
+    @property
+    def problem(self) -> str | None:
+        if self.watch.has_ended:
+            return f"{self.watch.name} has ended, though nobody asked it to"
+        if self.watch.limit_s is not None and self.seconds > self.watch.limit_s:
+            return f"{self.watch.name} has stood still for more than {self.watch.limit_s:g} s"
+        return None
+
+
+class Watchdog:
+    """Judges watches for whoever calls ``look`` at least every ``tick_s``. Safe to use from several threads."""
+
+    def __init__(self, tick_s: float = TICK_S, clock: Callable[[], float] = time.monotonic):
+        self._tick_s, self._clock = tick_s, clock
+        self._lock = threading.Lock()
+        self._silences: dict[Watch, _Silence] = {}
+        self._looked_at = clock()
+
+    def add(self, watch: Watch) -> None:
+        with self._lock:
+            self._silences[watch] = _Silence(watch)
+
+    def remove(self, watch: Watch) -> None:
+        with self._lock:
+            self._silences.pop(watch, None)
+
+    def look(self) -> str | None:
+        """Count the silence since the last look; then what ``problem`` says."""
+        now = self._clock()
+        with self._lock:
+            elapsed_s, self._looked_at = min(now - self._looked_at, 2 * self._tick_s), now
+            for silence in self._silences.values():
+                silence.count(elapsed_s)
+        return self.problem
+
+    @property
+    def problem(self) -> str | None:
+        """The first that has ended unasked, or that stood still at the last look."""
+        with self._lock:
+            found = [silence.problem for silence in self._silences.values()]
+        return next((problem for problem in found if problem is not None), None)
+
+
+class WatchedThread(threading.Thread):
+    """A daemon thread that has to go on until ``stop`` is set. An end before that is logged, and told as a problem.
+
+    ``work`` calls ``self.watch.beat`` at least every ``limit_s``.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], None],
+        watchdog: Watchdog,
+        stop: threading.Event,
+        *,
+        name: str,
+        limit_s: float | None = None,
+    ):
+        super().__init__(name=name, daemon=True)
+        self.watch = Watch(f"thread {name}", limit_s)
+        self._work, self._watchdog, self._stop_asked = work, watchdog, stop
+
+    def start(self) -> None:
+        self._watchdog.add(self.watch)
+        super().start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            log.exception("thread %s failed", self.name)
+        finally:
+            if self._stop_asked.is_set():
+                self._watchdog.remove(self.watch)
+            else:
+                self.watch.has_ended = True
+
+
+def end_process(problem: str) -> NoReturn:
+    """Write to stderr where every thread is, log the problem, and exit at once, whatever still runs."""
+    with contextlib.suppress(RuntimeError):  # no thread can be started: then the log had better not hang
+        threading.Timer(LAST_WORDS_S, os._exit, (EXIT_STALLED,)).start()
+    faulthandler.dump_traceback(all_threads=True)
+    log.critical("this process exits, to be started afresh: %s", problem)
+    os._exit(EXIT_STALLED)
