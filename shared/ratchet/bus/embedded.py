@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
-from ratchet.disk import write_atomically
+from ratchet.disk import home_trouble, require_writable, write_atomically
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.leases.lock import FileLock
 from ratchet.parent import end_with_parent
@@ -39,13 +39,13 @@ def embedded_folder(settings: Settings) -> Path:
 def embedded_url(settings: Settings) -> str:
     """URL of the embedded server below home. Raises SurroundingsError when none was started there."""
     path = embedded_folder(settings) / "url"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError as error:
+    url = _text(path)
+    if not url:
         raise SurroundingsError(
-            f"No embedded Redis runs below {settings.home} ({path} is absent). "
+            f"No embedded Redis runs below {settings.home} ({path} is {'absent' if url is None else 'empty'}). "
             "Start everything with `make run`, or set redis.url to a running server."
-        ) from error
+        )
+    return url
 
 
 class EmbeddedRedis:
@@ -84,7 +84,8 @@ class EmbeddedRedis:
         """Start and wait until it answers. Raises SurroundingsError, or Refused while another runs in ``folder``."""
         if self.pid is not None:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with home_trouble(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         executable = server_executable()
         lock = self._lock()
         try:
@@ -115,8 +116,8 @@ class EmbeddedRedis:
         deadline = time.monotonic() + self._lock_timeout_s
         while (lock := FileLock.try_take(self.folder / "lock")) is None:
             if time.monotonic() > deadline:
-                path = self.folder / "redis.pid"
-                owner = f"pid {path.read_text().strip()}" if path.is_file() else "just starting"
+                pid = _text(self.folder / "redis.pid")
+                owner = f"pid {pid}" if pid else "just starting"
                 raise Refused(f"A Redis ({owner}) already runs in {self.folder}. Stop it with `make stop`.")
             time.sleep(_POLL_S)
         return lock
@@ -128,14 +129,15 @@ class EmbeddedRedis:
             if self._is_ready(self._process):
                 return
             if attempts_left == 0 or self._fixed_port or is_free(self.port):
+                require_writable(self.folder)  # a full disk, which is the reason then, took no log either
                 raise SurroundingsError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
 
     def _choose_port(self) -> None:
         if self._fixed_port:
             return require_free(self.port, "redis.port")
         remembered = self.folder / "port"
-        if self.port == 0 and remembered.is_file():
-            self.port = int(remembered.read_text())
+        if self.port == 0 and (port := _text(remembered) or "").isdecimal():
+            self.port = int(port)
         if self.port == 0 or not is_free(self.port):
             self.port = free_port()
         write_atomically(remembered, f"{self.port}\n")
@@ -144,7 +146,8 @@ class EmbeddedRedis:
     def _spawn(self, executable: Path, lock: FileLock) -> subprocess.Popen[bytes]:
         if self._dies_with_parent and threading.current_thread() is not threading.main_thread():
             raise Refused("A Redis that dies with its parent is started from the main thread.")
-        (self.folder / "data").mkdir(exist_ok=True)
+        with home_trouble(self.folder):
+            (self.folder / "data").mkdir(exist_ok=True)
         write_atomically(self.folder / "redis.conf", self._configuration(), mode=0o600)
         return subprocess.Popen(
             [executable, self.folder / "redis.conf"],
@@ -173,10 +176,12 @@ class EmbeddedRedis:
         return "".join(f"{name} {value}\n" for name, value in options.items())
 
     def _password(self) -> str:
+        """Made once; anew where the file is empty, which would let anybody in. Nothing that is stored depends on it."""
         path = self.folder / "password"
-        if not path.is_file():
-            write_atomically(path, secrets.token_urlsafe(24), mode=0o600)
-        return path.read_text()
+        if not (password := _text(path)):
+            password = secrets.token_urlsafe(24)
+            write_atomically(path, password, mode=0o600)
+        return password
 
     def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:
         """True when it answers, False when it ended before."""
@@ -206,7 +211,16 @@ class EmbeddedRedis:
 
     def _log_tail(self) -> str:
         path = self.folder / "redis.log"
-        return "".join(path.read_text().splitlines(keepends=True)[-5:]) if path.is_file() else "(no log)"
+        lines = (_text(path) or "(no log)").splitlines()
+        return "\n".join(lines[-5:])
+
+
+def _text(path: Path) -> str | None:
+    """What stands in a small file, without the NULs that a power cut may have left in its place; None without one."""
+    try:
+        return path.read_text(errors="replace").replace("\0", "").strip()
+    except FileNotFoundError:
+        return None
 
 
 def _quoted(path: Path) -> str:

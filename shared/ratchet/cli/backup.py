@@ -65,7 +65,7 @@ def restore(
     """
     settings = load()
     if (holder := lock.holder(settings.home)) is not None:
-        raise Refused(f"process {holder} runs in {settings.home}: `ratchet stop` first.")
+        raise Refused(f"{holder} runs in {settings.home}: `ratchet stop` first.")
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)

@@ -1,14 +1,20 @@
-"""The command group: commands are imported when they are called, and our own errors become one line and exit code 2."""
+"""The command group: commands are imported when they are called, and our own errors become one line and exit code 2.
+
+So does an error of the disk: a full or read-only one can fail any command anywhere, and no traceback says what to do.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
+from ratchet.disk import explained
 from ratchet.errors import RatchetError
 
 EXIT_ERROR = 2
@@ -77,6 +83,12 @@ def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
                 return super().invoke(ctx)
             except RatchetError as error:
                 typer.echo(f"ratchet: {error}", err=True)
+                raise typer.Exit(EXIT_ERROR) from error
+            except OSError as error:
+                trouble = explained(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))
+                if trouble is None:
+                    raise
+                typer.echo(f"ratchet: {trouble}", err=True)
                 raise typer.Exit(EXIT_ERROR) from error
 
     return LazyGroup

@@ -16,6 +16,7 @@ from ratchet.cli.output import size
 from ratchet.cli.template import Chosen, render
 from ratchet.cli.view.words import thousands
 from ratchet.data.jsonl import read_examples
+from ratchet.disk import home_trouble, replacing, write_atomically
 from ratchet.errors import DataError, Refused
 from ratchet.evaluation.standing import first_suites
 from ratchet.settings import load
@@ -54,12 +55,20 @@ def init(
     if data is not None:
         _check_data(data)
         chosen = {**chosen, "suites": {**chosen.get("suites", {}), **_tested_on(data, model)}}
-    file.write_text(render(chosen), encoding="utf-8")
+    _write(file, render(chosen))
     load()
     typer.echo(f"wrote {file}.")
     if data is not None:
         _into_inbox(data)
     typer.echo("`make run` (or `ratchet run`) starts.")
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all, with the rights that it had; a link stays one."""
+    file = file.resolve()
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+    with home_trouble(file.parent):
+        write_atomically(file, text, mode=mode)
 
 
 def _for_model(name: str, force: bool) -> Chosen:
@@ -136,6 +145,6 @@ def _tested_on(data: Path, model: str) -> dict[str, Any]:
 
 def _into_inbox(data: Path) -> None:
     inbox = load().inbox
-    inbox.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(data, inbox / data.with_suffix(".jsonl").name)
+    with home_trouble(inbox), replacing(inbox / data.with_suffix(".jsonl").name) as draft:
+        shutil.copyfile(data, draft)
     typer.echo(f"copied {data.name} to {inbox}; the first run queues it.")

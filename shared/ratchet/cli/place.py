@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.artifacts.configured import artifact_store
+from ratchet.disk import home_trouble
 from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
@@ -36,4 +38,6 @@ def artifacts(settings: Settings) -> ArtifactStore:
 def _require_ledger(settings: Settings) -> None:
     url = make_url(settings.ledger_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        with home_trouble(settings.home), suppress(FileNotFoundError):
+            os.scandir(settings.home).close()  # a home that is a file, or another user's, will never have one
         raise Refused(f"there is no ledger at {url.database} yet: `ratchet run` makes one.")

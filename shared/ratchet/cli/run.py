@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,12 +15,14 @@ from ratchet.cli.output import console, size
 from ratchet.cli.view.lines import Teller
 from ratchet.cli.view.reading import read_scene
 from ratchet.cli.view.screen import Screen
+from ratchet.disk import home_trouble
 from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.settings import Settings, load
 
 STOP_S = 60.0
+NAMED_S = 2.0
 
 
 class LiveView:
@@ -64,26 +67,52 @@ def run(
 def stop() -> None:
     """Stop the run of this home, from another terminal, and wait until it has stopped."""
     settings = load()
-    pid = lock.holder(settings.home)
-    if pid is None:
+    holder = _named_holder(settings.home)
+    if holder is None:
         typer.echo("nothing is running.")
         return
-    os.kill(pid, signal.SIGTERM)
+    if holder.pid is None:
+        path = settings.home.resolve() / lock.NAME
+        raise Refused(
+            f"a run is going on in {settings.home}, but {path} does not tell its process: `fuser {path}` or `lslocks` "
+            "does, and `kill PID` then stops it as this command would."
+        )
+    _terminate(holder.pid, settings.home)
     deadline = time.monotonic() + STOP_S
     while lock.holder(settings.home) is not None:
         if time.monotonic() > deadline:
-            raise Refused(f"process {pid} has not stopped within {STOP_S:.0f} s; `kill -9 {pid}` loses no data.")
+            raise Refused(f"{holder} has not stopped within {STOP_S:.0f} s; `kill -9 {holder.pid}` loses no data.")
         time.sleep(0.1)
     typer.echo("stopped; `ratchet run` goes on from here.")
+
+
+def _named_holder(home: Path) -> lock.Holder | None:
+    """What runs in the home. One that is only just beginning or ending is given a moment to name itself or be gone."""
+    deadline = time.monotonic() + NAMED_S
+    while (holder := lock.holder(home)) is not None and holder.pid is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holder
+
+
+def _terminate(pid: int, home: Path) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise Refused(f"process {pid} runs in {home} and is another user's: stop it as that user.") from error
+    except ProcessLookupError as error:
+        if lock.holder(home) is not None:
+            raise Refused(
+                f"process {pid} runs in {home}, but not on this machine or not in this container: stop it there."
+            ) from error
 
 
 def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Remove the home: ledger, checkpoints, queue, logs. What is in PostgreSQL or S3 stays."""
     settings = load()
     home = settings.home.resolve()
-    pid = lock.holder(settings.home)
-    if pid is not None:
-        raise Refused(f"process {pid} is running in {home}: `ratchet stop` first.")
+    holder = lock.holder(settings.home)
+    if holder is not None:
+        raise Refused(f"{holder} is running in {home}: `ratchet stop` first.")
     if not home.exists():
         typer.echo(f"there is nothing at {home}.")
         return
@@ -91,8 +120,26 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     used = sum(file.lstat().st_size for file in home.rglob("*") if not file.is_dir())
     if not yes and not typer.confirm(f"remove {home} with all checkpoints and data, {size(used)}?"):
         raise typer.Abort
-    shutil.rmtree(home)
-    typer.echo(f"removed {home}.")
+    with home_trouble(home):
+        is_gone = _remove(home)
+    typer.echo(f"removed {home}." if is_gone else f"emptied {home}, which is a mount point and stays.")
+
+
+def _remove(home: Path) -> bool:
+    """Whether the folder itself is gone; one that a disk is mounted on stays.
+
+    The lock goes last: where something cannot be removed, what is left is known as a home at the next try.
+    """
+    for entry in home.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != lock.NAME:
+            entry.unlink()
+    (home / lock.NAME).unlink()
+    if home.is_mount():
+        return False
+    home.rmdir()
+    return True
 
 
 def _require_ours(settings: Settings) -> None:

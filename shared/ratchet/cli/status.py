@@ -26,12 +26,13 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
     """
     with opened() as (settings, ledger):
         scene = read_scene(ledger, settings)
-        pid = lock.holder(settings.home)
+        holder = lock.holder(settings.home)
         if as_json:
-            print_json({"running_pid": pid, **as_values(scene)})
+            running = {"running": holder is not None, "running_pid": holder.pid if holder is not None else None}
+            print_json({**running, **as_values(scene)})
             return
         out = console()
-        out.print(draw(scene, Frame(out.width, 40, heading(pid, scene.hosts))))
+        out.print(draw(scene, Frame(out.width, 40, heading(holder, scene.hosts))))
 
 
 def watch() -> None:
@@ -43,17 +44,17 @@ def watch() -> None:
             try:
                 while True:
                     scene = read_scene(ledger, settings)
-                    pid = lock.holder(settings.home)
-                    screen.show(scene, heading(pid, scene.hosts), "Ctrl-C leaves; the run goes on", teller)
+                    holder = lock.holder(settings.home)
+                    screen.show(scene, heading(holder, scene.hosts), "Ctrl-C leaves; the run goes on", teller)
                     time.sleep(EVERY_S)
             except KeyboardInterrupt:
                 return
 
 
-def heading(pid: int | None, hosts: Mapping[str, int]) -> str:
+def heading(holder: lock.Holder | None, hosts: Mapping[str, int]) -> str:
     """Whether something runs: a run of this home, or else workers of any machine, which are told of by number."""
-    if pid is not None:
-        return f"running, process {pid}"
+    if holder is not None:
+        return f"running, {holder}"
     if not hosts:
         return "not running: `ratchet run`"
     workers = sum(hosts.values())

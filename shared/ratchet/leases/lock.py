@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.closing import Closing
+from ratchet.disk import home_trouble
 from ratchet.errors import Stopping, SurroundingsError
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.25
 
 
 class FileLock:
-    """A lock held on ``path``; its text says who holds it. Files stay, since removing one would split the lock."""
+    """A lock held on ``path``; its text says who holds it, where the disk took it. Files stay, since removing one would
+    split the lock."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self.path = path
@@ -28,8 +33,10 @@ class FileLock:
 
     @classmethod
     def try_take(cls, path: Path, note: str = "") -> FileLock | None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        """The lock, or None while another has it. Raises as ``home_trouble`` does where its file cannot be made."""
+        with home_trouble(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,14 +45,22 @@ class FileLock:
         except BaseException:
             os.close(handle)
             raise
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} {note}".strip().encode(), 0)
+        _note(handle, f"pid {os.getpid()} {note}".strip())
         return cls(path, handle)
 
     def release(self) -> None:
         if self._is_held:
             self._is_held = False
             os.close(self.handle)
+
+
+def _note(handle: int, text: str) -> None:
+    """Say who holds the lock. It is held all the same where the disk is full: the text is only for people."""
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
+    except OSError as error:
+        log.warning("a lock is held, but its file cannot say by whom: %s", error.strerror)
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ def _holders(folder: Path) -> str:
     notes = []
     for path in sorted(folder.iterdir()):
         if (lock := FileLock.try_take(path)) is None:
-            notes.append(f"{path.name} by {path.read_text()}")
+            notes.append(f"{path.name} by {path.read_text() or 'somebody'}")
         else:
             lock.release()
     return ", ".join(notes) or "none any more"

@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
-from ratchet.errors import NotJson, SurroundingsError
+from ratchet.disk import home_trouble, require_writable
+from ratchet.errors import NotJson, RatchetError, SurroundingsError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import Outbox
@@ -129,6 +130,8 @@ def _surroundings(url: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
+        if (trouble := _disk_of_sqlite(url)) is not None:
+            raise SurroundingsError(f"ledger {make_url(url).render_as_string()}: {trouble}") from error
         raise SurroundingsError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -140,12 +143,26 @@ def _surroundings(url: str) -> Iterator[None]:
         raise
 
 
+def _disk_of_sqlite(url: str) -> RatchetError | None:
+    """What is the matter with the disk that an SQLite ledger lies on, which SQLite says in few words or not at all."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    try:
+        require_writable(Path(parsed.database).parent)
+    except RatchetError as error:
+        return error
+    return None
+
+
 def _open(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
     if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(parsed.database).parent
+        with home_trouble(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     patience = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
     engine = create_engine(parsed, connect_args=patience)
     event.listen(engine, "connect", _prepare_sqlite)

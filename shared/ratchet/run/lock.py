@@ -1,51 +1,79 @@
-"""One run a home: a lock that the kernel frees when its holder dies, with the holder's process id in it."""
+"""One run a home: a lock that the kernel frees when its holder dies, with the holder's process id in it.
+
+The lock says whether something runs; the text in the file only says which process it is, and may be missing.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from ratchet.disk import home_trouble
 from ratchet.errors import Refused
 
 NAME = "run.lock"
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The process that runs in a home. ``pid`` is None where the file does not tell it, as while a run begins."""
+
+    pid: int | None
+
+    def __str__(self) -> str:
+        return f"process {self.pid}" if self.pid is not None else f"a process that {NAME} does not name"
+
+
 @contextmanager
 def held(home: Path) -> Iterator[None]:
-    """Hold the home's lock for the block. Raises Refused, naming the other process, while one runs."""
-    home.mkdir(parents=True, exist_ok=True)
-    with open(home / NAME, "a+", encoding="ascii") as file:
+    """Hold the home's lock for the block.
+
+    Raises Refused, naming the other process, while one runs; SurroundingsError for a disk that is full or fails, and
+    SettingsError for a home that cannot be written to.
+    """
+    with home_trouble(home):
+        home.mkdir(parents=True, exist_ok=True)
+        handle = os.open(home / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(
-                f"a run is going on in {home} already (process {_pid(home)}): `ratchet watch` shows it, "
+                f"a run is going on in {home} already ({Holder(_pid(home))}): `ratchet watch` shows it, "
                 "`ratchet stop` ends it."
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with home_trouble(home):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         try:
             yield
         finally:
-            file.truncate(0)
+            with suppress(OSError):  # a disk that has failed meanwhile must not hide how the run ended
+                os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
 
 
-def holder(home: Path) -> int | None:
-    """The process id of the running one, or None when nothing runs there."""
-    try:
-        with open(home / NAME, "r+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return _pid(home)
+def holder(home: Path) -> Holder | None:
+    """What runs in the home, or None when nothing does. Reading is enough, so it works in a home of another user."""
+    with home_trouble(home):
+        try:
+            handle = os.open(home / NAME, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Holder(_pid(home))
+        finally:
+            os.close(handle)
     return None
 
 
 def _pid(home: Path) -> int | None:
-    text = (home / NAME).read_text(encoding="ascii").strip()
-    return int(text) if text.isdecimal() else None
+    text = (home / NAME).read_bytes().strip()
+    return int(text) if text.isdigit() else None

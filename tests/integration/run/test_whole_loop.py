@@ -132,9 +132,9 @@ class Home:
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
     yield made
-    pid = lock.holder(made.path)
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
+    holder = lock.holder(made.path)
+    if holder is not None and holder.pid is not None:
+        os.kill(holder.pid, signal.SIGKILL)
 
 
 def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: Path) -> None:

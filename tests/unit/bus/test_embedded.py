@@ -17,6 +17,7 @@ from kombu import Connection
 from ratchet.bus.embedded import EmbeddedRedis, embedded_url
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
+from ratchet.testing.disk import FILLING, SmallDisk, fill, free
 from ratchet.testing.redis import redis_server
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -157,3 +158,55 @@ def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None
     thread.start()
     thread.join()
     assert "main thread" in str(refusals[0])
+
+
+def test_files_that_were_left_empty_are_made_anew(tmp_path: Path) -> None:
+    """An empty password would let anybody in."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    for name in ("password", "port", "url", "redis.conf", "redis.pid"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(SurroundingsError, match=r"url is empty.*make run"):
+        embedded_url(Settings(home=tmp_path))
+    with EmbeddedRedis(folder) as server:
+        assert len((folder / "password").read_text()) > 20
+        assert embedded_url(Settings(home=tmp_path)) == server.url
+        with open_client(server) as client:
+            assert client.ping()
+        with (
+            Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as stranger,
+            pytest.raises(AuthenticationError, match="authenticated"),
+        ):
+            stranger.ping()
+
+
+@pytest.mark.parametrize("port", [b"\0\0\0\0", b"63x"])
+def test_a_port_that_cannot_be_read_is_chosen_anew(tmp_path: Path, port: bytes) -> None:
+    (tmp_path / "port").write_bytes(port)
+    with EmbeddedRedis(tmp_path) as server:
+        assert (tmp_path / "port").read_text() == f"{server.port}\n"
+
+
+def test_a_full_disk_is_told_and_the_next_start_works(small_disk: SmallDisk) -> None:
+    folder = small_disk(4_000_000) / "redis"
+    folder.mkdir()
+    fill(folder)
+    with pytest.raises(SurroundingsError, match="takes no more: 0 are free"):
+        EmbeddedRedis(folder).start()
+    free(folder)
+    with EmbeddedRedis(folder) as server, open_client(server) as client:
+        assert client.ping()
+
+
+@pytest.mark.parametrize("pages", range(1, 5))
+def test_a_disk_with_room_for_a_few_small_files_is_told_too(small_disk: SmallDisk, pages: int) -> None:
+    """Whether it is Redis that finds the disk full, in its log, or we."""
+    folder = small_disk(4_000_000) / "redis"
+    folder.mkdir()
+    fill(folder)
+    os.truncate(folder / FILLING, (folder / FILLING).stat().st_size - pages * os.sysconf("SC_PAGE_SIZE"))
+    with pytest.raises(SurroundingsError, match="No space left on device"):
+        EmbeddedRedis(folder).start()
+    free(folder)
+    with EmbeddedRedis(folder) as server, open_client(server) as client:
+        assert client.ping()

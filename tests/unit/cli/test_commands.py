@@ -10,6 +10,7 @@ from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Outbox, SuiteRow, Verdict
+from ratchet.run.lock import Holder
 from ratchet.testing.story import checkpoint_id, write_fork
 from sqlalchemy import select
 
@@ -39,7 +40,8 @@ def test_a_wrong_setting_is_named(home: Path) -> None:
 
 
 def test_status_says_whether_something_runs(home: Path) -> None:
-    assert heading(7, {"box": 3}) == "running, process 7"
+    assert heading(Holder(7), {"box": 3}) == "running, process 7"
+    assert heading(Holder(None), {}) == "running, a process that run.lock does not name"
     assert heading(None, {"box": 3, "other": 8}) == "running, 11 workers on box, other"
     assert heading(None, {"box": 1}) == "running, 1 worker on box"
     ratchet("migrate")

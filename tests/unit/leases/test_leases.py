@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from ratchet.errors import SettingsError, Stopping, SurroundingsError
 from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
+from ratchet.leases.lock import FileLock
+from ratchet.testing.disk import SmallDisk, fill
 
 FORK = multiprocessing.get_context("fork")
 SOON_S = 0.05
@@ -161,3 +163,20 @@ def test_two_workers_of_a_system_never_share_a_name(tmp_path: Path) -> None:
     assert str(claim_name("testing", "hub", tmp_path)) == "testing@hub+0"
     second.release()
     assert claim_name("testing", "hub", tmp_path).slot == 1
+
+
+def test_a_full_disk_keeps_nobody_from_a_lease_and_leaves_no_lock_behind(small_disk: SmallDisk) -> None:
+    folder = small_disk(65_536)
+    fill(folder)
+    for _ in range(3):
+        name = claim_name("testing", "box", folder)
+        assert name.slot == 0
+        with acquire_cores(1, folder, timeout_s=SOON_S, total=1, note="testing"):
+            pass
+        name.release()
+    assert (folder / "names" / "testing@box+0").read_text() == ""
+
+
+def test_a_lease_on_a_disk_that_can_only_be_read_says_so(small_disk: SmallDisk) -> None:
+    with pytest.raises(SurroundingsError, match="mounted read-only"):
+        FileLock.try_take(small_disk(65_536, "ro") / "names" / "testing")

@@ -17,6 +17,7 @@ from ratchet.cli.capacity import TRAINS, objection_to, step_of
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.machine import disk_shortage, free_disk
 from ratchet.cli.output import size
+from ratchet.disk import require_writable
 from ratchet.leases.devices import Gpu, gpus
 from ratchet.leases.share import capacity_gb, training_processes
 from ratchet.settings import Settings
@@ -44,13 +45,18 @@ def machine(_settings: Settings) -> Finding:
 
 
 def disk(settings: Settings) -> Finding:
+    """Whether the home has room and can be written to."""
     free, folder = free_disk(settings.home)
     if shortage := disk_shortage(settings.home):
         return Finding("disk", "bad", f"{shortage} ({size(free)} free)")
+    require_writable(settings.home.resolve())
     return Finding("disk", "ok", f"{size(free)} free at {folder}")
 
 
 def systems(_settings: Settings) -> Finding:
+    if broken := registry.broken():
+        said = "\n".join(f"{name} cannot be imported:\n{trace}" for name, trace in broken.items())
+        return Finding("systems", "bad", said.rstrip())
     names = list(registry.systems())
     missing = [name for name in registry.ORDER if name not in names]
     if missing:

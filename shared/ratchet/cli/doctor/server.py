@@ -18,7 +18,7 @@ def server(settings: Settings) -> Finding:
     if settings.serving.url is not None:
         return _obedience(settings, f"of its own at {settings.serving.url}")
     if running is not None:
-        return _obedience(settings, f"belongs to the run, process {running}")
+        return _obedience(settings, f"belongs to the run, {running}")
     if port and not is_free(port):
         return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to another one")
     return Finding("server", "ok", f"port {port or 'of any number'} is free")
