@@ -8,18 +8,21 @@ from sqlalchemy.orm import Session
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.tables import Batch, Checkpoint, Damage
 
+TOLD_S = 86_400.0
+"""What was found damaged is told for a day, unless it is mended before: a disk may be failing."""
+
 
 def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
     """The subject's own artifacts, on which no other subject depends to be decided.
 
     A request or a mined set is named after its checkpoint, the suite that it is about is everybody's.
     """
+    own: tuple[str | None, ...] = ()
     if kind == "batch":
-        batch = session.get(Batch, subject_id)
-        own = (batch.submitted_artifact, batch.artifact, batch.quarantine_artifact) if batch is not None else ()
-    else:
-        checkpoint = session.get(Checkpoint, subject_id.partition("/")[0])
-        own = (checkpoint.artifact, checkpoint.state_artifact) if checkpoint is not None else ()
+        if (batch := session.get(Batch, subject_id)) is not None:
+            own = (batch.submitted_artifact, batch.artifact, batch.quarantine_artifact)
+    elif (checkpoint := session.get(Checkpoint, subject_id.partition("/")[0])) is not None:
+        own = (checkpoint.artifact, checkpoint.state_artifact)
     return {artifact for artifact in own if artifact is not None}
 
 
@@ -50,12 +53,13 @@ def resolve(tx: Transaction, system: str, kind: str, subject_id: str) -> None:
         tx.session.execute(update(Damage).where(Damage.id.in_(ids)).values(resolved_at=tx.now))
 
 
-def unresolved(session: Session) -> list[Damage]:
-    """The newest first."""
-    return list(session.scalars(select(Damage).where(Damage.resolved_at.is_(None)).order_by(Damage.id.desc())))
+def found_since(session: Session, since: float) -> list[Damage]:
+    """Those found since then and not resolved, the newest first."""
+    query = select(Damage).where(Damage.resolved_at.is_(None), Damage.found_at > since)
+    return list(session.scalars(query.order_by(Damage.id.desc())))
 
 
-def _open(system: str, kind: str, subject_id: str) -> Select[tuple[Damage]]:
+def _open(system: str, kind: str, subject_id: str) -> Select[Damage]:
     return select(Damage).where(
         Damage.system == system,
         Damage.subject_kind == kind,

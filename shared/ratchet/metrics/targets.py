@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Worker
-from ratchet.metrics.ledger.control import FORGOTTEN_S
+from ratchet.ledger.workers import FORGOTTEN_S, expected
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
 
@@ -28,9 +28,7 @@ def known_pages(settings: Settings) -> dict[str, str]:
 
 def targets(session: Session, now: float) -> list[dict[str, Any]]:
     """One entry a worker with metrics that did not say that it stopped and was seen today, and a page it knows of."""
-    query = select(Worker).where(
-        Worker.metrics_url.is_not(None), Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S
-    )
+    query = select(Worker).where(Worker.metrics_url.is_not(None), expected(), Worker.seen_at > now - FORGOTTEN_S)
     rows = list(session.scalars(query.order_by(Worker.name)))
     own = [_target(row.metrics_url or "", row.system, row.name, row.host) for row in rows]
     return own + [_page(name, url, row.host) for row in rows for name, url in sorted(row.pages.items())]

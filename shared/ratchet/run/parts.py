@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -18,9 +20,11 @@ from ratchet.ledger.migrate import migrate
 from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
+from ratchet.settings.control import ControlSettings
 from ratchet.settings.reveal import environment
 from ratchet.systems import registry
 from ratchet.worker.nursery import Member, Nursery
+from ratchet.worker.offspring import WELL_AFTER_S
 
 Say = Callable[[str], None]
 
@@ -36,6 +40,8 @@ class Parts:
         self._stack = ExitStack()
         self._redis: EmbeddedRedis | None = None
         self._nursery: Nursery | None = None
+        self._redis_pause = RestartPause(say, settings.control)
+        self._nursery_pause = RestartPause(say, settings.control)
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
@@ -56,17 +62,19 @@ class Parts:
         self._stack.close()
 
     def tend(self) -> dict[str, Member]:
-        """The supervised processes. Redis, or the supervisor with all of them, is started again if it has died."""
-        if self._redis is not None and self._redis.pid is None:
-            self._say("Redis has died; starting it again")
+        """The supervised processes. Redis, or the supervisor with all of them, is started again if it has died, after a
+        pause that grows while that happens again and again."""
+        if self._redis is not None and self._redis.pid is None and self._redis_pause.is_over("Redis has died"):
             self._redis.start()
         assert self._nursery is not None
         try:
-            return self._nursery.report()
+            members = self._nursery.report()
         except SurroundingsError as error:
-            self._say(f"{error} Starting everything again")
+            if not self._nursery_pause.is_over(str(error)):
+                return {}
             self._stop_members()
             return self._start_members().report()
+        return members
 
     def endpoint(self) -> str:
         """Where clients reach the model."""
@@ -105,11 +113,41 @@ class Parts:
                 nursery.worker(name)
 
 
+@dataclass
+class RestartPause:
+    """The pause before something that has died is started again: none at first, then doubling while it keeps dying."""
+
+    say: Say
+    control: ControlSettings
+    _wait_s: float = 0.0
+    _died_at: float | None = None
+    _started_at: float = field(default_factory=time.monotonic)
+
+    def is_over(self, what: str) -> bool:
+        """Asked again and again while it is dead. True once, when it is to be started; says what has happened."""
+        now = time.monotonic()
+        if self._died_at is None:
+            self._died_at = now
+            if now - self._started_at >= WELL_AFTER_S:
+                self._wait_s = 0.0
+            when = f"in {self._wait_s:g} s" if self._wait_s else "at once"
+            self.say(f"{what.rstrip('.')}: it is started again {when}")
+        if now - self._died_at < self._wait_s:
+            return False
+        self._wait_s = min(max(2 * self._wait_s, self.control.backoff_first_s), self.control.backoff_last_s)
+        self._died_at, self._started_at = None, now
+        return True
+
+
 def members(settings: Settings) -> list[str]:
     """What a run starts on this machine: the workers of its roles' systems, and the embedded inference server, unless
-    the machine judges nothing or another server is named."""
+    the machine judges nothing or another server is named.
+
+    A system that cannot be imported is started as well, in whatever role it may be: its worker says why it fails, and
+    works as soon as that is mended."""
     roles = settings.placement.roles
     workers = [system.name for system in registry.systems().values() if system.host in roles]
+    workers += [name for name in registry.broken() if name not in workers]
     return [*([SERVER] if JUDGING_HOST in roles and settings.serving.url is None else []), *workers]
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.run.cycles import decided
+from ratchet.run.failures import Failures
 from ratchet.run.movement import STALL_S, Movement
 from ratchet.run.parts import Parts
 from ratchet.run.stopping import Stop
@@ -52,6 +53,7 @@ class Session:
     cycles: int | None = None
     clock: Callable[[], float] = time.time
     _movement: Movement = field(default_factory=Movement)
+    _failures: Failures = field(default_factory=Failures)
 
     def run(self) -> Ended:
         """Returns when the cycles are done, when asked to stop, or with the problem that makes going on useless.
@@ -69,7 +71,10 @@ class Session:
 
     def _watch(self, parts: Parts, stop: Stop, done_before: frozenset[str], began_at: float) -> str | None:
         while not stop.event.is_set():
-            dying = _dying(parts.tend())
+            found = parts.tend()
+            for text in self._failures.new(parts.ledger, found, self.settings.log_folder):
+                self.view.say(text)
+            dying = _dying(found)
             done = len(self._done(parts.ledger) - done_before)
             self.view.show(parts.ledger, self._heading(done, began_at, dying), parts.endpoint())
             if self.cycles is not None and done >= self.cycles:

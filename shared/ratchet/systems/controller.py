@@ -35,6 +35,14 @@ from ratchet.systems.work import Children, Pulse, Work
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """Why something waits although it is no fault of its own, and since when (monotonic)."""
+
+    why: str
+    since: float
+
+
 @dataclass
 class Controller:
     """Turns one system in one worker. ``worker`` is its locked name, ``stop`` its request to stop.
@@ -55,7 +63,7 @@ class Controller:
     setback: threading.Event = field(default_factory=threading.Event)
     observers: list[Observer] = field(default_factory=list)
     holdings: Holdings = field(init=False)
-    troubles: dict[tuple[str, Subject | None], str] = field(default_factory=dict)
+    troubles: dict[tuple[str, Subject | None], Trouble] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.holdings = Holdings(self.ledger)
@@ -280,7 +288,8 @@ class Controller:
             raise SurroundingsError(str(reason)) from error
 
     def _tell_of_trouble(self, lane: Lane, subject: Subject | None, why: str) -> None:
-        self.troubles[lane.name, subject] = why
+        before = self.troubles.get((lane.name, subject))
+        self.troubles[lane.name, subject] = Trouble(why, before.since if before else time.monotonic())
         for observer in self.observers:
             observer.waited(lane.name)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,7 +35,7 @@ from ratchet.worker.listener import Listener
 from ratchet.worker.liveness import Liveness, alive_path
 from ratchet.worker.logs import log_json
 from ratchet.worker.patience import patiently
-from ratchet.worker.register import Registration
+from ratchet.worker.register import Registration, record_failure
 from ratchet.worker.status import StatusFile
 from ratchet.worker.stopping import Stopper
 from ratchet.worker.sweep import Sweep
@@ -50,19 +51,25 @@ EXIT_REFUSED = 78
 def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
     """Turn the system until asked to stop; returns the exit code.
 
-    Raises UnknownPlugin for a system, a profile or a task family that is not installed here. A ledger of another
-    schema ends it with exit code 78; a ledger or a Redis that is away is waited for.
+    A ledger of another schema ends it with exit code 78; a ledger or a Redis that is away is waited for. Whatever else
+    it raises, as for a system that cannot be imported or a plug-in that is not installed here, is noted in the ledger
+    first, for all who look at the workers.
     """
-    system = registry.get(system_name)
-    require_plugins(settings)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    name = claim_name(system.name, settings.placement.machine, settings.lease_folder)
+    name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
     log_json(str(name), log_folder)
     try:
+        system = registry.get(system_name)
+        require_plugins(settings)
         return _Worker(system, settings, str(name)).run()
     except Refused as error:
         log.critical("%s", error)
+        record_failure(settings, name, str(error))
         return EXIT_REFUSED
+    except Exception as error:
+        log.critical("this worker has failed: %s", error, exc_info=error)
+        record_failure(settings, name, "".join(traceback.format_exception(error)))
+        raise
     finally:
         name.release()
 
@@ -87,6 +94,7 @@ class _Worker:
         canary = Canary(self.app, worker)
         self.status = StatusFile(_status_path(settings, system, worker), self.controller)
         self.controller.observers.append(self.status)
+        self.registration.follow(self.controller)
         if self.metrics is not None:
             self.metrics.follow(self.controller)
         self.stopper = Stopper(self.controller)

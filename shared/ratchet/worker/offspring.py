@@ -14,6 +14,7 @@ from ratchet.parent import end_with_parent
 
 FIRST_WAIT_S = 0.2
 WELL_AFTER_S = 60.0
+"""What has lived for so long has not failed at its start: the back-off begins anew."""
 EXIT_CRASHED = 1
 
 Body = Callable[[], int]

@@ -1,29 +1,42 @@
-"""A worker's row in the ledger, and what its name's last process left behind."""
+"""A worker's row in the ledger: its state, what it waits for or has failed of, and what its last process left."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
+import time
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
 
 from ratchet.build import Build
-from ratchet.errors import SurroundingsError
+from ratchet.errors import RatchetError, SurroundingsError
+from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current, require_not_newer
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
+from ratchet.systems.controller import Controller
+from ratchet.systems.observer import Observer
 from ratchet.systems.system import System
+from ratchet.worker.offspring import WELL_AFTER_S
 
 log = logging.getLogger(__name__)
 
 
-class Registration:
+PASSING_S = 10.0
+"""What a lane waits for no longer than that is not worth telling: it is no more than a restart of something."""
+
+
+class Registration(Observer):
     """Enters, refreshes and leaves the table of workers under a locked name."""
 
     def __init__(self, ledger: Ledger, system: System, worker: str, settings: Settings, metrics_url: str | None = None):
         self._metrics_url = metrics_url
+        self._controller: Controller | None = None
         self._ledger, self._system, self._worker, self._settings = ledger, system, worker, settings
 
     def enter(self) -> None:
@@ -35,6 +48,7 @@ class Registration:
         shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
         with self._ledger.write() as tx:
             self._free_inherited(tx)
+            before = tx.session.get(Worker, self._worker)
             tx.session.merge(
                 Worker(
                     name=self._worker,
@@ -47,8 +61,21 @@ class Registration:
                     metrics_url=self._metrics_url,
                     pages=known_pages(self._settings),
                     state="running",
+                    error=None,
+                    failures=before.failures if before is not None else 0,
                 )
             )
+
+    def follow(self, controller: Controller) -> None:
+        """Say what the controller waits for, as soon as it does."""
+        self._controller = controller
+        controller.observers.append(self)
+
+    def waited(self, lane: str) -> None:  # noqa: ARG002
+        self._say_at_once()
+
+    def recovered(self, lane: str) -> None:  # noqa: ARG002
+        self._say_at_once()
 
     def seen(self) -> None:
         """Say that the worker is there. Raises SurroundingsError; Refused where the ledger became newer than it."""
@@ -62,13 +89,62 @@ class Registration:
         except SurroundingsError as error:
             log.info("left without a word: %s", error)
 
+    def _say_at_once(self) -> None:
+        """Where the ledger itself is what is waited for, nobody is told but the log."""
+        try:
+            self._say("running")
+        except SurroundingsError as error:
+            log.info("the ledger does not hear what this worker waits for: %s", error)
+
     def _say(self, state: str) -> None:
+        troubles = self._lasting_troubles()
         with self._ledger.write() as tx:
             row = tx.session.get(Worker, self._worker)
-            if row is not None:
-                row.seen_at, row.state = tx.now, state
+            if row is None:
+                return
+            row.seen_at, row.state, row.error = tx.now, state, None
+            if tx.now - row.started_at >= WELL_AFTER_S:
+                row.failures = 0
+            if state == "running" and troubles:
+                row.state, row.error = "waiting", "\n".join(troubles)
+
+    def _lasting_troubles(self) -> list[str]:
+        """What subjects wait for, and what whole lanes have waited for longer than a restart of something takes."""
+        troubles = list(self._controller.troubles.items()) if self._controller is not None else []
+        now = time.monotonic()
+        return [t.why for (_, subject), t in troubles if subject is not None or now - t.since >= PASSING_S]
 
     def _free_inherited(self, tx: Transaction) -> None:
         for claim in claims.inherited(tx.session, self._worker):
             log.warning("the last %s died over %s", self._worker, claim.subject)
             poison.count_death(tx, claim, self._settings.control)
+
+
+def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
+    """Note that a worker has failed, and of what. It is started again by whoever started it, so failures in a row are
+    counted. Without a ledger that can take it, there is the log alone."""
+    path = make_url(settings.ledger_url).database
+    if settings.ledger.url is None and not Path(path or "").exists():
+        return
+    ledger = Ledger(settings.ledger_url)
+    try:
+        require_current(ledger)
+        with ledger.write() as tx:
+            row = tx.session.get(Worker, str(worker))
+            if row is None:
+                row = Worker(
+                    name=str(worker),
+                    system=worker.system,
+                    host=worker.host,
+                    version="",
+                    metrics_url=None,
+                    pages={},
+                    failures=0,
+                )
+                tx.session.add(row)
+            row.pid, row.started_at, row.seen_at = os.getpid(), tx.now, tx.now
+            row.state, row.error, row.failures = "failed", error, row.failures + 1
+    except RatchetError as trouble:
+        log.error("the ledger cannot be told of it: %s", trouble)
+    finally:
+        ledger.close()

@@ -45,6 +45,10 @@ def dead(ledger: Ledger) -> list[str]:
         return list(session.scalars(select(DeadLetter.subject_id).order_by(DeadLetter.id)))
 
 
+def waits(toys: Toys) -> list[str]:
+    return [trouble.why for trouble in toys.controller.troubles.values()]
+
+
 def look_often(toys: Toys, times: int = 30) -> None:
     for _ in range(times):
         toys.controller.setback.wait(0.005)
@@ -59,7 +63,7 @@ def test_what_is_not_the_subjects_own_never_makes_a_dead_letter(
     look_often(toys)
     assert dead(ledger) == []
     assert [(claim.failures, claim.owner) for claim in toys.claims()] == [(0, None), (0, None)]
-    assert [text for text in toys.controller.troubles.values() if str(error) in text]
+    assert [why for why in waits(toys) if str(error) in why]
     toys.do = lambda _work: Verdict("fine", "at last")
     look_often(toys, 3)
     assert [row.outcome for row in toys.verdicts()] == ["fine", "fine"]
@@ -70,13 +74,13 @@ def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
     look_often(toys, 5)
     with ledger.read() as session:
-        (found,) = damages.unresolved(session)
+        (found,) = damages.found_since(session, 0.0)
     assert (found.artifact, found.system, found.subject_id) == (DIGEST, "toys", "a")
     assert found.error == "abab is damaged"
     toys.do = lambda _work: Verdict("fine", "at last")
     look_often(toys, 3)
     with ledger.read() as session:
-        assert damages.unresolved(session) == []
+        assert damages.found_since(session, 0.0) == []
         assert session.scalars(select(Damage.resolved_at)).one() is not None
 
 
@@ -98,7 +102,7 @@ def test_a_state_that_is_kept_up_is_never_given_up(ledger: Ledger, settings: Set
     toys = Toys(ledger, settings, ["a"], fails_with(ValueError("odd")), kept_up=("toy",))
     look_often(toys)
     assert dead(ledger) == []
-    assert list(toys.controller.troubles.values()) == ["toy a: ValueError: odd"]
+    assert waits(toys) == ["toy a: ValueError: odd"]
 
 
 def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, settings: Settings) -> None:
@@ -106,7 +110,7 @@ def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, setting
     look_often(toys)
     assert len(dead(ledger)) == 3
     assert len(toys.claims()) == 3
-    assert all("none has succeeded" in text for text in toys.controller.troubles.values())
+    assert all("none has succeeded" in why for why in waits(toys))
     toys.do = lambda _work: Verdict("fine", "at last")
     look_often(toys, 3)
     assert len(toys.verdicts()) == 3
@@ -131,7 +135,7 @@ def test_an_error_of_the_search_is_waited_out_and_told(ledger: Ledger, settings:
     class Searching(Toys):
         def find(self, session: Session, settings: Settings) -> Sequence[Subject]:
             searched.append(True)
-            troubles.extend(self.controller.troubles.values())
+            troubles.extend(waits(self))
             if len(searched) < 3:
                 raise OSError(40, "Too many levels of symbolic links")
             return super().find(session, settings)

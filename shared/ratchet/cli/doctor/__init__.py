@@ -33,6 +33,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "server": server.server,
     "versions": workers.versions,
     "workers": workers.workers,
+    "failures": workers.failures,
     "metrics": workers.pages,
 }
 

@@ -15,7 +15,7 @@ from ratchet.cli.output import duration
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import Worker
-from ratchet.metrics.ledger.control import FORGOTTEN_S, PRESENT_S
+from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S, expected, failing, waiting
 from ratchet.settings import Settings
 
 
@@ -67,6 +67,25 @@ def workers(settings: Settings) -> Finding:
     return Finding("workers", "ok", f"{len(there)} are there, none is missing")
 
 
+def failures(settings: Settings) -> Finding:
+    """Whether a worker fails each time that it is started, with its traceback, or waits for something."""
+    if _has_no_ledger(settings):
+        return Finding("failures", "ok", "no worker has been started yet")
+    with opened(settings) as ledger:
+        require_current(ledger)
+        now = ledger.now()
+        with ledger.read() as session:
+            failed, waits = failing(session, now), waiting(session, now)
+    if failed:
+        said = "\n".join(
+            f"{w.name} has failed {w.failures} times in a row, and is started again:\n{w.error}" for w in failed
+        )
+        return Finding("failures", "bad", said.rstrip())
+    if waits:
+        return Finding("failures", "note", "; ".join(f"{w.name} waits: {w.error}" for w in waits))
+    return Finding("failures", "ok", "no worker fails at its start or waits for something")
+
+
 def pages(settings: Settings) -> Finding:
     """Whether the pages of metrics can be reached from here, as Prometheus must on the hub."""
     there, _ = _workers(settings)
@@ -81,16 +100,20 @@ def pages(settings: Settings) -> Finding:
 
 def _workers(settings: Settings) -> tuple[list[Worker], list[Worker]]:
     """Those that are there, and those that did not say that they stopped and are not; none without a ledger."""
-    if settings.ledger.url is None and not (settings.home / "ledger.db").exists():
+    if _has_no_ledger(settings):
         return [], []
     with opened(settings) as ledger:
         require_current(ledger)
         return _by_presence(ledger)
 
 
+def _has_no_ledger(settings: Settings) -> bool:
+    return settings.ledger.url is None and not (settings.home / "ledger.db").exists()
+
+
 def _by_presence(ledger: Ledger) -> tuple[list[Worker], list[Worker]]:
     now = ledger.now()
-    query = select(Worker).where(Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S).order_by(Worker.name)
+    query = select(Worker).where(expected(), Worker.seen_at > now - FORGOTTEN_S).order_by(Worker.name)
     with ledger.read() as session:
         rows = list(session.scalars(query))
     return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]

@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.bus.bulletin import Bulletin
-from ratchet.cli.machine import disk_shortage
 from ratchet.cli.view.happenings import recent
 from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.cli.view.training import heard_of_training
+from ratchet.cli.view.warnings import read_warnings
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
@@ -31,13 +31,12 @@ from ratchet.ledger.tables import (
     Verdict,
     Worker,
 )
+from ratchet.ledger.workers import PRESENT_S, expected
 from ratchet.settings import Settings
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
 """Checkpoints that are asked about in one query; an engine takes so many values and no more."""
-PRESENT_S = 120.0
-"""A worker says twice a minute that it is there; one seen so lately is taken to be there."""
 
 
 def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> Scene:
@@ -62,17 +61,12 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             title=settings.model.path,
             previews=heard.previews,
             hosts=_hosts(session, now),
-            warnings=_warnings(settings),
+            warnings=read_warnings(session, settings, now),
         )
 
 
-def _warnings(settings: Settings) -> tuple[str, ...]:
-    shortage = disk_shortage(settings.home)
-    return () if shortage is None else (shortage,)
-
-
 def _hosts(session: Session, now: float) -> dict[str, int]:
-    present = select(Worker.host, func.count()).where(Worker.state != "stopped", Worker.seen_at > now - PRESENT_S)
+    present = select(Worker.host, func.count()).where(expected(), Worker.seen_at > now - PRESENT_S)
     return {host: int(count) for host, count in session.execute(present.group_by(Worker.host).order_by(Worker.host))}
 
 

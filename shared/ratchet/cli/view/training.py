@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.bus.bulletin import Bulletin, newest
 from ratchet.ledger.tables import Worker
-from ratchet.metrics.ledger.control import PRESENT_S
+from ratchet.ledger.workers import PRESENT_S, expected
 from ratchet.settings import Settings
 from ratchet.worker.bulletin import read_bulletin
 
@@ -15,7 +15,7 @@ from ratchet.worker.bulletin import read_bulletin
 def heard_of_training(session: Session, settings: Settings, now: float) -> Bulletin:
     """Files of a machine that no longer trains are old, so they count only where no other machine does."""
     own = read_bulletin(settings)
-    query = select(Worker.host).where(Worker.system == "training", Worker.state != "stopped")
+    query = select(Worker.host).where(Worker.system == "training", expected())
     hosts = set(session.scalars(query.where(Worker.seen_at > now - PRESENT_S)))
     if own.status and (not hosts or settings.placement.machine in hosts):
         return own

@@ -8,20 +8,17 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ratchet.ledger import damages, workers
 from ratchet.ledger.tables import DeadLetter, Outbox, Worker
+from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
 from ratchet.systems.registry import ORDER
 
-FORGOTTEN_S = 86_400.0
-"""A worker that has not been seen for so long is history."""
-
-PRESENT_S = 120.0
-"""Every worker says that it is there twice a minute (control.timer_s); one seen so lately is taken to be there."""
-
 
 def control(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
     yield from _workers(session, now)
+    yield from _troubled(session, now)
     yield from _dead(session)
     waiting = session.execute(
         select(func.count(), func.min(Outbox.created_at)).where(Outbox.relayed_at.is_(None))
@@ -35,8 +32,8 @@ def control(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
 
 
 def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
-    """A worker that said that it stopped is not missing."""
-    rows = session.scalars(select(Worker).where(Worker.state != "stopped", Worker.seen_at > now - FORGOTTEN_S)).all()
+    """A worker that said that it stopped, or failed, is not missing."""
+    rows = session.scalars(select(Worker).where(workers.expected(), Worker.seen_at > now - FORGOTTEN_S)).all()
     yield gauge(
         "ratchet_worker_unseen_seconds",
         "Time since a worker that should be there was last seen.",
@@ -49,6 +46,29 @@ def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
         "Workers that are there, by system.",
         ("system",),
         (((system,), float(present.count(system))) for system in dict.fromkeys((*ORDER, *present))),
+    )
+
+
+def _troubled(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    """Workers that fail or wait, and what is damaged: series that are there as long as the trouble is."""
+    label = ("worker", "system", "host")
+    yield gauge(
+        "ratchet_worker_failures",
+        "Starts in a row that have failed, of a worker that fails at its start.",
+        label,
+        (((w.name, w.system, w.host), float(w.failures)) for w in workers.failing(session, now)),
+    )
+    yield gauge(
+        "ratchet_worker_waits",
+        "1 for a worker that waits for something which is no fault of its subjects.",
+        label,
+        (((w.name, w.system, w.host), 1.0) for w in workers.waiting(session, now)),
+    )
+    found = damages.found_since(session, now - damages.TOLD_S)
+    yield single(
+        "ratchet_artifacts_damaged",
+        "Artifacts found damaged within a day and not mended.",
+        float(len({damage.artifact for damage in found})),
     )
 
 

@@ -1,0 +1,37 @@
+"""What needs the user's attention now, a sentence each with its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.machine import disk_shortage
+from ratchet.cli.output import shortened
+from ratchet.ledger import damages, workers
+from ratchet.ledger.tables import Serving
+from ratchet.settings import Settings
+
+ROOM = 200
+"""Characters of an error that a warning quotes."""
+
+
+def read_warnings(session: Session, settings: Settings, now: float) -> tuple[str, ...]:
+    """The most urgent first."""
+    return tuple(_warnings(session, settings, now))
+
+
+def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]:
+    if (shortage := disk_shortage(settings.home)) is not None:
+        yield shortage
+    for worker in workers.failing(session, now):
+        last = shortened(workers.last_line(worker.error), ROOM)
+        yield f"{worker.name} fails when it is started: {last}: `ratchet doctor` shows the traceback"
+    fallback = session.scalar(select(Serving.fallback_reason).limit(1))
+    if fallback is not None:
+        yield fallback
+    for worker in workers.waiting(session, now):
+        yield f"{worker.name} waits: {shortened(worker.error or '', ROOM)}"
+    for damage in damages.found_since(session, now - damages.TOLD_S):
+        yield f"{shortened(damage.error, ROOM)} {damage.consequence}"

@@ -1,0 +1,43 @@
+"""The workers that registered themselves: which are there, which fail, and which wait for something."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger.tables import Worker
+
+FORGOTTEN_S = 86_400.0
+"""A worker that has not been seen for so long is history."""
+
+PRESENT_S = 120.0
+"""Every worker says that it is there twice a minute (control.timer_s); one seen so lately is taken to be there. One
+that fails at its start is tried again more often than that."""
+
+ABSENT = ("stopped", "failed")
+
+
+def expected() -> ColumnElement[bool]:
+    """That it is there, or should be: it neither said that it stopped nor failed."""
+    return Worker.state.not_in(ABSENT)
+
+
+def failing(session: Session, now: float) -> list[Worker]:
+    """Those that failed when they were started last, and will be again."""
+    return _lately(session, "failed", now)
+
+
+def waiting(session: Session, now: float) -> list[Worker]:
+    """Those that wait for something that is no fault of their subjects."""
+    return _lately(session, "waiting", now)
+
+
+def last_line(error: str | None) -> str:
+    """What a traceback ends with."""
+    lines = (error or "").strip().split("\n")
+    return lines[-1].strip()
+
+
+def _lately(session: Session, state: str, now: float) -> list[Worker]:
+    query = select(Worker).where(Worker.state == state, Worker.seen_at > now - PRESENT_S)
+    return list(session.scalars(query.order_by(Worker.name)))

@@ -1,0 +1,125 @@
+"""A worker that fails when it is started: told everywhere with its traceback, and started again with growing pauses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ratchet.cli.doctor import examine
+from ratchet.cli.view.reading import read_scene
+from ratchet.ledger.tables import Worker
+from ratchet.metrics.ledger.control import control
+from ratchet.run.failures import Failures
+from ratchet.run.parts import members
+from ratchet.systems import registry
+from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+
+GOOD = """
+from ratchet.events.catalogue import BatchQueued
+from ratchet.systems import Lane, System
+
+LANE = Lane("look", hears=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
+SYSTEM = System("good", "3090", "Looks.", says=(), sweep_s=60.0, lanes=(LANE,))
+"""
+BROKEN = {
+    "no_function": GOOD.replace('"good"', '"no_function"').replace("do=lambda work: None", "do=None"),
+    "lacks_extra": "import a_package_that_nobody_has\n",
+}
+SAID = {
+    "no_function": "TypeError: do of the lane 'look' is None, where a function is wanted",
+    "lacks_extra": "ModuleNotFoundError: No module named 'a_package_that_nobody_has'",
+}
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    folder = tmp_path / "failing_systems"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    for name, text in {"good": GOOD, **BROKEN}.items():
+        (folder / f"{name}.py").write_text(text)
+    control = SHORT.model_copy(update={"backoff_last_s": 2.0})
+    names = ["good", *BROKEN]
+    with real_workers(
+        tmp_path / "home", names, packages=["failing_systems"], path=[tmp_path], control=control
+    ) as stack:
+        yield stack
+
+
+def rows(stack: Stack) -> dict[str, Worker]:
+    with stack.ledger.read() as session:
+        return {worker.system: worker for worker in session.query(Worker)}
+
+
+def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None:
+    wait_until(lambda: all(rows(stack).get(name) and rows(stack)[name].failures >= 2 for name in BROKEN), what="them")
+    wait_until(lambda: "good" in rows(stack) and rows(stack)["good"].state == "running", what="the good one")
+    found = rows(stack)
+    for name, said in SAID.items():
+        assert found[name].state == "failed"
+        assert said in (found[name].error or "")
+        assert "Traceback (most recent call last)" in (found[name].error or "")
+    assert (found["good"].failures, found["good"].error) == (0, None)
+
+    doctor = {finding.check: finding for finding in examine(stack.settings)}["failures"]
+    assert doctor.state == "bad"
+    assert all(said in doctor.text for said in SAID.values())
+    assert doctor.text.count("Traceback (most recent call last)") == 2
+
+    warnings = read_scene(stack.ledger, stack.settings).warnings
+    for name, said in SAID.items():
+        assert [text for text in warnings if text.startswith(f"{name}@") and said in text]
+
+    with stack.ledger.read() as session:
+        families = {family.name: family for family in control(session, stack.ledger.now(), stack.settings)}
+    told = {sample.labels["system"]: sample.value for sample in families["ratchet_worker_failures"].samples}
+    assert told.keys() == BROKEN.keys()
+    assert min(told.values()) >= 2
+
+
+def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
+    wait_until(lambda: all(name in rows(stack) for name in BROKEN), what="both failures")
+    failures = Failures()
+    said = list(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder))
+    assert all(any(text in one for one in said) for text in SAID.values())
+    before = stack.nursery.report()["no_function"].restarts
+    wait_until(lambda: stack.nursery.report()["no_function"].restarts > before, what="another start")
+    assert list(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder)) == []
+
+
+def test_one_that_is_mended_works_without_a_restart_of_the_others(stack: Stack, tmp_path: Path) -> None:
+    wait_until(lambda: "no_function" in rows(stack), what="its failure")
+    good = stack.nursery.report()["good"]
+    (tmp_path / "failing_systems" / "no_function.py").write_text(GOOD.replace('"good"', '"no_function"'))
+    wait_until(lambda: rows(stack)["no_function"].state == "running", what="it to run")
+    assert rows(stack)["no_function"].error is None
+    assert stack.nursery.report()["good"] == good
+
+
+def test_the_pauses_grow(stack: Stack) -> None:
+    def starts() -> list[float]:
+        said = [json.loads(line) for line in stack.log("no_function").split("\n") if line]
+        return [line["at"] for line in said if line["message"].startswith("this worker has failed")]
+
+    wait_until(lambda: len(starts()) >= 5, what="five starts")
+    first, *_, last = (later - earlier for earlier, later in zip(starts(), starts()[1:5], strict=False))
+    assert last > 2 * first
+
+
+def test_a_run_starts_what_cannot_be_imported_too(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("RATCHET_SYSTEMS", "failing_systems")
+    for cached in (registry.systems, registry._found):
+        cached.cache_clear()
+    try:
+        assert {*BROKEN, "good"} <= set(members(stack.settings))
+        doctor = {finding.check: finding for finding in examine(stack.settings)}["systems"]
+        assert doctor.state == "bad"
+        assert all(said in doctor.text for said in SAID.values())
+    finally:
+        for cached in (registry.systems, registry._found):
+            cached.cache_clear()
