@@ -42,7 +42,7 @@ def show(
 @app.command()
 def check() -> None:
     """Check the settings: that they are valid, that training fits this machine, and that the gate can see a gain."""
-    from ratchet.stats.gate_power import gate_power  # scipy
+    from ratchet.cli.gate_check import check_gate  # scipy
 
     settings = load()
     require_plugins(settings)
@@ -50,27 +50,21 @@ def check() -> None:
         typer.echo(line)
     if settings.model.load_in_4bit and "4090" in settings.placement.roles:
         require_four_bits()
-    power = gate_power(settings.gate, settings.suites.confirm_items, protected_items(settings))
+    held, power = check_gate(settings)
+    if held.note:
+        typer.echo(held.note, err=True)
     typer.echo(f"the settings are valid. {power.advice}")
     typer.echo(
-        f"a true gain of {settings.gate.gain:.0%} is proved at the first challenge with a chance of "
-        f"{power.per_challenge[0]:.0%}, within {settings.gate.challenges} challenges with {power.within:.0%}."
+        f"with {held.items:,} confirm items a true gain of {settings.gate.gain:.0%} is proved at the first challenge "
+        f"with a chance of {power.per_challenge[0]:.0%}, within {settings.gate.challenges} challenges with "
+        f"{power.within:.0%}."
     )
-    if not power.adequate:
-        raise SettingsError(f"the gate has too little power: {power.advice}")
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of all settings, for editors and scripts."""
     typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
-
-
-def protected_items(settings: Settings) -> dict[str, int]:
-    """Confirm items of each protected family, when the pool is spread evenly over all levels."""
-    families = settings.suites.families
-    each = settings.suites.confirm_items / sum(len(family.levels) for family in families)
-    return {family.name: int(each * len(family.levels)) for family in families if family.protected}
 
 
 def _print(name: str, value: Any, default: Any) -> None:

@@ -17,6 +17,8 @@ from ratchet.stats.spending import alpha_spent
 LUCK = np.linspace(-6, 6, 241)
 LUCK_WEIGHT = np.exp(-(LUCK**2) / 2) / np.exp(-(LUCK**2) / 2).sum()
 LEAST_ITEMS = 50
+MOST_ITEMS = 10_000_000
+"""Beyond it no suite is looked for: the chance to meet the plan does not grow any more."""
 CERTAIN = 4  # times the planned size: beyond it power is 1 in all but name, and is not worth computing
 
 
@@ -27,13 +29,13 @@ class GatePower(BaseModel):
     of the k-th challenge alone to prove the stated gain and every protected family's safety, ``within`` the chance
     that one of the planned challenges does. ``short_families`` hold fewer confirm items, over all their levels, than
     ``family_items_needed``; below ``family_items_least`` no result could prove them safe. ``items_needed`` is the
-    smallest suite of the same proportions that would do.
+    smallest suite of the same proportions that would do; None where no size would, as for very many protected families.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     items: int
-    items_needed: int
+    items_needed: int | None
     per_challenge: tuple[float, ...]
     within: float
     family_items_needed: int
@@ -94,18 +96,19 @@ def _per_challenge(settings: GateSettings, items: int, families: Mapping[str, in
     return tuple(safety * superiority_power(seen, settings.gain, settings.flip_share, a) for a in levels)
 
 
-def _items_needed(settings: GateSettings, items: int, families: Mapping[str, int]) -> int:
+def _items_needed(settings: GateSettings, items: int, families: Mapping[str, int]) -> int | None:
     """The smallest size that is adequate with every family grown in proportion, found in steps of one twentieth."""
     shares = {name: max(n, 1) / max(items, 1) for name, n in families.items()}
     size = ceil(max([LEAST_ITEMS, *(pool_items(settings) / share for share in shares.values())]))
-    while True:
+    while size <= MOST_ITEMS:
         chances = _per_challenge(settings, size, {name: int(share * size) for name, share in shares.items()})
         if within_challenges(chances, settings.challenge_correlation) >= settings.power:
             return size
         size += size // 20
+    return None
 
 
-def _advice(settings: GateSettings, items: int, within: float, needed: int, short: dict[str, int]) -> str:
+def _advice(settings: GateSettings, items: int, within: float, needed: int | None, short: dict[str, int]) -> str:
     sentences = [
         f"Family {family} has {n} confirm items; to prove it no worse than {settings.margin:.1%} takes "
         f"{pool_items(settings)}."
@@ -118,5 +121,12 @@ def _advice(settings: GateSettings, items: int, within: float, needed: int, shor
         )
     if not sentences:
         return "The suites are large enough for this gate."
-    way_out = f"Use {needed} confirm items in the same proportions, widen gate.margin, or state a larger gate.gain."
-    return " ".join([*sentences, way_out])
+    if needed is None:
+        sentences.append(
+            "No number of items would do: lower gate.power, widen gate.margin, or state a larger gate.gain."
+        )
+    else:
+        sentences.append(
+            f"Use {needed} confirm items in the same proportions, widen gate.margin, or state a larger gate.gain."
+        )
+    return " ".join(sentences)

@@ -1,0 +1,110 @@
+"""`ratchet config check` plans the gate with the items that suites really hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ratchet.cli.gate_check import ConfirmItems, confirm_items, few_items
+from ratchet.evaluation.standing import first_suites
+from ratchet.settings import Settings, load
+from ratchet.settings.gate import GateSettings
+from ratchet.stats.gate_power import gate_power
+from ratchet.testing.home import small_home
+from ratchet.testing.tiny_model import build_tiny_model
+
+from .running import ratchet
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "mine")
+
+
+def rows(file: Path, count: int) -> Path:
+    lines = (json.dumps({"question": f"twice {n}?", "answer": str(2 * n)}) for n in range(count))
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def test_after_init_with_a_model_and_few_rows_one_sentence_says_how_many_would_do(
+    home: Path, tmp_path: Path, model: Path
+) -> None:
+    ratchet("init", "--model", str(model), "--data", str(rows(tmp_path / "sums.jsonl", 200)))
+    held = len(first_suites(load().suites)["confirm"].items)
+    said = " ".join(ratchet("config", "check", code=2).stderr.split())
+    assert f"{held} confirm items" in said
+    assert re.search(r"about [\d,]+ confirm items would do, for which suites.files need about [\d,]+ rows", said)
+    assert "Traceback" not in said
+
+
+def test_the_rows_that_it_asks_for_do(home: Path, tmp_path: Path, model: Path) -> None:
+    file = rows(tmp_path / "sums.jsonl", 200)
+    ratchet("init", "--model", str(model), "--data", str(file))
+    said = " ".join(ratchet("config", "check", code=2).stderr.split())
+    found = re.search(r"about ([\d,]+) rows", said)
+    assert found is not None, said
+    rows(file, int(found[1].replace(",", "")) * 11 // 10)
+    assert "the settings are valid" in ratchet("config", "check").stdout
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_rows_that_fill_no_pool_are_told_with_the_number_that_would(
+    home: Path, tmp_path: Path, model: Path, count: int
+) -> None:
+    file = rows(tmp_path / "sums.jsonl", 200)
+    ratchet("init", "--model", str(model), "--data", str(file))
+    rows(file, count)
+    said = " ".join(ratchet("config", "check", code=2).stderr.split())
+    assert "too few for three pools" in said
+    assert re.search(r"about [\d,]+ rows", said)
+
+
+def test_items_are_counted_where_they_are_and_not_as_they_are_set(home: Path, tmp_path: Path) -> None:
+    """Of a finite level the pools take the held-out share at most, whatever size they are to have."""
+    settings = Settings.model_validate(
+        {
+            "home": home,
+            "suites": {
+                "families": [{"name": "chain_sum", "levels": [1]}, {"name": "reverse", "levels": [3]}],
+                "files": [rows(tmp_path / "sums.jsonl", 400)],
+            },
+        }
+    )
+    suite = first_suites(settings.suites)["confirm"]
+    found = confirm_items(settings)
+    assert found.items == len(suite.items) != settings.suites.confirm_items
+    assert found.protected == {
+        name: sum(item.family == name for item in suite.items) for name in ("chain_sum", "reverse")
+    }
+    assert 0 < found.protected["chain_sum"] < 450
+
+
+def test_after_the_first_run_the_suite_of_the_ledger_counts(tmp_path: Path) -> None:
+    """A file is read at the first run alone: later changes of it, and its loss, change no suite."""
+    file = rows(tmp_path / "sums.jsonl", 300)
+    with small_home(tmp_path / "run", suites={"files": [file]}) as home:
+        held = len(home.suite_items("confirm"))
+        assert confirm_items(home.settings).items == held
+        file.unlink()
+        assert confirm_items(home.settings).items == held
+        assert confirm_items(home.settings).kept
+
+
+@pytest.mark.parametrize("items", [0, 1, 3])
+@pytest.mark.parametrize("protected", [{}, {"sums": 0}, {"sums": 1}])
+def test_no_items_are_a_sentence(items: int, protected: dict[str, int]) -> None:
+    settings = Settings()
+    held = ConfirmItems(items, protected, kept=False)
+    power = gate_power(GateSettings(), held.items, held.protected)
+    assert not power.adequate
+    assert f"{items} confirm items" in few_items(settings, held, power)
+
+
+def test_a_plan_that_no_size_can_meet_is_told() -> None:
+    families = {f"family {number}": 200 for number in range(1_000)}
+    power = gate_power(GateSettings(power=0.6), 900, families)
+    assert not power.adequate
+    assert power.items_needed is None
