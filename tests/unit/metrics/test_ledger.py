@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import (
     Batch,
     Checkpoint,
@@ -219,6 +219,31 @@ def test_a_missing_worker_ages_and_a_stopped_one_does_not(told: Ledger, ask: Ask
     assert found.value("ratchet_workers", system="deployment") == 1
     with pytest.raises(KeyError):
         found.value("ratchet_worker_unseen_seconds", system="training")
+
+
+def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, ask: Ask) -> None:
+    found = ask(told)
+    assert found["ratchet_artifacts_damaged"] == 0
+    assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
+    with told.write() as tx:
+        failed = {"state": "failed", "failures": 4, "error": "no module"}
+        tx.session.execute(update(Worker).where(Worker.system == "testing").values(**failed))
+        tx.session.execute(update(Worker).where(Worker.system == "deployment").values(state="waiting", error="no suite"))
+        for _ in range(2):
+            damages.record(tx, "ab" * 32, "it is damaged", "testing", "checkpoint", "c1", "it waits")
+    found = ask(told)
+    assert found.value("ratchet_worker_failures", system="testing", host="box") == 4
+    assert found.value("ratchet_worker_waits", system="deployment", host="box") == 1
+    assert found.value("ratchet_workers", system="testing") == 0
+    assert found["ratchet_artifacts_damaged"] == 1
+    with pytest.raises(KeyError):
+        found.value("ratchet_worker_unseen_seconds", system="testing")
+    with told.write() as tx:
+        damages.resolve(tx, "testing", "checkpoint", "c1")
+        tx.session.execute(update(Worker).values(state="running", seen_at=tx.now))
+    found = ask(told)
+    assert found["ratchet_artifacts_damaged"] == 0
+    assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
 
 
 def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> None:
