@@ -10,8 +10,10 @@ a time, with short pauses. The publisher and all handlers read the machine's one
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
+import select
 import statistics
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from ratchet.bus.broker import broker_app
 from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
 from ratchet.events.catalogue import BatchQueued, BatchRejected
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, workers
 from ratchet.settings.control import ControlSettings
 from ratchet.testing.workers import Stack, real_workers
 
@@ -42,7 +44,11 @@ def find(session, settings):
     return []
 
 
-LANE = Lane("look", hears=({hears},), find=find, do=None)
+def do(work):
+    raise AssertionError("find finds nothing")
+
+
+LANE = Lane("look", hears=({hears},), find=find, do=do)
 SYSTEM = System("{name}", "3090", "Notes when it is woken.", says=(), sweep_s=1e9, lanes=(LANE,))
 """
 CELERY = """
@@ -64,6 +70,11 @@ app.Worker(pool="threads", concurrency=1, queues=["bench"], without_gossip=True,
 """
 QUIET = ControlSettings(timer_s=1e6, liveness_s=1e6)
 """No canaries, sweeps or timers: nothing but the samples."""
+WARM_UP = 20
+"""Samples of each way that are not counted: they warm up connections and code."""
+START_S = 120.0
+HANDLER_S = 30.0
+"""A handler that has not run by then never will: the benchmark ends and names the workers that fail."""
 
 
 class Pipe:
@@ -71,17 +82,26 @@ class Pipe:
 
     def __init__(self, path: Path):
         os.mkfifo(path)
-        self._handle = os.open(path, os.O_RDWR)
-        self._lines = os.fdopen(self._handle, "rb", buffering=0)
+        self._handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self._unread = b""
 
-    def take(self, count: int) -> list[float]:
-        return [float(self._lines.readline()) for _ in range(count)]
+    def take(self, count: int, timeout_s: float = HANDLER_S) -> list[float]:
+        """The next moments. Raises TimeoutError where they do not come."""
+        deadline = time.monotonic() + timeout_s
+        while self._unread.count(b"\n") < count:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not select.select([self._handle], [], [], left_s)[0]:
+                raise TimeoutError(f"{count} handlers were to run within {timeout_s:.0f} s, and did not")
+            self._unread += os.read(self._handle, 65_536)
+        *lines, self._unread = self._unread.split(b"\n", count)
+        return [float(line) for line in lines]
 
     def drain(self) -> None:
-        os.set_blocking(self._handle, False)
-        while self._lines.read(65_536):
-            pass
-        os.set_blocking(self._handle, True)
+        """Forget what has come until now."""
+        self._unread = b""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._handle, 65_536):
+                pass
 
 
 def main() -> None:
@@ -96,12 +116,30 @@ def main() -> None:
         with real_workers(home / "home", names, packages=["bench_systems"], path=[home], control=QUIET) as stack:
             celery = subprocess.Popen([sys.executable, "-c", CELERY, stack.redis.url], stdout=subprocess.DEVNULL)
             try:
-                time.sleep(8.0)
-                pipe.drain()
+                wait_for_all(stack, pipe, names)
                 measure(stack, pipe, samples)
+            except TimeoutError as error:
+                sys.exit(f"{error}\n{failures(stack)}")
             finally:
                 celery.terminate()
                 celery.wait()
+
+
+def wait_for_all(stack: Stack, pipe: Pipe, names: list[str]) -> None:
+    """Until each worker has looked once, as every worker does at its start, and bare Celery has run a task."""
+    pipe.take(len(names), START_S)
+    app = broker_app(stack.redis.url)
+    app.send_task("bench", queue="bench")
+    pipe.take(1, START_S)
+    time.sleep(1.0)  # a worker looks once more when it has connected
+    pipe.drain()
+
+
+def failures(stack: Stack) -> str:
+    """What the workers say that fail."""
+    with stack.ledger.read() as session:
+        failed = workers.failing(session, stack.ledger.now())
+        return "\n".join(f"{worker.name} has failed:\n{worker.error}" for worker in failed)
 
 
 def write_systems(folder: Path) -> list[str]:
@@ -124,14 +162,14 @@ def measure(stack: Stack, pipe: Pipe, samples: int) -> None:
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     publishing: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(samples + 20):
+    for number in range(samples + WARM_UP):
         for name, (publish, handlers) in ways.items():
             time.sleep(random.uniform(0.005, 0.015))
             started = time.monotonic()
             publish()
             published = time.monotonic()
             moments = pipe.take(handlers)
-            if number >= 20:  # the first ones warm up connections and code
+            if number >= WARM_UP:
                 publishing[name].append(published - started)
                 found[name] += [moment - started for moment in moments]
     report(found, publishing, commits(stack.ledger, samples))

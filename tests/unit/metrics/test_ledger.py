@@ -228,7 +228,8 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
     with told.write() as tx:
         failed = {"state": "failed", "failures": 4, "error": "no module"}
         tx.session.execute(update(Worker).where(Worker.system == "testing").values(**failed))
-        tx.session.execute(update(Worker).where(Worker.system == "deployment").values(state="waiting", error="no suite"))
+        waits = {"state": "waiting", "error": "no suite"}
+        tx.session.execute(update(Worker).where(Worker.system == "deployment").values(**waits))
         for _ in range(2):
             damages.record(tx, "ab" * 32, "it is damaged", "testing", "checkpoint", "c1", "it waits")
     found = ask(told)

@@ -1,0 +1,37 @@
+"""The benchmark of event latency runs to its end, also where its workers fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "events" / "latency.py"
+WITHOUT_FUNCTION = """
+import sys
+import latency
+
+latency.SYSTEM, latency.START_S = latency.SYSTEM.replace("do=do", "do=None"), 15.0
+latency.main()
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments, "--samples", "2"]
+    return subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_it_prints_a_row_for_each_way() -> None:
+    done = run(str(SCRIPT))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line.startswith("|")]
+    assert rows == ["way", "---", "bare Celery, apply_async", "ours, one subscriber", "ours, each of five"]
+    assert "Ledger commit of an event" in done.stdout
+
+
+def test_it_ends_where_its_workers_fail_and_says_why() -> None:
+    done = run("-c", WITHOUT_FUNCTION)
+    assert done.returncode == 1
+    assert "6 handlers were to run within 15 s, and did not" in done.stderr
+    assert "single@" in done.stderr
+    assert "do of the lane 'look' is None, where a function is wanted" in done.stderr
