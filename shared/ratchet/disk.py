@@ -22,6 +22,7 @@ FULL_BYTES = 10_000_000
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _AWAY = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
+_unwritten: set[Path] = set()
 _ELSEWHERE = "name another home (--home or RATCHET_HOME)"
 
 
@@ -60,11 +61,18 @@ def replacing(path: Path, *, durable: bool = False, mode: int = 0o644) -> Iterat
 
 
 def write_if_possible(path: Path, text: str) -> None:
-    """As ``write_atomically``, for a file that people look at: where it cannot be written, the work goes on without."""
+    """As ``write_atomically``, for a file that people look at: where it cannot be written, the work goes on without.
+
+    That is logged once until the file is written again, since some are written several times a second.
+    """
     try:
         write_atomically(path, text)
     except (OSError, SurroundingsError) as error:
-        log.warning("%s cannot be written: %s", path, error)
+        if path not in _unwritten:
+            _unwritten.add(path)
+            log.warning("%s cannot be written: %s", path, error)
+    else:
+        _unwritten.discard(path)
 
 
 def sync_folder(folder: Path) -> None:

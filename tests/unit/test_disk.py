@@ -41,7 +41,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("old", ["old", None])
-def test_a_full_disk_leaves_the_old_file_and_no_draft(small_disk: SmallDisk, old: str | None) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_draft(
+    small_disk: SmallDisk, old: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     path = small_disk(65_536) / "training.json"
     if old is not None:
         write_atomically(path, old)
@@ -50,11 +52,16 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(small_disk: SmallDisk, old
     with pytest.raises(SurroundingsError, match=f"The disk of {path.parent} takes no more: 0 are free"):
         write_atomically(path, "new" * 100)
     assert sorted(os.listdir(path.parent)) == before
-    write_if_possible(path, "new" * 100)
+    for _ in range(3):
+        write_if_possible(path, "new" * 100)
+    assert [record.message.split(": ")[0] for record in caplog.records] == [f"{path} cannot be written"]
     assert path.exists() == (old is not None)
     free(path.parent)
     write_if_possible(path, "new")
     assert path.read_text() == "new"
+    fill(path.parent)
+    write_if_possible(path, "newer")
+    assert len(caplog.records) == 2
 
 
 def test_a_kill_half_way_leaves_the_old_file(tmp_path: Path) -> None:

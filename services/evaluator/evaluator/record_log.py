@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from ratchet.disk import disk_trouble, write_atomically
 from ratchet.evaluation.record import ItemRecord, to_lines
 
 
@@ -34,7 +34,7 @@ class RecordLog:
         found = [self._recovered(place / self._part.name) for place in (folder, *earlier)]
         self._records: dict[str, ItemRecord] = {}
         self._lines: dict[str, str] = {}
-        self._rewrite(self._part, self._head + self._added(max(found, key=len)))
+        write_atomically(self._part, self._head + self._added(max(found, key=len)), durable=True)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -45,13 +45,13 @@ class RecordLog:
     def append(self, records: Iterable[ItemRecord]) -> None:
         """Add records, in one write; those of items that have one already are left out."""
         new = [record for record in records if record.item_id not in self._records]
-        with self._part.open("a", encoding="utf-8") as file:
+        with disk_trouble(self._part.parent), self._part.open("a", encoding="utf-8") as file:
             file.write(self._added(new))
 
     def finish(self) -> tuple[Path, tuple[ItemRecord, ...]]:
         """Write all records in the suite's order to ``<name>.items.jsonl`` and return it with them."""
         records = tuple(self._records[item_id] for item_id in self._item_ids)
-        self._rewrite(self._final, "".join(self._lines[item_id] for item_id in self._item_ids))
+        write_atomically(self._final, "".join(self._lines[item_id] for item_id in self._item_ids), durable=True)
         return self._final, records
 
     def _added(self, records: Sequence[ItemRecord]) -> str:
@@ -80,12 +80,3 @@ class RecordLog:
                 break
             records.append(record)
         return records
-
-    @staticmethod
-    def _rewrite(path: Path, text: str) -> None:
-        scratch = path.with_suffix(".tmp")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from ratchet.disk import write_atomically
 
 from miner.sketch_segment import Segment, files_of
 from miner.text_sketches import sketch
+
+log = logging.getLogger(__name__)
 
 CHUNK = 5_000
 FULL = 250_000
@@ -79,10 +82,8 @@ class TextHistory:
         self._folder = folder
         self._most = most
         self._full = full
-        file = folder / _MANIFEST
-        self._manifest = Manifest.model_validate_json(file.read_text()) if file.exists() else Manifest()
+        self._manifest, self._segments = _read(folder)
         self._sweep()
-        self._segments = [Segment.load(folder, entry.name) for entry in self._manifest.segments]
 
     @property
     def examples(self) -> int:
@@ -138,7 +139,7 @@ class TextHistory:
             entries, segments = entries[1:], segments[1:]
         batches = dict([*self._manifest.batches.items(), (batch, count.novelty)][-ANSWERS:])
         self._manifest, self._segments = Manifest(segments=entries, batches=batches), segments
-        write_atomically(self._folder / _MANIFEST, json.dumps(self._manifest.model_dump()))
+        write_atomically(self._folder / _MANIFEST, json.dumps(self._manifest.model_dump()), durable=True)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -147,6 +148,24 @@ class TextHistory:
         for file in self._folder.glob("*.npy"):
             if file.name not in named:
                 file.unlink()
+
+
+def _read(folder: Path) -> tuple[Manifest, list[Segment]]:
+    """What is remembered. Of a manifest or a segment that a power cut left damaged, nothing is.
+
+    The history only says how new a batch is: beginning anew costs a few batches that count as new, and refusing would
+    hold up all that come.
+    """
+    try:
+        content = (folder / _MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return Manifest(), []
+    try:
+        manifest = Manifest.model_validate_json(content)
+        return manifest, [Segment.load(folder, entry.name) for entry in manifest.segments]
+    except (FileNotFoundError, EOFError, ValueError) as error:  # what pydantic and numpy say of a file cut short
+        log.error("the history of texts in %s is damaged, and begins anew: %s", folder, error)
+        return Manifest(), []
 
 
 @contextmanager

@@ -78,11 +78,20 @@ def graded(example: Example, generation: Generation, dress: Dress, **known: Any)
 def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int = JOURNAL_LIMIT_BYTES) -> None:
     """Add lines to the journal; one that has grown beyond the limit loses its older half first."""
     if journal.exists() and journal.stat().st_size > limit_bytes:
-        lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         write_atomically(journal, "".join(lines[len(lines) // 2 :]))
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open("a", encoding="utf-8") as file:
-        file.writelines(preview.model_dump_json() + "\n" for preview in previews)
+    with journal.open("ab") as file:
+        begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not take the next one along
+        file.write(begun + b"".join(f"{preview.model_dump_json()}\n".encode() for preview in previews))
+
+
+def _ends_a_line(journal: Path) -> bool:
+    with journal.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def read_previews(journal: Path, limit: int) -> list[Preview]:

@@ -9,6 +9,7 @@ from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
+from ratchet.testing.previews import preview
 
 KNOWN: dict[str, Any] = {"at": 0.0, "step": 100, "backend": "local", "line": 1, "seen": False}
 
@@ -74,3 +75,11 @@ def test_the_journal_stays_small(tmp_path: Path) -> None:
         append_previews(journal, [one(step)], limit_bytes=2_000)
     assert journal.stat().st_size < 3_000
     assert read_previews(journal, 1)[0].step == 59
+
+
+def test_a_line_that_a_full_disk_cut_short_does_not_take_the_next_along(tmp_path: Path) -> None:
+    journal = tmp_path / "previews.jsonl"
+    append_previews(journal, [preview(step=1), preview(step=2)])
+    journal.write_bytes(journal.read_bytes()[:-20])
+    append_previews(journal, [preview(step=3)])
+    assert [found.step for found in read_previews(journal, 10)] == [1, 3]

@@ -153,3 +153,21 @@ def test_answers_are_kept_of_the_newest_batches_alone(folder: Path) -> None:
     add(folder, "new", [text(2)])
     kept = list(json.loads(manifest.read_text())["batches"])
     assert (len(kept), kept[0], kept[-1]) == (text_history.ANSWERS, "0", "new")
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "*.bands.npy"])
+@pytest.mark.parametrize("left", [b"", b"\0" * 200, b'{"segments": [', None])
+def test_a_history_that_a_power_cut_damaged_begins_anew(tmp_path: Path, file: str, left: bytes | None) -> None:
+    texts = [(text(seed), True) for seed in range(20)]
+    with opened(tmp_path, most=1_000) as history:
+        history.add("first", texts, 0.8)
+    (damaged,) = tmp_path.glob(file)
+    if left is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(left)
+    for _ in range(2):
+        with opened(tmp_path, most=1_000) as history:
+            assert history.add("second", texts, 0.8).known == 0
+    with opened(tmp_path, most=1_000) as history:
+        assert history.add("third", texts, 0.8).known == 20

@@ -1,0 +1,48 @@
+"""A server whose first start meets a full disk, or was killed on the way, and the next one with room again."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.home import announced_url
+from ratchet.settings.serving import ServingSettings
+from ratchet.testing.disk import SmallDisk, fill, free
+
+from .conftest import Checkpoint, Server, command
+
+Start = Callable[..., Server]
+
+
+def test_a_start_on_a_full_disk_is_a_sentence_and_the_next_one_works(
+    start: Start, small_disk: SmallDisk, blue: Checkpoint
+) -> None:
+    home = small_disk(1_000_000)
+    fill(home)
+    refused = subprocess.run(command(home), capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"ratchet inference server: The disk of {home} takes no more: 0 are free")
+    assert refused.stderr.count("\n") == 1
+    free(home)
+    server = start(home)
+    with EmbeddedServerClient.from_settings(ServingSettings(), home) as client:
+        client.load(blue.id, str(blue.path), blue.weights)
+        client.switch(blue.id, 1)
+        live = client.live()
+    assert live is not None
+    assert live.checkpoint_id == "blue"
+    assert announced_url(home) == server.url
+
+
+def test_what_a_kill_left_empty_or_cut_short_stands_in_no_start_s_way(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "serving"
+    home.mkdir()
+    (home / "admin-token").touch()
+    (home / "state.json").write_text('{"highest_token":7,"live":{"checkpo')
+    server = start(home)
+    with EmbeddedServerClient.from_settings(ServingSettings(), home) as client:
+        client.unload("nothing")  # takes the token
+        assert client.health().highest_token == 7
+    assert "state.json is damaged and was set aside as state.json.damaged" in server.log
