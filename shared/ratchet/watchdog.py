@@ -21,6 +21,9 @@ EXIT_STALLED = 70
 """EX_SOFTWARE. Whoever supervises the process starts it again."""
 
 TICK_S = 1.0
+LONGEST_CALL_S = 60.0
+"""A call to Redis or to the ledger has given up by then, so that who makes one every round has this for it."""
+
 LAST_WORDS_S = 2.0
 """A log whose lock a stalled thread holds may not keep the process."""
 

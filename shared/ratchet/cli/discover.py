@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from ratchet.metrics.discover import discovery
+from ratchet.metrics.page import LIMIT_S
 from ratchet.settings import load
+from ratchet.watchdog import end_process
 from ratchet.worker.logs import log_json
 
 
@@ -27,4 +29,6 @@ def discover(
     log_json("discover", None)
     with discovery(load(), host, port) as server:
         typer.echo(f"serving /targets and /metrics at http://{host}:{server.port}")
-        stop.wait()
+        while not stop.wait(LIMIT_S):
+            if problem := server.watchdog.look():
+                end_process(problem)

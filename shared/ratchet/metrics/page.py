@@ -11,11 +11,15 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from ratchet.errors import SurroundingsError
+from ratchet.watchdog import Watchdog, WatchedThread
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
 WAKE_S = 0.5
+LIMIT_S = 60.0
+"""Every request has a thread of its own, so that accepting them never takes long."""
+
 PORTS_TRIED = 64
 
 
@@ -36,7 +40,8 @@ class PageServer:
     """Serves the routes on the first free of ``ports_tried`` ports from ``port`` on, from ``start`` until ``close``.
 
     Port 0 takes any. A page that raises is answered 500, and the server goes on. ``receivers`` are given the bodies
-    that are posted to their paths; a ValueError refuses one.
+    that are posted to their paths; a ValueError refuses one. ``watchdog`` judges its thread; another one may take its
+    place before the start.
     """
 
     def __init__(
@@ -44,19 +49,25 @@ class PageServer:
     ):
         handler = type("Handler", (_Handler,), {"routes": dict(routes), "receivers": dict(receivers or {})})
         self._server = _bound(host, port, handler, ports_tried)
-        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self.watchdog = Watchdog(LIMIT_S)
+        self._thread: WatchedThread | None = None
 
     @property
     def port(self) -> int:
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        serve = self._server.serve_forever
-        self._thread = threading.Thread(target=serve, args=(WAKE_S,), name="pages", daemon=True)
+        def serve() -> None:
+            self._server.serve_forever(WAKE_S)
+
+        self._thread = WatchedThread(serve, self.watchdog, self._closing, name="pages", limit_s=LIMIT_S)
+        self._server.service_actions = self._thread.watch.beat  # type: ignore[method-assign]
         self._thread.start()
 
     def close(self) -> None:
         """Free the port."""
+        self._closing.set()
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join()

@@ -43,6 +43,7 @@ class MetricsPage:
             metrics.registry.register(getattr(importlib.import_module(module), name)(self._settings))
         controller.observers.append(metrics)
         self._registry = metrics.registry
+        self._server.watchdog = controller.watchdog
         self._server.start()
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from ratchet.systems.system import Lane, System
 from ratchet.systems.trail import trail
 from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
 from ratchet.systems.work import Children, Pulse, Work
+from ratchet.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Controller:
     running: dict[str, Pulse] = field(default_factory=dict)
     setback: threading.Event = field(default_factory=threading.Event)
     observers: list[Observer] = field(default_factory=list)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     holdings: Holdings = field(init=False)
     troubles: dict[tuple[str, Subject | None], Trouble] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ class Controller:
         started = time.monotonic()
         try:
             with trail(event=cause, subject=str(claim.subject), claim=claim.token):
-                with Heartbeat(self.ledger, claim, work.pulse, self.settings.control):
+                with Heartbeat(self.ledger, claim, work.pulse, self.settings.control, self.watchdog):
                     outcome = lane.do(work)
                 failpoint("after-work")
                 self._commit(claim, outcome, cause, time.monotonic() - started)

@@ -15,6 +15,7 @@ from ratchet.bus.bulletin import KEPT_S, Bulletin, put_up
 from ratchet.errors import SurroundingsError
 from ratchet.evaluation.preview import JOURNAL, read_previews
 from ratchet.settings import Settings
+from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,20 @@ def read_bulletin(settings: Settings) -> Bulletin:
     return Bulletin(found if isinstance(found, dict) else {}, tuple(previews))
 
 
-class BulletinBoard(threading.Thread):
+class BulletinBoard(WatchedThread):
     """Looks every other second whether the files have changed, and puts up what they say; now and then in any case."""
 
-    def __init__(self, client: Redis, settings: Settings, stop: threading.Event):
-        super().__init__(name="bulletin", daemon=True)
-        self._client, self._settings, self._stop_asked = client, settings, stop
+    def __init__(self, client: Redis, settings: Settings, stop: threading.Event, watchdog: Watchdog):
+        limit_s = settings.control.liveness_s + LONGEST_CALL_S
+        super().__init__(self._show, watchdog, stop, name="bulletin", limit_s=limit_s)
+        self._client, self._settings = client, settings
         self._files = [settings.status_folder / STATUS, settings.status_folder / JOURNAL]
         self._shown: tuple[float, ...] = ()
         self._shown_at = 0.0
 
-    def run(self) -> None:
+    def _show(self) -> None:
         while not self._stop_asked.wait(EVERY_S):
+            self.watch.beat()
             try:
                 self.look()
             except SurroundingsError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 
 from sqlalchemy import select
 
@@ -12,6 +11,7 @@ from ratchet.errors import EventError, SurroundingsError
 from ratchet.events import decode
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import DeadLetter
+from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
 from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -19,18 +19,20 @@ log = logging.getLogger(__name__)
 PAUSE_S = 1.0
 
 
-class Listener(threading.Thread):
+class Listener(WatchedThread):
     """Reads only what free lanes hear, one event a free lane, so that other workers of the system get the others."""
 
     def __init__(self, streams: Streams, ledger: Ledger, desk: Desk):
-        super().__init__(name="listener", daemon=True)
-        self._streams, self._ledger, self._desk = streams, ledger, desk
         controller = desk.controller
-        self._system, self._worker, self._stop_asked = controller.system, controller.worker, controller.stop
+        limit_s = controller.settings.control.liveness_s + LONGEST_CALL_S
+        super().__init__(self._listen, controller.watchdog, controller.stop, name="listener", limit_s=limit_s)
+        self._streams, self._ledger, self._desk = streams, ledger, desk
+        self._system, self._worker = controller.system, controller.worker
         self._opened = False
 
-    def run(self) -> None:
+    def _listen(self) -> None:
         while not self._stop_asked.is_set():
+            self.watch.beat()
             free = self._desk.wait_free(PAUSE_S)
             names = self._heard_by(free)
             if not names:
@@ -75,6 +77,7 @@ class Listener(threading.Thread):
                 return
             except SurroundingsError as trouble:
                 log.warning("event %s waits for its burial: %s", subject_id, trouble)
+                self.watch.beat()
                 self._stop_asked.wait(PAUSE_S)
 
 

@@ -1,10 +1,11 @@
-"""Whether a worker lives: an idle one hears its canary, a busy one makes progress. Else it exits, to start afresh."""
+"""Whether a worker lives: an idle one hears its canary, a busy one makes progress, and its threads go on.
+
+Else it exits, to be started afresh by its supervisor.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ from ratchet.errors import SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems.work import Pulse
+from ratchet.watchdog import EXIT_STALLED, LONGEST_CALL_S, Watchdog, WatchedThread, end_process
 from ratchet.worker.canary import Canary
 from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
 
-EXIT_DEAD = 70
+EXIT_DEAD = EXIT_STALLED
 RECONNECT_S = 30.0
 """Celery's longest pause between two tries to reach Redis."""
 
@@ -35,22 +37,32 @@ class Watched:
     at: float
 
 
-class Liveness(threading.Thread):
+class Liveness(WatchedThread):
     """Judges the worker once a tick and touches ``alive``, whose age a health check looks at.
 
     When the process was stopped or the machine slept, the time lost is nobody's silence.
     """
 
     def __init__(self, settings: ControlSettings, desk: Desk, canary: Canary, alive: Path):
-        super().__init__(name="liveness", daemon=True)
+        # Not among those that it judges by itself: the sweep looks after it, every timer_s.
+        self._itself = Watchdog(settings.timer_s)
+        limit_s = settings.liveness_s + LONGEST_CALL_S
+        super().__init__(self._judge, self._itself, desk.controller.stop, name="liveness", limit_s=limit_s)
         self._settings, self._desk, self._canary, self._alive = settings, desk, canary, alive
         self._watched: dict[str, Watched] = {}
         self._was_attached = False
+        self._is_shown = True
         self._tick_s = min(1.0, settings.liveness_s / 10)
 
-    def run(self) -> None:
+    def check(self) -> None:
+        """Called by another thread: is there still somebody who judges?"""
+        if not self._stop_asked.is_set() and (problem := self._itself.look()):
+            end_process(problem)
+
+    def _judge(self) -> None:
         canary_s, ticked_at, sent_at = self._settings.liveness_s / 4, time.monotonic(), float("-inf")
         while not self._desk.controller.stop.wait(self._tick_s):
+            self.watch.beat()
             now = time.monotonic()
             lost_s = now - ticked_at - self._tick_s
             if lost_s > self._tick_s:
@@ -59,10 +71,19 @@ class Liveness(threading.Thread):
             if now - sent_at >= canary_s and not self._desk.all_looking:
                 self._send()
                 sent_at = now
-            if silence := self._silence(now):
-                log.critical("this worker is dead and exits: %s", silence)
-                os._exit(EXIT_DEAD)
+            if problem := self._silence(now) or self._desk.controller.watchdog.look():
+                end_process(problem)
+            self._show()
+
+    def _show(self) -> None:
+        try:
             self._alive.touch()
+        except OSError as error:
+            if self._is_shown:
+                log.warning("%s cannot be touched: %s", self._alive, error)
+            self._is_shown = False
+        else:
+            self._is_shown = True
 
     def _send(self) -> None:
         try:

@@ -98,15 +98,16 @@ class _Worker:
         if self.metrics is not None:
             self.metrics.follow(self.controller)
         self.stopper = Stopper(self.controller)
+        liveness = Liveness(settings.control, self.desk, canary, alive_path(settings, worker))
         self.threads = [
             Listener(streams, self.ledger, self.desk),
-            Sweep(self.ledger, relay, self.desk, self.registration.seen, _end_refused),
-            Liveness(settings.control, self.desk, canary, alive_path(settings, worker)),
+            Sweep(self.ledger, relay, self.desk, self.registration.seen, _end_refused, liveness.check),
+            liveness,
             self.status,
             self.stopper,
         ]
         if system.name == "training":
-            self.threads.append(BulletinBoard(connect(redis), settings, self.controller.stop))
+            self.threads.append(BulletinBoard(connect(redis), settings, self.controller.stop, self.controller.watchdog))
 
     def run(self) -> int:
         """Run Celery's worker in this thread until it ends, with the other threads beside it; its exit code."""

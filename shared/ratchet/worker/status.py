@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,17 @@ from ratchet.disk import write_if_possible
 from ratchet.systems.controller import Controller
 from ratchet.systems.observer import Observer
 from ratchet.systems.verdict import Outcome, Subject, Verdict
+from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
 
 TICK_S = 0.5
 
 
-class StatusFile(threading.Thread, Observer):
+class StatusFile(WatchedThread, Observer):
     """Follows a controller, and writes what has changed at most twice a second."""
 
     def __init__(self, path: Path, controller: Controller):
-        super().__init__(name="status", daemon=True)
+        limit_s = controller.settings.control.liveness_s + LONGEST_CALL_S
+        super().__init__(self._follow, controller.watchdog, controller.stop, name="status", limit_s=limit_s)
         self._path, self._controller = path, controller
         self._last: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
@@ -36,8 +37,9 @@ class StatusFile(threading.Thread, Observer):
             "at": time.time(),
         }
 
-    def run(self) -> None:
+    def _follow(self) -> None:
         while not self._controller.stop.wait(TICK_S):
+            self.watch.beat()
             self.write(self._state())
 
     def write(self, state: str) -> None:

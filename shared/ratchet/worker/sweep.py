@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from ratchet.bus.outbox import Relay
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.ledger import Ledger
 from ratchet.systems import claims
+from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
 from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ LOST_AFTER_S = 5.0
 """A lane that the pool has not begun by then will never begin: Celery has dropped it."""
 
 
-class Sweep(threading.Thread):
+class Sweep(WatchedThread):
     """Sweeps at start and every ``sweep_s``; every ``timer_s`` relays leftovers, looks for due claims, calls ``seen``.
 
     A failed subject's rest may end earlier than that: the controller's setback wakes the thread to see when.
@@ -35,20 +35,32 @@ class Sweep(threading.Thread):
         desk: Desk,
         seen: Callable[[], None],
         refused: Callable[[Refused], None],
+        guard: Callable[[], None] = lambda: None,
     ):
-        """``refused`` is called once, when ``seen`` raises that this worker has no business here any more."""
-        super().__init__(name="sweep", daemon=True)
+        """``refused`` is called once, when ``seen`` raises that this worker has no business here any more.
+
+        ``guard`` is called every ``timer_s``, to look after whoever judges whether the worker lives.
+        """
+        control = desk.controller.settings.control
+        super().__init__(
+            self._sweep,
+            desk.controller.watchdog,
+            desk.controller.stop,
+            name="sweep",
+            limit_s=control.timer_s + control.liveness_s + LONGEST_CALL_S,
+        )
+        self._guard = guard
         self._ledger, self._relay, self._desk, self._seen = ledger, relay, desk, seen
         self._refused: Callable[[Refused], None] | None = refused
         controller = desk.controller
-        self._system, self._settings = controller.system, controller.settings.control
-        self._stop_asked, self._setback = controller.stop, controller.setback
+        self._system, self._settings, self._setback = controller.system, control, controller.setback
 
-    def run(self) -> None:
+    def _sweep(self) -> None:
         self._desk.wait_attached(CONNECT_S)
         every_s = self._system.sweep_s * self._settings.sweep_factor
         sweep_at = timer_at = time.monotonic()
         while not self._stop_asked.is_set():
+            self.watch.beat()
             now = time.monotonic()
             if now >= sweep_at:
                 self._desk.ring_all()
@@ -61,6 +73,7 @@ class Sweep(threading.Thread):
             self._setback.clear()
 
     def _tidy(self) -> None:
+        self._guard()
         self._desk.hand_again(LOST_AFTER_S)
         for duty in (self._relay.leftovers, self._seen):
             try:

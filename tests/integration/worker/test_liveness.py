@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
 from playground import Open
 from ratchet.testing.workers import wait_until
 from ratchet.worker.liveness import EXIT_DEAD
@@ -35,6 +36,20 @@ def test_an_idle_worker_whose_celery_has_gone_deaf_exits(open_playground: Open) 
     playground.wait_counted("deafening-1")
     wait_until(lambda: playground.restarts() > 0, what="a restart")
     assert "no canary has come back" in playground.stack.log("catching")
+    playground.throw("second")
+    playground.wait_counted("second")
+
+
+@pytest.mark.parametrize("name", ["listener", "sweep", "status", "liveness"])
+def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str) -> None:
+    playground = open_playground("catching", "counting")
+    playground.throw(f"losing-{name}")
+    playground.wait_counted(f"losing-{name}")
+    wait_until(lambda: playground.restarts() > 0, what="a restart")
+    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_DEAD
+    log = playground.stack.log("catching")
+    assert f"thread {name} has ended, though nobody asked it to" in log
+    assert "RuntimeError" in log
     playground.throw("second")
     playground.wait_counted("second")
 

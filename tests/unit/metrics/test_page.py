@@ -6,6 +6,8 @@ from urllib.error import HTTPError
 import pytest
 from ratchet.errors import SurroundingsError
 from ratchet.metrics.page import Page, PageServer
+from ratchet.testing.workers import wait_until
+from ratchet.watchdog import Watchdog
 
 
 def broken() -> Page:
@@ -67,3 +69,18 @@ def test_what_is_posted_reaches_its_receiver_which_may_refuse_it() -> None:
         assert get(server, "/alerts", b"[]") == (400, "no JSON\n")
         assert get(server, "/other", b"{}")[0] == 404
     assert got == [b"{}"]
+
+
+def test_its_thread_is_watched_while_it_serves() -> None:
+    watchdog = Watchdog()
+    server = PageServer("127.0.0.1", 0, ROUTES)
+    server.watchdog = watchdog
+    with server:
+        assert watchdog.look() is None
+        server._server.shutdown()
+        wait_until(lambda: watchdog.problem is not None)
+        assert watchdog.problem == "thread pages has ended, though nobody asked it to"
+    server = PageServer("127.0.0.1", 0, ROUTES)
+    with server:
+        pass
+    assert server.watchdog.problem is None

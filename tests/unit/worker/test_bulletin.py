@@ -11,6 +11,7 @@ from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.evaluation.preview import append_previews
 from ratchet.settings import Settings
 from ratchet.testing.previews import preview
+from ratchet.watchdog import Watchdog
 from ratchet.worker.bulletin import BulletinBoard, read_bulletin
 
 
@@ -24,7 +25,7 @@ def told(settings: Settings, step: int) -> None:
 def test_the_board_shows_what_has_changed_and_rests_otherwise(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis") as redis, connect(redis.url) as client:
         here = Settings(home=tmp_path / "here", redis={"url": redis.url})
-        board = BulletinBoard(client, here, threading.Event())
+        board = BulletinBoard(client, here, threading.Event(), Watchdog())
         assert not board.look()
         told(here, 100)
         assert (board.look(), board.look()) == (True, False)

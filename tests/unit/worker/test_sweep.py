@@ -12,6 +12,7 @@ from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 from ratchet.systems import System
+from ratchet.watchdog import Watchdog
 from ratchet.worker.liveness import alive_path
 from ratchet.worker.sweep import Sweep
 
@@ -26,6 +27,7 @@ class Controlled:
     system: System = field(default_factory=lambda: System("s", "3090", "", says=(), sweep_s=1_000.0, lanes=()))
     stop: threading.Event = field(default_factory=threading.Event)
     setback: threading.Event = field(default_factory=threading.Event)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     sweeps: int = 0
     tidied: int = 0
 

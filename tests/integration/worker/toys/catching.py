@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -125,6 +127,16 @@ def deafening(_work: Work) -> None:
         hub.call_soon(time.sleep, 10_000)
 
 
+def losing(work: Work) -> None:
+    """Has a thread of its worker end by an error, the first time. ``losing-sweep`` names it."""
+    marker = work.settings.home / f"{work.subject.id}.tried"
+    if not marker.exists():
+        marker.touch()
+        name = work.subject.id.removeprefix("losing-")
+        [ident] = [thread.ident for thread in threading.enumerate() if thread.name == name]
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident or 0), ctypes.py_object(RuntimeError))
+
+
 def stubborn(work: Work) -> None:
     """Does not hear that it should stop, the first time."""
     marker = work.settings.home / f"{work.subject.id}.tried"
@@ -152,6 +164,7 @@ BEHAVIOURS: dict[str, Callable[[Work], None]] = {
     "frozen": frozen,
     "silent": silent,
     "deafening": deafening,
+    "losing": losing,
     "stubborn": stubborn,
     "poison": poison,
     "deadly": deadly,
