@@ -10,29 +10,37 @@ from ratchet.errors import SurroundingsError
 from ratchet.ledger.counters import value
 from ratchet.run import lock
 from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
 
 
 def server(settings: Settings) -> Finding:
     port, running = settings.serving.port, lock.holder(settings.home)
     if settings.serving.url is not None:
-        return _obedience(settings, f"of its own at {settings.serving.url}")
+        return _obedience(settings, f"of its own at {settings.serving.url}", is_needed=running is not None)
     if running is not None:
-        return _obedience(settings, f"belongs to the run, {running}")
+        return _obedience(settings, f"belongs to the run, {running}", is_needed=True)
     if port and not is_free(port):
         return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to another one")
     return Finding("server", "ok", f"port {port or 'of any number'} is free")
 
 
-def _obedience(settings: Settings, text: str) -> Finding:
-    """Whether a running server obeys this ledger, whose fencing tokens are lower after a restore from a backup."""
+def _obedience(settings: Settings, text: str, *, is_needed: bool) -> Finding:
+    """Whether a running server answers, and obeys this ledger, whose tokens are lower after a restore from a backup.
+
+    One that has come to a standstill says so and is started afresh; where it says so again and again, its log has why.
+    A run that is going on needs it.
+    """
     try:
         with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as client:
             highest = client.health().highest_token
     except SurroundingsError as error:
-        place = Place.of(settings.serving.base_url)
+        place = Place.of(settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url)
         why = (hindrance(place) if place is not None else None) or str(error)
-        return Finding("server", "note", f"{text}; it does not answer: {why}")
+        found = f"{text}; it does not answer: {why}"
+        if not is_needed:
+            return Finding("server", "note", found)
+        return Finding("server", "bad", f"{found}. One that has only just been started may need a minute; see its log")
     with opened(settings) as ledger, ledger.read() as session:
         given = value(session, "fencing")
     if highest > given:

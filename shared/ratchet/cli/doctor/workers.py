@@ -16,6 +16,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import Worker
 from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S, expected, failing, waiting
+from ratchet.run import lock
 from ratchet.settings import Settings
 
 
@@ -57,14 +58,25 @@ def _most(service: str, there: Sequence[tuple[Worker, Build]]) -> str:
 
 
 def workers(settings: Settings) -> Finding:
-    """Whether a worker that should be there is missing; one that said that it stopped is not."""
+    """Whether a worker that should be there is missing; one that said that it stopped is not.
+
+    One that the run in this home has started should be there for certain: it is restarted within seconds.
+    """
     there, missing = _workers(settings)
     if missing:
         now = max(worker.seen_at for worker in (*there, *missing))
         said = ", ".join(f"{worker.name} ({duration(now - worker.seen_at)})" for worker in missing)
         text = f"{len(there)} are there; not seen for a while: {said}: look at that machine, or `ratchet logs SYSTEM`"
-        return Finding("workers", "note", text)
+        is_bad = any(_belongs_to_run(worker, settings) for worker in missing)
+        return Finding("workers", "bad" if is_bad else "note", text)
     return Finding("workers", "ok", f"{len(there)} are there, none is missing")
+
+
+def _belongs_to_run(worker: Worker, settings: Settings) -> bool:
+    """Whether the run that is going on in this home has started it: the lock is written once, when a run begins."""
+    if worker.host != settings.placement.machine or lock.holder(settings.home) is None:
+        return False
+    return worker.started_at >= (settings.home / lock.NAME).stat().st_mtime
 
 
 def failures(settings: Settings) -> Finding:

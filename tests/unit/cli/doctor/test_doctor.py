@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.ledger.control import PRESENT_S
+from ratchet.run import lock
+from ratchet.serving.protocol import Health
 from ratchet.settings import Settings
 from ratchet.testing.disk import SmallDisk, fill
 from typer.testing import CliRunner
@@ -192,6 +196,37 @@ def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
     assert (found.state, "nothing listens at" in found.text) == ("note", True)
 
 
+def test_a_server_that_does_not_answer_stops_a_run_that_is_going_on(tmp_path: Path) -> None:
+    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token": STRONG}
+    with lock.held(tmp_path):
+        found = finding(Settings(home=tmp_path, serving=serving), "server")
+    assert (found.state, "nothing listens at" in found.text) == ("bad", True)
+
+
+class Stalled(BaseHTTPRequestHandler):
+    """A server that has come to a standstill."""
+
+    PROBLEM = "thread batcher-cp-1 has ended, though nobody asked it to"
+
+    def do_GET(self) -> None:
+        body = Health(live=None, loaded={}, waiting=0, uptime_s=1.0, problem=self.PROBLEM).model_dump_json().encode()
+        self.send_response(503)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_server_that_has_come_to_a_standstill_is_told_with_what_stands_still(tmp_path: Path) -> None:
+    with HTTPServer((LOOPBACK, 0), Stalled) as stalled:
+        threading.Thread(target=stalled.serve_forever, daemon=True).start()
+        serving = {"url": f"http://{LOOPBACK}:{stalled.server_port}", "admin_token": STRONG}
+        with lock.held(tmp_path):
+            found = finding(Settings(home=tmp_path, serving=serving), "server")
+        stalled.shutdown()
+    assert (found.state, Stalled.PROBLEM in found.text) == ("bad", True)
+
+
 def test_clocks_are_compared_with_those_of_the_stores(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     migrate(ledger)
@@ -241,6 +276,18 @@ def test_a_worker_that_is_missing_is_named(tmp_path: Path) -> None:
     found = finding(with_workers(tmp_path, one=__version__, gone=__version__), "workers")
     assert (found.state, "testing@gone+0 (20 min)" in found.text) == ("note", True)
     assert finding(with_workers(tmp_path / "b", one=__version__), "workers").state == "ok"
+
+
+def test_a_worker_of_this_machine_that_is_missing_from_a_run_is_bad(tmp_path: Path) -> None:
+    settings = with_workers(tmp_path, one=__version__, gone=__version__)
+    here = settings.model_copy(update={"placement": settings.placement.model_copy(update={"machine": "gone"})})
+    with lock.held(tmp_path):
+        os.utime(tmp_path / lock.NAME, (0, 0))
+        assert finding(here, "workers").state == "bad"
+        assert finding(settings, "workers").state == "note", "it is of another machine"
+        os.utime(tmp_path / lock.NAME, (2e9, 2e9))
+        assert finding(here, "workers").state == "note", "it was started by an earlier run"
+    assert finding(here, "workers").state == "note"
 
 
 def test_a_page_of_metrics_that_cannot_be_fetched_is_named(tmp_path: Path) -> None:
