@@ -3,7 +3,7 @@
 ================  =======================================================================================
 ``exact``         the same text, white space at the ends aside
 ``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends
-``numeric``       the last number of the text (after ``####`` where that stands) is equal to 1 part in 10⁶
+``numeric``       the same number (see ``numerals``): an integer exactly, another to 1 part in 10⁶ of the gold
 ``json``          the same JSON value, object keys in any order; a fenced block or a surrounding text is cut away
 ``prefix``        the same value of two expressions in prefix form, as ``(add 2 3)`` and ``5``
 ``regex``         what ``metadata.pattern`` finds first (its group 1, else all it matches) is the same text
@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from ratchet.errors import DataError, MalformedExpression, UndefinedValue, UnknownPlugin
@@ -26,6 +27,8 @@ from ratchet.profiles.regime3.grammar import parse
 from ratchet.profiles.regime3.printer import show
 from ratchet.profiles.regime3.value import evaluate
 from ratchet.tasks.family import Grade
+from ratchet.tasks.numerals import is_lone_number, read_number
+from ratchet.tasks.numerals import show as show_number
 
 Reading = Any
 """What a grader reads from a text; None where there is nothing to read."""
@@ -35,11 +38,10 @@ ANSWER_LIMIT = 20_000
 """Longer texts are not searched: a pattern's time can grow with the square of the text, or worse."""
 
 _ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"(?:(?<![0-9])[-+])?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))(?:[eE][-+]?[0-9]{1,3}\b)?"
-)
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
-_TOLERANCE = Decimal("1e-6")
+_FENCE = re.compile(r"```(?:json)?[ \t\r]{0,9}\n(.*?)```", re.DOTALL)
+_EDGES = " .,;:!?\"'`*()[]{}"
+_TOLERANCE = Fraction(1, 1_000_000)
+_LARGEST_EXPONENT = 1_000
 
 
 def names() -> list[str]:
@@ -67,7 +69,7 @@ def suggest(gold: str) -> str:
     value = _read_json(gold)
     if isinstance(value, dict | list):
         return "json"
-    return "numeric" if re.fullmatch(r"[-+$€£]?[0-9][0-9,]*(?:\.[0-9]+)?%?", gold.strip()) else "normalized"
+    return "numeric" if is_lone_number(gold) else "normalized"
 
 
 def _reader(name: str, pattern: str | None) -> Callable[[str], Reading]:
@@ -93,21 +95,19 @@ def _read_exact(text: str) -> Reading:
 
 
 def _read_normalized(text: str) -> Reading:
-    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split())
-    return folded.strip(" .,;:!?\"'`*()[]{}") or None
-
-
-def _read_number(text: str) -> Reading:
-    found = [m[0] for m in _NUMBER.finditer(text[:ANSWER_LIMIT].rpartition("####")[2]) if m[0]]
-    return Decimal(found[-1].replace(",", "")) if found else None
+    folded = " ".join(unicodedata.normalize("NFC", text).casefold().split()).rstrip(_EDGES)
+    bare = folded.lstrip(_EDGES)
+    is_fraction = bare[:1].isdecimal() and folded[: len(folded) - len(bare)].endswith((".", ","))
+    return (folded[len(folded) - len(bare) - 1 :] if is_fraction else bare) or None
 
 
 def _read_json(text: str) -> Reading:
-    fenced = _FENCE.search(text[:ANSWER_LIMIT])
+    fenced = _FENCE.search(text)
     candidate = (fenced[1] if fenced else text).strip()
     for start, end in ((0, len(candidate)), _span(candidate, "{", "}"), _span(candidate, "[", "]")):
         try:
-            return _canonical(json.loads(candidate[start:end], parse_constant=_refuse_constant))
+            found = json.loads(candidate[start:end], parse_constant=_refuse_constant, parse_float=_read_float)
+            return _copied(found)
         except (ValueError, RecursionError):
             continue
     return None
@@ -130,7 +130,7 @@ def _read_match(pattern: re.Pattern[str], text: str) -> Reading:
 _READERS: dict[str, Callable[[str], Reading]] = {
     "exact": _read_exact,
     "normalized": _read_normalized,
-    "numeric": _read_number,
+    "numeric": read_number,
     "json": _read_json,
     "prefix": _read_prefix,
 }
@@ -145,13 +145,24 @@ def _refuse_constant(name: str) -> Reading:
     raise ValueError(f"{name} is not JSON")
 
 
+def _read_float(text: str) -> int | float | Decimal:
+    """By its value: as a float where that has it, for a float may lie beside the number that stands there."""
+    exact = Decimal(text)
+    if abs(exact.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError(f"{text[:40]} is too large or too small a number")
+    if exact == exact.to_integral_value():
+        return int(exact)
+    return float(text) if Decimal(repr(float(text))) == exact else exact
+
+
 def _is_void(value: Reading) -> bool:
     return value is None or (isinstance(value, str | dict | list) and not value)
 
 
 def _is_same(expected: Reading, given: Reading) -> bool:
-    if isinstance(expected, Decimal):
-        return bool(abs(expected - given) <= _TOLERANCE * max(abs(expected), Decimal(1)))
+    if isinstance(expected, Fraction):
+        tolerance = 0 if expected.denominator == 1 else _TOLERANCE * abs(expected)
+        return bool(abs(expected - given) <= tolerance)
     return _text(expected) == _text(given)
 
 
@@ -159,15 +170,17 @@ def _text(value: Reading) -> str:
     """One spelling for each value; 1 and true are not the same value."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if isinstance(value, Fraction):
+        return show_number(value)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_exact)
 
 
-def _canonical(value: Reading) -> Reading:
-    """The value with 1.0 as 1."""
+def _exact(number: Decimal) -> dict[str, str]:
+    return {"\0number": f"{number:f}".rstrip("0")}
+
+
+def _copied(value: Reading) -> Reading:
+    """Raises RecursionError for what is nested too deep to be compared."""
     if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value

@@ -10,7 +10,8 @@ from ratchet.errors import DataError
 from ratchet.tasks import declared, registry
 from ratchet.tasks.family import Grade, Problem, TaskFamily
 
-VERSION = "declared@1"
+VERSION = "declared@2"
+"""Another whenever an answer may be graded otherwise: records of two versions are not compared."""
 TEXT_KEY = "text:"
 """How keys of items without a family begin."""
 

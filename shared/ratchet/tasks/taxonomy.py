@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any, Final
 
 from ratchet.data.example import Example
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example
+from ratchet.tasks.numerals import read_number
 
 GENERIC: Final = {
     "error_text": "the text is a program's error message",
@@ -76,10 +77,8 @@ def _by_grader(example: Example, grade: Grade) -> str:
 
 
 def _numeric(expected: str, given: str) -> str:
-    try:
-        wanted = Decimal(re.findall(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?", expected)[-1].replace(",", ""))
-        said = Decimal(given)
-    except (IndexError, InvalidOperation):
+    wanted, said = read_number(expected), read_number(given)
+    if wanted is None or said is None:
         return "wrong"
     if said == -wanted:
         return "sign"
@@ -88,9 +87,9 @@ def _numeric(expected: str, given: str) -> str:
     return "magnitude" if wanted and said and _is_power_of_ten(said / wanted) else "wrong"
 
 
-def _is_power_of_ten(ratio: Decimal) -> bool:
-    digits = ratio.normalize().as_tuple()
-    return digits.sign == 0 and digits.digits == (1,)
+def _is_power_of_ten(ratio: Fraction) -> bool:
+    larger, smaller = max(ratio.numerator, ratio.denominator), min(ratio.numerator, ratio.denominator)
+    return smaller == 1 and re.fullmatch("10+", str(larger)) is not None
 
 
 def _structural(expected: str, given: str) -> str:
