@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.errors import ServingError, SurroundingsError
@@ -14,6 +15,8 @@ from ratchet.serving.vllm.folder import ServedFolder
 from ratchet.serving.vllm.processes import ProcessSeats
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
+from ratchet.testing.workers import wait_until
+from ratchet.watchdog import Watchdog
 
 
 def command(program: str) -> str:
@@ -48,6 +51,22 @@ def test_the_base_of_adapters_gets_the_options_that_are_set(tmp_path: Path) -> N
 def test_how_long_vllm_may_take_to_start_is_set(tmp_path: Path) -> None:
     said = trouble(tmp_path, vllm_command=command("import time; time.sleep(600)"), vllm_start_s=0.05)
     assert "did not answer in time" in said
+
+
+def test_the_thread_that_brings_checkpoints_back_is_watched(tmp_path: Path) -> None:
+    class Broken:
+        def tend(self) -> None:
+            raise ValueError("not as expected")
+
+    watchdog = Watchdog()
+    urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    engine = VllmEngine(Settings(serving={"engine": "vllm", "vllm_urls": urls}), tmp_path / "log", watchdog=watchdog)
+    assert watchdog.look() is None
+    broken: Any = Broken()
+    engine._loaded.append(broken)
+    wait_until(lambda: watchdog.problem is not None)
+    assert watchdog.problem == "thread tend-vllm has ended, though nobody asked it to"
+    engine.close()
 
 
 def test_servers_that_run_already_are_asked_where_they_are_set(tmp_path: Path, blue: Path) -> None:

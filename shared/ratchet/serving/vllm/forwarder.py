@@ -42,7 +42,7 @@ class Forwarder:
         self._closing = False
         self._watchdog = watchdog
         # A request to vLLM is given up after limit_s by itself: only where that fails too does nothing go on.
-        self._watch = Watch(f"requests to vLLM for {checkpoint_id}", 2 * limit_s)
+        self._watch = Watch(f"the queue of {checkpoint_id} to vLLM", 2 * limit_s)
         self._watch.rest()
         watchdog.add(self._watch)
 

@@ -1,0 +1,70 @@
+"""What ends a server that has come to a standstill, and what watches over that in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ratchet.serving.guard import CLOSE_S, Guard, watched_loop
+from ratchet.testing.workers import wait_until
+from ratchet.watchdog import Watch, Watchdog
+
+
+def guarding(
+    watchdog: Watchdog, ended: list[str], is_stopping: Callable[[], bool] = lambda: False, drain_s: float = 10.0
+) -> Guard:
+    guard = Guard(watchdog, is_stopping=is_stopping, drain_s=drain_s, end=ended.append)
+    guard.start()
+    return guard
+
+
+def test_a_thread_that_has_ended_ends_the_server() -> None:
+    watchdog, ended = Watchdog(), list[str]()
+    watch = Watch("the batch")
+    watchdog.add(watch)
+    guard = guarding(watchdog, ended)
+    guard.check()
+    assert ended == []
+    watch.has_ended = True
+    wait_until(lambda: bool(ended))
+    assert ended == ["the batch has ended, though nobody asked it to"]
+    guard.close()
+
+
+def test_a_server_that_was_told_to_stop_and_hangs_is_ended() -> None:
+    ended = list[str]()
+    guard = guarding(Watchdog(), ended, is_stopping=lambda: True, drain_s=0.5 - CLOSE_S)
+    wait_until(lambda: bool(ended))
+    assert ended == ["told to stop 0.5 s ago, it has not ended"]
+    guard.close()
+
+
+def test_the_event_loop_looks_after_the_guard() -> None:
+    def fail() -> bool:
+        raise ValueError("broken")
+
+    ended = list[str]()
+    guard = guarding(Watchdog(), ended, is_stopping=fail)
+    wait_until(lambda: bool(guard.check() or ended))
+    assert ended[0] == "thread guard has ended, though nobody asked it to"
+
+
+def test_a_guard_that_was_closed_ends_nothing() -> None:
+    ended = list[str]()
+    guard = guarding(Watchdog(), ended)
+    guard.close()
+    guard.check()
+    assert ended == []
+
+
+def test_the_event_loop_is_watched_while_it_serves() -> None:
+    watchdog, ticks = Watchdog(), list[Watch]()
+
+    async def serve() -> None:
+        async with watched_loop(watchdog, lambda: ticks.extend(watchdog._silences)):
+            while not ticks:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(serve())
+    assert [(watch.name, watch.beats > 0) for watch in ticks] == [("the event loop", True)]
+    assert list(watchdog._silences) == []
