@@ -55,7 +55,7 @@ def open_segment(work: Work) -> Start:
         newest = head(session)
         base = session.get(Checkpoint, main.adapter_base_id) if main.adapter_base_id else None
         batch = session.get_one(Batch, work.subject.id)
-        offset = _rows_seen(session, batch.id)
+        offset = newest.offset if newest.batch_id == batch.id else 0
         objection = _objection(session, work.settings)
         tokens = budget(session, batch.id)
     ground, state = _ground(work, main, newest, base)
@@ -88,12 +88,6 @@ def _ground(work: Work, main: Line, head: Checkpoint, base: Checkpoint | None) -
     if form_of_state(work.artifacts.fetch(head.state_artifact)) != form:
         return head, None
     return ground, head.state_artifact
-
-
-def _rows_seen(session: Session, batch_id: str) -> int:
-    """Rows of the batch in its newest checkpoint, over all epochs; a batch that was rewound is not trained again."""
-    newest = select(Checkpoint.offset).where(Checkpoint.batch_id == batch_id).order_by(Checkpoint.ordinal.desc())
-    return session.scalar(newest.limit(1)) or 0
 
 
 def _objection(session: Session, settings: Settings) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.errors import SurroundingsError, TrainingError
+from ratchet.errors import SettingsError, SurroundingsError, TrainingError
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
@@ -35,13 +35,14 @@ from sqlalchemy.orm import Session
 from trainer.brake import Brake
 from trainer.cleaning import clean
 from trainer.publish import publish, record
+from trainer.recovery import check, set_state_aside
 from trainer.rewind import descends_from, leave_branch, rewind
 from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
 from trainer.together import run_together
 
 NAME = TRAINING
-GIVE_UP = {"settings", "data", "template", "model", "resume", "unexpected"}
-"""Kinds of failure that count against the batch; what the surroundings do does not."""
+OF_THE_BATCH = {"data", "template", "out_of_memory", "unexpected"}
+"""Kinds of failure that count against the batch."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
@@ -145,12 +146,18 @@ def _tell_of_depth(work: Work, tx: Transaction) -> None:
         tx.emit(QueueLow(depth=left.examples, low_water=queue.low_water))
 
 
-def _failed(work: Work, start: Start, result: dict[str, Any]) -> Verdict:
-    """A failure of the batch ends in quarantine; a failure of the machine is waited out."""
+def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
+    """What is wrong with the batch counts against it. A state that does not fit is left behind; what is wrong with the
+    machine, the settings or the model that they name is waited out."""
     kind, message = result["error_kind"], str(result["error_message"])
     if kind == "surroundings":
         raise SurroundingsError(message)
-    if kind == "out_of_memory" or kind in GIVE_UP:
+    if kind in ("settings", "model"):
+        raise SettingsError(f"{kind}: {message}")
+    if kind == "resume":
+        set_state_aside(work.settings, work.ledger, work.artifacts, message)
+        return NotReady("its turn, since training goes on from an earlier state")
+    if kind in OF_THE_BATCH:
         raise TrainingError(f"{kind}: {message}")
 
     def effects(tx: Transaction) -> None:
@@ -190,7 +197,16 @@ SYSTEM = System(
     purpose="Trains the line of checkpoints on the queue, segment by segment, each from the exact state of the last.",
     says=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow, ForkClosed),
     sweep_s=60.0,
-    lanes=(Lane("train", (BatchQueued, CheckpointRegressed, CheckpointBroken, ForkClosed), find, do, step_s=300.0),),
+    lanes=(
+        Lane(
+            "train",
+            (BatchQueued, CheckpointRegressed, CheckpointBroken, ForkClosed),
+            find,
+            do,
+            step_s=300.0,
+            check=check,
+        ),
+    ),
     preload=("torch", "transformers", "accelerate", "trainer.segment"),
     metrics="ratchet.metrics.training:TrainingCollector",
 )

@@ -1,0 +1,139 @@
+"""Damaged files of the training line: what is set aside, where training goes on, and what it trains again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.errors import SurroundingsError
+from ratchet.ledger import damages
+from ratchet.ledger.tables import Checkpoint
+from ratchet.settings.locked import LockedSettings
+from trainer.recovery import check
+
+
+def flip_a_byte(training: Any, artifact: str, name: str) -> None:
+    path: Path = training.home.artifacts.fetch(artifact) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def found(training: Any) -> list[str]:
+    with training.home.ledger.read() as session:
+        return [damage.consequence for damage in damages.found_since(session, 0.0)]
+
+
+def in_peace(start_training: Callable[..., Any], tmp_path: Path, batches: int) -> list[str]:
+    """Digests of the weights where nothing is damaged."""
+    training = start_training(home=tmp_path / "in-peace")
+    for seed in range(1, batches + 1):
+        training.queue(seed)
+    training.sweep()
+    return [checkpoint.weights for checkpoint in training.checkpoints()]
+
+
+def sweep_often(training: Any, times: int = 8) -> None:
+    for _ in range(times):
+        training.sweep()
+
+
+def test_a_damaged_state_costs_no_batch_and_ends_in_the_same_weights(
+    training: Any, start_training: Callable[..., Any], tmp_path: Path
+) -> None:
+    first = training.queue(1)
+    training.sweep()
+    head = training.checkpoints()[-1]
+    flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
+    rest = [training.queue(seed) for seed in (2, 3)]
+    sweep_often(training)
+    assert training.home.dead() == []
+    assert training.home.verdicts("training") == dict.fromkeys([first, *rest], "trained")
+    mended, *after = training.checkpoints()[2:]
+    assert mended.parent_id == training.checkpoints()[0].id
+    assert [c.weights for c in (training.checkpoints()[0], mended, *after)] == in_peace(start_training, tmp_path, 3)
+    (said,) = found(training)
+    assert f"goes on from {training.checkpoints()[0].id} from its exact state; trained again: batch {first}." in said
+
+
+def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(training: Any) -> None:
+    batch_id = training.queue(1, rows=96)
+    training.children.dies_at = 3
+    training.sweep()
+    assert training.batch(batch_id).offset == 64
+    flip_a_byte(training, training.checkpoints()[-1].state_artifact, "optimizer.safetensors")
+    sweep_often(training)
+    assert training.home.verdicts("training") == {batch_id: "trained"}
+    begun = [spec["offset"] for spec in training.children.specs]
+    assert begun == [0, 32, 64, 32, 64]
+    assert training.batch(batch_id).offset == 96
+
+
+def test_with_no_state_left_training_goes_on_from_the_weights(start_training: Callable[..., Any]) -> None:
+    training = start_training(retention={"states": 1})
+    first = training.queue(1)
+    training.sweep()
+    head = training.checkpoints()[-1]
+    flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
+    second = training.queue(2)
+    sweep_often(training)
+    assert training.home.verdicts("training") == {first: "trained", second: "trained"}
+    assert training.checkpoints()[2].parent_id == head.id
+    assert training.children.specs[2]["state"] is None
+    assert found(training) == [f"Training goes on from {head.id} with a fresh optimizer."]
+
+
+def test_damaged_weights_of_the_head_are_left_behind(training: Any) -> None:
+    first = training.queue(1)
+    training.sweep()
+    middle, head = training.checkpoints()
+    flip_a_byte(training, head.artifact, "model.safetensors")
+    second = training.queue(2)
+    sweep_often(training)
+    assert training.home.dead() == []
+    assert training.home.verdicts("training") == {first: "trained", second: "trained"}
+    assert training.checkpoints()[2].parent_id == middle.id
+
+
+def test_a_state_that_cannot_be_gone_on_from_is_left_behind_too(training: Any) -> None:
+    """A byte that was wrong before it was published passes every digest; the training process finds it."""
+    first = training.queue(1)
+    training.sweep()
+    head = training.checkpoints()[-1]
+    folder = training.home.artifacts.fetch(head.state_artifact)
+    copy = training.home.settings.work_folder / "another-state"
+    copy.mkdir(parents=True)
+    for file in folder.iterdir():
+        if file.name != "manifest.json":
+            (copy / file.name).write_bytes(file.read_bytes()[: 100 if file.name == "optimizer.safetensors" else None])
+    broken = training.home.artifacts.publish(copy, "state", {}).id
+    with training.home.ledger.write() as tx:
+        tx.session.merge(head).state_artifact = broken
+    second = training.queue(2)
+    sweep_often(training)
+    assert training.home.dead() == []
+    assert training.home.verdicts("training") == {first: "trained", second: "trained"}
+    assert training.checkpoints()[2].parent_id == training.checkpoints()[0].id
+
+
+def test_a_wrong_setting_gives_up_no_batch(training: Any) -> None:
+    wrong = {"locked": LockedSettings(vocab_size=7)}
+    training.home.settings = training.home.settings.model_copy(update=wrong)
+    batch_ids = [training.queue(seed) for seed in (1, 2, 3, 4)]
+    sweep_often(training, 12)
+    assert training.home.dead() == []
+    assert {training.batch(id).state for id in batch_ids} <= {"queued", "training"}
+
+
+def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
+    training.queue(1)
+    training.sweep()
+    with training.home.ledger.read() as session:
+        artifacts = [checkpoint.artifact for checkpoint in session.query(Checkpoint)]
+    for artifact in artifacts:
+        flip_a_byte(training, artifact, "model.safetensors")
+    with pytest.raises(SurroundingsError, match="no checkpoint of the line is whole any more"):
+        check(training.home.settings, training.home.ledger, training.home.artifacts)
