@@ -19,6 +19,7 @@ from ratchet.artifacts.remote import RemoteArtifacts
 from ratchet.artifacts.staging import Staging
 from ratchet.disk import disk_trouble
 from ratchet.errors import ArtifactError, SettingsError
+from ratchet.lines import read_lines
 
 DEFAULT_CACHE = Path("~/.cache/ratchet/artifacts")
 TRIM_EVERY_S = 600.0
@@ -119,10 +120,7 @@ class ArtifactStore:
     def open_lines(self, artifact_id: str, name: str = "rows.jsonl") -> Iterator[str]:
         """The lines of one file, without their line ends; the artifact is verified before the first."""
         self.manifest(artifact_id).file(name)
-        path = self.fetch(artifact_id) / name
-        with open(path, encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield line.removesuffix("\n")
+        yield from read_lines(self.fetch(artifact_id) / name)
 
     def manifest(self, artifact_id: str) -> Manifest:
         with _about(artifact_id):

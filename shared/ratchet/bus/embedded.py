@@ -23,6 +23,7 @@ from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.disk import home_trouble, require_writable, write_atomically
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.leases.lock import FileLock
+from ratchet.lines import split_lines
 from ratchet.parent import end_with_parent
 from ratchet.settings import Settings
 
@@ -211,8 +212,7 @@ class EmbeddedRedis:
 
     def _log_tail(self) -> str:
         path = self.folder / "redis.log"
-        lines = (_text(path) or "(no log)").splitlines()
-        return "\n".join(lines[-5:])
+        return "\n".join(split_lines(_text(path) or "(no log)")[-5:])
 
 
 def _text(path: Path) -> str | None:

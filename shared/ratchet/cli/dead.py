@@ -13,6 +13,7 @@ from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
 from ratchet.errors import Refused
 from ratchet.ledger.tables import DeadLetter
+from ratchet.lines import first_line
 from ratchet.systems import poison
 
 app = typer.Typer(
@@ -72,7 +73,7 @@ def retry(number: Id) -> None:
 
 
 def _first_line(text: str) -> str:
-    line = text.splitlines()[0] if text else ""
+    line = first_line(text)
     return line if len(line) <= 80 else line[:79] + "…"
 
 

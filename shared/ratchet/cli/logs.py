@@ -11,6 +11,7 @@ import typer
 
 from ratchet.cli.output import clock
 from ratchet.errors import Refused
+from ratchet.lines import split_lines
 from ratchet.settings import load
 
 EVERY_S = 0.5
@@ -67,7 +68,7 @@ def _since(file: Path, start: int) -> tuple[list[str], int]:
         stream.seek(start if start <= file.stat().st_size else 0)
         begin = stream.tell()
         whole, newline, _ = stream.read().rpartition(b"\n")
-    return whole.decode(errors="replace").splitlines(), begin + len(whole) + len(newline)
+    return split_lines(whole.decode(errors="replace")), begin + len(whole) + len(newline)
 
 
 def _print(file: Path, lines: list[str], as_json: bool, *, several: bool) -> None:

@@ -15,6 +15,7 @@ from ratchet.disk import write_atomically
 from ratchet.errors import DataError
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
+from ratchet.lines import split_lines
 from ratchet.tasks.graders import gold, grade_example
 
 JOURNAL = "previews.jsonl"
@@ -78,8 +79,8 @@ def graded(example: Example, generation: Generation, dress: Dress, **known: Any)
 def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int = JOURNAL_LIMIT_BYTES) -> None:
     """Add lines to the journal; one that has grown beyond the limit loses its older half first."""
     if journal.exists() and journal.stat().st_size > limit_bytes:
-        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        write_atomically(journal, "".join(lines[len(lines) // 2 :]))
+        lines = split_lines(journal.read_bytes().decode(errors="replace"))
+        write_atomically(journal, "".join(f"{line}\n" for line in lines[len(lines) // 2 :]))
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("ab") as file:
         begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not take the next one along

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -98,6 +98,6 @@ def to_lines(items: Iterable[ItemRecord]) -> str:
     return "".join(item.model_dump_json() + "\n" for item in items)
 
 
-def from_lines(lines: Sequence[str]) -> tuple[ItemRecord, ...]:
+def from_lines(lines: Iterable[str]) -> tuple[ItemRecord, ...]:
     """The inverse of to_lines."""
     return tuple(ItemRecord.model_validate_json(line) for line in lines if line.strip())

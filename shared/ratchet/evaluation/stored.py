@@ -53,7 +53,7 @@ def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
 
 @lru_cache(maxsize=KEPT)
 def _stored(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
-    items = from_lines(list(artifacts.open_lines(artifact, ITEMS)))
+    items = from_lines(artifacts.open_lines(artifact, ITEMS))
     if not items:
         raise EmptyEvaluation(f"the record of {checkpoint_id} in artifact {artifact} has no items: test it again.")
     return Evaluation(checkpoint_id=checkpoint_id, key=RecordKey.model_validate_json(key), items=items)

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from ratchet.lines import split_lines
+
 TIMEOUT_S = 10.0
 FIELDS = "name,memory.total,memory.free,driver_version,uuid"
 MIB = 1024 * 1024
@@ -33,7 +35,7 @@ def gpus() -> list[Gpu]:
         found = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [_gpu(line) for line in found.stdout.splitlines() if line.count(",") >= 1]
+    return [_gpu(line) for line in split_lines(found.stdout) if line.count(",") >= 1]
 
 
 def _gpu(line: str) -> Gpu:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Generation
+from ratchet.lines import to_json_line
 from ratchet.serving.fleet import Loaded
 
 CHECKPOINT_HEADER = "x-ratchet-checkpoint"
@@ -113,4 +113,4 @@ def usage(generation: Generation) -> dict[str, int]:
 
 def event(body: dict[str, Any]) -> str:
     """A body as one server-sent event."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {to_json_line(body)}\n\n"

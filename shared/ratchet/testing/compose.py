@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import httpx
 
+from ratchet.lines import split_lines
+
 Found = TypeVar("Found")
 COMMAND_S = 900.0
 TRIES_EVERY_S = 2.0
@@ -78,8 +80,8 @@ class Host:
 
     def containers(self, *, all_of_them: bool = True) -> dict[str, dict[str, str]]:
         """What ``docker compose ps`` says of each service's container."""
-        lines = self.compose("ps", "--format", "json", *(["--all"] if all_of_them else [])).splitlines()
-        return {row["Service"]: row for row in map(json.loads, lines)}
+        lines = self.compose("ps", "--format", "json", *(["--all"] if all_of_them else []))
+        return {row["Service"]: row for row in map(json.loads, split_lines(lines))}
 
     def kill(self, service: str) -> None:
         """End a service's container at once, as a power cut does."""
@@ -90,4 +92,4 @@ def query(hub: Host, sql: str) -> list[list[str]]:
     """Rows of a query to the hub's ledger, as text."""
     command: Sequence[str] = ("psql", "-U", "ratchet", "-d", "ratchet", "-At", "-F", "\t", "-c", sql)
     answer = hub.compose("exec", "-T", "postgres", *command)
-    return [line.split("\t") for line in answer.splitlines()]
+    return [line.split("\t") for line in split_lines(answer)]

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
@@ -256,3 +258,13 @@ def test_only_generated_batches_are_made_again(ledger: Ledger) -> None:
         assert batch is not None
         batch.origin = "user"
     assert "only generated batches" in ratchet("queue", "reproduce", batch.id, code=2).stderr
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(texts=st.lists(st.text(st.sampled_from("a\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e")), min_size=1, max_size=4))
+def test_a_line_of_a_log_is_shown_whole(home: Path, texts: list[str]) -> None:
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"at": 0, "level": "INFO", "message": text}, ensure_ascii=False) for text in texts]
+    (home / "logs" / "testing@box+0.log").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    shown = ratchet("logs", "testing", "--json").stdout.split("\n")[:-1]
+    assert [json.loads(line)["message"] for line in shown] == texts

@@ -28,6 +28,7 @@ from ratchet.ledger.suites import STANDING, current, evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, SuiteRow
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import lacks_verdict
+from ratchet.lines import read_lines
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks.registry import grader_id
@@ -194,7 +195,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
     named.parent.mkdir()
-    items = from_lines(outcome.items.read_text().splitlines())
+    items = from_lines(read_lines(outcome.items))
     grades = tally(Record(checkpoint_id=checkpoint_id, key=outcome.key, items=items))
     outcome.items.rename(named)
     provenance = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.passwords import is_weak
 from ratchet.cli.doctor.reach import Place, hindrances
+from ratchet.lines import read_lines
 
 ADDRESSES = ("RATCHET_ADDRESS", "RATCHET_HUB", "RATCHET_JUDGE")
 NAMES = (*ADDRESSES, "RATCHET_MACHINE")
@@ -49,7 +50,7 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 def read_env(file: Path) -> dict[str, str]:
     """``NAME=VALUE`` lines as Compose reads them, without interpolation."""
     values = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(file):
         name, separator, value = line.strip().partition("=")
         if separator and not name.startswith("#"):
             values[name.removeprefix("export ").strip()] = value.partition(" #")[0].strip().strip("'\"")

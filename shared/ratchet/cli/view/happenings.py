@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.view.scene import Happening
 from ratchet.cli.view.words import plain
 from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, SuiteRow, Verdict
+from ratchet.lines import first_line
 
 TOLD = {
     "training.started": "starts on {batch}",
@@ -102,7 +103,7 @@ def _verdict(verdict: Verdict, names: Names) -> Happening:
 
 def _letter(letter: DeadLetter, names: Names) -> Happening:
     subject = names.of(letter.subject_kind, letter.subject_id)
-    error = letter.error.splitlines()[0] if letter.error else "no error was noted"
+    error = first_line(letter.error) or "no error was noted"
     text = f"gave up {subject}: {error:.200} (`ratchet dead show {letter.id}`)"
     return Happening(letter.created_at, letter.system, text, "dead")
 

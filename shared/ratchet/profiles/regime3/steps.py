@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ratchet.errors import MalformedExpression, UndefinedValue
+from ratchet.lines import lines_as_shown
 from ratchet.profiles.regime3.expression import Call, Expression, Symbol
 from ratchet.profiles.regime3.grammar import parse
 from ratchet.profiles.regime3.printer import show
@@ -33,7 +34,7 @@ def mistake(text: str) -> str | None:
 
 
 def _steps(text: str) -> Iterator[tuple[int, tuple[Expression, Expression, str]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_as_shown(text), 1):
         step = _read(line)
         if step:
             yield number, step

@@ -11,6 +11,7 @@ import httpx
 
 from ratchet.errors import GenerationError, ServingError, SurroundingsError
 from ratchet.inference.sampling import Prompt
+from ratchet.lines import stream_lines
 
 CONNECT_TIMEOUT_S = 5.0
 STATE_TIMEOUT_S = 5.0
@@ -96,10 +97,9 @@ class VllmApi:
                 if not response.is_success:
                     response.read()
                     self._raise(response, GenerationError)
-                for line in response.iter_lines():
-                    if not line.startswith("data:") or line.endswith("[DONE]"):
-                        continue
-                    yield _piece(_choice(_parsed(line.removeprefix("data:").encode())))
+                for line in stream_lines(response.iter_bytes()):
+                    if line.startswith(b"data:") and not line.endswith(b"[DONE]"):
+                        yield _piece(_choice(_parsed(line.removeprefix(b"data:"))))
         except httpx.TransportError as error:
             raise self._away(error) from error
 

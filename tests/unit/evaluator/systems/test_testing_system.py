@@ -17,6 +17,7 @@ from evaluator.systems.testing import SYSTEM as TESTING
 from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
 from ratchet.errors import ChildFailed
 from ratchet.evaluation.record import to_lines
+from ratchet.evaluation.stored import stored
 from ratchet.ledger.line import head
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, Verdict
@@ -28,6 +29,7 @@ class ByHeart:
     """Stands in for the model child: answers every item right, or tells what it is told to tell."""
 
     broken: str | None = None
+    answer: str | None = None
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
     scored: dict[str, bool] = field(default_factory=dict)
 
@@ -48,6 +50,8 @@ class ByHeart:
 
     def _result(self, told: TestingSpec, name: str, version: str, path: Path) -> SuiteResult:
         records = tuple(made_up_answer(item, True, 0.9) for item in read_suite(path).values())
+        if self.answer is not None:
+            records = tuple(record.model_copy(update={"answer": self.answer}) for record in records)
         told.work_folder.mkdir(parents=True, exist_ok=True)
         items = told.work_folder / f"{name}.items.jsonl"
         items.write_text(to_lines(records))
@@ -139,6 +143,17 @@ def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
         row = session.get_one(Checkpoint, checkpoint)
     assert (row.state, row.reason) == ("broken", "weights are not finite")
     assert records(home) == set()
+
+
+@pytest.mark.parametrize("character", [*"\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r\n"])
+def test_a_checkpoint_is_judged_whatever_stands_in_its_answers(home: Home, character: str) -> None:
+    home.bus(TESTING, children=ByHeart(answer=f"one{character}two")).sweep()
+    assert home.dead() == []
+    assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+    with home.ledger.read() as session:
+        row = evaluation(session, home.base_id(), current(session, "eval").id)
+    assert row is not None
+    assert {item.answer for item in stored(home.artifacts, row).items} == {f"one{character}two"}
 
 
 def made_elsewhere(home: Home, checkpoint: str) -> None:

@@ -1,0 +1,55 @@
+"""Lines of files and streams: they end at a line feed and nowhere else.
+
+``str.splitlines`` and httpx's ``iter_lines`` also break at U+2028, U+2029, U+0085, \\v, \\f and \\x1c to \\x1e, all of
+which may stand within a JSON string, so neither is used in Ratchet. What is on a line is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without their ends; the last may lack its end."""
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, without their ends, one at a time. Raises UnicodeDecodeError."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+def stream_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a stream that comes in pieces, without their ends, before which a carriage return may stand."""
+    unread: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        unread.append(first)
+        for line in others:
+            yield b"".join(unread).removesuffix(b"\r")
+            unread = [line]
+    if rest := b"".join(unread):
+        yield rest
+
+
+def lines_as_shown(text: str) -> list[str]:
+    """The lines that a person sees in a text: it may break at the other characters, too."""
+    return text.splitlines()
+
+
+def first_line(text: str) -> str:
+    """The first line that a person sees, as of an error."""
+    return next(iter(lines_as_shown(text)), "")
+
+
+def to_json_line(value: Any) -> str:
+    """A value as JSON on one line, for a reader that may break lines anywhere: without the line end."""
+    return json.dumps(value, ensure_ascii=False).translate(_BREAKS)
