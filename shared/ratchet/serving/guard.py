@@ -17,7 +17,9 @@ from ratchet.watchdog import TICK_S, Watch, Watchdog, WatchedThread, end_process
 
 log = logging.getLogger(__name__)
 
-LOOP_LIMIT_S = 30.0
+LOOP_LIMIT_S = 60.0
+"""A cold import of torch beside it, and a starved machine, may keep the event loop waiting for a good while."""
+
 LINGER_S = 2.0
 """How long /health tells of a problem before the process exits."""
 

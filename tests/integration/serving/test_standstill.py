@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,3 +107,25 @@ def test_a_batch_whose_thread_ends_fails_health_and_ends_the_server(
     assert problem in server.log
     again: Any = serve(start, blue, home)
     assert ask(again).is_success
+
+
+def test_a_server_that_was_frozen_is_not_to_blame(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
+    """In the middle of a step, which then took longer than the limit by the clock alone."""
+    home = tmp_path / "home"
+    server = serve(start, blue, home)
+    (home / STALL).touch()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server)
+        wait_until(lambda: "ratchet_serving_under_way 1.0" in metrics(server), START_S, "a request")
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(4 * TIMEOUT_S)
+        (home / STALL).unlink()
+        server.process.send_signal(signal.SIGCONT)
+        assert answer.result().status_code in (200, 503)
+    assert ask(server).is_success
+    assert health(server) == (200, None)
+    assert server.process.poll() is None
+
+
+def metrics(server: Server) -> str:
+    return httpx.get(f"{server.url}/metrics", timeout=START_S).text
