@@ -1,41 +1,56 @@
-"""The inbox: JSONL files that a person lays into a folder. They stay there; each version of a file enters once."""
+"""The inbox: JSONL files that a person lays into a folder. They stay there; each version of a file enters once.
+
+Any entry may lie there. One that is no file, or cannot be read, is refused by its name, and the others pass.
+"""
 
 from __future__ import annotations
 
-import shutil
+import logging
+import os
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ratchet.data.batch import Provenance
-from ratchet.errors import Refused
+from ratchet.data.jsonl import copy_rows
+from ratchet.errors import DataError, Refused
+from ratchet.files import open_regular, printable
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import submit
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
+
+log = logging.getLogger(__name__)
 
 QUIET_S = 2.0
 """A file that was written to less long ago may be half-written."""
 
 
 def waiting_files(inbox: Path) -> list[Subject]:
-    """The files of the inbox, each with the size and time that tell its versions apart."""
-    if not inbox.is_dir():
-        return []
-    versions = (_version(file) for file in sorted(inbox.glob("*.jsonl")))
-    return [Subject("file", version) for version in versions if version is not None]
+    """The entries of the inbox, each with the size and time that tell its versions apart."""
+    return [Subject("file", version) for version, _ in _entries(inbox)]
 
 
 def take(work: Work) -> Outcome:
     """Publish a copy of the file and put it before the gate."""
     name = work.subject.id.rpartition("@")[0]
-    file = work.settings.inbox / name
-    if _version(file) != work.subject.id:
+    file = next((file for version, file in _entries(work.settings.inbox) if version == work.subject.id), None)
+    if file is None:
         return Verdict("changed", f"{name} is gone, or has another version now")
-    if time.time() - file.stat().st_mtime < QUIET_S:
-        return NotReady(f"{name} to be written to its end")
     copy = work.folder / "rows.jsonl"
-    shutil.copyfile(file, copy)
-    with copy.open("rb") as lines:
-        rows = sum(1 for line in lines if line.strip())
+    try:
+        with open_regular(file) as source, open(copy, "wb") as rows_copied:
+            opened = os.fstat(source.fileno())
+            if time.time() - opened.st_mtime < QUIET_S:
+                return NotReady(f"{name} to be written to its end")
+            rows = copy_rows(source, rows_copied)
+            if (
+                _version(file, opened) != work.subject.id
+                or _version(file, os.fstat(source.fileno())) != work.subject.id
+            ):
+                return Verdict("changed", f"{name} has another version now")
+    except DataError as error:
+        return Verdict("refused", f"{error} Take it out of the inbox, or `touch` it once it can be read.")
     if not rows:
         return Verdict("refused", f"{name} has no rows")
     artifact = work.artifacts.publish(copy, "batch", {"file": name}, consume=True)
@@ -53,10 +68,36 @@ def _submitted(name: str, artifact_id: str, rows: int, provenance: dict[str, obj
     return Verdict("submitted", f"{rows} rows of {name}", effects=effects)
 
 
-def _version(file: Path) -> str | None:
-    """Name, time and size; None where the file is gone."""
+def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
+    """Every entry that is meant to be taken, with its version; an inbox that cannot be looked at has none."""
     try:
-        stat = file.stat()
+        names = sorted(os.listdir(inbox))
     except FileNotFoundError:
-        return None
-    return f"{file.name}@{stat.st_mtime_ns}-{stat.st_size}"
+        return
+    except OSError as error:
+        log.error("the inbox %s cannot be looked at: %s", printable(inbox), error.strerror)
+        return
+    for name in names:
+        if name.endswith(".jsonl") and not name.startswith("."):
+            found = _stat(inbox / name)
+            if found is not None:
+                yield _version(inbox / name, found), inbox / name
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    """Of what a link leads to, or of the link itself where it leads nowhere; None for what is gone meanwhile."""
+    for look in (os.stat, os.lstat):
+        try:
+            return look(file)
+        except OSError as error:
+            trouble = error
+    if not isinstance(trouble, FileNotFoundError):
+        log.error("%s in the inbox cannot be looked at: %s", printable(file.name), trouble.strerror)
+    return None
+
+
+def _version(file: Path, found: os.stat_result) -> str:
+    """Name, time and size. What is written to a folder or a pipe makes no other version of it."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        return f"{printable(file.name)}@{found.st_ino}-{found.st_dev}"
+    return f"{printable(file.name)}@{found.st_mtime_ns}-{found.st_size}"

@@ -82,7 +82,8 @@ def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
             try:
                 return super().invoke(ctx)
             except RatchetError as error:
-                typer.echo(f"ratchet: {error}", err=True)
+                said = str(error).encode(errors="backslashreplace").decode()  # a name may be no UTF-8
+                typer.echo(f"ratchet: {said}", err=True)
                 raise typer.Exit(EXIT_ERROR) from error
             except OSError as error:
                 trouble = explained(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +14,11 @@ from ratchet.cli.machine import gpus, training_memory
 from ratchet.cli.output import size
 from ratchet.cli.template import Chosen, render
 from ratchet.cli.view.words import thousands
-from ratchet.data.jsonl import read_examples
+from ratchet.data.jsonl import copy_rows, read_examples
 from ratchet.disk import home_trouble, replacing, write_atomically
 from ratchet.errors import DataError, Refused
 from ratchet.evaluation.standing import first_suites
+from ratchet.files import open_regular, printable
 from ratchet.settings import load
 from ratchet.settings.settings import FILE
 
@@ -53,6 +53,7 @@ def init(
         raise Refused(f"{file.resolve()} is there already; --force writes over it.")
     chosen = {**_for_model(model, force), **_sizes()}
     if data is not None:
+        _require_nameable(data)
         _check_data(data)
         chosen = {**chosen, "suites": {**chosen.get("suites", {}), **_tested_on(data, model)}}
     _write(file, render(chosen))
@@ -113,6 +114,13 @@ def _pretrained() -> dict[str, Any]:
     return {"learning_rate": 2e-5, "batch_size": 4, "gradient_accumulation": 8}
 
 
+def _require_nameable(data: Path) -> None:
+    """The settings file names the data file, and is UTF-8."""
+    path = data.resolve()
+    if printable(path) != str(path):
+        raise Refused(f"{printable(path)}: a name with control characters or bytes that are no UTF-8; rename it first.")
+
+
 def _check_data(data: Path) -> None:
     families: Counter[str] = Counter()
     errors: list[DataError] = []
@@ -124,9 +132,9 @@ def _check_data(data: Path) -> None:
     for error in errors[:SHOWN]:
         typer.echo(f"  {error}", err=True)
     if not families:
-        raise Refused(f"{data} has no row that can be read.")
+        raise Refused(f"{printable(data)} has no row that can be read.")
     counted = ", ".join(f"{count:,} {family}" for family, count in families.most_common(SHOWN))
-    typer.echo(f"{data}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
+    typer.echo(f"{printable(data)}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
 
 
 def _tested_on(data: Path, model: str) -> dict[str, Any]:
@@ -145,6 +153,7 @@ def _tested_on(data: Path, model: str) -> dict[str, Any]:
 
 def _into_inbox(data: Path) -> None:
     inbox = load().inbox
-    with home_trouble(inbox), replacing(inbox / data.with_suffix(".jsonl").name) as draft:
-        shutil.copyfile(data, draft)
-    typer.echo(f"copied {data.name} to {inbox}; the first run queues it.")
+    name = printable(data.with_suffix(".jsonl").name)
+    with home_trouble(inbox), replacing(inbox / name) as draft, open_regular(data) as rows, open(draft, "wb") as copy:
+        copy_rows(rows, copy)
+    typer.echo(f"copied {name} to {inbox}; the first run queues it.")

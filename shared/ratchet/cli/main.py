@@ -11,6 +11,7 @@ import typer
 from ratchet import __version__
 from ratchet.cli.group import Place, lazy_group
 from ratchet.errors import SettingsError
+from ratchet.files import printable
 
 RUN, LOOK, DATA, STEER, SETUP = "Run", "Look", "Data", "Steer", "Set up"
 
@@ -95,8 +96,8 @@ def main(
     `ratchet run` starts everything on this machine. `ratchet watch` shows it, `ratchet why CHECKPOINT` explains.
     """
     if config is not None:
-        if not config.exists():
-            raise SettingsError(f"{config}: no such file; `ratchet init` writes one.")
+        if not os.path.exists(config):  # Path.exists raises for a name that is too long
+            raise SettingsError(f"{printable(config)}: no such file; `ratchet init` writes one.")
         os.environ["RATCHET_CONFIG"] = str(config.resolve())
     if home is not None:
         os.environ["RATCHET_HOME"] = str(home)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +16,9 @@ from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import artifacts, opened
 from ratchet.cli.refills import refill_row, refill_values, remade
 from ratchet.data.batch import Provenance
-from ratchet.data.jsonl import read_examples
+from ratchet.data.jsonl import examples_of
 from ratchet.errors import DataError, Refused
+from ratchet.files import open_regular, printable
 from ratchet.ledger import hand
 from ratchet.ledger.queue import PRIORITIES, depth, submit
 from ratchet.ledger.supply import shortage, supply
@@ -76,23 +77,19 @@ def add(
     Rows that cannot be read are named here with their lines; the gate keeps them in quarantine and takes the rest.
     """
     with opened() as (settings, ledger):
-        rows, unreadable = _survey(file)
-        for error in unreadable[:MOST_SHOWN]:
-            typer.echo(f"  {error}", err=True)
-        if len(unreadable) > MOST_SHOWN:
-            typer.echo(f"  … and {len(unreadable) - MOST_SHOWN:,} more", err=True)
-        if rows == len(unreadable):
-            raise Refused(f"{file} has no row that can be read; nothing was queued.")
-        artifact_id = _publish(settings, file)
-        provenance = Provenance(generator="file", version="1", parents=(file.name,))
+        found = _published(settings, file)
+        provenance = Provenance(generator="file", version="1", parents=(printable(file.name),))
         with ledger.write() as tx:
-            event = submit(tx, artifact_id, rows, "user", provenance.model_dump(mode="json"), priority)
+            event = submit(tx, found.artifact_id, found.rows, "user", provenance.model_dump(mode="json"), priority)
             tx.emit(event)
         ring(settings, "correction")
     if as_json:
-        print_json({"batch_id": event.batch_id, "rows": rows, "unreadable": len(unreadable), "priority": priority})
+        counted = {"rows": found.rows, "unreadable": found.unreadable}
+        print_json({"batch_id": event.batch_id, **counted, "priority": priority})
         return
-    typer.echo(f"batch {event.batch_id}: {rows:,} rows are before the gate, {len(unreadable):,} of them unreadable.")
+    typer.echo(
+        f"batch {event.batch_id}: {found.rows:,} rows are before the gate, {found.unreadable:,} of them unreadable."
+    )
 
 
 @app.command()
@@ -143,23 +140,35 @@ def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")])
         typer.echo(f"batch {row.id} is skipped.")
 
 
-def _survey(file: Path) -> tuple[int, list[DataError]]:
-    """How many rows there are, and the errors of those that cannot be read."""
-    rows, unreadable = 0, []
-    for _, found in read_examples(file):
-        rows += 1
-        if isinstance(found, DataError):
-            unreadable.append(found)
-    return rows, unreadable
+@dataclass(frozen=True)
+class _Published:
+    artifact_id: str
+    rows: int
+    unreadable: int
 
 
-def _publish(settings: Settings, file: Path) -> str:
-    """The file as it stands, as a batch artifact: the gate reads what the user wrote."""
+def _published(settings: Settings, file: Path) -> _Published:
+    """The file as a batch artifact, read once: the gate reads what the user wrote, and what was counted here.
+
+    Raises DataError for what is no file, and Refused where no row of it can be read.
+    """
     settings.work_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
-        copy = Path(folder) / ROWS
-        shutil.copyfile(file, copy)
-        return artifacts(settings).publish(copy, "batch", {"file": file.name}, consume=True).id
+    with open_regular(file) as source, tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
+        rows, unreadable = 0, 0
+        with open(Path(folder) / ROWS, "wb") as copy:
+            for _, row in examples_of(source, file.name, copy):
+                rows += 1
+                if isinstance(row, DataError):
+                    unreadable += 1
+                    if unreadable <= MOST_SHOWN:
+                        typer.echo(f"  {row}", err=True)
+        if unreadable > MOST_SHOWN:
+            typer.echo(f"  … and {unreadable - MOST_SHOWN:,} more", err=True)
+        if rows == unreadable:
+            raise Refused(f"{printable(file)} has no row that can be read; nothing was queued.")
+        provenance = {"file": printable(file.name)}
+        artifact = artifacts(settings).publish(Path(folder) / ROWS, "batch", provenance, consume=True)
+    return _Published(artifact.id, rows, unreadable)
 
 
 def _find(session: Session, name: str) -> Batch:

@@ -6,6 +6,7 @@ Memory does not grow with the file; of an over-long line only the beginning is h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,9 @@ from typing import Any, BinaryIO
 from ratchet.data.adapters import adapt
 from ratchet.data.example import Example
 from ratchet.errors import DataError
+from ratchet.files import open_regular, printable
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 LINE_LIMIT_BYTES = 1 << 20
 """Longest line: a row of a megabyte is no example."""
@@ -21,14 +25,42 @@ Numbered = tuple[int, Example | DataError]
 
 
 def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[Numbered]:
-    """Pairs of line number (from 1) and Example or DataError; the error names file and line. Blank lines are passed."""
-    with path.open("rb") as file:
-        for number, line, is_whole in _lines(file, line_limit_bytes):
-            if line.strip():
-                yield number, _read(f"{path.name}:{number}", line, is_whole, line_limit_bytes)
+    """Pairs of line number (from 1) and Example or DataError; the error names file and line. Blank lines are passed.
+
+    Raises DataError for a path that leads to no regular file.
+    """
+    with open_regular(path) as file:
+        yield from examples_of(file, path.name, line_limit_bytes=line_limit_bytes)
 
 
-def _lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool]]:
+def examples_of(
+    file: BinaryIO, name: str, copy: BinaryIO | None = None, line_limit_bytes: int = LINE_LIMIT_BYTES
+) -> Iterator[Numbered]:
+    """As ``read_examples``, of an open file; what is read is written to ``copy`` too, as ``copy_rows`` does."""
+    for number, line, is_whole in bounded_lines(file, line_limit_bytes):
+        if copy is not None:
+            copy.write(_kept(line, is_whole))
+        if line.strip():
+            yield number, _read(f"{printable(name)}:{number}", line, is_whole, line_limit_bytes)
+
+
+def copy_rows(file: BinaryIO, copy: BinaryIO, line_limit_bytes: int = LINE_LIMIT_BYTES) -> int:
+    """Copy lines, each with its number; returns how many are not blank.
+
+    Of a line beyond the limit, which is refused wherever it is read, so much is copied that it stays beyond it.
+    """
+    rows = 0
+    for _, line, is_whole in bounded_lines(file, line_limit_bytes):
+        rows += bool(line.strip())
+        copy.write(_kept(line, is_whole))
+    return rows
+
+
+def _kept(line: bytes, is_whole: bool) -> bytes:
+    return line if is_whole else line + b"\n"
+
+
+def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool]]:
     """Number, bytes, and whether the line ended within the limit (the last one may end with the file)."""
     number = 0
     while line := file.readline(limit + 1):
@@ -50,6 +82,22 @@ def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | Data
 
 
 def _row(line: bytes) -> dict[str, Any]:
+    row = _parsed(line)
+    if _SURROGATE.search(line) is not None and not _is_unicode(row):
+        raise DataError("contains half a surrogate pair.")
+    return row
+
+
+def _is_unicode(row: dict[str, Any]) -> bool:
+    """Whether all its texts can be stored; UTF-8 has no half pairs, so it takes an escape to bring one."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
     if b"\0" in line or b"\\u0000" in line:
         raise DataError("contains a NUL character.")
     try:

@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example, Message
+from ratchet.data.jsonl import bounded_lines
 from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey
 from ratchet.evaluation.suite import Suite
+from ratchet.files import open_regular, printable
 from ratchet.tasks.graders import item_key
 
 ENGINE = "lm-evaluation-harness"
 UNKNOWN = "unknown"
+LINE_LIMIT_BYTES = 64_000_000
+"""A sample holds its whole prompt and all the answers to it."""
 RIGHT = 0.5
 """From so much of its metric on, an answer is right; metrics of single answers are 0 or 1."""
 
@@ -66,12 +70,12 @@ def read_samples(path: Path, reading: Reading) -> list[Sample]:
             sample = _sample(row, name, reading)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path}:{number}: no sample of a generating task ({type(error).__name__}: {error}); write the file "
-                "with `lm_eval --log_samples`, for a task of output_type generate_until."
+                f"{printable(path)}:{number}: no sample of a generating task ({type(error).__name__}: {error}); write "
+                "the file with `lm_eval --log_samples`, for a task of output_type generate_until."
             ) from error
         samples.setdefault(item_key(sample.item), sample)
     if not samples:
-        raise EmptyEvaluation(f"{path} has no sample" + (f" of filter {wanted!r}." if wanted else "."))
+        raise EmptyEvaluation(f"{printable(path)} has no sample" + (f" of filter {wanted!r}." if wanted else "."))
     return list(samples.values())
 
 
@@ -98,16 +102,17 @@ def as_record(samples: list[Sample], suite: Suite, checkpoint_id: str, weights: 
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+    with open_regular(path) as file:
+        for number, line, is_whole in bounded_lines(file, LINE_LIMIT_BYTES):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from error
+                row = json.loads(line.decode()) if is_whole else None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{printable(path)}:{number}: not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not a JSON object.")
+                what = "not a JSON object" if is_whole else f"longer than {LINE_LIMIT_BYTES:,} bytes"
+                raise DataError(f"{printable(path)}:{number}: {what}.")
             yield number, row
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.errors import SettingsError
+from ratchet.errors import DataError, SettingsError
 from ratchet.evaluation.holdout import Cell, HoldOut, hold_out
 from ratchet.evaluation.pools import build_pools, rotated_confirm, split_examples
 from ratchet.evaluation.suite import POOLS, Pool, Suite
@@ -94,9 +94,10 @@ def _of_files(settings: SuiteSettings, drawn: Set[str]) -> dict[Pool, Suite]:
 def _rows(files: Sequence[Path]) -> Iterator[Example]:
     """The readable rows of all files; the gate names the others."""
     for file in files:
-        if not file.is_file():
-            raise SettingsError(f"suites.files: {file} is no file.")
-        yield from (row for _, row in read_examples(file) if isinstance(row, Example))
+        try:
+            yield from (row for _, row in read_examples(file) if isinstance(row, Example))
+        except DataError as error:
+            raise SettingsError(f"suites.files: {error}") from error
 
 
 def _families(settings: SuiteSettings) -> dict[str, TaskFamily]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ratchet.errors import SettingsError
+from ratchet.files import printable, read_text
 from ratchet.settings.legacy import FIELDS, Gone, Kept
 
 Tree = dict[str, Any]
@@ -21,15 +23,15 @@ class LegacySetting(UserWarning):
 def read(file: Path) -> Tree:
     """The file's tree, a name of the prior system under its name of today, with a LegacySetting warning each.
 
-    Raises ValueError where it is neither TOML nor, for ``*.json``, a JSON object.
+    Raises ValueError where it is neither TOML nor, for ``*.json``, a JSON object; SettingsError where it is no file.
     """
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file, SettingsError)
     tree = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     if not isinstance(tree, dict):
         raise ValueError(f"a JSON object is expected, not {type(tree).__name__}")
     renamed, notes = rename(tree)
     for note in notes:
-        warnings.warn(f"{file}: {note}", LegacySetting, stacklevel=2)
+        warnings.warn(f"{printable(file)}: {note}", LegacySetting, stacklevel=2)
     return renamed
 
 

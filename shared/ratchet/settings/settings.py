@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from ratchet.errors import SettingsError
+from ratchet.files import printable
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.comparison import ComparisonSettings
 from ratchet.settings.control import ControlSettings
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = _file()
-        tree = read(file) if file.exists() else {}
+        tree = read(file) if os.path.lexists(file) else {}
         return init_settings, env_settings, InitSettingsSource(settings_cls, tree)
 
 
@@ -148,8 +149,8 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
 
     Raises SettingsError that names each wrong key or value, for an unreadable file and an unknown variable too.
     """
-    if file is not None and not file.exists():
-        raise SettingsError(f"{file}: no such file; `ratchet init` writes one.")
+    if file is not None and not os.path.lexists(file):
+        raise SettingsError(f"{printable(file)}: no such file; `ratchet init` writes one.")
     _require_known_variables()
     token = _given_file.set(file)
     try:
@@ -157,7 +158,7 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         raise SettingsError("settings are wrong:\n" + explain(error, Settings)) from error
     except ValueError as error:
-        raise SettingsError(f"{_file()}: {error}") from error
+        raise SettingsError(f"{printable(_file())}: {error}") from error
     finally:
         _given_file.reset(token)
 

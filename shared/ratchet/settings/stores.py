@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr
 
 from ratchet.errors import SettingsError
+from ratchet.files import printable, read_text
 from ratchet.settings.section import Section
 
 
@@ -68,11 +69,11 @@ class RedisSettings(Section):
 def read_secret(path: Path) -> str:
     """The first line of a file. Raises SettingsError for one that cannot be read or is empty."""
     try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"the secret in {path} cannot be read: {error.strerror}.") from error
+        secret = read_text(path, SettingsError).strip()
+    except SettingsError as error:
+        raise SettingsError(f"the secret in {printable(path)} cannot be read: {error}") from error
     if not secret:
-        raise SettingsError(f"{path} is empty; it must hold a secret.")
+        raise SettingsError(f"{printable(path)} is empty; it must hold a secret.")
     return secret
 
 

@@ -12,7 +12,8 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.standing import held_out
-from ratchet.ledger.tables import Batch, Mined
+from ratchet.files import printable
+from ratchet.ledger.tables import Batch, Mined, Verdict
 from ratchet.ledger.uses import item_uses
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
@@ -178,6 +179,72 @@ def test_a_file_of_bytes_that_are_no_text_ends_nothing(home: Home) -> None:
     good = home.add_batch(sums(home, 2))
     home.bus(CORRECTION).sweep()
     assert home.verdicts("correction")[good] == "queued"
+    assert home.dead() == []
+
+
+def odd_entries(inbox: Path) -> dict[str, str]:
+    """Entries that are no file, under the names by which they are refused, with what is said of each."""
+    inbox.mkdir(exist_ok=True)
+    (inbox / "loop.jsonl").symlink_to("loop.jsonl")
+    (inbox / "dangling.jsonl").symlink_to("nothing")
+    (inbox / "folder.jsonl").mkdir()
+    (inbox / "device.jsonl").symlink_to("/dev/zero")
+    os.mkfifo(inbox / "fifo.jsonl")
+    return {
+        "loop.jsonl": "a link that leads round in a circle",
+        "dangling.jsonl": "no such file",
+        "folder.jsonl": "is a folder",
+        "device.jsonl": "is a device",
+        "fifo.jsonl": "is a pipe",
+    }
+
+
+def test_an_entry_that_is_no_file_is_refused_by_name_and_the_others_pass(home: Home) -> None:
+    odd = odd_entries(home.settings.inbox)
+    lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
+    waiting = home.add_batch(sums(home, 2, first=1_000))
+    home.bus(CORRECTION).sweep()
+    with home.ledger.read() as session:
+        verdicts = {v.subject_id.rpartition("@")[0]: v for v in session.query(Verdict) if v.subject_kind == "file"}
+    assert {name: verdicts[name].outcome for name in odd} == dict.fromkeys(odd, "refused")
+    assert all(said in verdicts[name].reason and name in verdicts[name].reason for name, said in odd.items())
+    assert verdicts["mine.jsonl"].outcome == "submitted"
+    assert home.verdicts("correction")[waiting] == "queued"
+    assert home.dead() == []
+
+
+@pytest.mark.parametrize("name", [b"bad\xff.jsonl", b"two\nlines.jsonl", "sep\u2028.jsonl".encode()])
+def test_a_file_with_an_odd_name_enters_under_one_that_can_be_kept(home: Home, name: bytes) -> None:
+    lay(home, os.fsdecode(name), sums(home, 1)[0].to_line() + "\n")
+    bus = home.bus(CORRECTION)
+    bus.sweep()
+    bus.sweep()
+    with home.ledger.read() as session:
+        (row,) = session.query(Batch)
+    assert row.provenance["parents"] == [printable(Path(os.fsdecode(name)))]
+    assert row.state == "queued"
+    assert home.dead() == []
+
+
+def test_of_a_line_without_end_only_its_beginning_is_taken(home: Home) -> None:
+    file = lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
+    os.truncate(file, 100_000_000)
+    os.utime(file, (1_000.0, 1_000.0))
+    home.bus(CORRECTION).sweep()
+    with home.ledger.read() as session:
+        (row,) = session.query(Batch)
+    assert (row.state, row.examples, row.quarantined) == ("queued", 1, 1)
+    assert home.artifacts.size_bytes(row.submitted_artifact) < 2_000_000
+
+
+def test_a_row_with_half_a_character_beside_its_turns_is_quarantined(home: Home) -> None:
+    good = sums(home, 2)
+    half = json.dumps({"question": "q", "answer": "a", "note": "\ud83d"})
+    lay(home, "mine.jsonl", f"{good[0].to_line()}\n{half}\n{good[1].to_line()}\n")
+    home.bus(CORRECTION).sweep()
+    with home.ledger.read() as session:
+        (row,) = session.query(Batch)
+    assert (row.state, row.examples, row.quarantined) == ("queued", 2, 1)
     assert home.dead() == []
 
 

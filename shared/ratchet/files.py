@@ -1,0 +1,126 @@
+"""Files that a user names or lays into a folder: opened here, as regular files alone, and called by a printable name.
+
+A pipe would block and a device has no end, so what a path leads to is looked at before it is opened, and again on the
+descriptor that is read. No more is read than the file held when it was opened. What is in it is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import DataError, RatchetError, SurroundingsError
+
+TEXT_LIMIT_BYTES = 10_000_000
+"""Of a file that is read as a whole: settings, a password."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder, not a file"),
+    (
+        stat.S_ISFIFO,
+        "a pipe, not a file: write what comes out of it to a file first, as in `zcat rows.gz > rows.jsonl`",
+    ),
+    (stat.S_ISCHR, "a device, not a file: copy what you want of it to a file first"),
+    (stat.S_ISBLK, "a device, not a file: copy what you want of it to a file first"),
+    (stat.S_ISSOCK, "a socket, not a file"),
+)
+_ERRORS = {
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file",
+    errno.ELOOP: "a link that leads round in a circle",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.EACCES: f"user {os.geteuid()} may not read it",
+}
+_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
+"""What is the disk's fault or the machine's, and no file's."""
+
+
+def printable(name: str | Path) -> str:
+    """The name, or a text that has one in it, with control characters and bytes that are no UTF-8 as ``\\xff``.
+
+    So it is fit for JSON, the ledger and a terminal.
+    """
+    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        else character
+        for character in text
+    )
+
+
+def open_regular(path: Path, kind: type[RatchetError] = DataError) -> io.BufferedReader:
+    """Open a regular file, or one that a link leads to, for reading bytes.
+
+    Raises ``kind``, naming the path and what is wrong with it, for all else, and where reading fails later on;
+    SurroundingsError where its disk fails.
+    """
+    try:
+        _require_regular(os.stat(path), path, kind)  # opening a pipe or a device would have effects already
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise _trouble(path, error, kind) from error
+    except ValueError as error:  # a NUL in the path
+        raise kind(f"{printable(path)}: no such file ({error}).") from error
+    try:
+        found = os.fstat(handle)
+        _require_regular(found, path, kind)
+    except BaseException:
+        os.close(handle)
+        raise
+    return io.BufferedReader(_Regular(handle, found.st_size, path, kind))
+
+
+def read_text(path: Path, kind: type[RatchetError] = DataError) -> str:
+    """The text of a small UTF-8 file. Raises as ``open_regular`` does, for other encodings and large files too."""
+    with open_regular(path, kind) as file:
+        content = file.read(TEXT_LIMIT_BYTES + 1)
+    if len(content) > TEXT_LIMIT_BYTES:
+        raise kind(f"{printable(path)}: more than {TEXT_LIMIT_BYTES:,} bytes; this is another file than the one meant.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise kind(f"{printable(path)}: not UTF-8 at byte {error.start}.") from error
+
+
+class _Regular(io.FileIO):
+    """Ends where the file ended when it was opened; trouble with reading names the file."""
+
+    def __init__(self, handle: int, size_bytes: int, path: Path, kind: type[RatchetError]) -> None:
+        super().__init__(handle, "rb")
+        self._size_bytes, self._path, self._kind = size_bytes, path, kind
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            read = super().readinto(view[: max(0, self._size_bytes - self.tell())])
+        except OSError as error:
+            raise _trouble(self._path, error, self._kind) from error
+        if read is None:
+            raise self._kind(f"{printable(self._path)}: there is nothing to read in it at the moment.")
+        return read
+
+    def read(self, size: int | None = -1) -> bytes:
+        return io.RawIOBase.read(self, -1 if size is None else size) or b""
+
+    def readall(self) -> bytes:
+        return io.RawIOBase.readall(self) or b""
+
+
+def _require_regular(found: os.stat_result, path: Path, kind: type[RatchetError]) -> None:
+    if stat.S_ISREG(found.st_mode):
+        return
+    what = next((what for is_kind, what in _KINDS if is_kind(found.st_mode)), "no file")
+    raise kind(f"{printable(path)} is {what}.")
+
+
+def _trouble(path: Path, error: OSError, kind: type[RatchetError]) -> RatchetError:
+    if error.errno in _AWAY:
+        return SurroundingsError(f"{printable(path)}: {error.strerror}. Look at `dmesg` and the mount of its disk.")
+    said = _ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return kind(f"{printable(path)}: {said}.")

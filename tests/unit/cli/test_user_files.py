@@ -1,0 +1,95 @@
+"""Commands that are given a path: whatever it leads to, they end with a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ratchet.artifacts import ArtifactStore
+from ratchet.data.jsonl import LINE_LIMIT_BYTES
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Batch
+
+from .running import ratchet
+
+GOOD = '{"question": "What?", "answer": "That."}\n'
+
+
+def batches(ledger: Ledger) -> list[Batch]:
+    with ledger.read() as session:
+        return session.query(Batch).filter(Batch.origin == "user").all()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", [("queue", "add"), ("init", "--data"), ("suite", "import")])
+def test_a_pipe_a_device_and_a_file_of_the_kernel_are_refused_at_once(
+    empty_ledger: Ledger, tmp_path: Path, command: tuple[str, str]
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reading, writing = os.pipe()
+    try:
+        for path in (tmp_path / "fifo", Path(f"/dev/fd/{reading}")):
+            said = " ".join(ratchet(*command, str(path), code=2).stderr.split())
+            assert "is a pipe, not a file: write what comes out of it to a file first" in said
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert "is a device, not a file" in ratchet(*command, "/dev/zero", code=2).stderr
+    assert "has no" in ratchet(*command, "/proc/self/mem", code=2).stderr
+    assert batches(empty_ledger) == []
+
+
+def test_a_file_named_with_bytes_that_are_no_utf8_is_queued_under_a_name_that_can_be_shown(
+    empty_ledger: Ledger, home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"bad\xff.jsonl")
+    file.write_text(GOOD + "{broken\n")
+    result = ratchet("queue", "add", str(file), "--json")
+    assert r"bad\xff.jsonl:2: " in result.stderr
+    [batch] = batches(empty_ledger)
+    assert batch.provenance["parents"] == [r"bad\xff.jsonl"]
+    assert json.loads(result.stdout)["rows"] == 2
+    assert r"bad\xff.jsonl" in ratchet("init", "--data", str(file), code=2).stderr
+    file.write_text("{broken\n")
+    assert r"bad\xff.jsonl has no row" in ratchet("queue", "add", str(file), code=2).stderr
+
+
+def test_of_a_line_without_end_only_its_beginning_is_copied(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with file.open("wb") as rows:
+        rows.write(GOOD.encode())
+        rows.truncate(200_000_000)  # a line of NULs that takes no room on the disk
+        rows.seek(0, os.SEEK_END)
+        rows.write(b"\n" + GOOD.encode())
+    said = json.loads(ratchet("queue", "add", str(file), "--json").stdout)
+    assert (said["rows"], said["unreadable"]) == (3, 1)
+    [batch] = batches(empty_ledger)
+    store = ArtifactStore((home / "artifacts").as_uri())
+    assert store.size_bytes(batch.submitted_artifact) < 2 * LINE_LIMIT_BYTES
+
+
+def test_a_config_that_is_no_file_is_refused(home: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path, said in (
+        (tmp_path / "fifo", "is a pipe"),
+        (tmp_path, "is a folder"),
+        (tmp_path / ("x" * 300), "no such"),
+    ):
+        assert said in ratchet("--config", str(path), "config", "show", code=2).stderr
+
+
+def test_so_is_a_password_file_and_a_file_to_test_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setenv("RATCHET_SUITES__FILES", json.dumps([str(tmp_path / "fifo")]))
+    assert "suites.files: " in ratchet("config", "check", code=2).stderr
+    monkeypatch.setenv("RATCHET_LEDGER__URL", "postgresql+psycopg://me@host/ledger")
+    monkeypatch.setenv("RATCHET_LEDGER__PASSWORD_FILE", str(tmp_path / "fifo"))
+    assert "is a pipe, not a file" in ratchet("status", code=2).stderr
+
+
+def test_an_error_with_an_odd_name_is_shown(home: Path) -> None:
+    assert "no such file" in ratchet("--config", os.fsdecode(b"bad\xff.toml"), "config", "show", code=2).stderr
