@@ -120,6 +120,10 @@ class ServingError(RatchetError):
     """The inference server refused or failed a load, a check or a switch."""
 
 
+class UnusableCheckpoint(ServingError):
+    """The inference server was told to load a checkpoint whose files are damaged, or not those that were named."""
+
+
 class Refused(RatchetError):
     """A command is refused in the present state; the message says what would allow it."""
 

@@ -7,10 +7,13 @@ from math import isfinite
 from typing import Any
 
 from ratchet.events.catalogue import CheckpointDeployed, DeploymentRolledBack
-from ratchet.ledger import Transaction
+from ratchet.ledger import Transaction, damages
 from ratchet.ledger.history import is_proved
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+
+KEPT_UP = ("deployment", "serving", "main")
+"""The system, and the kind and id of the subject, that stands for keeping the server at what is desired."""
 
 
 def promote(
@@ -65,8 +68,14 @@ def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, toke
 
 
 def observed(tx: Transaction, checkpoint_id: str | None) -> None:
-    """Note what the server says is live; the first time that it is what is desired, tell of it."""
+    """Note what the server says is live; the first time that it is what is desired, tell of it.
+
+    With the champion live, nothing stands in for it any more, and what was damaged of it is whole.
+    """
     row = serving(tx.session)
+    if checkpoint_id == row.desired_id:
+        row.fallback_reason = None
+        damages.resolve(tx, *KEPT_UP)
     if checkpoint_id is not None and checkpoint_id == row.desired_id != row.actual_id:
         tx.emit(CheckpointDeployed(checkpoint_id=checkpoint_id, previous_id=row.actual_id))
     row.actual_id, row.actual_at = checkpoint_id, tx.now

@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.closing import Closing
-from ratchet.errors import ServingError, SurroundingsError
+from ratchet.errors import ServingError, SurroundingsError, UnusableCheckpoint
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.serving import wire
@@ -86,8 +86,9 @@ class EmbeddedServerClient(Closing):
         if response.is_success:
             return response
         if response.status_code in (502, 503, 504):
-            raise SurroundingsError(f"inference server at {self._base_url}: {_message(response)}")
-        raise ServingError(f"{method} {path}: {response.status_code}: {_message(response)}")
+            raise SurroundingsError(f"inference server at {self._base_url}: {_error(response, 'message')}")
+        said = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
+        raise UnusableCheckpoint(said) if _error(response, "code") == wire.BROKEN_CHECKPOINT else ServingError(said)
 
 
 def _read(model: type[Answer], response: httpx.Response) -> Answer:
@@ -97,10 +98,9 @@ def _read(model: type[Answer], response: httpx.Response) -> Answer:
         raise ServingError(f"{response.request.url}: not an answer of Ratchet's server: {error}") from error
 
 
-def _message(response: httpx.Response) -> str:
-    """An error's message, or the problem that /health tells of."""
+def _error(response: httpx.Response, field: str) -> str:
+    """A field of the error in an answer; the beginning of what it says where it has none."""
     try:
-        body = response.json()
-        return str(body["error"]["message"] if "error" in body else body["problem"])
+        return str(response.json()["error"][field])
     except (ValueError, KeyError, TypeError):
         return response.text[:500]

@@ -12,6 +12,7 @@ from ratchet.data.example import Message
 from ratchet.errors import ArtifactError, RatchetError
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Decoding
+from ratchet.serving import wire
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.model import Loader, Queue, QueueMaker, ServedModel
 from ratchet.serving.protocol import Conditions, Health, Live
@@ -199,7 +200,7 @@ class Fleet:
             generator = self._loader(path, weights)
             generator.generate([_WARM_UP], Decoding(max_new_tokens=1))
         except ArtifactError as error:
-            raise Refusal(422, "broken_checkpoint", str(error)) from error
+            raise Refusal(422, wire.BROKEN_CHECKPOINT, str(error)) from error
         batcher = self._queue(
             checkpoint_id,
             generator,

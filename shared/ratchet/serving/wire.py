@@ -13,6 +13,10 @@ from ratchet.inference.generator import Decoding, Generation, Reply
 CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 
 
+BROKEN_CHECKPOINT = "broken_checkpoint"
+"""Code of the refusal to load files that are damaged, or not those that were named."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -95,7 +95,9 @@ class Controller:
                 outcome = self._decide(lane, claim, cause)
                 patience_s = self.settings.control.backoff_first_s
             except SurroundingsError as error:
-                log.warning("%s waits %.1f s: %s", self.system.name, patience_s, error, exc_info=error.__cause__)
+                log.warning(
+                    "%s waits %.1f s: %s", self.system.name, patience_s, error, exc_info=isinstance(error, _Unforeseen)
+                )
                 self._tell_of_trouble(lane, None, str(error))
                 self._wait(lane, patience_s)
                 patience_s = min(patience_s * 2, self.settings.control.backoff_last_s)
@@ -310,6 +312,10 @@ class Controller:
             self.stop.wait(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
+class _Unforeseen(SurroundingsError):
+    """An error of ``find`` or ``check`` that is no trouble of the surroundings: its traceback belongs into the log."""
+
+
 @contextmanager
 def _nobodys_fault(what: str) -> Iterator[None]:
     """Whatever is raised before a subject is claimed can count against none: it is waited out, and told."""
@@ -318,4 +324,4 @@ def _nobodys_fault(what: str) -> Iterator[None]:
     except (SurroundingsError, Stopping):
         raise
     except Exception as error:
-        raise SurroundingsError(f"{what}: {type(error).__name__}: {error}") from error
+        raise _Unforeseen(f"{what}: {type(error).__name__}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.evaluation.stored import stored, stored_suite
@@ -20,7 +21,7 @@ from ratchet.events.catalogue import (
 )
 from ratchet.failpoint import failpoint
 from ratchet.inference.dress import Dress
-from ratchet.ledger import Transaction
+from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Challenge as ChallengeRow
@@ -33,8 +34,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deployer.challenge import Pair, asking, decided, opened, pair, screened
-from deployer.desired import observed, promote, roll_back
+from deployer.desired import KEPT_UP, observed, promote, roll_back
 from deployer.facts import SYSTEM_NAME, certainty_of, rulings
+from deployer.fallback import DAMAGE, fall_back
 from deployer.proof import Promote, Refuse
 from deployer.rollout import Rollout
 from deployer.rotation import rotate_if_worn
@@ -42,7 +44,14 @@ from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
 
-RECONCILE = Subject("serving", "main")
+RECONCILE = Subject(*KEPT_UP[1:])
+
+
+def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> bool:
+    """Every subject needs the server: it answers, and obeys the token that is configured."""
+    with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as server:
+        server.health()
+    return False
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -73,12 +82,14 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady:
     try:
         if not is_there:
             rollout.bring_up(desired)
+    except DAMAGE as error:
+        return NotReady(f"an intact copy of {desired.id}", fall_back(work, rollout, desired, error))
     except ServingError as error:
         log.error("%s is desired, and the inference server refuses it: %s", desired.id, error)
         return NotReady("the inference server", lambda tx: observed(tx, live.checkpoint_id if live else None))
 
     def effects(tx: Transaction) -> None:
-        if row.actual_id != desired.id:
+        if row.actual_id != desired.id or row.fallback_reason is not None:
             observed(tx, desired.id)
 
     return NotReady("the next change of what is desired", effects)
@@ -213,7 +224,10 @@ def _taken_over(
 def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint, trouble: str) -> Verdict:
     work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
     failpoint("after-rollback")
-    rollout.bring_up(good)
+    try:
+        rollout.bring_up(good)
+    except DAMAGE as error:
+        return Verdict("rolled back", trouble, effects=fall_back(work, rollout, good, error))
     failpoint("after-return")
     rollout.tidy({good.id})
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
@@ -251,6 +265,8 @@ SYSTEM = System(
             (RankingChanged, CheckpointCleared, CheckpointRegressed, CheckpointCalibrated, CheckpointEvaluated),
             find,
             do,
+            check=check,
+            kept_up=(RECONCILE.kind,),
         ),
     ),
 )
