@@ -65,13 +65,10 @@ class TrainingRows:
 
 def examples_of(path: Path) -> Iterator[tuple[int, Example]]:
     """Line number and example of every row, in any known shape. The first row that cannot be read raises DataError."""
-    try:
-        for line, example in read_examples(path):
-            if isinstance(example, DataError):
-                raise example
-            yield line, example
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise DataError(f"{path}: no such file of examples (data.dataset_path)") from error
+    for line, example in read_examples(path):
+        if isinstance(example, DataError):
+            raise example
+        yield line, example
 
 
 def examples_at(path: Path, lines: Collection[int]) -> dict[int, Example]:

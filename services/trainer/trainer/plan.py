@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from ratchet.errors import DataError, ResumeError, SettingsError
+from ratchet.files import open_regular
 from ratchet.settings.training import TrainerConfig
 
 from trainer.dataset import TrainingRows
@@ -84,7 +85,7 @@ def _steps_allowed(max_steps: int | None, at: int) -> int | None:
 
 def file_digest(path: Path) -> str:
     """Hex sha256 of the file's bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,6 +16,7 @@ from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
 from ratchet.artifacts.staging import Fingerprint, Staging, abandoned, absent, chunks, damaged, fingerprint, staging
 from ratchet.disk import disk_trouble, sync_folder
 from ratchet.errors import ArtifactError
+from ratchet.files import open_regular
 
 _STAGING = ".staging"
 
@@ -41,9 +42,12 @@ class ArtifactFolder:
     def manifest(self, artifact_id: str) -> Manifest:
         path = self.path(artifact_id) / MANIFEST_NAME
         try:
-            manifest = Manifest.parse(path.read_bytes(), str(path))
-        except FileNotFoundError as error:
-            raise absent(artifact_id, path) from error
+            with open_regular(path, ArtifactError) as file:
+                manifest = Manifest.parse(file.read(), str(path))
+        except ArtifactError as error:
+            if not os.path.lexists(path):
+                raise absent(artifact_id, path) from error
+            raise
         if manifest.id != artifact_id:
             raise damaged(path, f"it describes {manifest.id}")
         return manifest
@@ -81,15 +85,17 @@ class ArtifactFolder:
             path = self.path(manifest.id) / file.path
             try:
                 draft.add_expected(chunks(path), file, str(path))
-            except FileNotFoundError as error:
-                raise damaged(path, "it is missing") from error
+            except ArtifactError as error:
+                if not os.path.lexists(path):
+                    raise damaged(path, "it is missing") from error
+                raise
         draft.seal_as(manifest)
         return manifest
 
     def has_all(self, manifest: Manifest) -> bool:
         """Whether the artifact is there with every file in its size; what is in them is not read."""
         folder = self.path(manifest.id)
-        sizes = {path: (folder / path).stat().st_size for path in _file_paths(folder)}
+        sizes = {path: (folder / path).lstat().st_size for path in _file_paths(folder)}
         return self.exists(manifest.id) and all(sizes.get(file.path) == file.size_bytes for file in manifest.files)
 
     def delete(self, artifact_id: str) -> None:
@@ -150,7 +156,7 @@ class ArtifactFolder:
 
     def _verify(self, path: Path, size_bytes: int, sha256: str) -> None:
         try:
-            with disk_trouble(self.root), open(path, "rb") as file:
+            with disk_trouble(self.root), open_regular(path, ArtifactError) as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_size != size_bytes:
                     raise damaged(path, f"it holds {stat.st_size:,} bytes where {size_bytes:,} were published")
@@ -158,8 +164,10 @@ class ArtifactFolder:
                     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                         raise damaged(path, "its content is not what was published (sha256 differs)")
                     self._verified[fingerprint(stat)] = sha256
-        except FileNotFoundError as error:
-            raise damaged(path, "it is missing") from error
+        except ArtifactError as error:
+            if not os.path.lexists(path):
+                raise damaged(path, "it is missing") from error
+            raise
 
 
 def _file_paths(folder: Path) -> set[str]:

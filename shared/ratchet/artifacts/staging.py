@@ -18,6 +18,7 @@ from typing import Any
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile
 from ratchet.disk import sync_folder
 from ratchet.errors import ArtifactError
+from ratchet.files import open_regular
 
 _CHUNK_BYTES = 1 << 20
 _READ_ONLY = 0o444
@@ -167,8 +168,8 @@ def _write(target: Path, chunks: Iterable[bytes], path: str) -> ManifestFile:
 
 
 def chunks(source: Path) -> Iterator[bytes]:
-    """The bytes of a file, a megabyte at a time."""
-    with open(source, "rb") as file:
+    """The bytes of a file, a megabyte at a time. Raises ArtifactError for what is no file."""
+    with open_regular(source, ArtifactError) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.artifacts.folder import ArtifactFolder
 from ratchet.disk import write_atomically
 from ratchet.errors import ArtifactError, Refused
+from ratchet.files import open_regular
 
 MANIFEST = "backup.json"
 ARTIFACTS = "artifacts"
+_CHUNK_BYTES = 1 << 20
 
 
 class LedgerCopy(BaseModel):
@@ -40,14 +43,24 @@ class LedgerCopy(BaseModel):
     def verified(self, folder: Path) -> Path:
         """Where the file is. Raises ArtifactError where it is absent or not what was written."""
         path = folder / self.file
-        try:
-            with open(path, "rb") as file:
-                is_same = hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{path} is missing: this backup has lost its ledger; take another one.") from error
-        if not is_same:
-            raise ArtifactError(f"{path} is damaged: its content is not what was written; take another backup.")
+        if not os.path.lexists(path):
+            raise ArtifactError(f"{path} is missing: this backup has lost its ledger; take another one.")
+        with open_regular(path, ArtifactError) as file:
+            self._require_same(hashlib.file_digest(file, "sha256").hexdigest(), path)
         return path
+
+    def copy_to(self, path: Path, target: Path) -> None:
+        """Copy the verified file, and compare it once more on the way."""
+        digest = hashlib.sha256()
+        with open_regular(path, ArtifactError) as source, open(target, "wb") as copy:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+        self._require_same(digest.hexdigest(), path)
+
+    def _require_same(self, sha256: str, path: Path) -> None:
+        if sha256 != self.sha256:
+            raise ArtifactError(f"{path} is damaged: its content is not what was written; take another backup.")
 
 
 class BackupManifest(BaseModel):
@@ -72,10 +85,12 @@ class BackupManifest(BaseModel):
     def read(cls, folder: Path) -> BackupManifest:
         """Raises Refused for a folder without a finished backup, ArtifactError for a manifest that cannot be read."""
         path = folder / MANIFEST
+        if not os.path.lexists(path):
+            raise Refused(f"{folder} holds no finished backup: there is no {MANIFEST} in it.")
+        with open_regular(path, ArtifactError) as file:
+            text = file.read()
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError as error:
-            raise Refused(f"{folder} holds no finished backup: there is no {MANIFEST} in it.") from error
+            return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "it"

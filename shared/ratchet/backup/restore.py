@@ -8,7 +8,6 @@ done yet is found by the systems' sweeps.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from sqlalchemy import inspect, select
 from sqlalchemy.engine import make_url
 
 from ratchet.artifacts import ArtifactStore
+from ratchet.backup.ledger_check import require_whole
 from ratchet.backup.ledger_copy import opened_copy
 from ratchet.backup.manifest import BackupManifest, artifacts_of
 from ratchet.backup.rows import copy_rows, count_rows, delete_rows
@@ -45,12 +45,13 @@ def restore(
 
     A backup of an older schema is migrated. An SQLite ledger that is replaced by ``force`` is kept beside the new one.
     Raises Refused for a place that is in use or, without ``force``, not empty, and for a backup of a newer schema;
-    ArtifactError for anything in the backup that is not what was written.
+    ArtifactError for anything in the backup that is not what was written, no file, or not what its manifest says.
     """
     manifest = BackupManifest.read(folder)
     require_known(manifest.ledger.revision)
     _require_room(ledger_url, store, manifest, force)
     copy = manifest.ledger.verified(folder)
+    require_whole(copy, manifest)
     artifacts = artifacts_of(folder)
     for artifact in manifest.artifacts:
         artifacts.verified(artifact)
@@ -110,7 +111,7 @@ def _restore_ledger(copy: Path, ledger_url: str, manifest: BackupManifest) -> No
     folder.mkdir(parents=True, exist_ok=True)
     with disk_trouble(folder), tempfile.TemporaryDirectory(prefix=".restore-", dir=folder) as work:
         draft = Path(work) / "ledger.db"
-        shutil.copyfile(copy, draft)
+        manifest.ledger.copy_to(copy, draft)
         if manifest.ledger.revision != head():
             with opened_copy(draft) as older:
                 migrate(older)

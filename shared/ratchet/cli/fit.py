@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint
+from ratchet.files import open_regular
 
 TRAINING_BYTES_PER_PARAMETER = 16
 """fp32 master weights, gradients and AdamW's two moments, four bytes each."""
@@ -53,12 +54,12 @@ def _parameters(file: Path) -> int:
 def _header(file: Path) -> dict[str, Any]:
     """The JSON at the head of a safetensors file: 8 bytes of its length, little-endian, then itself."""
     try:
-        with file.open("rb") as stream:
+        with open_regular(file, BrokenCheckpoint) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > HEADER_LIMIT_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise BrokenCheckpoint(f"{file} is not a safetensors file: {error}.") from error
     if not isinstance(header, dict):
         raise BrokenCheckpoint(f"{file} is not a safetensors file: its header is no object.")

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ratchet.errors import BrokenCheckpoint
+from ratchet.files import open_regular
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    """Hex sha256 of a file's bytes. Raises BrokenCheckpoint for what is no file."""
+    with open_regular(path, BrokenCheckpoint) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint
+from ratchet.files import open_regular
 
 CONFIG = "config.json"
 
@@ -44,11 +46,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    if not os.path.lexists(path):
+        raise BrokenCheckpoint(f"{path} is missing.")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BrokenCheckpoint(f"{path} is missing.") from None
-    except ValueError as error:
+        with open_regular(path, BrokenCheckpoint) as file:
+            value = json.loads(file.read().decode())
+    except (ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise BrokenCheckpoint(f"{path} is not a JSON object.")
@@ -60,8 +63,8 @@ def check_safetensors(path: Path) -> None:
 
     Layout: eight bytes with the header's length, the JSON header, the tensors' bytes at ``data_offsets``.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path, BrokenCheckpoint) as file:
+        size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
         header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if header_bytes + 8 > size:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.artifacts import ArtifactStore
@@ -12,6 +17,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate
 from ratchet.ledger.tables import Worker
 from ratchet.testing.ledgers import migrate_to
+from sqlalchemy import inspect
 
 from .contents import damage, elsewhere, publish, rows, rows_at
 
@@ -83,16 +89,18 @@ def test_a_backup_of_a_newer_schema_is_refused(made: Made, tmp_path: Path) -> No
         restore(tmp_path / "backup", *elsewhere(tmp_path))
 
 
-@pytest.mark.parametrize("revision", [None, "0001"])
-def test_a_backup_of_an_older_schema_is_migrated(tmp_path: Path, revision: str | None) -> None:
+def test_a_backup_of_an_older_schema_is_migrated(tmp_path: Path) -> None:
     (tmp_path / "backup").mkdir()
     draft = tmp_path / "backup" / "draft"
     draft.touch()
-    if revision is not None:
-        first = Ledger(f"sqlite:///{draft}")
-        migrate_to(first, revision)
-        first.close()
-    old = LedgerCopy.of(draft, revision, {})
+    first = Ledger(f"sqlite:///{draft}")
+    migrate_to(first, "0001")
+    with first.read() as session:
+        names = set(inspect(session.connection()).get_table_names()) - {"alembic_version"}
+    first.close()
+    with closing(sqlite3.connect(draft)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    old = LedgerCopy.of(draft, "0001", dict.fromkeys(names, 0))
     BackupManifest(version="0.0.1", made_at=0.0, ledger=old, artifacts={}).write(tmp_path / "backup")
     url, there = elsewhere(tmp_path)
     restore(tmp_path / "backup", url, there)
@@ -100,3 +108,112 @@ def test_a_backup_of_an_older_schema_is_migrated(tmp_path: Path, revision: str |
     assert migrate(ledger) == head()
     ledger.close()
     assert not any(rows_at(url).values())
+
+
+def reseal(folder: Path, change: Callable[[sqlite3.Connection], object] | None = None, **fields: Any) -> None:
+    """Change what is in the ledger of a backup, or said of it, and let its sum fit again."""
+    manifest = BackupManifest.read(folder)
+    ledger = folder / manifest.ledger.file
+    if change is not None:
+        with closing(sqlite3.connect(ledger)) as connection, connection:
+            change(connection)
+    said = {"revision": manifest.ledger.revision, "rows": manifest.ledger.rows, **fields}
+    artifacts = said.pop("artifacts", manifest.artifacts)
+    copy = LedgerCopy.of(ledger, said["revision"], said["rows"])
+    manifest.model_copy(update={"ledger": copy, "artifacts": artifacts}).write(folder)
+
+
+def emptied(connection: sqlite3.Connection) -> None:
+    names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    connection.execute("PRAGMA foreign_keys = OFF")
+    for name in names:
+        if not name.startswith("sqlite_"):
+            connection.execute(f"DROP TABLE {name}")
+
+
+def without_verdicts(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM verdicts")
+
+
+def without_revision(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM alembic_version")
+
+
+def at_0001(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE alembic_version SET version_num = '0001'")
+
+
+def orphaned(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("UPDATE checkpoints SET parent_id = 'nobody' WHERE parent_id IS NOT NULL")
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "fields", "said"),
+    [
+        (emptied, {}, "holds no ledger"),
+        (emptied, {"rows": {}}, "holds no ledger"),
+        (emptied, {"rows": {}, "artifacts": {}, "revision": None}, "names no revision"),
+        (None, {"revision": None}, "names no revision"),
+        (None, {"revision": "0001"}, "is at 000[0-9], where backup.json says 0001"),
+        (without_revision, {}, "holds no ledger"),
+        (at_0001, {}, "is at 0001, where backup.json says"),
+        (without_verdicts, {}, "0 rows in verdicts, where backup.json says"),
+        (None, {"rows": {}}, "is not what backup.json says"),
+        (orphaned, {}, "is not sound"),
+        (None, {"artifacts": {}}, "does not list 1 artifact"),
+    ],
+)
+def test_a_ledger_that_is_not_the_one_that_was_copied_is_refused(
+    tmp_path: Path, change: Callable[[sqlite3.Connection], object] | None, fields: dict[str, Any], said: str
+) -> None:
+    """Though its sum fits."""
+    reseal(tmp_path / "backup", change, **fields)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")}
+    with pytest.raises((ArtifactError, Refused), match=said):
+        restore(tmp_path / "backup", *elsewhere(tmp_path))
+    assert not (tmp_path / "there").exists()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")} == before
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_file_that_is_no_database_is_refused(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "backup" / made.manifest.ledger.file).write_bytes(b"rotten" * 1_000)
+    reseal(tmp_path / "backup")
+    with pytest.raises(ArtifactError, match="is no SQLite file"):
+        restore(tmp_path / "backup", *elsewhere(tmp_path))
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+@pytest.mark.parametrize("what", ["backup.json", "ledger", "manifest.json", "rows.jsonl"])
+@pytest.mark.parametrize("odd", ["fifo", "device", "loop"])
+def test_what_is_no_file_in_a_backup_is_refused_by_name(made: Made, tmp_path: Path, what: str, odd: str) -> None:
+    folder, artifact = tmp_path / "backup", next(iter(made.manifest.artifacts))
+    path = {
+        "backup.json": folder / "backup.json",
+        "ledger": folder / made.manifest.ledger.file,
+    }.get(what, folder / "artifacts" / artifact / what)
+    path.unlink()
+    if odd == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if odd == "device" else path.name)
+    said = {"fifo": "is a pipe", "device": "is a device", "loop": "round in a circle"}[odd]
+    with pytest.raises(ArtifactError, match=f"{path}.*{said}"):
+        restore(folder, *elsewhere(tmp_path))
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_what_does_not_belong_to_a_backup_is_not_opened(made: Made, told: Ledger, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "backup" / "fifo")
+    os.mkfifo(tmp_path / "backup" / "artifacts" / "fifo")
+    url, there = elsewhere(tmp_path)
+    restore(tmp_path / "backup", url, there)
+    assert rows_at(url) == rows(told)
+    os.mkfifo(tmp_path / "backup" / "artifacts" / next(iter(made.manifest.artifacts)) / "fifo")
+    with pytest.raises(ArtifactError, match="fifo is damaged: it is not in the manifest"):
+        restore(tmp_path / "backup", *elsewhere(tmp_path / "again"))

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.jsonl import LINE_LIMIT_BYTES
+from ratchet.errors import BrokenCheckpoint
+from ratchet.inference.digest import weights_digest
+from ratchet.inference.folder import check_folder
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch
+from ratchet.testing.tiny_model import build_tiny_model
 
 from .running import ratchet
 
@@ -93,3 +97,15 @@ def test_so_is_a_password_file_and_a_file_to_test_on(
 
 def test_an_error_with_an_odd_name_is_shown(home: Path) -> None:
     assert "no such file" in ratchet("--config", os.fsdecode(b"bad\xff.toml"), "config", "show", code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "more.safetensors"])
+def test_a_model_with_a_pipe_in_its_folder_is_refused(home: Path, tmp_path: Path, name: str) -> None:
+    model = build_tiny_model(tmp_path / "mine")
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    refused = {"config.json": check_folder, "model.safetensors": check_folder, "more.safetensors": weights_digest}[name]
+    with pytest.raises(BrokenCheckpoint, match=name):
+        refused(model)
+    if name != "config.json":
+        assert "is a pipe" in ratchet("init", "--model", str(model), code=2).stderr
