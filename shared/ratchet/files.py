@@ -19,6 +19,8 @@ from ratchet.errors import DataError, RatchetError, SettingsError, SurroundingsE
 TEXT_LIMIT_BYTES = 10_000_000
 """Of a file that is read as a whole: settings, a password."""
 
+_BUFFER_BYTES = 1 << 17
+
 _KINDS = (
     (stat.S_ISDIR, "a folder, not a file"),
     (
@@ -72,7 +74,7 @@ def open_regular(path: Path, kind: type[RatchetError] = DataError) -> io.Buffere
     except BaseException:
         os.close(handle)
         raise
-    return io.BufferedReader(_Regular(handle, found.st_size, path, kind))
+    return io.BufferedReader(_Regular(handle, found.st_size, path, kind), _BUFFER_BYTES)
 
 
 def read_text(path: Path, kind: type[RatchetError] = DataError) -> str:

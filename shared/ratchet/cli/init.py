@@ -66,7 +66,10 @@ def init(
 
 def _write(file: Path, text: str) -> None:
     """Whole or not at all, with the rights that it had; a link stays one."""
-    file = file.resolve()
+    try:
+        file = file.resolve()
+    except RuntimeError as error:
+        raise Refused(f"{file}: a link that leads round in a circle; remove it first.") from error
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     with home_trouble(file.parent):
         write_atomically(file, text, mode=mode)

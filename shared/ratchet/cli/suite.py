@@ -23,6 +23,7 @@ from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import Evaluation, to_lines
 from ratchet.evaluation.stored import ITEMS, suite_row
 from ratchet.evaluation.suite import IMPORTED, Suite
+from ratchet.files import printable
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.requests import ask
 from ratchet.ledger.suites import evaluation, suite_named
@@ -74,7 +75,7 @@ def import_samples(
     The suite is asked of a checkpoint by `ratchet suite run`, and two checkpoints are compared by `ratchet flips
     --suite`. It decides nothing: regression, ranking and gate read the suites in force. Only tasks that generate text.
     """
-    samples = read_samples(file, Reading(family or file.stem, filter_name, grader, gold_after))
+    samples = read_samples(file, Reading(family or printable(file.stem), filter_name, grader, gold_after))
     with opened() as (settings, ledger):
         store = artifacts(settings)
         suite = _keep_suite(ledger, store, as_suite(samples, 0), file)
@@ -134,7 +135,7 @@ def _values(session: Session, row: SuiteRow) -> dict[str, Any]:
 
 def _keep_suite(ledger: Ledger, store: ArtifactStore, suite: Suite, file: Path) -> Suite:
     """Once; the second time it is there already."""
-    artifact = store.publish_lines(suite.to_lines(), "suite", {"pool": IMPORTED, "file": file.name})
+    artifact = store.publish_lines(suite.to_lines(), "suite", {"pool": IMPORTED, "file": printable(file.name)})
     with ledger.write() as tx:
         if tx.session.get(SuiteRow, suite.id) is None:
             tx.session.add(suite_row(suite, artifact.id, tx.now))

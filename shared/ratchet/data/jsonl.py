@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,36 +72,13 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, is_whole
 
 
-def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | DataError:
+def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """The JSON object on a line. Raises DataError for all else, and for text that cannot be stored as UTF-8.
+
+    ``constant`` reads NaN and the infinities, which are no JSON; without it they are refused.
+    """
     try:
-        if not is_whole:
-            raise DataError(f"longer than {limit} bytes.")
-        return adapt(_row(line))
-    except DataError as error:
-        return type(error)(f"{place}: {error}")
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    row = _parsed(line)
-    if _SURROGATE.search(line) is not None and not _is_unicode(row):
-        raise DataError("contains half a surrogate pair.")
-    return row
-
-
-def _is_unicode(row: dict[str, Any]) -> bool:
-    """Whether all its texts can be stored; UTF-8 has no half pairs, so it takes an escape to bring one."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    if b"\0" in line or b"\\u0000" in line:
-        raise DataError("contains a NUL character.")
-    try:
-        row = json.loads(line.decode(), parse_constant=_refuse)
+        row = json.loads(line.decode(), parse_constant=constant or _refuse)
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}.") from error
     except (ValueError, RecursionError) as error:
@@ -113,7 +90,29 @@ def _parsed(line: bytes) -> dict[str, Any]:
         raise DataError(f"not JSON{' (the file ends within the row)' if is_cut else ''}: {error}.") from error
     if not isinstance(row, dict):
         raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object a line.")
+    if _SURROGATE.search(line) is not None and not _is_unicode(row):
+        raise DataError("contains half a surrogate pair.")
     return row
+
+
+def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | DataError:
+    try:
+        if not is_whole:
+            raise DataError(f"longer than {limit} bytes.")
+        if b"\0" in line or b"\\u0000" in line:
+            raise DataError("contains a NUL character.")
+        return adapt(json_object(line))
+    except DataError as error:
+        return type(error)(f"{place}: {error}")
+
+
+def _is_unicode(row: dict[str, Any]) -> bool:
+    """Whether all its texts can be stored; the line is UTF-8, so only an escape can have brought half a pair."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refuse(constant: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example, Message
-from ratchet.data.jsonl import bounded_lines
+from ratchet.data.jsonl import bounded_lines, json_object
 from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey
 from ratchet.evaluation.suite import Suite
@@ -106,14 +106,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line, is_whole in bounded_lines(file, LINE_LIMIT_BYTES):
             if not line.strip():
                 continue
+            if not is_whole:
+                raise DataError(f"{printable(path)}:{number}: longer than {LINE_LIMIT_BYTES:,} bytes.")
             try:
-                row = json.loads(line.decode()) if is_whole else None
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{printable(path)}:{number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                what = "not a JSON object" if is_whole else f"longer than {LINE_LIMIT_BYTES:,} bytes"
-                raise DataError(f"{printable(path)}:{number}: {what}.")
-            yield number, row
+                yield number, json_object(line, float)
+            except DataError as error:
+                raise DataError(f"{printable(path)}:{number}: {error}") from error
 
 
 def _sample(row: dict[str, Any], name: str, reading: Reading) -> Sample:

@@ -52,6 +52,14 @@ def test_items_are_a_suite_that_our_graders_can_grade(tmp_path: Path) -> None:
     assert as_suite(samples, 0).id == suite.id
 
 
+def test_a_number_that_is_no_json_is_read_and_half_a_character_is_refused(tmp_path: Path) -> None:
+    """lm-evaluation-harness writes NaN for a metric that it did not compute."""
+    file = written(tmp_path, sample(1, bypass=float("nan")), sample(2, resps=[["\ud83d"]]))
+    with pytest.raises(DataError, match=r"jsonl:2: contains half a surrogate pair"):
+        read_samples(file, GSM8K)
+    assert len(read_samples(written(tmp_path, sample(1, bypass=float("nan"))), GSM8K)) == 1
+
+
 def test_answers_are_a_record_with_the_harness_grades(tmp_path: Path) -> None:
     samples = read_samples(written(tmp_path, *map(sample, range(4))), GSM8K)
     suite = as_suite(samples, 0)
