@@ -78,7 +78,7 @@ def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
         log.error("the inbox %s cannot be looked at: %s", printable(inbox), error.strerror)
         return
     for name in names:
-        if name.endswith(".jsonl") and not name.startswith("."):
+        if name.endswith(".jsonl"):
             found = _stat(inbox / name)
             if found is not None:
                 yield _version(inbox / name, found), inbox / name

@@ -67,12 +67,13 @@ _UNIT = (
 )
 _CLOSERS = r"[\])}\"'”’»`*_）」』]{0,8}"
 _BEFORE = re.compile(
-    rf"(?:^|[\s=≈~→⇒{_WORD}]|(?<![0-9])[:：]|</?[A-Za-z]{{1,20}}>|\\(?:text|textbf|mathbf|mathrm|boxed|mbox)[ ]?\{{)"
+    rf"(?:^|[\s=≈~→⇒{_WORD}]|(?<![0-9])[:：]|</?[A-Za-z]{{1,20}}>|(?<=[0-9])>>"
+    r"|\\(?:text|textbf|mathbf|mathrm|boxed|mbox)[ ]?\{)"
     r"(?:\\[(\[]|[(\[{\"'“‘«`*_$（「『]){0,8}\Z"
 )
 _AFTER = re.compile(
     rf"(?:\\?%|{_UNIT}(?![^\W_]))?{_CLOSERS}(?:\\[)\]]|\${{1,2}})?(?![.,:]{{2}}|[.,:][0-9])[.,;:!?]{{0,2}}{_CLOSERS}"
-    rf"(?:\Z|[\s=|&。；：！？、{_WORD}]|</?[A-Za-z]|/[A-Za-z]|-[A-Za-z]{{2}}|\\\\|\\[,;: ]"
+    rf"(?:\Z|[\s=|&。；：！？、{_WORD}]|</?[A-Za-z]|<\||/[A-Za-z]|-[A-Za-z]{{2}}|\\\\|\\[,;: ]"
     r"|\\(?:text|mathrm|mbox|quad)\b)"
 )
 _OPERATOR_BEFORE = re.compile(
@@ -80,7 +81,12 @@ _OPERATOR_BEFORE = re.compile(
     r"|[\w)\]}][ ]*(?:\*{1,2}|[/×÷·⋅^]|\\times|\\cdot|\\div)[ ]*|[0-9)][ ]*[xX][ ]*)\Z",
     re.IGNORECASE,
 )
-_OPERATOR_AFTER = re.compile(r"[ ]*(?:[-+*/×÷·⋅^]|\*\*|\\times|\\cdot|\\div|[xX](?=[ ]*[0-9]))[ ]*[-+$]*[0-9(\\.√]")
+_OPERATOR_AFTER = re.compile(
+    r"(?:[ ]+\*{1,2}[ ]*|\*{1,2}|[ ]*(?:[-+/×÷·⋅^]|\\times|\\cdot|\\div|[xX](?=[ ]*[0-9]))[ ]*)"
+    r"[-+$]*(?:[0-9√]|\.[0-9]|\([-+ ]*[0-9]|\\[a-z])"
+)
+"""Asterisks right behind a number and before a space are Markdown's."""
+_SQUARE_UNIT = re.compile(r"\b(mm|cm|dm|m|km|ft|in|s|units?)\^\{?[23]\}?(?![0-9])")
 _ANSWER = re.compile(r"\banswer\b(?:[ ]{0,3}(?:is\b|=)|\*{0,2}:)", re.IGNORECASE)
 _LEAD_IN = re.compile(r"[ :*_=$€£({\[\"'`\\+\-.]*")
 _DIGIT = re.compile(r"[0-9]")
@@ -127,7 +133,7 @@ def _spelt(text: str) -> str:
     """The text with ASCII digits, signs and spaces, and LaTeX's ``{,}`` as a comma."""
     if not text.isascii():
         text = text.translate({ord(character): _spelling(character) for character in set(text)})
-    return text.replace("{,}", ",").replace("\t", " ")
+    return _SQUARE_UNIT.sub(r"\1", text.replace("{,}", ",").replace("\t", " "))
 
 
 def _spelling(character: str) -> str:
