@@ -78,7 +78,7 @@ _AFTER = re.compile(
 )
 _OPERATOR_BEFORE = re.compile(
     r"(?:[-+±][ ]+|[±√∛][ ]*|(?<![A-Za-z])(?:minus|negative|plus)[ ]+"
-    r"|[\w)\]}][ ]*(?:\*{1,2}|[/×÷·⋅^]|\\times|\\cdot|\\div)[ ]*|[0-9)][ ]*[xX][ ]*)\Z",
+    r"|[\w)\]}](?:[ ]+\*{1,2}[ ]+|\*{1,2}[ ]*)|[\w)\]}][ ]*(?:[/×÷·⋅^]|\\times|\\cdot|\\div)[ ]*|[0-9)][ ]*[xX][ ]*)\Z",
     re.IGNORECASE,
 )
 _OPERATOR_AFTER = re.compile(
