@@ -73,7 +73,7 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
 
 
 def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
-    """The JSON object on a line. Raises DataError for all else, and for text that cannot be stored as UTF-8.
+    """The JSON object on a line. Raises DataError for all else.
 
     ``constant`` reads NaN and the infinities, which are no JSON; without it they are refused.
     """
@@ -90,9 +90,17 @@ def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> di
         raise DataError(f"not JSON{' (the file ends within the row)' if is_cut else ''}: {error}.") from error
     if not isinstance(row, dict):
         raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object a line.")
-    if _SURROGATE.search(line) is not None and not _is_unicode(row):
-        raise DataError("contains half a surrogate pair.")
     return row
+
+
+def require_unicode(line: bytes, row: dict[str, Any]) -> None:
+    """Raise DataError for a text that cannot be stored; the line is UTF-8, so only an escape can have brought it."""
+    if _SURROGATE.search(line) is None:
+        return
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise DataError("contains half a surrogate pair.") from error
 
 
 def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | DataError:
@@ -101,18 +109,12 @@ def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | Data
             raise DataError(f"longer than {limit} bytes.")
         if b"\0" in line or b"\\u0000" in line:
             raise DataError("contains a NUL character.")
-        return adapt(json_object(line))
+        row = json_object(line)
+        example = adapt(row)  # it names the turn
+        require_unicode(line, row)
     except DataError as error:
         return type(error)(f"{place}: {error}")
-
-
-def _is_unicode(row: dict[str, Any]) -> bool:
-    """Whether all its texts can be stored; the line is UTF-8, so only an escape can have brought half a pair."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return example
 
 
 def _refuse(constant: str) -> None:

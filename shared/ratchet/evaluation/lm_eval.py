@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example, Message
-from ratchet.data.jsonl import bounded_lines, json_object
+from ratchet.data.jsonl import bounded_lines, json_object, require_unicode
 from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey
 from ratchet.evaluation.suite import Suite
@@ -109,9 +109,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not is_whole:
                 raise DataError(f"{printable(path)}:{number}: longer than {LINE_LIMIT_BYTES:,} bytes.")
             try:
-                yield number, json_object(line, float)
+                row = json_object(line, float)
+                require_unicode(line, row)
             except DataError as error:
                 raise DataError(f"{printable(path)}:{number}: {error}") from error
+            yield number, row
 
 
 def _sample(row: dict[str, Any], name: str, reading: Reading) -> Sample:
