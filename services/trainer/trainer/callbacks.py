@@ -173,6 +173,7 @@ class ProgressReporter(TrainerCallback):
             "remaining_s": round(left / examples_per_s, 1) if examples_per_s else None,
             "tokens_per_s": round(self._pace.average, 1),
             "tokens_per_s_recent": round(self._pace.recent, 1),
+            "longest_step_s": round(self._pace.longest_s, 3),
         }
 
     def _learning(self) -> dict[str, Any]:

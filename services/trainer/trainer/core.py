@@ -211,7 +211,7 @@ class TrainerEngine:
         if not self._processes.is_first:
             return
         try:
-            self._report(progress)
+            self._report({"state": state, **progress})
         except Exception as error:  # noqa: BLE001 - who listens may fail, training goes on
             self._write(report_error=f"{type(error).__name__}: {error}")
 

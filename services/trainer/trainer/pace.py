@@ -1,4 +1,4 @@
-"""How fast a segment goes: since it began, and of late."""
+"""How fast a segment goes: since it began, and of late; and how long its longest step took."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class Pace:
         """Start the clock, of any origin."""
         self._began_s = self._last_s = now_s
         self._tokens = 0
+        self.longest_s = 0.0
         self._recent_tokens = self._recent_s = 0.0
 
     def step(self, now_s: float, tokens: int) -> None:
         """A step has ended; ``tokens`` were trained since the beginning."""
         self._recent_tokens = _KEPT * self._recent_tokens + (tokens - self._tokens)
         self._recent_s = _KEPT * self._recent_s + (now_s - self._last_s)
+        self.longest_s = max(self.longest_s, now_s - self._last_s)
         self._tokens, self._last_s = tokens, now_s
 
     @property

@@ -12,6 +12,7 @@ from ratchet.ledger.line import checkpoint_id, line, next_ordinal
 from ratchet.ledger.tables import Batch, Checkpoint
 from ratchet.systems import Work
 
+from trainer.grace import Grace
 from trainer.start import Start
 
 
@@ -33,9 +34,10 @@ class Segment:
     size_bytes: int
     loss: float
     tokens_per_s: float
+    save_s: float | None
 
 
-def publish(work: Work, start: Start, result: dict[str, Any]) -> Segment:
+def publish(work: Work, start: Start, result: dict[str, Any], grace: Grace) -> Segment:
     """Publish checkpoint and state folders of a successful segment (see trainer.segment)."""
     head_id, batch_id = start.head.id, start.batch.id
     provenance = {"parent": head_id, "batch": batch_id, "offset": result["offset"], "step": result["global_step"]}
@@ -56,6 +58,7 @@ def publish(work: Work, start: Start, result: dict[str, Any]) -> Segment:
         size_bytes=model.size_bytes,
         loss=float(result["mean_loss"] or result["final_loss"]),
         tokens_per_s=float(result["tokens_per_s"]),
+        save_s=grace.saved_s,
     )
 
 
@@ -99,5 +102,6 @@ def _row(tx: Transaction, segment: Segment) -> Checkpoint:
         size_bytes=segment.size_bytes,
         train_loss=segment.loss,
         tokens_per_s=segment.tokens_per_s,
+        save_s=segment.save_s,
         created_at=tx.now,
     )

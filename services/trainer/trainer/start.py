@@ -26,7 +26,8 @@ class Start:
 
     ``ground`` is the checkpoint whose weights are loaded: the head, or where adapters are gone on with, the one that
     they stand on. ``state`` is the state artifact to go on from; None for a fresh optimizer (and fresh adapters).
-    ``max_tokens`` bounds the training on a fork's batch, over all epochs; None for any other.
+    ``max_tokens`` bounds the training on a fork's batch, over all epochs; None for any other. ``save_s`` is what saving
+    a checkpoint took last, in seconds.
     """
 
     head: Checkpoint
@@ -36,6 +37,7 @@ class Start:
     offset: int
     objection: str | None
     max_tokens: int | None = None
+    save_s: float | None = None
 
 
 def open_segment(work: Work) -> Start:
@@ -58,9 +60,11 @@ def open_segment(work: Work) -> Start:
         offset = newest.offset if newest.batch_id == batch.id else 0
         objection = _objection(session, work.settings)
         tokens = budget(session, batch.id)
+        saves = select(Checkpoint.save_s).where(Checkpoint.save_s.is_not(None)).order_by(Checkpoint.ordinal.desc())
+        save_s = session.scalar(saves.limit(1))
     ground, state = _ground(work, main, newest, base)
     max_tokens = tokens * work.settings.hyperparams.num_epochs if tokens is not None else None
-    return Start(newest, ground, state, batch, offset, objection, max_tokens)
+    return Start(newest, ground, state, batch, offset, objection, max_tokens, save_s)
 
 
 def rewinds(session: Session) -> list[Subject]:

@@ -29,6 +29,7 @@ FIELDS: Mapping[str, str] = {
     "remaining_s": "until the batch is done, at this speed",
     "tokens_per_s": "since the segment began",
     "tokens_per_s_recent": "over the last ten steps or so",
+    "longest_step_s": "the longest step of the segment; from it follows how long a stop waits",
     "loss": "the last point of the loss curve",
     "loss_curve": "its newest 50 points, each a step and the mean loss since the point before",
     "loss_trend": "`falling`, `level` or `rising`: newer half of those points against older, by two standard errors",

@@ -29,7 +29,7 @@ class Conversation:
         should_stop: Callable[[], bool],
         is_failure: Callable[[dict[str, Any]], bool],
         stall_s: float,
-        grace_s: float,
+        grace_s: Callable[[], float],
     ) -> None:
         self._children = children
         self._target = target
@@ -39,7 +39,7 @@ class Conversation:
         self._stall_s = stall_s
         self._grace_s = grace_s
         self._heard_at = time.monotonic()
-        self._stop_by: float | None = None
+        self._asked_at: float | None = None
 
     def hold(self, specs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for child, spec in zip(self._children, specs, strict=True):
@@ -90,11 +90,11 @@ class Conversation:
 
     def _check_stop(self) -> None:
         """Those beside the first learn of a stop from it."""
-        if self._stop_by is None:
+        if self._asked_at is None:
             if self._should_stop():
-                self._stop_by = time.monotonic() + self._grace_s
+                self._asked_at = time.monotonic()
                 self._children[0].send_signal(signal.SIGTERM)
-        elif time.monotonic() > self._stop_by:
+        elif time.monotonic() > self._asked_at + self._grace_s():
             raise self._stopping()
 
     def _check_stall(self) -> None:
@@ -109,7 +109,7 @@ class Conversation:
             )
 
     def _failure(self, error: Message) -> RatchetError:
-        if self._stop_by is not None:
+        if self._asked_at is not None:
             return self._stopping()
         failure = ChildFailed(
             f"{self._target} raised {error['type']}: {error['message']}",
@@ -124,7 +124,7 @@ class Conversation:
         return failure
 
     def _death(self, child: ChildProcess) -> RatchetError:
-        if self._stop_by is not None:
+        if self._asked_at is not None:
             return self._stopping()
         exit_code, ran = child.wait(_EXIT_S), f"{self._target}{self._place(child)}"
         if exit_code is None:

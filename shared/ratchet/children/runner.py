@@ -62,14 +62,14 @@ class ChildRunner(Closing):
         should_stop: Callable[[], bool] = lambda: False,
         stall_s: float = 600.0,
         log_path: Path = Path(os.devnull),
-        grace_s: float = 10.0,
+        grace_s: Callable[[], float] = lambda: 10.0,
     ) -> dict[str, Any]:
         """Call ``target`` (``module:function``) with (spec, progress) in a child and return its JSON result.
 
         Raises ChildFailed when it raises, dies, or says nothing for ``stall_s``; SurroundingsError when it
         raises one or finds its disk full. When ``should_stop`` turns true the child gets SIGTERM and
-        ``grace_s``: a result that it still hands back is returned, else Stopping is raised. Stdout and
-        stderr are appended to ``log_path``.
+        ``grace_s``, which may grow meanwhile: a result that it still hands back is returned, else Stopping is
+        raised. Stdout and stderr are appended to ``log_path``.
 
         For each spec ``beside`` a further child runs the target, all of them together: the result is that of the
         first, and the signal to stop goes to it alone. Whichever fails first, dies, or has a result that

@@ -20,6 +20,7 @@ from ratchet.errors import Refused
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.settings import Settings, load
+from ratchet.worker.awaited import awaited, told
 
 STOP_S = 60.0
 NAMED_S = 2.0
@@ -78,10 +79,18 @@ def stop() -> None:
             "does, and `kill PID` then stops it as this command would."
         )
     _terminate(holder.pid, settings.home)
-    deadline = time.monotonic() + STOP_S
+    began_at, said = time.time(), ""
     while lock.holder(settings.home) is not None:
-        if time.monotonic() > deadline:
-            raise Refused(f"{holder} has not stopped within {STOP_S:.0f} s; `kill -9 {holder.pid}` loses no data.")
+        workers = awaited(settings.status_folder)
+        who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
+        if workers and who != said:
+            said = who
+            typer.echo(told(workers))
+        if time.time() > max([began_at, *(worker.until for worker in workers)]) + STOP_S:
+            raise Refused(
+                f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses no data but "
+                "what was trained since the last checkpoint."
+            )
         time.sleep(0.1)
     typer.echo("stopped; `ratchet run` goes on from here.")
 

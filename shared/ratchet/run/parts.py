@@ -94,7 +94,7 @@ class Parts:
 
     def _stop_members(self) -> None:
         if self._nursery is not None:
-            self._nursery.close()
+            self._nursery.close(lambda text: self._say(f"{text} (Ctrl-C again ends it at once, and loses that)"))
 
     def _start_server(self, nursery: Nursery) -> None:
         if SERVER not in members(self.settings):

@@ -38,4 +38,6 @@ class Stop:
         if self.event.is_set():
             os._exit(EXIT_INSISTED)
         self.event.set()
-        self._say("stopping; work under way is given back, nothing is lost (Ctrl-C again ends it at once)")
+        self._say(
+            "stopping; work under way is given back or saved (Ctrl-C again ends it at once)"
+        )

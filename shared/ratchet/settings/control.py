@@ -18,7 +18,10 @@ class ControlSettings(Section):
     sweep_factor: float = Field(1.0, gt=0, description="Multiplies every system's sweep interval.")
     liveness_s: float = Field(90.0, gt=0, description="A worker silent for so long exits, to be started afresh.")
     grace_s: float = Field(
-        10.0, gt=0, description="How long running work may take to give way when its worker is asked to stop."
+        10.0,
+        gt=0,
+        description="How long running work may take to give way when its worker is asked to stop; training has longer "
+        "where its steps and saves take longer.",
     )
     task_events: bool = Field(
         False, description="Send Celery's task events and heartbeats, which Flower shows (0.3 % of a core)."

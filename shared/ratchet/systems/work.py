@@ -39,7 +39,7 @@ class Children(Protocol):
         should_stop: Callable[[], bool],
         stall_s: float,
         log_path: Path,
-        grace_s: float,
+        grace_s: Callable[[], float],
     ) -> dict[str, Any]: ...
 
 
@@ -47,13 +47,15 @@ class Children(Protocol):
 class Pulse:
     """Progress of the running work. The heartbeat writes it to the claim; liveness asks whether it still moves.
 
-    ``about`` names the subject. ``lost`` is set once another worker has taken the claim over.
+    ``about`` names the subject. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is how long
+    the work takes at most to give way with what it has done, where it knows that better than ``control.grace_s``.
     """
 
     about: str = ""
     count: int = 0
     note: str = ""
     lost: bool = False
+    stop_s: float = 0.0
 
     def beat(self, note: str = "") -> None:
         self.count += 1
@@ -157,7 +159,7 @@ class Work:
                 should_stop=lambda: self.stop.is_set() or self.pulse.lost or should_end(),
                 stall_s=self.step_s,
                 log_path=self.log_path,
-                grace_s=self.settings.control.grace_s / 2,
+                grace_s=lambda: max(self.settings.control.grace_s / 2, self.pulse.stop_s),
             )
         except Stopping:
             self.progress()

@@ -135,7 +135,7 @@ class _Worker:
             controller.setback.set()
             self.desk.wait_quiet()
             self.children.close()
-            self.status.write("stopped")
+            self.status.close()
             self.registration.leave()
             if self.metrics is not None:
                 self.metrics.close()

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from ratchet.closing import Closing
 from ratchet.errors import Refused, SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
+from ratchet.worker.awaited import awaited, told
 
 STOP_MARGIN_S = 8.0
+LOOK_S = 0.5
+TOLD_S = 2.0
+"""What ends sooner than that is not worth a line."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,31 @@ class Nursery(Closing):
     def pid_of(self, name: str) -> int | None:
         return self.report()[name].pid
 
-    def close(self) -> None:
-        """Stop all and wait for it."""
+    def close(self, tell: Callable[[str], None] = lambda _text: None) -> None:
+        """Stop all and wait for it; ``tell`` hears what is waited for, each time that this has changed."""
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):  # it is gone already
                 self._process.stdin.close()
-        try:
-            self._process.wait(self._settings.control.grace_s + STOP_MARGIN_S)
-        except subprocess.TimeoutExpired:
+        if not self._has_ended(tell):
             self._process.kill()
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+
+    def _has_ended(self, tell: Callable[[str], None]) -> bool:
+        """Wait for the supervisor as long as its workers may take, and some more; whether it has ended."""
+        ends_at, said = time.time() + self._settings.control.grace_s + STOP_MARGIN_S, ""
+        while time.time() < ends_at:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LOOK_S)
+                return True
+            if workers := awaited(self._settings.status_folder):
+                ends_at = max(ends_at, max(worker.until for worker in workers) + STOP_MARGIN_S)
+                who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
+                if who != said and max(worker.left_s for worker in workers) > TOLD_S:
+                    said = who
+                    tell(told(workers))
+        return False
 
     def _order(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ratchet.systems.controller import Controller
 from ratchet.systems.observer import Observer
 from ratchet.systems.verdict import Outcome, Subject, Verdict
 from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
+from ratchet.worker.stopping import stop_s
 
 TICK_S = 0.5
 
@@ -26,6 +28,7 @@ class StatusFile(WatchedThread, Observer):
         self._path, self._controller = path, controller
         self._last: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
+        self._closed = threading.Event()
 
     def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
         """Remember it as the last one."""
@@ -41,15 +44,27 @@ class StatusFile(WatchedThread, Observer):
         while not self._controller.stop.wait(TICK_S):
             self.watch.beat()
             self.write(self._state())
+        asked_at = time.monotonic()
+        while not self._closed.wait(TICK_S):
+            left_s = asked_at + stop_s(self._controller) - time.monotonic()
+            self.write("stopping", within_s=round(max(0.0, left_s), 1))
 
-    def write(self, state: str) -> None:
-        """Write the file if anything in it has changed."""
+    def close(self) -> None:
+        """Write that the worker has stopped; the last that is written."""
+        self._closed.set()
+        if self.is_alive():
+            self.join(TICK_S)
+        self.write("stopped")
+
+    def write(self, state: str, within_s: float | None = None) -> None:
+        """Write the file if anything in it has changed. One that stops says within how many seconds, at most."""
         pulses = dict(self._controller.running)
         content = {
             "system": self._controller.system.name,
             "worker": self._controller.worker,
             "pid": os.getpid(),
             "state": state,
+            "stops_within_s": within_s,
             "lanes": {
                 lane.name: {"subject": pulse.about, "note": pulse.note, "progress": pulse.count} if pulse else None
                 for lane in self._controller.system.lanes

@@ -24,6 +24,7 @@ from typing import Any
 
 from ratchet.settings import Settings
 from ratchet.systems import registry
+from ratchet.worker.awaited import deadline
 from ratchet.worker.main import run_worker
 from ratchet.worker.offspring import Offspring, executed, forked
 
@@ -74,19 +75,25 @@ class Supervisor:
             member.tend(now)
 
     def stop(self) -> None:
-        """End all: politely at first, by force once the workers' own grace is over."""
+        """End all: politely at first, by force once the workers' grace is over, or the time that they say they need."""
         for member in self._family.values():
             member.wanted = False
             member.kill(signal.SIGTERM)
-        self._wait_for_all(self._settings.control.grace_s + STOP_MARGIN_S)
+        self._wait_for_all(self._settings.control.grace_s + STOP_MARGIN_S, as_long_as_they_say=True)
         for member in self._living():
             member.kill(signal.SIGKILL)
         self._wait_for_all(KILLED_S)
 
-    def _wait_for_all(self, limit_s: float) -> None:
+    def _wait_for_all(self, limit_s: float, *, as_long_as_they_say: bool = False) -> None:
         """Reap until nobody lives, so that nothing is left to whoever inherits orphans."""
-        deadline = time.monotonic() + limit_s
-        while self._living() and time.monotonic() < deadline:
+        ends_at = time.time() + limit_s
+        while living := self._living():
+            if time.time() >= ends_at:
+                pids = {member.pid for member in living if member.pid is not None}
+                until = deadline(self._settings.status_folder, pids) if as_long_as_they_say else 0.0
+                if until <= time.time():
+                    return
+                ends_at = min(until + STOP_MARGIN_S, time.time() + 1.0)
             time.sleep(0.02)
             self.tend()
 

@@ -178,7 +178,7 @@ def test_a_stop_ends_the_child_willing_or_not(runner: ChildRunner, target: str) 
             {},
             on_progress=witness,
             should_stop=lambda: witness.was_told,
-            grace_s=0.3,
+            grace_s=lambda: 0.3,
         )
     assert is_gone(witness.messages[0]["pid"])
 
@@ -190,7 +190,7 @@ def test_a_result_handed_in_after_the_stop_counts(runner: ChildRunner) -> None:
         {},
         on_progress=witness,
         should_stop=lambda: witness.was_told,
-        grace_s=60,
+        grace_s=lambda: 60,
     )
     assert result == {"saved": True}
 
@@ -324,7 +324,7 @@ def test_of_several_children_the_first_is_asked_to_stop(runner: ChildRunner) -> 
             beside=specs[1:],
             on_progress=witness,
             should_stop=lambda: len([m for m in witness.messages if "name" in m]) == 3,
-            grace_s=60,
+            grace_s=lambda: 60,
         )
     assert all(is_gone(message["pid"]) for message in witness.messages)
 

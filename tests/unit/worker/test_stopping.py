@@ -7,17 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from ratchet.settings import Settings
+from ratchet.systems.work import Pulse
 from ratchet.worker.stopping import Stopper
 
 
 class Noted(threading.Event):
-    """An event that is never waited for, and notes for how long it would have been."""
+    """An event that is never waited for, and notes for how long it would have been; ``meanwhile`` happens then."""
 
-    waited: float | None = None
+    waited = 0.0
+    meanwhile: Callable[[float], None] = staticmethod(lambda _waited: None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        self.waited = timeout
+        self.waited += 0.0 if self.is_set() else timeout or 0.0
+        self.meanwhile(self.waited)
         return self.is_set()
 
 
@@ -28,6 +32,7 @@ class Working:
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
     setback: threading.Event = field(default_factory=threading.Event)
+    running: dict[str, Pulse] = field(default_factory=dict)
     given_back: int = 0
 
     @property
@@ -42,7 +47,7 @@ def stopped(working: Any, hurry: Noted, asked: int = 1) -> list[int]:
     """The exit codes that a process would have ended with after being asked so often."""
     codes: list[int] = []
     leave: Callable[[int], object] = codes.append
-    stopper = Stopper(working, hurry=hurry, leave=leave)
+    stopper = Stopper(working, hurry=hurry, leave=leave, clock=lambda: hurry.waited)
     for _ in range(asked):
         stopper.asked()
     stopper.run()
@@ -54,6 +59,27 @@ def test_how_long_work_may_take_to_give_way_is_set() -> None:
     assert stopped(working, hurry) == [0]
     assert (hurry.waited, hurry.is_set(), working.given_back) == (3.5, False, 1)
     assert working.setback.is_set()
+
+
+@pytest.mark.parametrize(("says_s", "waits_s"), [(2.0, 3.5), (90.0, 90.0)])
+def test_work_that_takes_longer_to_give_way_is_waited_for(says_s: float, waits_s: float) -> None:
+    working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
+    working.running["train"] = Pulse(stop_s=says_s)
+    assert stopped(working, hurry) == [0]
+    assert hurry.waited == waits_s
+
+
+def test_work_that_turns_out_slower_meanwhile_is_given_longer() -> None:
+    working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
+    working.running["train"] = Pulse(stop_s=5.0)
+
+    def slower(waited_s: float) -> None:
+        if waited_s >= 4.0:
+            working.running["train"].stop_s = 20.0
+
+    hurry.meanwhile = slower
+    stopped(working, hurry)
+    assert hurry.waited == 20.0
 
 
 def test_asked_a_second_time_it_does_not_wait() -> None:

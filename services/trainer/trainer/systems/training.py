@@ -34,6 +34,7 @@ from sqlalchemy.orm import Session
 
 from trainer.brake import Brake
 from trainer.cleaning import clean
+from trainer.grace import Grace
 from trainer.publish import publish, record
 from trainer.recovery import check, set_state_aside
 from trainer.rewind import descends_from, leave_branch, rewind
@@ -67,10 +68,12 @@ def _trained(work: Work) -> Outcome:
     while start.batch.state != "skipped" and start.batch.offset < start.batch.examples:
         if start.objection is not None:
             return NotReady(start.objection)
-        result = _segment(work, start)
+        grace = Grace(start.save_s, start.head.size_bytes)
+        result = _segment(work, start, grace)
         if not result["success"]:
             return _failed(work, start, result)
-        saved = record(work, publish(work, start, result))
+        saved = record(work, publish(work, start, result, grace))
+        work.pulse.stop_s = 0.0
         work.progress(f"saved {saved.id}")
         clean(work)
         if result["finished"]:
@@ -79,7 +82,7 @@ def _trained(work: Work) -> Outcome:
     return _finished(work)
 
 
-def _segment(work: Work, start: Start) -> dict[str, Any]:
+def _segment(work: Work, start: Start, grace: Grace) -> dict[str, Any]:
     settings = work.settings
     assert start.batch.artifact is not None, "a queued batch has passed the gate"
     state = work.artifacts.fetch(start.state) if start.state else None
@@ -102,7 +105,12 @@ def _segment(work: Work, start: Start) -> dict[str, Any]:
         "status_path": str(settings.status_folder / "training_status.json"),
     }
     brake = Brake(work, start.batch.id, settings.monitoring.status_interval_s)
-    return run_together(work, spec, lambda m: work.pulse.beat(_note(start, m)), brake)
+
+    def hear(message: dict[str, Any]) -> None:
+        work.pulse.beat(_note(start, message))
+        work.pulse.stop_s = grace.hear(message)
+
+    return run_together(work, spec, hear, brake)
 
 
 def _note(start: Start, message: dict[str, Any]) -> str:
@@ -111,7 +119,7 @@ def _note(start: Start, message: dict[str, Any]) -> str:
     loss, speed = message.get("loss"), message.get("tokens_per_s")
     return (
         f"batch {start.batch.id[:8]} {message.get('examples_done', 0)}/{message.get('examples_total', 0)} "
-        f"step {message.get('step', 0)}"
+        f"{'saving ' if message.get('state') == 'saving' else ''}step {message.get('step', 0)}"
         + (f" loss {loss:.3f}" if loss is not None else "")
         + (f" {speed:,.0f} tokens/s" if speed else "")
     )

@@ -1,0 +1,112 @@
+"""A training worker that is stopped while its steps take longer than the grace that is set: nothing trained is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.ledger.tables import Batch, Checkpoint, Claim
+from ratchet.run.base_model import prepare_base_model
+from ratchet.testing.examples import sums
+from ratchet.testing.home import Home, small_home
+from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+from ratchet.worker.awaited import awaited
+
+ROWS, STEP_ROWS = 6_000, 1_500
+"""Four steps of some seconds each on one core."""
+GRACE_S = 1.0
+PATIENCE_S = 240.0
+
+
+@dataclass
+class Training:
+    home: Home
+    stack: Stack
+    batch_id: str
+
+    def status(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            told: dict[str, Any] = json.loads((self.home.settings.status_folder / "training_status.json").read_text())
+            return told
+        return {}
+
+    def checkpoints(self) -> list[Checkpoint]:
+        with self.home.ledger.read() as session:
+            return list(session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal))
+
+    def batch(self) -> Batch:
+        with self.home.ledger.read() as session:
+            return session.get_one(Batch, self.batch_id)
+
+    def claims(self) -> list[Claim]:
+        with self.home.ledger.read() as session:
+            return list(session.query(Claim).where(Claim.owner.is_not(None)))
+
+    def wait_for_a_step(self) -> None:
+        wait_until(lambda: (self.status().get("examples_done") or 0) >= STEP_ROWS, PATIENCE_S, "a step")
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[Training]:
+    def prepare(spec: dict[str, Any]) -> dict[str, str]:
+        return prepare_base_model(spec, lambda _message: None)
+
+    sections: dict[str, Any] = {
+        "hyperparams": {"batch_size": STEP_ROWS, "max_length": 128},
+        "monitoring": {"preview_backend": "none", "status_interval_s": 0.1},
+        "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": GRACE_S}),
+    }
+    folder = tmp_path / "run"
+    with small_home(folder, prepare, **sections) as home:
+        batch_id = home.add_batch(sums(ROWS, seed=1, longest=6), state="queued")
+        with real_workers(folder, ["training"], **sections) as stack:
+            yield Training(home, stack, batch_id)
+
+
+def test_a_stop_waits_for_the_step_and_the_save_and_nothing_is_trained_again(training: Training) -> None:
+    training.wait_for_a_step()
+    trained = training.status()["examples_done"]
+    training.stack.nursery.stop("training")
+    wait_until(lambda: bool(awaited(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops")
+    (worker,) = awaited(training.home.settings.status_folder)
+    assert worker.system == "training"
+    assert worker.note.startswith(f"batch {training.batch_id[:8]}")
+    wait_until(lambda: training.stack.nursery.report()["training"].exit_code == 0, PATIENCE_S, "its end")
+    (saved,) = training.checkpoints()
+    assert saved.offset > trained
+    assert saved.save_s is not None
+    assert training.claims() == []
+    training.stack.nursery.worker("training")
+    wait_until(lambda: training.batch().state == "trained", PATIENCE_S, "the rest")
+    assert training.checkpoints()[-1].offset == ROWS
+    assert training.checkpoints()[-1].step == ROWS // STEP_ROWS
+    assert training.home.dead() == []
+
+
+def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training) -> None:
+    training.wait_for_a_step()
+    trained, said = training.status()["examples_done"], list[str]()
+    training.stack.nursery.close(said.append)
+    (saved,) = training.checkpoints()
+    assert saved.offset > trained
+    assert said
+    assert all(text.startswith(f"waiting for training (batch {training.batch_id[:8]}") for text in said)
+
+
+def test_asked_a_second_time_it_does_not_wait(training: Training) -> None:
+    training.wait_for_a_step()
+    pid = training.stack.nursery.pid_of("training")
+    assert pid is not None
+    training.stack.nursery.stop("training")
+    wait_until(lambda: bool(awaited(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops")
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: training.stack.nursery.report()["training"].pid is None, PATIENCE_S, "its end")
+    assert training.checkpoints() == []
+    assert training.claims() == []
