@@ -38,6 +38,4 @@ class Stop:
         if self.event.is_set():
             os._exit(EXIT_INSISTED)
         self.event.set()
-        self._say(
-            "stopping; work under way is given back or saved (Ctrl-C again ends it at once)"
-        )
+        self._say("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")
