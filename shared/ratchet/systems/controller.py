@@ -118,13 +118,14 @@ class Controller:
                 if settled(tx.session, self.system.name, [(subject.kind, subject.id)]):
                     continue
                 claim = claims.take(tx, self.system.name, subject, self.worker, self.settings.control.lease_s)
-                if claim is not None and poison.overdue(tx, claim, self.settings.control):
+                if claim is None:
+                    continue
+                if subject.kind not in lane.kept_up and poison.overdue(tx, claim, self.settings.control):
                     poison.bury(tx, claim, "its process died again and again", "")
-                    claim = None
-            if claim is not None:
-                self.holdings.add(claim)
-                failpoint("after-claim")
-                return claim
+                    continue
+            self.holdings.add(claim)
+            failpoint("after-claim")
+            return claim
         return None
 
     def _undecided(self, lane: Lane, skipped: set[Subject]) -> list[Subject]:
@@ -165,10 +166,7 @@ class Controller:
             self.holdings.settle(claim)
             return None
         except Exception as error:  # noqa: BLE001 -- the named recovery is the poison count of the subject
-            if self._is_of_subject(lane, claim, error):
-                self._count(lane, claim, error)
-            else:
-                self._put_off(lane, claim, error, f"{type(error).__name__}: {error}")
+            self._failed(lane, claim, error)
             return None
         finally:
             shutil.rmtree(work.folder, ignore_errors=True)
@@ -223,6 +221,26 @@ class Controller:
             took_s=took_s,
         )
 
+    def _failed(self, lane: Lane, claim: Claim, error: Exception) -> None:
+        """Count an error against its subject, or put the subject off where it is of something that others need too."""
+        log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
+        try:
+            require_not_newer(self.ledger)
+            if self._is_of_subject(lane, claim, error):
+                self._count(lane, claim, error)
+            else:
+                self._put_off(lane, claim, error)
+        except Refused as reason:  # what fails on a ledger that a newer version has migrated is no fault of the subject
+            self.holdings.give_back(claim)
+            raise SurroundingsError(str(reason)) from error
+        except SurroundingsError:
+            self.holdings.give_back(claim)
+            raise
+        except ClaimLost as lost:
+            log.warning("%s", lost)
+        self.holdings.settle(claim)
+        self.setback.set()
+
     def _is_of_subject(self, lane: Lane, claim: Claim, error: Exception) -> bool:
         """Whether an error counts against the subject: not where it is of something that others depend on as well.
 
@@ -236,60 +254,25 @@ class Controller:
                 return error.artifact in damages.artifacts_of(session, claim.subject.kind, claim.subject.id)
         return True
 
-    def _put_off(self, lane: Lane, claim: Claim, error: Exception, why: str) -> None:
+    def _put_off(self, lane: Lane, claim: Claim, error: Exception) -> None:
         """Let the subject rest, uncounted, and say what it waits for; the others of the lane go on."""
-        log.error("%s puts off %s: %s", self.system.name, claim.subject, why, exc_info=error)
-        self._require_own_schema(claim, error)
-        try:
-            with self.ledger.write() as tx:
-                claims.put_off(tx, claim, self.settings.control.backoff_last_s)
-                if isinstance(error, ArtifactError) and error.artifact is not None:
-                    damages.record(
-                        tx,
-                        error.artifact,
-                        str(error),
-                        self.system.name,
-                        claim.subject.kind,
-                        claim.subject.id,
-                        f"{claim.subject} waits until it is there again",
-                    )
-        except SurroundingsError:
-            self.holdings.give_back(claim)
-            raise
-        except ClaimLost as lost:
-            log.warning("%s", lost)
-        self.holdings.settle(claim)
-        self._tell_of_trouble(lane, claim.subject, f"{claim.subject}: {why}")
-        self.setback.set()
+        subject = claim.subject
+        with self.ledger.write() as tx:
+            claims.put_off(tx, claim, self.settings.control.backoff_last_s)
+            if isinstance(error, ArtifactError) and error.artifact is not None:
+                consequence = f"{subject} waits until it is there again."
+                damages.record(tx, error.artifact, str(error), self.system.name, subject.kind, subject.id, consequence)
+        self._tell_of_trouble(lane, subject, f"{subject}: {type(error).__name__}: {error}")
 
     def _count(self, lane: Lane, claim: Claim, error: Exception) -> None:
         killed = isinstance(error, ChildFailed) and error.killed
-        log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
-        self._require_own_schema(claim, error)
         for observer in self.observers:
             observer.failed(lane.name, claim.subject, killed)
-        try:
-            with self.ledger.write() as tx:
-                is_shared = poison.count(tx, claim, error, killed, self.settings.control) is poison.Counted.SHARED
-        except SurroundingsError:
-            self.holdings.give_back(claim)
-            raise
-        except ClaimLost as lost:
-            log.warning("%s", lost)
-            is_shared = False
-        self.holdings.settle(claim)
-        if is_shared:
+        with self.ledger.write() as tx:
+            counted = poison.count(tx, claim, error, killed, self.settings.control)
+        if counted is poison.Counted.SHARED:
             why = f"{poison.IN_A_ROW} subjects have failed one after the other, and none has succeeded"
             self._tell_of_trouble(lane, claim.subject, f"{claim.subject}: {why}: {type(error).__name__}: {error}")
-        self.setback.set()
-
-    def _require_own_schema(self, claim: Claim, error: Exception) -> None:
-        """What fails on a ledger that a newer version has migrated meanwhile is no fault of the subject."""
-        try:
-            require_not_newer(self.ledger)
-        except (SurroundingsError, Refused) as reason:
-            self.holdings.give_back(claim)
-            raise SurroundingsError(str(reason)) from error
 
     def _tell_of_trouble(self, lane: Lane, subject: Subject | None, why: str) -> None:
         before = self.troubles.get((lane.name, subject))

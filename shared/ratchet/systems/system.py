@@ -80,6 +80,11 @@ class System:
         """All events that wake any of its lanes, each once."""
         return tuple(dict.fromkeys(event for lane in self.lanes for event in lane.hears))
 
+    @property
+    def kept_up(self) -> frozenset[str]:
+        """Kinds of subjects that stand for a state to be kept up, over all lanes."""
+        return frozenset(kind for lane in self.lanes for kind in lane.kept_up)
+
     def lane(self, name: str) -> Lane:
         return next(lane for lane in self.lanes if lane.name == name)
 

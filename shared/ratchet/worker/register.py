@@ -117,7 +117,10 @@ class Registration(Observer):
     def _free_inherited(self, tx: Transaction) -> None:
         for claim in claims.inherited(tx.session, self._worker):
             log.warning("the last %s died over %s", self._worker, claim.subject)
-            poison.count_death(tx, claim, self._settings.control)
+            if claim.subject.kind in self._system.kept_up:
+                claims.release(tx, claim)
+            else:
+                poison.count_death(tx, claim, self._settings.control)
 
 
 def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:

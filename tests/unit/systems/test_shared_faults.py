@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, SettingsError, SurroundingsError
+from ratchet.errors import ArtifactError, ChildFailed, SettingsError, SurroundingsError
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, Verdict, Work
+from ratchet.testing.rows import verdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -103,6 +104,36 @@ def test_a_state_that_is_kept_up_is_never_given_up(ledger: Ledger, settings: Set
     look_often(toys)
     assert dead(ledger) == []
     assert waits(toys) == ["toy a: ValueError: odd"]
+
+
+def test_nor_is_it_given_up_for_the_deaths_of_its_processes(ledger: Ledger, settings: Settings) -> None:
+    dies = fails_with(ChildFailed("killed by SIGKILL", killed=True))
+    toys = Toys(ledger, settings, ["a"], dies, kept_up=("toy",))
+    look_often(toys, 10)
+    with ledger.write() as tx:
+        tx.session.query(Claim).update({"kills": 99})
+        tx.session.add(verdict("toys", "toy", "other", "fine", tx.now))
+    look_often(toys, 5)
+    assert dead(ledger) == []
+
+
+def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = about(DIGEST)
+    asked = []
+
+    def away(*_: object) -> set[str]:
+        asked.append(True)
+        if len(asked) == 1:
+            raise SurroundingsError("the ledger is away")
+        return set()
+
+    monkeypatch.setattr(damages, "artifacts_of", away)
+    toys = Toys(ledger, settings, ["a"], fails_with(error))
+    toys.look()
+    assert [(claim.owner, claim.failures) for claim in toys.claims()] == [(None, 0)]
+    assert toys.controller.holdings._held == {}
 
 
 def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, settings: Settings) -> None:
