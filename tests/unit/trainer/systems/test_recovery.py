@@ -137,3 +137,18 @@ def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
         flip_a_byte(training, artifact, "model.safetensors")
     with pytest.raises(SurroundingsError, match="no checkpoint of the line is whole any more"):
         check(training.home.settings, training.home.ledger, training.home.artifacts)
+
+
+@pytest.mark.parametrize("states", [2, 1], ids=["from an intact state", "from the merged weights"])
+def test_adapters_go_on_too(start_training: Callable[..., Any], states: int) -> None:
+    training = start_training(model={"lora_rank": 4}, retention={"states": states})
+    first = training.queue(1)
+    training.sweep()
+    middle, head = training.checkpoints()
+    flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
+    second = training.queue(2)
+    sweep_often(training)
+    assert training.home.dead() == []
+    assert training.home.verdicts("training") == {first: "trained", second: "trained"}
+    assert training.checkpoints()[2].parent_id == (middle.id if states == 2 else head.id)
+    assert (training.children.specs[2]["state"] is None) == (states == 1)
