@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet.cli.output import Json, duration, print_json, print_table
+from ratchet.ledger.workers import last_line
 from ratchet.systems import System, registry
 
 
@@ -17,6 +18,8 @@ def systems(
 ) -> None:
     """List the installed systems: where they run, what they hear, what they say, how often they sweep."""
     found = list(registry.systems().values())
+    for name, trace in registry.broken().items():
+        typer.echo(f"{name} cannot be imported: {last_line(trace)}: `ratchet doctor` shows the traceback", err=True)
     if as_json:
         print_json([as_values(system) for system in found])
     elif mermaid:

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STALLED_AFTER = 3
+"""Time limits of a request. A long prompt on a slow machine may well outlast its own, which is no reason to restart."""
+
 
 class Batcher:
     """One thread that answers the tickets of one loaded checkpoint, first come, first served.
 
-    It ends when it is closed and everything is answered. A single step that takes longer than ``limit_s`` stands still.
+    It ends when it is closed and everything is answered. ``limit_s`` is how long a request may take; a single step that
+    takes several times as long stands still.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class Batcher:
         self._change = threading.Condition()
         self._closing = threading.Event()
         name = f"batcher-{checkpoint_id}"
-        self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=limit_s)
+        self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=STALLED_AFTER * limit_s)
         self._thread.start()
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.cli.doctor import examine
+from ratchet.cli.main import app
 from ratchet.cli.view.reading import read_scene
 from ratchet.ledger.tables import Worker
 from ratchet.metrics.ledger.control import control
@@ -15,6 +16,7 @@ from ratchet.run.failures import Failures
 from ratchet.run.parts import members
 from ratchet.systems import registry
 from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+from typer.testing import CliRunner
 
 GOOD = """
 from ratchet.events.catalogue import BatchQueued
@@ -120,6 +122,10 @@ def test_a_run_starts_what_cannot_be_imported_too(
         doctor = {finding.check: finding for finding in examine(stack.settings)}["systems"]
         assert doctor.state == "bad"
         assert all(said in doctor.text for said in SAID.values())
+        listed = CliRunner().invoke(app, ["systems"])
+        assert listed.exit_code == 0
+        assert "good" in listed.stdout
+        assert all(f"{name} cannot be imported: {said}" in listed.stderr for name, said in SAID.items())
     finally:
         for cached in (registry.systems, registry._found):
             cached.cache_clear()
