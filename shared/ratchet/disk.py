@@ -21,7 +21,8 @@ FULL_BYTES = 10_000_000
 """A disk with less counts as full: no log, no batch and no checkpoint is sure to fit."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_AWAY = frozenset({errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
+_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
+_TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
 _unwritten: set[Path] = set()
 _ELSEWHERE = "name another home (--home or RATCHET_HOME)"
 
@@ -141,6 +142,8 @@ def _trouble(error: OSError, folder: Path, needed_bytes: int | None = None) -> S
             f"The disk of {folder} is mounted read-only, so nothing can be written there. Mount it for writing, or "
             f"{_ELSEWHERE}."
         )
+    if error.errno in _TOO_MANY_OPEN:
+        return SurroundingsError(f"{error.strerror}: raise the limit (`ulimit -n`, or nofile of the container).")
     if error.errno in _AWAY:
         place = f" ({error.filename})" if error.filename else ""
         return SurroundingsError(

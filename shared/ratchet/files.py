@@ -94,14 +94,20 @@ class _Regular(io.FileIO):
 
     def __init__(self, handle: int, size_bytes: int, path: Path, kind: type[RatchetError]) -> None:
         super().__init__(handle, "rb")
-        self._size_bytes, self._path, self._kind = size_bytes, path, kind
+        self._tells_size = size_bytes > 0  # some file systems do not, and the kernel's own files
+        self._limit_bytes = size_bytes or TEXT_LIMIT_BYTES
+        self._path, self._kind = path, kind
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         try:
-            read = super().readinto(view[: max(0, self._size_bytes - self.tell())])
+            read = super().readinto(view[: max(0, self._limit_bytes - self.tell())])
         except OSError as error:
-            raise _trouble(self._path, error, self._kind) from error
+            if self._tells_size:
+                raise _trouble(self._path, error, self._kind) from error
+            raise self._kind(
+                f"{printable(self._path)} cannot be read as a file ({error.strerror}): copy what you want of it first."
+            ) from error
         if read is None:
             raise self._kind(f"{printable(self._path)}: there is nothing to read in it at the moment.")
         return read

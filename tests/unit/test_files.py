@@ -119,8 +119,13 @@ def test_what_is_added_meanwhile_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_kernel_ends_or_fails_by_name() -> None:
-    with open_regular(Path("/proc/self/mem")) as stream:
-        assert stream.read() == b""
+    with open_regular(Path("/proc/self/mem")) as stream, pytest.raises(DataError, match="cannot be read as a file"):
+        stream.read()
+
+
+def test_a_file_whose_size_is_not_told_is_read_all_the_same() -> None:
+    with open_regular(Path("/proc/self/status")) as stream:
+        assert stream.read().startswith(b"Name:")
 
 
 def test_a_text_is_small_and_utf8(tmp_path: Path) -> None:

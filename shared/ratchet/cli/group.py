@@ -86,8 +86,9 @@ def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
                 typer.echo(f"ratchet: {said}", err=True)
                 raise typer.Exit(EXIT_ERROR) from error
             except OSError as error:
+                of_no_file = isinstance(error, PermissionError) and error.filename is None  # as of a port
                 trouble = explained(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))
-                if trouble is None:
+                if trouble is None or of_no_file:
                     raise
                 typer.echo(f"ratchet: {trouble}", err=True)
                 raise typer.Exit(EXIT_ERROR) from error

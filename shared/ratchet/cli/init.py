@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from ratchet.settings import load
 from ratchet.settings.settings import FILE
 
 TINY = "tiny"
+NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
+"""A settings file that is mounted by itself, or lies in a folder of somebody else, can only be written in place."""
 SHOWN = 5
 GPU_ITEMS = 1_000
 LARGE = 5_000_000
@@ -72,7 +75,12 @@ def _write(file: Path, text: str) -> None:
         raise Refused(f"{file}: a link that leads round in a circle; remove it first.") from error
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     with home_trouble(file.parent):
-        write_atomically(file, text, mode=mode)
+        try:
+            write_atomically(file, text, mode=mode)
+        except OSError as error:
+            if error.errno not in NOT_REPLACEABLE or not file.exists():
+                raise
+            file.write_text(text, encoding="utf-8")
 
 
 def _for_model(name: str, force: bool) -> Chosen:

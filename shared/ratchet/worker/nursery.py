@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ratchet.closing import Closing
 from ratchet.errors import Refused, SurroundingsError
@@ -22,6 +23,8 @@ from ratchet.worker.awaited import awaited, told
 
 STOP_MARGIN_S = 8.0
 LOOK_S = 0.5
+ANSWER_S = 60.0
+"""The supervisor answers at its next tick, but first of all it imports what its workers need."""
 TOLD_S = 2.0
 """What ends sooner than that is not worth a line."""
 
@@ -41,8 +44,9 @@ class Nursery(Closing):
     ``environment`` is added to this process's own. The supervisor's own words go to ``logs/supervisor.log``.
     """
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None):
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None, *, answer_s: float = ANSWER_S):
         self._settings = settings
+        self._answer_s = answer_s
         self._asking = threading.Lock()
         settings.log_folder.mkdir(parents=True, exist_ok=True)
         with open(settings.log_folder / "supervisor.log", "ab") as log:
@@ -109,7 +113,7 @@ class Nursery(Closing):
         assert self._process.stdout is not None
         with self._asking:
             self._say(order)
-            line = self._process.stdout.readline()
+            line = self._answer(self._process.stdout)
         if not line:
             raise SurroundingsError(
                 f"the supervisor is gone (exit code {self._process.poll()}); "
@@ -120,6 +124,14 @@ class Nursery(Closing):
             raise Refused(answer["error"])
         family: dict[str, Any] = answer["family"]
         return family
+
+    def _answer(self, output: IO[bytes]) -> bytes:
+        """A line of the supervisor's. One that stands still is ended, with all that it started, as if it had died."""
+        if not select.select([output], [], [], self._answer_s)[0]:
+            self._process.kill()
+            self._process.wait()
+            raise SurroundingsError(f"the supervisor has said nothing for {self._answer_s:g} s and was ended.")
+        return output.readline()
 
     def _say(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

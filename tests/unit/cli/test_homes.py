@@ -116,6 +116,22 @@ def test_init_writes_the_whole_file_or_none(home: Path, small_disk: SmallDisk, r
         assert Path("ratchet.toml").stat().st_mode & 0o777 == 0o600
 
 
+def test_init_writes_over_a_settings_file_that_is_mounted_by_itself(home: Path, tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside.toml", tmp_path / "ratchet.toml"
+    for file in (outside, inside):
+        file.write_text("# by hand\n")
+    mounted = subprocess.run(
+        ["mount", "--bind", str(outside), str(inside)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        ratchet("init", "--force")
+        assert "[serving]" in outside.read_text()
+    finally:
+        subprocess.run(["umount", str(inside)], check=True)
+
+
 def test_init_copies_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -> None:
     """The first run queues whatever lies in the inbox, half a file too."""
     folder = small_disk(65_536)

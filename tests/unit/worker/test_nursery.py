@@ -81,3 +81,14 @@ def test_settings_arrive_with_their_secrets(tmp_path: Path) -> None:
     assert copy == settings
     assert copy.redis.url is not None
     assert copy.redis.url.get_secret_value() == "redis://:secret@here/0"
+
+
+def test_a_supervisor_that_stands_still_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, control=ControlSettings(grace_s=1.0))
+    with Nursery(settings, {"RATCHET_SYSTEMS": ""}, answer_s=20.0) as nursery:
+        pid = run(nursery, tmp_path, "toy", "exec sleep 1000")
+        nursery._answer_s = 1.0
+        os.kill(nursery.pid, signal.SIGSTOP)
+        with pytest.raises(SurroundingsError, match="has said nothing for 1 s and was ended"):
+            nursery.report()
+        wait_until(lambda: not lives(pid), what="the end of what it started")
