@@ -21,8 +21,12 @@ EXIT_STALLED = 70
 """EX_SOFTWARE. Whoever supervises the process starts it again."""
 
 TICK_S = 1.0
-LONGEST_CALL_S = 60.0
-"""A call to Redis or to the ledger has given up by then, so that who makes one every round has this for it."""
+LONGEST_CALL_S = 120.0
+"""A call to Redis or to the ledger has given up by then, so that who makes one every round has this for it.
+
+A write to PostgreSQL may take longest: 30 s to find a link dead, 10 s to connect again, 30 s for the writer's lock,
+and 30 s where the link is cut once more (ratchet.ledger.ledger.LINK).
+"""
 
 LAST_WORDS_S = 2.0
 """A log whose lock a stalled thread holds may not keep the process."""

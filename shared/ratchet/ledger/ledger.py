@@ -27,6 +27,24 @@ from ratchet.ledger.tables import Outbox
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 30.0
+"""How long a writer waits for the others, on either engine."""
+
+LINK = {
+    "connect_timeout": 10,  # seconds
+    "tcp_user_timeout": 30_000,  # milliseconds
+    "keepalives": 1,
+    "keepalives_idle": 10,  # seconds, as the next
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+"""libpq's parameters by which a server that has lost power, or the network, is given up. By its defaults that takes a
+quarter of an hour, or for ever. No ``options``: PgBouncer refuses them."""
+
+# A function in FROM is called before those that are selected. A lock_timeout of the role or the URL stands.
+TAKE_WRITER_LOCK = text(
+    "SELECT pg_advisory_xact_lock(:key) FROM "
+    "set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), :patience), true)"
+)
 WRITER_LOCK = 0x4A7C4E7
 CLOCK = {
     "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
@@ -71,7 +89,8 @@ class Transaction:
 class Ledger:
     """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://…``.
 
-    A writer of SQLite waits 30 seconds for the others, or as many as ``?timeout=`` in the URL says.
+    A writer waits 30 seconds for the others; with SQLite as many as ``?timeout=`` in the URL says, with PostgreSQL
+    as long as its own ``lock_timeout``.
 
     ``after_commit`` is called with the events of every committed transaction; it may fail with SurroundingsError
     (Redis away), which is logged and left to the next relay.
@@ -100,7 +119,7 @@ class Ledger:
         """A transaction that excludes all other writers; commits at the end, rolls back on any error."""
         with _surroundings(self.url), Session(self._writing, expire_on_commit=False) as session:
             if self.dialect == "postgresql":
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+                session.execute(TAKE_WRITER_LOCK, {"key": WRITER_LOCK, "patience": f"{BUSY_TIMEOUT_S:g}s"})
             transaction = Transaction(session, clock(session))
             yield transaction
             session.commit()
@@ -158,7 +177,8 @@ def _disk_of_sqlite(url: str) -> RatchetError | None:
 def _open(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        link = {name: value for name, value in LINK.items() if name not in parsed.query}
+        return create_engine(parsed, pool_pre_ping=True, connect_args=link)
     if parsed.database:
         folder = Path(parsed.database).parent
         with home_trouble(folder):

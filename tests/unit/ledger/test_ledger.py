@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,12 @@ from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import BUSY_TIMEOUT_S
 from ratchet.ledger.tables import Base, Counter, Mined, Outbox
 from ratchet.ledger.tables.plain_json import PlainJson
-from sqlalchemy import JSON, func, insert, select
+from ratchet.testing.postgres import Postgres
+from ratchet.watchdog import LONGEST_CALL_S
+from sqlalchemy import JSON, func, insert, select, text
 
 
 def count(ledger: Ledger, name: str) -> int:
@@ -138,6 +144,51 @@ def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
             pass
     holder.close()
     waiting.close()
+
+
+def test_a_writer_of_postgresql_waits_as_long_as_one_of_sqlite_or_as_the_server_says(postgres: Postgres) -> None:
+    url = postgres.database()
+    holder, waiting = Ledger(url), Ledger(f"{url}&options=-c lock_timeout=50")
+    with holder.write() as tx:
+        assert tx.session.scalar(text("SHOW lock_timeout")) == "30s"
+        with pytest.raises(SurroundingsError, match="lock timeout"), waiting.write():
+            pass
+    with waiting.write() as tx:
+        assert tx.session.scalar(text("SHOW lock_timeout")) == "50ms"
+    with holder.read() as session:
+        assert session.scalar(text("SHOW lock_timeout")) == "0", "it holds for the transaction, PgBouncer or not"
+    holder.close()
+    waiting.close()
+    postgres.drop(url)
+
+
+@contextmanager
+def mute_server() -> Iterator[str]:
+    """A server that takes connections and says nothing, as one does whose packets are dropped."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"postgresql+psycopg://me@127.0.0.1:{listener.getsockname()[1]}/ratchet?sslmode=disable"
+
+
+def test_a_postgresql_that_says_nothing_is_given_up() -> None:
+    """``connect_timeout`` of the URL, which is a test's patience here, goes before ours."""
+    with mute_server() as url:
+        ledger, began = Ledger(f"{url}&connect_timeout=2"), time.monotonic()
+        with pytest.raises(SurroundingsError, match="is away"):
+            ledger.now()
+        assert 1 < time.monotonic() - began < LONGEST_CALL_S
+
+
+@pytest.mark.parametrize(("query", "connect_timeout"), [("", "10"), ("&connect_timeout=7", "7")])
+def test_a_link_that_was_cut_is_noticed_before_the_watchdog_ends_the_worker(
+    postgres: Postgres, query: str, connect_timeout: str
+) -> None:
+    with closing(Ledger(f"{postgres.url('postgres')}{query}")) as ledger, ledger.read() as session:
+        told = session.connection().connection.dbapi_connection.info.get_parameters()
+    assert told["connect_timeout"] == connect_timeout
+    idle, interval, count = (int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    cut_s = max(int(told["tcp_user_timeout"]) / 1_000, idle + interval * count)
+    # To find the link dead, connect again, wait for the lock, and find it dead once more.
+    assert 2 * cut_s + int(connect_timeout) + BUSY_TIMEOUT_S < LONGEST_CALL_S
 
 
 @pytest.mark.parametrize(
