@@ -23,12 +23,15 @@ log = logging.getLogger(__name__)
 STALLED_AFTER = 3
 """Time limits of a request. A long prompt on a slow machine may well outlast its own, which is no reason to restart."""
 
+STALL_S = 600.0
+"""No step counts as a standstill before that, however short the time limit of a request is."""
+
 
 class Batcher:
     """One thread that answers the tickets of one loaded checkpoint, first come, first served.
 
     It ends when it is closed and everything is answered. ``limit_s`` is how long a request may take; a single step that
-    takes several times as long stands still.
+    takes longer than ``stall_s`` stands still, which is many times as long by default.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Batcher:
         max_queue: int,
         limit_s: float,
         watchdog: Watchdog,
+        stall_s: float | None = None,
     ):
         self._checkpoint_id = checkpoint_id
         self._generator = generator
@@ -51,8 +55,11 @@ class Batcher:
         self._answering: list[Ticket] = []
         self._change = threading.Condition()
         self._closing = threading.Event()
+        self._has_given_up = False
+        if stall_s is None:
+            stall_s = max(STALL_S, STALLED_AFTER * limit_s)
         name = f"batcher-{checkpoint_id}"
-        self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=STALLED_AFTER * limit_s)
+        self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=stall_s)
         self._thread.start()
 
     @property
@@ -68,7 +75,7 @@ class Batcher:
         with self._change:
             if self._closing.is_set():
                 raise Retired(self._checkpoint_id)
-            if self._thread.watch.has_ended:
+            if self._has_given_up:
                 raise _ended()
             if len(self._tickets) >= self._max_queue:
                 self._drop_over()  # the thread does so between two steps, which may be long ones
@@ -129,6 +136,7 @@ class Batcher:
     def _give_up(self) -> None:
         """At the end of the thread nobody may be left waiting, however it came about."""
         with self._change:
+            self._has_given_up = True
             for ticket in (*self._answering, *self._tickets):
                 ticket.fail(_ended())
             self._tickets.clear()

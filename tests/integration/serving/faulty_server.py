@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ratchet.watchdog import Watchdog
 
 STALL = "stall"
 END = "end"
+STALL_S = 9.0
 
 
 class FaultyBatch:
@@ -58,7 +60,8 @@ def main() -> None:
         def load(path: Path, weights: str) -> Any:
             return FaultyGenerator(LocalGenerator.load(path, settings.inference, weights), home.folder)
 
-        serve_by(Engine(load, Batcher, lambda: None), settings, home, "127.0.0.1", 0, watchdog)
+        engine = Engine(load, partial(Batcher, stall_s=STALL_S), lambda: None)
+        serve_by(engine, settings, home, "127.0.0.1", 0, watchdog)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ratchet.testing.workers import wait_until
 from ratchet.watchdog import EXIT_STALLED
 
 from .conftest import START_S, Checkpoint, Server
-from .faulty_server import END, STALL
+from .faulty_server import END, STALL, STALL_S
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -72,7 +72,7 @@ def test_a_batch_that_stands_still_keeps_nobody_waiting_and_ends_the_server(
         assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "timeout")
         events = [json.loads(line[6:]) for line in stream.result().text.splitlines() if line.startswith("data: {")]
         assert events[-1]["error"]["code"] == "timeout"
-    problem = "thread batcher-blue has stood still for more than 9 s"
+    problem = f"thread batcher-blue has stood still for more than {STALL_S:g} s"
     assert found in ((503, problem), GONE)
     assert server.process.wait(START_S) == EXIT_STALLED
     assert problem in server.log
@@ -118,7 +118,7 @@ def test_a_server_that_was_frozen_is_not_to_blame(start: Start, blue: Checkpoint
         answer = pool.submit(ask, server)
         wait_until(lambda: "ratchet_serving_under_way 1.0" in metrics(server), START_S, "a request")
         server.process.send_signal(signal.SIGSTOP)
-        time.sleep(4 * TIMEOUT_S)
+        time.sleep(STALL_S + TIMEOUT_S)
         (home / STALL).unlink()
         server.process.send_signal(signal.SIGCONT)
         assert answer.result().status_code in (200, 503)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ def make_ticket(
     return Ticket(prompt, timeout_s, on_growth)
 
 
-def make_batcher(generator: LocalGenerator, max_queue: int = 100, watchdog: Watchdog | None = None) -> Batcher:
-    limits: dict[str, Any] = {"max_batch": 8, "wait_s": 0.001, "max_queue": max_queue, "limit_s": CLOSE_S}
-    return Batcher("cp-1", generator, **limits, watchdog=watchdog or Watchdog())
+def make_batcher(generator: LocalGenerator, watchdog: Watchdog | None = None, **others: Any) -> Batcher:
+    limits: dict[str, Any] = {"max_batch": 8, "wait_s": 0.001, "max_queue": 100, "limit_s": CLOSE_S}
+    return Batcher("cp-1", generator, **{**limits, **others}, watchdog=watchdog or Watchdog())
 
 
 class Holding:
@@ -244,3 +245,56 @@ def test_those_who_wait_too_long_leave_their_places_in_a_full_queue(generator: L
     holding.let_go()
     assert fresh.future.result(60)
     assert batcher.close(CLOSE_S)
+
+
+@pytest.mark.parametrize(
+    ("limits", "stall_s"),
+    [({"limit_s": 10.0}, 600.0), ({"limit_s": 300.0}, 900.0), ({"limit_s": 300.0, "stall_s": 5.0}, 5.0)],
+)
+def test_a_step_may_outlast_the_request_it_is_for(
+    generator: LocalGenerator, limits: dict[str, float], stall_s: float
+) -> None:
+    """A short time limit of a request, whose prompt then takes long on a slow machine, ends no server."""
+    now = 0.0
+    watchdog = Watchdog(tick_s=1_000.0, clock=lambda: now)
+    batcher = make_batcher(generator, watchdog, **limits)
+    holding = Holding(generator, batcher)
+    watchdog.look()
+    now = stall_s
+    assert watchdog.look() is None
+    now += 1.0
+    assert watchdog.look() == f"thread batcher-cp-1 has stood still for more than {stall_s:g} s"
+    holding.let_go()
+    assert batcher.close(CLOSE_S)
+
+
+class Ending:
+    """A model whose batch ends its thread once it is let go."""
+
+    def __init__(self) -> None:
+        self.is_let_go = threading.Event()
+
+    def rolling(self, _max_rows: int) -> Any:
+        self.is_let_go.wait(30)
+        raise SystemExit
+
+
+def test_nobody_is_accepted_by_a_thread_that_is_about_to_have_ended(generator: LocalGenerator) -> None:
+    """Its end is logged between the last look into the queue and the moment at which the watchdog knows of it."""
+    ending: Any = Ending()
+    batcher, refused, is_asked = make_batcher(ending), list[Refusal](), threading.Event()
+
+    class Asking(logging.Handler):
+        def emit(self, _record: logging.LogRecord) -> None:
+            try:
+                batcher.submit(make_ticket(generator))
+            except Refusal as error:
+                refused.append(error)
+            is_asked.set()
+
+    logger, asking = logging.getLogger("ratchet.watchdog"), Asking()
+    logger.addHandler(asking)
+    ending.is_let_go.set()
+    assert is_asked.wait(30)
+    logger.removeHandler(asking)
+    assert [(refusal.status, refusal.code) for refusal in refused] == [(503, "stalled")]
