@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib
 import os
@@ -15,13 +14,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ratchet.children.channel import Channel, Message
-from ratchet.errors import SurroundingsError
+from ratchet.disk import is_full
+from ratchet.errors import SettingsError, SurroundingsError, UnknownPlugin
 from ratchet.parent import end_with_parent
 
 WHERE_SIGNAL = signal.SIGUSR1
 """Makes a child write to its log where each of its threads is."""
-
-_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Progress = Callable[[dict[str, Any]], None]
 """What a target calls to say that it moves; the message is any JSON object."""
@@ -82,8 +80,8 @@ def _described(error: BaseException) -> Message:
         "message": str(error),
         "trace": "".join(traceback.format_exception(error)),
         "is_out_of_memory": _is_out_of_memory(error),
-        "is_of_surroundings": isinstance(error, SurroundingsError)
-        or (isinstance(error, OSError) and error.errno in _FULL_DISK),
+        "is_of_surroundings": isinstance(error, SurroundingsError) or (isinstance(error, OSError) and is_full(error)),
+        "is_of_settings": isinstance(error, SettingsError | UnknownPlugin),
     }
 
 

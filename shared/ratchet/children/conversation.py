@@ -11,7 +11,7 @@ from typing import Any
 from ratchet.children.channel import Message, wait_for_any
 from ratchet.children.child import WHERE_SIGNAL
 from ratchet.children.process import ChildProcess
-from ratchet.errors import ChildFailed, RatchetError, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, RatchetError, SettingsError, Stopping, SurroundingsError
 
 _TICK_S = 0.25
 _EXIT_S = 10.0
@@ -117,10 +117,11 @@ class Conversation:
             out_of_memory=error["is_out_of_memory"],
             trace=error["trace"],
         )
-        if error["is_of_surroundings"]:
-            trouble = SurroundingsError(error["message"])
-            trouble.__cause__ = failure
-            return trouble
+        for kind, name in ((SurroundingsError, "is_of_surroundings"), (SettingsError, "is_of_settings")):
+            if error[name]:
+                trouble = kind(error["message"])
+                trouble.__cause__ = failure
+                return trouble
         return failure
 
     def _death(self, child: ChildProcess) -> RatchetError:

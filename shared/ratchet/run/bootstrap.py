@@ -9,7 +9,6 @@ from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.children import ChildRunner
-from ratchet.errors import ChildFailed, SettingsError
 from ratchet.evaluation.standing import first_suites, renewed
 from ratchet.evaluation.stored import stored_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
@@ -36,12 +35,7 @@ def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> object:
     """The usual way: in a child process, since it needs torch."""
     settings.log_folder.mkdir(parents=True, exist_ok=True)
     with ChildRunner() as children:
-        try:
-            return children.run(_PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
-        except ChildFailed as error:
-            if error.error_type != SettingsError.__name__:
-                raise
-            raise SettingsError(str(error).removeprefix(f"{_PREPARE} raised {error.error_type}: ")) from error
+        return children.run(_PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
 
 
 def bootstrap(

@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, ChildFailed, ClaimLost, Refused, SettingsError, Stopping, SurroundingsError
+from ratchet.errors import (
+    ArtifactError,
+    ChildFailed,
+    ClaimLost,
+    Refused,
+    SettingsError,
+    Stopping,
+    SurroundingsError,
+    UnknownPlugin,
+)
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.migrate import require_not_newer
@@ -247,7 +256,7 @@ class Controller:
         That is a wrong setting, an artifact that is not the subject's own, and all that befalls a subject which stands
         for a state to be kept up rather than for a decision.
         """
-        if isinstance(error, SettingsError) or claim.subject.kind in lane.kept_up:
+        if isinstance(error, SettingsError | UnknownPlugin) or claim.subject.kind in lane.kept_up:
             return False
         if isinstance(error, ArtifactError) and error.artifact is not None:
             with self.ledger.read() as session:

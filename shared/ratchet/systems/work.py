@@ -109,7 +109,8 @@ class Work:
         ``beside`` another child works with it (see ChildRunner.run).
 
         Where there is a GPU, each child waits for its share of one card's memory and is held to it. Raises
-        ChildFailed when one raises, dies or stalls, and Stopping or ClaimLost as ``progress`` does.
+        ChildFailed when one raises, dies or stalls, SettingsError where one finds a setting wrong, and Stopping or
+        ClaimLost as ``progress`` does.
         """
         specs: list[Mapping[str, Any]] = [spec, *beside]
         with self._gpus(len(specs)) as bounds:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.children.child import Progress
-from ratchet.errors import SurroundingsError
+from ratchet.errors import SettingsError, SurroundingsError, UnknownPlugin
 
 Spec = dict[str, Any]
 
@@ -74,6 +74,14 @@ def find_the_store_away(spec: Spec, progress: Progress) -> Spec:
 
 def fill_the_disk(spec: Spec, progress: Progress) -> Spec:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def refuse_the_device(spec: Spec, progress: Progress) -> Spec:
+    raise SettingsError("inference.device is 'cuda', but torch finds no CUDA GPU")
+
+
+def miss_a_plugin(spec: Spec, progress: Progress) -> Spec:
+    raise UnknownPlugin("no profile 'odd'")
 
 
 def segfault(spec: Spec, progress: Progress) -> Spec:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from ratchet.children import ChildRunner
-from ratchet.errors import ChildFailed, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, SettingsError, Stopping, SurroundingsError
 
 HERE = str(Path(__file__).parent)
 
@@ -123,6 +123,16 @@ def test_trouble_of_the_surroundings_stays_that(runner: ChildRunner, target: str
     with pytest.raises(SurroundingsError) as caught:
         runner.run(f"child_targets:{target}", {})
     assert isinstance(caught.value.__cause__, ChildFailed)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [("refuse_the_device", "torch finds no CUDA GPU"), ("miss_a_plugin", "no profile 'odd'")]
+)
+def test_a_wrong_setting_that_a_child_finds_stays_that(runner: ChildRunner, target: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        runner.run(f"child_targets:{target}", {})
+    assert isinstance(caught.value.__cause__, ChildFailed)
+    assert "child_targets.py" in caught.value.__cause__.trace
 
 
 def test_a_segfault_is_a_kill_with_the_end_of_the_log(runner: ChildRunner, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, ChildFailed, SettingsError, SurroundingsError
+from ratchet.errors import ArtifactError, ChildFailed, SettingsError, SurroundingsError, UnknownPlugin
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
 from ratchet.settings import Settings
@@ -56,7 +56,11 @@ def look_often(toys: Toys, times: int = 30) -> None:
         toys.look()
 
 
-@pytest.mark.parametrize("error", [SettingsError("admin-token is empty"), about(DIGEST)], ids=["setting", "artifact"])
+@pytest.mark.parametrize(
+    "error",
+    [SettingsError("admin-token is empty"), UnknownPlugin("no arm 'odd'"), about(DIGEST)],
+    ids=["setting", "plugin", "artifact"],
+)
 def test_what_is_not_the_subjects_own_never_makes_a_dead_letter(
     ledger: Ledger, settings: Settings, error: Exception
 ) -> None:
