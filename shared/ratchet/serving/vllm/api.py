@@ -29,8 +29,8 @@ class Piece:
 class VllmApi:
     """One vLLM server. Safe to use from several threads.
 
-    Raises SurroundingsError where it is away or overloaded, ServingError where it refuses a change, and
-    GenerationError for what is not an answer.
+    Raises SurroundingsError where it is away or overloaded, or where something else answers in its place, ServingError
+    where it refuses a change, and GenerationError for what is not an answer.
     """
 
     def __init__(self, url: str, timeout_s: float, connections: int = 128):
@@ -52,37 +52,42 @@ class VllmApi:
             return False
 
     def version(self) -> str:
-        return str(self._json("GET", "/version", timeout=STATE_TIMEOUT_S)["version"])
+        return str(self._told("/version", "version"))
 
     def models(self) -> dict[str, str | None]:
         """The names that it serves; an adapter's with the name of its base."""
-        found = self._json("GET", "/v1/models", timeout=STATE_TIMEOUT_S)["data"]
-        return {str(model["id"]): model.get("parent") for model in found}
+        found = self._told("/v1/models", "data")
+        try:
+            return {str(model["id"]): model.get("parent") for model in found}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise self._strange("/v1/models", str(found)) from error
 
     def weight_version(self) -> str:
         """What the last ``reload`` named the weights; ``default`` before the first."""
-        return str(self._json("GET", "/weight_info", timeout=STATE_TIMEOUT_S)["weight_version"])
+        return str(self._told("/weight_info", "weight_version"))
 
     def reload(self, folder: str, version: str) -> None:
         """Take other weights of the same architecture in place. Its requests are answered first, new ones wait."""
-        self._json("POST", "/pause", params={"mode": "wait"})
+        self._asked("POST", "/pause", params={"mode": "wait"})
         try:
             # The version goes first: should the reload break off, the old name must not stand over other weights.
-            self._json("POST", "/update_weight_version", json={"new_version": f"loading {version}"})
-            self._json("POST", "/collective_rpc", json={"method": "reload_weights", "kwargs": {"weights_path": folder}})
-            self._json("POST", "/reset_prefix_cache")
-            self._json("POST", "/update_weight_version", json={"new_version": version})
+            self._asked("POST", "/update_weight_version", json={"new_version": f"loading {version}"})
+            self._asked(
+                "POST", "/collective_rpc", json={"method": "reload_weights", "kwargs": {"weights_path": folder}}
+            )
+            self._asked("POST", "/reset_prefix_cache")
+            self._asked("POST", "/update_weight_version", json={"new_version": version})
         finally:
-            self._json("POST", "/resume")
+            self._asked("POST", "/resume")
 
     def load_adapter(self, name: str, folder: str) -> None:
         """Nothing happens where an adapter of that name is loaded."""
         if name not in self.models():
-            self._json("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": folder})
+            self._asked("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": folder})
 
     def unload_adapter(self, name: str) -> None:
         if name in self.models():
-            self._json("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+            self._asked("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
 
     def complete(self, model: str, prompt: Prompt, end_ids: Sequence[int]) -> Piece:
         """The whole answer."""
@@ -94,13 +99,13 @@ class VllmApi:
         body = _body(model, prompt, end_ids, stream=True)
         try:
             with self._open().stream("POST", "/v1/completions", json=body) as response:
-                if not response.is_success:
+                if not response.is_success or _is_page(response):
                     response.read()
-                    self._raise(response, GenerationError)
+                self._require(response, GenerationError)
                 for line in stream_lines(response.iter_bytes()):
                     if line.startswith(b"data:") and not line.endswith(b"[DONE]"):
                         yield _piece(_choice(_parsed(line.removeprefix(b"data:"))))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._away(error) from error
 
     def score(self, model: str, prompt: Sequence[int], answer: Sequence[int]) -> tuple[float, ...]:
@@ -123,10 +128,9 @@ class VllmApi:
     def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._open().request(method, path, **options)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._away(error) from error
-        if not response.is_success:
-            self._raise(response, GenerationError if path == "/v1/completions" else ServingError)
+        self._require(response, GenerationError if path == "/v1/completions" else ServingError)
         return response
 
     def _open(self) -> httpx.Client:
@@ -134,16 +138,32 @@ class VllmApi:
             raise SurroundingsError(f"vLLM at {self.url} has been left")
         return self._http
 
-    def _json(self, method: str, path: str, **options: Any) -> Any:
-        response = self._asked(method, path, **options)
-        return response.json() if response.headers.get("content-type", "").startswith("application/json") else None
+    def _told(self, path: str, key: str) -> Any:
+        """What vLLM tells of its state under that key."""
+        response = self._asked("GET", path, timeout=STATE_TIMEOUT_S)
+        try:
+            return response.json()[key]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._strange(path, response.text) from error
 
-    def _away(self, error: httpx.TransportError) -> SurroundingsError:
+    def _away(self, error: httpx.RequestError) -> SurroundingsError:
         return SurroundingsError(f"vLLM at {self.url}: {str(error) or type(error).__name__}")
 
-    def _raise(self, response: httpx.Response, kind: type[GenerationError] | type[ServingError]) -> None:
-        said = f"vLLM at {self.url}: {response.request.url.path}: {response.status_code}: {response.text[:500]}"
-        raise (SurroundingsError if response.status_code in (429, 502, 503, 504) else kind)(said)
+    def _strange(self, path: str, said: str) -> SurroundingsError:
+        return SurroundingsError(f"vLLM at {self.url}: {path}: this is not its answer: {said[:200]!r}")
+
+    def _require(self, response: httpx.Response, kind: type[GenerationError] | type[ServingError]) -> None:
+        """Raise unless vLLM did as it was asked: a proxy may well say 200 and show a page while vLLM is away."""
+        path = response.request.url.path
+        if not response.is_success:
+            said = f"vLLM at {self.url}: {path}: {response.status_code}: {response.text[:500]}"
+            raise (SurroundingsError if response.status_code in (429, 502, 503, 504) else kind)(said)
+        if _is_page(response):
+            raise self._strange(path, response.text)
+
+
+def _is_page(response: httpx.Response) -> bool:
+    return "html" in response.headers.get("content-type", "")
 
 
 def _body(model: str, prompt: Prompt, end_ids: Sequence[int], *, stream: bool) -> dict[str, Any]:

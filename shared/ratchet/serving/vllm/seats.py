@@ -74,16 +74,22 @@ class StandingSeat:
     model: str
     weights: str
     free: threading.Lock
+    has_left: bool = False
 
     def is_taken(self) -> bool:
         try:
-            return self.api.weight_version() == self.weights
+            return not self.has_left and self.api.weight_version() == self.weights
         except SurroundingsError:
             return False
 
     def leave(self) -> None:
-        """The weights stay until others come; whoever comes back finds them still there."""
-        self.free.release()
+        """The weights stay until others come; whoever comes back finds them still there.
+
+        A second time changes nothing: while vLLM is away, no other seat is found.
+        """
+        if not self.has_left:
+            self.has_left = True
+            self.free.release()
 
 
 @dataclass
