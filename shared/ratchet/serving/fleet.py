@@ -16,7 +16,7 @@ from ratchet.serving import wire
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.model import Loader, Queue, QueueMaker, ServedModel
 from ratchet.serving.protocol import Conditions, Health, Live
-from ratchet.serving.refusal import Refusal
+from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.state import ServingState, StateFile
 from ratchet.serving.traffic import TrafficMeter
 from ratchet.settings.serving import ServingSettings
@@ -69,6 +69,7 @@ class Fleet:
         self._queue = queue
         self._state = ServingState()
         self._loaded: dict[str, Loaded] = {}
+        self._leaving: set[str] = set()  # loaded, but no longer to be asked
         self._loading = threading.Lock()
         self._changing = threading.Lock()
         self._problem: str | None = None
@@ -88,6 +89,8 @@ class Fleet:
 
     def load(self, checkpoint_id: str, path: Path, weights: str) -> None:
         with self._loading:
+            if checkpoint_id in self._leaving:
+                self.unload(checkpoint_id)
             present = self._loaded.get(checkpoint_id)
             if present is not None:
                 if present.weights == weights:
@@ -103,15 +106,24 @@ class Fleet:
                 self._loaded[checkpoint_id] = loaded
 
     def unload(self, checkpoint_id: str) -> None:
-        """Waits until the checkpoint's requests are answered, which they are in time or not at all."""
+        """Waits until the checkpoint's requests are answered, which they are in time or not at all.
+
+        Where that fails it takes no more requests, but counts as loaded until a further unload succeeds.
+        """
         with self._changing:
             if self.live is not None and self.live.checkpoint_id == checkpoint_id:
                 raise Refusal(409, "live", f"{checkpoint_id} is live; switch to another first.")
-            loaded = self._loaded.pop(checkpoint_id, None)
-        if loaded is not None:
-            if not loaded.batcher.close(2 * self._settings.request_timeout_s):
-                raise Refusal(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
-            loaded.generator.close()
+            loaded = self._loaded.get(checkpoint_id)
+            if loaded is None:
+                return
+            self._leaving.add(checkpoint_id)
+        if not loaded.batcher.close(2 * self._settings.request_timeout_s):
+            raise Refusal(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
+        loaded.generator.close()
+        with self._changing:
+            if self._loaded.get(checkpoint_id) is loaded:  # not so where it was unloaded from two sides
+                del self._loaded[checkpoint_id]
+                self._leaving.discard(checkpoint_id)
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> bool:
         """Whether another checkpoint was live before."""
@@ -155,9 +167,13 @@ class Fleet:
 
     def peek(self, model: str) -> Loaded | None:
         """As resolve, but None where nothing answers."""
-        return self.live if model == self._settings.alias else self._loaded.get(model)
+        if model == self._settings.alias:
+            return self.live
+        return None if model in self._leaving else self._loaded.get(model)
 
     def named(self, checkpoint_id: str) -> Loaded:
+        if checkpoint_id in self._leaving:
+            raise Retired(checkpoint_id)
         loaded = self._loaded.get(checkpoint_id)
         if loaded is None:
             known = ", ".join(self.names())
@@ -166,7 +182,7 @@ class Fleet:
 
     def names(self) -> list[str]:
         """What clients may ask for, the alias first."""
-        return [self._settings.alias, *self._loaded]
+        return [self._settings.alias, *(name for name in tuple(self._loaded) if name not in self._leaving)]
 
     def health(self) -> Health:
         present = tuple(self._loaded.values())

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ratchet.errors import SurroundingsError
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import model_loader
 from ratchet.serving.fleet import Fleet
 from ratchet.serving.model import ServedModel
+from ratchet.serving.protocol import Conditions
 from ratchet.serving.refusal import Refusal
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
@@ -176,3 +178,95 @@ def test_how_requests_are_batched_is_set(tmp_path: Path, blue: Path) -> None:
     load(fleet, "blue", blue)
     fleet.close()
     assert told == [{"max_batch": 3, "wait_s": 0.25, "max_queue": 5, "limit_s": 90.0}]
+
+
+class Computing:
+    """A queue that is not done with its answers in time, until it is let go."""
+
+    waiting = under_way = 0
+
+    def __init__(self, _checkpoint_id: str, _generator: ServedModel, **_limits: Any):
+        self.is_let_go = False
+
+    def submit(self, ticket: Any) -> None:
+        raise NotImplementedError
+
+    def close(self, _timeout_s: float) -> bool:
+        return self.is_let_go
+
+
+class Closable:
+    """A model that counts how often it was closed, and fails to be while ``trouble`` is set."""
+
+    def __init__(self, weights: str):
+        self.weights, self.closed, self.trouble = weights, 0, False
+        self.hardware = Conditions(engine="e", dtype="fp32", gpu_class="cpu")
+
+    def generate(self, _chats: object, _decoding: object) -> list[Any]:
+        return []
+
+    def close(self) -> None:
+        if self.trouble:
+            raise SurroundingsError("vLLM is away")
+        self.closed += 1
+
+
+@pytest.fixture
+def leaving(tmp_path: Path) -> tuple[Fleet, list[Any]]:
+    """A fleet with cp-1 loaded, whose unload does not succeed yet, and what it has loaded so far."""
+    models: list[Any] = []
+
+    def loader(_path: Path, weights: str) -> Any:
+        models.append(Closable(weights))
+        return models[-1]
+
+    fleet = Fleet(ServingSettings(max_loaded=2), StateFile(tmp_path), loader, Computing)
+    fleet.load("cp-1", tmp_path, "w")
+    for _ in range(2):
+        with pytest.raises(Refusal, match="cp-1 still computes an answer") as caught:
+            fleet.unload("cp-1")
+        assert caught.value.status == 503
+    return fleet, models
+
+
+def computing(fleet: Fleet) -> Any:
+    return fleet._loaded["cp-1"].batcher
+
+
+def test_a_checkpoint_whose_unload_takes_too_long_is_loaded_until_a_further_one_succeeds(
+    leaving: tuple[Fleet, list[Any]], tmp_path: Path
+) -> None:
+    fleet, models = leaving
+    assert fleet.health().loaded == {"cp-1": "w"}
+    fleet.load("cp-2", tmp_path, "w")
+    with pytest.raises(Refusal, match="cp-1, cp-2 are loaded"):
+        fleet.load("cp-3", tmp_path, "w")
+    computing(fleet).is_let_go = models[0].trouble = True
+    with pytest.raises(SurroundingsError):
+        fleet.unload("cp-1")
+    assert fleet.health().loaded == {"cp-1": "w", "cp-2": "w"}
+    models[0].trouble = False
+    fleet.unload("cp-1")
+    assert (fleet.health().loaded, models[0].closed) == ({"cp-2": "w"}, 1)
+    fleet.unload("cp-1")
+
+
+def test_a_checkpoint_on_its_way_out_is_not_to_be_asked_or_to_go_live(leaving: tuple[Fleet, list[Any]]) -> None:
+    fleet, _ = leaving
+    assert (fleet.names(), fleet.peek("cp-1")) == (["ratchet"], None)
+    for ask in (fleet.resolve, lambda name: fleet.switch(name, 1)):
+        with pytest.raises(Refusal, match="cp-1 is being unloaded") as caught:
+            ask("cp-1")
+        assert caught.value.status == 404
+
+
+def test_a_checkpoint_on_its_way_out_is_loaded_again_once_it_is_out(
+    leaving: tuple[Fleet, list[Any]], tmp_path: Path
+) -> None:
+    fleet, models = leaving
+    with pytest.raises(Refusal, match="cp-1 still computes an answer"):
+        fleet.load("cp-1", tmp_path, "w")
+    computing(fleet).is_let_go = True
+    fleet.load("cp-1", tmp_path, "w")
+    assert [model.closed for model in models] == [1, 0]
+    assert fleet.resolve("cp-1").generator is models[1]
