@@ -67,9 +67,9 @@ class ChildRunner(Closing):
         """Call ``target`` (``module:function``) with (spec, progress) in a child and return its JSON result.
 
         Raises ChildFailed when it raises, dies, or says nothing for ``stall_s``; SurroundingsError when it
-        raises one or finds its disk full; SettingsError when it finds a setting or a plug-in's name wrong. When ``should_stop`` turns true the child gets SIGTERM and
-        ``grace_s``, which may grow meanwhile: a result that it still hands back is returned, else Stopping is
-        raised. Stdout and stderr are appended to ``log_path``.
+        raises one or finds its disk full; SettingsError when it finds a setting or a plug-in's name wrong. When
+        ``should_stop`` turns true the child gets SIGTERM and ``grace_s``, which may grow meanwhile: a result that it
+        still hands back is returned, else Stopping is raised. Stdout and stderr are appended to ``log_path``.
 
         For each spec ``beside`` a further child runs the target, all of them together: the result is that of the
         first, and the signal to stop goes to it alone. Whichever fails first, dies, or has a result that

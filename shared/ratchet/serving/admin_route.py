@@ -38,6 +38,7 @@ class AdminRoute:
         self.router = APIRouter(prefix="/admin", dependencies=[Depends(self._require_token)])
         for name in ("load", "unload", "switch", "score", "generate"):
             self.router.add_api_route(f"/{name}", getattr(self, name), methods=["POST"])
+        self.router.add_api_route("/ping", self.ping, methods=["GET"])
         self.router.add_api_route("/stats/{checkpoint_id:path}", self.stats, methods=["GET"])
 
     def _require_token(self, request: Request) -> None:
@@ -45,6 +46,10 @@ class AdminRoute:
         expected = self._token.get_secret_value().encode()
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), expected):
             raise Refusal(401, "unauthorized", "/admin needs the bearer token of serving.admin_token.")
+
+    async def ping(self) -> dict[str, str]:
+        """For those who want to know whether their token is the right one."""
+        return {"token": "right"}
 
     async def load(self, request: Request) -> dict[str, str]:
         body = await _body(request, wire.Load)

@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.closing import Closing
-from ratchet.errors import ServingError, SurroundingsError, UnusableCheckpoint
+from ratchet.errors import ServingError, SettingsError, SurroundingsError, UnusableCheckpoint
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.serving import wire
@@ -28,7 +28,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class EmbeddedServerClient(Closing):
-    """An InferenceServer. Safe to use from several threads."""
+    """An InferenceServer. Safe to use from several threads. A token that the server refuses is a SettingsError."""
 
     def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = 300.0):
         self._base_url = base_url
@@ -66,6 +66,10 @@ class EmbeddedServerClient(Closing):
         body = wire.Generate(checkpoint_id=checkpoint_id, chats=tuple(chats), decoding=decoding)
         return list(_read(wire.Generations, self._post("generate", body)).generations)
 
+    def ping(self) -> None:
+        """Raise SettingsError unless the server knows the token."""
+        self._request("GET", "/admin/ping", timeout=STATE_TIMEOUT_S)
+
     def live(self) -> Live | None:
         return self.health().live
 
@@ -88,6 +92,12 @@ class EmbeddedServerClient(Closing):
         if response.status_code in (502, 503, 504):
             raise SurroundingsError(f"inference server at {self._base_url}: {_error(response, 'message')}")
         said = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
+        if response.status_code in (401, 403):
+            raise SettingsError(
+                f"the inference server at {self._base_url} knows another token ({said}). Give both sides the same one, "
+                "by serving.admin_token or serving.admin_token_file; a server that has neither makes its own, in the "
+                "file admin-token of its home."
+            )
         raise UnusableCheckpoint(said) if _error(response, "code") == wire.BROKEN_CHECKPOINT else ServingError(said)
 
 

@@ -293,6 +293,12 @@ def test_admin_routes_need_the_token(serve: Serve, route: str, headers: dict[str
     assert serve().post(f"/admin/{route}", json={}, headers=headers).status_code == 401
 
 
+def test_a_token_can_be_tried_before_anything_is_loaded(serve: Serve) -> None:
+    client = serve()
+    assert client.get("/admin/ping", headers=ADMIN).status_code == 200
+    assert client.get("/admin/ping", headers={"authorization": "Bearer wrong"}).status_code == 401
+
+
 class Unbatchable:
     """A model that is sound but for its batch."""
 

@@ -51,6 +51,7 @@ def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> boo
     """Every subject needs the server: it answers, and obeys the token that is configured."""
     with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as server:
         server.health()
+        server.ping()
     return False
 
 

@@ -26,14 +26,15 @@ def server(settings: Settings) -> Finding:
 
 
 def _obedience(settings: Settings, text: str, *, is_needed: bool) -> Finding:
-    """Whether a running server answers, and obeys this ledger, whose tokens are lower after a restore from a backup.
+    """Whether a running server answers, knows the token of /admin, and obeys this ledger.
 
-    One that has come to a standstill says so and is started afresh; where it says so again and again, its log has why.
-    A run that is going on needs it.
+    The ledger's fencing tokens are lower after a restore from a backup. One that has come to a standstill says so
+    and is started afresh; where it says so again and again, its log has why. A run that is going on needs it.
     """
     try:
         with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as client:
             highest = client.health().highest_token
+            client.ping()
     except SurroundingsError as error:
         place = Place.of(settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url)
         why = (hindrance(place) if place is not None else None) or str(error)

@@ -227,6 +227,27 @@ def test_a_server_that_has_come_to_a_standstill_is_told_with_what_stands_still(t
     assert (found.state, Stalled.PROBLEM in found.text) == ("bad", True)
 
 
+class OfAnotherToken(BaseHTTPRequestHandler):
+    """A server that is well, and knows another token."""
+
+    def do_GET(self) -> None:
+        is_open = self.path == "/health"
+        body = Health(live=None, loaded={}, waiting=0, uptime_s=1.0).model_dump_json().encode() if is_open else b""
+        self.send_response(200 if is_open else 401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_token_that_is_not_the_servers_is_told_with_its_setting(tmp_path: Path) -> None:
+    with HTTPServer((LOOPBACK, 0), OfAnotherToken) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        serving = {"url": f"http://{LOOPBACK}:{other.server_port}", "admin_token": STRONG}
+        found = finding(Settings(home=tmp_path, serving=serving), "server")
+        other.shutdown()
+    assert (found.state, "serving.admin_token" in found.text) == ("bad", True)
+
+
 def test_clocks_are_compared_with_those_of_the_stores(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     migrate(ledger)

@@ -141,12 +141,17 @@ def test_a_better_one_is_deployed_over_a_damaged_champion(deploying: Any, champi
     assert unresolved(deploying) == []
 
 
-def test_a_token_that_cannot_be_read_counts_against_no_checkpoint(deploying: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "{file}"), ("another\n", "serving.admin_token_file")],
+    ids=["empty", "wrong"],
+)
+def test_a_token_of_no_use_counts_against_no_checkpoint(deploying: Any, tmp_path: Path, text: str, said: str) -> None:
     better = deploying.add(easy)
-    empty = tmp_path / "token"
-    empty.touch()
+    file = tmp_path / "token"
+    file.write_text(text)
     right = deploying.home.settings
-    wrong = right.serving.model_copy(update={"admin_token": None, "admin_token_file": empty})
+    wrong = right.serving.model_copy(update={"admin_token": None, "admin_token_file": file})
     deploying.home.settings = right.model_copy(update={"serving": wrong})
     bus = deploying.bus()
     controller = bus.controllers["deployment"]
@@ -166,7 +171,7 @@ def test_a_token_that_cannot_be_read_counts_against_no_checkpoint(deploying: Any
     controller.observers.append(Stopping())
     bus.sweep()
     assert deploying.home.dead() == []
-    assert str(empty) in troubles[0]
+    assert said.format(file=file) in troubles[0]
     deploying.home.settings = right
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
