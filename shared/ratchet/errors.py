@@ -29,7 +29,7 @@ class BrokenCheckpoint(ArtifactError):
 
 
 class DataError(RatchetError):
-    """A row or a file of examples cannot be read. Names the file and the line."""
+    """A row or a file of examples cannot be read, or not be trained on. Names the file and the line."""
 
 
 class UnknownShape(DataError):

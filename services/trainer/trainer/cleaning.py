@@ -35,8 +35,8 @@ def clean(work: Work) -> None:
                 gone.append(row.artifact)
                 gone.extend(_without_state(row))
         gone.extend(_old_states(rows, protected, retention.states))
-        shared = {row.artifact for row in rows if row.state == "saved"}
-        gone[:] = [artifact for artifact in gone if artifact not in shared]
+        named = {artifact for row in rows if row.state == "saved" for artifact in (row.artifact, row.state_artifact)}
+        gone[:] = [artifact for artifact in gone if artifact not in named]
 
     work.commit(effects)
     for artifact in gone:

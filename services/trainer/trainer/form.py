@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.settings.training import ModelSettings
@@ -20,9 +21,18 @@ def form_of(model: ModelSettings) -> str:
     return f"lora rank={model.lora_rank} alpha={model.lora_scale:g} targets={targets} bits={bits}"
 
 
-def form_of_state(folder: Path) -> str:
-    """The form of a saved state; the empty string where that cannot be read."""
+@dataclass(frozen=True)
+class StateFacts:
+    """What a saved state says of itself: what was trained, and the digest of the weights that it has to be put on."""
+
+    form: str
+    weights: str
+
+
+def facts_of_state(folder: Path) -> StateFacts | None:
+    """None where its file cannot be read."""
     try:
-        return str(json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("form", FULL))
-    except (OSError, ValueError, AttributeError):
-        return ""
+        told = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        return StateFacts(str(told.get("form", FULL)), str(told.get("base") or told["weights"]))
+    except (OSError, ValueError, AttributeError, KeyError):
+        return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import checkpoint_id, line, next_ordinal
@@ -63,10 +64,15 @@ def publish(work: Work, start: Start, result: dict[str, Any], grace: Grace) -> S
 
 
 def record(work: Work, segment: Segment) -> Checkpoint:
-    """Put the checkpoint at the head of the line, under the claim's token. Raises ClaimLost."""
+    """Put the checkpoint at the head of the line, under the claim's token.
+
+    Raises ClaimLost, also where the line has moved on from the head that the segment was trained on.
+    """
     rows: list[Checkpoint] = []
 
     def effects(tx: Transaction) -> None:
+        if line(tx.session).head_id != segment.head_id:
+            raise ClaimLost(f"the line has left {segment.head_id} while batch {segment.batch_id} was trained on it.")
         rows.append(_row(tx, segment))
         tx.session.add(rows[0])
         tx.session.flush()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ratchet.ledger import Transaction
 from ratchet.ledger.forks import abandon, branch_of, open_fork
-from ratchet.ledger.line import champion, line
-from ratchet.ledger.tables import Batch, Checkpoint, Fork
+from ratchet.ledger.line import ancestry, champion, line
+from ratchet.ledger.tables import Batch, Fork
 
 
 def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[str]]:
@@ -44,21 +44,11 @@ def leave_branch(tx: Transaction, batch_id: str | None, reason: str) -> str | No
 
 def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
     """Whether the line at ``head_id`` has passed through ``ancestor_id``."""
-    return ancestor_id in _ancestry(tx, head_id)
+    return any(checkpoint.id == ancestor_id for checkpoint in ancestry(tx.session, head_id))
 
 
 def _batches_since(tx: Transaction, head_id: str, target_id: str) -> set[str]:
     """Batches trained on the way to the head since it parted from the way to ``target_id``."""
-    kept = set(_ancestry(tx, target_id))
-    left = [tx.session.get_one(Checkpoint, id) for id in _ancestry(tx, head_id) if id not in kept]
+    kept = {checkpoint.id for checkpoint in ancestry(tx.session, target_id)}
+    left = [checkpoint for checkpoint in ancestry(tx.session, head_id) if checkpoint.id not in kept]
     return {checkpoint.batch_id for checkpoint in left if checkpoint.batch_id is not None}
-
-
-def _ancestry(tx: Transaction, head_id: str) -> list[str]:
-    """The head and its parents, the newest first."""
-    chain: list[str] = []
-    current: str | None = head_id
-    while current is not None:
-        chain.append(current)
-        current = tx.session.get_one(Checkpoint, current).parent_id
-    return chain

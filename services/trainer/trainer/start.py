@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ratchet.artifacts import ArtifactStore
 from ratchet.events.catalogue import TrainingStarted
 from ratchet.ledger import Transaction
 from ratchet.ledger.forks import budget, enter
-from ratchet.ledger.line import head, line, unjudged
-from ratchet.ledger.tables import Batch, Checkpoint, Line, Regression
+from ratchet.ledger.line import adapter_base, head, line, unjudged
+from ratchet.ledger.tables import Batch, Checkpoint, Regression
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Subject, Work
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from trainer.form import FULL, form_of, form_of_state
+from trainer.form import FULL, facts_of_state, form_of
 
 TRAINING = "training"
 
@@ -40,6 +41,14 @@ class Start:
     save_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint whose weights are loaded, and the state artifact that is put on them; None for a fresh start."""
+
+    weights: Checkpoint
+    state: str | None
+
+
 def open_segment(work: Work) -> Start:
     """Open the batch if it is not, and find out where to begin."""
 
@@ -55,16 +64,16 @@ def open_segment(work: Work) -> Start:
     with work.read() as session:
         main = line(session)
         newest = head(session)
-        base = session.get(Checkpoint, main.adapter_base_id) if main.adapter_base_id else None
+        base = adapter_base(session)
         batch = session.get_one(Batch, work.subject.id)
         offset = newest.offset if newest.batch_id == batch.id else 0
         objection = _objection(session, work.settings)
         tokens = budget(session, batch.id)
         saves = select(Checkpoint.save_s).where(Checkpoint.save_s.is_not(None)).order_by(Checkpoint.ordinal.desc())
         save_s = session.scalar(saves.limit(1))
-    ground, state = _ground(work, main, newest, base)
+    found = origin(work.settings, work.artifacts, newest, base, fresh=main.fresh_optimizer)
     max_tokens = tokens * work.settings.hyperparams.num_epochs if tokens is not None else None
-    return Start(newest, ground, state, batch, offset, objection, max_tokens, save_s)
+    return Start(newest, found.weights, found.state, batch, offset, objection, max_tokens, save_s)
 
 
 def rewinds(session: Session) -> list[Subject]:
@@ -83,15 +92,22 @@ def all_steps_taken(session: Session, settings: Settings) -> bool:
     return last is not None and head(session).step >= last
 
 
-def _ground(work: Work, main: Line, head: Checkpoint, base: Checkpoint | None) -> tuple[Checkpoint, str | None]:
-    """What to load, and the state that fits it. Where what is trained has changed, a fresh start from the head."""
-    form = form_of(work.settings.model)
-    ground = head if form == FULL else base
-    if main.fresh_optimizer or head.state_artifact is None or ground is None or ground.state != "saved":
-        return head, None
-    if form_of_state(work.artifacts.fetch(head.state_artifact)) != form:
-        return head, None
-    return ground, head.state_artifact
+def origin(
+    settings: Settings, artifacts: ArtifactStore, checkpoint: Checkpoint, base: Checkpoint | None, *, fresh: bool
+) -> Origin:
+    """What going on from the checkpoint loads. ``base`` is what the line's adapters stand on, where it has some.
+
+    Where what is trained has changed, or the state does not fit, it is a fresh start from the checkpoint's own weights.
+    Raises ArtifactError for a damaged state; the weights are not looked at.
+    """
+    form = form_of(settings.model)
+    weights = checkpoint if form == FULL else base
+    if fresh or checkpoint.state_artifact is None or weights is None or weights.state != "saved":
+        return Origin(checkpoint, None)
+    facts = facts_of_state(artifacts.fetch(checkpoint.state_artifact))
+    if facts is None or (facts.form, facts.weights) != (form, weights.weights):
+        return Origin(checkpoint, None)
+    return Origin(weights, checkpoint.state_artifact)
 
 
 def _objection(session: Session, settings: Settings) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
@@ -35,6 +37,21 @@ def champion(session: Session) -> Checkpoint:
 def head(session: Session) -> Checkpoint:
     """The checkpoint that the next training segment starts from."""
     return session.get_one(Checkpoint, line(session).head_id)
+
+
+def adapter_base(session: Session) -> Checkpoint | None:
+    """The checkpoint that the line's adapters stand on; None where all weights are trained."""
+    main = line(session)
+    return session.get(Checkpoint, main.adapter_base_id) if main.adapter_base_id is not None else None
+
+
+def ancestry(session: Session, checkpoint_id: str) -> Iterator[Checkpoint]:
+    """The checkpoint and its parents, the newest first."""
+    current: str | None = checkpoint_id
+    while current is not None:
+        checkpoint = session.get_one(Checkpoint, current)
+        yield checkpoint
+        current = checkpoint.parent_id
 
 
 def next_ordinal(session: Session) -> int:

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from sqlalchemy import func, select
 
-from ratchet.errors import Refused
+from ratchet.errors import ArtifactError, DataError, Refused
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.ledger.tables import DeadLetter, Verdict
@@ -29,10 +29,14 @@ class Counted(Enum):
 
 
 def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> Counted:
-    """Count an error (or the violent death of the child) against the subject; bury it when it has had its tries."""
+    """Count an error (or the violent death of the child) against the subject; bury it when it has had its tries.
+
+    An error that says itself what is wrong with the subject (its rows, its files) is never taken for that of others.
+    """
     rest_s = min(settings.backoff_last_s, settings.backoff_first_s * 2 ** (claim.failures + claim.kills))
     row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
-    if row.failures >= settings.poison_failures and _is_shared(tx, claim, row.first_at):
+    is_own = isinstance(error, DataError | ArtifactError)
+    if row.failures >= settings.poison_failures and not is_own and _is_shared(tx, claim, row.first_at):
         row.failures, row.not_before_at = settings.poison_failures - 1, tx.now + settings.backoff_last_s
         return Counted.SHARED
     if row.failures >= settings.poison_failures or (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, ChildFailed, SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import ArtifactError, ChildFailed, DataError, SettingsError, SurroundingsError, UnknownPlugin
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
 from ratchet.settings import Settings
@@ -150,6 +150,12 @@ def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, setting
     look_often(toys, 3)
     assert len(toys.verdicts()) == 3
     assert toys.controller.troubles == {}
+
+
+def test_what_an_error_says_of_its_subject_is_that_subjects_own_fault(ledger: Ledger, settings: Settings) -> None:
+    subjects = [f"t{number}" for number in range(6)]
+    look_often(Toys(ledger, settings, subjects, fails_with(DataError("rows.jsonl:3: is no JSON"))))
+    assert sorted(dead(ledger)) == subjects
 
 
 def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledger: Ledger, settings: Settings) -> None:

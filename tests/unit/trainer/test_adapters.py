@@ -19,7 +19,7 @@ from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors.torch import load_file
 from trainer.adapters import Adapters, merge_into_whole
 from trainer.core import TrainingResult
-from trainer.form import form_of, form_of_state
+from trainer.form import facts_of_state, form_of
 from trainer.hardware import Hardware, pick_hardware
 from trainer.processes import Processes
 from trainer.result import ErrorKind
@@ -53,7 +53,9 @@ def test_adapters_learn_and_a_whole_model_is_published(train: Train, sum_file: P
 def test_only_adapters_are_kept_in_the_state(train: Train, sum_file: Path) -> None:
     result = train(sum_file, **LORA, stop_after=2)
     state = Path(str(result.state_path))
-    assert form_of_state(state) == form_of(ModelSettings(lora_rank=4, lora_dropout=0.1))
+    facts = facts_of_state(state)
+    assert facts is not None
+    assert facts.form == form_of(ModelSettings(lora_rank=4, lora_dropout=0.1))
     assert all("lora_" in name for name in load_file(state / "master.safetensors"))
     assert all("lora_" in name for name in load_file(state / "optimizer.safetensors"))
 
@@ -148,7 +150,9 @@ def test_adapters_learn_on_weights_of_four_bits_over_a_stop_and_a_preview(
     curve = [loss for _, loss in straight.summary["loss_curve"]]
     assert curve[-1] < curve[0]
     assert second.summary["weights"] == straight.summary["weights"]
-    assert "bits=4" in form_of_state(Path(str(second.state_path)))
+    facts = facts_of_state(Path(str(second.state_path)))
+    assert facts is not None
+    assert "bits=4" in facts.form
     assert all("lora_" in name for name in load_file(Path(str(second.state_path)) / "master.safetensors"))
     served = AutoModelForCausalLM.from_pretrained(second.last_checkpoint_path, dtype="auto")
     base = AutoModelForCausalLM.from_pretrained(base_model)

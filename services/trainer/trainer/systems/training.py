@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.errors import SettingsError, SurroundingsError, TrainingError
+from ratchet.errors import DataError, SettingsError, SurroundingsError, TrainingError
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
@@ -42,8 +42,6 @@ from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewind
 from trainer.together import run_together
 
 NAME = TRAINING
-OF_THE_BATCH = {"data", "template", "out_of_memory", "unexpected"}
-"""Kinds of failure that count against the batch."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
@@ -163,9 +161,11 @@ def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
     if kind in ("settings", "model"):
         raise SettingsError(f"{kind}: {message}")
     if kind == "resume":
-        set_state_aside(work.settings, work.ledger, work.artifacts, message)
+        set_state_aside(work, message)
         return NotReady("its turn, since training goes on from an earlier state")
-    if kind in OF_THE_BATCH:
+    if kind in ("data", "template"):
+        raise DataError(f"{kind}: {message}")
+    if kind in ("out_of_memory", "unexpected"):
         raise TrainingError(f"{kind}: {message}")
 
     def effects(tx: Transaction) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from ratchet.errors import SurroundingsError
 from ratchet.ledger import damages
+from ratchet.ledger.line import line
 from ratchet.ledger.tables import Checkpoint
 from ratchet.settings.locked import LockedSettings
+from ratchet.systems import Subject, claims
 from trainer.recovery import check
 
 
@@ -152,3 +154,100 @@ def test_adapters_go_on_too(start_training: Callable[..., Any], states: int) -> 
     assert training.home.verdicts("training") == {first: "trained", second: "trained"}
     assert training.checkpoints()[2].parent_id == (middle.id if states == 2 else head.id)
     assert (training.children.specs[2]["state"] is None) == (states == 1)
+
+
+def rewind_by_hand(training: Any, checkpoint_id: str) -> None:
+    """What a rewind does to the line."""
+    with training.home.ledger.write() as tx:
+        main = line(tx.session)
+        main.head_id, main.fresh_optimizer = checkpoint_id, True
+
+
+def test_fresh_adapters_stand_on_the_head_so_that_is_what_is_looked_at(start_training: Callable[..., Any]) -> None:
+    training = start_training(model={"lora_rank": 4})
+    training.queue(1)
+    training.sweep()
+    middle, _ = training.checkpoints()
+    rewind_by_hand(training, middle.id)
+    flip_a_byte(training, middle.artifact, "model.safetensors")
+    second = training.queue(2)
+    sweep_often(training)
+    assert training.home.verdicts("training")[second] == "trained"
+    assert training.checkpoints()[2].parent_id == training.home.base_id()
+
+
+def test_no_state_of_adapters_on_other_weights_is_gone_on_from(start_training: Callable[..., Any]) -> None:
+    training = start_training(model={"lora_rank": 4}, retention={"states": 8})
+    first, second = training.queue(1), training.queue(2)
+    training.sweep()
+    champion = training.checkpoints()[2].id
+    rewind_by_hand(training, champion)
+    third = training.queue(3, rows=32)
+    training.sweep()
+    head = training.checkpoints()[-1]
+    assert (head.parent_id, training.line().adapter_base_id) == (champion, champion)
+    flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
+    fourth = training.queue(4)
+    sweep_often(training, 14)
+    assert training.home.verdicts("training") == dict.fromkeys([first, second, third, fourth], "trained")
+    assert training.checkpoints()[5].parent_id == head.id
+    assert found(training) == [f"Training goes on from {head.id} with a fresh optimizer."]
+
+
+@pytest.mark.parametrize("states", [2, 1])
+def test_a_state_that_two_checkpoints_name_is_kept_for_the_one(start_training: Callable[..., Any], states: int) -> None:
+    """A batch that is trained again ends in the same bits, and so in the same artifacts."""
+    training = start_training(retention={"states": states})
+    for seed in (1, 2):
+        training.queue(seed, rows=32)
+    training.sweep()
+    flip_a_byte(training, training.checkpoints()[-1].artifact, "model.safetensors")
+    training.queue(3, rows=32)
+    sweep_often(training)
+    named = [row.state_artifact for row in training.checkpoints() if row.state_artifact is not None]
+    assert named
+    assert all(training.home.artifacts.exists(artifact) for artifact in named)
+
+
+def test_a_segment_on_a_head_that_the_line_has_left_is_not_recorded(training: Any) -> None:
+    first = training.queue(1, rows=32)
+    training.sweep()
+    base = training.home.base_id()
+    training.queue(2, rows=32)
+    run, moved = training.children.run, []
+
+    def moved_meanwhile(*arguments: Any, **limits: Any) -> Any:
+        result = run(*arguments, **limits)
+        if not moved:
+            moved.append(True)
+            with training.home.ledger.write() as tx:
+                line(tx.session).head_id = base
+        return result
+
+    training.children.run = moved_meanwhile
+    training.sweep()
+    assert [checkpoint.batch_id for checkpoint in training.checkpoints()] == [first]
+    assert training.line().head_id == base
+
+
+def test_the_line_is_left_alone_while_another_worker_trains_on_it(training: Any) -> None:
+    training.queue(1)
+    training.sweep()
+    head = training.checkpoints()[-1]
+    flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
+    with training.home.ledger.write() as tx:
+        assert claims.take(tx, "training", Subject("batch", "b"), "training@other+0", 60.0)
+    assert not check(training.home.settings, training.home.ledger, training.home.artifacts)
+    assert training.line().head_id == head.id
+
+
+def test_bad_batches_do_not_hold_up_a_good_one(training: Any) -> None:
+    bad = [training.queue(seed, rows=32) for seed in (1, 2, 3, 4, 5)]
+    for batch_id in bad:
+        path = training.home.artifacts.fetch(training.batch(batch_id).artifact) / "rows.jsonl"
+        path.chmod(0o644)
+        path.write_text("nonsense\n")
+    good = training.queue(6, rows=32)
+    sweep_often(training, 25)
+    assert training.home.verdicts("training") == {good: "trained"}
+    assert len(training.home.dead()) == 5
