@@ -20,14 +20,14 @@ import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 from ratchet.errors import DataError, MalformedExpression, UndefinedValue, UnknownPlugin
 from ratchet.profiles.regime3.grammar import parse
 from ratchet.profiles.regime3.printer import show
 from ratchet.profiles.regime3.value import evaluate
 from ratchet.tasks.family import Grade
-from ratchet.tasks.numerals import is_lone_number, read_number
+from ratchet.tasks.numerals import is_single_number, read_number
 from ratchet.tasks.numerals import show as show_number
 
 Reading = Any
@@ -37,7 +37,9 @@ PATTERN_LIMIT = 200
 ANSWER_LIMIT = 20_000
 """Longer texts are not searched: a pattern's time can grow with the square of the text, or worse."""
 
-_ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
+ERROR_TEXT: Final = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
+"""How a program's error message begins, which is never an answer."""
+
 _FENCE = re.compile(r"```(?:json)?[ \t\r]{0,9}\n(.*?)```", re.DOTALL)
 _EDGES = " .,;:!?\"'`*()[]{}"
 _TOLERANCE = Fraction(1, 1_000_000)
@@ -54,7 +56,7 @@ def grade(name: str, gold: str, answer: str, pattern: str | None = None) -> Grad
     read = _reader(name, pattern)
     expected, given = read(gold), read(answer)
     extracted = None if _is_void(given) else _text(given).encode(errors="replace").decode()
-    if _ERROR_TEXT.match(answer):
+    if ERROR_TEXT.match(answer):
         return Grade(correct=False, extracted=None, error="error_text")
     if _is_void(expected):
         return Grade(correct=False, extracted=extracted, error="no_gold")
@@ -69,7 +71,7 @@ def suggest(gold: str) -> str:
     value = _read_json(gold)
     if isinstance(value, dict | list):
         return "json"
-    return "numeric" if is_lone_number(gold) else "normalized"
+    return "numeric" if is_single_number(gold) else "normalized"
 
 
 def _reader(name: str, pattern: str | None) -> Callable[[str], Reading]:
@@ -108,7 +110,7 @@ def _read_json(text: str) -> Reading:
         try:
             found = json.loads(candidate[start:end], parse_constant=_refuse_constant, parse_float=_read_float)
             return _copied(found)
-        except (ValueError, RecursionError):
+        except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's
             continue
     return None
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from ratchet.data.example import Example
 from ratchet.tasks import registry
+from ratchet.tasks.declared import ERROR_TEXT
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example
 from ratchet.tasks.numerals import read_number
@@ -36,7 +37,6 @@ GENERIC: Final = {
 }
 _LOOP = re.compile(r"(.{1,20}?)\1{5,}.{0,19}\Z", re.DOTALL)
 _TAIL = 400
-_ERROR_TEXT = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
 
 
 def classify(example: Example, answer: str, text: str | None = None, *, finished: bool = True) -> str | None:
@@ -49,7 +49,7 @@ def classify(example: Example, answer: str, text: str | None = None, *, finished
     if grade.correct:
         return None
     said = answer if text is None else text
-    if _ERROR_TEXT.match(said):
+    if ERROR_TEXT.match(said):
         return "error_text"
     if not said.strip():
         return "empty"

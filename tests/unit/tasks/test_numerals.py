@@ -83,9 +83,6 @@ RIGHT = (
     ("0.5", r"so \boxed{\frac{1}{2}} it is"),
     ("9500", r"\boxed{\$9{,}500}"),
     ("7", "The answer is 7 (see step 2)"),
-    ("7", "**Answer:** 7, of 9"),
-    ("7", "The answer is: $7$. I checked it 3 times."),
-    ("7", "The answer is not 5 but 7"),
     ("7", "#### 7\n\nThis took 3 steps."),
     ("12", "She pays 3.\n#### 12"),
     ("7", "#### Step 2: add\nThe sum is 7"),
@@ -97,6 +94,41 @@ RIGHT = (
     ("3", "3.000"),
     ("0.3333333", "1/3"),
     ("1000000.5", "1000000.6"),  # 1 part in 10⁶ of what is no integer
+    ("7", "#### 1. Set up the equation\nSo x = 7"),  # a heading is no mark
+    ("7", "#### 10 - 3 = 7"),  # of an equation what it comes to
+    ("7", "The answer is 10 - 3 = 7."),
+    ("7", "Answer: 2 hours + 5 hours = 7 hours"),
+    ("7", "Answer: 20% of 35 = 7"),
+    ("7", "The answer is 7, since 3 + 4 = 7."),
+    ("7", r"\boxed{10 - 3 = 7}"),
+    ("7", "#### 7 apples"),
+    ("7", "#### **7** (3 red, 4 green)"),
+    ("1250", "#### $1,250.00"),
+    ("7", "**Answer:**\n\n$$7$$"),
+    ("45", r"\boxed{45^\circ}"),
+    ("45", r"$45^{\circ}$"),
+    ("7", "The final answer is: $7.$"),
+    ("7", r"\boxed{\left(7\right)}"),
+    ("7", r"\boxed{7~\text{apples}}"),
+    ("7", r"\boxed{\text{7 cm}}"),
+    ("7", r"\fbox{7}"),
+    ("9500", r"\boxed{9,\!500}"),
+    ("7", r"\\boxed{7}"),
+    ("7", "<final_answer>7</final_answer>"),
+    ("42", "42..."),
+    ("42", "42…"),
+    ("7", "**7**—correct"),
+    ("42", "=>42"),
+    ("15", "₩15"),
+    ("15", "15 ₺"),
+    ("-5", "-Rs. 5"),
+    ("5", "USD 5"),
+    ("7", "|7|"),
+    ("-7", "-|7|"),
+    ("7", r"7 \text{ cm}^2"),
+    ("60", "60 m2"),
+    ("60", "60m2"),
+    ("-5", "-**5**"),
 )
 
 WRONG = (
@@ -202,13 +234,71 @@ WRONG = (
     ("0.333", "0.333..."),
     ("3.14", "3.14…"),
     ("3", "#### 3 + 4 = 7"),
-    ("5", "The answer is not 5 but 7"),
     ("250", "It costs 250 or 251."),
     ("7", r"\boxed{3, 7}"),
     ("7", r"\boxed{8} or 7"),
     ("7", "9" * 30_000 + "7"),
     ("7", "#### " + "9" * 30_000 + "7"),
     ("7", ""),
+)
+
+NOT_READ = (
+    "I first thought the answer is 3, but that is wrong: it is 4",
+    "**Answer:** 7, of 9",
+    "The answer is: $7$. I checked it 3 times.",
+    "The answer is not 5 but 7",
+    "The answer is - **5**",
+    "x = - (5)",
+    r"- \(5\)",
+    r"-\text{5}",
+    "-$ 5",
+    "- USD 5",
+    "negative **5**",
+    "-<b>5</b>",
+    "|-7|",
+    r"-\boxed{5}",
+    r"\boxed{5}\pi",
+    r"\boxed{5} million",
+    r"\boxed{5}^2",
+    r"\boxed{5!}",
+    r"\boxed{\sqrt 5}",
+    r"\boxed{2 \pi}",
+    r"\boxed{2\sqrt{3}}",
+    r"\boxed{2x}",
+    r"\boxed{2 x}",
+    r"\boxed{7 + x}",
+    r"\boxed{7 - x}",
+    r"\boxed{2(5)}",
+    r"\boxed{x = 7, y = 8}",
+    r"\boxed{\pm 5}",
+    r"\log 5",
+    r"\ln 5",
+    r"\sin 5",
+    "log 5",
+    "x ≠ 5",
+    r"x \neq 5",
+    "x != 5",
+    "x < 5",
+    "x > 5",
+    "x ≤ 5",
+    "x >= 5",
+    "x is not 5",
+    "less than 5",
+    "5 thousand",
+    "5 million",
+    "**5** million",
+    "5-million",
+    "5 billion",
+    "5 dozen",
+    "5 hundred",
+    "#### 5 million",
+    "5K",
+    "5 k",
+    "5B",
+    "5 π",
+    "5 squared",
+    "5 and a half",
+    "3€50",
 )
 
 
@@ -220,6 +310,11 @@ def test_the_same_value_is_right(gold: str, answer: str) -> None:
 @pytest.mark.parametrize(("gold", "answer"), WRONG)
 def test_another_value_and_what_is_not_understood_are_wrong(gold: str, answer: str) -> None:
     assert not declared.grade("numeric", gold, answer).correct
+
+
+@pytest.mark.parametrize("answer", NOT_READ)
+def test_where_it_cannot_be_told_no_number_is_read(answer: str) -> None:
+    assert read_number(answer) is None
 
 
 @pytest.mark.parametrize(
@@ -263,6 +358,8 @@ def test_what_is_suggested_tells_these_apart(gold: str, answer: str) -> None:
         ("[0.1234567890123456789012345678901]", "[0.1234567890123456789012345678902]"),
         ("[1e400]", "[1e999]"),
         ("[1e400]", "[1e999999999]"),
+        ('{"x": 1}', '{"x": 1e9999999999999999999}'),
+        ('{"x": 1e9999999999999999999}', '{"x": 1}'),
     ],
 )
 def test_numbers_in_json_are_compared_by_value(gold: str, answer: str) -> None:
@@ -332,8 +429,45 @@ def test_whatever_is_read_can_be_graded_and_shown(text: str) -> None:
         "\\boxed{" * 15_000,
         "```" + "\n" * 100_000,
         "```json\n" * 12_000,
+        "#### " * 20_000,
+        "#### 7 x\n" * 10_000,
+        "*" * 100_000,
+        "(*a " * 25_000,
+        "**a" * 33_000,
+        "\\" * 100_000,
+        "<" * 100_000,
+        "<a" * 50_000,
+        "|1" * 50_000,
+        " (" * 50_000,
+        "answer: " + "1, " * 30_000,
+        "answer: " + "1 = " * 25_000,
+        "x" * 100_000 + "5",
     ],
 )
 def test_long_texts_come_to_an_end(text: str) -> None:
     for grader in ("numeric", "json", "normalized"):
         assert declared.grade(grader, "77", text).error in ("wrong", "format")
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *'05.,-+/^{}()[]|$%"\n *½²\ud800',
+        *("#### ", "answer is ", "\\boxed{", "\\frac{", "(add ", '{"x": ', "1e999", "1e9999999999999999999"),
+        *("9" * 900, "0." + "1" * 1_000 + "/", "3/0." + "0" * 900 + "7", f"1/{2**2_000}"),
+    ]
+)
+TEXTS = st.text() | st.lists(FRAGMENTS | st.text(max_size=3), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("grader", declared.names())
+@given(gold=TEXTS, answer=TEXTS)
+def test_no_text_can_stop_a_grader(grader: str, gold: str, answer: str) -> None:
+    declared.grade(declared.suggest(gold), gold, answer)
+    grade = declared.grade(grader, gold, answer, pattern="(5+)?")
+    assert grade.model_dump_json()
+
+
+def test_a_long_fraction_is_shown() -> None:
+    long = "0." + "1" * 900 + "/" + str(2**2_000)
+    for answer in (long, "1e999", "1e-999", "." + "7" * 1_000 + "e-999"):
+        assert declared.grade("numeric", answer, answer).correct
