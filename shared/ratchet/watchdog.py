@@ -144,8 +144,19 @@ class WatchedThread(threading.Thread):
 
 def end_process(problem: str) -> NoReturn:
     """Write to stderr where every thread is, log the problem, and exit at once, whatever still runs."""
-    with contextlib.suppress(RuntimeError):  # no thread can be started: then the log had better not hang
-        threading.Timer(LAST_WORDS_S, os._exit, (EXIT_STALLED,)).start()
+    _exit_soon(EXIT_STALLED)
     faulthandler.dump_traceback(all_threads=True)
     log.critical("this process exits, to be started afresh: %s", problem)
     os._exit(EXIT_STALLED)
+
+
+def leave_process(why: str) -> NoReturn:
+    """Exit with 0 at once, whatever still runs: it was told to stop, and only takes too long over it."""
+    _exit_soon(0)
+    log.error("this process exits without waiting any longer: %s", why)
+    os._exit(0)
+
+
+def _exit_soon(code: int) -> None:
+    with contextlib.suppress(RuntimeError):  # no thread can be started: then the log had better not hang
+        threading.Timer(LAST_WORDS_S, os._exit, (code,)).start()

@@ -106,11 +106,9 @@ def test_a_thread_that_was_asked_to_end_is_forgotten() -> None:
     assert watchdog.problem is None
 
 
-def test_a_process_is_ended_though_a_thread_holds_the_log() -> None:
-    """Where every thread is goes to stderr first, since that needs no lock."""
-    program = """
+HOLDING_THE_LOG = """
 import logging, threading, time
-from ratchet.watchdog import end_process
+from ratchet.watchdog import end_process, leave_process
 handler = logging.StreamHandler()
 logging.getLogger().addHandler(handler)
 def hold_the_log():
@@ -118,8 +116,24 @@ def hold_the_log():
         time.sleep(10_000)
 threading.Thread(target=hold_the_log).start()
 time.sleep(0.2)
-end_process("the batch stands still")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+
+
+def test_a_process_is_ended_though_a_thread_holds_the_log() -> None:
+    """Where every thread is goes to stderr first, since that needs no lock."""
+    ended = run(f"{HOLDING_THE_LOG}end_process('the batch stands still')")
     assert ended.returncode == EXIT_STALLED
     assert "hold_the_log" in ended.stderr
+
+
+def test_a_process_that_is_slow_to_stop_is_left_with_a_sentence() -> None:
+    left = run("from ratchet.watchdog import leave_process; leave_process('told to stop 70 s ago')")
+    assert (left.returncode, left.stderr.splitlines()) == (
+        0,
+        ["this process exits without waiting any longer: told to stop 70 s ago"],
+    )
+    assert run(f"{HOLDING_THE_LOG}leave_process('told to stop 70 s ago')").returncode == 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from ratchet.watchdog import TICK_S, Watch, Watchdog, WatchedThread, end_process
+from ratchet.watchdog import TICK_S, Watch, Watchdog, WatchedThread, end_process, leave_process
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,17 @@ LINGER_S = 2.0
 """How long /health tells of a problem before the process exits."""
 
 CLOSE_S = 60.0
-"""What the end of a server may take beside the answers that it has begun: vLLM's processes are ended, too."""
+"""What the end of a server may take beside the answers that it has begun: vLLM's processes are ended, too.
+
+A model that is being loaded may take longer, and is not waited for.
+"""
 
 
 class Guard:
-    """Looks at a watchdog once a second. ``is_stopping`` tells that the server was told to stop."""
+    """Looks at a watchdog once a second. ``is_stopping`` tells that the server was told to stop.
+
+    ``end`` is for a server that has come to a standstill, ``leave`` for one that is merely slow to stop.
+    """
 
     def __init__(
         self,
@@ -37,11 +43,13 @@ class Guard:
         is_stopping: Callable[[], bool],
         drain_s: float,
         end: Callable[[str], object] = end_process,
+        leave: Callable[[str], object] = leave_process,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._watchdog = watchdog
         self._is_stopping = is_stopping
         self._close_s = drain_s + CLOSE_S
-        self._end = end
+        self._end, self._leave, self._clock = end, leave, clock
         self._itself = Watchdog()
         self._over = threading.Event()
         self._thread = WatchedThread(self._run, self._itself, self._over, name="guard", limit_s=LOOP_LIMIT_S)
@@ -60,18 +68,20 @@ class Guard:
             self._end(problem)
 
     def _run(self) -> None:
-        told_at: float | None = None
+        stopping_s, looked_at = 0.0, self._clock()
         while not self._over.wait(TICK_S):
             self._thread.watch.beat()
-            if told_at is None and self._is_stopping():
-                told_at = time.monotonic()
-            problem = self._watchdog.look()
-            if problem is None and told_at is not None and time.monotonic() - told_at > self._close_s:
-                problem = f"told to stop {self._close_s:g} s ago, it has not ended"
-            if problem is not None:
+            now = self._clock()
+            if self._is_stopping():
+                stopping_s += min(now - looked_at, 2 * TICK_S)  # as a watchdog counts: it may have been frozen
+            looked_at = now
+            if (problem := self._watchdog.look()) is not None:
                 log.critical("%s; the server exits in %g s", problem, LINGER_S)
                 time.sleep(LINGER_S)
                 self._end(problem)
+                return
+            if stopping_s > self._close_s:
+                self._leave(f"told to stop {self._close_s:g} s ago, the server has not ended")
                 return
 
 
