@@ -14,13 +14,12 @@ from ratchet.errors import SurroundingsError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems.work import Pulse
-from ratchet.watchdog import EXIT_STALLED, LONGEST_CALL_S, Watchdog, WatchedThread, end_process
+from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread, end_process
 from ratchet.worker.canary import Canary
 from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
 
-EXIT_DEAD = EXIT_STALLED
 RECONNECT_S = 30.0
 """Celery's longest pause between two tries to reach Redis."""
 
@@ -29,7 +28,7 @@ STEP_MARGIN = 1.2
 
 
 @dataclass
-class Watched:
+class Progress:
     """The last sign of life of one lane's work."""
 
     pulse: Pulse
@@ -49,7 +48,7 @@ class Liveness(WatchedThread):
         limit_s = settings.liveness_s + LONGEST_CALL_S
         super().__init__(self._judge, self._itself, desk.controller.stop, name="liveness", limit_s=limit_s)
         self._settings, self._desk, self._canary, self._alive = settings, desk, canary, alive
-        self._watched: dict[str, Watched] = {}
+        self._progress: dict[str, Progress] = {}
         self._was_attached = False
         self._is_shown = True
         self._tick_s = min(1.0, settings.liveness_s / 10)
@@ -97,12 +96,12 @@ class Liveness(WatchedThread):
     def _silent_lane(self, now: float) -> str | None:
         controller = self._desk.controller
         running = dict(controller.running)
-        self._watched = {lane: self._watch(lane, pulse, now) for lane, pulse in running.items()}
-        for lane, watched in self._watched.items():
+        self._progress = {lane: self._noted(lane, pulse, now) for lane, pulse in running.items()}
+        for lane, progress in self._progress.items():
             limit_s = max(self._settings.liveness_s, STEP_MARGIN * controller.system.lane(lane).step_s)
-            if now - watched.at > limit_s:
-                about = watched.pulse.about or "its search for subjects"
-                return f"lane {lane} made no progress in {now - watched.at:.0f} s on {about}"
+            if now - progress.at > limit_s:
+                about = progress.pulse.about or "its search for subjects"
+                return f"lane {lane} made no progress in {now - progress.at:.0f} s on {about}"
         return None
 
     def _silent_loop(self) -> str | None:
@@ -114,16 +113,16 @@ class Liveness(WatchedThread):
         silent_s = self._canary.silent_s()
         return f"no canary has come back in {silent_s:.0f} s" if silent_s > limit_s else None
 
-    def _watch(self, lane: str, pulse: Pulse, now: float) -> Watched:
-        before = self._watched.get(lane)
+    def _noted(self, lane: str, pulse: Pulse, now: float) -> Progress:
+        before = self._progress.get(lane)
         if before is not None and before.pulse is pulse and before.count == pulse.count:
             return before
-        return Watched(pulse, pulse.count, now)
+        return Progress(pulse, pulse.count, now)
 
     def _forgive(self, lost_s: float) -> None:
         self._canary.excuse(lost_s)
-        for watched in self._watched.values():
-            watched.at += lost_s
+        for progress in self._progress.values():
+            progress.at += lost_s
 
 
 def alive_path(settings: Settings, worker: str) -> Path:

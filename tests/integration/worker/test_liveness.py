@@ -8,7 +8,7 @@ import time
 import pytest
 from playground import Open
 from ratchet.testing.workers import wait_until
-from ratchet.worker.liveness import EXIT_DEAD
+from ratchet.watchdog import EXIT_STALLED
 
 LIMIT_S = 3.0
 
@@ -25,7 +25,7 @@ def test_a_silent_task_ends_its_worker_and_is_tried_again(open_playground: Open)
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("silent-1")
     playground.wait_counted("silent-1")
-    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_DEAD
+    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_STALLED
     assert playground.restarts() == 1
     assert "made no progress" in playground.stack.log("catching")
 
@@ -46,7 +46,7 @@ def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str)
     playground.throw(f"losing-{name}")
     playground.wait_counted(f"losing-{name}")
     wait_until(lambda: playground.restarts() > 0, what="a restart")
-    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_DEAD
+    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_STALLED
     log = playground.stack.log("catching")
     assert f"thread {name} has ended, though nobody asked it to" in log
     assert "RuntimeError" in log
