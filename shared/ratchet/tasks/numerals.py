@@ -186,7 +186,7 @@ def _ascii(character: str) -> str:
 def strip_markup(text: str) -> str:
     """The text without LaTeX, tags, emphasis, currencies and powers of units, as far as they change no number."""
     text = _COMMAND.sub(lambda found: _LATEX.get(found[1], "\\" + found[1]), text.replace("{,}", ","))
-    text = _TAG.sub(" ", _CALCULATION.sub("", text))
+    text = _TAG.sub(" ", _CALCULATION.sub("", text).replace("</think>", "\n"))
     text = _ARROW.sub(lambda found: _ARROWS[found[0]], text.replace("~", " "))
     text = _EMPHASIS.sub(r"\2", text)
     text = _CURRENCY.sub("", re.sub(r"(?<=[0-9])\$", " ", text))

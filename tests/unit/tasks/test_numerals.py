@@ -115,6 +115,7 @@ RIGHT = (
     ("9500", r"\boxed{9,\!500}"),
     ("7", r"\\boxed{7}"),
     ("7", "<final_answer>7</final_answer>"),
+    ("7", "<think>3 or 4</think>7"),
     ("42", "42..."),
     ("42", "42…"),
     ("7", "**7**—correct"),
