@@ -16,8 +16,7 @@ from ratchet.systems import Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deployer.desired import observed
-from deployer.facts import SYSTEM_NAME
+from deployer.desired import KEPT_UP, observed
 from deployer.rollout import Rollout
 
 log = logging.getLogger(__name__)
@@ -40,8 +39,7 @@ def fall_back(work: Work, rollout: Rollout, champion: Checkpoint, error: Excepti
             return
         observed(tx, served)
         row.fallback_reason = reason
-        subject = work.subject
-        damages.record(tx, artifact, str(error), SYSTEM_NAME, subject.kind, subject.id, f"{instead}, until it is back.")
+        damages.record(tx, artifact, str(error), *KEPT_UP, f"{instead}, until it is back.")
 
     return effects
 

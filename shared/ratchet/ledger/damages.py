@@ -9,7 +9,7 @@ from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.tables import Batch, Checkpoint, Damage
 
 TOLD_S = 86_400.0
-"""What was found damaged is told for a day, unless it is mended before: a disk may be failing."""
+"""What was found damaged is told for a day after it was met last, unless it is mended before: a disk may be failing."""
 
 
 def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
@@ -29,8 +29,10 @@ def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
 def record(
     tx: Transaction, artifact: str, error: str, system: str, kind: str, subject_id: str, consequence: str
 ) -> None:
-    """Note that the system met a damaged artifact over the subject, once as long as it is not resolved."""
-    if tx.session.scalar(_open(system, kind, subject_id).where(Damage.artifact == artifact).limit(1)) is not None:
+    """Note that the system met a damaged artifact over the subject: one row as long as it is not resolved."""
+    known = tx.session.scalar(_open(system, kind, subject_id).where(Damage.artifact == artifact).limit(1))
+    if known is not None:
+        known.error, known.consequence, known.last_seen_at = error, consequence, tx.now
         return
     tx.session.add(
         Damage(
@@ -41,6 +43,7 @@ def record(
             subject_id=subject_id,
             consequence=consequence,
             found_at=tx.now,
+            last_seen_at=tx.now,
             resolved_at=None,
         )
     )
@@ -54,8 +57,8 @@ def resolve(tx: Transaction, system: str, kind: str, subject_id: str) -> None:
 
 
 def found_since(session: Session, since: float) -> list[Damage]:
-    """Those found since then and not resolved, the newest first."""
-    query = select(Damage).where(Damage.resolved_at.is_(None), Damage.found_at > since)
+    """Those met since then and not resolved, the newest first."""
+    query = select(Damage).where(Damage.resolved_at.is_(None), Damage.last_seen_at > since)
     return list(session.scalars(query.order_by(Damage.id.desc())))
 
 

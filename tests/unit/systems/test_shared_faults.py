@@ -89,6 +89,16 @@ def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger:
         assert session.scalars(select(Damage.resolved_at)).one() is not None
 
 
+def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
+    look_often(toys, 2)
+    with ledger.write() as tx:
+        tx.session.query(Damage).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * damages.TOLD_S))
+    look_often(toys, 2)
+    with ledger.read() as session:
+        assert len(damages.found_since(session, ledger.now() - damages.TOLD_S)) == 1
+
+
 def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, settings: Settings) -> None:
     with ledger.write() as tx:
         row = Batch(id="a", origin="user", state="submitted", priority=1, submitted_artifact=DIGEST, provenance={})

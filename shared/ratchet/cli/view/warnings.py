@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.machine import disk_shortage
 from ratchet.cli.output import shortened
 from ratchet.ledger import damages, workers
-from ratchet.ledger.tables import Serving
+from ratchet.ledger.tables import Damage, Serving
 from ratchet.settings import Settings
 
 ROOM = 200
@@ -33,5 +33,15 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
         yield fallback
     for worker in workers.waiting(session, now):
         yield f"{worker.name} waits: {shortened(worker.error or '', ROOM)}"
+    yield from _damages(session, now)
+
+
+def _damages(session: Session, now: float) -> Iterator[str]:
+    """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
+    by_artifact: dict[str, list[Damage]] = {}
     for damage in damages.found_since(session, now - damages.TOLD_S):
-        yield f"{shortened(damage.error, ROOM)} {damage.consequence}"
+        by_artifact.setdefault(damage.artifact, []).append(damage)
+    for found in by_artifact.values():
+        subjects = len({(damage.subject_kind, damage.subject_id) for damage in found})
+        several = f" {subjects} subjects are concerned." if subjects > 1 else ""
+        yield f"{shortened(found[-1].error, ROOM)} {found[-1].consequence}{several}"

@@ -95,7 +95,7 @@ class Worker(Base):
     seen_at: Mapped[Moment]
     metrics_url: Mapped[str | None]
     pages: Mapped[Json] = mapped_column(default=dict)
-    state: Mapped[str] = mapped_column(default="idle")
+    state: Mapped[str] = mapped_column(default="running")
     error: Mapped[str | None] = mapped_column(Text, default=None)
     failures: Mapped[int] = mapped_column(default=0)
 
@@ -103,7 +103,8 @@ class Worker(Base):
 class Damage(Base):
     """An artifact that was found damaged, by which system over which subject, and what was done about it.
 
-    ``resolved_at`` is set when the subject has been decided after all.
+    ``resolved_at`` is set when the subject has been decided after all, or the champion serves again. What training left
+    behind is never resolved. All are told for a day after ``last_seen_at``.
     """
 
     __tablename__ = "damages"
@@ -117,6 +118,7 @@ class Damage(Base):
     subject_id: Mapped[str]
     consequence: Mapped[str] = mapped_column(Text)
     found_at: Mapped[Moment]
+    last_seen_at: Mapped[Moment]
     resolved_at: Mapped[float | None]
 
 

@@ -102,7 +102,7 @@ def add_workers(tx: Transaction, start: float) -> None:
                 started_at=start,
                 seen_at=tx.now,
                 metrics_url=None,
-                state="idle",
+                state="running",
             )
         )
 

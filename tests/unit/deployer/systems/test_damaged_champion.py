@@ -92,6 +92,27 @@ def test_what_the_server_finds_damaged_is_answered_alike(deploying: Any, champio
     assert deploying.server.live() == champion
 
 
+def test_one_that_a_rollback_leads_back_to_is_stood_in_for_until_it_is_back(deploying: Any, champion: str) -> None:
+    bad = deploying.add(everything)
+    mended: list[Callable[[], None]] = []
+
+    def fails_once_live() -> bool:
+        if deploying.server.live() == bad and not mended:
+            deploying.server.fleet.unload(champion)
+            mended.append(damage(deploying, champion))
+        return deploying.server.live() == bad
+
+    deploying.model(bad).drifts = fails_once_live
+    deploying.sweep()
+    assert deploying.verdicts()[bad] == "rolled back"
+    assert deploying.server.live() == deploying.home.base_id()
+    assert len(unresolved(deploying)) == 1
+    mended[0]()
+    deploying.sweep()
+    assert deploying.server.live() == champion
+    assert unresolved(deploying) == []
+
+
 def test_while_it_is_loaded_it_goes_on_serving(deploying: Any, champion: str) -> None:
     damage(deploying, champion)
     deploying.sweep()
