@@ -14,11 +14,11 @@ PRESENT_S = 120.0
 """Every worker says that it is there twice a minute (control.timer_s); one seen so lately is taken to be there. One
 that fails at its start is tried again more often than that."""
 
-ABSENT = ("stopped", "failed")
+ABSENT = ("stopping", "stopped", "failed")
 
 
 def expected() -> ColumnElement[bool]:
-    """That it is there, or should be: it neither said that it stopped nor failed."""
+    """That it is there, or should be: it neither said that it stops nor failed."""
     return Worker.state.not_in(ABSENT)
 
 

@@ -76,6 +76,11 @@ class Parts:
             return self._start_members().report()
         return members
 
+    def kill(self) -> None:
+        """End the workers and the server at once, whatever they are at. Safe in a signal handler."""
+        if self._nursery is not None:
+            self._nursery.kill()
+
     def endpoint(self) -> str:
         """Where clients reach the model."""
         return announced_url(self.settings.serving_home) or self.settings.serving.base_url

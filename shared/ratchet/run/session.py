@@ -63,6 +63,7 @@ class Session:
         began_at = self.clock()
         with lock.held(self.settings.home.resolve()), Stop(self.view.say) as stop:
             with Parts(self.settings, self.view.say) as parts:
+                stop.insist = parts.kill
                 done_before = self._done(parts.ledger)
                 problem = self._watch(parts, stop, done_before, began_at)
                 endpoint = parts.endpoint()

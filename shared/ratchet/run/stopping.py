@@ -15,11 +15,12 @@ EXIT_INSISTED = 130
 class Stop:
     """Catches SIGINT and SIGTERM for a block; ``event`` is set by the first of them. Main thread only.
 
-    A second SIGINT ends this process at once; the kernel then ends everything that it started.
+    The second ends this process at once, after ``insist`` has ended what it started.
     """
 
     def __init__(self, say: Callable[[str], None]):
         self.event = threading.Event()
+        self.insist: Callable[[], None] = lambda: None
         self._say = say
         self._before: dict[int, Any] = {}
 
@@ -36,6 +37,7 @@ class Stop:
 
     def _caught(self, _number: int, _frame: FrameType | None) -> None:
         if self.event.is_set():
+            self.insist()
             os._exit(EXIT_INSISTED)
         self.event.set()
         self._say("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")

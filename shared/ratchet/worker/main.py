@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from ratchet.bus.streams import Streams
 from ratchet.children import ChildRunner
 from ratchet.errors import Refused
 from ratchet.leases import claim_name
+from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings
@@ -35,7 +38,7 @@ from ratchet.worker.listener import Listener
 from ratchet.worker.liveness import Liveness, alive_path
 from ratchet.worker.logs import log_json
 from ratchet.worker.patience import patiently
-from ratchet.worker.register import Registration, record_failure
+from ratchet.worker.register import Registration, has_ledger, record_failure
 from ratchet.worker.status import StatusFile
 from ratchet.worker.stopping import Stopper
 from ratchet.worker.sweep import Sweep
@@ -56,22 +59,40 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
     first, for all who look at the workers.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
-    log_json(str(name), log_folder)
     try:
         system = registry.get(system_name)
         require_plugins(settings)
-        return _Worker(system, settings, str(name)).run()
-    except Refused as error:
-        log.critical("%s", error)
-        record_failure(settings, name, str(error))
-        return EXIT_REFUSED
     except Exception as error:
-        log.critical("this worker has failed: %s", error, exc_info=error)
-        record_failure(settings, name, "".join(traceback.format_exception(error)))
+        if has_ledger(settings):  # else nothing is there yet to be told, and nothing is to be begun
+            with _named(system_name, settings, log_folder) as name:
+                _tell_of_failure(settings, name, error)
         raise
+    with _named(system_name, settings, log_folder) as name:
+        try:
+            return _Worker(system, settings, str(name)).run()
+        except Refused as error:
+            log.critical("%s", error)
+            record_failure(settings, name, str(error))
+            return EXIT_REFUSED
+        except Exception as error:
+            _tell_of_failure(settings, name, error)
+            raise
+
+
+@contextmanager
+def _named(system_name: str, settings: Settings, log_folder: Path | None) -> Iterator[WorkerName]:
+    """A name of this worker's own for the block, under which it logs."""
+    name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
+    try:
+        log_json(str(name), log_folder)
+        yield name
     finally:
         name.release()
+
+
+def _tell_of_failure(settings: Settings, name: WorkerName, error: Exception) -> None:
+    log.critical("this worker has failed: %s", error, exc_info=error)
+    record_failure(settings, name, "".join(traceback.format_exception(error)))
 
 
 class _Worker:
@@ -92,12 +113,12 @@ class _Worker:
         self.desk = Desk(self.controller)
         self.app = worker_app(redis, system, worker, self.desk, watched=settings.control.task_events)
         canary = Canary(self.app, worker)
-        self.status = StatusFile(_status_path(settings, system, worker), self.controller)
+        self.stopper = Stopper(self.controller, tell=self.registration.stopping)
+        self.status = StatusFile(_status_path(settings, system, worker), self.controller, lambda: self.stopper.left_s)
         self.controller.observers.append(self.status)
         self.registration.follow(self.controller)
         if self.metrics is not None:
             self.metrics.follow(self.controller)
-        self.stopper = Stopper(self.controller)
         liveness = Liveness(settings.control, self.desk, canary, alive_path(settings, worker))
         self.threads = [
             Listener(streams, self.ledger, self.desk),

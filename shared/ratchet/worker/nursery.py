@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -48,6 +49,7 @@ class Nursery(Closing):
         self._settings = settings
         self._answer_s = answer_s
         self._asking = threading.Lock()
+        self._pids: list[int] = []
         settings.log_folder.mkdir(parents=True, exist_ok=True)
         with open(settings.log_folder / "supervisor.log", "ab") as log:
             self._process = subprocess.Popen(
@@ -78,7 +80,17 @@ class Nursery(Closing):
 
     def report(self) -> dict[str, Member]:
         """All members by name. Raises SurroundingsError if the supervisor is gone."""
-        return {name: Member(**member) for name, member in self._order({"do": "report"}).items()}
+        members = {name: Member(**member) for name, member in self._order({"do": "report"}).items()}
+        self._pids = [member.pid for member in members.values() if member.pid is not None]
+        return members
+
+    def kill(self) -> None:
+        """Kill the supervisor, and what was running when it last reported. Takes no lock, and waits for nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def pid_of(self, name: str) -> int | None:
         return self.report()[name].pid

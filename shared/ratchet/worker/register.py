@@ -82,6 +82,13 @@ class Registration(Observer):
         require_not_newer(self._ledger)
         self._say("running")
 
+    def stopping(self) -> None:
+        """Say that the worker was asked to stop and is about to, if the ledger is there to hear it."""
+        try:
+            self._say("stopping")
+        except SurroundingsError as error:
+            log.info("the ledger does not hear that this worker stops: %s", error)
+
     def leave(self) -> None:
         """Say that the worker has stopped, if the ledger is there to hear it."""
         try:
@@ -123,11 +130,15 @@ class Registration(Observer):
                 poison.count_death(tx, claim, self._settings.control)
 
 
+def has_ledger(settings: Settings) -> bool:
+    """Whether there is a ledger to write to: opening a file of SQLite would make one."""
+    return settings.ledger.url is not None or Path(make_url(settings.ledger_url).database or "").exists()
+
+
 def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
     """Note that a worker has failed, and of what. It is started again by whoever started it, so failures in a row are
     counted. Without a ledger that can take it, there is the log alone."""
-    path = make_url(settings.ledger_url).database
-    if settings.ledger.url is None and not Path(path or "").exists():
+    if not has_ledger(settings):
         return
     ledger = Ledger(settings.ledger_url)
     try:

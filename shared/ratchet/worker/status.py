@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from ratchet.systems.controller import Controller
 from ratchet.systems.observer import Observer
 from ratchet.systems.verdict import Outcome, Subject, Verdict
 from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
-from ratchet.worker.stopping import stop_s
 
 TICK_S = 0.5
 
@@ -22,13 +22,15 @@ TICK_S = 0.5
 class StatusFile(WatchedThread, Observer):
     """Follows a controller, and writes what has changed at most twice a second."""
 
-    def __init__(self, path: Path, controller: Controller):
+    def __init__(self, path: Path, controller: Controller, left_s: Callable[[], float] = lambda: 0.0):
+        """``left_s`` says how long a worker that was asked to stop may still live."""
         limit_s = controller.settings.control.liveness_s + LONGEST_CALL_S
         super().__init__(self._follow, controller.watchdog, controller.stop, name="status", limit_s=limit_s)
         self._path, self._controller = path, controller
         self._last: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
         self._closed = threading.Event()
+        self._left_s = left_s
 
     def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
         """Remember it as the last one."""
@@ -44,10 +46,8 @@ class StatusFile(WatchedThread, Observer):
         while not self._controller.stop.wait(TICK_S):
             self.watch.beat()
             self.write(self._state())
-        asked_at = time.monotonic()
         while not self._closed.wait(TICK_S):
-            left_s = asked_at + stop_s(self._controller) - time.monotonic()
-            self.write("stopping", within_s=round(max(0.0, left_s), 1))
+            self.write("stopping", within_s=round(self._left_s(), 1))
 
     def close(self) -> None:
         """Write that the worker has stopped; the last that is written."""

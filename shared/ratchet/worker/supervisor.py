@@ -30,6 +30,8 @@ from ratchet.worker.offspring import Offspring, executed, forked
 
 TICK_S = 0.1
 STOP_MARGIN_S = 4.0
+ASK_S = 0.5
+"""How often the status files of those that stop are read."""
 KILLED_S = 3.0
 """How long the kernel may take to end what was killed; with the margin it is below that of the nursery."""
 
@@ -86,14 +88,12 @@ class Supervisor:
 
     def _wait_for_all(self, limit_s: float, *, as_long_as_they_say: bool = False) -> None:
         """Reap until nobody lives, so that nothing is left to whoever inherits orphans."""
-        ends_at = time.time() + limit_s
-        while living := self._living():
-            if time.time() >= ends_at:
+        ends_at, ask_at = time.time() + limit_s, time.time()
+        while (living := self._living()) and time.time() < ends_at:
+            if as_long_as_they_say and time.time() >= ask_at:
                 pids = {member.pid for member in living if member.pid is not None}
-                until = deadline(self._settings.status_folder, pids) if as_long_as_they_say else 0.0
-                if until <= time.time():
-                    return
-                ends_at = min(until + STOP_MARGIN_S, time.time() + 1.0)
+                ends_at = max(ends_at, deadline(self._settings.status_folder, pids) + STOP_MARGIN_S)
+                ask_at = time.time() + ASK_S
             time.sleep(0.02)
             self.tend()
 

@@ -167,7 +167,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
-    assert "Redis has died; starting it again" in out
+    assert "Redis has died: it is started again at once" in out
     assert "goes on from here" in out
     assert lock.holder(home.path) is None
     assert "nothing is running" in home.call("stop")[1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ratchet.settings import Settings
 from ratchet.systems.work import Pulse
-from ratchet.worker.stopping import Stopper
+from ratchet.worker.stopping import CLOSE_S, LOOK_S, Stopper
 
 
 class Noted(threading.Event):
@@ -55,9 +55,9 @@ def stopped(working: Any, hurry: Noted, asked: int = 1) -> list[int]:
 
 
 def test_how_long_work_may_take_to_give_way_is_set() -> None:
-    working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
+    working, hurry = Working(Settings(control={"grace_s": 13.5})), Noted()
     assert stopped(working, hurry) == [0]
-    assert (hurry.waited, hurry.is_set(), working.given_back) == (3.5, False, 1)
+    assert (hurry.waited, hurry.is_set(), working.given_back) == (13.5, False, 1)
     assert working.setback.is_set()
 
 
@@ -67,6 +67,30 @@ def test_work_that_takes_longer_to_give_way_is_waited_for(says_s: float, waits_s
     working.running["train"] = Pulse(stop_s=says_s)
     assert stopped(working, hurry) == [0]
     assert hurry.waited == waits_s
+
+
+def test_work_that_has_given_way_leaves_time_to_close_the_rest() -> None:
+    working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
+    working.running["train"] = Pulse(stop_s=90.0)
+
+    def done(waited_s: float) -> None:
+        if waited_s >= 85.0:
+            working.running.clear()
+
+    hurry.meanwhile = done
+    stopped(working, hurry)
+    assert 85.0 + CLOSE_S - LOOK_S <= hurry.waited <= 85.0 + CLOSE_S
+
+
+def test_while_it_stops_it_says_so_now_and_then() -> None:
+    working, hurry, said = Working(Settings(control={"grace_s": 50.0})), Noted(), list[float]()
+    working.running["train"] = Pulse()
+    stopper = Stopper(
+        working, hurry=hurry, leave=lambda _code: None, clock=lambda: hurry.waited, tell=lambda: said.append(1)
+    )
+    stopper.asked()
+    stopper.run()
+    assert len(said) == 3
 
 
 def test_work_that_turns_out_slower_meanwhile_is_given_longer() -> None:
