@@ -92,3 +92,14 @@ def test_a_supervisor_that_stands_still_is_ended_with_all_that_it_started(tmp_pa
         with pytest.raises(SurroundingsError, match="has said nothing for 1 s and was ended"):
             nursery.report()
         wait_until(lambda: not lives(pid), what="the end of what it started")
+
+
+def test_killed_it_leaves_nothing_behind(nursery: Nursery, tmp_path: Path) -> None:
+    pids = [
+        run(nursery, tmp_path, "meek", "exec sleep 1000"),
+        run(nursery, tmp_path, "deaf", "trap '' TERM; while true; do sleep 0.1; done"),
+    ]
+    wait_until(lambda: all(lives(pid) for pid in pids), what="both processes")
+    nursery.report()
+    nursery.kill()
+    wait_until(lambda: not any(lives(pid) for pid in pids), what="the end of both")
