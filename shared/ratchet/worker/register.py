@@ -27,7 +27,7 @@ from ratchet.worker.offspring import WELL_AFTER_S
 log = logging.getLogger(__name__)
 
 
-PASSING_S = 10.0
+PASSING_S = 30.0
 """What a lane waits for no longer than that is not worth telling: it is no more than a restart of something."""
 
 
