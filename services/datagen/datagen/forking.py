@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ratchet.evaluation.flips import added, flip_table
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.stored import readable
 from ratchet.ledger import Transaction
 from ratchet.ledger import forks as ledger
 from ratchet.ledger.forks import KIND, OWNER, branches
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Branch, Checkpoint, Curriculum, DeadLetter, Evaluation, Fork
+from ratchet.ledger.tables import Batch, Branch, Checkpoint, Curriculum, DeadLetter, Fork
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
+from ratchet.systems.backlog import made_anew
 from sqlalchemy import ColumnElement, Text, and_, cast, exists, func, select
 from sqlalchemy.orm import Session
 
@@ -169,7 +171,11 @@ def _judged(work: Work, look: Look) -> Outcome:
         if older is not None:
             other = records[-1] if older is record else record
             return _asking([older.checkpoint_id], suite, other.checkpoint_id, "records that compare")
-    return _decided(work, look, records)
+    tips = [(row, readable(work.artifacts, row)) for row in records[1:]]
+    damaged = next((row for row, record in tips if record is None), None)
+    if damaged is not None:
+        return made_anew(damaged, OWNER)
+    return _decided(work, look, [record for _, record in tips if record is not None])
 
 
 def _was_passed_over(session: Session, checkpoint_id: str) -> bool:
@@ -192,8 +198,8 @@ def _asking(checkpoint_ids: Sequence[str], suite_id: str, beside: str, waits_for
 
 
 def _decided(work: Work, look: Look, records: Sequence[Evaluation]) -> Verdict:
-    """``records`` are those of the parent and of both tips. The branches' trials are kept where none is yet."""
-    best, challenger = (stored(work.artifacts, row) for row in records[1:])
+    """``records`` are those of both tips. The branches' trials are kept where none is yet."""
+    best, challenger = records
     result = judge(
         (look.rows[0].arm, look.rows[1].arm),
         added(flip_table(best, challenger)),

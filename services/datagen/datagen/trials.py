@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import NotComparable
 from ratchet.evaluation.flips import added, flip_table
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import readable
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Batch, Checkpoint, Evaluation
@@ -65,7 +65,7 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
     """The trial that ends with this checkpoint, not yet in the ledger.
 
     None where the stretch is not one arm's, is or lies within a trial that is known, or its two records were made under
-    different conditions.
+    different conditions, or cannot both be read.
     """
     if session.get(TrialRow, checkpoint_id) is not None:
         return None
@@ -74,8 +74,11 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
         return None
     if _is_spanned(session, found.before.checkpoint_id, checkpoint_id):
         return None
+    before, after = readable(artifacts, found.before), readable(artifacts, found.after)
+    if before is None or after is None:
+        return None
     try:
-        flips = added(flip_table(stored(artifacts, found.before), stored(artifacts, found.after)))
+        flips = added(flip_table(before, after))
     except NotComparable:
         return None
     return TrialRow(

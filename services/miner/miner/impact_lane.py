@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import RecordKey
-from ratchet.evaluation.stored import stored, stored_suite
+from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
@@ -48,11 +49,14 @@ def measure(work: Work) -> Outcome:
     before, after = records
     if before is None or after is None or _differ(before, after):
         return Verdict("not comparable", f"{baseline} and {checkpoint_id} have no records made alike on this probe")
+    earlier, later = readable(work.artifacts, before), readable(work.artifacts, after)
+    if earlier is None or later is None:
+        return Verdict("not comparable", f"a record of {baseline} or {checkpoint_id} on this probe cannot be read")
     limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
     classes = batch.provenance.get("classes", {})
     pairs = (name.rpartition("/") for name in batch.provenance.get("taught", []))
     cells = {(family, int(level)) for family, _, level in pairs}
-    found = impacts(_answers(work, suite, before), _answers(work, suite, after), classes, limits, cells)
+    found = impacts(_answers(work, suite, earlier), _answers(work, suite, later), classes, limits, cells)
     return _measured(work, batch_id, checkpoint_id, baseline, found)
 
 
@@ -77,10 +81,10 @@ def _differ(one: Evaluation, other: Evaluation) -> bool:
     return keys[0] != keys[1]
 
 
-def _answers(work: Work, suite: SuiteRow, row: Evaluation) -> list[Answered]:
+def _answers(work: Work, suite: SuiteRow, record: Record) -> list[Answered]:
     dress = Dress.configured(work.settings, suite.created_at)
     items = stored_suite(work.artifacts, suite).by_id
-    return [Answered.of_record(items[r.item_id], r, dress) for r in stored(work.artifacts, row).items]
+    return [Answered.of_record(items[r.item_id], r, dress) for r in record.items]
 
 
 def _measured(work: Work, batch_id: str, checkpoint_id: str, baseline: str, found: list[ClassImpact]) -> Verdict:

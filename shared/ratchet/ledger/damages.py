@@ -6,7 +6,7 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.ledger import Transaction
-from ratchet.ledger.tables import Batch, Checkpoint, Damage
+from ratchet.ledger.tables import Batch, Checkpoint, Damage, Mined
 
 TOLD_S = 86_400.0
 """What was found damaged is told for a day after it was met last, unless it is mended before: a disk may be failing."""
@@ -15,14 +15,16 @@ TOLD_S = 86_400.0
 def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
     """The subject's own artifacts, on which no other subject depends to be decided.
 
-    A request or a mined set is named after its checkpoint, the suite that it is about is everybody's.
+    A request or a mined set is named after its checkpoint, the suite that it is about is everybody's. A checkpoint's
+    records are not counted in: whoever cannot read one has it made anew.
     """
     own: tuple[str | None, ...] = ()
     if kind == "batch":
         if (batch := session.get(Batch, subject_id)) is not None:
             own = (batch.submitted_artifact, batch.artifact, batch.quarantine_artifact)
     elif (checkpoint := session.get(Checkpoint, subject_id.partition("/")[0])) is not None:
-        own = (checkpoint.artifact, checkpoint.state_artifact)
+        mined = session.get(Mined, checkpoint.id)
+        own = (checkpoint.artifact, checkpoint.state_artifact, mined.artifact if mined is not None else None)
     return {artifact for artifact in own if artifact is not None}
 
 

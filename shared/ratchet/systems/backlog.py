@@ -1,13 +1,16 @@
-"""Backlogs that several systems share."""
+"""Backlogs that several systems share, and what they do about a record of one that cannot be read."""
 
 from __future__ import annotations
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ratchet.ledger.ledger import Transaction
+from ratchet.ledger.requests import ask
+from ratchet.ledger.suites import evaluation
 from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
 from ratchet.ledger.undecided import lacks_verdict
-from ratchet.systems.verdict import Subject
+from ratchet.systems.verdict import NotReady, Subject
 
 
 def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]:
@@ -21,3 +24,14 @@ def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]
         lacks_verdict(system, "checkpoint", Checkpoint.id),
     )
     return [Subject("checkpoint", id) for id in session.scalars(query.order_by(Checkpoint.ordinal.desc()))]
+
+
+def made_anew(row: Evaluation, who: str) -> NotReady:
+    """Ask testing for the record again, unless that has been done meanwhile: its file cannot be read."""
+
+    def effects(tx: Transaction) -> None:
+        now = evaluation(tx.session, row.checkpoint_id, row.suite_id)
+        is_damaged = now is not None and now.artifact == row.artifact
+        ask(tx, row.checkpoint_id, row.suite_id, who, row.checkpoint_id, is_damaged=is_damaged)
+
+    return NotReady(f"the {row.pool} record of {row.checkpoint_id}", effects)

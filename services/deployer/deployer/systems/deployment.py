@@ -7,7 +7,7 @@ import logging
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ServingError
 from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import stored, stored_suite
+from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.events.catalogue import (
     CheckpointCalibrated,
     CheckpointCleared,
@@ -30,6 +30,7 @@ from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
+from ratchet.systems.backlog import made_anew
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -154,7 +155,10 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         return asking(sides)
     decision = decided(work, sides, challenge.k, smoke_passed=True)
     if isinstance(decision, Promote):
-        decision = _smoked(work, server, sides, challenge.k, decision)
+        smoked = _smoked(work, server, sides, challenge.k, decision)
+        if isinstance(smoked, NotReady):
+            return smoked
+        decision = smoked
     numbers = decision.model_dump(mode="json")
     _note(work, challenge, decision.decision, numbers)
     if isinstance(decision, Refuse):
@@ -162,8 +166,11 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
     return _roll_out(work, server, sides, numbers, decision.reason)
 
 
-def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote) -> Promote | Refuse:
-    rollout, record = _rollout(work, server, sides.challenger)
+def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote) -> Promote | Refuse | NotReady:
+    begun = _rollout(work, server, sides.challenger)
+    if isinstance(begun, NotReady):
+        return begun
+    rollout, record = begun
     canary = rollout.smoke(sides.challenger, record)
     if not isinstance(canary, str) and canary.passed:
         return decision
@@ -199,7 +206,10 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
     with work.read() as session:
         previous_id = serving(session).previous_id
         previous = session.get(Checkpoint, previous_id) if previous_id else None
-    rollout, record = _rollout(work, server, challenger)
+    begun = _rollout(work, server, challenger)
+    if isinstance(begun, NotReady):
+        return begun
+    rollout, record = begun
     trouble = _taken_over(work, rollout, challenger, record, _traffic(rollout, previous))
     if trouble is not None and previous is not None:
         return _rolled_back(work, rollout, challenger, previous, trouble)
@@ -234,15 +244,21 @@ def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
 
 
-def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation]:
-    """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against."""
+def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation] | NotReady:
+    """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against.
+
+    A record that cannot be read is asked for anew, and waited for.
+    """
     with work.read() as session:
         suite = current(session, "eval")
         row = evaluation(session, checkpoint.id, suite.id)
     assert row is not None, "a contender has an eval record"
+    record = readable(work.artifacts, row)
+    if record is None:
+        return made_anew(row, SYSTEM_NAME)
     items = stored_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
     judged_under = Dress.configured(work.settings, suite.created_at)
-    return Rollout(work, server, items, judged_under.system_prompt), stored(work.artifacts, row)
+    return Rollout(work, server, items, judged_under.system_prompt), record
 
 
 def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import readable
 from ratchet.events.catalogue import CheckpointCalibrated, CheckpointEvaluated
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Calibration
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.backlog import evaluated_without, made_anew
 from sqlalchemy.orm import Session
 
 from evaluator.calibration import Calibration as Found
@@ -26,7 +26,10 @@ def do(work: Work) -> Outcome:
     with work.read() as session:
         row = evaluation(session, work.subject.id, current(session, "eval").id)
     assert row is not None, "found by its record"
-    found = calibrate(stored(work.artifacts, row), work.settings.calibration)
+    record = readable(work.artifacts, row)
+    if record is None:
+        return made_anew(row, NAME)
+    found = calibrate(record, work.settings.calibration)
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:

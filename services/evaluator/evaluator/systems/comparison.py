@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.stored import readable
 from ratchet.events.catalogue import CheckpointEvaluated, RankingChanged
 from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
@@ -15,7 +15,7 @@ from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation
 from ratchet.ledger.tables import Ranking as RankingRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.backlog import evaluated_without, made_anew
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -38,16 +38,24 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    """Rank what was evaluated like the subject. Each record's grades are read once in a worker's life."""
+    """Rank what was evaluated like the subject. Each record's grades are read once in a worker's life.
+
+    One that cannot be read is asked for anew where it is the subject's own, and passed over where it is another's.
+    """
     with work.read() as session:
         subject = evaluation(session, work.subject.id, current(session, "eval").id)
         assert subject is not None, "found by its record"
+        own = _tally(work.artifacts, subject)
+        if own is None:
+            return made_anew(subject, NAME)
         placed = field_of(session, subject)
-        board, missing = _board(work.artifacts, subject, placed)
+        board, missing = _board(own.kind, placed)
         fresh = evaluations(session, missing, subject.suite_id)
     for row in fresh:
-        board.add(_tally(work.artifacts, row))
-        _records[row.checkpoint_id] = row.artifact
+        read = _tally(work.artifacts, row)
+        if read is not None:
+            board.add(read)
+            _records[row.checkpoint_id] = row.artifact
     costs = {id: place.cost for id, place in placed.items()}
     return _ranked(work.subject.id, board.rank(costs, costs, work.settings.comparison))
 
@@ -93,9 +101,8 @@ _records: dict[str, str] = {}
 """The artifacts of the records on it, by checkpoint."""
 
 
-def _board(artifacts: ArtifactStore, subject: Evaluation, placed: Mapping[str, Place]) -> tuple[Board, list[str]]:
-    """The board of the subject's kind of records, with what is no longer ranked taken off; and who is not on it yet."""
-    kind = _tally(artifacts, subject).kind
+def _board(kind: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Board, list[str]]:
+    """The board of one kind of records, with what is no longer ranked taken off; and who is not on it yet."""
     if kind not in _boards:
         _boards.clear()
         _records.clear()
@@ -106,8 +113,12 @@ def _board(artifacts: ArtifactStore, subject: Evaluation, placed: Mapping[str, P
     return board, [id for id in placed if id not in _records]
 
 
-def _tally(artifacts: ArtifactStore, row: Evaluation) -> Tally:
-    return Tally.model_validate(row.tally) if row.tally else tally(stored(artifacts, row))
+def _tally(artifacts: ArtifactStore, row: Evaluation) -> Tally | None:
+    """None where it must be taken from a record that cannot be read."""
+    if row.tally:
+        return Tally.model_validate(row.tally)
+    record = readable(artifacts, row)
+    return tally(record) if record is not None else None
 
 
 def _ranked(checkpoint_id: str, ranking: Ranking) -> Verdict:

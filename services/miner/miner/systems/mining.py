@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from ratchet.errors import ArtifactError
 from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import RecordKey
 from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import readable, stored, stored_suite
+from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.evaluation.suite import POOLS
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
 from ratchet.inference.dress import Dress
@@ -21,7 +22,7 @@ from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation, Mined, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.backlog import evaluated_without, made_anew
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -73,8 +74,11 @@ def do(work: Work) -> Outcome:
         texts = [stored_suite(work.artifacts, current(session, pool)).keys for pool in POOLS]
     if case.newer is not None:
         return Verdict("superseded", f"{case.newer} is newer")
+    record = readable(work.artifacts, case.record)
+    if record is None:
+        return made_anew(case.record, NAME)
     before = _before(work, before_rows)
-    answers = _answers(work, case)
+    answers = _answers(work, case, record)
     limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
     found = mine(answers, limits, before.times, _once_right(work, case))
     spec = _spec(work, case, before, answers, limits, [key for keys in texts for key in keys])
@@ -135,12 +139,10 @@ def _remembered(work: Work, row: Mined) -> list[MinedItem]:
         return []
 
 
-def _answers(work: Work, case: Case) -> list[Answered]:
+def _answers(work: Work, case: Case, record: Record) -> list[Answered]:
     dress = Dress.configured(work.settings, case.suite.created_at)
     items = stored_suite(work.artifacts, case.suite).by_id
-    return [
-        Answered.of_record(items[record.item_id], record, dress) for record in stored(work.artifacts, case.record).items
-    ]
+    return [Answered.of_record(items[item.item_id], item, dress) for item in record.items]
 
 
 def _once_right(work: Work, case: Case) -> set[str]:

@@ -14,7 +14,7 @@ from ratchet.events.catalogue import CheckpointEvaluated
 from ratchet.ledger import forks
 from ratchet.ledger.line import line
 from ratchet.ledger.queue import depth
-from ratchet.ledger.tables import Batch, EvaluationRequest, Fork, Line, Trial
+from ratchet.ledger.tables import Batch, Evaluation, EvaluationRequest, Fork, Line, Trial
 from ratchet.testing.home import Home, small_home
 
 from .branches import (
@@ -178,6 +178,37 @@ def test_a_tip_that_testing_passed_over_is_asked_for_and_the_newest_is_waited_fo
         tx.emit(CheckpointEvaluated(checkpoint_id=second, pools=("probe",)))
     bus.settle()
     assert the_fork(home)[0].state == "decided"
+
+
+def lose_record(home: Home, checkpoint: str) -> None:
+    with home.ledger.read() as session:
+        row = session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint, Evaluation.pool == "probe").one()
+    home.artifacts.delete(row.artifact)
+
+
+def test_a_tips_record_that_cannot_be_read_is_asked_for_anew(home: Home) -> None:
+    tips = both_trained(home)
+    for tip, right in zip(tips, (20, 30), strict=True):
+        home.add_record(tip, "probe", knowing(right))
+    lose_record(home, tips[0])
+    home.bus(CURRICULUM).sweep()
+    assert the_fork(home)[0].state == "open"
+    with home.ledger.read() as session:
+        assert [request.checkpoint_id for request in session.query(EvaluationRequest)] == [tips[0]]
+    home.add_record(tips[0], "probe", knowing(20))
+    home.bus(CURRICULUM).sweep()
+    assert the_fork(home)[0].state == "decided"
+
+
+def test_without_the_parents_record_the_fork_is_decided_and_makes_no_trials(home: Home) -> None:
+    tips = both_trained(home)
+    for tip, right in zip(tips, (20, 30), strict=True):
+        home.add_record(tip, "probe", knowing(right))
+    lose_record(home, str(the_fork(home)[0].parent_id))
+    home.bus(CURRICULUM).sweep()
+    assert the_fork(home)[0].state == "decided"
+    with home.ledger.read() as session:
+        assert not {trial.checkpoint_id for trial in session.query(Trial)} & set(tips)
 
 
 def test_a_parent_without_a_record_is_asked_for_so_that_the_branches_are_trials(home: Home) -> None:

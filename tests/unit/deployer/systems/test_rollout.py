@@ -9,10 +9,14 @@ import httpx
 import pytest
 from deployer.desired import promote
 from deployer.systems.deployment import SYSTEM as DEPLOYMENT
+from evaluator.systems.calibration import SYSTEM as CALIBRATION
+from evaluator.systems.comparison import SYSTEM as COMPARISON
+from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.errors import Stopping
 from ratchet.evaluation.confidence import Certainty
+from ratchet.evaluation.stored import _stored
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Calibration, Checkpoint, SuiteRow, Verdict
+from ratchet.ledger.tables import Calibration, Checkpoint, Evaluation, SuiteRow, Verdict
 from ratchet.settings.training import MonitoringSettings
 
 from .knowing import easy, everything, nothing
@@ -79,6 +83,23 @@ def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: An
     with deploying.home.ledger.read() as session:
         verdict = session.query(Verdict).where(Verdict.system == "deployment").one()
     assert (verdict.reason, verdict.numbers) == ("it was proved", {"evidence": "e"})
+
+
+def test_where_its_record_cannot_be_read_any_more_a_roll_out_waits_for_another(deploying: Any) -> None:
+    deploying.sweep()
+    better = deploying.add(easy)
+    deploying.home.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
+    with deploying.home.ledger.write() as tx:
+        promote(tx, better, deploying.home.base_id(), "it was proved", {}, 5)
+    with deploying.home.ledger.read() as session:
+        record = session.query(Evaluation).where(Evaluation.checkpoint_id == better, Evaluation.pool == "eval").one()
+    deploying.home.artifacts.delete(record.artifact)
+    _stored.cache_clear()
+    bus = deploying.home.bus(DEPLOYMENT)
+    assert "evaluation.requested" in [event.name for event in bus.sweep()]
+    deploying.home.add_record(better, "eval", easy)
+    bus.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
 
 
 def test_a_watch_that_was_cut_off_is_held_again_and_deploys_once(start_deploying: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.comparison import field_of
@@ -12,6 +13,7 @@ from evaluator.tally import tally
 from ratchet.data.example import Example
 from ratchet.evaluation.stored import stored
 from ratchet.ledger.tables import Calibration, Evaluation, EvaluationRequest, Ranking, Regression, Verdict
+from ratchet.systems import System
 from ratchet.testing.home import Home
 
 
@@ -133,6 +135,18 @@ def test_a_record_that_cannot_be_read_is_made_anew_and_holds_nobody_up(home: Hom
     home.add_record(base, "eval", nothing)
     bus.sweep()
     assert home.verdicts("regression") == {base: "cleared", newer: "cleared"}
+
+
+@pytest.mark.parametrize("judge", [CALIBRATION, COMPARISON], ids=lambda judge: judge.name)
+def test_nor_does_it_hold_up_those_who_read_one_record_alone(home: Home, judge: System) -> None:
+    base, newer = judged(home, nothing, easy)
+    lose_record(home, base)
+    bus = home.bus(judge)
+    assert [event.name for event in bus.sweep()].count("evaluation.requested") == 1
+    assert home.verdicts(judge.name).keys() == {newer}
+    home.add_record(base, "eval", nothing)
+    bus.sweep()
+    assert home.verdicts(judge.name).keys() == {base, newer}
 
 
 def test_where_the_best_so_far_cannot_be_read_the_champion_is_compared_with_alone(home: Home) -> None:

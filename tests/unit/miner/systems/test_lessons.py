@@ -10,7 +10,8 @@ from miner.sampling_child import SamplingSpec
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
-from ratchet.ledger.tables import Batch, Impact, Verdict
+from ratchet.evaluation.stored import _stored
+from ratchet.ledger.tables import Batch, Evaluation, Impact, Verdict
 from ratchet.ledger.taught import stopped_now
 from ratchet.testing.examples import made
 from ratchet.testing.home import Home, merged, small_home
@@ -172,6 +173,20 @@ def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path, correct
         checkpoint = half_right(home)
         home.bus(MINING, CORRECTION, children=ByHeart()).sweep()
         assert (home.verdicts("correction")[checkpoint] == "not yet") == (correction_spacing > 1)
+
+
+def test_without_the_record_of_before_no_effect_is_measured(tmp_path: Path) -> None:
+    with small_home(tmp_path / "lost", **WATCHED) as home:
+        checkpoint, batch, _ = corrected(home, ByHeart())
+        with home.ledger.write() as tx:
+            tx.session.get_one(Batch, batch.id).state = "trained"
+            record = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one()
+            home.artifacts.delete(record.artifact)
+        _stored.cache_clear()
+        after = home.add_checkpoint(batch.id)
+        home.add_record(after, "probe", lambda _item: True)
+        home.bus(CORRECTION, children=ByHeart()).sweep()
+        assert home.verdicts("correction")[f"{batch.id}/{after}"] == "not comparable"
 
 
 @pytest.mark.parametrize("evaluations", [1, 2])

@@ -11,7 +11,7 @@ from miner.mining import MinedItem
 from miner.mining_child import MiningSpec
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.evaluation.standing import held_out
-from ratchet.ledger.tables import Deployment, Mined
+from ratchet.ledger.tables import Deployment, Evaluation, Mined
 from ratchet.tasks.graders import item_key
 from ratchet.testing.home import Home, small_home
 
@@ -45,6 +45,16 @@ def test_the_next_checkpoint_is_asked_the_set_again_beside_random_items_and_not_
     assert {item_key(item) for item in model.orders[1].retest} <= first_keys
     assert not first_keys & {item_key(item) for item in model.orders[1].control}
     assert model.orders[1].before == {name: tuple(pair) for name, pair in model_yields(watched).items()}
+
+
+def test_a_record_that_cannot_be_read_is_asked_for_anew(home: Home) -> None:
+    checkpoint = half_right(home)
+    with home.ledger.read() as session:
+        home.artifacts.delete(session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one().artifact)
+    assert "evaluation.requested" in [event.name for event in home.bus(MINING).sweep()]
+    home.add_record(checkpoint, "probe", lambda item: item.level == 1)
+    home.bus(MINING).sweep()
+    assert home.verdicts("mining").keys() == {checkpoint}
 
 
 def test_a_lost_set_of_before_stops_no_mining(home: Home) -> None:
