@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import Worker
@@ -23,13 +23,18 @@ def expected() -> ColumnElement[bool]:
 
 
 def failing(session: Session, now: float) -> list[Worker]:
-    """Those that failed when they were started last, and will be again."""
-    return _lately(session, "failed", now)
+    """Those that failed when they were started last, and will be again.
+
+    One whose processes die early runs when it is looked at, and its error says how the one before ended: it is among
+    them from the second death in a row on.
+    """
+    dies_again = and_(Worker.state == "running", Worker.failures >= 2, Worker.error.is_not(None))
+    return _lately(session, or_(Worker.state == "failed", dies_again), now)
 
 
 def waiting(session: Session, now: float) -> list[Worker]:
     """Those that wait for something that is no fault of their subjects."""
-    return _lately(session, "waiting", now)
+    return _lately(session, Worker.state == "waiting", now)
 
 
 def last_line(error: str | None) -> str:
@@ -38,6 +43,6 @@ def last_line(error: str | None) -> str:
     return lines[-1].strip()
 
 
-def _lately(session: Session, state: str, now: float) -> list[Worker]:
-    query = select(Worker).where(Worker.state == state, Worker.seen_at > now - PRESENT_S)
+def _lately(session: Session, condition: ColumnElement[bool], now: float) -> list[Worker]:
+    query = select(Worker).where(condition, Worker.seen_at > now - PRESENT_S)
     return list(session.scalars(query.order_by(Worker.name)))

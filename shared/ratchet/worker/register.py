@@ -16,6 +16,7 @@ from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current, require_not_newer
 from ratchet.ledger.tables import Worker
+from ratchet.ledger.workers import ABSENT
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
@@ -27,6 +28,12 @@ from ratchet.worker.offspring import WELL_AFTER_S
 log = logging.getLogger(__name__)
 
 
+DIED_EARLY = (
+    "it died soon after it was started, without a word: killed, out of memory, or ended by its watchdog. See its log."
+)
+LONGEST_PAUSE_S = 60.0
+"""Between the death of a process and its next start."""
+
 PASSING_S = 30.0
 """What a lane waits for no longer than that is not worth telling: it is no more than a restart of something."""
 
@@ -37,10 +44,13 @@ class Registration(Observer):
     def __init__(self, ledger: Ledger, system: System, worker: str, settings: Settings, metrics_url: str | None = None):
         self._metrics_url = metrics_url
         self._controller: Controller | None = None
+        self._died: str | None = None
         self._ledger, self._system, self._worker, self._settings = ledger, system, worker, settings
 
     def enter(self) -> None:
         """Register, and free what an earlier process of this name held: the name's lock proves that it is dead.
+
+        One that died soon after its start, and left no word of why, counts as a start that failed.
 
         Raises Refused for a ledger of another schema, SurroundingsError while the ledger is away.
         """
@@ -49,6 +59,8 @@ class Registration(Observer):
         with self._ledger.write() as tx:
             self._free_inherited(tx)
             before = tx.session.get(Worker, self._worker)
+            self._died = DIED_EARLY if before is not None and _died_early(before, tx.now) else None
+            failures = before.failures if before is not None else 0
             tx.session.merge(
                 Worker(
                     name=self._worker,
@@ -61,8 +73,8 @@ class Registration(Observer):
                     metrics_url=self._metrics_url,
                     pages=known_pages(self._settings),
                     state="running",
-                    error=None,
-                    failures=before.failures if before is not None else 0,
+                    error=self._died,
+                    failures=failures + (self._died is not None),
                 )
             )
 
@@ -109,9 +121,9 @@ class Registration(Observer):
             row = tx.session.get(Worker, self._worker)
             if row is None:
                 return
-            row.seen_at, row.state, row.error = tx.now, state, None
             if tx.now - row.started_at >= WELL_AFTER_S:
-                row.failures = 0
+                row.failures, self._died = 0, None
+            row.seen_at, row.state, row.error = tx.now, state, self._died if state == "running" else None
             if state == "running" and troubles:
                 row.state, row.error = "waiting", "\n".join(troubles)
 
@@ -128,6 +140,13 @@ class Registration(Observer):
                 claims.release(tx, claim)
             else:
                 poison.count_death(tx, claim, self._settings.control)
+
+
+def _died_early(before: Worker, now: float) -> bool:
+    """Whether the last process of a name, known to be dead, lived briefly and neither stopped nor told why it died."""
+    if before.state in ABSENT or before.seen_at - before.started_at >= WELL_AFTER_S:
+        return False
+    return now - before.started_at < WELL_AFTER_S + LONGEST_PAUSE_S
 
 
 def has_ledger(settings: Settings) -> bool:

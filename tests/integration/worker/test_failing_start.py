@@ -83,9 +83,14 @@ def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None
 
 def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
     wait_until(lambda: all(name in rows(stack) for name in BROKEN), what="both failures")
-    failures = Failures()
-    said = list(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder))
-    assert all(any(text in one for one in said) for text in SAID.values())
+    failures, said = Failures(), list[str]()
+
+    def all_are_said() -> bool:
+        said.extend(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder))
+        return all(any(text in one for one in said) for text in SAID.values())
+
+    wait_until(all_are_said, what="it to be said")
+    assert all(sum("Traceback (most" in one and text in one for one in said) == 1 for text in SAID.values())
     before = stack.nursery.report()["no_function"].restarts
     wait_until(lambda: stack.nursery.report()["no_function"].restarts > before, what="another start")
     assert list(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder)) == []

@@ -241,7 +241,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
         found.value("ratchet_worker_unseen_seconds", system="testing")
     with told.write() as tx:
         damages.resolve(tx, "testing", "checkpoint", "c1")
-        tx.session.execute(update(Worker).values(state="running", seen_at=tx.now))
+        tx.session.execute(update(Worker).values(state="running", error=None, seen_at=tx.now))
     found = ask(told)
     assert found["ratchet_artifacts_damaged"] == 0
     assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ratchet.build import Build
 from ratchet.errors import Refused
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, workers
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
 from ratchet.settings import Settings
@@ -51,3 +51,44 @@ def test_a_worker_is_told_when_the_ledger_becomes_newer_than_it(migrated: Ledger
     with pytest.raises(Refused, match="upgrade Ratchet on this host"):
         registration.seen()
     assert row(migrated).seen_at == before
+
+
+def restarted(ledger: Ledger, home: Path) -> Registration:
+    """A worker of the same name, as the one before has left no word."""
+    found = Registration(ledger, registry.get("regression"), NAME, Settings(home=home))
+    found.enter()
+    return found
+
+
+def failing(ledger: Ledger) -> list[str]:
+    with ledger.read() as session:
+        return [worker.name for worker in workers.failing(session, ledger.now())]
+
+
+def test_one_that_dies_early_without_a_word_twice_in_a_row_is_told(
+    migrated: Ledger, registration: Registration, tmp_path: Path
+) -> None:
+    """Killed for its memory, or ended by the watchdog: it had no time to say so."""
+    restarted(migrated, tmp_path)
+    assert failing(migrated) == []
+    second = restarted(migrated, tmp_path)
+    second.seen()
+    assert failing(migrated) == [NAME]
+    assert (row(migrated).state, row(migrated).failures) == ("running", 2)
+    assert "died soon after it was started" in str(row(migrated).error)
+    with migrated.write() as tx:
+        tx.session.get_one(Worker, NAME).started_at -= 61.0
+    second.seen()
+    assert failing(migrated) == []
+    assert (row(migrated).error, row(migrated).failures) == (None, 0)
+
+
+def test_one_that_stopped_or_lived_long_has_not_failed(
+    migrated: Ledger, registration: Registration, tmp_path: Path
+) -> None:
+    registration.leave()
+    restarted(migrated, tmp_path)
+    with migrated.write() as tx:
+        tx.session.get_one(Worker, NAME).started_at -= 3_600.0
+    restarted(migrated, tmp_path)
+    assert row(migrated).failures == 0

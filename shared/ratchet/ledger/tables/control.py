@@ -79,8 +79,9 @@ class DeadLetter(Base):
 class Worker(Base):
     """A worker that registered itself, and when it was last seen.
 
-    ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``) or
-    stopped. ``failures`` counts starts that failed in a row. ``pages`` are the metrics of others that it knows of: a
+    ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``),
+    stopping or stopped. ``failures`` counts starts that failed in a row, early deaths among them; of such a death
+    ``error`` tells for the first minute of the next process. ``pages`` are the metrics of others that it knows of: a
     name and a URL each.
     """
 

@@ -1,0 +1,54 @@
+"""What a run says of processes that fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import Worker
+from ratchet.run.failures import Failures
+from ratchet.worker.nursery import Member
+
+
+def write_log(folder: Path, name: str, *messages: str) -> None:
+    (folder / f"{name}.log").write_text("".join(json.dumps({"message": each}) + "\n" for each in messages))
+
+
+def add_failed(ledger: Ledger, ago_s: float, error: str) -> None:
+    with ledger.write() as tx:
+        seen = {"started_at": tx.now - ago_s, "seen_at": tx.now - ago_s}
+        told = {"system": "training", "host": "here", "pid": 1, "version": "", "metrics_url": None}
+        tx.session.merge(Worker(name="training@here+0", **told, **seen, state="failed", error=error, failures=3))
+
+
+@pytest.mark.parametrize(("exit_code", "said"), [(-9, "was killed by SIGKILL"), (70, "ended with code 70")])
+def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
+    ledger: Ledger, tmp_path: Path, exit_code: int, said: str
+) -> None:
+    failures = Failures()
+    write_log(tmp_path, "training@here+0", "loading", "step 1")
+    died = {"training": Member(pid=None, restarts=1, exit_code=exit_code)}
+    assert list(failures.new(ledger, died, tmp_path)) == [
+        f"training {said}: step 1 It is started again, with growing pauses."
+    ]
+    again = {"training": Member(pid=None, restarts=2, exit_code=exit_code)}
+    assert list(failures.new(ledger, again, tmp_path)) == []
+
+
+def test_what_failed_before_the_run_began_is_not_told(ledger: Ledger, tmp_path: Path) -> None:
+    add_failed(ledger, 60.0, "of old")
+    failures = Failures()
+    assert list(failures.new(ledger, {}, tmp_path)) == []
+    add_failed(ledger, 0.0, "of now")
+    (said,) = failures.new(ledger, {}, tmp_path)
+    assert "of now" in said
+
+
+def test_a_worker_that_told_why_it_failed_is_told_once(ledger: Ledger, tmp_path: Path) -> None:
+    failures = Failures()
+    write_log(tmp_path, "training@here+0", "this worker has failed")
+    add_failed(ledger, 0.0, "no module")
+    died = {"training": Member(pid=None, restarts=1, exit_code=1)}
+    assert len(list(failures.new(ledger, died, tmp_path))) == 1
