@@ -16,7 +16,10 @@ from ratchet.run.failures import Failures
 from ratchet.run.parts import members
 from ratchet.systems import registry
 from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+from ratchet.worker.offspring import FIRST_WAIT_S
 from typer.testing import CliRunner
+
+LAST_WAIT_S = 2.0
 
 GOOD = """
 from ratchet.events.catalogue import BatchQueued
@@ -42,7 +45,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     (folder / "__init__.py").touch()
     for name, text in {"good": GOOD, **BROKEN}.items():
         (folder / f"{name}.py").write_text(text)
-    control = SHORT.model_copy(update={"backoff_last_s": 2.0})
+    control = SHORT.model_copy(update={"backoff_last_s": LAST_WAIT_S})
     names = ["good", *BROKEN]
     with real_workers(
         tmp_path / "home", names, packages=["failing_systems"], path=[tmp_path], control=control
@@ -110,9 +113,10 @@ def test_the_pauses_grow(stack: Stack) -> None:
         said = [json.loads(line) for line in stack.log("no_function").split("\n") if line]
         return [line["at"] for line in said if line["message"].startswith("this worker has failed")]
 
-    wait_until(lambda: len(starts()) >= 5, what="five starts")
-    first, *_, last = (later - earlier for earlier, later in zip(starts(), starts()[1:5], strict=False))
-    assert last > 2 * first
+    wait_until(lambda: len(starts()) >= 6, what="six starts")
+    pauses = [later - earlier for earlier, later in zip(starts(), starts()[1:6], strict=False)]
+    least = [FIRST_WAIT_S * 2**number for number in range(4)] + [LAST_WAIT_S]
+    assert all(pause >= at_least for pause, at_least in zip(pauses, least, strict=True)), pauses
 
 
 def test_a_run_starts_what_cannot_be_imported_too(
