@@ -76,7 +76,9 @@ class Segments(InlineChildren):
             (output / name).mkdir(parents=True)
         (output / "model" / "model.safetensors").write_text(f"{before} {place}")
         tokens = state["tokens"] + 500
-        (output / "state" / "state.json").write_text(json.dumps({"form": "full", "tokens": tokens}))
+        weights = hashlib.sha256(f"{before} {place}".encode()).hexdigest()
+        told = {"form": "full", "tokens": tokens, "weights": weights}
+        (output / "state" / "state.json").write_text(json.dumps(told))
         return {
             "success": True,
             "offset": spec["offset"] + 30,
@@ -84,7 +86,7 @@ class Segments(InlineChildren):
             "finished": spec["offset"] == 30,
             "global_step": spec["global_step"] + 3,
             "total_tokens": tokens,
-            "weights": hashlib.sha256(f"{before} {place}".encode()).hexdigest(),
+            "weights": weights,
             "checkpoint": str(output / "model"),
             "state": str(output / "state"),
             "mean_loss": 1.0,
