@@ -26,7 +26,7 @@ STOP_MARGIN_S = 8.0
 LOOK_S = 0.5
 ANSWER_S = 60.0
 """The supervisor answers at its next tick, but first of all it imports what its workers need."""
-TOLD_S = 2.0
+TOLD_S = 1.0
 """What ends sooner than that is not worth a line."""
 
 
@@ -108,7 +108,8 @@ class Nursery(Closing):
 
     def _has_ended(self, tell: Callable[[str], None]) -> bool:
         """Wait for the supervisor as long as its workers may take, and some more; whether it has ended."""
-        ends_at, said = time.time() + self._settings.control.grace_s + STOP_MARGIN_S, ""
+        began_at, said = time.time(), ""
+        ends_at = began_at + self._settings.control.grace_s + STOP_MARGIN_S
         while time.time() < ends_at:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(LOOK_S)
@@ -116,7 +117,7 @@ class Nursery(Closing):
             if workers := awaited(self._settings.status_folder):
                 ends_at = max(ends_at, max(worker.until for worker in workers) + STOP_MARGIN_S)
                 who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
-                if who != said and max(worker.left_s for worker in workers) > TOLD_S:
+                if who != said and time.time() - began_at >= TOLD_S:
                     said = who
                     tell(told(workers))
         return False
