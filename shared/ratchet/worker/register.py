@@ -109,7 +109,9 @@ class Registration(Observer):
             log.info("left without a word: %s", error)
 
     def _say_at_once(self) -> None:
-        """Where the ledger itself is what is waited for, nobody is told but the log."""
+        """Where the ledger itself is what is waited for, nobody is told but the log. One that stops has said so."""
+        if self._controller is not None and self._controller.stop.is_set():
+            return
         try:
             self._say("running")
         except SurroundingsError as error:

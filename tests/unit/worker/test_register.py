@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ratchet.artifacts import ArtifactStore
 from ratchet.build import Build
 from ratchet.errors import Refused
 from ratchet.ledger import Ledger, workers
@@ -11,6 +12,8 @@ from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
 from ratchet.settings import Settings
 from ratchet.systems import registry
+from ratchet.systems.controller import Controller
+from ratchet.testing.bus import InlineChildren
 from ratchet.testing.ledgers import pretend_newer
 from ratchet.worker.register import Registration
 
@@ -92,3 +95,21 @@ def test_one_that_stopped_or_lived_long_has_not_failed(
         tx.session.get_one(Worker, NAME).started_at -= 3_600.0
     restarted(migrated, tmp_path)
     assert row(migrated).failures == 0
+
+
+def test_what_a_lane_still_tells_while_the_worker_stops_does_not_make_it_run(
+    migrated: Ledger, registration: Registration, tmp_path: Path
+) -> None:
+    controller = Controller(
+        registry.get("regression"),
+        Settings(home=tmp_path),
+        migrated,
+        ArtifactStore(f"file://{tmp_path}/artifacts"),
+        InlineChildren(),
+        NAME,
+    )
+    registration.follow(controller)
+    controller.stop.set()
+    registration.stopping()
+    registration.recovered("judge")
+    assert row(migrated).state == "stopping"
