@@ -48,8 +48,8 @@ def do(work):
     raise AssertionError("find finds nothing")
 
 
-LANE = Lane("look", hears=({hears},), find=find, do=do)
-SYSTEM = System("{name}", "3090", "Notes when it is woken.", says=(), sweep_s=1e9, lanes=(LANE,))
+LANE = Lane("look", consumes=({consumes},), find=find, do=do)
+SYSTEM = System("{name}", "3090", "Notes when it is woken.", emits=(), sweep_s=1e9, lanes=(LANE,))
 """
 CELERY = """
 import os, sys, time
@@ -146,10 +146,10 @@ def write_systems(folder: Path) -> list[str]:
     """One system that hears batch.rejected alone; five that hear batch.queued together."""
     folder.mkdir()
     (folder / "__init__.py").touch()
-    hears = {"single": "BatchRejected", **{f"five_{number}": "BatchQueued" for number in range(SUBSCRIBERS)}}
-    for name, event in hears.items():
-        (folder / f"{name}.py").write_text(SYSTEM.format(name=name, hears=event))
-    return list(hears)
+    consumes = {"single": "BatchRejected", **{f"five_{number}": "BatchQueued" for number in range(SUBSCRIBERS)}}
+    for name, event in consumes.items():
+        (folder / f"{name}.py").write_text(SYSTEM.format(name=name, consumes=event))
+    return list(consumes)
 
 
 def measure(stack: Stack, pipe: Pipe, samples: int) -> None:

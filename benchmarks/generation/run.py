@@ -42,7 +42,7 @@ def library(rows: int) -> None:
 
 def ratchet(rows: int, workers: int) -> None:
     from datagen.generate import BatchGeneration
-    from datagen.generators.generator import Workshop
+    from datagen.generators.generator import GenerationContext
     from datagen.generators.tasks import Tasks
     from ratchet.artifacts import ArtifactStore
     from ratchet.children.runner import ChildRunner
@@ -57,7 +57,7 @@ def ratchet(rows: int, workers: int) -> None:
         def child(target: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             return children.run(target, spec)
 
-        workshop = Workshop(held, folder / "drafts", max(1, workers), child=child if workers else None)
+        workshop = GenerationContext(held, folder / "drafts", max(1, workers), child=child if workers else None)
         batch = BatchGeneration(Tasks(), workshop, mix, rows, seed=1, epoch_cap=10**9)
         ArtifactStore(f"file://{folder}/artifacts").publish_lines(batch.lines(), "batch", {})
         assert batch.report.examples == rows

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ratchet.errors import RatchetError, SettingsError, SurroundingsError
+from ratchet.errors import RatchetError, SettingsError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _ELSEWHERE = "name another home (--home or RATCHET_HOME)"
 def write_atomically(path: Path, text: str, *, durable: bool = False, mode: int = 0o644) -> None:
     """Replace ``path`` with ``text``. ``durable`` survives a power cut and costs two fsyncs.
 
-    Raises SurroundingsError for a disk that is full or fails; the file is then as it was, and no draft is left.
+    Raises TransientError for a disk that is full or fails; the file is then as it was, and no draft is left.
     """
     with replacing(path, durable=durable, mode=mode) as draft, open(draft, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
@@ -68,7 +68,7 @@ def write_if_possible(path: Path, text: str) -> None:
     """
     try:
         write_atomically(path, text)
-    except (OSError, SurroundingsError) as error:
+    except (OSError, TransientError) as error:
         if path not in _unwritten:
             _unwritten.add(path)
             log.warning("%s cannot be written: %s", path, error)
@@ -91,7 +91,7 @@ def is_full(error: OSError) -> bool:
 
 @contextmanager
 def disk_trouble(folder: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """A full or failing disk becomes a SurroundingsError that names the folder and the bytes needed."""
+    """A full or failing disk becomes a TransientError that names the folder and the bytes needed."""
     try:
         yield
     except OSError as error:
@@ -130,23 +130,23 @@ def explained(error: OSError, folder: Path) -> RatchetError | None:
     return None
 
 
-def _trouble(error: OSError, folder: Path, needed_bytes: int | None = None) -> SurroundingsError | None:
+def _trouble(error: OSError, folder: Path, needed_bytes: int | None = None) -> TransientError | None:
     if is_full(error):
         needed = "" if needed_bytes is None else f" {needed_bytes:,} bytes are needed,"
-        return SurroundingsError(
+        return TransientError(
             f"The disk of {folder} takes no more:{needed} {free_bytes(folder):,} are free ({error.strerror}). "
             "Make room, or lower retention.checkpoints_gb; workers then go on by themselves."
         )
     if error.errno == errno.EROFS:
-        return SurroundingsError(
+        return TransientError(
             f"The disk of {folder} is mounted read-only, so nothing can be written there. Mount it for writing, or "
             f"{_ELSEWHERE}."
         )
     if error.errno in _TOO_MANY_OPEN:
-        return SurroundingsError(f"{error.strerror}: raise the limit (`ulimit -n`, or nofile of the container).")
+        return TransientError(f"{error.strerror}: raise the limit (`ulimit -n`, or nofile of the container).")
     if error.errno in _AWAY:
         place = f" ({error.filename})" if error.filename else ""
-        return SurroundingsError(
+        return TransientError(
             f"The disk of {folder} fails: {error.strerror}{place}. Look at `dmesg` and its mount; workers try again by "
             "themselves."
         )

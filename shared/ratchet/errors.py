@@ -7,7 +7,7 @@ class RatchetError(Exception):
     """Base of every error Ratchet raises on purpose."""
 
 
-class SurroundingsError(RatchetError):
+class TransientError(RatchetError):
     """The ledger, Redis, a disk or a server is away. Never counts against a subject: wait and try again."""
 
 
@@ -124,9 +124,9 @@ class UnusableCheckpoint(ServingError):
     """The inference server was told to load a checkpoint whose files are damaged, or not those that were named."""
 
 
-class Refused(RatchetError):
+class PreconditionFailed(RatchetError):
     """A command is refused in the present state; the message says what would allow it."""
 
 
-class LedgerBehind(Refused):
+class LedgerBehind(PreconditionFailed):
     """The ledger has an older schema than this version, or none yet."""

@@ -14,7 +14,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import DataError, RatchetError, SettingsError, SurroundingsError
+from ratchet.errors import DataError, RatchetError, SettingsError, TransientError
 
 TEXT_LIMIT_BYTES = 10_000_000
 """Of a file that is read as a whole: settings, a password."""
@@ -59,7 +59,7 @@ def open_regular(path: Path, kind: type[RatchetError] = DataError) -> io.Buffere
     """Open a regular file, or one that a link leads to, for reading bytes.
 
     Raises ``kind``, naming the path and what is wrong with it, for all else, and where reading fails later on;
-    SettingsError for one that this user may not read, SurroundingsError where its disk fails: that is no fault of it.
+    SettingsError for one that this user may not read, TransientError where its disk fails: that is no fault of it.
     """
     try:
         _require_regular(os.stat(path), path, kind)  # opening a pipe or a device would have effects already
@@ -128,7 +128,7 @@ def _require_regular(found: os.stat_result, path: Path, kind: type[RatchetError]
 
 def _trouble(path: Path, error: OSError, kind: type[RatchetError]) -> RatchetError:
     if error.errno in _AWAY:
-        return SurroundingsError(f"{printable(path)}: {error.strerror}. Look at `dmesg` and the mount of its disk.")
+        return TransientError(f"{printable(path)}: {error.strerror}. Look at `dmesg` and the mount of its disk.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return SettingsError(f"{printable(path)}: user {os.geteuid()} may not read it: give them the right.")
     said = _ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__

@@ -10,7 +10,7 @@ import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
-from ratchet.errors import ArtifactError, SurroundingsError
+from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate, require_current
@@ -94,7 +94,7 @@ def test_an_unfinished_upload_is_no_artifact_and_is_swept_away(storage: str, tmp
 
 
 def test_a_store_that_refuses_is_trouble_of_the_surroundings(storage: str, tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match="refuses"):
+    with pytest.raises(TransientError, match="refuses"):
         store(storage, tmp_path / "here", secret="wrong").publish(source(tmp_path / "source"), "checkpoint", {})
 
 

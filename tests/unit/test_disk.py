@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.disk import disk_trouble, home_trouble, replacing, require_writable, write_atomically, write_if_possible
-from ratchet.errors import RatchetError, SettingsError, SurroundingsError
+from ratchet.errors import RatchetError, SettingsError, TransientError
 from ratchet.testing.disk import SmallDisk, fill, free
 
 KILLED_HALF_WAY = """
@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(
         write_atomically(path, old)
     fill(path.parent)
     before = sorted(os.listdir(path.parent))
-    with pytest.raises(SurroundingsError, match=f"The disk of {path.parent} takes no more: 0 are free"):
+    with pytest.raises(TransientError, match=f"The disk of {path.parent} takes no more: 0 are free"):
         write_atomically(path, "new" * 100)
     assert sorted(os.listdir(path.parent)) == before
     for _ in range(3):
@@ -89,7 +89,7 @@ def test_a_secret_is_written_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_trouble_of_the_surroundings(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
-    with pytest.raises(SurroundingsError, match=r"1,000 bytes are needed"), disk_trouble(folder, 1000):
+    with pytest.raises(TransientError, match=r"1,000 bytes are needed"), disk_trouble(folder, 1000):
         Path("/dev/full").write_text("x")
 
 
@@ -102,7 +102,7 @@ def test_other_errors_of_a_disk_stay_what_they_are(tmp_path: Path, trouble: type
 def test_a_disk_that_can_only_be_read_says_how_to_go_on(small_disk: SmallDisk) -> None:
     folder = small_disk(65_536, "ro")
     for refused in (lambda: write_atomically(folder / "file", "x"), lambda: require_writable(folder / "home")):
-        with pytest.raises(SurroundingsError, match=f"{folder}.* is mounted read-only.*Mount it for writing"):
+        with pytest.raises(TransientError, match=f"{folder}.* is mounted read-only.*Mount it for writing"):
             refused()
 
 

@@ -14,11 +14,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
-from ratchet.data.key_counts import KeyCounts
+from ratchet.data.key_counts import UsageCounts
 from ratchet.errors import DataError
 from ratchet.tasks import registry
 
-from datagen.generators.generator import Cell, Draft, Generator, Order, Workshop
+from datagen.generators.generator import Cell, Draft, GenerationContext, Generator, Order
 from datagen.generators.tasks import Tasks
 
 Share = tuple[str, int, float]
@@ -66,7 +66,7 @@ class BatchGeneration:
     def __init__(
         self,
         generator: Generator,
-        workshop: Workshop,
+        workshop: GenerationContext,
         mix: Sequence[Share],
         n: int,
         seed: int,
@@ -79,7 +79,7 @@ class BatchGeneration:
         self._caps = {cell: _batch_cap(cell, epoch_cap) for cell in self._open}
         self._generator, self._workshop = generator, workshop
         self._n, self._seed, self._epoch_cap, self._uses = n, seed, epoch_cap, uses
-        self._counts = KeyCounts()
+        self._counts = UsageCounts()
         self._made: Counter[str] = Counter()
         self._refused_in_a_row: Counter[Cell] = Counter()
         self._exhausted: list[str] = []
@@ -163,7 +163,7 @@ def generate_batch(
     uses: Callable[[str], int] = lambda _: 0,
 ) -> BatchGeneration:
     """A batch of ``n`` examples of task families, made in this process; see BatchGeneration."""
-    return BatchGeneration(Tasks(), Workshop(held_out, Path()), mix, n, seed, epoch_cap, uses)
+    return BatchGeneration(Tasks(), GenerationContext(held_out, Path()), mix, n, seed, epoch_cap, uses)
 
 
 def _batch_cap(cell: Cell, epoch_cap: int) -> int:

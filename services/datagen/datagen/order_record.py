@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.settings import Settings
 from ratchet.tasks import registry
 
@@ -36,13 +36,15 @@ class OrderRecord(BaseModel):
         )
 
     def require_same(self, settings: Settings) -> None:
-        """Raise Refused, naming it, where something has changed that the rows depend on."""
+        """Raise PreconditionFailed, naming it, where something has changed that the rows depend on."""
         suites = settings.suites
         if (suites.seed, suites.held_out_share) != (self.hold_out_seed, self.hold_out_share):
-            raise Refused(
+            raise PreconditionFailed(
                 f"the batch was made with suites.seed {self.hold_out_seed} and suites.held_out_share "
                 f"{self.hold_out_share}, which are now {suites.seed} and {suites.held_out_share}."
             )
         for family, version in self.families.items():
             if registry.get(family).version != version:
-                raise Refused(f"the batch was made by {family} {version}, which is now {registry.get(family).version}.")
+                raise PreconditionFailed(
+                    f"the batch was made by {family} {version}, which is now {registry.get(family).version}."
+                )

@@ -50,7 +50,7 @@ class Rollout:
         return self.work.settings
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Load the verified artifact beside what is live, and nothing else. Raises ServingError, SurroundingsError."""
+        """Load the verified artifact beside what is live, and nothing else. Raises ServingError, TransientError."""
         live = self.server.live()
         self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)

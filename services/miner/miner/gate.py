@@ -15,8 +15,8 @@ from itertools import islice
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
-from ratchet.data.key_counts import KeyCounts
-from ratchet.errors import DataError, SurroundingsError, UnknownPlugin
+from ratchet.data.key_counts import UsageCounts
+from ratchet.errors import DataError, TransientError, UnknownPlugin
 from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
@@ -96,7 +96,7 @@ class DataGate:
     def examine(self, rows: Iterable[Numbered]) -> Iterator[Accepted | Quarantined]:
         """A verdict for every row, in order."""
         stream = iter(rows)
-        with closing(KeyCounts()) as seen:
+        with closing(UsageCounts()) as seen:
             while chunk := [(line, self._read(line, row)) for line, row in islice(stream, CHUNK)]:
                 before = self._uses({item.key for _, item in chunk if isinstance(item, _Item)})
                 for line, item in chunk:
@@ -111,12 +111,12 @@ class DataGate:
             return _item(row, self._policy.epoch_cap, self._dress)
         except _Refusal as refusal:
             return refusal.of(line, row)
-        except SurroundingsError:
+        except TransientError:
             raise
         except Exception as error:  # noqa: BLE001 - foreign code fails on one row: it is put aside, the others go on
             return _Refusal("plugin", f"{type(error).__name__}: {error}").of(line, row)
 
-    def _verdict(self, line: int, item: _Item, before: Mapping[str, int], seen: KeyCounts) -> Accepted | Quarantined:
+    def _verdict(self, line: int, item: _Item, before: Mapping[str, int], seen: UsageCounts) -> Accepted | Quarantined:
         try:
             self._require_true(item)
             sketch = self._require_apart(item)
@@ -144,7 +144,7 @@ class DataGate:
             raise _Refusal("near_leak", "nearly the same text is held out for testing.")
         return sketch
 
-    def _require_unused(self, item: _Item, sketch: Sketch | None, before: int, seen: KeyCounts) -> None:
+    def _require_unused(self, item: _Item, sketch: Sketch | None, before: int, seen: UsageCounts) -> None:
         here = seen[item.key]
         if here + before >= self._policy.epoch_cap:
             raise _Refusal("epoch_cap", f"{item.key} was trained on {here + before} times.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import copy_rows
-from ratchet.errors import DataError, Refused
+from ratchet.errors import DataError, PreconditionFailed
 from ratchet.files import open_regular, printable
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import submit
@@ -62,7 +62,7 @@ def _submitted(name: str, artifact_id: str, rows: int, provenance: dict[str, obj
     def effects(tx: Transaction) -> None:
         try:
             tx.emit(submit(tx, artifact_id, rows, "user", provenance))
-        except Refused:
+        except PreconditionFailed:
             return  # the same rows are on their way already
 
     return Verdict("submitted", f"{rows} rows of {name}", effects=effects)

@@ -50,7 +50,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     """A draft folder that takes the place of ``folder`` by a rename, if the block succeeds.
 
     What was there before is moved away and deleted: files that someone has mapped are never written to. A disk that
-    takes no more is a SurroundingsError that names the folder; then nothing has changed.
+    takes no more is a TransientError that names the folder; then nothing has changed.
     """
     with _disk_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

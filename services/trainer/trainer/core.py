@@ -18,7 +18,7 @@ from ratchet.errors import (
     Diverged,
     ResumeError,
     SettingsError,
-    SurroundingsError,
+    TransientError,
     UnknownPlugin,
 )
 from ratchet.evaluation.preview import JOURNAL
@@ -56,7 +56,7 @@ _KINDS: Mapping[type[Exception], ErrorKind] = {
     ArtifactError: ErrorKind.MODEL,
     SettingsError: ErrorKind.SETTINGS,
     UnknownPlugin: ErrorKind.SETTINGS,
-    SurroundingsError: ErrorKind.SURROUNDINGS,
+    TransientError: ErrorKind.SURROUNDINGS,
     OSError: ErrorKind.SURROUNDINGS,
 }
 

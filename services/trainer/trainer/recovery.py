@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, SurroundingsError
+from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction, damages
 from ratchet.ledger.forks import abandon, open_fork
@@ -39,7 +39,7 @@ class Target:
 def check(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
     """Whether the line had to be taken back, since its head cannot be gone on from.
 
-    Raises SurroundingsError where no checkpoint of the line is left to go on from.
+    Raises TransientError where no checkpoint of the line is left to go on from.
     """
     with ledger.read() as session:
         main = session.get(Line, "main")
@@ -126,7 +126,7 @@ def _target(
     for checkpoint in path:
         if _damage(settings, artifacts, checkpoint, base, fresh=True) is None:
             return Target(checkpoint, fresh_optimizer=True)
-    raise SurroundingsError(
+    raise TransientError(
         f"no checkpoint of the line is whole any more: {damage} Bring the artifacts back with `ratchet restore`."
     ) from damage
 

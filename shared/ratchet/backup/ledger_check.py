@@ -26,7 +26,7 @@ _ANOTHER = "take another backup"
 def require_whole(copy: Path, manifest: BackupManifest) -> None:
     """Raise ArtifactError unless soundness, revision, rows and artifacts are as the manifest says.
 
-    Raises Refused for a revision that is newer than this version.
+    Raises PreconditionFailed for a revision that is newer than this version.
     """
     if manifest.ledger.revision is None:
         raise ArtifactError(f"{MANIFEST} names no revision of its ledger: it is of no ledger; {_ANOTHER}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from ratchet.backup.manifest import LedgerCopy
 from ratchet.backup.named import named
 from ratchet.backup.rows import copy_rows, count_rows
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_current
 
@@ -33,8 +33,8 @@ def opened_copy(path: Path) -> Iterator[Ledger]:
 def copy_ledger(ledger: Ledger, folder: Path) -> tuple[LedgerCopy, set[str]]:
     """Copy into ``folder`` while others write; returns the copy, and the artifacts that it counts on.
 
-    SQLite is copied by its online backup, PostgreSQL by the rows of one snapshot. Raises Refused for a ledger of
-    another schema, SurroundingsError where ledger or disk fail.
+    SQLite is copied by its online backup, PostgreSQL by the rows of one snapshot. Raises PreconditionFailed for a
+    ledger of another schema, TransientError where ledger or disk fail.
     """
     require_current(ledger)
     draft = folder / DRAFT
@@ -68,7 +68,7 @@ def _require_sound(path: Path) -> None:
         said = connection.execute("PRAGMA integrity_check").fetchone()[0]
         strays = connection.execute("PRAGMA foreign_key_check").fetchall()
     if said != "ok" or strays:
-        raise SurroundingsError(f"the copy of the ledger at {path} is not sound ({said}): is that disk all right?")
+        raise TransientError(f"the copy of the ledger at {path} is not sound ({said}): is that disk all right?")
 
 
 @contextmanager
@@ -76,4 +76,4 @@ def _sqlite_trouble(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise SurroundingsError(f"the copy of the ledger at {path} fails: {error}.") from error
+        raise TransientError(f"the copy of the ledger at {path} fails: {error}.") from error

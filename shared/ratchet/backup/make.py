@@ -21,7 +21,7 @@ from ratchet.backup.ledger_copy import DRAFT, copy_ledger
 from ratchet.backup.manifest import ARTIFACTS, MANIFEST, BackupManifest, LedgerCopy, artifacts_of
 from ratchet.backup.named import named
 from ratchet.disk import disk_trouble
-from ratchet.errors import ArtifactError, Refused
+from ratchet.errors import ArtifactError, PreconditionFailed
 from ratchet.ledger import Ledger
 
 MOST_SNAPSHOTS = 5
@@ -50,8 +50,9 @@ class Made:
 def make(ledger: Ledger, store: ArtifactStore, folder: Path, tell: Tell | None = None, *, reread: bool = False) -> Made:
     """Bring the backup in ``folder`` up to date; only what is new is copied. The backup before stays until then.
 
-    ``reread`` compares what is there already with its digests too. Raises Refused for a folder of something else,
-    ArtifactError for an artifact that the ledger needs and that is damaged or gone, SurroundingsError for a full disk.
+    ``reread`` compares what is there already with its digests too. Raises PreconditionFailed for a folder of something
+    else, ArtifactError for an artifact that the ledger needs and that is damaged or gone, TransientError for a full
+    disk.
     """
     with disk_trouble(folder), locked(folder):
         copying = _Copying(store, artifacts_of(folder), tell or _silent, reread)
@@ -80,7 +81,9 @@ def _consistent(
             lost = sorted(missing & named(session))
         if lost:
             raise _incomplete(lost, copying.damaged)
-    raise Refused(f"retention deleted artifacts faster than they could be copied, {MOST_SNAPSHOTS} times; try again.")
+    raise PreconditionFailed(
+        f"retention deleted artifacts faster than they could be copied, {MOST_SNAPSHOTS} times; try again."
+    )
 
 
 def _incomplete(lost: list[str], damaged: dict[str, str]) -> ArtifactError:
@@ -132,7 +135,7 @@ class _Copying:
 def _require_room(folder: Path, size_bytes: int) -> None:
     free_bytes = shutil.disk_usage(folder.parent).free
     if free_bytes < size_bytes + SPARE_BYTES:
-        raise Refused(
+        raise PreconditionFailed(
             f"the disk of {folder.parent} is full: {free_bytes:,} bytes are free, and the next artifact has "
             f"{size_bytes:,}. What was copied stays; with more room the same command goes on from here."
         )
@@ -153,14 +156,14 @@ def _prune(folder: Path, manifest: BackupManifest) -> int:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder for one backup at a time. Raises Refused where it is not ours to write to."""
+    """The folder for one backup at a time. Raises PreconditionFailed where it is not ours to write to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _require_ours(folder)
         (folder / ARTIFACTS).mkdir(exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise Refused(f"user {os.geteuid()} cannot write to {folder}: {error.strerror}.") from error
+        raise PreconditionFailed(f"user {os.geteuid()} cannot write to {folder}: {error.strerror}.") from error
     try:
         _lock(handle, folder)
         yield
@@ -172,13 +175,13 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Refused(f"another backup is being written to {folder}: wait for its end.") from None
+        raise PreconditionFailed(f"another backup is being written to {folder}: wait for its end.") from None
 
 
 def _require_ours(folder: Path) -> None:
     for name in sorted(path.name for path in folder.iterdir()):
         if name not in (ARTIFACTS, MANIFEST, "lost+found") and not name.startswith(OURS):
-            raise Refused(f"{folder} holds something else ({name}): give a backup a folder of its own.")
+            raise PreconditionFailed(f"{folder} holds something else ({name}): give a backup a folder of its own.")
 
 
 def _silent(_done: int, _of: int, _copied_bytes: int) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ratchet.artifacts.folder import ArtifactFolder
 from ratchet.disk import write_atomically
-from ratchet.errors import ArtifactError, Refused
+from ratchet.errors import ArtifactError, PreconditionFailed
 from ratchet.files import open_regular
 
 MANIFEST = "backup.json"
@@ -83,10 +83,10 @@ class BackupManifest(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> BackupManifest:
-        """Raises Refused for a folder without a finished backup, ArtifactError for a manifest that cannot be read."""
+        """Raises PreconditionFailed for a folder without a finished backup, ArtifactError for a manifest that cannot be read."""
         path = folder / MANIFEST
         if not os.path.lexists(path):
-            raise Refused(f"{folder} holds no finished backup: there is no {MANIFEST} in it.")
+            raise PreconditionFailed(f"{folder} holds no finished backup: there is no {MANIFEST} in it.")
         with open_regular(path, ArtifactError) as file:
             text = file.read()
         try:

@@ -23,7 +23,7 @@ from ratchet.backup.ledger_copy import opened_copy
 from ratchet.backup.manifest import BackupManifest, artifacts_of
 from ratchet.backup.rows import copy_rows, count_rows, delete_rows
 from ratchet.disk import disk_trouble, sync_folder
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
 from ratchet.ledger.tables import Base, Worker
@@ -44,8 +44,9 @@ def restore(
     """Bring ledger and artifacts to what the backup in ``folder`` has; the artifacts of the place stay beside them.
 
     A backup of an older schema is migrated. An SQLite ledger that is replaced by ``force`` is kept beside the new one.
-    Raises Refused for a place that is in use or, without ``force``, not empty, and for a backup of a newer schema;
-    ArtifactError for anything in the backup that is not what was written, no file, or not what its manifest says.
+    Raises PreconditionFailed for a place that is in use or, without ``force``, not empty, and for a backup of a newer
+    schema; ArtifactError for anything in the backup that is not what was written, no file, or not what its manifest
+    says.
     """
     manifest = BackupManifest.read(folder)
     require_known(manifest.ledger.revision)
@@ -68,18 +69,18 @@ def restore(
 def _require_room(ledger_url: str, store: ArtifactStore, manifest: BackupManifest, force: bool) -> None:
     found, alive = _found(ledger_url)
     if alive:
-        raise Refused(
+        raise PreconditionFailed(
             f"{len(alive)} worker(s) are at work on the ledger that would be replaced ({', '.join(alive[:3])}): "
             f"stop them first; one that was killed counts as alive for {ALIVE_S:.0f} s."
         )
     if found and not force:
-        raise Refused(
+        raise PreconditionFailed(
             f"the ledger {make_url(ledger_url).render_as_string()} is not empty ({found}): restore into an empty "
             "place, or replace it with --force."
         )
     strangers = [artifact for artifact in store.ids() if artifact not in manifest.artifacts]
     if strangers and not force:
-        raise Refused(
+        raise PreconditionFailed(
             f"the store {store.url} has {len(strangers)} artifact(s) that this backup does not know: restore into an "
             "empty place, or let them lie beside the others with --force."
         )
@@ -146,7 +147,7 @@ def _insert(draft: Path, ledger_url: str) -> None:
             delete_rows(target)
             copy_rows(source.connection(), target)
             if count_rows(target) != count_rows(source.connection()):
-                raise SurroundingsError("the ledger did not take every row of the backup; nothing was changed in it.")
+                raise TransientError("the ledger did not take every row of the backup; nothing was changed in it.")
     finally:
         ledger.close()
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ratchet.bus.connection import redis_trouble, redis_url
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.evaluation.preview import Preview
 from ratchet.settings import Settings
 
@@ -47,7 +47,7 @@ class Bulletin:
 
 
 def put_up(client: Redis, bulletin: Bulletin) -> None:
-    """Let it be seen for ``KEPT_S``. Raises SurroundingsError."""
+    """Let it be seen for ``KEPT_S``. Raises TransientError."""
     with redis_trouble():
         client.set(KEY, bulletin.encode(), ex=KEPT_S)
 
@@ -62,5 +62,5 @@ def newest(settings: Settings) -> Bulletin | None:
         with client, redis_trouble():
             text = client.get(KEY)
         return Bulletin.decode(text) if text is not None else None
-    except (SurroundingsError, ValueError):
+    except (TransientError, ValueError):
         return None

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from ratchet.bus.embedded import embedded_url
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.settings import Settings
 
 SOCKET_TIMEOUT_S = 10.0
@@ -20,7 +20,7 @@ RETRIES = 3
 
 
 def redis_url(settings: Settings) -> str:
-    """The configured server, or the embedded one below home. Raises SurroundingsError if that does not run."""
+    """The configured server, or the embedded one below home. Raises TransientError if that does not run."""
     return settings.redis.address or embedded_url(settings)
 
 
@@ -37,8 +37,8 @@ def connect(url: str) -> Redis:
 
 @contextmanager
 def redis_trouble() -> Iterator[None]:
-    """Whatever Redis refuses inside the block is raised as SurroundingsError: nothing but time hangs on Redis."""
+    """Whatever Redis refuses inside the block is raised as TransientError: nothing but time hangs on Redis."""
     try:
         yield
     except RedisError as error:
-        raise SurroundingsError(f"Redis is away: {error}") from error
+        raise TransientError(f"Redis is away: {error}") from error

@@ -21,7 +21,7 @@ from redis.retry import Retry
 from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.disk import home_trouble, require_writable, write_atomically
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.leases.lock import FileLock
 from ratchet.lines import split_lines
 from ratchet.parent import end_with_parent
@@ -38,11 +38,11 @@ def embedded_folder(settings: Settings) -> Path:
 
 
 def embedded_url(settings: Settings) -> str:
-    """URL of the embedded server below home. Raises SurroundingsError when none was started there."""
+    """URL of the embedded server below home. Raises TransientError when none was started there."""
     path = embedded_folder(settings) / "url"
     url = _text(path)
     if not url:
-        raise SurroundingsError(
+        raise TransientError(
             f"No embedded Redis runs below {settings.home} ({path} is {'absent' if url is None else 'empty'}). "
             "Start everything with `make run`, or set redis.url to a running server."
         )
@@ -82,7 +82,10 @@ class EmbeddedRedis:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> Self:
-        """Start and wait until it answers. Raises SurroundingsError, or Refused while another runs in ``folder``."""
+        """Start and wait until it answers.
+
+        Raises TransientError, or PreconditionFailed while another runs in ``folder``.
+        """
         if self.pid is not None:
             return self
         with home_trouble(self.folder):
@@ -119,7 +122,7 @@ class EmbeddedRedis:
             if time.monotonic() > deadline:
                 pid = _text(self.folder / "redis.pid")
                 owner = f"pid {pid}" if pid else "just starting"
-                raise Refused(f"A Redis ({owner}) already runs in {self.folder}. Stop it with `make stop`.")
+                raise PreconditionFailed(f"A Redis ({owner}) already runs in {self.folder}. Stop it with `make stop`.")
             time.sleep(_POLL_S)
         return lock
 
@@ -131,7 +134,7 @@ class EmbeddedRedis:
                 return
             if attempts_left == 0 or self._fixed_port or is_free(self.port):
                 require_writable(self.folder)  # a full disk, which is the reason then, took no log either
-                raise SurroundingsError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
+                raise TransientError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
 
     def _choose_port(self) -> None:
         if self._fixed_port:
@@ -146,7 +149,7 @@ class EmbeddedRedis:
 
     def _spawn(self, executable: Path, lock: FileLock) -> subprocess.Popen[bytes]:
         if self._dies_with_parent and threading.current_thread() is not threading.main_thread():
-            raise Refused("A Redis that dies with its parent is started from the main thread.")
+            raise PreconditionFailed("A Redis that dies with its parent is started from the main thread.")
         with home_trouble(self.folder):
             (self.folder / "data").mkdir(exist_ok=True)
         write_atomically(self.folder / "redis.conf", self._configuration(), mode=0o600)

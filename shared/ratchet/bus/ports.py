@@ -7,7 +7,7 @@ import socket
 
 import psutil
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,9 +32,9 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, setting: str) -> None:
-    """Raises SurroundingsError that names the port, who listens there, and the ``setting`` that moves us."""
+    """Raises TransientError that names the port, who listens there, and the ``setting`` that moves us."""
     if not is_free(port):
-        raise SurroundingsError(
+        raise TransientError(
             f"Port {port} is busy: {port_owner(port)} has it. Stop that, or set {setting} to another port, "
             "or to 0 for a free one."
         )

@@ -48,7 +48,7 @@ class Entry:
 
 
 class Streams:
-    """Publishes and reads. All methods raise SurroundingsError while Redis is away."""
+    """Publishes and reads. All methods raise TransientError while Redis is away."""
 
     def __init__(self, client: Redis, length: int):
         self._client, self._length = client, length

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ratchet.children.channel import Channel, Message
 from ratchet.disk import is_full
-from ratchet.errors import SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import SettingsError, TransientError, UnknownPlugin
 from ratchet.parent import end_with_parent
 
 WHERE_SIGNAL = signal.SIGUSR1
@@ -80,7 +80,7 @@ def _described(error: BaseException) -> Message:
         "message": str(error),
         "trace": "".join(traceback.format_exception(error)),
         "is_out_of_memory": _is_out_of_memory(error),
-        "is_of_surroundings": isinstance(error, SurroundingsError) or (isinstance(error, OSError) and is_full(error)),
+        "is_of_surroundings": isinstance(error, TransientError) or (isinstance(error, OSError) and is_full(error)),
         "is_of_settings": isinstance(error, SettingsError | UnknownPlugin),
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 from ratchet.children.channel import Message, wait_for_any
 from ratchet.children.child import WHERE_SIGNAL
 from ratchet.children.process import ChildProcess
-from ratchet.errors import ChildFailed, RatchetError, SettingsError, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, RatchetError, SettingsError, Stopping, TransientError
 
 _TICK_S = 0.25
 _EXIT_S = 10.0
@@ -117,7 +117,7 @@ class Conversation:
             out_of_memory=error["is_out_of_memory"],
             trace=error["trace"],
         )
-        for kind, name in ((SurroundingsError, "is_of_surroundings"), (SettingsError, "is_of_settings")):
+        for kind, name in ((TransientError, "is_of_surroundings"), (SettingsError, "is_of_settings")):
             if error[name]:
                 trouble = kind(error["message"])
                 trouble.__cause__ = failure

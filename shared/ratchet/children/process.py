@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ratchet.children.channel import Channel, Message
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ServerProcess:
                 raise
         if "error" in answer:
             ours.close()
-            raise SurroundingsError(f"No child can be forked: {answer['error']}. Free memory or raise the limit.")
+            raise TransientError(f"No child can be forked: {answer['error']}. Free memory or raise the limit.")
         return ChildProcess(self, int(answer["pid"]), Channel(ours))
 
     def ask(self, request: Message, handles: Sequence[int] = ()) -> Message:
@@ -91,7 +91,7 @@ class ServerProcess:
         if greeting is None or "error" in greeting:
             self.close()
             reason = f"it ended with {self._process.returncode}" if greeting is None else greeting["error"]
-            raise SurroundingsError(
+            raise TransientError(
                 f"The fork server could not import {', '.join(preload)}: {reason}\n"
                 "Install the missing package, or run this system in an image that has it."
             )

@@ -12,7 +12,7 @@ from typing import Any
 from ratchet.children.conversation import Conversation
 from ratchet.children.process import ChildProcess, ServerGone, ServerProcess
 from ratchet.closing import Closing
-from ratchet.errors import ChildFailed, SurroundingsError
+from ratchet.errors import ChildFailed, TransientError
 
 _EXIT_S = 10.0
 _TAIL_BYTES = 8_000
@@ -66,7 +66,7 @@ class ChildRunner(Closing):
     ) -> dict[str, Any]:
         """Call ``target`` (``module:function``) with (spec, progress) in a child and return its JSON result.
 
-        Raises ChildFailed when it raises, dies, or says nothing for ``stall_s``; SurroundingsError when it
+        Raises ChildFailed when it raises, dies, or says nothing for ``stall_s``; TransientError when it
         raises one or finds its disk full; SettingsError when it finds a setting or a plug-in's name wrong. When
         ``should_stop`` turns true the child gets SIGTERM and ``grace_s``, which may grow meanwhile: a result that it
         still hands back is returned, else Stopping is raised. Stdout and stderr are appended to ``log_path``.
@@ -106,7 +106,7 @@ class ChildRunner(Closing):
                 for child in children:
                     child.end(0.0)
                 raise
-        raise SurroundingsError("The fork server dies as soon as it is asked for a child; see its stderr.")
+        raise TransientError("The fork server dies as soon as it is asked for a child; see its stderr.")
 
     def _living_server(self) -> ServerProcess:
         with self._starting:

@@ -8,7 +8,7 @@ import httpx
 import typer
 
 from ratchet.cli.output import Json, print_json
-from ratchet.errors import GenerationError, SurroundingsError
+from ratchet.errors import GenerationError, TransientError
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings, load
 
@@ -46,7 +46,7 @@ def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     try:
         response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=settings.inference.timeout_s)
     except httpx.HTTPError as error:
-        raise SurroundingsError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
+        raise TransientError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
     if response.is_error:
         raise GenerationError(f"{url} answered {response.status_code}: {_said(response)}")
     found: dict[str, Any] = response.json()

@@ -11,7 +11,7 @@ import typer
 from ratchet import backup as backups
 from ratchet.cli.output import Json, print_json, size
 from ratchet.cli.place import artifacts, opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.run import lock
 from ratchet.settings import load
 
@@ -65,7 +65,7 @@ def restore(
     """
     settings = load()
     if (holder := lock.holder(settings.home)) is not None:
-        raise Refused(f"{holder} runs in {settings.home}: `ratchet stop` first.")
+        raise PreconditionFailed(f"{holder} runs in {settings.home}: `ratchet stop` first.")
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)

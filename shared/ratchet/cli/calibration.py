@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli import naming
 from ratchet.cli.output import Json, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import Calibration
 
 KINDS = {
@@ -61,7 +61,7 @@ def _found(session: Session, name: str) -> tuple[str, str, Numbers]:
     found = naming.find(session, name)
     row = session.get(Calibration, found.id)
     if row is None or "shipped" not in row.numbers:
-        raise Refused(
+        raise PreconditionFailed(
             f"{naming.label(found)} has not been calibrated: `ratchet why {found.ordinal}` says how far it is."
         )
     return naming.label(found), found.id, row.numbers
@@ -71,7 +71,7 @@ def _draw(numbers: Numbers, label: str, file: Path) -> None:
     try:
         from ratchet.report.reliability import write_png
     except ModuleNotFoundError as error:
-        raise Refused(f"drawing needs {error.name}: pip install 'ratchet-shared[report]'.") from error
+        raise PreconditionFailed(f"drawing needs {error.name}: pip install 'ratchet-shared[report]'.") from error
     write_png(numbers, label, file)
 
 

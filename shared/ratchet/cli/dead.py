@@ -11,7 +11,7 @@ from sqlalchemy import select
 from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import DeadLetter
 from ratchet.lines import first_line
 from ratchet.systems import poison
@@ -52,7 +52,7 @@ def show(number: Id, as_json: Annotated[bool, Json] = False) -> None:
     with opened() as (_, ledger), ledger.read() as session:
         row = session.get(DeadLetter, number)
     if row is None:
-        raise Refused(f"there is no dead letter {number}: `ratchet dead list --all`.")
+        raise PreconditionFailed(f"there is no dead letter {number}: `ratchet dead list --all`.")
     if as_json:
         print_json(_as_values(row))
         return

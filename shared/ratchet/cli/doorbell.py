@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratchet.errors import SurroundingsError, UnknownPlugin
+from ratchet.errors import TransientError, UnknownPlugin
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
@@ -14,5 +14,5 @@ def ring(settings: Settings, *systems: str) -> None:
     for name in systems:
         try:
             ring_queue(settings, registry.get(name))
-        except (SurroundingsError, UnknownPlugin):
+        except (TransientError, UnknownPlugin):
             continue

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from ratchet.cli.output import Json, clock
 from ratchet.cli.place import opened
 from ratchet.cli.trace import ENVELOPE, print_story
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Outbox
@@ -35,7 +35,7 @@ def events(
 ) -> None:
     """List events from the ledger's outbox, the newest last. With --json one object a line."""
     if name is not None and name not in CATALOGUE:
-        raise Refused(f"no event is called {name!r}; there are: {', '.join(CATALOGUE)}.")
+        raise PreconditionFailed(f"no event is called {name!r}; there are: {', '.join(CATALOGUE)}.")
     with opened() as (_, ledger):
         if trace is not None:
             with ledger.read() as session:

@@ -12,7 +12,7 @@ from ratchet.cli import naming
 from ratchet.cli.output import Json, print_json, print_table, shortened
 from ratchet.cli.place import artifacts, opened
 from ratchet.data.example import Example
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.flips import Count, added, flip_table
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
 from ratchet.evaluation.stored import stored, stored_suite
@@ -51,7 +51,7 @@ def flips(
         with ledger.read() as session:
             row = suite_named(session, suite)
             if row.pool == "confirm":
-                raise Refused("a confirm suite is not for looking at: it decides on deployments.")
+                raise PreconditionFailed("a confirm suite is not for looking at: it decides on deployments.")
             pair = [naming.find(session, name) for name in (earlier, later)]
             records = [_record(session, checkpoint, row) for checkpoint in pair]
         before, after = (_of_family(stored(store, record), family) for record in records)
@@ -73,7 +73,9 @@ def flips(
 def _record(session: Session, checkpoint: Checkpoint, suite: SuiteRow) -> Row:
     record = evaluation(session, checkpoint.id, suite.id)
     if record is None:
-        raise Refused(f"{naming.label(checkpoint)} has no record on that suite: `ratchet suite run` asks for one.")
+        raise PreconditionFailed(
+            f"{naming.label(checkpoint)} has no record on that suite: `ratchet suite run` asks for one."
+        )
     return record
 
 
@@ -89,7 +91,7 @@ def _of_family(record: Evaluation, family: str | None) -> Evaluation:
     items = tuple(item for item in record.items if item.family == family)
     if not items:
         known = ", ".join(sorted({item.family for item in record.items}))
-        raise Refused(f"no item of {family!r}: the suite has {known}.")
+        raise PreconditionFailed(f"no item of {family!r}: the suite has {known}.")
     return record.model_copy(update={"items": items})
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from ratchet.cli.place import artifacts, opened
-from ratchet.errors import ArtifactError, DataError, Refused, SettingsError, SurroundingsError
+from ratchet.errors import ArtifactError, DataError, PreconditionFailed, SettingsError, TransientError
 from ratchet.evaluation.standing import first_suites, renewed
 from ratchet.evaluation.stored import stored_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -52,9 +52,9 @@ def confirm_items(settings: Settings) -> ConfirmItems:
     note = ""
     try:
         suite = _kept_suite(settings)
-    except Refused:  # no run was made yet, or none of this version: the next one builds the suites
+    except PreconditionFailed:  # no run was made yet, or none of this version: the next one builds the suites
         suite = None
-    except (SurroundingsError, ArtifactError) as error:
+    except (TransientError, ArtifactError) as error:
         suite, note = None, f"the suites of the ledger cannot be read ({error}), so they are counted as built anew."
     kept = suite is not None
     items = (suite or first_suites(settings.suites)["confirm"]).items
@@ -93,7 +93,10 @@ def _would_do(settings: Settings, needed: int | None) -> str:
 
 
 def _kept_suite(settings: Settings) -> Suite:
-    """The confirm suite of the ledger, as the next start would have it. Raises Refused where there is none."""
+    """The confirm suite of the ledger, as the next start would have it.
+
+    Raises PreconditionFailed where there is none.
+    """
     with opened(settings) as (_, ledger):
         store = artifacts(settings)
         with ledger.read() as session:

@@ -17,7 +17,7 @@ from ratchet.cli.template import Chosen, render
 from ratchet.cli.view.words import thousands
 from ratchet.data.jsonl import copy_rows, read_examples
 from ratchet.disk import home_trouble, replacing, write_atomically
-from ratchet.errors import DataError, Refused
+from ratchet.errors import DataError, PreconditionFailed
 from ratchet.evaluation.standing import first_suites
 from ratchet.files import open_regular, printable
 from ratchet.settings import load
@@ -53,7 +53,7 @@ def init(
     """
     file = Path(FILE)
     if file.exists() and not force:
-        raise Refused(f"{file.resolve()} is there already; --force writes over it.")
+        raise PreconditionFailed(f"{file.resolve()} is there already; --force writes over it.")
     chosen = {**_for_model(model, force), **_sizes()}
     if data is not None:
         _require_nameable(data)
@@ -72,7 +72,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file = file.resolve()
     except RuntimeError as error:
-        raise Refused(f"{file}: a link that leads round in a circle; remove it first.") from error
+        raise PreconditionFailed(f"{file}: a link that leads round in a circle; remove it first.") from error
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     with home_trouble(file.parent):
         try:
@@ -95,7 +95,7 @@ def _for_model(name: str, force: bool) -> Chosen:
     found = shared or alone
     _tell(found)
     if not found.fits and not force:
-        raise Refused(
+        raise PreconditionFailed(
             f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
             f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the file anyway."
         )
@@ -129,7 +129,9 @@ def _require_nameable(data: Path) -> None:
     """The settings file names the data file, and is UTF-8."""
     path = data.resolve()
     if printable(path) != str(path):
-        raise Refused(f"{printable(path)}: a name with control characters or bytes that are no UTF-8; rename it first.")
+        raise PreconditionFailed(
+            f"{printable(path)}: a name with control characters or bytes that are no UTF-8; rename it first."
+        )
 
 
 def _check_data(data: Path) -> None:
@@ -143,7 +145,7 @@ def _check_data(data: Path) -> None:
     for error in errors[:SHOWN]:
         typer.echo(f"  {error}", err=True)
     if not families:
-        raise Refused(f"{printable(data)} has no row that can be read.")
+        raise PreconditionFailed(f"{printable(data)} has no row that can be read.")
     counted = ", ".join(f"{count:,} {family}" for family, count in families.most_common(SHOWN))
     typer.echo(f"{printable(data)}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
 

@@ -14,7 +14,7 @@ from ratchet.cli.place import opened
 from ratchet.cli.view.reading import SHOWN_POOL, read_live, read_looks
 from ratchet.cli.view.scene import Live, Look
 from ratchet.cli.view.words import levels_line, standing
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import Checkpoint, Evaluation, Ranking, SuiteRow
 from ratchet.stats.wilson import wilson
 
@@ -58,7 +58,7 @@ def _of_family(session: Session, entries: dict[str, Entry], family: str) -> list
     """Labels and standings on one family's items, the best first."""
     known = sorted({name for entry in entries.values() for name in entry["by_family"]})
     if family not in known:
-        raise Refused(f"no family {family!r} is ranked: {', '.join(known) or 'nothing is, yet'}.")
+        raise PreconditionFailed(f"no family {family!r} is ranked: {', '.join(known) or 'nothing is, yet'}.")
     rows = {row.id: row for row in session.scalars(select(Checkpoint).where(Checkpoint.id.in_(entries)))}
     ranked = sorted(entries.values(), key=lambda e: (e["by_family"][family]["rank"], -rows[e["checkpoint_id"]].ordinal))
     return [(label(rows[entry["checkpoint_id"]]), entry["by_family"][family]) for entry in ranked]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.output import clock
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.lines import split_lines
 from ratchet.settings import load
 
@@ -47,7 +47,9 @@ def _files(folder: Path, system: str | None) -> list[Path]:
     chosen = [file for file in files if system in (None, _system(file))]
     if not chosen:
         known = sorted({_system(file) for file in files})
-        raise Refused(f"no logs of {system or 'anything'} in {folder}; there are: {', '.join(known) or 'none yet'}.")
+        raise PreconditionFailed(
+            f"no logs of {system or 'anything'} in {folder}; there are: {', '.join(known) or 'none yet'}."
+        )
     return chosen
 
 

@@ -8,7 +8,7 @@ import psutil
 
 from ratchet.cli.output import size
 from ratchet.disk import FULL_BYTES, existing, free_bytes
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.leases.devices import Gpu, gpus
 
 __all__ = ["Gpu", "disk_shortage", "free_disk", "gpus", "training_memory"]
@@ -32,13 +32,13 @@ def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, s
 def free_disk(home: Path) -> tuple[int, Path]:
     """The bytes that are free for a home, and the nearest folder to it that is there.
 
-    Raises SurroundingsError for a disk that does not say.
+    Raises TransientError for a disk that does not say.
     """
     folder = existing(home.resolve())
     try:
         return free_bytes(folder), folder
     except OSError as error:
-        raise SurroundingsError(
+        raise TransientError(
             f"the disk of {home} does not say how much room it has ({error.strerror}): mount it again, or move the home"
         ) from error
 
@@ -51,7 +51,7 @@ def disk_shortage(home: Path) -> str | None:
     """
     try:
         free, folder = free_disk(home)
-    except SurroundingsError as error:
+    except TransientError as error:
         return str(error)
     step = next((step for step in _STEPS_BYTES if free <= step), None)
     if step is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import Checkpoint, Serving
 
 PARTS = ("champion", "newest", "previous", "base")
@@ -17,10 +17,10 @@ def label(checkpoint: Checkpoint) -> str:
 
 
 def find(session: Session, name: str) -> Checkpoint:
-    """The checkpoint that a person means. Raises Refused when none or several fit."""
+    """The checkpoint that a person means. Raises PreconditionFailed when none or several fit."""
     found = _part(session, name) if name in PARTS else _numbered(session, name) or _by_id(session, name)
     if found is None:
-        raise Refused(
+        raise PreconditionFailed(
             f"no checkpoint {name!r}: give its number (7), the beginning of its id, or one of {', '.join(PARTS)}. "
             "`ratchet leaderboard` lists them."
         )
@@ -52,5 +52,5 @@ def _by_id(session: Session, name: str) -> Checkpoint | None:
     prefix = Checkpoint.id.startswith(name, autoescape=True) | Checkpoint.weights.startswith(name, autoescape=True)
     rows = session.scalars(select(Checkpoint).where(prefix).order_by(Checkpoint.ordinal).limit(3)).all()
     if len(rows) > 1:
-        raise Refused(f"{name!r} fits {', '.join(f'{label(r)} {r.id}' for r in rows)}; write more of it.")
+        raise PreconditionFailed(f"{name!r} fits {', '.join(f'{label(r)} {r.id}' for r in rows)}; write more of it.")
     return rows[0] if rows else None

@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 from ratchet.artifacts import ArtifactStore
 from ratchet.artifacts.configured import artifact_store
 from ratchet.disk import home_trouble
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
 from ratchet.settings import Settings, load
@@ -20,7 +20,10 @@ from ratchet.settings import Settings, load
 
 @contextmanager
 def opened(settings: Settings | None = None) -> Iterator[tuple[Settings, Ledger]]:
-    """The settings and the ledger, which must be there and be of this version. Raises Refused with the way out."""
+    """The settings and the ledger, which must be there and be of this version.
+
+    Raises PreconditionFailed with the way out.
+    """
     settings = settings or load()
     _require_ledger(settings)
     ledger = Ledger(settings.ledger_url)
@@ -40,4 +43,4 @@ def _require_ledger(settings: Settings) -> None:
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         with home_trouble(settings.home), suppress(FileNotFoundError):
             os.scandir(settings.home).close()  # a home that is a file, or another user's, will never have one
-        raise Refused(f"there is no ledger at {url.database} yet: `ratchet run` makes one.")
+        raise PreconditionFailed(f"there is no ledger at {url.database} yet: `ratchet run` makes one.")

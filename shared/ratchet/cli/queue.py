@@ -17,7 +17,7 @@ from ratchet.cli.place import artifacts, opened
 from ratchet.cli.refills import refill_row, refill_values, remade
 from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import examples_of
-from ratchet.errors import DataError, Refused
+from ratchet.errors import DataError, PreconditionFailed
 from ratchet.files import open_regular, printable
 from ratchet.ledger import hand
 from ratchet.ledger.queue import PRIORITIES, depth, submit
@@ -150,7 +150,7 @@ class _Published:
 def _published(settings: Settings, file: Path) -> _Published:
     """The file as a batch artifact, read once: the gate reads what the user wrote, and what was counted here.
 
-    Raises DataError for what is no file, and Refused where no row of it can be read.
+    Raises DataError for what is no file, and PreconditionFailed where no row of it can be read.
     """
     settings.work_folder.mkdir(parents=True, exist_ok=True)
     with open_regular(file) as source, tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
@@ -165,7 +165,7 @@ def _published(settings: Settings, file: Path) -> _Published:
         if unreadable > MOST_SHOWN:
             typer.echo(f"  … and {unreadable - MOST_SHOWN:,} more", err=True)
         if rows == unreadable:
-            raise Refused(f"{printable(file)} has no row that can be read; nothing was queued.")
+            raise PreconditionFailed(f"{printable(file)} has no row that can be read; nothing was queued.")
         provenance = {"file": printable(file.name)}
         artifact = artifacts(settings).publish(Path(folder) / ROWS, "batch", provenance, consume=True)
     return _Published(artifact.id, rows, unreadable)
@@ -174,7 +174,7 @@ def _published(settings: Settings, file: Path) -> _Published:
 def _find(session: Session, name: str) -> Batch:
     rows = session.scalars(select(Batch).where(Batch.id.startswith(name, autoescape=True)).limit(2)).all()
     if len(rows) != 1:
-        raise Refused(
+        raise PreconditionFailed(
             f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`."
         )
     return rows[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ratchet.cli.output import clock
 from ratchet.cli.place import artifacts
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import Batch, Verdict
 from ratchet.settings import Settings
 
@@ -26,7 +26,9 @@ def remade(settings: Settings, batch: Batch, output: Path | None) -> tuple[bool,
     """Whether the batch, made again, has the lines that were submitted; and how many it has now."""
     point = next((point for point in entry_points(group=MAKERS) if point.name == batch.origin), None)
     if point is None:
-        raise Refused(f"batch {batch.id} comes from {batch.origin}: only generated batches can be made again.")
+        raise PreconditionFailed(
+            f"batch {batch.id} comes from {batch.origin}: only generated batches can be made again."
+        )
     make: Maker = point.load()
     settings.work_folder.mkdir(parents=True, exist_ok=True)
     submitted = artifacts(settings).open_lines(batch.submitted_artifact)

@@ -9,7 +9,7 @@ import typer
 
 from ratchet.cli.output import size
 from ratchet.cli.place import opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 
 
 def report(
@@ -25,7 +25,7 @@ def report(
         from ratchet.report.page import write
         from ratchet.report.reading import read_facts
     except ModuleNotFoundError as error:
-        raise Refused(f"the report needs {error.name}: pip install 'ratchet-shared[report]'.") from error
+        raise PreconditionFailed(f"the report needs {error.name}: pip install 'ratchet-shared[report]'.") from error
     with opened() as (settings, ledger):
         facts = read_facts(ledger, settings)
         file = out or settings.home.resolve() / "reports" / "report.html"

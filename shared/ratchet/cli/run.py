@@ -16,7 +16,7 @@ from ratchet.cli.view.lines import Teller
 from ratchet.cli.view.reading import read_scene
 from ratchet.cli.view.screen import Screen
 from ratchet.disk import home_trouble
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.settings import Settings, load
@@ -74,7 +74,7 @@ def stop() -> None:
         return
     if holder.pid is None:
         path = settings.home.resolve() / lock.NAME
-        raise Refused(
+        raise PreconditionFailed(
             f"a run is going on in {settings.home}, but {path} does not tell its process: `fuser {path}` or `lslocks` "
             "does, and `kill PID` then stops it as this command would."
         )
@@ -87,7 +87,7 @@ def stop() -> None:
             said = who
             typer.echo(told(workers))
         if time.time() > max([began_at, *(worker.until for worker in workers)]) + STOP_S:
-            raise Refused(
+            raise PreconditionFailed(
                 f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses no data but "
                 "what was trained since the last checkpoint."
             )
@@ -107,10 +107,12 @@ def _terminate(pid: int, home: Path) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError as error:
-        raise Refused(f"process {pid} runs in {home} and is another user's: stop it as that user.") from error
+        raise PreconditionFailed(
+            f"process {pid} runs in {home} and is another user's: stop it as that user."
+        ) from error
     except ProcessLookupError as error:
         if lock.holder(home) is not None:
-            raise Refused(
+            raise PreconditionFailed(
                 f"process {pid} runs in {home}, but not on this machine or not in this container: stop it there."
             ) from error
 
@@ -121,7 +123,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     home = settings.home.resolve()
     holder = lock.holder(settings.home)
     if holder is not None:
-        raise Refused(f"{holder} is running in {home}: `ratchet stop` first.")
+        raise PreconditionFailed(f"{holder} is running in {home}: `ratchet stop` first.")
     if not home.exists():
         typer.echo(f"there is nothing at {home}.")
         return
@@ -155,4 +157,4 @@ def _require_ours(settings: Settings) -> None:
     """A folder is removed only if Ratchet has run there."""
     home = settings.home.resolve()
     if not (home / lock.NAME).exists():
-        raise Refused(f"{home} does not look like a home of Ratchet (no {lock.NAME}); remove it by hand.")
+        raise PreconditionFailed(f"{home} does not look like a home of Ratchet (no {lock.NAME}); remove it by hand.")

@@ -16,7 +16,7 @@ from ratchet.cli import naming
 from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import artifacts, opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.by_level import to_json
 from ratchet.evaluation.lm_eval import Reading, Sample, as_record, as_suite, read_samples
 from ratchet.evaluation.rate import level_rates
@@ -111,9 +111,13 @@ def run(
         with ledger.write() as tx:
             row, found = suite_named(tx.session, suite), naming.find(tx.session, checkpoint)
             if row.pool == "confirm":
-                raise Refused("a confirm suite is opened by a challenge alone: every other look wears it out.")
+                raise PreconditionFailed(
+                    "a confirm suite is opened by a challenge alone: every other look wears it out."
+                )
             if evaluation(tx.session, found.id, row.id) is not None:
-                raise Refused(f"{found.id} has a record on that suite already: `ratchet flips` compares two.")
+                raise PreconditionFailed(
+                    f"{found.id} has a record on that suite already: `ratchet flips` compares two."
+                )
             ask(tx, found.id, row.id, "user", found.id)
         ring(settings, "testing")
     typer.echo(f"testing is asked for {found.id} on suite {row.id[:12]} ({row.items} items).")
@@ -151,7 +155,7 @@ def _keep_record(settings: Settings, ledger: Ledger, store: ArtifactStore, recor
         artifact = store.publish(Path(folder) / "record", "record", provenance, consume=True)
     with ledger.write() as tx:
         if evaluation(tx.session, record.checkpoint_id, suite.id) is not None:
-            raise Refused(f"{record.checkpoint_id} has a record on that suite already, which is kept.")
+            raise PreconditionFailed(f"{record.checkpoint_id} has a record on that suite already, which is kept.")
         _enter(tx, record, suite, artifact.id)
 
 

@@ -26,10 +26,16 @@ def systems(
         typer.echo(graph(found), nl=False)
     else:
         rows = (
-            (s.name, s.host, ", ".join(e.name for e in s.hears), ", ".join(e.name for e in s.says), duration(s.sweep_s))
+            (
+                s.name,
+                s.host,
+                ", ".join(e.name for e in s.consumes),
+                ", ".join(e.name for e in s.emits),
+                duration(s.sweep_s),
+            )
             for s in found
         )
-        print_table(("system", "host", "hears", "says", ">sweep"), rows)
+        print_table(("system", "host", "consumes", "emits", ">sweep"), rows)
 
 
 def graph(found: Iterable[System]) -> str:
@@ -42,7 +48,7 @@ def graph(found: Iterable[System]) -> str:
         lines.append("  end")
     for speaker in declared:
         for hearer in declared:
-            heard = [event.name for event in speaker.says if event in hearer.hears]
+            heard = [event.name for event in speaker.emits if event in hearer.consumes]
             if heard:
                 lines.append(f'  {speaker.name} -- "{"<br/>".join(heard)}" --> {hearer.name}')
     return "\n".join(lines) + "\n"
@@ -50,11 +56,11 @@ def graph(found: Iterable[System]) -> str:
 
 def table(found: Iterable[System]) -> str:
     """The same as a Markdown table."""
-    lines = ["| system | host | does | hears | says | sweep |", "|---|---|---|---|---|---|"]
+    lines = ["| system | host | does | consumes | emits | sweep |", "|---|---|---|---|---|---|"]
     for s in found:
-        hears = ", ".join(f"`{e.name}`" for e in s.hears)
-        says = ", ".join(f"`{e.name}`" for e in s.says)
-        lines.append(f"| {s.name} | {s.host} | {s.purpose} | {hears} | {says} | {duration(s.sweep_s)} |")
+        consumes = ", ".join(f"`{e.name}`" for e in s.consumes)
+        emits = ", ".join(f"`{e.name}`" for e in s.emits)
+        lines.append(f"| {s.name} | {s.host} | {s.purpose} | {consumes} | {emits} | {duration(s.sweep_s)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -64,8 +70,8 @@ def as_values(system: System) -> dict[str, Any]:
         "host": system.host,
         "purpose": system.purpose,
         "queue": system.queue,
-        "hears": [event.name for event in system.hears],
-        "says": [event.name for event in system.says],
+        "consumes": [event.name for event in system.consumes],
+        "emits": [event.name for event in system.emits],
         "sweep_s": system.sweep_s,
         "lanes": [lane.name for lane in system.lanes],
         "needs_torch": bool(system.preload),

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli import naming
 from ratchet.cli.output import clock
 from ratchet.cli.view.happenings import Names
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.events.lineage import DEPLOYED, Lineage, Node, Told
 from ratchet.ledger.tables import Batch, Checkpoint, Outbox
 
@@ -27,7 +27,7 @@ _MADE_FROM = {
 
 
 def print_story(session: Session, wanted: str, *, as_json: bool) -> None:
-    """Print the story of what ``wanted`` names. Raises Refused where nothing is called so."""
+    """Print the story of what ``wanted`` names. Raises PreconditionFailed where nothing is called so."""
     history = [_told(row) for row in session.scalars(select(Outbox).order_by(Outbox.seq))]
     asked = _find(session, history, wanted)
     lineage = Lineage(history, _made_from(session), _parents(session))
@@ -55,7 +55,9 @@ def _find(session: Session, history: Sequence[Told], wanted: str) -> Told:
     for name in (DEPLOYED, "checkpoint.saved"):
         if found := next((e for e in of_it if e.name == name), None):
             return found
-    raise Refused(f"nothing has been said of {naming.label(checkpoint)} yet; `ratchet events` lists what has.")
+    raise PreconditionFailed(
+        f"nothing has been said of {naming.label(checkpoint)} yet; `ratchet events` lists what has."
+    )
 
 
 def _begins(batch_id: str, wanted: str) -> bool:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from ratchet.cli.doorbell import ring
 from ratchet.cli.place import opened
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
 from ratchet.ledger.tables import Batch
 
@@ -42,7 +42,7 @@ def skip() -> None:
         with ledger.write() as tx:
             batch = tx.session.scalar(select(Batch).where(Batch.state == "training").limit(1))
             if batch is None:
-                raise Refused("no batch is in training; `ratchet queue list` shows what waits.")
+                raise PreconditionFailed("no batch is in training; `ratchet queue list` shows what waits.")
             hand.skip(tx, batch)
             text = (
                 f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."

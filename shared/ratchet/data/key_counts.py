@@ -8,7 +8,7 @@ import sqlite3
 _CACHE_KIB = 8_000
 
 
-class KeyCounts:
+class UsageCounts:
     """A private, temporary SQLite database that vanishes on closing. One thread."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ class _Answer(BaseModel):
 
 class Embedder(Closing):
     """``{base_url}/v1/embeddings``. An answer that is not one vector a text, all of one length, is a GenerationError; a
-    server that stays away or overloaded through all attempts is a SurroundingsError."""
+    server that stays away or overloaded through all attempts is a TransientError."""
 
     def __init__(self, base_url: str, model: str, settings: InferenceSettings):
         key = settings.api_key

@@ -15,7 +15,7 @@ from ratchet.inference.sampling import Prompt
 from ratchet.inference.scoring import Scored
 
 
-class Framing:
+class ChatCodec:
     """One checkpoint's tokenizer, dressed. ``context`` is the most tokens of prompt and answer together."""
 
     def __init__(self, tokenizer: Tokenizer, dress: Dress, context: int, weights: str):

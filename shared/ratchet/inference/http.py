@@ -22,7 +22,7 @@ class HttpGenerator(Closing):
     """A Generator over ``{base_url}/v1/chat/completions``.
 
     An answer that is not one (an error body, whatever its status; no choice; no text; another finish reason) is a
-    GenerationError. A server that stays away or overloaded through all attempts is a SurroundingsError. The API
+    GenerationError. A server that stays away or overloaded through all attempts is a TransientError. The API
     tells no token ids; ``token_logprobs`` are empty where the server gives none.
     """
 

@@ -13,7 +13,7 @@ from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import Plan, plan_batches
 from ratchet.inference.decode import Answer, decode
 from ratchet.inference.dress import Dress
-from ratchet.inference.framing import Framing
+from ratchet.inference.framing import ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
@@ -32,7 +32,7 @@ class LocalGenerator:
 
     def __init__(self, loaded: LoadedModel, settings: InferenceSettings, dress: Dress):
         self._loaded = loaded
-        self._framing = Framing(loaded.tokenizer, dress, loaded.context, loaded.weights)
+        self._framing = ChatCodec(loaded.tokenizer, dress, loaded.context, loaded.weights)
         self._settings = settings
         self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._framing.end_ids))
         self._memory_rows = settings.batch_size

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.inference.backoff import Backoff
 from ratchet.settings.inference import InferenceSettings
 
@@ -16,7 +16,7 @@ TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 def patient_post(
     http: httpx.Client, url: str, body: Mapping[str, object], settings: InferenceSettings
 ) -> httpx.Response:
-    """The server's last word, after as many attempts as are set. Raises SurroundingsError where it gives none."""
+    """The server's last word, after as many attempts as are set. Raises TransientError where it gives none."""
     pauses = Backoff(settings.attempts, settings.backoff_s)
     while True:
         try:
@@ -30,4 +30,4 @@ def patient_post(
             trouble = f"status {response.status_code}: {response.text[:200]}"
             wished_s = response.headers.get("retry-after")
         if not pauses.wait(wished_s):
-            raise SurroundingsError(f"{url}, after {settings.attempts} attempts: {trouble}")
+            raise TransientError(f"{url}, after {settings.attempts} attempts: {trouble}")

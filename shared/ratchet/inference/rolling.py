@@ -16,7 +16,7 @@ import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
 from ratchet.inference.decode import Answer
-from ratchet.inference.framing import Framing
+from ratchet.inference.framing import ChatCodec
 from ratchet.inference.generator import Generation
 from ratchet.inference.kv_batch import Batch
 from ratchet.inference.sampling import Prompt, Sampler
@@ -96,7 +96,7 @@ class RollingBatch(Generic[Asker]):
     ``max_tokens`` is the most of rows times padded width, answers included; one row always fits.
     """
 
-    def __init__(self, model: Any, framing: Framing, pad_id: int, *, max_rows: int, max_tokens: int):
+    def __init__(self, model: Any, framing: ChatCodec, pad_id: int, *, max_rows: int, max_tokens: int):
         self._model = model
         self._framing = framing
         self._pad_id = pad_id

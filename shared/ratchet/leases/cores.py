@@ -32,7 +32,7 @@ def acquire_cores(
     """Wait for ``count`` of the ``total`` cores (default: all this process may use) that ``folder`` hands out.
 
     First come, first served. One lease a job: a holder that asks again can wait for itself. Raises
-    SurroundingsError after ``timeout_s``, Stopping when asked to stop, SettingsError for more than there are.
+    TransientError after ``timeout_s``, Stopping when asked to stop, SettingsError for more than there are.
     """
     total = core_count() if total is None else total
     if not 1 <= count <= total:

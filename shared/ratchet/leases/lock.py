@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ratchet.closing import Closing
 from ratchet.disk import home_trouble
-from ratchet.errors import Stopping, SurroundingsError
+from ratchet.errors import Stopping, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +83,11 @@ class Patience:
         self._pause_s = _FIRST_PAUSE_S
 
     def wait(self, what: str, folder: Path) -> None:
-        """Sleep a moment; raises Stopping when asked to stop and SurroundingsError when time is up."""
+        """Sleep a moment; raises Stopping when asked to stop and TransientError when time is up."""
         if self._should_stop():
             raise Stopping(f"Stopped while waiting for {what}.")
         if time.monotonic() >= self._deadline:
-            raise SurroundingsError(
+            raise TransientError(
                 f"No {what} came free in {self._timeout_s:.0f} s. Held: {_holders(folder)}. "
                 "The work is tried again by itself."
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import DeploymentRolledBack
 from ratchet.ledger.counters import next_value, raise_to
 from ratchet.ledger.history import BY_HAND, is_proved
@@ -21,10 +21,10 @@ def deploy(tx: Transaction, checkpoint: Checkpoint, reason: str, *, force: bool 
     row = serving(tx.session)
     _require_servable(tx, checkpoint)
     if row.desired_id == checkpoint.id:
-        raise Refused(f"{checkpoint.id} is the champion already.")
+        raise PreconditionFailed(f"{checkpoint.id} is the champion already.")
     proved = is_proved(tx.session, checkpoint.id)
     if not proved and not force:
-        raise Refused(
+        raise PreconditionFailed(
             f"the gate has not proved {checkpoint.id} better: `ratchet why {checkpoint.ordinal}` says why. "
             "--force deploys it all the same, as a champion marked unproved."
         )
@@ -36,7 +36,7 @@ def rollback(tx: Transaction, reason: str) -> str:
     """Go back to the champion before this one and bar the present weights. Returns the id gone back to."""
     row = serving(tx.session)
     if row.previous_id is None:
-        raise Refused("there is no earlier champion to go back to; `ratchet deploy CHECKPOINT` takes any.")
+        raise PreconditionFailed("there is no earlier champion to go back to; `ratchet deploy CHECKPOINT` takes any.")
     bad = tx.session.get_one(Checkpoint, row.desired_id)
     good = tx.session.get_one(Checkpoint, row.previous_id)
     _require_servable(tx, good)
@@ -58,7 +58,7 @@ def freeze(tx: Transaction, reason: str) -> None:
 def unfreeze(tx: Transaction, reason: str) -> None:
     row = serving(tx.session)
     if row.frozen_reason is None:
-        raise Refused("deployment is not frozen.")
+        raise PreconditionFailed("deployment is not frozen.")
     _change(tx, "unfreeze", row.desired_id, None, reason)
     row.frozen_reason = None
 
@@ -68,7 +68,7 @@ def unbar(tx: Transaction, checkpoint: Checkpoint, reason: str) -> None:
     bar = tx.session.get(Bar, checkpoint.weights)
     if bar is None:
         barred = tx.session.scalars(select(Bar.checkpoint_id)).all()
-        raise Refused(f"{checkpoint.id} is not barred; barred are: {', '.join(barred) or 'none'}.")
+        raise PreconditionFailed(f"{checkpoint.id} is not barred; barred are: {', '.join(barred) or 'none'}.")
     _change(tx, "unbar", checkpoint.id, None, reason)
     tx.session.delete(bar)
 
@@ -76,10 +76,11 @@ def unbar(tx: Transaction, checkpoint: Checkpoint, reason: str) -> None:
 def fence(tx: Transaction, above: int, reason: str) -> None:
     """Let the next fencing token be higher than one that a server obeys: the way out of a ledger that was restored.
 
-    Only where no other deployer works on that server: from now on this ledger has the say. Refused where it has it.
+    Only where no other deployer works on that server: from now on this ledger has the say. PreconditionFailed where it
+    has it.
     """
     if not raise_to(tx.session, "fencing", above):
-        raise Refused(f"this ledger's fencing tokens are above the server's ({above}) already.")
+        raise PreconditionFailed(f"this ledger's fencing tokens are above the server's ({above}) already.")
     _change(tx, "fence", serving(tx.session).desired_id, None, reason)
 
 
@@ -87,7 +88,7 @@ def pause(tx: Transaction, *, paused: bool) -> None:
     """Let training rest (its running segment ends after a step, and is saved), or go on."""
     row = line(tx.session)
     if row.paused == paused:
-        raise Refused("training is paused already." if paused else "training is not paused.")
+        raise PreconditionFailed("training is paused already." if paused else "training is not paused.")
     row.paused, row.updated_at = paused, tx.now
 
 
@@ -97,16 +98,20 @@ def skip(tx: Transaction, batch: Batch) -> None:
     Where it is in training, its running segment ends after a step, is saved, and the verdict follows.
     """
     if batch.state not in ("submitted", "queued", "training"):
-        raise Refused(f"batch {batch.id} is {batch.state}; only one that waits or is in training can be skipped.")
+        raise PreconditionFailed(
+            f"batch {batch.id} is {batch.state}; only one that waits or is in training can be skipped."
+        )
     batch.state, batch.finished_at = "skipped", tx.now
 
 
 def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:
     if checkpoint.state != "saved":
-        raise Refused(f"{checkpoint.id} is {checkpoint.state}: {checkpoint.reason or 'its files are gone'}.")
+        raise PreconditionFailed(f"{checkpoint.id} is {checkpoint.state}: {checkpoint.reason or 'its files are gone'}.")
     bar = tx.session.get(Bar, checkpoint.weights)
     if bar is not None:
-        raise Refused(f"{checkpoint.id} is barred ({bar.reason}): `ratchet unbar {checkpoint.ordinal}` first.")
+        raise PreconditionFailed(
+            f"{checkpoint.id} is barred ({bar.reason}): `ratchet unbar {checkpoint.ordinal}` first."
+        )
 
 
 def _change(tx: Transaction, action: str, checkpoint_id: str, previous_id: str | None, reason: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Stateme
 from sqlalchemy.orm import Session
 
 from ratchet.disk import home_trouble, require_writable
-from ratchet.errors import NotJson, RatchetError, SurroundingsError
+from ratchet.errors import NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import Outbox
@@ -92,7 +92,7 @@ class Ledger:
     A writer waits 30 seconds for the others; with SQLite as many as ``?timeout=`` in the URL says, with PostgreSQL
     as long as its own ``lock_timeout``.
 
-    ``after_commit`` is called with the events of every committed transaction; it may fail with SurroundingsError
+    ``after_commit`` is called with the events of every committed transaction; it may fail with TransientError
     (Redis away), which is logged and left to the next relay.
     """
 
@@ -140,7 +140,7 @@ class Ledger:
             return
         try:
             self.after_commit(events)
-        except SurroundingsError as error:
+        except TransientError as error:
             log.warning("events stay in the outbox for now: %s", error)
 
 
@@ -150,11 +150,11 @@ def _surroundings(url: str) -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         if (trouble := _disk_of_sqlite(url)) is not None:
-            raise SurroundingsError(f"ledger {make_url(url).render_as_string()}: {trouble}") from error
-        raise SurroundingsError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
+            raise TransientError(f"ledger {make_url(url).render_as_string()}: {trouble}") from error
+        raise TransientError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise SurroundingsError(f"ledger {make_url(url).render_as_string()} hung up: {error.orig}") from error
+            raise TransientError(f"ledger {make_url(url).render_as_string()} hung up: {error.orig}") from error
         raise
     except StatementError as error:
         if isinstance(error.orig, NotJson):

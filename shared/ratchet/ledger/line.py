@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import Checkpoint, Evaluation, Line, Serving, Verdict
 
 MAIN = "main"
 
 
 def line(session: Session) -> Line:
-    """The line of training. Raises Refused before the first run."""
+    """The line of training. Raises PreconditionFailed before the first run."""
     row = session.get(Line, MAIN)
     if row is None:
-        raise Refused("nothing has been set up here yet: `ratchet run` does it.")
+        raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
     return row
 
 
 def serving(session: Session) -> Serving:
-    """Desired and actual deployment. Raises Refused before the first run."""
+    """Desired and actual deployment. Raises PreconditionFailed before the first run."""
     row = session.get(Serving, MAIN)
     if row is None:
-        raise Refused("nothing has been set up here yet: `ratchet run` does it.")
+        raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
     return row
 
 

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from ratchet.errors import LedgerBehind, Refused
+from ratchet.errors import LedgerBehind, PreconditionFailed
 from ratchet.ledger.ledger import Ledger
 
 MIGRATION_LOCK = 0x4A7C4E8
@@ -23,7 +23,10 @@ FOLDER = Path(__file__).parent / "migrations"
 
 
 def migrate(ledger: Ledger) -> str:
-    """Upgrade to the newest schema under a lock; returns its revision. Raises Refused for a ledger newer than this."""
+    """Upgrade to the newest schema under a lock;
+
+    returns its revision. Raises PreconditionFailed for a ledger newer than this.
+    """
     with _alone(ledger) as connection:
         _refuse_newer(_revision(connection))
         command.upgrade(alembic_config(connection), "head")
@@ -32,7 +35,7 @@ def migrate(ledger: Ledger) -> str:
 
 
 def require_current(ledger: Ledger) -> None:
-    """Raise Refused unless the ledger has exactly this version's schema, SurroundingsError while it is away.
+    """Raise PreconditionFailed unless the ledger has exactly this version's schema, TransientError while it is away.
 
     What a migration would mend is LedgerBehind.
     """
@@ -46,12 +49,12 @@ def require_current(ledger: Ledger) -> None:
 
 
 def require_known(revision: str | None) -> None:
-    """Raise Refused for a revision that is newer than this version."""
+    """Raise PreconditionFailed for a revision that is newer than this version."""
     _refuse_newer(revision)
 
 
 def require_not_newer(ledger: Ledger) -> None:
-    """Raise Refused for a ledger that was migrated by a newer version, SurroundingsError while it is away."""
+    """Raise PreconditionFailed for a ledger that was migrated by a newer version, TransientError while it is away."""
     with ledger.read() as session:
         found = _revision(session.connection())
     _refuse_newer(found)
@@ -83,7 +86,9 @@ def _known() -> frozenset[str]:
 
 def _refuse_newer(found: str | None) -> None:
     if found is not None and found not in _known():
-        raise Refused(f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host.")
+        raise PreconditionFailed(
+            f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host."
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.forks import TRAINER, branches, open_fork
 from ratchet.ledger.ledger import Transaction
@@ -102,7 +102,9 @@ def submit(
     batch_id = artifact_id[:16]
     known = tx.session.get(Batch, batch_id)
     if known is not None:
-        raise Refused(f"batch {batch_id} is known already, it is {known.state}: the same rows were submitted before.")
+        raise PreconditionFailed(
+            f"batch {batch_id} is known already, it is {known.state}: the same rows were submitted before."
+        )
     tx.session.add(
         Batch(
             id=batch_id,

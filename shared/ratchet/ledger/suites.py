@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.record import RecordKey
 from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
 
@@ -22,18 +22,21 @@ def current(session: Session, pool: str) -> SuiteRow:
     query = select(SuiteRow).where(SuiteRow.pool == pool, SuiteRow.retired_at.is_(None))
     row = session.scalar(query.order_by(SuiteRow.ordinal.desc()).limit(1))
     if row is None:
-        raise Refused(f"there is no {pool} suite yet: `ratchet run` builds the suites.")
+        raise PreconditionFailed(f"there is no {pool} suite yet: `ratchet run` builds the suites.")
     return row
 
 
 def suite_named(session: Session, name: str) -> SuiteRow:
-    """The suite that a person means: a pool's suite in force, or the beginning of an id. Refused if not one fits."""
+    """The suite that a person means: a pool's suite in force, or the beginning of an id.
+
+    PreconditionFailed if not one fits.
+    """
     if name in (*STANDING, "confirm"):
         return current(session, name)
     fitting = select(SuiteRow).where(SuiteRow.id.startswith(name, autoescape=True)).limit(2)
     rows = session.scalars(fitting).all() if len(name) >= 4 else []
     if len(rows) != 1:
-        raise Refused(
+        raise PreconditionFailed(
             f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: `ratchet suite list` has them."
         )
     return rows[0]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.watchdog import Watchdog, WatchedThread
 
 log = logging.getLogger(__name__)
@@ -92,13 +92,13 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def _bound(host: str, port: int, handler: type[BaseHTTPRequestHandler], tried: int) -> _Server:
-    """Raises SurroundingsError if none of the ports is free."""
+    """Raises TransientError if none of the ports is free."""
     for candidate in [port] if port == 0 else range(port, min(port + tried, 65_536)):
         try:
             return _Server((host, candidate), handler)
         except OSError as error:
             reason = error
-    raise SurroundingsError(f"none of {tried} ports from {port} on can be bound at {host}: {reason}")
+    raise TransientError(f"none of {tried} ports from {port} on can be bound at {host}: {reason}")
 
 
 class _Handler(BaseHTTPRequestHandler):

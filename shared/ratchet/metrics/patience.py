@@ -12,7 +12,7 @@ from typing import Protocol
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Source(Protocol):
     """Something outside this process that families are read from."""
 
     def read(self) -> list[Metric]:
-        """All families, among them the one that says that the source is up. Raises SurroundingsError."""
+        """All families, among them the one that says that the source is up. Raises TransientError."""
         ...
 
     def away(self) -> list[Metric]:
@@ -63,7 +63,7 @@ class PatientCollector(Collector):
         self._pending = None  # whatever it came to, the next scrape asks again
         try:
             families = pending.result()
-        except SurroundingsError as error:
+        except TransientError as error:
             log.warning("no metrics: %s", error)
             return self._source.away()
         self._kept = (time.monotonic(), families)

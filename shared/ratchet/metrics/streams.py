@@ -29,7 +29,7 @@ class StreamSource:
         self._client: Redis | None = None
 
     def read(self) -> list[Metric]:
-        """Raises SurroundingsError while Redis is away."""
+        """Raises TransientError while Redis is away."""
         client, self._client = self._client or _impatient(self._url()), None
         with redis_trouble():
             names = [name for name in sorted(CATALOGUE) if name and client.exists(PREFIX + name)]

@@ -41,7 +41,7 @@ def server_target(settings: Settings) -> list[dict[str, Any]]:
 
 
 def targets_json(ledger: Ledger, settings: Settings) -> bytes:
-    """Each page once. Raises SurroundingsError; Prometheus keeps its targets while it is answered by an error."""
+    """Each page once. Raises TransientError; Prometheus keeps its targets while it is answered by an error."""
     now = ledger.now()
     with ledger.read() as session:
         found = targets(session, now) + server_target(settings)

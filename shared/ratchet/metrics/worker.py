@@ -57,7 +57,7 @@ class WorkerMetrics(Observer):
 
     def _begin_at_zero(self, controller: Controller) -> None:
         """Series that are there from the start, so that their first increase is seen."""
-        for event in controller.system.hears:
+        for event in controller.system.consumes:
             self._heard.labels(event.name)
         for lane in controller.system.lanes:
             for family in (self._claims, self._unready, self._waits, self._work):

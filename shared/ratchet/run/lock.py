@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.disk import home_trouble
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 
 NAME = "run.lock"
 
@@ -32,8 +32,8 @@ class Holder:
 def held(home: Path) -> Iterator[None]:
     """Hold the home's lock for the block.
 
-    Raises Refused, naming the other process, while one runs; SurroundingsError for a disk that is full or fails, and
-    SettingsError for a home that cannot be written to.
+    Raises PreconditionFailed, naming the other process, while one runs; TransientError for a disk that is full or
+    fails, and SettingsError for a home that cannot be written to.
     """
     with home_trouble(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def held(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(
+            raise PreconditionFailed(
                 f"a run is going on in {home} already ({Holder(_pid(home))}): `ratchet watch` shows it, "
                 "`ratchet stop` ends it."
             ) from None

@@ -14,7 +14,7 @@ from ratchet.artifacts.configured import artifact_store
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.outbox import relaying_ledger
 from ratchet.bus.ports import require_free
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.run.bootstrap import bootstrap
@@ -69,7 +69,7 @@ class Parts:
         assert self._nursery is not None
         try:
             members = self._nursery.report()
-        except SurroundingsError as error:
+        except TransientError as error:
             if not self._nursery_pause.is_over(str(error)):
                 return {}
             self._stop_members()
@@ -162,7 +162,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
 
 
 def require_ports(settings: Settings) -> None:
-    """Raise SurroundingsError, naming port, owner and setting, if a port that this run needs is taken."""
+    """Raise TransientError, naming port, owner and setting, if a port that this run needs is taken."""
     if settings.redis.url is None and settings.redis.port:
         require_free(settings.redis.port, "redis.port")
     if settings.serving.url is None and settings.serving.port:

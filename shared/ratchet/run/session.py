@@ -58,7 +58,7 @@ class Session:
     def run(self) -> Ended:
         """Returns when the cycles are done, when asked to stop, or with the problem that makes going on useless.
 
-        Raises Refused while another run holds the home, and SurroundingsError for a busy port.
+        Raises PreconditionFailed while another run holds the home, and TransientError for a busy port.
         """
         began_at = self.clock()
         with lock.held(self.settings.home.resolve()), Stop(self.view.say) as stop:

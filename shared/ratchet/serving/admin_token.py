@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from ratchet.disk import home_trouble, write_atomically
-from ratchet.errors import SettingsError, SurroundingsError
+from ratchet.errors import SettingsError, TransientError
 from ratchet.settings.serving import ServingSettings
 from ratchet.settings.stores import read_secret
 
@@ -41,13 +41,13 @@ def server_token(settings: ServingSettings, home: Path) -> SecretStr:
 def client_token(settings: ServingSettings, home: Path) -> SecretStr:
     """The configured token, or the one that the server on this machine has made.
 
-    Raises SurroundingsError while there is none: the server makes one as it starts.
+    Raises TransientError while there is none: the server makes one as it starts.
     """
     token = _configured(settings) or _kept(home)
     if token is None:
         path = token_path(home)
         said = "holds no token; the server makes one" if path.exists() else "no such file; the server makes it"
-        raise SurroundingsError(
+        raise TransientError(
             f"{path}: {said} as it starts. Start the inference server here, or set serving.admin_token."
         )
     return token

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
-from ratchet.errors import RatchetError, SurroundingsError
+from ratchet.errors import RatchetError, TransientError
 from ratchet.serving.admin_route import AdminRoute
 from ratchet.serving.chat_route import ChatRoute
 from ratchet.serving.fleet import Fleet
@@ -95,7 +95,7 @@ def _model(name: str, fleet: Fleet, created: int) -> dict[str, Any]:
 def _as_refusal(error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
-    if isinstance(error, SurroundingsError):
+    if isinstance(error, TransientError):
         return Refusal(503, "engine_away", str(error), retry_after_s=5)
     if isinstance(error, HTTPException):
         return Refusal(error.status_code, "http_error", f"{error.detail}: {ROUTES} are served.")

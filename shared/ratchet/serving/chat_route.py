@@ -17,7 +17,7 @@ from ratchet.serving.body import read_body
 from ratchet.serving.chat_answer import DONE, ChatAnswer, event
 from ratchet.serving.chat_request import ChatRequest
 from ratchet.serving.fleet import Fleet, Loaded
-from ratchet.serving.growth import GrowingAnswer
+from ratchet.serving.growth import TokenStream
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.refusal import ClientGone, Refusal, Retired, TimedOut
 from ratchet.serving.ticket import Growth, Ticket, expiring
@@ -45,7 +45,7 @@ class ChatRoute:
         asked = await read_body(request, ChatRequest, self._settings.max_body_bytes)
         decoding = asked.decoding(self._settings)
         if asked.stream:
-            growing = GrowingAnswer(asyncio.get_running_loop())
+            growing = TokenStream(asyncio.get_running_loop())
             loaded, ticket = await self._submit(asked, decoding, growing.put)
             ticket.future.add_done_callback(growing.end)
             answer = self._answer(asked, loaded)
@@ -129,7 +129,7 @@ class ChatRoute:
         loaded: Loaded,
         ticket: Ticket,
         answer: ChatAnswer,
-        growing: GrowingAnswer,
+        growing: TokenStream,
         started: float,
     ) -> AsyncIterator[str]:
         """Server-sent events, to their end or to an error."""

@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.closing import Closing
-from ratchet.errors import ServingError, SettingsError, SurroundingsError, UnusableCheckpoint
+from ratchet.errors import ServingError, SettingsError, TransientError, UnusableCheckpoint
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.serving import wire
@@ -86,11 +86,11 @@ class EmbeddedServerClient(Closing):
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise SurroundingsError(f"inference server at {self._base_url}: {error or type(error)}") from error
+            raise TransientError(f"inference server at {self._base_url}: {error or type(error)}") from error
         if response.is_success:
             return response
         if response.status_code in (502, 503, 504):
-            raise SurroundingsError(f"inference server at {self._base_url}: {_error(response, 'message')}")
+            raise TransientError(f"inference server at {self._base_url}: {_error(response, 'message')}")
         said = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
         if response.status_code in (401, 403):
             raise SettingsError(

@@ -16,7 +16,7 @@ _Token = tuple[int, int, float]
 """Place in the answer, token id, log-probability."""
 
 
-class GrowingAnswer:
+class TokenStream:
     """``put`` and ``end`` are called by the batch, ``lengths`` is read by the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):

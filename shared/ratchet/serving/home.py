@@ -23,7 +23,7 @@ class ServerHome:
     def __enter__(self) -> Self:
         """Take the folder, made if need be.
 
-        Raises ServingError while another server has it, SurroundingsError or SettingsError for one that cannot be
+        Raises ServingError while another server has it, TransientError or SettingsError for one that cannot be
         written to.
         """
         with home_trouble(self.folder):

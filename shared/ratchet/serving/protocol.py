@@ -72,12 +72,15 @@ class Health(BaseModel):
 class InferenceServer(Protocol):
     """Holds checkpoints side by side, one of them live.
 
-    Every method raises ServingError where the server refuses (the message says why) and SurroundingsError where it
+    Every method raises ServingError where the server refuses (the message says why) and TransientError where it
     cannot be reached. Doing a thing twice is the same as doing it once.
     """
 
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
-        """Load a folder beside what is there. Refused on another digest, a missing file, or weights that are NaN."""
+        """Load a folder beside what is there.
+
+        PreconditionFailed on another digest, a missing file, or weights that are NaN.
+        """
         ...
 
     def unload(self, checkpoint_id: str) -> None:
@@ -85,7 +88,10 @@ class InferenceServer(Protocol):
         ...
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
-        """Make a loaded checkpoint live, with its calibration. Refused for a token lower than the highest seen."""
+        """Make a loaded checkpoint live, with its calibration.
+
+        PreconditionFailed for a token lower than the highest seen.
+        """
         ...
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
@@ -93,7 +99,10 @@ class InferenceServer(Protocol):
         ...
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        """Answers of a loaded checkpoint. Refused where it does not answer in the queue that clients wait in."""
+        """Answers of a loaded checkpoint.
+
+        PreconditionFailed where it does not answer in the queue that clients wait in.
+        """
         ...
 
     def live(self) -> Live | None: ...

@@ -49,7 +49,7 @@ class StateFile:
             return self._set_aside(content)
 
     def write(self, state: ServingState) -> None:
-        """Raises SurroundingsError for a full disk; what was written before then stays in force."""
+        """Raises TransientError for a full disk; what was written before then stays in force."""
         write_atomically(self._path, state.model_dump_json(), durable=True)
 
     def _set_aside(self, content: bytes) -> ServingState:

@@ -19,10 +19,10 @@ from ratchet.errors import (
     ArtifactError,
     ChildFailed,
     ClaimLost,
-    Refused,
+    PreconditionFailed,
     SettingsError,
     Stopping,
-    SurroundingsError,
+    TransientError,
     UnknownPlugin,
 )
 from ratchet.failpoint import failpoint
@@ -34,7 +34,7 @@ from ratchet.settings import Settings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
 from ratchet.systems.heartbeat import Heartbeat
-from ratchet.systems.holdings import Holdings
+from ratchet.systems.holdings import HeldClaims
 from ratchet.systems.observer import Observer
 from ratchet.systems.system import Lane, System
 from ratchet.systems.trail import trail
@@ -73,11 +73,11 @@ class Controller:
     setback: threading.Event = field(default_factory=threading.Event)
     observers: list[Observer] = field(default_factory=list)
     watchdog: Watchdog = field(default_factory=Watchdog)
-    holdings: Holdings = field(init=False)
+    holdings: HeldClaims = field(init=False)
     troubles: dict[tuple[str, Subject | None], Trouble] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.holdings = Holdings(self.ledger)
+        self.holdings = HeldClaims(self.ledger)
 
     def look(self, lane_name: str, cause: str | None = None) -> int:
         """Decide everything in the lane that can be decided now. Returns the number of verdicts given.
@@ -96,14 +96,14 @@ class Controller:
         while not self.stop.is_set():
             self.running[lane.name] = Pulse()
             try:
-                self.holdings.pay_back()
+                self.holdings.release_due()
                 claim = self._claim_next(lane, skipped)
                 if claim is None:
                     self._recover(lane, None)
                     return given
                 outcome = self._decide(lane, claim, cause)
                 patience_s = self.settings.control.backoff_first_s
-            except SurroundingsError as error:
+            except TransientError as error:
                 log.warning(
                     "%s waits %.1f s: %s", self.system.name, patience_s, error, exc_info=isinstance(error, _Unforeseen)
                 )
@@ -167,7 +167,7 @@ class Controller:
                 failpoint("after-commit")
                 if isinstance(outcome, Verdict):
                     log.info("%s: %s (%s)", claim.subject, outcome.outcome, outcome.reason)
-        except (Stopping, SurroundingsError):
+        except (Stopping, TransientError):
             self.holdings.give_back(claim)
             raise
         except ClaimLost as error:
@@ -239,10 +239,12 @@ class Controller:
                 self._count(lane, claim, error)
             else:
                 self._put_off(lane, claim, error)
-        except Refused as reason:  # what fails on a ledger that a newer version has migrated is no fault of the subject
+        except (
+            PreconditionFailed
+        ) as reason:  # what fails on a ledger that a newer version has migrated is no fault of the subject
             self.holdings.give_back(claim)
-            raise SurroundingsError(str(reason)) from error
-        except SurroundingsError:
+            raise TransientError(str(reason)) from error
+        except TransientError:
             self.holdings.give_back(claim)
             raise
         except ClaimLost as lost:
@@ -304,7 +306,7 @@ class Controller:
             self.stop.wait(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
-class _Unforeseen(SurroundingsError):
+class _Unforeseen(TransientError):
     """An error of ``find`` or ``check`` that is no trouble of the surroundings: its traceback belongs into the log."""
 
 
@@ -313,7 +315,7 @@ def _nobodys_fault(what: str) -> Iterator[None]:
     """Whatever is raised before a subject is claimed can count against none: it is waited out, and told."""
     try:
         yield
-    except (SurroundingsError, Stopping):
+    except (TransientError, Stopping):
         raise
     except Exception as error:
         raise _Unforeseen(f"{what}: {type(error).__name__}: {error}") from error

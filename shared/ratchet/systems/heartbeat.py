@@ -6,7 +6,7 @@ import logging
 import threading
 from types import TracebackType
 
-from ratchet.errors import ClaimLost, SurroundingsError
+from ratchet.errors import ClaimLost, TransientError
 from ratchet.ledger import Ledger
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims
@@ -47,5 +47,5 @@ class Heartbeat:
                 log.warning("%s", error)
                 self._pulse.lost = True
                 self._done.set()
-            except SurroundingsError as error:
+            except TransientError as error:
                 log.warning("heartbeat of %s is late: %s", self._claim.subject, error)

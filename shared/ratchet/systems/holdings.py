@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ratchet.errors import ClaimLost, SurroundingsError
+from ratchet.errors import ClaimLost, TransientError
 from ratchet.ledger import Ledger
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
@@ -12,7 +12,7 @@ from ratchet.systems.claims import Claim
 log = logging.getLogger(__name__)
 
 
-class Holdings:
+class HeldClaims:
     """Claims by token. One that could not be given back because the ledger was away is owed, and given back later."""
 
     def __init__(self, ledger: Ledger):
@@ -32,12 +32,12 @@ class Holdings:
         self._held.pop(claim.token, None)
         self._owed[claim.token] = claim
         try:
-            self.pay_back()
-        except SurroundingsError as error:
+            self.release_due()
+        except TransientError as error:
             log.info("the claim on %s is owed: %s", claim.subject, error)
 
-    def pay_back(self) -> None:
-        """Release what is owed. Raises SurroundingsError while the ledger is away."""
+    def release_due(self) -> None:
+        """Release what is owed. Raises TransientError while the ledger is away."""
         for token, claim in list(self._owed.items()):
             try:
                 with self._ledger.write() as tx:

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from sqlalchemy import func, select
 
-from ratchet.errors import ArtifactError, DataError, Refused
+from ratchet.errors import ArtifactError, DataError, PreconditionFailed
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.ledger.tables import DeadLetter, Verdict
@@ -67,10 +67,13 @@ def bury(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
 
 
 def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetter:
-    """Give a dead subject another life with a clean count. Raises Refused if there is no such open dead letter."""
+    """Give a dead subject another life with a clean count.
+
+    Raises PreconditionFailed if there is no such open dead letter.
+    """
     letter = tx.session.get(DeadLetter, dead_letter_id)
     if letter is None or letter.resolved_at is not None:
-        raise Refused(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
+        raise PreconditionFailed(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
     letter.resolved_at, letter.resolution = tx.now, f"retried by {who}"
     return letter
 

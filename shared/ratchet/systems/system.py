@@ -33,13 +33,13 @@ class Lane:
     ``step_s`` is the longest time between two progress reports.
 
     ``check`` is called before a subject is claimed, and looks at what all of them depend on: it raises
-    SurroundingsError for what has to be waited for, and returns True where it has mended something so that ``find``
+    TransientError for what has to be waited for, and returns True where it has mended something so that ``find``
     may find others. ``kept_up`` names kinds of subjects that stand for a state to be kept up: they never become dead
     letters. Raises TypeError for a function that is none.
     """
 
     name: str
-    hears: tuple[type[Event], ...]
+    consumes: tuple[type[Event], ...]
     find: Find
     do: Do
     step_s: float = 90.0
@@ -64,7 +64,7 @@ class System:
     name: str
     host: Host
     purpose: str
-    says: tuple[type[Event], ...]
+    emits: tuple[type[Event], ...]
     sweep_s: float
     lanes: tuple[Lane, ...]
     preload: tuple[str, ...] = ()
@@ -76,9 +76,9 @@ class System:
         return f"{self.host}.{self.name}"
 
     @property
-    def hears(self) -> tuple[type[Event], ...]:
+    def consumes(self) -> tuple[type[Event], ...]:
         """All events that wake any of its lanes, each once."""
-        return tuple(dict.fromkeys(event for lane in self.lanes for event in lane.hears))
+        return tuple(dict.fromkeys(event for lane in self.lanes for event in lane.consumes))
 
     @property
     def kept_up(self) -> frozenset[str]:
@@ -88,5 +88,5 @@ class System:
     def lane(self, name: str) -> Lane:
         return next(lane for lane in self.lanes if lane.name == name)
 
-    def lanes_hearing(self, event: type[Event]) -> tuple[Lane, ...]:
-        return tuple(lane for lane in self.lanes if event in lane.hears)
+    def lanes_consuming(self, event: type[Event]) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if event in lane.consumes)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ChildFailed, SettingsError, SurroundingsError
+from ratchet.errors import ChildFailed, SettingsError, TransientError
 from ratchet.events import Event
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
@@ -35,7 +35,7 @@ class InlineChildren:
         function = getattr(importlib.import_module(module), name)
         try:
             result = function(_through_json(spec), lambda message: on_progress(_through_json(message)))
-        except (SurroundingsError, SettingsError):
+        except (TransientError, SettingsError):
             raise
         except Exception as error:
             raise ChildFailed(f"{type(error).__name__}: {error}", trace=traceback.format_exc()) from error
@@ -86,7 +86,7 @@ class InProcessBus:
 
     def _deliver(self, event: Event) -> None:
         for controller in self.controllers.values():
-            for lane in controller.system.lanes_hearing(type(event)):
+            for lane in controller.system.lanes_consuming(type(event)):
                 controller.look(lane.name, event.id)
 
     def _take(self, events: list[Event]) -> None:

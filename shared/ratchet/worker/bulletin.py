@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 
 from ratchet.bus.bulletin import KEPT_S, Bulletin, put_up
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.evaluation.preview import JOURNAL, read_previews
 from ratchet.settings import Settings
 from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread
@@ -50,11 +50,11 @@ class BulletinBoard(WatchedThread):
             self.watch.beat()
             try:
                 self.look()
-            except SurroundingsError as error:
+            except TransientError as error:
                 log.debug("not put up: %s", error)
 
     def look(self) -> bool:
-        """Put it up if there is a reason to; whether there was. Raises SurroundingsError."""
+        """Put it up if there is a reason to; whether there was. Raises TransientError."""
         written = tuple(_written_at(file) for file in self._files)
         due = time.monotonic() - self._shown_at > KEPT_S / 4
         if not any(written) or (written == self._shown and not due):

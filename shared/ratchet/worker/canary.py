@@ -8,7 +8,7 @@ import time
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 CANARY = "ratchet.canary"
 
@@ -26,13 +26,13 @@ class Canary:
             self.excuse()
 
     def send(self, expires_s: float) -> None:
-        """Send one. Raises SurroundingsError while Redis is away."""
+        """Send one. Raises TransientError while Redis is away."""
         sent_at = time.monotonic()
         try:
             self._app.send_task(CANARY, queue=self._queue, expires=expires_s, retry=False)
         except OperationalError as error:
             self.excuse()
-            raise SurroundingsError(f"Redis is away: {error}") from error
+            raise TransientError(f"Redis is away: {error}") from error
         with self._lock:
             self._waiting_since = self._waiting_since or sent_at
 

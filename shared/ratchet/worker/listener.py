@@ -7,7 +7,7 @@ import logging
 from sqlalchemy import select
 
 from ratchet.bus.streams import Entry, Streams
-from ratchet.errors import EventError, SurroundingsError
+from ratchet.errors import EventError, TransientError
 from ratchet.events import decode
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import DeadLetter
@@ -43,7 +43,7 @@ class Listener(WatchedThread):
                 self._open()
                 for entry in self._streams.read(self._system.name, self._worker, names, count=len(free)):
                     self.deliver(entry)
-            except SurroundingsError as error:
+            except TransientError as error:
                 log.info("no events for now: %s", error)
                 self._opened = False
                 self._stop_asked.wait(PAUSE_S)
@@ -57,16 +57,16 @@ class Listener(WatchedThread):
             return
         for observer in self._desk.controller.observers:
             observer.heard(event)
-        for lane in self._system.lanes_hearing(type(event)):
+        for lane in self._system.lanes_consuming(type(event)):
             self._desk.ring(lane.name, event.id)
 
     def _open(self) -> None:
         if not self._opened:
-            self._streams.open(self._system.name, [event.name for event in self._system.hears])
+            self._streams.open(self._system.name, [event.name for event in self._system.consumes])
             self._opened = True
 
     def _heard_by(self, lanes: list[str]) -> list[str]:
-        return list(dict.fromkeys(event.name for lane in lanes for event in self._system.lane(lane).hears))
+        return list(dict.fromkeys(event.name for lane in lanes for event in self._system.lane(lane).consumes))
 
     def _bury(self, entry: Entry, error: EventError) -> None:
         subject_id = f"{entry.name}/{entry.id}"
@@ -75,7 +75,7 @@ class Listener(WatchedThread):
             try:
                 bury_event(self._ledger, self._system.name, subject_id, entry, error)
                 return
-            except SurroundingsError as trouble:
+            except TransientError as trouble:
                 log.warning("event %s waits for its burial: %s", subject_id, trouble)
                 self.watch.beat()
                 self._stop_asked.wait(PAUSE_S)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems.work import Pulse
@@ -87,7 +87,7 @@ class Liveness(WatchedThread):
     def _send(self) -> None:
         try:
             self._canary.send(self._settings.liveness_s)
-        except SurroundingsError as error:
+        except TransientError as error:
             log.info("no canary for now: %s", error)
 
     def _silence(self, now: float) -> str | None:

@@ -21,7 +21,7 @@ from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.outbox import Relay
 from ratchet.bus.streams import Streams
 from ratchet.children import ChildRunner
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.leases import claim_name
 from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger
@@ -70,7 +70,7 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
     with _named(system_name, settings, log_folder) as name:
         try:
             return _Worker(system, settings, str(name)).run()
-        except Refused as error:
+        except PreconditionFailed as error:
             log.critical("%s", error)
             record_failure(settings, name, str(error))
             return EXIT_REFUSED
@@ -163,7 +163,7 @@ class _Worker:
         return celery_worker.exitcode or 0
 
 
-def _end_refused(error: Refused) -> None:
+def _end_refused(error: PreconditionFailed) -> None:
     """End as when asked to: work gives way, and the supervisor's next start is refused until this host is upgraded."""
     log.critical("%s", error)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -174,7 +174,7 @@ def greeting(system: System, settings: Settings) -> str:
     ledger = urlsplit(settings.ledger_url)
     where = f"{ledger.hostname}:{ledger.port}" if ledger.hostname else ledger.path.removeprefix("/")
     build = Build.of(system.lanes[0].do.__module__)
-    waits = f"hears {', '.join(event.name for event in system.hears) or 'no event'}"
+    waits = f"hears {', '.join(event.name for event in system.consumes) or 'no event'}"
     looks = f"looks by itself every {system.sweep_s * settings.control.sweep_factor:.0f} s"
     return f"at work on {build}; ledger at {where}, artifacts at {settings.artifact_url}; {waits}, and {looks}"
 

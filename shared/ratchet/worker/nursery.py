@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ratchet.closing import Closing
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
 from ratchet.worker.awaited import awaited, told
@@ -75,11 +75,11 @@ class Nursery(Closing):
         self._order({"do": "command", "name": name, "command": list(command), "env": dict(env or {}), "log": str(log)})
 
     def stop(self, name: str) -> None:
-        """Ask one member to stop; it is not started again. Raises Refused if there is none of that name."""
+        """Ask one member to stop; it is not started again. Raises PreconditionFailed if there is none of that name."""
         self._order({"do": "stop", "name": name})
 
     def report(self) -> dict[str, Member]:
-        """All members by name. Raises SurroundingsError if the supervisor is gone."""
+        """All members by name. Raises TransientError if the supervisor is gone."""
         members = {name: Member(**member) for name, member in self._order({"do": "report"}).items()}
         self._pids = [member.pid for member in members.values() if member.pid is not None]
         return members
@@ -128,13 +128,13 @@ class Nursery(Closing):
             self._say(order)
             line = self._answer(self._process.stdout)
         if not line:
-            raise SurroundingsError(
+            raise TransientError(
                 f"the supervisor is gone (exit code {self._process.poll()}); "
                 f"see {self._settings.log_folder / 'supervisor.log'}."
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise Refused(answer["error"])
+            raise PreconditionFailed(answer["error"])
         family: dict[str, Any] = answer["family"]
         return family
 
@@ -143,7 +143,7 @@ class Nursery(Closing):
         if not select.select([output], [], [], self._answer_s)[0]:
             self._process.kill()
             self._process.wait()
-            raise SurroundingsError(f"the supervisor has said nothing for {self._answer_s:g} s and was ended.")
+            raise TransientError(f"the supervisor has said nothing for {self._answer_s:g} s and was ended.")
         return output.readline()
 
     def _say(self, message: dict[str, Any]) -> None:
@@ -152,6 +152,6 @@ class Nursery(Closing):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
-            raise SurroundingsError(
+            raise TransientError(
                 f"the supervisor is gone; see {self._settings.log_folder / 'supervisor.log'}."
             ) from error

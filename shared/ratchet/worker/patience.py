@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ratchet.errors import LedgerBehind, SurroundingsError
+from ratchet.errors import LedgerBehind, TransientError
 from ratchet.settings.control import ControlSettings
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def patiently(
     ``for_schema``: a ledger that has not been migrated yet is waited for as well. The error that stands when the limit
     is over is raised; without a limit it is waited for ever.
     """
-    awaited = (SurroundingsError, LedgerBehind) if for_schema else (SurroundingsError,)
+    awaited = (TransientError, LedgerBehind) if for_schema else (TransientError,)
     begun, wait_s = time.monotonic(), settings.backoff_first_s
     while True:
         try:

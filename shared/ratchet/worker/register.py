@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from ratchet.build import Build
-from ratchet.errors import RatchetError, SurroundingsError
+from ratchet.errors import RatchetError, TransientError
 from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current, require_not_newer
@@ -52,7 +52,7 @@ class Registration(Observer):
 
         One that died soon after its start, and left no word of why, counts as a start that failed.
 
-        Raises Refused for a ledger of another schema, SurroundingsError while the ledger is away.
+        Raises PreconditionFailed for a ledger of another schema, TransientError while the ledger is away.
         """
         require_current(self._ledger)
         shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
@@ -90,7 +90,10 @@ class Registration(Observer):
         self._say_at_once()
 
     def seen(self) -> None:
-        """Say that the worker is there. Raises SurroundingsError; Refused where the ledger became newer than it."""
+        """Say that the worker is there.
+
+        Raises TransientError; PreconditionFailed where the ledger became newer than it.
+        """
         require_not_newer(self._ledger)
         self._say("running")
 
@@ -98,14 +101,14 @@ class Registration(Observer):
         """Say that the worker was asked to stop and is about to, if the ledger is there to hear it."""
         try:
             self._say("stopping")
-        except SurroundingsError as error:
+        except TransientError as error:
             log.info("the ledger does not hear that this worker stops: %s", error)
 
     def leave(self) -> None:
         """Say that the worker has stopped, if the ledger is there to hear it."""
         try:
             self._say("stopped")
-        except SurroundingsError as error:
+        except TransientError as error:
             log.info("left without a word: %s", error)
 
     def _say_at_once(self) -> None:
@@ -114,7 +117,7 @@ class Registration(Observer):
             return
         try:
             self._say("running")
-        except SurroundingsError as error:
+        except TransientError as error:
             log.info("the ledger does not hear what this worker waits for: %s", error)
 
     def _say(self, state: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ratchet.bus.outbox import Relay
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.systems import claims
 from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
@@ -34,7 +34,7 @@ class Sweep(WatchedThread):
         relay: Relay,
         desk: Desk,
         seen: Callable[[], None],
-        refused: Callable[[Refused], None],
+        refused: Callable[[PreconditionFailed], None],
         guard: Callable[[], None] = lambda: None,
     ):
         """``refused`` is called once, when ``seen`` raises that this worker has no business here any more.
@@ -51,7 +51,7 @@ class Sweep(WatchedThread):
         )
         self._guard = guard
         self._ledger, self._relay, self._desk, self._seen = ledger, relay, desk, seen
-        self._refused: Callable[[Refused], None] | None = refused
+        self._refused: Callable[[PreconditionFailed], None] | None = refused
         controller = desk.controller
         self._system, self._settings, self._setback = controller.system, control, controller.setback
 
@@ -78,9 +78,9 @@ class Sweep(WatchedThread):
         for duty in (self._relay.leftovers, self._seen):
             try:
                 duty()
-            except SurroundingsError as error:
+            except TransientError as error:
                 log.info("put off: %s", error)
-            except Refused as error:
+            except PreconditionFailed as error:
                 tell, self._refused = self._refused, None
                 if tell is not None:
                     tell(error)
@@ -91,7 +91,7 @@ class Sweep(WatchedThread):
             with self._ledger.read() as session:
                 due_at = claims.next_due_at(session, self._system.name)
             rest_s = self._settings.timer_s if due_at is None else due_at - self._ledger.now()
-        except SurroundingsError as error:
+        except TransientError as error:
             log.info("put off: %s", error)
             return self._settings.timer_s
         if rest_s > 0:

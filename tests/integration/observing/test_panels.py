@@ -43,7 +43,7 @@ def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
         return Verdict("fine", "it is")
 
     lane = Lane("play", (BatchQueued,), lambda *_: [Subject("toy", "one")], play)
-    system = System("training", "4090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    system = System("training", "4090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{settings.home}/artifacts")
     controller = Controller(system, settings, ledger, store, InlineChildren(), "training@box+0")
     metrics = WorkerMetrics(controller)

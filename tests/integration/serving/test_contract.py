@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from ratchet.data.example import Message
-from ratchet.errors import ServingError, SurroundingsError
+from ratchet.errors import ServingError, TransientError
 from ratchet.inference.generator import Chat, Decoding
 from ratchet.inference.http import HttpGenerator
 from ratchet.inference.local import LocalGenerator
@@ -262,7 +262,7 @@ def test_a_killed_server_comes_back_with_the_same(
     first.client.switch(blue.id, 3)
     first.client.switch(green.id, 9)
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    with pytest.raises(SurroundingsError, match="inference server"):
+    with pytest.raises(TransientError, match="inference server"):
         first.client.live()
     second = start(tmp_path / "home", **engine)
     assert second.client.live() == Live(checkpoint_id=green.id, weights=green.weights, fencing_token=9)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ratchet.data.example import Message
-from ratchet.errors import BrokenCheckpoint, ServingError, SurroundingsError
+from ratchet.errors import BrokenCheckpoint, ServingError, TransientError
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Chat, Decoding
 from ratchet.serving.vllm.engine import VllmEngine
@@ -55,14 +55,14 @@ def test_each_checkpoint_has_a_process_which_is_replaced_when_it_dies_and_ends_w
     def is_back() -> bool:
         try:
             return said(first) == was
-        except SurroundingsError:
+        except TransientError:
             return False
 
     wait_until(is_back, START_S, "vLLM to be started again")
     second.close()
     assert processes[1].poll() is not None
     assert said(first) == was
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         said(second)
 
 

@@ -25,8 +25,8 @@ GOOD = """
 from ratchet.events.catalogue import BatchQueued
 from ratchet.systems import Lane, System
 
-LANE = Lane("look", hears=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
-SYSTEM = System("good", "3090", "Looks.", says=(), sweep_s=60.0, lanes=(LANE,))
+LANE = Lane("look", consumes=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
+SYSTEM = System("good", "3090", "Looks.", emits=(), sweep_s=60.0, lanes=(LANE,))
 """
 BROKEN = {
     "no_function": GOOD.replace('"good"', '"no_function"').replace("do=lambda work: None", "do=None"),

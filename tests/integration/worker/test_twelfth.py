@@ -29,8 +29,8 @@ def do(work):
     return Verdict("ticked", "it was time")
 
 
-LANE = Lane("tick", hears=(BatchQueued,), find=find, do=do)
-SYSTEM = System("ticking", "4090", "Ticks.", says=(), sweep_s=1.0, lanes=(LANE,))
+LANE = Lane("tick", consumes=(BatchQueued,), find=find, do=do)
+SYSTEM = System("ticking", "4090", "Ticks.", emits=(), sweep_s=1.0, lanes=(LANE,))
 """
 
 

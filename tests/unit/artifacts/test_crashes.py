@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, SurroundingsError
+from ratchet.errors import ArtifactError, TransientError
 
 _STEPS = frozenset({"open", "os.link", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod"})
 
@@ -143,6 +143,6 @@ def _refused_for_lack_of_room(tmp_path: Path, source: Path) -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     try:
         ArtifactStore((tmp_path / "store").as_uri()).publish(source, "checkpoint", {})
-    except SurroundingsError as error:
+    except TransientError as error:
         return 0 if str(tmp_path / "store") in str(error) and "200,000 bytes" in str(error) else 2
     return 1

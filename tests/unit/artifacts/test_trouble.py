@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from ratchet.artifacts.trouble import remote_trouble
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 
 
 def test_an_unreachable_remote_is_trouble_of_the_surroundings() -> None:
-    with pytest.raises(SurroundingsError, match="s3://bucket"), remote_trouble("s3://bucket"):
+    with pytest.raises(TransientError, match="s3://bucket"), remote_trouble("s3://bucket"):
         raise TimeoutError("no answer")
 
 

@@ -15,7 +15,7 @@ from ratchet.backup.make import locked
 from ratchet.backup.manifest import artifacts_of
 from ratchet.backup.named import KEPT, named
 from ratchet.backup.rows import TABLES
-from ratchet.errors import ArtifactError, Refused, SurroundingsError
+from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Verdict
 from ratchet.testing.postgres import Postgres
@@ -143,17 +143,17 @@ def test_reading_again_finds_and_mends_what_has_rotted(told: Ledger, store: Arti
 def test_a_folder_of_something_else_is_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(Refused, match=r"holds something else \(cat.jpg\)"):
+    with pytest.raises(PreconditionFailed, match=r"holds something else \(cat.jpg\)"):
         make(told, store, tmp_path / "photos")
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
-    with pytest.raises(Refused, match="cannot write"):
+    with pytest.raises(PreconditionFailed, match="cannot write"):
         make(told, store, tmp_path / "photos" / "cat.jpg")
 
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_two_at_once_are_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
-    with locked(tmp_path / "backup"), pytest.raises(Refused, match="another backup is being written"):
+    with locked(tmp_path / "backup"), pytest.raises(PreconditionFailed, match="another backup is being written"):
         make(told, store, tmp_path / "backup")
 
 
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on(
 ) -> None:
     add_checkpoint(told, 6, store.publish_lines(["x" * 1000] * 2000, "batch", {}).id)
     small_files(1_000_000)
-    with pytest.raises(SurroundingsError, match="takes no more"):
+    with pytest.raises(TransientError, match="takes no more"):
         make(told, store, tmp_path / "backup")
     assert not (tmp_path / "backup" / "backup.json").exists()
     small_files(-1)

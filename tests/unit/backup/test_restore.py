@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup import BackupManifest, LedgerCopy, Made, restore
-from ratchet.errors import ArtifactError, Refused
+from ratchet.errors import ArtifactError, PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate
 from ratchet.ledger.tables import Worker
@@ -26,7 +26,7 @@ from .contents import damage, elsewhere, publish, rows, rows_at
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_folder_without_a_finished_backup_is_refused(tmp_path: Path) -> None:
     (tmp_path / "backup" / "backup.json").unlink()
-    with pytest.raises(Refused, match="holds no finished backup"):
+    with pytest.raises(PreconditionFailed, match="holds no finished backup"):
         restore(tmp_path / "backup", *elsewhere(tmp_path))
 
 
@@ -60,11 +60,11 @@ def test_a_backup_that_has_lost_a_file_is_refused(made: Made, tmp_path: Path, wh
 def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger, tmp_path: Path) -> None:
     url, there = elsewhere(tmp_path)
     stranger = publish(there, "stranger")
-    with pytest.raises(Refused, match="that this backup does not know"):
+    with pytest.raises(PreconditionFailed, match="that this backup does not know"):
         restore(tmp_path / "backup", url, there)
     there.delete(stranger)
     restore(tmp_path / "backup", url, there)
-    with pytest.raises(Refused, match=r"is not empty .* or replace it with --force"):
+    with pytest.raises(PreconditionFailed, match=r"is not empty .* or replace it with --force"):
         restore(tmp_path / "backup", url, there)
     restore(tmp_path / "backup", url, there, force=True)
     assert rows_at(url) == rows(told)
@@ -77,7 +77,7 @@ def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger
 def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with told.write() as tx:
         tx.session.get_one(Worker, "training@box+0").state = "running"
-    with pytest.raises(Refused, match=r"at work .*training@box\+0.*stop them first"):
+    with pytest.raises(PreconditionFailed, match=r"at work .*training@box\+0.*stop them first"):
         restore(tmp_path / "backup", told.url, store, force=True)
 
 
@@ -85,7 +85,7 @@ def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: Artifac
 def test_a_backup_of_a_newer_schema_is_refused(made: Made, tmp_path: Path) -> None:
     ledger = made.manifest.ledger.model_copy(update={"revision": "9999"})
     made.manifest.model_copy(update={"ledger": ledger}).write(tmp_path / "backup")
-    with pytest.raises(Refused, match="upgrade Ratchet"):
+    with pytest.raises(PreconditionFailed, match="upgrade Ratchet"):
         restore(tmp_path / "backup", *elsewhere(tmp_path))
 
 
@@ -172,7 +172,7 @@ def test_a_ledger_that_is_not_the_one_that_was_copied_is_refused(
     """Though its sum fits."""
     reseal(tmp_path / "backup", change, **fields)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")}
-    with pytest.raises((ArtifactError, Refused), match=said):
+    with pytest.raises((ArtifactError, PreconditionFailed), match=said):
         restore(tmp_path / "backup", *elsewhere(tmp_path))
     assert not (tmp_path / "there").exists()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")} == before

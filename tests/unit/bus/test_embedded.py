@@ -15,7 +15,7 @@ import psutil
 import pytest
 from kombu import Connection
 from ratchet.bus.embedded import EmbeddedRedis, embedded_url
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
 from ratchet.testing.disk import FILLING, SmallDisk, fill, free
 from ratchet.testing.redis import redis_server
@@ -94,12 +94,12 @@ def test_a_taken_port_is_left_for_a_free_one_unless_it_was_asked_for(tmp_path: P
     with socket.create_server(("127.0.0.1", port)):
         with EmbeddedRedis(tmp_path) as second:
             assert second.port != port
-        with pytest.raises(SurroundingsError, match=rf"Port {port} is busy.*pid {os.getpid()}.*redis\.port"):
+        with pytest.raises(TransientError, match=rf"Port {port} is busy.*pid {os.getpid()}.*redis\.port"):
             EmbeddedRedis(tmp_path, port=port).start()
 
 
 def test_two_servers_never_share_a_folder(redis_server: EmbeddedRedis) -> None:
-    with pytest.raises(Refused, match=rf"pid {redis_server.pid}\) already runs"):
+    with pytest.raises(PreconditionFailed, match=rf"pid {redis_server.pid}\) already runs"):
         EmbeddedRedis(redis_server.folder, lock_timeout_s=0).start()
 
 
@@ -107,7 +107,7 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
     aof = tmp_path / "data" / "appendonlydir"
     aof.mkdir(parents=True)
     (aof / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(SurroundingsError, match="manifest"):
+    with pytest.raises(TransientError, match="manifest"):
         EmbeddedRedis(tmp_path).start()
 
 
@@ -118,7 +118,7 @@ def test_a_folder_with_blanks_and_quotes_is_a_folder(tmp_path: Path) -> None:
 
 def test_workers_find_the_url_below_home(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    with pytest.raises(SurroundingsError, match="make run"):
+    with pytest.raises(TransientError, match="make run"):
         embedded_url(settings)
     with EmbeddedRedis.below(settings) as server:
         assert embedded_url(settings) == server.url
@@ -146,12 +146,12 @@ def test_it_ends_with_its_parent_and_the_folder_is_free_again(tmp_path: Path) ->
 
 
 def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None:
-    refusals: list[Refused] = []
+    refusals: list[PreconditionFailed] = []
 
     def start() -> None:
         try:
             EmbeddedRedis(tmp_path).start()
-        except Refused as refusal:
+        except PreconditionFailed as refusal:
             refusals.append(refusal)
 
     thread = threading.Thread(target=start)
@@ -166,7 +166,7 @@ def test_files_that_were_left_empty_are_made_anew(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("password", "port", "url", "redis.conf", "redis.pid"):
         (folder / name).write_bytes(b"")
-    with pytest.raises(SurroundingsError, match=r"url is empty.*make run"):
+    with pytest.raises(TransientError, match=r"url is empty.*make run"):
         embedded_url(Settings(home=tmp_path))
     with EmbeddedRedis(folder) as server:
         assert len((folder / "password").read_text()) > 20
@@ -191,7 +191,7 @@ def test_a_full_disk_is_told_and_the_next_start_works(small_disk: SmallDisk) -> 
     folder = small_disk(4_000_000) / "redis"
     folder.mkdir()
     fill(folder)
-    with pytest.raises(SurroundingsError, match="takes no more: 0 are free"):
+    with pytest.raises(TransientError, match="takes no more: 0 are free"):
         EmbeddedRedis(folder).start()
     free(folder)
     with EmbeddedRedis(folder) as server, open_client(server) as client:
@@ -205,7 +205,7 @@ def test_a_disk_with_room_for_a_few_small_files_is_told_too(small_disk: SmallDis
     folder.mkdir()
     fill(folder)
     os.truncate(folder / FILLING, (folder / FILLING).stat().st_size - pages * os.sysconf("SC_PAGE_SIZE"))
-    with pytest.raises(SurroundingsError, match="No space left on device"):
+    with pytest.raises(TransientError, match="No space left on device"):
         EmbeddedRedis(folder).start()
     free(folder)
     with EmbeddedRedis(folder) as server, open_client(server) as client:

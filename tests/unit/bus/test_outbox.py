@@ -8,7 +8,7 @@ from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.outbox import Relay, relaying_ledger
 from ratchet.bus.streams import PREFIX, Streams
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.events import decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
@@ -74,7 +74,7 @@ def test_without_redis_events_wait_in_the_outbox(ledger: Ledger, redis_server: E
     redis_server.kill()
     emit(ledger, "a")
     assert unrelayed(ledger) == 1
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         relay.leftovers()
     redis_server.start()
     assert relay.leftovers() == 1

@@ -7,7 +7,7 @@ import pytest
 from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.streams import PREFIX, Letter, Streams
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.events import decode
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from redis import Redis
@@ -130,7 +130,7 @@ def test_a_redis_that_is_away_is_trouble_of_the_surroundings(tmp_path_factory: p
             lambda: streams.open("g", [QUEUED]),
             lambda: streams.read("g", "r", [QUEUED], count=1, block_ms=1),
         ):
-            with pytest.raises(SurroundingsError, match="Redis is away"):
+            with pytest.raises(TransientError, match="Redis is away"):
                 attempt()
         server.start()
         assert streams.publish(letters(1)) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.children.child import Progress
-from ratchet.errors import SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import SettingsError, TransientError, UnknownPlugin
 
 Spec = dict[str, Any]
 
@@ -69,7 +69,7 @@ def run_out_of_memory(spec: Spec, progress: Progress) -> Spec:
 
 
 def find_the_store_away(spec: Spec, progress: Progress) -> Spec:
-    raise SurroundingsError("the store is away")
+    raise TransientError("the store is away")
 
 
 def fill_the_disk(spec: Spec, progress: Progress) -> Spec:

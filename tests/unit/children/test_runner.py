@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from ratchet.children import ChildRunner
-from ratchet.errors import ChildFailed, SettingsError, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, SettingsError, Stopping, TransientError
 
 HERE = str(Path(__file__).parent)
 
@@ -120,7 +120,7 @@ def test_lack_of_memory_is_told_apart(runner: ChildRunner) -> None:
 
 @pytest.mark.parametrize("target", ["find_the_store_away", "fill_the_disk"])
 def test_trouble_of_the_surroundings_stays_that(runner: ChildRunner, target: str) -> None:
-    with pytest.raises(SurroundingsError) as caught:
+    with pytest.raises(TransientError) as caught:
         runner.run(f"child_targets:{target}", {})
     assert isinstance(caught.value.__cause__, ChildFailed)
 
@@ -232,7 +232,7 @@ def test_a_killed_server_fails_the_run_and_is_replaced() -> None:
 
 
 def test_a_module_that_cannot_be_imported_names_the_way_out() -> None:
-    with ChildRunner(["no_such_module"]) as runner, pytest.raises(SurroundingsError, match="no_such_module"):
+    with ChildRunner(["no_such_module"]) as runner, pytest.raises(TransientError, match="no_such_module"):
         runner.run("no_such_module:run", {})
 
 

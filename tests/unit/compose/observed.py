@@ -79,7 +79,7 @@ def _collect(node: Any, names: set[str]) -> None:
 def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Metric]:
     """By name in queries: all that workers, the hub and the server export, with a story in the ledger."""
     lane = Lane("play", (), lambda *_: [], lambda _work: None)  # type: ignore[arg-type,return-value]
-    system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    system = System("toys", "3090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{settings.home}/artifacts")
     controller = Controller(system, settings, ledger, store, InlineChildren(), "toys@here+0")
     worker = WorkerMetrics(controller).registry

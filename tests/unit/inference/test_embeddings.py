@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.errors import GenerationError, SurroundingsError
+from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.embeddings import BATCH, Embedder
 from ratchet.settings.inference import InferenceSettings
 from ratchet.testing.embeddings_server import embeddings_server, letters
@@ -24,7 +24,7 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_stays_so_is_the_surro
         server.answers = [(503, {})]
         assert embedder.embed(["a"]) == [letters("a")]
         server.answers = [(503, {}), (429, {})]
-        with pytest.raises(SurroundingsError, match="after 2 attempts: status 429"):
+        with pytest.raises(TransientError, match="after 2 attempts: status 429"):
             embedder.embed(["a"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from ratchet.data.example import Message
-from ratchet.errors import GenerationError, SurroundingsError
+from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generator
 from ratchet.inference.http import HttpGenerator
 from ratchet.settings.inference import InferenceSettings
@@ -168,7 +168,7 @@ def test_a_passing_trouble_is_tried_again(serve: Serve, connect: Connect, status
 
 def test_a_lasting_trouble_is_of_the_surroundings(serve: Serve, connect: Connect) -> None:
     server = serve([(503, "busy")] * 3)
-    with pytest.raises(SurroundingsError, match="after 3 attempts: status 503: busy"):
+    with pytest.raises(TransientError, match="after 3 attempts: status 503: busy"):
         connect(server, attempts=3).generate([ask("1+1=")], DECODING)
 
 
@@ -199,7 +199,7 @@ def test_a_server_that_is_not_there_is_of_the_surroundings(serve: Serve, connect
     server = serve([])
     server.shutdown()
     server.server_close()
-    with pytest.raises(SurroundingsError, match="ConnectError"):
+    with pytest.raises(TransientError, match="ConnectError"):
         connect(server.url, attempts=2).generate([ask("1+1=")], DECODING)
 
 
@@ -211,7 +211,7 @@ def test_a_server_that_never_answers_is_of_the_surroundings(serve: Serve, connec
         return answer("late")
 
     try:
-        with pytest.raises(SurroundingsError, match="ReadTimeout"):
+        with pytest.raises(TransientError, match="ReadTimeout"):
             connect(serve(hang), attempts=1, timeout_s=0.05).generate([ask("1+1=")], DECODING)
     finally:
         over.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import SettingsError, Stopping, SurroundingsError
+from ratchet.errors import SettingsError, Stopping, TransientError
 from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
 from ratchet.leases.lock import FileLock
 from ratchet.testing.disk import SmallDisk, fill
@@ -47,7 +47,7 @@ def test_cores_are_refused_while_another_process_holds_them_and_free_when_it_die
     holder = Holder(lambda: acquire_cores(2, tmp_path, timeout_s=PATIENT_S, total=3, note="testing"))
     with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3) as lease:
         assert lease.count == 1
-        with pytest.raises(SurroundingsError, match=r"2 of 3 cores.*core-0 by pid \d+ testing"):
+        with pytest.raises(TransientError, match=r"2 of 3 cores.*core-0 by pid \d+ testing"):
             acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3)
     holder.kill()
     with acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3) as lease:
@@ -56,7 +56,7 @@ def test_cores_are_refused_while_another_process_holds_them_and_free_when_it_die
 
 def test_a_failed_request_gives_back_what_it_had_collected(tmp_path: Path) -> None:
     with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3):
-        with pytest.raises(SurroundingsError):
+        with pytest.raises(TransientError):
             acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3)
         acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3).close()
 
@@ -106,7 +106,7 @@ def test_a_job_goes_to_the_fullest_gpu_with_room(tmp_path: Path) -> None:
     large = acquire_gpu(7, tmp_path, sizes, timeout_s=SOON_S)
     assert [lease.device for lease in (first, second, third, large)] == [1, 1, 0, 0]
     assert [lease.vram_gb for lease in (first, second, third, large)] == [3, 1, 1, 7]
-    with pytest.raises(SurroundingsError, match="1 GB of GPU memory"):
+    with pytest.raises(TransientError, match="1 GB of GPU memory"):
         acquire_gpu(1, tmp_path, sizes, timeout_s=SOON_S)
     first.close()
     assert acquire_gpu(3, tmp_path, sizes, timeout_s=SOON_S).device == 1
@@ -116,7 +116,7 @@ def test_a_job_on_several_gpus_has_all_of_them_or_none(tmp_path: Path) -> None:
     sizes = {0: 8, 1: 8, 2: 4}
     both = acquire_gpu(5, tmp_path, sizes, timeout_s=SOON_S, cards=2)
     assert (both.devices, both.device, both.vram_gb, len(both.locks)) == ((0, 1), 0, 5, 10)
-    with pytest.raises(SurroundingsError, match="4 GB of GPU memory on each of 2 devices"):
+    with pytest.raises(TransientError, match="4 GB of GPU memory on each of 2 devices"):
         acquire_gpu(4, tmp_path, sizes, timeout_s=SOON_S, cards=2)
     acquire_gpu(4, tmp_path, sizes, timeout_s=SOON_S).close()
     both.close()
@@ -134,7 +134,7 @@ def test_containers_that_count_their_cards_alike_share_a_folder_by_the_cards_nam
 
     one, other = take("GPU-aaaa"), take("GPU-bbbb")
     assert (one.device, other.device) == (0, 0)
-    with pytest.raises(SurroundingsError, match="gpu-GPU-aaaa-gb-000 by pid"):
+    with pytest.raises(TransientError, match="gpu-GPU-aaaa-gb-000 by pid"):
         take("GPU-aaaa")
     one.close()
     take("GPU-aaaa").close()
@@ -142,7 +142,7 @@ def test_containers_that_count_their_cards_alike_share_a_folder_by_the_cards_nam
 
 def test_gpu_memory_is_free_when_its_holder_dies(tmp_path: Path) -> None:
     holder = Holder(lambda: acquire_gpu(6, tmp_path, {0: 8}, timeout_s=PATIENT_S))
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         acquire_gpu(3, tmp_path, {0: 8}, timeout_s=SOON_S)
     holder.kill()
     assert acquire_gpu(8, tmp_path, {0: 8}, timeout_s=SOON_S).vram_gb == 8
@@ -178,5 +178,5 @@ def test_a_full_disk_keeps_nobody_from_a_lease_and_leaves_no_lock_behind(small_d
 
 
 def test_a_lease_on_a_disk_that_can_only_be_read_says_so(small_disk: SmallDisk) -> None:
-    with pytest.raises(SurroundingsError, match="mounted read-only"):
+    with pytest.raises(TransientError, match="mounted read-only"):
         FileLock.try_take(small_disk(65_536, "ro") / "names" / "testing")

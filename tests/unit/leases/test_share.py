@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import SettingsError, SurroundingsError
+from ratchet.errors import SettingsError, TransientError
 from ratchet.inference.bounded import run
 from ratchet.leases.share import bound, capacity_gb, lease_share, training_processes, vram_gb
 from ratchet.settings import Settings
@@ -26,7 +26,7 @@ def test_one_card_holds_training_a_judge_and_the_server_side_by_side(tmp_path: P
     card = settings(tmp_path, gpus_gb=(24,))
     leases = [lease_share(card, user, timeout_s=SOON_S) for user in ("training", "testing", "serving")]
     assert [lease.vram_gb for lease in leases if lease] == [12, 6, 6]
-    with pytest.raises(SurroundingsError, match="6 GB of GPU memory"):
+    with pytest.raises(TransientError, match="6 GB of GPU memory"):
         lease_share(card, "mining", timeout_s=SOON_S)
     for lease in leases:
         assert lease is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
 from ratchet.ledger.counters import next_value, raise_to, value
 from ratchet.ledger.history import history
@@ -43,7 +43,7 @@ def test_a_restored_ledger_gets_past_the_tokens_that_were_given_out_before(tmp_p
         with home.ledger.write() as tx:
             hand.fence(tx, 700, "from the backup of Monday")
             assert next_value(tx.session, "fencing") > 700
-        with home.ledger.write() as tx, pytest.raises(Refused, match="above the server's"):
+        with home.ledger.write() as tx, pytest.raises(PreconditionFailed, match="above the server's"):
             hand.fence(tx, 700, "again")
         with home.ledger.write() as tx:
             assert not raise_to(tx.session, "fencing", 3)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from ratchet.errors import NotJson, SurroundingsError
+from ratchet.errors import NotJson, TransientError
 from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
@@ -69,7 +69,7 @@ def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> No
 
 def test_a_commit_stands_though_redis_is_away(ledger: Ledger) -> None:
     def away(_events: list[Event]) -> None:
-        raise SurroundingsError("Redis is away")
+        raise TransientError("Redis is away")
 
     ledger.after_commit = away
     with ledger.write() as tx:
@@ -123,13 +123,13 @@ def test_its_clock_is_epoch_seconds(ledger: Ledger) -> None:
 def test_a_ledger_that_is_away_is_trouble_of_the_surroundings(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    with pytest.raises(SurroundingsError, match=r"ledger\.db is away"):
+    with pytest.raises(TransientError, match=r"ledger\.db is away"):
         ledger.now()
 
 
 def test_the_trouble_does_not_tell_the_password(tmp_path: Path) -> None:
     ledger = Ledger(f"postgresql+psycopg://me:secret-word@/ratchet?host={tmp_path}")
-    with pytest.raises(SurroundingsError) as caught, ledger.write():
+    with pytest.raises(TransientError) as caught, ledger.write():
         pass
     assert "secret-word" not in str(caught.value)
 
@@ -138,7 +138,7 @@ def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     holder, waiting = Ledger(url), Ledger(f"{url}?timeout=0.05")
     with holder.write():
-        with pytest.raises(SurroundingsError, match="locked"), waiting.write():
+        with pytest.raises(TransientError, match="locked"), waiting.write():
             pass
         with waiting.read():
             pass
@@ -151,7 +151,7 @@ def test_a_writer_of_postgresql_waits_as_long_as_one_of_sqlite_or_as_the_server_
     holder, waiting = Ledger(url), Ledger(f"{url}&options=-c lock_timeout=50")
     with holder.write() as tx:
         assert tx.session.scalar(text("SHOW lock_timeout")) == "30s"
-        with pytest.raises(SurroundingsError, match="lock timeout"), waiting.write():
+        with pytest.raises(TransientError, match="lock timeout"), waiting.write():
             pass
     with waiting.write() as tx:
         assert tx.session.scalar(text("SHOW lock_timeout")) == "50ms"
@@ -173,7 +173,7 @@ def test_a_postgresql_that_says_nothing_is_given_up() -> None:
     """``connect_timeout`` of the URL, which is a test's patience here, goes before ours."""
     with mute_server() as url:
         ledger, began = Ledger(f"{url}&connect_timeout=2"), time.monotonic()
-        with pytest.raises(SurroundingsError, match="is away"):
+        with pytest.raises(TransientError, match="is away"):
             ledger.now()
         assert 1 < time.monotonic() - began < LONGEST_CALL_S
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_current
 from ratchet.ledger.tables import Base, Worker
@@ -43,7 +43,7 @@ def test_a_ledger_of_the_first_schema_is_migrated_with_what_it_holds(ledger_url:
     migrate_to(ledger, "0001")
     with ledger.write() as tx:
         tx.session.execute(insert(table("workers", *map(column, WORKER))), WORKER)
-    with pytest.raises(Refused, match="the ledger is at 0001"):
+    with pytest.raises(PreconditionFailed, match="the ledger is at 0001"):
         require_current(ledger)
     migrate(ledger)
     with ledger.engine.connect() as connection:
@@ -70,7 +70,7 @@ def test_several_migrate_at_once(ledger_url: str) -> None:
 
 def test_an_empty_ledger_is_refused_with_the_way_out(ledger_url: str) -> None:
     ledger = Ledger(ledger_url)
-    with pytest.raises(Refused, match="ratchet migrate"):
+    with pytest.raises(PreconditionFailed, match="ratchet migrate"):
         require_current(ledger)
     ledger.close()
 
@@ -79,7 +79,7 @@ def test_a_newer_ledger_is_refused_and_left_alone(ledger: Ledger) -> None:
     with ledger.write() as tx:
         tx.session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     for attempt in (require_current, migrate):
-        with pytest.raises(Refused, match="9999, which this version does not know"):
+        with pytest.raises(PreconditionFailed, match="9999, which this version does not know"):
             attempt(ledger)
     with ledger.read() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == "9999"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
@@ -107,7 +107,10 @@ def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:
 def test_the_same_rows_are_refused_the_second_time_with_what_became_of_them(ledger: Ledger) -> None:
     with ledger.write() as tx:
         add(tx, "a", state="trained")
-    with pytest.raises(Refused, match="aaaaaaaaaaaaaaaa is known already, it is trained"), ledger.write() as tx:
+    with (
+        pytest.raises(PreconditionFailed, match="aaaaaaaaaaaaaaaa is known already, it is trained"),
+        ledger.write() as tx,
+    ):
         submit(tx, "a" * 64, 100, "user", {})
 
 

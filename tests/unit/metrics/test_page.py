@@ -4,7 +4,7 @@ import urllib.request
 from urllib.error import HTTPError
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.metrics.page import Page, PageServer
 from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watchdog
@@ -47,7 +47,7 @@ def test_the_next_server_takes_a_later_port() -> None:
 def test_a_port_that_must_be_that_one_is_refused_while_it_is_taken() -> None:
     with (
         PageServer("127.0.0.1", 0, ROUTES) as first,
-        pytest.raises(SurroundingsError, match=str(first.port)),
+        pytest.raises(TransientError, match=str(first.port)),
     ):
         PageServer("127.0.0.1", first.port, ROUTES, ports_tried=1)
 

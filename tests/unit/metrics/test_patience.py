@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from prometheus_client.core import Metric
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.metrics.exposition import single
 from ratchet.metrics.patience import PatientCollector
 
@@ -49,7 +49,7 @@ def test_a_slow_source_is_away_until_its_reading_is_there(source: Slow) -> None:
 
 def test_trouble_is_told_and_the_next_scrape_asks_again(source: Slow) -> None:
     collector = PatientCollector(source, limit_s=60)
-    source.error = SurroundingsError("away")
+    source.error = TransientError("away")
     assert up(collector) == 0
     source.error = None
     source.go.set()

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry
 from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.streams import Letter, Streams
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.metrics.exposition import page
 from ratchet.metrics.patience import PatientCollector
@@ -62,7 +62,7 @@ def test_a_server_that_was_slow_for_a_while_is_there_again(redis_server: Embedde
 
 def test_an_embedded_server_that_never_ran_is_away() -> None:
     def unknown() -> str:
-        raise SurroundingsError("no server runs here")
+        raise TransientError("no server runs here")
 
     collector, registry = PatientCollector(StreamSource(unknown)), CollectorRegistry()
     registry.register(collector)

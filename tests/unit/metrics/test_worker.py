@@ -29,7 +29,7 @@ def play(work: Work) -> Outcome:
 @pytest.fixture
 def controller(ledger: Ledger, settings: Settings, tmp_path: Path) -> Controller:
     lane = Lane("play", (BatchQueued,), lambda *_: [Subject("toy", i) for i in ("one", "two", "early", "broken")], play)
-    system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    system = System("toys", "3090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{tmp_path}/artifacts")
     return Controller(system, settings, ledger, store, InlineChildren(), "toys@here+0")
 
@@ -82,7 +82,7 @@ def test_a_lane_at_work_is_seen(controller: Controller) -> None:
         return play(work)
 
     lane = Lane("play", (), lambda *_: [Subject("toy", "one")], watched)
-    controller.system = System("toys", "3090", "Plays.", says=(), sweep_s=60.0, lanes=(lane,))
+    controller.system = System("toys", "3090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     controller.look("play")
     assert seen.is_set()
     assert values == [1.0]

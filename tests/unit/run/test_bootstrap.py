@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ratchet.artifacts import ArtifactStore, weights_digest
-from ratchet.errors import Refused, SettingsError
+from ratchet.errors import PreconditionFailed, SettingsError
 from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -86,7 +86,7 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
 
     with pytest.raises(SettingsError, match="out of disk"):
         bootstrap(settings(tmp_path), ledger, artifacts, killed)
-    with ledger.read() as session, pytest.raises(Refused, match="`ratchet run`"):
+    with ledger.read() as session, pytest.raises(PreconditionFailed, match="`ratchet run`"):
         line(session)
     assert bootstrap(settings(tmp_path), ledger, artifacts, prepare)
     with ledger.read() as session:

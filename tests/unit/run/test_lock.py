@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ratchet.errors import Refused, SettingsError, SurroundingsError
+from ratchet.errors import PreconditionFailed, SettingsError, TransientError
 from ratchet.run import lock
 from ratchet.testing.disk import SmallDisk, fill, free
 
@@ -32,7 +32,7 @@ def other(tmp_path: Path) -> subprocess.Popen[bytes]:
 
 def test_a_second_run_is_refused_and_names_the_first(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
     assert lock.holder(tmp_path) == lock.Holder(other.pid)
-    with pytest.raises(Refused, match=f"process {other.pid}"), lock.held(tmp_path):
+    with pytest.raises(PreconditionFailed, match=f"process {other.pid}"), lock.held(tmp_path):
         pass
     other.communicate()
     with lock.held(tmp_path):
@@ -56,7 +56,7 @@ def test_a_run_whose_process_the_file_does_not_tell_is_still_one(
 ) -> None:
     (tmp_path / lock.NAME).write_bytes(text)
     assert lock.holder(tmp_path) == lock.Holder(None)
-    with pytest.raises(Refused, match=r"a process that run\.lock does not name"), lock.held(tmp_path):
+    with pytest.raises(PreconditionFailed, match=r"a process that run\.lock does not name"), lock.held(tmp_path):
         pass
     other.communicate()
     assert lock.holder(tmp_path) is None
@@ -66,7 +66,7 @@ def test_a_full_disk_refuses_the_run_with_a_sentence_and_not_the_next_one(small_
     home = small_disk(65_536) / "home"
     home.mkdir()
     fill(home)
-    with pytest.raises(SurroundingsError, match=f"The disk of {home} takes no more: 0 are free"), lock.held(home):
+    with pytest.raises(TransientError, match=f"The disk of {home} takes no more: 0 are free"), lock.held(home):
         pass
     assert lock.holder(home) is None
     free(home)
@@ -78,5 +78,5 @@ def test_a_home_that_cannot_be_one_is_refused_with_a_sentence(tmp_path: Path, sm
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=f"{tmp_path}/file is a file"), lock.held(tmp_path / "file"):
         pass
-    with pytest.raises(SurroundingsError, match="mounted read-only"), lock.held(small_disk(65_536, "ro") / "home"):
+    with pytest.raises(TransientError, match="mounted read-only"), lock.held(small_disk(65_536, "ro") / "home"):
         pass

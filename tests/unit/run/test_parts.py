@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.run.parts import SERVER, members, require_ports, server_environment
 from ratchet.settings import Settings
 
@@ -40,7 +40,7 @@ def test_a_taken_port_is_named_by_its_setting(tmp_path: Path, section: str) -> N
     require_ports(told(tmp_path, **ports))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports[section] = {"port": taken.getsockname()[1]}
-        with pytest.raises(SurroundingsError, match=rf"{section}\.port"):
+        with pytest.raises(TransientError, match=rf"{section}\.port"):
             require_ports(told(tmp_path, **ports))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from ratchet.errors import SettingsError, SurroundingsError
+from ratchet.errors import SettingsError, TransientError
 from ratchet.serving.admin_token import client_token, server_token, token_path
 from ratchet.settings.serving import ServingSettings
 from ratchet.testing.disk import SmallDisk, fill, free
@@ -42,7 +42,7 @@ def test_a_file_that_is_missing_or_empty_is_named(tmp_path: Path, content: str |
 @pytest.mark.parametrize("left", [b"", b"\n", b"\0" * 43, b"\xff\xfe"])
 def test_a_file_without_a_token_is_made_anew_by_the_server(tmp_path: Path, left: bytes) -> None:
     token_path(tmp_path).write_bytes(left)
-    with pytest.raises(SurroundingsError, match="holds no token; the server makes one as it starts"):
+    with pytest.raises(TransientError, match="holds no token; the server makes one as it starts"):
         client_token(ServingSettings(), tmp_path)
     made = server_token(ServingSettings(), tmp_path)
     assert len(made.get_secret_value()) > 30
@@ -51,14 +51,14 @@ def test_a_file_without_a_token_is_made_anew_by_the_server(tmp_path: Path, left:
 
 
 def test_a_client_waits_for_the_first_start(tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match="no such file; the server makes it as it starts"):
+    with pytest.raises(TransientError, match="no such file; the server makes it as it starts"):
         client_token(ServingSettings(), tmp_path)
 
 
 def test_a_full_disk_leaves_no_token_behind_and_the_next_start_makes_one(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     fill(home)
-    with pytest.raises(SurroundingsError, match="takes no more: 0 are free"):
+    with pytest.raises(TransientError, match="takes no more: 0 are free"):
         server_token(ServingSettings(), home)
     free(home)
     assert server_token(ServingSettings(), home) == client_token(ServingSettings(), home)

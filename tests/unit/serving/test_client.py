@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.settings.serving import ServingSettings
 
@@ -27,12 +27,12 @@ def client(home: Path, **changed: object) -> EmbeddedServerClient:
     ids=["plain", "port", "host", "url"],
 )
 def test_where_the_server_is_asked_is_set(tmp_path: Path, changed: dict[str, object], asked: str) -> None:
-    with client(tmp_path, **changed) as server, pytest.raises(SurroundingsError, match=f"{asked}: "):
+    with client(tmp_path, **changed) as server, pytest.raises(TransientError, match=f"{asked}: "):
         server.health()
 
 
 def test_a_server_that_does_not_answer_in_the_time_that_is_set_is_away(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with client(tmp_path, url=url, admin_timeout_s=0.05) as server, pytest.raises(SurroundingsError, match="tim"):
+        with client(tmp_path, url=url, admin_timeout_s=0.05) as server, pytest.raises(TransientError, match="tim"):
             server.load("cp-1", "/nowhere", "w")

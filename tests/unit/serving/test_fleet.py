@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import model_loader
@@ -207,7 +207,7 @@ class Closable:
 
     def close(self) -> None:
         if self.trouble:
-            raise SurroundingsError("vLLM is away")
+            raise TransientError("vLLM is away")
         self.closed += 1
 
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_whose_unload_takes_too_long_is_loaded_until_a_further_one_
     with pytest.raises(Refusal, match="cp-1, cp-2 are loaded"):
         fleet.load("cp-3", tmp_path, "w")
     computing(fleet).is_let_go = models[0].trouble = True
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         fleet.unload("cp-1")
     assert fleet.health().loaded == {"cp-1": "w", "cp-2": "w"}
     models[0].trouble = False

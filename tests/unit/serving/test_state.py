@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.serving.home import ServerHome, announced_url
 from ratchet.serving.protocol import Live
 from ratchet.serving.state import ServingState, StateFile
@@ -46,7 +46,7 @@ def test_a_full_disk_keeps_the_state_from_before(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     StateFile(home).write(STATE)
     fill(home)
-    with pytest.raises(SurroundingsError, match="takes no more"):
+    with pytest.raises(TransientError, match="takes no more"):
         StateFile(home).write(ServingState(highest_token=48))
     assert StateFile(home).read() == STATE
     free(home)
@@ -58,7 +58,7 @@ def test_a_damaged_file_on_a_full_disk_keeps_its_token_for_the_next_start(small_
     home = small_disk(65_536)
     (home / "state.json").write_bytes(STATE.model_dump_json().encode()[:25])
     fill(home)
-    with pytest.raises(SurroundingsError, match="takes no more"):
+    with pytest.raises(TransientError, match="takes no more"):
         StateFile(home).read()
     free(home)
     assert StateFile(home).read() == ServingState(highest_token=47)

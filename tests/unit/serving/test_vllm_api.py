@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
 from ratchet.serving.vllm.api import VllmApi
@@ -46,7 +46,7 @@ def answering(response: httpx.Response) -> VllmApi:
     ids=["page", "text", "truncated", "no key", "list", "null", "null entry", "null list"],
 )
 def test_what_does_not_tell_the_state_is_no_answer(ask: Callable[[VllmApi], object], response: httpx.Response) -> None:
-    with pytest.raises(SurroundingsError, match="vLLM at http://vllm"):
+    with pytest.raises(TransientError, match="vLLM at http://vllm"):
         ask(answering(response))
 
 
@@ -61,7 +61,7 @@ def test_what_does_not_tell_the_state_is_no_answer(ask: Callable[[VllmApi], obje
     ids=["reload", "complete", "stream", "score"],
 )
 def test_a_page_in_place_of_what_was_asked_for_is_no_answer(ask: Callable[[VllmApi], object]) -> None:
-    with pytest.raises(SurroundingsError, match="Back soon"):
+    with pytest.raises(TransientError, match="Back soon"):
         ask(answering(PAGE))
 
 
@@ -80,7 +80,7 @@ def test_a_seat_that_was_left_is_left_once_and_its_server_is_free_for_others(tmp
     for _ in range(2):
         assert not seat.is_taken()
         seat.leave()
-        with pytest.raises(SurroundingsError, match="healthy and free"):
+        with pytest.raises(TransientError, match="healthy and free"):
             seats.take(ServedFolder(tmp_path, "w", None))
     assert lock.acquire(blocking=False)
     seat.leave()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import ServingError, SurroundingsError
+from ratchet.errors import ServingError, TransientError
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.vllm.engine import VllmEngine
 from ratchet.serving.vllm.folder import ServedFolder
@@ -72,6 +72,6 @@ def test_the_thread_that_brings_checkpoints_back_is_watched(tmp_path: Path) -> N
 def test_servers_that_run_already_are_asked_where_they_are_set(tmp_path: Path, blue: Path) -> None:
     urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
     engine = VllmEngine(Settings(serving={"engine": "vllm", "vllm_urls": urls}), tmp_path / "log")
-    with pytest.raises(SurroundingsError, match=r"127\.0\.0\.1:1.*127\.0\.0\.1:2.*none is both healthy and free"):
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1:1.*127\.0\.0\.1:2.*none is both healthy and free"):
         engine(blue, weights_digest(blue))
     engine.close()

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from ratchet.errors import ChildFailed, Stopping, SurroundingsError
+from ratchet.errors import ChildFailed, Stopping, TransientError
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued
 from ratchet.leases import acquire_gpu
@@ -95,7 +95,7 @@ def test_trouble_of_the_surroundings_is_waited_out_and_never_counted(ledger: Led
 
     def troubled(work: Work) -> Outcome:
         if next(troubles, None) is not None:
-            raise SurroundingsError("the disk is full")
+            raise TransientError("the disk is full")
         assert (work.claim.failures, work.claim.kills) == (0, 0)
         return decided(work)
 
@@ -260,6 +260,6 @@ def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against
 
     toys = Toys(ledger, settings, ["one"], stumble)
     toys.look()
-    toys.controller.holdings.pay_back()
+    toys.controller.holdings.release_due()
     assert toys.seen == ["one"]
     assert [(row.owner, row.failures) for row in toys.claims()] in ([], [(None, 0)])

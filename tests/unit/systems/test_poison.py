@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Claim as Row
 from ratchet.ledger.tables import DeadLetter, Verdict
@@ -122,7 +122,7 @@ def test_a_retry_gives_a_clean_count_once(ledger: Ledger) -> None:
     (letter,) = letters(ledger)
     assert (letter.resolution, letter.resolved_at is not None) == ("retried by me", True)
     assert taken(ledger).failures == 0
-    with pytest.raises(Refused, match=f"no open dead letter {letter.id}"), ledger.write() as tx:
+    with pytest.raises(PreconditionFailed, match=f"no open dead letter {letter.id}"), ledger.write() as tx:
         poison.retry(tx, letter.id, "me")
 
 

@@ -12,8 +12,8 @@ TWELFTH = """
 from ratchet.events.catalogue import BatchQueued
 from ratchet.systems import Lane, System
 
-LANE = Lane("tick", hears=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
-SYSTEM = System("{name}", "4090", "Ticks.", says=(), sweep_s=60.0, lanes=(LANE,))
+LANE = Lane("tick", consumes=(BatchQueued,), find=lambda session, settings: [], do=lambda work: None)
+SYSTEM = System("{name}", "4090", "Ticks.", emits=(), sweep_s=60.0, lanes=(LANE,))
 """
 
 
@@ -39,7 +39,7 @@ def test_a_twelfth_system_is_one_file(package: Path) -> None:
     (package / "reading.py").write_text("LINES = 3\n")
     system = registry.get("ticker")
     assert system.queue == "4090.ticker"
-    assert [event.name for event in system.hears] == ["batch.queued"]
+    assert [event.name for event in system.consumes] == ["batch.queued"]
     assert list(registry.systems()) == ["ticker"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError, ChildFailed, DataError, SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import ArtifactError, ChildFailed, DataError, SettingsError, TransientError, UnknownPlugin
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
 from ratchet.settings import Settings
@@ -140,7 +140,7 @@ def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
     def away(*_: object) -> set[str]:
         asked.append(True)
         if len(asked) == 1:
-            raise SurroundingsError("the ledger is away")
+            raise TransientError("the ledger is away")
         return set()
 
     monkeypatch.setattr(damages, "artifacts_of", away)
@@ -204,7 +204,7 @@ def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, set
         with ledger.read() as session:
             checked.append(session.scalars(select(Claim)).all())
         if len(checked) < 3:
-            raise SurroundingsError("the server is away")
+            raise TransientError("the server is away")
         return False
 
     toys = Toys(ledger, settings, ["a"], check=check)

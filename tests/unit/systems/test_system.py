@@ -5,16 +5,16 @@ from ratchet.systems import Lane, System
 from ratchet.systems.trail import present_trail, trail
 
 
-def lane(name: str, *hears: type) -> Lane:
-    return Lane(name, hears=hears, find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
+def lane(name: str, *consumes: type) -> Lane:
+    return Lane(name, consumes=consumes, find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
 
 
 def test_a_system_hears_what_its_lanes_hear_each_once() -> None:
     lanes = (lane("gate", BatchSubmitted, BatchQueued), lane("mend", BatchQueued, BatchRejected))
-    system = System("s", "3090", "", says=(), sweep_s=60.0, lanes=lanes)
-    assert system.hears == (BatchSubmitted, BatchQueued, BatchRejected)
-    assert [each.name for each in system.lanes_hearing(BatchQueued)] == ["gate", "mend"]
-    assert [each.name for each in system.lanes_hearing(BatchSubmitted)] == ["gate"]
+    system = System("s", "3090", "", emits=(), sweep_s=60.0, lanes=lanes)
+    assert system.consumes == (BatchSubmitted, BatchQueued, BatchRejected)
+    assert [each.name for each in system.lanes_consuming(BatchQueued)] == ["gate", "mend"]
+    assert [each.name for each in system.lanes_consuming(BatchSubmitted)] == ["gate"]
     assert system.queue == "3090.s"
 
 

@@ -43,7 +43,7 @@ class Toys:
 
     def __post_init__(self) -> None:
         lane = Lane("play", (), self.find, self._do, check=self.check, kept_up=self.kept_up)
-        system = System("toys", "3090", "Plays.", says=(BatchQueued,), sweep_s=60.0, lanes=(lane,))
+        system = System("toys", "3090", "Plays.", emits=(BatchQueued,), sweep_s=60.0, lanes=(lane,))
         store = ArtifactStore(f"file://{self.settings.home}/artifacts")
         self.controller = Controller(system, self.settings, self.ledger, store, InlineChildren(), self.worker)
 

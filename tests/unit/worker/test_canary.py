@@ -5,7 +5,7 @@ import time
 import pytest
 from ratchet.bus.broker import broker_app
 from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.testing.redis import redis_server
 from ratchet.worker.canary import CANARY, Canary
 
@@ -31,7 +31,7 @@ def test_no_canary_is_owed_while_redis_is_away(redis_server: EmbeddedRedis) -> N
     canary = Canary(app, "me")
     canary.send(60.0)
     redis_server.kill()
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         canary.send(60.0)
     assert canary.silent_s() == 0.0
     app.close()

@@ -26,11 +26,11 @@ class Looks:
 
 
 def lane(name: str) -> Lane:
-    return Lane(name, hears=(), find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
+    return Lane(name, consumes=(), find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
 
 
 def desk_of(*lanes: str) -> tuple[Desk, Looks]:
-    looks = Looks(System("s", "3090", "", says=(), sweep_s=60.0, lanes=tuple(lane(name) for name in lanes)))
+    looks = Looks(System("s", "3090", "", emits=(), sweep_s=60.0, lanes=tuple(lane(name) for name in lanes)))
     controller: Controller = looks  # type: ignore[assignment]
     return Desk(controller), looks
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.errors import Refused, SurroundingsError
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.reveal import reveal
@@ -54,7 +54,7 @@ def test_a_command_that_is_stopped_stays_down(nursery: Nursery, tmp_path: Path) 
 
 def test_a_name_that_does_not_exist_is_refused_and_nothing_else_happens(nursery: Nursery, tmp_path: Path) -> None:
     pid = run(nursery, tmp_path, "toy", "exec sleep 1000")
-    with pytest.raises(Refused, match="no process 'boy'; there are: toy"):
+    with pytest.raises(PreconditionFailed, match="no process 'boy'; there are: toy"):
         nursery.stop("boy")
     assert nursery.pid_of("toy") == pid
 
@@ -71,7 +71,7 @@ def test_closing_ends_even_what_does_not_listen(nursery: Nursery, tmp_path: Path
 
 def test_a_supervisor_that_is_gone_is_trouble_of_the_surroundings(nursery: Nursery) -> None:
     os.kill(nursery.pid, signal.SIGKILL)
-    with pytest.raises(SurroundingsError, match=r"supervisor\.log"):
+    with pytest.raises(TransientError, match=r"supervisor\.log"):
         nursery.report()
 
 
@@ -89,7 +89,7 @@ def test_a_supervisor_that_stands_still_is_ended_with_all_that_it_started(tmp_pa
         pid = run(nursery, tmp_path, "toy", "exec sleep 1000")
         nursery._answer_s = 1.0
         os.kill(nursery.pid, signal.SIGSTOP)
-        with pytest.raises(SurroundingsError, match="has said nothing for 1 s and was ended"):
+        with pytest.raises(TransientError, match="has said nothing for 1 s and was ended"):
             nursery.report()
         wait_until(lambda: not lives(pid), what="the end of what it started")
 

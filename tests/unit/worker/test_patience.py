@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ratchet.errors import LedgerBehind, Refused, SurroundingsError
+from ratchet.errors import LedgerBehind, PreconditionFailed, TransientError
 from ratchet.settings.control import ControlSettings
 from ratchet.worker.patience import patiently
 
@@ -21,19 +21,19 @@ class Start:
 
 
 def test_what_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    assert patiently(Start(*[SurroundingsError("Redis is away")] * 4), QUICK) == "started"
+    assert patiently(Start(*[TransientError("Redis is away")] * 4), QUICK) == "started"
     assert caplog.text.count("Redis is away") == 4
 
 
 def test_without_time_the_first_error_stands() -> None:
-    start = Start(SurroundingsError("the first"), SurroundingsError("the second"))
-    with pytest.raises(SurroundingsError, match="the first"):
+    start = Start(TransientError("the first"), TransientError("the second"))
+    with pytest.raises(TransientError, match="the first"):
         patiently(start, QUICK, limit_s=0)
 
 
 def test_waiting_ends_with_the_error_that_stands() -> None:
-    with pytest.raises(SurroundingsError, match="away"):
-        patiently(Start(*[SurroundingsError("away")] * 1000), QUICK, limit_s=0.05)
+    with pytest.raises(TransientError, match="away"):
+        patiently(Start(*[TransientError("away")] * 1000), QUICK, limit_s=0.05)
 
 
 def test_a_schema_is_waited_for_where_it_is_said() -> None:
@@ -43,5 +43,5 @@ def test_a_schema_is_waited_for_where_it_is_said() -> None:
 
 
 def test_what_is_refused_is_not_waited_for() -> None:
-    with pytest.raises(Refused):
-        patiently(Start(Refused("no")), QUICK, limit_s=60, for_schema=True)
+    with pytest.raises(PreconditionFailed):
+        patiently(Start(PreconditionFailed("no")), QUICK, limit_s=60, for_schema=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.build import Build
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger, workers
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
@@ -51,7 +51,7 @@ def test_a_worker_is_told_when_the_ledger_becomes_newer_than_it(migrated: Ledger
     """It was told at its start alone, and worked on until then with tables that it does not know."""
     before = row(migrated).seen_at
     pretend_newer(migrated)
-    with pytest.raises(Refused, match="upgrade Ratchet on this host"):
+    with pytest.raises(PreconditionFailed, match="upgrade Ratchet on this host"):
         registration.seen()
     assert row(migrated).seen_at == before
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 from ratchet.systems import System
@@ -24,7 +24,7 @@ class Controlled:
     """Stands where desk, controller and relay would be, and counts what is asked of it; enough of it ends the sweep."""
 
     settings: Settings
-    system: System = field(default_factory=lambda: System("s", "3090", "", says=(), sweep_s=1_000.0, lanes=()))
+    system: System = field(default_factory=lambda: System("s", "3090", "", emits=(), sweep_s=1_000.0, lanes=()))
     stop: threading.Event = field(default_factory=threading.Event)
     setback: threading.Event = field(default_factory=threading.Event)
     watchdog: Watchdog = field(default_factory=Watchdog)
@@ -77,11 +77,11 @@ def test_how_often_a_worker_looks_and_tidies_is_set(
 def test_a_worker_that_has_no_business_here_any_more_is_ended_once(tmp_path: Path, ledger: Ledger) -> None:
     """As when the ledger is migrated under it by a newer version."""
     parts: Any = Controlled(Settings(home=tmp_path, control={"timer_s": 0.01}))
-    told: list[Refused] = []
+    told: list[PreconditionFailed] = []
 
     def seen() -> None:
         parts.seen()
-        raise Refused("the ledger is at 9999")
+        raise PreconditionFailed("the ledger is at 9999")
 
     sweep = Sweep(ledger, parts, parts, seen, told.append)
     sweep.start()

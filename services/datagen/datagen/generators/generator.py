@@ -50,7 +50,7 @@ def nothing(_note: object) -> None:
 
 
 @dataclass
-class Workshop:
+class GenerationContext:
     """What a generator works with. ``folder`` is its own, and removed afterwards.
 
     ``child`` runs ``module:function`` with a JSON spec in a process of its own; None makes everything here. ``paid`` is
@@ -85,9 +85,9 @@ class Generator(Protocol):
         """Of what it makes: another version may answer the same order otherwise."""
         ...
 
-    def drafts(self, order: Order, workshop: Workshop) -> Iterator[Draft]:
+    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
         """Examples that answer the order, each with a true gold; fewer where it has no more.
 
-        Raises SurroundingsError where its server or command is away, GenerationError or DataError where it is wrong.
+        Raises TransientError where its server or command is away, GenerationError or DataError where it is wrong.
         """
         ...

@@ -25,7 +25,7 @@ from ratchet.errors import DataError, RatchetError, SettingsError
 from ratchet.settings.section import Section
 from ratchet.tasks.graders import grade_example, problem_of
 
-from datagen.generators.generator import Draft, Order, Workshop
+from datagen.generators.generator import Draft, GenerationContext, Order
 
 _LOOK_S = 0.2
 _TAIL_BYTES = 2_000
@@ -38,7 +38,7 @@ class Script(Section):
     command: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; no shell reads them.")
     timeout_s: float = Field(600.0, gt=0, description="It is killed, with all it started, after this long.")
 
-    def drafts(self, order: Order, workshop: Workshop) -> Iterator[Draft]:
+    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
         workshop.folder.mkdir(parents=True, exist_ok=True)
         answer = workshop.folder / f"part-{order.part}.jsonl"
         self._run(order, answer, workshop)
@@ -52,7 +52,7 @@ class Script(Section):
         finally:
             answer.unlink()
 
-    def _run(self, order: Order, answer: Path, workshop: Workshop) -> None:
+    def _run(self, order: Order, answer: Path, workshop: GenerationContext) -> None:
         errors = answer.with_suffix(".err")
         with open(answer, "wb") as out, open(errors, "wb") as trouble:
             try:
@@ -71,7 +71,7 @@ class Script(Section):
         if process.returncode:
             raise DataError(f"the script {self.command[0]!r} ended with code {process.returncode}: {said}")
 
-    def _await(self, process: subprocess.Popen[bytes], workshop: Workshop) -> None:
+    def _await(self, process: subprocess.Popen[bytes], workshop: GenerationContext) -> None:
         deadline = time.monotonic() + self.timeout_s
         while process.poll() is None:
             workshop.progress("the script is at work")
@@ -97,7 +97,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _checked(row: Example | DataError, workshop: Workshop) -> Draft | None:
+def _checked(row: Example | DataError, workshop: GenerationContext) -> Draft | None:
     """The row as a draft, with its key and true level; None, counted, for one that is not fit."""
     refused = workshop.tally.refused
     if isinstance(row, DataError):

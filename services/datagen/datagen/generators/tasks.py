@@ -18,7 +18,7 @@ from ratchet.settings.section import Section
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, TaskFamily
 
-from datagen.generators.generator import Cell, Draft, Order, Workshop
+from datagen.generators.generator import Cell, Draft, GenerationContext, Order
 
 SOURCE = "generation"
 CHUNK = 4_000
@@ -33,7 +33,7 @@ class Tasks(Section):
 
     version: ClassVar[str] = "2"
 
-    def drafts(self, order: Order, workshop: Workshop) -> Iterator[Draft]:
+    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
         chunks = -(-order.count // CHUNK)
         if chunks == 1 or workshop.child is None or not isinstance(workshop.held_out, HoldOut):
             for number in range(chunks):
@@ -110,7 +110,7 @@ def _free(family: TaskFamily, level: int, random: Random, held_out: Container[st
     return None, _PATIENCE
 
 
-def _made_in_children(order: Order, chunks: int, workshop: Workshop) -> list[Path]:
+def _made_in_children(order: Order, chunks: int, workshop: GenerationContext) -> list[Path]:
     """Every worker's share of the chunks, made at once; raises what the first failing child raised."""
     workers = min(workshop.workers, chunks)
     child, held_out = workshop.child, workshop.held_out

@@ -15,7 +15,7 @@ from ratchet.settings.section import Section
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem
 
-from datagen.generators.generator import Cell, Draft, Order, Workshop
+from datagen.generators.generator import Cell, Draft, GenerationContext, Order
 
 _PATIENCE = 300
 
@@ -49,7 +49,7 @@ class Teacher(Section):
                 raise ValueError(f"the template of {family} does not ask the {{question}}")
         return templates
 
-    def drafts(self, order: Order, workshop: Workshop) -> Iterator[Draft]:
+    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
         """A group of requests at a time, so that no more is paid for than is taken."""
         problems = _problems(order, workshop)
         decoding = Decoding(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=order.seed)
@@ -75,7 +75,7 @@ class Teacher(Section):
         system = (Message(role="system", content=self.system),) if self.system else ()
         return (*system, Message(role="user", content=said))
 
-    def _checked(self, problem: Problem, answer: Generation, workshop: Workshop) -> Draft | None:
+    def _checked(self, problem: Problem, answer: Generation, workshop: GenerationContext) -> Draft | None:
         text = answer.text.strip()
         if answer.finish_reason == "length":
             workshop.tally.refused["truncated"] += 1
@@ -97,7 +97,7 @@ class Teacher(Section):
         return Draft((problem.family, problem.level), problem.key, example.to_line())
 
 
-def _problems(order: Order, workshop: Workshop) -> list[Problem]:
+def _problems(order: Order, workshop: GenerationContext) -> list[Problem]:
     """The questions of the order, none held out."""
     random = Random(f"{order.seed} {order.part} teacher")
     cells: dict[Cell, float] = {(family, level): weight for family, level, weight in order.weights}
@@ -113,7 +113,7 @@ def _problems(order: Order, workshop: Workshop) -> list[Problem]:
     return problems
 
 
-def _charge(workshop: Workshop, answers: Sequence[Generation]) -> None:
+def _charge(workshop: GenerationContext, answers: Sequence[Generation]) -> None:
     if answers:
         tokens = [(answer.prompt_tokens, answer.answer_tokens) for answer in answers]
         workshop.charge(len(answers), sum(asked for asked, _ in tokens), sum(said for _, said in tokens))

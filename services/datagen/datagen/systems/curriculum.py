@@ -177,7 +177,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Finds by experiment which strategy teaches most, and turns it, mastery and coverage into the next mix.",
-    says=(CurriculumChanged, ForkOpened, ForkClosed),
+    emits=(CurriculumChanged, ForkOpened, ForkClosed),
     sweep_s=300.0,
     lanes=(
         Lane(

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from datagen.arms.arm import Standing
 from datagen.generate import BatchGeneration, GenerationReport
 from datagen.generators import registry
-from datagen.generators.generator import Generator, Workshop
+from datagen.generators.generator import GenerationContext, Generator
 from datagen.mastery import Mastery
 from datagen.mix import Mix
 from datagen.order_record import OrderRecord
@@ -162,14 +162,14 @@ def _half(epoch_cap: int) -> int:
     return max(1, (epoch_cap + 1) // 2)
 
 
-def _workshop(work: Work, generator: str) -> Workshop:
+def _workshop(work: Work, generator: str) -> GenerationContext:
     settings = work.settings
 
     def paid(used: Mapping[str, int]) -> None:
         with work.ledger.write() as tx:  # whoever holds the claim by now: the tokens are used
             tx.session.add(Spending(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
 
-    return Workshop(
+    return GenerationContext(
         held_out(settings.suites),
         work.folder / "drafts",
         settings.generation.workers,
@@ -282,7 +282,7 @@ SYSTEM = System(
     name=NAME,
     host="4090",
     purpose="Generates examples of the curriculum's mix while too little waits for training.",
-    says=(BatchSubmitted,),
+    emits=(BatchSubmitted,),
     sweep_s=300.0,
     lanes=(Lane("generate", (QueueLow, ForkOpened), find, do, step_s=300.0),),
 )

@@ -274,7 +274,7 @@ SYSTEM = System(
     name=SYSTEM_NAME,
     host="4090",
     purpose="Lets the best candidate challenge the champion, and keeps the inference server at what is desired.",
-    says=(EvaluationRequested, CheckpointDeployed, DeploymentRefused, DeploymentRolledBack),
+    emits=(EvaluationRequested, CheckpointDeployed, DeploymentRefused, DeploymentRolledBack),
     sweep_s=600.0,
     lanes=(
         Lane(

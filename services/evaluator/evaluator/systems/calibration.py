@@ -57,7 +57,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Measures how well a checkpoint's confidence predicts its success, and fits a temperature.",
-    says=(CheckpointCalibrated,),
+    emits=(CheckpointCalibrated,),
     sweep_s=600.0,
     lanes=(Lane("calibrate", (CheckpointEvaluated,), find, do),),
 )

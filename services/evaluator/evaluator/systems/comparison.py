@@ -156,7 +156,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Ranks all evaluated checkpoints; what cannot be told apart is called a tie.",
-    says=(RankingChanged,),
+    emits=(RankingChanged,),
     sweep_s=600.0,
     lanes=(Lane("rank", (CheckpointEvaluated,), find, do),),
 )

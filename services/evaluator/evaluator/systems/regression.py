@@ -116,7 +116,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Compares every checkpoint with the champion and the best so far, item by item.",
-    says=(CheckpointCleared, CheckpointRegressed),
+    emits=(CheckpointCleared, CheckpointRegressed),
     sweep_s=300.0,
     lanes=(Lane("compare", (CheckpointEvaluated,), find, do),),
 )

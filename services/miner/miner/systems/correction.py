@@ -50,7 +50,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Lets every batch through the data gate, turns mistakes into verified examples, and measures their effect.",
-    says=(BatchQueued, BatchRejected, BatchSubmitted),
+    emits=(BatchQueued, BatchRejected, BatchSubmitted),
     sweep_s=300.0,
     lanes=(
         Lane("gate", (BatchSubmitted,), find_batches, gate),

@@ -132,7 +132,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Measures duplicates, coverage and novelty of every queued batch.",
-    says=(CoverageMeasured,),
+    emits=(CoverageMeasured,),
     sweep_s=600.0,
     lanes=(Lane("measure", (BatchQueued,), find, do),),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.errors import DataError, SettingsError, SurroundingsError, TrainingError
+from ratchet.errors import DataError, SettingsError, TrainingError, TransientError
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
@@ -157,7 +157,7 @@ def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
     machine, the settings or the model that they name is waited out."""
     kind, message = result["error_kind"], str(result["error_message"])
     if kind == "surroundings":
-        raise SurroundingsError(message)
+        raise TransientError(message)
     if kind in ("settings", "model"):
         raise SettingsError(f"{kind}: {message}")
     if kind == "resume":
@@ -203,7 +203,7 @@ SYSTEM = System(
     name=NAME,
     host="4090",
     purpose="Trains the line of checkpoints on the queue, segment by segment, each from the exact state of the last.",
-    says=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow, ForkClosed),
+    emits=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow, ForkClosed),
     sweep_s=60.0,
     lanes=(
         Lane(

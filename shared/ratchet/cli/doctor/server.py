@@ -6,7 +6,7 @@ from ratchet.bus.ports import is_free, port_owner
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.reach import Place, hindrance
 from ratchet.cli.doctor.stores import opened
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.ledger.counters import value
 from ratchet.run import lock
 from ratchet.serving.client import EmbeddedServerClient
@@ -35,7 +35,7 @@ def _obedience(settings: Settings, text: str, *, is_needed: bool) -> Finding:
         with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as client:
             highest = client.health().highest_token
             client.ping()
-    except SurroundingsError as error:
+    except TransientError as error:
         place = Place.of(settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url)
         why = (hindrance(place) if place is not None else None) or str(error)
         found = f"{text}; it does not answer: {why}"

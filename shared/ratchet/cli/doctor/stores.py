@@ -12,7 +12,7 @@ from ratchet.bus.executable import server_executable
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
 from ratchet.cli.doctor.reach import Place, hindrance
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
 from ratchet.run import lock
@@ -93,11 +93,11 @@ def hint(url: str) -> Iterator[None]:
     """Whatever is out of reach inside the block is told with what the network says of that address."""
     try:
         yield
-    except SurroundingsError as error:
+    except TransientError as error:
         place = Place.of(url)
         why = hindrance(place) if place is not None else None
         if why is not None:
-            raise SurroundingsError(why) from error
+            raise TransientError(why) from error
         raise
 
 

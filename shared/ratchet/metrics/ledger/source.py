@@ -29,7 +29,7 @@ class LedgerSource:
         self._ledger, self._settings = ledger, settings
 
     def read(self) -> list[Metric]:
-        """Raises SurroundingsError while the ledger is away."""
+        """Raises TransientError while the ledger is away."""
         began_at = time.monotonic()
         now = self._ledger.now()
         with self._ledger.read() as session:

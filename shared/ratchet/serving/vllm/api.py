@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from ratchet.errors import GenerationError, ServingError, SurroundingsError
+from ratchet.errors import GenerationError, ServingError, TransientError
 from ratchet.inference.sampling import Prompt
 from ratchet.lines import stream_lines
 
@@ -29,7 +29,7 @@ class Piece:
 class VllmApi:
     """One vLLM server. Safe to use from several threads.
 
-    Raises SurroundingsError where it is away or overloaded, or where something else answers in its place, ServingError
+    Raises TransientError where it is away or overloaded, or where something else answers in its place, ServingError
     where it refuses a change, and GenerationError for what is not an answer.
     """
 
@@ -48,7 +48,7 @@ class VllmApi:
     def is_healthy(self) -> bool:
         try:
             return self._asked("GET", "/health", timeout=STATE_TIMEOUT_S).status_code == 200
-        except (SurroundingsError, ServingError):
+        except (TransientError, ServingError):
             return False
 
     def version(self) -> str:
@@ -135,7 +135,7 @@ class VllmApi:
 
     def _open(self) -> httpx.Client:
         if self._http.is_closed:
-            raise SurroundingsError(f"vLLM at {self.url} has been left")
+            raise TransientError(f"vLLM at {self.url} has been left")
         return self._http
 
     def _told(self, path: str, key: str) -> Any:
@@ -146,18 +146,18 @@ class VllmApi:
         except (ValueError, KeyError, TypeError) as error:
             raise self._strange(path, response.text) from error
 
-    def _away(self, error: httpx.RequestError) -> SurroundingsError:
-        return SurroundingsError(f"vLLM at {self.url}: {str(error) or type(error).__name__}")
+    def _away(self, error: httpx.RequestError) -> TransientError:
+        return TransientError(f"vLLM at {self.url}: {str(error) or type(error).__name__}")
 
-    def _strange(self, path: str, said: str) -> SurroundingsError:
-        return SurroundingsError(f"vLLM at {self.url}: {path}: this is not its answer: {said[:200]!r}")
+    def _strange(self, path: str, said: str) -> TransientError:
+        return TransientError(f"vLLM at {self.url}: {path}: this is not its answer: {said[:200]!r}")
 
     def _require(self, response: httpx.Response, kind: type[GenerationError] | type[ServingError]) -> None:
         """Raise unless vLLM did as it was asked: a proxy may well say 200 and show a page while vLLM is away."""
         path = response.request.url.path
         if not response.is_success:
             said = f"vLLM at {self.url}: {path}: {response.status_code}: {response.text[:500]}"
-            raise (SurroundingsError if response.status_code in (429, 502, 503, 504) else kind)(said)
+            raise (TransientError if response.status_code in (429, 502, 503, 504) else kind)(said)
         if _is_page(response):
             raise self._strange(path, response.text)
 

@@ -53,7 +53,7 @@ class VllmEngine:
         self._thread.start()
 
     def __call__(self, path: Path, weights: str) -> VllmGenerator:
-        """Load a folder. Raises BrokenCheckpoint, a Refusal or SurroundingsError."""
+        """Load a folder. Raises BrokenCheckpoint, a Refusal or TransientError."""
         dress = Dress.configured(self.settings, time.time())
         folder = verified(self._at_hand(path), weights, self.settings.serving.vllm_adapter_base)
         generator = VllmGenerator(folder, self._seats, dress, self._hardware)

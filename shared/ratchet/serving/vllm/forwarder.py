@@ -6,7 +6,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Ticket
 from ratchet.serving.vllm.generator import VllmGenerator
@@ -80,7 +80,7 @@ class Forwarder:
                 ticket.expire()
             else:
                 self._generator.answer(ticket)
-        except SurroundingsError as error:
+        except TransientError as error:
             ticket.fail(Refusal(503, "engine_away", str(error), AWAY_S))
         except Exception as error:  # whatever it is, the one who waits is told, and the thread goes on
             log.exception("a request to %s failed", self._checkpoint_id)

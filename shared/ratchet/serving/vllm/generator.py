@@ -15,7 +15,7 @@ from ratchet.errors import BrokenCheckpoint, GenerationError, RatchetError
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.decode import Answer
 from ratchet.inference.dress import Dress
-from ratchet.inference.framing import Framing
+from ratchet.inference.framing import ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.hardware import Hardware
 from ratchet.inference.sampling import Prompt
@@ -128,7 +128,7 @@ class VllmGenerator:
         return self._framing.generation(prompt, answer)
 
 
-def _framing(folder: ServedFolder, dress: Dress) -> Framing:
+def _framing(folder: ServedFolder, dress: Dress) -> ChatCodec:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.tokenizer, **options)
@@ -136,7 +136,7 @@ def _framing(folder: ServedFolder, dress: Dress) -> Framing:
     except (OSError, ValueError, KeyError) as error:
         raise BrokenCheckpoint(f"{folder.path} cannot be read: {error}") from error
     context = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
-    framing = Framing(tokenizer, dress, context, folder.weights)
+    framing = ChatCodec(tokenizer, dress, context, folder.weights)
     if framing.processors:
         raise BrokenCheckpoint(
             f"profile {dress.profile.name!r} steers decoding by code of its own, which vLLM does not run: "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.serving.refusal import Refusal
 from ratchet.serving.vllm.api import VllmApi
 from ratchet.serving.vllm.folder import ServedFolder
@@ -38,7 +38,7 @@ class Seats(Protocol):
     """Gives out seats."""
 
     def take(self, folder: ServedFolder) -> Seat:
-        """Bring a checkpoint into vLLM. Raises a Refusal or SurroundingsError."""
+        """Bring a checkpoint into vLLM. Raises a Refusal or TransientError."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class AdapterSeat:
     def is_taken(self) -> bool:
         try:
             return self.model in self.api.models()
-        except SurroundingsError:
+        except TransientError:
             return False
 
     def leave(self) -> None:
@@ -79,7 +79,7 @@ class StandingSeat:
     def is_taken(self) -> bool:
         try:
             return not self.has_left and self.api.weight_version() == self.weights
-        except SurroundingsError:
+        except TransientError:
             return False
 
     def leave(self) -> None:
@@ -137,11 +137,11 @@ class StandingSeats:
         for api, lock in sorted(awake, key=lambda pair: pair[0].weight_version() != weights):
             if lock.acquire(blocking=False):
                 return api, lock
-        raise SurroundingsError(f"of {urls} (serving.vllm_urls) none is both healthy and free")
+        raise TransientError(f"of {urls} (serving.vllm_urls) none is both healthy and free")
 
 
 def _own_name(api: VllmApi) -> str:
     names = [name for name, parent in api.models().items() if parent is None]
     if not names:
-        raise SurroundingsError(f"vLLM at {api.url} serves no model")
+        raise TransientError(f"vLLM at {api.url} serves no model")
     return names[0]

@@ -174,7 +174,7 @@ SYSTEM = System(
     name="catching",
     host="3090",
     purpose="Catches toys.",
-    says=(ToyCaught,),
+    emits=(ToyCaught,),
     sweep_s=3600.0,
-    lanes=(Lane("catch", hears=(ToyThrown,), find=find, do=do, step_s=2.0),),
+    lanes=(Lane("catch", consumes=(ToyThrown,), find=find, do=do, step_s=2.0),),
 )

@@ -28,7 +28,7 @@ SYSTEM = System(
     name="counting",
     host="4090",
     purpose="Counts caught toys.",
-    says=(),
+    emits=(),
     sweep_s=3600.0,
-    lanes=(Lane("count", hears=(ToyCaught,), find=find, do=do),),
+    lanes=(Lane("count", consumes=(ToyCaught,), find=find, do=do),),
 )

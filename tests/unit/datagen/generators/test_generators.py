@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from datagen.generate import BatchGeneration
 from datagen.generators import registry
-from datagen.generators.generator import Generator, Order, Workshop
+from datagen.generators.generator import GenerationContext, Generator, Order
 from datagen.generators.script import Script
 from datagen.generators.tasks import CHUNK, Tasks, to_line
 from datagen.generators.teacher import Teacher
 from ratchet.children.runner import ChildRunner
 from ratchet.data.example import Example
-from ratchet.errors import DataError, GenerationError, SettingsError, SurroundingsError, UnknownPlugin
+from ratchet.errors import DataError, GenerationError, SettingsError, TransientError, UnknownPlugin
 from ratchet.evaluation.holdout import hold_out
 from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks import registry as tasks
@@ -32,7 +32,9 @@ ASKING = InferenceSettings(concurrency=4, attempts=1)
 
 
 def batch(generator: Generator, folder: Path, n: int = 40, **workshop: Any) -> BatchGeneration:
-    return BatchGeneration(generator, Workshop(HELD, folder, inference=ASKING, **workshop), MIX, n, seed=5, epoch_cap=9)
+    return BatchGeneration(
+        generator, GenerationContext(HELD, folder, inference=ASKING, **workshop), MIX, n, seed=5, epoch_cap=9
+    )
 
 
 def script(folder: Path, body: str, **options: Any) -> Script:
@@ -105,7 +107,7 @@ def test_a_teacher_is_asked_by_the_familys_template(tmp_path: Path, teacher_serv
 
 def test_a_teacher_that_is_away_is_the_surroundings(tmp_path: Path, teacher_server: TeacherServer) -> None:
     url = teacher_server.url.replace(str(teacher_server.server_port), "1")
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(TransientError):
         list(batch(Teacher(base_url=url, model="big"), tmp_path).lines())
 
 

@@ -11,7 +11,7 @@ from datagen.remake import remake
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from miner.systems.correction import SYSTEM as CORRECTION
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
@@ -100,7 +100,7 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
             raise ValueError("a bad seed")
         return lane.do(work)
 
-    poisoned = System("generation", "4090", "", GENERATION.says, 1.0, (Lane("generate", (), lane.find, do),))
+    poisoned = System("generation", "4090", "", GENERATION.emits, 1.0, (Lane("generate", (), lane.find, do),))
     bus = home.bus(poisoned, CORRECTION)
     for _ in range(6):
         bus.sweep()
@@ -120,7 +120,7 @@ def test_where_no_refill_can_be_made_the_dead_letters_do_not_pile_up(home: Home)
     def do(_work: Work) -> Outcome:
         raise ValueError("a family that raises whatever it is asked")
 
-    bus = home.bus(System("generation", "4090", "", GENERATION.says, 1.0, (Lane("generate", (), lane.find, do),)))
+    bus = home.bus(System("generation", "4090", "", GENERATION.emits, 1.0, (Lane("generate", (), lane.find, do),)))
     for _ in range(20):
         bus.sweep()
     assert len(home.dead()) == 2
@@ -151,13 +151,13 @@ def test_a_batch_is_not_made_again_from_other_families_or_pools(home: Home, tmp_
     batch = batches(home)[0]
     order = batch.provenance["order"]
     batch.provenance = {**batch.provenance, "order": {**order, "families": {"chain_sum": "0"}}}
-    with pytest.raises(Refused, match="made by chain_sum 0, which is now 1"):
+    with pytest.raises(PreconditionFailed, match="made by chain_sum 0, which is now 1"):
         remake(home.settings, batch, tmp_path)
     batch.provenance = {**batch.provenance, "order": {**order, "hold_out_seed": 1}}
-    with pytest.raises(Refused, match=r"made with suites.seed 1"):
+    with pytest.raises(PreconditionFailed, match=r"made with suites.seed 1"):
         remake(home.settings, batch, tmp_path)
     batch.provenance = {"generator": "file"}
-    with pytest.raises(Refused, match="does not remember"):
+    with pytest.raises(PreconditionFailed, match="does not remember"):
         remake(home.settings, batch, tmp_path)
 
 

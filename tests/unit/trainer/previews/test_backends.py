@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ratchet.data.example import Example
-from ratchet.errors import SettingsError, SurroundingsError
+from ratchet.errors import SettingsError, TransientError
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Decoding
 from ratchet.inference.tiny import build_tiny_tokenizer
@@ -54,5 +54,5 @@ def test_how_long_a_preview_may_take_is_set(serve: Callable[[str], Server]) -> N
     monitoring, hardware = MonitoringSettings.model_validate(told), Hardware("cpu", "fp32", "sdpa")
     backend = create_preview_backend(monitoring, None, build_tiny_tokenizer(), hardware, Dress())
     assert backend is not None
-    with pytest.raises(SurroundingsError, match="ReadTimeout"):
+    with pytest.raises(TransientError, match="ReadTimeout"):
         backend.answer([Example.ask("3+4=", "7").prompt], Decoding())

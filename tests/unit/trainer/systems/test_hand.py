@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ratchet.errors import Refused
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import Batch, Verdict
@@ -96,5 +96,5 @@ def test_a_batch_skipped_while_the_trainer_was_away_gets_its_verdict_after_the_r
     assert len(training.checkpoints()) == 1
     with training.home.ledger.read() as session:
         assert depth(session).total == 0
-    with pytest.raises(Refused, match="is skipped"):
+    with pytest.raises(PreconditionFailed, match="is skipped"):
         skip(training, batch_id)

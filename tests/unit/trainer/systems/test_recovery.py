@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import SurroundingsError
+from ratchet.errors import TransientError
 from ratchet.ledger import damages
 from ratchet.ledger.line import line
 from ratchet.ledger.tables import Checkpoint
@@ -137,7 +137,7 @@ def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
         artifacts = [checkpoint.artifact for checkpoint in session.query(Checkpoint)]
     for artifact in artifacts:
         flip_a_byte(training, artifact, "model.safetensors")
-    with pytest.raises(SurroundingsError, match="no checkpoint of the line is whole any more"):
+    with pytest.raises(TransientError, match="no checkpoint of the line is whole any more"):
         check(training.home.settings, training.home.ledger, training.home.artifacts)
 
 

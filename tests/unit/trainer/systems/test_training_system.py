@@ -106,7 +106,7 @@ def interrupted(after: int) -> System:
             raise Stopping("killed between record and verdict")
         return outcome
 
-    return System("training", "4090", "", TRAINING.says, 1.0, (Lane("train", (), lane.find, do),))
+    return System("training", "4090", "", TRAINING.emits, 1.0, (Lane("train", (), lane.find, do),))
 
 
 @pytest.mark.parametrize("with_long_row", [False, True], ids=["all rows fit", "a row is too long for training"])
