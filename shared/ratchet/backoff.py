@@ -1,0 +1,46 @@
+"""Exponential back-off: how long to pause before the next try. It does not know what is tried, or how often.
+
+tenacity and backoff wrap a whole call; most of our loops pause between calls that they make themselves, and must wake
+up at once when a worker is asked to stop, so the pause is the only part worth sharing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from threading import Event
+
+
+def pause_s(failures: int, first_s: float, last_s: float) -> float:
+    """The pause after 1 or more failures in a row: ``first_s``, doubled with each further one up to ``last_s``."""
+    # Capped before it is raised: 2.0 ** 1024 overflows, and a subject may have failed more often than that.
+    return min(last_s, first_s * 2.0 ** min(failures - 1, 64))
+
+
+class Backoff:
+    """Pauses that begin with ``first_s`` and double up to ``last_s``. Not thread-safe.
+
+    ``jitter`` is the share of each pause that is drawn at random, so that clients of one server do not return together:
+    with 0.5 a pause has between half and all of its length.
+    """
+
+    def __init__(self, first_s: float, last_s: float, *, jitter: float = 0.0):
+        self._first_s, self._last_s, self._jitter = first_s, last_s, jitter
+        self.failures = 0
+
+    def reset(self) -> None:
+        """Start again with the first pause. Call it after a success."""
+        self.failures = 0
+
+    def next_s(self) -> float:
+        """Count a failure and return the pause that follows it."""
+        self.failures += 1
+        return pause_s(self.failures, self._first_s, self._last_s) * (1.0 - self._jitter * random.random())
+
+    def wait(self, stop: Event | None = None, *, at_least_s: float = 0.0) -> bool:
+        """Sleep for the next pause, or until ``stop`` is set; whether it is set."""
+        wait_s = max(self.next_s(), at_least_s)
+        if stop is not None:
+            return stop.wait(wait_s)
+        time.sleep(wait_s)
+        return False

@@ -1,0 +1,89 @@
+"""Locks on files and folders by flock, which the kernel releases when the last process that holds them ends.
+
+It is advisory, for processes of one machine, or of several that share a file system with working locks. What a lock
+protects and what its file says is known to the callers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class FileLock:
+    """A lock held on ``path`` until ``release``, the end of its block, or the end of the process.
+
+    The file stays when the lock is released: removing it would let two processes lock two files of one name.
+    """
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self.path = path
+        self.handle = handle
+        """The open descriptor. A process that inherits it holds the lock as well, until it ends."""
+        self._is_held = True
+
+    @classmethod
+    def acquire(cls, path: Path) -> Self:
+        """Wait for the lock. The file is created where it is absent; a folder is locked itself. Raises OSError."""
+        lock = cls._locked(path, fcntl.LOCK_EX)
+        assert lock is not None
+        return lock
+
+    @classmethod
+    def try_acquire(cls, path: Path) -> Self | None:
+        """The lock, or None while another has it. Otherwise as ``acquire``."""
+        return cls._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @classmethod
+    def _locked(cls, path: Path, operation: int) -> Self | None:
+        handle = _opened(path)
+        try:
+            fcntl.flock(handle, operation)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        return cls(path, handle)
+
+    def write(self, text: str) -> None:
+        """Replace the text of the locked file, as to say who holds it. Raises OSError where the disk is full."""
+        os.ftruncate(self.handle, 0)
+        os.pwrite(self.handle, text.encode(), 0)
+
+    def release(self) -> None:
+        """Release the lock; a second call does nothing."""
+        if self._is_held:
+            self._is_held = False
+            os.close(self.handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock. Needs the right to read, no more. Raises OSError, also for an absent file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two that ask do not see each other
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _opened(path: Path) -> int:
+    with suppress(IsADirectoryError):
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
