@@ -60,7 +60,7 @@ lint: install-dev ## Lint the code
 .PHONY: types
 types: install-dev ## Check the types, strictly
 	@$(BIN)/mypy
-	@for folder in benchmarks/*/; do MYPYPATH=$$folder $(BIN)/mypy $$folder || exit 1; done
+	@$(BIN)/mypy -p benchmarks
 
 .PHONY: imports
 imports: install-dev ## Check who may import whom
@@ -72,7 +72,7 @@ docs: install-dev ## Write the generated parts of the docs again
 
 .PHONY: dashboards
 dashboards: install-dev ## Write Grafana's dashboards again, from scripts/dashboards
-	@PYTHONPATH=scripts $(BIN)/python -m dashboards
+	@$(BIN)/python -m scripts.dashboards
 
 .PHONY: pins
 pins: install-dev ## Write constraints.txt from what is installed

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ratchet.testing.disk import small_disk
-from ratchet.testing.ledgers import migrated, postgres
+
+from tests.support.disk import small_disk
+from tests.support.ledgers import migrated, postgres
 
 __all__ = ["migrated", "postgres", "small_disk"]
 

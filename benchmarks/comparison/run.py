@@ -1,7 +1,7 @@
 """How long a ranking takes: all at once, one checkpoint more, and beside the bootstrap that starts anew each time.
 
-python benchmarks/comparison/run.py              # 1,000 checkpoints by 1,000 items; writes RESULTS.md, results.json
-python benchmarks/comparison/run.py --checkpoints 100 --dry
+python -m benchmarks.comparison.run              # 1,000 checkpoints by 1,000 items; writes RESULTS.md, results.json
+python -m benchmarks.comparison.run --checkpoints 100 --dry
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from evaluator.comparison import Board, rank
 from evaluator.tally import Tally, tally
 from ratchet.evaluation.rate import Rate
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 HERE = Path(__file__).parent
 FAMILIES = 4
@@ -79,7 +80,7 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
 
 INTRODUCTION = """# Time of a ranking
 
-`python benchmarks/comparison/run.py`, {date}, one process on a shared two-core machine, medians of five rounds. Four
+`python -m benchmarks.comparison.run`, {date}, one process on a shared two-core machine, medians of five rounds. Four
 families, 400 resamples of the items. To reach: 1,000 × 1,000 in less than 2 s. A checkpoint that joins costs its own
 items (second column, the same however many are ranked) and a new order of what is known (third column).
 

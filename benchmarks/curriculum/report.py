@@ -23,7 +23,7 @@ def as_markdown(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any], day:
     lines = [
         "# Tokens until the third level is mastered",
         "",
-        f"`python benchmarks/curriculum/run.py --family {task['family']}`, {day}, the tiny model (120,320 parameters), "
+        f"`python -m benchmarks.curriculum.run --family {task['family']}`, {day}, the tiny model (120,320 parameters), "
         f"levels {', '.join(map(str, task['levels']))}, cycles of {task['rows']:,} examples, at most "
         f"{task['most_tokens']:,} tokens.",
         "Mastered: 90 % of 100 held-out items of level 3. Tokens are counted, so the machine's load does not matter.",

@@ -1,7 +1,7 @@
 """Tokens until the third level is mastered, by curriculum arm: the tiny model, trained directly by the engine.
 
-    nice -n 10 python benchmarks/curriculum/run.py                  # writes RESULTS.md and results.json
-    python benchmarks/curriculum/run.py --seeds 0 1 --arms adaptive mixed --dry
+    nice -n 10 python -m benchmarks.curriculum.run                  # writes RESULTS.md and results.json
+    python -m benchmarks.curriculum.run --seeds 0 1 --arms adaptive mixed --dry
 
 One run is one arm and one seed: cycles of ``--rows`` examples of the arm's mix, each followed by a probe (which the arm
 learns from) and by a test on other held-out items, until level 3 of the test stands at 90 % or ``--most-tokens`` are
@@ -40,10 +40,11 @@ from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.graders import grade_example
-from report import as_markdown
 from trainer.config import create_default_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
+
+from benchmarks.curriculum.report import as_markdown
 
 HERE = Path(__file__).parent
 ARMS = ("adaptive", "mixed", "progressive")

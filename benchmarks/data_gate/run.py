@@ -1,4 +1,4 @@
-"""Speed and memory of the data gate, all checks on: ``python benchmarks/data_gate/run.py [ROWS]``.
+"""Speed and memory of the data gate, all checks on: ``python -m benchmarks.data_gate.run [ROWS]``.
 
 Each measurement is a process of its own, reading a JSONL file from disk as the system does. ``known`` mixes the
 families and levels of the default run; ``text`` is word problems of about 60 words, no two alike; memory is measured

@@ -1,4 +1,4 @@
-"""Speed, memory and truth of the history of texts: ``python benchmarks/diversity/run.py [EXAMPLES]``.
+"""Speed, memory and truth of the history of texts: ``python -m benchmarks.diversity.run [EXAMPLES]``.
 
 Word problems of about 60 words arrive in batches of 50,000; every tenth is an earlier one with one to three words
 replaced (Jaccard 0.9, 0.82 or 0.74; the threshold is 0.8). One process, one thread; memory is what the process holds of

@@ -13,10 +13,11 @@ from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import write_examples
 from trainer.config import create_default_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
+
+from tests.support.examples import write_examples
 
 FAMILIES = [(family.name, family.levels) for family in SuiteSettings().families]
 

@@ -1,7 +1,7 @@
 """Evaluation speed of testing beside lm-evaluation-harness's HF backend: same model, same items, one run.
 
-    python benchmarks/evaluation/run.py            # writes RESULTS.md (with tried.md at its end) and results.json
-    python benchmarks/evaluation/run.py --cases sums --items 300 --dry --models FOLDER
+    python -m benchmarks.evaluation.run            # writes RESULTS.md (with tried.md at its end) and results.json
+    python -m benchmarks.evaluation.run --cases sums --items 300 --dry --models FOLDER
 
 Needs `lm-eval` beside Ratchet's packages (no part of Ratchet: install it into an environment of its own) and `shared`,
 `services/trainer` and `services/evaluator` on the path. There are three cases, each a tiny model that learns first,
@@ -55,9 +55,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import lm_eval
 import torch
 import transformers
-from cases import CASES, trained_model
-from contenders import NEW_TOKENS, Answers, Harness, Ours
-from ratchet.testing.examples import write_examples
+
+from benchmarks.evaluation.cases import CASES, trained_model
+from benchmarks.evaluation.contenders import NEW_TOKENS, Answers, Harness, Ours
+from tests.support.examples import write_examples
 
 HERE = Path(__file__).parent
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -158,7 +159,7 @@ def head(options: argparse.Namespace, load: float) -> str:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}"
     return f"""# Evaluation speed
 
-`{shlex.join(["python", "benchmarks/evaluation/run.py", *sys.argv[1:]])}`, {time.strftime("%Y-%m-%d")}, \
+`{shlex.join(["python", "-m", "benchmarks.evaluation.run", *sys.argv[1:]])}`, {time.strftime("%Y-%m-%d")}, \
 {platform.machine()}, one thread, {versions}. At most {NEW_TOKENS} new tokens. Best of {options.rounds} warm rounds at \
 the best of the batch sizes {", ".join(map(str, options.batch_sizes))}; model load excluded; CPU time. Load average at \
 first: {load:.1f} on {os.cpu_count()} cores{busy} The aim is a ratio of 3 in the whole run.

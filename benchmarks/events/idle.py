@@ -1,6 +1,6 @@
 """What the whole stack costs while nothing happens: Redis, the supervisor, and a worker of every installed system.
 
-    python benchmarks/events/idle.py [--seconds 120] [--metrics]
+    python -m benchmarks.events.idle [--seconds 120] [--metrics]
 
 With ``--metrics`` every worker shows its page, `ratchet discover` runs beside them, and all pages are fetched every 15
 seconds, as Prometheus does it. Default settings (canaries, sweeps and timers as shipped), SQLite. CPU time is read from
@@ -28,7 +28,8 @@ from ratchet.bus.ports import free_port
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.reveal import environment
 from ratchet.systems import registry
-from ratchet.testing.workers import Stack, real_workers
+
+from tests.support.workers import Stack, real_workers
 
 SETTLE_S = 20.0
 SCRAPE_S = 15.0

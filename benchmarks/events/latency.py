@@ -1,10 +1,12 @@
 """From an event to the handler it wakes, against bare Celery on the same Redis in the same run.
 
-    python benchmarks/events/latency.py [--samples 1000]
+    python -m benchmarks.events.latency [--samples 1000]
 
 Ours: an event is published, and the first line of another worker's system (its ``find``) runs. Bare Celery:
-``apply_async``, and the first line of the task runs; pool, settings and Redis are the same. Samples alternate, one at
-a time, with short pauses. The publisher and all handlers read the machine's one monotonic clock.
+``apply_async``, and the first line of the task runs. Topic exchange: an ordinary task is published under the event's
+name as its routing key, each subscriber's queue is bound to that key, and the publisher keeps its producer. Pool,
+settings and Redis are the same. Samples alternate, one at a time, with short pauses. The publisher and all handlers
+read the machine's one monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,20 +21,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from celery import Celery
+from kombu import Producer
 from ratchet.bus.broker import broker_app
 from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
+from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.ledger import Ledger, workers
 from ratchet.settings.control import ControlSettings
-from ratchet.testing.workers import Stack, real_workers
+
+from tests.support.workers import Stack, real_workers
 
 SUBSCRIBERS = 5
 SYSTEM = """
 import os, time
+from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.systems import Lane, System
 
@@ -53,10 +60,12 @@ SYSTEM = System("{name}", "3090", "Notes when it is woken.", emits=(), sweep_s=1
 """
 CELERY = """
 import os, sys, time
+from kombu import Exchange, Queue
 from ratchet.bus.broker import broker_app
 
-app = broker_app(sys.argv[1])
-app.conf.task_default_queue = "bench"
+url, name, routing_key = sys.argv[1:]
+app = broker_app(url)
+app.conf.task_queues = [Queue(name, Exchange("bench.events", "topic"), routing_key) if routing_key else Queue(name)]
 PIPE = os.open(os.environ["BENCH_PIPE"], os.O_WRONLY)
 
 
@@ -65,9 +74,10 @@ def bench():
     os.write(PIPE, f"{time.monotonic()!r}\\n".encode())
 
 
-app.Worker(pool="threads", concurrency=1, queues=["bench"], without_gossip=True, without_mingle=True,
+app.Worker(pool="threads", concurrency=1, queues=[name], without_gossip=True, without_mingle=True,
            without_heartbeat=True, loglevel="WARNING", quiet=True).start()
 """
+BARE, TOPIC = "bench", "bench.events"
 QUIET = ControlSettings(timer_s=1e6, liveness_s=1e6)
 """No canaries, sweeps or timers: nothing but the samples."""
 WARM_UP = 20
@@ -114,24 +124,52 @@ def main() -> None:
         pipe = Pipe(home / "pipe")
         os.environ["BENCH_PIPE"] = str(home / "pipe")
         with real_workers(home / "home", names, packages=["bench_systems"], path=[home], control=QUIET) as stack:
-            celery = subprocess.Popen([sys.executable, "-c", CELERY, stack.redis.url], stdout=subprocess.DEVNULL)
-            try:
-                wait_for_all(stack, pipe, names)
-                measure(stack, pipe, samples)
-            except TimeoutError as error:
-                sys.exit(f"{error}\n{failures(stack)}")
-            finally:
-                celery.terminate()
-                celery.wait()
+            pipe.take(len(names), START_S)  # every worker looks once at its start
+            with celery_workers(stack.redis.url) as app:
+                try:
+                    wait_for_all(app, pipe)
+                    measure(stack, app, pipe, samples)
+                except TimeoutError as error:
+                    sys.exit(f"{error}\n{failures(stack)}")
 
 
-def wait_for_all(stack: Stack, pipe: Pipe, names: list[str]) -> None:
-    """Until each worker has looked once, as every worker does at its start, and bare Celery has run a task."""
-    pipe.take(len(names), START_S)
-    app = broker_app(stack.redis.url)
-    app.send_task("bench", queue="bench")
+@contextlib.contextmanager
+def celery_workers(url: str) -> Iterator[Celery]:
+    """Celery's workers, one for bare tasks and those bound to the topic exchange, and an application to send with."""
+    queues = {BARE: "", "topic_single": BatchRejected.name}
+    queues |= {f"topic_five_{number}": BatchQueued.name for number in range(SUBSCRIBERS)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", CELERY, url, queue, key], stdout=subprocess.DEVNULL)
+        for queue, key in queues.items()
+    ]
+    try:
+        yield broker_app(url)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def publish_to_topic(app: Celery, producer: Producer, event: type[Event]) -> None:
+    app.send_task("bench", kwargs={}, exchange=TOPIC, routing_key=event.name, producer=producer)
+
+
+def wait_for_all(app: Celery, pipe: Pipe) -> None:
+    """Until each Celery worker has run a task. A topic loses what is published before its queues are bound."""
+    app.send_task("bench", queue=BARE)
     pipe.take(1, START_S)
-    time.sleep(1.0)  # a worker looks once more when it has connected
+    deadline = time.monotonic() + START_S
+    with app.producer_pool.acquire() as producer:
+        for event, subscribers in ((BatchRejected, 1), (BatchQueued, SUBSCRIBERS)):
+            while time.monotonic() < deadline:
+                publish_to_topic(app, producer, event)
+                try:
+                    pipe.take(subscribers, 2.0)
+                    break
+                except TimeoutError:
+                    continue
+    time.sleep(2.0)  # our workers look once more when they have connected
     pipe.drain()
 
 
@@ -152,12 +190,14 @@ def write_systems(folder: Path) -> list[str]:
     return list(consumes)
 
 
-def measure(stack: Stack, pipe: Pipe, samples: int) -> None:
+def measure(stack: Stack, app: Celery, pipe: Pipe, samples: int) -> None:
     streams = Streams(connect(stack.redis.url), 10_000)
-    app = broker_app(stack.redis.url)
+    producer = app.producer_pool.acquire()
     ways: dict[str, tuple[Callable[[], object], int]] = {
-        "bare Celery, apply_async": (lambda: app.send_task("bench", queue="bench"), 1),
+        "bare Celery, apply_async": (lambda: app.send_task("bench", queue=BARE), 1),
+        "topic exchange, one subscriber": (lambda: publish_to_topic(app, producer, BatchRejected), 1),
         "ours, one subscriber": (lambda: streams.publish([Letter.of(BatchRejected(batch_id="b", reason="r"))]), 1),
+        "topic exchange, each of five": (lambda: publish_to_topic(app, producer, BatchQueued), SUBSCRIBERS),
         "ours, each of five": (lambda: streams.publish([Letter.of(BatchQueued(batch_id="b"))]), SUBSCRIBERS),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}

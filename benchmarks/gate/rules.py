@@ -9,7 +9,8 @@ from deployer.gate import conclude, weigh
 from deployer.proof import Promote
 from deployer.screen import screen_flips
 from ratchet.settings.gate import GateSettings
-from world import History, World
+
+from benchmarks.gate.world import History, World
 
 
 @dataclass(frozen=True)

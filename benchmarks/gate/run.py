@@ -1,7 +1,7 @@
 """Simulate the gate with the shipped suite sizes, beside the prior system's rule and an unpaired z-test.
 
-python benchmarks/gate/run.py            # 1,000 runs a scenario; writes RESULTS.md and results.json beside it
-python benchmarks/gate/run.py --runs 100 --dry
+python -m benchmarks.gate.run            # 1,000 runs a scenario; writes RESULTS.md and results.json beside it
+python -m benchmarks.gate.run --runs 100 --dry
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.wilson import wilson
-from rules import Outcome, gate, prior, unpaired
-from scenarios import SHIPPED, better, forgetting
-from world import World, live
+
+from benchmarks.gate.rules import Outcome, gate, prior, unpaired
+from benchmarks.gate.scenarios import SHIPPED, better, forgetting
+from benchmarks.gate.world import World, live
 
 CHECKPOINTS, CHALLENGES = 100, 10
 HERE = Path(__file__).parent
@@ -117,7 +118,7 @@ def main() -> None:
 
 INTRODUCTION = """# The gate, simulated
 
-`python benchmarks/gate/run.py`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300
+`python -m benchmarks.gate.run`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300
 where the name says nothing else. A run is one champion and up to 100 later checkpoints; each is screened on the eval
 suite, and challenges on the confirm suite if it passes. Half of the levels are mastered (96 % right, 5 % of items
 flip), half are being learnt (50 % right, 25 % flip): 15 % flips over all. `correlation` is how alike the luck of

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ratchet.cli.init import GPU_ITEMS
 from ratchet.settings.suites import SuiteSettings
-from world import Cell, World
+
+from benchmarks.gate.world import Cell, World
 
 # Success rate by level of a champion half-way through its curriculum, and how many of its items flip for nothing.
 MASTERED, LEARNING = 0.96, 0.5

@@ -1,7 +1,7 @@
 """Examples a second of data generation, beside the library's own speed, and its memory.
 
-    python benchmarks/generation/run.py                # writes RESULTS.md and results.json
-    python benchmarks/generation/run.py --rows 20000 --dry
+    python -m benchmarks.generation.run                # writes RESULTS.md and results.json
+    python -m benchmarks.generation.run --rows 20000 --dry
 
 Every measurement is a process of its own. ``ratchet`` makes a batch as the system does: drawn from a mix of the six
 levels of arithmetic, nothing held out in it, repeats counted, and streamed to a published artifact with its checksums;
@@ -97,7 +97,7 @@ def as_markdown(results: list[dict[str, Any]], load: float) -> str:
     lines = [
         "# Data generation",
         "",
-        f"`python benchmarks/generation/run.py --rows {results[-1]['rows']}`, {time.strftime('%Y-%m-%d')}, "
+        f"`python -m benchmarks.generation.run --rows {results[-1]['rows']}`, {time.strftime('%Y-%m-%d')}, "
         f"{os.cpu_count()} cores, one-minute load before the run {load:.1f}; imports are inside the clock.",
         "",
         "| who | examples | examples/s, wall clock | examples/s of CPU | worked out for two idle cores | peak memory |",

@@ -1,4 +1,4 @@
-"""Does mining find what stays hard? ``python benchmarks/mining/run.py HOME…`` reads finished runs.
+"""Does mining find what stays hard? ``python -m benchmarks.mining.run HOME…`` reads finished runs.
 
 For every checkpoint of a run that has a level near its frontier, and the one trained after it:
 
@@ -107,7 +107,7 @@ def main() -> None:
 def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: str) -> Iterator[Pair]:
     suite = current(session, "probe")
     items = stored_suite(artifacts, suite).by_id
-    saved = select(Checkpoint).where(Checkpoint.state == "saved", Checkpoint.soup_of.is_(None))
+    saved = select(Checkpoint).where(Checkpoint.state == "saved")
     low, high = settings.mining.frontier_low, settings.mining.frontier_high
     for one, other in pairwise(session.scalars(saved.order_by(Checkpoint.ordinal))):
         record = evaluation(session, one.id, suite.id)

@@ -1,7 +1,7 @@
 """False alarms and detection power of the regression monitor, beside the prior rule, a z-test and a naive paired test.
 
-python benchmarks/regression/run.py              # 100 histories of 200 checkpoints; writes RESULTS.md, results.json
-python benchmarks/regression/run.py --histories 10 --dry
+python -m benchmarks.regression.run              # 100 histories of 200 checkpoints; writes RESULTS.md, results.json
+python -m benchmarks.regression.run --histories 10 --dry
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def detection_to_markdown(table: list[dict[str, str | float]]) -> str:
 
 INTRODUCTION = """# False alarms and detection power of the regression monitor
 
-`python benchmarks/regression/run.py`, {date}: {histories} histories of 200 checkpoints, all equal to the champion,
+`python -m benchmarks.regression.run`, {date}: {histories} histories of 200 checkpoints, all equal to the champion,
 seed {seed}; 300 eval items on six levels, 15 % of which flip between two checkpoints. The rate is alarms per
 checkpoint (± is the 95 % half-width over histories); the nominal rate is 5 %, over all comparisons of one checkpoint
 together.

@@ -1,8 +1,8 @@
 """The embedded server beside `transformers serve`: the same model, the same questions, one run.
 
-    python benchmarks/serving/run.py            # writes RESULTS.md and results.json beside it
-    python benchmarks/serving/run.py --seconds 3 --dry
-    python benchmarks/serving/run.py --transformers FOLDER/bin/transformers
+    python -m benchmarks.serving.run            # writes RESULTS.md and results.json beside it
+    python -m benchmarks.serving.run --seconds 3 --dry
+    python -m benchmarks.serving.run --transformers FOLDER/bin/transformers
 
 Each server runs in a process of its own on one thread, the clients in this one. Servers take turns, round by round,
 until the time is used up (four minutes in all at the most), and the best round of each counts. An answer is 16 tokens
@@ -32,11 +32,12 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from load import Load, Target, ask
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.serving.client import EmbeddedServerClient
-from servers import NoServer, embedded, transformers_serve
+
+from benchmarks.serving.load import Load, Target, ask
+from benchmarks.serving.servers import NoServer, embedded, transformers_serve
 
 HERE = Path(__file__).parent
 EMBEDDED, PEER, BATCHING = "embedded", "transformers serve", "transformers serve, batching"
@@ -178,7 +179,7 @@ def main() -> None:
     print(table, f"{took:.0f} s in all", sep="\n\n")
     if asked.dry:
         return
-    command = "python benchmarks/serving/run.py" + (f" --seconds {asked.seconds:g}" if asked.seconds != SECONDS else "")
+    command = "python -m benchmarks.serving.run" + (f" --seconds {asked.seconds:g}" if asked.seconds != SECONDS else "")
     about = {"command": command, "day": date.today(), "cores": os.cpu_count(), "load": load, "took": took}
     text = INTRODUCTION.format(**about, rounds=found["rounds"], seconds=asked.seconds, tokens=TOKENS)
     (HERE / "RESULTS.md").write_text(f"{text}{table}\n")

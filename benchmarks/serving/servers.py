@@ -15,11 +15,12 @@ from typing import IO
 
 import httpx
 import psutil
-from load import Target
 from ratchet.inference.digest import weights_digest
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.home import announced_url
 from ratchet.settings.serving import ServingSettings
+
+from benchmarks.serving.load import Target
 
 START_S = 90.0
 

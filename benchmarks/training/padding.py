@@ -1,6 +1,6 @@
 """Padding, and what it costs in learning, of the ways to put rows of mixed lengths into steps of 32 rows.
 
-    python benchmarks/training/padding.py             # writes PADDING.md
+    python -m benchmarks.training.padding             # writes PADDING.md
 
 Rows are sums of two to twelve terms and words to turn round, half each, so that kinds differ in length. Every way
 trains the tiny model on the same rows for one epoch, with several seeds; the loss is that on 400 other rows afterwards.
@@ -26,7 +26,6 @@ from ratchet.data.example import Example
 from ratchet.profiles import registry as profiles
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.examples import sums, write_examples
 from torch.nn.functional import cross_entropy
 from trainer.collator import collate
 from trainer.config import create_default_config
@@ -34,6 +33,8 @@ from trainer.core import TrainerEngine
 from trainer.dataset import examples_of, prepare_rows
 from trainer.monitoring import TrainingStatusWriter
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.support.examples import sums, write_examples
 
 HERE = Path(__file__).parent
 
@@ -106,7 +107,7 @@ def main() -> None:
     lines = [
         "# Padding and learning",
         "",
-        f"`python benchmarks/training/padding.py --rows {options.rows} --seeds {options.seeds}`, "
+        f"`python -m benchmarks.training.padding --rows {options.rows} --seeds {options.seeds}`, "
         f"{time.strftime('%Y-%m-%d')}, one thread. Steps of 32 rows of two kinds; mean loss on 400 other rows after "
         "one epoch. Tokens without padding, a second of CPU time, loading and saving included; the best of the seeds.",
         "",

@@ -1,8 +1,8 @@
 """Training speed of the engine beside a bare loop, the stock Trainer and TRL's SFTTrainer, in one run.
 
-    python benchmarks/training/run.py             # the tiny model; writes RESULTS.md and results.json
-    python benchmarks/training/run.py --sizes tiny "tiny, shipped mix" 25M
-    python benchmarks/training/run.py --rounds 1 --dry
+    python -m benchmarks.training.run             # the tiny model; writes RESULTS.md and results.json
+    python -m benchmarks.training.run --sizes tiny "tiny, shipped mix" 25M
+    python -m benchmarks.training.run --rounds 1 --dry
 
 Same rows, same order, same model. The rows are sums of two to six terms; those of the shipped mix are of all families
 and levels that the default settings teach, in equal parts. The others pad their rows, as they do by default on a CPU;
@@ -33,13 +33,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import transformers
-from contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
 from ratchet.data.example import Example
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example
-from ratchet.testing.examples import sums, write_examples
+
+from benchmarks.training.contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
+from tests.support.examples import sums, write_examples
 
 HERE = Path(__file__).parent
 SIZES: dict[str, dict[str, int]] = {
@@ -159,7 +160,7 @@ def main() -> None:
     results = {
         size: measure(size, options.rows or ROWS[size], options.batch_size, options.rounds) for size in options.sizes
     }
-    command = f"python benchmarks/training/run.py --sizes {shlex.join(options.sizes)} --rounds {options.rounds}"
+    command = f"python -m benchmarks.training.run --sizes {shlex.join(options.sizes)} --rounds {options.rounds}"
     command += f" --rows {options.rows}" if options.rows else ""
     text = as_markdown(results, command, load)
     print(text)

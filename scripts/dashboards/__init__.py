@@ -8,10 +8,10 @@ from pathlib import Path
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards.judging import judging
-from dashboards.overview import overview
-from dashboards.plumbing import plumbing
-from dashboards.training import training
+from scripts.dashboards.judging import judging
+from scripts.dashboards.overview import overview
+from scripts.dashboards.plumbing import plumbing
+from scripts.dashboards.training import training
 
 FOLDER = Path(__file__).resolve().parents[2] / "compose" / "grafana" / "dashboards"
 DASHBOARDS: dict[str, Callable[[], Dashboard]] = {

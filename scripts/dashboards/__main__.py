@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dashboards import DASHBOARDS, FOLDER, rendered
+from scripts.dashboards import DASHBOARDS, FOLDER, rendered
 
 for name in DASHBOARDS:
     (FOLDER / f"{name}.json").write_text(rendered(name), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panel import Limit, Panels, Query, board, filled, lines, number
+from scripts.dashboards.panel import Limit, Panels, Query, board, filled, lines, number
 
 
 def overview() -> Dashboard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from dashboards.panel import Limit, Panels, Query, board, filled, lines, number
+from scripts.dashboards.panel import Limit, Panels, Query, board, filled, lines, number
 
 
 def training() -> Dashboard:
@@ -75,14 +75,7 @@ def _data() -> Panels:
         ),
         number("Quarantined rows", "Put aside by the gate.", Query("max(ratchet_quarantined_examples)")),
         number("Paused", "1 while a human has paused training.", Query("max(ratchet_training_paused)")),
-        number(
-            "Fork open",
-            "Since when two arms are trained beside each other; 0 without a fork.",
-            Query("max(ratchet_fork_open_seconds)"),
-            unit="s",
-        ),
         lines("Batches", "Batches by state.", [Query("max by (state) (ratchet_batches)", "{{state}}")]),
-        lines("Forks", "Forks of the line by state.", [Query("max by (state) (ratchet_forks)", "{{state}}")]),
     ]
 
 

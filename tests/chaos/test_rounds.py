@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playground import HERE, Playground
 from ratchet.bus.connection import connect
 from ratchet.settings.control import ControlSettings
-from ratchet.testing.workers import SHORT, real_workers, wait_until
+
+from tests.support.playground import ROOT, Playground
+from tests.support.workers import SHORT, real_workers, wait_until
 
 ROUNDS = int(os.environ.get("RATCHET_CHAOS_ROUNDS", "10"))
 SEED = int(os.environ.get("RATCHET_CHAOS_SEED", str(random.randrange(1_000_000))))
@@ -86,7 +87,7 @@ def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path, req
     dice = random.Random(SEED)
     thrown: list[str] = []
     url = request.getfixturevalue("postgres").database() if ENGINE == "postgresql" else None
-    places = {"packages": ["toys"], "path": [HERE], "ledger_url": url}
+    places = {"packages": ["tests.support.toys"], "path": [ROOT], "ledger_url": url}
     with real_workers(tmp_path / "home", SYSTEMS, control=CONTROL, **places) as stack:
         stack.nursery.worker("catching", name="catching-2")
         chaos = Chaos(Playground(stack), dice)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ratchet.testing.compose import Host, docker, missing_engine
+
+from tests.support.compose import Host, docker, missing_engine
 
 ROOT = Path(__file__).parents[2]
 PORTS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from ratchet.testing.compose import eventually, query
+
+from tests.support.compose import eventually, query
 
 if TYPE_CHECKING:
     from .conftest import Stack

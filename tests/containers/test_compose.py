@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ratchet.testing.compose import Host
+
+from tests.support.compose import Host
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 

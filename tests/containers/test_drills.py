@@ -9,7 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ratchet.testing.compose import Host, docker, eventually, query
+
+from tests.support.compose import Host, docker, eventually, query
 
 from .conftest import PORTS, host
 from .outside import LOOP_S, SOON_S, goes_on, nothing_went_wrong, prometheus

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ratchet.testing.compose import docker
+
+from tests.support.compose import docker
 
 if TYPE_CHECKING:
     from .conftest import Stack

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from ratchet.testing.compose import docker
+
+from tests.support.compose import docker
 
 from .conftest import host
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from ratchet.systems.registry import ORDER
-from ratchet.testing.compose import eventually, query
-from ratchet.testing.prometheus import Prometheus, panels
+
+from tests.support.compose import eventually, query
+from tests.support.prometheus import Prometheus, panels
 
 from .conftest import SETTINGS, host
 from .outside import LOOP_S, SOON_S, get, nothing_went_wrong, prometheus

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from ratchet.disk import disk_trouble, home_trouble, replacing, require_writable, write_atomically, write_if_possible
 from ratchet.errors import RatchetError, SettingsError, TransientError
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 KILLED_HALF_WAY = """
 import os, pathlib, signal, sys

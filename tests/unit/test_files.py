@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError
-from ratchet.evaluation.lm_eval import Reading, read_samples
 from ratchet.files import TEXT_LIMIT_BYTES, open_regular, printable, read_text
 from ratchet.settings import load
 from ratchet.settings.stores import read_secret
@@ -61,15 +60,10 @@ def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, 
     server.close()
 
 
-def _samples(path: Path) -> object:
-    return read_samples(path, Reading("f"))
-
-
 READERS: list[tuple[Callable[[Path], object], type[Exception]]] = [
     (open_regular, DataError),
     (read_text, DataError),
     (lambda path: list(read_examples(path)), DataError),
-    (_samples, DataError),
     (read_secret, SettingsError),
 ]
 

@@ -23,7 +23,8 @@ from ratchet.inference.sampling import Prompt
 from ratchet.lines import read_lines, split_lines, stream_lines, to_json_line
 from ratchet.serving.chat_answer import event
 from ratchet.serving.vllm.api import VllmApi
-from ratchet.testing.home import made_up_answer
+
+from tests.support.home import made_up_answer
 
 ROOT = Path(__file__).parents[2]
 BREAKS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r\n"

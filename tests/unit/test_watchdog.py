@@ -8,8 +8,9 @@ import sys
 import threading
 
 import pytest
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import EXIT_STALLED, Watch, Watchdog, WatchedThread
+
+from tests.support.workers import wait_until
 
 
 class Clock:

@@ -18,8 +18,9 @@ from ratchet.ledger import hand
 from ratchet.ledger.tables import Checkpoint
 from ratchet.serving.home import announced_url
 from ratchet.settings.reveal import environment
-from ratchet.testing.home import Home
-from ratchet.testing.workers import wait_until
+
+from tests.support.home import Home
+from tests.support.workers import wait_until
 
 PATIENCE_S = 900.0
 """Only ends a test that hangs: every wait ends with its condition."""

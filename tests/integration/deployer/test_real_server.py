@@ -10,7 +10,8 @@ import pytest
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import Bar, Evaluation
 from ratchet.run.base_model import prepare_base_model
-from ratchet.testing.home import small_home
+
+from tests.support.home import small_home
 
 from .server_process import Deploying
 

@@ -17,8 +17,9 @@ import pytest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.ledger.tables import Bar, Verdict
-from ratchet.testing.home import small_home
-from ratchet.testing.workers import wait_until
+
+from tests.support.home import small_home
+from tests.support.workers import wait_until
 
 from .server_process import PATIENCE_S, Deploying
 

@@ -19,9 +19,10 @@ from ratchet.children import ChildRunner
 from ratchet.evaluation.record import ItemRecord, from_lines
 from ratchet.evaluation.stored import stored
 from ratchet.ledger.suites import STANDING, current, evaluation
-from ratchet.testing.home import SMALL, Home, merged, small_home
-from ratchet.testing.tiny_model import build_tiny_model
-from ratchet.testing.workers import Stack, real_workers, wait_until
+
+from tests.support.home import SMALL, Home, merged, small_home
+from tests.support.tiny_model import build_tiny_model
+from tests.support.workers import Stack, real_workers, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -32,9 +32,10 @@ from ratchet.ledger.tables import (
 from ratchet.run.cycles import decided
 from ratchet.run.parts import SERVER, Parts
 from ratchet.settings import Settings
-from ratchet.testing.workers import PATIENT, wait_until
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+
+from tests.support.workers import PATIENT, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 

@@ -11,9 +11,10 @@ from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Batch, Coverage, Mined
 from ratchet.settings import Settings
-from ratchet.testing.prometheus import NoPrometheus, binary
-from ratchet.testing.story import write_story
 from sqlalchemy import select
+
+from tests.support.prometheus import NoPrometheus, binary
+from tests.support.story import write_story
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,9 @@ import yaml
 from ratchet.metrics.discover import discovery
 from ratchet.metrics.page import PageServer
 from ratchet.settings import Settings
-from ratchet.testing.prometheus import alertmanager_server, prometheus_server
-from ratchet.testing.workers import wait_until
+
+from tests.support.prometheus import alertmanager_server, prometheus_server
+from tests.support.workers import wait_until
 
 COMPOSE = Path(__file__).parents[3] / "compose"
 PATIENCE_S = 180.0

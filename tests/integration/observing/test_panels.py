@@ -26,11 +26,12 @@ from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.gpus import FakeGpus
-from ratchet.testing.prometheus import Prometheus, panels, prometheus_server
-from ratchet.testing.workers import wait_until
 from trainer.monitoring import TrainingStatusWriter
+
+from tests.support.bus import InlineChildren
+from tests.support.gpus import FakeGpus
+from tests.support.prometheus import Prometheus, panels, prometheus_server
+from tests.support.workers import wait_until
 
 DASHBOARDS = Path(__file__).parents[3] / "compose" / "grafana" / "dashboards"
 PATIENCE_S = 180.0

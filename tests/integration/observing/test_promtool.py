@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from ratchet.testing.prometheus import binary, panels
+
+from tests.support.prometheus import binary, panels
 
 COMPOSE = Path(__file__).parents[3] / "compose"
 PROMETHEUS = COMPOSE / "prometheus"

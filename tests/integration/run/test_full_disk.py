@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.run import lock
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -10,8 +10,9 @@ import psutil
 import pytest
 from ratchet.ledger.tables import Worker
 from ratchet.run.stopping import EXIT_INSISTED
-from ratchet.testing.workers import wait_until
 from sqlalchemy import func, select
+
+from tests.support.workers import wait_until
 
 from .test_whole_loop import PATIENCE_S, Home
 

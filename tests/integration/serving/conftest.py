@@ -21,8 +21,9 @@ from ratchet.inference.digest import weights_digest
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.home import announced_url
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.tiny_model import build_tiny_model
-from ratchet.testing.workers import wait_until
+
+from tests.support.tiny_model import build_tiny_model
+from tests.support.workers import wait_until
 
 START_S = 900.0
 """Only ends a test that hangs."""

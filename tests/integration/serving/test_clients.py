@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 from ratchet.inference.digest import weights_digest
-from ratchet.testing.tiny_model import build_tiny_model
-from ratchet.testing.workers import wait_until
+
+from tests.support.tiny_model import build_tiny_model
+from tests.support.workers import wait_until
 
 from .conftest import START_S, Checkpoint, Server
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.home import announced_url
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 from .conftest import Checkpoint, Server, command
 

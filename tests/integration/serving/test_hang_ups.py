@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from ratchet.testing.workers import wait_until
+
+from tests.support.workers import wait_until
 
 from .conftest import START_S, Checkpoint, Server
 

@@ -15,11 +15,12 @@ from ratchet.errors import DataError
 from ratchet.inference.digest import weights_digest
 from ratchet.profiles import registry
 from ratchet.profiles.profile import Profile
-from ratchet.testing.examples import write_examples
-from ratchet.testing.tiny_model import build_tiny_model
 from trainer.config import parse_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
+
+from tests.support.examples import write_examples
+from tests.support.tiny_model import build_tiny_model
 
 from .conftest import Checkpoint, Server
 

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from ratchet.errors import TransientError
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import EXIT_STALLED
+
+from tests.support.workers import wait_until
 
 from .conftest import START_S, Checkpoint, Server
 from .faulty_server import END, STALL, STALL_S

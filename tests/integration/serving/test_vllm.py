@@ -18,8 +18,9 @@ from ratchet.inference.generator import Chat, Decoding
 from ratchet.serving.vllm.engine import VllmEngine
 from ratchet.serving.vllm.generator import VllmGenerator
 from ratchet.settings import Settings
-from ratchet.testing.workers import wait_until
 from safetensors.numpy import load_file, save_file
+
+from tests.support.workers import wait_until
 
 from .conftest import START_S, Checkpoint
 

@@ -16,9 +16,10 @@ from ratchet.cli.doctor.machine import leased
 from ratchet.ledger import hand
 from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox
 from ratchet.run.base_model import prepare_base_model
-from ratchet.testing.examples import sums
-from ratchet.testing.home import Home, small_home
-from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
+
+from tests.support.examples import sums
+from tests.support.home import Home, small_home
+from tests.support.workers import SHORT, Stack, real_workers, wait_until
 
 PATIENCE_S = 600.0
 """Every wait ends with its condition; the limit only ends a test that hangs."""

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from ratchet.ledger.tables import Batch, Checkpoint, Claim
 from ratchet.run.base_model import prepare_base_model
-from ratchet.testing.examples import sums
-from ratchet.testing.home import Home, small_home
-from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
 from ratchet.worker.awaited import awaited
+
+from tests.support.examples import sums
+from tests.support.home import Home, small_home
+from tests.support.workers import SHORT, Stack, real_workers, wait_until
 
 ROWS, STEP_ROWS = 6_000, 1_500
 """Four steps of some seconds each on one core."""

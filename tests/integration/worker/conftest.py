@@ -1,28 +1,23 @@
-"""Real workers of the toy systems. ``toys`` is importable in the tests and in the workers alike."""
+"""Real workers of the toy systems."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from ratchet.settings.control import ControlSettings
 
-HERE = Path(__file__).parent
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
-
-from playground import Open, Playground  # noqa: E402
-from ratchet.settings.control import ControlSettings  # noqa: E402
-from ratchet.testing.workers import SHORT, real_workers  # noqa: E402
+from tests.support.playground import ROOT, Open, Playground
+from tests.support.workers import SHORT, real_workers
 
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     """A worker of each toy system, for all tests of a module; they throw different toys."""
     home = tmp_path_factory.mktemp("playground") / "home"
-    with real_workers(home, ["catching", "counting"], packages=["toys"], path=[HERE]) as stack:
+    with real_workers(home, ["catching", "counting"], packages=["tests.support.toys"], path=[ROOT]) as stack:
         yield Playground(stack)
 
 
@@ -39,8 +34,8 @@ def open_playground(tmp_path: Path) -> Iterator[Open]:
                 real_workers(
                     tmp_path / "home",
                     systems,
-                    packages=["toys"],
-                    path=[HERE],
+                    packages=["tests.support.toys"],
+                    path=[ROOT],
                     control=chosen,
                     ledger_url=ledger_url,
                     metrics_port=metrics_port,

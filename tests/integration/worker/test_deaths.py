@@ -6,10 +6,11 @@ import signal
 
 import psutil
 import pytest
-from playground import Open, Playground
 from ratchet.ledger.tables import Outbox
-from ratchet.testing.workers import wait_until
 from sqlalchemy import select
+
+from tests.support.playground import Open, Playground
+from tests.support.workers import wait_until
 
 
 @pytest.mark.parametrize("point", ["after-claim", "after-artifact", "after-work", "before-relay", "after-commit"])

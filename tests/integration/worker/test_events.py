@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from playground import Playground
 from ratchet.bus.connection import connect
 from ratchet.bus.doorbell import ring
 from ratchet.bus.streams import PREFIX, Letter, Streams
 from ratchet.ledger.tables import Counter, Outbox, Worker
-from ratchet.testing.workers import wait_until
 from sqlalchemy import select
-from toys.catching import PREFIX as PREFIX_OF_TOYS
-from toys.catching import SYSTEM, ToyThrown, throw
+
+from tests.support.playground import Playground
+from tests.support.toys.catching import PREFIX as PREFIX_OF_TOYS
+from tests.support.toys.catching import SYSTEM, ToyThrown, throw
+from tests.support.workers import wait_until
 
 
 def test_an_event_leads_to_work_and_that_to_the_next(playground: Playground) -> None:

@@ -15,9 +15,10 @@ from ratchet.metrics.ledger.control import control
 from ratchet.run.failures import Failures
 from ratchet.run.parts import members
 from ratchet.systems import registry
-from ratchet.testing.workers import SHORT, Stack, real_workers, wait_until
 from ratchet.worker.offspring import FIRST_WAIT_S
 from typer.testing import CliRunner
+
+from tests.support.workers import SHORT, Stack, real_workers, wait_until
 
 LAST_WAIT_S = 2.0
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playground import Open
 from ratchet.bus.broker import broker_app
 from ratchet.bus.ports import free_port
-from ratchet.testing.workers import wait_until
+
+from tests.support.playground import Open
+from tests.support.workers import wait_until
 
 PATIENCE_S = 180.0
 

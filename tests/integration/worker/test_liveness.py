@@ -6,9 +6,10 @@ import signal
 import time
 
 import pytest
-from playground import Open
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import EXIT_STALLED
+
+from tests.support.playground import Open
+from tests.support.workers import wait_until
 
 LIMIT_S = 3.0
 

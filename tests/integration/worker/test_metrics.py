@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from playground import Open, Playground
 from ratchet.bus.ports import free_port
 from ratchet.metrics.discover import discovery
 from ratchet.metrics.targets import targets
-from ratchet.testing.scrape import Scrape
-from ratchet.testing.workers import wait_until
+
+from tests.support.playground import Open, Playground
+from tests.support.scrape import Scrape
+from tests.support.workers import wait_until
 
 
 def pages(playground: Playground) -> dict[str, str]:

@@ -8,10 +8,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from playground import Open, Playground
 from ratchet.bus.connection import connect
-from ratchet.testing.postgres import Postgres
-from ratchet.testing.workers import wait_until
+
+from tests.support.playground import Open, Playground
+from tests.support.postgres import Postgres
+from tests.support.workers import wait_until
 
 
 def test_redis_killed_and_started_again(playground: Playground) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from playground import Open, Playground
 from ratchet.bus.doorbell import ring
 from ratchet.systems import poison
-from ratchet.testing.workers import wait_until
-from toys.catching import SYSTEM
+
+from tests.support.playground import Open, Playground
+from tests.support.toys.catching import SYSTEM
+from tests.support.workers import wait_until
 
 
 def test_a_poisonous_subject_is_buried_while_others_pass_and_can_be_retried(playground: Playground) -> None:

@@ -9,21 +9,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playground import HERE
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Worker
-from ratchet.testing.workers import wait_until
 from ratchet.worker.main import EXIT_REFUSED
 from sqlalchemy import select, text
+
+from tests.support.playground import ROOT
+from tests.support.workers import wait_until
 
 
 def worker(home: Path) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "RATCHET_HOME": str(home),
-        "RATCHET_SYSTEMS": "toys",
-        "PYTHONPATH": str(HERE),
+        "RATCHET_SYSTEMS": "tests.support.toys",
+        "PYTHONPATH": str(ROOT),
         "RATCHET_CONTROL__BACKOFF_LAST_S": "0.5",
         "RATCHET_METRICS__EXPORTERS": '{"node": "10.0.0.4:9100"}',
     }

@@ -8,8 +8,9 @@ from ratchet.bus.connection import connect
 from ratchet.bus.streams import PREFIX
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger.tables import Counter, DeadLetter, Verdict
-from ratchet.testing.workers import SHORT, real_workers, wait_until
 from sqlalchemy import select
+
+from tests.support.workers import SHORT, real_workers, wait_until
 
 ONE_FILE = """
 from sqlalchemy import select

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from ratchet.testing.stores import store
+from tests.support.stores import store
 
 __all__ = ["store"]

@@ -8,10 +8,11 @@ from ratchet.backup import Made, make
 from ratchet.backup.named import KEPT
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Worker
-from ratchet.testing.ledgers import ledger
-from ratchet.testing.stores import store
-from ratchet.testing.story import write_story
 from sqlalchemy import update
+
+from tests.support.ledgers import ledger
+from tests.support.stores import store
+from tests.support.story import write_story
 
 from .contents import publish
 

@@ -9,8 +9,9 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.backup.rows import TABLES
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint
-from ratchet.testing.story import checkpoint_id
 from sqlalchemy import select
+
+from tests.support.story import checkpoint_id
 
 Snapshot = dict[str, list[tuple[Any, ...]]]
 
@@ -46,7 +47,6 @@ def add_checkpoint(ledger: Ledger, ordinal: int, artifact: str) -> None:
                 ordinal=ordinal,
                 parent_id=checkpoint_id(ordinal - 1),
                 batch_id=None,
-                soup_of=None,
                 step=1,
                 tokens=1,
                 weights="f" * 64,

@@ -18,9 +18,10 @@ from ratchet.backup.rows import TABLES
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Verdict
-from ratchet.testing.postgres import Postgres
-from ratchet.testing.rows import verdict
 from sqlalchemy import select
+
+from tests.support.postgres import Postgres
+from tests.support.rows import verdict
 
 from .contents import add_checkpoint, damage, elsewhere, publish, retire, rows, rows_at
 

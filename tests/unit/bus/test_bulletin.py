@@ -9,7 +9,8 @@ from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.bus.ports import free_port
 from ratchet.settings import Settings
-from ratchet.testing.previews import preview
+
+from tests.support.previews import preview
 
 TOLD = Bulletin({"state": "training", "step": 700}, (preview(step=600), preview(step=700, correct=False)))
 

@@ -17,12 +17,13 @@ from kombu import Connection
 from ratchet.bus.embedded import EmbeddedRedis, embedded_url
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
-from ratchet.testing.disk import FILLING, SmallDisk, fill, free
-from ratchet.testing.redis import redis_server
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
+
+from tests.support.disk import FILLING, SmallDisk, fill, free
+from tests.support.redis import redis_server
 
 __all__ = ["redis_server"]
 

@@ -15,8 +15,9 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Outbox
 from ratchet.settings import Settings
-from ratchet.testing.redis import redis_server
 from sqlalchemy import select
+
+from tests.support.redis import redis_server
 
 __all__ = ["redis_server"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.testing.story import write_story
+
+from tests.support.story import write_story
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Outbox, SuiteRow, Verdict
 from ratchet.run.lock import Holder
-from ratchet.testing.story import checkpoint_id, write_fork
 from sqlalchemy import select
+
+from tests.support.story import checkpoint_id
 
 from .running import ratchet
 
@@ -69,28 +70,6 @@ def test_curriculum_shows_the_mix_and_how_the_experiment_stands(ledger: Ledger) 
     values = json.loads(ratchet("curriculum", "--json").stdout)
     assert values["experiment"]["leader"] == "adaptive"
     assert values["newest_trials"][0]["points"] == 2.0
-
-
-def test_curriculum_shows_forks_with_arms_tokens_scores_and_decision(ledger: Ledger) -> None:
-    assert "fork" not in ratchet("curriculum").stdout
-    with ledger.write() as tx:
-        write_fork(tx)
-    shown = " ".join(ratchet("curriculum").stdout.split())
-    assert "mixed #4" in shown
-    assert "adaptive #5" in shown
-    assert "+5.0 (+1.8 to +8.5)" in shown
-    assert "decided for adaptive" in shown
-    assert "Fork 1: adaptive beats mixed" in shown
-    (fork,) = json.loads(ratchet("curriculum", "--json").stdout)["forks"]
-    assert (fork["parent"], fork["winner"], [b["ordinal"] for b in fork["branches"]]) == (3, 1, [4, 5])
-
-
-def test_why_tells_in_which_fork_a_checkpoint_was_trained(ledger: Ledger) -> None:
-    with ledger.write() as tx:
-        write_fork(tx)
-    assert "fork 1, in the adaptive branch: decided. adaptive beats mixed" in ratchet("why", "5").stdout
-    assert "fork 1, from here the mixed branch" in ratchet("why", "3").stdout
-    assert "fork" not in ratchet("why", "0").stdout
 
 
 def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
@@ -250,14 +229,6 @@ def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> 
     (line,) = [line for line in ratchet("queue", "refills").stdout.splitlines() if "teacher" in line]
     assert all(word in line for word in ("adaptive", "2,000", "200", "12 wrong_answer", "2,012 requests"))
     assert json.loads(ratchet("queue", "refills", "--json").stdout)[0]["refill"] == 7
-
-
-def test_only_generated_batches_are_made_again(ledger: Ledger) -> None:
-    with ledger.write() as tx:
-        batch = tx.session.scalars(select(Batch)).first()
-        assert batch is not None
-        batch.origin = "user"
-    assert "only generated batches" in ratchet("queue", "reproduce", batch.id, code=2).stderr
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

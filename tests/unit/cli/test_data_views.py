@@ -7,9 +7,10 @@ import json
 from ratchet.cli.main import app
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, Coverage, Impact, Mined
-from ratchet.testing.story import batch_id, checkpoint_id
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
+
+from tests.support.story import batch_id, checkpoint_id
 
 
 def ratchet(*arguments: str) -> str:

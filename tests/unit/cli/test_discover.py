@@ -12,7 +12,8 @@ from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.settings import Settings
-from ratchet.testing.scrape import Scrape
+
+from tests.support.scrape import Scrape
 
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
 

@@ -12,8 +12,9 @@ from ratchet.evaluation.standing import first_suites
 from ratchet.settings import Settings, load
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.gate_power import gate_power
-from ratchet.testing.home import small_home
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.home import small_home
+from tests.support.tiny_model import build_tiny_model
 
 from .running import ratchet
 

@@ -6,8 +6,9 @@ import json
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving
-from ratchet.testing.story import checkpoint_id
 from sqlalchemy import select
+
+from tests.support.story import checkpoint_id
 
 from .running import ratchet
 

@@ -13,7 +13,8 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.run import lock
 from ratchet.serving.admin_token import token_path
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 from .running import ratchet
 

@@ -1,4 +1,4 @@
-"""What the judges found, in plain words: flips, calibration, and suites from elsewhere."""
+"""What the judges found, in plain words: flips, calibration, and suites."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.cli.flips import sign_test
-from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
-from ratchet.testing.home import Home, small_home
+from ratchet.ledger.tables import Evaluation, EvaluationRequest
+
+from tests.support.home import Home, small_home
 
 from .running import ratchet
 
@@ -73,55 +74,14 @@ def test_a_checkpoint_without_calibration_is_refused(judged: Home) -> None:
     assert "#2 has not been calibrated" in ratchet("calibration", "2", code=2).stderr
 
 
-def samples(folder: Path, right: int) -> Path:
-    rows = [
-        {
-            "target": str(2 * number),
-            "arguments": {"gen_args_0": {"arg_0": f"What is twice {number}?", "arg_1": {"until": ["\n"]}}},
-            "resps": [[str(2 * number) if number < right else "?"]],
-            "filtered_resps": [str(2 * number) if number < right else "?"],
-            "filter": "none",
-            "metrics": ["exact_match"],
-            "exact_match": float(number < right),
-        }
-        for number in range(10)
-    ]
-    folder.mkdir(exist_ok=True)
-    file = folder / f"samples_twice_{right}.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-def test_a_task_and_answers_of_another_harness(judged: Home, tmp_path: Path) -> None:
-    first = json.loads(
-        ratchet("suite", "import", str(samples(tmp_path, 4)), "--family", "twice", "--checkpoint", "0", "--json").stdout
-    )
-    second = json.loads(
-        ratchet("suite", "import", str(samples(tmp_path, 9)), "--family", "twice", "--checkpoint", "1", "--json").stdout
-    )
-    assert first["suite"] == second["suite"]
-    assert (first["correct"], second["correct"]) == (4, 9)
-    assert "5 gained, 0 lost, +50.0 points" in ratchet("flips", "0", "1", "--suite", first["suite"][:8]).stdout
-    assert "imported" in ratchet("suite", "list").stdout
-    again = ratchet("suite", "import", str(samples(tmp_path, 4)), "--family", "twice", "--checkpoint", "0", code=2)
-    assert "has a record on that suite already" in again.stderr
-
-
-def test_the_judges_leave_imported_records_alone(judged: Home, tmp_path: Path) -> None:
-    before = {system: judged.verdicts(system) for system in ("regression", "comparison", "calibration")}
-    ratchet("suite", "import", str(samples(tmp_path, 4)), "--checkpoint", "1")
-    judged.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
-    assert before == {system: judged.verdicts(system) for system in before}
-    assert judged.dead() == []
-
-
-def test_testing_is_asked_for_an_imported_suite(judged: Home, tmp_path: Path) -> None:
-    suite = json.loads(ratchet("suite", "import", str(samples(tmp_path, 4)), "--json").stdout)["suite"]
-    assert "testing is asked for" in ratchet("suite", "run", suite[:8], "1").stdout
+def test_testing_is_asked_for_a_suite(judged: Home) -> None:
+    newest = judged.add_checkpoint()
+    assert "testing is asked for" in ratchet("suite", "run", "eval", "2").stdout
     with judged.ledger.read() as session:
         (request,) = session.query(EvaluationRequest)
-        assert session.query(Evaluation).where(Evaluation.suite_id == suite).count() == 0
-    assert request.suite_id == suite
+        assert session.query(Evaluation).where(Evaluation.checkpoint_id == newest).count() == 0
+    assert request.checkpoint_id == newest
+    assert "has a record on that suite already" in ratchet("suite", "run", "eval", "1", code=2).stderr
     assert "wears it out" in ratchet("suite", "run", "confirm", "1", code=2).stderr
 
 
@@ -139,11 +99,7 @@ def test_the_leaderboard_calls_ties_ties_and_ranks_a_family(judged: Home) -> Non
     assert "chain_sum, reverse" in ratchet("leaderboard", "--family", "sums", code=2).stderr
 
 
-def test_why_names_what_was_forgotten_and_what_a_soup_is_made_of(judged: Home) -> None:
+def test_why_names_what_was_forgotten(judged: Home) -> None:
     shown = ratchet("why", "1").stdout
     assert "Forgotten: reverse." in shown
     assert "would have been seen with 80%" in shown
-    with judged.ledger.write() as tx:
-        row = tx.session.query(Checkpoint).where(Checkpoint.ordinal == 1).one()
-        row.soup_of = f"{judged.base_id()}+{row.id}"
-    assert "Its weights are the average of #0 and #1." in ratchet("why", "1").stdout

@@ -14,8 +14,9 @@ from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Worker
-from ratchet.testing.previews import preview
 from typer.testing import CliRunner
+
+from tests.support.previews import preview
 
 
 def test_previews_are_shown_with_their_verdict(home: Path) -> None:

@@ -14,7 +14,8 @@ from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Batch
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.tiny_model import build_tiny_model
 
 from .running import ratchet
 
@@ -109,20 +110,6 @@ def test_a_model_with_a_pipe_in_its_folder_is_refused(home: Path, tmp_path: Path
         refused(model)
     if name != "config.json":
         assert "is a pipe" in ratchet("init", "--model", str(model), code=2).stderr
-
-
-def test_samples_of_a_file_with_an_odd_name_are_imported(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
-    file = tmp_path / os.fsdecode(b"bad\xff.jsonl")
-    row = {
-        "target": "7",
-        "arguments": {"gen_args_0": {"arg_0": "3 + 4 =", "arg_1": {}}},
-        "resps": [["7"]],
-        "filtered_resps": ["7"],
-        "metrics": ["exact_match"],
-        "exact_match": 1.0,
-    }
-    file.write_text(json.dumps(row) + "\n")
-    assert json.loads(ratchet("suite", "import", str(file), "--json").stdout)["family"] == r"bad\xff"
 
 
 def test_settings_that_are_a_link_to_themselves_are_refused(home: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from observed import PROMETHEUS, alerts, runbooks
+
+from tests.support.observed import PROMETHEUS, alerts, runbooks
 
 ALERTS = [pytest.param(rule, id=rule["alert"]) for rule in alerts()]
 SEVERITIES = {"critical", "warning"}

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from dashboards import DASHBOARDS, FOLDER, rendered
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from observed import GRAFANA, ROOT
+
+from scripts.dashboards import DASHBOARDS, FOLDER, rendered
+from tests.support.observed import GRAFANA, ROOT
 
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
 

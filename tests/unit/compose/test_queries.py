@@ -7,13 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from observed import OF_MACHINES, OF_PROMETHEUS, ROOT, alerts, exported, metric_names, panels, recorded, rules
 from prometheus_client.core import Metric
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.settings import Settings
-from ratchet.testing.story import write_story
+
+from tests.support.observed import (
+    OF_MACHINES,
+    OF_PROMETHEUS,
+    ROOT,
+    alerts,
+    exported,
+    metric_names,
+    panels,
+    recorded,
+    rules,
+)
+from tests.support.story import write_story
 
 
 @pytest.fixture(scope="module")

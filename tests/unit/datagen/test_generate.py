@@ -83,14 +83,3 @@ def test_a_mix_of_nothing_is_refused() -> None:
         generate_batch([("chain_sum", 1, 0.0)], 10, 1, (), 9)
     with pytest.raises(UnknownPlugin):
         generate_batch([("chain_sums", 1, 1.0)], 10, 1, (), 9)
-
-
-def test_a_batch_is_made_again_from_the_uses_that_it_refused_items_for() -> None:
-    before = {key: place % 5 for place, key in enumerate(sorted(SMALL))}
-    mix = [("chain_sum", 1, 9.0), ("reverse", 2, 1.0)]
-    making = generate_batch(mix, 2_000, 1, HELD, 5, uses=lambda key: before.get(key, 0))
-    first = list(making.lines())
-    spent = making.report.spent
-    assert 0 < len(spent) < len(SMALL)
-    again = generate_batch(mix, 2_000, 1, HELD, 5, uses=lambda key: spent.get(key, 0))
-    assert list(again.lines()) == first

@@ -8,7 +8,8 @@ import pytest
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from ratchet.ledger.tables import Batch, Curriculum
-from ratchet.testing.home import small_home
+
+from tests.support.home import small_home
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = tuple(str(DATA / name) for name in ("gsm8k_200.jsonl", "babi_qa1_100.jsonl", "binary_100.jsonl"))

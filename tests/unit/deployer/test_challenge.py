@@ -12,8 +12,9 @@ from ratchet.data.example import Example
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import SuiteRow
 from ratchet.systems import Subject, Work, claims
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.home import Home, small_home
+
+from tests.support.bus import InlineChildren
+from tests.support.home import Home, small_home
 
 
 def work_on(home: Home, checkpoint: str) -> Work:

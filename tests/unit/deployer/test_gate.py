@@ -10,7 +10,8 @@ from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.flips import Flips, FlipTable
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.gate_power import pool_items
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 SETTINGS = GateSettings()
 ENOUGH = pool_items(SETTINGS)

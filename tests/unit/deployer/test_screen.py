@@ -3,7 +3,8 @@ from __future__ import annotations
 from deployer.screen import screen, screen_flips
 from ratchet.evaluation.flips import Flips
 from ratchet.settings.gate import GateSettings
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 SETTINGS = GateSettings()
 

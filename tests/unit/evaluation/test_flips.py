@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.flips import Flips, added, flip_table
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 before = evaluation("a", {("sum", 1): [True, True, False], ("sort", 2): [False, True]})
 after = evaluation("b", {("sum", 1): [True, False, True], ("sort", 2): [True, True]})

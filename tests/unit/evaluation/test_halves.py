@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.halves import choosing_score, is_choosing, is_testing
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 
 @given(st.text())

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from ratchet.evaluation.mastery import mastered_levels
 from ratchet.evaluation.rate import Rate, level_rates
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 record = evaluation(
     "a",

@@ -9,7 +9,8 @@ from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.previews import preview
+
+from tests.support.previews import preview
 
 KNOWN: dict[str, Any] = {"at": 0.0, "step": 100, "backend": "local", "line": 1, "seen": False}
 

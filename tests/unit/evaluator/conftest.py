@@ -9,8 +9,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-from ratchet.testing.examples import write_examples
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.examples import write_examples
+from tests.support.tiny_model import build_tiny_model
 
 from .asking import BATCH, Spec, sums
 

@@ -7,8 +7,9 @@ from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.halves import is_choosing
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.calibration import CalibrationSettings
-from ratchet.testing.records import evaluation
 from scipy.special import expit, logit
+
+from tests.support.records import evaluation
 
 
 def overconfident(n: int = 1_500, factor: float = 3.0) -> Evaluation:

@@ -7,7 +7,8 @@ from evaluator.tally import Tally, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.rate import Rate
 from ratchet.settings.comparison import ComparisonSettings
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 
 def tallies(rates: list[float], items: int = 300, seed: int = 0) -> list[Tally]:

@@ -7,7 +7,8 @@ from evaluator.regression import judge_regression
 from ratchet.evaluation.halves import is_testing
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.regression import RegressionSettings
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 SETTINGS = RegressionSettings()
 GRADES = {("sum", 1): [True] * 100, ("sum", 2): [False] * 100}

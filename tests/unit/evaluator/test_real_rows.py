@@ -16,8 +16,9 @@ from ratchet.evaluation.record import from_lines
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Calibration, Ranking, Regression
 from ratchet.tasks.graders import gold, grade_example
-from ratchet.testing.home import Home, small_home
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.home import Home, small_home
+from tests.support.tiny_model import build_tiny_model
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = tuple(str(DATA / name) for name in ("gsm8k_200.jsonl", "babi_qa1_100.jsonl", "binary_100.jsonl"))

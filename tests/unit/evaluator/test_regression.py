@@ -7,7 +7,8 @@ from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.flips import Flips
 from ratchet.evaluation.halves import is_testing
 from ratchet.settings.regression import RegressionSettings
-from ratchet.testing.records import evaluation
+
+from tests.support.records import evaluation
 
 SETTINGS = RegressionSettings()
 CELLS = [("sum", 1), ("sum", 2), ("sort", 1)]

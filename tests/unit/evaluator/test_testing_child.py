@@ -12,7 +12,8 @@ from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.local import LocalGenerator
-from ratchet.testing.examples import write_examples
+
+from tests.support.examples import write_examples
 
 from .asking import Spec, records, run, sums
 

@@ -78,22 +78,10 @@ def test_a_story_that_never_goes_live_is_told_for_a_while_and_no_longer() -> Non
     assert [id for _, id in told(story(history(*line), "s100", parents))] == [f"s{n}" for n in range(100, 126)]
 
 
-def test_both_branches_of_a_fork_belong_to_the_story_of_their_parent() -> None:
+def test_both_heirs_of_a_checkpoint_belong_to_the_story_of_their_parent() -> None:
     branch = ("other3", "checkpoint.saved", {"checkpoint_id": "c4", "step": 20, "batch_id": "b4"}, None)
     ids = [id_ for _, id_ in told(story(history(*MINED, *HEIR, branch), "saved", {"c3": "c2", "c4": "c2"}))]
     assert {"saved3", "other3"} <= set(ids)
-
-
-def test_the_story_of_a_forks_batch_begins_with_the_fork() -> None:
-    events = history(
-        ("finished", "training.finished", {"batch_id": "b0", "checkpoint_id": "c1"}, None),
-        ("opened", "fork.opened", {"fork_id": 1}, "finished"),
-        ("submitted", "batch.submitted", {"batch_id": "b5"}, "finished"),
-        ("closed", "fork.closed", {"fork_id": 1, "checkpoint_id": "c1"}, "finished"),
-    )
-    lineage = Lineage(events, {"b5": [("fork.opened", "fork_id", "1")]}, {})
-    assert told(lineage.story(events[2])) == [(0, "opened"), (1, "submitted")]
-    assert told(lineage.story(events[3])) == [(0, "opened"), (1, "closed")]
 
 
 def test_a_checkpoint_that_went_live_ends_the_story() -> None:

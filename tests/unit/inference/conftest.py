@@ -9,7 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from ratchet.inference.local import LocalGenerator
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.tiny_model import build_tiny_model
 
 
 @pytest.fixture(scope="session")

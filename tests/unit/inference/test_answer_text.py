@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.generator import Decoding
-from ratchet.testing.tiny_model import build_tiny_tokenizer
+
+from tests.support.tiny_model import build_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from ratchet.inference.local import LocalGenerator
 from ratchet.inference.rolling import JOIN_AFTER, READ_AT_ONCE, RollingBatch
 from ratchet.inference.sampling import Prompt
 from ratchet.settings.inference import InferenceSettings
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.tiny_model import build_tiny_model
 
 
 @dataclass

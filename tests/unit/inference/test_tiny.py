@@ -70,5 +70,5 @@ def test_the_template_marks_what_the_model_says() -> None:
 
 
 def test_importing_the_module_imports_no_torch() -> None:
-    code = "import sys, ratchet.inference.tiny, ratchet.testing.tiny_model; sys.exit('torch' in sys.modules)"
+    code = "import sys, ratchet.inference.tiny, tests.support.tiny_model; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,8 @@ import pytest
 from ratchet.errors import SettingsError, Stopping, TransientError
 from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
 from ratchet.leases.lock import FileLock
-from ratchet.testing.disk import SmallDisk, fill
+
+from tests.support.disk import SmallDisk, fill
 
 FORK = multiprocessing.get_context("fork")
 SOON_S = 0.05

@@ -89,7 +89,7 @@ def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
     said: list[dict[str, Any]] = []
     spec = {
-        "target": "ratchet.testing.gpu_child:told",
+        "target": "tests.support.gpu_child:told",
         "spec": {"word": "hello"},
         "bound": {"devices": ["1"], "own": 0, "share": 0.5},
     }

@@ -1,3 +1,3 @@
-from ratchet.testing.ledgers import engine, ledger, ledger_url
+from tests.support.ledgers import engine, ledger, ledger_url
 
 __all__ = ["engine", "ledger", "ledger_url"]

@@ -10,7 +10,8 @@ from ratchet.ledger import hand
 from ratchet.ledger.counters import next_value, raise_to, value
 from ratchet.ledger.history import history
 from ratchet.ledger.tables import Checkpoint
-from ratchet.testing.home import small_home
+
+from tests.support.home import small_home
 
 
 def test_every_act_is_kept_with_its_reason_and_every_champion_with_its_end(tmp_path: Path) -> None:

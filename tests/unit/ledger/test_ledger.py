@@ -16,9 +16,10 @@ from ratchet.ledger.counters import next_value
 from ratchet.ledger.ledger import BUSY_TIMEOUT_S
 from ratchet.ledger.tables import Base, Counter, Mined, Outbox
 from ratchet.ledger.tables.plain_json import PlainJson
-from ratchet.testing.postgres import Postgres
 from ratchet.watchdog import LONGEST_CALL_S
 from sqlalchemy import JSON, func, insert, select, text
+
+from tests.support.postgres import Postgres
 
 
 def count(ledger: Ledger, name: str) -> int:

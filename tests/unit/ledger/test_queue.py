@@ -9,7 +9,8 @@ from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
 from ratchet.ledger.tables import Batch, DeadLetter
 from ratchet.ledger.uses import add_uses, item_uses, uses_of
-from ratchet.testing.rows import dead_letter
+
+from tests.support.rows import dead_letter
 
 
 def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: Any) -> str:

@@ -7,7 +7,8 @@ from ratchet.data.example import Example
 from ratchet.ledger.supply import Supply, shortage, supply
 from ratchet.ledger.tables import Batch, Checkpoint
 from ratchet.settings.queue import QueueSettings
-from ratchet.testing.home import small_home
+
+from tests.support.home import small_home
 
 QUEUE = QueueSettings(low_water=100, high_water=1_000, batch_examples=200, low_tokens=5_000, low_minutes=2.0)
 

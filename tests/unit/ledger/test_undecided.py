@@ -3,8 +3,9 @@ from __future__ import annotations
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Counter
 from ratchet.ledger.undecided import lacks_verdict, settled
-from ratchet.testing.rows import dead_letter, verdict
 from sqlalchemy import select
+
+from tests.support.rows import dead_letter, verdict
 
 
 def fill(ledger: Ledger) -> None:

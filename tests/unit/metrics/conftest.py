@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
-from ratchet.testing.ledgers import engine, ledger
-from ratchet.testing.story import write_story
+
+from tests.support.ledgers import engine, ledger
+from tests.support.story import write_story
 
 __all__ = ["engine", "ledger"]
 

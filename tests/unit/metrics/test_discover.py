@@ -8,8 +8,9 @@ from ratchet.ledger.tables import DeadLetter
 from ratchet.metrics.discover import hub_registry
 from ratchet.metrics.exposition import page
 from ratchet.settings import Settings
-from ratchet.testing.scrape import Scrape
 from sqlalchemy import delete
+
+from tests.support.scrape import Scrape
 
 
 @pytest.mark.parametrize(("cache_s", "told_after"), [(0.0, 0), (3600.0, 1)])

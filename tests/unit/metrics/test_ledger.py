@@ -13,7 +13,6 @@ from ratchet.ledger.tables import (
     Deployment,
     Evaluation,
     EvaluationRequest,
-    Fork,
     Mined,
     Regression,
     Verdict,
@@ -25,10 +24,11 @@ from ratchet.metrics.patience import PatientCollector
 from ratchet.settings import Settings
 from ratchet.stats.wilson import wilson
 from ratchet.systems.registry import ORDER
-from ratchet.testing.rows import verdict
-from ratchet.testing.scrape import Scrape
-from ratchet.testing.story import batch_id, checkpoint_id, write_fork
 from sqlalchemy import delete, update
+
+from tests.support.rows import verdict
+from tests.support.scrape import Scrape
+from tests.support.story import batch_id, checkpoint_id, write_fork
 
 Ask = Callable[[Ledger], Scrape]
 
@@ -54,17 +54,6 @@ def test_an_empty_ledger_is_up_and_has_nothing_waiting(ledger: Ledger, ask: Ask)
     assert found["ratchet_undone"] == found["ratchet_undone_oldest_seconds"] == 0
     assert found["ratchet_queue_examples"] == found["ratchet_dead_letters"] == 0
     assert found["ratchet_workers"] == found["ratchet_outbox_waiting"] == 0
-
-
-def test_forks_are_told_by_state_and_the_age_of_the_open_one(told: Ledger, ask: Ask) -> None:
-    with told.write() as tx:
-        write_fork(tx)
-    found = ask(told)
-    assert found.value("ratchet_forks", state="decided") == 1
-    assert found.value("ratchet_forks", state="open") == found["ratchet_fork_open_seconds"] == 0
-    with told.write() as tx:
-        tx.session.get_one(Fork, 1).state = "open"
-    assert ask(told)["ratchet_fork_open_seconds"] >= 100
 
 
 def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledger, ask: Ask) -> None:

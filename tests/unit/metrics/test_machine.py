@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry
 from ratchet.metrics.exposition import page
 from ratchet.metrics.gpu import GpuReading, NoGpus
 from ratchet.metrics.machine import Duties, MachineCollector
-from ratchet.testing.gpus import WARM, FakeGpus
-from ratchet.testing.scrape import Scrape
+
+from tests.support.gpus import WARM, FakeGpus
+from tests.support.scrape import Scrape
 
 
 def scrape(collector: MachineCollector) -> Scrape:

@@ -6,8 +6,9 @@ from urllib.error import HTTPError
 import pytest
 from ratchet.errors import TransientError
 from ratchet.metrics.page import Page, PageServer
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watchdog
+
+from tests.support.workers import wait_until
 
 
 def broken() -> Page:

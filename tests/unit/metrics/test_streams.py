@@ -9,9 +9,10 @@ from ratchet.events.catalogue import BatchQueued
 from ratchet.metrics.exposition import page
 from ratchet.metrics.patience import PatientCollector
 from ratchet.metrics.streams import StreamSource
-from ratchet.testing.redis import redis_server
-from ratchet.testing.scrape import Scrape
-from ratchet.testing.workers import wait_until
+
+from tests.support.redis import redis_server
+from tests.support.scrape import Scrape
+from tests.support.workers import wait_until
 
 __all__ = ["redis_server"]
 

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 from ratchet.metrics.exposition import page
 from ratchet.metrics.training import TrainingCollector
 from ratchet.settings import Settings
-from ratchet.testing.scrape import Scrape
 from trainer.monitoring import TrainingStatusWriter
+
+from tests.support.scrape import Scrape
 
 
 def scrape(settings: Settings) -> Scrape:

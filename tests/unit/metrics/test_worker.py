@@ -12,8 +12,9 @@ from ratchet.metrics.worker import WorkerMetrics
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.scrape import Scrape
+
+from tests.support.bus import InlineChildren
+from tests.support.scrape import Scrape
 
 
 def play(work: Work) -> Outcome:

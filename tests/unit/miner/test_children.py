@@ -19,8 +19,9 @@ from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
 from ratchet.settings import Settings
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.examples import made
+from tests.support.tiny_model import build_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from miner.follow_up import controls, follow_up, sample
 from miner.mining import Category, MinedItem
 from ratchet.data.example import Example
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
+
+from tests.support.examples import made
 
 
 def mined(example: Example, category: Category = "wrong") -> MinedItem:

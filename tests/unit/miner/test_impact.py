@@ -4,7 +4,8 @@ from miner.answered import Answered
 from miner.impact import impacts, shown
 from miner.mining import Limits
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
+
+from tests.support.examples import made
 
 LIMITS = Limits()
 SUMS = made("chain_sum", 2, 20)

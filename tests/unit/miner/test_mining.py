@@ -11,7 +11,8 @@ from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.dress import Dress
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
+
+from tests.support.examples import made
 
 ITEMS = made(count=8)
 LIMITS = Limits()

@@ -11,7 +11,8 @@ from miner.mining import Limits
 from miner.search import Ask, Search, arms_of, search
 from ratchet.data.example import Example
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
+
+from tests.support.examples import made
 
 CELLS = [("chain_sum", 2), ("reverse", 2)]
 Knows = Callable[[Example], bool]

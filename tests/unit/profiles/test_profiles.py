@@ -22,9 +22,10 @@ from ratchet.settings import load
 from ratchet.tasks import chain_sum
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example
-from ratchet.testing.tiny_model import build_tiny_tokenizer
 from trainer.arguments import parse
 from trainer.config import ConfigLoader
+
+from tests.support.tiny_model import build_tiny_tokenizer
 
 CONVERSATIONS = [
     Example.ask("What is 2+2?", "4"),

@@ -17,7 +17,8 @@ from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Checkpoint, Deployment, Outbox, SuiteRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
-from ratchet.testing.home import SMALL, made_up_model
+
+from tests.support.home import SMALL, made_up_model
 
 
 @pytest.fixture

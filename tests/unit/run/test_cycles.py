@@ -6,8 +6,9 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Checkpoint, Verdict
 from ratchet.run.cycles import JUDGES, decided
 from ratchet.systems.registry import systems
-from ratchet.testing.story import add_verdict, checkpoint_id
 from sqlalchemy import delete
+
+from tests.support.story import add_verdict, checkpoint_id
 
 
 def ordinals(ledger: Ledger) -> list[int]:

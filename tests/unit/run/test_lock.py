@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from ratchet.errors import PreconditionFailed, SettingsError, TransientError
 from ratchet.run import lock
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 HOLD = """
 import pathlib, sys

@@ -15,7 +15,8 @@ from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Checkpoint, Locked
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings, load
-from ratchet.testing.home import SMALL, made_up_model, merged
+
+from tests.support.home import SMALL, made_up_model, merged
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import time
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import Claim, Line
 from ratchet.run.movement import Movement
-from ratchet.testing.story import batch_id
+
+from tests.support.story import batch_id
 
 
 def still_s(movement: Movement, ledger: Ledger) -> float:

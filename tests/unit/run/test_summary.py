@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ratchet.ledger import Ledger
 from ratchet.run.summary import Summary, render, summarize
-from ratchet.testing.story import checkpoint_id
+
+from tests.support.story import checkpoint_id
 
 
 def summary(ledger: Ledger, since_s: float, done: frozenset[str] = frozenset()) -> Summary:

@@ -19,7 +19,8 @@ from ratchet.serving.fleet import Fleet
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.tiny_model import build_tiny_model
+
+from tests.support.tiny_model import build_tiny_model
 
 TOKEN = "the admin token"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}

@@ -7,7 +7,8 @@ from pydantic import SecretStr
 from ratchet.errors import SettingsError, TransientError
 from ratchet.serving.admin_token import client_token, server_token, token_path
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 
 def test_a_configured_token_is_taken(tmp_path: Path) -> None:

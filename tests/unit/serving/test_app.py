@@ -27,8 +27,9 @@ from ratchet.serving.refusal import ClientGone
 from ratchet.serving.state import StateFile
 from ratchet.serving.ticket import Ticket
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.workers import wait_until
 from starlette.requests import Request
+
+from tests.support.workers import wait_until
 
 from .conftest import ADMIN, TOKEN
 

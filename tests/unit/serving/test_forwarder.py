@@ -9,8 +9,9 @@ from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
 from ratchet.serving.ticket import Ticket
 from ratchet.serving.vllm.forwarder import Forwarder
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watchdog
+
+from tests.support.workers import wait_until
 
 LIMIT_S = 5.0
 

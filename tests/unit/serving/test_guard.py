@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from ratchet.serving.guard import CLOSE_S, Guard, watched_loop
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watch, Watchdog
+
+from tests.support.workers import wait_until
 
 
 def guarding(

@@ -10,7 +10,8 @@ from ratchet.errors import TransientError
 from ratchet.serving.home import ServerHome, announced_url
 from ratchet.serving.protocol import Live
 from ratchet.serving.state import ServingState, StateFile
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 STATE = ServingState(highest_token=47, live=Live(checkpoint_id="c1", weights="ab", fencing_token=46), path="/somewhere")
 

@@ -15,8 +15,9 @@ from ratchet.serving.vllm.folder import ServedFolder
 from ratchet.serving.vllm.processes import ProcessSeats
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watchdog
+
+from tests.support.workers import wait_until
 
 
 def command(program: str) -> str:

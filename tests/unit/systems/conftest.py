@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
-from ratchet.testing.ledgers import engine, ledger, ledger_url
+
+from tests.support.ledgers import engine, ledger, ledger_url
 
 __all__ = ["control", "engine", "ledger", "ledger_url", "settings"]
 

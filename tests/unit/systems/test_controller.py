@@ -14,10 +14,11 @@ from ratchet.ledger.tables import Claim as ClaimRow
 from ratchet.ledger.tables import Counter, DeadLetter
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Outcome, Verdict, Work, claims
-from ratchet.testing.ledgers import pretend_newer
 from sqlalchemy import select
 
-from .toys import Toys, decided
+from tests.support.ledgers import pretend_newer
+
+from tests.support.toy_controller import Toys, decided
 
 
 def test_it_decides_all_it_finds_in_its_order_and_once(ledger: Ledger, settings: Settings) -> None:
@@ -239,7 +240,7 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
     card = settings.model_copy(update={"placement": placement})
 
     def do(work: Work) -> Outcome:
-        told = work.child("ratchet.testing.gpu_child:told", {"word": "hello"})
+        told = work.child("tests.support.gpu_child:told", {"word": "hello"})
         return Verdict(told["devices"], told["word"])
 
     toys = Toys(ledger, card, ["a"], do)

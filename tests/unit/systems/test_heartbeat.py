@@ -10,8 +10,9 @@ from ratchet.systems.claims import Claim
 from ratchet.systems.heartbeat import Heartbeat
 from ratchet.systems.verdict import Subject
 from ratchet.systems.work import Pulse
-from ratchet.testing.workers import wait_until
 from ratchet.watchdog import Watchdog
+
+from tests.support.workers import wait_until
 
 OFTEN = ControlSettings(heartbeat_s=0.01)
 

@@ -9,8 +9,9 @@ from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
 from ratchet.systems.verdict import Subject
-from ratchet.testing.rows import verdict
 from sqlalchemy import select
+
+from tests.support.rows import verdict
 
 CONTROL = ControlSettings(backoff_first_s=0.001, backoff_last_s=0.001, poison_failures=3, poison_kills=5)
 TOY = Subject("toy", "t1")

@@ -13,11 +13,12 @@ from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, Verdict, Work
-from ratchet.testing.rows import verdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from .toys import Toys
+from tests.support.rows import verdict
+
+from tests.support.toy_controller import Toys
 
 CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, backoff_last_s=0.002)
 DIGEST = "ab" * 32

@@ -14,9 +14,10 @@ from ratchet.ledger.tables import Counter, DeadLetter
 from ratchet.ledger.tables import Verdict as VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.testing.bus import InProcessBus
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+
+from tests.support.bus import InProcessBus
 
 
 def find_counters(session: Session, _settings: Settings) -> Sequence[Subject]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.failpoint import POINTS
-from ratchet.testing.failpoints import arm
+
+from tests.support.failpoints import arm
 
 PASS_BY = "from ratchet.failpoint import failpoint; failpoint('after-claim'); print('alive')"
 

@@ -16,10 +16,11 @@ from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.training import TrainerConfig
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.examples import sums, write_examples
 from trainer.config import parse_config
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
+
+from tests.support.examples import sums, write_examples
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.testing.examples import sums, write_examples
 from trainer import cli
 from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, parse
 from trainer.chain import train_file
@@ -24,6 +23,8 @@ from trainer.config import FLAGS, ConfigLoader
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind, TrainingResult
+
+from tests.support.examples import sums, write_examples
 
 from .full_disk import files_of_at_most
 

@@ -8,8 +8,9 @@ from ratchet.data.example import Example
 from ratchet.errors import ChatTemplateError, DataError
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
-from ratchet.testing.examples import sums, write_examples
 from trainer.dataset import Row, TrainingRows, check_share, examples_of, prepare_rows
+
+from tests.support.examples import sums, write_examples
 
 TOKENIZER = build_tiny_tokenizer()
 

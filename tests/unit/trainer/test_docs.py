@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from ratchet.testing.examples import sums, write_examples
+
+from tests.support.examples import sums, write_examples
 
 PAGE = Path(__file__).parents[3] / "docs" / "training.md"
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
 from ratchet.profiles import registry
-from ratchet.testing.examples import sums, write_examples
 from torch.nn.functional import cross_entropy
 from trainer.by_row import BY_ROW
 from trainer.collator import collate, lay_end_to_end
@@ -17,6 +16,8 @@ from trainer.dataset import Row, TrainingRows, examples_of, prepare_rows
 from trainer.loader import BatchLoader
 from trainer.processes import ALONE
 from transformers import AutoModelForCausalLM
+
+from tests.support.examples import sums, write_examples
 
 
 @pytest.fixture(scope="module")

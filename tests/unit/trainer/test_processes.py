@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.testing.examples import sums, write_examples
 from safetensors.torch import load_file, save_file
 from trainer.segment import run_segment
 from transformers import AutoModelForCausalLM
+
+from tests.support.examples import sums, write_examples
 
 HERE = Path(__file__).parent
 

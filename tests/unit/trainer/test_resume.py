@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from ratchet.settings.training import TrainerConfig
-from ratchet.testing.examples import sums, write_examples
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
 from trainer.result import ErrorKind
 from trainer.segment import run_segment
 from trainer.state import load_order, load_state
+
+from tests.support.examples import sums, write_examples
 
 Train = Callable[..., TrainingResult]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.testing.examples import sums, write_examples
+
+from tests.support.examples import sums, write_examples
 
 SNIPPET = """
 from trainer.core import TrainerEngine, TrainingResult

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.profiles import registry
-from ratchet.testing.examples import sums, write_examples
-from ratchet.testing.tiny_model import build_tiny_model
 from trainer.core import TrainingResult
 from trainer.vocabulary import add_tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.support.examples import sums, write_examples
+from tests.support.tiny_model import build_tiny_model
 
 
 def roomy(folder: Path, rows: int) -> Path:

@@ -10,9 +10,10 @@ from ratchet.bus.connection import connect
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.evaluation.preview import append_previews
 from ratchet.settings import Settings
-from ratchet.testing.previews import preview
 from ratchet.watchdog import Watchdog
 from ratchet.worker.bulletin import BulletinBoard, read_bulletin
+
+from tests.support.previews import preview
 
 
 def told(settings: Settings, step: int) -> None:

@@ -6,8 +6,9 @@ import pytest
 from ratchet.bus.broker import broker_app
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.errors import TransientError
-from ratchet.testing.redis import redis_server
 from ratchet.worker.canary import CANARY, Canary
+
+from tests.support.redis import redis_server
 
 __all__ = ["redis_server"]
 

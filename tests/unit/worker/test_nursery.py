@@ -10,8 +10,9 @@ from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.reveal import reveal
-from ratchet.testing.workers import wait_until
 from ratchet.worker.nursery import Nursery
+
+from tests.support.workers import wait_until
 
 
 @pytest.fixture

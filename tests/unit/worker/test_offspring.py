@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ratchet.testing.workers import wait_until
 from ratchet.worker.offspring import FIRST_WAIT_S, WELL_AFTER_S, Offspring, executed
+
+from tests.support.workers import wait_until
 
 
 def spawned(*lines: str) -> Offspring:

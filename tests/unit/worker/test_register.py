@@ -13,9 +13,10 @@ from ratchet.ledger.tables import Worker
 from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.ledgers import pretend_newer
 from ratchet.worker.register import Registration
+
+from tests.support.bus import InlineChildren
+from tests.support.ledgers import pretend_newer
 
 NAME = "regression@here+0"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.systems import Subject, Verdict
-from ratchet.testing.home import small_home
 from ratchet.worker.status import StatusFile
+
+from tests.support.home import small_home
 
 
 def test_a_status_is_one_whole_record_whatever_stood_there_before(tmp_path: Path) -> None:

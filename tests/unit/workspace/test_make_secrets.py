@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ratchet.testing.disk import SmallDisk, fill, free
+
+from tests.support.disk import SmallDisk, fill, free
 
 SCRIPT = Path(__file__).parents[3] / "compose" / "make-secrets"
 

@@ -30,8 +30,9 @@ from ratchet.metrics.ledger.control import PRESENT_S
 from ratchet.run import lock
 from ratchet.serving.protocol import Health
 from ratchet.settings import Settings
-from ratchet.testing.disk import SmallDisk, fill
 from typer.testing import CliRunner
+
+from tests.support.disk import SmallDisk, fill
 
 STRONG = "a-Long-one-nobody-7-guesses"
 

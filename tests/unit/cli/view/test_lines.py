@@ -8,8 +8,9 @@ from ratchet.cli.view.lines import Teller
 from ratchet.cli.view.reading import read_scene
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
-from ratchet.testing.previews import preview
-from ratchet.testing.story import add_verdict, checkpoint_id, write_story
+
+from tests.support.previews import preview
+from tests.support.story import add_verdict, checkpoint_id, write_story
 
 
 def test_what_happens_is_told_once_and_in_order(empty_ledger: Ledger) -> None:

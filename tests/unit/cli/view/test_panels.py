@@ -12,8 +12,9 @@ from ratchet.cli.view.scene import Live, Queue, Scene, Training
 from ratchet.evaluation.rate import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
-from ratchet.testing.previews import preview
 from rich.console import Console
+
+from tests.support.previews import preview
 
 
 @pytest.fixture

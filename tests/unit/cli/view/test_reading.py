@@ -9,8 +9,9 @@ from ratchet.ledger import Ledger, damages
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import Checkpoint
 from ratchet.settings import Settings
-from ratchet.testing.disk import SmallDisk, fill, free
 from sqlalchemy import event
+
+from tests.support.disk import SmallDisk, fill, free
 
 
 def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:

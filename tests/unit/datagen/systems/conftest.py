@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.testing.home import Home, small_home
+
+from tests.support.home import Home, small_home
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from typing import Any
 from ratchet.data.example import Example
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import Batch, Verdict
-from ratchet.testing.home import Home
+
+from tests.support.home import Home
 
 
 def total(home: Home) -> int:

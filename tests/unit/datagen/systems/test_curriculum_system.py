@@ -11,7 +11,8 @@ from ratchet.ledger.queue import Origin
 from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, Trial
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.home import Home
+
+from tests.support.home import Home
 
 from .branches import knowing
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from datagen.generators.tasks import CHUNK
-from datagen.remake import remake
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from miner.systems.correction import SYSTEM as CORRECTION
-from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
@@ -22,8 +20,9 @@ from ratchet.systems.poison import retry
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
 from ratchet.tasks.graders import item_key
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.home import Home, small_home
+
+from tests.support.bus import InlineChildren
+from tests.support.home import Home, small_home
 
 from .queued import batches, refill_numbers, rows
 
@@ -133,32 +132,6 @@ def test_a_refill_tells_what_it_made_and_how(home: Home) -> None:
     assert sum(first["made"].values()) == home.settings.queue.batch_examples
     assert first["assignment"] == {"arm": "progressive", "probability": 1.0}
     assert [numbers["goes_on"] for numbers in refill_numbers(home)][-1] is False
-
-
-def test_every_batch_can_be_made_again_by_its_id(home: Home, tmp_path: Path) -> None:
-    home.add_record(home.add_checkpoint(), "probe", lambda item: item.level == 1)
-    home.bus(CURRICULUM).sweep()
-    home.bus(GENERATION).sweep()
-    made = batches(home)
-    assert made
-    for batch in made:
-        again = list(remake(home.settings, batch, tmp_path))
-        assert again == list(home.artifacts.open_lines(batch.submitted_artifact))
-
-
-def test_a_batch_is_not_made_again_from_other_families_or_pools(home: Home, tmp_path: Path) -> None:
-    home.bus(GENERATION).sweep()
-    batch = batches(home)[0]
-    order = batch.provenance["order"]
-    batch.provenance = {**batch.provenance, "order": {**order, "families": {"chain_sum": "0"}}}
-    with pytest.raises(PreconditionFailed, match="made by chain_sum 0, which is now 1"):
-        remake(home.settings, batch, tmp_path)
-    batch.provenance = {**batch.provenance, "order": {**order, "hold_out_seed": 1}}
-    with pytest.raises(PreconditionFailed, match=r"made with suites.seed 1"):
-        remake(home.settings, batch, tmp_path)
-    batch.provenance = {"generator": "file"}
-    with pytest.raises(PreconditionFailed, match="does not remember"):
-        remake(home.settings, batch, tmp_path)
 
 
 def test_how_often_an_item_may_be_in_a_batch_is_set(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from datagen.systems.generation import used_since
 from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.ledger.supply import supply
 from ratchet.ledger.tables import Batch, Checkpoint, Spending
-from ratchet.testing.home import Home, small_home
+
+from tests.support.home import Home, small_home
 
 from .queued import batches, refill_numbers, total
 

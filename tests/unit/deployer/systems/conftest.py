@@ -38,10 +38,11 @@ from ratchet.serving.protocol import Conditions
 from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.testing.bus import InProcessBus
-from ratchet.testing.home import Home, Knows, small_home
-from ratchet.testing.workers import wait_until
 from sqlalchemy.orm import Session
+
+from tests.support.bus import InProcessBus
+from tests.support.home import Home, Knows, small_home
+from tests.support.workers import wait_until
 
 TOKEN = "for tests"
 SURE = 0.95

@@ -14,7 +14,8 @@ from deployer.systems.deployment import SYSTEM
 from ratchet.artifacts import ArtifactStore
 from ratchet.ledger import Ledger
 from ratchet.settings import load
-from ratchet.testing.bus import InProcessBus
+
+from tests.support.bus import InProcessBus
 
 
 def work(environment: dict[str, str]) -> None:

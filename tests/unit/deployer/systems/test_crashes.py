@@ -19,7 +19,8 @@ from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.failpoint import DEPLOYING
 from ratchet.ledger.tables import Claim, Outbox
 from ratchet.settings.reveal import environment
-from ratchet.testing.failpoints import arm
+
+from tests.support.failpoints import arm
 
 from .knowing import easy
 

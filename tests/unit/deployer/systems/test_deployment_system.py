@@ -8,7 +8,8 @@ from ratchet.ledger import Transaction, hand
 from ratchet.ledger.tables import Challenge, Checkpoint, Evaluation, Regression, SuiteRow, Verdict
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import poison
-from ratchet.testing.rows import dead_letter
+
+from tests.support.rows import dead_letter
 
 from .knowing import by_luck, easy, everything, nothing
 

@@ -14,7 +14,8 @@ from ratchet.data.example import Example
 from ratchet.evaluation.stored import stored
 from ratchet.ledger.tables import Calibration, Evaluation, EvaluationRequest, Ranking, Regression, Verdict
 from ratchet.systems import System
-from ratchet.testing.home import Home
+
+from tests.support.home import Home
 
 
 def everything(_item: Example) -> bool:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluator.suite_file import read_suite
-from evaluator.systems.calibration import SYSTEM as CALIBRATION
-from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.systems.testing import SYSTEM as TESTING
 from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
 from ratchet.errors import ChildFailed
 from ratchet.evaluation.record import to_lines
 from ratchet.evaluation.stored import stored
-from ratchet.ledger.line import head
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, Verdict
-from ratchet.testing.home import Home, made_up_answer, made_up_key, small_home
+from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
+
+from tests.support.home import Home, made_up_answer, made_up_key, small_home
 
 
 @dataclass
@@ -203,83 +201,6 @@ def test_answers_outlive_the_claim_under_which_they_were_given(home: Home) -> No
     assert (first, len(second)) == ([], 1)
     assert home.verdicts("testing") == {home.base_id(): "evaluated"}
     assert not list((home.settings.work_folder / "answers").iterdir())
-
-
-class Kitchen(ByHeart):
-    """Answers by heart, and makes soups of paper."""
-
-    def run(
-        self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **limits: Any
-    ) -> dict[str, Any]:
-        if target != "evaluator.soup_child:average":
-            return super().run(target, spec, on_progress=on_progress, **limits)
-        into = Path(spec["into"])
-        into.mkdir()
-        weights = [(Path(folder) / "model.safetensors").read_text() for folder in spec["folders"]]
-        (into / "model.safetensors").write_text(" and ".join(weights))
-        return {"weights": "whatever"}
-
-
-@pytest.fixture
-def kitchen(tmp_path: Path) -> Iterator[Home]:
-    with small_home(tmp_path / "run", comparison={"soup_of": 2}) as home:
-        yield home
-
-
-def test_a_soup_is_made_once_beside_the_line_and_judged_like_any_other(kitchen: Home) -> None:
-    first, second = kitchen.add_checkpoint(), kitchen.add_checkpoint()
-    for checkpoint in (kitchen.base_id(), first, second):
-        for pool in ("eval", "probe"):
-            kitchen.add_record(checkpoint, pool, lambda _item: True)
-    bus = kitchen.bus(TESTING, REGRESSION, COMPARISON, CALIBRATION, children=Kitchen())
-    for _ in range(4):
-        bus.sweep()
-    with kitchen.ledger.read() as session:
-        (soup,) = session.query(Checkpoint).where(Checkpoint.soup_of.is_not(None))
-        assert head(session).id == second
-        pools = [row.pool for row in session.query(Evaluation).where(Evaluation.checkpoint_id == soup.id)]
-        verdicts = {row.system: row.outcome for row in session.query(Verdict).where(Verdict.subject_id == soup.id)}
-    assert soup.soup_of == f"{first}+{second}"
-    assert (soup.parent_id, soup.batch_id, soup.state_artifact) == (second, None, None)
-    assert pools == ["eval"]
-    assert verdicts == {
-        "testing": "evaluated",
-        "regression": "cleared",
-        "comparison": "ranked",
-        "calibration": "calibrated",
-    }
-    assert kitchen.verdicts("testing")[f"{first}+{second}"] == "cooked"
-    assert kitchen.dead() == []
-
-
-def test_a_new_set_of_the_best_makes_another_soup_and_soups_go_into_none(kitchen: Home) -> None:
-    first, second = kitchen.add_checkpoint(), kitchen.add_checkpoint()
-    bus = kitchen.bus(TESTING, COMPARISON, children=Kitchen())
-    for checkpoint in (kitchen.base_id(), first, second):
-        kitchen.add_record(checkpoint, "eval", lambda item: item.level == 1)
-    for _ in range(3):
-        bus.sweep()
-    third, fourth = kitchen.add_checkpoint(), kitchen.add_checkpoint()
-    for checkpoint in (third, fourth):
-        kitchen.add_record(checkpoint, "eval", lambda _item: True)
-    for _ in range(3):
-        bus.sweep()
-    with kitchen.ledger.read() as session:
-        soups = [row.soup_of for row in session.query(Checkpoint).order_by(Checkpoint.ordinal) if row.soup_of]
-    assert soups[0] == f"{first}+{second}"
-    assert soups[-1] == f"{third}+{fourth}"
-    assert all("c0003" not in str(soup) for soup in soups)
-
-
-def test_without_the_setting_there_is_no_soup(tmp_path: Path) -> None:
-    with small_home(tmp_path / "run") as home:
-        for checkpoint in (home.add_checkpoint(), home.add_checkpoint()):
-            home.add_record(checkpoint, "eval", lambda _item: True)
-        bus = home.bus(TESTING, COMPARISON, children=Kitchen())
-        bus.sweep()
-        bus.sweep()
-        with home.ledger.read() as session:
-            assert session.query(Checkpoint).where(Checkpoint.soup_of.is_not(None)).count() == 0
 
 
 def test_how_long_an_answer_may_be_is_set(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from ratchet.data.example import Example
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger.tables import Batch, Mined
 from ratchet.tasks.graders import item_key
-from ratchet.testing.examples import made
-from ratchet.testing.home import Home
+
+from tests.support.examples import made
+from tests.support.home import Home
 
 WATCHED = {"mining": {"search_items": 60, "retest_items": 20}, "correction": {"samples": 2, "judged_share": 0.2}}
 

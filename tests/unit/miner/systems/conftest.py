@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.testing.home import small_home
+
+from tests.support.home import small_home
 
 from .by_heart import WATCHED
 

@@ -18,7 +18,8 @@ from ratchet.ledger.uses import item_uses
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
-from ratchet.testing.home import Home, small_home
+
+from tests.support.home import Home, small_home
 
 
 def sums(home: Home, count: int, first: int = 0) -> list[Example]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
@@ -10,9 +9,8 @@ from ratchet.data.example import Example
 from ratchet.ledger.tables import Batch, Coverage
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.embeddings_server import embeddings_server
-from ratchet.testing.examples import made
-from ratchet.testing.home import Home, small_home
+
+from tests.support.home import Home, small_home
 
 
 def test_every_queued_batch_is_measured_against_the_mix_it_was_made_for(home: Home) -> None:
@@ -59,35 +57,3 @@ def test_what_is_near_and_how_far_back_is_looked_are_set(tmp_path: Path) -> None
     assert texts(tmp_path / "strict", near=1.0)["known"] == 1
     assert texts(tmp_path / "loose", near=0.7)["known"] == 2
     assert texts(tmp_path / "forgetful", near=0.7, history_examples=0)["known"] == 0
-
-
-def embedded(folder: Path, **changed: object) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """What is told of a batch of sums beside a probe suite of sums and reversals, and what the server was asked."""
-    with embeddings_server() as server:
-        told = {"embeddings_url": server.url, "embeddings_model": "letters", **changed}
-        with small_home(folder, diversity=told) as home:
-            batch_id = home.add_batch(made("chain_sum", 2, 60))
-            home.bus(CORRECTION, DIVERSITY).sweep()
-            assert home.dead() == []
-            with home.ledger.read() as session:
-                numbers: dict[str, Any] = session.get_one(Coverage, batch_id).numbers
-        return numbers["embedded"], server.asked
-
-
-def test_coverage_in_a_space_of_embeddings_is_measured_where_a_server_is_set(tmp_path: Path) -> None:
-    found, asked = embedded(tmp_path / "set")
-    assert found is not None
-    assert (found["model"], found["reference"]) == ("letters", 40)
-    assert 0.3 < found["covered"] < 0.8, "the sums of the probe suite, and not its reversals"
-    assert {body["model"] for body in asked} == {"letters"}
-    assert embedded(tmp_path / "unset", embeddings_url=None) == (None, [])
-    other, _ = embedded(tmp_path / "other", embeddings_model="digits")
-    assert other is not None
-    assert other["model"] == "digits"
-
-
-def test_how_many_rows_are_embedded_is_set(tmp_path: Path) -> None:
-    found, asked = embedded(tmp_path / "few", embeddings_rows=8)
-    assert found is not None
-    assert (found["rows"], found["reference"]) == (8, 8)
-    assert sum(len(body["input"]) for body in asked) == 16

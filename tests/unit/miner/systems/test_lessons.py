@@ -13,8 +13,9 @@ from ratchet.data.example import Example
 from ratchet.evaluation.stored import _stored
 from ratchet.ledger.tables import Batch, Evaluation, Impact, Verdict
 from ratchet.ledger.taught import stopped_now
-from ratchet.testing.examples import made
-from ratchet.testing.home import Home, merged, small_home
+
+from tests.support.examples import made
+from tests.support.home import Home, merged, small_home
 
 from .by_heart import WATCHED, ByHeart, corrected, half_right
 

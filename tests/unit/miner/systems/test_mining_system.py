@@ -13,7 +13,8 @@ from miner.systems.mining import SYSTEM as MINING
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger.tables import Deployment, Evaluation, Mined
 from ratchet.tasks.graders import item_key
-from ratchet.testing.home import Home, small_home
+
+from tests.support.home import Home, small_home
 
 from .by_heart import WATCHED, ByHeart, half_right, mined_rows
 

@@ -14,7 +14,8 @@ from ratchet.profiles.emoji_think.answer import bare
 from ratchet.profiles.emoji_think.marks import STOP, THINK, Mark
 from ratchet.profiles.emoji_think.processors import CountedRuns, NoThinkTags
 from ratchet.profiles.emoji_think.profile import EmojiThink
-from ratchet.testing.tiny_model import build_tiny_tokenizer
+
+from tests.support.tiny_model import build_tiny_tokenizer
 
 PROFILE = EmojiThink()
 TOKENIZER = build_tiny_tokenizer()

@@ -35,12 +35,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
         "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
     },
-    "unit/datagen/systems/test_fork_ends.py": {
-        "test_when_a_fork_is_given_up_is_set": ("curriculum.fork_limit_s",),
-    },
-    "unit/datagen/systems/test_forks.py": {
-        "test_after_how_many_batches_a_fork_opens_is_set": ("curriculum.fork_every",),
-    },
     "unit/deployer/systems/test_rollout.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
         "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
@@ -64,7 +58,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_limits_are_set": ("serving.max_error_rate", "serving.max_latency_ratio"),
     },
     "unit/evaluator/systems/test_testing_system.py": {
-        "test_a_soup_is_made_once_beside_the_line_and_judged_like_any_other": ("comparison.soup_of",),
         "test_how_long_an_answer_may_be_is_set": ("suites.max_new_tokens",),
     },
     "unit/evaluator/test_calibration.py": {
@@ -87,11 +80,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/miner/systems/test_diversity_system.py": {
         "test_what_is_near_and_how_far_back_is_looked_are_set": ("diversity.history_examples", "diversity.near"),
-        "test_coverage_in_a_space_of_embeddings_is_measured_where_a_server_is_set": (
-            "diversity.embeddings_model",
-            "diversity.embeddings_url",
-        ),
-        "test_how_many_rows_are_embedded_is_set": ("diversity.embeddings_rows",),
     },
     "unit/miner/systems/test_lessons.py": {
         "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),

@@ -17,12 +17,13 @@ from ratchet.inference.generator import Chat, Decoding, Generation
 from ratchet.settings.training import TrainerConfig
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
-from ratchet.testing.examples import write_examples
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
 from trainer.previews import PreviewBackend
 from trainer.previews.callback import Previewer
 from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from tests.support.examples import write_examples
 
 from .chat_server import Server
 

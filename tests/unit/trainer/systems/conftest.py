@@ -15,11 +15,12 @@ from ratchet.errors import ChildFailed
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import Batch, Checkpoint, Line
 from ratchet.run.base_model import prepare_base_model
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.examples import sums
-from ratchet.testing.home import Home, small_home
 from safetensors.torch import load_file, save_file
 from trainer.systems.training import SYSTEM as TRAINING
+
+from tests.support.bus import InlineChildren
+from tests.support.examples import sums
+from tests.support.home import Home, small_home
 
 ROWS = 64
 STEP_ROWS = 8

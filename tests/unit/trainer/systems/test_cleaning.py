@@ -11,9 +11,10 @@ from ratchet.ledger.line import serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import Challenge, Checkpoint, EvaluationRequest
 from ratchet.systems import Subject, Work, claims
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.home import Home, small_home
 from trainer.cleaning import clean
+
+from tests.support.bus import InlineChildren
+from tests.support.home import Home, small_home
 
 GB = 1_000_000_000
 

@@ -14,8 +14,9 @@ from ratchet.ledger.tables import Verdict
 from ratchet.systems import Work
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
-from ratchet.testing.examples import sums
 from trainer.systems.training import SYSTEM as TRAINING
+
+from tests.support.examples import sums
 
 STEP = 8
 SEGMENT = 4 * STEP

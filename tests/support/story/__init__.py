@@ -5,12 +5,12 @@ from __future__ import annotations
 from ratchet.events.catalogue import QueueLow, TrainingStarted
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import SuiteRow
-from ratchet.testing.story.forks import write_fork
-from ratchet.testing.story.names import batch_id, checkpoint_id
-from ratchet.testing.story.past import add_batch, add_checkpoint, add_judgement, add_verdict
-from ratchet.testing.story.present import add_claim, add_curriculum, add_dead_letter, add_line, add_workers
 
-__all__ = ["add_verdict", "batch_id", "checkpoint_id", "write_fork", "write_story"]
+from tests.support.story.names import batch_id, checkpoint_id
+from tests.support.story.past import add_batch, add_checkpoint, add_judgement, add_verdict
+from tests.support.story.present import add_claim, add_curriculum, add_dead_letter, add_line, add_workers
+
+__all__ = ["add_verdict", "batch_id", "checkpoint_id", "write_story"]
 
 
 def write_story(tx: Transaction) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from sqlalchemy import text
-
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import alembic_config, migrate
-from ratchet.testing.postgres import NoPostgres, Postgres, postgres_server
+from sqlalchemy import text
+
+from tests.support.postgres import NoPostgres, Postgres, postgres_server
 
 ENGINES = ("sqlite", "postgresql")
 

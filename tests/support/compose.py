@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
-
 from ratchet.lines import split_lines
 
 Found = TypeVar("Found")

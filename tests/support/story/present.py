@@ -15,7 +15,8 @@ from ratchet.ledger.tables import (
     Trial,
     Worker,
 )
-from ratchet.testing.story.names import batch_id, checkpoint_id
+
+from tests.support.story.names import batch_id, checkpoint_id
 
 
 def add_line(tx: Transaction) -> None:

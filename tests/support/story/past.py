@@ -21,7 +21,8 @@ from ratchet.ledger.tables import (
     Verdict,
 )
 from ratchet.run.cycles import JUDGES
-from ratchet.testing.story.names import batch_id, checkpoint_id
+
+from tests.support.story.names import batch_id, checkpoint_id
 
 LEVELS = {
     0: (0, 0, 0, 0, 0, 0),

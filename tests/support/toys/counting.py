@@ -11,7 +11,7 @@ from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from toys.catching import ToyCaught
+from tests.support.toys.catching import ToyCaught
 
 
 def find(session: Session, _settings: Settings) -> Sequence[Subject]:

@@ -10,8 +10,6 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.data.example import Example
 from ratchet.evaluation.by_level import to_json
@@ -29,7 +27,9 @@ from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 from ratchet.systems import System
 from ratchet.systems.work import Children
-from ratchet.testing.bus import InProcessBus
+from sqlalchemy import select
+
+from tests.support.bus import InProcessBus
 
 SMALL: dict[str, dict[str, Any]] = {
     "suites": {

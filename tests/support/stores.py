@@ -8,7 +8,6 @@ from pathlib import Path
 
 import fsspec
 import pytest
-
 from ratchet.artifacts import ArtifactStore
 
 

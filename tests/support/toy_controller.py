@@ -16,9 +16,10 @@ from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
 from ratchet.systems.system import Check
-from ratchet.testing.bus import InlineChildren
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+
+from tests.support.bus import InlineChildren
 
 
 def decided(work: Work) -> Outcome:

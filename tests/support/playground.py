@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 from ratchet.ledger.tables import Claim, DeadLetter, Verdict
-from ratchet.testing.failpoints import arm
-from ratchet.testing.workers import Stack, wait_until
 from sqlalchemy import select
-from toys import catching
 
-HERE = Path(__file__).parent
-"""Where the package ``toys`` lies, for whoever imports it."""
+from tests.support.failpoints import arm
+from tests.support.toys import catching
+from tests.support.workers import Stack, wait_until
+
+ROOT = Path(__file__).parents[2]
+"""The folder that ``tests`` is imported from, for worker processes."""
 
 
 @dataclass

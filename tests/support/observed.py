@@ -24,10 +24,11 @@ from ratchet.serving.state import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, System
 from ratchet.systems.controller import Controller
-from ratchet.testing.bus import InlineChildren
-from ratchet.testing.gpus import FakeGpus
-from ratchet.testing.prometheus import Panel
-from ratchet.testing.prometheus import panels as read_panels
+
+from tests.support.bus import InlineChildren
+from tests.support.gpus import FakeGpus
+from tests.support.prometheus import Panel
+from tests.support.prometheus import panels as read_panels
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "compose" / "prometheus"

@@ -1,1 +1,0 @@
-"""`ratchet report`: one self-contained page about a run. Reads the ledger; draws with matplotlib; needs no server."""

@@ -1,1 +1,0 @@
-"""A plug-in for tests: each module declares a system; installed by ``RATCHET_SYSTEMS=toys`` alone."""
