@@ -30,7 +30,7 @@ from tests.support.gpus import FakeGpus
 from tests.support.prometheus import Panel
 from tests.support.prometheus import panels as read_panels
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "compose" / "prometheus"
 GRAFANA = ROOT / "compose" / "grafana"
 OF_PROMETHEUS = {"up", "ALERTS"}
