@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from alembic import command
 from ratchet.ledger import Ledger
-from ratchet.ledger.migrate import alembic_config, migrate
+from ratchet.ledger.migrate import migrate
 from sqlalchemy import text
 
 from tests.support.postgres import NoPostgres, Postgres, postgres_server
@@ -83,13 +82,6 @@ def ledger(engine: str, request: pytest.FixtureRequest, tmp_path: Path, migrated
     ledger.close()
     if engine == "postgresql":
         server.drop(url)
-
-
-def migrate_to(ledger: Ledger, revision: str) -> None:
-    """Bring an empty ledger to the schema of an earlier version."""
-    with ledger.engine.connect() as connection:
-        command.upgrade(alembic_config(connection), revision)
-        connection.commit()
 
 
 def _migrate(url: str) -> None:

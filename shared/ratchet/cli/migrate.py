@@ -20,6 +20,6 @@ def migrate(
     ledger = Ledger(settings.ledger_url)
     try:
         patiently(ledger.now, settings.control, wait)
-        typer.echo(f"the ledger is at {migrate_ledger(ledger)}.")
+        typer.echo(f"the ledger has schema {migrate_ledger(ledger)}.")
     finally:
         ledger.close()

@@ -1,4 +1,8 @@
-"""Bringing a ledger to this version's schema, by one process at a time; refusing one that is newer."""
+"""Brings a ledger to the schema of this version, one process at a time.
+
+A ledger whose schema this version does not know, because a later version or a build before the first release made it,
+is refused and left as it is.
+"""
 
 from __future__ import annotations
 
@@ -23,41 +27,44 @@ FOLDER = Path(__file__).parent / "migrations"
 
 
 def migrate(ledger: Ledger) -> str:
-    """Upgrade to the newest schema under a lock;
+    """Upgrade to the newest schema under a lock and return its revision.
 
-    returns its revision. Raises PreconditionFailed for a ledger newer than this.
+    Raises PreconditionFailed for a schema that this version does not know.
     """
     with _alone(ledger) as connection:
-        _refuse_newer(_revision(connection))
+        require_known(_revision(connection))
         command.upgrade(alembic_config(connection), "head")
         connection.commit()
         return head()
 
 
 def require_current(ledger: Ledger) -> None:
-    """Raise PreconditionFailed unless the ledger has exactly this version's schema, TransientError while it is away.
+    """Raise unless the ledger has exactly this version's schema.
 
-    What a migration would mend is LedgerBehind.
+    LedgerBehind where `ratchet migrate` would do, PreconditionFailed where it would not, TransientError while the
+    ledger cannot be reached.
     """
-    with ledger.read() as session:
-        found = _revision(session.connection())
-    _refuse_newer(found)
+    found = _revision_of(ledger)
+    require_known(found)
     if found != head():
         raise LedgerBehind(
-            f"the ledger is at {found or 'nothing'}, this version needs {head()}: run `ratchet migrate`."
+            f"the ledger has {f'schema {found}' if found else 'no tables yet'}, this version needs schema {head()}: "
+            "run `ratchet migrate`."
         )
 
 
+def require_known_schema(ledger: Ledger) -> None:
+    """Raise PreconditionFailed for a schema that this version does not know, TransientError while it is away."""
+    require_known(_revision_of(ledger))
+
+
 def require_known(revision: str | None) -> None:
-    """Raise PreconditionFailed for a revision that is newer than this version."""
-    _refuse_newer(revision)
-
-
-def require_not_newer(ledger: Ledger) -> None:
-    """Raise PreconditionFailed for a ledger that was migrated by a newer version, TransientError while it is away."""
-    with ledger.read() as session:
-        found = _revision(session.connection())
-    _refuse_newer(found)
+    """Raise PreconditionFailed for a revision that this version does not know. None is a ledger without tables."""
+    if revision is not None and revision not in _known():
+        raise PreconditionFailed(
+            f"the ledger has schema {revision}, which this version does not know: install the version of Ratchet that "
+            "last ran on it, or set `ledger.url` to a new ledger."
+        )
 
 
 def head() -> str:
@@ -75,6 +82,11 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
+def _revision_of(ledger: Ledger) -> str | None:
+    with ledger.read() as session:
+        return _revision(session.connection())
+
+
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
@@ -82,13 +94,6 @@ def _revision(connection: Connection) -> str | None:
 @cache
 def _known() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
-
-
-def _refuse_newer(found: str | None) -> None:
-    if found is not None and found not in _known():
-        raise PreconditionFailed(
-            f"the ledger is at {found}, which this version does not know: upgrade Ratchet on this host."
-        )
 
 
 @contextmanager

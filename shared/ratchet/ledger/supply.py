@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.forks import TRAINER
-from ratchet.ledger.queue import depth
+from ratchet.ledger.queue import TRAINER, depth
 from ratchet.ledger.tables import Batch, Checkpoint
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings.queue import QueueSettings

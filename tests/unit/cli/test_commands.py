@@ -192,7 +192,7 @@ def test_queue_add_refuses_a_file_without_a_readable_row(ledger: Ledger, tmp_pat
 
 
 def test_migrate_makes_the_ledger(home: Path) -> None:
-    assert "the ledger is at" in ratchet("migrate").stdout
+    assert "the ledger has schema" in ratchet("migrate").stdout
     assert "dead letters" in ratchet("dead", "list").stdout
 
 

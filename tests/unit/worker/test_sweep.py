@@ -81,13 +81,13 @@ def test_a_worker_that_has_no_business_here_any_more_is_ended_once(tmp_path: Pat
 
     def seen() -> None:
         parts.seen()
-        raise PreconditionFailed("the ledger is at 9999")
+        raise PreconditionFailed("the ledger has schema 9999")
 
     sweep = Sweep(ledger, parts, parts, seen, told.append)
     sweep.start()
     sweep.join(60.0)
     assert parts.tidied == OFTEN
-    assert [str(error) for error in told] == ["the ledger is at 9999"]
+    assert [str(error) for error in told] == ["the ledger has schema 9999"]
 
 
 def test_the_file_that_shows_life_is_set(tmp_path: Path) -> None:
