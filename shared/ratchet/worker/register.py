@@ -14,7 +14,7 @@ from ratchet.build import Build
 from ratchet.errors import RatchetError, TransientError
 from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.migrate import require_current, require_not_newer
+from ratchet.ledger.migrate import require_current, require_known_schema
 from ratchet.ledger.tables import Worker
 from ratchet.ledger.workers import ABSENT
 from ratchet.metrics.targets import known_pages
@@ -94,7 +94,7 @@ class Registration(Observer):
 
         Raises TransientError; PreconditionFailed where the ledger became newer than it.
         """
-        require_not_newer(self._ledger)
+        require_known_schema(self._ledger)
         self._say("running")
 
     def stopping(self) -> None:
