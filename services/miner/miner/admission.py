@@ -16,7 +16,7 @@ from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.ledger.uses import add_uses, uses_of
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
@@ -53,7 +53,7 @@ class Passage:
                     _write(refused, verdict.to_line())
 
 
-def admit(work: Work, batch: Batch) -> Verdict:
+def admit(work: Work, batch: BatchRow) -> Verdict:
     """Everything that the submitted rows need to be queued; nothing of them is lost."""
     passage = _passage(work, batch)
     submitted = work.artifacts.fetch(batch.submitted_artifact) / ROWS
@@ -68,10 +68,10 @@ def admit(work: Work, batch: Batch) -> Verdict:
     return _queued(batch, report, accepted.id, refused, passage.uses)
 
 
-def _passage(work: Work, batch: Batch) -> Passage:
+def _passage(work: Work, batch: BatchRow) -> Passage:
     settings = work.settings
     with work.read() as session:
-        base = session.scalars(select(Checkpoint).where(Checkpoint.ordinal == 0)).one()
+        base = session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 0)).one()
         suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
     counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
     gate = DataGate(
@@ -105,9 +105,9 @@ def _write(file: IO[str], line: str) -> None:
     file.write(line + "\n")
 
 
-def _queued(batch: Batch, report: GateReport, artifact: str, refused: str | None, uses: Counter[str]) -> Verdict:
+def _queued(batch: BatchRow, report: GateReport, artifact: str, refused: str | None, uses: Counter[str]) -> Verdict:
     def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(Batch, batch.id)
+        row = tx.session.get_one(BatchRow, batch.id)
         row.artifact, row.quarantine_artifact = artifact, refused
         row.examples, row.tokens, row.quarantined = report.accepted, report.tokens, report.rows - report.accepted
         row.report = report.model_dump(mode="json")
@@ -119,11 +119,11 @@ def _queued(batch: Batch, report: GateReport, artifact: str, refused: str | None
     return Verdict("queued", _words(report), numbers, effects, (BatchQueued(batch_id=batch.id),))
 
 
-def _rejected(batch: Batch, report: GateReport, refused: str | None) -> Verdict:
+def _rejected(batch: BatchRow, report: GateReport, refused: str | None) -> Verdict:
     reason = f"no row passed: {_words(report)}"
 
     def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(Batch, batch.id)
+        row = tx.session.get_one(BatchRow, batch.id)
         row.state, row.finished_at, row.quarantine_artifact = "rejected", tx.now, refused
         row.quarantined, row.report = report.rows, report.model_dump(mode="json")
 

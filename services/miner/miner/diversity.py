@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.errors import EmptyEvaluation
 
-from miner.embedded import Embedded
 from miner.text_history import Novelty
 
 Level = tuple[str, int]
@@ -52,9 +51,8 @@ class Coverage(BaseModel):
     item stands in the batch already; ``novelty`` is the share of distinct items that no earlier batch held.
 
     ``feature_entropy`` is the same over (cell, feature); ``lengths`` counts answers by their length in characters,
-    under the power of two that it is below: 8 stands for 4 to 7. ``texts`` tell of near-duplicates and of the runs of
-    words (see miner.text_history), ``embedded`` of coverage among embeddings (see miner.embedded); None where they were
-    not looked for.
+    under the power of two that it is below: 8 stands for 4 to 7. ``texts`` counts near-duplicates and runs of words
+    (see miner.text_history); None where they were not measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +67,6 @@ class Coverage(BaseModel):
     lengths: dict[int, int]
     cells: tuple[Cell, ...]
     texts: Novelty | None = None
-    embedded: Embedded | None = None
 
     def gaps(self) -> dict[Level, float]:
         return {(cell.family, cell.level): cell.gap for cell in self.cells if cell.gap > 0}

@@ -8,7 +8,7 @@ from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Checkpoint, Evaluation, Impact, SuiteRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, EvaluationRow, ImpactRow, SuiteRow
 from ratchet.ledger.taught import stopped_now
 from ratchet.settings import Settings
 from ratchet.systems import Outcome, Subject, Verdict, Work
@@ -30,7 +30,11 @@ def find_measurable(session: Session, settings: Settings) -> list[Subject]:
     if session.scalar(select(SuiteRow.id).where(SuiteRow.pool == "probe").limit(1)) is None:
         return []
     suite = current(session, "probe").id
-    batches = select(Batch).where(Batch.origin == SOURCE, Batch.state == "trained").order_by(Batch.submitted_at.desc())
+    batches = (
+        select(BatchRow)
+        .where(BatchRow.origin == SOURCE, BatchRow.state == "trained")
+        .order_by(BatchRow.submitted_at.desc())
+    )
     return [
         Subject("impact", f"{batch.id}/{checkpoint}")
         for batch in session.scalars(batches.limit(RECENT))
@@ -42,7 +46,7 @@ def measure(work: Work) -> Outcome:
     """The paired change on the batch's error classes from the mined record to this checkpoint's."""
     batch_id, _, checkpoint_id = work.subject.id.partition("/")
     with work.read() as session:
-        batch = session.get_one(Batch, batch_id)
+        batch = session.get_one(BatchRow, batch_id)
         suite = current(session, "probe")
         baseline = _baseline(batch)
         records = [evaluation(session, id, suite.id) for id in (baseline, checkpoint_id)]
@@ -60,23 +64,23 @@ def measure(work: Work) -> Outcome:
     return _measured(work, batch_id, checkpoint_id, baseline, found)
 
 
-def _after(session: Session, batch: Batch, suite: str, most: int) -> list[str]:
+def _after(session: Session, batch: BatchRow, suite: str, most: int) -> list[str]:
     """Checkpoints from the last one that was saved in this batch on."""
-    last = session.scalar(select(func.max(Checkpoint.ordinal)).where(Checkpoint.batch_id == batch.id))
+    last = session.scalar(select(func.max(CheckpointRow.ordinal)).where(CheckpointRow.batch_id == batch.id))
     if last is None:
         return []
-    query = select(Checkpoint.id).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
-    query = query.where(Evaluation.suite_id == suite, Checkpoint.ordinal >= last, Checkpoint.state != "broken")
-    return list(session.scalars(query.order_by(Checkpoint.ordinal).limit(most)))
+    query = select(CheckpointRow.id).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
+    query = query.where(EvaluationRow.suite_id == suite, CheckpointRow.ordinal >= last, CheckpointRow.state != "broken")
+    return list(session.scalars(query.order_by(CheckpointRow.ordinal).limit(most)))
 
 
-def _baseline(batch: Batch) -> str:
+def _baseline(batch: BatchRow) -> str:
     """The checkpoint whose mined items the batch was made of."""
     parents = batch.provenance.get("parents", [])
     return next((parent.removeprefix(MINED) for parent in parents if parent.startswith(MINED)), "")
 
 
-def _differ(one: Evaluation, other: Evaluation) -> bool:
+def _differ(one: EvaluationRow, other: EvaluationRow) -> bool:
     keys = [RecordKey.model_validate(row.key).conditions() for row in (one, other)]
     return keys[0] != keys[1]
 
@@ -89,7 +93,7 @@ def _answers(work: Work, suite: SuiteRow, record: Record) -> list[Answered]:
 
 def _measured(work: Work, batch_id: str, checkpoint_id: str, baseline: str, found: list[ClassImpact]) -> Verdict:
     rows = [
-        Impact(
+        ImpactRow(
             batch_id=batch_id,
             checkpoint_id=checkpoint_id,
             baseline_id=baseline,

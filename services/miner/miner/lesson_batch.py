@@ -15,7 +15,7 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Batch, Checkpoint, Mined
+from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
 from ratchet.ledger.taught import stopped_now
 from ratchet.systems import Outcome, Verdict, Work
 from ratchet.tasks.graders import grade_example
@@ -63,8 +63,8 @@ def correct(work: Work) -> Outcome:
     """Lessons from a mined set, unless a newer one is there, the last ones are too near, or the queue is full."""
     queue = work.settings.queue
     with work.read() as session:
-        mined = session.get_one(Mined, work.subject.id)
-        newer = session.scalar(select(Mined.checkpoint_id).where(Mined.created_at > mined.created_at).limit(1))
+        mined = session.get_one(MinedRow, work.subject.id)
+        newer = session.scalar(select(MinedRow.checkpoint_id).where(MinedRow.created_at > mined.created_at).limit(1))
         room = queue.high_water - depth(session).total
         ordinary = _ordinary(session)
         between = _generated_since_correction(session)
@@ -85,16 +85,18 @@ def correct(work: Work) -> Outcome:
     return _submitted(work, lessons, ordinary, room)
 
 
-def _ordinary(session: Session) -> Batch | None:
+def _ordinary(session: Session) -> BatchRow | None:
     """The newest generated batch that passed the gate: its rows are mixed in."""
-    query = select(Batch).where(Batch.origin == "generation", Batch.artifact.is_not(None))
-    return session.scalar(query.order_by(Batch.queued_at.desc()).limit(1))
+    query = select(BatchRow).where(BatchRow.origin == "generation", BatchRow.artifact.is_not(None))
+    return session.scalar(query.order_by(BatchRow.queued_at.desc()).limit(1))
 
 
 def _generated_since_correction(session: Session) -> int:
     """Generated batches that were queued after the newest correction batch was made; all, before the first one."""
-    newest = session.scalar(select(func.max(Batch.submitted_at)).where(Batch.origin == SOURCE)) or 0.0
-    count = select(func.count()).select_from(Batch).where(Batch.origin == "generation", Batch.queued_at > newest)
+    newest = session.scalar(select(func.max(BatchRow.submitted_at)).where(BatchRow.origin == SOURCE)) or 0.0
+    count = (
+        select(func.count()).select_from(BatchRow).where(BatchRow.origin == "generation", BatchRow.queued_at > newest)
+    )
     return session.scalar(count) or 0
 
 
@@ -103,7 +105,7 @@ def _lessons(work: Work, items: list[MinedItem], budget: int, stopped: dict[str,
     with work.read() as session:
         at = current(session, "probe").created_at
         texts = [key for pool in POOLS for key in stored_suite(work.artifacts, current(session, pool)).keys]
-        checkpoint = session.get_one(Checkpoint, work.subject.id)
+        checkpoint = session.get_one(CheckpointRow, work.subject.id)
     told, held = Corrections(), held_out(settings.suites).with_keys(texts)
     dress = Dress.configured(settings, at)
     share, most_judged = settings.correction.class_share, int(settings.correction.judged_share * budget)
@@ -119,7 +121,7 @@ def _lessons(work: Work, items: list[MinedItem], budget: int, stopped: dict[str,
     return lessons
 
 
-def _resample(work: Work, checkpoint: Checkpoint, at: float, lessons: Lessons) -> None:
+def _resample(work: Work, checkpoint: CheckpointRow, at: float, lessons: Lessons) -> None:
     """Put the model's own verified answers in the place of bare golds, as far as the settings allow."""
     settings = work.settings.correction
     places = [place for place, row in enumerate(lessons.rows) if row.answer == row.metadata["gold"]]
@@ -152,7 +154,7 @@ def _replace(rows: list[Example], place: int, text: str) -> bool:
     return True
 
 
-def _submitted(work: Work, lessons: Lessons, ordinary: Batch, room: int) -> Verdict:
+def _submitted(work: Work, lessons: Lessons, ordinary: BatchRow, room: int) -> Verdict:
     if not lessons.rows:
         return Verdict("nothing made", _why_nothing(lessons), lessons.numbers)
     assert ordinary.artifact is not None, "found by it"
@@ -164,7 +166,7 @@ def _submitted(work: Work, lessons: Lessons, ordinary: Batch, room: int) -> Verd
     artifact = work.artifacts.publish_lines(lines, "batch", provenance)
 
     def effects(tx: Transaction) -> None:
-        if tx.session.get(Batch, artifact.id[:16]) is None:
+        if tx.session.get(BatchRow, artifact.id[:16]) is None:
             tx.emit(submit(tx, artifact.id, len(lines), "correction", provenance, "high"))
 
     classes = ", ".join(f"{number} {name}" for name, number in lessons.told.by_error.most_common())
@@ -179,7 +181,7 @@ def _why_nothing(lessons: Lessons) -> str:
     return "no mined item has a relative that may be taught" + (f": {reasons}" if reasons else "")
 
 
-def _provenance(work: Work, lessons: Lessons, ordinary: Batch, replay: int) -> dict[str, object]:
+def _provenance(work: Work, lessons: Lessons, ordinary: BatchRow, replay: int) -> dict[str, object]:
     provenance = Provenance(
         generator=SOURCE,
         version="2",

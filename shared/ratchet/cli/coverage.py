@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.ledger.tables import Batch, Coverage
+from ratchet.ledger.tables import BatchRow, CoverageRow
 
 
 def coverage(
@@ -32,21 +32,18 @@ def coverage(
         typer.echo("no batch has been measured yet.")
         return
     _print_cells(rows[0][0])
-    if embedded := rows[0][0].numbers.get("embedded"):
-        typer.echo(
-            f"Of {embedded['reference']} probe items {100 * embedded['covered']:.0f} % have a row near them, and the "
-            f"rows lie {embedded['spread']:.2f} times as far apart as these ({embedded['model']})."
-        )
     columns = ("batch", "of", ">rows", ">new %", ">duplicates", ">near", ">new runs %", ">entropy", ">features", "at")
     print_table(columns, (_cells(row, origin) for row, origin in rows), "Batches")
 
 
-def _rows(session: Session, limit: int) -> list[tuple[Coverage, str]]:
-    query = select(Coverage, Batch.origin).join(Batch, Batch.id == Coverage.batch_id)
-    return [(row, origin) for row, origin in session.execute(query.order_by(Coverage.created_at.desc()).limit(limit))]
+def _rows(session: Session, limit: int) -> list[tuple[CoverageRow, str]]:
+    query = select(CoverageRow, BatchRow.origin).join(BatchRow, BatchRow.id == CoverageRow.batch_id)
+    return [
+        (row, origin) for row, origin in session.execute(query.order_by(CoverageRow.created_at.desc()).limit(limit))
+    ]
 
 
-def _print_cells(row: Coverage) -> None:
+def _print_cells(row: CoverageRow) -> None:
     columns = ("level", ">rows", ">share %", ">wanted %", ">gap %", "features, % of the rows", "absent")
     print_table(columns, map(_cell, row.numbers.get("cells", ())), f"Batch {row.batch_id[:6]}")
 
@@ -65,7 +62,7 @@ def _cell(cell: Mapping[str, Any]) -> tuple[object, ...]:
     )
 
 
-def _cells(row: Coverage, origin: str) -> tuple[object, ...]:
+def _cells(row: CoverageRow, origin: str) -> tuple[object, ...]:
     numbers = row.numbers
     texts = numbers.get("texts") or {}
     runs, near = texts.get("runs", 0), texts.get("repeats", 0) + texts.get("known", 0)

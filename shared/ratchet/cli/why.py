@@ -15,15 +15,13 @@ from ratchet.cli.place import opened
 from ratchet.cli.view.reading import read_live, read_looks
 from ratchet.cli.view.words import levels_line, percent, plain, standing
 from ratchet.ledger.tables import (
-    Bar,
-    Branch,
-    Challenge,
-    Checkpoint,
-    DeadLetter,
-    Deployment,
-    Evaluation,
-    Fork,
-    Verdict,
+    BlockRow,
+    ChallengeRow,
+    CheckpointRow,
+    DeadLetterRow,
+    DeploymentRow,
+    EvaluationRow,
+    VerdictRow,
 )
 from ratchet.run.cycles import JUDGES
 
@@ -56,14 +54,12 @@ def why(
             typer.echo(_paragraph(row, everything=numbers))
 
 
-def _headline(session: Session, row: Checkpoint) -> str:
+def _headline(session: Session, row: CheckpointRow) -> str:
     look, live = read_looks(session, [row])[0], read_live(session)
     parts = [f"#{row.ordinal} ({row.id}): {standing(look, live)}."]
     if row.ordinal:
         loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
         parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")
-    if row.soup_of is not None:
-        parts.append(f"Its weights are the average of {plain(row.soup_of.replace('+', ' and '))}.")
     if look.overall is not None:
         parts.append(f"Right on {percent(look.overall)} % of {look.overall.n} eval items ({levels_line(look)}).")
     if row.reason:
@@ -73,57 +69,37 @@ def _headline(session: Session, row: Checkpoint) -> str:
     return " ".join(parts)
 
 
-def _facts(session: Session, row: Checkpoint) -> dict[str, list[Fact]]:
+def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
     order = {judge: place for place, judge in enumerate(JUDGES)}
     verdicts = session.scalars(
-        select(Verdict).where(
-            (Verdict.subject_id == row.id) | Verdict.subject_id.startswith(f"{row.id}/", autoescape=True)
+        select(VerdictRow).where(
+            (VerdictRow.subject_id == row.id) | VerdictRow.subject_id.startswith(f"{row.id}/", autoescape=True)
         )
     ).all()
     ranked = sorted(verdicts, key=lambda v: (order.get(v.system, len(order)), v.created_at))
     return {
         "verdicts": [_fact(v.system, v.outcome, v.reason, v.numbers, v.created_at) for v in ranked],
-        "evaluations": [_evaluation(e) for e in _of(session, Evaluation, Evaluation.checkpoint_id, row.id)],
+        "evaluations": [_evaluation(e) for e in _of(session, EvaluationRow, EvaluationRow.checkpoint_id, row.id)],
         "challenges": [
             _fact(
                 f"challenge {c.k} of {_label(session, c.champion_id)}", c.outcome or "open", "", c.numbers, c.created_at
             )
-            for c in _of(session, Challenge, Challenge.challenger_id, row.id)
+            for c in _of(session, ChallengeRow, ChallengeRow.challenger_id, row.id)
         ],
         "deployments": [
             _fact(d.action, _label(session, d.checkpoint_id), d.reason, d.numbers, d.created_at)
-            for d in _of(session, Deployment, Deployment.checkpoint_id, row.id)
+            for d in _of(session, DeploymentRow, DeploymentRow.checkpoint_id, row.id)
         ],
-        "forks": _forks(session, row),
         "bars": [
             _fact("barred", "until `ratchet unbar`", b.reason, {}, b.created_at)
-            for b in _of(session, Bar, Bar.weights, row.weights)
+            for b in _of(session, BlockRow, BlockRow.weights, row.weights)
         ],
         "dead_letters": [
             _fact(d.system, "gave up", d.error, {"id": d.id, "failures": d.failures, "kills": d.kills}, d.created_at)
-            for d in _of(session, DeadLetter, DeadLetter.subject_id, row.id)
+            for d in _of(session, DeadLetterRow, DeadLetterRow.subject_id, row.id)
             if d.resolved_at is None
         ],
     }
-
-
-def _forks(session: Session, row: Checkpoint) -> list[Fact]:
-    """The fork that the checkpoint was trained in, and those that began at it."""
-    is_ours = Fork.parent_id == row.id
-    if row.batch_id is not None:
-        is_ours |= Branch.batch_id == row.batch_id
-    query = select(Fork, Branch).join(Branch, Branch.fork_id == Fork.id).order_by(Fork.id, Branch.place)
-    ours = session.execute(query.where(is_ours)).all()
-    return [
-        _fact(
-            f"fork {fork.id}, {'from here' if fork.parent_id == row.id else 'in'} the {branch.arm} branch",
-            fork.state,
-            fork.reason,
-            fork.numbers,
-            fork.opened_at,
-        )
-        for fork, branch in ours
-    ]
 
 
 def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:
@@ -131,11 +107,11 @@ def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:
 
 
 def _label(session: Session, checkpoint_id: str) -> str:
-    row = session.get(Checkpoint, checkpoint_id)
+    row = session.get(CheckpointRow, checkpoint_id)
     return naming.label(row) if row else checkpoint_id
 
 
-def _evaluation(row: Evaluation) -> Fact:
+def _evaluation(row: EvaluationRow) -> Fact:
     numbers = {"tokens_per_s": round(row.tokens_per_s), "key": row.key}
     return _fact(f"{row.pool} suite", f"{row.correct} of {row.items} right", "", numbers, row.created_at)
 

@@ -9,8 +9,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, RecordKey, from_lines
 from ratchet.evaluation.suite import Suite
-from ratchet.ledger.tables import Evaluation as Row
-from ratchet.ledger.tables import SuiteRow
+from ratchet.ledger.tables import EvaluationRow, SuiteRow
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +18,12 @@ KEPT = 8
 """Records that a worker holds: one of a thousand answers of 200 tokens takes about 20 MB."""
 
 
-def stored(artifacts: ArtifactStore, row: Row) -> Evaluation:
+def stored(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
     """The evaluation of a ledger row. Raises EmptyEvaluation where it has no items, ArtifactError for a bad file."""
     return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
 
 
-def readable(artifacts: ArtifactStore, row: Row) -> Evaluation | None:
+def readable(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation | None:
     """The same; None where the file is damaged or gone, so that the record has to be made anew."""
     try:
         return stored(artifacts, row)

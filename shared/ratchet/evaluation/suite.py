@@ -14,12 +14,9 @@ from ratchet.data.example import Example
 from ratchet.errors import DataError
 from ratchet.tasks.graders import item_key
 
-Pool = Literal["probe", "eval", "confirm", "imported"]
+Pool = Literal["probe", "eval", "confirm"]
 POOLS: tuple[Pool, ...] = ("probe", "eval", "confirm")
 """Pools that are drawn from what is held out."""
-
-IMPORTED: Pool = "imported"
-"""Suites of another harness: asked of a checkpoint on request, and read by no judge."""
 
 
 class Suite(BaseModel):

@@ -1,8 +1,8 @@
-"""What a checkpoint may cost, and whether averages of checkpoints are tried."""
+"""What a checkpoint may cost."""
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ratchet.settings.section import Section
 
@@ -14,15 +14,3 @@ class ComparisonSettings(Section):
     min_tokens_per_s: float | None = Field(
         None, gt=0, description="Fewest tokens a second that testing must have measured on the eval suite."
     )
-    soup_of: int = Field(
-        0,
-        ge=0,
-        le=16,
-        description="Average the weights of so many of the best checkpoints into a candidate of its own; 0: never.",
-    )
-
-    @model_validator(mode="after")
-    def _a_soup_has_ingredients(self) -> ComparisonSettings:
-        if self.soup_of == 1:
-            raise ValueError("soup_of 1 would be a copy: 0 switches soups off, 2 averages the best two.")
-        return self

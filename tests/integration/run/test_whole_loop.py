@@ -17,7 +17,7 @@ import httpx
 import pytest
 from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, Checkpoint, Verdict
+from ratchet.ledger.tables import BatchRow, CheckpointRow, VerdictRow
 from ratchet.metrics.discover import discovery
 from ratchet.run import lock
 from ratchet.settings import Settings
@@ -141,7 +141,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "reverse abc", "answer": "cba"}\n{broken\n')
     first = home.start("run", "--cycles", "1")
-    home.wait_until(select(func.count()).select_from(Checkpoint), first)
+    home.wait_until(select(func.count()).select_from(CheckpointRow), first)
 
     code, _, err = home.call("run")
     assert (code, f"process {first.pid}" in err) == (2, True)
@@ -158,7 +158,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
 
     second = home.start("run")
     os.kill(home.redis_pid(), signal.SIGKILL)
-    trained = select(func.count()).select_from(Batch).where(Batch.origin == "user", Batch.state == "trained")
+    trained = select(func.count()).select_from(BatchRow).where(BatchRow.origin == "user", BatchRow.state == "trained")
     home.wait_until(trained, second)
     assert home.answer("reverse abc")["ratchet"]["checkpoint"].startswith("c0")
 
@@ -192,16 +192,16 @@ def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) ->
     there = Home(tmp_path / "elsewhere")
     code, out, err = there.call("restore", str(tmp_path / "backup"))
     assert (code, "go on from there" in out) == (0, True), err
-    restored = there.read(select(Checkpoint))
-    finished = {batch.id for batch in there.read(select(Batch).where(Batch.state == "trained"))}
+    restored = there.read(select(CheckpointRow))
+    finished = {batch.id for batch in there.read(select(BatchRow).where(BatchRow.state == "trained"))}
     run = there.start("run")
     again = there.answer("reverse abc")
     assert [again[key] for key in ("choices", "ratchet")] == [answered[key] for key in ("choices", "ratchet")]
-    there.wait_until(select(func.count()).select_from(Checkpoint).where(Checkpoint.ordinal >= len(restored)), run)
+    there.wait_until(select(func.count()).select_from(CheckpointRow).where(CheckpointRow.ordinal >= len(restored)), run)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=PATIENCE_S)
     assert (run.returncode, "No dead letters." in out) == (0, True), err
-    new = [row for row in there.read(select(Checkpoint)) if row.id not in {old.id for old in restored}]
+    new = [row for row in there.read(select(CheckpointRow)) if row.id not in {old.id for old in restored}]
     assert min(row.ordinal for row in new) == len(restored)
     assert [row.id for row in new if row.batch_id in finished] == []
     steps = [(row.batch_id, row.offset) for row in (*restored, *new)]
@@ -227,7 +227,7 @@ def check_metrics(pages: dict[str, Scrape]) -> None:
 
 def test_stop_ends_a_run_from_outside_before_anything_was_trained(home: Home) -> None:
     run = home.start("run")
-    home.wait_until(select(func.count()).select_from(Verdict), run)
+    home.wait_until(select(func.count()).select_from(VerdictRow), run)
     code, out, _ = home.call("stop")
     assert (code, "goes on from here" in out) == (0, True)
     run.communicate(timeout=PATIENCE_S)

@@ -8,7 +8,7 @@ from typing import Any
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup.rows import TABLES
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from sqlalchemy import select
 
 from tests.support.story import checkpoint_id
@@ -42,7 +42,7 @@ def rows_at(url: str) -> Snapshot:
 def add_checkpoint(ledger: Ledger, ordinal: int, artifact: str) -> None:
     with ledger.write() as tx:
         tx.session.add(
-            Checkpoint(
+            CheckpointRow(
                 id=checkpoint_id(ordinal),
                 ordinal=ordinal,
                 parent_id=checkpoint_id(ordinal - 1),
@@ -63,7 +63,7 @@ def add_checkpoint(ledger: Ledger, ordinal: int, artifact: str) -> None:
 def retire(ledger: Ledger, store: ArtifactStore, ordinal: int) -> None:
     """As retention does it: the ledger first, then the bytes."""
     with ledger.write() as tx:
-        row = tx.session.get_one(Checkpoint, checkpoint_id(ordinal))
+        row = tx.session.get_one(CheckpointRow, checkpoint_id(ordinal))
         row.state, artifact = "deleted", row.artifact
     store.delete(artifact)
 

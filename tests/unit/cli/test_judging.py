@@ -11,7 +11,7 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.cli.flips import sign_test
-from ratchet.ledger.tables import Evaluation, EvaluationRequest
+from ratchet.ledger.tables import EvaluationRequestRow, EvaluationRow
 
 from tests.support.home import Home, small_home
 
@@ -78,8 +78,8 @@ def test_testing_is_asked_for_a_suite(judged: Home) -> None:
     newest = judged.add_checkpoint()
     assert "testing is asked for" in ratchet("suite", "run", "eval", "2").stdout
     with judged.ledger.read() as session:
-        (request,) = session.query(EvaluationRequest)
-        assert session.query(Evaluation).where(Evaluation.checkpoint_id == newest).count() == 0
+        (request,) = session.query(EvaluationRequestRow)
+        assert session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == newest).count() == 0
     assert request.checkpoint_id == newest
     assert "has a record on that suite already" in ratchet("suite", "run", "eval", "1", code=2).stderr
     assert "wears it out" in ratchet("suite", "run", "confirm", "1", code=2).stderr

@@ -13,7 +13,7 @@ from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import BatchRow
 
 from tests.support.tiny_model import build_tiny_model
 
@@ -22,9 +22,9 @@ from .running import ratchet
 GOOD = '{"question": "What?", "answer": "That."}\n'
 
 
-def batches(ledger: Ledger) -> list[Batch]:
+def batches(ledger: Ledger) -> list[BatchRow]:
     with ledger.read() as session:
-        return session.query(Batch).filter(Batch.origin == "user").all()
+        return session.query(BatchRow).filter(BatchRow.origin == "user").all()
 
 
 @pytest.mark.usefixtures("home")

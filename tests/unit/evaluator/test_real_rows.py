@@ -14,7 +14,7 @@ from evaluator.testing_spec import TestingResult
 from ratchet.data.example import Example
 from ratchet.evaluation.record import from_lines
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Calibration, Ranking, Regression
+from ratchet.ledger.tables import CalibrationRow, RankingRow, RegressionRow
 from ratchet.tasks.graders import gold, grade_example
 
 from tests.support.home import Home, small_home
@@ -71,9 +71,9 @@ def test_all_three_judges_reach_a_verdict_with_their_numbers(home: Home) -> None
     home.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
     assert home.dead() == []
     with home.ledger.read() as session:
-        regression = session.get_one(Regression, worse)
-        ranking = session.query(Ranking).order_by(Ranking.id.desc()).first()
-        calibrations = session.query(Calibration).count()
+        regression = session.get_one(RegressionRow, worse)
+        ranking = session.query(RankingRow).order_by(RankingRow.id.desc()).first()
+        calibrations = session.query(CalibrationRow).count()
     assert regression.severity != "none"
     assert regression.numbers["forgotten"] == [forgets]
     assert ranking is not None

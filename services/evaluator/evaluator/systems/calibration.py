@@ -6,7 +6,7 @@ from ratchet.evaluation.stored import readable
 from ratchet.events.catalogue import CheckpointCalibrated, CheckpointEvaluated
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Calibration
+from ratchet.ledger.tables import CalibrationRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without, made_anew
@@ -33,7 +33,7 @@ def do(work: Work) -> Outcome:
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
-        tx.session.add(Calibration(checkpoint_id=work.subject.id, numbers=numbers, created_at=tx.now))
+        tx.session.add(CalibrationRow(checkpoint_id=work.subject.id, numbers=numbers, created_at=tx.now))
 
     return Verdict(
         "calibrated", _reason(found), numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),)

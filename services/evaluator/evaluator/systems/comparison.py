@@ -11,8 +11,7 @@ from ratchet.events.catalogue import CheckpointEvaluated, RankingChanged
 from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.suites import current, evaluation, evaluations, made_like
-from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation
-from ratchet.ledger.tables import Ranking as RankingRow
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, RankingRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without, made_anew
@@ -68,20 +67,20 @@ class Place:
     cost: Cost
 
 
-def field_of(session: Session, subject: Evaluation, most: int = FIELD) -> dict[str, Place]:
+def field_of(session: Session, subject: EvaluationRow, most: int = FIELD) -> dict[str, Place]:
     """The newest checkpoints that were evaluated like the subject; and of older ones the subject itself, those that
     were ever live, and the head of the last ranking. A few queries, however many they are."""
     query = select(
-        Evaluation.checkpoint_id,
-        Evaluation.artifact,
-        Evaluation.tokens_per_s,
-        Checkpoint.size_bytes,
-        Checkpoint.state,
-    ).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
-    query = query.where(Evaluation.suite_id == subject.suite_id, Checkpoint.state != "broken", made_like(subject))
-    newest = session.execute(query.order_by(Checkpoint.ordinal.desc()).limit(most)).all()
+        EvaluationRow.checkpoint_id,
+        EvaluationRow.artifact,
+        EvaluationRow.tokens_per_s,
+        CheckpointRow.size_bytes,
+        CheckpointRow.state,
+    ).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
+    query = query.where(EvaluationRow.suite_id == subject.suite_id, CheckpointRow.state != "broken", made_like(subject))
+    newest = session.execute(query.order_by(CheckpointRow.ordinal.desc()).limit(most)).all()
     lasting = {subject.checkpoint_id, *_lasting(session)} if len(newest) == most else set()
-    older = session.execute(query.where(Checkpoint.id.in_(lasting))).all()
+    older = session.execute(query.where(CheckpointRow.id.in_(lasting))).all()
     return {
         id: Place(artifact, Cost(tokens_per_s=speed, size_bytes=size, is_kept=state == "saved"))
         for id, artifact, speed, size, state in (*older, *newest)
@@ -91,7 +90,7 @@ def field_of(session: Session, subject: Evaluation, most: int = FIELD) -> dict[s
 def _lasting(session: Session) -> set[str]:
     last = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
     heads = {entry["checkpoint_id"] for entry in last.entries["entries"][:HEAD]} if last is not None else set()
-    return heads | set(session.scalars(select(Deployment.checkpoint_id).distinct()))
+    return heads | set(session.scalars(select(DeploymentRow.checkpoint_id).distinct()))
 
 
 _boards: dict[tuple[str, ...], Board] = {}
@@ -113,7 +112,7 @@ def _board(kind: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Board, l
     return board, [id for id in placed if id not in _records]
 
 
-def _tally(artifacts: ArtifactStore, row: Evaluation) -> Tally | None:
+def _tally(artifacts: ArtifactStore, row: EvaluationRow) -> Tally | None:
     """None where it must be taken from a record that cannot be read."""
     if row.tally:
         return Tally.model_validate(row.tally)

@@ -16,8 +16,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import best_before, current, evaluation
-from ratchet.ledger.tables import Checkpoint, Regression
-from ratchet.ledger.tables import Evaluation as EvaluationRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RegressionRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
@@ -67,7 +66,7 @@ def _rows(work: Work) -> Rows:
         suite = current(session, "eval")
         candidate = evaluation(session, work.subject.id, suite.id)
         assert candidate is not None, "found by its record"
-        ordinal = session.get_one(Checkpoint, work.subject.id).ordinal
+        ordinal = session.get_one(CheckpointRow, work.subject.id).ordinal
         holder = champion(session)
         baseline = evaluation(session, holder.id, suite.id)
         best = best_before(session, baseline, ordinal) if baseline is not None else ()
@@ -97,7 +96,7 @@ def _recorded(
 ) -> Verdict:
     def effects(tx: Transaction) -> None:
         tx.session.add(
-            Regression(
+            RegressionRow(
                 checkpoint_id=checkpoint_id,
                 baseline_id=baseline_id,
                 severity=severity,

@@ -18,15 +18,13 @@ from ratchet.events.catalogue import (
     CheckpointEvaluated,
     CheckpointSaved,
     EvaluationRequested,
-    RankingChanged,
 )
 from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
 from ratchet.ledger.requests import unanswered
 from ratchet.ledger.suites import STANDING, current, evaluation
-from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest, SuiteRow
-from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
@@ -35,28 +33,26 @@ from ratchet.tasks.registry import grader_id
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evaluator.souping import SOUP, cook, find_soup
 from evaluator.tally import tally
 from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
 
 NAME = "testing"
 
 
-def find(session: Session, settings: Settings) -> list[Subject]:
-    """Requests first, since a decision waits for them; then untested checkpoints, the newest first; then a soup."""
-    requests = session.scalars(unanswered().order_by(EvaluationRequest.created_at.desc()))
-    untested = select(Checkpoint.id).where(
-        Checkpoint.state == "saved", lacks_verdict(NAME, "checkpoint", Checkpoint.id)
+def find(session: Session, _settings: Settings) -> list[Subject]:
+    """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
+    requests = session.scalars(unanswered().order_by(EvaluationRequestRow.created_at.desc()))
+    untested = select(CheckpointRow.id).where(
+        CheckpointRow.state == "saved", lacks_verdict(NAME, "checkpoint", CheckpointRow.id)
     )
-    newest_first = session.scalars(untested.order_by(Checkpoint.ordinal.desc()))
+    newest_first = session.scalars(untested.order_by(CheckpointRow.ordinal.desc()))
     return [
         *(Subject("request", _name(request)) for request in requests),
         *(Subject("checkpoint", id) for id in newest_first),
-        *find_soup(session, settings, NAME),
     ]
 
 
-def _name(request: EvaluationRequest) -> str:
+def _name(request: EvaluationRequestRow) -> str:
     """Checkpoint, suite, and when it was asked for, in ms: a record may be asked for again."""
     return f"{request.checkpoint_id}/{request.suite_id}/{request.created_at * 1000:.0f}"
 
@@ -65,16 +61,14 @@ def _name(request: EvaluationRequest) -> str:
 class Assignment:
     """One checkpoint and the suites to run it on."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointRow
     suites: Sequence[SuiteRow]
     overtaken_by: str | None
     parent_degenerate: bool
 
 
 def do(work: Work) -> Outcome:
-    """Run the subject's suites in a child and store what came out; or make a soup."""
-    if work.subject.kind == SOUP:
-        return cook(work)
+    """Run the subject's suites in a child and store what came out."""
     assignment = _assignment(work)
     if not assignment.suites:
         return Verdict("evaluated", "its records are there already", {"degenerate": None})
@@ -97,22 +91,21 @@ def _assignment(work: Work) -> Assignment:
     checkpoint_id, _, request = work.subject.id.partition("/")
     suite_id = request.partition("/")[0]
     with work.read() as session:
-        checkpoint = session.get_one(Checkpoint, checkpoint_id)
+        checkpoint = session.get_one(CheckpointRow, checkpoint_id)
         if suite_id:
             return Assignment(
                 checkpoint, _unanswered(session, checkpoint, [session.get_one(SuiteRow, suite_id)]), None, True
             )
-        pools = STANDING if checkpoint.soup_of is None else ("eval",)  # what a soup gets wrong teaches nobody
-        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in pools])
-        newer = select(Checkpoint.id).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
-        newer = newer.where(Checkpoint.ordinal > checkpoint.ordinal, Checkpoint.soup_of.is_(None))
+        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in STANDING])
+        newer = select(CheckpointRow.id).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
+        newer = newer.where(CheckpointRow.ordinal > checkpoint.ordinal)
         overtaken = session.scalar(newer.limit(1))
         parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
         excused = parent is None or parent.numbers.get("degenerate") is not None
         return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, excused)
 
 
-def _unanswered(session: Session, checkpoint: Checkpoint, suites: list[SuiteRow]) -> list[SuiteRow]:
+def _unanswered(session: Session, checkpoint: CheckpointRow, suites: list[SuiteRow]) -> list[SuiteRow]:
     """Without the suites that a request was answered for."""
     return [suite for suite in suites if evaluation(session, checkpoint.id, suite.id) is None]
 
@@ -157,7 +150,7 @@ def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
     reason = result.broken or ""
 
     def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(Checkpoint, checkpoint_id)
+        row = tx.session.get_one(CheckpointRow, checkpoint_id)
         row.state, row.reason = "broken", reason
 
     return Verdict(
@@ -177,7 +170,7 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
     def effects(tx: Transaction) -> None:
         for row in rows:
             row.created_at = tx.now
-            if tx.session.get(Evaluation, row.id) is None:
+            if tx.session.get(EvaluationRow, row.id) is None:
                 tx.session.add(row)
 
     rates = {row.pool: f"{row.correct}/{row.items}" for row in rows}
@@ -190,7 +183,7 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
     )
 
 
-def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> Evaluation:
+def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> EvaluationRow:
     if outcome.n == 0:
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
@@ -207,7 +200,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         "profile": work.settings.profile.name,
     }
     artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
-    return Evaluation(
+    return EvaluationRow(
         id=f"{checkpoint_id}/{suite.id}",
         checkpoint_id=checkpoint_id,
         suite_id=suite.id,
@@ -226,8 +219,8 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Runs every new checkpoint once over the fixed suites and stores each item.",
-    emits=(CheckpointEvaluated, CheckpointBroken, CheckpointSaved),
+    emits=(CheckpointEvaluated, CheckpointBroken),
     sweep_s=600.0,
-    lanes=(Lane("test", (CheckpointSaved, EvaluationRequested, RankingChanged), find, do),),
-    preload=("torch", "transformers", "evaluator.testing_child", "evaluator.soup_child", "ratchet.inference.local"),
+    lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
+    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local"),
 )

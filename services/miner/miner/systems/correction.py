@@ -6,7 +6,7 @@ The gate has a lane of its own, so that data never waits behind the making of le
 from __future__ import annotations
 
 from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted, CheckpointEvaluated, ExamplesMined
-from ratchet.ledger.tables import Batch, Mined, SuiteRow
+from ratchet.ledger.tables import BatchRow, MinedRow, SuiteRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Work
@@ -25,8 +25,8 @@ def find_batches(session: Session, settings: Settings) -> list[Subject]:
     """Submitted batches by priority and age, then files in the inbox."""
     if session.scalar(select(SuiteRow.id).limit(1)) is None:
         return []
-    waiting = select(Batch.id).where(Batch.state == "submitted", lacks_verdict(NAME, "batch", Batch.id))
-    batches = session.scalars(waiting.order_by(Batch.priority, Batch.submitted_at))
+    waiting = select(BatchRow.id).where(BatchRow.state == "submitted", lacks_verdict(NAME, "batch", BatchRow.id))
+    batches = session.scalars(waiting.order_by(BatchRow.priority, BatchRow.submitted_at))
     return [*(Subject("batch", id) for id in batches), *waiting_files(settings.inbox)]
 
 
@@ -34,16 +34,16 @@ def gate(work: Work) -> Outcome:
     if work.subject.kind == "file":
         return take(work)
     with work.read() as session:
-        batch = session.get_one(Batch, work.subject.id)
+        batch = session.get_one(BatchRow, work.subject.id)
     return admit(work, batch)
 
 
 def find_mined(session: Session, _settings: Settings) -> list[Subject]:
     """Mined sets, the newest first."""
-    waiting = select(Mined.checkpoint_id).where(
-        Mined.artifact.is_not(None), lacks_verdict(NAME, "mined", Mined.checkpoint_id)
+    waiting = select(MinedRow.checkpoint_id).where(
+        MinedRow.artifact.is_not(None), lacks_verdict(NAME, "mined", MinedRow.checkpoint_id)
     )
-    return [Subject("mined", id) for id in session.scalars(waiting.order_by(Mined.created_at.desc()))]
+    return [Subject("mined", id) for id in session.scalars(waiting.order_by(MinedRow.created_at.desc()))]
 
 
 SYSTEM = System(

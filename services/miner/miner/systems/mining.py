@@ -19,7 +19,7 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import newest_evaluated
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Checkpoint, Deployment, Evaluation, Mined, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, MinedRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without, made_anew
@@ -55,10 +55,10 @@ class Before:
 class Case:
     """A checkpoint to mine, with its probe record and those of earlier champions."""
 
-    checkpoint: Checkpoint
-    record: Evaluation
+    checkpoint: CheckpointRow
+    record: EvaluationRow
     suite: SuiteRow
-    champions: list[Evaluation]
+    champions: list[EvaluationRow]
     newer: str | None
 
 
@@ -97,29 +97,29 @@ def do(work: Work) -> Outcome:
 
 
 def _case(session: Session, checkpoint_id: str) -> Case:
-    checkpoint = session.get_one(Checkpoint, checkpoint_id)
+    checkpoint = session.get_one(CheckpointRow, checkpoint_id)
     suite = current(session, "probe")
     record = evaluation(session, checkpoint_id, suite.id)
     newest = newest_evaluated(session, "probe")
     assert record is not None, "found by its record"
-    deployed = select(Deployment.checkpoint_id)
-    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    deployed = select(DeploymentRow.checkpoint_id)
+    query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.where(
-        Evaluation.suite_id == suite.id,
-        Checkpoint.ordinal < checkpoint.ordinal,
-        or_(Checkpoint.id.in_(deployed), Checkpoint.ordinal == 0),
+        EvaluationRow.suite_id == suite.id,
+        CheckpointRow.ordinal < checkpoint.ordinal,
+        or_(CheckpointRow.id.in_(deployed), CheckpointRow.ordinal == 0),
     )
-    champions = list(session.scalars(query.order_by(Checkpoint.ordinal.desc()).limit(CHAMPIONS)))
+    champions = list(session.scalars(query.order_by(CheckpointRow.ordinal.desc()).limit(CHAMPIONS)))
     newer = newest.id if newest is not None and newest.id != checkpoint_id else None
     return Case(checkpoint, record, suite, champions, newer)
 
 
-def _before_rows(session: Session, remembered: int) -> list[Mined]:
-    query = select(Mined).where(Mined.artifact.is_not(None)).order_by(Mined.created_at.desc())
+def _before_rows(session: Session, remembered: int) -> list[MinedRow]:
+    query = select(MinedRow).where(MinedRow.artifact.is_not(None)).order_by(MinedRow.created_at.desc())
     return list(session.scalars(query.limit(remembered)))
 
 
-def _before(work: Work, rows: list[Mined]) -> Before:
+def _before(work: Work, rows: list[MinedRow]) -> Before:
     sets = [_remembered(work, row) for row in rows]
     yields = rows[0].numbers.get("yields", {}) if rows else {}
     return Before(
@@ -130,7 +130,7 @@ def _before(work: Work, rows: list[Mined]) -> Before:
     )
 
 
-def _remembered(work: Work, row: Mined) -> list[MinedItem]:
+def _remembered(work: Work, row: MinedRow) -> list[MinedItem]:
     """The items of an earlier set; none of one that cannot be read, since the next set does not rest on it."""
     try:
         return read_mined(work.artifacts, str(row.artifact))
@@ -198,7 +198,7 @@ def _mined(work: Work, items: list[MinedItem], result: MiningResult, told: Follo
 
     def effects(tx: Transaction) -> None:
         tx.session.add(
-            Mined(
+            MinedRow(
                 checkpoint_id=work.subject.id,
                 artifact=artifact,
                 count=len(items),

@@ -8,13 +8,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial, Size
 
 
-class Checkpoint(Base):
+class CheckpointRow(Base):
     """A saved model. ``ordinal`` counts from 0, the base model. ``state``: saved, broken, or deleted by retention.
 
     ``artifact`` holds the model's files, ``state_artifact`` optimizer, schedule, random state and data offset.
     ``batch_id`` and ``offset`` say how far in which batch it was saved; ``save_s`` is how long that took, from the last
-    step to this row. ``soup_of`` names, joined by ``+``, the checkpoints whose weights it averages; such a one was not
-    trained.
+    step to this row.
     """
 
     __tablename__ = "checkpoints"
@@ -25,7 +24,6 @@ class Checkpoint(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"))
     batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
     offset: Mapped[int] = mapped_column(default=0)
-    soup_of: Mapped[str | None]
     step: Mapped[int]
     tokens: Mapped[Size]
     weights: Mapped[str]
@@ -40,7 +38,7 @@ class Checkpoint(Base):
     created_at: Mapped[Moment]
 
 
-class Line(Base):
+class LineageRow(Base):
     """The line of training. Its head is the checkpoint that the next segment starts from.
 
     ``fresh_optimizer`` is set by a rewind. ``paused`` is the human's hand on the brake. ``adapter_base_id`` is the
@@ -58,7 +56,7 @@ class Line(Base):
     updated_at: Mapped[Moment]
 
 
-class Serving(Base):
+class ServingRow(Base):
     """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said.
 
     ``fallback_reason`` says why an earlier checkpoint is served in the champion's place, while the champion cannot be.
@@ -82,7 +80,7 @@ class Serving(Base):
     since_at: Mapped[Moment]
 
 
-class Deployment(Base):
+class DeploymentRow(Base):
     """The history of what was to be live, and why, with every human veto (see ratchet.ledger.history)."""
 
     __tablename__ = "deployments"
@@ -97,7 +95,7 @@ class Deployment(Base):
     created_at: Mapped[Moment]
 
 
-class Challenge(Base):
+class ChallengeRow(Base):
     """The k-th opening of a confirm suite against a champion, and what the gate said."""
 
     __tablename__ = "challenges"
@@ -113,7 +111,7 @@ class Challenge(Base):
     created_at: Mapped[Moment]
 
 
-class Bar(Base):
+class BlockRow(Base):
     """Weights that may not be deployed again until a human lifts the bar."""
 
     __tablename__ = "bars"

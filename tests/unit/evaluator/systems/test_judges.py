@@ -12,7 +12,14 @@ from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.tally import tally
 from ratchet.data.example import Example
 from ratchet.evaluation.stored import stored
-from ratchet.ledger.tables import Calibration, Evaluation, EvaluationRequest, Ranking, Regression, Verdict
+from ratchet.ledger.tables import (
+    CalibrationRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    RankingRow,
+    RegressionRow,
+    VerdictRow,
+)
 from ratchet.systems import System
 
 from tests.support.home import Home
@@ -45,15 +52,15 @@ def test_numbers_are_plain_json_whatever_is_judged_and_nothing_is_told_twice(hom
     bus.sweep()
     assert home.dead() == []
     with home.ledger.read() as session:
-        numbers = [row.numbers for table in (Verdict, Regression, Calibration) for row in session.query(table)]
-        numbers += [row.entries for row in session.query(Ranking)]
-        rankings = session.query(Ranking).count()
+        numbers = [row.numbers for table in (VerdictRow, RegressionRow, CalibrationRow) for row in session.query(table)]
+        numbers += [row.entries for row in session.query(RankingRow)]
+        rankings = session.query(RankingRow).count()
     assert len(numbers) > 12
     for each in numbers:
         json.dumps(each, allow_nan=False)
     assert bus.sweep() == []
     with home.ledger.read() as session:
-        assert session.query(Ranking).count() == rankings
+        assert session.query(RankingRow).count() == rankings
 
 
 def test_a_better_checkpoint_is_cleared_and_the_champion_clears_itself(home: Home) -> None:
@@ -62,7 +69,7 @@ def test_a_better_checkpoint_is_cleared_and_the_champion_clears_itself(home: Hom
     assert home.verdicts("regression") == {better: "cleared", base: "cleared"}
     assert {event.name for event in heard} == {"checkpoint.cleared"}
     with home.ledger.read() as session:
-        assert session.get_one(Regression, better).baseline_id == base
+        assert session.get_one(RegressionRow, better).baseline_id == base
 
 
 def test_a_checkpoint_that_forgot_is_critically_regressed(home: Home) -> None:
@@ -73,8 +80,8 @@ def test_a_checkpoint_that_forgot_is_critically_regressed(home: Home) -> None:
         ("checkpoint.regressed", "critical")
     ]
     with home.ledger.read() as session:
-        row = session.get_one(Regression, worse)
-        reason = session.query(Verdict).where(Verdict.subject_id == worse).one().reason
+        row = session.get_one(RegressionRow, worse)
+        reason = session.query(VerdictRow).where(VerdictRow.subject_id == worse).one().reason
     assert row.severity == "critical"
     assert set(row.numbers["forgotten"]) == {"chain_sum", "reverse"}
     assert "level 2" in reason or "overall" in reason
@@ -84,7 +91,7 @@ def test_it_is_measured_against_the_best_so_far_as_well(home: Home) -> None:
     base, best, worse = judged(home, nothing, everything, easy)
     home.bus(REGRESSION).sweep()
     with home.ledger.read() as session:
-        row = session.get_one(Regression, worse)
+        row = session.get_one(RegressionRow, worse)
     assert row.severity == "critical"
     assert {drop["baseline"] for drop in row.numbers["drops"]} == {base, best}
 
@@ -93,14 +100,14 @@ def test_of_a_long_line_only_the_best_is_read_beside_the_champion(home: Home) ->
     *_, best, others, worse = ids = judged(home, nothing, everything, easy, easy)
     with home.ledger.write() as tx:
         for id in ids[:3]:
-            row = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == id).one()
+            row = tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == id).one()
             row.tally = tally(stored(home.artifacts, row)).model_dump(mode="json")
             if id == others:
                 row.artifact = "lost"
     home.bus(REGRESSION).sweep()
     assert home.dead() == []
     with home.ledger.read() as session:
-        drops = session.get_one(Regression, worse).numbers["drops"]
+        drops = session.get_one(RegressionRow, worse).numbers["drops"]
     assert {drop["baseline"] for drop in drops} == {ids[0], best}
 
 
@@ -112,7 +119,7 @@ def test_a_champion_without_a_record_is_asked_for_once_and_waited_for(home: Home
     bus.sweep()
     assert home.verdicts("regression") == {}
     with home.ledger.read() as session:
-        (request,) = session.query(EvaluationRequest)
+        (request,) = session.query(EvaluationRequestRow)
     assert request.checkpoint_id == home.base_id()
     home.add_record(home.base_id(), "eval", nothing)
     bus.sweep()
@@ -121,7 +128,7 @@ def test_a_champion_without_a_record_is_asked_for_once_and_waited_for(home: Home
 
 def lose_record(home: Home, checkpoint: str) -> None:
     with home.ledger.read() as session:
-        row = session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one()
+        row = session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint).one()
     home.artifacts.delete(row.artifact)
 
 
@@ -132,7 +139,7 @@ def test_a_record_that_cannot_be_read_is_made_anew_and_holds_nobody_up(home: Hom
     assert [event.name for event in bus.sweep()].count("evaluation.requested") == 1
     assert home.dead() == []
     with home.ledger.read() as session:
-        assert [row.checkpoint_id for row in session.query(EvaluationRequest)] == [base]
+        assert [row.checkpoint_id for row in session.query(EvaluationRequestRow)] == [base]
     home.add_record(base, "eval", nothing)
     bus.sweep()
     assert home.verdicts("regression") == {base: "cleared", newer: "cleared"}
@@ -156,15 +163,15 @@ def test_where_the_best_so_far_cannot_be_read_the_champion_is_compared_with_alon
     home.bus(REGRESSION).sweep()
     assert home.verdicts("regression")[newer] == "cleared"
     with home.ledger.read() as session:
-        assert {drop["baseline"] for drop in session.get_one(Regression, newer).numbers["drops"]} == {base}
+        assert {drop["baseline"] for drop in session.get_one(RegressionRow, newer).numbers["drops"]} == {base}
 
 
 def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
     base, middling, best = judged(home, nothing, easy, everything)
     home.bus(COMPARISON).sweep()
     with home.ledger.read() as session:
-        newest = session.query(Ranking).order_by(Ranking.id.desc()).first()
-        rankings = session.query(Ranking).count()
+        newest = session.query(RankingRow).order_by(RankingRow.id.desc()).first()
+        rankings = session.query(RankingRow).count()
     assert newest is not None
     assert newest.best_checkpoint_id == best
     assert [entry["checkpoint_id"] for entry in newest.entries["entries"]] == [best, middling, base]
@@ -177,10 +184,10 @@ def test_of_a_long_line_the_newest_are_ranked_and_those_that_last(home: Home) ->
     bus = home.bus(COMPARISON)
     bus.sweep()
     with home.ledger.write() as tx:
-        last = tx.session.query(Ranking).order_by(Ranking.id.desc()).first()
+        last = tx.session.query(RankingRow).order_by(RankingRow.id.desc()).first()
         assert last is not None
         last.entries = {"entries": [entry for entry in last.entries["entries"] if entry["checkpoint_id"] == ids[3]]}
-        rows = [tx.session.query(Evaluation).where(Evaluation.checkpoint_id == id).one() for id in ids]
+        rows = [tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == id).one() for id in ids]
         assert list(field_of(tx.session, rows[1], 2)) == [ids[0], ids[1], ids[3], ids[5], ids[4]]
         assert set(field_of(tx.session, rows[1])) == set(ids)
 
@@ -190,13 +197,13 @@ def test_a_record_that_is_made_anew_is_read_again(home: Home) -> None:
     bus = home.bus(COMPARISON)
     bus.sweep()
     with home.ledger.write() as tx:
-        tx.session.delete(tx.session.query(Evaluation).where(Evaluation.checkpoint_id == newer).one())
+        tx.session.delete(tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == newer).one())
     home.add_record(newer, "eval", everything)
     newest = home.add_checkpoint()
     home.add_record(newest, "eval", nothing)
     bus.sweep()
     with home.ledger.read() as session:
-        last = session.query(Ranking).order_by(Ranking.id.desc()).first()
+        last = session.query(RankingRow).order_by(RankingRow.id.desc()).first()
     assert last is not None
     assert last.best_checkpoint_id == newer
 
@@ -205,8 +212,8 @@ def test_what_cannot_be_told_apart_is_a_tie(home: Home) -> None:
     one, two = judged(home, easy, easy)
     home.bus(COMPARISON).sweep()
     with home.ledger.read() as session:
-        newest = session.query(Ranking).order_by(Ranking.id.desc()).first()
-        said = {row.subject_id: row.reason for row in session.query(Verdict)}
+        newest = session.query(RankingRow).order_by(RankingRow.id.desc()).first()
+        said = {row.subject_id: row.reason for row in session.query(VerdictRow)}
     assert newest is not None
     assert all(entry["is_tied_with_best"] for entry in newest.entries["entries"])
     assert "tied with the best" in said[one]
@@ -216,11 +223,11 @@ def test_what_cannot_be_told_apart_is_a_tie(home: Home) -> None:
 def test_records_made_under_other_conditions_are_not_ranked_together(home: Home) -> None:
     base, newer = judged(home, easy, everything)
     with home.ledger.write() as tx:
-        row = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == base).one()
+        row = tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == base).one()
         row.key = {**row.key, "dtype": "bf16"}
     home.bus(COMPARISON).sweep()
     with home.ledger.read() as session:
-        rankings = session.query(Ranking).all()
+        rankings = session.query(RankingRow).all()
     assert [[e["checkpoint_id"] for e in row.entries["entries"]] for row in rankings] == [[newer], [base]]
 
 
@@ -231,7 +238,7 @@ def test_a_sure_but_wrong_model_gets_a_temperature_above_one(home: Home) -> None
     heard = home.bus(CALIBRATION).sweep()
     assert [event.name for event in heard] == ["checkpoint.calibrated"]
     with home.ledger.read() as session:
-        numbers = session.get_one(Calibration, checkpoint).numbers
+        numbers = session.get_one(CalibrationRow, checkpoint).numbers
     assert numbers["temperature"] > 1.5
     assert numbers["tempered"]["ece"] < numbers["raw"]["ece"]
 
@@ -243,5 +250,5 @@ def test_each_record_is_judged_once_however_often_they_are_woken(home: Home) -> 
     for _ in range(3):
         assert bus.sweep() == []
     with home.ledger.read() as session:
-        assert session.query(Verdict).count() == 6
+        assert session.query(VerdictRow).count() == 6
     assert home.dead() == []

@@ -17,7 +17,7 @@ from ratchet.errors import ChildFailed
 from ratchet.evaluation.record import to_lines
 from ratchet.evaluation.stored import stored
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Checkpoint, Evaluation, EvaluationRequest
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow
 
 from tests.support.home import Home, made_up_answer, made_up_key, small_home
 
@@ -59,14 +59,14 @@ class ByHeart:
 
 def records(home: Home) -> set[tuple[str, str]]:
     with home.ledger.read() as session:
-        return {(row.checkpoint_id, row.pool) for row in session.query(Evaluation)}
+        return {(row.checkpoint_id, row.pool) for row in session.query(EvaluationRow)}
 
 
 def request(home: Home, checkpoint: str, pool: str) -> str:
     with home.ledger.write() as tx:
         suite = current(tx.session, pool).id
         tx.session.add(
-            EvaluationRequest(checkpoint_id=checkpoint, suite_id=suite, requested_by="test", created_at=tx.now)
+            EvaluationRequestRow(checkpoint_id=checkpoint, suite_id=suite, requested_by="test", created_at=tx.now)
         )
     return f"{checkpoint}/{suite}/{tx.now * 1000:.0f}"
 
@@ -138,7 +138,7 @@ def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
     assert home.verdicts("testing")[checkpoint] == "broken"
     assert "checkpoint.broken" in {event.name for event in heard}
     with home.ledger.read() as session:
-        row = session.get_one(Checkpoint, checkpoint)
+        row = session.get_one(CheckpointRow, checkpoint)
     assert (row.state, row.reason) == ("broken", "weights are not finite")
     assert records(home) == set()
 

@@ -16,7 +16,7 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.standing import held_out
-from ratchet.ledger.tables import Batch, Mined
+from ratchet.ledger.tables import BatchRow, MinedRow
 from ratchet.tasks.graders import item_key
 
 from tests.support.examples import made
@@ -83,13 +83,13 @@ def half_right(home: Home, offset: int = 0) -> str:
     return checkpoint
 
 
-def mined_rows(home: Home, checkpoint: str) -> tuple[Mined, list[MinedItem]]:
+def mined_rows(home: Home, checkpoint: str) -> tuple[MinedRow, list[MinedItem]]:
     with home.ledger.read() as session:
-        row = session.get_one(Mined, checkpoint)
+        row = session.get_one(MinedRow, checkpoint)
     return row, read_mined(home.artifacts, str(row.artifact))
 
 
-def corrected(home: Home, model: ByHeart, before: Collection[str] = ()) -> tuple[str, Batch, list[Example]]:
+def corrected(home: Home, model: ByHeart, before: Collection[str] = ()) -> tuple[str, BatchRow, list[Example]]:
     """A checkpoint that was mined, and the correction batch made of it; ``before`` are earlier ones."""
     bus = home.bus(MINING, CORRECTION, children=model)
     home.add_batch([row for row in made("reverse", 2, 150) if item_key(row) not in held_out(home.settings.suites)])
@@ -97,6 +97,6 @@ def corrected(home: Home, model: ByHeart, before: Collection[str] = ()) -> tuple
     checkpoint = half_right(home)
     bus.sweep()
     with home.ledger.read() as session:
-        batch = session.query(Batch).where(Batch.origin == "correction", Batch.id.not_in(before)).one()
+        batch = session.query(BatchRow).where(BatchRow.origin == "correction", BatchRow.id.not_in(before)).one()
     rows = [Example.model_validate_json(line) for line in home.artifacts.open_lines(str(batch.artifact))]
     return checkpoint, batch, rows

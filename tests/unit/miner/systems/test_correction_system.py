@@ -13,7 +13,7 @@ from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.standing import held_out
 from ratchet.files import printable
-from ratchet.ledger.tables import Batch, Mined, Verdict
+from ratchet.ledger.tables import BatchRow, MinedRow, VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
@@ -35,9 +35,9 @@ def sums(home: Home, count: int, first: int = 0) -> list[Example]:
     return list(found.values())
 
 
-def batch(home: Home, batch_id: str) -> Batch:
+def batch(home: Home, batch_id: str) -> BatchRow:
     with home.ledger.read() as session:
-        return session.get_one(Batch, batch_id)
+        return session.get_one(BatchRow, batch_id)
 
 
 def rows_of(home: Home, artifact: str | None, name: str = "rows.jsonl") -> list[dict[str, object]]:
@@ -112,7 +112,7 @@ def test_high_priority_passes_the_gate_first(home: Home) -> None:
 def test_a_batch_skipped_while_it_was_at_the_gate_stays_skipped(home: Home) -> None:
     batch_id = home.add_batch(sums(home, 2))
     with home.ledger.write() as tx:
-        tx.session.get_one(Batch, batch_id).state = "skipped"
+        tx.session.get_one(BatchRow, batch_id).state = "skipped"
     home.bus(CORRECTION).sweep()
     assert batch(home, batch_id).state == "skipped"
     assert home.verdicts("correction") == {}
@@ -123,7 +123,7 @@ def test_a_file_in_the_inbox_passes_the_same_gate_and_its_bad_lines_are_named(ho
     lay(home, "mine.jsonl", f'{good[0].to_line()}\n{{"half": \n\n{good[1].to_line()}\n[1, 2]\n')
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        (row,) = session.query(Batch)
+        (row,) = session.query(BatchRow)
     assert (row.origin, row.state, row.examples, row.quarantined) == ("user", "queued", 2, 2)
     assert row.provenance["parents"] == ["mine.jsonl"]
     refused = rows_of(home, row.quarantine_artifact, "quarantine.jsonl")
@@ -140,7 +140,7 @@ def test_the_same_version_of_a_file_enters_once_and_a_new_version_again(home: Ho
     lay(home, "mine.jsonl", "".join(row.to_line() + "\n" for row in good))
     bus.sweep()
     with home.ledger.read() as session:
-        batches = session.query(Batch).order_by(Batch.submitted_at).all()
+        batches = session.query(BatchRow).order_by(BatchRow.submitted_at).all()
     assert [row.submitted_examples for row in batches] == [1, 3]
     assert file.exists()
 
@@ -151,7 +151,7 @@ def test_the_same_rows_under_another_name_enter_once(home: Home) -> None:
     lay(home, "two.jsonl", text)
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        assert session.query(Batch).count() == 1
+        assert session.query(BatchRow).count() == 1
     assert home.dead() == []
 
 
@@ -206,7 +206,7 @@ def test_an_entry_that_is_no_file_is_refused_by_name_and_the_others_pass(home: H
     waiting = home.add_batch(sums(home, 2, first=1_000))
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        verdicts = {v.subject_id.rpartition("@")[0]: v for v in session.query(Verdict) if v.subject_kind == "file"}
+        verdicts = {v.subject_id.rpartition("@")[0]: v for v in session.query(VerdictRow) if v.subject_kind == "file"}
     assert {name: verdicts[name].outcome for name in odd} == dict.fromkeys(odd, "refused")
     assert all(said in verdicts[name].reason and name in verdicts[name].reason for name, said in odd.items())
     assert verdicts["mine.jsonl"].outcome == "submitted"
@@ -221,7 +221,7 @@ def test_a_file_with_an_odd_name_enters_under_one_that_can_be_kept(home: Home, n
     bus.sweep()
     bus.sweep()
     with home.ledger.read() as session:
-        (row,) = session.query(Batch)
+        (row,) = session.query(BatchRow)
     assert row.provenance["parents"] == [printable(Path(os.fsdecode(name)))]
     assert row.state == "queued"
     assert home.dead() == []
@@ -233,7 +233,7 @@ def test_of_a_line_without_end_only_its_beginning_is_taken(home: Home) -> None:
     os.utime(file, (1_000.0, 1_000.0))
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        (row,) = session.query(Batch)
+        (row,) = session.query(BatchRow)
     assert (row.state, row.examples, row.quarantined) == ("queued", 1, 1)
     assert home.artifacts.size_bytes(row.submitted_artifact) < 2_000_000
 
@@ -244,7 +244,7 @@ def test_a_row_with_half_a_character_beside_its_turns_is_quarantined(home: Home)
     lay(home, "mine.jsonl", f"{good[0].to_line()}\n{half}\n{good[1].to_line()}\n")
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        (row,) = session.query(Batch)
+        (row,) = session.query(BatchRow)
     assert (row.state, row.examples, row.quarantined) == ("queued", 2, 1)
     assert home.dead() == []
 
@@ -267,8 +267,8 @@ def test_mistakes_become_a_queued_batch_of_verified_lessons_among_ordinary_rows(
     assert home.verdicts("mining") == {checkpoint: "mined"}
     assert home.verdicts("correction")[checkpoint] == "submitted"
     with home.ledger.read() as session:
-        made = session.query(Batch).where(Batch.origin == "correction").one()
-        assert session.get_one(Mined, checkpoint).count == len(home.suite_items("probe")[::3])
+        made = session.query(BatchRow).where(BatchRow.origin == "correction").one()
+        assert session.get_one(MinedRow, checkpoint).count == len(home.suite_items("probe")[::3])
     assert (made.state, made.priority, made.quarantined) == ("queued", 0, 0)
     assert f"batch:{ordinary}" in made.provenance["parents"]
     rows = [Example.model_validate(row) for row in rows_of(home, made.artifact)]
@@ -318,7 +318,7 @@ def test_a_full_queue_takes_no_lessons(home: Home) -> None:
     home.bus(MINING, CORRECTION).sweep()
     assert "no room" in home.verdicts("correction").values()
     with home.ledger.read() as session:
-        assert session.query(Batch).where(Batch.origin == "correction").count() == 0
+        assert session.query(BatchRow).where(BatchRow.origin == "correction").count() == 0
 
 
 def test_which_folder_is_the_inbox_is_set(tmp_path: Path) -> None:
@@ -327,4 +327,4 @@ def test_which_folder_is_the_inbox_is_set(tmp_path: Path) -> None:
         assert (tmp_path / "drop" / "mine.jsonl").is_file()
         home.bus(CORRECTION).sweep()
         with home.ledger.read() as session:
-            assert [row.provenance["parents"] for row in session.query(Batch)] == [["mine.jsonl"]]
+            assert [row.provenance["parents"] for row in session.query(BatchRow)] == [["mine.jsonl"]]

@@ -6,7 +6,7 @@ from random import Random
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
 from ratchet.data.example import Example
-from ratchet.ledger.tables import Batch, Coverage
+from ratchet.ledger.tables import BatchRow, CoverageRow
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 
@@ -19,8 +19,8 @@ def test_every_queued_batch_is_measured_against_the_mix_it_was_made_for(home: Ho
     heard = home.bus(CORRECTION, DIVERSITY).sweep()
     assert [event.name for event in heard] == ["batch.queued", "coverage.measured"]
     with home.ledger.read() as session:
-        numbers = session.get_one(Coverage, batch_id).numbers
-        queued = session.get_one(Batch, batch_id).examples
+        numbers = session.get_one(CoverageRow, batch_id).numbers
+        queued = session.get_one(BatchRow, batch_id).examples
     assert numbers["rows"] == queued
     assert numbers["novelty"] == 1.0
     assert {(cell["family"], cell["level"]): cell["gap"] for cell in numbers["cells"]} == {
@@ -49,7 +49,7 @@ def texts(folder: Path, **changed: float) -> dict[str, int]:
             batch_id = home.add_batch(rows, "user")
             home.bus(CORRECTION, DIVERSITY).sweep()
         with home.ledger.read() as session:
-            told: dict[str, int] = session.get_one(Coverage, batch_id).numbers["texts"]
+            told: dict[str, int] = session.get_one(CoverageRow, batch_id).numbers["texts"]
             return told
 
 

@@ -11,7 +11,7 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.stored import _stored
-from ratchet.ledger.tables import Batch, Evaluation, Impact, Verdict
+from ratchet.ledger.tables import BatchRow, EvaluationRow, ImpactRow, VerdictRow
 from ratchet.ledger.taught import stopped_now
 
 from tests.support.examples import made
@@ -35,14 +35,14 @@ def test_lessons_hold_sampled_answers_that_the_grader_accepts_and_judgements_of_
 def test_the_effect_of_a_trained_batch_is_measured_at_the_next_evaluations(watched: Home) -> None:
     mined_from, batch, _ = corrected(watched, ByHeart())
     with watched.ledger.write() as tx:
-        tx.session.get_one(Batch, batch.id).state = "trained"
+        tx.session.get_one(BatchRow, batch.id).state = "trained"
     after = watched.add_checkpoint(batch.id)
     watched.add_record(after, "probe", lambda _item: True)
     watched.bus(CORRECTION, children=ByHeart()).sweep()
     assert watched.verdicts("correction")[f"{batch.id}/{after}"] == "measured"
     with watched.ledger.read() as session:
-        rows = session.query(Impact).all()
-        classes = set(session.get_one(Batch, batch.id).provenance["classes"])
+        rows = session.query(ImpactRow).all()
+        classes = set(session.get_one(BatchRow, batch.id).provenance["classes"])
     assert {row.error_class for row in rows} == classes
     assert {row.baseline_id for row in rows} == {mined_from}
     by_class = {row.error_class: row for row in rows}
@@ -58,7 +58,7 @@ def taught_in_vain(home: Home, *classes: str) -> None:
     """One trained correction batch for each class, oldest first, that did not help it."""
     with home.ledger.write() as tx:
         for place, name in enumerate(classes):
-            row = Batch(
+            row = BatchRow(
                 id=f"old{place}",
                 origin="correction",
                 state="trained",
@@ -70,7 +70,7 @@ def taught_in_vain(home: Home, *classes: str) -> None:
             )
             tx.session.add(row)
             tx.session.add(
-                Impact(
+                ImpactRow(
                     batch_id=row.id,
                     checkpoint_id="c",
                     error_class=name,
@@ -109,7 +109,7 @@ def test_a_class_is_told_to_be_stopped_by_the_very_measurement_that_stops_it(wat
     taught_in_vain(watched, OTHERS, OTHERS)
     _, batch, _ = corrected(watched, ByHeart(), ["old0", "old1"])
     with watched.ledger.write() as tx:
-        tx.session.get_one(Batch, batch.id).state = "trained"
+        tx.session.get_one(BatchRow, batch.id).state = "trained"
     settings = watched.settings.correction
     with watched.ledger.read() as session:
         assert stopped_now(session, settings) == {}
@@ -118,11 +118,11 @@ def test_a_class_is_told_to_be_stopped_by_the_very_measurement_that_stops_it(wat
     watched.add_record(after, "probe", lambda item: item.id not in still_wrong)
     watched.bus(CORRECTION, children=ByHeart()).sweep()
     with watched.ledger.read() as session:
-        measured = session.query(Verdict).where(Verdict.subject_id == f"{batch.id}/{after}").one()
+        measured = session.query(VerdictRow).where(VerdictRow.subject_id == f"{batch.id}/{after}").one()
         assert list(stopped_now(session, settings)) == list(measured.numbers["stopped"]) == [OTHERS]
 
 
-def lessons(folder: Path, **sections: dict[str, float]) -> tuple[Batch, list[Example], list[SamplingSpec]]:
+def lessons(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow, list[Example], list[SamplingSpec]]:
     """The correction batch of a story, its rows, and what was sampled for it, with these settings changed."""
     model = ByHeart()
     with small_home(folder, **merged(WATCHED, sections)) as home:
@@ -180,8 +180,8 @@ def test_without_the_record_of_before_no_effect_is_measured(tmp_path: Path) -> N
     with small_home(tmp_path / "lost", **WATCHED) as home:
         checkpoint, batch, _ = corrected(home, ByHeart())
         with home.ledger.write() as tx:
-            tx.session.get_one(Batch, batch.id).state = "trained"
-            record = tx.session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one()
+            tx.session.get_one(BatchRow, batch.id).state = "trained"
+            record = tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint).one()
             home.artifacts.delete(record.artifact)
         _stored.cache_clear()
         after = home.add_checkpoint(batch.id)
@@ -196,7 +196,7 @@ def test_at_how_many_checkpoints_the_effect_is_measured_is_set(tmp_path: Path, e
     with small_home(tmp_path / "told", **told) as home:
         _, batch, _ = corrected(home, ByHeart())
         with home.ledger.write() as tx:
-            tx.session.get_one(Batch, batch.id).state = "trained"
+            tx.session.get_one(BatchRow, batch.id).state = "trained"
         for batch_id in (batch.id, None, None):
             home.add_record(home.add_checkpoint(batch_id), "probe", lambda _item: True)
         with home.ledger.read() as session:

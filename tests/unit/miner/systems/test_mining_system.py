@@ -11,7 +11,7 @@ from miner.mining import MinedItem
 from miner.mining_child import MiningSpec
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.evaluation.standing import held_out
-from ratchet.ledger.tables import Deployment, Evaluation, Mined
+from ratchet.ledger.tables import DeploymentRow, EvaluationRow, MinedRow
 from ratchet.tasks.graders import item_key
 
 from tests.support.home import Home, small_home
@@ -51,7 +51,9 @@ def test_the_next_checkpoint_is_asked_the_set_again_beside_random_items_and_not_
 def test_a_record_that_cannot_be_read_is_asked_for_anew(home: Home) -> None:
     checkpoint = half_right(home)
     with home.ledger.read() as session:
-        home.artifacts.delete(session.query(Evaluation).where(Evaluation.checkpoint_id == checkpoint).one().artifact)
+        home.artifacts.delete(
+            session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint).one().artifact
+        )
     assert "evaluation.requested" in [event.name for event in home.bus(MINING).sweep()]
     home.add_record(checkpoint, "probe", lambda item: item.level == 1)
     home.bus(MINING).sweep()
@@ -71,7 +73,7 @@ def test_a_lost_set_of_before_stops_no_mining(home: Home) -> None:
 
 def model_yields(home: Home) -> dict[str, Any]:
     with home.ledger.read() as session:
-        first = session.query(Mined).order_by(Mined.created_at).first()
+        first = session.query(MinedRow).order_by(MinedRow.created_at).first()
         assert first is not None
         yields: dict[str, Any] = first.numbers["yields"]
         return yields
@@ -82,7 +84,7 @@ def test_what_an_earlier_champion_had_right_is_forgotten(home: Home) -> None:
     home.add_record(champion, "probe", lambda _item: True)
     with home.ledger.write() as tx:
         tx.session.add(
-            Deployment(
+            DeploymentRow(
                 action="deploy",
                 checkpoint_id=champion,
                 previous_id=None,
