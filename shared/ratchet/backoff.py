@@ -6,9 +6,16 @@ up at once when a worker is asked to stop, so the pause is the only part worth s
 
 from __future__ import annotations
 
+import logging
 import random
 import time
+from collections.abc import Callable
 from threading import Event
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def pause_s(failures: int, first_s: float, last_s: float) -> float:
@@ -44,3 +51,22 @@ class Backoff:
             return stop.wait(wait_s)
         time.sleep(wait_s)
         return False
+
+
+def retry(
+    step: Callable[[], T], backoff: Backoff, errors: tuple[type[Exception], ...], *, limit_s: float | None = None
+) -> T:
+    """Call ``step`` until it raises none of ``errors``, and return its result.
+
+    Once the next pause would end after ``limit_s``, the error is raised; without a limit that never happens.
+    """
+    begun_at = time.monotonic()
+    while True:
+        try:
+            return step()
+        except errors as error:
+            wait_s = backoff.next_s()
+            if limit_s is not None and time.monotonic() - begun_at + wait_s > limit_s:
+                raise
+            log.warning("trying again in %.1f s: %s", wait_s, error)
+            time.sleep(wait_s)

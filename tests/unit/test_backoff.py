@@ -4,7 +4,10 @@ import threading
 import time
 
 import pytest
-from ratchet.backoff import Backoff, pause_s
+from ratchet.backoff import Backoff, pause_s, retry
+from ratchet.errors import LedgerBehind, PreconditionFailed, TransientError
+
+AWAY = (TransientError,)
 
 
 def test_pauses_double_up_to_a_limit_and_start_again_after_a_success() -> None:
@@ -38,3 +41,46 @@ def test_a_server_may_ask_for_a_longer_pause(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_any_number_of_failures_has_a_pause() -> None:
     assert [pause_s(failures, 1.0, 60.0) for failures in (1, 2, 3, 100, 10_000)] == [1.0, 2.0, 4.0, 60.0, 60.0]
+
+
+def quick() -> Backoff:
+    return Backoff(0.001, 0.002)
+
+
+class Start:
+    """Fails with each of these errors, then succeeds."""
+
+    def __init__(self, *errors: Exception):
+        self.errors = list(errors)
+
+    def __call__(self) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "started"
+
+
+def test_what_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    assert retry(Start(*[TransientError("Redis is away")] * 4), quick(), AWAY) == "started"
+    assert caplog.text.count("Redis is away") == 4
+
+
+def test_without_time_the_first_error_stands() -> None:
+    start = Start(TransientError("the first"), TransientError("the second"))
+    with pytest.raises(TransientError, match="the first"):
+        retry(start, quick(), AWAY, limit_s=0)
+
+
+def test_waiting_ends_with_the_error_that_stands() -> None:
+    with pytest.raises(TransientError, match="away"):
+        retry(Start(*[TransientError("away")] * 1000), quick(), AWAY, limit_s=0.05)
+
+
+def test_a_schema_is_waited_for_where_it_is_said() -> None:
+    assert retry(Start(LedgerBehind("run it")), quick(), (*AWAY, LedgerBehind), limit_s=60) == "started"
+    with pytest.raises(LedgerBehind):
+        retry(Start(LedgerBehind("run it")), quick(), AWAY, limit_s=60)
+
+
+def test_what_is_refused_is_not_waited_for() -> None:
+    with pytest.raises(PreconditionFailed):
+        retry(Start(PreconditionFailed("no")), quick(), (*AWAY, LedgerBehind), limit_s=60)

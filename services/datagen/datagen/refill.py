@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from random import Random
 
+from ratchet.backoff import pause_s
 from ratchet.settings.generation import GenerationSettings, SourceSettings
 
 EMPTY = "nothing made"
@@ -36,8 +37,8 @@ def rest_s(done: Sequence[Done], cooldown_s: float) -> float:
         return 0.0
     run = [one.outcome for one in takewhile(lambda one: one.outcome in (EMPTY, DEAD), done)]
     empty = len(run) - (DEAD in run)
-    pause_s = min(EMPTY_FIRST_S * 2.0 ** (empty - 1), EMPTY_LAST_S) if empty else 0.0
-    return max(0.0, max(pause_s, cooldown_s) - done[0].age_s)
+    empty_s = pause_s(empty, EMPTY_FIRST_S, EMPTY_LAST_S) if empty else 0.0
+    return max(0.0, max(empty_s, cooldown_s) - done[0].age_s)
 
 
 def allowance(wanted: int, made_within_the_hour: int, settings: GenerationSettings) -> int:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ratchet.backoff import Backoff, retry
+from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate as migrate_ledger
 from ratchet.settings import load
-from ratchet.worker.patience import patiently
 
 
 def migrate(
@@ -19,7 +20,8 @@ def migrate(
     settings = load()
     ledger = Ledger(settings.ledger_url)
     try:
-        patiently(ledger.now, settings.control, wait)
+        backoff = Backoff(settings.control.backoff_first_s, settings.control.backoff_last_s)
+        retry(ledger.now, backoff, (TransientError,), limit_s=wait)
         typer.echo(f"the ledger has schema {migrate_ledger(ledger)}.")
     finally:
         ledger.close()

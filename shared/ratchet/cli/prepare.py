@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from ratchet.artifacts.configured import artifact_store
+from ratchet.backoff import Backoff, retry
 from ratchet.bus.outbox import relaying_ledger
+from ratchet.errors import LedgerBehind, TransientError
 from ratchet.ledger.migrate import require_current
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings, load
-from ratchet.worker.patience import patiently
 
 
 def prepare(
@@ -21,7 +22,8 @@ def prepare(
 ) -> None:
     """Publish the base model and the test suites, once, from the host that has the model. `ratchet run` does so too."""
     settings = load()
-    is_new = patiently(lambda: _prepared(settings), settings.control, wait, for_schema=True)
+    backoff = Backoff(settings.control.backoff_first_s, settings.control.backoff_last_s)
+    is_new = retry(lambda: _prepared(settings), backoff, (TransientError, LedgerBehind), limit_s=wait)
     typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "all is prepared already.")
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
+from ratchet.backoff import Backoff
 from ratchet.errors import (
     ArtifactError,
     ChildFailed,
@@ -27,8 +28,8 @@ from ratchet.errors import (
 )
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger, damages
-from ratchet.ledger.migrate import require_not_newer
-from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.migrate import require_known_schema
+from ratchet.ledger.tables import VerdictRow
 from ratchet.ledger.undecided import settled
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
@@ -92,7 +93,8 @@ class Controller:
             self.running.pop(lane_name, None)
 
     def _look(self, lane: Lane, cause: str | None) -> int:
-        given, skipped, patience_s = 0, set[Subject](), self.settings.control.backoff_first_s
+        control = self.settings.control
+        given, skipped, backoff = 0, set[Subject](), Backoff(control.backoff_first_s, control.backoff_last_s)
         while not self.stop.is_set():
             self.running[lane.name] = Pulse()
             try:
@@ -102,14 +104,12 @@ class Controller:
                     self._recover(lane, None)
                     return given
                 outcome = self._decide(lane, claim, cause)
-                patience_s = self.settings.control.backoff_first_s
+                backoff.reset()
             except TransientError as error:
-                log.warning(
-                    "%s waits %.1f s: %s", self.system.name, patience_s, error, exc_info=isinstance(error, _Unforeseen)
-                )
+                pause_s, unforeseen = backoff.next_s(), isinstance(error, _Unforeseen)
+                log.warning("%s waits %.1f s: %s", self.system.name, pause_s, error, exc_info=unforeseen)
                 self._tell_of_trouble(lane, None, str(error))
-                self._wait(lane, patience_s)
-                patience_s = min(patience_s * 2, self.settings.control.backoff_last_s)
+                self._wait(lane, pause_s)
                 continue
             given += isinstance(outcome, Verdict)
             if not isinstance(outcome, Verdict):
@@ -234,7 +234,7 @@ class Controller:
         """Count an error against its subject, or put the subject off where it is of something that others need too."""
         log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
         try:
-            require_not_newer(self.ledger)
+            require_known_schema(self.ledger)
             if self._is_of_subject(lane, claim, error):
                 self._count(lane, claim, error)
             else:

@@ -7,10 +7,10 @@ from enum import Enum, auto
 
 from sqlalchemy import func, select
 
+from ratchet.backoff import pause_s
 from ratchet.errors import ArtifactError, DataError, PreconditionFailed
 from ratchet.ledger import Transaction
-from ratchet.ledger.tables import Claim as ClaimRow
-from ratchet.ledger.tables import DeadLetter, Verdict
+from ratchet.ledger.tables import ClaimRow, DeadLetterRow, VerdictRow
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
@@ -33,7 +33,7 @@ def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, setting
 
     An error that says itself what is wrong with the subject (its rows, its files) is never taken for that of others.
     """
-    rest_s = min(settings.backoff_last_s, settings.backoff_first_s * 2 ** (claim.failures + claim.kills))
+    rest_s = pause_s(claim.failures + claim.kills + 1, settings.backoff_first_s, settings.backoff_last_s)
     row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
     is_own = isinstance(error, DataError | ArtifactError)
     if row.failures >= settings.poison_failures and not is_own and _is_shared(tx, claim, row.first_at):
@@ -66,12 +66,12 @@ def bury(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
     _dead(tx, claims.require(tx, claim), error, trace)
 
 
-def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetter:
+def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetterRow:
     """Give a dead subject another life with a clean count.
 
     Raises PreconditionFailed if there is no such open dead letter.
     """
-    letter = tx.session.get(DeadLetter, dead_letter_id)
+    letter = tx.session.get(DeadLetterRow, dead_letter_id)
     if letter is None or letter.resolved_at is not None:
         raise PreconditionFailed(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
     letter.resolved_at, letter.resolution = tx.now, f"retried by {who}"
@@ -85,26 +85,26 @@ def _is_shared(tx: Transaction, claim: Claim, since: float) -> bool:
 
 def _given_up_in_a_row(tx: Transaction, system: str) -> int:
     """Subjects that the system has given up for their errors since it last decided on one."""
-    decided = select(func.max(Verdict.created_at)).where(Verdict.system == system).scalar_subquery()
+    decided = select(func.max(VerdictRow.created_at)).where(VerdictRow.system == system).scalar_subquery()
     letters = select(func.count()).where(
-        DeadLetter.system == system,
-        DeadLetter.resolved_at.is_(None),
-        DeadLetter.failures > 0,
-        DeadLetter.subject_kind != "event",
-        DeadLetter.created_at > func.coalesce(decided, 0.0),
+        DeadLetterRow.system == system,
+        DeadLetterRow.resolved_at.is_(None),
+        DeadLetterRow.failures > 0,
+        DeadLetterRow.subject_kind != "event",
+        DeadLetterRow.created_at > func.coalesce(decided, 0.0),
     )
     return tx.session.scalar(letters) or 0
 
 
 def _others_succeed(tx: Transaction, claim: Claim, since: float) -> bool:
-    mine = (Verdict.subject_kind == claim.subject.kind) & (Verdict.subject_id == claim.subject.id)
-    others = select(Verdict.id).where(Verdict.system == claim.system, Verdict.created_at >= since, ~mine)
+    mine = (VerdictRow.subject_kind == claim.subject.kind) & (VerdictRow.subject_id == claim.subject.id)
+    others = select(VerdictRow.id).where(VerdictRow.system == claim.system, VerdictRow.created_at >= since, ~mine)
     return tx.session.scalar(others.limit(1)) is not None
 
 
 def _dead(tx: Transaction, row: ClaimRow, error: str, trace: str) -> None:
     tx.session.add(
-        DeadLetter(
+        DeadLetterRow(
             system=row.system,
             subject_kind=row.subject_kind,
             subject_id=row.subject_id,

@@ -7,21 +7,22 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from ratchet.artifacts.configured import artifact_store
+from ratchet.backoff import Backoff, retry
 from ratchet.build import Build
 from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.outbox import Relay
 from ratchet.bus.streams import Streams
 from ratchet.children import ChildRunner
-from ratchet.errors import PreconditionFailed
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.leases import claim_name
 from ratchet.leases.names import WorkerName
 from ratchet.ledger import Ledger
@@ -37,7 +38,6 @@ from ratchet.worker.desk import Desk
 from ratchet.worker.listener import Listener
 from ratchet.worker.liveness import Liveness, alive_path
 from ratchet.worker.logs import log_json
-from ratchet.worker.patience import patiently
 from ratchet.worker.register import Registration, has_ledger, record_failure
 from ratchet.worker.status import StatusFile
 from ratchet.worker.stopping import Stopper
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from ratchet.metrics.serve import MetricsPage
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EXIT_REFUSED = 78
 
@@ -103,8 +105,8 @@ class _Worker:
         self.metrics = _metrics_page(settings)
         url = self.metrics.url if self.metrics is not None else None
         self.registration = Registration(self.ledger, system, worker, settings, url)
-        patiently(self.registration.enter, settings.control)
-        redis = patiently(lambda: redis_url(settings), settings.control)
+        _once_available(self.registration.enter, settings)
+        redis = _once_available(lambda: redis_url(settings), settings)
         streams = Streams(connect(redis), settings.redis.stream_length)
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
@@ -184,7 +186,13 @@ def _metrics_page(settings: Settings) -> MetricsPage | None:
         return None
     from ratchet.metrics.serve import MetricsPage  # imports that a worker without metrics does not need
 
-    return patiently(lambda: MetricsPage(settings), settings.control)
+    return _once_available(lambda: MetricsPage(settings), settings)
+
+
+def _once_available(step: Callable[[], T], settings: Settings) -> T:
+    """Do a step of the start, as often as it takes while the ledger, Redis or a port is not available."""
+    backoff = Backoff(settings.control.backoff_first_s, settings.control.backoff_last_s)
+    return retry(step, backoff, (TransientError,))
 
 
 def _status_path(settings: Settings, system: System, worker: str) -> Path:
