@@ -39,7 +39,7 @@ from ratchet.evaluation.standing import held_out
 from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.ledger import Ledger
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Checkpoint, Mined
+from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
 from ratchet.settings import Settings
 from ratchet.stats.newcombe import newcombe
 from ratchet.tasks import registry
@@ -87,7 +87,7 @@ def main() -> None:
         settings = Settings(home=home)
         ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
         with ledger.read() as session:
-            follow_ups += [row.numbers["follow_up"] for row in session.scalars(select(Mined)) if row.numbers]
+            follow_ups += [row.numbers["follow_up"] for row in session.scalars(select(MinedRow)) if row.numbers]
             for pair in pairs(session, artifacts, settings, f"run {number}"):
                 asked.append(compared(pair, told.searches))
                 print(json.dumps(asked[-1]), flush=True)
@@ -107,9 +107,9 @@ def main() -> None:
 def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: str) -> Iterator[Pair]:
     suite = current(session, "probe")
     items = stored_suite(artifacts, suite).by_id
-    saved = select(Checkpoint).where(Checkpoint.state == "saved")
+    saved = select(CheckpointRow).where(CheckpointRow.state == "saved")
     low, high = settings.mining.frontier_low, settings.mining.frontier_high
-    for one, other in pairwise(session.scalars(saved.order_by(Checkpoint.ordinal))):
+    for one, other in pairwise(session.scalars(saved.order_by(CheckpointRow.ordinal))):
         record = evaluation(session, one.id, suite.id)
         if record is None or other.ordinal != one.ordinal + 1:
             continue
@@ -128,7 +128,7 @@ def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: s
 
 def keys_of(session: Session, artifacts: ArtifactStore, batches: set[str | None]) -> frozenset[str]:
     """Keys of all rows of these batches."""
-    rows = [session.get_one(Batch, id).artifact for id in batches]
+    rows = [session.get_one(BatchRow, id).artifact for id in batches]
     lines = (line for artifact in rows if artifact for line in artifacts.open_lines(artifact))
     return frozenset(item_key(Example.model_validate_json(line)) for line in lines)
 

@@ -21,8 +21,7 @@ from ratchet.ledger.line import checkpoint_id, head, line, next_ordinal
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.queue import Origin, submit
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Verdict
-from ratchet.ledger.tables import Evaluation as EvaluationRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, EvaluationRow, VerdictRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 from ratchet.systems import System
@@ -75,7 +74,7 @@ class Home:
 
     def base_id(self) -> str:
         with self.ledger.read() as session:
-            return session.scalars(select(Checkpoint.id).where(Checkpoint.ordinal == 0)).one()
+            return session.scalars(select(CheckpointRow.id).where(CheckpointRow.ordinal == 0)).one()
 
     def add_checkpoint(self, batch_id: str | None = None, *, size_bytes: int = 1_000) -> str:
         """A checkpoint that was not trained, at the head of the line."""
@@ -86,7 +85,7 @@ class Home:
             (folder / "model.safetensors").write_text(f"weights {ordinal}")
             artifact = self.artifacts.publish(folder, "checkpoint", {}, consume=True)
             weights = weights_digest(artifact.manifest)
-            row = Checkpoint(
+            row = CheckpointRow(
                 id=checkpoint_id(ordinal, weights),
                 ordinal=ordinal,
                 parent_id=parent.id,
@@ -110,7 +109,7 @@ class Home:
         with self.ledger.write() as tx:
             tx.emit(submit(tx, artifact.id, len(rows), origin, {}))
             tx.session.flush()
-            row = tx.session.get_one(Batch, artifact.id[:16])
+            row = tx.session.get_one(BatchRow, artifact.id[:16])
             for name, value in changes.items():
                 setattr(row, name, value)
             if row.state not in ("submitted", "rejected"):
@@ -121,7 +120,7 @@ class Home:
     def add_record(self, checkpoint: str, pool: str, knows: Knows, sure: float = 0.95) -> Evaluation:
         """A record of the checkpoint on the pool's suite in force, as if testing had made it."""
         with self.ledger.read() as session:
-            suite, row = current(session, pool), session.get_one(Checkpoint, checkpoint)
+            suite, row = current(session, pool), session.get_one(CheckpointRow, checkpoint)
         key = made_up_key(row.weights, suite.id)
         records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
         folder = self.settings.work_folder / "made-up-record"
@@ -149,13 +148,13 @@ class Home:
     def verdicts(self, system: str) -> dict[str, str]:
         """Outcomes of the system by subject id."""
         with self.ledger.read() as session:
-            rows = session.scalars(select(Verdict).where(Verdict.system == system).order_by(Verdict.id))
+            rows = session.scalars(select(VerdictRow).where(VerdictRow.system == system).order_by(VerdictRow.id))
             return {row.subject_id: row.outcome for row in rows}
 
     def dead(self) -> list[str]:
         """Errors of the dead letters."""
         with self.ledger.read() as session:
-            return [f"{row.system} {row.subject_id}: {row.error}" for row in session.scalars(select(DeadLetter))]
+            return [f"{row.system} {row.subject_id}: {row.error}" for row in session.scalars(select(DeadLetterRow))]
 
 
 @contextmanager

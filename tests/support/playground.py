@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from ratchet.ledger.tables import Claim, DeadLetter, Verdict
+from ratchet.ledger.tables import ClaimRow, DeadLetterRow, VerdictRow
 from sqlalchemy import select
 
 from tests.support.failpoints import arm
@@ -46,26 +46,26 @@ class Playground:
 
     def verdicts(self) -> list[tuple[str, str]]:
         with self.stack.ledger.read() as session:
-            return [(row.system, row.subject_id) for row in session.scalars(select(Verdict))]
+            return [(row.system, row.subject_id) for row in session.scalars(select(VerdictRow))]
 
     def verdict_worker(self, toy: str) -> str:
         with self.stack.ledger.read() as session:
             return session.scalars(
-                select(Verdict.worker).where(Verdict.system == "catching", Verdict.subject_id == toy)
+                select(VerdictRow.worker).where(VerdictRow.system == "catching", VerdictRow.subject_id == toy)
             ).one()
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[ClaimRow]:
         with self.stack.ledger.read() as session:
-            return list(session.scalars(select(Claim)))
+            return list(session.scalars(select(ClaimRow)))
 
-    def letters(self, toy: str) -> list[DeadLetter]:
+    def letters(self, toy: str) -> list[DeadLetterRow]:
         with self.stack.ledger.read() as session:
-            return list(session.scalars(select(DeadLetter).where(DeadLetter.subject_id == toy)))
+            return list(session.scalars(select(DeadLetterRow).where(DeadLetterRow.subject_id == toy)))
 
-    def unread(self) -> list[DeadLetter]:
+    def unread(self) -> list[DeadLetterRow]:
         """Dead letters of events that could not be read."""
         with self.stack.ledger.read() as session:
-            return list(session.scalars(select(DeadLetter).where(DeadLetter.subject_kind == "event")))
+            return list(session.scalars(select(DeadLetterRow).where(DeadLetterRow.subject_kind == "event")))
 
     def catches(self, toy: str) -> int:
         with self.stack.ledger.read() as session:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.ledger.tables import DeadLetter, Verdict
+from ratchet.ledger.tables import DeadLetterRow, VerdictRow
 
 
-def verdict(system: str, kind: str, subject_id: str, outcome: str, at: float = 0.0, **columns: Any) -> Verdict:
+def verdict(system: str, kind: str, subject_id: str, outcome: str, at: float = 0.0, **columns: Any) -> VerdictRow:
     """The system's verdict on the subject; ``columns`` are those that the test looks at."""
     made_up: dict[str, Any] = {"reason": "", "numbers": {}, "cause": None, "worker": f"{system}@box+0", "took_s": 0.1}
     told = {**made_up, **columns}
-    return Verdict(system=system, subject_kind=kind, subject_id=subject_id, outcome=outcome, created_at=at, **told)
+    return VerdictRow(system=system, subject_kind=kind, subject_id=subject_id, outcome=outcome, created_at=at, **told)
 
 
-def dead_letter(system: str, kind: str, subject_id: str, at: float = 0.0, **columns: Any) -> DeadLetter:
+def dead_letter(system: str, kind: str, subject_id: str, at: float = 0.0, **columns: Any) -> DeadLetterRow:
     """An open letter of the system, after three failures; ``columns`` are those that the test looks at."""
     made_up: dict[str, Any] = {"error": "", "traceback": "", "failures": 3, "kills": 0}
     told = {**made_up, "resolved_at": None, "resolution": None, **columns}
-    return DeadLetter(system=system, subject_kind=kind, subject_id=subject_id, created_at=at, **told)
+    return DeadLetterRow(system=system, subject_kind=kind, subject_id=subject_id, created_at=at, **told)

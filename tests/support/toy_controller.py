@@ -9,9 +9,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.tables import Claim as ClaimRow
-from ratchet.ledger.tables import Counter
-from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.tables import ClaimRow, CounterRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
@@ -68,5 +66,5 @@ class Toys:
 
     def acted(self, subject_id: str) -> int:
         with self.ledger.read() as session:
-            row = session.get(Counter, f"acted:{subject_id}")
+            row = session.get(CounterRow, f"acted:{subject_id}")
             return row.value if row else 0

@@ -10,8 +10,7 @@ from ratchet.evaluation.flips import added, flip_table
 from ratchet.evaluation.stored import readable
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Checkpoint, Evaluation
-from ratchet.ledger.tables import Trial as TrialRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, EvaluationRow, TrialRow
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -24,10 +23,10 @@ WINDOW_HALF_LIVES = 6
 @dataclass(frozen=True)
 class Stretch:
     """Training between two checkpoints that were probed. ``arms`` are those of its batches; None where a batch was
-    neither drawn at random nor a fork's (a user's, a correction, one without an experiment)."""
+    not drawn at random (a user's, a correction, one without an experiment)."""
 
-    before: Evaluation
-    after: Evaluation
+    before: EvaluationRow
+    after: EvaluationRow
     arms: frozenset[str | None]
     tokens: int
     checkpoints: tuple[str, ...]
@@ -38,11 +37,11 @@ def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
     """From the nearest ancestor with a record on the probe suite; None where there is none."""
     suite = current(session, "probe").id
     after = evaluation(session, checkpoint_id, suite)
-    row = session.get_one(Checkpoint, checkpoint_id)
+    row = session.get_one(CheckpointRow, checkpoint_id)
     arms: set[str | None] = set()
     tokens, between, batches = 0, list[str](), list[str]()
     while after is not None and row.parent_id is not None:
-        parent = session.get_one(Checkpoint, row.parent_id)
+        parent = session.get_one(CheckpointRow, row.parent_id)
         arms.add(_arm(session, row.batch_id))
         tokens += tokens_between(parent, row)
         batches += [row.batch_id] if row.batch_id else []
@@ -56,7 +55,7 @@ def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
     return None
 
 
-def tokens_between(parent: Checkpoint, row: Checkpoint) -> int:
+def tokens_between(parent: CheckpointRow, row: CheckpointRow) -> int:
     """Trained from one to the other; where the parent left no state, the count began anew."""
     return row.tokens - parent.tokens if row.tokens >= parent.tokens else row.tokens
 
@@ -102,10 +101,10 @@ def keep(tx: Transaction, trial: TrialRow | None) -> None:
 
 def trials(session: Session, half_life: float) -> list[Trial]:
     """The trials that still count, the oldest first."""
-    newest = session.scalar(select(func.max(Checkpoint.ordinal))) or 0
+    newest = session.scalar(select(func.max(CheckpointRow.ordinal))) or 0
     oldest = newest - WINDOW_HALF_LIVES * half_life
-    query = select(TrialRow, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == TrialRow.checkpoint_id)
-    query = query.where(Checkpoint.ordinal >= oldest).order_by(Checkpoint.ordinal)
+    query = select(TrialRow, CheckpointRow.ordinal).join(CheckpointRow, CheckpointRow.id == TrialRow.checkpoint_id)
+    query = query.where(CheckpointRow.ordinal >= oldest).order_by(CheckpointRow.ordinal)
     return [as_trial(row, newest - ordinal) for row, ordinal in session.execute(query)]
 
 
@@ -124,9 +123,9 @@ def as_trial(row: TrialRow, age: int) -> Trial:
 
 
 def _arm(session: Session, batch_id: str | None) -> str | None:
-    batch = session.get(Batch, batch_id) if batch_id else None
+    batch = session.get(BatchRow, batch_id) if batch_id else None
     drawn = batch.provenance.get("assignment") if batch is not None and batch.origin == "generation" else None
-    return str(drawn["arm"]) if drawn and (drawn["probability"] < 1 or drawn.get("fork") is not None) else None
+    return str(drawn["arm"]) if drawn and drawn["probability"] < 1 else None
 
 
 def _is_spanned(session: Session, before_id: str, checkpoint_id: str) -> bool:

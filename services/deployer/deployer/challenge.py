@@ -13,8 +13,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.requests import ask, outdated
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Challenge as Row
-from ratchet.ledger.tables import Checkpoint, SuiteRow
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
 from sqlalchemy import func, select
@@ -32,15 +31,15 @@ class Pair:
     ``damaged`` names those that have one which cannot be read, and is to be made anew.
     """
 
-    champion: Checkpoint
-    challenger: Checkpoint
+    champion: CheckpointRow
+    challenger: CheckpointRow
     suite: SuiteRow
     champion_record: Evaluation | None
     challenger_record: Evaluation | None
     damaged: frozenset[str] = frozenset()
 
     @property
-    def lacking(self) -> tuple[Checkpoint, ...]:
+    def lacking(self) -> tuple[CheckpointRow, ...]:
         sides = ((self.champion, self.champion_record), (self.challenger, self.challenger_record))
         return tuple(checkpoint for checkpoint, record in sides if record is None)
 
@@ -48,7 +47,7 @@ class Pair:
 def pair(work: Work, challenger_id: str, pool: str) -> Pair:
     """Both sides' records on the pool's suite in force; of two that do not compare, the older counts as lacking."""
     with work.read() as session:
-        holder, challenger = champion(session), session.get_one(Checkpoint, challenger_id)
+        holder, challenger = champion(session), session.get_one(CheckpointRow, challenger_id)
         suite = current(session, pool)
         rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
     theirs, ours = rows
@@ -81,7 +80,7 @@ def asking(sides: Pair) -> NotReady:
     return NotReady(f"{sides.suite.pool} records of {names}", effects)
 
 
-def opened(work: Work, sides: Pair) -> Row:
+def opened(work: Work, sides: Pair) -> ChallengeRow:
     """The challenge of this pair, opened if it was not. Opening spends: k is counted before anything is known.
 
     One that was left open while the suite was rotated goes on with the suite in force, as a use of that suite.
@@ -95,9 +94,12 @@ def opened(work: Work, sides: Pair) -> Row:
         if begun is not None:
             begun.suite_id = sides.suite.id
             return
-        spent = tx.session.scalar(select(func.max(Row.k)).where(Row.champion_id == sides.champion.id)) or 0
+        spent = (
+            tx.session.scalar(select(func.max(ChallengeRow.k)).where(ChallengeRow.champion_id == sides.champion.id))
+            or 0
+        )
         tx.session.add(
-            Row(
+            ChallengeRow(
                 champion_id=sides.champion.id,
                 challenger_id=sides.challenger.id,
                 k=spent + 1,
@@ -141,6 +143,8 @@ def _protected(settings: Settings) -> Sequence[str]:
     return [family.name for family in settings.suites.families if family.protected]
 
 
-def _challenge(session: Session, sides: Pair) -> Row | None:
-    query = select(Row).where(Row.champion_id == sides.champion.id, Row.challenger_id == sides.challenger.id)
+def _challenge(session: Session, sides: Pair) -> ChallengeRow | None:
+    query = select(ChallengeRow).where(
+        ChallengeRow.champion_id == sides.champion.id, ChallengeRow.challenger_id == sides.challenger.id
+    )
     return session.scalar(query)

@@ -10,7 +10,7 @@ from ratchet.events.catalogue import CheckpointDeployed, DeploymentRolledBack
 from ratchet.ledger import Transaction, damages
 from ratchet.ledger.history import is_proved
 from ratchet.ledger.line import serving
-from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+from ratchet.ledger.tables import BlockRow, CheckpointRow, DeploymentRow
 
 KEPT_UP = ("deployment", "serving", "main")
 """The system, and the kind and id of the subject, that stands for keeping the server at what is desired."""
@@ -32,7 +32,7 @@ def promote(
     if row.desired_id != champion_id:
         return f"a challenge of {row.desired_id}, which has taken the place of {champion_id}"
     tx.session.add(
-        Deployment(
+        DeploymentRow(
             action="deploy",
             checkpoint_id=checkpoint_id,
             previous_id=row.desired_id,
@@ -49,11 +49,11 @@ def promote(
 def roll_back(tx: Transaction, checkpoint_id: str, to_id: str, reason: str, token: int) -> None:
     """Make ``to_id`` the champion again, bar the weights that were just live, and tell of it."""
     row = serving(tx.session)
-    weights = tx.session.get_one(Checkpoint, checkpoint_id).weights
-    if tx.session.get(Bar, weights) is None:
-        tx.session.add(Bar(weights=weights, checkpoint_id=checkpoint_id, reason=reason, created_at=tx.now))
+    weights = tx.session.get_one(CheckpointRow, checkpoint_id).weights
+    if tx.session.get(BlockRow, weights) is None:
+        tx.session.add(BlockRow(weights=weights, checkpoint_id=checkpoint_id, reason=reason, created_at=tx.now))
     tx.session.add(
-        Deployment(
+        DeploymentRow(
             action="rollback",
             checkpoint_id=to_id,
             previous_id=checkpoint_id,

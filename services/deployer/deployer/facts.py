@@ -7,7 +7,7 @@ from typing import Any
 from ratchet.evaluation.confidence import Certainty
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Bar, Calibration, Checkpoint, DeadLetter, Ranking, Regression
+from ratchet.ledger.tables import BlockRow, CalibrationRow, CheckpointRow, DeadLetterRow, RankingRow, RegressionRow
 from ratchet.systems.backlog import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -30,7 +30,7 @@ def contenders(session: Session) -> list[Contender]:
     """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
     open_ids = [subject.id for subject in evaluated_without(session, SYSTEM_NAME, "eval")]
     ranked, given_up = (_ranked(session), _given_up(session)) if open_ids else ({}, {})
-    rows = [session.get_one(Checkpoint, id) for id in open_ids]
+    rows = [session.get_one(CheckpointRow, id) for id in open_ids]
     return [_contender(session, row, ranked.get(row.id), given_up) for row in rows if row.ordinal > 0]
 
 
@@ -45,24 +45,24 @@ def _held(session: Session, champion_id: str) -> str | None:
 def _given_up(session: Session) -> dict[str, str]:
     """Checkpoints whose record on a suite in force was asked for and dead-lettered by testing, with the pool."""
     suites = {current(session, pool).id: pool for pool in ("eval", "confirm")}
-    letters = select(DeadLetter.subject_id).where(
-        DeadLetter.system == "testing", DeadLetter.subject_kind == "request", DeadLetter.resolved_at.is_(None)
+    letters = select(DeadLetterRow.subject_id).where(
+        DeadLetterRow.system == "testing", DeadLetterRow.subject_kind == "request", DeadLetterRow.resolved_at.is_(None)
     )
     asked = [subject_id.split("/")[:2] for subject_id in session.scalars(letters)]
     return {checkpoint_id: suites[suite_id] for checkpoint_id, suite_id in asked if suite_id in suites}
 
 
 def _contender(
-    session: Session, checkpoint: Checkpoint, ranked: dict[str, Any] | None, given_up: dict[str, str]
+    session: Session, checkpoint: CheckpointRow, ranked: dict[str, Any] | None, given_up: dict[str, str]
 ) -> Contender:
-    regression = session.get(Regression, checkpoint.id)
-    bar = session.get(Bar, checkpoint.weights)
+    regression = session.get(RegressionRow, checkpoint.id)
+    bar = session.get(BlockRow, checkpoint.weights)
     return Contender(
         id=checkpoint.id,
         ordinal=checkpoint.ordinal,
         score=float(ranked["choosing_score"]) if ranked else None,
         severity=regression.severity if regression else None,
-        calibrated=session.get(Calibration, checkpoint.id) is not None,
+        calibrated=session.get(CalibrationRow, checkpoint.id) is not None,
         barred=bar.reason if bar else None,
         is_kept=checkpoint.state == "saved",
         given_up=given_up.get(checkpoint.id),
@@ -72,12 +72,12 @@ def _contender(
 
 def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
     """What its calibration ships with it; None before there is one."""
-    row = session.get(Calibration, checkpoint_id)
+    row = session.get(CalibrationRow, checkpoint_id)
     shipped = row.numbers.get("shipped") if row is not None else None
     return Certainty.model_validate(shipped) if shipped else None
 
 
 def _ranked(session: Session) -> dict[str, dict[str, Any]]:
     """Entries of the newest ranking by checkpoint."""
-    newest = session.scalar(select(Ranking).order_by(Ranking.id.desc()).limit(1))
+    newest = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
     return {entry["checkpoint_id"]: entry for entry in newest.entries["entries"]} if newest else {}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from ratchet.errors import ArtifactError, UnusableCheckpoint
 from ratchet.ledger import Transaction, damages
 from ratchet.ledger.line import serving
-from ratchet.ledger.tables import Bar, Checkpoint, Deployment
+from ratchet.ledger.tables import BlockRow, CheckpointRow, DeploymentRow
 from ratchet.systems import Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,7 +25,7 @@ DAMAGE = (ArtifactError, UnusableCheckpoint)
 """What says that a checkpoint's files are not what was judged."""
 
 
-def fall_back(work: Work, rollout: Rollout, champion: Checkpoint, error: Exception) -> Callable[[Transaction], None]:
+def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exception) -> Callable[[Transaction], None]:
     """Have the newest sound predecessor served, unless one is already; returns what is to be noted of it."""
     log.error("%s is the champion and cannot be served: %s", champion.id, error)
     served = _already_serving(work, rollout, champion) or _brought_up(work, rollout, champion)
@@ -44,16 +44,16 @@ def fall_back(work: Work, rollout: Rollout, champion: Checkpoint, error: Excepti
     return effects
 
 
-def _already_serving(work: Work, rollout: Rollout, champion: Checkpoint) -> str | None:
+def _already_serving(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
     """What is live, where that is another checkpoint than the champion and may be served."""
     live = rollout.server.live()
     if live is None or live.checkpoint_id == champion.id:
         return None
     with work.read() as session:
-        return None if session.get(Bar, live.weights) is not None else live.checkpoint_id
+        return None if session.get(BlockRow, live.weights) is not None else live.checkpoint_id
 
 
-def _brought_up(work: Work, rollout: Rollout, champion: Checkpoint) -> str | None:
+def _brought_up(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
     with work.read() as session:
         candidates = list(_predecessors(session, champion.id))
     for candidate in candidates:
@@ -66,11 +66,11 @@ def _brought_up(work: Work, rollout: Rollout, champion: Checkpoint) -> str | Non
     return None
 
 
-def _predecessors(session: Session, champion_id: str) -> Iterator[Checkpoint]:
+def _predecessors(session: Session, champion_id: str) -> Iterator[CheckpointRow]:
     """Earlier champions whose bytes are kept and whose weights are not barred, the last one first."""
-    rows = session.scalars(select(Deployment.checkpoint_id).order_by(Deployment.id.desc()))
+    rows = session.scalars(select(DeploymentRow.checkpoint_id).order_by(DeploymentRow.id.desc()))
     for checkpoint_id in dict.fromkeys(rows):
-        checkpoint = session.get_one(Checkpoint, checkpoint_id)
-        is_barred = session.get(Bar, checkpoint.weights) is not None
+        checkpoint = session.get_one(CheckpointRow, checkpoint_id)
+        is_barred = session.get(BlockRow, checkpoint.weights) is not None
         if checkpoint_id != champion_id and checkpoint.state == "saved" and not is_barred:
             yield checkpoint

@@ -11,7 +11,7 @@ from ratchet.errors import ClaimLost, ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from ratchet.profiles import registry as profiles
 from ratchet.profiles.system_turn import with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
@@ -49,7 +49,7 @@ class Rollout:
     def settings(self) -> Settings:
         return self.work.settings
 
-    def load(self, checkpoint: Checkpoint) -> None:
+    def load(self, checkpoint: CheckpointRow) -> None:
         """Load the verified artifact beside what is live, and nothing else. Raises ServingError, TransientError."""
         live = self.server.live()
         self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
@@ -58,7 +58,7 @@ class Rollout:
         self.server.load(checkpoint.id, str(path), checkpoint.weights)
         failpoint("after-load")
 
-    def smoke(self, checkpoint: Checkpoint, record: Evaluation) -> Canary | str:
+    def smoke(self, checkpoint: CheckpointRow, record: Evaluation) -> Canary | str:
         """Whether what is loaded is what was judged; a sentence where the server refuses it altogether."""
         try:
             self.load(checkpoint)
@@ -89,7 +89,7 @@ class Rollout:
         self.work.commit(lambda tx: compared(tx, checkpoint_id, found.passed, difference))
         return found
 
-    def bring_up(self, checkpoint: Checkpoint) -> None:
+    def bring_up(self, checkpoint: CheckpointRow) -> None:
         """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""
         highest = self.server.health().highest_token
         if highest > self.work.claim.token:
@@ -106,7 +106,7 @@ class Rollout:
             if checkpoint_id not in keep:
                 self.server.unload(checkpoint_id)
 
-    def watch(self, checkpoint: Checkpoint, record: Evaluation, before: Traffic | None) -> str | None:
+    def watch(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
         """Watch the new champion for ``serving.watch_s``; why it should go back, or None. Synthetic probes help out."""
         deadline = time.monotonic() + self.settings.serving.watch_s
         while True:
@@ -116,7 +116,7 @@ class Rollout:
             self.work.progress(f"watching {checkpoint.id}")
             self.work.stop.wait(PROBE_PAUSE_S)
 
-    def _look(self, checkpoint: Checkpoint, record: Evaluation, before: Traffic | None) -> str | None:
+    def _look(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
         live = self.server.live()
         if live is None or live.weights != checkpoint.weights:
             return f"the server serves {live.checkpoint_id if live else 'nothing'} in its place"

@@ -7,7 +7,7 @@ from ratchet.evaluation.stored import stored_suite, suite_row
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import champion
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Challenge, SuiteRow
+from ratchet.ledger.tables import ChallengeRow, SuiteRow
 from ratchet.systems import Work
 from sqlalchemy import select
 
@@ -22,11 +22,11 @@ def rotate_if_worn(work: Work) -> None:
     with work.read() as session:
         worn = current(session, "confirm")
         in_use = session.scalar(
-            select(Challenge.id).where(
-                Challenge.suite_id == worn.id,
-                Challenge.champion_id == champion(session).id,
-                Challenge.challenger_id == work.subject.id,
-                Challenge.outcome.is_(None),
+            select(ChallengeRow.id).where(
+                ChallengeRow.suite_id == worn.id,
+                ChallengeRow.champion_id == champion(session).id,
+                ChallengeRow.challenger_id == work.subject.id,
+                ChallengeRow.outcome.is_(None),
             )
         )
     if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ratchet.ledger.line import line
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import BatchRow
 from ratchet.systems import Work
 
 
@@ -25,6 +25,6 @@ class Brake:
         if not self._pulled and now - self._asked_at >= self._every_s:
             self._asked_at = now
             with self._work.read() as session:
-                batch = session.get_one(Batch, self._batch_id)
+                batch = session.get_one(BatchRow, self._batch_id)
                 self._pulled = line(session).paused or batch.state == "skipped"
         return self._pulled

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ratchet.ledger import Transaction
-from ratchet.ledger.forks import branches, open_fork
 from ratchet.ledger.line import line, serving
 from ratchet.ledger.requests import unanswered
-from ratchet.ledger.tables import Challenge, Checkpoint, Claim
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow
 from ratchet.systems import Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,7 +24,7 @@ def clean(work: Work) -> None:
     gone: list[str] = []
 
     def effects(tx: Transaction) -> None:
-        rows = list(tx.session.scalars(select(Checkpoint).where(Checkpoint.state == "saved")))
+        rows = list(tx.session.scalars(select(CheckpointRow).where(CheckpointRow.state == "saved")))
         protected = _protected(tx.session)
         kept = [Kept(row.id, row.ordinal, row.size_bytes) for row in rows]
         doomed = set(expendable(kept, protected, retention.checkpoints_gb * GB))
@@ -43,13 +42,13 @@ def clean(work: Work) -> None:
         work.artifacts.delete(artifact)
 
 
-def _old_states(rows: list[Checkpoint], protected: set[str], keep: int) -> list[str]:
+def _old_states(rows: list[CheckpointRow], protected: set[str], keep: int) -> list[str]:
     with_state = sorted((row for row in rows if row.state_artifact), key=lambda row: row.ordinal, reverse=True)
     old = [row for row in with_state[keep:] if row.id not in protected]
     return [artifact for row in old for artifact in _without_state(row)]
 
 
-def _without_state(row: Checkpoint) -> list[str]:
+def _without_state(row: CheckpointRow) -> list[str]:
     """Take the optimizer's state off the row; returns what was there."""
     artifact, row.state_artifact = row.state_artifact, None
     return [artifact] if artifact else []
@@ -58,27 +57,16 @@ def _without_state(row: Checkpoint) -> list[str]:
 def _protected(session: Session) -> set[str]:
     """Champion, rollback target, the line's head, what its adapters stand on, and all that is in use.
 
-    In use is whatever a claim, an unanswered request, an open challenge or an open fork names.
+    In use is whatever a claim, an unanswered request or an open challenge names.
     """
     live = serving(session)
     main = line(session)
     named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
-    claimed = session.scalars(select(Claim.subject_id).where(Claim.subject_kind.in_(CLAIMED)))
+    claimed = session.scalars(select(ClaimRow.subject_id).where(ClaimRow.subject_kind.in_(CLAIMED)))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
     named.update(request.checkpoint_id for request in session.scalars(unanswered()))
-    undecided = select(Challenge.challenger_id).where(
-        Challenge.outcome.is_(None), Challenge.champion_id == live.desired_id
+    undecided = select(ChallengeRow.challenger_id).where(
+        ChallengeRow.outcome.is_(None), ChallengeRow.champion_id == live.desired_id
     )
     named.update(session.scalars(undecided))
-    named.update(_forked(session))
     return {name for name in named if name is not None}
-
-
-def _forked(session: Session) -> set[str | None]:
-    """Where the open fork may yet go on from: its parent, its tips, and what their adapters stand on."""
-    fork = open_fork(session)
-    if fork is None:
-        return set()
-    places = [(fork.parent_id, fork.adapter_base_id)]
-    places += [(row.tip_id, row.adapter_base_id) for row in branches(session, fork.id)]
-    return {name for place in places for name in place}

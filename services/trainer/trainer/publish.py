@@ -10,7 +10,7 @@ from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.ledger import Transaction
 from ratchet.ledger.line import checkpoint_id, line, next_ordinal
-from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Work
 
 from trainer.grace import Grace
@@ -63,12 +63,12 @@ def publish(work: Work, start: Start, result: dict[str, Any], grace: Grace) -> S
     )
 
 
-def record(work: Work, segment: Segment) -> Checkpoint:
+def record(work: Work, segment: Segment) -> CheckpointRow:
     """Put the checkpoint at the head of the line, under the claim's token.
 
     Raises ClaimLost, also where the line has moved on from the head that the segment was trained on.
     """
-    rows: list[Checkpoint] = []
+    rows: list[CheckpointRow] = []
 
     def effects(tx: Transaction) -> None:
         if line(tx.session).head_id != segment.head_id:
@@ -79,7 +79,7 @@ def record(work: Work, segment: Segment) -> Checkpoint:
         main = line(tx.session)
         main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
         main.adapter_base_id = segment.adapter_base_id
-        batch = tx.session.get_one(Batch, segment.batch_id)
+        batch = tx.session.get_one(BatchRow, segment.batch_id)
         batch.offset = _examples_done(segment, batch.examples)
         tx.emit(CheckpointSaved(checkpoint_id=rows[0].id, step=segment.step, batch_id=segment.batch_id))
 
@@ -92,9 +92,9 @@ def _examples_done(segment: Segment, examples: int) -> int:
     return examples if segment.finished else min(examples - 1, examples * segment.offset // segment.rows)
 
 
-def _row(tx: Transaction, segment: Segment) -> Checkpoint:
+def _row(tx: Transaction, segment: Segment) -> CheckpointRow:
     ordinal = next_ordinal(tx.session)
-    return Checkpoint(
+    return CheckpointRow(
         id=checkpoint_id(ordinal, segment.weights),
         ordinal=ordinal,
         parent_id=segment.head_id,

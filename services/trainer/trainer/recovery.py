@@ -14,10 +14,9 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction, damages
-from ratchet.ledger.forks import abandon, open_fork
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.line import adapter_base, ancestry, head, line
-from ratchet.ledger.tables import Batch, Checkpoint, Claim, Line, Verdict
+from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow, LineageRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Work
 from sqlalchemy import delete, select
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 class Target:
     """Where training goes on. ``fresh_optimizer`` where there are only the weights to go on from."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointRow
     fresh_optimizer: bool
 
 
@@ -42,7 +41,7 @@ def check(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
     Raises TransientError where no checkpoint of the line is left to go on from.
     """
     with ledger.read() as session:
-        main = session.get(Line, "main")
+        main = session.get(LineageRow, "main")
         if main is None or _others_train(session, clock(session)):
             return False
         newest, base = head(session), adapter_base(session)
@@ -71,13 +70,8 @@ def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Targ
     main = line(tx.session)
     if main.head_id != head_id:
         return
-    fork = open_fork(tx.session)
-    if fork is not None and fork.parent_id is not None:
-        abandon(tx, fork, f"files of {head_id} are damaged")
-        if main.head_id != head_id:
-            return  # its other branch, or its parent, is looked at next
     again = _queue_again(tx, main, _left_behind(tx.session, head_id, target.checkpoint.id), target.checkpoint)
-    newest = tx.session.get_one(Checkpoint, head_id)
+    newest = tx.session.get_one(CheckpointRow, head_id)
     if newest.state_artifact == damage.artifact:
         newest.state_artifact = None
     main.head_id, main.fresh_optimizer, main.updated_at = target.checkpoint.id, target.fresh_optimizer, tx.now
@@ -93,12 +87,14 @@ def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Targ
 
 def _others_train(session: Session, now: float) -> bool:
     """Whether a worker trains at this moment: what it has loaded is whole, and it will move the head."""
-    held = select(Claim.system).where(Claim.system == TRAINING, Claim.owner.is_not(None), Claim.expires_at > now)
+    held = select(ClaimRow.system).where(
+        ClaimRow.system == TRAINING, ClaimRow.owner.is_not(None), ClaimRow.expires_at > now
+    )
     return session.scalar(held.limit(1)) is not None
 
 
 def _damage(
-    settings: Settings, artifacts: ArtifactStore, checkpoint: Checkpoint, base: Checkpoint | None, *, fresh: bool
+    settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
 ) -> ArtifactError | None:
     """What is wrong with the files that going on from the checkpoint loads."""
     try:
@@ -113,7 +109,7 @@ def _target(
     ledger: Ledger,
     artifacts: ArtifactStore,
     head_id: str,
-    base: Checkpoint | None,
+    base: CheckpointRow | None,
     damage: ArtifactError,
 ) -> Target:
     """The newest checkpoint with an intact state that fits; else, with a fresh optimizer, with intact weights."""
@@ -131,7 +127,9 @@ def _target(
     ) from damage
 
 
-def _has_state(settings: Settings, artifacts: ArtifactStore, checkpoint: Checkpoint, base: Checkpoint | None) -> bool:
+def _has_state(
+    settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None
+) -> bool:
     try:
         found = origin(settings, artifacts, checkpoint, base, fresh=False)
         artifacts.fetch(found.weights.artifact)
@@ -140,17 +138,17 @@ def _has_state(settings: Settings, artifacts: ArtifactStore, checkpoint: Checkpo
     return found.state is not None
 
 
-def _queue_again(tx: Transaction, main: Line, left: list[Checkpoint], target: Checkpoint) -> list[str]:
+def _queue_again(tx: Transaction, main: LineageRow, left: list[CheckpointRow], target: CheckpointRow) -> list[str]:
     """Queue every batch that was trained on since the target, the oldest first; the one that the target is in the
     middle of is open again. Returns their ids."""
     ids = list(dict.fromkeys(checkpoint.batch_id for checkpoint in reversed(left) if checkpoint.batch_id is not None))
     opened = main.running_batch_id
     if opened is not None and opened not in ids and opened != target.batch_id:
-        _reopen(tx.session.get_one(Batch, opened), "queued", 0)
+        _reopen(tx.session.get_one(BatchRow, opened), "queued", 0)
         opened = None
     again = []
     for batch_id in ids:
-        batch = tx.session.get_one(Batch, batch_id)
+        batch = tx.session.get_one(BatchRow, batch_id)
         if batch.state not in ("training", "trained"):
             continue
         if batch_id == target.batch_id:
@@ -161,21 +159,21 @@ def _queue_again(tx: Transaction, main: Line, left: list[Checkpoint], target: Ch
             _reopen(batch, "queued", 0)
             opened = None if opened == batch_id else opened
         again.append(batch_id)
-    trained = (Verdict.system == TRAINING, Verdict.subject_kind == "batch", Verdict.subject_id.in_(again))
-    tx.session.execute(delete(Verdict).where(*trained))
+    trained = (VerdictRow.system == TRAINING, VerdictRow.subject_kind == "batch", VerdictRow.subject_id.in_(again))
+    tx.session.execute(delete(VerdictRow).where(*trained))
     main.running_batch_id = opened
     return again
 
 
-def _reopen(batch: Batch, state: str, offset: int) -> None:
+def _reopen(batch: BatchRow, state: str, offset: int) -> None:
     batch.state, batch.offset, batch.finished_at = state, offset, None
     if state == "queued":
         batch.started_at = None
 
 
-def _left_behind(session: Session, head_id: str, target_id: str) -> list[Checkpoint]:
+def _left_behind(session: Session, head_id: str, target_id: str) -> list[CheckpointRow]:
     """The checkpoints from the head to the target, the newest first, without the target."""
-    left: list[Checkpoint] = []
+    left: list[CheckpointRow] = []
     for checkpoint in ancestry(session, head_id):
         if checkpoint.id == target_id:
             break

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from ratchet.artifacts import ArtifactStore
 from ratchet.events.catalogue import TrainingStarted
 from ratchet.ledger import Transaction
-from ratchet.ledger.forks import budget, enter
 from ratchet.ledger.line import adapter_base, head, line, unjudged
-from ratchet.ledger.tables import Batch, Checkpoint, Regression
+from ratchet.ledger.tables import BatchRow, CheckpointRow, RegressionRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Subject, Work
@@ -27,17 +26,15 @@ class Start:
 
     ``ground`` is the checkpoint whose weights are loaded: the head, or where adapters are gone on with, the one that
     they stand on. ``state`` is the state artifact to go on from; None for a fresh optimizer (and fresh adapters).
-    ``max_tokens`` bounds the training on a fork's batch, over all epochs; None for any other. ``save_s`` is what saving
-    a checkpoint took last, in seconds.
+    ``save_s`` is what saving a checkpoint took last, in seconds.
     """
 
-    head: Checkpoint
-    ground: Checkpoint
+    head: CheckpointRow
+    ground: CheckpointRow
     state: str | None
-    batch: Batch
+    batch: BatchRow
     offset: int
     objection: str | None
-    max_tokens: int | None = None
     save_s: float | None = None
 
 
@@ -45,7 +42,7 @@ class Start:
 class Origin:
     """The checkpoint whose weights are loaded, and the state artifact that is put on them; None for a fresh start."""
 
-    weights: Checkpoint
+    weights: CheckpointRow
     state: str | None
 
 
@@ -53,9 +50,8 @@ def open_segment(work: Work) -> Start:
     """Open the batch if it is not, and find out where to begin."""
 
     def open_batch(tx: Transaction) -> None:
-        batch = tx.session.get_one(Batch, work.subject.id)
+        batch = tx.session.get_one(BatchRow, work.subject.id)
         if batch.state == "queued":
-            enter(tx, batch.id)
             batch.state, batch.started_at = "training", tx.now
             line(tx.session).running_batch_id = batch.id
             tx.emit(TrainingStarted(batch_id=batch.id))
@@ -65,23 +61,23 @@ def open_segment(work: Work) -> Start:
         main = line(session)
         newest = head(session)
         base = adapter_base(session)
-        batch = session.get_one(Batch, work.subject.id)
+        batch = session.get_one(BatchRow, work.subject.id)
         offset = newest.offset if newest.batch_id == batch.id else 0
         objection = _objection(session, work.settings)
-        tokens = budget(session, batch.id)
-        saves = select(Checkpoint.save_s).where(Checkpoint.save_s.is_not(None)).order_by(Checkpoint.ordinal.desc())
+        saves = (
+            select(CheckpointRow.save_s).where(CheckpointRow.save_s.is_not(None)).order_by(CheckpointRow.ordinal.desc())
+        )
         save_s = session.scalar(saves.limit(1))
     found = origin(work.settings, work.artifacts, newest, base, fresh=main.fresh_optimizer)
-    max_tokens = tokens * work.settings.hyperparams.num_epochs if tokens is not None else None
-    return Start(newest, found.weights, found.state, batch, offset, objection, max_tokens, save_s)
+    return Start(newest, found.weights, found.state, batch, offset, objection, save_s)
 
 
 def rewinds(session: Session) -> list[Subject]:
     """Broken and badly regressed checkpoints that training has not answered yet."""
-    bad = select(Checkpoint.id).outerjoin(Regression, Regression.checkpoint_id == Checkpoint.id)
+    bad = select(CheckpointRow.id).outerjoin(RegressionRow, RegressionRow.checkpoint_id == CheckpointRow.id)
     bad = bad.where(
-        or_(Checkpoint.state == "broken", Regression.severity == "critical"),
-        lacks_verdict(TRAINING, "checkpoint", Checkpoint.id),
+        or_(CheckpointRow.state == "broken", RegressionRow.severity == "critical"),
+        lacks_verdict(TRAINING, "checkpoint", CheckpointRow.id),
     )
     return [Subject("checkpoint", id) for id in session.scalars(bad)]
 
@@ -93,7 +89,7 @@ def all_steps_taken(session: Session, settings: Settings) -> bool:
 
 
 def origin(
-    settings: Settings, artifacts: ArtifactStore, checkpoint: Checkpoint, base: Checkpoint | None, *, fresh: bool
+    settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
 ) -> Origin:
     """What going on from the checkpoint loads. ``base`` is what the line's adapters stand on, where it has some.
 

@@ -26,7 +26,7 @@ from ratchet.disk import disk_trouble, sync_folder
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
-from ratchet.ledger.tables import Base, Worker
+from ratchet.ledger.tables import Base, WorkerRow
 
 ALIVE_S = 120.0
 """Every worker says that it is there twice a minute."""
@@ -98,8 +98,10 @@ def _found(ledger_url: str) -> tuple[str, list[str]]:
             if not there >= set(Base.metadata.tables):
                 return ("tables of something else or of another version" if there else ""), []
             rows = count_rows(session.connection())
-            recent = select(Worker.name).where(Worker.state != "stopped", Worker.seen_at > ledger.now() - ALIVE_S)
-            alive = list(session.scalars(recent.order_by(Worker.name)))
+            recent = select(WorkerRow.name).where(
+                WorkerRow.state != "stopped", WorkerRow.seen_at > ledger.now() - ALIVE_S
+            )
+            alive = list(session.scalars(recent.order_by(WorkerRow.name)))
     finally:
         ledger.close()
     held = [f"{count:,} rows in {name}" for name, count in rows.items() if count and name not in PASSING]

@@ -11,7 +11,7 @@ from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.streams import Letter, Streams
 from ratchet.events import Event
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Outbox
+from ratchet.ledger.tables import OutboxRow
 from ratchet.settings import Settings
 
 BATCH = 500
@@ -36,7 +36,7 @@ class Relay:
         return relayed
 
     def _waiting(self) -> list[Letter]:
-        query = select(Outbox).where(Outbox.relayed_at.is_(None)).order_by(Outbox.seq).limit(BATCH)
+        query = select(OutboxRow).where(OutboxRow.relayed_at.is_(None)).order_by(OutboxRow.seq).limit(BATCH)
         with self._ledger.read() as session:
             return [Letter(row.event_id, row.name, row.body) for row in session.scalars(query)]
 
@@ -45,7 +45,9 @@ class Relay:
         ids = [letter.event_id for letter in letters]
         with self._ledger.write() as tx:
             tx.session.execute(
-                update(Outbox).where(Outbox.event_id.in_(ids), Outbox.relayed_at.is_(None)).values(relayed_at=tx.now)
+                update(OutboxRow)
+                .where(OutboxRow.event_id.in_(ids), OutboxRow.relayed_at.is_(None))
+                .values(relayed_at=tx.now)
             )
 
 

@@ -1,9 +1,8 @@
-"""`ratchet calibration`: does a checkpoint know what it knows, in plain words, and its reliability diagram."""
+"""`ratchet calibration`: does a checkpoint know what it knows, in plain words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from ratchet.cli import naming
 from ratchet.cli.output import Json, print_json, print_table
 from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.tables import Calibration
+from ratchet.ledger.tables import CalibrationRow
 
 KINDS = {
     "mean": "the geometric mean of its tokens",
@@ -30,22 +29,14 @@ def calibration(
     checkpoint: Annotated[
         str, typer.Argument(help="Its number, the beginning of its id, champion, newest, previous or base.")
     ] = "champion",
-    png: Annotated[
-        bool,
-        typer.Option("--png", help="Draw the reliability diagram to reports/reliability-N.png in the home folder."),
-    ] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Say how far a checkpoint's confidence can be trusted, and from which confidence on its answers are good enough.
 
     All numbers are of the half of the eval items that had no part in fitting them.
     """
-    with opened() as (settings, ledger):
-        with ledger.read() as session:
-            label, checkpoint_id, numbers = _found(session, checkpoint)
-        file = settings.home.resolve() / "reports" / f"reliability-{label.removeprefix('#')}.png"
-    if png:
-        _draw(numbers, label, file)
+    with opened() as (_, ledger), ledger.read() as session:
+        label, checkpoint_id, numbers = _found(session, checkpoint)
     if as_json:
         print_json({"checkpoint_id": checkpoint_id, **numbers})
         return
@@ -53,26 +44,16 @@ def calibration(
     print_table(("confidence", ">ECE", ">equal mass", ">MCE", ">Brier", ">NLL", ">AUROC"), _stages(numbers))
     typer.echo("")
     print_table(("level", ">items", ">right", ">stated", ">too sure by"), _levels(numbers))
-    if png:
-        typer.echo(f"\n{file}")
 
 
 def _found(session: Session, name: str) -> tuple[str, str, Numbers]:
     found = naming.find(session, name)
-    row = session.get(Calibration, found.id)
+    row = session.get(CalibrationRow, found.id)
     if row is None or "shipped" not in row.numbers:
         raise PreconditionFailed(
             f"{naming.label(found)} has not been calibrated: `ratchet why {found.ordinal}` says how far it is."
         )
     return naming.label(found), found.id, row.numbers
-
-
-def _draw(numbers: Numbers, label: str, file: Path) -> None:
-    try:
-        from ratchet.report.reliability import write_png
-    except ModuleNotFoundError as error:
-        raise PreconditionFailed(f"drawing needs {error.name}: pip install 'ratchet-shared[report]'.") from error
-    write_png(numbers, label, file)
 
 
 def _words(label: str, numbers: Numbers) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.ledger.tables import Batch, Checkpoint, Impact
+from ratchet.ledger.tables import BatchRow, CheckpointRow, ImpactRow
 from ratchet.ledger.taught import stopped_now
 
 
@@ -41,18 +41,18 @@ def corrections(
         typer.echo(f"stopped: {name} ({reason})")
 
 
-def _batches(session: Session, limit: int) -> Sequence[Batch]:
-    query = select(Batch).where(Batch.origin == "correction").order_by(Batch.submitted_at.desc()).limit(limit)
+def _batches(session: Session, limit: int) -> Sequence[BatchRow]:
+    query = select(BatchRow).where(BatchRow.origin == "correction").order_by(BatchRow.submitted_at.desc()).limit(limit)
     return session.scalars(query).all()
 
 
-def _impacts(session: Session, batch_id: str) -> list[tuple[Impact, int]]:
-    query = select(Impact, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == Impact.checkpoint_id)
-    query = query.where(Impact.batch_id == batch_id).order_by(Impact.error_class, Checkpoint.ordinal)
+def _impacts(session: Session, batch_id: str) -> list[tuple[ImpactRow, int]]:
+    query = select(ImpactRow, CheckpointRow.ordinal).join(CheckpointRow, CheckpointRow.id == ImpactRow.checkpoint_id)
+    query = query.where(ImpactRow.batch_id == batch_id).order_by(ImpactRow.error_class, CheckpointRow.ordinal)
     return [(row, ordinal) for row, ordinal in session.execute(query)]
 
 
-def _print_batch(batch: Batch, impacts: list[tuple[Impact, int]]) -> None:
+def _print_batch(batch: BatchRow, impacts: list[tuple[ImpactRow, int]]) -> None:
     counts = batch.provenance.get("counts", {})
     classes = ", ".join(f"{count} {name}" for name, count in batch.provenance.get("classes", {}).items())
     typer.echo(
@@ -66,7 +66,7 @@ def _print_batch(batch: Batch, impacts: list[tuple[Impact, int]]) -> None:
         )
 
 
-def _cells(impact: Impact, ordinal: int) -> tuple[object, ...]:
+def _cells(impact: ImpactRow, ordinal: int) -> tuple[object, ...]:
     effect = (impact.gains - impact.losses) / impact.items
     return (
         f"  {impact.error_class}",
@@ -79,7 +79,7 @@ def _cells(impact: Impact, ordinal: int) -> tuple[object, ...]:
     )
 
 
-def _as_values(batch: Batch, impacts: list[tuple[Impact, int]]) -> dict[str, Any]:
+def _as_values(batch: BatchRow, impacts: list[tuple[ImpactRow, int]]) -> dict[str, Any]:
     names = (
         "checkpoint_id",
         "error_class",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.cli.view.forking import ForkView, read_forks
-from ratchet.ledger.tables import Checkpoint, Curriculum, Trial
+from ratchet.ledger.tables import CheckpointRow, CurriculumRow, TrialRow
 
 STATES = {
     "off": "one arm alone is taught: nothing is compared",
@@ -25,22 +22,20 @@ STATES = {
 
 
 def curriculum(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many trials and forks to list.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many trials to list.")] = 10,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Show the mix of the next batches, and which strategy teaches most for a token.
 
     Batches are assigned to the arms at random, by the shares shown; a trial is the paired gain on the probe suite that
     came of it. A range holds the arm's gain with 95 % probability; `best` is the probability that no arm is better.
-    A fork is two arms trained from one checkpoint; its difference is the second arm's rate less the first's.
     """
     with opened() as (_, ledger), ledger.read() as session:
-        row = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+        row = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
         trials = _trials(session, limit)
-        number = session.scalar(select(func.count()).select_from(Trial)) or 0
-        forks = read_forks(session, limit)
+        number = session.scalar(select(func.count()).select_from(TrialRow)) or 0
     if as_json:
-        print_json(_as_values(row, trials, number, forks))
+        print_json(_as_values(row, trials, number))
         return
     if row is None:
         typer.echo("the curriculum has not spoken yet: it waits for the first evaluated checkpoint.")
@@ -48,19 +43,18 @@ def curriculum(
     _print_mix(row)
     _print_experiment(row.experiment, number)
     _print_trials(trials)
-    _print_forks(forks)
 
 
-def _trials(session: Session, limit: int) -> list[tuple[Trial, int, int]]:
+def _trials(session: Session, limit: int) -> list[tuple[TrialRow, int, int]]:
     """The newest trials, with the numbers of the checkpoints before and after."""
-    before, after = aliased(Checkpoint), aliased(Checkpoint)
-    query = select(Trial, before.ordinal, after.ordinal)
-    query = query.join(before, before.id == Trial.before_id).join(after, after.id == Trial.checkpoint_id)
+    before, after = aliased(CheckpointRow), aliased(CheckpointRow)
+    query = select(TrialRow, before.ordinal, after.ordinal)
+    query = query.join(before, before.id == TrialRow.before_id).join(after, after.id == TrialRow.checkpoint_id)
     query = query.order_by(after.ordinal.desc()).limit(limit)
     return [(trial, start, end) for trial, start, end in session.execute(query)]
 
 
-def _print_mix(row: Curriculum) -> None:
+def _print_mix(row: CurriculumRow) -> None:
     known = {(level["family"], level["level"]): level for level in row.mastery.get("levels", ())}
     shares = row.mix.get("shares", ())
     table = (
@@ -102,7 +96,7 @@ def _print_experiment(experiment: dict[str, Any], trials: int) -> None:
             typer.echo(f"{sentence}.")
 
 
-def _print_trials(trials: list[tuple[Trial, int, int]]) -> None:
+def _print_trials(trials: list[tuple[TrialRow, int, int]]) -> None:
     if not trials:
         return
     typer.echo()
@@ -113,32 +107,11 @@ def _print_trials(trials: list[tuple[Trial, int, int]]) -> None:
     print_table(("trial", "arm", ">tokens", ">won", ">lost", ">items", ">points per 100k"), rows, "Newest trials")
 
 
-def _print_forks(forks: Sequence[ForkView]) -> None:
-    if not forks:
-        return
-    typer.echo()
-    rows = (
-        (
-            str(fork.id),
-            f"#{fork.parent}" if fork.parent is not None else "",
-            *(branch.said for branch in fork.branches),
-            fork.difference,
-            f"{fork.numbers['p']:.3f}" if fork.numbers else "",
-            fork.outcome,
-        )
-        for fork in forks
-    )
-    print_table((">fork", "from", "best arm", "challenger", ">points", ">p", "outcome"), rows, "Newest forks")
-    typer.echo(f"Fork {forks[0].id}: {forks[0].reason or 'not decided yet'}.")
-
-
-def _points(trial: Trial) -> float:
+def _points(trial: TrialRow) -> float:
     return 100 * (trial.gains - trial.losses) / trial.items * 100_000 / trial.tokens
 
 
-def _as_values(
-    row: Curriculum | None, trials: list[tuple[Trial, int, int]], number: int, forks: Sequence[ForkView]
-) -> dict[str, Any]:
+def _as_values(row: CurriculumRow | None, trials: list[tuple[TrialRow, int, int]], number: int) -> dict[str, Any]:
     if row is None:
         return {"curriculum_id": None, "trials": 0}
     return {
@@ -163,5 +136,4 @@ def _as_values(
             }
             for trial, start, end in trials
         ],
-        "forks": [asdict(fork) for fork in forks],
     }

@@ -12,7 +12,7 @@ from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.tables import DeadLetter
+from ratchet.ledger.tables import DeadLetterRow
 from ratchet.lines import first_line
 from ratchet.systems import poison
 
@@ -30,9 +30,9 @@ def list_letters(
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """List open dead letters, the newest first."""
-    query = select(DeadLetter).order_by(DeadLetter.id.desc())
+    query = select(DeadLetterRow).order_by(DeadLetterRow.id.desc())
     with opened() as (_, ledger), ledger.read() as session:
-        rows = session.scalars(query if everything else query.where(DeadLetter.resolved_at.is_(None))).all()
+        rows = session.scalars(query if everything else query.where(DeadLetterRow.resolved_at.is_(None))).all()
     if as_json:
         print_json([_as_values(row) for row in rows])
         return
@@ -50,7 +50,7 @@ def list_letters(
 def show(number: Id, as_json: Annotated[bool, Json] = False) -> None:
     """Show one with its error and traceback."""
     with opened() as (_, ledger), ledger.read() as session:
-        row = session.get(DeadLetter, number)
+        row = session.get(DeadLetterRow, number)
     if row is None:
         raise PreconditionFailed(f"there is no dead letter {number}: `ratchet dead list --all`.")
     if as_json:
@@ -77,7 +77,7 @@ def _first_line(text: str) -> str:
     return line if len(line) <= 80 else line[:79] + "…"
 
 
-def _as_values(row: DeadLetter) -> dict[str, Any]:
+def _as_values(row: DeadLetterRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "system": row.system,

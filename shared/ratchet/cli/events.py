@@ -1,4 +1,4 @@
-"""`ratchet events`: what was said, the newest last; with --trace the story of one thing."""
+"""`ratchet events`: the events in the ledger's outbox, the newest last."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from ratchet.cli.output import Json, clock
 from ratchet.cli.place import opened
-from ratchet.cli.trace import ENVELOPE, print_story
 from ratchet.errors import PreconditionFailed
 from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Outbox
+from ratchet.ledger.tables import OutboxRow
 
 EVERY_S = 0.5
+ENVELOPE = ("id", "at", "cause", "name", "major")
+"""Fields that every event has; a printed line shows the others."""
 
 
 def events(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 30,
     name: Annotated[str | None, typer.Option(help="Only this event, as checkpoint.saved.")] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID", help="The story of an event, a checkpoint or a batch: what led to it, what came of it."
-        ),
+    cause: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only events caused by the event whose id begins like this.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come; Ctrl-C ends.")] = False,
     as_json: Annotated[bool, Json] = False,
@@ -36,43 +34,38 @@ def events(
     """List events from the ledger's outbox, the newest last. With --json one object a line."""
     if name is not None and name not in CATALOGUE:
         raise PreconditionFailed(f"no event is called {name!r}; there are: {', '.join(CATALOGUE)}.")
+    query = select(OutboxRow)
+    if name is not None:
+        query = query.where(OutboxRow.name == name)
+    if cause is not None:
+        query = query.where(OutboxRow.cause.startswith(cause, autoescape=True))
     with opened() as (_, ledger):
-        if trace is not None:
-            with ledger.read() as session:
-                print_story(session, trace, as_json=as_json)
-            return
-        rows = _newest(ledger, name, limit)
+        with ledger.read() as session:
+            rows = session.scalars(query.order_by(OutboxRow.seq.desc()).limit(limit)).all()[::-1]
         _print(rows, as_json)
         if follow:
-            _follow(ledger, name, rows[-1].seq if rows else 0, as_json)
+            _follow(ledger, query.order_by(OutboxRow.seq), rows[-1].seq if rows else 0, as_json)
 
 
-def _newest(ledger: Ledger, name: str | None, limit: int) -> list[Outbox]:
-    query = select(Outbox).order_by(Outbox.seq.desc()).limit(limit)
-    with ledger.read() as session:
-        rows = session.scalars(query if name is None else query.where(Outbox.name == name)).all()
-    return list(reversed(rows))
-
-
-def _follow(ledger: Ledger, name: str | None, seq: int, as_json: bool) -> None:
+def _follow(ledger: Ledger, query: Select[OutboxRow], seq: int, as_json: bool) -> None:
+    """Print the rows of the query after ``seq`` as they come."""
     while True:
         try:
             time.sleep(EVERY_S)
         except KeyboardInterrupt:
             return
-        query = select(Outbox).where(Outbox.seq > seq).order_by(Outbox.seq)
         with ledger.read() as session:
-            rows = session.scalars(query if name is None else query.where(Outbox.name == name)).all()
+            rows = session.scalars(query.where(OutboxRow.seq > seq)).all()
         _print(rows, as_json)
         seq = rows[-1].seq if rows else seq
 
 
-def _print(rows: Iterable[Outbox], as_json: bool) -> None:
+def _print(rows: Iterable[OutboxRow], as_json: bool) -> None:
     for row in rows:
         typer.echo(row.body if as_json else _line(row))
 
 
-def _line(row: Outbox) -> str:
+def _line(row: OutboxRow) -> str:
     fields: dict[str, Any] = json.loads(row.body)
     said = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ENVELOPE)
     waiting = "" if row.relayed_at is not None else "  (not relayed yet)"

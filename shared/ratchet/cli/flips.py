@@ -17,8 +17,7 @@ from ratchet.evaluation.flips import Count, added, flip_table
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
 from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.ledger.suites import evaluation, suite_named
-from ratchet.ledger.tables import Checkpoint, SuiteRow
-from ratchet.ledger.tables import Evaluation as Row
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
 from ratchet.tasks.graders import gold
 
 WIDEST = 60
@@ -70,7 +69,7 @@ def flips(
         typer.echo(f"… and {len(found) - limit} more: --limit {len(found)}.")
 
 
-def _record(session: Session, checkpoint: Checkpoint, suite: SuiteRow) -> Row:
+def _record(session: Session, checkpoint: CheckpointRow, suite: SuiteRow) -> EvaluationRow:
     record = evaluation(session, checkpoint.id, suite.id)
     if record is None:
         raise PreconditionFailed(

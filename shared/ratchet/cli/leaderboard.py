@@ -15,7 +15,7 @@ from ratchet.cli.view.reading import SHOWN_POOL, read_live, read_looks
 from ratchet.cli.view.scene import Live, Look
 from ratchet.cli.view.words import levels_line, standing
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.tables import Checkpoint, Evaluation, Ranking, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RankingRow, SuiteRow
 from ratchet.stats.wilson import wilson
 
 Entry = dict[str, Any]
@@ -50,7 +50,7 @@ def leaderboard(
 
 def newest_entries(session: Session) -> dict[str, Entry]:
     """The newest ranking's entries by checkpoint; empty before the first."""
-    newest = session.scalar(select(Ranking).order_by(Ranking.id.desc()).limit(1))
+    newest = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
     return {entry["checkpoint_id"]: entry for entry in newest.entries.get("entries", ())} if newest else {}
 
 
@@ -59,7 +59,7 @@ def _of_family(session: Session, entries: dict[str, Entry], family: str) -> list
     known = sorted({name for entry in entries.values() for name in entry["by_family"]})
     if family not in known:
         raise PreconditionFailed(f"no family {family!r} is ranked: {', '.join(known) or 'nothing is, yet'}.")
-    rows = {row.id: row for row in session.scalars(select(Checkpoint).where(Checkpoint.id.in_(entries)))}
+    rows = {row.id: row for row in session.scalars(select(CheckpointRow).where(CheckpointRow.id.in_(entries)))}
     ranked = sorted(entries.values(), key=lambda e: (e["by_family"][family]["rank"], -rows[e["checkpoint_id"]].ordinal))
     return [(label(rows[entry["checkpoint_id"]]), entry["by_family"][family]) for entry in ranked]
 
@@ -90,10 +90,10 @@ def _range(low: float, high: float) -> str:
 
 def _ranked(session: Session, limit: int) -> list[Look]:
     """The best on the eval suite in force: a rate on an earlier one is of other items."""
-    query = select(Checkpoint).join(Evaluation, Evaluation.checkpoint_id == Checkpoint.id)
-    query = query.join(SuiteRow, SuiteRow.id == Evaluation.suite_id)
-    query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), Evaluation.items > 0)
-    best_first = ((Evaluation.correct * 1.0 / Evaluation.items).desc(), Checkpoint.ordinal.desc())
+    query = select(CheckpointRow).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
+    query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
+    query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), EvaluationRow.items > 0)
+    best_first = ((EvaluationRow.correct * 1.0 / EvaluationRow.items).desc(), CheckpointRow.ordinal.desc())
     looks = read_looks(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
     return sorted(looks, key=lambda look: (look.overall.value if look.overall else 0.0, look.ordinal), reverse=True)
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
-from ratchet.ledger.tables import Checkpoint, Mined
+from ratchet.ledger.tables import CheckpointRow, MinedRow
 
 
 def mined(
@@ -36,12 +36,14 @@ def mined(
     print_table(columns, (_cells(row, ordinal) for row, ordinal in rows))
 
 
-def _rows(session: Session, limit: int) -> list[tuple[Mined, int]]:
-    query = select(Mined, Checkpoint.ordinal).join(Checkpoint, Checkpoint.id == Mined.checkpoint_id)
-    return [(row, ordinal) for row, ordinal in session.execute(query.order_by(Checkpoint.ordinal.desc()).limit(limit))]
+def _rows(session: Session, limit: int) -> list[tuple[MinedRow, int]]:
+    query = select(MinedRow, CheckpointRow.ordinal).join(CheckpointRow, CheckpointRow.id == MinedRow.checkpoint_id)
+    return [
+        (row, ordinal) for row, ordinal in session.execute(query.order_by(CheckpointRow.ordinal.desc()).limit(limit))
+    ]
 
 
-def _cells(row: Mined, ordinal: int) -> tuple[object, ...]:
+def _cells(row: MinedRow, ordinal: int) -> tuple[object, ...]:
     numbers = row.numbers or {}
     categories = ", ".join(f"{count} {name}" for name, count in sorted(row.by_category.items()))
     told = numbers.get("follow_up")
@@ -72,7 +74,7 @@ def _excess(told: Mapping[str, Any]) -> str:
     return f"{100 * told['excess']['low']:+.0f} to {100 * told['excess']['high']:+.0f}"
 
 
-def _as_values(row: Mined, ordinal: int) -> dict[str, Any]:
+def _as_values(row: MinedRow, ordinal: int) -> dict[str, Any]:
     return {
         "checkpoint_id": row.checkpoint_id,
         "ordinal": ordinal,

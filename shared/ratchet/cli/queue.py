@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import artifacts, opened
-from ratchet.cli.refills import refill_row, refill_values, remade
+from ratchet.cli.refills import refill_row, refill_values
 from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import examples_of
 from ratchet.errors import DataError, PreconditionFailed
@@ -22,7 +22,7 @@ from ratchet.files import open_regular, printable
 from ratchet.ledger import hand
 from ratchet.ledger.queue import PRIORITIES, depth, submit
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Verdict
+from ratchet.ledger.tables import BatchRow, VerdictRow
 from ratchet.settings import Settings
 
 Priority = Literal["high", "normal", "low"]
@@ -93,35 +93,13 @@ def add(
 
 
 @app.command()
-def reproduce(
-    batch: Annotated[str, typer.Argument(help="The beginning of its id.")],
-    output: Annotated[Path | None, typer.Option(help="Write its lines to this file.")] = None,
-    as_json: Annotated[bool, Json] = False,
-) -> None:
-    """Make a generated batch again from its seed, and compare it line by line with what was submitted.
-
-    Exit code 1 where they differ: then code, or a model server behind it, answers otherwise than it did.
-    """
-    with opened() as (settings, ledger):
-        with ledger.read() as session:
-            row = _find(session, batch)
-        same, lines = remade(settings, row, output)
-    if as_json:
-        print_json({"batch_id": row.id, "lines": lines, "same": same})
-    else:
-        typer.echo(f"batch {row.id}: {lines:,} lines made again, " + ("the same." if same else "NOT the same."))
-    if not same:
-        raise typer.Exit(1)
-
-
-@app.command()
 def refills(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list.")] = 20,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """List what was generated, the newest first: by whom, how fast, what was refused, what it cost."""
     with opened() as (_, ledger), ledger.read() as session:
-        query = select(Verdict).where(Verdict.system == "generation").order_by(Verdict.id.desc()).limit(limit)
+        query = select(VerdictRow).where(VerdictRow.system == "generation").order_by(VerdictRow.id.desc()).limit(limit)
         found = [refill_values(row) for row in session.scalars(query)]
     if as_json:
         print_json(found)
@@ -171,8 +149,8 @@ def _published(settings: Settings, file: Path) -> _Published:
     return _Published(artifact.id, rows, unreadable)
 
 
-def _find(session: Session, name: str) -> Batch:
-    rows = session.scalars(select(Batch).where(Batch.id.startswith(name, autoescape=True)).limit(2)).all()
+def _find(session: Session, name: str) -> BatchRow:
+    rows = session.scalars(select(BatchRow).where(BatchRow.id.startswith(name, autoescape=True)).limit(2)).all()
     if len(rows) != 1:
         raise PreconditionFailed(
             f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`."
@@ -180,14 +158,14 @@ def _find(session: Session, name: str) -> Batch:
     return rows[0]
 
 
-def _batches(session: Session, everything: bool) -> list[Batch]:
-    query = select(Batch).order_by(Batch.submitted_at)
-    rows = session.scalars(query if everything else query.where(Batch.state.in_(OPEN))).all()
+def _batches(session: Session, everything: bool) -> list[BatchRow]:
+    query = select(BatchRow).order_by(BatchRow.submitted_at)
+    rows = session.scalars(query if everything else query.where(BatchRow.state.in_(OPEN))).all()
     place = {state: number for number, state in enumerate(OPEN)}
     return sorted(rows, key=lambda row: (place.get(row.state, len(OPEN)), row.priority, row.submitted_at))
 
 
-def _row(row: Batch) -> tuple[object, ...]:
+def _row(row: BatchRow) -> tuple[object, ...]:
     return (
         row.id,
         row.origin,
@@ -200,11 +178,11 @@ def _row(row: Batch) -> tuple[object, ...]:
     )
 
 
-def _priority(row: Batch) -> str:
+def _priority(row: BatchRow) -> str:
     return next((name for name, number in PRIORITIES.items() if number == row.priority), str(row.priority))
 
 
-def _as_values(row: Batch) -> dict[str, Any]:
+def _as_values(row: BatchRow) -> dict[str, Any]:
     return {
         "batch_id": row.id,
         "origin": row.origin,

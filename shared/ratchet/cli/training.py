@@ -9,7 +9,7 @@ from ratchet.cli.doorbell import ring
 from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Batch
+from ratchet.ledger.tables import BatchRow
 
 
 def pause() -> None:
@@ -40,7 +40,7 @@ def skip() -> None:
     """
     with opened() as (settings, ledger):
         with ledger.write() as tx:
-            batch = tx.session.scalar(select(Batch).where(Batch.state == "training").limit(1))
+            batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
             if batch is None:
                 raise PreconditionFailed("no batch is in training; `ratchet queue list` shows what waits.")
             hand.skip(tx, batch)

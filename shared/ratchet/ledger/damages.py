@@ -6,7 +6,7 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.ledger import Transaction
-from ratchet.ledger.tables import Batch, Checkpoint, Damage, Mined
+from ratchet.ledger.tables import BatchRow, CheckpointRow, DamageRow, MinedRow
 
 TOLD_S = 86_400.0
 """What was found damaged is told for a day after it was met last, unless it is mended before: a disk may be failing."""
@@ -20,10 +20,10 @@ def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
     """
     own: tuple[str | None, ...] = ()
     if kind == "batch":
-        if (batch := session.get(Batch, subject_id)) is not None:
+        if (batch := session.get(BatchRow, subject_id)) is not None:
             own = (batch.submitted_artifact, batch.artifact, batch.quarantine_artifact)
-    elif (checkpoint := session.get(Checkpoint, subject_id.partition("/")[0])) is not None:
-        mined = session.get(Mined, checkpoint.id)
+    elif (checkpoint := session.get(CheckpointRow, subject_id.partition("/")[0])) is not None:
+        mined = session.get(MinedRow, checkpoint.id)
         own = (checkpoint.artifact, checkpoint.state_artifact, mined.artifact if mined is not None else None)
     return {artifact for artifact in own if artifact is not None}
 
@@ -32,12 +32,12 @@ def record(
     tx: Transaction, artifact: str, error: str, system: str, kind: str, subject_id: str, consequence: str
 ) -> None:
     """Note that the system met a damaged artifact over the subject: one row as long as it is not resolved."""
-    known = tx.session.scalar(_open(system, kind, subject_id).where(Damage.artifact == artifact).limit(1))
+    known = tx.session.scalar(_open(system, kind, subject_id).where(DamageRow.artifact == artifact).limit(1))
     if known is not None:
         known.error, known.consequence, known.last_seen_at = error, consequence, tx.now
         return
     tx.session.add(
-        Damage(
+        DamageRow(
             artifact=artifact,
             error=error,
             system=system,
@@ -53,21 +53,21 @@ def record(
 
 def resolve(tx: Transaction, system: str, kind: str, subject_id: str) -> None:
     """Whatever the system met over the subject does not stand in its way any more."""
-    ids = list(tx.session.scalars(_open(system, kind, subject_id).with_only_columns(Damage.id)))
+    ids = list(tx.session.scalars(_open(system, kind, subject_id).with_only_columns(DamageRow.id)))
     if ids:
-        tx.session.execute(update(Damage).where(Damage.id.in_(ids)).values(resolved_at=tx.now))
+        tx.session.execute(update(DamageRow).where(DamageRow.id.in_(ids)).values(resolved_at=tx.now))
 
 
-def found_since(session: Session, since: float) -> list[Damage]:
+def found_since(session: Session, since: float) -> list[DamageRow]:
     """Those met since then and not resolved, the newest first."""
-    query = select(Damage).where(Damage.resolved_at.is_(None), Damage.last_seen_at > since)
-    return list(session.scalars(query.order_by(Damage.id.desc())))
+    query = select(DamageRow).where(DamageRow.resolved_at.is_(None), DamageRow.last_seen_at > since)
+    return list(session.scalars(query.order_by(DamageRow.id.desc())))
 
 
-def _open(system: str, kind: str, subject_id: str) -> Select[Damage]:
-    return select(Damage).where(
-        Damage.system == system,
-        Damage.subject_kind == kind,
-        Damage.subject_id == subject_id,
-        Damage.resolved_at.is_(None),
+def _open(system: str, kind: str, subject_id: str) -> Select[DamageRow]:
+    return select(DamageRow).where(
+        DamageRow.system == system,
+        DamageRow.subject_kind == kind,
+        DamageRow.subject_id == subject_id,
+        DamageRow.resolved_at.is_(None),
     )

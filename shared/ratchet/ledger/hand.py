@@ -13,10 +13,10 @@ from ratchet.ledger.counters import next_value, raise_to
 from ratchet.ledger.history import BY_HAND, is_proved
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.line import line, serving
-from ratchet.ledger.tables import Bar, Batch, Checkpoint, Deployment
+from ratchet.ledger.tables import BatchRow, BlockRow, CheckpointRow, DeploymentRow
 
 
-def deploy(tx: Transaction, checkpoint: Checkpoint, reason: str, *, force: bool = False) -> None:
+def deploy(tx: Transaction, checkpoint: CheckpointRow, reason: str, *, force: bool = False) -> None:
     """Make a checkpoint the champion. Without ``force`` only one that the gate has proved before."""
     row = serving(tx.session)
     _require_servable(tx, checkpoint)
@@ -37,11 +37,11 @@ def rollback(tx: Transaction, reason: str) -> str:
     row = serving(tx.session)
     if row.previous_id is None:
         raise PreconditionFailed("there is no earlier champion to go back to; `ratchet deploy CHECKPOINT` takes any.")
-    bad = tx.session.get_one(Checkpoint, row.desired_id)
-    good = tx.session.get_one(Checkpoint, row.previous_id)
+    bad = tx.session.get_one(CheckpointRow, row.desired_id)
+    good = tx.session.get_one(CheckpointRow, row.previous_id)
     _require_servable(tx, good)
-    if tx.session.get(Bar, bad.weights) is None:
-        tx.session.add(Bar(weights=bad.weights, checkpoint_id=bad.id, reason=reason, created_at=tx.now))
+    if tx.session.get(BlockRow, bad.weights) is None:
+        tx.session.add(BlockRow(weights=bad.weights, checkpoint_id=bad.id, reason=reason, created_at=tx.now))
     _change(tx, "rollback", good.id, bad.id, reason)
     tx.emit(DeploymentRolledBack(checkpoint_id=bad.id, to_checkpoint_id=good.id, reason=reason))
     row.desired_id, row.previous_id, row.proved, row.since_at = good.id, None, is_proved(tx.session, good.id), tx.now
@@ -63,11 +63,11 @@ def unfreeze(tx: Transaction, reason: str) -> None:
     row.frozen_reason = None
 
 
-def unbar(tx: Transaction, checkpoint: Checkpoint, reason: str) -> None:
+def unbar(tx: Transaction, checkpoint: CheckpointRow, reason: str) -> None:
     """Allow rolled-back weights again."""
-    bar = tx.session.get(Bar, checkpoint.weights)
+    bar = tx.session.get(BlockRow, checkpoint.weights)
     if bar is None:
-        barred = tx.session.scalars(select(Bar.checkpoint_id)).all()
+        barred = tx.session.scalars(select(BlockRow.checkpoint_id)).all()
         raise PreconditionFailed(f"{checkpoint.id} is not barred; barred are: {', '.join(barred) or 'none'}.")
     _change(tx, "unbar", checkpoint.id, None, reason)
     tx.session.delete(bar)
@@ -92,7 +92,7 @@ def pause(tx: Transaction, *, paused: bool) -> None:
     row.paused, row.updated_at = paused, tx.now
 
 
-def skip(tx: Transaction, batch: Batch) -> None:
+def skip(tx: Transaction, batch: BatchRow) -> None:
     """Train on no more of a batch, ever. What was trained on it stays; its offset says how much that is.
 
     Where it is in training, its running segment ends after a step, is saved, and the verdict follows.
@@ -104,10 +104,10 @@ def skip(tx: Transaction, batch: Batch) -> None:
     batch.state, batch.finished_at = "skipped", tx.now
 
 
-def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:
+def _require_servable(tx: Transaction, checkpoint: CheckpointRow) -> None:
     if checkpoint.state != "saved":
         raise PreconditionFailed(f"{checkpoint.id} is {checkpoint.state}: {checkpoint.reason or 'its files are gone'}.")
-    bar = tx.session.get(Bar, checkpoint.weights)
+    bar = tx.session.get(BlockRow, checkpoint.weights)
     if bar is not None:
         raise PreconditionFailed(
             f"{checkpoint.id} is barred ({bar.reason}): `ratchet unbar {checkpoint.ordinal}` first."
@@ -116,7 +116,7 @@ def _require_servable(tx: Transaction, checkpoint: Checkpoint) -> None:
 
 def _change(tx: Transaction, action: str, checkpoint_id: str, previous_id: str | None, reason: str) -> None:
     tx.session.add(
-        Deployment(
+        DeploymentRow(
             action=action,
             checkpoint_id=checkpoint_id,
             previous_id=previous_id,

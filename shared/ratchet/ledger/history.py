@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Checkpoint, Deployment
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow
 
 CHANGES = ("base", "deploy", "rollback")
 """Actions that put another checkpoint in the champion's place. The others: freeze, unfreeze, unbar, fence."""
@@ -37,9 +37,9 @@ class Entry:
 def history(session: Session) -> list[Entry]:
     """All acts, the first one first."""
     rows = session.execute(
-        select(Deployment, Checkpoint.ordinal)
-        .join(Checkpoint, Checkpoint.id == Deployment.checkpoint_id)
-        .order_by(Deployment.id.desc())
+        select(DeploymentRow, CheckpointRow.ordinal)
+        .join(CheckpointRow, CheckpointRow.id == DeploymentRow.checkpoint_id)
+        .order_by(DeploymentRow.id.desc())
     )
     entries: list[Entry] = []
     ends_at: float | None = None
@@ -63,7 +63,9 @@ def history(session: Session) -> list[Entry]:
 
 def is_proved(session: Session, checkpoint_id: str) -> bool:
     """The base model needs no proof; any other one has been deployed by the gate, or it has not."""
-    if session.get_one(Checkpoint, checkpoint_id).ordinal == 0:
+    if session.get_one(CheckpointRow, checkpoint_id).ordinal == 0:
         return True
-    query = select(Deployment.reason).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
+    query = select(DeploymentRow.reason).where(
+        DeploymentRow.checkpoint_id == checkpoint_id, DeploymentRow.action == "deploy"
+    )
     return any(not reason.startswith(BY_HAND) for reason in session.scalars(query))

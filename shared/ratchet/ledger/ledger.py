@@ -22,7 +22,7 @@ from ratchet.disk import home_trouble, require_writable
 from ratchet.errors import NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
-from ratchet.ledger.tables import Outbox
+from ratchet.ledger.tables import OutboxRow
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Transaction:
         if event.cause is None and self.cause is not None:
             event = event.model_copy(update={"cause": self.cause})
         self.session.add(
-            Outbox(
+            OutboxRow(
                 event_id=event.id,
                 name=event.name,
                 cause=event.cause,

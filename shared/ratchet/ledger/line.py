@@ -8,54 +8,54 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.tables import Checkpoint, Evaluation, Line, Serving, Verdict
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, LineageRow, ServingRow, VerdictRow
 
 MAIN = "main"
 
 
-def line(session: Session) -> Line:
+def line(session: Session) -> LineageRow:
     """The line of training. Raises PreconditionFailed before the first run."""
-    row = session.get(Line, MAIN)
+    row = session.get(LineageRow, MAIN)
     if row is None:
         raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
     return row
 
 
-def serving(session: Session) -> Serving:
+def serving(session: Session) -> ServingRow:
     """Desired and actual deployment. Raises PreconditionFailed before the first run."""
-    row = session.get(Serving, MAIN)
+    row = session.get(ServingRow, MAIN)
     if row is None:
         raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
     return row
 
 
-def champion(session: Session) -> Checkpoint:
+def champion(session: Session) -> CheckpointRow:
     """The checkpoint that is to be live."""
-    return session.get_one(Checkpoint, serving(session).desired_id)
+    return session.get_one(CheckpointRow, serving(session).desired_id)
 
 
-def head(session: Session) -> Checkpoint:
+def head(session: Session) -> CheckpointRow:
     """The checkpoint that the next training segment starts from."""
-    return session.get_one(Checkpoint, line(session).head_id)
+    return session.get_one(CheckpointRow, line(session).head_id)
 
 
-def adapter_base(session: Session) -> Checkpoint | None:
+def adapter_base(session: Session) -> CheckpointRow | None:
     """The checkpoint that the line's adapters stand on; None where all weights are trained."""
     main = line(session)
-    return session.get(Checkpoint, main.adapter_base_id) if main.adapter_base_id is not None else None
+    return session.get(CheckpointRow, main.adapter_base_id) if main.adapter_base_id is not None else None
 
 
-def ancestry(session: Session, checkpoint_id: str) -> Iterator[Checkpoint]:
+def ancestry(session: Session, checkpoint_id: str) -> Iterator[CheckpointRow]:
     """The checkpoint and its parents, the newest first."""
     current: str | None = checkpoint_id
     while current is not None:
-        checkpoint = session.get_one(Checkpoint, current)
+        checkpoint = session.get_one(CheckpointRow, current)
         yield checkpoint
         current = checkpoint.parent_id
 
 
 def next_ordinal(session: Session) -> int:
-    newest = session.scalar(select(func.max(Checkpoint.ordinal)))
+    newest = session.scalar(select(func.max(CheckpointRow.ordinal)))
     return 0 if newest is None else newest + 1
 
 
@@ -71,15 +71,17 @@ def unjudged(session: Session) -> int:
     nothing of whether the judges are there.
     """
     judged = exists().where(
-        Verdict.system == "testing", Verdict.subject_kind == "checkpoint", Verdict.subject_id == Checkpoint.id
+        VerdictRow.system == "testing",
+        VerdictRow.subject_kind == "checkpoint",
+        VerdictRow.subject_id == CheckpointRow.id,
     )
-    newest = session.scalar(select(Checkpoint.ordinal).where(judged).order_by(Checkpoint.ordinal.desc()).limit(1))
-    query = select(func.count()).select_from(Checkpoint).where(Checkpoint.state == "saved")
-    return session.scalar(query.where(Checkpoint.ordinal > (-1 if newest is None else newest))) or 0
+    newest = session.scalar(select(CheckpointRow.ordinal).where(judged).order_by(CheckpointRow.ordinal.desc()).limit(1))
+    query = select(func.count()).select_from(CheckpointRow).where(CheckpointRow.state == "saved")
+    return session.scalar(query.where(CheckpointRow.ordinal > (-1 if newest is None else newest))) or 0
 
 
-def newest_evaluated(session: Session, pool: str) -> Checkpoint | None:
+def newest_evaluated(session: Session, pool: str) -> CheckpointRow | None:
     """The newest checkpoint that has a record on a suite of the pool."""
-    evaluated = select(Evaluation.checkpoint_id).where(Evaluation.pool == pool)
-    query = select(Checkpoint).where(Checkpoint.id.in_(evaluated), Checkpoint.state == "saved")
-    return session.scalar(query.order_by(Checkpoint.ordinal.desc()).limit(1))
+    evaluated = select(EvaluationRow.checkpoint_id).where(EvaluationRow.pool == pool)
+    query = select(CheckpointRow).where(CheckpointRow.id.in_(evaluated), CheckpointRow.state == "saved")
+    return session.scalar(query.order_by(CheckpointRow.ordinal.desc()).limit(1))

@@ -6,7 +6,6 @@ is refused and left as it is.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -108,7 +107,5 @@ def _alone(ledger: Ledger) -> Iterator[Connection]:
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
         return
     database = ledger.engine.url.database
-    with open(f"{database}.migrating", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with ledger.engine.connect() as connection:
-            yield connection
+    with FileLock.acquire(Path(f"{database}.migrating")), ledger.engine.connect() as connection:
+        yield connection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
-from ratchet.ledger.forks import TRAINER, branches, open_fork
 from ratchet.ledger.ledger import Transaction
-from ratchet.ledger.tables import Batch, Fork
+from ratchet.ledger.tables import BatchRow
 from ratchet.ledger.undecided import lacks_verdict
 
 Origin = Literal["generation", "correction", "user"]
+TRAINER = "training"
 GATE = "correction"
 """The system whose verdict takes a batch out of the submitted; the trainer's takes it out of the queue."""
 
@@ -42,52 +42,29 @@ class Depth:
 def depth(session: Session, origin: Origin | None = None) -> Depth:
     """Depth of the queue, or of the part of it that came from one origin."""
     return Depth(
-        submitted=_sum(session, Batch.submitted_examples, "submitted", GATE, origin),
-        queued=_sum(session, Batch.examples, "queued", TRAINER, origin),
-        running=_sum(session, Batch.examples - Batch.offset, "training", TRAINER, origin),
+        submitted=_sum(session, BatchRow.submitted_examples, "submitted", GATE, origin),
+        queued=_sum(session, BatchRow.examples, "queued", TRAINER, origin),
+        running=_sum(session, BatchRow.examples - BatchRow.offset, "training", TRAINER, origin),
     )
 
 
-def next_batch(session: Session) -> Batch | None:
-    """The open batch, else the queued one of the highest priority that waits longest.
-
-    The batches of a fork are trained one after the other once both are there, on their branches alone; then nothing is
-    trained until the fork is decided.
-    """
-    fork = open_fork(session)
-    bound = _bound(session, fork) if fork is not None else []
-    opened = session.scalar(_waiting().where(Batch.state == "training").limit(1))
-    if fork is not None and opened is None and (fork.parent_id is not None or _are_all_queued(bound)):
-        return _next_of(session, bound)
-    ordinary = _waiting().where(Batch.id.not_in([batch.id for batch in bound if batch is not None]))
-    return opened or session.scalar(ordinary.limit(1))
+def next_batch(session: Session) -> BatchRow | None:
+    """The open batch, else the queued one of the highest priority that waits longest."""
+    return session.scalar(_waiting().limit(1))
 
 
-def _waiting() -> Select[Batch]:
+def _waiting() -> Select[BatchRow]:
     """Batches that training has not done with, in the order in which it takes them."""
-    query = select(Batch).where(Batch.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", Batch.id))
-    return query.order_by(Batch.state.desc(), Batch.priority, Batch.queued_at, Batch.id)
+    query = select(BatchRow).where(
+        BatchRow.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", BatchRow.id)
+    )
+    return query.order_by(BatchRow.state.desc(), BatchRow.priority, BatchRow.queued_at, BatchRow.id)
 
 
-def _bound(session: Session, fork: Fork) -> list[Batch | None]:
-    """The batches of the fork's branches; None where one is not made yet."""
-    return [session.get(Batch, row.batch_id) if row.batch_id else None for row in branches(session, fork.id)]
-
-
-def _are_all_queued(bound: Sequence[Batch | None]) -> bool:
-    return all(batch is not None and batch.state == "queued" for batch in bound)
-
-
-def _next_of(session: Session, bound: Sequence[Batch | None]) -> Batch | None:
-    """The first that is not trained, where training can take it."""
-    first = next((batch for batch in bound if batch is not None and batch.state != "trained"), None)
-    return session.scalar(_waiting().where(Batch.id == first.id)) if first is not None else None
-
-
-def skipped_midway(session: Session) -> list[Batch]:
+def skipped_midway(session: Session) -> list[BatchRow]:
     """Batches that were left while they were in training, and have no verdict yet."""
-    query = select(Batch).where(Batch.state == "skipped", Batch.started_at.is_not(None))
-    return list(session.scalars(query.where(lacks_verdict(TRAINER, "batch", Batch.id)).order_by(Batch.id)))
+    query = select(BatchRow).where(BatchRow.state == "skipped", BatchRow.started_at.is_not(None))
+    return list(session.scalars(query.where(lacks_verdict(TRAINER, "batch", BatchRow.id)).order_by(BatchRow.id)))
 
 
 def submit(
@@ -100,13 +77,13 @@ def submit(
 ) -> BatchSubmitted:
     """Put a published batch before the gate. The same content twice is refused. Returns the event, not yet emitted."""
     batch_id = artifact_id[:16]
-    known = tx.session.get(Batch, batch_id)
+    known = tx.session.get(BatchRow, batch_id)
     if known is not None:
         raise PreconditionFailed(
             f"batch {batch_id} is known already, it is {known.state}: the same rows were submitted before."
         )
     tx.session.add(
-        Batch(
+        BatchRow(
             id=batch_id,
             origin=origin,
             state="submitted",
@@ -127,5 +104,5 @@ def submit(
 
 def _sum(session: Session, column: ColumnElement[int] | Any, state: str, system: str, origin: Origin | None) -> int:
     query = select(func.coalesce(func.sum(column), 0))
-    query = query.where(Batch.state == state, lacks_verdict(system, "batch", Batch.id))
-    return int(session.scalar(query if origin is None else query.where(Batch.origin == origin)) or 0)
+    query = query.where(BatchRow.state == state, lacks_verdict(system, "batch", BatchRow.id))
+    return int(session.scalar(query if origin is None else query.where(BatchRow.origin == origin)) or 0)

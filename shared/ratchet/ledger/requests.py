@@ -8,7 +8,7 @@ from ratchet.evaluation.record import RecordKey
 from ratchet.events.catalogue import EvaluationRequested
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.suites import evaluation
-from ratchet.ledger.tables import Evaluation, EvaluationRequest
+from ratchet.ledger.tables import EvaluationRequestRow, EvaluationRow
 
 
 def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str, *, is_damaged: bool = False) -> None:
@@ -21,10 +21,10 @@ def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: st
     record, other = (evaluation(tx.session, name, suite_id) for name in (checkpoint_id, beside))
     if record is not None and not is_damaged and (other is None or outdated(record, other) is not record):
         return
-    request = tx.session.get(EvaluationRequest, (checkpoint_id, suite_id))
+    request = tx.session.get(EvaluationRequestRow, (checkpoint_id, suite_id))
     if request is None:
         tx.session.add(
-            EvaluationRequest(checkpoint_id=checkpoint_id, suite_id=suite_id, requested_by=who, created_at=tx.now)
+            EvaluationRequestRow(checkpoint_id=checkpoint_id, suite_id=suite_id, requested_by=who, created_at=tx.now)
         )
     elif record is not None:
         request.requested_by, request.created_at = who, tx.now
@@ -33,15 +33,16 @@ def ask(tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: st
     tx.emit(EvaluationRequested(checkpoint_id=checkpoint_id, suite_id=suite_id))
 
 
-def unanswered() -> Select[EvaluationRequest]:
+def unanswered() -> Select[EvaluationRequestRow]:
     """The requests whose record is not there; those that were answered stay in the table."""
     answer = exists().where(
-        Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id, Evaluation.suite_id == EvaluationRequest.suite_id
+        EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
+        EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
     )
-    return select(EvaluationRequest).where(~answer)
+    return select(EvaluationRequestRow).where(~answer)
 
 
-def outdated(one: Evaluation, other: Evaluation) -> Evaluation | None:
+def outdated(one: EvaluationRow, other: EvaluationRow) -> EvaluationRow | None:
     """The older of two records on one suite that were made under different conditions; None where they compare."""
     conditions = [RecordKey.model_validate(row.key).conditions() for row in (one, other)]
     return None if conditions[0] == conditions[1] else min(one, other, key=lambda row: row.created_at)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.record import RecordKey
-from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
 
 CHUNK = 500
 
@@ -42,40 +42,42 @@ def suite_named(session: Session, name: str) -> SuiteRow:
     return rows[0]
 
 
-def evaluation(session: Session, checkpoint_id: str, suite_id: str) -> Evaluation | None:
+def evaluation(session: Session, checkpoint_id: str, suite_id: str) -> EvaluationRow | None:
     """The checkpoint's record on that suite, if testing has made it."""
-    query = select(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id, Evaluation.suite_id == suite_id)
+    query = select(EvaluationRow).where(
+        EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.suite_id == suite_id
+    )
     return session.scalar(query)
 
 
-def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) -> list[Evaluation]:
+def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) -> list[EvaluationRow]:
     """The records of these checkpoints on that suite, in no order; of those that have one."""
-    found: list[Evaluation] = []
+    found: list[EvaluationRow] = []
     for start in range(0, len(checkpoint_ids), CHUNK):
         some = checkpoint_ids[start : start + CHUNK]
-        query = select(Evaluation).where(Evaluation.suite_id == suite_id, Evaluation.checkpoint_id.in_(some))
+        query = select(EvaluationRow).where(EvaluationRow.suite_id == suite_id, EvaluationRow.checkpoint_id.in_(some))
         found += session.scalars(query)
     return found
 
 
-def best_before(session: Session, baseline: Evaluation, ordinal: int) -> tuple[Evaluation, ...]:
+def best_before(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
     """Where the best record of older checkpoints is to be found, among those made like the baseline's on its suite.
 
     The one of the highest choosing score, the newest of several, and those whose score is not in the ledger: so the
     best is picked by reading one record, however long the line is.
     """
-    score = Evaluation.tally["choosing_score"].as_float()
-    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    score = EvaluationRow.tally["choosing_score"].as_float()
+    query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.where(
-        Evaluation.suite_id == baseline.suite_id, Checkpoint.state != "broken", Checkpoint.ordinal < ordinal
+        EvaluationRow.suite_id == baseline.suite_id, CheckpointRow.state != "broken", CheckpointRow.ordinal < ordinal
     )
     query = query.where(made_like(baseline))
-    best = query.where(score.is_not(None)).order_by(score.desc(), Checkpoint.ordinal.desc()).limit(1)
-    unscored = query.where(score.is_(None)).order_by(Checkpoint.ordinal.desc())
+    best = query.where(score.is_not(None)).order_by(score.desc(), CheckpointRow.ordinal.desc()).limit(1)
+    unscored = query.where(score.is_(None)).order_by(CheckpointRow.ordinal.desc())
     return (*session.scalars(best), *session.scalars(unscored))
 
 
-def made_like(record: Evaluation) -> ColumnElement[bool]:
+def made_like(record: EvaluationRow) -> ColumnElement[bool]:
     """An SQL condition on evaluations: made under the conditions of this record, whatever the weights."""
     conditions = RecordKey.model_validate(record.key).conditions()
-    return and_(*(Evaluation.key[name].as_string() == value for name, value in conditions.items()))
+    return and_(*(EvaluationRow.key[name].as_string() == value for name, value in conditions.items()))

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.queue import TRAINER, depth
-from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings.queue import QueueSettings
 
@@ -62,8 +62,8 @@ def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) ->
 
 def _waiting_tokens(session: Session) -> int:
     """Tokens of queued batches, and of the untrained rest of the open one."""
-    query = select(Batch.tokens, Batch.examples, Batch.offset).where(
-        Batch.state.in_(("queued", "training")), lacks_verdict(TRAINER, "batch", Batch.id), Batch.examples > 0
+    query = select(BatchRow.tokens, BatchRow.examples, BatchRow.offset).where(
+        BatchRow.state.in_(("queued", "training")), lacks_verdict(TRAINER, "batch", BatchRow.id), BatchRow.examples > 0
     )
     return sum(tokens * (examples - offset) // examples for tokens, examples, offset in session.execute(query))
 
@@ -71,12 +71,14 @@ def _waiting_tokens(session: Session) -> int:
 def _mean_length(session: Session) -> float:
     """Tokens of an example, over all batches that the gate has counted."""
     tokens, examples = session.execute(
-        select(func.sum(Batch.tokens), func.sum(Batch.examples)).where(Batch.tokens > 0)
+        select(func.sum(BatchRow.tokens), func.sum(BatchRow.examples)).where(BatchRow.tokens > 0)
     ).one()
     return float(tokens) / float(examples) if examples else 0.0
 
 
 def _speed(session: Session) -> float | None:
-    query = select(Checkpoint.tokens_per_s).where(Checkpoint.tokens_per_s > 0).order_by(Checkpoint.ordinal.desc())
+    query = (
+        select(CheckpointRow.tokens_per_s).where(CheckpointRow.tokens_per_s > 0).order_by(CheckpointRow.ordinal.desc())
+    )
     speeds = sorted(speed for speed in session.scalars(query.limit(RECENT)) if speed is not None)
     return speeds[len(speeds) // 2] if speeds else None

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, not_, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import DeadLetter, Verdict
+from ratchet.ledger.tables import DeadLetterRow, VerdictRow
 
 CHUNK = 1_000
 """Ids in one query; an engine takes 32,766 (SQLite) or 65,535 (PostgreSQL) values and refuses more."""
@@ -20,14 +20,14 @@ def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool
     ``subject_id`` is a column or expression of the enclosing query.
     """
     decided = exists().where(
-        and_(Verdict.system == system, Verdict.subject_kind == kind, Verdict.subject_id == subject_id)
+        and_(VerdictRow.system == system, VerdictRow.subject_kind == kind, VerdictRow.subject_id == subject_id)
     )
     dead = exists().where(
         and_(
-            DeadLetter.system == system,
-            DeadLetter.subject_kind == kind,
-            DeadLetter.subject_id == subject_id,
-            DeadLetter.resolved_at.is_(None),
+            DeadLetterRow.system == system,
+            DeadLetterRow.subject_kind == kind,
+            DeadLetterRow.subject_id == subject_id,
+            DeadLetterRow.resolved_at.is_(None),
         )
     )
     return and_(not_(decided), not_(dead))
@@ -40,11 +40,11 @@ def settled(session: Session, system: str, subjects: Iterable[tuple[str, str]]) 
     found: set[tuple[str, str]] = set()
     for start in range(0, len(ids), CHUNK):
         some = ids[start : start + CHUNK]
-        verdicts = select(Verdict.subject_kind, Verdict.subject_id).where(
-            Verdict.system == system, Verdict.subject_id.in_(some)
+        verdicts = select(VerdictRow.subject_kind, VerdictRow.subject_id).where(
+            VerdictRow.system == system, VerdictRow.subject_id.in_(some)
         )
-        dead = select(DeadLetter.subject_kind, DeadLetter.subject_id).where(
-            DeadLetter.system == system, DeadLetter.subject_id.in_(some), DeadLetter.resolved_at.is_(None)
+        dead = select(DeadLetterRow.subject_kind, DeadLetterRow.subject_id).where(
+            DeadLetterRow.system == system, DeadLetterRow.subject_id.in_(some), DeadLetterRow.resolved_at.is_(None)
         )
         found.update((kind, subject_id) for query in (verdicts, dead) for kind, subject_id in session.execute(query))
     return found & wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 
 FORGOTTEN_S = 86_400.0
 """A worker that has not been seen for so long is history."""
@@ -19,22 +19,22 @@ ABSENT = ("stopping", "stopped", "failed")
 
 def expected() -> ColumnElement[bool]:
     """That it is there, or should be: it neither said that it stops nor failed."""
-    return Worker.state.not_in(ABSENT)
+    return WorkerRow.state.not_in(ABSENT)
 
 
-def failing(session: Session, now: float) -> list[Worker]:
+def failing(session: Session, now: float) -> list[WorkerRow]:
     """Those that failed when they were started last, and will be again.
 
     One whose processes die early runs when it is looked at, and its error says how the one before ended: it is among
     them from the second death in a row on.
     """
-    dies_again = and_(Worker.state == "running", Worker.failures >= 2, Worker.error.is_not(None))
-    return _lately(session, or_(Worker.state == "failed", dies_again), now)
+    dies_again = and_(WorkerRow.state == "running", WorkerRow.failures >= 2, WorkerRow.error.is_not(None))
+    return _lately(session, or_(WorkerRow.state == "failed", dies_again), now)
 
 
-def waiting(session: Session, now: float) -> list[Worker]:
+def waiting(session: Session, now: float) -> list[WorkerRow]:
     """Those that wait for something that is no fault of their subjects."""
-    return _lately(session, Worker.state == "waiting", now)
+    return _lately(session, WorkerRow.state == "waiting", now)
 
 
 def last_line(error: str | None) -> str:
@@ -43,6 +43,6 @@ def last_line(error: str | None) -> str:
     return lines[-1].strip()
 
 
-def _lately(session: Session, condition: ColumnElement[bool], now: float) -> list[Worker]:
-    query = select(Worker).where(condition, Worker.seen_at > now - PRESENT_S)
-    return list(session.scalars(query.order_by(Worker.name)))
+def _lately(session: Session, condition: ColumnElement[bool], now: float) -> list[WorkerRow]:
+    query = select(WorkerRow).where(condition, WorkerRow.seen_at > now - PRESENT_S)
+    return list(session.scalars(query.order_by(WorkerRow.name)))

@@ -17,7 +17,7 @@ from ratchet.inference.facts import model_facts
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import MAIN, checkpoint_id
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Checkpoint, Deployment, Line, Locked, Serving, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow, LineageRow, LockedSettingRow, ServingRow, SuiteRow
 from ratchet.plugins import require_plugins
 from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
@@ -48,8 +48,8 @@ def bootstrap(
     """
     require_plugins(settings)
     with ledger.read() as session:
-        is_set_up = session.get(Line, MAIN) is not None
-        locked = {row.name: row.value for row in session.query(Locked)}
+        is_set_up = session.get(LineageRow, MAIN) is not None
+        locked = {row.name: row.value for row in session.query(LockedSettingRow)}
     if is_set_up:
         require_unchanged(settings, locked)
         renew_suites(settings, ledger, artifacts)
@@ -57,10 +57,12 @@ def bootstrap(
     suites = _published(list(first_suites(settings.suites).values()), artifacts)
     model, facts = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
-        if tx.session.get(Line, MAIN) is None:
+        if tx.session.get(LineageRow, MAIN) is None:
             tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in suites)
             _record_base(tx, model)
-            tx.session.add_all(Locked(name=name, value=value, locked_at=tx.now) for name, value in facts.items())
+            tx.session.add_all(
+                LockedSettingRow(name=name, value=value, locked_at=tx.now) for name, value in facts.items()
+            )
     return True
 
 
@@ -117,7 +119,7 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
 def _record_base(tx: Transaction, model: Artifact) -> None:
     """Checkpoint 0: champion, live from the start, and the head of the line."""
     weights = weights_digest(model.manifest)
-    base = Checkpoint(
+    base = CheckpointRow(
         id=checkpoint_id(0, weights),
         ordinal=0,
         parent_id=None,
@@ -134,9 +136,9 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
     tx.session.flush()
     tx.session.add_all(
         [
-            Line(name=MAIN, head_id=base.id, fresh_optimizer=True, running_batch_id=None, updated_at=tx.now),
-            Serving(name=MAIN, desired_id=base.id, previous_id=None, actual_id=None, since_at=tx.now),
-            Deployment(
+            LineageRow(name=MAIN, head_id=base.id, fresh_optimizer=True, running_batch_id=None, updated_at=tx.now),
+            ServingRow(name=MAIN, desired_id=base.id, previous_id=None, actual_id=None, since_at=tx.now),
+            DeploymentRow(
                 action="base",
                 checkpoint_id=base.id,
                 previous_id=None,

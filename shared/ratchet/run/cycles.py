@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Checkpoint, DeadLetter, Verdict
+from ratchet.ledger.tables import CheckpointRow, DeadLetterRow, VerdictRow
 
 JUDGES = ("testing", "regression", "comparison", "calibration", "mining", "curriculum", "deployment")
 """The systems whose verdict on a checkpoint makes it judged; the last one decides."""
@@ -31,9 +31,9 @@ def decided(session: Session) -> list[Decided]:
     testing called broken is judged by nobody else; one that it called superseded was never judged, and is no cycle.
     """
     trained = session.execute(
-        select(Checkpoint.id, Checkpoint.ordinal, Checkpoint.state)
-        .where(Checkpoint.ordinal > 0)
-        .order_by(Checkpoint.ordinal)
+        select(CheckpointRow.id, CheckpointRow.ordinal, CheckpointRow.state)
+        .where(CheckpointRow.ordinal > 0)
+        .order_by(CheckpointRow.ordinal)
     ).all()
     words = _words(session)
     found = (_decision(id_, ordinal, state, words.get(id_, {})) for id_, ordinal, state in trained)
@@ -43,13 +43,13 @@ def decided(session: Session) -> list[Decided]:
 def _words(session: Session) -> dict[str, dict[str, tuple[str, float]]]:
     """By checkpoint and judge: outcome and time of the verdict, or of the dead letter."""
     words: dict[str, dict[str, tuple[str, float]]] = {}
-    letters = select(DeadLetter.subject_id, DeadLetter.system, DeadLetter.created_at).where(
-        DeadLetter.subject_kind == "checkpoint", DeadLetter.resolved_at.is_(None)
+    letters = select(DeadLetterRow.subject_id, DeadLetterRow.system, DeadLetterRow.created_at).where(
+        DeadLetterRow.subject_kind == "checkpoint", DeadLetterRow.resolved_at.is_(None)
     )
     for checkpoint_id, system, at in session.execute(letters):
         words.setdefault(checkpoint_id, {})[system] = ("dead", at)
-    verdicts = select(Verdict.subject_id, Verdict.system, Verdict.outcome, Verdict.created_at).where(
-        Verdict.subject_kind == "checkpoint", Verdict.system.in_(JUDGES)
+    verdicts = select(VerdictRow.subject_id, VerdictRow.system, VerdictRow.outcome, VerdictRow.created_at).where(
+        VerdictRow.subject_kind == "checkpoint", VerdictRow.system.in_(JUDGES)
     )
     for checkpoint_id, system, outcome, at in session.execute(verdicts):
         words.setdefault(checkpoint_id, {})[system] = (outcome, at)

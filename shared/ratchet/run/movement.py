@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Claim, Evaluation, Line, Outbox, Verdict
+from ratchet.ledger.tables import ClaimRow, EvaluationRow, LineageRow, OutboxRow, VerdictRow
 
 STALL_S = 600.0
 """A run that counts cycles gives up when nothing has moved for so long."""
@@ -25,12 +25,12 @@ class Movement:
 
     def look(self, session: Session) -> float:
         """Seconds for which nothing has moved. A pause by hand is not a standstill."""
-        paused = session.scalar(select(Line.paused).limit(1))
+        paused = session.scalar(select(LineageRow.paused).limit(1))
         trace = (
-            session.scalar(select(func.max(Verdict.id))) or 0,
-            session.scalar(select(func.max(Outbox.seq))) or 0,
-            session.scalar(select(func.sum(Claim.token + Claim.progress))) or 0,
-            session.scalar(select(func.count()).select_from(Evaluation)) or 0,
+            session.scalar(select(func.max(VerdictRow.id))) or 0,
+            session.scalar(select(func.max(OutboxRow.seq))) or 0,
+            session.scalar(select(func.sum(ClaimRow.token + ClaimRow.progress))) or 0,
+            session.scalar(select(func.count()).select_from(EvaluationRow)) or 0,
         )
         if trace != self.trace or paused:
             self.trace, self.moved_at = trace, time.monotonic()

@@ -9,7 +9,15 @@ from sqlalchemy.orm import Session
 
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import LevelRates, Rate
-from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Deployment, Evaluation, Mined, Serving
+from ratchet.ledger.tables import (
+    BatchRow,
+    CheckpointRow,
+    DeadLetterRow,
+    DeploymentRow,
+    EvaluationRow,
+    MinedRow,
+    ServingRow,
+)
 from ratchet.run.cycles import Decided, decided
 
 _ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
@@ -47,8 +55,8 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
     """The summary of a run that began at ``since`` with these checkpoints decided already."""
     cycles = tuple(d for d in decided(session) if d.checkpoint_id not in done_before)
     changes = read_changes(session, since)
-    serving = session.scalar(select(Serving).limit(1))
-    live = session.get(Checkpoint, serving.desired_id) if serving else None
+    serving = session.scalar(select(ServingRow).limit(1))
+    live = session.get(CheckpointRow, serving.desired_id) if serving else None
     trained, lessons = _trained(session, since)
     promoted = [c.after_s for c in changes if c.ordinal > 0 and c.action == "deploy"]
     return Summary(
@@ -57,10 +65,12 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         live=live.ordinal if live else None,
         live_levels=_levels(session, live.id) if live else {},
         changes=changes,
-        mined=_count(session, select(func.sum(Mined.count)).where(Mined.created_at >= since)),
+        mined=_count(session, select(func.sum(MinedRow.count)).where(MinedRow.created_at >= since)),
         trained=trained,
         lessons=lessons,
-        dead=_count(session, select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None))),
+        dead=_count(
+            session, select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))
+        ),
         first_judged_s=min(d.judged_at for d in cycles) - since if cycles else None,
         first_deployed_s=promoted[0] if promoted else None,
     )
@@ -98,8 +108,8 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
 
 def read_changes(session: Session, since: float) -> tuple[Change, ...]:
     """What went live since then, in order."""
-    query = select(Deployment).where(Deployment.created_at >= since, Deployment.action.in_(_ACTIONS))
-    query = query.order_by(Deployment.id)
+    query = select(DeploymentRow).where(DeploymentRow.created_at >= since, DeploymentRow.action.in_(_ACTIONS))
+    query = query.order_by(DeploymentRow.id)
     return tuple(
         Change(
             row.action,
@@ -113,18 +123,20 @@ def read_changes(session: Session, since: float) -> tuple[Change, ...]:
 
 
 def _ordinal(session: Session, checkpoint_id: str) -> int | None:
-    return session.scalar(select(Checkpoint.ordinal).where(Checkpoint.id == checkpoint_id))
+    return session.scalar(select(CheckpointRow.ordinal).where(CheckpointRow.id == checkpoint_id))
 
 
 def _levels(session: Session, checkpoint_id: str) -> LevelRates:
-    query = select(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id, Evaluation.pool == "eval")
-    row = session.scalar(query.order_by(Evaluation.created_at.desc()).limit(1))
+    query = select(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == "eval")
+    row = session.scalar(query.order_by(EvaluationRow.created_at.desc()).limit(1))
     return from_json(row.by_level) if row else {}
 
 
 def _trained(session: Session, since: float) -> tuple[int, int]:
     """Examples of the batches that were under way or ended since then, and how many of them were lessons."""
-    query = select(Batch).where(Batch.offset > 0, (Batch.finished_at >= since) | Batch.finished_at.is_(None))
+    query = select(BatchRow).where(
+        BatchRow.offset > 0, (BatchRow.finished_at >= since) | BatchRow.finished_at.is_(None)
+    )
     trained = lessons = 0
     for batch in session.scalars(query):
         trained += batch.offset

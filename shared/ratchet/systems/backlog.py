@@ -8,25 +8,25 @@ from sqlalchemy.orm import Session
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.requests import ask
 from ratchet.ledger.suites import evaluation
-from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.systems.verdict import NotReady, Subject
 
 
 def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]:
     """Checkpoints with a record on the pool's suite in force that lack the system's verdict, the newest first."""
-    query = select(Checkpoint.id).join(Evaluation, Checkpoint.id == Evaluation.checkpoint_id)
-    query = query.join(SuiteRow, SuiteRow.id == Evaluation.suite_id)
+    query = select(CheckpointRow.id).join(EvaluationRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
+    query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
     query = query.where(
         SuiteRow.pool == pool,
         SuiteRow.retired_at.is_(None),
-        Checkpoint.state != "broken",
-        lacks_verdict(system, "checkpoint", Checkpoint.id),
+        CheckpointRow.state != "broken",
+        lacks_verdict(system, "checkpoint", CheckpointRow.id),
     )
-    return [Subject("checkpoint", id) for id in session.scalars(query.order_by(Checkpoint.ordinal.desc()))]
+    return [Subject("checkpoint", id) for id in session.scalars(query.order_by(CheckpointRow.ordinal.desc()))]
 
 
-def made_anew(row: Evaluation, who: str) -> NotReady:
+def made_anew(row: EvaluationRow, who: str) -> NotReady:
     """Ask testing for the record again, unless that has been done meanwhile: its file cannot be read."""
 
     def effects(tx: Transaction) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from ratchet.errors import ClaimLost
 from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.tables import Claim as Row
+from ratchet.ledger.tables import ClaimRow
 from ratchet.systems.verdict import Subject
 
 
@@ -34,7 +34,7 @@ class Claim:
 
 def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: float) -> Claim | None:
     """Claim a subject, or None while an owner's lease runs or the subject rests after a failure."""
-    row = tx.session.get(Row, (system, subject.kind, subject.id))
+    row = tx.session.get(ClaimRow, (system, subject.kind, subject.id))
     if row is None:
         row = _new_row(system, subject, tx.now)
         tx.session.add(row)
@@ -46,9 +46,9 @@ def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: fl
     return Claim(system, subject, owner, row.token, row.failures, row.kills)
 
 
-def require(tx: Transaction, claim: Claim) -> Row:
+def require(tx: Transaction, claim: Claim) -> ClaimRow:
     """The claim's row, if the token is still the newest. Raises ClaimLost where another owner has taken over."""
-    row = tx.session.get(Row, (claim.system, claim.subject.kind, claim.subject.id))
+    row = tx.session.get(ClaimRow, (claim.system, claim.subject.kind, claim.subject.id))
     if row is None or row.token != claim.token or row.owner != claim.owner:
         raise ClaimLost(f"{claim.system} lost {claim.subject}: token {claim.token} is stale.")
     return row
@@ -75,14 +75,14 @@ def put_off(tx: Transaction, claim: Claim, rest_s: float) -> None:
     row.owner, row.not_before_at = None, tx.now + rest_s
 
 
-def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> Row:
+def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
     """Count a raised error against the subject and let it rest."""
     row = require(tx, claim)
     row.failures, row.owner, row.not_before_at = row.failures + 1, None, tx.now + rest_s
     return row
 
 
-def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> Row:
+def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
     """Count the violent death of the subject's process against it and let it rest."""
     row = require(tx, claim)
     row.kills, row.owner, row.not_before_at = row.kills + 1, None, tx.now + rest_s
@@ -96,7 +96,7 @@ def finish(tx: Transaction, claim: Claim) -> None:
 
 def inherited(session: Session, owner: str) -> list[Claim]:
     """What an earlier process of this worker's name still holds; the lock on the name proves that it is dead."""
-    rows = session.scalars(select(Row).where(Row.owner == owner))
+    rows = session.scalars(select(ClaimRow).where(ClaimRow.owner == owner))
     return [
         Claim(row.system, Subject(row.subject_kind, row.subject_id), owner, row.token, row.failures, row.kills)
         for row in rows
@@ -105,13 +105,13 @@ def inherited(session: Session, owner: str) -> list[Claim]:
 
 def next_due_at(session: Session, system: str) -> float | None:
     """When the next claim of this system expires or ends its rest, so that somebody should look; in the past if now."""
-    due_at = case((Row.owner.is_not(None), Row.expires_at), else_=Row.not_before_at)
-    found: float | None = session.scalar(select(func.min(due_at)).where(Row.system == system))
+    due_at = case((ClaimRow.owner.is_not(None), ClaimRow.expires_at), else_=ClaimRow.not_before_at)
+    found: float | None = session.scalar(select(func.min(due_at)).where(ClaimRow.system == system))
     return found
 
 
-def _new_row(system: str, subject: Subject, now: float) -> Row:
-    return Row(
+def _new_row(system: str, subject: Subject, now: float) -> ClaimRow:
+    return ClaimRow(
         system=system,
         subject_kind=subject.kind,
         subject_id=subject.id,

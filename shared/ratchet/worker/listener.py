@@ -10,7 +10,7 @@ from ratchet.bus.streams import Entry, Streams
 from ratchet.errors import EventError, TransientError
 from ratchet.events import decode
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import DeadLetter
+from ratchet.ledger.tables import DeadLetterRow
 from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
 from ratchet.worker.desk import Desk
 
@@ -84,12 +84,14 @@ class Listener(WatchedThread):
 def bury_event(ledger: Ledger, system: str, subject_id: str, entry: Entry, error: EventError) -> None:
     """One dead letter for an unreadable event, however often it is read."""
     with ledger.write() as tx:
-        known = select(DeadLetter.id).where(
-            DeadLetter.system == system, DeadLetter.subject_kind == "event", DeadLetter.subject_id == subject_id
+        known = select(DeadLetterRow.id).where(
+            DeadLetterRow.system == system,
+            DeadLetterRow.subject_kind == "event",
+            DeadLetterRow.subject_id == subject_id,
         )
         if tx.session.scalar(known.limit(1)) is not None:
             return
-        letter = DeadLetter(
+        letter = DeadLetterRow(
             system=system,
             subject_kind="event",
             subject_id=subject_id,

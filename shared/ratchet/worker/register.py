@@ -12,10 +12,10 @@ from sqlalchemy.engine import make_url
 
 from ratchet.build import Build
 from ratchet.errors import RatchetError, TransientError
-from ratchet.leases.names import WorkerName
+from ratchet.leases.slots import WorkerName
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import require_current, require_known_schema
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.ledger.workers import ABSENT
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
@@ -58,11 +58,11 @@ class Registration(Observer):
         shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
         with self._ledger.write() as tx:
             self._free_inherited(tx)
-            before = tx.session.get(Worker, self._worker)
+            before = tx.session.get(WorkerRow, self._worker)
             self._died = DIED_EARLY if before is not None and _died_early(before, tx.now) else None
             failures = before.failures if before is not None else 0
             tx.session.merge(
-                Worker(
+                WorkerRow(
                     name=self._worker,
                     system=self._system.name,
                     host=self._settings.placement.machine,
@@ -123,7 +123,7 @@ class Registration(Observer):
     def _say(self, state: str) -> None:
         troubles = self._lasting_troubles()
         with self._ledger.write() as tx:
-            row = tx.session.get(Worker, self._worker)
+            row = tx.session.get(WorkerRow, self._worker)
             if row is None:
                 return
             if tx.now - row.started_at >= WELL_AFTER_S:
@@ -147,7 +147,7 @@ class Registration(Observer):
                 poison.count_death(tx, claim, self._settings.control)
 
 
-def _died_early(before: Worker, now: float) -> bool:
+def _died_early(before: WorkerRow, now: float) -> bool:
     """Whether the last process of a name, known to be dead, lived briefly and neither stopped nor told why it died."""
     if before.state in ABSENT or before.seen_at - before.started_at >= WELL_AFTER_S:
         return False
@@ -168,9 +168,9 @@ def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
     try:
         require_current(ledger)
         with ledger.write() as tx:
-            row = tx.session.get(Worker, str(worker))
+            row = tx.session.get(WorkerRow, str(worker))
             if row is None:
-                row = Worker(
+                row = WorkerRow(
                     name=str(worker),
                     system=worker.system,
                     host=worker.host,

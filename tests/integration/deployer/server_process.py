@@ -15,7 +15,7 @@ from evaluator.systems.testing import SYSTEM as TESTING
 from ratchet.artifacts import weights_digest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from ratchet.serving.home import announced_url
 from ratchet.settings.reveal import environment
 
@@ -60,7 +60,7 @@ class Deploying:
         checkpoint = self.home.add_checkpoint()
         artifact = self.home.artifacts.publish(folder, "checkpoint", {})
         with self.home.ledger.write() as tx:
-            row = tx.session.get_one(Checkpoint, checkpoint)
+            row = tx.session.get_one(CheckpointRow, checkpoint)
             row.artifact, row.weights = artifact.id, weights_digest(artifact.manifest)
         return checkpoint
 
@@ -69,7 +69,7 @@ class Deploying:
 
     def deploy_by_hand(self, checkpoint: str) -> None:
         with self.home.ledger.write() as tx:
-            hand.deploy(tx, tx.session.get_one(Checkpoint, checkpoint), "to see", force=True)
+            hand.deploy(tx, tx.session.get_one(CheckpointRow, checkpoint), "to see", force=True)
 
     def answerer(self) -> tuple[str, str]:
         """Checkpoint and weights that answered a client."""
@@ -81,7 +81,7 @@ class Deploying:
 
     def identity(self, checkpoint: str) -> tuple[str, str]:
         with self.home.ledger.read() as session:
-            return checkpoint, session.get_one(Checkpoint, checkpoint).weights
+            return checkpoint, session.get_one(CheckpointRow, checkpoint).weights
 
     def url(self) -> str:
         return announced_url(self.home.settings.serving_home) or ""

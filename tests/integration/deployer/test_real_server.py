@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ratchet.ledger.line import serving
-from ratchet.ledger.tables import Bar, Evaluation
+from ratchet.ledger.tables import BlockRow, EvaluationRow
 from ratchet.run.base_model import prepare_base_model
 
 from tests.support.home import small_home
@@ -63,15 +63,15 @@ def test_a_model_that_is_not_the_one_that_was_judged_is_rolled_back_and_barred(d
     deploying.sweep()
     other = deploying.add_seed(seed=2)
     with deploying.home.ledger.write() as tx:
-        for row in tx.session.query(Evaluation).where(Evaluation.checkpoint_id == judged):
-            copied = {c.name: getattr(row, c.name) for c in Evaluation.__table__.columns}
+        for row in tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == judged):
+            copied = {c.name: getattr(row, c.name) for c in EvaluationRow.__table__.columns}
             copied |= {"id": f"{other}/{row.suite_id}", "checkpoint_id": other}
-            tx.session.add(Evaluation(**copied))
+            tx.session.add(EvaluationRow(**copied))
     deploying.deploy_by_hand(other)
     heard = deploying.sweep()
     assert "deployment.rolled_back" in heard
     assert deploying.home.verdicts("deployment")[other] == "rolled back"
     assert deploying.answerer() == deploying.identity(base)
     with deploying.home.ledger.read() as session:
-        assert [row.checkpoint_id for row in session.query(Bar)] == [other]
+        assert [row.checkpoint_id for row in session.query(BlockRow)] == [other]
         assert serving(session).desired_id == base

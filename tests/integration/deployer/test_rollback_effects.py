@@ -16,7 +16,7 @@ import httpx
 import pytest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
-from ratchet.ledger.tables import Bar, Verdict
+from ratchet.ledger.tables import BlockRow, VerdictRow
 
 from tests.support.home import small_home
 from tests.support.workers import wait_until
@@ -111,8 +111,8 @@ def challenged(deploying: Deploying, clients: Clients, model: Path) -> str:
 
 def why_rolled_back(deploying: Deploying, checkpoint: str) -> str:
     with deploying.home.ledger.read() as session:
-        verdict = session.query(Verdict).filter_by(system="deployment", subject_id=checkpoint).one()
-        assert [row.checkpoint_id for row in session.query(Bar)] == [checkpoint]
+        verdict = session.query(VerdictRow).filter_by(system="deployment", subject_id=checkpoint).one()
+        assert [row.checkpoint_id for row in session.query(BlockRow)] == [checkpoint]
     assert verdict.outcome == "rolled back"
     return verdict.reason
 

@@ -19,15 +19,15 @@ from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import (
-    Batch,
-    Challenge,
-    Checkpoint,
-    Claim,
-    DeadLetter,
-    Deployment,
-    Evaluation,
+    BatchRow,
+    ChallengeRow,
+    CheckpointRow,
+    ClaimRow,
+    DeadLetterRow,
+    DeploymentRow,
+    EvaluationRow,
     SuiteRow,
-    Verdict,
+    VerdictRow,
 )
 from ratchet.run.cycles import decided
 from ratchet.run.parts import SERVER, Parts
@@ -72,7 +72,7 @@ class Loop:
         """Until it holds. A dead letter ends the wait at once: what was given up is waited for in vain."""
 
         def looked() -> bool:
-            given_up = self.read(lambda session: [f"{row.system}: {row.error}" for row in session.query(DeadLetter)])
+            given_up = self.read(lambda session: [f"{row.system}: {row.error}" for row in session.query(DeadLetterRow)])
             assert given_up == []
             return bool(self.read(holds))
 
@@ -127,33 +127,33 @@ def count(table: Any, *where: Any) -> Callable[[Session], int]:
 
 def working(system: str) -> Callable[[Session], int]:
     """Whether the system is at a subject that has made progress."""
-    return count(Claim, Claim.system == system, Claim.owner.is_not(None), Claim.progress > 0)
+    return count(ClaimRow, ClaimRow.system == system, ClaimRow.owner.is_not(None), ClaimRow.progress > 0)
 
 
 def test_killing_changes_nothing_but_time(loop: Loop) -> None:
     chance = random.Random(11)
     systems = [name for name in loop.parts.tend() if name != SERVER]
     assert len(systems) == 11
-    loop.wait(count(Batch, Batch.state == "training"), "training to begin")
+    loop.wait(count(BatchRow, BatchRow.state == "training"), "training to begin")
     loop.kill("training")
     loop.wait(working("training"), "training to go on")
     loop.kill_child("training")
-    loop.wait(count(Checkpoint, Checkpoint.ordinal == 1), "a first checkpoint")
+    loop.wait(count(CheckpointRow, CheckpointRow.ordinal == 1), "a first checkpoint")
     loop.kill("testing")
     loop.kill(SERVER)
     loop.crash_redis()
-    loop.wait(count(Evaluation, Evaluation.pool == "eval"), "a first evaluation")
+    loop.wait(count(EvaluationRow, EvaluationRow.pool == "eval"), "a first evaluation")
     for system in chance.sample(systems, 3):
         loop.kill(system)
-    loop.wait(count(Challenge), "a challenge")
+    loop.wait(count(ChallengeRow), "a challenge")
     loop.kill("deployment")
-    loop.wait(count(Deployment, Deployment.action == "deploy"), "a deployment")
+    loop.wait(count(DeploymentRow, DeploymentRow.action == "deploy"), "a deployment")
     loop.kill("deployment")
     loop.wait(lambda session: len(decided(session)) >= 2, "two cycles")
     loop.wait(lambda session: serving(session).actual_id == serving(session).desired_id, "the server")
     assert loop.killed.total() >= 11
 
-    assert loop.read(count(DeadLetter)) == 0
+    assert loop.read(count(DeadLetterRow)) == 0
     loop.read(every_subject_has_one_verdict)
     loop.read(no_row_was_trained_twice_or_missed)
     loop.read(every_challenge_and_deployment_happened_once)
@@ -161,36 +161,36 @@ def test_killing_changes_nothing_but_time(loop: Loop) -> None:
 
 
 def every_subject_has_one_verdict(session: Session) -> None:
-    verdicts = Counter((row.system, row.subject_kind, row.subject_id) for row in session.query(Verdict))
+    verdicts = Counter((row.system, row.subject_kind, row.subject_id) for row in session.query(VerdictRow))
     assert set(verdicts.values()) == {1}
     for checkpoint in decided(session):
         judged = {
             system for system, kind, subject in verdicts if (kind, subject) == ("checkpoint", checkpoint.checkpoint_id)
         }
         assert judged >= {"testing", "regression", "comparison", "calibration", "mining", "curriculum", "deployment"}
-    for batch in session.query(Batch).where(Batch.state.in_(("queued", "training", "trained"))):
+    for batch in session.query(BatchRow).where(BatchRow.state.in_(("queued", "training", "trained"))):
         assert ("correction", "batch", batch.id) in verdicts
 
 
 def no_row_was_trained_twice_or_missed(session: Session) -> None:
-    checkpoints = session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal).all()
+    checkpoints = session.query(CheckpointRow).where(CheckpointRow.ordinal > 0).order_by(CheckpointRow.ordinal).all()
     assert [c.ordinal for c in checkpoints] == list(range(1, len(checkpoints) + 1))
     parents = [None, *(c.id for c in checkpoints)]
-    for batch in session.query(Batch).where(Batch.state == "trained"):
+    for batch in session.query(BatchRow).where(BatchRow.state == "trained"):
         offsets = [c.offset for c in checkpoints if c.batch_id == batch.id]
         assert offsets == sorted(set(offsets))
         assert offsets[-1] == batch.offset == batch.examples
-    quarantined = session.query(Batch).where(Batch.state == "quarantined").count()
+    quarantined = session.query(BatchRow).where(BatchRow.state == "quarantined").count()
     if not quarantined:
         assert [c.parent_id for c in checkpoints[1:]] == parents[1:-1]
 
 
 def every_challenge_and_deployment_happened_once(session: Session) -> None:
-    promoted = [row.checkpoint_id for row in session.query(Deployment).where(Deployment.action == "deploy")]
+    promoted = [row.checkpoint_id for row in session.query(DeploymentRow).where(DeploymentRow.action == "deploy")]
     assert promoted
     assert len(promoted) == len(set(promoted))
     spent: dict[str, list[int]] = {}
-    for row in session.query(Challenge).order_by(Challenge.k):
+    for row in session.query(ChallengeRow).order_by(ChallengeRow.k):
         spent.setdefault(row.champion_id, []).append(row.k)
     assert all(ks == list(range(1, len(ks) + 1)) for ks in spent.values())
     uses = sum(row.uses for row in session.query(SuiteRow).where(SuiteRow.pool == "confirm"))
@@ -203,7 +203,7 @@ def clients_get_the_deployed_checkpoint(loop: Loop) -> None:
         return httpx.post(f"{loop.parts.endpoint()}/v1/chat/completions", json=ask, timeout=300.0)
 
     def is_from_the_champion() -> bool:
-        champion = loop.read(lambda session: session.get_one(Checkpoint, serving(session).desired_id))
+        champion = loop.read(lambda session: session.get_one(CheckpointRow, serving(session).desired_id))
         try:
             response = answer()
         except httpx.TransportError:

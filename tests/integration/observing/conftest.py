@@ -9,7 +9,7 @@ import pytest
 from ratchet.bus.embedded import EmbeddedRedis
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Batch, Coverage, Mined
+from ratchet.ledger.tables import BatchRow, CoverageRow, MinedRow
 from ratchet.settings import Settings
 from sqlalchemy import select
 
@@ -43,9 +43,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 def add_lessons(tx: Transaction) -> None:
     """What diversity measured of a batch, and how the newest checkpoint did on the set that was mined before."""
-    newest = tx.session.scalars(select(Batch.id).order_by(Batch.id)).first()
-    tx.session.add(Coverage(batch_id=newest, numbers={"entropy": 0.9, "novelty": 0.8}, created_at=tx.now))
-    mined = tx.session.scalars(select(Mined).order_by(Mined.created_at.desc())).first()
+    newest = tx.session.scalars(select(BatchRow.id).order_by(BatchRow.id)).first()
+    tx.session.add(CoverageRow(batch_id=newest, numbers={"entropy": 0.9, "novelty": 0.8}, created_at=tx.now))
+    mined = tx.session.scalars(select(MinedRow).order_by(MinedRow.created_at.desc())).first()
     assert mined is not None
     failed = {"mined": 100, "mined_failed": 43, "random": 100, "random_failed": 37}
     mined.by_category, mined.numbers = {"wrong": 14}, {"follow_up": failed}

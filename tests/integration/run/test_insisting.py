@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.run.stopping import EXIT_INSISTED
 from sqlalchemy import func, select
 
@@ -33,8 +33,8 @@ def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     home = Home(tmp_path)
     run = home.start("run")
     try:
-        home.wait_until(select(func.count()).select_from(Worker).where(Worker.state == "running"), run)
-        wait_until(lambda: len(home.read(select(Worker))) == 11, PATIENCE_S, "all workers")
+        home.wait_until(select(func.count()).select_from(WorkerRow).where(WorkerRow.state == "running"), run)
+        wait_until(lambda: len(home.read(select(WorkerRow))) == 11, PATIENCE_S, "all workers")
         assert len(living(home)) > 11
         for _ in range(2):
             run.send_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from ratchet.cli.doctor.machine import leased
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox
+from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow
 from ratchet.run.base_model import prepare_base_model
 
 from tests.support.examples import sums
@@ -40,21 +40,21 @@ class Training:
     stack: Stack
     begun_at: float = 0.0
 
-    def batch(self, batch_id: str) -> Batch:
+    def batch(self, batch_id: str) -> BatchRow:
         with self.home.ledger.read() as session:
-            given_up = [f"{row.subject_id}: {row.error}" for row in session.query(DeadLetter)]
+            given_up = [f"{row.subject_id}: {row.error}" for row in session.query(DeadLetterRow)]
             assert given_up == []
-            return session.get_one(Batch, batch_id)
+            return session.get_one(BatchRow, batch_id)
 
-    def checkpoints(self, batch_id: str) -> list[Checkpoint]:
+    def checkpoints(self, batch_id: str) -> list[CheckpointRow]:
         with self.home.ledger.read() as session:
-            found = session.query(Checkpoint).filter(Checkpoint.batch_id == batch_id)
-            return list(found.order_by(Checkpoint.ordinal))
+            found = session.query(CheckpointRow).filter(CheckpointRow.batch_id == batch_id)
+            return list(found.order_by(CheckpointRow.ordinal))
 
-    def times_told(self, checkpoint: Checkpoint) -> int:
+    def times_told(self, checkpoint: CheckpointRow) -> int:
         """How often it was said that the checkpoint is saved."""
         with self.home.ledger.read() as session:
-            saved = session.query(Outbox).filter(Outbox.name == "checkpoint.saved")
+            saved = session.query(OutboxRow).filter(OutboxRow.name == "checkpoint.saved")
             return sum(json.loads(row.body)["checkpoint_id"] == checkpoint.id for row in saved)
 
     def ranks(self) -> list[int]:
@@ -130,7 +130,7 @@ def test_the_death_of_one_ends_all_and_the_segment_is_trained_again(training: Tr
     assert training.checkpoints(batch_id) == []
 
     with training.home.ledger.write() as tx:
-        hand.skip(tx, tx.session.get_one(Batch, batch_id))
+        hand.skip(tx, tx.session.get_one(BatchRow, batch_id))
     training.wait(lambda: "skipped" in training.home.verdicts("training").values(), "the verdict")
     (checkpoint,) = training.checkpoints(batch_id)
     assert 0 < checkpoint.offset < 6_000

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.ledger.tables import Batch, Checkpoint, Claim
+from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow
 from ratchet.run.base_model import prepare_base_model
 from ratchet.worker.awaited import awaited
 
@@ -38,17 +38,17 @@ class Training:
             return told
         return {}
 
-    def checkpoints(self) -> list[Checkpoint]:
+    def checkpoints(self) -> list[CheckpointRow]:
         with self.home.ledger.read() as session:
-            return list(session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal))
+            return list(session.query(CheckpointRow).where(CheckpointRow.ordinal > 0).order_by(CheckpointRow.ordinal))
 
-    def batch(self) -> Batch:
+    def batch(self) -> BatchRow:
         with self.home.ledger.read() as session:
-            return session.get_one(Batch, self.batch_id)
+            return session.get_one(BatchRow, self.batch_id)
 
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[ClaimRow]:
         with self.home.ledger.read() as session:
-            return list(session.query(Claim).where(Claim.owner.is_not(None)))
+            return list(session.query(ClaimRow).where(ClaimRow.owner.is_not(None)))
 
     def wait_for_a_step(self) -> None:
         wait_until(lambda: (self.status().get("examples_done") or 0) >= STEP_ROWS, PATIENCE_S, "a step")

@@ -6,7 +6,7 @@ import signal
 
 import psutil
 import pytest
-from ratchet.ledger.tables import Outbox
+from ratchet.ledger.tables import OutboxRow
 from sqlalchemy import select
 
 from tests.support.playground import Open, Playground
@@ -129,9 +129,9 @@ def test_asked_again_it_ends_at_once(open_playground: Open) -> None:
     assert playground.claims() == []
 
 
-def _unrelayed(playground: Playground) -> list[Outbox]:
+def _unrelayed(playground: Playground) -> list[OutboxRow]:
     with playground.stack.ledger.read() as session:
-        return list(session.scalars(select(Outbox).where(Outbox.relayed_at.is_(None))))
+        return list(session.scalars(select(OutboxRow).where(OutboxRow.relayed_at.is_(None))))
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from ratchet.bus.connection import connect
 from ratchet.bus.doorbell import ring
 from ratchet.bus.streams import PREFIX, Letter, Streams
-from ratchet.ledger.tables import Counter, Outbox, Worker
+from ratchet.ledger.tables import CounterRow, OutboxRow, WorkerRow
 from sqlalchemy import select
 
 from tests.support.playground import Playground
@@ -24,7 +24,9 @@ def test_an_event_leads_to_work_and_that_to_the_next(playground: Playground) -> 
     event = throw(playground.stack.ledger, "ball")
     playground.wait_counted("ball")
     with playground.stack.ledger.read() as session:
-        caught = session.scalars(select(Outbox).where(Outbox.name == "toy.caught").order_by(Outbox.seq.desc())).first()
+        caught = session.scalars(
+            select(OutboxRow).where(OutboxRow.name == "toy.caught").order_by(OutboxRow.seq.desc())
+        ).first()
     assert caught is not None
     assert caught.cause == event.id
 
@@ -50,7 +52,7 @@ def test_the_same_event_twice_acts_once(playground: Playground) -> None:
 def test_a_doorbell_rung_by_hand_wakes_a_system(playground: Playground) -> None:
     for toy, lane in (("quiet", None), ("quieter", "catch")):
         with playground.stack.ledger.write() as tx:  # no event tells of it
-            tx.session.add(Counter(name=PREFIX_OF_TOYS + toy, value=0))
+            tx.session.add(CounterRow(name=PREFIX_OF_TOYS + toy, value=0))
         ring(playground.stack.settings, SYSTEM, lane=lane, cause="me")
         playground.wait_counted(toy)
 
@@ -81,7 +83,7 @@ def test_a_worker_is_known_and_says_what_it_does(playground: Playground) -> None
     playground.wait_counted("slow-1")
     wait_until(lambda: _status(path, "last", "subject_id") == "slow-1", what="its last verdict")
     with playground.stack.ledger.read() as session:
-        workers = {row.system: row for row in session.scalars(select(Worker))}
+        workers = {row.system: row for row in session.scalars(select(WorkerRow))}
     name = playground.verdict_worker("slow-1")
     assert set(workers) == {"catching", "counting"}
     assert (workers["catching"].name, workers["catching"].pid) == (name, playground.pid())

@@ -10,7 +10,7 @@ import pytest
 from ratchet.cli.doctor import examine
 from ratchet.cli.main import app
 from ratchet.cli.view.reading import read_scene
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.ledger.control import control
 from ratchet.run.failures import Failures
 from ratchet.run.parts import members
@@ -54,9 +54,9 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         yield stack
 
 
-def rows(stack: Stack) -> dict[str, Worker]:
+def rows(stack: Stack) -> dict[str, WorkerRow]:
     with stack.ledger.read() as session:
-        return {worker.system: worker for worker in session.query(Worker)}
+        return {worker.system: worker for worker in session.query(WorkerRow)}
 
 
 def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.worker.main import EXIT_REFUSED
 from sqlalchemy import select, text
 
@@ -52,7 +52,7 @@ def test_redis_is_waited_for_and_a_signal_ends_the_wait(tmp_path: Path) -> None:
     process = worker(tmp_path)
     wait_until(lambda: "the start waits" in log_of(tmp_path), what="waiting for Redis")
     with ledger.read() as session:
-        assert session.scalars(select(Worker.pages)).all() == [{"node": "http://10.0.0.4:9100/metrics"}]
+        assert session.scalars(select(WorkerRow.pages)).all() == [{"node": "http://10.0.0.4:9100/metrics"}]
     ledger.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from ratchet.bus.connection import connect
 from ratchet.bus.streams import PREFIX
 from ratchet.events.catalogue import BatchQueued
-from ratchet.ledger.tables import Counter, DeadLetter, Verdict
+from ratchet.ledger.tables import CounterRow, DeadLetterRow, VerdictRow
 from sqlalchemy import select
 
 from tests.support.workers import SHORT, real_workers, wait_until
@@ -46,19 +46,19 @@ def test_a_system_is_one_file(tmp_path: Path) -> None:
 
         def outcomes() -> dict[str, str]:
             with stack.ledger.read() as session:
-                return {row.subject_id: row.worker for row in session.scalars(select(Verdict))}
+                return {row.subject_id: row.worker for row in session.scalars(select(VerdictRow))}
 
         with stack.ledger.write() as tx:
-            tx.session.add(Counter(name="tick-heard", value=0))
+            tx.session.add(CounterRow(name="tick-heard", value=0))
             tx.emit(BatchQueued(batch_id="b"))
         wait_until(lambda: "tick-heard" in outcomes(), what="a verdict after an event")
         with stack.ledger.write() as tx:
-            tx.session.add_all([Counter(name="tick-silent", value=0), Counter(name="tick-bad", value=0)])
+            tx.session.add_all([CounterRow(name="tick-silent", value=0), CounterRow(name="tick-bad", value=0)])
         wait_until(lambda: "tick-silent" in outcomes(), what="a verdict after the sweep")
 
         def errors() -> list[str]:
             with stack.ledger.read() as session:
-                return list(session.scalars(select(DeadLetter.error)))
+                return list(session.scalars(select(DeadLetterRow.error)))
 
         wait_until(lambda: errors() == ["ValueError: out of time"], what="a dead letter")
         groups = connect(stack.redis.url).xinfo_groups(PREFIX + BatchQueued.name)

@@ -10,15 +10,15 @@ from ratchet.events.catalogue import (
 )
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import (
-    Batch,
-    Calibration,
-    Challenge,
-    Checkpoint,
-    Deployment,
-    Evaluation,
-    Mined,
-    Regression,
-    Verdict,
+    BatchRow,
+    CalibrationRow,
+    ChallengeRow,
+    CheckpointRow,
+    DeploymentRow,
+    EvaluationRow,
+    MinedRow,
+    RegressionRow,
+    VerdictRow,
 )
 from ratchet.run.cycles import JUDGES
 
@@ -41,7 +41,7 @@ def add_batch(
 ) -> None:
     examples = 8000 if state != "submitted" else 0
     tx.session.add(
-        Batch(
+        BatchRow(
             id=batch_id(ordinal),
             origin=origin,
             state=state,
@@ -66,7 +66,7 @@ def add_batch(
 
 def add_checkpoint(tx: Transaction, ordinal: int, at: float) -> None:
     tx.session.add(
-        Checkpoint(
+        CheckpointRow(
             id=checkpoint_id(ordinal),
             ordinal=ordinal,
             parent_id=checkpoint_id(ordinal - 1) if ordinal else None,
@@ -107,7 +107,7 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
 def _add_records(tx: Transaction, ordinal: int, at: float) -> None:
     cid, counts = checkpoint_id(ordinal), LEVELS[ordinal]
     tx.session.add(
-        Evaluation(
+        EvaluationRow(
             id=f"e{ordinal}",
             checkpoint_id=cid,
             suite_id="eval-1",
@@ -121,9 +121,9 @@ def _add_records(tx: Transaction, ordinal: int, at: float) -> None:
             created_at=at + 2,
         )
     )
-    tx.session.add(Calibration(checkpoint_id=cid, numbers=CALIBRATION, created_at=at + 3))
+    tx.session.add(CalibrationRow(checkpoint_id=cid, numbers=CALIBRATION, created_at=at + 3))
     tx.session.add(
-        Regression(
+        RegressionRow(
             checkpoint_id=cid,
             baseline_id=None,
             severity="none",
@@ -132,13 +132,13 @@ def _add_records(tx: Transaction, ordinal: int, at: float) -> None:
         )
     )
     tx.session.add(
-        Mined(checkpoint_id=cid, artifact=None, count=14 if ordinal else 0, by_category={}, created_at=at + 3)
+        MinedRow(checkpoint_id=cid, artifact=None, count=14 if ordinal else 0, by_category={}, created_at=at + 3)
     )
 
 
 def _add_deployment(tx: Transaction, ordinal: int, at: float) -> None:
     tx.session.add(
-        Deployment(
+        DeploymentRow(
             action="deploy",
             checkpoint_id=checkpoint_id(ordinal),
             previous_id=checkpoint_id(max(0, ordinal - 2)),
@@ -152,7 +152,7 @@ def _add_deployment(tx: Transaction, ordinal: int, at: float) -> None:
 
 def _add_refused_challenge(tx: Transaction, challenger: str, at: float) -> None:
     tx.session.add(
-        Challenge(
+        ChallengeRow(
             champion_id=checkpoint_id(1),
             challenger_id=challenger,
             k=1,
@@ -171,7 +171,7 @@ def add_verdict(tx: Transaction, system: str, subject: str, outcome: str, at: fl
         "superseded": "a newer checkpoint is better",
     }.get(outcome, f"by {system}, on 300 items")
     tx.session.add(
-        Verdict(
+        VerdictRow(
             system=system,
             subject_kind="checkpoint",
             subject_id=subject,

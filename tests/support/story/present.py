@@ -6,14 +6,14 @@ from typing import Any
 
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import (
-    Claim,
-    Curriculum,
-    DeadLetter,
-    Line,
-    Ranking,
-    Serving,
-    Trial,
-    Worker,
+    ClaimRow,
+    CurriculumRow,
+    DeadLetterRow,
+    LineageRow,
+    RankingRow,
+    ServingRow,
+    TrialRow,
+    WorkerRow,
 )
 
 from tests.support.story.names import batch_id, checkpoint_id
@@ -22,9 +22,9 @@ from tests.support.story.names import batch_id, checkpoint_id
 def add_line(tx: Transaction) -> None:
     """The fifth checkpoint is the head and the best, the third is live."""
     session = tx.session
-    session.add(Line(name="main", head_id=checkpoint_id(5), running_batch_id=batch_id(6), updated_at=tx.now))
+    session.add(LineageRow(name="main", head_id=checkpoint_id(5), running_batch_id=batch_id(6), updated_at=tx.now))
     session.add(
-        Serving(
+        ServingRow(
             name="main",
             desired_id=checkpoint_id(3),
             previous_id=checkpoint_id(1),
@@ -39,7 +39,7 @@ def add_line(tx: Transaction) -> None:
         )
     )
     session.add(
-        Ranking(
+        RankingRow(
             best_checkpoint_id=checkpoint_id(5),
             entries={"order": [checkpoint_id(i) for i in (5, 4, 3, 2, 1, 0)]},
             created_at=tx.now,
@@ -50,7 +50,7 @@ def add_line(tx: Transaction) -> None:
 def add_curriculum(tx: Transaction) -> None:
     session = tx.session
     session.add(
-        Curriculum(
+        CurriculumRow(
             mix={"strategy": "progressive", "shares": [_share(3, 0.5), _share(4, 0.5)]},
             mastery={},
             mixes={},
@@ -60,7 +60,7 @@ def add_curriculum(tx: Transaction) -> None:
         )
     )
     session.add(
-        Trial(
+        TrialRow(
             checkpoint_id=checkpoint_id(5),
             before_id=checkpoint_id(4),
             through={"checkpoints": [], "batches": []},
@@ -76,7 +76,7 @@ def add_curriculum(tx: Transaction) -> None:
 
 def add_dead_letter(tx: Transaction, at: float) -> None:
     tx.session.add(
-        DeadLetter(
+        DeadLetterRow(
             system="mining",
             subject_kind="checkpoint",
             subject_id=checkpoint_id(2),
@@ -94,7 +94,7 @@ def add_dead_letter(tx: Transaction, at: float) -> None:
 def add_workers(tx: Transaction, start: float) -> None:
     for system in ("training", "testing", "deployment"):
         tx.session.add(
-            Worker(
+            WorkerRow(
                 name=f"{system}@box+0",
                 system=system,
                 host="box",
@@ -110,7 +110,7 @@ def add_workers(tx: Transaction, start: float) -> None:
 
 def add_claim(tx: Transaction) -> None:
     tx.session.add(
-        Claim(
+        ClaimRow(
             system="training",
             subject_kind="batch",
             subject_id=batch_id(6),

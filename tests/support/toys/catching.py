@@ -15,7 +15,7 @@ from ratchet.events import Event
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.tables import Counter
+from ratchet.ledger.tables import CounterRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
@@ -39,20 +39,20 @@ def throw(ledger: Ledger, toy: str) -> ToyThrown:
     """Put a toy into the ledger and tell of it."""
     event = ToyThrown(toy=toy)
     with ledger.write() as tx:
-        tx.session.add(Counter(name=PREFIX + toy, value=0))
+        tx.session.add(CounterRow(name=PREFIX + toy, value=0))
         tx.emit(event)
     return event
 
 
 def catches(session: Session, toy: str) -> int:
     """How often the effects of catching it were committed."""
-    row = session.get(Counter, f"caught:{toy}")
+    row = session.get(CounterRow, f"caught:{toy}")
     return row.value if row else 0
 
 
 def find(session: Session, _settings: Settings) -> Sequence[Subject]:
-    toy = func.substr(Counter.name, len(PREFIX) + 1)
-    thrown = Counter.name.startswith(PREFIX) & lacks_verdict("catching", "toy", toy)
+    toy = func.substr(CounterRow.name, len(PREFIX) + 1)
+    thrown = CounterRow.name.startswith(PREFIX) & lacks_verdict("catching", "toy", toy)
     return [Subject("toy", row) for row in session.scalars(select(toy).where(thrown))]
 
 

@@ -7,7 +7,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.backup import Made, make
 from ratchet.backup.named import KEPT
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Checkpoint, Worker
+from ratchet.ledger.tables import CheckpointRow, WorkerRow
 from sqlalchemy import update
 
 from tests.support.ledgers import ledger
@@ -31,9 +31,9 @@ def told(ledger: Ledger, store: ArtifactStore) -> Ledger:
     artifact = publish(store, "rows")
     with ledger.write() as tx:
         write_story(tx)
-        for column in (*KEPT, Checkpoint.artifact):
+        for column in (*KEPT, CheckpointRow.artifact):
             tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
-        tx.session.execute(update(Worker).values(state="stopped"))
+        tx.session.execute(update(WorkerRow).values(state="stopped"))
     return ledger
 
 

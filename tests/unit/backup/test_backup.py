@@ -17,7 +17,7 @@ from ratchet.backup.named import KEPT, named
 from ratchet.backup.rows import TABLES
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Checkpoint, Verdict
+from ratchet.ledger.tables import CheckpointRow, VerdictRow
 from sqlalchemy import select
 
 from tests.support.postgres import Postgres
@@ -52,9 +52,9 @@ def test_what_is_restored_is_what_was_backed_up_on_any_engine(
         server.drop(url)
 
 
-def _verdicts(ledger: Ledger) -> list[Verdict]:
+def _verdicts(ledger: Ledger) -> list[VerdictRow]:
     with ledger.read() as session:
-        return list(session.scalars(select(Verdict)))
+        return list(session.scalars(select(VerdictRow)))
 
 
 def test_a_remote_store_comes_back_in_another(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_it_names_only_what_it_holds_while_retention_deletes(
         elif len(calls) == 2:
             with told.read() as session:
                 there = set(artifacts_of(tmp_path / "backup").ids())
-                waiting = [c.ordinal for c in session.query(Checkpoint) if c.artifact not in there]
+                waiting = [c.ordinal for c in session.query(CheckpointRow) if c.artifact not in there]
             retire(told, store, *waiting)
 
     manifest = make(told, store, tmp_path / "backup", interfere).manifest

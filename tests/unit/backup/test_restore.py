@@ -14,7 +14,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.backup import BackupManifest, LedgerCopy, Made, restore
 from ratchet.errors import ArtifactError, PreconditionFailed
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 
 from .contents import damage, elsewhere, publish, rows, rows_at
 
@@ -73,7 +73,7 @@ def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with told.write() as tx:
-        tx.session.get_one(Worker, "training@box+0").state = "running"
+        tx.session.get_one(WorkerRow, "training@box+0").state = "running"
     with pytest.raises(PreconditionFailed, match=r"at work .*training@box\+0.*stop them first"):
         restore(tmp_path / "backup", told.url, store, force=True)
 

@@ -13,7 +13,7 @@ from ratchet.events import decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Outbox
+from ratchet.ledger.tables import OutboxRow
 from ratchet.settings import Settings
 from sqlalchemy import select
 
@@ -30,7 +30,7 @@ def emit(ledger: Ledger, *batch_ids: str) -> None:
 
 def unrelayed(ledger: Ledger) -> int:
     with ledger.read() as session:
-        return len(session.scalars(select(Outbox).where(Outbox.relayed_at.is_(None))).all())
+        return len(session.scalars(select(OutboxRow).where(OutboxRow.relayed_at.is_(None))).all())
 
 
 def published(server: EmbeddedRedis) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup.named import KEPT
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Checkpoint, Worker
+from ratchet.ledger.tables import CheckpointRow, WorkerRow
 from ratchet.run import lock
 from sqlalchemy import update
 
@@ -19,9 +19,9 @@ from .running import ratchet
 def publish(home: Path, ledger: Ledger) -> str:
     artifact = ArtifactStore((home / "artifacts").as_uri()).publish_lines(["a row"], "batch", {}).id
     with ledger.write() as tx:
-        for column in (*KEPT, Checkpoint.artifact):
+        for column in (*KEPT, CheckpointRow.artifact):
             tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
-        tx.session.execute(update(Worker).values(state="stopped"))
+        tx.session.execute(update(WorkerRow).values(state="stopped"))
     return artifact
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, Outbox, SuiteRow, Verdict
+from ratchet.ledger.tables import BatchRow, OutboxRow, SuiteRow, VerdictRow
 from ratchet.run.lock import Holder
 from sqlalchemy import select
 
@@ -112,23 +112,15 @@ def test_an_unknown_checkpoint_is_refused_with_the_way_out(ledger: Ledger, name:
     assert "`ratchet leaderboard`" in ratchet("why", name, code=2).stderr
 
 
-def test_events_are_listed_filtered_and_traced(ledger: Ledger) -> None:
+def test_events_are_listed_and_filtered_by_name_and_by_cause(ledger: Ledger) -> None:
     assert "queue.low" in ratchet("events").stdout
     only = ratchet("events", "--name", "checkpoint.deployed", "--json").stdout.splitlines()
     assert [json.loads(line)["name"] for line in only] == ["checkpoint.deployed"] * 2
     event = json.loads(only[0])
-    told = ratchet("events", "--trace", event["id"][:12]).stdout.splitlines()
-    names = [next(word for word in line.split() if "." in word) for line in told]
-    assert names == ["checkpoint.saved", "checkpoint.evaluated", "checkpoint.deployed"]
-    assert told[-1].startswith("> ")
-    assert ratchet("events", "--trace", "champion").stdout.splitlines()[-1].startswith("> ")
-    as_json = [json.loads(line) for line in ratchet("events", "--trace", event["id"], "--json").stdout.splitlines()]
-    assert [line["depth"] for line in as_json] == [0, 1, 2]
-    assert as_json[-1]["id"] == event["id"]
-
-
-def test_a_trace_of_nothing_is_refused(ledger: Ledger) -> None:
-    assert "`ratchet leaderboard`" in ratchet("events", "--trace", "nonsense", code=2).stderr
+    caused = ratchet("events", "--cause", event["cause"][:12], "--json").stdout.splitlines()
+    assert event["id"] in [json.loads(line)["id"] for line in caused]
+    assert {json.loads(line)["cause"] for line in caused} == {event["cause"]}
+    assert ratchet("events", "--cause", "nonsense").stdout == ""
 
 
 def test_an_unknown_event_name_is_refused_with_the_catalogue(ledger: Ledger) -> None:
@@ -166,7 +158,7 @@ def test_queue_lists_and_skips(ledger: Ledger) -> None:
     ratchet("queue", "skip", "07")
     assert "only one that waits" in ratchet("queue", "skip", "07", code=2).stderr
     with ledger.read() as session:
-        assert session.get_one(Batch, "07" + "b" * 30).state == "skipped"
+        assert session.get_one(BatchRow, "07" + "b" * 30).state == "skipped"
 
 
 def test_queue_add_submits_a_file_and_names_bad_rows(ledger: Ledger, tmp_path: Path) -> None:
@@ -179,9 +171,9 @@ def test_queue_add_submits_a_file_and_names_bad_rows(ledger: Ledger, tmp_path: P
     said = json.loads(result.stdout)
     assert (said["rows"], said["unreadable"]) == (4, 2)
     with ledger.read() as session:
-        batch = session.get_one(Batch, said["batch_id"])
+        batch = session.get_one(BatchRow, said["batch_id"])
         assert (batch.state, batch.origin, batch.priority) == ("submitted", "user", 0)
-        names = session.scalars(select(Outbox.name).where(Outbox.body.contains(batch.id))).all()
+        names = session.scalars(select(OutboxRow.name).where(OutboxRow.body.contains(batch.id))).all()
     assert names == ["batch.submitted"]
     assert "known already" in ratchet("queue", "add", str(file), code=2).stderr
 
@@ -225,7 +217,7 @@ def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> 
         refill = ("generation", "refill", "7", "submitted", "2000 examples")
         names = ("system", "subject_kind", "subject_id", "outcome", "reason")
         row = dict(zip(names, refill, strict=True))
-        tx.session.add(Verdict(**row, numbers=numbers, cause=None, worker="w", created_at=tx.now, took_s=10.0))
+        tx.session.add(VerdictRow(**row, numbers=numbers, cause=None, worker="w", created_at=tx.now, took_s=10.0))
     (line,) = [line for line in ratchet("queue", "refills").stdout.splitlines() if "teacher" in line]
     assert all(word in line for word in ("adaptive", "2,000", "200", "12 wrong_answer", "2,012 requests"))
     assert json.loads(ratchet("queue", "refills", "--json").stdout)[0]["refill"] == 7

@@ -6,7 +6,7 @@ import json
 
 from ratchet.cli.main import app
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, Coverage, Impact, Mined
+from ratchet.ledger.tables import BatchRow, CoverageRow, ImpactRow, MinedRow
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
@@ -32,7 +32,7 @@ FOLLOW_UP = {
 
 def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        row = tx.session.get_one(Mined, checkpoint_id(4))
+        row = tx.session.get_one(MinedRow, checkpoint_id(4))
         row.by_category = {"wrong": 10, "unstable": 4}
         row.numbers = {
             "asked": 240,
@@ -49,7 +49,7 @@ def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger:
 def taught_in_vain(session: Session, batch: str, error_class: str) -> None:
     """A trained correction batch, older than all others, after which nothing had changed."""
     session.add(
-        Batch(
+        BatchRow(
             id=batch,
             origin="correction",
             state="trained",
@@ -62,16 +62,18 @@ def taught_in_vain(session: Session, batch: str, error_class: str) -> None:
     )
     numbers = {"items": 20, "before": 5, "after": 5, "gains": 0, "losses": 0, "low": -0.1, "high": 0.1}
     session.add(
-        Impact(batch_id=batch, checkpoint_id="c", error_class=error_class, baseline_id="b", created_at=0.0, **numbers)
+        ImpactRow(
+            batch_id=batch, checkpoint_id="c", error_class=error_class, baseline_id="b", created_at=0.0, **numbers
+        )
     )
 
 
 def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        batch = tx.session.get_one(Batch, batch_id(7))
+        batch = tx.session.get_one(BatchRow, batch_id(7))
         batch.provenance = {"counts": {"lessons": 90, "replay": 910}, "classes": {"sums:carry": 90}}
         tx.session.add(
-            Impact(
+            ImpactRow(
                 batch_id=batch.id,
                 checkpoint_id=checkpoint_id(5),
                 error_class="sums:carry",
@@ -117,7 +119,7 @@ def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> No
         "texts": {"compared": 20, "repeats": 2, "known": 3, "runs": 10, "new_runs": 4},
     }
     with ledger.write() as tx:
-        tx.session.add(Coverage(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
+        tx.session.add(CoverageRow(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
     shown = ratchet("coverage")
     for words in ("sums 2", "carry 25, zero 0", "5 of 20", "40"):
         assert words in shown, words

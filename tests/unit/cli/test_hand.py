@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Batch, DeadLetter, Deployment, Line, Outbox, Serving
+from ratchet.ledger.tables import BatchRow, DeadLetterRow, DeploymentRow, LineageRow, OutboxRow, ServingRow
 from sqlalchemy import select
 
 from tests.support.story import checkpoint_id
@@ -20,16 +20,16 @@ def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
     assert "no dead letters" in ratchet("dead", "list").stdout
     assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
     with ledger.read() as session:
-        assert session.get_one(DeadLetter, 1).resolution is not None
+        assert session.get_one(DeadLetterRow, 1).resolution is not None
 
 
 def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
     assert "not proved" in ratchet("deploy", "2", "--reason", "because", code=2).stderr
     ratchet("deploy", "2", "--reason", "because", "--force")
     with ledger.read() as session:
-        serving = session.get_one(Serving, "main")
+        serving = session.get_one(ServingRow, "main")
         assert (serving.desired_id, serving.previous_id, serving.proved) == (checkpoint_id(2), checkpoint_id(3), False)
-        last = session.scalars(select(Deployment).order_by(Deployment.id.desc())).first()
+        last = session.scalars(select(DeploymentRow).order_by(DeploymentRow.id.desc())).first()
         assert last is not None
         assert last.reason == "by hand: because"
 
@@ -37,14 +37,14 @@ def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
 def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
     ratchet("deploy", "1", "--reason", "it was nicer")
     with ledger.read() as session:
-        assert session.get_one(Serving, "main").proved
+        assert session.get_one(ServingRow, "main").proved
 
 
 def test_rollback_bars_the_weights_until_unbar(ledger: Ledger) -> None:
     ratchet("rollback", "--reason", "customers complain")
     with ledger.read() as session:
-        assert session.get_one(Serving, "main").desired_id == checkpoint_id(1)
-        assert session.scalar(select(Outbox).where(Outbox.name == "deployment.rolled_back")) is not None
+        assert session.get_one(ServingRow, "main").desired_id == checkpoint_id(1)
+        assert session.scalar(select(OutboxRow).where(OutboxRow.name == "deployment.rolled_back")) is not None
     assert "barred" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
     assert "no earlier champion" in ratchet("rollback", code=2).stderr
     ratchet("unbar", "3")
@@ -61,11 +61,11 @@ def test_freeze_and_unfreeze(ledger: Ledger) -> None:
 def test_pause_and_resume(ledger: Ledger) -> None:
     ratchet("pause")
     with ledger.read() as session:
-        assert session.get_one(Line, "main").paused
+        assert session.get_one(LineageRow, "main").paused
     assert "paused already" in ratchet("pause", code=2).stderr
     ratchet("resume")
     with ledger.read() as session:
-        assert not session.get_one(Line, "main").paused
+        assert not session.get_one(LineageRow, "main").paused
 
 
 def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
@@ -89,5 +89,5 @@ def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
 def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
     assert "examples are in a checkpoint" in ratchet("skip").stdout
     with ledger.read() as session:
-        assert session.get_one(Batch, "06" + "b" * 30).state == "skipped"
+        assert session.get_one(BatchRow, "06" + "b" * 30).state == "skipped"
     assert "no batch is in training" in ratchet("skip", code=2).stderr

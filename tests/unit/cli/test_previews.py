@@ -13,7 +13,7 @@ from ratchet.evaluation.preview import append_previews, graded
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from typer.testing import CliRunner
 
 from tests.support.previews import preview
@@ -65,7 +65,7 @@ def test_a_machine_that_does_not_train_shows_what_the_one_that_does_puts_up(
     (home / "status" / "training_status.json").write_text(json.dumps({"state": "training", "step": 100}))
     with ledger.write() as tx:
         tx.session.add(
-            Worker(
+            WorkerRow(
                 name="training@trainer+0",
                 system="training",
                 host="trainer",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
-from ratchet.ledger.tables import Batch, Curriculum
+from ratchet.ledger.tables import BatchRow, CurriculumRow
 
 from tests.support.home import small_home
 
@@ -25,8 +25,8 @@ def test_real_rows_in_the_probe_leave_the_mix_to_the_families_that_can_be_made(t
         assert home.verdicts("curriculum")[checkpoint] == "changed"
         assert home.dead() == []
         with home.ledger.read() as session:
-            shares = session.query(Curriculum).order_by(Curriculum.id.desc()).first().mix["shares"]  # type: ignore[union-attr]
-            made = {cell for batch in session.query(Batch) for cell in batch.provenance["counts"]}
+            shares = session.query(CurriculumRow).order_by(CurriculumRow.id.desc()).first().mix["shares"]  # type: ignore[union-attr]
+            made = {cell for batch in session.query(BatchRow) for cell in batch.provenance["counts"]}
     assert {share["family"] for share in shares} == {"chain_sum"}
     assert sum(share["weight"] for share in shares) == pytest.approx(1.0)
     assert made
@@ -39,4 +39,4 @@ def test_where_real_rows_are_all_there_is_nothing_is_generated_and_nothing_break
         home.bus(CURRICULUM, GENERATION).sweep()
         assert home.dead() == []
         with home.ledger.read() as session:
-            assert session.query(Batch).count() == 0
+            assert session.query(BatchRow).count() == 0

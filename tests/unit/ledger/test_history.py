@@ -9,7 +9,7 @@ from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
 from ratchet.ledger.counters import next_value, raise_to, value
 from ratchet.ledger.history import history
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 
 from tests.support.home import small_home
 
@@ -20,10 +20,10 @@ def test_every_act_is_kept_with_its_reason_and_every_champion_with_its_end(tmp_p
         with home.ledger.write() as tx:
             hand.freeze(tx, "a demo")
             hand.unfreeze(tx, "it is over")
-            hand.deploy(tx, tx.session.get_one(Checkpoint, first), "to see", force=True)
+            hand.deploy(tx, tx.session.get_one(CheckpointRow, first), "to see", force=True)
         with home.ledger.write() as tx:
             hand.rollback(tx, "worse to read")
-            hand.unbar(tx, tx.session.get_one(Checkpoint, first), "a mistake")
+            hand.unbar(tx, tx.session.get_one(CheckpointRow, first), "a mistake")
         with home.ledger.read() as session:
             acts = history(session)
     told = [(act.action, act.checkpoint_id, act.reason) for act in acts]

@@ -14,8 +14,8 @@ from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.ledger import BUSY_TIMEOUT_S
-from ratchet.ledger.tables import Base, Counter, Mined, Outbox
-from ratchet.ledger.tables.plain_json import PlainJson
+from ratchet.ledger.tables import Base, CounterRow, MinedRow, OutboxRow
+from ratchet.ledger.tables.columns import PlainJson
 from ratchet.watchdog import LONGEST_CALL_S
 from sqlalchemy import JSON, func, insert, select, text
 
@@ -24,7 +24,7 @@ from tests.support.postgres import Postgres
 
 def count(ledger: Ledger, name: str) -> int:
     with ledger.read() as session:
-        row = session.get(Counter, name)
+        row = session.get(CounterRow, name)
         return row.value if row else 0
 
 
@@ -35,7 +35,7 @@ def test_a_change_and_its_events_commit_together(ledger: Ledger) -> None:
         tx.emit(event)
     assert count(ledger, "n") == 1
     with ledger.read() as session:
-        row = session.scalars(select(Outbox)).one()
+        row = session.scalars(select(OutboxRow)).one()
     assert (row.event_id, row.name, row.cause, row.relayed_at) == (event.id, "batch.queued", "because", None)
     assert decode(row.body) == event
 
@@ -55,7 +55,7 @@ def test_an_error_rolls_back_the_change_and_its_events(ledger: Ledger) -> None:
     assert count(ledger, "n") == 0
     assert relayed == []
     with ledger.read() as session:
-        assert session.scalar(select(func.count()).select_from(Outbox)) == 0
+        assert session.scalar(select(func.count()).select_from(OutboxRow)) == 0
 
 
 def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> None:
@@ -99,10 +99,10 @@ def test_a_reader_sees_one_state_while_others_write(ledger: Ledger) -> None:
     with ledger.write() as tx:
         next_value(tx.session, "n")
     with ledger.read() as session:
-        before = session.scalar(select(Counter.value).where(Counter.name == "n"))
+        before = session.scalar(select(CounterRow.value).where(CounterRow.name == "n"))
         with ledger.write() as tx:
             next_value(tx.session, "n")
-        again = session.scalar(select(Counter.value).where(Counter.name == "n"))
+        again = session.scalar(select(CounterRow.value).where(CounterRow.name == "n"))
         if ledger.dialect == "sqlite":
             assert before == again == 1
     assert count(ledger, "n") == 2
@@ -110,7 +110,7 @@ def test_a_reader_sees_one_state_while_others_write(ledger: Ledger) -> None:
 
 def test_a_reader_writes_nothing(ledger: Ledger) -> None:
     with ledger.read() as session:
-        session.add(Counter(name="n", value=7))
+        session.add(CounterRow(name="n", value=7))
         session.flush()
     assert count(ledger, "n") == 0
 
@@ -204,15 +204,15 @@ def test_what_is_no_plain_json_is_refused_and_the_column_is_named(
     ledger: Ledger, numbers: dict[str, object], place: str
 ) -> None:
     row = {"checkpoint_id": "c1", "numbers": numbers, "created_at": 1.0}
-    for write in (lambda tx: tx.session.add(Mined(**row, count=0, by_category={})), lambda tx: bulk(tx, row)):
+    for write in (lambda tx: tx.session.add(MinedRow(**row, count=0, by_category={})), lambda tx: bulk(tx, row)):
         with pytest.raises(NotJson, match=rf"numbers takes plain JSON, and {place}"), ledger.write() as tx:
             write(tx)
     with ledger.read() as session:
-        assert session.scalar(select(func.count()).select_from(Mined)) == 0
+        assert session.scalar(select(func.count()).select_from(MinedRow)) == 0
 
 
 def bulk(tx: Transaction, row: dict[str, object]) -> None:
-    tx.session.execute(insert(Mined).values(**row, count=0, by_category={}))
+    tx.session.execute(insert(MinedRow).values(**row, count=0, by_category={}))
 
 
 def test_the_columns_of_json_are_all_plain() -> None:

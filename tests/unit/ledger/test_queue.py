@@ -7,7 +7,7 @@ from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
-from ratchet.ledger.tables import Batch, DeadLetter
+from ratchet.ledger.tables import BatchRow, DeadLetterRow
 from ratchet.ledger.uses import add_uses, item_uses, uses_of
 
 from tests.support.rows import dead_letter
@@ -16,7 +16,7 @@ from tests.support.rows import dead_letter
 def add(tx: Transaction, name: str, priority: str = "normal", origin: Origin = "generation", **columns: Any) -> str:
     event = submit(tx, name * 64, 100, origin, {}, priority)
     tx.session.flush()
-    row = tx.session.get_one(Batch, event.batch_id)
+    row = tx.session.get_one(BatchRow, event.batch_id)
     for column, value in columns.items():
         setattr(row, column, value)
     return event.batch_id
@@ -85,7 +85,7 @@ def test_what_lies_in_the_dead_letters_neither_counts_nor_comes_next(ledger: Led
     assert following is not None
     assert following.id == waiting
     with ledger.write() as tx:
-        for letter in tx.session.query(DeadLetter):
+        for letter in tx.session.query(DeadLetterRow):
             letter.resolved_at = tx.now
     with ledger.read() as session:
         following = next_batch(session)
@@ -98,7 +98,7 @@ def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:
     with ledger.write() as tx:
         event = submit(tx, "a" * 64, 5, "user", {"file": "mine.jsonl"}, "high")
     with ledger.read() as session:
-        batch = session.get_one(Batch, "a" * 16)
+        batch = session.get_one(BatchRow, "a" * 16)
     assert isinstance(event, BatchSubmitted)
     assert event.batch_id == batch.id
     assert (batch.state, batch.priority, batch.submitted_examples) == ("submitted", 0, 5)

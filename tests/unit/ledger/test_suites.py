@@ -3,7 +3,7 @@ from __future__ import annotations
 from ratchet.evaluation.record import RecordKey
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.suites import best_before
-from ratchet.ledger.tables import Checkpoint, Evaluation, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
 
 SUITE = "eval-1"
 
@@ -14,11 +14,11 @@ def add(tx: Transaction, ordinal: int, score: float | None, dtype: str = "fp32",
     key = RecordKey(
         weights=name, suite=SUITE, grader="g", decoding="greedy", dtype=dtype, engine="local", gpu_class="cpu"
     )
-    checkpoint = Checkpoint(
+    checkpoint = CheckpointRow(
         id=name, ordinal=ordinal, step=ordinal, tokens=0, weights=name, artifact="", size_bytes=0, created_at=tx.now
     )
     checkpoint.state = state
-    record = Evaluation(
+    record = EvaluationRow(
         id=f"{name}/{SUITE}",
         checkpoint_id=name,
         suite_id=SUITE,
@@ -47,6 +47,6 @@ def test_the_best_before_is_found_by_its_score(ledger: Ledger) -> None:
         add(tx, 7, 0.99, state="broken")
         add(tx, 8, 0.2)
     with ledger.read() as session:
-        baseline = session.get_one(Evaluation, f"c0/{SUITE}")
+        baseline = session.get_one(EvaluationRow, f"c0/{SUITE}")
         for ordinal, expected in ((8, ["c5", "c4"]), (5, ["c3", "c4"]), (4, ["c3"]), (0, [])):
             assert [row.checkpoint_id for row in best_before(session, baseline, ordinal)] == expected

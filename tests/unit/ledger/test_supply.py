@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ratchet.data.example import Example
 from ratchet.ledger.supply import Supply, shortage, supply
-from ratchet.ledger.tables import Batch, Checkpoint
+from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.settings.queue import QueueSettings
 
 from tests.support.home import small_home
@@ -42,10 +42,10 @@ def test_tokens_are_those_of_what_waits_and_of_what_is_left_of_the_open_batch(tm
         home.add_batch(rows(10, 300), state="trained", tokens=100)
         checkpoint = home.add_checkpoint()
         with home.ledger.write() as tx:
-            tx.session.get_one(Checkpoint, checkpoint).tokens_per_s = 30.0
+            tx.session.get_one(CheckpointRow, checkpoint).tokens_per_s = 30.0
         with home.ledger.read() as session:
             found = supply(session)
-            mean = sum(b.tokens for b in session.query(Batch)) / sum(b.examples for b in session.query(Batch))
+            mean = sum(b.tokens for b in session.query(BatchRow)) / sum(b.examples for b in session.query(BatchRow))
         assert found.examples == 100 + 25 + 50
         assert found.tokens == 1_000 + 500 + round(50 * mean)
         assert found.minutes == found.tokens / 30.0 / 60

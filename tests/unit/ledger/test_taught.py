@@ -3,7 +3,7 @@ from __future__ import annotations
 from ratchet.evaluation.taught import Taught
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import submit
-from ratchet.ledger.tables import Batch, Impact
+from ratchet.ledger.tables import BatchRow, ImpactRow
 from ratchet.ledger.taught import taught_before
 
 
@@ -11,10 +11,10 @@ def add(tx: Transaction, name: str, at: float, gains: int) -> None:
     """A correction batch that was trained, and what it did to the one class that it taught."""
     batch_id = submit(tx, name * 64, 10, "correction", {"classes": {"sums:carry": 1}}).batch_id
     tx.session.flush()
-    row = tx.session.get_one(Batch, batch_id)
+    row = tx.session.get_one(BatchRow, batch_id)
     row.state, row.submitted_at = "trained", at
     numbers = {"items": 9, "before": 3, "after": 3 - gains, "gains": gains, "losses": 0, "low": 0.0, "high": 1.0}
-    impact = Impact(
+    impact = ImpactRow(
         batch_id=batch_id, checkpoint_id="c9", error_class="sums:carry", baseline_id="c1", created_at=at, **numbers
     )
     tx.session.add(impact)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Counter
+from ratchet.ledger.tables import CounterRow
 from ratchet.ledger.undecided import lacks_verdict, settled
 from sqlalchemy import select
 
@@ -11,7 +11,7 @@ from tests.support.rows import dead_letter, verdict
 def fill(ledger: Ledger) -> None:
     with ledger.write() as tx:
         for name in ("decided", "dead", "retried", "elsewhere", "new"):
-            tx.session.add(Counter(name=name, value=0))
+            tx.session.add(CounterRow(name=name, value=0))
         tx.session.add_all([verdict("mine", "toy", "decided", "done"), verdict("theirs", "toy", "elsewhere", "done")])
         letters = [dead_letter("mine", "toy", "dead"), dead_letter("mine", "toy", "retried", resolved_at=1.0)]
         tx.session.add_all([*letters, dead_letter("theirs", "toy", "elsewhere")])
@@ -19,14 +19,14 @@ def fill(ledger: Ledger) -> None:
 
 def test_lacking_are_those_without_a_verdict_or_an_open_dead_letter_of_the_system(ledger: Ledger) -> None:
     fill(ledger)
-    query = select(Counter.name).where(lacks_verdict("mine", "toy", Counter.name)).order_by(Counter.name)
+    query = select(CounterRow.name).where(lacks_verdict("mine", "toy", CounterRow.name)).order_by(CounterRow.name)
     with ledger.read() as session:
         assert session.scalars(query).all() == ["elsewhere", "new", "retried"]
 
 
 def test_the_kind_of_subject_matters(ledger: Ledger) -> None:
     fill(ledger)
-    query = select(Counter.name).where(lacks_verdict("mine", "game", Counter.name))
+    query = select(CounterRow.name).where(lacks_verdict("mine", "game", CounterRow.name))
     with ledger.read() as session:
         assert len(session.scalars(query).all()) == 5
 

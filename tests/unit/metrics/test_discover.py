@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import DeadLetter
+from ratchet.ledger.tables import DeadLetterRow
 from ratchet.metrics.discover import hub_registry
 from ratchet.metrics.exposition import page
 from ratchet.settings import Settings
@@ -20,7 +20,7 @@ def test_how_long_a_reading_of_the_ledger_serves_is_set(
     registry, collectors = hub_registry(told, Settings(home=tmp_path, metrics={"cache_s": cache_s}))
     assert Scrape(page(registry).body.decode())["ratchet_dead_letters"] == 1
     with told.write() as tx:
-        tx.session.execute(delete(DeadLetter))
+        tx.session.execute(delete(DeadLetterRow))
     assert Scrape(page(registry).body.decode())["ratchet_dead_letters"] == told_after
     for collector in collectors:
         collector.close()

@@ -6,17 +6,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.tables import (
-    Batch,
-    Checkpoint,
-    Coverage,
-    Curriculum,
-    Deployment,
-    Evaluation,
-    EvaluationRequest,
-    Mined,
-    Regression,
-    Verdict,
-    Worker,
+    BatchRow,
+    CheckpointRow,
+    CoverageRow,
+    CurriculumRow,
+    DeploymentRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    MinedRow,
+    RegressionRow,
+    VerdictRow,
+    WorkerRow,
 )
 from ratchet.metrics.exposition import page
 from ratchet.metrics.ledger.source import LedgerSource
@@ -28,7 +28,7 @@ from sqlalchemy import delete, update
 
 from tests.support.rows import verdict
 from tests.support.scrape import Scrape
-from tests.support.story import batch_id, checkpoint_id, write_fork
+from tests.support.story import batch_id, checkpoint_id
 
 Ask = Callable[[Ledger], Scrape]
 
@@ -58,16 +58,16 @@ def test_an_empty_ledger_is_up_and_has_nothing_waiting(ledger: Ledger, ask: Ask)
 
 def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
-        for table in (Mined, Coverage, Curriculum):
+        for table in (MinedRow, CoverageRow, CurriculumRow):
             tx.session.execute(delete(table))
-        tx.session.execute(delete(Verdict).where(Verdict.system == "correction"))
+        tx.session.execute(delete(VerdictRow).where(VerdictRow.system == "correction"))
     before = ask(told)
     with pytest.raises(KeyError):
         before["ratchet_coverage_novelty_ratio"]
     follow_up = {"mined": 50, "mined_failed": 30, "random": 40, "random_failed": 10}
     with told.write() as tx:
         tx.session.add(
-            Mined(
+            MinedRow(
                 checkpoint_id=checkpoint_id(5),
                 count=14,
                 by_category={"wrong": 10, "unstable": 4},
@@ -76,10 +76,10 @@ def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledg
             )
         )
         numbers = {"entropy": 0.9, "novelty": 0.7}
-        tx.session.add(Coverage(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
+        tx.session.add(CoverageRow(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
         arms = [{"name": "mixed", "share": 0.25}, {"name": "adaptive", "share": 0.75}]
         told_of = {"mix": {}, "mastery": {}, "reason": "", "created_at": tx.now}
-        tx.session.add(Curriculum(experiment={"arms": arms}, **told_of))
+        tx.session.add(CurriculumRow(experiment={"arms": arms}, **told_of))
         stopped = {"stopped": {"sums:carry": "so"}}
         tx.session.add(verdict("correction", "impact", "x", "measured", tx.now, numbers=stopped))
     found = ask(told)
@@ -100,7 +100,7 @@ def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:
     assert found["ratchet_queue_low_water_examples"] == 13_000
     assert found["ratchet_queue_short"] == 0
     with told.write() as tx:
-        tx.session.execute(update(Batch).where(Batch.examples > 0).values(tokens=8000 * 25))
+        tx.session.execute(update(BatchRow).where(BatchRow.examples > 0).values(tokens=8000 * 25))
     assert ask(told)["ratchet_queue_tokens"] == 20_800 * 25
     assert ask(told)["ratchet_queue_left_seconds"] == pytest.approx(20_800 * 25 / 18_500)
 
@@ -114,12 +114,12 @@ def test_an_empty_queue_is_short_and_how_long_it_lasts_is_unknown_before_trainin
 def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.execute(
-            delete(Verdict).where(Verdict.system == "regression", Verdict.subject_id == checkpoint_id(2))
+            delete(VerdictRow).where(VerdictRow.system == "regression", VerdictRow.subject_id == checkpoint_id(2))
         )
         tx.session.execute(
-            update(Evaluation).where(Evaluation.checkpoint_id == checkpoint_id(2)).values(created_at=tx.now - 900)
+            update(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint_id(2)).values(created_at=tx.now - 900)
         )
-        tx.session.execute(update(Batch).where(Batch.state == "submitted").values(submitted_at=tx.now - 500))
+        tx.session.execute(update(BatchRow).where(BatchRow.state == "submitted").values(submitted_at=tx.now - 500))
     found = ask(told)
     assert found.value("ratchet_undone", system="regression") == 1
     assert 900 <= found.value("ratchet_undone_oldest_seconds", system="regression") < 2000
@@ -131,7 +131,7 @@ def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> 
 
 def test_the_base_model_waits_for_no_deployment(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
-        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(0)))
+        tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(0)))
     found = ask(told)
     assert found.value("ratchet_undone", system="deployment") == 1
     assert found.value("ratchet_undone", system="comparison") == 1
@@ -151,7 +151,9 @@ def test_accuracy_has_its_interval_for_newest_and_champion(told: Ledger, ask: As
 def test_calibration_and_regressions_are_told(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         values = {"severity": "critical", "created_at": tx.now}
-        tx.session.execute(update(Regression).where(Regression.checkpoint_id == checkpoint_id(4)).values(**values))
+        tx.session.execute(
+            update(RegressionRow).where(RegressionRow.checkpoint_id == checkpoint_id(4)).values(**values)
+        )
     found = ask(told)
     assert found.value("ratchet_calibration_ece_ratio", role="newest", kind="raw") == 0.06
     assert found.value("ratchet_calibration_ece_ratio", role="newest", kind="tempered") == 0.04
@@ -175,7 +177,7 @@ def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
     assert found.value("ratchet_deployments_total", action="rollback") == 0
     with told.write() as tx:
         tx.session.add(
-            Deployment(
+            DeploymentRow(
                 action="rollback",
                 checkpoint_id=checkpoint_id(1),
                 previous_id=checkpoint_id(3),
@@ -200,8 +202,8 @@ def test_the_line_of_training_is_told(told: Ledger, ask: Ask) -> None:
 
 def test_a_missing_worker_ages_and_a_stopped_one_does_not(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
-        tx.session.execute(update(Worker).where(Worker.system == "testing").values(seen_at=tx.now - 600))
-        tx.session.execute(update(Worker).where(Worker.system == "training").values(state="stopped"))
+        tx.session.execute(update(WorkerRow).where(WorkerRow.system == "testing").values(seen_at=tx.now - 600))
+        tx.session.execute(update(WorkerRow).where(WorkerRow.system == "training").values(state="stopped"))
     found = ask(told)
     assert 600 <= found.value("ratchet_worker_unseen_seconds", system="testing", host="box") < 2000
     assert found.value("ratchet_workers", system="testing") == 0
@@ -216,9 +218,9 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
     assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
     with told.write() as tx:
         failed = {"state": "failed", "failures": 4, "error": "no module"}
-        tx.session.execute(update(Worker).where(Worker.system == "testing").values(**failed))
+        tx.session.execute(update(WorkerRow).where(WorkerRow.system == "testing").values(**failed))
         waits = {"state": "waiting", "error": "no suite"}
-        tx.session.execute(update(Worker).where(Worker.system == "deployment").values(**waits))
+        tx.session.execute(update(WorkerRow).where(WorkerRow.system == "deployment").values(**waits))
         for _ in range(2):
             damages.record(tx, "ab" * 32, "it is damaged", "testing", "checkpoint", "c1", "it waits")
     found = ask(told)
@@ -230,7 +232,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
         found.value("ratchet_worker_unseen_seconds", system="testing")
     with told.write() as tx:
         damages.resolve(tx, "testing", "checkpoint", "c1")
-        tx.session.execute(update(Worker).values(state="running", error=None, seen_at=tx.now))
+        tx.session.execute(update(WorkerRow).values(state="running", error=None, seen_at=tx.now))
     found = ask(told)
     assert found["ratchet_artifacts_damaged"] == 0
     assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
@@ -239,7 +241,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
 def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.add(
-            EvaluationRequest(
+            EvaluationRequestRow(
                 checkpoint_id=checkpoint_id(5), suite_id="confirm-1", requested_by="test", created_at=tx.now - 70
             )
         )
@@ -259,8 +261,8 @@ def test_a_diverged_batch_has_its_time(told: Ledger, ask: Ask) -> None:
 
 def test_a_broken_checkpoint_waits_for_nobody(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
-        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(5)))
-        tx.session.execute(update(Checkpoint).where(Checkpoint.id == checkpoint_id(5)).values(state="broken"))
+        tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
+        tx.session.execute(update(CheckpointRow).where(CheckpointRow.id == checkpoint_id(5)).values(state="broken"))
     found = ask(told)
     for judge in ("testing", "regression", "comparison", "calibration", "deployment"):
         assert found.value("ratchet_undone", system=judge) == 0

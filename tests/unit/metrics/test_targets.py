@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.targets import known_pages, server_target, targets_json
 from ratchet.settings import Settings
 from sqlalchemy import update
@@ -12,9 +12,9 @@ from sqlalchemy import update
 def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         tx.session.execute(
-            update(Worker).where(Worker.system != "deployment").values(metrics_url="http://10.0.0.4:9101/metrics")
+            update(WorkerRow).where(WorkerRow.system != "deployment").values(metrics_url="http://10.0.0.4:9101/metrics")
         )
-        tx.session.execute(update(Worker).where(Worker.system == "training").values(state="stopped"))
+        tx.session.execute(update(WorkerRow).where(WorkerRow.system == "training").values(state="stopped"))
     assert json.loads(targets_json(told, settings)) == [
         {
             "targets": ["10.0.0.4:9101"],
@@ -31,7 +31,9 @@ def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger, settings
 
 def test_a_worker_not_seen_for_a_day_is_history(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
-        tx.session.execute(update(Worker).values(metrics_url="http://10.0.0.4:9101/metrics", seen_at=tx.now - 90_000))
+        tx.session.execute(
+            update(WorkerRow).values(metrics_url="http://10.0.0.4:9101/metrics", seen_at=tx.now - 90_000)
+        )
     assert json.loads(targets_json(told, settings)) == []
 
 
@@ -60,7 +62,7 @@ def test_a_worker_tells_of_the_pages_beside_its_own(told: Ledger, settings: Sett
     )
     pages = known_pages(knowing)
     with told.write() as tx:
-        tx.session.execute(update(Worker).values(metrics_url=Worker.name, pages=pages))
+        tx.session.execute(update(WorkerRow).values(metrics_url=WorkerRow.name, pages=pages))
     found = json.loads(targets_json(told, settings))
     beside = {each["targets"][0]: each["labels"] for each in found if each["targets"][0].startswith("10.")}
     assert set(beside) == {"10.0.0.4:9100", "10.0.0.3:8100"}
@@ -74,5 +76,5 @@ def test_a_worker_tells_of_the_pages_beside_its_own(told: Ledger, settings: Sett
 def test_pages_of_a_worker_that_stopped_are_not_asked_for(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         pages = {"node": "http://10.0.0.4:9100/metrics"}
-        tx.session.execute(update(Worker).values(metrics_url="http://10.0.0.4:9101/", state="stopped", pages=pages))
+        tx.session.execute(update(WorkerRow).values(metrics_url="http://10.0.0.4:9101/", state="stopped", pages=pages))
     assert json.loads(targets_json(told, settings)) == []

@@ -12,7 +12,7 @@ from ratchet.errors import SettingsError
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from ratchet.run.base_model import prepare_base_model
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
@@ -48,7 +48,7 @@ def test_the_tokenizer_is_taken_from_where_it_is_set(mine: Path, tmp_path: Path)
     migrate(ledger)
     bootstrap(settings, ledger, ArtifactStore(settings.artifact_url), prepare_and_tell)
     with ledger.read() as session:
-        base = session.query(Checkpoint).one()
+        base = session.query(CheckpointRow).one()
     ledger.close()
     folder = ArtifactStore(settings.artifact_url).fetch(base.artifact)
     assert (folder / "chat_template.jinja").read_text() == template

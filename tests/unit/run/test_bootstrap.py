@@ -14,7 +14,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.line import champion, head, line, serving
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Checkpoint, Deployment, Outbox, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow, OutboxRow, SuiteRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 
@@ -52,12 +52,12 @@ def test_the_first_run_makes_suites_base_model_champion_and_line(
     wanted = settings(tmp_path)
     assert bootstrap(wanted, ledger, artifacts, prepare)
     with ledger.read() as session:
-        base = session.query(Checkpoint).one()
+        base = session.query(CheckpointRow).one()
         assert champion(session).id == head(session).id == base.id
         assert line(session).fresh_optimizer
         assert serving(session).actual_id is None
-        assert [row.action for row in session.query(Deployment)] == ["base"]
-        assert [row.name for row in session.query(Outbox)] == ["checkpoint.saved"]
+        assert [row.action for row in session.query(DeploymentRow)] == ["base"]
+        assert [row.name for row in session.query(OutboxRow)] == ["checkpoint.saved"]
         suites = {pool: stored_suite(artifacts, current(session, pool)) for pool in ("probe", "eval", "confirm")}
     assert base.ordinal == 0
     assert base.weights == weights_digest(artifacts.manifest(base.artifact))
@@ -74,7 +74,7 @@ def test_the_second_time_nothing_happens(tmp_path: Path, ledger: Ledger, artifac
     assert sorted(artifacts.ids()) == before
     with ledger.read() as session:
         assert session.query(SuiteRow).count() == 3
-        assert session.query(Outbox).count() == 1
+        assert session.query(OutboxRow).count() == 1
 
 
 def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
@@ -91,7 +91,7 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
         line(session)
     assert bootstrap(settings(tmp_path), ledger, artifacts, prepare)
     with ledger.read() as session:
-        base = session.query(Checkpoint).one()
+        base = session.query(CheckpointRow).one()
     files = [file.path for file in artifacts.manifest(base.artifact).files]
     assert files == ["config.json", "model.safetensors", "tokenizer.json"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Checkpoint, Verdict
+from ratchet.ledger.tables import CheckpointRow, VerdictRow
 from ratchet.run.cycles import JUDGES, decided
 from ratchet.systems.registry import systems
 from sqlalchemy import delete
@@ -19,7 +19,7 @@ def ordinals(ledger: Ledger) -> list[int]:
 def drop(ledger: Ledger, system: str, ordinal: int) -> None:
     with ledger.write() as tx:
         tx.session.execute(
-            delete(Verdict).where(Verdict.system == system, Verdict.subject_id == checkpoint_id(ordinal))
+            delete(VerdictRow).where(VerdictRow.system == system, VerdictRow.subject_id == checkpoint_id(ordinal))
         )
 
 
@@ -43,15 +43,15 @@ def test_a_dead_letter_is_a_last_word(ledger: Ledger) -> None:
 
 def test_what_testing_called_superseded_was_never_judged(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(5)))
+        tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
         add_verdict(tx, "testing", checkpoint_id(5), "superseded", tx.now)
     assert 5 not in ordinals(ledger)
 
 
 def test_a_broken_checkpoint_is_decided_once_testing_has_said_so(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        tx.session.execute(delete(Verdict).where(Verdict.subject_id == checkpoint_id(5)))
-        tx.session.get_one(Checkpoint, checkpoint_id(5)).state = "broken"
+        tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
+        tx.session.get_one(CheckpointRow, checkpoint_id(5)).state = "broken"
     assert 5 not in ordinals(ledger)
     with ledger.write() as tx:
         add_verdict(tx, "testing", checkpoint_id(5), "broken", tx.now)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.run.failures import Failures
 from ratchet.worker.nursery import Member
 
@@ -20,7 +20,7 @@ def add_failed(ledger: Ledger, ago_s: float, error: str) -> None:
     with ledger.write() as tx:
         seen = {"started_at": tx.now - ago_s, "seen_at": tx.now - ago_s}
         told = {"system": "training", "host": "here", "pid": 1, "version": "", "metrics_url": None}
-        tx.session.merge(Worker(name="training@here+0", **told, **seen, state="failed", error=error, failures=3))
+        tx.session.merge(WorkerRow(name="training@here+0", **told, **seen, state="failed", error=error, failures=3))
 
 
 @pytest.mark.parametrize(("exit_code", "said"), [(-9, "was killed by SIGKILL"), (70, "ended with code 70")])

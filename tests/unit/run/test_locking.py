@@ -12,7 +12,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import SettingsError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Checkpoint, Locked
+from ratchet.ledger.tables import CheckpointRow, LockedSettingRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings, load
 
@@ -50,11 +50,11 @@ class Runs:
 
     def locked(self) -> dict[str, str]:
         with self.ledger.read() as session:
-            return {row.name: row.value for row in session.query(Locked)}
+            return {row.name: row.value for row in session.query(LockedSettingRow)}
 
     def checkpoints(self) -> int:
         with self.ledger.read() as session:
-            return session.query(Checkpoint).count()
+            return session.query(CheckpointRow).count()
 
 
 @pytest.fixture

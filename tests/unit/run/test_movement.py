@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Claim, Line
+from ratchet.ledger.tables import ClaimRow, LineageRow
 from ratchet.run.movement import Movement
 
 from tests.support.story import batch_id
@@ -22,7 +22,7 @@ def test_a_ledger_at_rest_stands_still_until_a_claim_makes_progress(ledger: Ledg
     movement.moved_at = time.monotonic() - 500
     assert still_s(movement, ledger) >= 500
     with ledger.write() as tx:
-        tx.session.get_one(Claim, ("training", "batch", batch_id(6))).progress += 1
+        tx.session.get_one(ClaimRow, ("training", "batch", batch_id(6))).progress += 1
     assert still_s(movement, ledger) < 500
 
 
@@ -31,5 +31,5 @@ def test_a_pause_by_hand_is_not_a_standstill(ledger: Ledger) -> None:
     still_s(movement, ledger)
     movement.moved_at = time.monotonic() - 500
     with ledger.write() as tx:
-        tx.session.get_one(Line, "main").paused = True
+        tx.session.get_one(LineageRow, "main").paused = True
     assert still_s(movement, ledger) < 500

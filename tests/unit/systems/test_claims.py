@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ratchet.errors import ClaimLost
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Claim as Row
+from ratchet.ledger.tables import ClaimRow
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 from ratchet.systems.verdict import Subject
@@ -25,9 +25,9 @@ def taken(ledger: Ledger, owner: str = "a", lease_s: float = LONG_S) -> Claim:
     return claim
 
 
-def row(ledger: Ledger) -> Row | None:
+def row(ledger: Ledger) -> ClaimRow | None:
     with ledger.read() as session:
-        return session.get(Row, ("mine", "toy", "t1"))
+        return session.get(ClaimRow, ("mine", "toy", "t1"))
 
 
 def test_a_claimed_subject_is_nobody_elses(ledger: Ledger) -> None:

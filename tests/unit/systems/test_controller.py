@@ -10,14 +10,12 @@ from ratchet.events.catalogue import BatchQueued
 from ratchet.leases import acquire_gpu
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.counters import next_value
-from ratchet.ledger.tables import Claim as ClaimRow
-from ratchet.ledger.tables import Counter, DeadLetter
+from ratchet.ledger.tables import ClaimRow, CounterRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Outcome, Verdict, Work, claims
 from sqlalchemy import select
 
 from tests.support.ledgers import pretend_newer
-
 from tests.support.toy_controller import Toys, decided
 
 
@@ -149,7 +147,7 @@ def test_a_change_in_the_middle_is_refused_too(ledger: Ledger, settings: Setting
     toys = Toys(ledger, settings, ["a"], overtaken)
     assert toys.look() == 0
     with ledger.read() as session:
-        assert {row.name for row in session.scalars(select(Counter))} == {"early", "fencing"}
+        assert {row.name for row in session.scalars(select(CounterRow))} == {"early", "fencing"}
 
 
 def test_asked_to_stop_it_gives_the_subject_back_uncounted(ledger: Ledger, settings: Settings) -> None:
@@ -227,9 +225,9 @@ def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings)
     assert left_s == pytest.approx([25.0] * len(left_s), abs=0.01)
 
 
-def _letters(ledger: Ledger) -> list[DeadLetter]:
+def _letters(ledger: Ledger) -> list[DeadLetterRow]:
     with ledger.read() as session:
-        return list(session.scalars(select(DeadLetter)))
+        return list(session.scalars(select(DeadLetterRow)))
 
 
 def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(

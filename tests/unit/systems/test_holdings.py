@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Claim as ClaimRow
+from ratchet.ledger.tables import ClaimRow
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 from ratchet.systems.holdings import HeldClaims

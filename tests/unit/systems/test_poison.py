@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import Claim as Row
-from ratchet.ledger.tables import DeadLetter, Verdict
+from ratchet.ledger.tables import ClaimRow, DeadLetterRow, VerdictRow
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
@@ -44,9 +43,9 @@ def another_succeeds(ledger: Ledger) -> None:
         tx.session.add(verdict("mine", "toy", "other", "fine", tx.now))
 
 
-def letters(ledger: Ledger) -> list[DeadLetter]:
+def letters(ledger: Ledger) -> list[DeadLetterRow]:
     with ledger.read() as session:
-        return list(session.scalars(select(DeadLetter)))
+        return list(session.scalars(select(DeadLetterRow)))
 
 
 def test_two_failures_are_remembered(ledger: Ledger) -> None:
@@ -62,7 +61,7 @@ def test_three_failures_are_poison_with_error_and_traceback(ledger: Ledger) -> N
     assert letter.error == "ValueError: bad toy"
     assert "ValueError" in letter.traceback
     with ledger.read() as session:
-        assert session.get(Row, ("mine", "toy", "t1")) is None
+        assert session.get(ClaimRow, ("mine", "toy", "t1")) is None
 
 
 @pytest.mark.parametrize("how", ["child", "worker"])
@@ -84,7 +83,7 @@ def test_five_deaths_are_poison_only_while_others_succeed(ledger: Ledger, how: s
 def test_success_of_others_before_the_first_try_proves_nothing(ledger: Ledger) -> None:
     another_succeeds(ledger)
     with ledger.write() as tx:
-        tx.session.scalars(select(Verdict)).one().created_at = tx.now - 1000.0
+        tx.session.scalars(select(VerdictRow)).one().created_at = tx.now - 1000.0
     die(ledger, 6)
     assert letters(ledger) == []
 
@@ -135,7 +134,7 @@ def test_how_long_a_failed_subject_rests_is_set(
     claim = taken(ledger)
     with ledger.write() as tx:
         poison.count(tx, claim, ValueError("bad toy"), False, settings)
-        assert tx.session.scalars(select(Row)).one().not_before_at - tx.now == pytest.approx(rest_s, abs=0.01)
+        assert tx.session.scalars(select(ClaimRow)).one().not_before_at - tx.now == pytest.approx(rest_s, abs=0.01)
 
 
 @pytest.mark.parametrize("poison_failures", [1, 2])

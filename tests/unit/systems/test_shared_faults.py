@@ -9,7 +9,7 @@ import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, ChildFailed, DataError, SettingsError, TransientError, UnknownPlugin
 from ratchet.ledger import Ledger, damages
-from ratchet.ledger.tables import Batch, Claim, Damage, DeadLetter
+from ratchet.ledger.tables import BatchRow, ClaimRow, DamageRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, Verdict, Work
@@ -17,7 +17,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tests.support.rows import verdict
-
 from tests.support.toy_controller import Toys
 
 CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, backoff_last_s=0.002)
@@ -44,7 +43,7 @@ def about(artifact: str) -> ArtifactError:
 
 def dead(ledger: Ledger) -> list[str]:
     with ledger.read() as session:
-        return list(session.scalars(select(DeadLetter.subject_id).order_by(DeadLetter.id)))
+        return list(session.scalars(select(DeadLetterRow.subject_id).order_by(DeadLetterRow.id)))
 
 
 def waits(toys: Toys) -> list[str]:
@@ -87,14 +86,14 @@ def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger:
     look_often(toys, 3)
     with ledger.read() as session:
         assert damages.found_since(session, 0.0) == []
-        assert session.scalars(select(Damage.resolved_at)).one() is not None
+        assert session.scalars(select(DamageRow.resolved_at)).one() is not None
 
 
 def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
     look_often(toys, 2)
     with ledger.write() as tx:
-        tx.session.query(Damage).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * damages.TOLD_S))
+        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * damages.TOLD_S))
     look_often(toys, 2)
     with ledger.read() as session:
         assert len(damages.found_since(session, ledger.now() - damages.TOLD_S)) == 1
@@ -102,7 +101,7 @@ def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, sett
 
 def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, settings: Settings) -> None:
     with ledger.write() as tx:
-        row = Batch(id="a", origin="user", state="submitted", priority=1, submitted_artifact=DIGEST, provenance={})
+        row = BatchRow(id="a", origin="user", state="submitted", priority=1, submitted_artifact=DIGEST, provenance={})
         row.submitted_examples, row.submitted_at = 1, tx.now
         tx.session.add(row)
 
@@ -126,7 +125,7 @@ def test_nor_is_it_given_up_for_the_deaths_of_its_processes(ledger: Ledger, sett
     toys = Toys(ledger, settings, ["a"], dies, kept_up=("toy",))
     look_often(toys, 10)
     with ledger.write() as tx:
-        tx.session.query(Claim).update({"kills": 99})
+        tx.session.query(ClaimRow).update({"kills": 99})
         tx.session.add(verdict("toys", "toy", "other", "fine", tx.now))
     look_often(toys, 5)
     assert dead(ledger) == []
@@ -203,7 +202,7 @@ def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, set
 
     def check(_settings: Settings, ledger: Ledger, _artifacts: ArtifactStore) -> bool:
         with ledger.read() as session:
-            checked.append(session.scalars(select(Claim)).all())
+            checked.append(session.scalars(select(ClaimRow)).all())
         if len(checked) < 3:
             raise TransientError("the server is away")
         return False

@@ -10,8 +10,7 @@ from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued, BatchSubmitted
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Counter, DeadLetter
-from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.tables import CounterRow, DeadLetterRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import func, select
@@ -21,7 +20,9 @@ from tests.support.bus import InProcessBus
 
 
 def find_counters(session: Session, _settings: Settings) -> Sequence[Subject]:
-    return [Subject("counter", name) for name in session.scalars(select(Counter.name).where(Counter.name.like("c%")))]
+    return [
+        Subject("counter", name) for name in session.scalars(select(CounterRow.name).where(CounterRow.name.like("c%")))
+    ]
 
 
 def find_gated(session: Session, _settings: Settings) -> Sequence[Subject]:
@@ -64,7 +65,7 @@ def bus(ledger: Ledger, home: Path, *systems: System) -> InProcessBus:
 
 def add(ledger: Ledger, name: str, *events: Event) -> None:
     with ledger.write() as tx:
-        tx.session.add(Counter(name=name, value=0))
+        tx.session.add(CounterRow(name=name, value=0))
         for event in events:
             tx.emit(event)
 
@@ -97,7 +98,7 @@ def test_a_failing_child_is_a_failure_of_its_subject(ledger: Ledger, tmp_path: P
     while True:
         turning.sweep()
         with ledger.read() as session:
-            letters = session.scalars(select(DeadLetter)).all()
+            letters = session.scalars(select(DeadLetterRow)).all()
         if letters:
             break
     assert letters[0].error == f"{ChildFailed.__name__}: ValueError: cannot be mended"

@@ -9,7 +9,7 @@ from ratchet.build import Build
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger, workers
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
@@ -36,9 +36,9 @@ def registration(migrated: Ledger, tmp_path: Path) -> Registration:
     return found
 
 
-def row(ledger: Ledger) -> Worker:
+def row(ledger: Ledger) -> WorkerRow:
     with ledger.read() as session:
-        found = session.get(Worker, NAME)
+        found = session.get(WorkerRow, NAME)
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ def test_one_that_dies_early_without_a_word_twice_in_a_row_is_told(
     assert (row(migrated).state, row(migrated).failures) == ("running", 2)
     assert "died soon after it was started" in str(row(migrated).error)
     with migrated.write() as tx:
-        tx.session.get_one(Worker, NAME).started_at -= 61.0
+        tx.session.get_one(WorkerRow, NAME).started_at -= 61.0
     second.seen()
     assert failing(migrated) == []
     assert (row(migrated).error, row(migrated).failures) == (None, 0)
@@ -93,7 +93,7 @@ def test_one_that_stopped_or_lived_long_has_not_failed(
     registration.leave()
     restarted(migrated, tmp_path)
     with migrated.write() as tx:
-        tx.session.get_one(Worker, NAME).started_at -= 3_600.0
+        tx.session.get_one(WorkerRow, NAME).started_at -= 3_600.0
     restarted(migrated, tmp_path)
     assert row(migrated).failures == 0
 

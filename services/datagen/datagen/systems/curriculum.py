@@ -6,21 +6,11 @@ from typing import Any
 
 from ratchet.evaluation.by_level import from_json
 from ratchet.evaluation.rate import LevelRates
-from ratchet.events.catalogue import (
-    BatchRejected,
-    CheckpointBroken,
-    CheckpointEvaluated,
-    CoverageMeasured,
-    CurriculumChanged,
-    ForkClosed,
-    ForkOpened,
-    TrainingFinished,
-)
-from ratchet.ledger import Transaction, forks
+from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged
+from ratchet.ledger import Transaction
 from ratchet.ledger.counters import next_value
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Batch, Checkpoint, Coverage, Curriculum, Evaluation
-from ratchet.ledger.tables import Trial as TrialRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, CurriculumRow, EvaluationRow, TrialRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
@@ -30,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from datagen.arms.arm import RECENT, Standing
 from datagen.experiment import FINISHED, Experiment
-from datagen.forking import GIVEN_UP, carry_on, find_fork, give_up
 from datagen.mastery import Mastery, update_mastery
 from datagen.mix import Level, Mix
 from datagen.plan import Plan, plan
@@ -38,31 +27,23 @@ from datagen.posterior import conclude
 from datagen.trials import as_trial, keep, new_trial, trials
 
 NAME = "curriculum"
-FORKS = {forks.KIND: carry_on, GIVEN_UP: give_up}
-"""What is done with a fork, by the kind of its subject."""
 
 
-def find(session: Session, settings: Settings) -> list[Subject]:
-    """Evaluated checkpoints, the newest first; then measured batches, the newest first; then a fork."""
-    unheard = select(Coverage.batch_id).where(lacks_verdict(NAME, "coverage", Coverage.batch_id))
-    coverages = session.scalars(unheard.order_by(Coverage.created_at.desc()))
-    return [
-        *evaluated_without(session, NAME, "probe"),
-        *(Subject("coverage", id) for id in coverages),
-        *find_fork(session, settings),
-    ]
+def find(session: Session, _settings: Settings) -> list[Subject]:
+    """Evaluated checkpoints, the newest first; then measured batches, the newest first."""
+    unheard = select(CoverageRow.batch_id).where(lacks_verdict(NAME, "coverage", CoverageRow.batch_id))
+    coverages = session.scalars(unheard.order_by(CoverageRow.created_at.desc()))
+    return [*evaluated_without(session, NAME, "probe"), *(Subject("coverage", id) for id in coverages)]
 
 
 def do(work: Work) -> Outcome:
     """A checkpoint that a newer one has overtaken shapes no mix, but its trial counts all the same."""
-    if work.subject.kind in FORKS:
-        return FORKS[work.subject.kind](work)
     is_checkpoint = work.subject.kind == "checkpoint"
     with work.read() as session:
         trial = new_trial(session, work.artifacts, work.subject.id) if is_checkpoint else None
         if _is_overtaken(session, work.subject):
             return Verdict("superseded", "a newer one has shaped the mix already", _told(trial), _kept(trial))
-        newest = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+        newest = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
         before = Mastery.model_validate(newest.mastery) if newest else Mastery()
         mastery = _measured(session, work, before) if is_checkpoint else before
         made = _planned(session, work, mastery, trial, newest)
@@ -72,7 +53,9 @@ def do(work: Work) -> Outcome:
     return _published(made, mastery, trial)
 
 
-def _planned(session: Session, work: Work, mastery: Mastery, trial: TrialRow | None, newest: Curriculum | None) -> Plan:
+def _planned(
+    session: Session, work: Work, mastery: Mastery, trial: TrialRow | None, newest: CurriculumRow | None
+) -> Plan:
     settings = work.settings.curriculum
     known = [*trials(session, settings.half_life), *([as_trial(trial, _age(session, trial))] if trial else [])]
     experiment = conclude(
@@ -87,21 +70,21 @@ def _planned(session: Session, work: Work, mastery: Mastery, trial: TrialRow | N
 
 
 def _age(session: Session, trial: TrialRow) -> int:
-    newest = session.scalar(select(func.max(Checkpoint.ordinal))) or 0
-    return newest - session.get_one(Checkpoint, trial.checkpoint_id).ordinal
+    newest = session.scalar(select(func.max(CheckpointRow.ordinal))) or 0
+    return newest - session.get_one(CheckpointRow, trial.checkpoint_id).ordinal
 
 
 def _is_overtaken(session: Session, subject: Subject) -> bool:
     """Whether the verdict has been given on a newer subject of the kind: an older one says nothing new."""
     if subject.kind == "checkpoint":
-        ordinal = session.get_one(Checkpoint, subject.id).ordinal
-        later = select(Checkpoint.id).where(
-            Checkpoint.ordinal > ordinal, ~lacks_verdict(NAME, "checkpoint", Checkpoint.id)
+        ordinal = session.get_one(CheckpointRow, subject.id).ordinal
+        later = select(CheckpointRow.id).where(
+            CheckpointRow.ordinal > ordinal, ~lacks_verdict(NAME, "checkpoint", CheckpointRow.id)
         )
     else:
-        at = session.get_one(Coverage, subject.id).created_at
-        later = select(Coverage.batch_id).where(
-            Coverage.created_at > at, ~lacks_verdict(NAME, "coverage", Coverage.batch_id)
+        at = session.get_one(CoverageRow, subject.id).created_at
+        later = select(CoverageRow.batch_id).where(
+            CoverageRow.created_at > at, ~lacks_verdict(NAME, "coverage", CoverageRow.batch_id)
         )
     return session.scalar(later.limit(1)) is not None
 
@@ -114,20 +97,22 @@ def _measured(session: Session, work: Work, before: Mastery) -> Mastery:
 
 def _history(session: Session) -> tuple[LevelRates, ...]:
     """Rates of the last checkpoints that were probed, the newest last."""
-    query = select(Evaluation).join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
-    query = query.where(Evaluation.suite_id == current(session, "probe").id, Checkpoint.state != "broken")
-    rows = session.scalars(query.order_by(Checkpoint.ordinal.desc()).limit(RECENT)).all()
+    query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
+    query = query.where(EvaluationRow.suite_id == current(session, "probe").id, CheckpointRow.state != "broken")
+    rows = session.scalars(query.order_by(CheckpointRow.ordinal.desc()).limit(RECENT)).all()
     return tuple(from_json(row.by_level) for row in reversed(rows))
 
 
 def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
     """Gaps of the newest measured batch that followed a mix, and the levels that its generator found exhausted."""
-    generated = select(Coverage).join(Batch, Batch.id == Coverage.batch_id).where(Batch.origin == "generation")
-    newest = session.scalar(generated.order_by(Coverage.created_at.desc()).limit(1))
+    generated = (
+        select(CoverageRow).join(BatchRow, BatchRow.id == CoverageRow.batch_id).where(BatchRow.origin == "generation")
+    )
+    newest = session.scalar(generated.order_by(CoverageRow.created_at.desc()).limit(1))
     if newest is None:
         return {}, set()
     gaps = {(cell["family"], int(cell["level"])): float(cell["gap"]) for cell in newest.numbers["cells"]}
-    origin = session.get_one(Batch, newest.batch_id).provenance
+    origin = session.get_one(BatchRow, newest.batch_id).provenance
     pairs = (name.rpartition("/") for name in origin.get("exhausted", []))
     exhausted = {(family, int(level)) for family, _, level in pairs}
     return {level: gap for level, gap in gaps.items() if gap > 0}, exhausted
@@ -138,7 +123,7 @@ def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
 
     def effects(tx: Transaction) -> None:
         _kept(trial)(tx)
-        row = Curriculum(
+        row = CurriculumRow(
             id=next_value(tx.session, "curricula"),
             mix=made.mix.model_dump(mode="json"),
             mixes={arm: mix.model_dump(mode="json") for arm, mix in made.mixes.items()},
@@ -177,11 +162,7 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Finds by experiment which strategy teaches most, and turns it, mastery and coverage into the next mix.",
-    emits=(CurriculumChanged, ForkOpened, ForkClosed),
+    emits=(CurriculumChanged,),
     sweep_s=300.0,
-    lanes=(
-        Lane(
-            "plan", (CheckpointEvaluated, CoverageMeasured, TrainingFinished, CheckpointBroken, BatchRejected), find, do
-        ),
-    ),
+    lanes=(Lane("plan", (CheckpointEvaluated, CoverageMeasured), find, do),),
 )

@@ -9,18 +9,15 @@ from typing import Any
 
 from ratchet.data.batch import Provenance
 from ratchet.evaluation.standing import held_out
-from ratchet.events.catalogue import BatchSubmitted, ForkOpened, QueueLow
+from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
-from ratchet.ledger.forks import give_batch, lacking
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Branch, Curriculum, DeadLetter, Fork, Spending, SuiteRow
-from ratchet.ledger.tables import Verdict as VerdictRow
+from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SpendingRow, SuiteRow, VerdictRow
 from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
 from ratchet.settings.generation import SourceSettings
-from ratchet.settings.queue import QueueSettings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
@@ -31,10 +28,8 @@ from datagen.generators import registry
 from datagen.generators.generator import GenerationContext, Generator
 from datagen.mastery import Mastery
 from datagen.mix import Mix
-from datagen.order_record import OrderRecord
 from datagen.plan import Assignment, Plan, first_plan
 from datagen.refill import DEAD, EMPTY, Done, affordable, allowance, choose, rest_s
-from datagen.remake import mix_of
 
 NAME = "generation"
 REPORT_EVERY = 1_000
@@ -44,24 +39,20 @@ REMEMBERED = 10
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
-    """One more refill while too little waits for training, or a fork lacks a batch, and nothing forbids it."""
+    """One more refill while too little waits for training and nothing forbids it."""
     is_set_up = session.scalar(select(SuiteRow.id).limit(1)) is not None and settings.suites.families
     if not is_set_up:
         return []
     found, queue = supply(session), settings.queue
     last = session.scalar(_verdicts().limit(1))
     refilling = last is not None and bool(last.numbers.get("goes_on"))
-    branch = lacking(session)
-    size, is_wanted = (
-        _size(queue, branch),
-        branch is not None or shortage(found, queue, refilling=refilling) is not None,
-    )
-    if not is_wanted or found.examples + size > queue.high_water:
+    is_wanted = shortage(found, queue, refilling=refilling) is not None
+    if not is_wanted or found.examples + queue.batch_examples > queue.high_water:
         return []
     now = clock(session)
     if rest_s(_done(session, now), settings.generation.cooldown_s) > 0:
         return []
-    room = allowance(size, _made_since(session, now - HOUR_S), settings.generation)
+    room = allowance(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
     if room == 0 or not affordable(settings.generation, used_since(session, now - DAY_S)):
         return []
     return [Subject("refill", str(number)) for number in _open_refills(session)]
@@ -70,8 +61,8 @@ def find(session: Session, settings: Settings) -> list[Subject]:
 def _open_refills(session: Session) -> list[int]:
     """The number after the last one that was dealt with; before it, those that came back from the dead letters."""
     verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME)
-    dead = select(DeadLetter.subject_id).where(DeadLetter.system == NAME)
-    retried = dead.where(DeadLetter.resolved_at.is_not(None), DeadLetter.subject_id.not_in(verdicts))
+    dead = select(DeadLetterRow.subject_id).where(DeadLetterRow.system == NAME)
+    retried = dead.where(DeadLetterRow.resolved_at.is_not(None), DeadLetterRow.subject_id.not_in(verdicts))
     numbers = union_all(verdicts, dead).subquery().c.subject_id
     last = session.scalar(select(func.max(cast(numbers, Integer)))) or 0
     return [*map(int, session.scalars(retried.distinct())), last + 1]
@@ -79,12 +70,11 @@ def _open_refills(session: Session) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """One batch to be made; ``branch`` is the place in a fork that it is made for."""
+    """One batch to be made."""
 
     assignment: Assignment
     mix: Mix
     curriculum_id: int
-    branch: int | None
     source: SourceSettings
     n: int
     seed: int
@@ -94,21 +84,20 @@ class Job:
 def do(work: Work) -> Outcome:
     """Generate one batch, published as it streams, and submit it to the gate."""
     job, started = _job(work), time.monotonic()
-    weights = {f"{share.family}/{share.level}": share.weight for share in job.mix.shares}
     generator = registry.make(job.source.name, job.source.options)
     batch = BatchGeneration(
         generator,
         _workshop(work, job.source.name),
-        mix_of(weights),
+        [(share.family, share.level, share.weight) for share in job.mix.shares],
         job.n,
         job.seed,
         work.settings.queue.epoch_cap,
         lambda key: job.used.get(key, 0),
     )
-    provenance = _provenance(job, generator, weights, work.settings)
+    provenance = _provenance(job, generator)
     artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance)
     numbers = {
-        **batch.report.model_dump(mode="json", exclude={"spent"}),
+        **batch.report.model_dump(mode="json"),
         "cost": batch.report.cost | _cost_of(work),
         "generator": job.source.name,
         "assignment": provenance["assignment"],
@@ -117,40 +106,21 @@ def do(work: Work) -> Outcome:
     if not batch.report.examples:
         return Verdict(EMPTY, f"{job.source.name} made no example: {_refusals(batch.report)}", numbers)
     numbers["goes_on"] = _goes_on(work, batch.report)
-    return _submitted(artifact.id, batch.report, provenance, numbers, job.branch)
+    return _submitted(artifact.id, batch.report, provenance, numbers)
 
 
 def _job(work: Work) -> Job:
     settings, seed = work.settings, int(work.subject.id)
     with work.read() as session:
         now = clock(session)
-        branch = lacking(session)
-        assignment, mix, curriculum_id = _drawn(session, settings, seed) if branch is None else _bound(session, branch)
+        plan, curriculum_id = _plan(session, settings)
         room = settings.queue.high_water - depth(session).total
         sources = affordable(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
-        wanted = max(1, min(_size(settings.queue, branch), room))
+        wanted = max(1, min(settings.queue.batch_examples, room))
         n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
         used = item_uses(session, at_least=_half(settings.queue.epoch_cap))
-    place, chosen_by = (None, seed) if branch is None else (branch.place, branch.fork_id)
-    return Job(assignment, mix, curriculum_id, place, choose(sources, chosen_by), n, seed, used)
-
-
-def _drawn(session: Session, settings: Settings, seed: int) -> tuple[Assignment, Mix, int]:
-    """The arm of the batch with this seed, what it teaches, and the curriculum that says so."""
-    plan, curriculum_id = _plan(session, settings)
-    return *plan.draw(seed), curriculum_id
-
-
-def _bound(session: Session, branch: Branch) -> tuple[Assignment, Mix, int]:
-    """The same of a fork's branch: by the curriculum that the fork was opened under, for both its branches."""
-    row = session.get_one(Curriculum, session.get_one(Fork, branch.fork_id).curriculum_id)
-    assignment = Assignment(arm=branch.arm, probability=branch.probability, fork=branch.fork_id)
-    return assignment, Plan.stored(row.experiment, row.mixes).mixes[branch.arm], row.id
-
-
-def _size(queue: QueueSettings, branch: Branch | None) -> int:
-    """Examples wanted of a batch; of a fork's two, no more than find room side by side."""
-    return queue.batch_examples if branch is None else min(queue.batch_examples, queue.high_water // 2)
+    assignment, mix = plan.draw(seed)
+    return Job(assignment, mix, curriculum_id, choose(sources, seed), n, seed, used)
 
 
 def _half(epoch_cap: int) -> int:
@@ -167,7 +137,7 @@ def _workshop(work: Work, generator: str) -> GenerationContext:
 
     def paid(used: Mapping[str, int]) -> None:
         with work.ledger.write() as tx:  # whoever holds the claim by now: the tokens are used
-            tx.session.add(Spending(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
+            tx.session.add(SpendingRow(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
 
     return GenerationContext(
         held_out(settings.suites),
@@ -183,7 +153,7 @@ def _workshop(work: Work, generator: str) -> GenerationContext:
 def _cost_of(work: Work) -> dict[str, int]:
     """What the refill used of model servers, attempts that failed included."""
     with work.read() as session:
-        rows = session.scalars(select(Spending).where(Spending.refill == work.subject.id)).all()
+        rows = session.scalars(select(SpendingRow).where(SpendingRow.refill == work.subject.id)).all()
     if not rows:
         return {}
     names = ("requests", "prompt_tokens", "answer_tokens")
@@ -192,23 +162,25 @@ def _cost_of(work: Work) -> dict[str, int]:
 
 def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
     """The curriculum's newest word; before its first, the favoured arm's mix for a model that masters nothing."""
-    newest = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+    newest = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
     if newest is not None:
         return Plan.stored(newest.experiment, newest.mixes), newest.id
     families = {family.name: family.levels for family in settings.suites.families}
     return first_plan(Standing(families, Mastery(), (), settings.curriculum)), 0
 
 
-def _provenance(job: Job, generator: Generator, weights: dict[str, float], settings: Settings) -> dict[str, Any]:
-    """All that is known before the first example: with it the batch can be made again."""
-    fork = job.assignment.fork
-    parents = (f"curriculum:{job.curriculum_id}",) if fork is None else (f"fork:{fork}",)
-    made_by = Provenance(generator=job.source.name, version=generator.version, seed=job.seed, parents=parents)
+def _provenance(job: Job, generator: Generator) -> dict[str, Any]:
+    """All that is known before the first example."""
+    made_by = Provenance(
+        generator=job.source.name,
+        version=generator.version,
+        seed=job.seed,
+        parents=(f"curriculum:{job.curriculum_id}",),
+    )
     return {
         **made_by.model_dump(mode="json"),
-        "mix": weights,
-        "assignment": job.assignment.model_dump(mode="json", exclude_none=True),
-        "order": OrderRecord.of(mix_of(weights), job.n, settings).model_dump(mode="json"),
+        "mix": {f"{share.family}/{share.level}": share.weight for share in job.mix.shares},
+        "assignment": job.assignment.model_dump(mode="json"),
     }
 
 
@@ -227,27 +199,17 @@ def _goes_on(work: Work, report: GenerationReport) -> bool:
 
 
 def _submitted(
-    artifact_id: str, report: GenerationReport, provenance: dict[str, Any], numbers: dict[str, Any], branch: int | None
+    artifact_id: str, report: GenerationReport, provenance: dict[str, Any], numbers: dict[str, Any]
 ) -> Verdict:
-    origin = {
-        **provenance,
-        "counts": report.made,
-        "exhausted": list(report.exhausted),
-        "order": {**provenance["order"], "spent": report.spent},
-    }
+    origin = {**provenance, "counts": report.made, "exhausted": list(report.exhausted)}
 
     def effects(tx: Transaction) -> None:
-        submitted = submit(tx, artifact_id, report.examples, "generation", origin)
-        tx.emit(submitted)
-        if branch is not None:
-            tx.session.flush()
-            give_batch(tx, drawn["fork"], branch, submitted.batch_id)
+        tx.emit(submit(tx, artifact_id, report.examples, "generation", origin))
 
-    drawn = provenance["assignment"]
-    reason = f"{report.examples} examples of the {drawn['arm']} mix, by {provenance['generator']}"
-    return Verdict(
-        "submitted", reason + (f"; refused: {_refusals(report)}" if report.refused else ""), numbers, effects
-    )
+    reason = f"{report.examples} examples of the {provenance['assignment']['arm']} mix, by {provenance['generator']}"
+    if report.refused:
+        reason += f"; refused: {_refusals(report)}"
+    return Verdict("submitted", reason, numbers, effects)
 
 
 def _refusals(report: GenerationReport) -> str:
@@ -261,20 +223,20 @@ def _verdicts() -> Any:
 def _done(session: Session, now: float) -> list[Done]:
     """The last refills that were dealt with, the newest first, those that were given up among them."""
     given = [Done(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))]
-    letters = select(DeadLetter.created_at).where(DeadLetter.system == NAME, DeadLetter.resolved_at.is_(None))
-    dead = session.scalars(letters.order_by(DeadLetter.id.desc()).limit(REMEMBERED))
+    letters = select(DeadLetterRow.created_at).where(DeadLetterRow.system == NAME, DeadLetterRow.resolved_at.is_(None))
+    dead = session.scalars(letters.order_by(DeadLetterRow.id.desc()).limit(REMEMBERED))
     return sorted([*given, *(Done(DEAD, now - at) for at in dead)], key=lambda one: one.age_s)
 
 
 def _made_since(session: Session, at: float) -> int:
-    made = select(func.sum(Batch.submitted_examples)).where(Batch.origin == NAME, Batch.submitted_at >= at)
+    made = select(func.sum(BatchRow.submitted_examples)).where(BatchRow.origin == NAME, BatchRow.submitted_at >= at)
     return session.scalar(made) or 0
 
 
 def used_since(session: Session, at: float) -> dict[str, int]:
     """Tokens of model servers that each generator has used."""
-    tokens = func.sum(Spending.prompt_tokens + Spending.answer_tokens)
-    query = select(Spending.generator, tokens).where(Spending.created_at >= at).group_by(Spending.generator)
+    tokens = func.sum(SpendingRow.prompt_tokens + SpendingRow.answer_tokens)
+    query = select(SpendingRow.generator, tokens).where(SpendingRow.created_at >= at).group_by(SpendingRow.generator)
     return {name: int(used) for name, used in session.execute(query)}
 
 
@@ -284,5 +246,5 @@ SYSTEM = System(
     purpose="Generates examples of the curriculum's mix while too little waits for training.",
     emits=(BatchSubmitted,),
     sweep_s=300.0,
-    lanes=(Lane("generate", (QueueLow, ForkOpened), find, do, step_s=300.0),),
+    lanes=(Lane("generate", (QueueLow,), find, do, step_s=300.0),),
 )

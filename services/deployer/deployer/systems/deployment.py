@@ -24,8 +24,7 @@ from ratchet.inference.dress import Dress
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.line import champion, serving
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import Challenge as ChallengeRow
-from ratchet.ledger.tables import Checkpoint, Deployment, Serving
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, DeploymentRow, ServingRow
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
@@ -58,7 +57,7 @@ def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> boo
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
     """The server first, then every contender that something can be said of."""
-    if session.get(Serving, "main") is None:
+    if session.get(ServingRow, "main") is None:
         return []
     ruled = [Subject("checkpoint", id) for id, ruling in rulings(session).items() if not isinstance(ruling, Wait)]
     return [RECONCILE, *ruled]
@@ -115,16 +114,16 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
     return _challenge(work, server)
 
 
-def _promotion(session: Session, checkpoint_id: str) -> Deployment | None:
+def _promotion(session: Session, checkpoint_id: str) -> DeploymentRow | None:
     """Why the checkpoint is desired, where it is and its roll-out was interrupted."""
-    query = select(Deployment).where(Deployment.checkpoint_id == checkpoint_id, Deployment.action == "deploy")
-    return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
+    query = select(DeploymentRow).where(DeploymentRow.checkpoint_id == checkpoint_id, DeploymentRow.action == "deploy")
+    return session.scalar(query.order_by(DeploymentRow.id.desc()).limit(1))
 
 
-def _way_back(session: Session, checkpoint_id: str) -> Deployment | None:
+def _way_back(session: Session, checkpoint_id: str) -> DeploymentRow | None:
     """The rollback from this checkpoint, where it was cut off before the verdict, or came by hand before it."""
-    query = select(Deployment).where(Deployment.previous_id == checkpoint_id, Deployment.action == "rollback")
-    return session.scalar(query.order_by(Deployment.id.desc()).limit(1))
+    query = select(DeploymentRow).where(DeploymentRow.previous_id == checkpoint_id, DeploymentRow.action == "rollback")
+    return session.scalar(query.order_by(DeploymentRow.id.desc()).limit(1))
 
 
 def _settled(work: Work, ruling: Settle) -> Verdict:
@@ -205,7 +204,7 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
     failpoint("after-promotion")
     with work.read() as session:
         previous_id = serving(session).previous_id
-        previous = session.get(Checkpoint, previous_id) if previous_id else None
+        previous = session.get(CheckpointRow, previous_id) if previous_id else None
     begun = _rollout(work, server, challenger)
     if isinstance(begun, NotReady):
         return begun
@@ -218,7 +217,7 @@ def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[st
 
 
 def _taken_over(
-    work: Work, rollout: Rollout, challenger: Checkpoint, record: Evaluation, before: Traffic | None
+    work: Work, rollout: Rollout, challenger: CheckpointRow, record: Evaluation, before: Traffic | None
 ) -> str | None:
     """Bring the server over and watch; why it should go back, or None."""
     try:
@@ -232,7 +231,7 @@ def _taken_over(
     return trouble
 
 
-def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint, trouble: str) -> Verdict:
+def _rolled_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
     work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
     failpoint("after-rollback")
     try:
@@ -244,7 +243,7 @@ def _rolled_back(work: Work, rollout: Rollout, bad: Checkpoint, good: Checkpoint
     return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
 
 
-def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tuple[Rollout, Evaluation] | NotReady:
+def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
     """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against.
 
     A record that cannot be read is asked for anew, and waited for.
@@ -261,7 +260,7 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: Checkpoint) -> tup
     return Rollout(work, server, items, judged_under.system_prompt), record
 
 
-def _traffic(rollout: Rollout, previous: Checkpoint | None) -> Traffic | None:
+def _traffic(rollout: Rollout, previous: CheckpointRow | None) -> Traffic | None:
     if previous is None:
         return None
     try:

@@ -15,18 +15,16 @@ from ratchet.events.catalogue import (
     CheckpointBroken,
     CheckpointRegressed,
     CheckpointSaved,
-    ForkClosed,
     QueueLow,
     TrainingFailed,
     TrainingFinished,
     TrainingStarted,
 )
 from ratchet.ledger import Transaction
-from ratchet.ledger.forks import branch_of, complete
 from ratchet.ledger.line import champion, line, unjudged
 from ratchet.ledger.queue import next_batch, skipped_midway
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Checkpoint, Line
+from ratchet.ledger.tables import BatchRow, LineageRow
 from ratchet.settings import Settings
 from ratchet.settings.reveal import reveal
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
@@ -37,7 +35,7 @@ from trainer.cleaning import clean
 from trainer.grace import Grace
 from trainer.publish import publish, record
 from trainer.recovery import check, set_state_aside
-from trainer.rewind import descends_from, leave_branch, rewind
+from trainer.rewind import descends_from, rewind
 from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
 from trainer.together import run_together
 
@@ -46,7 +44,7 @@ NAME = TRAINING
 
 def find(session: Session, settings: Settings) -> list[Subject]:
     """Checkpoints to rewind from and batches left midway come first; then the one batch that is open or next."""
-    main = session.get(Line, "main")
+    main = session.get(LineageRow, "main")
     if main is None or main.paused:
         return []
     first = [*rewinds(session), *(Subject("batch", batch.id) for batch in skipped_midway(session))]
@@ -95,7 +93,6 @@ def _segment(work: Work, start: Start, grace: Grace) -> dict[str, Any]:
         "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
         "output": str(work.folder / f"segment-{start.offset}"),
         "offset": start.offset,
-        "max_tokens": start.max_tokens,
         "seed": settings.data.seed,
         "shuffle": settings.data.shuffle,
         "state": str(state) if state else None,
@@ -127,14 +124,13 @@ def _finished(work: Work) -> Verdict:
     """The batch is trained, or was skipped on the way, at its offset."""
     with work.read() as session:
         head_id = line(session).head_id
-        batch = session.get_one(Batch, work.subject.id)
+        batch = session.get_one(BatchRow, work.subject.id)
     outcome = "skipped" if batch.state == "skipped" else "trained"
 
     def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(Batch, batch.id)
+        row = tx.session.get_one(BatchRow, batch.id)
         if outcome == "trained":
             row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
-            complete(tx, batch.id)
         line(tx.session).running_batch_id = None
         tx.session.flush()
         _tell_of_depth(work, tx)
@@ -169,8 +165,7 @@ def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
         raise TrainingError(f"{kind}: {message}")
 
     def effects(tx: Transaction) -> None:
-        if leave_branch(tx, start.batch.id, "its loss diverged") is None:
-            rewind(tx, start.batch.id)
+        rewind(tx, start.batch.id)
         _tell_of_depth(work, tx)
 
     event = TrainingFailed(batch_id=start.batch.id, reason=message)
@@ -182,33 +177,29 @@ def _rewound(work: Work) -> Verdict:
     checkpoint_id = work.subject.id
     with work.ledger.write() as tx:
         concerned = descends_from(tx, line(tx.session).head_id, checkpoint_id)
-        bad, good = tx.session.get_one(Checkpoint, checkpoint_id), champion(tx.session)
-        is_forked = bad.batch_id is not None and branch_of(tx.session, bad.batch_id) is not None
+        good = champion(tx.session)
     if not concerned or good.id == checkpoint_id:
         return Verdict("left behind", "the line of training does not pass through it any more")
 
     def effects(tx: Transaction) -> None:
-        kept = leave_branch(tx, bad.batch_id, f"{checkpoint_id} is broken, or has regressed")
-        head_id, batch_ids = rewind(tx) if kept is None else (kept, [str(bad.batch_id)])
+        head_id, batch_ids = rewind(tx)
         for id in batch_ids:
             tx.emit(TrainingFailed(batch_id=id, reason=f"rewound to {head_id}"))
         _tell_of_depth(work, tx)
 
-    place = "the other branch of the fork, or its parent" if is_forked else f"the champion {good.id}"
-    how = "" if is_forked else " with a fresh optimizer"
-    return Verdict("rewound", f"training goes on from {place}{how}", {}, effects)
+    return Verdict("rewound", f"training goes on from the champion {good.id} with a fresh optimizer", {}, effects)
 
 
 SYSTEM = System(
     name=NAME,
     host="4090",
     purpose="Trains the line of checkpoints on the queue, segment by segment, each from the exact state of the last.",
-    emits=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow, ForkClosed),
+    emits=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow),
     sweep_s=60.0,
     lanes=(
         Lane(
             "train",
-            (BatchQueued, CheckpointRegressed, CheckpointBroken, ForkClosed),
+            (BatchQueued, CheckpointRegressed, CheckpointBroken),
             find,
             do,
             step_s=300.0,

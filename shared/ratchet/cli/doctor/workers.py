@@ -14,7 +14,7 @@ from ratchet.cli.doctor.stores import opened
 from ratchet.cli.output import duration
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S, expected, failing, waiting
 from ratchet.run import lock
 from ratchet.settings import Settings
@@ -35,7 +35,7 @@ def versions(settings: Settings) -> Finding:
     return Finding("versions", "ok", f"{here} here and on all of {', '.join(hosts)}")
 
 
-def _other_builds(there: Sequence[tuple[Worker, Build]], here: str) -> dict[tuple[str, str], list[str]]:
+def _other_builds(there: Sequence[tuple[WorkerRow, Build]], here: str) -> dict[tuple[str, str], list[str]]:
     """Systems by host and build, where that is not the one from here.
 
     A service is compared with what is installed here of it, or else with the most of its workers.
@@ -53,7 +53,7 @@ def _other_builds(there: Sequence[tuple[Worker, Build]], here: str) -> dict[tupl
     return other
 
 
-def _most(service: str, there: Sequence[tuple[Worker, Build]]) -> str:
+def _most(service: str, there: Sequence[tuple[WorkerRow, Build]]) -> str:
     return Counter(build.digest for _, build in there if build.service == service).most_common(1)[0][0]
 
 
@@ -72,7 +72,7 @@ def workers(settings: Settings) -> Finding:
     return Finding("workers", "ok", f"{len(there)} are there, none is missing")
 
 
-def _belongs_to_run(worker: Worker, settings: Settings) -> bool:
+def _belongs_to_run(worker: WorkerRow, settings: Settings) -> bool:
     """Whether the run that is going on in this home has started it: the lock is written once, when a run begins."""
     if worker.host != settings.placement.machine or lock.holder(settings.home) is None:
         return False
@@ -110,7 +110,7 @@ def pages(settings: Settings) -> Finding:
     return Finding("metrics", "ok", f"{len(asked)} of {len(there)} workers show metrics, and can be reached from here")
 
 
-def _workers(settings: Settings) -> tuple[list[Worker], list[Worker]]:
+def _workers(settings: Settings) -> tuple[list[WorkerRow], list[WorkerRow]]:
     """Those that are there, and those that did not say that they stopped and are not; none without a ledger."""
     if _has_no_ledger(settings):
         return [], []
@@ -123,9 +123,9 @@ def _has_no_ledger(settings: Settings) -> bool:
     return settings.ledger.url is None and not (settings.home / "ledger.db").exists()
 
 
-def _by_presence(ledger: Ledger) -> tuple[list[Worker], list[Worker]]:
+def _by_presence(ledger: Ledger) -> tuple[list[WorkerRow], list[WorkerRow]]:
     now = ledger.now()
-    query = select(Worker).where(expected(), Worker.seen_at > now - FORGOTTEN_S).order_by(Worker.name)
+    query = select(WorkerRow).where(expected(), WorkerRow.seen_at > now - FORGOTTEN_S).order_by(WorkerRow.name)
     with ledger.read() as session:
         rows = list(session.scalars(query))
     return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]

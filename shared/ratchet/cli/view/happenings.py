@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.view.scene import Happening
 from ratchet.cli.view.words import plain
-from ratchet.ledger.tables import Batch, Checkpoint, DeadLetter, Outbox, SuiteRow, Verdict
+from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow, SuiteRow, VerdictRow
 from ratchet.lines import first_line
 
 TOLD = {
     "training.started": "starts on {batch}",
     "checkpoint.saved": "saved {checkpoint} at step {step}",
-    "fork.opened": "fork {fork_id}: two arms will be trained from one checkpoint",
     "training.failed": "failed on {batch}: {reason}",
     "queue.low": "the queue is low: {depth:,} examples, {low_water:,} wanted",
     "checkpoint.deployed": "{checkpoint} is live",
@@ -38,9 +37,9 @@ class Mark:
 def mark(session: Session) -> Mark:
     """The present end of what happened."""
     return Mark(
-        session.scalar(select(func.max(Verdict.id))) or 0,
-        session.scalar(select(func.max(Outbox.seq))) or 0,
-        session.scalar(select(func.max(DeadLetter.id))) or 0,
+        session.scalar(select(func.max(VerdictRow.id))) or 0,
+        session.scalar(select(func.max(OutboxRow.seq))) or 0,
+        session.scalar(select(func.max(DeadLetterRow.id))) or 0,
     )
 
 
@@ -48,13 +47,16 @@ def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Hap
     """The newest happenings after that mark, the newest first."""
     seen = after or Mark()
     verdicts = session.scalars(
-        select(Verdict).where(Verdict.id > seen.verdict).order_by(Verdict.id.desc()).limit(limit)
+        select(VerdictRow).where(VerdictRow.id > seen.verdict).order_by(VerdictRow.id.desc()).limit(limit)
     ).all()
     events = session.scalars(
-        select(Outbox).where(Outbox.seq > seen.event, Outbox.name.in_(TOLD)).order_by(Outbox.seq.desc()).limit(limit)
+        select(OutboxRow)
+        .where(OutboxRow.seq > seen.event, OutboxRow.name.in_(TOLD))
+        .order_by(OutboxRow.seq.desc())
+        .limit(limit)
     ).all()
     letters = session.scalars(
-        select(DeadLetter).where(DeadLetter.id > seen.letter).order_by(DeadLetter.id.desc()).limit(limit)
+        select(DeadLetterRow).where(DeadLetterRow.id > seen.letter).order_by(DeadLetterRow.id.desc()).limit(limit)
     ).all()
     names = Names(session)
     told = [
@@ -80,10 +82,10 @@ class Names:
 
     def _look_up(self, kind: str, subject_id: str) -> str:
         if kind == "checkpoint":
-            checkpoint = self._session.get(Checkpoint, subject_id)
+            checkpoint = self._session.get(CheckpointRow, subject_id)
             return f"#{checkpoint.ordinal}" if checkpoint else f"checkpoint {subject_id[:8]}"
         if kind == "batch":
-            batch = self._session.get(Batch, subject_id)
+            batch = self._session.get(BatchRow, subject_id)
             return f"{batch.origin} batch {subject_id[:6]}" if batch else f"batch {subject_id[:6]}"
         if kind == "request":
             checkpoint_id, suite_id = subject_id.split("/")[:2]
@@ -94,25 +96,25 @@ class Names:
         return plain(f"{kind} {subject_id[:40]}")
 
 
-def _verdict(verdict: Verdict, names: Names) -> Happening:
+def _verdict(verdict: VerdictRow, names: Names) -> Happening:
     subject = names.of(verdict.subject_kind, verdict.subject_id)
     reason = plain(verdict.reason)
     text = f"{subject} {verdict.outcome}: {reason}" if reason else f"{subject} {verdict.outcome}"
     return Happening(verdict.created_at, verdict.system, text, verdict.outcome)
 
 
-def _letter(letter: DeadLetter, names: Names) -> Happening:
+def _letter(letter: DeadLetterRow, names: Names) -> Happening:
     subject = names.of(letter.subject_kind, letter.subject_id)
     error = first_line(letter.error) or "no error was noted"
     text = f"gave up {subject}: {error:.200} (`ratchet dead show {letter.id}`)"
     return Happening(letter.created_at, letter.system, text, "dead")
 
 
-def _event(row: Outbox, names: Names) -> Happening:
+def _event(row: OutboxRow, names: Names) -> Happening:
     fields: dict[str, Any] = json.loads(row.body)
     for key in ("batch_id", "checkpoint_id", "to_checkpoint_id"):
         if fields.get(key):
             kind = "batch" if key == "batch_id" else "checkpoint"
             fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
-    who = "deployment" if "deploy" in row.name else "curriculum" if row.name == "fork.opened" else "training"
+    who = "deployment" if "deploy" in row.name else "training"
     return Happening(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)

@@ -19,17 +19,17 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.history import CHANGES
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
-    Batch,
-    Checkpoint,
-    Claim,
-    Curriculum,
-    DeadLetter,
-    Deployment,
-    Evaluation,
-    Line,
-    Serving,
-    Verdict,
-    Worker,
+    BatchRow,
+    CheckpointRow,
+    ClaimRow,
+    CurriculumRow,
+    DeadLetterRow,
+    DeploymentRow,
+    EvaluationRow,
+    LineageRow,
+    ServingRow,
+    VerdictRow,
+    WorkerRow,
 )
 from ratchet.ledger.workers import PRESENT_S, expected
 from ratchet.settings import Settings
@@ -44,18 +44,20 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
     now = ledger.now()
     with ledger.read() as session:
         heard = heard_of_training(session, settings, now)
-        newest = session.scalars(select(Checkpoint).order_by(Checkpoint.ordinal.desc()).limit(checkpoints)).all()
+        newest = session.scalars(select(CheckpointRow).order_by(CheckpointRow.ordinal.desc()).limit(checkpoints)).all()
         return Scene(
             at=now,
             queue=_queue(session, settings),
             training=_training(session, heard),
             checkpoints=read_looks(session, newest),
-            checkpoint_count=session.scalar(select(func.count()).select_from(Checkpoint)) or 0,
+            checkpoint_count=session.scalar(select(func.count()).select_from(CheckpointRow)) or 0,
             live=read_live(session),
             happenings=recent(session, happenings),
             busy=_busy(session, now),
-            workers={w.name: w.state for w in session.scalars(select(Worker).order_by(Worker.name))},
-            dead=session.scalar(select(func.count()).select_from(DeadLetter).where(DeadLetter.resolved_at.is_(None)))
+            workers={w.name: w.state for w in session.scalars(select(WorkerRow).order_by(WorkerRow.name))},
+            dead=session.scalar(
+                select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))
+            )
             or 0,
             mix=_mix(session),
             title=settings.model.path,
@@ -66,25 +68,27 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
 
 
 def _hosts(session: Session, now: float) -> dict[str, int]:
-    present = select(Worker.host, func.count()).where(expected(), Worker.seen_at > now - PRESENT_S)
-    return {host: int(count) for host, count in session.execute(present.group_by(Worker.host).order_by(Worker.host))}
+    present = select(WorkerRow.host, func.count()).where(expected(), WorkerRow.seen_at > now - PRESENT_S)
+    return {
+        host: int(count) for host, count in session.execute(present.group_by(WorkerRow.host).order_by(WorkerRow.host))
+    }
 
 
 def _queue(session: Session, settings: Settings) -> Queue:
-    counts = session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all()
+    counts = session.execute(select(BatchRow.state, func.count()).group_by(BatchRow.state)).all()
     return Queue(
         depth=depth(session).total,
         low_water=settings.queue.low_water,
         high_water=settings.queue.high_water,
         batches={state: int(count) for state, count in counts},
-        quarantined=session.scalar(select(func.sum(Batch.quarantined))) or 0,
+        quarantined=session.scalar(select(func.sum(BatchRow.quarantined))) or 0,
     )
 
 
 def _training(session: Session, heard: Bulletin) -> Training:
-    line = session.scalar(select(Line).limit(1))
-    batch = session.scalar(select(Batch).where(Batch.state == "training").limit(1))
-    claim = session.scalar(select(Claim).where(Claim.system == "training", Claim.owner.is_not(None)).limit(1))
+    line = session.scalar(select(LineageRow).limit(1))
+    batch = session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
+    claim = session.scalar(select(ClaimRow).where(ClaimRow.system == "training", ClaimRow.owner.is_not(None)).limit(1))
     if batch is None:
         return Training("paused" if line is not None and line.paused else "starting" if claim else "waiting")
     status: dict[str, Any] = heard.status if claim is not None else {"state": "rests"}
@@ -100,30 +104,30 @@ def _training(session: Session, heard: Bulletin) -> Training:
     )
 
 
-def read_looks(session: Session, rows: Sequence[Checkpoint]) -> tuple[Look, ...]:
+def read_looks(session: Session, rows: Sequence[CheckpointRow]) -> tuple[Look, ...]:
     """The checkpoints as people look at them, in the order given; any number of them."""
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     return tuple(look for part in parts for look in _looks(session, part))
 
 
-def _looks(session: Session, rows: Sequence[Checkpoint]) -> Iterator[Look]:
+def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[Look]:
     ids = [row.id for row in rows]
     evaluations = {
         e.checkpoint_id: e
         for e in session.scalars(
-            select(Evaluation)
-            .where(Evaluation.checkpoint_id.in_(ids), Evaluation.pool == SHOWN_POOL)
-            .order_by(Evaluation.created_at)
+            select(EvaluationRow)
+            .where(EvaluationRow.checkpoint_id.in_(ids), EvaluationRow.pool == SHOWN_POOL)
+            .order_by(EvaluationRow.created_at)
         )
     }
     outcomes: dict[str, dict[str, str]] = {}
-    given = select(Verdict).where(Verdict.subject_kind == "checkpoint", Verdict.subject_id.in_(ids))
+    given = select(VerdictRow).where(VerdictRow.subject_kind == "checkpoint", VerdictRow.subject_id.in_(ids))
     for verdict in session.scalars(given):
         outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
     yield from (_look(row, evaluations.get(row.id), outcomes.get(row.id, {})) for row in rows)
 
 
-def _look(row: Checkpoint, evaluation: Evaluation | None, outcomes: dict[str, str]) -> Look:
+def _look(row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str]) -> Look:
     return Look(
         id=row.id,
         ordinal=row.ordinal,
@@ -138,14 +142,14 @@ def _look(row: Checkpoint, evaluation: Evaluation | None, outcomes: dict[str, st
 
 
 def read_live(session: Session) -> Live | None:
-    serving = session.scalar(select(Serving).limit(1))
+    serving = session.scalar(select(ServingRow).limit(1))
     if serving is None:
         return None
     ids = [i for i in (serving.desired_id, serving.actual_id) if i]
-    found = select(Checkpoint.id, Checkpoint.ordinal).where(Checkpoint.id.in_(ids))
+    found = select(CheckpointRow.id, CheckpointRow.ordinal).where(CheckpointRow.id.in_(ids))
     ordinals: dict[str, int] = {row.id: row.ordinal for row in session.execute(found)}
-    changes = select(Deployment).where(Deployment.action.in_(CHANGES))
-    last = session.scalar(changes.order_by(Deployment.id.desc()).limit(1))
+    changes = select(DeploymentRow).where(DeploymentRow.action.in_(CHANGES))
+    last = session.scalar(changes.order_by(DeploymentRow.id.desc()).limit(1))
     return Live(
         desired=ordinals.get(serving.desired_id, 0),
         actual=ordinals.get(serving.actual_id) if serving.actual_id else None,
@@ -158,11 +162,13 @@ def read_live(session: Session) -> Live | None:
 
 
 def _busy(session: Session, now: float) -> tuple[Busy, ...]:
-    rows = session.scalars(select(Claim).where(Claim.owner.is_not(None), Claim.expires_at > now).order_by(Claim.system))
+    rows = session.scalars(
+        select(ClaimRow).where(ClaimRow.owner.is_not(None), ClaimRow.expires_at > now).order_by(ClaimRow.system)
+    )
     return tuple(Busy(r.system, f"{r.subject_kind} {r.subject_id[:8]}", r.claimed_at, r.note) for r in rows)
 
 
 def _mix(session: Session) -> dict[str, float]:
-    row = session.scalar(select(Curriculum).order_by(Curriculum.id.desc()).limit(1))
+    row = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
     shares = row.mix.get("shares", ()) if row else ()
     return {f"{share['family']}/{share['level']}": float(share["weight"]) for share in shares}

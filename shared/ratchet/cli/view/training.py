@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.bus.bulletin import Bulletin, newest
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.ledger.workers import PRESENT_S, expected
 from ratchet.settings import Settings
 from ratchet.worker.bulletin import read_bulletin
@@ -15,8 +15,8 @@ from ratchet.worker.bulletin import read_bulletin
 def heard_of_training(session: Session, settings: Settings, now: float) -> Bulletin:
     """Files of a machine that no longer trains are old, so they count only where no other machine does."""
     own = read_bulletin(settings)
-    query = select(Worker.host).where(Worker.system == "training", expected())
-    hosts = set(session.scalars(query.where(Worker.seen_at > now - PRESENT_S)))
+    query = select(WorkerRow.host).where(WorkerRow.system == "training", expected())
+    hosts = set(session.scalars(query.where(WorkerRow.seen_at > now - PRESENT_S)))
     if own.status and (not hosts or settings.placement.machine in hosts):
         return own
     return newest(settings) or own

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.machine import disk_shortage
 from ratchet.cli.output import shortened
 from ratchet.ledger import damages, workers
-from ratchet.ledger.tables import Damage, Serving
+from ratchet.ledger.tables import DamageRow, ServingRow
 from ratchet.settings import Settings
 
 ROOM = 200
@@ -28,7 +28,7 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
     for worker in workers.failing(session, now):
         last = shortened(workers.last_line(worker.error), ROOM)
         yield f"{worker.name} fails when it is started: {last}: `ratchet doctor` shows the traceback"
-    fallback = session.scalar(select(Serving.fallback_reason).limit(1))
+    fallback = session.scalar(select(ServingRow.fallback_reason).limit(1))
     if fallback is not None:
         yield fallback
     for worker in workers.waiting(session, now):
@@ -38,7 +38,7 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
 
 def _damages(session: Session, now: float) -> Iterator[str]:
     """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
-    by_artifact: dict[str, list[Damage]] = {}
+    by_artifact: dict[str, list[DamageRow]] = {}
     for damage in damages.found_since(session, now - damages.TOLD_S):
         by_artifact.setdefault(damage.artifact, []).append(damage)
     for found in by_artifact.values():

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger import damages, workers
-from ratchet.ledger.tables import DeadLetter, Outbox, Worker
+from ratchet.ledger.tables import DeadLetterRow, OutboxRow, WorkerRow
 from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
@@ -21,7 +21,7 @@ def control(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
     yield from _troubled(session, now)
     yield from _dead(session)
     waiting = session.execute(
-        select(func.count(), func.min(Outbox.created_at)).where(Outbox.relayed_at.is_(None))
+        select(func.count(), func.min(OutboxRow.created_at)).where(OutboxRow.relayed_at.is_(None))
     ).one()
     yield single("ratchet_outbox_waiting", "Events in the ledger that Redis has not got yet.", waiting[0])
     yield single(
@@ -33,7 +33,7 @@ def control(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
 
 def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
     """A worker that said that it stopped, or failed, is not missing."""
-    rows = session.scalars(select(Worker).where(workers.expected(), Worker.seen_at > now - FORGOTTEN_S)).all()
+    rows = session.scalars(select(WorkerRow).where(workers.expected(), WorkerRow.seen_at > now - FORGOTTEN_S)).all()
     yield gauge(
         "ratchet_worker_unseen_seconds",
         "Time since a worker that should be there was last seen.",
@@ -73,7 +73,11 @@ def _troubled(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
 
 
 def _dead(session: Session) -> Iterator[GaugeMetricFamily]:
-    query = select(DeadLetter.system, func.count()).where(DeadLetter.resolved_at.is_(None)).group_by(DeadLetter.system)
+    query = (
+        select(DeadLetterRow.system, func.count())
+        .where(DeadLetterRow.resolved_at.is_(None))
+        .group_by(DeadLetterRow.system)
+    )
     counts = dict(session.execute(query).all())
     yield gauge(
         "ratchet_dead_letters",

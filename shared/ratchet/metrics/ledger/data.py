@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ratchet.ledger.line import unjudged
 from ratchet.ledger.queue import depth
 from ratchet.ledger.supply import shortage, supply
-from ratchet.ledger.tables import Batch, Checkpoint, Fork, Line, Verdict
+from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow, VerdictRow
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
 
@@ -31,14 +31,14 @@ def data(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMet
     yield single("ratchet_queue_low_water_examples", "Below it generation is called.", settings.queue.low_water)
     yield single("ratchet_queue_high_water_examples", "Generation stops at it.", settings.queue.high_water)
     yield from _supply(session, settings)
-    counts = dict(session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all())
+    counts = dict(session.execute(select(BatchRow.state, func.count()).group_by(BatchRow.state)).all())
     yield gauge(
         "ratchet_batches",
         "Batches by state.",
         ("state",),
         (((state,), float(counts.get(state, 0))) for state in dict.fromkeys((*BATCH_STATES, *counts))),
     )
-    quarantined = session.scalar(select(func.sum(Batch.quarantined))) or 0
+    quarantined = session.scalar(select(func.sum(BatchRow.quarantined))) or 0
     yield single("ratchet_quarantined_examples", "Rows that the gate has put aside.", float(quarantined))
 
 
@@ -54,25 +54,12 @@ def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]
     )
 
 
-FORK_STATES = ("open", "decided", "abandoned")
-
-
-def forks(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """Forks by state, and since when one is open."""
-    counts = dict(session.execute(select(Fork.state, func.count()).group_by(Fork.state)).all())
-    states = (((state,), float(counts.get(state, 0))) for state in FORK_STATES)
-    yield gauge("ratchet_forks", "Forks of the training line by state.", ("state",), states)
-    opened_at = session.scalar(select(func.min(Fork.opened_at)).where(Fork.state == "open"))
-    age_s = max(0.0, now - opened_at) if opened_at is not None else 0.0
-    yield single("ratchet_fork_open_seconds", "Age of the fork that is not decided, 0 if none.", age_s)
-
-
 def line(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
     """Checkpoints and the line of training."""
-    main = session.scalar(select(Line).limit(1))
+    main = session.scalar(select(LineageRow).limit(1))
     newest = session.execute(
-        select(Checkpoint.ordinal, Checkpoint.step, Checkpoint.tokens, Checkpoint.created_at)
-        .order_by(Checkpoint.ordinal.desc())
+        select(CheckpointRow.ordinal, CheckpointRow.step, CheckpointRow.tokens, CheckpointRow.created_at)
+        .order_by(CheckpointRow.ordinal.desc())
         .limit(1)
     ).one_or_none()
     yield single("ratchet_training_paused", "1 while a human has paused it.", None if main is None else main.paused)
@@ -99,5 +86,7 @@ def line(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMet
 
 
 def _last_quarantine(session: Session) -> float:
-    query = select(func.max(Verdict.created_at)).where(Verdict.system == "training", Verdict.outcome == "quarantined")
+    query = select(func.max(VerdictRow.created_at)).where(
+        VerdictRow.system == "training", VerdictRow.outcome == "quarantined"
+    )
     return session.scalar(query) or 0.0

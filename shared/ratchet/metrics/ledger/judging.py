@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.evaluation.by_level import from_json
 from ratchet.ledger.line import newest_evaluated
-from ratchet.ledger.tables import Calibration, Checkpoint, Evaluation, Regression, Serving, SuiteRow
+from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, RegressionRow, ServingRow, SuiteRow
 from ratchet.metrics.exposition import counter, gauge
 from ratchet.settings import Settings
 from ratchet.stats.wilson import wilson
@@ -34,14 +34,14 @@ def judging(session: Session, _now: float, _settings: Settings) -> Iterator[Gaug
     yield from _regressions(session)
 
 
-def _roles(session: Session) -> dict[str, Checkpoint]:
+def _roles(session: Session) -> dict[str, CheckpointRow]:
     newest = newest_evaluated(session, POOL)
-    serving = session.scalar(select(Serving).limit(1))
-    champion = session.get(Checkpoint, serving.desired_id) if serving is not None else None
+    serving = session.scalar(select(ServingRow).limit(1))
+    champion = session.get(CheckpointRow, serving.desired_id) if serving is not None else None
     return {role: row for role, row in (("newest", newest), ("champion", champion)) if row is not None}
 
 
-def _accuracy(session: Session, roles: dict[str, Checkpoint]) -> Iterator[GaugeMetricFamily]:
+def _accuracy(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[GaugeMetricFamily]:
     rates, lows, highs, sizes = Rows(), Rows(), Rows(), Rows()
     overall = Rows()
     for role, row in roles.items():
@@ -63,15 +63,15 @@ def _accuracy(session: Session, roles: dict[str, Checkpoint]) -> Iterator[GaugeM
     yield gauge("ratchet_accuracy_overall_ratio", "Over all items of the eval suite.", ("role",), overall)
 
 
-def _record(session: Session, checkpoint_id: str) -> Evaluation | None:
+def _record(session: Session, checkpoint_id: str) -> EvaluationRow | None:
     """The checkpoint's newest record on an eval suite."""
-    query = select(Evaluation).join(SuiteRow, SuiteRow.id == Evaluation.suite_id)
-    query = query.where(Evaluation.checkpoint_id == checkpoint_id, Evaluation.pool == POOL)
+    query = select(EvaluationRow).join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
+    query = query.where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == POOL)
     return session.scalar(query.order_by(SuiteRow.ordinal.desc()).limit(1))
 
 
-def _calibration(session: Session, roles: dict[str, Checkpoint]) -> Iterator[GaugeMetricFamily]:
-    found = [(role, session.get(Calibration, row.id)) for role, row in roles.items()]
+def _calibration(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[GaugeMetricFamily]:
+    found = [(role, session.get(CalibrationRow, row.id)) for role, row in roles.items()]
     numbers = [(role, row.numbers) for role, row in found if row is not None]
     errors = [
         ((role, kind), float(of[kind]["ece"]))
@@ -85,7 +85,9 @@ def _calibration(session: Session, roles: dict[str, Checkpoint]) -> Iterator[Gau
 
 
 def _regressions(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    query = select(Regression.severity, func.count(), func.max(Regression.created_at)).group_by(Regression.severity)
+    query = select(RegressionRow.severity, func.count(), func.max(RegressionRow.created_at)).group_by(
+        RegressionRow.severity
+    )
     found = {severity: (count, at) for severity, count, at in session.execute(query)}
     severities = dict.fromkeys((*SEVERITIES, *found))
     yield counter(

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Coverage, Curriculum, Mined, Verdict
+from ratchet.ledger.tables import CoverageRow, CurriculumRow, MinedRow, VerdictRow
 from ratchet.metrics.exposition import gauge, single
 from ratchet.settings import Settings
 
@@ -23,7 +23,7 @@ def learning(session: Session, _now: float, _settings: Settings) -> Iterator[Gau
     stopped = _stopped(session)
     yield single("ratchet_correction_stopped_classes", "Error classes that get no lessons for now.", stopped)
     covered: dict[str, Any] = (
-        session.scalar(select(Coverage.numbers).order_by(Coverage.created_at.desc()).limit(1)) or {}
+        session.scalar(select(CoverageRow.numbers).order_by(CoverageRow.created_at.desc()).limit(1)) or {}
     )
     yield single(
         "ratchet_coverage_entropy_ratio", "How evenly the newest batch covers its levels.", covered.get("entropy")
@@ -31,13 +31,13 @@ def learning(session: Session, _now: float, _settings: Settings) -> Iterator[Gau
     yield single(
         "ratchet_coverage_novelty_ratio", "Share of its items that no earlier batch had.", covered.get("novelty")
     )
-    newest = session.scalar(select(Curriculum.experiment).order_by(Curriculum.id.desc()).limit(1)) or {}
+    newest = session.scalar(select(CurriculumRow.experiment).order_by(CurriculumRow.id.desc()).limit(1)) or {}
     shares = [((str(arm["name"]),), float(arm["share"])) for arm in newest.get("arms", ())]
     yield gauge("ratchet_curriculum_share_ratio", "Share of the batches by arm.", ("arm",), shares)
 
 
 def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
-    row = session.scalar(select(Mined).order_by(Mined.created_at.desc()).limit(1))
+    row = session.scalar(select(MinedRow).order_by(MinedRow.created_at.desc()).limit(1))
     found = row.by_category if row is not None else {}
     items = [((str(name),), float(count)) for name, count in found.items()]
     yield gauge("ratchet_mined_items", "Items of the newest mined set.", ("category",), items)
@@ -48,6 +48,8 @@ def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
 
 
 def _stopped(session: Session) -> int | None:
-    query = select(Verdict.numbers).where(Verdict.system == "correction", Verdict.subject_kind.in_(("mined", "impact")))
-    recent = session.scalars(query.order_by(Verdict.id.desc()).limit(RECENT))
+    query = select(VerdictRow.numbers).where(
+        VerdictRow.system == "correction", VerdictRow.subject_kind.in_(("mined", "impact"))
+    )
+    recent = session.scalars(query.order_by(VerdictRow.id.desc()).limit(RECENT))
     return next((len(numbers["stopped"]) for numbers in recent if "stopped" in numbers), None)

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Challenge, Checkpoint, Deployment, Serving
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, DeploymentRow, ServingRow
 from ratchet.metrics.exposition import counter, gauge, single
 from ratchet.settings import Settings
 
@@ -18,15 +18,15 @@ OUTCOMES = ("promote", "refuse")
 
 def serving(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
     """The champion, what the server said last, and the changes so far."""
-    row = session.scalar(select(Serving).limit(1))
+    row = session.scalar(select(ServingRow).limit(1))
     if row is not None:
         yield from _champion(session, now, row)
     yield from _changes(session)
     yield from _challenges(session)
 
 
-def _champion(session: Session, now: float, row: Serving) -> Iterator[GaugeMetricFamily]:
-    ordinal = session.scalar(select(Checkpoint.ordinal).where(Checkpoint.id == row.desired_id))
+def _champion(session: Session, now: float, row: ServingRow) -> Iterator[GaugeMetricFamily]:
+    ordinal = session.scalar(select(CheckpointRow.ordinal).where(CheckpointRow.id == row.desired_id))
     yield single("ratchet_champion_ordinal", "Number of the checkpoint that is to be live.", ordinal)
     yield single("ratchet_champion_age_seconds", "Since when it is.", max(0.0, now - row.since_at))
     yield single("ratchet_champion_proved", "0 while a human has forced it.", row.proved)
@@ -47,7 +47,9 @@ def _champion(session: Session, now: float, row: Serving) -> Iterator[GaugeMetri
 
 
 def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    query = select(Deployment.action, func.count(), func.max(Deployment.created_at)).group_by(Deployment.action)
+    query = select(DeploymentRow.action, func.count(), func.max(DeploymentRow.created_at)).group_by(
+        DeploymentRow.action
+    )
     found = {action: (count, at) for action, count, at in session.execute(query)}
     actions = dict.fromkeys((*ACTIONS, *found))
     yield counter(
@@ -65,7 +67,7 @@ def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFami
 
 
 def _challenges(session: Session) -> Iterator[CounterMetricFamily]:
-    query = select(func.coalesce(Challenge.outcome, "open"), func.count()).group_by(Challenge.outcome)
+    query = select(func.coalesce(ChallengeRow.outcome, "open"), func.count()).group_by(ChallengeRow.outcome)
     found = dict(session.execute(query).all())
     yield counter(
         "ratchet_challenges",

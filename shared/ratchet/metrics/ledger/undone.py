@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import Batch, Checkpoint, Claim, Evaluation, EvaluationRequest, SuiteRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow, EvaluationRequestRow, EvaluationRow, SuiteRow
 from ratchet.ledger.undecided import lacks_verdict
 from ratchet.metrics.exposition import gauge
 from ratchet.settings import Settings
@@ -20,38 +20,40 @@ Waiting = Select[Any]
 
 def saved(system: str) -> Waiting:
     """Saved checkpoints."""
-    return select(Checkpoint.created_at).where(
-        Checkpoint.state == "saved", lacks_verdict(system, "checkpoint", Checkpoint.id)
+    return select(CheckpointRow.created_at).where(
+        CheckpointRow.state == "saved", lacks_verdict(system, "checkpoint", CheckpointRow.id)
     )
 
 
 def evaluated(system: str, pool: str, *, trained_only: bool = False) -> Waiting:
     """Checkpoints with a record on the pool's suite in force, since that record was made."""
-    query = select(Evaluation.created_at).join(SuiteRow, SuiteRow.id == Evaluation.suite_id)
-    query = query.join(Checkpoint, Checkpoint.id == Evaluation.checkpoint_id)
+    query = select(EvaluationRow.created_at).join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
+    query = query.join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     return query.where(
         SuiteRow.pool == pool,
         SuiteRow.retired_at.is_(None),
-        Checkpoint.state != "broken",
-        Checkpoint.ordinal >= int(trained_only),
-        lacks_verdict(system, "checkpoint", Checkpoint.id),
+        CheckpointRow.state != "broken",
+        CheckpointRow.ordinal >= int(trained_only),
+        lacks_verdict(system, "checkpoint", CheckpointRow.id),
     )
 
 
 def submitted(system: str) -> Waiting:
     """Batches before the gate."""
-    return select(Batch.submitted_at).where(Batch.state == "submitted", lacks_verdict(system, "batch", Batch.id))
+    return select(BatchRow.submitted_at).where(
+        BatchRow.state == "submitted", lacks_verdict(system, "batch", BatchRow.id)
+    )
 
 
 def admitted(system: str) -> Waiting:
     """Batches that have passed the gate."""
-    return select(Batch.queued_at).where(Batch.artifact.is_not(None), lacks_verdict(system, "batch", Batch.id))
+    return select(BatchRow.queued_at).where(BatchRow.artifact.is_not(None), lacks_verdict(system, "batch", BatchRow.id))
 
 
 def queued(system: str) -> Waiting:
     """Batches that wait for training or are under way."""
-    return select(Batch.queued_at).where(
-        Batch.state.in_(("queued", "training")), lacks_verdict(system, "batch", Batch.id)
+    return select(BatchRow.queued_at).where(
+        BatchRow.state.in_(("queued", "training")), lacks_verdict(system, "batch", BatchRow.id)
     )
 
 
@@ -84,7 +86,7 @@ def undone(session: Session, now: float, _settings: Settings) -> Iterator[GaugeM
     )
     yield gauge("ratchet_undone", "Subjects that wait for the system.", label, counts)
     yield from _claims(session, now)
-    request = select(func.min(EvaluationRequest.created_at)).where(~_answered())
+    request = select(func.min(EvaluationRequestRow.created_at)).where(~_answered())
     asked_at = session.scalar(request)
     yield gauge(
         "ratchet_request_oldest_seconds",
@@ -102,18 +104,20 @@ def _oldest(session: Session, waiting: Waiting) -> tuple[float | None, int]:
 
 def _answered() -> Any:
     return (
-        select(Evaluation.id)
+        select(EvaluationRow.id)
         .where(
-            Evaluation.checkpoint_id == EvaluationRequest.checkpoint_id,
-            Evaluation.suite_id == EvaluationRequest.suite_id,
+            EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
+            EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
         )
         .exists()
     )
 
 
 def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
-    query = select(Claim.system, func.count(), func.min(Claim.claimed_at), func.sum(Claim.failures + Claim.kills))
-    rows = session.execute(query.where(Claim.owner.is_not(None)).group_by(Claim.system)).all()
+    query = select(
+        ClaimRow.system, func.count(), func.min(ClaimRow.claimed_at), func.sum(ClaimRow.failures + ClaimRow.kills)
+    )
+    rows = session.execute(query.where(ClaimRow.owner.is_not(None)).group_by(ClaimRow.system)).all()
     label = ("system",)
     yield gauge("ratchet_claims_held", "Subjects that a worker holds.", label, (((r[0],), float(r[1])) for r in rows))
     yield gauge(

@@ -25,7 +25,7 @@ from ratchet.cli.main import app
 from ratchet.leases.gpu import acquire_gpu
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Worker
+from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.ledger.control import PRESENT_S
 from ratchet.run import lock
 from ratchet.serving.protocol import Health
@@ -73,7 +73,7 @@ def with_workers(home: Path, **versions: str) -> Settings:
     with ledger.write() as tx:
         for host, version in versions.items():
             tx.session.add(
-                Worker(
+                WorkerRow(
                     name=f"testing@{host}+0",
                     system="testing",
                     host=host,

@@ -7,7 +7,7 @@ from ratchet.cli.machine import disk_shortage
 from ratchet.cli.view.reading import CHUNK, read_looks, read_scene
 from ratchet.ledger import Ledger, damages
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from ratchet.settings import Settings
 from sqlalchemy import event
 
@@ -21,7 +21,7 @@ def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
     values: list[int] = []
     event.listen(ledger.engine, "before_cursor_execute", lambda *told: values.append(len(told[3])))
     columns: dict[str, Any] = {"step": 0, "tokens": 0, "weights": "", "artifact": "", "size_bytes": 0, "state": "saved"}
-    rows = [Checkpoint(id=str(n), ordinal=n, **columns) for n in range(2 * CHUNK + 500)]
+    rows = [CheckpointRow(id=str(n), ordinal=n, **columns) for n in range(2 * CHUNK + 500)]
     with ledger.read() as session:
         looks = read_looks(session, rows)
     ledger.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ratchet.data.example import Example
 from ratchet.ledger.queue import depth
-from ratchet.ledger.tables import Batch, Verdict
+from ratchet.ledger.tables import BatchRow, VerdictRow
 
 from tests.support.home import Home
 
@@ -16,16 +16,16 @@ def total(home: Home) -> int:
         return depth(session).total
 
 
-def batches(home: Home) -> list[Batch]:
+def batches(home: Home) -> list[BatchRow]:
     with home.ledger.read() as session:
-        return list(session.query(Batch).order_by(Batch.submitted_at))
+        return list(session.query(BatchRow).order_by(BatchRow.submitted_at))
 
 
-def rows(home: Home, batch: Batch) -> list[Example]:
+def rows(home: Home, batch: BatchRow) -> list[Example]:
     return [Example.model_validate_json(line) for line in home.artifacts.open_lines(batch.submitted_artifact)]
 
 
 def refill_numbers(home: Home) -> list[dict[str, Any]]:
     with home.ledger.read() as session:
-        rows = session.query(Verdict).filter(Verdict.system == "generation").order_by(Verdict.id)
+        rows = session.query(VerdictRow).filter(VerdictRow.system == "generation").order_by(VerdictRow.id)
         return [{"outcome": row.outcome, **row.numbers} for row in rows]

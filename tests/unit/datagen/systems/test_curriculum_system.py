@@ -6,25 +6,36 @@ from typing import Any
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
+from ratchet.data.example import Example
 from ratchet.events.catalogue import CurriculumChanged
 from ratchet.ledger.queue import Origin
-from ratchet.ledger.tables import Batch, Checkpoint, Curriculum, Trial
+from ratchet.ledger.tables import BatchRow, CheckpointRow, CurriculumRow, TrialRow
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 
-from tests.support.home import Home
-
-from .branches import knowing
+from tests.support.home import Home, Knows
 
 SEEDS = count(100)
 
 
-def published(home: Home) -> list[Curriculum]:
+def published(home: Home) -> list[CurriculumRow]:
     with home.ledger.read() as session:
-        return list(session.query(Curriculum).order_by(Curriculum.id))
+        return list(session.query(CurriculumRow).order_by(CurriculumRow.id))
 
 
-def weights(row: Curriculum) -> dict[str, float]:
+def knowing(items: int) -> Knows:
+    """A made-up model that answers so many of the probe right, the same ones first."""
+    answered: set[str] = set()
+
+    def knows(item: Example) -> bool:
+        if len(answered) < items:
+            answered.add(item.id)
+        return item.id in answered
+
+    return knows
+
+
+def weights(row: CurriculumRow) -> dict[str, float]:
     return {f"{share['family']}/{share['level']}": share["weight"] for share in row.mix["shares"]}
 
 
@@ -86,15 +97,15 @@ def taught(home: Home, items: int, provenance: dict[str, Any], origin: Origin = 
     """A checkpoint trained on a batch of its own, and its record: so many of the 40 items right."""
     batch = home.add_batch([to_example(registry.get("reverse").generate(1, next(SEEDS)), "test")], origin)
     with home.ledger.write() as tx:
-        tx.session.get_one(Batch, batch).provenance = provenance
+        tx.session.get_one(BatchRow, batch).provenance = provenance
     checkpoint = home.add_checkpoint(batch)
     home.add_record(checkpoint, "probe", knowing(items))
     return checkpoint
 
 
-def trials(home: Home) -> list[Trial]:
+def trials(home: Home) -> list[TrialRow]:
     with home.ledger.read() as session:
-        return list(session.query(Trial).order_by(Trial.checkpoint_id))
+        return list(session.query(TrialRow).order_by(TrialRow.checkpoint_id))
 
 
 def test_a_trial_is_the_paired_gain_over_a_stretch_of_one_arms_training(home: Home) -> None:
@@ -122,7 +133,7 @@ def test_a_checkpoint_without_a_record_is_spanned_and_counted_once(home: Home) -
     home.add_record(home.base_id(), "probe", knowing(10))
     batch = home.add_batch([to_example(registry.get("reverse").generate(1, 1), "test")])
     with home.ledger.write() as tx:
-        tx.session.get_one(Batch, batch).provenance = drawn("mixed")
+        tx.session.get_one(BatchRow, batch).provenance = drawn("mixed")
     late = home.add_checkpoint(batch)
     newest = taught(home, 20, drawn("mixed"))
     home.bus(CURRICULUM).sweep()
@@ -139,7 +150,7 @@ def test_a_stretch_of_two_arms_is_no_trial(home: Home) -> None:
     home.add_record(home.base_id(), "probe", knowing(10))
     batch = home.add_batch([to_example(registry.get("reverse").generate(1, 1), "test")])
     with home.ledger.write() as tx:
-        tx.session.get_one(Batch, batch).provenance = drawn("mixed")
+        tx.session.get_one(BatchRow, batch).provenance = drawn("mixed")
     home.add_checkpoint(batch)
     taught(home, 20, drawn("adaptive"))
     home.bus(CURRICULUM).sweep()
@@ -160,7 +171,7 @@ def test_training_without_tokens_divides_by_nothing(home: Home) -> None:
     home.add_record(home.base_id(), "probe", knowing(10))
     checkpoint = taught(home, 14, drawn("mixed"))
     with home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, checkpoint).tokens = 0
+        tx.session.get_one(CheckpointRow, checkpoint).tokens = 0
     home.bus(CURRICULUM).sweep()
     assert trials(home) == []
     assert home.verdicts("curriculum")[checkpoint] == "changed"

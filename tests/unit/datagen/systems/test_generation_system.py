@@ -13,7 +13,7 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.evaluation.standing import held_out
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import Batch, Curriculum, DeadLetter
+from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.systems import Work
 from ratchet.systems.poison import retry
@@ -56,7 +56,7 @@ def test_the_published_mix_is_what_the_next_batches_are_made_of(home: Home) -> N
     home.bus(CURRICULUM).sweep()
     home.bus(GENERATION).sweep()
     with home.ledger.read() as session:
-        published = session.query(Curriculum).one()
+        published = session.query(CurriculumRow).one()
     assert published.experiment["state"] == "open"
     shares = {arm["name"]: arm["share"] for arm in published.experiment["arms"]}
     for batch in batches(home):
@@ -74,7 +74,7 @@ def test_a_decided_experiment_makes_every_batch_the_winners(home: Home) -> None:
     home.add_record(home.add_checkpoint(), "probe", lambda item: item.level == 1)
     home.bus(CURRICULUM).sweep()
     with home.ledger.write() as tx:
-        row = tx.session.query(Curriculum).one()
+        row = tx.session.query(CurriculumRow).one()
         arms = [{**arm, "share": float(arm["name"] == "reverse")} for arm in row.experiment["arms"]]
         row.experiment = {**row.experiment, "state": "decided", "leader": "reverse", "arms": arms}
     home.bus(GENERATION).sweep()
@@ -106,8 +106,8 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
     assert set(home.verdicts("generation")) >= {"1", "3"}
     assert "2" not in home.verdicts("generation")
     with home.ledger.write() as tx:
-        retry(tx, tx.session.query(DeadLetter).one().id, "a test")
-        for row in tx.session.query(Batch):
+        retry(tx, tx.session.query(DeadLetterRow).one().id, "a test")
+        for row in tx.session.query(BatchRow):
             row.state = "trained"
     home.bus(GENERATION, CORRECTION).sweep()
     assert home.verdicts("generation")["2"] == "submitted"

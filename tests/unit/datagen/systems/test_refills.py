@@ -10,7 +10,7 @@ from datagen.systems.generation import SYSTEM as GENERATION
 from datagen.systems.generation import used_since
 from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.ledger.supply import supply
-from ratchet.ledger.tables import Batch, Checkpoint, Spending
+from ratchet.ledger.tables import BatchRow, CheckpointRow, SpendingRow
 
 from tests.support.home import Home, small_home
 
@@ -37,7 +37,7 @@ def test_a_queue_just_below_low_water_is_filled_up_and_never_above_high_water(tm
         bus = home.bus(GENERATION, CORRECTION)
         bus.sweep()
         with home.ledger.write() as tx:
-            first = tx.session.query(Batch).order_by(Batch.submitted_at).first()
+            first = tx.session.query(BatchRow).order_by(BatchRow.submitted_at).first()
             assert first is not None
             first.state, first.offset = "training", first.examples - (299 - (total(home) - first.examples))
         assert total(home) == 299
@@ -50,7 +50,7 @@ def test_the_open_batch_counts_only_with_what_is_left_of_it(home: Home) -> None:
     bus.sweep()
     before = len(batches(home))
     with home.ledger.write() as tx:
-        for row in tx.session.query(Batch):
+        for row in tx.session.query(BatchRow):
             row.state, row.offset = "training", row.examples - 1
     bus.sweep()
     assert len(batches(home)) > before
@@ -66,7 +66,7 @@ def test_minutes_of_training_left_call_for_a_refill_too(tmp_path: Path) -> None:
             tokens = supply(session).tokens
         checkpoint = home.add_checkpoint()
         with home.ledger.write() as tx:
-            tx.session.get_one(Checkpoint, checkpoint).tokens_per_s = tokens / 30
+            tx.session.get_one(CheckpointRow, checkpoint).tokens_per_s = tokens / 30
         bus.sweep()
         assert total(home) > rested
         with home.ledger.read() as session:
@@ -103,7 +103,7 @@ def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path
     with small_home(tmp_path, generation={"sources": [{"name": "tasks"}, paid]}) as home:
         with home.ledger.write() as tx:
             used = {"requests": 1, "prompt_tokens": 2, "answer_tokens": 0}
-            tx.session.add(Spending(generator="teacher", refill="1", created_at=tx.now, **used))
+            tx.session.add(SpendingRow(generator="teacher", refill="1", created_at=tx.now, **used))
         home.bus(GENERATION, CORRECTION).sweep()
         assert {batch.provenance["generator"] for batch in batches(home)} == {"tasks"}
 
@@ -123,7 +123,7 @@ def test_what_an_attempt_that_failed_used_of_a_teacher_is_in_the_refills_cost_an
             assert home.dead() == []
         (numbers,) = refill_numbers(home)[:1]
         with home.ledger.read() as session:
-            before = session.query(Spending).filter(Spending.refill == "1").all()
+            before = session.query(SpendingRow).filter(SpendingRow.refill == "1").all()
             used = used_since(session, 0.0)
     came = sum(row.requests for row in before)
     assert numbers["cost"] == {"requests": came, "prompt_tokens": 7 * came, "answer_tokens": 5 * came}

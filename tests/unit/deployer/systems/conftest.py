@@ -22,13 +22,13 @@ from ratchet.events.catalogue import CheckpointEvaluated, EvaluationRequested
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.ledger.line import serving
 from ratchet.ledger.tables import (
-    Bar,
-    Challenge,
-    Checkpoint,
-    Deployment,
-    Evaluation,
-    EvaluationRequest,
-    Serving,
+    BlockRow,
+    ChallengeRow,
+    CheckpointRow,
+    DeploymentRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    ServingRow,
     SuiteRow,
 )
 from ratchet.serving.app import build_app
@@ -189,22 +189,22 @@ class Deploying:
     def verdicts(self) -> dict[str, str]:
         return self.home.verdicts("deployment")
 
-    def checkpoint(self, checkpoint_id: str) -> Checkpoint:
+    def checkpoint(self, checkpoint_id: str) -> CheckpointRow:
         with self.home.ledger.read() as session:
-            return session.get_one(Checkpoint, checkpoint_id)
+            return session.get_one(CheckpointRow, checkpoint_id)
 
-    def desired(self) -> Serving:
+    def desired(self) -> ServingRow:
         with self.home.ledger.read() as session:
             return serving(session)
 
     def deployments(self) -> list[tuple[str, str]]:
         with self.home.ledger.read() as session:
-            rows = session.query(Deployment).order_by(Deployment.id)
+            rows = session.query(DeploymentRow).order_by(DeploymentRow.id)
             return [(row.action, row.checkpoint_id) for row in rows]
 
     def challenges(self) -> list[tuple[str, int, str | None]]:
         with self.home.ledger.read() as session:
-            rows = session.query(Challenge).order_by(Challenge.id)
+            rows = session.query(ChallengeRow).order_by(ChallengeRow.id)
             return [(row.challenger_id, row.k, row.outcome) for row in rows]
 
     def confirm_uses(self) -> int:
@@ -213,7 +213,7 @@ class Deploying:
 
     def barred(self) -> list[str]:
         with self.home.ledger.read() as session:
-            return [row.checkpoint_id for row in session.query(Bar)]
+            return [row.checkpoint_id for row in session.query(BlockRow)]
 
     def _add_model(self, checkpoint: str, knows: Knows) -> None:
         weights = self.checkpoint(checkpoint).weights
@@ -222,8 +222,8 @@ class Deploying:
 
     def _testing(self) -> System:
         def find(session: Session, _settings: Settings) -> list[Subject]:
-            done = {(row.checkpoint_id, row.suite_id) for row in session.query(Evaluation)}
-            asked = [(row.checkpoint_id, row.suite_id) for row in session.query(EvaluationRequest)]
+            done = {(row.checkpoint_id, row.suite_id) for row in session.query(EvaluationRow)}
+            asked = [(row.checkpoint_id, row.suite_id) for row in session.query(EvaluationRequestRow)]
             return [Subject("request", "/".join(pair)) for pair in asked if pair not in done]
 
         def do(work: Work) -> Outcome:

@@ -17,7 +17,7 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.failpoint import DEPLOYING
-from ratchet.ledger.tables import Claim, Outbox
+from ratchet.ledger.tables import ClaimRow, OutboxRow
 from ratchet.settings.reveal import environment
 
 from tests.support.failpoints import arm
@@ -103,11 +103,11 @@ def die_at(mortal: Mortal, deploying: Any, point: str) -> None:
     assert mortal.sweep(deploying) == -signal.SIGKILL
     assert not (mortal.points / point).exists()
     with deploying.home.ledger.write() as tx:
-        tx.session.query(Claim).update({Claim.expires_at: 0.0})
+        tx.session.query(ClaimRow).update({ClaimRow.expires_at: 0.0})
 
 
 def told(deploying: Any, name: str) -> list[str]:
     """The checkpoints of all events of that name."""
     with deploying.home.ledger.read() as session:
-        rows = session.query(Outbox).filter_by(name=name).order_by(Outbox.seq)
+        rows = session.query(OutboxRow).filter_by(name=name).order_by(OutboxRow.seq)
         return [json.loads(row.body)["checkpoint_id"] for row in rows]

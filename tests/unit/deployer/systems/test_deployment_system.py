@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from ratchet.ledger import Transaction, hand
-from ratchet.ledger.tables import Challenge, Checkpoint, Evaluation, Regression, SuiteRow, Verdict
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, RegressionRow, SuiteRow, VerdictRow
 from ratchet.stats.spending import alpha_spent
 from ratchet.systems import poison
 
@@ -41,7 +41,9 @@ def test_each_deployment_carries_the_numbers_that_proved_it(deploying: Any) -> N
     better = deploying.add(easy)
     deploying.sweep()
     with deploying.home.ledger.read() as session:
-        verdict = session.query(Verdict).where(Verdict.subject_id == better, Verdict.system == "deployment").one()
+        verdict = (
+            session.query(VerdictRow).where(VerdictRow.subject_id == better, VerdictRow.system == "deployment").one()
+        )
     evidence = verdict.numbers["evidence"]
     assert verdict.reason.startswith("Proved better: 60 gains and 0 losses on 120 items")
     assert evidence["alpha_k"] == pytest.approx(alpha_spent(0.05, 1))
@@ -81,7 +83,7 @@ def test_a_refused_challenge_counts_and_the_next_one_has_less_to_spend(deploying
     assert deploying.challenges() == [(lucky, 1, "refuse"), (better, 2, "promote")]
     assert deploying.confirm_uses() == 2
     with deploying.home.ledger.read() as session:
-        numbers = session.query(Challenge).where(Challenge.k == 2).one().numbers
+        numbers = session.query(ChallengeRow).where(ChallengeRow.k == 2).one().numbers
     assert numbers["evidence"]["alpha_k"] == pytest.approx(alpha_spent(0.05, 2))
 
 
@@ -117,7 +119,7 @@ def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying
 def test_a_champions_record_that_is_lost_is_made_anew_and_the_challenge_goes_on(deploying: Any) -> None:
     deploying.sweep()
     with deploying.home.ledger.read() as session:
-        row = session.query(Evaluation).where(Evaluation.checkpoint_id == deploying.home.base_id()).one()
+        row = session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == deploying.home.base_id()).one()
     deploying.home.artifacts.delete(row.artifact)
     better = deploying.add(easy)
     deploying.sweep()
@@ -168,7 +170,7 @@ def test_the_way_back_to_an_unproved_champion_leaves_it_unproved(deploying: Any)
     deploying.sweep()
     by_hand = deploying.add(nothing)
     with deploying.home.ledger.write() as tx:
-        hand.deploy(tx, tx.session.get_one(Checkpoint, by_hand), "I like it", force=True)
+        hand.deploy(tx, tx.session.get_one(CheckpointRow, by_hand), "I like it", force=True)
     deploying.sweep()
     bad = deploying.add(easy)
     deploying.model(bad).drifts = lambda: deploying.server.live() == bad
@@ -190,7 +192,7 @@ def test_a_regressed_checkpoint_is_refused_unheard(deploying: Any) -> None:
     worse = deploying.add(easy)
     deploying.sweep()
     with deploying.home.ledger.read() as session:
-        assert session.get_one(Regression, worse).severity == "critical"
+        assert session.get_one(RegressionRow, worse).severity == "critical"
     assert deploying.verdicts() == {first: "deployed", worse: "refused"}
     assert deploying.confirm_uses() == 1
 
@@ -198,7 +200,7 @@ def test_a_regressed_checkpoint_is_refused_unheard(deploying: Any) -> None:
 def test_one_whose_files_are_gone_blocks_nobody(deploying: Any) -> None:
     better, gone = deploying.add(easy), deploying.add(easy)
     with deploying.home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, gone).state = "deleted"
+        tx.session.get_one(CheckpointRow, gone).state = "deleted"
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed", gone: "superseded"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example
-from ratchet.ledger.tables import Verdict
+from ratchet.ledger.tables import VerdictRow
 
 from .knowing import everything
 
@@ -42,5 +42,7 @@ def test_what_is_better_on_real_rows_goes_live_and_what_forgets_a_kind_of_them_d
     assert deploying.server.live() == better
     assert deploying.verdicts()[worse] != "deployed"
     with deploying.home.ledger.read() as session:
-        verdict = session.query(Verdict).where(Verdict.subject_id == better, Verdict.system == "deployment").one()
+        verdict = (
+            session.query(VerdictRow).where(VerdictRow.subject_id == better, VerdictRow.system == "deployment").one()
+        )
     assert verdict.numbers["evidence"]["target"]["n"] == len(deploying.home.suite_items("confirm"))

@@ -7,8 +7,7 @@ from typing import Any
 
 from ratchet.cli.doctor import examine
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Claim as ClaimRow
-from ratchet.ledger.tables import DeadLetter
+from ratchet.ledger.tables import ClaimRow, DeadLetterRow
 from ratchet.systems import Subject, claims
 
 from .knowing import easy
@@ -135,7 +134,7 @@ def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anyb
     stopper.join()
     assert deploying.verdicts() == {}
     with deploying.home.ledger.read() as session:
-        assert session.query(DeadLetter).count() == 0
+        assert session.query(DeadLetterRow).count() == 0
         assert session.query(ClaimRow).count() == 0
     deploying.server.start()
     deploying.sweep()

@@ -16,7 +16,7 @@ from ratchet.errors import Stopping
 from ratchet.evaluation.confidence import Certainty
 from ratchet.evaluation.stored import _stored
 from ratchet.ledger import hand
-from ratchet.ledger.tables import Calibration, Checkpoint, Evaluation, SuiteRow, Verdict
+from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.settings.training import MonitoringSettings
 
 from .knowing import easy, everything, nothing
@@ -54,7 +54,7 @@ def test_a_calibration_that_comes_later_is_brought_to_the_server(deploying: Any)
 
 def shipped(deploying: Any, checkpoint: str) -> Certainty:
     with deploying.home.ledger.read() as session:
-        return Certainty.model_validate(session.get_one(Calibration, checkpoint).numbers["shipped"])
+        return Certainty.model_validate(session.get_one(CalibrationRow, checkpoint).numbers["shipped"])
 
 
 def test_the_canary_is_asked_under_the_system_turn_of_the_day_it_was_judged(deploying: Any) -> None:
@@ -81,7 +81,7 @@ def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: An
     assert deploying.verdicts() == {better: "deployed"}
     assert deploying.deployments()[1:] == [("deploy", better)]
     with deploying.home.ledger.read() as session:
-        verdict = session.query(Verdict).where(Verdict.system == "deployment").one()
+        verdict = session.query(VerdictRow).where(VerdictRow.system == "deployment").one()
     assert (verdict.reason, verdict.numbers) == ("it was proved", {"evidence": "e"})
 
 
@@ -92,7 +92,11 @@ def test_where_its_record_cannot_be_read_any_more_a_roll_out_waits_for_another(d
     with deploying.home.ledger.write() as tx:
         promote(tx, better, deploying.home.base_id(), "it was proved", {}, 5)
     with deploying.home.ledger.read() as session:
-        record = session.query(Evaluation).where(Evaluation.checkpoint_id == better, Evaluation.pool == "eval").one()
+        record = (
+            session.query(EvaluationRow)
+            .where(EvaluationRow.checkpoint_id == better, EvaluationRow.pool == "eval")
+            .one()
+        )
     deploying.home.artifacts.delete(record.artifact)
     _stored.cache_clear()
     bus = deploying.home.bus(DEPLOYMENT)
@@ -144,7 +148,7 @@ def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client
     assert deploying.server.live() == base
     assert deploying.server.loaded() == {base}
     with deploying.home.ledger.read() as session:
-        reason = session.query(Verdict).where(Verdict.system == "deployment").one().reason
+        reason = session.query(VerdictRow).where(VerdictRow.system == "deployment").one().reason
     assert "The smoke test failed." in reason
     assert "log-probability differs" in reason
     row = deploying.desired()
@@ -179,7 +183,7 @@ def test_a_champion_that_answers_no_client_is_rolled_back_though_no_client_asks(
     assert deploying.verdicts() == {bad: "rolled back"}
     assert deploying.server.live() == deploying.home.base_id()
     with deploying.home.ledger.read() as session:
-        reason = session.query(Verdict).where(Verdict.system == "deployment").one().reason
+        reason = session.query(VerdictRow).where(VerdictRow.system == "deployment").one().reason
     assert "does not answer clients: no answer within 1 s" in reason
 
 
@@ -199,7 +203,7 @@ def test_barred_weights_stay_barred_under_another_name_until_a_human_lifts_it(de
     deploying.sweep()
     again = deploying.add(easy, judge=False)
     with deploying.home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, again).weights = tx.session.get_one(Checkpoint, bad).weights
+        tx.session.get_one(CheckpointRow, again).weights = tx.session.get_one(CheckpointRow, bad).weights
     deploying.home.add_record(again, "eval", easy)
     deploying.sweep()
     assert deploying.verdicts()[again] == "barred"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ratchet.errors import ChildFailed
 from ratchet.ledger.line import serving
-from ratchet.ledger.tables import Batch, Checkpoint, Line
+from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow
 from ratchet.run.base_model import prepare_base_model
 from safetensors.torch import load_file, save_file
 from trainer.systems.training import SYSTEM as TRAINING
@@ -86,18 +86,18 @@ class Training:
         """A batch of sums that waits for training."""
         return self.home.add_batch(sums(rows, seed=seed, longest=4), state="queued", **columns)
 
-    def batch(self, batch_id: str) -> Batch:
+    def batch(self, batch_id: str) -> BatchRow:
         with self.home.ledger.read() as session:
-            return session.get_one(Batch, batch_id)
+            return session.get_one(BatchRow, batch_id)
 
-    def checkpoints(self) -> list[Checkpoint]:
+    def checkpoints(self) -> list[CheckpointRow]:
         """Trained ones, the oldest first."""
         with self.home.ledger.read() as session:
-            return list(session.query(Checkpoint).where(Checkpoint.ordinal > 0).order_by(Checkpoint.ordinal))
+            return list(session.query(CheckpointRow).where(CheckpointRow.ordinal > 0).order_by(CheckpointRow.ordinal))
 
-    def line(self) -> Line:
+    def line(self) -> LineageRow:
         with self.home.ledger.read() as session:
-            return session.get_one(Line, "main")
+            return session.get_one(LineageRow, "main")
 
     def make_champion(self, checkpoint_id: str) -> None:
         with self.home.ledger.write() as tx:

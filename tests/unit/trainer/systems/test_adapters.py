@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 
 LORA = {"lora_rank": 4}
 
@@ -18,7 +18,7 @@ def grounds(training: Any) -> list[str]:
 
 def artifact(training: Any, checkpoint_id: str) -> str:
     with training.home.ledger.read() as session:
-        path: Path = training.home.artifacts.fetch(session.get_one(Checkpoint, checkpoint_id).artifact)
+        path: Path = training.home.artifacts.fetch(session.get_one(CheckpointRow, checkpoint_id).artifact)
     return path.name
 
 
@@ -44,7 +44,7 @@ def test_after_a_rewind_new_adapters_stand_on_the_champion(start_training: Calla
     training.queue(2)
     training.sweep()
     with training.home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, training.checkpoints()[-1].id).state = "broken"
+        tx.session.get_one(CheckpointRow, training.checkpoints()[-1].id).state = "broken"
     training.sweep()
     training.queue(3)
     training.sweep()

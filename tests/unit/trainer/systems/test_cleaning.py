@@ -9,7 +9,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost
 from ratchet.ledger.line import serving
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import Challenge, Checkpoint, EvaluationRequest
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow
 from ratchet.systems import Subject, Work, claims
 from trainer.cleaning import clean
 
@@ -48,7 +48,7 @@ def six(home: Home) -> list[str]:
 
 def on_disk(home: Home) -> dict[str, bool]:
     with home.ledger.read() as session:
-        rows = session.query(Checkpoint).order_by(Checkpoint.ordinal).all()
+        rows = session.query(CheckpointRow).order_by(CheckpointRow.ordinal).all()
     assert all((row.state == "saved") == home.artifacts.exists(row.artifact) for row in rows)
     return {row.id: row.state == "saved" for row in rows}
 
@@ -65,7 +65,9 @@ def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, wor
         row = serving(tx.session)
         row.desired_id, row.previous_id, row.actual_id = ids[2], ids[1], ids[0]
         suite = current(tx.session, "confirm").id
-        tx.session.add(EvaluationRequest(checkpoint_id=ids[3], suite_id=suite, requested_by="test", created_at=tx.now))
+        tx.session.add(
+            EvaluationRequestRow(checkpoint_id=ids[3], suite_id=suite, requested_by="test", created_at=tx.now)
+        )
     claimed(home, "testing", Subject("request", f"{ids[4]}/{suite}"))
     clean(work)
     assert all(on_disk(home)[id] for id in ids)
@@ -76,7 +78,9 @@ def test_a_request_that_was_answered_holds_nothing_any_more(home: Home, work: Wo
     with home.ledger.write() as tx:
         suite = current(tx.session, "confirm").id
         for id in ids[:3]:
-            tx.session.add(EvaluationRequest(checkpoint_id=id, suite_id=suite, requested_by="test", created_at=tx.now))
+            tx.session.add(
+                EvaluationRequestRow(checkpoint_id=id, suite_id=suite, requested_by="test", created_at=tx.now)
+            )
     for id in ids[:2]:
         home.add_record(id, "confirm", lambda _item: True)
     clean(work)
@@ -104,7 +108,7 @@ def test_an_open_challenge_of_the_champion_holds_its_challenger_and_an_outdated_
         suite = current(tx.session, "confirm").id
         for challenger, champion in ((ids[0], home.base_id()), (ids[1], ids[5])):
             tx.session.add(
-                Challenge(
+                ChallengeRow(
                     champion_id=champion,
                     challenger_id=challenger,
                     k=1,
@@ -123,7 +127,7 @@ def state(home: Home, checkpoint_id: str) -> str:
     """Give the checkpoint an optimizer's state."""
     artifact = home.artifacts.publish_lines([checkpoint_id], "state", {}).id
     with home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, checkpoint_id).state_artifact = artifact
+        tx.session.get_one(CheckpointRow, checkpoint_id).state_artifact = artifact
     return artifact
 
 
@@ -134,7 +138,7 @@ def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
     assert [home.artifacts.exists(artifact) for artifact in states] == [False, False, True, True]
     assert all(on_disk(home).values())
     with home.ledger.read() as session:
-        assert [session.get_one(Checkpoint, id).state_artifact for id in ids] == [None, None, *states[2:]]
+        assert [session.get_one(CheckpointRow, id).state_artifact for id in ids] == [None, None, *states[2:]]
 
 
 def test_a_deleted_checkpoint_takes_its_state_along(home: Home, work: Work) -> None:
@@ -156,12 +160,12 @@ def test_a_stale_claim_deletes_nothing(home: Home, work: Work) -> None:
 def test_bytes_shared_with_a_checkpoint_that_stays_are_kept(home: Home, work: Work) -> None:
     ids = six(home)
     with home.ledger.write() as tx:
-        old, new = (tx.session.get_one(Checkpoint, id) for id in (ids[0], ids[5]))
+        old, new = (tx.session.get_one(CheckpointRow, id) for id in (ids[0], ids[5]))
         old.artifact = new.artifact
     clean(work)
     with home.ledger.read() as session:
-        assert session.get_one(Checkpoint, ids[0]).state == "deleted"
-        assert home.artifacts.exists(session.get_one(Checkpoint, ids[5]).artifact)
+        assert session.get_one(CheckpointRow, ids[0]).state == "deleted"
+        assert home.artifacts.exists(session.get_one(CheckpointRow, ids[5]).artifact)
     assert isinstance(home.artifacts, ArtifactStore)
 
 

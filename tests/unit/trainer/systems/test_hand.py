@@ -9,7 +9,7 @@ import pytest
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
 from ratchet.ledger.queue import depth
-from ratchet.ledger.tables import Batch, Verdict
+from ratchet.ledger.tables import BatchRow, VerdictRow
 from sqlalchemy import select
 
 LONG = 1600
@@ -42,12 +42,12 @@ def pause(training: Any, paused: bool = True) -> None:
 
 def skip(training: Any, batch_id: str) -> None:
     with training.home.ledger.write() as tx:
-        hand.skip(tx, tx.session.get_one(Batch, batch_id))
+        hand.skip(tx, tx.session.get_one(BatchRow, batch_id))
 
 
-def verdict(training: Any, batch_id: str) -> Verdict:
+def verdict(training: Any, batch_id: str) -> VerdictRow:
     with training.home.ledger.read() as session:
-        return session.scalars(select(Verdict).where(Verdict.subject_id == batch_id)).one()
+        return session.scalars(select(VerdictRow).where(VerdictRow.subject_id == batch_id)).one()
 
 
 def test_a_pause_ends_the_running_segment_saved_and_resume_goes_on_at_its_offset(training: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ratchet.errors import TransientError
 from ratchet.ledger import damages
 from ratchet.ledger.line import line
-from ratchet.ledger.tables import Checkpoint
+from ratchet.ledger.tables import CheckpointRow
 from ratchet.settings.locked import LockedSettings
 from ratchet.systems import Subject, claims
 from trainer.recovery import check
@@ -134,7 +134,7 @@ def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
     training.queue(1)
     training.sweep()
     with training.home.ledger.read() as session:
-        artifacts = [checkpoint.artifact for checkpoint in session.query(Checkpoint)]
+        artifacts = [checkpoint.artifact for checkpoint in session.query(CheckpointRow)]
     for artifact in artifacts:
         flip_a_byte(training, artifact, "model.safetensors")
     with pytest.raises(TransientError, match="no checkpoint of the line is whole any more"):

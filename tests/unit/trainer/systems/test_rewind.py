@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ratchet.ledger.tables import Checkpoint, Regression
+from ratchet.ledger.tables import CheckpointRow, RegressionRow
 
 
 def break_(training: Any, checkpoint_id: str) -> None:
     with training.home.ledger.write() as tx:
-        tx.session.get_one(Checkpoint, checkpoint_id).state = "broken"
+        tx.session.get_one(CheckpointRow, checkpoint_id).state = "broken"
 
 
 def regress(training: Any, checkpoint_id: str, severity: str = "critical") -> None:
     with training.home.ledger.write() as tx:
         tx.session.add(
-            Regression(checkpoint_id=checkpoint_id, baseline_id=None, severity=severity, numbers={}, created_at=tx.now)
+            RegressionRow(
+                checkpoint_id=checkpoint_id, baseline_id=None, severity=severity, numbers={}, created_at=tx.now
+            )
         )
 
 

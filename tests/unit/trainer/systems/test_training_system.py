@@ -10,7 +10,7 @@ from ratchet.errors import Stopping
 from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE
 from ratchet.ledger import hand
 from ratchet.ledger.queue import depth
-from ratchet.ledger.tables import Verdict
+from ratchet.ledger.tables import VerdictRow
 from ratchet.systems import Work
 from ratchet.systems.system import Lane, System
 from ratchet.systems.verdict import Outcome
@@ -193,9 +193,9 @@ def test_checkpoints_that_testing_gave_up_long_ago_do_not_stop_training(start_tr
     assert training.home.verdicts("training") == {first: "trained", second: "trained"}
 
 
-def judged(checkpoint: str, now: float) -> Verdict:
+def judged(checkpoint: str, now: float) -> VerdictRow:
     """Testing's verdict on a checkpoint."""
-    return Verdict(
+    return VerdictRow(
         system="testing",
         subject_kind="checkpoint",
         subject_id=checkpoint,

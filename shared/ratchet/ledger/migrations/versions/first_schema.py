@@ -13,14 +13,6 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "bars",
-        sa.Column("weights", sa.Text(), nullable=False),
-        sa.Column("checkpoint_id", sa.String(), nullable=False),
-        sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("weights", name=op.f("pk_bars")),
-    )
-    op.create_table(
         "batches",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("origin", sa.String(), nullable=False),
@@ -44,6 +36,14 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_batches_state_priority_submitted_at"), "batches", ["state", "priority", "submitted_at"], unique=False
+    )
+    op.create_table(
+        "blocks",
+        sa.Column("weights", sa.Text(), nullable=False),
+        sa.Column("checkpoint_id", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("weights", name=op.f("pk_blocks")),
     )
     op.create_table(
         "claims",
@@ -146,11 +146,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_item_uses")),
     )
     op.create_table(
-        "locked",
+        "locked_settings",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.Column("locked_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_locked")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_locked_settings")),
     )
     op.create_table(
         "mined",
@@ -339,7 +339,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("checkpoint_id", "suite_id", name=op.f("uq_evaluations_checkpoint_id_suite_id")),
     )
     op.create_table(
-        "lines",
+        "lineages",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("head_id", sa.Text(), nullable=False),
         sa.Column("fresh_optimizer", sa.Boolean(), nullable=False),
@@ -347,8 +347,8 @@ def upgrade() -> None:
         sa.Column("running_batch_id", sa.String(), nullable=True),
         sa.Column("adapter_base_id", sa.String(), nullable=True),
         sa.Column("updated_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["head_id"], ["checkpoints.id"], name=op.f("fk_lines_head_id")),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_lines")),
+        sa.ForeignKeyConstraint(["head_id"], ["checkpoints.id"], name=op.f("fk_lineages_head_id")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_lineages")),
     )
     op.create_table(
         "regressions",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial, Size
+from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
 
 
 class CheckpointRow(Base):
@@ -25,17 +25,17 @@ class CheckpointRow(Base):
     batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
     offset: Mapped[int] = mapped_column(default=0)
     step: Mapped[int]
-    tokens: Mapped[Size]
+    tokens: Mapped[BigInt]
     weights: Mapped[str]
     artifact: Mapped[str]
     state_artifact: Mapped[str | None]
-    size_bytes: Mapped[Size]
+    size_bytes: Mapped[BigInt]
     train_loss: Mapped[float | None]
     tokens_per_s: Mapped[float | None]
     save_s: Mapped[float | None] = mapped_column(default=None)
     state: Mapped[str] = mapped_column(default="saved")
     reason: Mapped[str] = mapped_column(default="")
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
 class LineageRow(Base):
@@ -45,7 +45,7 @@ class LineageRow(Base):
     checkpoint whose frozen weights the adapters stand on, where adapters are trained.
     """
 
-    __tablename__ = "lines"
+    __tablename__ = "lineages"
 
     name: Mapped[Id]
     head_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
@@ -53,7 +53,7 @@ class LineageRow(Base):
     paused: Mapped[bool] = mapped_column(default=False)
     running_batch_id: Mapped[str | None]
     adapter_base_id: Mapped[str | None]
-    updated_at: Mapped[Moment]
+    updated_at: Mapped[Float]
 
 
 class ServingRow(Base):
@@ -77,7 +77,7 @@ class ServingRow(Base):
     canary_passed: Mapped[bool | None] = mapped_column(default=None)
     canary_difference: Mapped[float | None] = mapped_column(default=None)
     canary_at: Mapped[float | None] = mapped_column(default=None)
-    since_at: Mapped[Moment]
+    since_at: Mapped[Float]
 
 
 class DeploymentRow(Base):
@@ -92,7 +92,7 @@ class DeploymentRow(Base):
     reason: Mapped[str]
     numbers: Mapped[Json]
     token: Mapped[int]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
 class ChallengeRow(Base):
@@ -108,15 +108,98 @@ class ChallengeRow(Base):
     suite_id: Mapped[str] = mapped_column(ForeignKey("suites.id"))
     outcome: Mapped[str | None]
     numbers: Mapped[Json]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
 class BlockRow(Base):
     """Weights that may not be deployed again until a human lifts the bar."""
 
-    __tablename__ = "bars"
+    __tablename__ = "blocks"
 
     weights: Mapped[Id]
     checkpoint_id: Mapped[str]
     reason: Mapped[str]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
+
+
+class SuiteRow(Base):
+    """A versioned set of items of one pool. ``uses`` counts challenges spent on a confirm suite."""
+
+    __tablename__ = "suites"
+    __table_args__ = (Index(None, "pool", "retired_at"),)
+
+    id: Mapped[Id]
+    pool: Mapped[str]
+    ordinal: Mapped[int]
+    artifact: Mapped[str]
+    items: Mapped[int]
+    uses: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[Float]
+    retired_at: Mapped[float | None]
+
+
+class EvaluationRequestRow(Base):
+    """Somebody needs a checkpoint's record on a suite that testing does not run by itself."""
+
+    __tablename__ = "evaluation_requests"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    suite_id: Mapped[str] = mapped_column(ForeignKey("suites.id"), primary_key=True)
+    requested_by: Mapped[str]
+    created_at: Mapped[Float]
+
+
+class EvaluationRow(Base):
+    """One checkpoint's record on one suite; ``artifact`` holds a line an item. ``key`` is the RecordKey's fields.
+
+    ``tally`` has the grades, a bit an item: a ranking reads it instead of the artifact.
+    """
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("checkpoint_id", "suite_id"),)
+
+    id: Mapped[Id]
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    suite_id: Mapped[str] = mapped_column(ForeignKey("suites.id"))
+    pool: Mapped[str]
+    key: Mapped[Json]
+    artifact: Mapped[str]
+    items: Mapped[int]
+    correct: Mapped[int]
+    by_level: Mapped[Json]
+    tokens_per_s: Mapped[Float]
+    tally: Mapped[Json | None]
+    created_at: Mapped[Float]
+
+
+class RegressionRow(Base):
+    """The regression monitor's numbers for a checkpoint."""
+
+    __tablename__ = "regressions"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    baseline_id: Mapped[str | None]
+    severity: Mapped[str]
+    numbers: Mapped[Json]
+    created_at: Mapped[Float]
+
+
+class RankingRow(Base):
+    """A ranking over all evaluated checkpoints; the newest row rules."""
+
+    __tablename__ = "rankings"
+
+    id: Mapped[Serial]
+    best_checkpoint_id: Mapped[str]
+    entries: Mapped[Json]
+    created_at: Mapped[Float]
+
+
+class CalibrationRow(Base):
+    """The calibrator's numbers for a checkpoint; its temperature ships with a deployment."""
+
+    __tablename__ = "calibrations"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    numbers: Mapped[Json]
+    created_at: Mapped[Float]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Index, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial
+from ratchet.ledger.tables.columns import Base, Float, Id, Json, Serial
 
 
-class Verdict(Base):
+class VerdictRow(Base):
     """What a system decided about a subject, with its numbers. One a system and subject, kept for ever."""
 
     __tablename__ = "verdicts"
@@ -23,11 +23,11 @@ class Verdict(Base):
     numbers: Mapped[Json]
     cause: Mapped[str | None]
     worker: Mapped[str]
-    created_at: Mapped[Moment]
-    took_s: Mapped[Moment]
+    created_at: Mapped[Float]
+    took_s: Mapped[Float]
 
 
-class Claim(Base):
+class ClaimRow(Base):
     """Who works on a subject just now. The row goes when the verdict comes; failures are counted here until then."""
 
     __tablename__ = "claims"
@@ -37,18 +37,18 @@ class Claim(Base):
     subject_id: Mapped[str] = mapped_column(primary_key=True)
     token: Mapped[int]
     owner: Mapped[str | None]
-    first_at: Mapped[Moment]
-    claimed_at: Mapped[Moment]
-    heartbeat_at: Mapped[Moment]
-    expires_at: Mapped[Moment]
-    not_before_at: Mapped[Moment]
+    first_at: Mapped[Float]
+    claimed_at: Mapped[Float]
+    heartbeat_at: Mapped[Float]
+    expires_at: Mapped[Float]
+    not_before_at: Mapped[Float]
     progress: Mapped[int] = mapped_column(default=0)
     note: Mapped[str] = mapped_column(default="")
     failures: Mapped[int] = mapped_column(default=0)
     kills: Mapped[int] = mapped_column(default=0)
 
 
-class Counter(Base):
+class CounterRow(Base):
     """Monotonic numbers: fencing tokens, refill ordinals."""
 
     __tablename__ = "counters"
@@ -57,7 +57,7 @@ class Counter(Base):
     value: Mapped[int]
 
 
-class DeadLetter(Base):
+class DeadLetterRow(Base):
     """A subject that a system gave up, or an event that nobody could read. ``resolved_at`` is set by a retry."""
 
     __tablename__ = "dead_letters"
@@ -71,12 +71,12 @@ class DeadLetter(Base):
     traceback: Mapped[str] = mapped_column(Text)
     failures: Mapped[int]
     kills: Mapped[int]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
     resolved_at: Mapped[float | None]
     resolution: Mapped[str | None]
 
 
-class Worker(Base):
+class WorkerRow(Base):
     """A worker that registered itself, and when it was last seen.
 
     ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``),
@@ -92,8 +92,8 @@ class Worker(Base):
     host: Mapped[str]
     pid: Mapped[int]
     version: Mapped[str]
-    started_at: Mapped[Moment]
-    seen_at: Mapped[Moment]
+    started_at: Mapped[Float]
+    seen_at: Mapped[Float]
     metrics_url: Mapped[str | None]
     pages: Mapped[Json] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(default="running")
@@ -101,7 +101,7 @@ class Worker(Base):
     failures: Mapped[int] = mapped_column(default=0)
 
 
-class Damage(Base):
+class DamageRow(Base):
     """An artifact that was found damaged, by which system over which subject, and what was done about it.
 
     ``resolved_at`` is set when the subject has been decided after all, or the champion serves again. What training left
@@ -118,12 +118,12 @@ class Damage(Base):
     subject_kind: Mapped[str]
     subject_id: Mapped[str]
     consequence: Mapped[str] = mapped_column(Text)
-    found_at: Mapped[Moment]
-    last_seen_at: Mapped[Moment]
+    found_at: Mapped[Float]
+    last_seen_at: Mapped[Float]
     resolved_at: Mapped[float | None]
 
 
-class Outbox(Base):
+class OutboxRow(Base):
     """Events committed with the change they tell of; relayed to Redis afterwards, at least once."""
 
     __tablename__ = "outbox"
@@ -134,15 +134,15 @@ class Outbox(Base):
     name: Mapped[str]
     cause: Mapped[str | None]
     body: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
     relayed_at: Mapped[float | None]
 
 
-class Locked(Base):
+class LockedSettingRow(Base):
     """Settings fixed at the first run: base model, architecture, context length, vocabulary."""
 
-    __tablename__ = "locked"
+    __tablename__ = "locked_settings"
 
     name: Mapped[Id]
     value: Mapped[str] = mapped_column(Text)
-    locked_at: Mapped[Moment]
+    locked_at: Mapped[Float]

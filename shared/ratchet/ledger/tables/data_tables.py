@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ratchet.ledger.tables.base import Base, Id, Json, Moment, Serial, Size
+from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
 
 
-class Batch(Base):
+class BatchRow(Base):
     """A set of examples. ``state``: submitted → queued → training → trained; or rejected, quarantined, skipped.
 
     ``submitted_artifact`` is what came in, ``artifact`` what passed the gate, ``quarantine_artifact`` the rows that
@@ -33,13 +33,13 @@ class Batch(Base):
     offset: Mapped[int] = mapped_column(default=0)
     provenance: Mapped[Json]
     report: Mapped[Json] = mapped_column(default=dict)
-    submitted_at: Mapped[Moment]
+    submitted_at: Mapped[Float]
     queued_at: Mapped[float | None]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
 
 
-class ItemUse(Base):
+class ItemUseRow(Base):
     """How often an item has been queued for training, over all batches; the epoch cap reads it."""
 
     __tablename__ = "item_uses"
@@ -48,7 +48,7 @@ class ItemUse(Base):
     uses: Mapped[int]
 
 
-class Mined(Base):
+class MinedRow(Base):
     """The items that mining found a checkpoint weak on; ``artifact`` holds them as JSONL.
 
     ``numbers`` tell what the search yielded, and how this checkpoint did on the set before.
@@ -61,10 +61,10 @@ class Mined(Base):
     count: Mapped[int]
     by_category: Mapped[Json]
     numbers: Mapped[Json] = mapped_column(default=dict)
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
-class Impact(Base):
+class ImpactRow(Base):
     """What a correction batch did to one error class, by the flips of the probe items from before it to a checkpoint
     after it.
 
@@ -83,12 +83,12 @@ class Impact(Base):
     after: Mapped[int]
     gains: Mapped[int]
     losses: Mapped[int]
-    low: Mapped[Moment]
-    high: Mapped[Moment]
-    created_at: Mapped[Moment]
+    low: Mapped[Float]
+    high: Mapped[Float]
+    created_at: Mapped[Float]
 
 
-class Spending(Base):
+class SpendingRow(Base):
     """What a generator used of a model server while it made a refill, whatever became of the attempt."""
 
     __tablename__ = "spendings"
@@ -97,22 +97,22 @@ class Spending(Base):
     generator: Mapped[str]
     refill: Mapped[str] = mapped_column(index=True)
     requests: Mapped[int]
-    prompt_tokens: Mapped[Size]
-    answer_tokens: Mapped[Size]
-    created_at: Mapped[Moment] = mapped_column(index=True)
+    prompt_tokens: Mapped[BigInt]
+    answer_tokens: Mapped[BigInt]
+    created_at: Mapped[Float] = mapped_column(index=True)
 
 
-class Coverage(Base):
+class CoverageRow(Base):
     """What diversity measured over a batch and its predecessors."""
 
     __tablename__ = "coverage"
 
     batch_id: Mapped[Id]
     numbers: Mapped[Json]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
-class Curriculum(Base):
+class CurriculumRow(Base):
     """What is taught next. The newest row rules.
 
     ``experiment`` says which share of the batches each arm gets, and ``mixes`` what each arm would teach, by its name;
@@ -127,10 +127,10 @@ class Curriculum(Base):
     mixes: Mapped[Json] = mapped_column(default=dict)
     experiment: Mapped[Json] = mapped_column(default=dict)
     reason: Mapped[str]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
 
 
-class Trial(Base):
+class TrialRow(Base):
     """A stretch of training on batches that one arm was drawn for, and its paired flips on the probe suite.
 
     It goes from the checkpoint ``before_id`` to ``checkpoint_id``; ``through`` lists its ``batches``, and the
@@ -143,8 +143,8 @@ class Trial(Base):
     before_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), index=True)
     through: Mapped[Json]
     arm: Mapped[str]
-    tokens: Mapped[Size]
+    tokens: Mapped[BigInt]
     items: Mapped[int]
     gains: Mapped[int]
     losses: Mapped[int]
-    created_at: Mapped[Moment]
+    created_at: Mapped[Float]
