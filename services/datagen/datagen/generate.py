@@ -37,8 +37,7 @@ _DRY_ORDERS = 5
 class GenerationReport(BaseModel):
     """What a batch came to. ``made`` counts examples under ``family/level``; ``exhausted`` lists levels so.
 
-    ``refused`` counts drafts by reason, and ``cost`` what the generator used (requests, tokens). ``spent`` holds the
-    items that were refused for their uses in earlier batches, with those: with it the batch can be made again.
+    ``refused`` counts drafts by reason, and ``cost`` what the generator used (requests, tokens).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +47,6 @@ class GenerationReport(BaseModel):
     exhausted: tuple[str, ...] = ()
     refused: dict[str, int] = Field(default_factory=dict)
     cost: dict[str, int] = Field(default_factory=dict)
-    spent: dict[str, int] = Field(default_factory=dict)
     repeated: int = 0
     """Examples whose item is in this batch before."""
 
@@ -84,7 +82,6 @@ class BatchGeneration:
         self._refused_in_a_row: Counter[Cell] = Counter()
         self._exhausted: list[str] = []
         self._refused: Counter[str] = Counter()
-        self._spent: dict[str, int] = {}
         self._repeated = 0
 
     @property
@@ -97,7 +94,6 @@ class BatchGeneration:
             exhausted=tuple(sorted(self._exhausted)),
             refused=dict(sorted((self._refused + tally.refused).items())),
             cost=dict(sorted(tally.cost.items())),
-            spent=dict(sorted(self._spent.items())),
             repeated=self._repeated,
         )
 
@@ -134,9 +130,9 @@ class BatchGeneration:
         if draft.key in self._workshop.held_out:
             self._refused["held_out"] += 1
             return False
-        in_batch, before = self._counts[draft.key], self._uses(draft.key)
-        if in_batch >= self._caps[draft.cell] or in_batch + before >= self._epoch_cap:
-            self._refuse_used(draft, before)
+        in_batch = self._counts[draft.key]
+        if in_batch >= self._caps[draft.cell] or in_batch + self._uses(draft.key) >= self._epoch_cap:
+            self._refuse_used(draft)
             return False
         self._counts.add(draft.key)
         self._repeated += in_batch > 0
@@ -144,10 +140,8 @@ class BatchGeneration:
         self._made[_name(draft.cell)] += 1
         return True
 
-    def _refuse_used(self, draft: Draft, before: int) -> None:
+    def _refuse_used(self, draft: Draft) -> None:
         self._refused["used_up"] += 1
-        if before:
-            self._spent[draft.key] = before
         self._refused_in_a_row[draft.cell] += 1
         if self._refused_in_a_row[draft.cell] >= _PATIENCE:
             del self._open[draft.cell]

@@ -15,13 +15,12 @@ from datagen.mix import Level, Mix, bend
 
 
 class Assignment(BaseModel):
-    """The arm that was drawn for a batch, with what probability, and for which fork; it is recorded with the batch."""
+    """The arm that was drawn for a batch, and with what probability; it is recorded with the batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arm: str
     probability: float
-    fork: int | None = None
 
 
 class Plan(BaseModel):

@@ -142,19 +142,6 @@ class CurriculumChanged(Event):
     curriculum_id: int
 
 
-class ForkOpened(Event):
-    name = "fork.opened"
-    fork_id: int
-
-
-class ForkClosed(Event):
-    """``checkpoint_id`` is where training goes on."""
-
-    name = "fork.closed"
-    fork_id: int
-    checkpoint_id: str
-
-
 class CheckpointDeployed(Event):
     name = "checkpoint.deployed"
     checkpoint_id: str

@@ -10,7 +10,8 @@ from pathlib import Path
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ratchet.leases.lock import FileLock
+from ratchet.file_lock import FileLock
+from ratchet.leases.slots import try_take
 from ratchet.metrics.exposition import gauge
 from ratchet.metrics.gpu import Gpu, GpuReader, GpuReading
 
@@ -25,7 +26,7 @@ class Duties:
     def mine(self, thing: str) -> bool:
         """Whether this process reports it; it does if nobody else does."""
         if thing not in self._held:
-            lock = FileLock.try_take(self._folder / thing)
+            lock = try_take(self._folder / thing)
             if lock is None:
                 return False
             self._held[thing] = lock

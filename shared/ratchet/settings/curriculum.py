@@ -42,19 +42,11 @@ class CurriculumSettings(Section):
     )
     half_life: float = Field(30.0, gt=0, description="Checkpoints after which a trial counts half: models change.")
     certainty: float = Field(
-        0.95, gt=0.5, lt=1, description="Probability at which the experiment, or a fork, is decided."
+        0.95, gt=0.5, lt=1, description="Probability at which the experiment is decided."
     )
     trials_each: float = Field(2.0, ge=1, description="Fewest trials of each arm, as they count now, for it to end.")
     even_points: float = Field(
         0.5, gt=0, description="Arms that differ by less are even: points of the probe suite per 100,000 tokens."
-    )
-    fork_every: int = Field(
-        0,
-        ge=0,
-        description="Batches to be trained before two arms are trained from one checkpoint and compared; 0: never.",
-    )
-    fork_limit_s: float = Field(
-        21_600.0, gt=0, description="A fork that is not decided by then, and not just in training, is given up."
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ratchet.ledger import Ledger
 from ratchet.metrics.exposition import single
 from ratchet.metrics.ledger.control import control
-from ratchet.metrics.ledger.data import data, forks, line
+from ratchet.metrics.ledger.data import data, line
 from ratchet.metrics.ledger.judging import judging
 from ratchet.metrics.ledger.learning import learning
 from ratchet.metrics.ledger.serving import serving
@@ -19,7 +19,7 @@ from ratchet.metrics.ledger.undone import undone
 from ratchet.settings import Settings
 
 Read = Callable[[Session, float, Settings], Iterator[Metric]]
-READS: tuple[Read, ...] = (data, line, forks, learning, undone, judging, serving, control)
+READS: tuple[Read, ...] = (data, line, learning, undone, judging, serving, control)
 
 
 class LedgerSource:
