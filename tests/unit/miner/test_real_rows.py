@@ -107,7 +107,7 @@ def test_level_is_read_where_it_stands_and_repeats_are_found(file: Path, tmp_pat
 
 def test_novelty_does_not_fall_with_size_alone() -> None:
     """Types by tokens fall with any text's length; the share of runs that are new does not."""
-    from miner.text_sketches import sketch
+    from miner.text_history import sketch
 
     sums = [row.question for row in rows(next(file for file in FILES if file.name.startswith("gsm8k")))]
     half, whole = (len(sketch(part, [False] * len(part)).runs) / len(part) for part in (sums[:100], sums))
