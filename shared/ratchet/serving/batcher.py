@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BATCH_WAIT_S = 0.002
+"""How long an idle server waits after a first request for more to share its batch: the spread of a burst of clients."""
+
 STALLED_AFTER = 3
 """Time limits of a request. A long prompt on a slow machine may well outlast its own, which is no reason to restart."""
 
@@ -40,10 +43,10 @@ class Batcher:
         generator: LocalGenerator,
         *,
         max_batch: int,
-        wait_s: float,
         max_queue: int,
         limit_s: float,
         watchdog: Watchdog,
+        wait_s: float = BATCH_WAIT_S,
         stall_s: float | None = None,
     ):
         self._checkpoint_id = checkpoint_id

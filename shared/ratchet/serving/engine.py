@@ -34,11 +34,10 @@ def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
     """The configured engine of a server with that home; its threads are watched."""
     if settings.serving.engine == "embedded":
         return Engine(model_loader(settings), Batcher, lambda: None)
-    from ratchet.serving.vllm.engine import VllmEngine  # torch
-    from ratchet.serving.vllm.forwarder import Forwarder
+    from ratchet.serving.vllm_engine import VllmEngine, VllmQueue  # imports torch
 
     vllm = VllmEngine(settings, home / VLLM_LOG, folder_finder(settings), watchdog)
-    return Engine(vllm, Forwarder, vllm.close)
+    return Engine(vllm, VllmQueue, vllm.close)
 
 
 def model_loader(settings: Settings) -> Loader:

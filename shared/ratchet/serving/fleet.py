@@ -221,7 +221,6 @@ class Fleet:
             checkpoint_id,
             generator,
             max_batch=self._settings.max_batch,
-            wait_s=self._settings.batch_wait_s,
             max_queue=self._settings.max_queue,
             limit_s=self._settings.request_timeout_s,
             watchdog=self.watchdog,

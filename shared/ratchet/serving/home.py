@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from ratchet.disk import home_trouble, write_atomically
 from ratchet.errors import ServingError
+from ratchet.file_lock import FileLock
 
 
 class ServerHome:
@@ -18,7 +18,7 @@ class ServerHome:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
         """Take the folder, made if need be.
@@ -27,21 +27,16 @@ class ServerHome:
         written to.
         """
         with home_trouble(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "server.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise ServingError(f"another inference server runs in {self.folder}; stop it first.") from None
-        self._lock = lock
+            self._lock = FileLock.try_acquire(self.folder / "server.lock")
+        if self._lock is None:
+            raise ServingError(f"another inference server runs in {self.folder}; stop it first.")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def announce(self, url: str) -> None:
         """Write ``server.json`` with the address and the process id."""

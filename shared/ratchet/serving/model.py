@@ -87,7 +87,6 @@ class QueueMaker(Protocol):
         generator: Any,
         *,
         max_batch: int,
-        wait_s: float,
         max_queue: int,
         limit_s: float,
         watchdog: Watchdog,

@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
     """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
-    computes_here = settings.serving.engine == "embedded" or not settings.serving.vllm_urls
-    lease = lease_share(settings, "serving", timeout_s=math.inf) if computes_here else None
+    lease = lease_share(settings, "serving", timeout_s=math.inf)
     share = bound(settings, lease) if lease else None
     if share is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share["devices"])

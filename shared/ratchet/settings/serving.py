@@ -21,21 +21,6 @@ class ServingSettings(Section):
         "--generation-config vllm --gpu-memory-utilization 0.4",
         description="Starts vLLM for one checkpoint; {path}, {name}, {port} and {dtype} are filled in.",
     )
-    vllm_adapter_options: str = Field(
-        "--enable-lora --max-lora-rank 64 --max-loras 4",
-        description="What the command gets behind it for a base model that LoRA adapters are loaded into.",
-    )
-    vllm_adapter_base: Path | None = Field(
-        None,
-        description="Folder of the base model of LoRA adapters. With it, a checkpoint that has adapters beside its "
-        "merged weights is served as an adapter on that base; without it by its merged weights.",
-    )
-    vllm_start_s: float = Field(900.0, gt=0, description="How long a vLLM process may take until it answers.")
-    vllm_urls: tuple[str, ...] = Field(
-        (),
-        description="vLLM servers that run already, at least two; they see the artifacts under the same paths. "
-        "Without any, processes are started by vllm_command.",
-    )
     host: str = Field("127.0.0.1", description="Address that the server binds.")
     port: int = Field(8100, ge=0, le=65_535, description="Port of the server; 0 takes a free one.")
     url: str | None = Field(None, description="Base URL that the deployer uses, where it is not http://host:port.")
@@ -47,9 +32,6 @@ class ServingSettings(Section):
     admin_timeout_s: float = Field(300.0, gt=0, description="Timeout of the deployer's calls (a load, a canary).")
     max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory side by side.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
-    batch_wait_s: float = Field(
-        0.002, ge=0, le=1, description="How long an idle server waits for companions of a first request."
-    )
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 with Retry-After.")
     max_messages: int = Field(256, ge=1, description="Most messages in one request.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body.")
@@ -82,13 +64,6 @@ class ServingSettings(Section):
         if missing:
             raise ValueError(f"it must contain {' and '.join(missing)}")
         return command
-
-    @field_validator("vllm_urls")
-    @classmethod
-    def _has_blue_and_green(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if len(urls) == 1:
-            raise ValueError("one server cannot hold the challenger beside the champion: name two")
-        return urls
 
     @property
     def base_url(self) -> str:

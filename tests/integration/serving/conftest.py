@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +14,6 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import httpx
 import pytest
 from ratchet.errors import RatchetError
 from ratchet.inference.digest import weights_digest
@@ -23,7 +22,6 @@ from ratchet.serving.home import announced_url
 from ratchet.settings.serving import ServingSettings
 
 from tests.support.tiny_model import build_tiny_model
-from tests.support.workers import wait_until
 
 START_S = 900.0
 """Only ends a test that hangs."""
@@ -86,40 +84,10 @@ def command(home: Path, port: int = 0) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "ratchet.serving.server", "--home", str(home), "--port", str(port)]
 
 
-def vllm_command(folder: Path, name: str, port: int, *options: str) -> list[str]:
-    """The stand-in for ``vllm serve``."""
-    asked = ["serve", str(folder), "--served-model-name", name, "--port", str(port), *options]
-    return [sys.executable, "-W", "error", str(Path(__file__).parent / "fake_vllm.py"), *asked]
-
-
-@pytest.fixture(scope="module")
-def vllms(blue: Checkpoint) -> Iterator[list[str]]:
-    """The addresses of two vLLM servers, both with blue's weights, whatever these are called."""
-    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-    ports = [free_port(), free_port()]
-    processes = [
-        subprocess.Popen(vllm_command(blue.path, "any-name", port, "--enable-lora"), env=environment) for port in ports
-    ]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    for url in urls:
-        wait_until(lambda url=url: answers(url), START_S, url)
-    yield urls
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health").is_success
-    except httpx.TransportError:
-        return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+VLLM_COMMAND = shlex.join([sys.executable, "-W", "error", str(Path(__file__).parent / "fake_vllm.py")]) + (
+    " serve {path} --served-model-name {name} --port {port}"
+)
+"""The stand-in for ``vllm serve``, as a setting."""
 
 
 @pytest.fixture(scope="module")

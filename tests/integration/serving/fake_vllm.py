@@ -2,9 +2,9 @@
 
 It computes with the real weights of a checkpoint, though in its own simple way (the next token depends on the last
 three through the embeddings), so that other weights give other answers and the score of an answer is what it was
-given when it was generated. It is as brittle as vLLM: weights that cannot be reloaded take its engine down.
+given when it was generated.
 
-    python fake_vllm.py serve PATH --served-model-name NAME --host HOST --port PORT [--enable-lora …]
+    python fake_vllm.py serve PATH --served-model-name NAME --host HOST --port PORT
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import uvicorn
 from safetensors.numpy import load_file
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from tokenizers import Tokenizer
 
@@ -33,12 +31,10 @@ LAST = 3
 
 
 class Weights:
-    """A model of next tokens out of a folder's embeddings, with those of an adapter added."""
+    """A model of next tokens out of a folder's embeddings."""
 
-    def __init__(self, folder: Path, adapter: Path | None = None):
+    def __init__(self, folder: Path):
         table = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].astype(np.float64)
-        if adapter is not None:
-            table = table + load_file(adapter / "adapter_model.safetensors")["delta"].astype(np.float64)
         self._table = table / np.linalg.norm(table)
 
     def logprobs(self, token_ids: list[int]) -> np.ndarray:
@@ -48,30 +44,13 @@ class Weights:
         return logits - np.logaddexp.reduce(logits)
 
 
-@dataclass
 class Vllm:
     """One server's state."""
 
-    folder: Path
-    name: str
-    with_adapters: bool
-    weight_version: str = "default"
-    is_dead: bool = False
-    running: asyncio.Event = field(default_factory=asyncio.Event)
-    adapters: dict[str, Weights] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.weights = Weights(self.folder)
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.running.set()
-
-    def model(self, name: str) -> Weights | None:
-        return self.weights if name == self.name else self.adapters.get(name)
-
-    def reload(self, folder: str) -> None:
-        self.is_dead = True
-        self.weights = Weights(Path(folder))
-        self.is_dead = False
+    def __init__(self, folder: Path, name: str):
+        self.name = name
+        self.weights = Weights(folder)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def refusal(status: int, kind: str, message: str, param: str | None = None) -> JSONResponse:
@@ -80,120 +59,37 @@ def refusal(status: int, kind: str, message: str, param: str | None = None) -> J
     )
 
 
-def build(vllm: Vllm, *, dev_mode: bool) -> Starlette:
+def build(vllm: Vllm) -> Starlette:
     async def health(_request: Request) -> Response:
-        return Response(status_code=503 if vllm.is_dead else 200)
+        return Response(status_code=200)
 
     async def version(_request: Request) -> Response:
         return JSONResponse({"version": "0.32.0"})
 
-    async def models(_request: Request) -> Response:
-        listed = [(vllm.name, None), *((name, vllm.name) for name in vllm.adapters)]
-        return JSONResponse(
-            {
-                "object": "list",
-                "data": [
-                    {
-                        "id": name,
-                        "object": "model",
-                        "created": 0,
-                        "owned_by": "vllm",
-                        "root": str(vllm.folder),
-                        "parent": parent,
-                        "max_model_len": CONTEXT,
-                    }
-                    for name, parent in listed
-                ],
-            }
-        )
-
     async def complete(request: Request) -> Response:
         body = await request.json()
-        weights = vllm.model(body["model"])
-        if weights is None:
+        if body["model"] != vllm.name:
             return refusal(404, "NotFoundError", f"The model `{body['model']}` does not exist.", "model")
         if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
             return refusal(400, "BadRequestError", f"This model's maximum context length is {CONTEXT} tokens.")
-        await vllm.running.wait()
-        if vllm.is_dead:
-            return refusal(500, "InternalServerError", "EngineCore encountered an issue.")
-        answer = Completion(vllm, weights, body)
+        answer = Completion(vllm, body)
         if body.get("stream"):
             return StreamingResponse(answer.chunks(), media_type="text/event-stream")
         return JSONResponse(await answer.whole())
 
-    async def pause(request: Request) -> Response:
-        assert request.query_params.get("mode") == "wait"
-        vllm.running.clear()
-        return JSONResponse({"status": "paused"})
-
-    async def resume(_request: Request) -> Response:
-        vllm.running.set()
-        return JSONResponse({"status": "resumed"})
-
-    async def collective_rpc(request: Request) -> Response:
-        body = await request.json()
-        assert body["method"] == "reload_weights"
-        try:
-            vllm.reload(body["kwargs"]["weights_path"])
-        except (OSError, KeyError, ValueError) as error:  # as vLLM does
-            return refusal(500, "InternalServerError", str(error))
-        return JSONResponse({"results": [None]})
-
-    async def reset_prefix_cache(_request: Request) -> Response:
-        return Response(status_code=200)
-
-    async def update_weight_version(request: Request) -> Response:
-        vllm.weight_version = (await request.json())["new_version"]
-        return JSONResponse({"success": True, "new_version": vllm.weight_version})
-
-    async def weight_info(_request: Request) -> Response:
-        return JSONResponse({"weight_version": vllm.weight_version})
-
-    async def load_adapter(request: Request) -> Response:
-        body = await request.json()
-        name, path = body["lora_name"], Path(body["lora_path"])
-        if name in vllm.adapters:
-            return refusal(400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded.")
-        if not (path / "adapter_model.safetensors").is_file():
-            return refusal(404, "NotFoundError", f"No adapter found for {path}")
-        vllm.adapters[name] = Weights(vllm.folder, path)
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
-
-    async def unload_adapter(request: Request) -> Response:
-        name = (await request.json())["lora_name"]
-        if vllm.adapters.pop(name, None) is None:
-            return refusal(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
-        return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
-
     routes = [
         Route("/health", health),
         Route("/version", version),
-        Route("/v1/models", models),
         Route("/v1/completions", complete, methods=["POST"]),
     ]
-    if dev_mode:
-        routes += [
-            Route("/pause", pause, methods=["POST"]),
-            Route("/resume", resume, methods=["POST"]),
-            Route("/collective_rpc", collective_rpc, methods=["POST"]),
-            Route("/reset_prefix_cache", reset_prefix_cache, methods=["POST"]),
-            Route("/update_weight_version", update_weight_version, methods=["POST"]),
-            Route("/weight_info", weight_info),
-        ]
-    if vllm.with_adapters:
-        routes += [
-            Route("/v1/load_lora_adapter", load_adapter, methods=["POST"]),
-            Route("/v1/unload_lora_adapter", unload_adapter, methods=["POST"]),
-        ]
     return Starlette(routes=routes)
 
 
 class Completion:
     """One answer, whole or in chunks of one token."""
 
-    def __init__(self, vllm: Vllm, weights: Weights, body: dict[str, Any]):
-        self._vllm, self._weights, self._body = vllm, weights, body
+    def __init__(self, vllm: Vllm, body: dict[str, Any]):
+        self._vllm, self._weights, self._body = vllm, vllm.weights, body
         self._id = f"cmpl-{time.monotonic_ns():x}"
 
     async def whole(self) -> dict[str, Any]:
@@ -259,13 +155,11 @@ def main() -> None:
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--enable-lora", action="store_true")
     asked, _others = parser.parse_known_args()
-    with_adapters = asked.enable_lora and bool(os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"))
 
     async def run() -> None:
-        vllm = Vllm(asked.path, asked.served_model_name, with_adapters)
-        app = build(vllm, dev_mode=os.environ.get("VLLM_SERVER_DEV_MODE") == "1")
+        vllm = Vllm(asked.path, asked.served_model_name)
+        app = build(vllm)
         await uvicorn.Server(uvicorn.Config(app, host=asked.host, port=asked.port, log_level="warning")).serve()
 
     asyncio.run(run())

@@ -22,7 +22,7 @@ from ratchet.inference.http import HttpGenerator
 from ratchet.inference.local import LocalGenerator
 from ratchet.serving.protocol import InferenceServer, Live
 
-from .conftest import START_S, Checkpoint, Server, command
+from .conftest import START_S, VLLM_COMMAND, Checkpoint, Server, command
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -37,7 +37,7 @@ def engine(request: pytest.FixtureRequest) -> dict[str, str]:
     """Settings of an engine."""
     if request.param == "embedded":
         return {}
-    return {"engine": "vllm", "vllm_urls": json.dumps(request.getfixturevalue("vllms"))}
+    return {"engine": "vllm", "vllm_command": VLLM_COMMAND}
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_unknown_checkpoints_are_refused_by_name(server: Server, tokens: Iterato
 
 
 def test_a_killed_server_comes_back_with_the_same(
-    start: Start, engine: dict[str, str], vllms: list[str], blue: Checkpoint, green: Checkpoint, tmp_path: Path
+    start: Start, engine: dict[str, str], blue: Checkpoint, green: Checkpoint, tmp_path: Path
 ) -> None:
     first = start(tmp_path / "home", **engine)
     first.load(blue)

@@ -4,18 +4,17 @@ from pathlib import Path
 
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import engine_of
-from ratchet.serving.vllm.engine import VllmEngine
-from ratchet.serving.vllm.forwarder import Forwarder
+from ratchet.serving.vllm_engine import VllmEngine, VllmQueue
 from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
 
 
 def test_what_computes_behind_the_server_is_set(tmp_path: Path) -> None:
-    vllm = Settings(serving={"engine": "vllm", "vllm_urls": ["http://one:1", "http://two:1"]})
+    vllm = Settings(serving={"engine": "vllm"})
     here = engine_of(Settings(serving={"engine": "embedded"}), tmp_path, Watchdog())
     elsewhere = engine_of(vllm, tmp_path, Watchdog())
     assert here.queue is Batcher
-    assert elsewhere.queue is Forwarder
+    assert elsewhere.queue is VllmQueue
     assert isinstance(elsewhere.loader, VllmEngine)
     assert not isinstance(here.loader, VllmEngine)
     elsewhere.close()

@@ -173,11 +173,11 @@ def test_how_requests_are_batched_is_set(tmp_path: Path, blue: Path) -> None:
         told.append({name: limit for name, limit in limits.items() if name != "watchdog"})
         return Batcher(checkpoint_id, generator, **limits)
 
-    settings = ServingSettings(max_batch=3, batch_wait_s=0.25, max_queue=5, request_timeout_s=90.0)
+    settings = ServingSettings(max_batch=3, max_queue=5, request_timeout_s=90.0)
     fleet = Fleet(settings, StateFile(tmp_path), model_loader(Settings()), queue)
     load(fleet, "blue", blue)
     fleet.close()
-    assert told == [{"max_batch": 3, "wait_s": 0.25, "max_queue": 5, "limit_s": 90.0}]
+    assert told == [{"max_batch": 3, "max_queue": 5, "limit_s": 90.0}]
 
 
 class Computing:

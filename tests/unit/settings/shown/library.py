@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "integration/serving/test_vllm.py": {
-        "test_a_checkpoint_with_adapters_beside_its_merged_weights_is_served_as_either": ("serving.vllm_adapter_base",),
-    },
     "integration/worker/test_flower.py": {
         "test_a_look_that_an_event_started_is_seen_as_a_task": ("control.task_events",),
     },
@@ -103,18 +100,15 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/serving/test_fleet.py": {
         "test_the_name_that_clients_ask_for_is_set": ("serving.alias",),
-        "test_how_requests_are_batched_is_set": ("serving.batch_wait_s", "serving.max_batch", "serving.max_queue"),
+        "test_how_requests_are_batched_is_set": ("serving.max_batch", "serving.max_queue"),
         "test_memory_holds_a_stated_number": ("serving.max_loaded",),
     },
     "unit/serving/test_server.py": {
         "test_the_host_that_is_set_is_bound": ("serving.host",),
         "test_the_port_that_is_set_is_bound": ("serving.port",),
     },
-    "unit/serving/test_vllm_settings.py": {
-        "test_the_base_of_adapters_gets_the_options_that_are_set": ("serving.vllm_adapter_options",),
-        "test_the_command_is_the_one_that_is_set_with_its_places_filled_in": ("serving.vllm_command",),
-        "test_how_long_vllm_may_take_to_start_is_set": ("serving.vllm_start_s",),
-        "test_servers_that_run_already_are_asked_where_they_are_set": ("serving.vllm_urls",),
+    "unit/serving/test_vllm_engine.py": {
+        "test_the_command_is_the_configured_one_with_its_placeholders_filled_in": ("serving.vllm_command",),
     },
     "unit/settings/test_stores.py": {
         "test_an_s3_store_is_opened_with_its_server_and_keys": (

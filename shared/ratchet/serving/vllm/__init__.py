@@ -1,1 +1,0 @@
-"""Serves through vLLM: this server is then the router in front of one or several vLLM servers."""

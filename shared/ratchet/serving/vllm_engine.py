@@ -1,0 +1,288 @@
+"""Serving through vLLM: chats become tokens here, by the template and profile of training, and vLLM computes.
+
+VllmEngine loads checkpoints and restarts replicas that have died, VllmModel is one loaded checkpoint, VllmQueue carries
+clients' requests to it. How a vLLM process is started is in vllm_replica, its HTTP interface in vllm_api.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from ratchet.errors import BrokenCheckpoint, GenerationError, RatchetError, TransientError
+from ratchet.inference.answer_text import AnswerText
+from ratchet.inference.decode import Answer
+from ratchet.inference.dress import Dress
+from ratchet.inference.framing import ChatCodec
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.hardware import Hardware, pick_hardware
+from ratchet.inference.sampling import Prompt
+from ratchet.serving.protocol import Conditions
+from ratchet.serving.refusal import Refusal, Retired
+from ratchet.serving.ticket import Ticket
+from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, check_weights
+from ratchet.settings import Settings
+from ratchet.watchdog import Watch, Watchdog, WatchedThread
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 2.0
+"""How soon a replica that has died is noticed and started again."""
+
+REQUESTS_PER_START = 10
+"""A restart makes fewer requests to vLLM than this, each with its own time limit, beside the start of the process."""
+
+STOP_TIMEOUT_S = 10.0
+
+CONCURRENCY = 16
+"""Requests in flight when the deployer checks a checkpoint."""
+
+RETRY_AFTER_S = 5
+"""Told to clients while vLLM is unreachable."""
+
+
+class VllmEngine:
+    """A Loader; ``find_folder`` gives the folder of a checkpoint on this machine.
+
+    A replica that has died is started again within seconds. Its requests are answered 503 until then.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        log_file: Path,
+        find_folder: Callable[[Path], Path] = Path,
+        watchdog: Watchdog | None = None,
+    ):
+        self.settings = settings
+        self._find_folder = find_folder
+        self._hardware = pick_hardware(settings.inference)
+        self._replicas = VllmReplicas(settings.serving, self._hardware.dtype, log_file)
+        self._loaded: list[VllmModel] = []
+        self._stopping = threading.Event()
+        limit_s = START_TIMEOUT_S + REQUESTS_PER_START * settings.serving.request_timeout_s
+        self._thread = WatchedThread(
+            self._restart_dead, watchdog or Watchdog(), self._stopping, name="vllm-restart", limit_s=limit_s
+        )
+        self._thread.start()
+
+    def __call__(self, path: Path, weights: str) -> VllmModel:
+        """Load a folder. Raises BrokenCheckpoint, ServingError or TransientError."""
+        path = self._find_folder(path)
+        check_weights(path, weights)
+        codec = _codec(path, weights, Dress.configured(self.settings, time.time()))
+        model = VllmModel(path, codec, self._replicas, self._hardware)
+        self._loaded = [*(other for other in self._loaded if not other.is_closed), model]
+        return model
+
+    @property
+    def processes(self) -> tuple[subprocess.Popen[bytes], ...]:
+        """The vLLM processes that run."""
+        return self._replicas.processes
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(STOP_TIMEOUT_S)
+        self._replicas.close()
+
+    def _restart_dead(self) -> None:
+        while not self._stopping.wait(CHECK_INTERVAL_S):
+            self._thread.watch.beat()
+            for model in self._loaded:
+                self._thread.watch.beat()
+                try:
+                    model.restart_if_dead()
+                except RatchetError as error:
+                    log.error("%s", error)
+
+
+class VllmModel:
+    """One loaded checkpoint, as a ServedModel."""
+
+    def __init__(self, path: Path, codec: ChatCodec, replicas: VllmReplicas, hardware: Hardware):
+        self.weights = codec.weights
+        self._path = path
+        self._codec = codec
+        self._end_ids = sorted(codec.end_ids)
+        self._replicas = replicas
+        self._lock = threading.Lock()
+        self._replica: VllmReplica = replicas.start(path, self.weights)
+        self.hardware = Conditions(
+            engine=f"vllm-{self._replica.api.version()}", dtype=hardware.dtype, gpu_class=hardware.gpu_class
+        )
+        self.is_closed = False
+
+    @property
+    def context(self) -> int:
+        return self._codec.context
+
+    @property
+    def text(self) -> AnswerText:
+        return self._codec.text
+
+    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
+        return self._codec.prompt(chat, decoding, occurrence)
+
+    def generate(self, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
+        prompts = self._codec.prompts(chats, decoding)
+        with ThreadPoolExecutor(CONCURRENCY, "vllm-generate") as pool:
+            return list(pool.map(self._complete, prompts))
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
+        replica = self._replica
+        with ThreadPoolExecutor(CONCURRENCY, "vllm-score") as pool:
+            rows = self._codec.scored(chats, answers)
+            return list(pool.map(lambda row: replica.api.score(replica.model, *row), rows))
+
+    def answer(self, ticket: Ticket) -> None:
+        """Settle a client's request, token by token if it streams."""
+        generation = self._stream(ticket) if ticket.listens else self._complete(ticket.prompt)
+        if generation is not None:
+            ticket.settle(generation)
+
+    def restart_if_dead(self) -> None:
+        with self._lock:
+            if self.is_closed or self._replica.is_running:
+                return
+            log.warning("the vLLM process of %s has died; starting another", self._path)
+            self._replica.stop()
+            self._replica = self._replicas.start(self._path, self.weights)
+
+    def close(self) -> None:
+        with self._lock:
+            self.is_closed = True
+            self._replica.stop()
+
+    def _complete(self, prompt: Prompt) -> Generation:
+        started, replica = time.perf_counter(), self._replica
+        whole = replica.api.complete(replica.model, prompt, self._end_ids)
+        answer = Answer(list(whole.token_ids), list(whole.logprobs))
+        return self._generation(prompt, answer, whole.finish_reason, started)
+
+    def _stream(self, ticket: Ticket) -> Generation | None:
+        """The answer, or None once no client waits for it."""
+        started, replica, prompt = time.perf_counter(), self._replica, ticket.prompt
+        answer, finish_reason = Answer(), None
+        for delta in replica.api.stream(replica.model, prompt, self._end_ids):
+            # One token at a time: the client's stream numbers them, and vLLM may send several in one delta.
+            for token_id, logprob in zip(delta.token_ids, delta.logprobs, strict=True):
+                answer.token_ids.append(token_id)
+                answer.logprobs.append(logprob)
+                if ticket.grew(answer):
+                    return None
+            finish_reason = delta.finish_reason or finish_reason
+        return self._generation(prompt, answer, finish_reason, started)
+
+    def _generation(self, prompt: Prompt, answer: Answer, finish_reason: str | None, started: float) -> Generation:
+        if finish_reason not in ("stop", "length"):
+            raise GenerationError(f"vLLM ended an answer of {self._path} with finish_reason {finish_reason!r}.")
+        answer.stopped, answer.done = finish_reason == "stop", True
+        answer.latency_s = time.perf_counter() - started
+        return self._codec.generation(prompt, answer)
+
+
+def _codec(path: Path, weights: str, dress: Dress) -> ChatCodec:
+    """Raises BrokenCheckpoint for a tokenizer that cannot be read, and for a profile with logits processors.
+
+    These would run at none of vLLM's steps, and what is served would not be what was judged.
+    """
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **options).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
+    context = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
+    codec = ChatCodec(tokenizer, dress, context, weights)
+    if codec.processors:
+        raise BrokenCheckpoint(
+            f"profile {dress.profile.name!r} constrains decoding by logits processors, which vLLM does not run: "
+            "serve it with serving.engine = embedded."
+        )
+    return codec
+
+
+class VllmQueue:
+    """A Queue to one checkpoint. vLLM does the batching.
+
+    Up to ``max_batch`` requests are in flight; further ones wait, up to ``max_queue``.
+    """
+
+    def __init__(
+        self,
+        checkpoint_id: str,
+        generator: VllmModel,
+        *,
+        max_batch: int,
+        max_queue: int,
+        limit_s: float,
+        watchdog: Watchdog,
+    ):
+        self._checkpoint_id = checkpoint_id
+        self._generator = generator
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._pool = ThreadPoolExecutor(max_batch, f"vllm-{checkpoint_id}")
+        self._change = threading.Condition()
+        self._accepted = 0
+        self._closing = False
+        self._watchdog = watchdog
+        # Each request to vLLM has a limit of its own, so only a thread that ignores it exceeds twice that time.
+        self._watch = Watch(f"the queue of {checkpoint_id} to vLLM", 2 * limit_s)
+        self._watch.rest()
+        watchdog.add(self._watch)
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self._accepted - self._max_batch)
+
+    @property
+    def under_way(self) -> int:
+        return min(self._accepted, self._max_batch)
+
+    def submit(self, ticket: Ticket) -> None:
+        with self._change:
+            if self._closing:
+                raise Retired(self._checkpoint_id)
+            if self.waiting >= self._max_queue:
+                raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
+            if self._accepted == 0:
+                self._watch.beat()
+            self._accepted += 1
+        self._pool.submit(self._answer, ticket)
+
+    def close(self, timeout_s: float) -> bool:
+        with self._change:
+            self._closing = True
+            has_ended = self._change.wait_for(lambda: self._accepted == 0, timeout_s)
+        self._pool.shutdown(wait=False)
+        if has_ended:
+            self._watchdog.remove(self._watch)
+        return has_ended
+
+    def _answer(self, ticket: Ticket) -> None:
+        try:
+            if ticket.over:
+                ticket.expire()
+            else:
+                self._generator.answer(ticket)
+        except TransientError as error:
+            ticket.fail(Refusal(503, "engine_away", str(error), RETRY_AFTER_S))
+        except Exception as error:  # the request's owner gets the error, and the pool's thread goes on
+            log.exception("a request to %s failed", self._checkpoint_id)
+            ticket.fail(error)
+        finally:
+            with self._change:
+                self._accepted -= 1
+                self._watch.beat()
+                if self._accepted == 0:
+                    self._watch.rest()
+                    self._change.notify_all()

@@ -1,0 +1,141 @@
+"""One ``vllm serve`` process for each loaded checkpoint: the check of its files before, its start, its health, its end.
+
+vLLM reads whole weights. A checkpoint that was trained by adapters holds them merged into its weights, and these are
+what was judged. (Exchanging weights inside a running vLLM, and LoRA adapters on a shared base, were left out: both
+serve something else than the judged files where a step fails halfway.)
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratchet.bus.ports import free_port
+from ratchet.errors import BrokenCheckpoint, ServingError
+from ratchet.inference.digest import weights_digest
+from ratchet.inference.folder import check_folder
+from ratchet.parent import end_with_parent
+from ratchet.serving.vllm_api import VllmApi
+from ratchet.settings.serving import ServingSettings
+
+START_TIMEOUT_S = 900.0
+"""A large model is read from a slow disk, and its kernels are compiled: minutes, but not a quarter of an hour."""
+
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.05
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def check_weights(path: Path, weights: str) -> None:
+    """Raise BrokenCheckpoint for a missing file, another digest, or weights that are not finite.
+
+    vLLM's engine dies of weights that it cannot load, so they are checked before it sees them.
+    """
+    check_folder(path)
+    found = weights_digest(path)
+    if found != weights:
+        raise BrokenCheckpoint(f"{path} holds weights {found[:12]}…, not the expected {weights[:12]}….")
+    _require_finite(path)
+
+
+def _require_finite(path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (safetensors knows no other way)
+                tensor = tensors.get_tensor(name)
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise BrokenCheckpoint(f"{file}: tensor {name} holds NaN or infinite weights.")
+
+
+@dataclass
+class VllmReplica:
+    """A vLLM process with one checkpoint. ``model`` is the name that requests to it must give."""
+
+    api: VllmApi
+    model: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """End the process group: vLLM runs its engine in child processes."""
+        self.api.close()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if not self.is_running:
+                return
+            os.killpg(self.process.pid, number)
+            try:
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@dataclass
+class VllmReplicas:
+    """Starts ``serving.vllm_command``. ``log_file`` receives the output of all processes."""
+
+    settings: ServingSettings
+    dtype: str
+    log_file: Path
+    start_timeout_s: float = START_TIMEOUT_S
+    _replicas: list[VllmReplica] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, path: Path, weights: str) -> VllmReplica:
+        """A replica that answers requests. Raises ServingError, quoting the log, if it exits or takes too long."""
+        name = f"ratchet-{weights[:16]}"
+        port = free_port()
+        command = self.settings.vllm_command.format(
+            path=shlex.quote(str(path.resolve())), name=shlex.quote(name), port=port, dtype=_DTYPES[self.dtype]
+        )
+        with self.log_file.open("ab") as log:
+            process = subprocess.Popen(
+                shlex.split(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        api = VllmApi(f"http://127.0.0.1:{port}", self.settings.request_timeout_s, self.settings.max_batch)
+        replica = VllmReplica(api, name, process)
+        with self._lock:
+            self._replicas = [*(other for other in self._replicas if other.is_running), replica]
+        self._wait(replica, command)
+        return replica
+
+    @property
+    def processes(self) -> tuple[subprocess.Popen[bytes], ...]:
+        """Those that run, in the order in which they were started."""
+        return tuple(replica.process for replica in self._replicas if replica.is_running)
+
+    def close(self) -> None:
+        for replica in self._replicas:
+            replica.stop()
+
+    def _wait(self, replica: VllmReplica, command: str) -> None:
+        deadline = time.monotonic() + self.start_timeout_s
+        while not replica.api.is_healthy():
+            code = replica.process.poll()
+            if code is None and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                continue
+            replica.stop()
+            why = f"did not answer within {self.start_timeout_s:g} s" if code is None else f"exited with code {code}"
+            raise ServingError(f"`{command}` {why}: {self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        with self.log_file.open("rb") as log:
+            log.seek(max(0, self.log_file.stat().st_size - 1_000))
+            return log.read().decode(errors="replace")
