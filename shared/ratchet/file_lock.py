@@ -28,7 +28,7 @@ class FileLock:
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
-        """Wait for the lock. The file is created where it is absent; a folder is locked itself. Raises OSError."""
+        """Wait for the lock. An absent file is created, with its folder; a folder is locked itself. Raises OSError."""
         lock = cls._locked(path, fcntl.LOCK_EX)
         assert lock is not None
         return lock
@@ -84,6 +84,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _opened(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(IsADirectoryError):
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)

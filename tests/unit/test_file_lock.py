@@ -51,7 +51,8 @@ def test_a_released_lock_is_free_and_its_file_stays(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        FileLock.acquire(tmp_path / "nowhere" / "lock")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        FileLock.acquire(tmp_path / "file" / "lock")
     with pytest.raises(FileNotFoundError):
         is_locked(tmp_path / "lock")

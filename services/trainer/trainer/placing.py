@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from ratchet.leases.lock import Patience, turn
+from ratchet.file_lock import FileLock
 from ratchet.profiles.profile import Profile
 from ratchet.settings.training import TrainerConfig
 
@@ -14,7 +12,7 @@ from trainer.sharding import mesh_of, shard
 from trainer.state import restore_master
 
 TURNS = ".turns"
-"""Of a run's folder: who reads the model now."""
+"""A lock in a run's folder, held by the process that reads the model."""
 
 
 def placed(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
@@ -29,7 +27,7 @@ def placed(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Train
             trainable.model.to(hardware.device)
         return trainable
     mesh = mesh_of(hardware)
-    with turn(config.output.output_dir / TURNS, Patience(math.inf, lambda: False), "turn to read the model"):
+    with FileLock.acquire(config.output.output_dir / TURNS):
         trainable = _restored(config, hardware, profile)
         shard(trainable.model, hardware, mesh, reshard=config.environment.fsdp_reshard)
     return trainable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile
 from ratchet.disk import sync_folder
 from ratchet.errors import ArtifactError
+from ratchet.file_lock import FileLock, is_locked
 from ratchet.files import open_regular
 
 _CHUNK_BYTES = 1 << 20
@@ -97,20 +97,18 @@ def staging(root: Path) -> Iterator[Staging]:
     """
     folder = root / uuid.uuid4().hex
     folder.mkdir(parents=True)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Staging(folder)
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
+    with FileLock.acquire(folder):
+        try:
+            yield Staging(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def abandoned(root: Path, older_than_s: float) -> Iterator[Path]:
     """Staging folders whose publisher is dead and that have lain for ``older_than_s``."""
     for folder in root.iterdir() if root.is_dir() else ():
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime >= older_than_s and not _is_locked(folder):
+            if time.time() - folder.stat().st_mtime >= older_than_s and not is_locked(folder):
                 yield folder
 
 
@@ -179,14 +177,3 @@ def _encoded(lines: Iterable[str], path: str) -> Iterator[bytes]:
         if "\n" in line:
             raise ArtifactError(f"{path}:{number}: the line holds a line break; encode it as JSON first.")
         yield line.encode() + b"\n"
-
-
-def _is_locked(folder: Path) -> bool:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

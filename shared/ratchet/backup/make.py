@@ -6,7 +6,6 @@ was published before, so it can lack only what retention has deleted meanwhile: 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from ratchet.backup.manifest import ARTIFACTS, MANIFEST, BackupManifest, LedgerC
 from ratchet.backup.named import named
 from ratchet.disk import disk_trouble
 from ratchet.errors import ArtifactError, PreconditionFailed
+from ratchet.file_lock import FileLock
 from ratchet.ledger import Ledger
 
 MOST_SNAPSHOTS = 5
@@ -161,21 +161,13 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         _require_ours(folder)
         (folder / ARTIFACTS).mkdir(exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock = FileLock.try_acquire(folder)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise PreconditionFailed(f"user {os.geteuid()} cannot write to {folder}: {error.strerror}.") from error
-    try:
-        _lock(handle, folder)
+    if lock is None:
+        raise PreconditionFailed(f"another backup is being written to {folder}: wait for its end.")
+    with lock:
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PreconditionFailed(f"another backup is being written to {folder}: wait for its end.") from None
 
 
 def _require_ours(folder: Path) -> None:

@@ -22,7 +22,8 @@ from ratchet.bus.executable import server_executable
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.disk import home_trouble, require_writable, write_atomically
 from ratchet.errors import PreconditionFailed, TransientError
-from ratchet.leases.lock import FileLock
+from ratchet.file_lock import FileLock
+from ratchet.leases.slots import try_take
 from ratchet.lines import split_lines
 from ratchet.parent import end_with_parent
 from ratchet.settings import Settings
@@ -118,7 +119,7 @@ class EmbeddedRedis:
 
     def _lock(self) -> FileLock:
         deadline = time.monotonic() + self._lock_timeout_s
-        while (lock := FileLock.try_take(self.folder / "lock")) is None:
+        while (lock := try_take(self.folder / "lock")) is None:
             if time.monotonic() > deadline:
                 pid = _text(self.folder / "redis.pid")
                 owner = f"pid {pid}" if pid else "just starting"

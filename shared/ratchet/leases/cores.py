@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import SettingsError
-from ratchet.leases.lock import FileLock, Lease, Patience, release_all, take_free, turn
+from ratchet.file_lock import FileLock
+from ratchet.leases.slots import Lease, LeaseRequest, release_all, take_free
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -37,18 +38,18 @@ def acquire_cores(
     total = core_count() if total is None else total
     if not 1 <= count <= total:
         raise SettingsError(f"{count} cores are asked for where 1 to {total} can be had; lower the threads.")
-    cores, what = folder / "cores", f"{count} of {total} cores"
-    patience = Patience(timeout_s, should_stop)
+    cores = folder / "cores"
+    request = LeaseRequest(f"{count} of {total} cores", cores, timeout_s, should_stop)
     taken: list[FileLock] = []
     try:
-        with turn(cores, patience, what):
+        with request.at_the_head():
             slots = [cores / f"core-{slot}" for slot in range(total)]
             while True:
                 held = {lock.path for lock in taken}
                 taken += take_free((slot for slot in slots if slot not in held), note, count - len(taken))
                 if len(taken) == count:
                     return CoreLease(tuple(taken), count)
-                patience.wait(what, cores)
+                request.wait()
     except BaseException:
         release_all(taken)
         raise

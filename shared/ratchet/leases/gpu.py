@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import SettingsError
-from ratchet.leases.lock import FileLock, Lease, Patience, release_all, take_free, turn
+from ratchet.file_lock import FileLock
+from ratchet.leases.slots import Lease, LeaseRequest, release_all, take_free
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def acquire_gpu(
         device: [gpus / f"gpu-{(names or {}).get(device, device)}-gb-{gb:03}" for gb in range(size_gb)]
         for device, size_gb in capacity_gb.items()
     }
-    patience = Patience(timeout_s, should_stop)
-    with turn(gpus, patience, what):
+    request = LeaseRequest(what, gpus, timeout_s, should_stop)
+    with request.at_the_head():
         while (lease := _fitting(needed_gb, cards, slots, note)) is None:
-            patience.wait(what, gpus)
+            request.wait()
         return lease
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from ratchet.errors import LedgerBehind, PreconditionFailed
+from ratchet.file_lock import FileLock
 from ratchet.ledger.ledger import Ledger
 
 MIGRATION_LOCK = 0x4A7C4E8

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from ratchet.file_lock import FileLock
 from ratchet.leases.slots import try_take
-from ratchet.metrics.exposition import gauge
+from ratchet.metrics.families import gauge
 from ratchet.metrics.gpu import Gpu, GpuReader, GpuReading
 
 

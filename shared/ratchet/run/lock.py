@@ -5,7 +5,6 @@ The lock says whether something runs; the text in the file only says which proce
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from ratchet.disk import home_trouble
 from ratchet.errors import PreconditionFailed
+from ratchet.file_lock import FileLock, is_locked
 
 NAME = "run.lock"
 
@@ -36,42 +36,29 @@ def held(home: Path) -> Iterator[None]:
     fails, and SettingsError for a home that cannot be written to.
     """
     with home_trouble(home):
-        home.mkdir(parents=True, exist_ok=True)
-        handle = os.open(home / NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PreconditionFailed(
-                f"a run is going on in {home} already ({Holder(_pid(home))}): `ratchet watch` shows it, "
-                "`ratchet stop` ends it."
-            ) from None
+        lock = FileLock.try_acquire(home / NAME)
+    if lock is None:
+        raise PreconditionFailed(
+            f"a run is going on in {home} already ({Holder(_pid(home))}): `ratchet watch` shows it, "
+            "`ratchet stop` ends it."
+        )
+    with lock:
         with home_trouble(home):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            lock.write(str(os.getpid()))
         try:
             yield
         finally:
             with suppress(OSError):  # a disk that has failed meanwhile must not hide how the run ended
-                os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
+                lock.write("")
 
 
 def holder(home: Path) -> Holder | None:
     """What runs in the home, or None when nothing does. Reading is enough, so it works in a home of another user."""
     with home_trouble(home):
         try:
-            handle = os.open(home / NAME, os.O_RDONLY)
+            return Holder(_pid(home)) if is_locked(home / NAME) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Holder(_pid(home))
-        finally:
-            os.close(handle)
-    return None
 
 
 def _pid(home: Path) -> int | None:

@@ -24,7 +24,7 @@ from ratchet.bus.streams import Streams
 from ratchet.children import ChildRunner
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.leases import claim_name
-from ratchet.leases.names import WorkerName
+from ratchet.leases.slots import WorkerName
 from ratchet.ledger import Ledger
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings
@@ -44,7 +44,7 @@ from ratchet.worker.stopping import Stopper
 from ratchet.worker.sweep import Sweep
 
 if TYPE_CHECKING:
-    from ratchet.metrics.serve import MetricsPage
+    from ratchet.metrics.worker import MetricsPage
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def greeting(system: System, settings: Settings) -> str:
 def _metrics_page(settings: Settings) -> MetricsPage | None:
     if not settings.metrics.port:
         return None
-    from ratchet.metrics.serve import MetricsPage  # imports that a worker without metrics does not need
+    from ratchet.metrics.worker import MetricsPage  # imports that a worker without metrics does not need
 
     return _once_available(lambda: MetricsPage(settings), settings)
 

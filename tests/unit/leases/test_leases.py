@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ratchet.errors import SettingsError, Stopping, TransientError
 from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
-from ratchet.leases.lock import FileLock
+from ratchet.leases.slots import try_take
 
 from tests.support.disk import SmallDisk, fill
 
@@ -180,4 +180,4 @@ def test_a_full_disk_keeps_nobody_from_a_lease_and_leaves_no_lock_behind(small_d
 
 def test_a_lease_on_a_disk_that_can_only_be_read_says_so(small_disk: SmallDisk) -> None:
     with pytest.raises(TransientError, match="mounted read-only"):
-        FileLock.try_take(small_disk(65_536, "ro") / "names" / "testing")
+        try_take(small_disk(65_536, "ro") / "names" / "testing")

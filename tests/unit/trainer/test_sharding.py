@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from ratchet.leases.lock import FileLock
+from ratchet.file_lock import is_locked
 from ratchet.profiles.plain import Plain
 from ratchet.settings.training import EnvironmentSettings, TrainerConfig
 from torch.distributed.tensor import DTensor
@@ -61,7 +61,7 @@ class Witness(Plain):
     others_waited: list[bool] = field(default_factory=list)
 
     def tokens(self) -> tuple[str, ...]:
-        self.others_waited.append(FileLock.try_take(self.turns / "turn") is None)
+        self.others_waited.append(is_locked(self.turns))
         return ()
 
 

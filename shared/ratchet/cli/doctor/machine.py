@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import platform
 import shutil
@@ -20,6 +19,7 @@ from ratchet.cli.output import size
 from ratchet.disk import require_writable
 from ratchet.leases.devices import Gpu, gpus
 from ratchet.leases.share import capacity_gb, training_processes
+from ratchet.leases.slots import holder
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
@@ -108,11 +108,8 @@ def leased(folder: Path, device: str) -> Counter[str]:
     """Gigabytes of a device, by its UUID or else its index, that are leased, by who holds them."""
     held: Counter[str] = Counter()
     for path in sorted((folder / "gpu").glob(f"gpu-{device}-gb-*")):
-        with open(path, encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held[" ".join(file.read().split()[2:]) or "somebody"] += 1
+        if (user := holder(path)) is not None:
+            held[user or "somebody"] += 1
     return held
 
 
