@@ -57,8 +57,10 @@ class Lane:
 class System:
     """One of the systems. ``preload`` names modules of its model children; empty means it needs no torch.
 
-    ``metrics`` may name a ``module:callable`` that makes a Prometheus collector of the settings, for what the system's
-    worker shows beside what all workers show.
+    ``order`` is its place in lists. ``per_checkpoint``: it gives a verdict on every checkpoint, and a cycle is complete
+    only with it. ``is_judge``: the deployment gate waits for that verdict. ``pending`` names the subjects that wait for
+    it, for metrics and alerts (a key of ``ratchet.ledger.pending.QUERIES``). ``metrics`` may name a ``module:callable``
+    that makes a Prometheus collector of the settings, for what its worker shows beside what all workers show.
     """
 
     name: str
@@ -68,12 +70,21 @@ class System:
     sweep_s: float
     lanes: tuple[Lane, ...]
     preload: tuple[str, ...] = ()
+    order: int = 100
+    per_checkpoint: bool = False
+    is_judge: bool = False
+    pending: str | None = None
     metrics: str | None = None
 
     @property
     def queue(self) -> str:
         """Name of its Celery queue and task, as ``3090.testing``."""
         return f"{self.host}.{self.name}"
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether it runs models, and so torch."""
+        return bool(self.preload)
 
     @property
     def consumes(self) -> tuple[type[Event], ...]:

@@ -165,4 +165,7 @@ SYSTEM = System(
     emits=(CurriculumChanged,),
     sweep_s=300.0,
     lanes=(Lane("plan", (CheckpointEvaluated, CoverageMeasured), find, do),),
+    order=9,
+    per_checkpoint=True,
+    pending="probe records",
 )

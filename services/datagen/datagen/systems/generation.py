@@ -247,4 +247,5 @@ SYSTEM = System(
     emits=(BatchSubmitted,),
     sweep_s=300.0,
     lanes=(Lane("generate", (QueueLow,), find, do, step_s=300.0),),
+    order=10,
 )

@@ -60,4 +60,8 @@ SYSTEM = System(
     emits=(CheckpointCalibrated,),
     sweep_s=600.0,
     lanes=(Lane("calibrate", (CheckpointEvaluated,), find, do),),
+    order=5,
+    per_checkpoint=True,
+    is_judge=True,
+    pending="eval records",
 )

@@ -158,4 +158,8 @@ SYSTEM = System(
     emits=(RankingChanged,),
     sweep_s=600.0,
     lanes=(Lane("rank", (CheckpointEvaluated,), find, do),),
+    order=4,
+    per_checkpoint=True,
+    is_judge=True,
+    pending="eval records",
 )

@@ -118,4 +118,8 @@ SYSTEM = System(
     emits=(CheckpointCleared, CheckpointRegressed),
     sweep_s=300.0,
     lanes=(Lane("compare", (CheckpointEvaluated,), find, do),),
+    order=3,
+    per_checkpoint=True,
+    is_judge=True,
+    pending="eval records",
 )

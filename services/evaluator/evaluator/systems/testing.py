@@ -223,4 +223,7 @@ SYSTEM = System(
     sweep_s=600.0,
     lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
     preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local"),
+    order=2,
+    per_checkpoint=True,
+    pending="saved checkpoints",
 )

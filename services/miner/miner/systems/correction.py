@@ -58,4 +58,6 @@ SYSTEM = System(
         Lane("measure", (CheckpointEvaluated,), find_measurable, measure),
     ),
     preload=("torch", "transformers", "miner.sampling_child", "ratchet.inference.local"),
+    order=7,
+    pending="submitted batches",
 )

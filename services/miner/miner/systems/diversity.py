@@ -104,4 +104,6 @@ SYSTEM = System(
     emits=(CoverageMeasured,),
     sweep_s=600.0,
     lanes=(Lane("measure", (BatchQueued,), find, do),),
+    order=8,
+    pending="admitted batches",
 )

@@ -230,4 +230,7 @@ SYSTEM = System(
     sweep_s=300.0,
     lanes=(Lane("mine", (CheckpointEvaluated,), find, do),),
     preload=("torch", "transformers", "miner.mining_child", "ratchet.inference.local"),
+    order=6,
+    per_checkpoint=True,
+    pending="probe records",
 )
