@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from ratchet.settings.gate import GateSettings
-from ratchet.stats.wilson import wilson
+from ratchet.stats.proportions import wilson
 
 from benchmarks.gate.rules import Outcome, gate, prior, unpaired
 from benchmarks.gate.scenarios import SHIPPED, better, forgetting

@@ -41,7 +41,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
 from ratchet.settings import Settings
-from ratchet.stats.newcombe import newcombe
+from ratchet.stats.proportions import newcombe
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ratchet.evaluation.flips import Flips, FlipTable
 from ratchet.evaluation.halves import is_testing
 from ratchet.settings.regression import RegressionSettings
-from ratchet.stats.mcnemar import mcnemar_better
+from ratchet.stats.paired_tests import mcnemar_better
 
 HERE = Path(__file__).parent
 LEVELS, PER_LEVEL, CHECKPOINTS = 6, 50, 200

@@ -21,12 +21,15 @@ from collections.abc import Collection, Mapping
 from ratchet.evaluation.flips import FlipTable, added, flip_table
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
-from ratchet.stats.difference import difference_interval, lower_bound
-from ratchet.stats.gate_power import pool_items
-from ratchet.stats.holm import holm
-from ratchet.stats.mcnemar import mcnemar_better
-from ratchet.stats.noninferiority import affordable_alpha, fewest_items, noninferiority_p
-from ratchet.stats.spending import alpha_spent
+from ratchet.stats.paired_tests import (
+    alpha_spent,
+    difference_interval,
+    holm,
+    lower_bound,
+    mcnemar_better,
+    noninferiority_p,
+)
+from ratchet.stats.power import affordable_alpha, fewest_items, pool_items
 
 from deployer.proof import Evidence, FamilyProof, LevelHarm, Promote, Refuse, TargetProof
 

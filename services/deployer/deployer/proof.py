@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from ratchet.stats.interval import Interval
+from ratchet.stats.proportions import Interval
 
 
 class Value(BaseModel):

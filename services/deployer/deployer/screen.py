@@ -8,7 +8,7 @@ from __future__ import annotations
 from ratchet.evaluation.flips import FlipTable, added, flip_table
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
-from ratchet.stats.mcnemar import mcnemar_better
+from ratchet.stats.paired_tests import mcnemar_better
 
 from deployer.gate import find_harm
 from deployer.proof import LevelHarm, Value

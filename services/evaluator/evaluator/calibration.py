@@ -15,12 +15,27 @@ from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answ
 from ratchet.evaluation.halves import is_choosing
 from ratchet.evaluation.record import Evaluation, ItemRecord
 from ratchet.settings.calibration import CalibrationSettings
-from ratchet.stats.calibration import Bin, Floats, brier, ece, mce, nll, reliability
-from ratchet.stats.interval import Interval
-from ratchet.stats.isotonic import Isotonic, fit_isotonic
-from ratchet.stats.scaling import Scaling, fit_platt, fit_temperature
-from ratchet.stats.selective import CoveragePoint, area_under, auroc, risk_coverage, thinned, threshold_for
-from ratchet.stats.wilson import wilson
+from ratchet.stats.calibration import (
+    Bin,
+    CoveragePoint,
+    Floats,
+    Isotonic,
+    Scaling,
+    area_under,
+    auroc,
+    brier,
+    ece,
+    fit_isotonic,
+    fit_platt,
+    fit_temperature,
+    mce,
+    nll,
+    reliability,
+    risk_coverage,
+    thinned,
+    threshold_for,
+)
+from ratchet.stats.proportions import Interval, wilson
 
 
 class Reliability(BaseModel):

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.settings.comparison import ComparisonSettings
-from ratchet.stats.interval import Interval
-from ratchet.stats.wilson import wilson
+from ratchet.stats.proportions import Interval, wilson
 
 from evaluator.tally import Tally
 

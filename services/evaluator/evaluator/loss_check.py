@@ -16,7 +16,7 @@ from ratchet.evaluation.halves import is_choosing, is_testing
 from ratchet.evaluation.rate import level_rates
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
 from ratchet.settings.regression import RegressionSettings
-from ratchet.stats.interval import Interval
+from ratchet.stats.proportions import Interval
 from scipy.stats import t
 
 FEWEST = 20

@@ -17,11 +17,9 @@ from ratchet.evaluation.flips import Count, FlipTable, added, flip_table
 from ratchet.evaluation.halves import is_testing
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.regression import RegressionSettings
-from ratchet.stats.difference import difference_intervals, upper_bound
-from ratchet.stats.holm import holm
-from ratchet.stats.interval import Interval
-from ratchet.stats.mcnemar import mcnemar_better
+from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
+from ratchet.stats.proportions import Interval
 
 from evaluator.loss_check import LossPairs, LossRise, loss_pairs, loss_rises
 

@@ -12,8 +12,7 @@ from random import Random
 
 from pydantic import BaseModel, ConfigDict
 from ratchet.data.example import Example
-from ratchet.stats.interval import Interval
-from ratchet.stats.newcombe import newcombe
+from ratchet.stats.proportions import Interval, newcombe
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict
-from ratchet.stats.interval import Interval
+from ratchet.stats.proportions import Interval
 
 from miner.answered import Answered
 from miner.mining import Limits
@@ -52,11 +52,11 @@ def impacts(
     limits: Limits,
     cells: Container[tuple[str, int]],
 ) -> list[ClassImpact]:
-    """The impact on each class that the probe holds items of, by Tango's score interval (ratchet.stats.difference).
+    """The impact on each class that the probe holds items of, by Tango's score interval (ratchet.stats.paired_tests).
 
     ``cells`` are the families and levels that were taught.
     """
-    from ratchet.stats.difference import difference_interval  # scipy; this alone needs it
+    from ratchet.stats.paired_tests import difference_interval  # scipy; this alone needs it
 
     now = {answered.key: shown(answered, limits) for answered in after}
     was = {answered.key: shown(answered, limits) for answered in before}

@@ -16,8 +16,8 @@ from ratchet.evaluation.stored import stored_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.ledger.suites import current
 from ratchet.settings import Settings
-from ratchet.stats.gate_power import GatePower, gate_power
-from ratchet.stats.spending import alpha_spent
+from ratchet.stats.paired_tests import alpha_spent
+from ratchet.stats.power import GatePower, gate_power
 
 
 @dataclass(frozen=True)

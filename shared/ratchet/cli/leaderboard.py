@@ -16,7 +16,7 @@ from ratchet.cli.view.scene import Live, Look
 from ratchet.cli.view.words import levels_line, standing
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RankingRow, SuiteRow
-from ratchet.stats.wilson import wilson
+from ratchet.stats.proportions import wilson
 
 Entry = dict[str, Any]
 TIE = "best or tied"

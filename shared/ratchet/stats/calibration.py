@@ -1,6 +1,7 @@
-"""How far stated confidence is from success: bins, ECE, MCE, Brier score and negative log-likelihood.
+"""How far stated confidence is from success, how to recalibrate it, and what abstaining buys.
 
-Confidences lie in [0, 1], outcomes are 0 or 1, both one-dimensional and equally long.
+Confidences lie in [0, 1], outcomes are 0 or 1; both are one-dimensional and equally long. Items of one confidence are
+answered together or not at all, so that nothing depends on their order.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.optimize import isotonic_regression, minimize, minimize_scalar
+from scipy.special import expit, logit, ndtri
+from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Binning = Literal["equal_width", "equal_mass"]
@@ -64,3 +68,148 @@ def nll(confidence: Floats, outcome: Floats) -> float:
     """Mean negative log-likelihood in nats; confidences are kept 1e-6 away from 0 and 1."""
     kept = np.clip(confidence, TINY, 1 - TINY)
     return float(-np.mean(outcome * np.log(kept) + (1 - outcome) * np.log1p(-kept)))
+
+
+class Isotonic(BaseModel):
+    """Knots of the function; between them it is linear, beyond them constant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def apply(self, confidence: Floats) -> Floats:
+        return np.asarray(np.interp(confidence, self.at, self.values), dtype=np.float64)
+
+
+def fit_isotonic(confidence: Floats, outcome: Floats) -> Isotonic:
+    """Least squares over the non-decreasing functions, by pooling adjacent violators (Zadrozny and Elkan 2002).
+
+    Equal confidences count as one place; of each level step only the two ends are kept as knots.
+    """
+    at, place, weights = np.unique(confidence, return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=outcome) / weights
+    fitted = isotonic_regression(mean, weights=weights.astype(np.float64)).x
+    inner = np.zeros(len(at), bool)
+    inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
+    return Isotonic(at=tuple(map(float, at[~inner])), values=tuple(map(float, np.clip(fitted[~inner], 0, 1))))
+
+
+LOG_TEMPERATURES = (-3.0, 3.0)
+RIDGE = 1e-3
+
+
+class Scaling(BaseModel):
+    """confidence' = sigmoid(slope * logit(confidence) + intercept)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the logit; above 1 where the model is overconfident."""
+        return 1 / self.slope
+
+    def apply(self, confidence: Floats) -> Floats:
+        scaled: Floats = expit(self.slope * logit(np.clip(confidence, TINY, 1 - TINY)) + self.intercept)
+        return scaled
+
+
+def fit_temperature(confidence: Floats, outcome: Floats) -> Scaling:
+    """The temperature of least negative log-likelihood (Guo et al. 2017), between e^-3 and e^3."""
+    found = minimize_scalar(
+        lambda t: nll(Scaling(slope=float(np.exp(-t))).apply(confidence), outcome),
+        bounds=LOG_TEMPERATURES,
+        method="bounded",
+    )
+    return Scaling(slope=float(np.exp(-found.x)))
+
+
+def fit_platt(confidence: Floats, outcome: Floats) -> Scaling:
+    """Slope and intercept of least negative log-likelihood (Platt 1999).
+
+    The slope stays positive, so that the order of confidences is kept; a slight ridge keeps both finite where every
+    outcome is the same.
+    """
+
+    def loss(parameters: Floats) -> float:
+        scaling = Scaling(slope=float(np.exp(parameters[0])), intercept=float(parameters[1]))
+        return nll(scaling.apply(confidence), outcome) + RIDGE * float(parameters @ parameters)
+
+    found = minimize(loss, np.zeros(2), bounds=[LOG_TEMPERATURES, (-10, 10)])
+    return Scaling(slope=float(np.exp(found.x[0])), intercept=float(found.x[1]))
+
+
+ONE_SIDED = 0.95
+
+
+class CoveragePoint(BaseModel):
+    """Answering the ``n`` items of at least ``threshold`` covers that share of all and is wrong with ``risk``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    coverage: float
+    risk: float
+    n: int
+
+
+def auroc(confidence: Floats, outcome: Floats) -> float | None:
+    """Chance that a right answer has more confidence than a wrong one, ties counting half (Mann and Whitney 1947).
+
+    None where all outcomes are the same.
+    """
+    right = int(outcome.sum())
+    wrong = len(outcome) - right
+    if not right or not wrong:
+        return None
+    ranks = float(rankdata(confidence)[outcome > 0].sum())
+    return (ranks - right * (right + 1) / 2) / (right * wrong)
+
+
+def risk_coverage(confidence: Floats, outcome: Floats) -> list[CoveragePoint]:
+    """A point for each distinct confidence, from the surest answers alone to all of them (El-Yaniv and Wiener 2010)."""
+    order = np.argsort(-confidence, kind="stable")
+    ranked, wrong = confidence[order], np.cumsum(1 - outcome[order])
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    return [
+        CoveragePoint(
+            threshold=float(ranked[i]),
+            coverage=float((i + 1) / len(order)),
+            risk=float(wrong[i] / (i + 1)),
+            n=int(i) + 1,
+        )
+        for i in last
+    ]
+
+
+def area_under(curve: list[CoveragePoint]) -> float:
+    """Mean risk over all coverages: each point's risk holds from the coverage before it on. Lower is better."""
+    starts = [0.0, *(point.coverage for point in curve[:-1])]
+    return sum(point.risk * (point.coverage - start) for point, start in zip(curve, starts, strict=True))
+
+
+def thinned(curve: list[CoveragePoint], points: int = 20) -> list[CoveragePoint]:
+    """About so many points of the curve, evenly over coverage, the last one always."""
+    kept: dict[int, CoveragePoint] = {}
+    for point in curve:
+        kept.setdefault(int(np.ceil(point.coverage * points - 1e-9)), point)
+    kept[points] = curve[-1]
+    return [kept[key] for key in sorted(kept)]
+
+
+def threshold_for(curve: list[CoveragePoint], precision: float) -> CoveragePoint | None:
+    """The point of most coverage whose precision is at least so much by Wilson's lower bound (95 %, one-sided).
+
+    None where no point reaches it: too few items, or a model that is never sure enough.
+    """
+    good = [point for point in curve if _least(point) >= precision]
+    return max(good, key=lambda point: point.coverage, default=None)
+
+
+def _least(point: CoveragePoint) -> float:
+    z, n, rate = float(ndtri(ONE_SIDED)), point.n, 1 - point.risk
+    centre = rate + z * z / (2 * n)
+    return float((centre - z * np.sqrt(max(rate * (1 - rate), 0.0) / n + z * z / (4 * n * n))) / (1 + z * z / n))

@@ -11,7 +11,7 @@ from ratchet.cli.gate_check import ConfirmItems, confirm_items, few_items
 from ratchet.evaluation.standing import first_suites
 from ratchet.settings import Settings, load
 from ratchet.settings.gate import GateSettings
-from ratchet.stats.gate_power import gate_power
+from ratchet.stats.power import gate_power
 
 from tests.support.home import small_home
 from tests.support.tiny_model import build_tiny_model

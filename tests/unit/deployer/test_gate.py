@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.flips import Flips, FlipTable
 from ratchet.settings.gate import GateSettings
-from ratchet.stats.gate_power import pool_items
+from ratchet.stats.power import pool_items
 
 from tests.support.records import evaluation
 

@@ -285,4 +285,7 @@ SYSTEM = System(
             kept_up=(RECONCILE.kind,),
         ),
     ),
+    order=11,
+    per_checkpoint=True,
+    pending="eval records of trained checkpoints",
 )

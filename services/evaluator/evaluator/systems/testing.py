@@ -22,10 +22,10 @@ from ratchet.events.catalogue import (
 from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.requests import unanswered
 from ratchet.ledger.suites import STANDING, current, evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work

@@ -6,8 +6,8 @@ The gate has a lane of its own, so that data never waits behind the making of le
 from __future__ import annotations
 
 from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted, CheckpointEvaluated, ExamplesMined
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import BatchRow, MinedRow, SuiteRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Work
 from sqlalchemy import select

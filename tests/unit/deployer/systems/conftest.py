@@ -95,7 +95,7 @@ class Model:
     def score(self, chats: list[Chat], _answers: list[Reply]) -> list[tuple[float, ...]]:
         return [self._logprobs() for _ in chats]
 
-    def rolling(self, _max_rows: int) -> OneStep:
+    def continuous_batch(self, _max_rows: int) -> OneStep:
         return OneStep(self)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     points = tmp_path_factory.mktemp("points")
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "dying.py")],
-        env={**os.environ, "RATCHET_FAILPOINTS": str(points)},
+        env={**os.environ, "RATCHET_FAILPOINTS": str(points), "PYTHONPATH": str(Path(__file__).parents[4])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

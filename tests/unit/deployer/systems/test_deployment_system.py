@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ratchet.ledger import Transaction, hand
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, RegressionRow, SuiteRow, VerdictRow
-from ratchet.stats.spending import alpha_spent
+from ratchet.stats.paired_tests import alpha_spent
 from ratchet.systems import poison
 
 from tests.support.rows import dead_letter

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import EmptyEvaluation
-from ratchet.stats.wilson import wilson
+from ratchet.stats.proportions import newcombe, wilson
 
 
 def test_twenty_items_rank_nothing() -> None:
@@ -29,3 +29,22 @@ def test_holds_the_rate_and_stays_in_range(case: tuple[int, int]) -> None:
     assert 0 <= interval.low <= correct / n <= interval.high <= 1
     mirrored = wilson(n - correct, n)
     assert mirrored.low == pytest.approx(1 - interval.high, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((10, 10, 0, 10), 0.6075, 1.0)],
+)
+def test_the_papers_own_examples(counts: tuple[int, int, int, int], low: float, high: float) -> None:
+    interval = newcombe(*counts)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_swapping_the_two_mirrors_the_interval() -> None:
+    one, other = newcombe(5, 20, 9, 30), newcombe(9, 30, 5, 20)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+
+
+def test_nothing_is_no_proportion() -> None:
+    with pytest.raises(EmptyEvaluation):
+        newcombe(0, 0, 1, 2)
