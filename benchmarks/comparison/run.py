@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from evaluator.comparison import Board, rank
 from evaluator.tally import Tally, tally
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate
 
 from tests.support.records import evaluation
 

@@ -30,10 +30,9 @@ from datagen.arms.arm import RECENT, Standing
 from datagen.generate import generate_batch
 from datagen.mastery import Mastery, update_mastery
 from datagen.mix import bend
-from ratchet.evaluation.holdout import HoldOut, hold_out
-from ratchet.evaluation.pools import build_pools
-from ratchet.evaluation.rate import LevelRates, Rate
-from ratchet.evaluation.suite import Pool, Suite
+from ratchet.evaluation.build_suites import build_pools
+from ratchet.evaluation.record import LevelRates, Rate
+from ratchet.evaluation.suite import HoldOut, Pool, Suite, hold_out
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
 from ratchet.inference.tiny import build_tiny_model

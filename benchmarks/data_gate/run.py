@@ -22,7 +22,7 @@ from miner.gate import DataGate, GatePolicy
 from miner.near_duplicates import NearDuplicates
 from miner.token_counter import TokenCounter
 from ratchet.data.jsonl import read_examples
-from ratchet.evaluation.holdout import hold_out
+from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
 
 NAMES = ("chain_sum", "reverse", "sort_digits")

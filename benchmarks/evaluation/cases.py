@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.data.example import Example
-from ratchet.evaluation.holdout import hold_out
-from ratchet.evaluation.pools import build_pools
-from ratchet.evaluation.suite import Pool
+from ratchet.evaluation.build_suites import build_pools
+from ratchet.evaluation.suite import Pool, hold_out
 from ratchet.settings.suites import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from ratchet.evaluation.flips import Flips, FlipTable
+from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
 from scipy.special import ndtri
 
 
@@ -63,10 +63,10 @@ class History:
     confirm_gains: NDArray[np.int64]
     confirm_losses: NDArray[np.int64]
 
-    def eval_table(self, checkpoint: int) -> FlipTable:
+    def eval_table(self, checkpoint: int) -> OutcomeTable:
         return _table(self.world, self.world.eval_items, self.eval_gains, self.eval_losses, checkpoint)
 
-    def confirm_table(self, checkpoint: int) -> FlipTable:
+    def confirm_table(self, checkpoint: int) -> OutcomeTable:
         return _table(self.world, self.world.confirm_items, self.confirm_gains, self.confirm_losses, checkpoint)
 
 
@@ -92,8 +92,8 @@ def _flips(
     return (flipped & ~was_correct).sum(axis=2), (flipped & was_correct).sum(axis=2)
 
 
-def _table(world: World, n: int, gains: NDArray[np.int64], losses: NDArray[np.int64], checkpoint: int) -> FlipTable:
+def _table(world: World, n: int, gains: NDArray[np.int64], losses: NDArray[np.int64], checkpoint: int) -> OutcomeTable:
     return tuple(
-        Flips(family=c.family, level=c.level, n=n, gains=int(won), losses=int(lost))
+        CellOutcomes(family=c.family, level=c.level, n=n, gains=int(won), losses=int(lost))
         for c, won, lost in zip(world.cells, gains[checkpoint], losses[checkpoint], strict=True)
     )

@@ -46,7 +46,7 @@ def ratchet(rows: int, workers: int) -> None:
     from datagen.generators.tasks import Tasks
     from ratchet.artifacts import ArtifactStore
     from ratchet.children.runner import ChildRunner
-    from ratchet.evaluation.holdout import hold_out
+    from ratchet.evaluation.suite import hold_out
     from ratchet.tasks import registry
 
     held = hold_out({FAMILY: registry.get(FAMILY)}, [(FAMILY, level) for level in LEVELS], seed=1)

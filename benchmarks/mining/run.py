@@ -34,9 +34,9 @@ from miner.mining import Limits, MinedItem, categorise, chosen
 from miner.search import Cell, Search, search
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
-from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import stored, stored_suite
+from ratchet.evaluation.build_suites import held_out
+from ratchet.evaluation.load_evaluation import load_evaluation, load_suite
+from ratchet.evaluation.record import rates_from_json
 from ratchet.ledger import Ledger
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
@@ -106,21 +106,23 @@ def main() -> None:
 
 def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: str) -> Iterator[Pair]:
     suite = current(session, "probe")
-    items = stored_suite(artifacts, suite).by_id
+    items = load_suite(artifacts, suite).by_id
     saved = select(CheckpointRow).where(CheckpointRow.state == "saved")
     low, high = settings.mining.frontier_low, settings.mining.frontier_high
     for one, other in pairwise(session.scalars(saved.order_by(CheckpointRow.ordinal))):
         record = evaluation(session, one.id, suite.id)
         if record is None or other.ordinal != one.ordinal + 1:
             continue
-        cells = sorted(cell for cell, rate in from_json(record.by_level).items() if low <= rate.value <= high)
+        cells = sorted(cell for cell, rate in rates_from_json(record.by_level).items() if low <= rate.value <= high)
         if not cells:
             continue
         before, after = (
             ModelSpec.configured(settings, artifacts.fetch(c.artifact), c.weights, suite.created_at)
             for c in (one, other)
         )
-        answers = [Answered.of_record(items[r.item_id], r, before.dress) for r in stored(artifacts, record).items]
+        answers = [
+            Answered.of_record(items[r.item_id], r, before.dress) for r in load_evaluation(artifacts, record).items
+        ]
         near = [answered for answered in answers if answered.cell in cells]
         trained = keys_of(session, artifacts, {one.batch_id, other.batch_id} - {None})
         yield Pair(f"{run}, #{one.ordinal} → #{other.ordinal}", settings, cells, near, (before, after), trained)

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 from evaluator.regression import judge_flips
 from numpy.typing import NDArray
-from ratchet.evaluation.flips import Flips, FlipTable
-from ratchet.evaluation.halves import is_testing
+from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
+from ratchet.evaluation.record import in_test_split
 from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.paired_tests import mcnemar_better
 
 HERE = Path(__file__).parent
 LEVELS, PER_LEVEL, CHECKPOINTS = 6, 50, 200
 NAMES = [f"sum:{level}:{position}" for level in range(1, LEVELS + 1) for position in range(PER_LEVEL)]
-TESTING = np.array([is_testing(name) for name in NAMES])
+TESTING = np.array([in_test_split(name) for name in NAMES])
 PLANTED, SEEN = 100, 10
 """The checkpoint from which on a planted drop is there, and how many looks count for its detection."""
 
@@ -63,10 +63,10 @@ def worse_history(
     return grades
 
 
-def flips(before: Grades, after: Grades, only: Grades) -> FlipTable:
+def flips(before: Grades, after: Grades, only: Grades) -> OutcomeTable:
     """The flip table of two rows of grades on some of the items."""
     return tuple(
-        Flips(
+        CellOutcomes(
             family="sum",
             level=level,
             n=int(cell.sum()),

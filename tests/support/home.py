@@ -12,12 +12,10 @@ from typing import Any
 
 from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.data.example import Example
-from ratchet.evaluation.by_level import to_json
-from ratchet.evaluation.rate import level_rates
-from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey, to_lines
-from ratchet.evaluation.stored import ITEMS, stored_suite
+from ratchet.evaluation.load_evaluation import ITEMS, load_suite
+from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey, level_rates, rates_to_json, records_to_lines
 from ratchet.ledger import Ledger
-from ratchet.ledger.line import checkpoint_id, head, line, next_ordinal
+from ratchet.ledger.lineage import checkpoint_id, head, lineage, next_ordinal
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.queue import Origin, submit
 from ratchet.ledger.suites import current
@@ -70,7 +68,7 @@ class Home:
     def suite_items(self, pool: str) -> tuple[Example, ...]:
         """The items of the pool's suite in force."""
         with self.ledger.read() as session:
-            return stored_suite(self.artifacts, current(session, pool)).items
+            return load_suite(self.artifacts, current(session, pool)).items
 
     def base_id(self) -> str:
         with self.ledger.read() as session:
@@ -100,7 +98,7 @@ class Home:
             )
             tx.session.add(row)
             tx.session.flush()
-            line(tx.session).head_id = row.id
+            lineage(tx.session).head_id = row.id
         return row.id
 
     def add_batch(self, rows: Sequence[Example], origin: Origin = "generation", **changes: Any) -> str:
@@ -125,7 +123,7 @@ class Home:
         records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
         folder = self.settings.work_folder / "made-up-record"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ITEMS).write_text(to_lines(records))
+        (folder / ITEMS).write_text(records_to_lines(records))
         artifact = self.artifacts.publish(folder, "record", {"checkpoint": checkpoint}, consume=True)
         with self.ledger.write() as tx:
             tx.session.add(
@@ -138,7 +136,7 @@ class Home:
                     artifact=artifact.id,
                     items=len(records),
                     correct=sum(record.correct for record in records),
-                    by_level=to_json(level_rates(records)),
+                    by_level=rates_to_json(level_rates(records)),
                     tokens_per_s=1_000.0,
                     created_at=tx.now,
                 )

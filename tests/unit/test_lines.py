@@ -16,7 +16,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
 from ratchet.evaluation.preview import Preview, append_previews, read_previews
-from ratchet.evaluation.record import from_lines, to_lines
+from ratchet.evaluation.record import records_from_lines, records_to_lines
 from ratchet.evaluation.suite import Suite
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
@@ -59,9 +59,9 @@ def test_records_come_back(tmp_path: Path, texts: list[str]) -> None:
         for text in texts
     )
     file = tmp_path / "items.jsonl"
-    file.write_text(to_lines(records), encoding="utf-8", newline="\n")
-    assert from_lines(read_lines(file)) == records
-    assert from_lines(split_lines(to_lines(records))) == records
+    file.write_text(records_to_lines(records), encoding="utf-8", newline="\n")
+    assert records_from_lines(read_lines(file)) == records
+    assert records_from_lines(split_lines(records_to_lines(records))) == records
 
 
 @several

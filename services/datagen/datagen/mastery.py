@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
-from ratchet.evaluation.rate import LevelRates
+from ratchet.evaluation.record import LevelRates
 from ratchet.settings.curriculum import CurriculumSettings
 
 

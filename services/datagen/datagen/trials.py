@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import NotComparable
-from ratchet.evaluation.flips import added, flip_table
-from ratchet.evaluation.stored import readable
+from ratchet.evaluation.load_evaluation import load_if_intact
+from ratchet.evaluation.paired_outcomes import outcome_table, total_of
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, EvaluationRow, TrialRow
@@ -73,11 +73,11 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
         return None
     if _is_spanned(session, found.before.checkpoint_id, checkpoint_id):
         return None
-    before, after = readable(artifacts, found.before), readable(artifacts, found.after)
+    before, after = load_if_intact(artifacts, found.before), load_if_intact(artifacts, found.after)
     if before is None or after is None:
         return None
     try:
-        flips = added(flip_table(before, after))
+        flips = total_of(outcome_table(before, after))
     except NotComparable:
         return None
     return TrialRow(

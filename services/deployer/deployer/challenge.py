@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.mastery import mastered_levels
-from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import readable, stored
+from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact
+from ratchet.evaluation.record import Evaluation, mastered_levels
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion
-from ratchet.ledger.requests import ask, outdated
-from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.lineage import champion
+from ratchet.ledger.suites import current, evaluation, outdated_record, request_evaluation
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
@@ -51,9 +49,9 @@ def pair(work: Work, challenger_id: str, pool: str) -> Pair:
         suite = current(session, pool)
         rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
     theirs, ours = rows
-    older = outdated(theirs, ours) if theirs is not None and ours is not None else None
+    older = outdated_record(theirs, ours) if theirs is not None and ours is not None else None
     usable = [row if row is not older else None for row in rows]
-    records = [readable(work.artifacts, row) if row is not None else None for row in usable]
+    records = [load_if_intact(work.artifacts, row) if row is not None else None for row in usable]
     damaged = {row.checkpoint_id for row, record in zip(usable, records, strict=True) if row and record is None}
     theirs_read, ours_read = records
     return Pair(holder, challenger, suite, theirs_read, ours_read, frozenset(damaged))
@@ -74,7 +72,7 @@ def asking(sides: Pair) -> NotReady:
         for checkpoint in sides.lacking:
             other = sides.champion if checkpoint is sides.challenger else sides.challenger
             is_damaged = checkpoint.id in sides.damaged
-            ask(tx, checkpoint.id, sides.suite.id, "deployment", other.id, is_damaged=is_damaged)
+            request_evaluation(tx, checkpoint.id, sides.suite.id, "deployment", other.id, is_damaged=is_damaged)
 
     names = " and ".join(checkpoint.id for checkpoint in sides.lacking)
     return NotReady(f"{sides.suite.pool} records of {names}", effects)
@@ -135,7 +133,7 @@ def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:
     if row is None:
         return {}
     gate = work.settings.gate
-    mastered = mastered_levels(stored(work.artifacts, row), gate.mastery, gate.mastery_items)
+    mastered = mastered_levels(load_evaluation(work.artifacts, row), gate.mastery, gate.mastery_items)
     return {family: levels for family, levels in mastered.items() if family in _protected(work.settings)}
 
 

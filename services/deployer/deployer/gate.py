@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ratchet.evaluation.flips import FlipTable, added, flip_table
+from ratchet.evaluation.paired_outcomes import OutcomeTable, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.paired_tests import (
@@ -47,10 +47,10 @@ def decide(
     """The k-th challenge (from 1) of this champion, on confirm records of both.
 
     ``mastered`` are the champion's mastered levels of the families that are to be protected, read off its eval record
-    (``ratchet.evaluation.mastery``), never off the confirm record. Raises NotComparable or EmptyEvaluation.
+    (``ratchet.evaluation.record``), never off the confirm record. Raises NotComparable or EmptyEvaluation.
     """
     evidence = weigh(
-        flip_table(champion, challenger),
+        outcome_table(champion, challenger),
         champion=champion.checkpoint_id,
         challenger=challenger.checkpoint_id,
         k=k,
@@ -62,7 +62,7 @@ def decide(
 
 
 def weigh(
-    table: FlipTable,
+    table: OutcomeTable,
     *,
     champion: str,
     challenger: str,
@@ -87,9 +87,9 @@ def weigh(
     )
 
 
-def prove_target(table: FlipTable, alpha: float) -> TargetProof:
+def prove_target(table: OutcomeTable, alpha: float) -> TargetProof:
     """Paired superiority over all items."""
-    total = added(table)
+    total = total_of(table)
     p = float(mcnemar_better(total.gains, total.losses))
     return TargetProof(
         n=total.n,
@@ -103,9 +103,9 @@ def prove_target(table: FlipTable, alpha: float) -> TargetProof:
     )
 
 
-def prove_family(table: FlipTable, family: str, levels: Collection[int], settings: GateSettings) -> FamilyProof:
+def prove_family(table: OutcomeTable, family: str, levels: Collection[int], settings: GateSettings) -> FamilyProof:
     """Paired non-inferiority over the mastered levels of one family; see the module for pools that are too small."""
-    pool = added(cell for cell in table if cell.family == family and cell.level in levels)
+    pool = total_of(cell for cell in table if cell.family == family and cell.level in levels)
     needed = pool_items(settings)
     enough = pool.n >= needed
     alpha = affordable_alpha(
@@ -131,7 +131,7 @@ def prove_family(table: FlipTable, family: str, levels: Collection[int], setting
     )
 
 
-def find_harm(table: FlipTable, alpha: float) -> tuple[LevelHarm, ...]:
+def find_harm(table: OutcomeTable, alpha: float) -> tuple[LevelHarm, ...]:
     """Each level's one-sided test of being worse, corrected for their number."""
     raw = mcnemar_better([cell.losses for cell in table], [cell.gains for cell in table])
     return tuple(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ratchet.evaluation.standing import next_confirm
-from ratchet.evaluation.stored import stored_suite, suite_row
+from ratchet.evaluation.build_suites import rotate_confirm
+from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion
+from ratchet.ledger.lineage import champion
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, SuiteRow
 from ratchet.systems import Work
@@ -31,7 +31,7 @@ def rotate_if_worn(work: Work) -> None:
         )
     if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:
         return
-    fresh = next_confirm(suites, stored_suite(work.artifacts, worn))
+    fresh = rotate_confirm(suites, load_suite(work.artifacts, worn))
     artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})
 
     def effects(tx: Transaction) -> None:

@@ -5,7 +5,7 @@ It spends no error, because passing it proves nothing: the confirm suite decides
 
 from __future__ import annotations
 
-from ratchet.evaluation.flips import FlipTable, added, flip_table
+from ratchet.evaluation.paired_outcomes import OutcomeTable, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.paired_tests import mcnemar_better
@@ -32,13 +32,13 @@ class Screen(Value):
 
 def screen(champion: Evaluation, challenger: Evaluation, settings: GateSettings) -> Screen:
     """Compare two eval records. Raises NotComparable or EmptyEvaluation."""
-    table = flip_table(champion, challenger)
+    table = outcome_table(champion, challenger)
     return screen_flips(table, champion.checkpoint_id, challenger.checkpoint_id, settings)
 
 
-def screen_flips(table: FlipTable, champion: str, challenger: str, settings: GateSettings) -> Screen:
+def screen_flips(table: OutcomeTable, champion: str, challenger: str, settings: GateSettings) -> Screen:
     """The screen from the flips alone."""
-    total = added(table)
+    total = total_of(table)
     p = float(mcnemar_better(total.gains, total.losses))
     harmed = tuple(level for level in find_harm(table, settings.harm_alpha) if level.harmed)
     return Screen(

@@ -1,7 +1,7 @@
 """Does a checkpoint know what it knows? Confidence from token log-probabilities against graded success.
 
-The kind of confidence and the recalibration are fitted on the choosing half of the items, and every reported number is
-measured on the testing half.
+The kind of confidence and the recalibration are fitted on the selection split of the items, and every reported number is
+measured on the test split.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answer_logprob
-from ratchet.evaluation.halves import is_choosing
-from ratchet.evaluation.record import Evaluation, ItemRecord
+from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.stats.calibration import (
     Bin,
@@ -61,7 +60,7 @@ class Reliability(BaseModel):
 
 
 class Abstention(BaseModel):
-    """What the shipped threshold does on the testing half, which had no say in it.
+    """What the shipped threshold does on the test split, which had no say in it.
 
     ``coverage`` is the share of items that are answered, ``precision`` how many of those are right (None where none
     is answered), with its interval.
@@ -93,10 +92,10 @@ class LevelReliability(BaseModel):
 class Calibration(BaseModel):
     """``kind`` of token log-probability a confidence is made of (``ratchet.evaluation.confidence``).
 
-    ``raw``, ``tempered``, ``platt_scaled`` and ``isotonic`` are all measured on the testing half; ``diagram``,
+    ``raw``, ``tempered``, ``platt_scaled`` and ``isotonic`` are all measured on the test split; ``diagram``,
     ``diagram_equal_mass`` and ``curve`` (risk by coverage) belong to ``tempered``, ``raw_diagram`` to ``raw``.
     ``shipped`` goes out with a deployment; ``abstention`` says what its threshold does, None where it has none.
-    ``losses`` has the negative log-likelihood that each kind came to on the choosing half. ``unscored`` items had no
+    ``losses`` has the negative log-likelihood that each kind came to on the selection split. ``unscored`` items had no
     token log-probabilities and are left out.
     """
 
@@ -158,8 +157,8 @@ def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = Non
 
 def _halves(evaluation: Evaluation) -> tuple[list[ItemRecord], list[ItemRecord]]:
     scored = [item for item in evaluation.items if item.token_logprobs]
-    choosing = [item for item in scored if is_choosing(item.item_id)]
-    testing = [item for item in scored if not is_choosing(item.item_id)]
+    choosing = [item for item in scored if in_selection_split(item.item_id)]
+    testing = [item for item in scored if not in_selection_split(item.item_id)]
     if not choosing or not testing:
         raise EmptyEvaluation(
             f"{evaluation.checkpoint_id} has {len(choosing)} and {len(testing)} items with log-probabilities in its "

@@ -70,7 +70,7 @@ class Entry(BaseModel):
     """One checkpoint. ``rank`` counts those with a higher score, plus one; ``interval`` is Wilson's.
 
     ``group`` 1 is tied with the best; ``behind_at_most`` bounds how far it may lie behind the leader of its group.
-    ``choosing_score`` is its rate on the choosing half of the items. ``over_budget`` says which budget it breaks.
+    ``selection_score`` is its rate on the selection split of the items. ``over_budget`` says which budget it breaks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +82,7 @@ class Entry(BaseModel):
     score: float
     interval: Interval
     behind_at_most: float
-    choosing_score: float
+    selection_score: float
     n: int
     by_family: dict[str, Standing]
     cost: Cost | None = None
@@ -162,7 +162,7 @@ class Board:
                     score=float(scores[i]),
                     interval=wilson(round(float(scores[i]) * tallies[i].n), tallies[i].n, CONFIDENCE),
                     behind_at_most=float(behind[i]),
-                    choosing_score=tallies[i].choosing_score,
+                    selection_score=tallies[i].selection_score,
                     n=tallies[i].n,
                     by_family={family: standings[i] for family, standings in families.items()},
                     cost=cost,

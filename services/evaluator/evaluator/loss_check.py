@@ -1,7 +1,7 @@
 """Has the loss of the right answers risen? It moves before answers flip, and says so on fewer items.
 
 Only levels that the baseline had learnt count: while others are learnt, the loss of those that are not goes up and down
-and means no harm. They are picked by the choosing half, the loss is compared on the testing half. No single item
+and means no harm. They are picked by the selection split, the loss is compared on the test split. No single item
 decides, since differences are held within one nat a token.
 """
 
@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from ratchet.evaluation.halves import is_choosing, is_testing
-from ratchet.evaluation.rate import level_rates
-from ratchet.evaluation.record import Evaluation, ItemRecord, paired
+from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split, in_test_split, level_rates, paired
 from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.proportions import Interval
 from scipy.stats import t
@@ -58,19 +56,19 @@ class LossRise(BaseModel):
 
 
 def loss_pairs(baseline: Evaluation, candidate: Evaluation, settings: RegressionSettings) -> LossPairs:
-    """The testing half's items of the levels that the baseline had learnt, where both records have the loss."""
+    """The test split's items of the levels that the baseline had learnt, where both records have the loss."""
     learnt = _learnt(baseline.items, settings.loss_mastery)
     pairs = [
         (one.gold_nll, two.gold_nll)
         for one, two in paired(baseline, candidate)
-        if is_testing(one.item_id) and (one.family, one.level) in learnt
+        if in_test_split(one.item_id) and (one.family, one.level) in learnt
     ]
     known = [(before, after) for before, after in pairs if before is not None and after is not None]
     return LossPairs(before=tuple(before for before, _ in known), after=tuple(after for _, after in known))
 
 
 def _learnt(items: Sequence[ItemRecord], mastery: float) -> set[tuple[str, int]]:
-    rates = level_rates(item for item in items if is_choosing(item.item_id))
+    rates = level_rates(item for item in items if in_selection_split(item.item_id))
     return {cell for cell, rate in rates.items() if rate.value >= mastery}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from ratchet.disk import disk_trouble, write_atomically
-from ratchet.evaluation.record import ItemRecord, to_lines
+from ratchet.evaluation.record import ItemRecord, records_to_lines
 
 
 class RecordLog:
@@ -56,7 +56,7 @@ class RecordLog:
 
     def _added(self, records: Sequence[ItemRecord]) -> str:
         """Take records in; returns their lines."""
-        lines = {record.item_id: to_lines([record]) for record in records}
+        lines = {record.item_id: records_to_lines([record]) for record in records}
         self._lines.update(lines)
         self._records.update((record.item_id, record) for record in records)
         return "".join(lines.values())

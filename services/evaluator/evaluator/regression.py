@@ -1,7 +1,7 @@
 """Is a checkpoint worse than the live champion, or than the best so far?
 
 Both baselines were picked for their scores, the best so far among many. So they are picked on one half of the eval
-items and the checkpoint is tested against them on the other half (``ratchet.evaluation.halves``); picked and tested on
+items and the checkpoint is tested against them on the other half (``ratchet.evaluation.record``); picked and tested on
 the same items, equal checkpoints would soon look worse every third time. Every comparison, with either baseline,
 overall, by family and by level, and that of the loss (``evaluator.loss_check``), is one hypothesis of one Holm
 correction.
@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from ratchet.evaluation.flips import Count, FlipTable, added, flip_table
-from ratchet.evaluation.halves import is_testing
-from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.paired_outcomes import OutcomeCounts, OutcomeTable, outcome_table, total_of
+from ratchet.evaluation.record import Evaluation, in_test_split
 from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
@@ -78,21 +77,21 @@ def judge_regression(
     best_so_far: Evaluation | None,
     settings: RegressionSettings,
 ) -> RegressionVerdict:
-    """Test the candidate on the testing half against the champion, and the best so far where that is another.
+    """Test the candidate on the test split against the champion, and the best so far where that is another.
 
-    The caller picks the best so far by ``choosing_score`` (``ratchet.evaluation.halves``), among comparable earlier
+    The caller picks the best so far by ``selection_score`` (``ratchet.evaluation.record``), among comparable earlier
     checkpoints. Raises NotComparable for records made under other conditions and EmptyEvaluation where the testing
     half is empty.
     """
     baselines = {b.checkpoint_id: b for b in (champion, best_so_far) if b is not None}
-    tables = {name: flip_table(baseline, candidate, is_testing) for name, baseline in baselines.items()}
+    tables = {name: outcome_table(baseline, candidate, in_test_split) for name, baseline in baselines.items()}
     losses = {name: loss_pairs(baseline, candidate, settings) for name, baseline in baselines.items()}
     return judge_flips(candidate.checkpoint_id, tables, settings, losses)
 
 
 def judge_flips(
     checkpoint_id: str,
-    tables: Mapping[str, FlipTable],
+    tables: Mapping[str, OutcomeTable],
     settings: RegressionSettings,
     losses: Mapping[str, LossPairs] | None = None,
 ) -> RegressionVerdict:
@@ -126,7 +125,7 @@ def _visible(drop: Drop, tests: int, settings: RegressionSettings) -> float | No
 
 
 def _judged(
-    tables: Mapping[str, FlipTable], rises: Sequence[LossRise], settings: RegressionSettings
+    tables: Mapping[str, OutcomeTable], rises: Sequence[LossRise], settings: RegressionSettings
 ) -> tuple[tuple[Drop, ...], list[LossRise]]:
     """All comparisons under one Holm correction: the drops, then the rises of the loss."""
     cells = [(baseline, *cell) for baseline, table in tables.items() for cell in _comparisons(table)]
@@ -158,16 +157,16 @@ def _judged(
     ]
 
 
-def _comparisons(table: FlipTable) -> list[tuple[str | None, int | None, Count]]:
+def _comparisons(table: OutcomeTable) -> list[tuple[str | None, int | None, OutcomeCounts]]:
     """Overall first, then each family, then each level; a family of one level is not counted twice."""
     families = sorted({cell.family for cell in table})
     by_family = {family: [cell for cell in table if cell.family == family] for family in families}
-    comparisons: list[tuple[str | None, int | None, Count]] = [(None, None, added(table))]
+    comparisons: list[tuple[str | None, int | None, OutcomeCounts]] = [(None, None, total_of(table))]
     if len(families) > 1:
-        comparisons += [(family, None, added(cells)) for family, cells in by_family.items()]
+        comparisons += [(family, None, total_of(cells)) for family, cells in by_family.items()]
     for family, cells in by_family.items():
         if len(cells) > 1 or len(families) == 1:
-            comparisons += [(family, cell.level, added([cell])) for cell in cells]
+            comparisons += [(family, cell.level, total_of([cell])) for cell in cells]
     return comparisons
 
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.halves import choosing_score
-from ratchet.evaluation.rate import Rate
-from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.record import Evaluation, Rate, selection_score
 
 
 class Tally(BaseModel):
@@ -28,7 +26,7 @@ class Tally(BaseModel):
     n: int
     grades: str
     by_family: dict[str, Rate]
-    choosing_score: float
+    selection_score: float
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -55,5 +53,5 @@ def tally(evaluation: Evaluation) -> Tally:
         n=len(items),
         grades=np.packbits([item.correct for item in items]).tobytes().hex(),
         by_family={name: Rate(correct=sum(g), n=len(g)) for name, g in families.items()},
-        choosing_score=choosing_score(evaluation),
+        selection_score=selection_score(evaluation),
     )

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import IO
 
 from ratchet.data.jsonl import read_examples
-from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.build_suites import held_out
+from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
+from ratchet.ledger.queue import add_uses, uses_of
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import BatchRow, CheckpointRow
-from ratchet.ledger.uses import add_uses, uses_of
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
 from sqlalchemy import select
@@ -72,7 +72,7 @@ def _passage(work: Work, batch: BatchRow) -> Passage:
     settings = work.settings
     with work.read() as session:
         base = session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 0)).one()
-        suites = [stored_suite(work.artifacts, current(session, pool)) for pool in POOLS]
+        suites = [load_suite(work.artifacts, current(session, pool)) for pool in POOLS]
     counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
     gate = DataGate(
         GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import RecordKey
-from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
+from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, EvaluationRow, ImpactRow, SuiteRow
-from ratchet.ledger.taught import stopped_now
 from ratchet.settings import Settings
 from ratchet.systems import Outcome, Subject, Verdict, Work
 from sqlalchemy import func, select
@@ -53,7 +53,7 @@ def measure(work: Work) -> Outcome:
     before, after = records
     if before is None or after is None or _differ(before, after):
         return Verdict("not comparable", f"{baseline} and {checkpoint_id} have no records made alike on this probe")
-    earlier, later = readable(work.artifacts, before), readable(work.artifacts, after)
+    earlier, later = load_if_intact(work.artifacts, before), load_if_intact(work.artifacts, after)
     if earlier is None or later is None:
         return Verdict("not comparable", f"a record of {baseline} or {checkpoint_id} on this probe cannot be read")
     limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
@@ -87,7 +87,7 @@ def _differ(one: EvaluationRow, other: EvaluationRow) -> bool:
 
 def _answers(work: Work, suite: SuiteRow, record: Record) -> list[Answered]:
     dress = Dress.configured(work.settings, suite.created_at)
-    items = stored_suite(work.artifacts, suite).by_id
+    items = load_suite(work.artifacts, suite).by_id
     return [Answered.of_record(items[r.item_id], r, dress) for r in record.items]
 
 
@@ -110,7 +110,7 @@ def _measured(work: Work, batch_id: str, checkpoint_id: str, baseline: str, foun
             tx.session.add(row)
 
     with work.read() as session:
-        stopped = stopped_now(session, work.settings.correction, rows)
+        stopped = classes_in_backoff(session, work.settings.correction, rows)
     numbers = {"impacts": [each.model_dump(mode="json") for each in found], "stopped": stopped}
     return Verdict("measured", _words(found), numbers, effects)
 

@@ -8,15 +8,15 @@ from itertools import islice
 
 from ratchet.data.batch import Provenance
 from ratchet.data.example import Example
-from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.build_suites import held_out
+from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
+from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
-from ratchet.ledger.taught import stopped_now
 from ratchet.systems import Outcome, Verdict, Work
 from ratchet.tasks.graders import grade_example
 from sqlalchemy import func, select
@@ -68,7 +68,7 @@ def correct(work: Work) -> Outcome:
         room = queue.high_water - depth(session).total
         ordinary = _ordinary(session)
         between = _generated_since_correction(session)
-        stopped = stopped_now(session, work.settings.correction)
+        stopped = classes_in_backoff(session, work.settings.correction)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
     if between < queue.correction_spacing:
@@ -104,7 +104,7 @@ def _lessons(work: Work, items: list[MinedItem], budget: int, stopped: dict[str,
     settings = work.settings
     with work.read() as session:
         at = current(session, "probe").created_at
-        texts = [key for pool in POOLS for key in stored_suite(work.artifacts, current(session, pool)).keys]
+        texts = [key for pool in POOLS for key in load_suite(work.artifacts, current(session, pool)).keys]
         checkpoint = session.get_one(CheckpointRow, work.subject.id)
     told, held = Corrections(), held_out(settings.suites).with_keys(texts)
     dress = Dress.configured(settings, at)

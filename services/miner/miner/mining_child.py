@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
-from ratchet.evaluation.holdout import HoldOut
+from ratchet.evaluation.suite import HoldOut
 
 from miner.answered import Answered
 from miner.asked_model import AskedModel, ModelSpec

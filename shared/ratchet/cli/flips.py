@@ -13,9 +13,9 @@ from ratchet.cli.output import Json, print_json, print_table, shortened
 from ratchet.cli.place import artifacts, opened
 from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed
-from ratchet.evaluation.flips import Count, added, flip_table
+from ratchet.evaluation.load_evaluation import load_evaluation, load_suite
+from ratchet.evaluation.paired_outcomes import OutcomeCounts, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
-from ratchet.evaluation.stored import stored, stored_suite
 from ratchet.ledger.suites import evaluation, suite_named
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
 from ratchet.tasks.graders import gold
@@ -53,11 +53,11 @@ def flips(
                 raise PreconditionFailed("a confirm suite is not for looking at: it decides on deployments.")
             pair = [naming.find(session, name) for name in (earlier, later)]
             records = [_record(session, checkpoint, row) for checkpoint in pair]
-        before, after = (_of_family(stored(store, record), family) for record in records)
-        items = stored_suite(store, row).by_id
+        before, after = (_of_family(load_evaluation(store, record), family) for record in records)
+        items = load_suite(store, row).by_id
     found = [Flip(items[one.item_id], one, two) for one, two in paired(before, after) if one.correct is not two.correct]
     found.sort(key=lambda flip: (flip.after.correct, flip.before.family, flip.before.level))
-    total = added(flip_table(before, after))
+    total = total_of(outcome_table(before, after))
     if as_json:
         print_json({"suite": row.id, **total.model_dump(), "flips": [_values(flip) for flip in found]})
         return
@@ -94,7 +94,7 @@ def _of_family(record: Evaluation, family: str | None) -> Evaluation:
     return record.model_copy(update={"items": items})
 
 
-def _summary(earlier: str, later: str, pool: str, total: Count) -> str:
+def _summary(earlier: str, later: str, pool: str, total: OutcomeCounts) -> str:
     p = sign_test(total.gains, total.losses)
     luck = f"luck alone does that once in {1 / p:,.0f} times" if p < 0.5 else "that may well be luck"
     return (

@@ -11,8 +11,8 @@ from math import ceil
 
 from ratchet.cli.place import artifacts, opened
 from ratchet.errors import ArtifactError, DataError, PreconditionFailed, SettingsError, TransientError
-from ratchet.evaluation.standing import first_suites, renewed
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.build_suites import build_suites, updated_suites
+from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.ledger.suites import current
 from ratchet.settings import Settings
@@ -57,7 +57,7 @@ def confirm_items(settings: Settings) -> ConfirmItems:
     except (TransientError, ArtifactError) as error:
         suite, note = None, f"the suites of the ledger cannot be read ({error}), so they are counted as built anew."
     kept = suite is not None
-    items = (suite or first_suites(settings.suites)["confirm"]).items
+    items = (suite or build_suites(settings.suites)["confirm"]).items
     by_family = Counter(item.family for item in items)
     protected = {family.name: by_family[family.name] for family in settings.suites.families if family.protected}
     return ConfirmItems(len(items), protected, kept, note)
@@ -101,5 +101,5 @@ def _kept_suite(settings: Settings) -> Suite:
         store = artifacts(settings)
         with ledger.read() as session:
             rows = {pool: current(session, pool) for pool in POOLS}
-        suites = {pool: stored_suite(store, row) for pool, row in rows.items()}
-    return renewed(settings.suites, suites).get("confirm", suites["confirm"])
+        suites = {pool: load_suite(store, row) for pool, row in rows.items()}
+    return updated_suites(settings.suites, suites).get("confirm", suites["confirm"])

@@ -18,10 +18,10 @@ from ratchet.cli.view.words import thousands
 from ratchet.data.jsonl import copy_rows, read_examples
 from ratchet.disk import home_trouble, replacing, write_atomically
 from ratchet.errors import DataError, PreconditionFailed
-from ratchet.evaluation.standing import first_suites
+from ratchet.evaluation.build_suites import build_suites
 from ratchet.files import open_regular, printable
 from ratchet.settings import load
-from ratchet.settings.settings import FILE
+from ratchet.settings.sources import FILE
 
 TINY = "tiny"
 NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
@@ -154,7 +154,7 @@ def _tested_on(data: Path, model: str) -> dict[str, Any]:
     """Where the file can be tested on, its held-out rows are; a model of one's own is then taught nothing beside it."""
     alone = load().suites.model_copy(update={"families": (), "files": (data,)})
     try:
-        suites = first_suites(alone)
+        suites = build_suites(alone)
     except DataError as error:
         typer.echo(f"{error} So nothing of this file is tested on, but the built-in tasks are.")
         return {}

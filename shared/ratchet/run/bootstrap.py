@@ -9,13 +9,13 @@ from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.children import ChildRunner
-from ratchet.evaluation.standing import first_suites, renewed
-from ratchet.evaluation.stored import stored_suite, suite_row
+from ratchet.evaluation.build_suites import build_suites, updated_suites
+from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.facts import model_facts
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.line import MAIN, checkpoint_id
+from ratchet.ledger.lineage import MAIN, checkpoint_id
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, LineageRow, LockedSettingRow, ServingRow, SuiteRow
 from ratchet.plugins import require_plugins
@@ -54,7 +54,7 @@ def bootstrap(
         require_unchanged(settings, locked)
         renew_suites(settings, ledger, artifacts)
         return False
-    suites = _published(list(first_suites(settings.suites).values()), artifacts)
+    suites = _published(list(build_suites(settings.suites).values()), artifacts)
     model, facts = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
         if tx.session.get(LineageRow, MAIN) is None:
@@ -73,7 +73,7 @@ def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -
     """
     with ledger.read() as session:
         rows = {pool: current(session, pool) for pool in POOLS}
-    suites = renewed(settings.suites, {pool: stored_suite(artifacts, row) for pool, row in rows.items()})
+    suites = updated_suites(settings.suites, {pool: load_suite(artifacts, row) for pool, row in rows.items()})
     if not suites:
         return
     published = _published(list(suites.values()), artifacts)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.rate import LevelRates, Rate
+from ratchet.evaluation.record import LevelRates, Rate, rates_from_json
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -129,7 +128,7 @@ def _ordinal(session: Session, checkpoint_id: str) -> int | None:
 def _levels(session: Session, checkpoint_id: str) -> LevelRates:
     query = select(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == "eval")
     row = session.scalar(query.order_by(EvaluationRow.created_at.desc()).limit(1))
-    return from_json(row.by_level) if row else {}
+    return rates_from_json(row.by_level) if row else {}
 
 
 def _trained(session: Session, since: float) -> tuple[int, int]:

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from evaluator.systems.testing import SYSTEM as TESTING
 from ratchet.children import ChildRunner
-from ratchet.evaluation.record import ItemRecord, from_lines
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.load_evaluation import load_evaluation
+from ratchet.evaluation.record import ItemRecord, records_from_lines
 from ratchet.ledger.suites import STANDING, current, evaluation
 
 from tests.support.home import SMALL, Home, merged, small_home
@@ -116,7 +116,7 @@ def standing_records(home: Home) -> dict[str, tuple[ItemRecord, ...]]:
     """The base model's record of each standing suite."""
     with home.ledger.read() as session:
         rows = {pool: evaluation(session, home.base_id(), current(session, pool).id) for pool in STANDING}
-    return {pool: stored(home.artifacts, row).items for pool, row in rows.items() if row is not None}
+    return {pool: load_evaluation(home.artifacts, row).items for pool, row in rows.items() if row is not None}
 
 
 def test_what_was_answered_before_a_kill_is_not_answered_again(
@@ -125,7 +125,7 @@ def test_what_was_answered_before_a_kill_is_not_answered_again(
     """An answer's latency was measured, so that no second answer is equal to the first."""
     testing, answers = killed
     for pool, records in standing_records(testing.home).items():
-        before = from_lines(answers[pool])
+        before = records_from_lines(answers[pool])
         assert len({record.latency_s for record in before}) > 1
         assert set(before) <= set(records)
         assert len(records) == len(testing.home.suite_items(pool))

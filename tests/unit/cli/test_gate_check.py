@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.cli.gate_check import ConfirmItems, confirm_items, few_items
-from ratchet.evaluation.standing import first_suites
+from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.power import gate_power
@@ -34,7 +34,7 @@ def test_after_init_with_a_model_and_few_rows_one_sentence_says_how_many_would_d
     home: Path, tmp_path: Path, model: Path
 ) -> None:
     ratchet("init", "--model", str(model), "--data", str(rows(tmp_path / "sums.jsonl", 200)))
-    held = len(first_suites(load().suites)["confirm"].items)
+    held = len(build_suites(load().suites)["confirm"].items)
     said = " ".join(ratchet("config", "check", code=2).stderr.split())
     assert f"{held} confirm items" in said
     assert re.search(r"about [\d,]+ confirm items would do, for which suites.files need about [\d,]+ rows", said)
@@ -74,7 +74,7 @@ def test_items_are_counted_where_they_are_and_not_as_they_are_set(home: Path, tm
             },
         }
     )
-    suite = first_suites(settings.suites)["confirm"]
+    suite = build_suites(settings.suites)["confirm"]
     found = confirm_items(settings)
     assert found.items == len(suite.items) != settings.suites.confirm_items
     assert found.protected == {

@@ -12,7 +12,7 @@ from ratchet.bus.ports import free_port
 from ratchet.cli.fit import count_parameters, fit
 from ratchet.cli.template import render
 from ratchet.errors import BrokenCheckpoint
-from ratchet.evaluation.standing import first_suites
+from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load
 
 from .running import ratchet
@@ -104,7 +104,7 @@ def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
     said = ratchet("init", "--data", str(file)).stdout
     assert "held out to test on" in said
     assert tomllib.loads(Path("ratchet.toml").read_text())["suites"] == {"files": [str(file)]}
-    assert {item.family for item in first_suites(load().suites)["confirm"].items} > {"chain_sum"}
+    assert {item.family for item in build_suites(load().suites)["confirm"].items} > {"chain_sum"}
 
 
 def test_a_model_of_ones_own_is_tested_on_ones_own_data_alone(home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datagen.mix import Mix, bend
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import UnknownPlugin
-from ratchet.evaluation.rate import LevelRates, Rate
+from ratchet.evaluation.record import LevelRates, Rate
 from ratchet.settings.curriculum import CurriculumSettings
 
 SETTINGS = CurriculumSettings()

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from datagen.generate import generate_batch
 from ratchet.errors import DataError, UnknownPlugin
-from ratchet.evaluation.holdout import hold_out
+from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
 from ratchet.tasks.graders import grade_example
 

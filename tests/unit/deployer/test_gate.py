@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.flips import Flips, FlipTable
+from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.power import pool_items
 
@@ -17,12 +17,12 @@ SETTINGS = GateSettings()
 ENOUGH = pool_items(SETTINGS)
 
 
-def cell(level: int, gains: int, losses: int, n: int = 200, family: str = "sum") -> Flips:
-    return Flips(family=family, level=level, n=n, gains=gains, losses=losses)
+def cell(level: int, gains: int, losses: int, n: int = 200, family: str = "sum") -> CellOutcomes:
+    return CellOutcomes(family=family, level=level, n=n, gains=gains, losses=losses)
 
 
 def judge(
-    table: FlipTable,
+    table: OutcomeTable,
     k: int = 1,
     mastered: dict[str, set[int]] | None = None,
     smoke_passed: bool = True,
@@ -119,7 +119,7 @@ def test_a_failed_smoke_test_is_refused() -> None:
     ],
     ids=["alpha", "margin", "harm_alpha"],
 )
-def test_how_much_proof_is_asked_for_is_set(table: FlipTable, stricter: dict[str, float]) -> None:
+def test_how_much_proof_is_asked_for_is_set(table: OutcomeTable, stricter: dict[str, float]) -> None:
     assert isinstance(judge(table), Promote)
     assert isinstance(judge(table, settings=GateSettings.model_validate(stricter)), Refuse)
 
@@ -189,7 +189,7 @@ def test_refuses_to_compare_what_is_not_comparable() -> None:
 
 
 @pytest.mark.parametrize("table", [BETTER, (cell(1, 3, 13), cell(2, 90, 5))])
-def test_a_decision_survives_json(table: FlipTable) -> None:
+def test_a_decision_survives_json(table: OutcomeTable) -> None:
     decision = judge(table)
     assert TypeAdapter(Decision).validate_json(decision.model_dump_json()) == decision
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from deployer.screen import screen, screen_flips
-from ratchet.evaluation.flips import Flips
+from ratchet.evaluation.paired_outcomes import CellOutcomes
 from ratchet.settings.gate import GateSettings
 
 from tests.support.records import evaluation
@@ -9,8 +9,8 @@ from tests.support.records import evaluation
 SETTINGS = GateSettings()
 
 
-def flips(level: int, gains: int, losses: int) -> Flips:
-    return Flips(family="sum", level=level, n=100, gains=gains, losses=losses)
+def flips(level: int, gains: int, losses: int) -> CellOutcomes:
+    return CellOutcomes(family="sum", level=level, n=100, gains=gains, losses=losses)
 
 
 def test_promising_is_worth_opening() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from evaluator.testing_child import run_suites
 from evaluator.testing_spec import SuiteResult, TestingResult
 from ratchet.data.example import Example
-from ratchet.evaluation.record import from_lines
+from ratchet.evaluation.record import records_from_lines
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 
@@ -30,5 +30,5 @@ def run(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None] = lambd
 
 def records(suite: SuiteResult) -> list[dict[str, Any]]:
     """Everything but the latency."""
-    items = from_lines(suite.items.read_text().split("\n"))
+    items = records_from_lines(suite.items.read_text().split("\n"))
     return [item.model_dump(exclude={"latency_s"}) for item in items]

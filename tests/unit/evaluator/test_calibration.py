@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from evaluator.calibration import Calibration, calibrate, confidences
 from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.halves import is_choosing
-from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.record import Evaluation, in_selection_split
 from ratchet.settings.calibration import CalibrationSettings
 from scipy.special import expit, logit
 
@@ -94,7 +93,7 @@ def test_a_higher_promise_is_kept_by_abstaining_more() -> None:
 def test_a_served_answer_gets_the_confidence_that_was_measured() -> None:
     record = overconfident(n=200)
     found = calibrate(record)
-    items = [item for item in record.items if not is_choosing(item.item_id)]
+    items = [item for item in record.items if not in_selection_split(item.item_id)]
     served = [found.shipped.confidence(item.token_logprobs) for item in items]
     assert np.mean(np.array(served, float)) == pytest.approx(found.tempered.confidence)
 

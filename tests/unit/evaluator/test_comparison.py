@@ -5,7 +5,7 @@ import pytest
 from evaluator.comparison import Board, Cost, Ranking, rank
 from evaluator.tally import Tally, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate
 from ratchet.settings.comparison import ComparisonSettings
 
 from tests.support.records import evaluation

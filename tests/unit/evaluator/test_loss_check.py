@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from evaluator.loss_check import LossPairs, loss_pairs, loss_rises
 from evaluator.regression import judge_regression
-from ratchet.evaluation.halves import is_testing
-from ratchet.evaluation.record import Evaluation
+from ratchet.evaluation.record import Evaluation, in_test_split
 from ratchet.settings.regression import RegressionSettings
 
 from tests.support.records import evaluation
@@ -31,7 +30,7 @@ def pairs(rise: float, spread: float, n: int = 150, seed: int = 0) -> dict[str, 
 def test_only_learnt_levels_of_the_testing_half_count() -> None:
     found = loss_pairs(with_loss("a", {1: 0.1, 2: 5.0}), with_loss("b", {1: 0.2, 2: 9.0}), SETTINGS)
     assert set(found.before) == {0.1}
-    assert len(found.before) == sum(is_testing(i.item_id) for i in evaluation("a", GRADES).items if i.level == 1)
+    assert len(found.before) == sum(in_test_split(i.item_id) for i in evaluation("a", GRADES).items if i.level == 1)
 
 
 def test_a_rise_beyond_the_margin_is_a_warning_though_no_answer_changed() -> None:

@@ -12,7 +12,7 @@ from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.testing_child import run_suites
 from evaluator.testing_spec import TestingResult
 from ratchet.data.example import Example
-from ratchet.evaluation.record import from_lines
+from ratchet.evaluation.record import records_from_lines
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CalibrationRow, RankingRow, RegressionRow
 from ratchet.tasks.graders import gold, grade_example
@@ -52,7 +52,7 @@ def test_a_model_is_asked_for_all_of_them(home: Home, tmp_path: Path) -> None:
     }
     result = TestingResult.model_validate(run_suites(spec, lambda _: None))
     assert result.broken is None
-    records = from_lines(result.suites["eval"].items.read_text().split("\n"))
+    records = records_from_lines(result.suites["eval"].items.read_text().split("\n"))
     assert [record.item_id for record in records] == [item.id for item in home.suite_items("eval")]
     assert all(record.gold_nll is None or record.gold_nll > 0 for record in records)
     assert sum(record.gold_nll is not None for record in records) > len(records) / 2

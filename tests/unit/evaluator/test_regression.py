@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from evaluator.regression import RegressionVerdict, judge_flips, judge_regression
 from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.flips import Flips
-from ratchet.evaluation.halves import is_testing
+from ratchet.evaluation.paired_outcomes import CellOutcomes
+from ratchet.evaluation.record import in_test_split
 from ratchet.settings.regression import RegressionSettings
 
 from tests.support.records import evaluation
@@ -18,9 +18,9 @@ def grades(*shares: float, n: int = 100) -> dict[tuple[str, int], list[bool]]:
     return {cell: [i < share * n for i in range(n)] for cell, share in zip(CELLS, shares, strict=True)}
 
 
-def table(*cells: tuple[int, int]) -> tuple[Flips, ...]:
+def table(*cells: tuple[int, int]) -> tuple[CellOutcomes, ...]:
     return tuple(
-        Flips(family=family, level=level, n=60, gains=gains, losses=losses)
+        CellOutcomes(family=family, level=level, n=60, gains=gains, losses=losses)
         for (family, level), (gains, losses) in zip(sorted(CELLS), cells, strict=True)
     )
 
@@ -31,7 +31,7 @@ def test_the_same_answers_are_no_regression() -> None:
     assert verdict.severity == "none"
     assert verdict.forgotten == ()
     assert all(drop.p == 1.0 for drop in verdict.drops)
-    assert verdict.overall.n == sum(is_testing(item.item_id) for item in champion.items)
+    assert verdict.overall.n == sum(in_test_split(item.item_id) for item in champion.items)
 
 
 def test_a_forgotten_family_is_critical_and_named() -> None:
@@ -64,7 +64,7 @@ def test_both_baselines_are_compared_and_one_is_not_compared_twice() -> None:
 
 def test_only_the_testing_half_testifies() -> None:
     champion = evaluation("champion", {("sum", 1): [True] * 200})
-    worse = [is_testing(item.item_id) for item in champion.items]
+    worse = [in_test_split(item.item_id) for item in champion.items]
     new = evaluation("new", {("sum", 1): worse})
     assert judge_regression(new, champion, None, SETTINGS).severity == "none"
 
@@ -84,7 +84,7 @@ def test_the_smallest_visible_drop_shrinks_with_more_items() -> None:
 
 
 def test_three_items_see_nothing_and_say_so() -> None:
-    lonely = (Flips(family="sum", level=1, n=3, gains=0, losses=1),)
+    lonely = (CellOutcomes(family="sum", level=1, n=3, gains=0, losses=1),)
     verdict = judge_flips("new", {"champion": lonely}, SETTINGS)
     assert verdict.smallest_visible_drop is None
     assert "no drop could have been seen" in verdict.reason

@@ -29,7 +29,7 @@ def test_equal_checkpoints_are_rarely_called_worse(benchmark: ModuleType) -> Non
     assert alarms.mean() <= 0.05
 
 
-def test_choosing_and_testing_on_the_same_items_would_not_hold(benchmark: ModuleType) -> None:
+def test_picking_and_testing_on_the_same_items_would_not_hold(benchmark: ModuleType) -> None:
     alarms = benchmark.simulate(benchmark.best_on_all_items, histories=10, checkpoints=200, seed=11)
     assert alarms[:, 150:].mean() > 0.25
 

@@ -13,7 +13,7 @@ import pytest
 from miner.asked_model import ModelSpec
 from miner.mining_child import MiningResult, MiningSpec, mine_checkpoint
 from miner.sampling_child import SamplingResult, SamplingSpec, best, sample_answers
-from ratchet.evaluation.holdout import HoldOut
+from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator

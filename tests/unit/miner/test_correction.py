@@ -17,7 +17,7 @@ from miner.correction import (
 )
 from miner.mining import MinedItem
 from ratchet.data.example import Example
-from ratchet.evaluation.standing import first_suites, held_out
+from ratchet.evaluation.build_suites import build_suites, held_out
 from ratchet.settings.suites import FamilySettings, SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
@@ -46,7 +46,7 @@ def lessons(
 
 @pytest.fixture(scope="module")
 def probe() -> list[MinedItem]:
-    return [mined(item) for item in first_suites(SUITES)["probe"].items]
+    return [mined(item) for item in build_suites(SUITES)["probe"].items]
 
 
 def test_no_lesson_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verified(probe: list[MinedItem]) -> None:

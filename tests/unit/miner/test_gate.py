@@ -12,7 +12,7 @@ from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
-from ratchet.evaluation.holdout import HoldOut
+from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.dress import Dress
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.errors import PreconditionFailed, SettingsError
-from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import stored_suite
+from ratchet.evaluation.build_suites import held_out
+from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.ledger import Ledger
-from ratchet.ledger.line import champion, head, line, serving
+from ratchet.ledger.lineage import champion, head, lineage, serving
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, OutboxRow, SuiteRow
@@ -54,11 +54,11 @@ def test_the_first_run_makes_suites_base_model_champion_and_line(
     with ledger.read() as session:
         base = session.query(CheckpointRow).one()
         assert champion(session).id == head(session).id == base.id
-        assert line(session).fresh_optimizer
+        assert lineage(session).fresh_optimizer
         assert serving(session).actual_id is None
         assert [row.action for row in session.query(DeploymentRow)] == ["base"]
         assert [row.name for row in session.query(OutboxRow)] == ["checkpoint.saved"]
-        suites = {pool: stored_suite(artifacts, current(session, pool)) for pool in ("probe", "eval", "confirm")}
+        suites = {pool: load_suite(artifacts, current(session, pool)) for pool in ("probe", "eval", "confirm")}
     assert base.ordinal == 0
     assert base.weights == weights_digest(artifacts.manifest(base.artifact))
     assert [len(suite.items) for suite in suites.values()] == [40, 80, 120]
@@ -88,7 +88,7 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
     with pytest.raises(SettingsError, match="out of disk"):
         bootstrap(settings(tmp_path), ledger, artifacts, killed)
     with ledger.read() as session, pytest.raises(PreconditionFailed, match="`ratchet run`"):
-        line(session)
+        lineage(session)
     assert bootstrap(settings(tmp_path), ledger, artifacts, prepare)
     with ledger.read() as session:
         base = session.query(CheckpointRow).one()
@@ -98,7 +98,7 @@ def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
 
 def suites_of(ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Suite]:
     with ledger.read() as session:
-        return {pool: stored_suite(artifacts, current(session, pool)) for pool in POOLS}
+        return {pool: load_suite(artifacts, current(session, pool)) for pool in POOLS}
 
 
 def cells_of(suite: Suite) -> set[tuple[str | None, int]]:

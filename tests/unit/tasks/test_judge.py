@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from ratchet.errors import DataError
-from ratchet.evaluation.holdout import hold_out
+from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
 from ratchet.tasks.judge import LONGEST_ANSWER, Judge, judgement, subject_key
 

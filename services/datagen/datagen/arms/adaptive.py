@@ -13,7 +13,7 @@ from __future__ import annotations
 from itertools import pairwise
 from math import sqrt
 
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate
 
 from datagen.arms.arm import Standing
 from datagen.mix import Draft, Drafted, Level, normalised

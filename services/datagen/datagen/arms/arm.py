@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from ratchet.evaluation.rate import LevelRates
+from ratchet.evaluation.record import LevelRates
 from ratchet.settings.curriculum import CurriculumSettings
 
 from datagen.mastery import Mastery

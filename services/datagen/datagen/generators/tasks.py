@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from ratchet.evaluation.holdout import HoldOut
+from ratchet.evaluation.suite import HoldOut
 from ratchet.settings.section import Section
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, TaskFamily

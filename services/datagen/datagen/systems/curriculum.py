@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.rate import LevelRates
+from ratchet.evaluation.record import LevelRates, rates_from_json
 from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged
 from ratchet.ledger import Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, CurriculumRow, EvaluationRow, TrialRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.backlog import evaluated_without
@@ -92,7 +91,7 @@ def _is_overtaken(session: Session, subject: Subject) -> bool:
 def _measured(session: Session, work: Work, before: Mastery) -> Mastery:
     row = evaluation(session, work.subject.id, current(session, "probe").id)
     assert row is not None, "found by its record"
-    return update_mastery(before, from_json(row.by_level), work.settings.curriculum)
+    return update_mastery(before, rates_from_json(row.by_level), work.settings.curriculum)
 
 
 def _history(session: Session) -> tuple[LevelRates, ...]:
@@ -100,7 +99,7 @@ def _history(session: Session) -> tuple[LevelRates, ...]:
     query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.where(EvaluationRow.suite_id == current(session, "probe").id, CheckpointRow.state != "broken")
     rows = session.scalars(query.order_by(CheckpointRow.ordinal.desc()).limit(RECENT)).all()
-    return tuple(from_json(row.by_level) for row in reversed(rows))
+    return tuple(rates_from_json(row.by_level) for row in reversed(rows))
 
 
 def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
@@ -124,7 +123,7 @@ def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
     def effects(tx: Transaction) -> None:
         _kept(trial)(tx)
         row = CurriculumRow(
-            id=next_value(tx.session, "curricula"),
+            id=next_counter(tx.session, "curricula"),
             mix=made.mix.model_dump(mode="json"),
             mixes={arm: mix.model_dump(mode="json") for arm, mix in made.mixes.items()},
             experiment=made.experiment.model_dump(mode="json"),

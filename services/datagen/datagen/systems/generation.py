@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ratchet.data.batch import Provenance
-from ratchet.evaluation.standing import held_out
+from ratchet.evaluation.build_suites import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
-from ratchet.ledger.queue import depth, submit
-from ratchet.ledger.supply import shortage, supply
+from ratchet.ledger.queue import depth, item_uses, shortage, submit, supply
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SpendingRow, SuiteRow, VerdictRow
-from ratchet.ledger.uses import item_uses
 from ratchet.settings import Settings
 from ratchet.settings.generation import SourceSettings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work

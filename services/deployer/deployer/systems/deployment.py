@@ -6,8 +6,8 @@ import logging
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ServingError
+from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
 from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import readable, stored_suite
 from ratchet.events.catalogue import (
     CheckpointCalibrated,
     CheckpointCleared,
@@ -22,7 +22,7 @@ from ratchet.events.catalogue import (
 from ratchet.failpoint import failpoint
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.line import champion, serving
+from ratchet.ledger.lineage import champion, serving
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, DeploymentRow, ServingRow
 from ratchet.serving.client import EmbeddedServerClient
@@ -252,10 +252,10 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> 
         suite = current(session, "eval")
         row = evaluation(session, checkpoint.id, suite.id)
     assert row is not None, "a contender has an eval record"
-    record = readable(work.artifacts, row)
+    record = load_if_intact(work.artifacts, row)
     if record is None:
         return made_anew(row, SYSTEM_NAME)
-    items = stored_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
+    items = load_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
     judged_under = Dress.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
 

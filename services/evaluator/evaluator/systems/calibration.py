@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratchet.evaluation.stored import readable
+from ratchet.evaluation.load_evaluation import load_if_intact
 from ratchet.events.catalogue import CheckpointCalibrated, CheckpointEvaluated
 from ratchet.ledger import Transaction
 from ratchet.ledger.suites import current, evaluation
@@ -26,7 +26,7 @@ def do(work: Work) -> Outcome:
     with work.read() as session:
         row = evaluation(session, work.subject.id, current(session, "eval").id)
     assert row is not None, "found by its record"
-    record = readable(work.artifacts, row)
+    record = load_if_intact(work.artifacts, row)
     if record is None:
         return made_anew(row, NAME)
     found = calibrate(record, work.settings.calibration)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.evaluation.stored import readable
+from ratchet.evaluation.load_evaluation import load_if_intact
 from ratchet.events.catalogue import CheckpointEvaluated, RankingChanged
 from ratchet.ledger import Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.suites import current, evaluation, evaluations, made_like
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, RankingRow
 from ratchet.settings import Settings
@@ -116,7 +116,7 @@ def _tally(artifacts: ArtifactStore, row: EvaluationRow) -> Tally | None:
     """None where it must be taken from a record that cannot be read."""
     if row.tally:
         return Tally.model_validate(row.tally)
-    record = readable(artifacts, row)
+    record = load_if_intact(artifacts, row)
     return tally(record) if record is not None else None
 
 
@@ -126,7 +126,7 @@ def _ranked(checkpoint_id: str, ranking: Ranking) -> Verdict:
 
     def effects(tx: Transaction) -> None:
         row = RankingRow(
-            id=next_value(tx.session, "rankings"),
+            id=next_counter(tx.session, "rankings"),
             best_checkpoint_id=best,
             entries=ranking.model_dump(mode="json"),
             created_at=tx.now,

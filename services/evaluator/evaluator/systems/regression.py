@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet.evaluation.halves import choosing_score
-from ratchet.evaluation.record import Evaluation
-from ratchet.evaluation.stored import readable
+from ratchet.evaluation.load_evaluation import load_if_intact
+from ratchet.evaluation.record import Evaluation, selection_score
 from ratchet.events.catalogue import (
     CheckpointCleared,
     CheckpointEvaluated,
     CheckpointRegressed,
 )
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion
-from ratchet.ledger.requests import ask, outdated
-from ratchet.ledger.suites import best_before, current, evaluation
+from ratchet.ledger.lineage import champion
+from ratchet.ledger.suites import best_before, current, evaluation, outdated_record, request_evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RegressionRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
@@ -48,11 +46,11 @@ def do(work: Work) -> Outcome:
         return _recorded(rows.champion_id, None, "none", {}, "It is the champion itself.")
     if rows.champion is None:
         return _ask(rows, rows.champion_id, work.subject.id)
-    older = outdated(rows.champion, rows.candidate)
+    older = outdated_record(rows.champion, rows.candidate)
     if older is not None:
         pair = {rows.champion_id, work.subject.id}
         return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
-    candidate, baseline = readable(work.artifacts, rows.candidate), readable(work.artifacts, rows.champion)
+    candidate, baseline = load_if_intact(work.artifacts, rows.candidate), load_if_intact(work.artifacts, rows.champion)
     if baseline is None:
         return _ask(rows, rows.champion_id, work.subject.id, is_damaged=True)
     if candidate is None:
@@ -75,14 +73,14 @@ def _rows(work: Work) -> Rows:
 
 def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:
     """None where there is none, or none that can be read: the champion is there in any case."""
-    records = [readable(work.artifacts, row) for row in rows.best]
-    return max((record for record in records if record is not None), key=choosing_score, default=None)
+    records = [load_if_intact(work.artifacts, row) for row in rows.best]
+    return max((record for record in records if record is not None), key=selection_score, default=None)
 
 
 def _ask(rows: Rows, checkpoint_id: str, beside: str, *, is_damaged: bool = False) -> NotReady:
     return NotReady(
         f"the eval record of {checkpoint_id}",
-        lambda tx: ask(tx, checkpoint_id, rows.suite_id, NAME, beside, is_damaged=is_damaged),
+        lambda tx: request_evaluation(tx, checkpoint_id, rows.suite_id, NAME, beside, is_damaged=is_damaged),
     )
 
 

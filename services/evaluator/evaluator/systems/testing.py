@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.by_level import to_json
-from ratchet.evaluation.rate import level_rates
+from ratchet.evaluation.load_evaluation import ITEMS
 from ratchet.evaluation.record import Evaluation as Record
-from ratchet.evaluation.record import from_lines
-from ratchet.evaluation.stored import ITEMS
+from ratchet.evaluation.record import level_rates, rates_to_json, records_from_lines
 from ratchet.events.catalogue import (
     CheckpointBroken,
     CheckpointEvaluated,
@@ -23,8 +21,7 @@ from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.requests import unanswered
-from ratchet.ledger.suites import STANDING, current, evaluation
+from ratchet.ledger.suites import STANDING, current, evaluation, unanswered_requests
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
@@ -41,7 +38,7 @@ NAME = "testing"
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
     """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
-    requests = session.scalars(unanswered().order_by(EvaluationRequestRow.created_at.desc()))
+    requests = session.scalars(unanswered_requests().order_by(EvaluationRequestRow.created_at.desc()))
     untested = select(CheckpointRow.id).where(
         CheckpointRow.state == "saved", lacks_verdict(NAME, "checkpoint", CheckpointRow.id)
     )
@@ -188,7 +185,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
     named.parent.mkdir()
-    items = from_lines(read_lines(outcome.items))
+    items = records_from_lines(read_lines(outcome.items))
     grades = tally(Record(checkpoint_id=checkpoint_id, key=outcome.key, items=items))
     outcome.items.rename(named)
     provenance = {
@@ -209,7 +206,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         artifact=artifact.id,
         items=outcome.n,
         correct=outcome.correct,
-        by_level=to_json(level_rates(items)),
+        by_level=rates_to_json(level_rates(items)),
         tokens_per_s=outcome.tokens_per_s,
         tally=grades.model_dump(mode="json"),
     )

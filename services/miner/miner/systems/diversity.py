@@ -8,8 +8,8 @@ from ratchet.data.example import Example
 from ratchet.events.catalogue import BatchQueued, CoverageMeasured
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
+from ratchet.ledger.queue import uses_of
 from ratchet.ledger.tables import BatchRow, CoverageRow
-from ratchet.ledger.uses import uses_of
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks import registry

@@ -8,16 +8,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ratchet.errors import ArtifactError
-from ratchet.evaluation.by_level import from_json
+from ratchet.evaluation.build_suites import held_out
+from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
 from ratchet.evaluation.record import Evaluation as Record
-from ratchet.evaluation.record import RecordKey
-from ratchet.evaluation.standing import held_out
-from ratchet.evaluation.stored import readable, stored_suite
+from ratchet.evaluation.record import RecordKey, rates_from_json
 from ratchet.evaluation.suite import POOLS
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import newest_evaluated
+from ratchet.ledger.lineage import newest_evaluated
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, MinedRow, SuiteRow
 from ratchet.settings import Settings
@@ -71,10 +70,10 @@ def do(work: Work) -> Outcome:
     with work.read() as session:
         case = _case(session, work.subject.id)
         before_rows = _before_rows(session, work.settings.mining.remembered)
-        texts = [stored_suite(work.artifacts, current(session, pool)).keys for pool in POOLS]
+        texts = [load_suite(work.artifacts, current(session, pool)).keys for pool in POOLS]
     if case.newer is not None:
         return Verdict("superseded", f"{case.newer} is newer")
-    record = readable(work.artifacts, case.record)
+    record = load_if_intact(work.artifacts, case.record)
     if record is None:
         return made_anew(case.record, NAME)
     before = _before(work, before_rows)
@@ -90,7 +89,7 @@ def do(work: Work) -> Outcome:
         }
     )
     result = _asked(work, spec)
-    rates = {level: rate.value for level, rate in from_json(case.record.by_level).items()}
+    rates = {level: rate.value for level, rate in rates_from_json(case.record.by_level).items()}
     reached = near_frontier([*found, *result.found], rates, work.settings.mining.frontier_low)
     told = follow_up(before.newest or "", again, result.retest, result.control)
     return _mined(work, chosen(reached, work.settings.queue.mined_items), result, told)
@@ -141,7 +140,7 @@ def _remembered(work: Work, row: MinedRow) -> list[MinedItem]:
 
 def _answers(work: Work, case: Case, record: Record) -> list[Answered]:
     dress = Dress.configured(work.settings, case.suite.created_at)
-    items = stored_suite(work.artifacts, case.suite).by_id
+    items = load_suite(work.artifacts, case.suite).by_id
     return [Answered.of_record(items[item.item_id], item, dress) for item in record.items]
 
 
@@ -149,7 +148,7 @@ def _once_right(work: Work, case: Case) -> set[str]:
     """Keys of the items that an earlier champion answered right, under the conditions of this record."""
     conditions = RecordKey.model_validate(case.record.key).conditions()
     alike = (row for row in case.champions if RecordKey.model_validate(row.key).conditions() == conditions)
-    records = (readable(work.artifacts, row) for row in alike)
+    records = (load_if_intact(work.artifacts, row) for row in alike)
     return {item.key for record in records if record is not None for item in record.items if item.correct}
 
 
@@ -157,7 +156,7 @@ def _spec(
     work: Work, case: Case, before: Before, answers: list[Answered], limits: Limits, text_keys: list[str]
 ) -> MiningSpec:
     settings = work.settings.mining
-    rates = from_json(case.record.by_level)
+    rates = rates_from_json(case.record.by_level)
     cells = {cell for cell, rate in rates.items() if settings.frontier_low <= rate.value <= settings.frontier_high}
     digest = hashlib.sha256(case.checkpoint.id.encode()).digest()
     checkpoint = work.artifacts.fetch(case.checkpoint.artifact)

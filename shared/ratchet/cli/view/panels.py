@@ -14,7 +14,7 @@ from rich.text import Text
 from ratchet.cli.view import words
 from ratchet.cli.view.scene import Happening, Live, Look, Queue, Scene, Training
 from ratchet.evaluation.preview import Preview
-from ratchet.evaluation.rate import LevelRates, Rate
+from ratchet.evaluation.record import LevelRates, Rate
 
 LABEL_WIDTH = 11
 FIXED_ROWS = 9

@@ -13,9 +13,9 @@ from ratchet.cli.view.happenings import recent
 from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
 from ratchet.cli.view.training import heard_of_training
 from ratchet.cli.view.warnings import read_warnings
-from ratchet.evaluation.by_level import from_json
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate, rates_from_json
 from ratchet.ledger import Ledger
+from ratchet.ledger.health import PRESENT_S, is_expected
 from ratchet.ledger.history import CHANGES
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
@@ -31,8 +31,8 @@ from ratchet.ledger.tables import (
     VerdictRow,
     WorkerRow,
 )
-from ratchet.ledger.workers import PRESENT_S, expected
 from ratchet.settings import Settings
+from ratchet.systems import registry
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
@@ -68,7 +68,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
 
 
 def _hosts(session: Session, now: float) -> dict[str, int]:
-    present = select(WorkerRow.host, func.count()).where(expected(), WorkerRow.seen_at > now - PRESENT_S)
+    present = select(WorkerRow.host, func.count()).where(is_expected(), WorkerRow.seen_at > now - PRESENT_S)
     return {
         host: int(count) for host, count in session.execute(present.group_by(WorkerRow.host).order_by(WorkerRow.host))
     }
@@ -124,10 +124,13 @@ def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[Look]:
     given = select(VerdictRow).where(VerdictRow.subject_kind == "checkpoint", VerdictRow.subject_id.in_(ids))
     for verdict in session.scalars(given):
         outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
-    yield from (_look(row, evaluations.get(row.id), outcomes.get(row.id, {})) for row in rows)
+    wanted = tuple(registry.per_checkpoint(session))
+    yield from (_look(row, evaluations.get(row.id), outcomes.get(row.id, {}), wanted) for row in rows)
 
 
-def _look(row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str]) -> Look:
+def _look(
+    row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str], wanted: tuple[str, ...]
+) -> Look:
     return Look(
         id=row.id,
         ordinal=row.ordinal,
@@ -136,8 +139,9 @@ def _look(row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[s
         state=row.state,
         loss=row.train_loss,
         overall=Rate(correct=evaluation.correct, n=evaluation.items) if evaluation else None,
-        levels=from_json(evaluation.by_level) if evaluation else {},
+        levels=rates_from_json(evaluation.by_level) if evaluation else {},
         outcomes=outcomes,
+        verdicts_wanted=wanted,
     )
 
 

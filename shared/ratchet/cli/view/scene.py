@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ratchet.evaluation.preview import Preview
-from ratchet.evaluation.rate import LevelRates, Rate
+from ratchet.evaluation.record import LevelRates, Rate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Look:
-    """One checkpoint as the view shows it. ``outcomes`` is the verdict of each system that has given one."""
+    """One checkpoint as the view shows it. ``outcomes`` is the verdict of each system that has given one.
+
+    ``verdicts_wanted`` names the systems that give one on every checkpoint.
+    """
 
     id: str
     ordinal: int
@@ -46,6 +49,7 @@ class Look:
     overall: Rate | None = None
     levels: LevelRates = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
+    verdicts_wanted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from ratchet.cli.output import shortened
 from ratchet.cli.view.scene import Live, Look, Training
 from ratchet.evaluation.preview import Preview
-from ratchet.evaluation.rate import Rate
-from ratchet.run.cycles import JUDGES
+from ratchet.evaluation.record import Rate
 
 BARS = "·▁▂▃▄▅▆▇█"
 _RESTING = {"paused": "paused by hand: `ratchet resume`", "waiting": "waits for data", "starting": "starting"}
@@ -61,8 +60,8 @@ def standing(look: Look, live: Live | None) -> str:
         return "was live" if decided == "deployed" else decided
     if look.ordinal == 0:
         return "the base model"
-    given = sum(judge in look.outcomes for judge in JUDGES)
-    return f"{given} of {len(JUDGES)} verdicts" if given else "waits for testing"
+    given = sum(system in look.outcomes for system in look.verdicts_wanted)
+    return f"{given} of {len(look.verdicts_wanted)} verdicts" if given else "waits for testing"
 
 
 def training_line(training: Training) -> str:

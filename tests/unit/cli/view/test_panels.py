@@ -9,7 +9,7 @@ import pytest
 from ratchet.cli.view.panels import Frame, draw
 from ratchet.cli.view.reading import read_scene
 from ratchet.cli.view.scene import Live, Queue, Scene, Training
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 from rich.console import Console

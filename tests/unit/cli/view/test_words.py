@@ -17,7 +17,7 @@ from ratchet.cli.view.words import (
     thousands,
     training_line,
 )
-from ratchet.evaluation.rate import Rate
+from ratchet.evaluation.record import Rate
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_checkpoints_go_by_their_numbers() -> None:
 
 def test_where_a_checkpoint_stands() -> None:
     live = Live(desired=3, actual=3, reason="", since_at=0.0)
-    look = Look(id="x", ordinal=4, step=1, created_at=0.0)
+    look = Look(id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining"))
     assert standing(look, live) == "waits for testing"
     assert (
         standing(dataclasses.replace(look, outcomes={"testing": "evaluated", "mining": "mined"}), live)
-        == "2 of 7 verdicts"
+        == "2 of 3 verdicts"
     )
     assert standing(dataclasses.replace(look, outcomes={"testing": "superseded"}), live) == "superseded"
     assert standing(dataclasses.replace(look, outcomes={"deployment": "deployed"}), live) == "was live"

@@ -17,7 +17,7 @@ from datagen.generators.teacher import Teacher
 from ratchet.children.runner import ChildRunner
 from ratchet.data.example import Example
 from ratchet.errors import DataError, GenerationError, SettingsError, TransientError, UnknownPlugin
-from ratchet.evaluation.holdout import hold_out
+from ratchet.evaluation.suite import hold_out
 from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example

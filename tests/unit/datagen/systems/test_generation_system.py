@@ -10,7 +10,7 @@ from datagen.generators.tasks import CHUNK
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from datagen.systems.generation import SYSTEM as GENERATION
 from miner.systems.correction import SYSTEM as CORRECTION
-from ratchet.evaluation.standing import held_out
+from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow

@@ -14,7 +14,7 @@ from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.errors import Stopping
 from ratchet.evaluation.confidence import Certainty
-from ratchet.evaluation.stored import _stored
+from ratchet.evaluation.load_evaluation import _stored
 from ratchet.ledger import hand
 from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.settings.training import MonitoringSettings

@@ -11,7 +11,7 @@ from evaluator.systems.comparison import field_of
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.tally import tally
 from ratchet.data.example import Example
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.ledger.tables import (
     CalibrationRow,
     EvaluationRequestRow,
@@ -101,7 +101,7 @@ def test_of_a_long_line_only_the_best_is_read_beside_the_champion(home: Home) ->
     with home.ledger.write() as tx:
         for id in ids[:3]:
             row = tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == id).one()
-            row.tally = tally(stored(home.artifacts, row)).model_dump(mode="json")
+            row.tally = tally(load_evaluation(home.artifacts, row)).model_dump(mode="json")
             if id == others:
                 row.artifact = "lost"
     home.bus(REGRESSION).sweep()

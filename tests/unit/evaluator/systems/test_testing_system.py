@@ -14,8 +14,8 @@ from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.systems.testing import SYSTEM as TESTING
 from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
 from ratchet.errors import ChildFailed
-from ratchet.evaluation.record import to_lines
-from ratchet.evaluation.stored import stored
+from ratchet.evaluation.load_evaluation import load_evaluation
+from ratchet.evaluation.record import records_to_lines
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow
 
@@ -52,7 +52,7 @@ class ByHeart:
             records = tuple(record.model_copy(update={"answer": self.answer}) for record in records)
         told.work_folder.mkdir(parents=True, exist_ok=True)
         items = told.work_folder / f"{name}.items.jsonl"
-        items.write_text(to_lines(records))
+        items.write_text(records_to_lines(records))
         key = made_up_key(str(told.weights), version)
         return SuiteResult(n=len(records), correct=len(records), key=key, items=items, tokens=9, tokens_per_s=1.0)
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_is_judged_whatever_stands_in_its_answers(home: Home, chara
     with home.ledger.read() as session:
         row = evaluation(session, home.base_id(), current(session, "eval").id)
     assert row is not None
-    assert {item.answer for item in stored(home.artifacts, row).items} == {f"one{character}two"}
+    assert {item.answer for item in load_evaluation(home.artifacts, row).items} == {f"one{character}two"}
 
 
 def made_elsewhere(home: Home, checkpoint: str) -> None:

@@ -15,7 +15,7 @@ from miner.search import search
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
-from ratchet.evaluation.standing import held_out
+from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger.tables import BatchRow, MinedRow
 from ratchet.tasks.graders import item_key
 

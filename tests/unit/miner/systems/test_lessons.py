@@ -10,9 +10,9 @@ from miner.sampling_child import SamplingSpec
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
-from ratchet.evaluation.stored import _stored
+from ratchet.evaluation.load_evaluation import _stored
+from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.tables import BatchRow, EvaluationRow, ImpactRow, VerdictRow
-from ratchet.ledger.taught import stopped_now
 
 from tests.support.examples import made
 from tests.support.home import Home, merged, small_home
@@ -112,14 +112,14 @@ def test_a_class_is_told_to_be_stopped_by_the_very_measurement_that_stops_it(wat
         tx.session.get_one(BatchRow, batch.id).state = "trained"
     settings = watched.settings.correction
     with watched.ledger.read() as session:
-        assert stopped_now(session, settings) == {}
+        assert classes_in_backoff(session, settings) == {}
     after = watched.add_checkpoint(batch.id)
     still_wrong = {item.id for item in watched.suite_items("probe")[::2]}
     watched.add_record(after, "probe", lambda item: item.id not in still_wrong)
     watched.bus(CORRECTION, children=ByHeart()).sweep()
     with watched.ledger.read() as session:
         measured = session.query(VerdictRow).where(VerdictRow.subject_id == f"{batch.id}/{after}").one()
-        assert list(stopped_now(session, settings)) == list(measured.numbers["stopped"]) == [OTHERS]
+        assert list(classes_in_backoff(session, settings)) == list(measured.numbers["stopped"]) == [OTHERS]
 
 
 def lessons(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow, list[Example], list[SamplingSpec]]:

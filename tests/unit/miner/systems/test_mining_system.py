@@ -10,7 +10,7 @@ from miner.mined_set import read_mined
 from miner.mining import MinedItem
 from miner.mining_child import MiningSpec
 from miner.systems.mining import SYSTEM as MINING
-from ratchet.evaluation.standing import held_out
+from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger.tables import DeploymentRow, EvaluationRow, MinedRow
 from ratchet.tasks.graders import item_key
 

@@ -1,4 +1,7 @@
-"""What changed between two checkpoints on the same items, by family and level."""
+"""Paired outcomes: on which of the same items a later checkpoint is right and an earlier one wrong, and vice versa.
+
+They are counted by family and level, which is all that the paired tests need (ratchet.stats.paired_tests).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, paired
 
 
-class Flips(BaseModel):
-    """Counts of one cell: of ``n`` items the later checkpoint won ``gains`` and lost ``losses``."""
+class CellOutcomes(BaseModel):
+    """One family and level: of ``n`` items ``gains`` are right only in the later record, ``losses`` only in the earlier."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,8 +26,8 @@ class Flips(BaseModel):
     losses: int
 
 
-class Count(BaseModel):
-    """Flips added up over cells."""
+class OutcomeCounts(BaseModel):
+    """Paired outcomes added up over families and levels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,15 +41,16 @@ class Count(BaseModel):
         return (self.gains - self.losses) / self.n if self.n else 0.0
 
     @property
-    def flip_share(self) -> float:
+    def discordant_share(self) -> float:
+        """Share of the items on which the two differ."""
         return (self.gains + self.losses) / self.n if self.n else 0.0
 
 
-FlipTable = tuple[Flips, ...]
+OutcomeTable = tuple[CellOutcomes, ...]
 
 
-def flip_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], bool] | None = None) -> FlipTable:
-    """Flips from ``earlier`` to ``later`` on the items whose id passes ``only``, sorted by family and level.
+def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], bool] | None = None) -> OutcomeTable:
+    """Paired outcomes from ``earlier`` to ``later`` on the items whose id passes ``only``, sorted by family and level.
 
     Raises NotComparable for records made under other conditions, EmptyEvaluation where no item is left.
     """
@@ -62,12 +66,14 @@ def flip_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], boo
             f"{earlier.checkpoint_id} and {later.checkpoint_id} share no graded item to be compared on."
         )
     return tuple(
-        Flips(family=family, level=level, n=n, gains=gains, losses=losses)
+        CellOutcomes(family=family, level=level, n=n, gains=gains, losses=losses)
         for (family, level), (n, gains, losses) in sorted(cells.items())
     )
 
 
-def added(cells: Iterable[Flips]) -> Count:
+def total_of(cells: Iterable[CellOutcomes]) -> OutcomeCounts:
     """All cells together."""
     table = tuple(cells)
-    return Count(n=sum(c.n for c in table), gains=sum(c.gains for c in table), losses=sum(c.losses for c in table))
+    return OutcomeCounts(
+        n=sum(c.n for c in table), gains=sum(c.gains for c in table), losses=sum(c.losses for c in table)
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.flips import Flips, added, flip_table
+from ratchet.evaluation.paired_outcomes import CellOutcomes, outcome_table, total_of
 
 from tests.support.records import evaluation
 
@@ -11,30 +11,30 @@ after = evaluation("b", {("sum", 1): [True, False, True], ("sort", 2): [True, Tr
 
 
 def test_counts_gains_and_losses_by_cell() -> None:
-    assert flip_table(before, after) == (
-        Flips(family="sort", level=2, n=2, gains=1, losses=0),
-        Flips(family="sum", level=1, n=3, gains=1, losses=1),
+    assert outcome_table(before, after) == (
+        CellOutcomes(family="sort", level=2, n=2, gains=1, losses=0),
+        CellOutcomes(family="sum", level=1, n=3, gains=1, losses=1),
     )
 
 
 def test_turns_round_with_its_arguments() -> None:
-    forth, back = added(flip_table(before, after)), added(flip_table(after, before))
+    forth, back = total_of(outcome_table(before, after)), total_of(outcome_table(after, before))
     assert (forth.gains, forth.losses) == (back.losses, back.gains)
     assert forth.effect == -back.effect == pytest.approx(1 / 5)
-    assert forth.flip_share == pytest.approx(3 / 5)
+    assert forth.discordant_share == pytest.approx(3 / 5)
 
 
 def test_counts_only_the_items_asked_for() -> None:
-    table = flip_table(before, after, lambda item_id: item_id.startswith("sort"))
+    table = outcome_table(before, after, lambda item_id: item_id.startswith("sort"))
     assert [cell.family for cell in table] == ["sort"]
 
 
 def test_no_item_is_an_error_and_not_a_draw() -> None:
     with pytest.raises(EmptyEvaluation, match="a and b"):
-        flip_table(before, after, lambda _: False)
+        outcome_table(before, after, lambda _: False)
 
 
 def test_records_of_different_suites_are_not_compared() -> None:
     other = evaluation("c", {("sum", 1): [True, True, False], ("sort", 2): [False, True]}, suite="other")
     with pytest.raises(NotComparable, match="suite"):
-        flip_table(before, other)
+        outcome_table(before, other)

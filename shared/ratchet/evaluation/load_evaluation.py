@@ -1,4 +1,7 @@
-"""Suites and evaluations as they are stored: the ledger's row and the artifact's lines make the value."""
+"""Loads suites and evaluations: the ledger's row says which artifact, the artifact's lines are the items.
+
+This is the one module of the package that knows the ledger's tables.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import lru_cache
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, EmptyEvaluation
-from ratchet.evaluation.record import Evaluation, RecordKey, from_lines
+from ratchet.evaluation.record import Evaluation, RecordKey, records_from_lines
 from ratchet.evaluation.suite import Suite
 from ratchet.ledger.tables import EvaluationRow, SuiteRow
 
@@ -18,21 +21,21 @@ KEPT = 8
 """Records that a worker holds: one of a thousand answers of 200 tokens takes about 20 MB."""
 
 
-def stored(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
+def load_evaluation(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
     """The evaluation of a ledger row. Raises EmptyEvaluation where it has no items, ArtifactError for a bad file."""
-    return _stored(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
+    return _cached(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
 
 
-def readable(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation | None:
-    """The same; None where the file is damaged or gone, so that the record has to be made anew."""
+def load_if_intact(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation | None:
+    """The same; None where the file is damaged or gone: then the checkpoint has to be tested again."""
     try:
-        return stored(artifacts, row)
+        return load_evaluation(artifacts, row)
     except ArtifactError as error:
         log.error("the record of %s on suite %s cannot be read: %s", row.checkpoint_id, row.suite_id, error)
         return None
 
 
-def stored_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
+def load_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
     """The suite of a ledger row. Raises ArtifactError, or DataError naming a line."""
     return Suite.from_lines(row.pool, artifacts.open_lines(row.artifact), row.ordinal)  # type: ignore[arg-type]
 
@@ -51,8 +54,8 @@ def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
 
 
 @lru_cache(maxsize=KEPT)
-def _stored(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
-    items = from_lines(artifacts.open_lines(artifact, ITEMS))
+def _cached(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
+    items = records_from_lines(artifacts.open_lines(artifact, ITEMS))
     if not items:
         raise EmptyEvaluation(f"the record of {checkpoint_id} in artifact {artifact} has no items: test it again.")
     return Evaluation(checkpoint_id=checkpoint_id, key=RecordKey.model_validate_json(key), items=items)
