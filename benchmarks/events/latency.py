@@ -31,7 +31,7 @@ from ratchet.bus.connection import connect
 from ratchet.bus.streams import Letter, Streams
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued, BatchRejected
-from ratchet.ledger import Ledger, workers
+from ratchet.ledger import Ledger, health
 from ratchet.settings.control import ControlSettings
 
 from tests.support.workers import Stack, real_workers
@@ -176,7 +176,7 @@ def wait_for_all(app: Celery, pipe: Pipe) -> None:
 def failures(stack: Stack) -> str:
     """What the workers say that fail."""
     with stack.ledger.read() as session:
-        failed = workers.failing(session, stack.ledger.now())
+        failed = health.failing_workers(session, stack.ledger.now())
         return "\n".join(f"{worker.name} has failed:\n{worker.error}" for worker in failed)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from ratchet.systems.registry import ORDER
+from ratchet.systems.registry import systems
 
 from tests.support.compose import eventually, query
 from tests.support.prometheus import Prometheus, panels
@@ -31,7 +31,7 @@ EMPTY = {
 }
 """Panels that show nothing here, each with its reason."""
 THIS_DISK = "the disk of the machine that the tests run on is as full as it is"
-EXPECTED_ALERTS = {"DiskLow": THIS_DISK, "DiskNearlyFull": THIS_DISK, "HostDiskLow": THIS_DISK}
+EXPECTED_ALERTS = {"DiskLow": THIS_DISK, "DiskNearlyFull": THIS_DISK}
 """Alerts that this stack may fire, each with its reason."""
 
 
@@ -77,7 +77,7 @@ def test_flower_shows_all_workers_to_whoever_may_look(stack: Stack) -> None:
 
     def shown() -> bool:
         names = {name.partition("@")[0] for name in get(f"{url}/api/workers?refresh=1", auth=login)}
-        return names >= set(ORDER)
+        return names >= set(systems())
 
     eventually(shown, SOON_S, "worker of each system in Flower")
 
@@ -93,7 +93,7 @@ def test_prometheus_finds_every_page_and_each_is_up(stack: Stack) -> None:
         down = [f"{t['scrapeUrl']}: {t['lastError']}" for t in targets if t["health"] != "up"]
         assert down == []
         labels = [target["labels"] for target in targets]
-        assert {each["system"] for each in labels if each["job"] == "ratchet"} == {*ORDER, "serving"}
+        assert {each["system"] for each in labels if each["job"] == "ratchet"} == {*systems(), "serving"}
         assert {each.get("host") for each in labels if each["job"] == "node"} == {None, "test-4090", "test-3090"}
         return {"redis", "flower", "hub", "alertmanager", "prometheus"} <= {each["job"] for each in labels}
 

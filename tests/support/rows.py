@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet.ledger.tables import DeadLetterRow, VerdictRow
+from ratchet.ledger.tables import DeadLetterRow, VerdictRow, WorkerRow
 
 
 def verdict(system: str, kind: str, subject_id: str, outcome: str, at: float = 0.0, **columns: Any) -> VerdictRow:
@@ -19,3 +19,9 @@ def dead_letter(system: str, kind: str, subject_id: str, at: float = 0.0, **colu
     made_up: dict[str, Any] = {"error": "", "traceback": "", "failures": 3, "kills": 0}
     told = {**made_up, "resolved_at": None, "resolution": None, **columns}
     return DeadLetterRow(system=system, subject_kind=kind, subject_id=subject_id, created_at=at, **told)
+
+
+def worker_row(system: str, at: float = 0.0, **columns: Any) -> WorkerRow:
+    """A worker that runs; ``columns`` are those that the test looks at."""
+    made_up: dict[str, Any] = {"host": "box", "pid": 1, "version": "0", "metrics_url": None}
+    return WorkerRow(name=f"{system}@box+0", system=system, started_at=at, seen_at=at, **{**made_up, **columns})

@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet.evaluation.confidence import Certainty
-from ratchet.ledger.line import champion, serving
+from ratchet.ledger.lineage import champion, serving
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import BlockRow, CalibrationRow, CheckpointRow, DeadLetterRow, RankingRow, RegressionRow
+from ratchet.ledger.tables import (
+    BlockRow,
+    CalibrationRow,
+    CheckpointRow,
+    DeadLetterRow,
+    RankingRow,
+    RegressionRow,
+    VerdictRow,
+)
+from ratchet.systems import registry
 from ratchet.systems.backlog import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -29,9 +38,23 @@ def rulings(session: Session) -> dict[str, Ruling]:
 def contenders(session: Session) -> list[Contender]:
     """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
     open_ids = [subject.id for subject in evaluated_without(session, SYSTEM_NAME, "eval")]
-    ranked, given_up = (_ranked(session), _given_up(session)) if open_ids else ({}, {})
+    if not open_ids:
+        return []
+    ranked, given_up, missing = _ranked(session), _given_up(session), _missing_judges(session, open_ids)
     rows = [session.get_one(CheckpointRow, id) for id in open_ids]
-    return [_contender(session, row, ranked.get(row.id), given_up) for row in rows if row.ordinal > 0]
+    return [_contender(session, row, ranked.get(row.id), given_up, missing[row.id]) for row in rows if row.ordinal > 0]
+
+
+def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tuple[str, ...]]:
+    """For each checkpoint the judges that have given no verdict on it."""
+    names = registry.judges(session)
+    query = select(VerdictRow.subject_id, VerdictRow.system).where(
+        VerdictRow.subject_kind == "checkpoint",
+        VerdictRow.system.in_(names),
+        VerdictRow.subject_id.in_(checkpoint_ids),
+    )
+    given = {(row.subject_id, row.system) for row in session.execute(query)}
+    return {id: tuple(name for name in names if (id, name) not in given) for id in checkpoint_ids}
 
 
 def _held(session: Session, champion_id: str) -> str | None:
@@ -53,20 +76,25 @@ def _given_up(session: Session) -> dict[str, str]:
 
 
 def _contender(
-    session: Session, checkpoint: CheckpointRow, ranked: dict[str, Any] | None, given_up: dict[str, str]
+    session: Session,
+    checkpoint: CheckpointRow,
+    ranked: dict[str, Any] | None,
+    given_up: dict[str, str],
+    missing_judges: tuple[str, ...],
 ) -> Contender:
     regression = session.get(RegressionRow, checkpoint.id)
     bar = session.get(BlockRow, checkpoint.weights)
     return Contender(
         id=checkpoint.id,
         ordinal=checkpoint.ordinal,
-        score=float(ranked["choosing_score"]) if ranked else None,
+        score=float(ranked["selection_score"]) if ranked else None,
         severity=regression.severity if regression else None,
         calibrated=session.get(CalibrationRow, checkpoint.id) is not None,
         barred=bar.reason if bar else None,
         is_kept=checkpoint.state == "saved",
         given_up=given_up.get(checkpoint.id),
         over_budget=ranked.get("over_budget") if ranked else None,
+        judges=missing_judges,
     )
 
 

@@ -16,6 +16,7 @@ class Contender:
 
     ``is_kept`` is False once retention has deleted its files. ``given_up`` names the pool on which testing has
     dead-lettered it: it waits for a human, and nobody waits for it. ``over_budget`` says which budget it breaks.
+    ``judges`` are those whose verdict is missing, a plug-in's among them.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Contender:
     is_kept: bool = True
     given_up: str | None = None
     over_budget: str | None = None
+    judges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,13 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
         return Settle("refused", f"it is over budget: {contender.over_budget}")
     if contender.given_up is not None:
         return Wait(f"`ratchet dead retry`: testing gave up on its {contender.given_up} record")
-    missing = [
-        name
-        for name, is_there in (
-            ("regression", contender.severity is not None),
-            ("comparison", contender.score is not None),
-            ("calibration", contender.calibrated),
-        )
-        if not is_there
-    ]
+    # The records of these three are needed below, so they are asked for even where no judge has registered yet.
+    records = {
+        "regression": contender.severity is not None,
+        "comparison": contender.score is not None,
+        "calibration": contender.calibrated,
+    }
+    missing = dict.fromkeys([*(name for name, is_there in records.items() if not is_there), *contender.judges])
     return Wait(" and ".join(missing)) if missing else Challenge()
 
 

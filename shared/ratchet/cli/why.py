@@ -23,7 +23,7 @@ from ratchet.ledger.tables import (
     EvaluationRow,
     VerdictRow,
 )
-from ratchet.run.cycles import JUDGES
+from ratchet.systems import registry
 
 Fact = dict[str, Any]
 
@@ -70,7 +70,7 @@ def _headline(session: Session, row: CheckpointRow) -> str:
 
 
 def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
-    order = {judge: place for place, judge in enumerate(JUDGES)}
+    order = {declaration.name: place for place, declaration in enumerate(registry.known(session))}
     verdicts = session.scalars(
         select(VerdictRow).where(
             (VerdictRow.subject_id == row.id) | VerdictRow.subject_id.startswith(f"{row.id}/", autoescape=True)

@@ -6,10 +6,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.ledger import Transaction
-from ratchet.ledger.requests import ask
-from ratchet.ledger.suites import evaluation
+from ratchet.ledger.pending import lacks_verdict
+from ratchet.ledger.suites import evaluation, request_evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.systems.verdict import NotReady, Subject
 
 
@@ -32,6 +31,6 @@ def made_anew(row: EvaluationRow, who: str) -> NotReady:
     def effects(tx: Transaction) -> None:
         now = evaluation(tx.session, row.checkpoint_id, row.suite_id)
         is_damaged = now is not None and now.artifact == row.artifact
-        ask(tx, row.checkpoint_id, row.suite_id, who, row.checkpoint_id, is_damaged=is_damaged)
+        request_evaluation(tx, row.checkpoint_id, row.suite_id, who, row.checkpoint_id, is_damaged=is_damaged)
 
     return NotReady(f"the {row.pool} record of {row.checkpoint_id}", effects)

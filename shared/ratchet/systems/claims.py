@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import ClaimLost
 from ratchet.ledger import Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.tables import ClaimRow
 from ratchet.systems.verdict import Subject
 
@@ -40,7 +40,7 @@ def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: fl
         tx.session.add(row)
     elif (row.owner is not None and row.expires_at > tx.now) or row.not_before_at > tx.now:
         return None
-    row.token = next_value(tx.session, "fencing")
+    row.token = next_counter(tx.session, "fencing")
     row.owner, row.claimed_at, row.heartbeat_at = owner, tx.now, tx.now
     row.expires_at, row.progress, row.note = tx.now + lease_s, 0, ""
     return Claim(system, subject, owner, row.token, row.failures, row.kills)

@@ -27,10 +27,10 @@ from ratchet.errors import (
     UnknownPlugin,
 )
 from ratchet.failpoint import failpoint
-from ratchet.ledger import Ledger, damages
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import require_known_schema
+from ratchet.ledger.pending import settled
 from ratchet.ledger.tables import VerdictRow
-from ratchet.ledger.undecided import settled
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
 from ratchet.systems.claims import Claim
@@ -210,7 +210,7 @@ class Controller:
                 claims.release(tx, claim)
             else:
                 claims.finish(tx, claim)
-                damages.resolve(tx, self.system.name, claim.subject.kind, claim.subject.id)
+                health.resolve_damage(tx, self.system.name, claim.subject.kind, claim.subject.id)
                 tx.session.add(self._row(claim, outcome, cause, took_s, tx.now))
             outcome.effects(tx)
             for event in outcome.events:
@@ -262,7 +262,7 @@ class Controller:
             return False
         if isinstance(error, ArtifactError) and error.artifact is not None:
             with self.ledger.read() as session:
-                return error.artifact in damages.artifacts_of(session, claim.subject.kind, claim.subject.id)
+                return error.artifact in health.artifacts_of(session, claim.subject.kind, claim.subject.id)
         return True
 
     def _put_off(self, lane: Lane, claim: Claim, error: Exception) -> None:
@@ -272,7 +272,9 @@ class Controller:
             claims.put_off(tx, claim, self.settings.control.backoff_last_s)
             if isinstance(error, ArtifactError) and error.artifact is not None:
                 consequence = f"{subject} waits until it is there again."
-                damages.record(tx, error.artifact, str(error), self.system.name, subject.kind, subject.id, consequence)
+                health.record_damage(
+                    tx, error.artifact, str(error), self.system.name, subject.kind, subject.id, consequence
+                )
         self._tell_of_trouble(lane, subject, f"{subject}: {type(error).__name__}: {error}")
 
     def _count(self, lane: Lane, claim: Claim, error: Exception) -> None:

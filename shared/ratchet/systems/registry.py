@@ -10,36 +10,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import pkgutil
 import traceback
 from functools import cache
-from importlib.metadata import entry_points
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from ratchet.errors import UnknownPlugin
-from ratchet.systems.system import System
-
-GROUP = "ratchet.systems"
-CHOICE = "RATCHET_SYSTEMS"
-INSTALLED = "installed"
-ORDER = [
-    "training",
-    "testing",
-    "regression",
-    "comparison",
-    "calibration",
-    "mining",
-    "correction",
-    "diversity",
-    "curriculum",
-    "generation",
-    "deployment",
-]
+from ratchet.ledger.tables import WorkerRow
+from ratchet.settings.plugin_sections import system_packages
+from ratchet.systems.system import Declaration, System
 
 
 @cache
 def systems() -> dict[str, System]:
-    """All installed systems by name: the eleven in the order of the docs, then the others by name."""
+    """All installed systems by name, in the order that they declare."""
     return _found()[0]
 
 
@@ -54,7 +40,7 @@ def get(name: str) -> System:
     A system in a module of its own name is found without importing the others, which a worker has no use for. Where
     that cannot be imported, its own error is raised.
     """
-    for package in _packages():
+    for package in system_packages():
         if name == _last(package):
             importlib.import_module(package)
         elif _has(package, name):
@@ -67,10 +53,32 @@ def get(name: str) -> System:
         raise UnknownPlugin(f"no system {name!r} is installed here; there are: {', '.join(systems())}.") from None
 
 
+def known(session: Session) -> list[Declaration]:
+    """The systems installed here, and those whose workers have registered from other hosts, in their order.
+
+    An image holds the code of its own service alone, so that a command on the hub or the deployer cannot see the other
+    systems by importing them.
+    """
+    elsewhere = (Declaration.read(row) for row in session.scalars(select(WorkerRow)) if row.declaration)
+    here = (Declaration.of(system) for system in systems().values())
+    found = {declaration.name: declaration for declaration in (*elsewhere, *here)}
+    return sorted(found.values(), key=lambda declaration: (declaration.order, declaration.name))
+
+
+def judges(session: Session) -> list[str]:
+    """The systems for whose verdict on a checkpoint the deployment gate waits."""
+    return [declaration.name for declaration in known(session) if declaration.is_judge]
+
+
+def per_checkpoint(session: Session) -> list[str]:
+    """The systems that give a verdict on every checkpoint, in their order."""
+    return [declaration.name for declaration in known(session) if declaration.per_checkpoint]
+
+
 @cache
 def _found() -> tuple[dict[str, System], dict[str, str]]:
     found, failed = [], {}
-    for package in _packages():
+    for package in system_packages():
         try:
             modules = _modules(package)
         except Exception:  # noqa: BLE001 -- whatever a plug-in raises, the others are found, and it is told
@@ -84,14 +92,8 @@ def _found() -> tuple[dict[str, System], dict[str, str]]:
                 continue
             if system is not None:
                 found.append(system)
-    found.sort(key=lambda s: (ORDER.index(s.name) if s.name in ORDER else len(ORDER), s.name))
+    found.sort(key=lambda system: (system.order, system.name))
     return {system.name: system for system in found}, failed
-
-
-def _packages() -> list[str]:
-    chosen = [name for name in os.environ.get(CHOICE, INSTALLED).split(",") if name]
-    installed = [entry.value for entry in entry_points(group=GROUP)]
-    return [package for name in chosen for package in (installed if name == INSTALLED else [name])]
 
 
 def _has(package: str, name: str) -> bool:

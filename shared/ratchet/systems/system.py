@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from ratchet.artifacts import ArtifactStore
 from ratchet.events import Event
 from ratchet.ledger import Ledger
-from ratchet.settings import Settings
+from ratchet.ledger.tables import WorkerRow
+from ratchet.settings import Section, Settings
 from ratchet.systems.verdict import Outcome, Subject
 from ratchet.systems.work import Work
 
@@ -61,6 +62,10 @@ class System:
     only with it. ``is_judge``: the deployment gate waits for that verdict. ``pending`` names the subjects that wait for
     it, for metrics and alerts (a key of ``ratchet.ledger.pending.QUERIES``). ``metrics`` may name a ``module:callable``
     that makes a Prometheus collector of the settings, for what its worker shows beside what all workers show.
+
+    ``settings`` is the system's own section of the settings, of its name: ``[name]`` in the file,
+    ``RATCHET_NAME__FIELD`` in the environment, ``work.settings.section(MySettings)`` in its functions. Such a system
+    lies in a module of its own name, so that the section is found without importing the others.
     """
 
     name: str
@@ -75,6 +80,13 @@ class System:
     is_judge: bool = False
     pending: str | None = None
     metrics: str | None = None
+    settings: type[Section] | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings is not None and not (isinstance(self.settings, type) and issubclass(self.settings, Section)):
+            raise TypeError(f"settings of {self.name!r} is {self.settings!r}, where a subclass of Section is wanted")
+        if self.settings is not None and self.name in Settings.model_fields:
+            raise TypeError(f"the section [{self.name}] is one of Ratchet's own: give the system another name")
 
     @property
     def queue(self) -> str:
@@ -101,3 +113,30 @@ class System:
 
     def lanes_consuming(self, event: type[Event]) -> tuple[Lane, ...]:
         return tuple(lane for lane in self.lanes if event in lane.consumes)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What other hosts have to know of a system. A worker registers it; its fields are those of System."""
+
+    name: str
+    order: int
+    per_checkpoint: bool
+    is_judge: bool
+    pending: str | None
+
+    @classmethod
+    def of(cls, system: System) -> Declaration:
+        return cls(system.name, system.order, system.per_checkpoint, system.is_judge, system.pending)
+
+    @classmethod
+    def read(cls, row: WorkerRow) -> Declaration:
+        """What a worker has registered. A field that an older worker did not know has its default."""
+        told = row.declaration
+        return cls(
+            name=row.system,
+            order=int(told.get("order", 100)),
+            per_checkpoint=bool(told.get("per_checkpoint", False)),
+            is_judge=bool(told.get("is_judge", False)),
+            pending=told.get("pending"),
+        )

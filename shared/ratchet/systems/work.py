@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,6 @@ class Children(Protocol):
         target: str,
         spec: dict[str, Any],
         *,
-        beside: Sequence[dict[str, Any]],
-        is_failure: Callable[[dict[str, Any]], bool],
         on_progress: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
         stall_s: float,
@@ -100,29 +98,25 @@ class Work:
         spec: Mapping[str, Any],
         on_progress: Callable[[dict[str, Any]], None] | None = None,
         should_end: Callable[[], bool] = lambda: False,
-        beside: Sequence[Mapping[str, Any]] = (),
-        is_failure: Callable[[dict[str, Any]], bool] = lambda _result: False,
+        cards: int = 1,
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
 
-        ``should_end`` asks it, as a stop of the worker does, to hand back what it has (SIGTERM). For each spec
-        ``beside`` another child works with it (see ChildRunner.run).
+        ``should_end`` asks it, as a stop of the worker does, to return what it has (SIGTERM).
 
-        Where there is a GPU, each child waits for its share of one card's memory and is held to it. Raises
-        ChildFailed when one raises, dies or stalls, SettingsError where one finds a setting wrong, and Stopping or
-        ClaimLost as ``progress`` does.
+        Where there is a GPU, the child waits for the system's share of the memory of so many ``cards`` and is held to
+        it. Raises ChildFailed when it raises, dies or stalls, SettingsError where it finds a setting wrong, and
+        Stopping or ClaimLost as ``progress`` does.
         """
-        specs: list[Mapping[str, Any]] = [spec, *beside]
-        with self._gpus(len(specs)) as bounds:
-            if bounds is not None:
-                bound_specs = zip(specs, bounds, strict=True)
-                specs = [{"target": target, "spec": dict(spec), "bound": bound} for spec, bound in bound_specs]
+        with self._gpus(cards) as found:
+            if found is not None:
+                spec = {"target": target, "spec": dict(spec), "bound": found}
                 target = BOUNDED
-            return self._children_run(target, specs, on_progress, should_end, is_failure)
+            return self._run_child(target, spec, on_progress, should_end)
 
     @contextmanager
-    def _gpus(self, cards: int) -> Iterator[list[Bound] | None]:
-        """The lease on the system's share of so many cards, a bound for each, or None where there is none."""
+    def _gpus(self, cards: int) -> Iterator[Bound | None]:
+        """Lease the system's share of so many cards, and say what was leased; None where there is no card."""
 
         def should_stop() -> bool:
             self.pulse.beat("waits for GPU memory")
@@ -135,15 +129,14 @@ class Work:
             yield None
             return
         with lease:
-            yield [bound(self.settings, lease, own) for own in range(cards)]
+            yield bound(self.settings, lease)
 
-    def _children_run(
+    def _run_child(
         self,
         target: str,
-        specs: Sequence[Mapping[str, Any]],
+        spec: Mapping[str, Any],
         on_progress: Callable[[dict[str, Any]], None] | None,
         should_end: Callable[[], bool],
-        is_failure: Callable[[dict[str, Any]], bool],
     ) -> dict[str, Any]:
         def report(message: dict[str, Any]) -> None:
             self.pulse.beat(str(message.get("note", "")))
@@ -153,9 +146,7 @@ class Work:
         try:
             return self.children.run(
                 target,
-                dict(specs[0]),
-                beside=[dict(spec) for spec in specs[1:]],
-                is_failure=is_failure,
+                dict(spec),
                 on_progress=report,
                 should_stop=lambda: self.stop.is_set() or self.pulse.lost or should_end(),
                 stall_s=self.step_s,

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -14,15 +15,15 @@ from ratchet.build import Build
 from ratchet.errors import RatchetError, TransientError
 from ratchet.leases.slots import WorkerName
 from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.health import ABSENT
 from ratchet.ledger.migrate import require_current, require_known_schema
 from ratchet.ledger.tables import WorkerRow
-from ratchet.ledger.workers import ABSENT
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
 from ratchet.systems import claims, poison
 from ratchet.systems.controller import Controller
 from ratchet.systems.observer import Observer
-from ratchet.systems.system import System
+from ratchet.systems.system import Declaration, System
 from ratchet.worker.offspring import WELL_AFTER_S
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Registration(Observer):
                     seen_at=tx.now,
                     metrics_url=self._metrics_url,
                     pages=known_pages(self._settings),
+                    declaration=asdict(Declaration.of(self._system)),
                     state="running",
                     error=self._died,
                     failures=failures + (self._died is not None),

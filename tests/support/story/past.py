@@ -20,7 +20,7 @@ from ratchet.ledger.tables import (
     RegressionRow,
     VerdictRow,
 )
-from ratchet.run.cycles import JUDGES
+from ratchet.systems import registry
 
 from tests.support.story.names import batch_id, checkpoint_id
 
@@ -93,7 +93,7 @@ def add_judgement(tx: Transaction, ordinal: int, at: float) -> None:
     evaluated = CheckpointEvaluated(checkpoint_id=cid, pools=("eval", "probe"))
     _add_records(tx, ordinal, at)
     tx.emit(evaluated)
-    for place, judge in enumerate(JUDGES):
+    for place, judge in enumerate(registry.per_checkpoint(tx.session)):
         outcome = OUTCOMES.get(ordinal) if judge == "deployment" else "done"
         if outcome is not None:
             add_verdict(tx, judge, cid, outcome, at + 2 + 0.1 * place, evaluated.id)

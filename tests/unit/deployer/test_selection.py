@@ -102,6 +102,7 @@ def test_of_equals_the_newer_one_challenges() -> None:
 def test_what_is_missing_is_named() -> None:
     assert judge(contender(11, score=None, calibrated=False)) == {"c11": Wait("comparison and calibration")}
     assert judge(contender(11, severity=None)) == {"c11": Wait("regression")}
+    assert judge(contender(11, judges=("regression", "taste"), severity=None)) == {"c11": Wait("regression and taste")}
 
 
 def test_one_that_waits_for_its_judges_does_not_hold_up_another() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import hand
-from ratchet.ledger.counters import next_value, raise_to, value
 from ratchet.ledger.history import history
+from ratchet.ledger.ledger import counter_value, next_counter, raise_counter
 from ratchet.ledger.tables import CheckpointRow
 
 from tests.support.home import small_home
@@ -43,9 +43,9 @@ def test_a_restored_ledger_gets_past_the_tokens_that_were_given_out_before(tmp_p
     with small_home(tmp_path / "run") as home:
         with home.ledger.write() as tx:
             hand.fence(tx, 700, "from the backup of Monday")
-            assert next_value(tx.session, "fencing") > 700
+            assert next_counter(tx.session, "fencing") > 700
         with home.ledger.write() as tx, pytest.raises(PreconditionFailed, match="above the server's"):
             hand.fence(tx, 700, "again")
         with home.ledger.write() as tx:
-            assert not raise_to(tx.session, "fencing", 3)
-            assert value(tx.session, "no such counter") == 0
+            assert not raise_counter(tx.session, "fencing", 3)
+            assert counter_value(tx.session, "no such counter") == 0

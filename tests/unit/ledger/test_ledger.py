@@ -12,8 +12,7 @@ from ratchet.errors import NotJson, TransientError
 from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.counters import next_value
-from ratchet.ledger.ledger import BUSY_TIMEOUT_S
+from ratchet.ledger.ledger import BUSY_TIMEOUT_S, next_counter
 from ratchet.ledger.tables import Base, CounterRow, MinedRow, OutboxRow
 from ratchet.ledger.tables.columns import PlainJson
 from ratchet.watchdog import LONGEST_CALL_S
@@ -31,7 +30,7 @@ def count(ledger: Ledger, name: str) -> int:
 def test_a_change_and_its_events_commit_together(ledger: Ledger) -> None:
     event = BatchQueued(batch_id="b1", cause="because")
     with ledger.write() as tx:
-        next_value(tx.session, "n")
+        next_counter(tx.session, "n")
         tx.emit(event)
     assert count(ledger, "n") == 1
     with ledger.read() as session:
@@ -46,7 +45,7 @@ def test_an_error_rolls_back_the_change_and_its_events(ledger: Ledger) -> None:
 
     def fail() -> None:
         with ledger.write() as tx:
-            next_value(tx.session, "n")
+            next_counter(tx.session, "n")
             tx.emit(BatchQueued(batch_id="b1"))
             raise ZeroDivisionError
 
@@ -62,7 +61,7 @@ def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> No
     seen: list[int] = []
     ledger.after_commit = lambda _events: seen.append(count(ledger, "n"))
     with ledger.write() as tx:
-        next_value(tx.session, "n")
+        next_counter(tx.session, "n")
         tx.emit(BatchQueued(batch_id="b1"))
         assert seen == []
     assert seen == [1]
@@ -74,7 +73,7 @@ def test_a_commit_stands_though_redis_is_away(ledger: Ledger) -> None:
 
     ledger.after_commit = away
     with ledger.write() as tx:
-        next_value(tx.session, "n")
+        next_counter(tx.session, "n")
         tx.emit(BatchQueued(batch_id="b1"))
     assert count(ledger, "n") == 1
 
@@ -85,7 +84,7 @@ def test_writers_come_one_after_the_other(ledger: Ledger) -> None:
     def work() -> None:
         for _ in range(10):
             with ledger.write() as tx:
-                taken.append(next_value(tx.session, "n"))
+                taken.append(next_counter(tx.session, "n"))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -97,11 +96,11 @@ def test_writers_come_one_after_the_other(ledger: Ledger) -> None:
 
 def test_a_reader_sees_one_state_while_others_write(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        next_value(tx.session, "n")
+        next_counter(tx.session, "n")
     with ledger.read() as session:
         before = session.scalar(select(CounterRow.value).where(CounterRow.name == "n"))
         with ledger.write() as tx:
-            next_value(tx.session, "n")
+            next_counter(tx.session, "n")
         again = session.scalar(select(CounterRow.value).where(CounterRow.name == "n"))
         if ledger.dialect == "sqlite":
             assert before == again == 1

@@ -6,9 +6,8 @@ import pytest
 from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.queue import Depth, Origin, depth, next_batch, submit
+from ratchet.ledger.queue import Depth, Origin, add_uses, depth, item_uses, next_batch, submit, uses_of
 from ratchet.ledger.tables import BatchRow, DeadLetterRow
-from ratchet.ledger.uses import add_uses, item_uses, uses_of
 
 from tests.support.rows import dead_letter
 

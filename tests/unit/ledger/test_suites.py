@@ -29,7 +29,7 @@ def add(tx: Transaction, ordinal: int, score: float | None, dtype: str = "fp32",
         correct=5,
         by_level={},
         tokens_per_s=1.0,
-        tally=None if score is None else {"choosing_score": score},
+        tally=None if score is None else {"selection_score": score},
         created_at=tx.now,
     )
     tx.session.add(checkpoint)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.data.example import Example
-from ratchet.ledger.supply import Supply, shortage, supply
+from ratchet.ledger.queue import Supply, shortage, supply
 from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.settings.queue import QueueSettings
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from ratchet.evaluation.taught import Taught
 from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.correction_backoff import CorrectionBatch, trained_corrections
 from ratchet.ledger.queue import submit
 from ratchet.ledger.tables import BatchRow, ImpactRow
-from ratchet.ledger.taught import taught_before
 
 
 def add(tx: Transaction, name: str, at: float, gains: int) -> None:
@@ -26,5 +25,7 @@ def test_the_newest_are_looked_back_on_the_oldest_of_them_first(ledger: Ledger) 
             add(tx, name, float(place), gains=place)
     taught = frozenset({"sums:carry"})
     with ledger.read() as session:
-        assert taught_before(session, most=2) == [Taught(taught, {"sums:carry": (gains, 0)}) for gains in (2, 3)]
-        assert len(taught_before(session)) == 4
+        assert trained_corrections(session, most=2) == [
+            CorrectionBatch(taught, {"sums:carry": (gains, 0)}) for gains in (2, 3)
+        ]
+        assert len(trained_corrections(session)) == 4

@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from prometheus_client import CollectorRegistry
-from ratchet.ledger import Ledger, damages
+from prometheus_client import CollectorRegistry, generate_latest
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -18,12 +18,10 @@ from ratchet.ledger.tables import (
     VerdictRow,
     WorkerRow,
 )
-from ratchet.metrics.exposition import page
-from ratchet.metrics.ledger.source import LedgerSource
-from ratchet.metrics.patience import PatientCollector
+from ratchet.metrics.sources import LedgerSource, TimeLimitedCollector
 from ratchet.settings import Settings
-from ratchet.stats.wilson import wilson
-from ratchet.systems.registry import ORDER
+from ratchet.stats.proportions import wilson
+from ratchet.systems.registry import systems
 from sqlalchemy import delete, update
 
 from tests.support.rows import verdict
@@ -38,10 +36,10 @@ def ask(settings: Settings) -> Iterator[Ask]:
     collectors = []
 
     def asked(ledger: Ledger) -> Scrape:
-        registry, collector = CollectorRegistry(), PatientCollector(LedgerSource(ledger, settings), limit_s=60.0)
+        registry, collector = CollectorRegistry(), TimeLimitedCollector(LedgerSource(ledger, settings), limit_s=60.0)
         collectors.append(collector)
         registry.register(collector)
-        return Scrape(page(registry).body.decode())
+        return Scrape(generate_latest(registry).decode())
 
     yield asked
     for collector in collectors:
@@ -51,7 +49,7 @@ def ask(settings: Settings) -> Iterator[Ask]:
 def test_an_empty_ledger_is_up_and_has_nothing_waiting(ledger: Ledger, ask: Ask) -> None:
     found = ask(ledger)
     assert found["ratchet_ledger_up"] == 1
-    assert found["ratchet_undone"] == found["ratchet_undone_oldest_seconds"] == 0
+    assert found["ratchet_pending"] == found["ratchet_pending_oldest_seconds"] == 0
     assert found["ratchet_queue_examples"] == found["ratchet_dead_letters"] == 0
     assert found["ratchet_workers"] == found["ratchet_outbox_waiting"] == 0
 
@@ -121,20 +119,20 @@ def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> 
         )
         tx.session.execute(update(BatchRow).where(BatchRow.state == "submitted").values(submitted_at=tx.now - 500))
     found = ask(told)
-    assert found.value("ratchet_undone", system="regression") == 1
-    assert 900 <= found.value("ratchet_undone_oldest_seconds", system="regression") < 2000
-    assert found.value("ratchet_undone_oldest_seconds", system="calibration") == 0
-    assert 500 <= found.value("ratchet_undone_oldest_seconds", system="correction") < 2000
-    assert found.value("ratchet_undone", system="training") == 2
-    assert found.value("ratchet_undone", system="deployment") == 1
+    assert found.value("ratchet_pending", system="regression") == 1
+    assert 900 <= found.value("ratchet_pending_oldest_seconds", system="regression") < 2000
+    assert found.value("ratchet_pending_oldest_seconds", system="calibration") == 0
+    assert 500 <= found.value("ratchet_pending_oldest_seconds", system="correction") < 2000
+    assert found.value("ratchet_pending", system="training") == 2
+    assert found.value("ratchet_pending", system="deployment") == 1
 
 
 def test_the_base_model_waits_for_no_deployment(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(0)))
     found = ask(told)
-    assert found.value("ratchet_undone", system="deployment") == 1
-    assert found.value("ratchet_undone", system="comparison") == 1
+    assert found.value("ratchet_pending", system="deployment") == 1
+    assert found.value("ratchet_pending", system="comparison") == 1
 
 
 def test_accuracy_has_its_interval_for_newest_and_champion(told: Ledger, ask: Ask) -> None:
@@ -222,7 +220,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
         waits = {"state": "waiting", "error": "no suite"}
         tx.session.execute(update(WorkerRow).where(WorkerRow.system == "deployment").values(**waits))
         for _ in range(2):
-            damages.record(tx, "ab" * 32, "it is damaged", "testing", "checkpoint", "c1", "it waits")
+            health.record_damage(tx, "ab" * 32, "it is damaged", "testing", "checkpoint", "c1", "it waits")
     found = ask(told)
     assert found.value("ratchet_worker_failures", system="testing", host="box") == 4
     assert found.value("ratchet_worker_waits", system="deployment", host="box") == 1
@@ -231,7 +229,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
     with pytest.raises(KeyError):
         found.value("ratchet_worker_unseen_seconds", system="testing")
     with told.write() as tx:
-        damages.resolve(tx, "testing", "checkpoint", "c1")
+        health.resolve_damage(tx, "testing", "checkpoint", "c1")
         tx.session.execute(update(WorkerRow).values(state="running", error=None, seen_at=tx.now))
     found = ask(told)
     assert found["ratchet_artifacts_damaged"] == 0
@@ -247,7 +245,7 @@ def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> No
         )
     found = ask(told)
     assert found.value("ratchet_dead_letters", system="mining") == 1
-    assert {s.labels["system"] for s in found.samples if s.name == "ratchet_dead_letters"} == set(ORDER)
+    assert {s.labels["system"] for s in found.samples if s.name == "ratchet_dead_letters"} == set(systems())
     assert found["ratchet_outbox_waiting"] > 10
     assert found["ratchet_request_oldest_seconds"] >= 70
 
@@ -265,7 +263,7 @@ def test_a_broken_checkpoint_waits_for_nobody(told: Ledger, ask: Ask) -> None:
         tx.session.execute(update(CheckpointRow).where(CheckpointRow.id == checkpoint_id(5)).values(state="broken"))
     found = ask(told)
     for judge in ("testing", "regression", "comparison", "calibration", "deployment"):
-        assert found.value("ratchet_undone", system=judge) == 0
+        assert found.value("ratchet_pending", system=judge) == 0
 
 
 def test_a_ledger_that_is_away_is_told_and_nothing_else(settings: Settings, ask: Ask) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import CheckpointRow, VerdictRow
-from ratchet.run.cycles import JUDGES, decided
-from ratchet.systems.registry import systems
+from ratchet.run.cycles import decided
 from sqlalchemy import delete
 
+from tests.support.rows import worker_row
 from tests.support.story import add_verdict, checkpoint_id
 
 
@@ -23,8 +23,15 @@ def drop(ledger: Ledger, system: str, ordinal: int) -> None:
         )
 
 
-def test_the_judges_are_systems() -> None:
-    assert set(JUDGES) <= systems().keys()
+def test_a_further_system_for_every_checkpoint_is_waited_for(ledger: Ledger) -> None:
+    """It is installed on another host, which its worker's row tells of."""
+    told = {"order": 50, "per_checkpoint": True, "is_judge": True, "pending": None}
+    with ledger.write() as tx:
+        tx.session.add(worker_row("taste", declaration=told))
+    assert ordinals(ledger) == []
+    with ledger.write() as tx:
+        add_verdict(tx, "taste", checkpoint_id(1), "fine", tx.now)
+    assert ordinals(ledger) == [1]
 
 
 def test_the_base_model_and_undecided_checkpoints_do_not_count(ledger: Ledger) -> None:

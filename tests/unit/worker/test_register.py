@@ -7,7 +7,7 @@ import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.build import Build
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger import Ledger, workers
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Settings
@@ -52,7 +52,7 @@ def test_a_worker_is_told_when_the_ledger_becomes_newer_than_it(migrated: Ledger
     """It was told at its start alone, and worked on until then with tables that it does not know."""
     before = row(migrated).seen_at
     pretend_newer(migrated)
-    with pytest.raises(PreconditionFailed, match="upgrade Ratchet on this host"):
+    with pytest.raises(PreconditionFailed, match="which this version does not know"):
         registration.seen()
     assert row(migrated).seen_at == before
 
@@ -66,7 +66,7 @@ def restarted(ledger: Ledger, home: Path) -> Registration:
 
 def failing(ledger: Ledger) -> list[str]:
     with ledger.read() as session:
-        return [worker.name for worker in workers.failing(session, ledger.now())]
+        return [worker.name for worker in health.failing_workers(session, ledger.now())]
 
 
 def test_one_that_dies_early_without_a_word_twice_in_a_row_is_told(

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from ratchet.systems import registry
-from ratchet.systems.registry import ORDER
 
 COMPOSE = Path(__file__).parents[3] / "compose"
 FILES = ("hub.yml", "gpu-4090.yml", "gpu-3090.yml")
@@ -44,9 +43,9 @@ def test_a_file_keeps_to_the_specification_of_compose(file: str) -> None:
 
 @pytest.mark.parametrize("host", ["4090", "3090"])
 def test_each_system_is_a_container_on_its_host(host: str) -> None:
-    named = {name for name in services(f"gpu-{host}.yml") if name in ORDER}
+    named = {name for name in services(f"gpu-{host}.yml") if name in registry.systems()}
     assert named == {
-        system.name for system in registry.systems().values() if system.host == host and system.name in ORDER
+        system.name for system in registry.systems().values() if system.host == host
     }
 
 
@@ -67,7 +66,7 @@ def test_every_service_is_hardened_and_limited(file: str) -> None:
 @pytest.mark.parametrize("host", ["4090", "3090"])
 def test_a_system_with_a_model_runs_where_torch_is_and_the_others_where_it_is_not(host: str) -> None:
     for name, service in services(f"gpu-{host}.yml").items():
-        if name in ORDER:
+        if name in registry.systems():
             has_torch = service["build"]["target"] == "trainer" or service["build"]["target"].endswith("-gpu")
             assert has_torch == bool(registry.get(name).preload), name
             assert (service["extends"]["service"] == "model-worker") == has_torch, name

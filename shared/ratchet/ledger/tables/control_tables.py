@@ -28,7 +28,10 @@ class VerdictRow(Base):
 
 
 class ClaimRow(Base):
-    """Who works on a subject just now. The row goes when the verdict comes; failures are counted here until then."""
+    """Who works on a subject just now. The row goes when the verdict comes; failures are counted here until then.
+
+    ``progress`` counts signs of life, ``note`` says what the work is at, ``status`` shows more of it where it has more.
+    """
 
     __tablename__ = "claims"
 
@@ -44,6 +47,7 @@ class ClaimRow(Base):
     not_before_at: Mapped[Float]
     progress: Mapped[int] = mapped_column(default=0)
     note: Mapped[str] = mapped_column(default="")
+    status: Mapped[Json] = mapped_column(default=dict)
     failures: Mapped[int] = mapped_column(default=0)
     kills: Mapped[int] = mapped_column(default=0)
 
@@ -82,7 +86,7 @@ class WorkerRow(Base):
     ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``),
     stopping or stopped. ``failures`` counts starts that failed in a row, early deaths among them; of such a death
     ``error`` tells for the first minute of the next process. ``pages`` are the metrics of others that it knows of: a
-    name and a URL each.
+    name and a URL each. ``declaration`` is what other hosts have to know of its system, whose code they may lack.
     """
 
     __tablename__ = "workers"
@@ -96,6 +100,7 @@ class WorkerRow(Base):
     seen_at: Mapped[Float]
     metrics_url: Mapped[str | None]
     pages: Mapped[Json] = mapped_column(default=dict)
+    declaration: Mapped[Json] = mapped_column(default=dict)
     state: Mapped[str] = mapped_column(default="running")
     error: Mapped[str | None] = mapped_column(Text, default=None)
     failures: Mapped[int] = mapped_column(default=0)

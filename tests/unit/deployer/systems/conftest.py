@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from ratchet.data.example import Example
 from ratchet.events.catalogue import CheckpointEvaluated, EvaluationRequested
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.ledger.line import serving
+from ratchet.ledger.lineage import serving
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ratchet.cli.view.reading import read_scene
 from ratchet.errors import ArtifactError
-from ratchet.ledger import damages, hand
+from ratchet.ledger import hand, health
 
 from .knowing import easy, everything
 
@@ -41,7 +41,7 @@ def warnings(deploying: Any) -> str:
 
 def unresolved(deploying: Any) -> list[str]:
     with deploying.home.ledger.read() as session:
-        return [found.consequence for found in damages.found_since(session, 0.0)]
+        return [found.consequence for found in health.damages_since(session, 0.0)]
 
 
 @pytest.fixture

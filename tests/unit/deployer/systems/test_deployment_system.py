@@ -9,7 +9,7 @@ from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, Re
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.systems import poison
 
-from tests.support.rows import dead_letter
+from tests.support.rows import dead_letter, verdict, worker_row
 
 from .knowing import by_luck, easy, everything, nothing
 
@@ -35,6 +35,19 @@ def test_the_first_better_checkpoint_replaces_the_base_model(deploying: Any) -> 
     assert deploying.challenges() == [(better, 1, "promote")]
     assert deploying.server.live() == better
     assert deploying.server.loaded() == {base, better}
+
+
+def test_a_judge_of_a_plug_in_on_another_host_is_waited_for(deploying: Any) -> None:
+    """This process cannot import it; its worker has registered what it is."""
+    with deploying.home.ledger.write() as tx:
+        tx.session.add(worker_row("taste", declaration={"is_judge": True, "per_checkpoint": True}))
+    better = deploying.add(easy)
+    deploying.sweep()
+    assert deploying.verdicts() == {}
+    with deploying.home.ledger.write() as tx:
+        tx.session.add(verdict("taste", "checkpoint", better, "fine"))
+    deploying.sweep()
+    assert deploying.verdicts() == {better: "deployed"}
 
 
 def test_each_deployment_carries_the_numbers_that_proved_it(deploying: Any) -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
+from ratchet.ledger.pending import lacks_verdict, settled
 from ratchet.ledger.tables import CounterRow
-from ratchet.ledger.undecided import lacks_verdict, settled
 from sqlalchemy import select
 
 from tests.support.rows import dead_letter, verdict
