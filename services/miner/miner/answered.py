@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.dress import Dress
-from ratchet.tasks.taxonomy import classify
+from ratchet.tasks.error_classes import classify
 
 
 class Answered(BaseModel):
-    """An item with a model's answer. ``error`` is its error class (see ratchet.tasks.taxonomy), None where right.
+    """An item with a model's answer. ``error`` is its error class (see ratchet.tasks.error_classes), None where right.
 
     ``mean_probability`` is exp of the mean token log-probability: the geometric mean of the token probabilities;
     ``least_probability`` belongs to the least certain token. Both are 0 where there is no token. ``gold_nll`` is the

@@ -28,7 +28,7 @@ class Problem(BaseModel):
 
 
 class Grade(BaseModel):
-    """A grader's word about one answer. ``extracted`` is None where no answer could be read."""
+    """What a grader found about one answer. ``extracted`` is None where no answer could be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

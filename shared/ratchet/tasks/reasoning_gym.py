@@ -2,21 +2,25 @@
 
 Level n is level n - 1 of every attribute of the dataset's curriculum, without the lower ones mixed in (an attribute
 that must be an interval spans to the next level); a dataset without a curriculum has level 1 alone. Answers are scored
-by the dataset's own verifier, with the reservations of ``verifier.py``.
+by the dataset's own verifier, with three precautions, each for something found in version 0.1.25. Some verifiers hand
+the answer to ``eval`` or to a parser built on it: a model, or a file from a stranger, must not get to run code, so
+these are given plain expressions only. Some give full marks to any text for some items: the score that they give to
+nonsense decides whether they are believed. Some raise at what they cannot read.
 
 The library is imported when a family is first asked for (1.2 s), not with this module.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from ratchet.errors import DataError, UnknownPlugin
 from ratchet.tasks.family import Grade, Problem, Variant, each_once
-from ratchet.tasks.verifier import score
 
 _SEEDS = {"acre": 4096, "word_ladder": 4096, "gsm_symbolic": 65_536, "list_functions": 65_536}
 """Datasets that build all their items at once, or refuse a large size, and how many different seeds they get."""
@@ -35,6 +39,21 @@ _LAST_LEVEL = {
 """Datasets whose higher curriculum levels version 0.1.25 cannot make: it raises, or searches without end."""
 _RELATIVES = 8
 _LONG = 200
+
+LITERAL = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+"""Datasets whose verifier calls ``eval`` on the answer."""
+ALGEBRAIC = frozenset(
+    {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
+)
+"""Datasets whose verifier parses the answer with sympy."""
+
+_NONSENSE = "zzz"
+_LENGTH_LIMIT = 2_000
+_FORMULA = re.compile(r"[-+*/^().,\s0-9A-Za-z]*")
+_NAME = re.compile(r"[A-Za-z]+")
+_KNOWN_NAMES = re.compile("[A-Za-z]|a?sin|a?cos|a?tan|sinh|cosh|tanh|exp|log|ln|sqrt|pi")
+_POWER = re.compile(r"(?:\*\*|\^)\s*(.{0,4})")
+_TOWER = re.compile(r"\)\s*(?:\*\*|\^)|(?:\*\*|\^)\s*[0-9]+\s*(?:\*\*|\^)")
 
 
 def family(dataset: str) -> ReasoningGym:
@@ -97,7 +116,7 @@ class ReasoningGym:
         if problem.seed is None:
             raise DataError(f"{self.name} grades problems of its own making only; {problem.key} has no seed.")
         entry = self._entry(problem.level, problem.seed)
-        credit = score(self._dataset, _items(self._dataset, problem.level), entry, text)
+        credit = verified_score(self._dataset, _items(self._dataset, problem.level), entry, text)
         if credit is None:
             return Grade(correct=False, extracted=None, error="format")
         if credit >= 1:
@@ -166,3 +185,48 @@ def _seeds(dataset: str) -> int:
 
 def _digest(question: str) -> str:
     return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:24]
+
+
+def verified_score(dataset: str, items: Any, entry: dict[str, Any], answer: str) -> float | None:
+    """Credit from 0 to 1; None for an answer that the verifier cannot, or must not, read."""
+    if answer == str(entry["answer"]).strip():
+        return 1.0
+    if len(answer) > _LENGTH_LIMIT or not _is_harmless(dataset, answer):
+        return None
+    credit = _ask(items, entry, answer)
+    if credit is not None and credit >= 1 and (_ask(items, entry, _NONSENSE) or 0) >= 1:
+        return 0.0
+    return credit
+
+
+def _ask(items: Any, entry: dict[str, Any], answer: str) -> float | None:
+    try:
+        return float(items.score_answer(answer, entry))
+    except Exception:  # noqa: BLE001 - a hundred foreign verifiers; what one cannot read is no answer to it
+        return None
+
+
+def _is_harmless(dataset: str, answer: str) -> bool:
+    if dataset in LITERAL:
+        return _is_literal(answer)
+    return dataset not in ALGEBRAIC or _is_formula(answer)
+
+
+def _is_literal(answer: str) -> bool:
+    try:
+        ast.literal_eval(answer)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return False
+    return True
+
+
+def _is_formula(answer: str) -> bool:
+    """Numbers, one-letter variables and known functions; powers small enough to be worked out."""
+    names = _NAME.findall(answer)
+    return (
+        _FORMULA.fullmatch(answer) is not None
+        and all(_KNOWN_NAMES.fullmatch(name) for name in names)
+        and not _TOWER.search(answer)
+        and all(re.match(r"-?[0-9]{1,2}(?![0-9])", power) for power in _POWER.findall(answer))
+        and not re.search(r"[0-9]{20}", answer)
+    )

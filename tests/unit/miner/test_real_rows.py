@@ -13,8 +13,8 @@ from miner.text_history import opened
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.inference.dress import Dress
+from ratchet.tasks.error_classes import classify
 from ratchet.tasks.graders import gold, text_key
-from ratchet.tasks.taxonomy import classify
 
 FILES = sorted((Path(__file__).parents[2] / "data").glob("*.jsonl"))
 LIMITS = Limits()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ratchet.tasks import declared
+from ratchet.tasks import graders
 from ratchet.tasks.numerals import read_number
 
 RIGHT = (
@@ -305,12 +305,12 @@ NOT_READ = (
 
 @pytest.mark.parametrize(("gold", "answer"), RIGHT)
 def test_the_same_value_is_right(gold: str, answer: str) -> None:
-    assert declared.grade("numeric", gold, answer).correct
+    assert graders.grade_declared("numeric", gold, answer).correct
 
 
 @pytest.mark.parametrize(("gold", "answer"), WRONG)
 def test_another_value_and_what_is_not_understood_are_wrong(gold: str, answer: str) -> None:
-    assert not declared.grade("numeric", gold, answer).correct
+    assert not graders.grade_declared("numeric", gold, answer).correct
 
 
 @pytest.mark.parametrize("answer", NOT_READ)
@@ -342,13 +342,13 @@ def test_where_it_cannot_be_told_no_number_is_read(answer: str) -> None:
     ],
 )
 def test_numeric_is_suggested_for_one_well_formed_number_alone(gold: str, grader: str) -> None:
-    assert declared.suggest(gold) == grader
-    assert declared.grade(declared.suggest(gold), gold, gold).correct
+    assert graders.suggest_grader(gold) == grader
+    assert graders.grade_declared(graders.suggest_grader(gold), gold, gold).correct
 
 
 @pytest.mark.parametrize(("gold", "answer"), [("1,2,3", "9,9,3"), ("1,5", "2,5"), ("3.10", "3.1"), ("1,5", ".1,5")])
 def test_what_is_suggested_tells_these_apart(gold: str, answer: str) -> None:
-    assert not declared.grade(declared.suggest(gold), gold, answer).correct
+    assert not graders.grade_declared(graders.suggest_grader(gold), gold, answer).correct
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_what_is_suggested_tells_these_apart(gold: str, answer: str) -> None:
     ],
 )
 def test_numbers_in_json_are_compared_by_value(gold: str, answer: str) -> None:
-    assert not declared.grade("json", gold, answer).correct
+    assert not graders.grade_declared("json", gold, answer).correct
 
 
 SIGNS = ("", "-", "+", "\u2212", "\uff0d", "\ufe63", "\u2010", "\u2011", "\u2012", "\u2013", "\uff0b")
@@ -398,16 +398,16 @@ def spellings(draw: st.DrawFn, number: int) -> str:
 def test_an_integer_is_right_exactly_if_it_is_equal_however_it_is_spelt(data: st.DataObject, n: int, m: int) -> None:
     m = n if data.draw(st.booleans()) else m
     answer = data.draw(spellings(m))
-    assert declared.grade("numeric", str(n), answer).correct == (n == m), answer
+    assert graders.grade_declared("numeric", str(n), answer).correct == (n == m), answer
 
 
 @given(st.text(alphabet="05-−.,eE/^ {}()$%×\\x²½\n#:=", max_size=40))
 def test_whatever_is_read_can_be_graded_and_shown(text: str) -> None:
-    grade = declared.grade("numeric", "5", text)
+    grade = graders.grade_declared("numeric", "5", text)
     if read_number(text) is None:
         assert grade.extracted is None
     else:
-        assert declared.grade("numeric", str(grade.extracted), str(grade.extracted)).correct
+        assert graders.grade_declared("numeric", str(grade.extracted), str(grade.extracted)).correct
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_whatever_is_read_can_be_graded_and_shown(text: str) -> None:
 )
 def test_long_texts_come_to_an_end(text: str) -> None:
     for grader in ("numeric", "json", "normalized"):
-        assert declared.grade(grader, "77", text).error in ("wrong", "format")
+        assert graders.grade_declared(grader, "77", text).error in ("wrong", "format")
 
 
 FRAGMENTS = st.sampled_from(
@@ -460,15 +460,15 @@ FRAGMENTS = st.sampled_from(
 TEXTS = st.text() | st.lists(FRAGMENTS | st.text(max_size=3), max_size=12).map("".join)
 
 
-@pytest.mark.parametrize("grader", declared.names())
+@pytest.mark.parametrize("grader", graders.declared_graders())
 @given(gold=TEXTS, answer=TEXTS)
 def test_no_text_can_stop_a_grader(grader: str, gold: str, answer: str) -> None:
-    declared.grade(declared.suggest(gold), gold, answer)
-    grade = declared.grade(grader, gold, answer, pattern="(5+)?")
+    graders.grade_declared(graders.suggest_grader(gold), gold, answer)
+    grade = graders.grade_declared(grader, gold, answer, pattern="(5+)?")
     assert grade.model_dump_json()
 
 
 def test_a_long_fraction_is_shown() -> None:
     long = "0." + "1" * 900 + "/" + str(2**2_000)
     for answer in (long, "1e999", "1e-999", "." + "7" * 1_000 + "e-999"):
-        assert declared.grade("numeric", answer, answer).correct
+        assert graders.grade_declared("numeric", answer, answer).correct

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from ratchet.errors import DataError
 from ratchet.tasks import registry
-from ratchet.tasks.verifier import score
+from ratchet.tasks.reasoning_gym import verified_score
 
 
 class Verifier:
@@ -58,18 +58,18 @@ def test_levels_that_the_library_cannot_make_are_no_levels() -> None:
 
 def test_a_verifier_that_accepts_nonsense_is_not_believed() -> None:
     entry = {"answer": "False"}
-    assert score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "True") == 0.0
-    assert score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "False") == 1.0
+    assert verified_score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "True") == 0.0
+    assert verified_score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "False") == 1.0
 
 
 def test_a_verifier_that_raises_has_read_no_answer() -> None:
-    assert score("prime_factorization", Verifier(float), {"answer": "2 × 3"}, "six") is None
+    assert verified_score("prime_factorization", Verifier(float), {"answer": "2 × 3"}, "six") is None
 
 
 @pytest.mark.parametrize("dataset", ["n_queens", "string_insertion", "binary_matrix", "spiral_matrix"])
 @pytest.mark.parametrize("answer", ["__import__('os').system('true')", "[x for x in ()]", "exit()"])
 def test_an_answer_is_never_evaluated(dataset: str, answer: str) -> None:
-    assert score(dataset, Verifier(must_not_be_asked), {"answer": "[[0]]"}, answer) is None
+    assert verified_score(dataset, Verifier(must_not_be_asked), {"answer": "[[0]]"}, answer) is None
 
 
 @pytest.mark.parametrize("dataset", ["simple_integration", "countdown", "puzzle24", "polynomial_multiplication"])
@@ -88,7 +88,7 @@ def test_an_answer_is_never_evaluated(dataset: str, answer: str) -> None:
     ],
 )
 def test_algebra_is_plain_and_small(dataset: str, answer: str) -> None:
-    assert score(dataset, Verifier(must_not_be_asked), {"answer": "1"}, answer) is None
+    assert verified_score(dataset, Verifier(must_not_be_asked), {"answer": "1"}, answer) is None
 
 
 def test_algebra_is_still_verified() -> None:

@@ -8,7 +8,7 @@ import pytest
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, UnknownPlugin
-from ratchet.tasks import declared
+from ratchet.tasks import graders
 from ratchet.tasks.graders import gold, grade_example, item_key
 
 DATA = Path(__file__).parents[2] / "data"
@@ -37,7 +37,7 @@ def rows(name: str) -> list[Example]:
     ],
 )
 def test_accepts(grader: str, gold: str, answer: str) -> None:
-    assert declared.grade(grader, gold, answer).correct
+    assert graders.grade_declared(grader, gold, answer).correct
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_accepts(grader: str, gold: str, answer: str) -> None:
     ],
 )
 def test_rejects(grader: str, gold: str, answer: str) -> None:
-    grade = declared.grade(grader, gold, answer)
+    grade = graders.grade_declared(grader, gold, answer)
     assert not grade.correct
     assert grade.error in {"wrong", "format"}
 
@@ -65,52 +65,52 @@ def test_rejects(grader: str, gold: str, answer: str) -> None:
 @pytest.mark.parametrize("grader", ["normalized", "numeric", "json"])
 @pytest.mark.parametrize("nothing", ["", "   \n", "...", "{}", "[]", '""'])
 def test_nothing_is_never_equal_to_nothing(grader: str, nothing: str) -> None:
-    assert not declared.grade(grader, nothing, nothing).correct
-    assert not declared.grade(grader, nothing, "42").correct
-    assert not declared.grade(grader, "42", nothing).correct
+    assert not graders.grade_declared(grader, nothing, nothing).correct
+    assert not graders.grade_declared(grader, nothing, "42").correct
+    assert not graders.grade_declared(grader, "42", nothing).correct
 
 
 def test_a_blank_gold_accepts_no_blank_even_exactly() -> None:
-    assert declared.grade("exact", " ", " ").error == "no_gold"
+    assert graders.grade_declared("exact", " ", " ").error == "no_gold"
 
 
 @pytest.mark.parametrize("grader", ["exact", "normalized", "numeric", "json"])
 @pytest.mark.parametrize("text", ["Error: 42", "error : {}", "Exception: x", "Traceback (most recent call last):\n 42"])
 def test_an_error_text_is_never_an_answer(grader: str, text: str) -> None:
-    grade = declared.grade(grader, text, text)
+    grade = graders.grade_declared(grader, text, text)
     assert (grade.correct, grade.error) == (False, "error_text")
-    assert not declared.grade(grader, "42", text).correct
+    assert not graders.grade_declared(grader, "42", text).correct
 
 
 def test_a_word_that_begins_like_error_is_an_answer() -> None:
-    assert declared.grade("normalized", "errors in judgement", "Errors in judgement").correct
+    assert graders.grade_declared("normalized", "errors in judgement", "Errors in judgement").correct
 
 
 def test_regex_compares_what_the_pattern_finds() -> None:
     pattern = r"=\s*([⓪①]+)"
-    assert declared.grade("regex", "add ① ① = ①⓪\n\nVerification: 2", "sum = ①⓪", pattern).correct
-    assert not declared.grade("regex", "add ① ① = ①⓪", "sum = ①①", pattern).correct
-    assert declared.grade("regex", "no match", "no match", pattern).error == "no_gold"
+    assert graders.grade_declared("regex", "add ① ① = ①⓪\n\nVerification: 2", "sum = ①⓪", pattern).correct
+    assert not graders.grade_declared("regex", "add ① ① = ①⓪", "sum = ①①", pattern).correct
+    assert graders.grade_declared("regex", "no match", "no match", pattern).error == "no_gold"
 
 
 @pytest.mark.parametrize("pattern", [None, "", "(", "a" * 201, 7])
 def test_a_bad_pattern_is_named(pattern: Any) -> None:
     with pytest.raises(DataError, match="pattern"):
-        declared.grade("regex", "a", "a", pattern)
+        graders.grade_declared("regex", "a", "a", pattern)
 
 
 def test_an_unknown_grader_lists_the_known() -> None:
     with pytest.raises(UnknownPlugin, match="exact, json, normalized, numeric, prefix, regex"):
-        declared.grade("fuzzy", "a", "a")
+        graders.grade_declared("fuzzy", "a", "a")
 
 
 def test_deep_json_is_no_json() -> None:
     for deep in ("[" * 100_000, "[" * 700 + "1" + "]" * 700):
-        assert declared.grade("json", "[1]", deep).error == "format"
+        assert graders.grade_declared("json", "[1]", deep).error == "format"
 
 
 def test_what_is_extracted_can_be_stored() -> None:
-    grade = declared.grade("json", "[1]", r'["\ud800", "é"]')
+    grade = graders.grade_declared("json", "[1]", r'["\ud800", "é"]')
     assert grade.extracted == '["?", "é"]'
     assert grade.model_dump_json()
 

@@ -23,9 +23,8 @@ from typing import Any, Final
 
 from ratchet.data.example import Example
 from ratchet.tasks import registry
-from ratchet.tasks.declared import ERROR_TEXT
 from ratchet.tasks.family import Grade
-from ratchet.tasks.graders import gold, grade_example
+from ratchet.tasks.graders import ERROR_TEXT, gold, grade_example
 from ratchet.tasks.numerals import read_number
 
 GENERIC: Final = {

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from ratchet.data.example import Example
 from ratchet.tasks import registry
+from ratchet.tasks.error_classes import GENERIC, classify
 from ratchet.tasks.family import to_example
-from ratchet.tasks.taxonomy import GENERIC, classify
 
 SUM = Example.ask("8+7+9=", "", gold="24", family="chain_sum", level=2)
 
