@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ratchet.ledger.line import line
+from ratchet.ledger.lineage import lineage
 from ratchet.ledger.tables import BatchRow
 from ratchet.systems import Work
 
@@ -26,5 +26,5 @@ class Brake:
             self._asked_at = now
             with self._work.read() as session:
                 batch = session.get_one(BatchRow, self._batch_id)
-                self._pulled = line(session).paused or batch.state == "skipped"
+                self._pulled = lineage(session).paused or batch.state == "skipped"
         return self._pulled

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import line, serving
-from ratchet.ledger.requests import unanswered
+from ratchet.ledger.deployments import serving
+from ratchet.ledger.lineage import lineage
+from ratchet.ledger.suites import unanswered_requests
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow
 from ratchet.systems import Work
 from sqlalchemy import select
@@ -60,11 +61,11 @@ def _protected(session: Session) -> set[str]:
     In use is whatever a claim, an unanswered request or an open challenge names.
     """
     live = serving(session)
-    main = line(session)
+    main = lineage(session)
     named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
     claimed = session.scalars(select(ClaimRow.subject_id).where(ClaimRow.subject_kind.in_(CLAIMED)))
     named.update(subject_id.partition("/")[0] for subject_id in claimed)
-    named.update(request.checkpoint_id for request in session.scalars(unanswered()))
+    named.update(request.checkpoint_id for request in session.scalars(unanswered_requests()))
     undecided = select(ChallengeRow.challenger_id).where(
         ChallengeRow.outcome.is_(None), ChallengeRow.champion_id == live.desired_id
     )

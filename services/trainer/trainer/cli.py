@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from ratchet.errors import RatchetError
-from ratchet.settings.file import LegacySetting
+from ratchet.settings.sources import LegacySetting
 from ratchet.settings.training import TrainerConfig
 
 from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, flag_of, parse

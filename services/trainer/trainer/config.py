@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from ratchet.errors import SettingsError
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.settings import Settings, load
-from ratchet.settings.nearest import explain
-from ratchet.settings.settings import FILE
+from ratchet.settings.sources import FILE, explain
 from ratchet.settings.training import TrainerConfig
 
 from trainer.result import MODEL_FOLDER, STATE_FOLDER

@@ -1,16 +1,12 @@
-"""The processes that train one model together, started by the loop, or by ``torchrun`` or ``accelerate launch``."""
+"""The ranks that train one model together, started by ``trainer.launch``, ``torchrun`` or ``accelerate launch``."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils.environment import check_cuda_p2p_ib_support
 
 
 @dataclass(frozen=True)
@@ -49,23 +45,3 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def join(place: Mapping[str, Any]) -> None:
-    """Meet the other processes of this machine: ``rank`` of ``world``, over the file ``meeting``; returns with all.
-
-    The environment then tells of them as torchrun would, and what they say to each other stays on the machine. Every
-    process has its own card among those that all see, and speaks NCCL if ``on_gpu``, else gloo.
-    """
-    rank, world = int(place["rank"]), int(place["world"])
-    told = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
-    os.environ.update({name: str(value) for name, value in told.items()})
-    if sys.platform == "linux":
-        os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"})
-    on_gpu = bool(place["on_gpu"]) and torch.cuda.is_available()
-    if on_gpu:
-        if not check_cuda_p2p_ib_support():  # RTX 40 cards under an old driver: accelerate refuses them otherwise
-            os.environ.update({"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"})
-        torch.cuda.set_device(rank)
-    backend, meeting = "nccl" if on_gpu else "gloo", f"file://{place['meeting']}"
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world)

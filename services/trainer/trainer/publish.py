@@ -9,7 +9,7 @@ from typing import Any
 from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import checkpoint_id, line, next_ordinal
+from ratchet.ledger.lineage import checkpoint_id, lineage, next_ordinal
 from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Work
 
@@ -71,12 +71,12 @@ def record(work: Work, segment: Segment) -> CheckpointRow:
     rows: list[CheckpointRow] = []
 
     def effects(tx: Transaction) -> None:
-        if line(tx.session).head_id != segment.head_id:
+        if lineage(tx.session).head_id != segment.head_id:
             raise ClaimLost(f"the line has left {segment.head_id} while batch {segment.batch_id} was trained on it.")
         rows.append(_row(tx, segment))
         tx.session.add(rows[0])
         tx.session.flush()
-        main = line(tx.session)
+        main = lineage(tx.session)
         main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
         main.adapter_base_id = segment.adapter_base_id
         batch = tx.session.get_one(BatchRow, segment.batch_id)

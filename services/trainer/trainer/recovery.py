@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
-from ratchet.ledger import Ledger, Transaction, damages
+from ratchet.ledger import Ledger, Transaction, health
 from ratchet.ledger.ledger import clock
-from ratchet.ledger.line import adapter_base, ancestry, head, line
+from ratchet.ledger.lineage import adapter_base, ancestry, head, lineage
 from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow, LineageRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Work
@@ -67,7 +67,7 @@ def set_state_aside(work: Work, reason: str) -> None:
 
 def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Target) -> None:
     """Make the target the line's head, and queue the batches since then again. Nothing where the head has moved on."""
-    main = line(tx.session)
+    main = lineage(tx.session)
     if main.head_id != head_id:
         return
     again = _queue_again(tx, main, _left_behind(tx.session, head_id, target.checkpoint.id), target.checkpoint)
@@ -80,7 +80,7 @@ def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Targ
     if again:
         consequence += f"; trained again: {', '.join(f'batch {id}' for id in again)}"
     artifact = damage.artifact or head_id
-    damages.record(tx, artifact, str(damage), TRAINING, "checkpoint", head_id, f"{consequence}.")
+    health.record_damage(tx, artifact, str(damage), TRAINING, "checkpoint", head_id, f"{consequence}.")
     for batch_id in again:
         tx.emit(BatchQueued(batch_id=batch_id))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import ancestry, champion, line
+from ratchet.ledger.deployments import champion
+from ratchet.ledger.lineage import ancestry, lineage
 from ratchet.ledger.tables import BatchRow
 
 
@@ -13,7 +14,7 @@ def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[
     ``bad_batch_id`` is quarantined in any case. Returns the new head's id and the quarantined batches.
     """
     target = champion(tx.session)
-    main = line(tx.session)
+    main = lineage(tx.session)
     batch_ids = _batches_since(tx, main.head_id, target.id)
     if bad_batch_id is not None:
         batch_ids.add(bad_batch_id)

@@ -15,7 +15,7 @@ from ratchet.errors import RatchetError
 from trainer.config import parse_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
-from trainer.processes import Processes, join
+from trainer.processes import Processes
 from trainer.result import ErrorKind, TrainingResult
 from trainer.stopping import stop_on
 
@@ -23,27 +23,30 @@ SECTIONS = ("model", "hyperparams", "profile", "monitoring", "locked", "environm
 
 
 def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train one segment and return what became of it; a failed run is a result too.
+    """Train one segment in this process and return what became of it; a failed run is a result too.
 
     ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
     alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
     fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``max_tokens``, ``seed``, ``shuffle``,
-    ``status_path`` (optional); ``processes`` where this one is one of several (see trainer.processes.join).
+    ``status_path`` (optional).
 
     SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
     """
+    with stop_on(signal.SIGTERM) as asked:
+        return train_segment(spec, progress, asked.is_set)
+
+
+def train_segment(
+    spec: dict[str, Any], progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """As ``run_segment``, but without its handling of SIGTERM: ends after the step at which ``should_stop`` is true."""
     status = TrainingStatusWriter(spec.get("status_path") or Path(spec["output"]) / "training_status.json")
     try:
         config = parse_config(_sections(spec))
     except RatchetError as error:
         return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
-    with stop_on(signal.SIGTERM) as asked:
-        engine: dict[str, Any] = {"report": progress, "should_stop": asked.is_set}
-        if "processes" in spec:
-            join(spec["processes"])
-            engine["note"] = lambda note: progress({"note": note})
-        result = TrainerEngine(status, **engine).run_job(config)
-    return _report(result)
+    engine = TrainerEngine(status, report=progress, should_stop=should_stop, note=lambda note: progress({"note": note}))
+    return _report(engine.run_job(config))
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ratchet.artifacts import ArtifactStore
 from ratchet.events.catalogue import TrainingStarted
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import adapter_base, head, line, unjudged
+from ratchet.ledger.lineage import adapter_base, head, lineage, unjudged
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import BatchRow, CheckpointRow, RegressionRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Subject, Work
 from sqlalchemy import or_, select
@@ -53,12 +53,12 @@ def open_segment(work: Work) -> Start:
         batch = tx.session.get_one(BatchRow, work.subject.id)
         if batch.state == "queued":
             batch.state, batch.started_at = "training", tx.now
-            line(tx.session).running_batch_id = batch.id
+            lineage(tx.session).running_batch_id = batch.id
             tx.emit(TrainingStarted(batch_id=batch.id))
 
     work.commit(open_batch)
     with work.read() as session:
-        main = line(session)
+        main = lineage(session)
         newest = head(session)
         base = adapter_base(session)
         batch = session.get_one(BatchRow, work.subject.id)
@@ -108,7 +108,7 @@ def origin(
 
 def _objection(session: Session, settings: Settings) -> str | None:
     """What has to happen before the next segment; the batch stays open."""
-    if line(session).paused:
+    if lineage(session).paused:
         return "training to be resumed"
     if rewinds(session):
         return "a rewind that comes first"

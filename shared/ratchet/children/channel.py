@@ -6,9 +6,16 @@ import json
 import select
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 Message = dict[str, Any]
+
+
+class HasFileno(Protocol):
+    """What can be polled: a Channel, or a socket that listens."""
+
+    def fileno(self) -> int: ...
+
 
 _CHUNK_BYTES = 1 << 16
 
@@ -68,8 +75,9 @@ class Channel:
         return [json.loads(line) for line in lines]
 
 
-def wait_for_any(channels: Sequence[Channel], timeout_s: float | None) -> bool:
-    """Whether one of them has bytes or its end to receive, after waiting up to ``timeout_s`` (None: for ever)."""
+def wait_for_any(channels: Sequence[HasFileno], timeout_s: float | None) -> bool:
+    """Whether one of them has bytes, a connection or its end to receive, after waiting up to ``timeout_s`` (None: for
+    ever)."""
     poll = select.poll()
     for channel in channels:
         poll.register(channel, select.POLLIN)

@@ -28,10 +28,7 @@ Target = Callable[[dict[str, Any], Progress], dict[str, Any]]
 
 
 def live(end: socket.socket, log_handle: int, server_pid: int) -> NoReturn:
-    """The whole life of a child, from the fork to its exit.
-
-    One that has others beside it stays until it is ended: its exit would tear the connections that they still use.
-    """
+    """The whole life of a child, from the fork to its exit."""
     os.setpgid(0, 0)
     _die_with(server_pid)
     _write_to(log_handle)
@@ -43,8 +40,6 @@ def live(end: socket.socket, log_handle: int, server_pid: int) -> NoReturn:
         _answer(channel, order)
     sys.stdout.flush()
     sys.stderr.flush()
-    if order is not None and order["stays"]:
-        threading.Event().wait()
     os._exit(0)
 
 

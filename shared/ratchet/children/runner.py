@@ -23,10 +23,6 @@ def _ignore(_message: dict[str, Any]) -> None:
     pass
 
 
-def _never(_result: dict[str, Any]) -> bool:
-    return False
-
-
 class ChildRunner(Closing):
     """Forks a child a run from a server that has imported ``preload``; the server starts with the first run.
 
@@ -56,8 +52,6 @@ class ChildRunner(Closing):
         target: str,
         spec: Mapping[str, Any],
         *,
-        beside: Sequence[Mapping[str, Any]] = (),
-        is_failure: Callable[[dict[str, Any]], bool] = _never,
         on_progress: Callable[[dict[str, Any]], None] = _ignore,
         should_stop: Callable[[], bool] = lambda: False,
         stall_s: float = 600.0,
@@ -70,42 +64,29 @@ class ChildRunner(Closing):
         raises one or finds its disk full; SettingsError when it finds a setting or a plug-in's name wrong. When
         ``should_stop`` turns true the child gets SIGTERM and ``grace_s``, which may grow meanwhile: a result that it
         still hands back is returned, else Stopping is raised. Stdout and stderr are appended to ``log_path``.
-
-        For each spec ``beside`` a further child runs the target, all of them together: the result is that of the
-        first, and the signal to stop goes to it alone. Whichever fails first, dies, or has a result that
-        ``is_failure`` ends all of them, with its failure or with that result; none of them is left afterwards.
         """
-        specs = [spec, *beside]
         with _open_log(log_path) as handle:
-            children = self._fork(handle, len(specs))
+            child = self._fork(handle)
             log_start = os.fstat(handle).st_size
-        conversation = Conversation(children, target, on_progress, should_stop, is_failure, stall_s, grace_s)
-        patience_s = 0.0
+        conversation = Conversation(child, target, on_progress, should_stop, stall_s, grace_s)
+        exit_s = 0.0
         try:
-            result = conversation.hold(specs)
-            patience_s = 0.0 if beside else _EXIT_S
+            result = conversation.hold(spec)
+            exit_s = _EXIT_S
             return result
         except ChildFailed as failure:
             failure.trace = failure.trace or _tail(log_path, log_start)
             raise
         finally:
-            for child in children:
-                child.end(patience_s)
+            child.end(exit_s)
 
-    def _fork(self, log_handle: int, count: int) -> list[ChildProcess]:
+    def _fork(self, log_handle: int) -> ChildProcess:
         for _ in range(2):
             server = self._living_server()
-            children: list[ChildProcess] = []
             try:
-                for _ in range(count):
-                    children.append(server.fork(log_handle))
-                return children
+                return server.fork(log_handle)
             except ServerGone:
                 self._retire(server)
-            except BaseException:
-                for child in children:
-                    child.end(0.0)
-                raise
         raise TransientError("The fork server dies as soon as it is asked for a child; see its stderr.")
 
     def _living_server(self) -> ServerProcess:

@@ -9,6 +9,9 @@ from typing import Any
 
 Progress = Callable[[dict[str, Any]], None]
 
+SHARES = "RATCHET_GPU_SHARES"
+"""Environment variable: the leased share of each visible device's memory, inherited by the ranks of a launcher."""
+
 
 def run(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Call ``spec["target"]`` with ``spec["spec"]`` within ``spec["bound"]``. The target of a child process."""
@@ -19,9 +22,18 @@ def run(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def confine(bound: Mapping[str, Any]) -> None:
-    """Let torch see the leased devices only, and take no more than its share of its own: more is out of memory."""
+    """Let torch see the leased devices only. One device is bounded at once; of several, each rank bounds its own."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(bound["devices"])
+    os.environ[SHARES] = ",".join(map(str, bound["shares"]))
+    if len(bound["devices"]) == 1:
+        hold_to_share(0)
+
+
+def hold_to_share(device: int) -> None:
+    """Take no more than the leased share of this device's memory: more is out of memory. ``confine`` came before, in
+    this process or in the one that started it; without it nothing is bounded."""
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(min(1.0, float(bound["share"])), int(bound["own"]))
+    shares = os.environ.get(SHARES)
+    if shares and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(min(1.0, float(shares.split(",")[device])), device)

@@ -17,11 +17,10 @@ SERVING, JUDGE = "serving", "3090"
 
 
 class Bound(TypedDict):
-    """What a leased process is told: the devices it may see, which of them is its own, and its share of that one."""
+    """What a leased process is told: the devices it may see, and its share of each one's memory, in their order."""
 
     devices: list[str]
-    own: int
-    share: float
+    shares: list[float]
 
 
 def capacity_gb(settings: Settings, found: Sequence[Gpu] | None = None) -> dict[int, int]:
@@ -92,11 +91,13 @@ def lease_share(
     )
 
 
-def bound(settings: Settings, lease: GpuLease, own: int = 0) -> Bound:
-    """What to tell the process that runs under the lease, on the device that stands ``own`` among those leased."""
-    names = device_names(settings)
-    share = lease.vram_gb / capacity_gb(settings)[lease.devices[own]]
-    return {"devices": [names[device] for device in lease.devices], "own": own, "share": share}
+def bound(settings: Settings, lease: GpuLease) -> Bound:
+    """What to tell the process that runs under the lease."""
+    names, sizes = device_names(settings), capacity_gb(settings)
+    return {
+        "devices": [names[device] for device in lease.devices],
+        "shares": [lease.vram_gb / sizes[device] for device in lease.devices],
+    }
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a system's function is handed: its subject, its claim, and the ways to read, report, compute and commit."""
+"""The values a system works with: the subject it is asked about, and the outcome it gives back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,62 @@ from sqlalchemy.orm import Session
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost, Stopping
+from ratchet.events import Event
 from ratchet.leases.share import Bound, bound, lease_share
 from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim
-from ratchet.systems.verdict import Subject
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a system decides about: ``checkpoint``, ``batch``, ``request``, ``refill`` … and its id."""
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+def nothing(_tx: Transaction) -> None:
+    """The effect of a verdict that changes nothing else."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision. ``effects`` and ``events`` are committed together with it, under a unique key and a live claim."""
+
+    outcome: str
+    reason: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    effects: Callable[[Transaction], None] = nothing
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class NotReady:
+    """Inputs are missing. Neither a verdict nor a failed attempt: the missing input's event wakes the subject again.
+
+    ``effects`` and ``events`` may ask for what is missing.
+    """
+
+    waiting_for: str
+    effects: Callable[[Transaction], None] = nothing
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What the subject stands for is as desired. The subject gets no verdict, since it is looked at again and again."""
+
+    effects: Callable[[Transaction], None] = nothing
+    events: tuple[Event, ...] = ()
+
+
+Outcome = Verdict | NotReady | Reconciled
+
 
 BOUNDED = "ratchet.inference.bounded:run"
 GPU_PATIENCE_S = 600.0

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from ratchet.cli.doctor.machine import leased
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow
 from ratchet.run.base_model import prepare_base_model
 
@@ -58,11 +58,11 @@ class Training:
             return sum(json.loads(row.body)["checkpoint_id"] == checkpoint.id for row in saved)
 
     def ranks(self) -> list[int]:
-        """The processes that train now, in the order of their start: the first speaks for all."""
-        pid = self.stack.nursery.pid_of("training")
+        """The processes that train now, in the order of their start: rank 0 is the first."""
+        pid = self.stack.supervisor.pid_of("training")
         with suppress(psutil.Error):
-            servers = psutil.Process(pid).children()
-            return sorted(child.pid for server in servers for child in server.children() if child.is_running())
+            below = psutil.Process(pid).children(recursive=True)
+            return sorted(child.pid for child in below if "trainer.launch" in child.cmdline())
         return []
 
     def status(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_the_death_of_one_ends_all_and_the_segment_is_trained_again(training: Tr
     assert training.checkpoints(batch_id) == []
 
     with training.home.ledger.write() as tx:
-        hand.skip(tx, tx.session.get_one(BatchRow, batch_id))
+        operator_actions.skip(tx, tx.session.get_one(BatchRow, batch_id))
     training.wait(lambda: "skipped" in training.home.verdicts("training").values(), "the verdict")
     (checkpoint,) = training.checkpoints(batch_id)
     assert 0 < checkpoint.offset < 6_000

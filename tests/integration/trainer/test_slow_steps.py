@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow
 from ratchet.run.base_model import prepare_base_model
-from ratchet.worker.awaited import awaited
+from ratchet.worker.stopping import stopping_workers
 
 from tests.support.examples import sums
 from tests.support.home import Home, small_home
@@ -74,17 +74,19 @@ def training(tmp_path: Path) -> Iterator[Training]:
 def test_a_stop_waits_for_the_step_and_the_save_and_nothing_is_trained_again(training: Training) -> None:
     training.wait_for_a_step()
     trained = training.status()["examples_done"]
-    training.stack.nursery.stop("training")
-    wait_until(lambda: bool(awaited(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops")
-    (worker,) = awaited(training.home.settings.status_folder)
+    training.stack.supervisor.stop_process("training")
+    wait_until(
+        lambda: bool(stopping_workers(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops"
+    )
+    (worker,) = stopping_workers(training.home.settings.status_folder)
     assert worker.system == "training"
     assert worker.note.startswith(f"batch {training.batch_id[:8]}")
-    wait_until(lambda: training.stack.nursery.report()["training"].exit_code == 0, PATIENCE_S, "its end")
+    wait_until(lambda: training.stack.supervisor.processes()["training"].exit_code == 0, PATIENCE_S, "its end")
     (saved,) = training.checkpoints()
     assert saved.offset > trained
     assert saved.save_s is not None
     assert training.claims() == []
-    training.stack.nursery.worker("training")
+    training.stack.supervisor.start_worker("training")
     wait_until(lambda: training.batch().state == "trained", PATIENCE_S, "the rest")
     assert training.checkpoints()[-1].offset == ROWS
     assert training.checkpoints()[-1].step == ROWS // STEP_ROWS
@@ -94,7 +96,7 @@ def test_a_stop_waits_for_the_step_and_the_save_and_nothing_is_trained_again(tra
 def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training) -> None:
     training.wait_for_a_step()
     trained, said = training.status()["examples_done"], list[str]()
-    training.stack.nursery.close(said.append)
+    training.stack.supervisor.close(said.append)
     (saved,) = training.checkpoints()
     assert saved.offset > trained
     assert said
@@ -103,11 +105,13 @@ def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training
 
 def test_asked_a_second_time_it_does_not_wait(training: Training) -> None:
     training.wait_for_a_step()
-    pid = training.stack.nursery.pid_of("training")
+    pid = training.stack.supervisor.pid_of("training")
     assert pid is not None
-    training.stack.nursery.stop("training")
-    wait_until(lambda: bool(awaited(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops")
+    training.stack.supervisor.stop_process("training")
+    wait_until(
+        lambda: bool(stopping_workers(training.home.settings.status_folder)), PATIENCE_S, "the worker to say it stops"
+    )
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: training.stack.nursery.report()["training"].pid is None, PATIENCE_S, "its end")
+    wait_until(lambda: training.stack.supervisor.processes()["training"].pid is None, PATIENCE_S, "its end")
     assert training.checkpoints() == []
     assert training.claims() == []

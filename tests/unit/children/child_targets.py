@@ -131,26 +131,3 @@ def meet(spec: Spec, progress: Progress) -> Spec:
         time.sleep(0.01)
         progress({})
     return {"name": spec["name"]}
-
-
-def work_together(spec: Spec, progress: Progress) -> Spec:
-    """One of several: it tells who it is and then does what it was told; ``wait`` is until it is ended."""
-    progress({"name": spec["name"], "pid": os.getpid()})
-    if spec["then"] == "wait":
-        return sleep_for_ever(spec, progress)
-    if spec["then"] == "raise":
-        raise ValueError(f"{spec['name']} fails")
-    return {"name": spec["name"], "success": spec["then"] == "succeed"}
-
-
-def outlive_a_neighbour(spec: Spec, progress: Progress) -> Spec:
-    """Kills the other one, as soon as it is there, and fails as one does whose neighbour is gone."""
-    path = Path(spec["folder"]) / "neighbour"
-    if spec["name"] == "neighbour":
-        path.with_suffix(".new").write_text(str(os.getpid()))
-        path.with_suffix(".new").rename(path)
-        return sleep_for_ever(spec, progress)
-    while not path.exists():
-        time.sleep(0.01)
-    os.kill(int(path.read_text()), signal.SIGKILL)
-    return {"success": False}

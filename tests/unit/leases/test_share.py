@@ -39,7 +39,7 @@ def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
     lease = lease_share(cards, "training", timeout_s=SOON_S)
     assert lease is not None
     with lease:
-        assert bound(cards, lease) == {"devices": ["1"], "own": 0, "share": 20 / 24}
+        assert bound(cards, lease) == {"devices": ["1"], "shares": [20 / 24]}
 
 
 def test_more_than_a_card_has_is_an_error_of_the_settings(tmp_path: Path) -> None:
@@ -68,15 +68,12 @@ def test_training_has_a_process_for_each_card_with_room_for_it(
     assert training_processes(Settings(home=tmp_path, **sections)) == expected
 
 
-def test_every_process_is_bound_to_its_own_card_of_those_leased(tmp_path: Path) -> None:
+def test_of_several_leased_cards_each_has_its_own_share(tmp_path: Path) -> None:
     cards = settings(tmp_path, gpus_gb=(24, 8, 12), vram_gb={"training": 9})
     lease = lease_share(cards, "training", timeout_s=SOON_S, cards=2)
     assert lease is not None
     with lease:
-        assert [bound(cards, lease, own) for own in range(2)] == [
-            {"devices": ["0", "2"], "own": 0, "share": 9 / 24},
-            {"devices": ["0", "2"], "own": 1, "share": 9 / 12},
-        ]
+        assert bound(cards, lease) == {"devices": ["0", "2"], "shares": [9 / 24, 9 / 12]}
 
 
 def test_training_on_a_cpu_leases_no_card(tmp_path: Path) -> None:
@@ -91,7 +88,7 @@ def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch
     spec = {
         "target": "tests.support.gpu_child:told",
         "spec": {"word": "hello"},
-        "bound": {"devices": ["1"], "own": 0, "share": 0.5},
+        "bound": {"devices": ["1"], "shares": [0.5]},
     }
     assert run(spec, said.append) == {"word": "hello", "devices": "1"}
     assert said == [{"note": "hello"}]

@@ -1,30 +1,35 @@
-"""A child's target: one of several processes, of which one has room for so many rows at once and no more."""
+"""A launcher and its ranks, of which one has room for so many rows at once and no more."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from ratchet.children.child import Progress
-from trainer.config import parse_config
-from trainer.core import TrainerEngine
-from trainer.monitoring import TrainingStatusWriter
-from trainer.processes import join
-from trainer.segment import _report, _sections
+from trainer.launch import ShouldStop, launch_ranks, run_rank
+from trainer.processes import Processes
+from trainer.segment import train_segment
 
 
-def train(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """As trainer.segment:run_segment, but process ``short`` finds no memory for more than ``holds`` rows."""
-    join(spec["processes"])
+def launch(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """As trainer.launch:launch_ranks, but rank ``short`` has no memory for more than ``holds`` rows."""
+    return launch_ranks(spec, progress, module=__name__)
+
+
+def train(spec: dict[str, Any], progress: Progress, should_stop: ShouldStop) -> dict[str, Any]:
     status = Path(spec["status_path"])
 
-    def asked() -> bool:
+    def fails() -> bool:
         rows = json.loads(status.read_text(encoding="utf-8"))["batch_size"]
-        if spec["processes"]["rank"] == spec["short"] and rows > spec["holds"]:
+        if Processes.from_environment().rank == spec["short"] and rows > spec["holds"]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return False
+        return should_stop()
 
-    engine = TrainerEngine(TrainingStatusWriter(status), report=progress, should_stop=asked)
-    return _report(engine.run_job(parse_config(_sections(spec))))
+    return train_segment(spec, progress, fails)
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(sys.argv[1], train))

@@ -1,15 +1,15 @@
 """Training: takes the next batch from the queue and trains the line's head on it, a bounded segment at a time.
 
-Every segment is a child process, or several of them (trainer.together), that start from the state the last one saved,
-so going on after a kill is the ordinary way of going on. A checkpoint that proves broken or badly regressed sends the
-line back to the champion.
+Every segment is a child process, or several ranks under one (trainer.launch), that start from the state the last one
+saved, so going on after a kill is the ordinary way of going on. A checkpoint that proves broken or badly regressed
+sends the line back to the champion.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ratchet.errors import DataError, SettingsError, TrainingError, TransientError
+from ratchet.errors import ChildFailed, DataError, SettingsError, TrainingError, TransientError
 from ratchet.events.catalogue import (
     BatchQueued,
     CheckpointBroken,
@@ -20,13 +20,14 @@ from ratchet.events.catalogue import (
     TrainingFinished,
     TrainingStarted,
 )
+from ratchet.leases.share import training_processes
 from ratchet.ledger import Transaction
-from ratchet.ledger.line import champion, line, unjudged
-from ratchet.ledger.queue import next_batch, skipped_midway
-from ratchet.ledger.supply import shortage, supply
+from ratchet.ledger.deployments import champion
+from ratchet.ledger.lineage import lineage, unjudged
+from ratchet.ledger.queue import next_batch, shortage, skipped_midway, supply
 from ratchet.ledger.tables import BatchRow, LineageRow
 from ratchet.settings import Settings
-from ratchet.settings.reveal import reveal
+from ratchet.settings.section import reveal
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from sqlalchemy.orm import Session
 
@@ -37,7 +38,6 @@ from trainer.publish import publish, record
 from trainer.recovery import check, set_state_aside
 from trainer.rewind import descends_from, rewind
 from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
-from trainer.together import run_together
 
 NAME = TRAINING
 
@@ -105,7 +105,17 @@ def _segment(work: Work, start: Start, grace: Grace) -> dict[str, Any]:
         work.pulse.beat(_note(start, message))
         work.pulse.stop_s = grace.hear(message)
 
-    return run_together(work, spec, hear, brake)
+    ranks = training_processes(settings)
+    target = "trainer.segment:run_segment" if ranks == 1 else "trainer.launch:launch_ranks"
+    try:
+        return work.child(target, {**spec, "ranks": ranks}, hear, brake, cards=ranks)
+    except ChildFailed as error:
+        if error.out_of_memory:
+            raise TrainingError(
+                f"no memory for batch_size {settings.hyperparams.batch_size}: halve hyperparams.batch_size and double "
+                "hyperparams.gradient_accumulation."
+            ) from error
+        raise
 
 
 def _note(start: Start, message: dict[str, Any]) -> str:
@@ -123,7 +133,7 @@ def _note(start: Start, message: dict[str, Any]) -> str:
 def _finished(work: Work) -> Verdict:
     """The batch is trained, or was skipped on the way, at its offset."""
     with work.read() as session:
-        head_id = line(session).head_id
+        head_id = lineage(session).head_id
         batch = session.get_one(BatchRow, work.subject.id)
     outcome = "skipped" if batch.state == "skipped" else "trained"
 
@@ -131,7 +141,7 @@ def _finished(work: Work) -> Verdict:
         row = tx.session.get_one(BatchRow, batch.id)
         if outcome == "trained":
             row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
-        line(tx.session).running_batch_id = None
+        lineage(tx.session).running_batch_id = None
         tx.session.flush()
         _tell_of_depth(work, tx)
 
@@ -176,7 +186,7 @@ def _rewound(work: Work) -> Verdict:
     """Back to the champion, unless the line has left the bad checkpoint behind already."""
     checkpoint_id = work.subject.id
     with work.ledger.write() as tx:
-        concerned = descends_from(tx, line(tx.session).head_id, checkpoint_id)
+        concerned = descends_from(tx, lineage(tx.session).head_id, checkpoint_id)
         good = champion(tx.session)
     if not concerned or good.id == checkpoint_id:
         return Verdict("left behind", "the line of training does not pass through it any more")
@@ -206,6 +216,8 @@ SYSTEM = System(
             check=check,
         ),
     ),
-    preload=("torch", "transformers", "accelerate", "trainer.segment"),
+    preload=("torch", "transformers", "accelerate", "trainer.segment", "trainer.launch"),
     metrics="ratchet.metrics.training:TrainingCollector",
+    order=1,
+    pending="queued batches",
 )

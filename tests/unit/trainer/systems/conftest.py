@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ratchet.errors import ChildFailed
-from ratchet.ledger.line import serving
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow
 from ratchet.run.base_model import prepare_base_model
 from safetensors.torch import load_file, save_file

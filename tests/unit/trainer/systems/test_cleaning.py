@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost
-from ratchet.ledger.line import serving
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow
 from ratchet.systems import Subject, Work, claims

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import BatchRow, VerdictRow
 from sqlalchemy import select
@@ -37,12 +37,12 @@ def when_begun(training: Any, act: Callable[[], None]) -> None:
 
 def pause(training: Any, paused: bool = True) -> None:
     with training.home.ledger.write() as tx:
-        hand.pause(tx, paused=paused)
+        operator_actions.pause(tx, paused=paused)
 
 
 def skip(training: Any, batch_id: str) -> None:
     with training.home.ledger.write() as tx:
-        hand.skip(tx, tx.session.get_one(BatchRow, batch_id))
+        operator_actions.skip(tx, tx.session.get_one(BatchRow, batch_id))
 
 
 def verdict(training: Any, batch_id: str) -> VerdictRow:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from ratchet.errors import TransientError
-from ratchet.ledger import damages
-from ratchet.ledger.line import line
+from ratchet.ledger import health
+from ratchet.ledger.lineage import lineage
 from ratchet.ledger.tables import CheckpointRow
 from ratchet.settings.locked import LockedSettings
 from ratchet.systems import Subject, claims
@@ -26,7 +26,7 @@ def flip_a_byte(training: Any, artifact: str, name: str) -> None:
 
 def found(training: Any) -> list[str]:
     with training.home.ledger.read() as session:
-        return [damage.consequence for damage in damages.found_since(session, 0.0)]
+        return [damage.consequence for damage in health.damages_since(session, 0.0)]
 
 
 def in_peace(start_training: Callable[..., Any], tmp_path: Path, batches: int) -> list[str]:
@@ -159,7 +159,7 @@ def test_adapters_go_on_too(start_training: Callable[..., Any], states: int) -> 
 def rewind_by_hand(training: Any, checkpoint_id: str) -> None:
     """What a rewind does to the line."""
     with training.home.ledger.write() as tx:
-        main = line(tx.session)
+        main = lineage(tx.session)
         main.head_id, main.fresh_optimizer = checkpoint_id, True
 
 
@@ -221,7 +221,7 @@ def test_a_segment_on_a_head_that_the_line_has_left_is_not_recorded(training: An
         if not moved:
             moved.append(True)
             with training.home.ledger.write() as tx:
-                line(tx.session).head_id = base
+                lineage(tx.session).head_id = base
         return result
 
     training.children.run = moved_meanwhile

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from ratchet.errors import Stopping
 from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import VerdictRow
 from ratchet.systems import Work
 from ratchet.systems.system import Lane, System
-from ratchet.systems.verdict import Outcome
+from ratchet.systems.work import Outcome
 from trainer.systems.training import SYSTEM as TRAINING
 
 from tests.support.examples import sums
@@ -154,7 +154,7 @@ def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there
             super().append(spec)
             if len(self) == 1:
                 with ledger.write() as tx:
-                    hand.pause(tx, paused=True)
+                    operator_actions.pause(tx, paused=True)
 
     training.children.specs = Pausing(seen)
     training.sweep()
@@ -162,7 +162,7 @@ def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there
     assert [c.offset for c in training.checkpoints()] == [SEGMENT]
     assert training.sweep() == []
     with ledger.write() as tx:
-        hand.pause(tx, paused=False)
+        operator_actions.pause(tx, paused=False)
     training.sweep()
     assert training.home.verdicts("training") == {batch_id: "trained"}
     assert [spec["offset"] for spec in training.children.specs] == [0, SEGMENT]

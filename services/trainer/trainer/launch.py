@@ -1,0 +1,288 @@
+"""Starts the processes that train a segment: one, or several ranks under torch's elastic launcher.
+
+A worker starts one child process. Where one process trains, the child runs ``trainer.segment:run_segment``; where
+several do, it runs ``launch_ranks``, which starts one rank a card as ``torchrun`` does and speaks for all of them. This
+module knows sockets, signals and exit codes, and nothing of models. The launcher and its ranks exchange JSON lines over
+a Unix socket.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ratchet.children.channel import Channel, Message, wait_for_any
+from ratchet.children.child import WHERE_SIGNAL, Progress
+from ratchet.inference.bounded import hold_to_share
+from ratchet.parent import end_with_parent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from trainer.processes import Processes
+from trainer.result import ErrorKind
+from trainer.stopping import stop_on
+
+log = logging.getLogger(__name__)
+
+ShouldStop = Callable[[], bool]
+TrainRank = Callable[[dict[str, Any], Progress, ShouldStop], dict[str, Any]]
+
+_TICK_S = 0.25
+_DUMP_S = 0.5
+"""The worker kills this process a second after it has asked."""
+
+
+def launch_ranks(spec: dict[str, Any], progress: Progress, module: str = __name__) -> dict[str, Any]:
+    """Train a segment in ``spec["ranks"]`` processes of this machine, each of which runs ``python -m module``.
+
+    Takes and returns what ``run_segment`` does. A rank that has no memory ends all of them, and all begin again with
+    half the micro-batch, which that rank has noted beside the status. A rank that is killed ends this process by the
+    same signal. Raises RuntimeError, with the traceback, for a rank that fails before it has a result.
+    """
+    while True:
+        result = _launch_once(spec, progress, module)
+        if not result.get("fits_smaller"):
+            return result
+        progress({"note": f"no memory: again with a batch_size of {result['fits_smaller']}"})
+
+
+def _launch_once(spec: dict[str, Any], progress: Progress, module: str) -> dict[str, Any]:
+    if sys.platform == "linux":  # ranks of one machine have no need of its network
+        os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"})
+    with tempfile.TemporaryDirectory(prefix="ratchet-ranks-") as folder, stop_on(signal.SIGTERM) as stop:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=int(spec["ranks"]),
+            run_id="segment",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,  # what a crash means is the worker's decision, which also counts the attempts
+            logs_specs=DefaultLogsSpecs(log_dir=folder),  # error files; output goes where this process writes
+            signals_to_handle="SIGHUP",  # by default SIGTERM kills the ranks; here it asks them to save, see RankLink
+        )
+        with RankLink(Path(folder) / "socket", spec, progress, stop) as link:
+            _forward_where(link)
+            try:
+                elastic_launch(config, sys.executable)("-m", module, str(link.path))
+            except ChildFailedError as error:
+                link.close()
+                return _failure(link, error)
+        return link.results[0]
+
+
+def _failure(link: RankLink, error: ChildFailedError) -> dict[str, Any]:
+    """The result of the rank that failed first.
+
+    When a rank dies, the collectives of the others fail a moment later. So a result of a known kind counts first, then
+    a death by a signal, then a result of an unknown kind. The launcher itself ends the other ranks with SIGTERM.
+    """
+    known = (result for result in link.failed if result["error_kind"] != ErrorKind.UNEXPECTED)
+    if result := next(known, None):
+        return result
+    for rank, failure in error.failures.items():
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+            _end_by(rank, signal.Signals(-failure.exitcode))
+    if link.failed:
+        return link.failed[0]
+    rank, failure = error.get_first_failure()
+    told = failure.message
+    trace = told.get("extraInfo", {}).get("py_callstack") or told.get("message") if isinstance(told, dict) else told
+    raise RuntimeError(f"rank {rank} ended with code {failure.exitcode} and no result: {trace}") from error
+
+
+def _end_by(rank: int, number: signal.Signals) -> None:
+    """End this process as the rank ended, so that the worker sees the same cause of death."""
+    print(f"rank {rank} was killed by {number.name}", file=sys.stderr, flush=True)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _forward_where(link: RankLink) -> None:
+    """Have every rank write to the log where it is when the worker asks that of this process."""
+    faulthandler.unregister(WHERE_SIGNAL)
+    signal.signal(WHERE_SIGNAL, lambda *_: link.dump_stacks())
+
+
+class RankLink:
+    """The launcher's end of the connections to its ranks, served by a thread of its own.
+
+    Hands the spec to each rank, passes progress on, keeps results, and asks all ranks to stop once ``stop`` is set.
+    Ranks leave together when all have succeeded: the exit of one would break connections that others still use.
+    """
+
+    def __init__(self, path: Path, spec: dict[str, Any], progress: Progress, stop: threading.Event) -> None:
+        self.path = path
+        self.results: dict[int, dict[str, Any]] = {}
+        """Of ranks that succeeded."""
+        self.failed: list[dict[str, Any]] = []
+        """Results of ranks that failed, in the order of their arrival."""
+        self._spec = spec
+        self._progress = progress
+        self._stop = stop
+        self._channels: dict[int, Channel] = {}
+        self._pids: dict[int, int] = {}
+        self._asked_to_stop: set[int] = set()
+        self._closing = threading.Event()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._thread = threading.Thread(target=self._serve, name="ranks", daemon=True)
+
+    def __enter__(self) -> RankLink:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Read what the ranks have still sent, then close all connections."""
+        self._closing.set()
+        self._thread.join()
+        for channel in self._channels.values():
+            channel.close()
+        self._listener.close()
+
+    def dump_stacks(self) -> None:
+        """Have every rank write to the log where it is, one after the other, so that lines do not mix."""
+        for pid in list(self._pids.values()):
+            try:
+                os.kill(pid, WHERE_SIGNAL)
+            except ProcessLookupError:
+                continue
+            time.sleep(_DUMP_S / len(self._pids))
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            alive = {key: channel for key, channel in self._channels.items() if not channel.closed}
+            wait_for_any([self._listener, *alive.values()], _TICK_S)
+            self._accept()
+            for key, channel in alive.items():
+                for message in channel.receive(0):
+                    self._handle(key, channel, message)
+            self._pass_the_stop_on()
+        for key, channel in self._channels.items():
+            for message in channel.drain():
+                self._handle(key, channel, message)
+
+    def _accept(self) -> None:
+        try:
+            end, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        end.setblocking(True)
+        self._channels[len(self._channels)] = Channel(end)
+
+    def _handle(self, key: int, channel: Channel, message: Message) -> None:
+        if "pid" in message:
+            self._pids[key] = int(message["pid"])
+            _send_if_alive(channel, {"spec": self._spec})
+        elif "progress" in message:
+            self._progress(message["progress"])
+        elif message["result"]["success"]:
+            self.results[int(message["rank"])] = message["result"]
+            if len(self.results) == int(self._spec["ranks"]):
+                for each in self._channels.values():
+                    _send_if_alive(each, {"done": True})
+        else:
+            self.failed.append(message["result"])
+
+    def _pass_the_stop_on(self) -> None:
+        if self._stop.is_set():
+            for key in self._pids.keys() - self._asked_to_stop:
+                self._asked_to_stop.add(key)
+                _send_if_alive(self._channels[key], {"stop": True})
+
+
+def _send_if_alive(channel: Channel, message: Message) -> None:
+    """The death of a rank is noticed by the elastic agent, which knows its exit code."""
+    try:
+        channel.send(message)
+    except OSError:
+        log.debug("a rank has closed its connection")
+
+
+@record
+def run_rank(address: str, train: TrainRank) -> int:
+    """The life of one rank, started by ``launch_ranks``: returns its exit code. It ends with the launcher.
+
+    A rank that fails exits with 1, so that the elastic agent ends the others, which would wait for it in a collective.
+    """
+    end_with_parent(signal.SIGKILL)
+    faulthandler.enable()
+    faulthandler.register(WHERE_SIGNAL, all_threads=True)
+    processes = Processes.from_environment()
+    _prepare_device(processes)
+    launcher = _Launcher(address)
+    launcher.channel.send({"pid": os.getpid()})
+    spec = launcher.spec()
+    result = train(spec, launcher.progress, launcher.stop.is_set)
+    launcher.channel.send({"rank": processes.rank, "result": result})
+    if not result["success"]:
+        return 1
+    launcher.done.wait()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return 0
+
+
+def _prepare_device(processes: Processes) -> None:
+    if torch.cuda.is_available():
+        from accelerate.utils.environment import check_cuda_p2p_ib_support
+
+        if not check_cuda_p2p_ib_support():  # RTX 40 cards under an old driver, which accelerate refuses otherwise
+            os.environ.update({"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"})
+        hold_to_share(processes.local_rank)
+
+
+class _Launcher:
+    """A rank's end of its connection to the launcher."""
+
+    def __init__(self, address: str) -> None:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.connect(address)
+        self.channel = Channel(end)
+        self.stop = threading.Event()
+        self.done = threading.Event()
+
+    def spec(self) -> dict[str, Any]:
+        """Wait for the spec; from then on a thread listens for what comes after it."""
+        message = self.channel.receive_one()
+        if message is None:
+            raise ConnectionError("the launcher has ended")
+        threading.Thread(target=self._listen, name="launcher", daemon=True).start()
+        spec: dict[str, Any] = message["spec"]
+        return spec
+
+    def progress(self, message: dict[str, Any]) -> None:
+        self.channel.send({"progress": message})
+
+    def _listen(self) -> None:
+        while not self.channel.closed:
+            for message in self.channel.receive(None):
+                (self.stop if "stop" in message else self.done).set()
+        if not self.done.is_set():
+            os.killpg(0, signal.SIGKILL)  # the elastic agent gives each rank a process group of its own
+
+
+if __name__ == "__main__":
+    from trainer.segment import train_segment  # with transformers, which a launcher can do without
+
+    sys.exit(run_rank(sys.argv[1], train_segment))

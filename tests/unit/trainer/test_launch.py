@@ -1,0 +1,137 @@
+"""Several ranks under one launcher: one result, one stop, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ratchet.children import ChildRunner
+from ratchet.errors import ChildFailed, Stopping
+
+from tests.support.workers import wait_until
+
+HERE = str(Path(__file__).parent)
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[ChildRunner]:
+    path = os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")])
+    with ChildRunner(["torch", "accelerate", "trainer.launch"], env={"PYTHONPATH": path}) as runner:
+        yield runner
+
+
+class Launched:
+    """A launch of ranks that do as they are told, and what was heard of it."""
+
+    def __init__(self, runner: ChildRunner, log: Path) -> None:
+        self.runner, self.log = runner, log
+        self.pids: dict[int, int] = {}
+
+    def run(self, *then: str, stop_once_started: bool = False, **limits: Any) -> dict[str, Any]:
+        def stop() -> bool:
+            return stop_once_started and len(self.pids) == len(then)
+
+        spec = {"then": then}
+        return self.runner.run(
+            "rank_targets:launch", spec, on_progress=self.note, should_stop=stop, log_path=self.log, **limits
+        )
+
+    def note(self, message: dict[str, Any]) -> None:
+        self.pids[message["rank"]] = message["pid"]
+
+    def assert_all_gone(self) -> None:
+        assert self.pids
+        wait_until(lambda: not any(map(psutil.pid_exists, self.pids.values())), PATIENCE_S, "all ranks to be gone")
+
+
+@pytest.fixture
+def launched(runner: ChildRunner, tmp_path: Path) -> Launched:
+    return Launched(runner, tmp_path / "log")
+
+
+def test_rank_0_has_the_result_and_no_rank_is_left(launched: Launched) -> None:
+    assert launched.run("succeed", "succeed") == {"success": True, "error_kind": "diverged", "rank": 0}
+    assert launched.pids.keys() == {0, 1}
+    launched.assert_all_gone()
+
+
+def test_the_failure_of_one_rank_is_the_result_of_all(launched: Launched) -> None:
+    assert launched.run("wait", "fail")["rank"] == 1
+    launched.assert_all_gone()
+
+
+def test_a_rank_that_raises_is_named_with_its_traceback(launched: Launched) -> None:
+    with pytest.raises(ChildFailed, match=r"rank 1 ended with code 1(?s:.*)ValueError: rank 1 has nothing to train"):
+        launched.run("wait", "raise")
+    launched.assert_all_gone()
+
+
+def test_the_death_of_a_rank_counts_before_what_fails_because_of_it(launched: Launched) -> None:
+    with pytest.raises(ChildFailed, match="killed by SIGKILL") as caught:
+        launched.run("fail later", "be killed")
+    assert caught.value.killed
+    assert "rank 1 was killed by SIGKILL" in caught.value.trace
+    launched.assert_all_gone()
+
+
+def test_every_rank_is_asked_to_stop_and_the_result_comes_back(launched: Launched) -> None:
+    result = launched.run("wait for the stop", "wait for the stop", stop_once_started=True, grace_s=lambda: PATIENCE_S)
+    assert result["success"]
+
+
+def test_ranks_that_ignore_a_stop_are_killed_after_the_grace_period(launched: Launched) -> None:
+    with pytest.raises(Stopping):
+        launched.run("wait", "wait", stop_once_started=True, grace_s=lambda: 0.1)
+    launched.assert_all_gone()
+
+
+def test_ranks_that_hang_are_killed_and_each_writes_where_it_is(launched: Launched) -> None:
+    with pytest.raises(ChildFailed, match="made no progress") as caught:
+        launched.run("wait", "wait", stall_s=20.0)
+    assert caught.value.trace.count("in wait_for_ever") == 2
+    launched.assert_all_gone()
+
+
+def test_no_rank_outlives_the_fork_server(tmp_path: Path) -> None:
+    path = os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")])
+    with ChildRunner(["trainer.launch"], env={"PYTHONPATH": path}) as mortal:
+        launched = Launched(mortal, tmp_path / "log")
+
+        def kill_the_server(message: dict[str, Any]) -> None:
+            launched.note(message)
+            if len(launched.pids) == 2:
+                os.kill(mortal.start(), signal.SIGKILL)
+
+        with pytest.raises(ChildFailed, match="SIGKILL"):
+            mortal.run("rank_targets:launch", {"then": ["wait", "wait"]}, on_progress=kill_the_server)
+        launched.assert_all_gone()
+
+
+@pytest.mark.slow
+def test_a_rank_without_memory_ends_all_and_all_begin_again_with_half_the_micro_batch(
+    runner: ChildRunner, sum_file: Path, base_model: Path, tmp_path: Path
+) -> None:
+    spec = {
+        "data_path": str(sum_file),
+        "output": str(tmp_path / "segment"),
+        "model": {"path": str(base_model)},
+        "hyperparams": {"batch_size": 4, "segment_max_steps": 2, "save_steps": 2},
+        "environment": {"device": "cpu"},
+        "status_path": str(tmp_path / "status" / "training_status.json"),
+        "ranks": 2,
+        "short": 1,
+        "holds": 2,
+    }
+    messages: list[dict[str, Any]] = []
+    log = tmp_path / "log"
+    result = runner.run("short_of_memory:launch", spec, on_progress=messages.append, log_path=log)
+    assert result["success"], result["error_message"]
+    assert (result["batch_size"], result["gradient_accumulation"]) == (2, 2)
+    assert (result["processes"], result["steps"]) == (2, 2)
+    assert {"note": "no memory: again with a batch_size of 2"} in messages
