@@ -9,7 +9,7 @@ from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact
 from ratchet.evaluation.record import Evaluation, mastered_levels
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
-from ratchet.ledger.lineage import champion
+from ratchet.ledger.deployments import champion
 from ratchet.ledger.suites import current, evaluation, outdated_record, request_evaluation
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, SuiteRow
 from ratchet.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet.evaluation.confidence import Certainty
-from ratchet.ledger.lineage import champion, serving
+from ratchet.ledger.deployments import champion, serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import (
     BlockRow,
@@ -17,7 +17,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
 )
 from ratchet.systems import registry
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.judging import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -83,14 +83,14 @@ def _contender(
     missing_judges: tuple[str, ...],
 ) -> Contender:
     regression = session.get(RegressionRow, checkpoint.id)
-    bar = session.get(BlockRow, checkpoint.weights)
+    block = session.get(BlockRow, checkpoint.weights)
     return Contender(
         id=checkpoint.id,
         ordinal=checkpoint.ordinal,
         score=float(ranked["selection_score"]) if ranked else None,
         severity=regression.severity if regression else None,
         calibrated=session.get(CalibrationRow, checkpoint.id) is not None,
-        barred=bar.reason if bar else None,
+        blocked=block.reason if block else None,
         is_kept=checkpoint.state == "saved",
         given_up=given_up.get(checkpoint.id),
         over_budget=ranked.get("over_budget") if ranked else None,

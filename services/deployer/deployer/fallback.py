@@ -9,14 +9,12 @@ import logging
 from collections.abc import Callable, Iterator
 
 from ratchet.errors import ArtifactError, UnusableCheckpoint
-from ratchet.ledger import Transaction, damages
-from ratchet.ledger.line import serving
-from ratchet.ledger.tables import BlockRow, CheckpointRow, DeploymentRow
+from ratchet.ledger import Transaction
+from ratchet.ledger.deployments import earlier_champions, note_fallback
+from ratchet.ledger.tables import BlockRow, CheckpointRow
 from ratchet.systems import Work
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deployer.desired import KEPT_UP, observed
 from deployer.rollout import Rollout
 
 log = logging.getLogger(__name__)
@@ -29,19 +27,8 @@ def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exce
     """Have the newest sound predecessor served, unless one is already; returns what is to be noted of it."""
     log.error("%s is the champion and cannot be served: %s", champion.id, error)
     served = _already_serving(work, rollout, champion) or _brought_up(work, rollout, champion)
-    instead = f"{served} is served in the place of the champion {champion.id}" if served else "nothing is served"
-    reason = f"{instead}, since that is damaged: {error}"
     artifact = getattr(error, "artifact", None) or champion.artifact
-
-    def effects(tx: Transaction) -> None:
-        row = serving(tx.session)
-        if row.desired_id != champion.id:
-            return
-        observed(tx, served)
-        row.fallback_reason = reason
-        damages.record(tx, artifact, str(error), *KEPT_UP, f"{instead}, until it is back.")
-
-    return effects
+    return lambda tx: note_fallback(tx, champion.id, served, artifact, str(error))
 
 
 def _already_serving(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
@@ -67,10 +54,9 @@ def _brought_up(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | 
 
 
 def _predecessors(session: Session, champion_id: str) -> Iterator[CheckpointRow]:
-    """Earlier champions whose bytes are kept and whose weights are not barred, the last one first."""
-    rows = session.scalars(select(DeploymentRow.checkpoint_id).order_by(DeploymentRow.id.desc()))
-    for checkpoint_id in dict.fromkeys(rows):
+    """Earlier champions whose files are kept and whose weights are not blocked, the newest first."""
+    for checkpoint_id in earlier_champions(session):
         checkpoint = session.get_one(CheckpointRow, checkpoint_id)
-        is_barred = session.get(BlockRow, checkpoint.weights) is not None
-        if checkpoint_id != champion_id and checkpoint.state == "saved" and not is_barred:
+        is_blocked = session.get(BlockRow, checkpoint.weights) is not None
+        if checkpoint_id != champion_id and checkpoint.state == "saved" and not is_blocked:
             yield checkpoint

@@ -11,6 +11,7 @@ from ratchet.errors import ClaimLost, ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
+from ratchet.ledger.deployments import note_canary
 from ratchet.ledger.tables import CheckpointRow
 from ratchet.profiles import registry as profiles
 from ratchet.profiles.system_turn import with_system_turn
@@ -19,7 +20,6 @@ from ratchet.settings import Settings
 from ratchet.systems import Work
 
 from deployer.canary import Canary, compare, reply
-from deployer.desired import compared
 from deployer.facts import certainty_of
 from deployer.watch import alarm
 
@@ -86,7 +86,7 @@ class Rollout:
             undress=self.undress,
         )
         difference = found.numbers.largest_difference
-        self.work.commit(lambda tx: compared(tx, checkpoint_id, found.passed, difference))
+        self.work.commit(lambda tx: note_canary(tx, checkpoint_id, found.passed, difference))
         return found
 
     def bring_up(self, checkpoint: CheckpointRow) -> None:

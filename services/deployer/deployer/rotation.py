@@ -5,7 +5,7 @@ from __future__ import annotations
 from ratchet.evaluation.build_suites import rotate_confirm
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.ledger import Transaction
-from ratchet.ledger.lineage import champion
+from ratchet.ledger.deployments import champion
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, SuiteRow
 from ratchet.systems import Work

@@ -1,6 +1,6 @@
 """Who may challenge the champion: a pure rule over what the judging systems have said.
 
-The candidate is the best-ranked checkpoint that is newer than the champion, not barred, cleared and calibrated. What
+The candidate is the best-ranked checkpoint that is newer than the champion, not blocked, cleared and calibrated. What
 is older than the candidate is superseded; what is newer waits for the candidate's decision.
 """
 
@@ -24,7 +24,7 @@ class Contender:
     score: float | None
     severity: str | None
     calibrated: bool
-    barred: str | None
+    blocked: str | None
     is_kept: bool = True
     given_up: str | None = None
     over_budget: str | None = None
@@ -70,8 +70,8 @@ def rule(
 
 
 def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
-    if contender.barred is not None:
-        return Settle("barred", f"its weights are barred: {contender.barred}; `ratchet unbar` lifts that")
+    if contender.blocked is not None:
+        return Settle("blocked", f"its weights are blocked: {contender.blocked}; `ratchet unblock` allows them again")
     if contender.ordinal <= champion_ordinal:
         return Settle("superseded", f"the champion {champion_id} is newer")
     if not contender.is_kept:

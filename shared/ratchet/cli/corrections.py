@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
+from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.tables import BatchRow, CheckpointRow, ImpactRow
-from ratchet.ledger.taught import stopped_now
 
 
 def corrections(
@@ -28,7 +28,7 @@ def corrections(
     with opened() as (settings, ledger), ledger.read() as session:
         batches = _batches(session, limit)
         impacts = {batch.id: _impacts(session, batch.id) for batch in batches}
-        stopped = stopped_now(session, settings.correction)
+        stopped = classes_in_backoff(session, settings.correction)
     if as_json:
         print_json({"batches": [_as_values(b, impacts[b.id]) for b in batches], "stopped": stopped})
         return

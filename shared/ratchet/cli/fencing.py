@@ -7,7 +7,7 @@ import typer
 from ratchet.cli.deploying import Reason
 from ratchet.cli.doorbell import ring
 from ratchet.cli.place import opened
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.serving.client import EmbeddedServerClient
 
 
@@ -21,6 +21,6 @@ def fence(reason: Reason) -> None:
         with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as server:
             above = server.health().highest_token
         with ledger.write() as tx:
-            hand.fence(tx, above, reason)
+            operator_actions.reset_fencing(tx, above, reason)
         typer.echo(f"the next fencing token is above {above}; the deployer brings the server to what is desired.")
         ring(settings, "deployment")

@@ -43,7 +43,7 @@ PLACES = {
     "rollback": Place("deploying:rollback", STEER),
     "freeze": Place("deploying:freeze", STEER),
     "unfreeze": Place("deploying:unfreeze", STEER),
-    "unbar": Place("deploying:unbar", STEER),
+    "unblock": Place("deploying:unblock", STEER),
     "fence": Place("fencing:fence", STEER),
     "pause": Place("training:pause", STEER),
     "resume": Place("training:resume", STEER),
@@ -99,19 +99,11 @@ def main(
         os.environ["RATCHET_CONFIG"] = str(config.resolve())
     if home is not None:
         os.environ["RATCHET_HOME"] = str(home)
-    for assignment in assign or ():
-        os.environ.update([_as_environment(assignment)])
+    if assign:
+        from ratchet.settings.settings import schema_with  # half the time of a start, and rarely needed
+        from ratchet.settings.sources import assign as put
+        from ratchet.settings.sources import section_of
 
-
-def _as_environment(assignment: str) -> tuple[str, str]:
-    """``queue.low_water=100`` as the environment variable that worker processes inherit."""
-    from ratchet.settings import Settings  # half the time of a start, and rarely needed
-
-    name, separator, value = assignment.partition("=")
-    section = name.strip().split(".")[0]
-    if not separator or section not in Settings.model_fields:
-        raise SettingsError(
-            f"--set {assignment}: write SECTION.FIELD=VALUE, as in queue.low_water=500; sections are "
-            f"{', '.join(Settings.model_fields)}."
-        )
-    return "RATCHET_" + name.strip().replace(".", "__").upper(), value.strip()
+        schema = schema_with([section_of(assignment) for assignment in assign])
+        for assignment in assign:
+            put(assignment, schema)

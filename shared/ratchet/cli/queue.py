@@ -19,9 +19,8 @@ from ratchet.data.batch import Provenance
 from ratchet.data.jsonl import examples_of
 from ratchet.errors import DataError, PreconditionFailed
 from ratchet.files import open_regular, printable
-from ratchet.ledger import hand
-from ratchet.ledger.queue import PRIORITIES, depth, submit
-from ratchet.ledger.supply import shortage, supply
+from ratchet.ledger import operator_actions
+from ratchet.ledger.queue import PRIORITIES, depth, shortage, submit, supply
 from ratchet.ledger.tables import BatchRow, VerdictRow
 from ratchet.settings import Settings
 
@@ -114,7 +113,7 @@ def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")])
     with opened() as (_, ledger):
         with ledger.write() as tx:
             row = _find(tx.session, batch)
-            hand.skip(tx, row)
+            operator_actions.skip(tx, row)
         typer.echo(f"batch {row.id} is skipped.")
 
 

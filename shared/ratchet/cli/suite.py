@@ -13,8 +13,7 @@ from ratchet.cli.doorbell import ring
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.requests import ask
-from ratchet.ledger.suites import evaluation, suite_named
+from ratchet.ledger.suites import evaluation, request_evaluation, suite_named
 from ratchet.ledger.tables import EvaluationRow, SuiteRow
 
 app = typer.Typer(
@@ -54,7 +53,7 @@ def run(
                 raise PreconditionFailed(
                     f"{found.id} has a record on that suite already: `ratchet flips` compares two."
                 )
-            ask(tx, found.id, row.id, "user", found.id)
+            request_evaluation(tx, found.id, row.id, "user", found.id)
         ring(settings, "testing")
     typer.echo(f"testing is asked for {found.id} on suite {row.id[:12]} ({row.items} items).")
 

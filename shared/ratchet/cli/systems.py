@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ratchet.cli.output import Json, duration, print_json, print_table
-from ratchet.ledger.workers import last_line
+from ratchet.ledger.health import last_line
 from ratchet.systems import System, registry
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from ratchet.cli.doorbell import ring
 from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import BatchRow
 
 
@@ -19,7 +19,7 @@ def pause() -> None:
     """
     with opened() as (_, ledger):
         with ledger.write() as tx:
-            hand.pause(tx, paused=True)
+            operator_actions.pause(tx, paused=True)
         typer.echo("training pauses; `ratchet resume` lets it go on.")
 
 
@@ -27,7 +27,7 @@ def resume() -> None:
     """Let training go on where it rests."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
-            hand.pause(tx, paused=False)
+            operator_actions.pause(tx, paused=False)
         typer.echo("training goes on.")
         ring(settings, "training")
 
@@ -43,7 +43,7 @@ def skip() -> None:
             batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
             if batch is None:
                 raise PreconditionFailed("no batch is in training; `ratchet queue list` shows what waits.")
-            hand.skip(tx, batch)
+            operator_actions.skip(tx, batch)
             text = (
                 f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."
             )

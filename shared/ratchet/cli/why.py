@@ -90,8 +90,8 @@ def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
             _fact(d.action, _label(session, d.checkpoint_id), d.reason, d.numbers, d.created_at)
             for d in _of(session, DeploymentRow, DeploymentRow.checkpoint_id, row.id)
         ],
-        "bars": [
-            _fact("barred", "until `ratchet unbar`", b.reason, {}, b.created_at)
+        "blocks": [
+            _fact("blocked", "until `ratchet unblock`", b.reason, {}, b.created_at)
             for b in _of(session, BlockRow, BlockRow.weights, row.weights)
         ],
         "dead_letters": [

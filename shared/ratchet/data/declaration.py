@@ -6,7 +6,7 @@ from typing import Any
 
 from ratchet.data.example import Example
 from ratchet.errors import DataError, UnknownPlugin
-from ratchet.tasks import declared, registry
+from ratchet.tasks import graders, registry
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3, "ultra": 4, "expert": 4}
 """Levels of named difficulties."""
@@ -66,9 +66,9 @@ def _level(metadata: dict[str, Any]) -> int:
 def _grading(metadata: dict[str, Any], example: Example) -> dict[str, Any]:
     name = metadata.get("grader")
     if name is not None:
-        if name not in declared.names():
-            raise DataError(f"metadata.grader {name!r} is not one of {', '.join(declared.names())}.")
+        if name not in graders.declared_graders():
+            raise DataError(f"metadata.grader {name!r} is not one of {', '.join(graders.declared_graders())}.")
         return {"grader": name}
     skill = str(metadata.get("skill", metadata["family"])).casefold()
     by_skill = next((grading for prefix, grading in _SKILLS if skill.startswith(prefix)), None)
-    return by_skill or {"grader": declared.suggest(str(metadata.get("gold", example.answer or "")))}
+    return by_skill or {"grader": graders.suggest_grader(str(metadata.get("gold", example.answer or "")))}

@@ -22,7 +22,7 @@ from ratchet.disk import home_trouble, require_writable
 from ratchet.errors import NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
-from ratchet.ledger.tables import OutboxRow
+from ratchet.ledger.tables import CounterRow, OutboxRow
 
 log = logging.getLogger(__name__)
 
@@ -199,3 +199,29 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("ratchet_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def next_counter(session: Session, name: str) -> int:
+    """The next number of that counter, from 1. Only inside a write transaction, which excludes other writers."""
+    row = session.get(CounterRow, name)
+    if row is None:
+        row = CounterRow(name=name, value=0)
+        session.add(row)
+    row.value += 1
+    session.flush()
+    return row.value
+
+
+def counter_value(session: Session, name: str) -> int:
+    """The last number given out; 0 before the first."""
+    row = session.get(CounterRow, name)
+    return row.value if row is not None else 0
+
+
+def raise_counter(session: Session, name: str, least: int) -> bool:
+    """Let the next number be higher than ``least``; whether that changed anything. Inside a write transaction."""
+    if counter_value(session, name) >= least:
+        return False
+    session.merge(CounterRow(name=name, value=least))
+    session.flush()
+    return True

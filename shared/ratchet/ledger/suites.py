@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.record import RecordKey
-from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
+from ratchet.events.catalogue import EvaluationRequested
+from ratchet.ledger.ledger import Transaction
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow
 
 CHUNK = 500
 
@@ -63,10 +65,10 @@ def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) 
 def best_before(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
     """Where the best record of older checkpoints is to be found, among those made like the baseline's on its suite.
 
-    The one of the highest choosing score, the newest of several, and those whose score is not in the ledger: so the
+    The one of the highest selection score, the newest of several, and those whose score is not in the ledger: so the
     best is picked by reading one record, however long the line is.
     """
-    score = EvaluationRow.tally["choosing_score"].as_float()
+    score = EvaluationRow.tally["selection_score"].as_float()
     query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.where(
         EvaluationRow.suite_id == baseline.suite_id, CheckpointRow.state != "broken", CheckpointRow.ordinal < ordinal
@@ -81,3 +83,42 @@ def made_like(record: EvaluationRow) -> ColumnElement[bool]:
     """An SQL condition on evaluations: made under the conditions of this record, whatever the weights."""
     conditions = RecordKey.model_validate(record.key).conditions()
     return and_(*(EvaluationRow.key[name].as_string() == value for name, value in conditions.items()))
+
+
+def request_evaluation(
+    tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str, *, is_damaged: bool = False
+) -> None:
+    """Request a record that is to be compared with that of the checkpoint ``beside``, and tell of it.
+
+    Nothing happens where there is one that compares, unless it ``is_damaged``. One that does not, being older, is put
+    aside and made anew under the conditions of today; its items stay in the artifact store. An open request is not
+    made twice.
+    """
+    record, other = (evaluation(tx.session, name, suite_id) for name in (checkpoint_id, beside))
+    if record is not None and not is_damaged and (other is None or outdated_record(record, other) is not record):
+        return
+    request = tx.session.get(EvaluationRequestRow, (checkpoint_id, suite_id))
+    if request is None:
+        tx.session.add(
+            EvaluationRequestRow(checkpoint_id=checkpoint_id, suite_id=suite_id, requested_by=who, created_at=tx.now)
+        )
+    elif record is not None:
+        request.requested_by, request.created_at = who, tx.now
+    if record is not None:
+        tx.session.delete(record)
+    tx.emit(EvaluationRequested(checkpoint_id=checkpoint_id, suite_id=suite_id))
+
+
+def unanswered_requests() -> Select[EvaluationRequestRow]:
+    """The requests whose record is not there; those that were answered stay in the table."""
+    answer = exists().where(
+        EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
+        EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
+    )
+    return select(EvaluationRequestRow).where(~answer)
+
+
+def outdated_record(one: EvaluationRow, other: EvaluationRow) -> EvaluationRow | None:
+    """The older of two records on one suite that were made under different conditions; None where they compare."""
+    conditions = [RecordKey.model_validate(row.key).conditions() for row in (one, other)]
+    return None if conditions[0] == conditions[1] else min(one, other, key=lambda row: row.created_at)

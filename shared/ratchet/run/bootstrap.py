@@ -14,10 +14,10 @@ from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.facts import model_facts
-from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger import Ledger, Transaction, deployments
 from ratchet.ledger.lineage import MAIN, checkpoint_id
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import CheckpointRow, DeploymentRow, LineageRow, LockedSettingRow, ServingRow, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, SuiteRow
 from ratchet.plugins import require_plugins
 from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
@@ -134,19 +134,8 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
     )
     tx.session.add(base)
     tx.session.flush()
-    tx.session.add_all(
-        [
-            LineageRow(name=MAIN, head_id=base.id, fresh_optimizer=True, running_batch_id=None, updated_at=tx.now),
-            ServingRow(name=MAIN, desired_id=base.id, previous_id=None, actual_id=None, since_at=tx.now),
-            DeploymentRow(
-                action="base",
-                checkpoint_id=base.id,
-                previous_id=None,
-                reason="the base model is live from the start",
-                numbers={},
-                token=0,
-                created_at=tx.now,
-            ),
-        ]
+    tx.session.add(
+        LineageRow(name=MAIN, head_id=base.id, fresh_optimizer=True, running_batch_id=None, updated_at=tx.now)
     )
+    deployments.begin(tx, base.id)
     tx.emit(CheckpointSaved(checkpoint_id=base.id, step=0))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.ledger import Ledger, workers
-from ratchet.worker.nursery import Member
+from ratchet.ledger import Ledger, health
+from ratchet.processes.managed_process import describe_exit
+from ratchet.processes.messages import ProcessState
 
 AGAIN = "It is started again, with growing pauses."
 TAIL_BYTES = 20_000
@@ -27,7 +27,7 @@ class Failures:
     _said: dict[str, str] = field(default_factory=dict)
     _restarts: dict[str, int] = field(default_factory=dict)
 
-    def new(self, ledger: Ledger, members: Mapping[str, Member], log_folder: Path) -> Iterator[str]:
+    def new(self, ledger: Ledger, members: Mapping[str, ProcessState], log_folder: Path) -> Iterator[str]:
         """Texts of the failures that are new. Workers tell the ledger why they fail; of other ends there is the log."""
         told = self._told(ledger)
         for name, error in told.items():
@@ -37,27 +37,20 @@ class Failures:
                 self._restarts[name] = member.restarts
                 if not any(worker.startswith(f"{name}@") for worker in told):
                     words = last_words(newest_log(log_folder, name))
-                    yield from self._unsaid(name, f"{name} {how_it_ended(member.exit_code)}: {words} {AGAIN}")
+                    yield from self._unsaid(name, f"{name} {describe_exit(member.exit_code)}: {words} {AGAIN}")
 
     def _told(self, ledger: Ledger) -> dict[str, str]:
         """Why workers have failed since the run began, by their names."""
         now = ledger.now()
         began_at = now - (time.monotonic() - self._began)
         with ledger.read() as session:
-            failed = [worker for worker in workers.failing(session, now) if worker.seen_at >= began_at]
+            failed = [worker for worker in health.failing_workers(session, now) if worker.seen_at >= began_at]
         return {worker.name: (worker.error or "").rstrip() for worker in failed}
 
     def _unsaid(self, name: str, text: str) -> Iterator[str]:
         if self._said.get(name) != text:
             self._said[name] = text
             yield text
-
-
-def how_it_ended(exit_code: int | None) -> str:
-    """``ended with code 1``, ``was killed by SIGKILL``."""
-    if exit_code is not None and exit_code < 0:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    return f"ended with code {exit_code}"
 
 
 def newest_log(folder: Path, name: str) -> Path | None:

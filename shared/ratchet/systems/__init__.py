@@ -1,7 +1,7 @@
 """What a system is, which there are, and the controller that turns each of them."""
 
+from ratchet.systems.claims import Subject
 from ratchet.systems.system import Lane, System
-from ratchet.systems.verdict import NotReady, Outcome, Subject, Verdict
-from ratchet.systems.work import Work
+from ratchet.systems.work import NotReady, Outcome, Reconciled, Verdict, Work
 
-__all__ = ["Lane", "NotReady", "Outcome", "Subject", "System", "Verdict", "Work"]
+__all__ = ["Lane", "NotReady", "Outcome", "Reconciled", "Subject", "System", "Verdict", "Work"]

@@ -14,10 +14,10 @@ from deployer.systems.deployment import SYSTEM as DEPLOYMENT
 from evaluator.systems.testing import SYSTEM as TESTING
 from ratchet.artifacts import weights_digest
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import CheckpointRow
 from ratchet.serving.home import announced_url
-from ratchet.settings.reveal import environment
+from ratchet.settings.section import environment
 
 from tests.support.home import Home
 from tests.support.workers import wait_until
@@ -69,7 +69,7 @@ class Deploying:
 
     def deploy_by_hand(self, checkpoint: str) -> None:
         with self.home.ledger.write() as tx:
-            hand.deploy(tx, tx.session.get_one(CheckpointRow, checkpoint), "to see", force=True)
+            operator_actions.deploy(tx, tx.session.get_one(CheckpointRow, checkpoint), "to see", force=True)
 
     def answerer(self) -> tuple[str, str]:
         """Checkpoint and weights that answered a client."""

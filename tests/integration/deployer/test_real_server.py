@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.ledger.line import serving
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import BlockRow, EvaluationRow
 from ratchet.run.base_model import prepare_base_model
 

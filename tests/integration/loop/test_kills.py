@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 from ratchet.artifacts import ArtifactStore, weights_digest
-from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.ledger.line import serving
+from ratchet.bus.embedded_redis import EmbeddedRedis
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import (
     BatchRow,
     ChallengeRow,
@@ -30,7 +30,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
 )
 from ratchet.run.cycles import decided
-from ratchet.run.parts import SERVER, Parts
+from ratchet.run.local_stack import SERVER, LocalStack
 from ratchet.settings import Settings
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -60,7 +60,7 @@ SMALL: dict[str, Any] = {
 class Loop:
     """A running loop and a hand that kills in it."""
 
-    parts: Parts
+    parts: LocalStack
     redis: EmbeddedRedis
     killed: Counter[str] = field(default_factory=Counter)
 
@@ -87,7 +87,7 @@ class Loop:
         wait_until(lambda: self._killed_children(member), PATIENCE_S, f"a child of {member} to be there to be killed")
 
     def _killed(self, member: str) -> bool:
-        pid = self.parts.tend()[member].pid
+        pid = self.parts.check()[member].pid
         if pid is None:
             return False
         with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Loop:
         return False
 
     def _killed_children(self, member: str) -> bool:
-        pid = self.parts.tend()[member].pid
+        pid = self.parts.check()[member].pid
         killed = 0
         if pid is not None:
             with suppress(psutil.Error):
@@ -117,7 +117,7 @@ class Loop:
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with EmbeddedRedis(tmp_path / "redis") as redis:
         settings = Settings(home=tmp_path / "run", redis={"url": redis.url}, **SMALL)
-        with Parts(settings, lambda _said: None) as parts:
+        with LocalStack(settings, lambda _said: None) as parts:
             yield Loop(parts, redis)
 
 
@@ -132,7 +132,7 @@ def working(system: str) -> Callable[[Session], int]:
 
 def test_killing_changes_nothing_but_time(loop: Loop) -> None:
     chance = random.Random(11)
-    systems = [name for name in loop.parts.tend() if name != SERVER]
+    systems = [name for name in loop.parts.check() if name != SERVER]
     assert len(systems) == 11
     loop.wait(count(BatchRow, BatchRow.state == "training"), "training to begin")
     loop.kill("training")

@@ -140,6 +140,7 @@ def _add_deployment(tx: Transaction, ordinal: int, at: float) -> None:
     tx.session.add(
         DeploymentRow(
             action="deploy",
+            actor="gate",
             checkpoint_id=checkpoint_id(ordinal),
             previous_id=checkpoint_id(max(0, ordinal - 2)),
             reason="+16.7 points (won 52, lost 2, p = 1e-13), protected families no worse",

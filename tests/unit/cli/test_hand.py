@@ -31,7 +31,7 @@ def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
         assert (serving.desired_id, serving.previous_id, serving.proved) == (checkpoint_id(2), checkpoint_id(3), False)
         last = session.scalars(select(DeploymentRow).order_by(DeploymentRow.id.desc())).first()
         assert last is not None
-        assert last.reason == "by hand: because"
+        assert (last.actor, last.reason) == ("operator", "because")
 
 
 def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
@@ -40,14 +40,14 @@ def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
         assert session.get_one(ServingRow, "main").proved
 
 
-def test_rollback_bars_the_weights_until_unbar(ledger: Ledger) -> None:
+def test_rollback_blocks_the_weights_until_unblock(ledger: Ledger) -> None:
     ratchet("rollback", "--reason", "customers complain")
     with ledger.read() as session:
         assert session.get_one(ServingRow, "main").desired_id == checkpoint_id(1)
         assert session.scalar(select(OutboxRow).where(OutboxRow.name == "deployment.rolled_back")) is not None
-    assert "barred" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
+    assert "blocked" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
     assert "no earlier champion" in ratchet("rollback", code=2).stderr
-    ratchet("unbar", "3")
+    ratchet("unblock", "3")
     ratchet("deploy", "3", "--reason", "again")
 
 

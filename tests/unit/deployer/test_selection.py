@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 CHAMPION = 10
-READY = Contender(id="c11", ordinal=11, score=0.5, severity="none", calibrated=True, barred=None)
+READY = Contender(id="c11", ordinal=11, score=0.5, severity="none", calibrated=True, blocked=None)
 
 
 def judge(*contenders: Contender, held: str | None = None) -> dict[str, Ruling]:
@@ -25,7 +25,7 @@ CONTENDERS = st.lists(
         score=st.none() | st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]),
         severity=st.sampled_from([None, "none", "warning", "critical"]),
         calibrated=st.booleans(),
-        barred=st.sampled_from([None, "bad"]),
+        blocked=st.sampled_from([None, "bad"]),
         is_kept=st.booleans(),
     ),
     unique_by=lambda c: c.ordinal,
@@ -35,7 +35,7 @@ CONTENDERS = st.lists(
 
 def is_ready(c: Contender) -> bool:
     known = c.score is not None and c.severity == "none" and c.calibrated
-    return known and c.is_kept and c.barred is None and c.ordinal > CHAMPION
+    return known and c.is_kept and c.blocked is None and c.ordinal > CHAMPION
 
 
 def score(c: Contender) -> float:
@@ -116,11 +116,11 @@ def test_a_regressed_one_is_refused_before_its_other_judges_have_spoken() -> Non
 
 
 def test_barred_weights_stay_away_and_the_way_back_is_named() -> None:
-    ruling = judge(contender(11, barred="the canary failed"))["c11"]
+    ruling = judge(contender(11, blocked="the canary failed"))["c11"]
     assert isinstance(ruling, Settle)
-    assert ruling.outcome == "barred"
+    assert ruling.outcome == "blocked"
     assert "the canary failed" in ruling.reason
-    assert "ratchet unbar" in ruling.reason
+    assert "ratchet unblock" in ruling.reason
 
 
 def test_one_whose_files_retention_has_deleted_is_no_candidate() -> None:

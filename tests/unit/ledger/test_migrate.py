@@ -44,9 +44,7 @@ def test_an_empty_ledger_is_refused_with_the_way_out(ledger_url: str) -> None:
 
 
 @pytest.mark.parametrize("revision", ["0003", "9999"])
-def test_a_ledger_of_an_unknown_schema_is_refused_with_the_way_out(
-    ledger: Ledger, revision: str
-) -> None:
+def test_a_ledger_of_an_unknown_schema_is_refused_with_the_way_out(ledger: Ledger, revision: str) -> None:
     """0003 is of a build before the first release, 9999 of a version that is yet to come."""
     with ledger.write() as tx:
         tx.session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})

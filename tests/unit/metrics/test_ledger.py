@@ -177,6 +177,7 @@ def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
         tx.session.add(
             DeploymentRow(
                 action="rollback",
+                actor="watch",
                 checkpoint_id=checkpoint_id(1),
                 previous_id=checkpoint_id(3),
                 reason="the canary differs",

@@ -11,7 +11,8 @@ from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.ledger import Ledger
-from ratchet.ledger.lineage import champion, head, lineage, serving
+from ratchet.ledger.deployments import champion, serving
+from ratchet.ledger.lineage import head, lineage
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, OutboxRow, SuiteRow

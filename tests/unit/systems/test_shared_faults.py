@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, ChildFailed, DataError, SettingsError, TransientError, UnknownPlugin
-from ratchet.ledger import Ledger, damages
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.tables import BatchRow, ClaimRow, DamageRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from tests.support.rows import verdict
 from tests.support.toy_controller import Toys
 
-CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, backoff_last_s=0.002)
+CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, max_backoff_s=0.002)
 DIGEST = "ab" * 32
 
 
@@ -47,13 +47,13 @@ def dead(ledger: Ledger) -> list[str]:
 
 
 def waits(toys: Toys) -> list[str]:
-    return [trouble.why for trouble in toys.controller.troubles.values()]
+    return [trouble.why for trouble in toys.controller.wait_reasons.values()]
 
 
-def look_often(toys: Toys, times: int = 30) -> None:
+def run_often(toys: Toys, times: int = 30) -> None:
     for _ in range(times):
-        toys.controller.setback.wait(0.005)
-        toys.look()
+        toys.controller.reschedule.wait(0.005)
+        toys.run()
 
 
 @pytest.mark.parametrize(
@@ -65,38 +65,38 @@ def test_what_is_not_the_subjects_own_never_makes_a_dead_letter(
     ledger: Ledger, settings: Settings, error: Exception
 ) -> None:
     toys = Toys(ledger, settings, ["a", "b"], fails_with(error))
-    look_often(toys)
+    run_often(toys)
     assert dead(ledger) == []
     assert [(claim.failures, claim.owner) for claim in toys.claims()] == [(0, None), (0, None)]
     assert [why for why in waits(toys) if str(error) in why]
     toys.do = lambda _work: Verdict("fine", "at last")
-    look_often(toys, 3)
+    run_often(toys, 3)
     assert [row.outcome for row in toys.verdicts()] == ["fine", "fine"]
-    assert toys.controller.troubles == {}
+    assert toys.controller.wait_reasons == {}
 
 
 def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
-    look_often(toys, 5)
+    run_often(toys, 5)
     with ledger.read() as session:
-        (found,) = damages.found_since(session, 0.0)
+        (found,) = health.damages_since(session, 0.0)
     assert (found.artifact, found.system, found.subject_id) == (DIGEST, "toys", "a")
     assert found.error == "abab is damaged"
     toys.do = lambda _work: Verdict("fine", "at last")
-    look_often(toys, 3)
+    run_often(toys, 3)
     with ledger.read() as session:
-        assert damages.found_since(session, 0.0) == []
+        assert health.damages_since(session, 0.0) == []
         assert session.scalars(select(DamageRow.resolved_at)).one() is not None
 
 
 def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
-    look_often(toys, 2)
+    run_often(toys, 2)
     with ledger.write() as tx:
-        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * damages.TOLD_S))
-    look_often(toys, 2)
+        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * health.TOLD_S))
+    run_often(toys, 2)
     with ledger.read() as session:
-        assert len(damages.found_since(session, ledger.now() - damages.TOLD_S)) == 1
+        assert len(health.damages_since(session, ledger.now() - health.TOLD_S)) == 1
 
 
 def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, settings: Settings) -> None:
@@ -109,25 +109,25 @@ def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, se
         def find(self, _session: Session, _settings: Settings) -> Sequence[Subject]:
             return [Subject("batch", "a")]
 
-    look_often(Batches(ledger, settings, [], fails_with(about(DIGEST))))
+    run_often(Batches(ledger, settings, [], fails_with(about(DIGEST))))
     assert dead(ledger) == ["a"]
 
 
 def test_a_state_that_is_kept_up_is_never_given_up(ledger: Ledger, settings: Settings) -> None:
-    toys = Toys(ledger, settings, ["a"], fails_with(ValueError("odd")), kept_up=("toy",))
-    look_often(toys)
+    toys = Toys(ledger, settings, ["a"], fails_with(ValueError("odd")), reconciled=("toy",))
+    run_often(toys)
     assert dead(ledger) == []
     assert waits(toys) == ["toy a: ValueError: odd"]
 
 
 def test_nor_is_it_given_up_for_the_deaths_of_its_processes(ledger: Ledger, settings: Settings) -> None:
     dies = fails_with(ChildFailed("killed by SIGKILL", killed=True))
-    toys = Toys(ledger, settings, ["a"], dies, kept_up=("toy",))
-    look_often(toys, 10)
+    toys = Toys(ledger, settings, ["a"], dies, reconciled=("toy",))
+    run_often(toys, 10)
     with ledger.write() as tx:
         tx.session.query(ClaimRow).update({"kills": 99})
         tx.session.add(verdict("toys", "toy", "other", "fine", tx.now))
-    look_often(toys, 5)
+    run_often(toys, 5)
     assert dead(ledger) == []
 
 
@@ -143,28 +143,28 @@ def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
             raise TransientError("the ledger is away")
         return set()
 
-    monkeypatch.setattr(damages, "artifacts_of", away)
+    monkeypatch.setattr(health, "artifacts_of", away)
     toys = Toys(ledger, settings, ["a"], fails_with(error))
-    toys.look()
+    toys.run()
     assert [(claim.owner, claim.failures) for claim in toys.claims()] == [(None, 0)]
-    assert toys.controller.holdings._held == {}
+    assert toys.controller.held._held == {}
 
 
 def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, [f"t{number}" for number in range(6)], fails_with(ValueError("shared")))
-    look_often(toys)
+    run_often(toys)
     assert len(dead(ledger)) == 3
     assert len(toys.claims()) == 3
     assert all("none has succeeded" in why for why in waits(toys))
     toys.do = lambda _work: Verdict("fine", "at last")
-    look_often(toys, 3)
+    run_often(toys, 3)
     assert len(toys.verdicts()) == 3
-    assert toys.controller.troubles == {}
+    assert toys.controller.wait_reasons == {}
 
 
 def test_what_an_error_says_of_its_subject_is_that_subjects_own_fault(ledger: Ledger, settings: Settings) -> None:
     subjects = [f"t{number}" for number in range(6)]
-    look_often(Toys(ledger, settings, subjects, fails_with(DataError("rows.jsonl:3: is no JSON"))))
+    run_often(Toys(ledger, settings, subjects, fails_with(DataError("rows.jsonl:3: is no JSON"))))
     assert sorted(dead(ledger)) == subjects
 
 
@@ -176,7 +176,7 @@ def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledge
 
     bad = [f"bad{number}" for number in range(5)]
     toys = Toys(ledger, settings, [*bad, *(f"good{number}" for number in range(5))], do)
-    look_often(toys)
+    run_often(toys)
     assert sorted(dead(ledger)) == bad
 
 
@@ -192,9 +192,9 @@ def test_an_error_of_the_search_is_waited_out_and_told(ledger: Ledger, settings:
             return super().find(session, settings)
 
     toys = Searching(ledger, settings, ["a"])
-    assert toys.look() == 1
+    assert toys.run() == 1
     assert troubles[0].startswith("toys cannot look for subjects: OSError: [Errno 40]")
-    assert toys.controller.troubles == {}
+    assert toys.controller.wait_reasons == {}
 
 
 def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, settings: Settings) -> None:
@@ -208,7 +208,7 @@ def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, set
         return False
 
     toys = Toys(ledger, settings, ["a"], check=check)
-    assert toys.look() == 1
+    assert toys.run() == 1
     assert checked == [[], [], []]
     assert toys.claims() == []
 
@@ -224,7 +224,7 @@ def test_a_check_that_mends_has_the_subjects_looked_for_anew(ledger: Ledger, set
     toys = Toys(ledger, settings, ["a"], check=lambda *_: bool(toys.subjects.append("b")) or len(toys.subjects) == 2)
     toys.subjects = ["a"]
     toys.do = lambda work: Verdict("fine", "") if work.subject.id == "b" else NotReady("b first")
-    toys.look()
+    toys.run()
     assert set(toys.seen) == {"a", "b"}
 
 

@@ -22,19 +22,27 @@ from ratchet.events.catalogue import (
 from ratchet.failpoint import failpoint
 from ratchet.inference.dress import Dress
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.lineage import champion, serving
+from ratchet.ledger.deployments import (
+    SERVING_SUBJECT,
+    champion,
+    last_deployment,
+    last_rollback,
+    note_live,
+    promote,
+    roll_back,
+    serving,
+)
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, DeploymentRow, ServingRow
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ServingRow
 from ratchet.serving.client import EmbeddedServerClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
-from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import made_anew
+from ratchet.systems import Lane, NotReady, Outcome, Reconciled, Subject, System, Verdict, Work
+from ratchet.systems.judging import request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deployer.challenge import Pair, asking, decided, opened, pair, screened
-from deployer.desired import KEPT_UP, observed, promote, roll_back
 from deployer.facts import SYSTEM_NAME, certainty_of, rulings
 from deployer.fallback import DAMAGE, fall_back
 from deployer.proof import Promote, Refuse
@@ -44,7 +52,7 @@ from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
 
-RECONCILE = Subject(*KEPT_UP[1:])
+RECONCILE = Subject(*SERVING_SUBJECT[1:])
 
 
 def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> bool:
@@ -71,10 +79,10 @@ def do(work: Work) -> Outcome:
         return _reconciled(work, server) if work.subject == RECONCILE else _decided(work, server)
 
 
-def _reconciled(work: Work, server: InferenceServer) -> NotReady:
+def _reconciled(work: Work, server: InferenceServer) -> NotReady | Reconciled:
     """Bring the server to what is desired. Nothing is decided here, so there is no verdict."""
     with work.read() as session:
-        row, desired = serving(session), champion(session)
+        desired = champion(session)
         certainty = certainty_of(session, desired.id)
     rollout = Rollout(work, server, ())
     live = rollout.server.live()
@@ -87,21 +95,17 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady:
         return NotReady(f"an intact copy of {desired.id}", fall_back(work, rollout, desired, error))
     except ServingError as error:
         log.error("%s is desired, and the inference server refuses it: %s", desired.id, error)
-        return NotReady("the inference server", lambda tx: observed(tx, live.checkpoint_id if live else None))
-
-    def effects(tx: Transaction) -> None:
-        if row.actual_id != desired.id or row.fallback_reason is not None:
-            observed(tx, desired.id)
-
-    return NotReady("the next change of what is desired", effects)
+        return NotReady("the inference server", lambda tx: note_live(tx, live.checkpoint_id if live else None))
+    return Reconciled(lambda tx: note_live(tx, desired.id))
 
 
 def _decided(work: Work, server: InferenceServer) -> Outcome:
     """One contender: settle it, or let it challenge."""
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
-        under_way = _promotion(session, work.subject.id) if serving(session).desired_id == work.subject.id else None
-        way_back = _way_back(session, work.subject.id)
+        is_champion = serving(session).desired_id == work.subject.id
+        under_way = last_deployment(session, work.subject.id) if is_champion else None
+        way_back = last_rollback(session, work.subject.id)
     if under_way is not None:
         sides = pair(work, work.subject.id, "eval")
         return _roll_out(work, server, sides, dict(under_way.numbers), under_way.reason)
@@ -112,18 +116,6 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
     if ruling is None or isinstance(ruling, Wait):
         return NotReady(ruling.waiting_for if ruling else "its evaluation")
     return _challenge(work, server)
-
-
-def _promotion(session: Session, checkpoint_id: str) -> DeploymentRow | None:
-    """Why the checkpoint is desired, where it is and its roll-out was interrupted."""
-    query = select(DeploymentRow).where(DeploymentRow.checkpoint_id == checkpoint_id, DeploymentRow.action == "deploy")
-    return session.scalar(query.order_by(DeploymentRow.id.desc()).limit(1))
-
-
-def _way_back(session: Session, checkpoint_id: str) -> DeploymentRow | None:
-    """The rollback from this checkpoint, where it was cut off before the verdict, or came by hand before it."""
-    query = select(DeploymentRow).where(DeploymentRow.previous_id == checkpoint_id, DeploymentRow.action == "rollback")
-    return session.scalar(query.order_by(DeploymentRow.id.desc()).limit(1))
 
 
 def _settled(work: Work, ruling: Settle) -> Verdict:
@@ -224,7 +216,7 @@ def _taken_over(
         rollout.bring_up(challenger)
     except ServingError as error:
         return f"the inference server refused it: {error}"
-    work.commit(lambda tx: observed(tx, challenger.id))
+    work.commit(lambda tx: note_live(tx, challenger.id))
     failpoint("after-observation")
     trouble = rollout.watch(challenger, record, before)
     failpoint("after-watch")
@@ -232,15 +224,22 @@ def _taken_over(
 
 
 def _rolled_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
-    work.commit(lambda tx: roll_back(tx, bad.id, good.id, trouble, work.claim.token))
+    """Back to the last champion, or to the one that an operator has deployed while this one was watched."""
+
+    def effects(tx: Transaction) -> None:
+        roll_back(tx, bad.id, good.id, "watch", trouble, work.claim.token)
+
+    work.commit(effects)
     failpoint("after-rollback")
+    with work.read() as session:
+        good = champion(session)
     try:
         rollout.bring_up(good)
     except DAMAGE as error:
         return Verdict("rolled back", trouble, effects=fall_back(work, rollout, good, error))
     failpoint("after-return")
     rollout.tidy({good.id})
-    return Verdict("rolled back", trouble, effects=lambda tx: observed(tx, good.id))
+    return Verdict("rolled back", trouble, effects=lambda tx: note_live(tx, good.id))
 
 
 def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
@@ -254,7 +253,7 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> 
     assert row is not None, "a contender has an eval record"
     record = load_if_intact(work.artifacts, row)
     if record is None:
-        return made_anew(row, SYSTEM_NAME)
+        return request_again(row, SYSTEM_NAME)
     items = load_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
     judged_under = Dress.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
@@ -282,7 +281,7 @@ SYSTEM = System(
             find,
             do,
             check=check,
-            kept_up=(RECONCILE.kind,),
+            reconciled=(RECONCILE.kind,),
         ),
     ),
     order=11,

@@ -12,15 +12,15 @@ from ratchet.events.catalogue import (
     CheckpointRegressed,
 )
 from ratchet.ledger import Transaction
-from ratchet.ledger.lineage import champion
+from ratchet.ledger.deployments import champion
 from ratchet.ledger.suites import best_before, current, evaluation, outdated_record, request_evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RegressionRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.judging import evaluated_without
 from sqlalchemy.orm import Session
 
-from evaluator.regression import RegressionVerdict, judge_regression
+from evaluator.regression_verdict import RegressionVerdict, judge_regression
 
 NAME = "regression"
 

@@ -13,9 +13,9 @@ from ratchet.cli.doctor.reach import Place, hindrances
 from ratchet.cli.doctor.stores import opened
 from ratchet.cli.output import duration
 from ratchet.ledger import Ledger
+from ratchet.ledger.health import FORGOTTEN_S, PRESENT_S, failing_workers, is_expected, waiting_workers
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import WorkerRow
-from ratchet.ledger.workers import FORGOTTEN_S, PRESENT_S, expected, failing, waiting
 from ratchet.run import lock
 from ratchet.settings import Settings
 
@@ -87,7 +87,7 @@ def failures(settings: Settings) -> Finding:
         require_current(ledger)
         now = ledger.now()
         with ledger.read() as session:
-            failed, waits = failing(session, now), waiting(session, now)
+            failed, waits = failing_workers(session, now), waiting_workers(session, now)
     if failed:
         said = "\n".join(
             f"{w.name} has failed {w.failures} times in a row, and is started again:\n{w.error}" for w in failed
@@ -125,7 +125,7 @@ def _has_no_ledger(settings: Settings) -> bool:
 
 def _by_presence(ledger: Ledger) -> tuple[list[WorkerRow], list[WorkerRow]]:
     now = ledger.now()
-    query = select(WorkerRow).where(expected(), WorkerRow.seen_at > now - FORGOTTEN_S).order_by(WorkerRow.name)
+    query = select(WorkerRow).where(is_expected(), WorkerRow.seen_at > now - FORGOTTEN_S).order_by(WorkerRow.name)
     with ledger.read() as session:
         rows = list(session.scalars(query))
     return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]

@@ -15,8 +15,8 @@ from ratchet.cli.view.training import heard_of_training
 from ratchet.cli.view.warnings import read_warnings
 from ratchet.evaluation.record import Rate, rates_from_json
 from ratchet.ledger import Ledger
+from ratchet.ledger.deployments import CHAMPION_CHANGES
 from ratchet.ledger.health import PRESENT_S, is_expected
-from ratchet.ledger.history import CHANGES
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
     BatchRow,
@@ -152,7 +152,7 @@ def read_live(session: Session) -> Live | None:
     ids = [i for i in (serving.desired_id, serving.actual_id) if i]
     found = select(CheckpointRow.id, CheckpointRow.ordinal).where(CheckpointRow.id.in_(ids))
     ordinals: dict[str, int] = {row.id: row.ordinal for row in session.execute(found)}
-    changes = select(DeploymentRow).where(DeploymentRow.action.in_(CHANGES))
+    changes = select(DeploymentRow).where(DeploymentRow.action.in_(CHAMPION_CHANGES))
     last = session.scalar(changes.order_by(DeploymentRow.id.desc()).limit(1))
     return Live(
         desired=ordinals.get(serving.desired_id, 0),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.cli.machine import disk_shortage
 from ratchet.cli.output import shortened
-from ratchet.ledger import damages, workers
+from ratchet.ledger import health
 from ratchet.ledger.tables import DamageRow, ServingRow
 from ratchet.settings import Settings
 
@@ -25,13 +25,13 @@ def read_warnings(session: Session, settings: Settings, now: float) -> tuple[str
 def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]:
     if (shortage := disk_shortage(settings.home)) is not None:
         yield shortage
-    for worker in workers.failing(session, now):
-        last = shortened(workers.last_line(worker.error), ROOM)
+    for worker in health.failing_workers(session, now):
+        last = shortened(health.last_line(worker.error), ROOM)
         yield f"{worker.name} fails when it is started: {last}: `ratchet doctor` shows the traceback"
     fallback = session.scalar(select(ServingRow.fallback_reason).limit(1))
     if fallback is not None:
         yield fallback
-    for worker in workers.waiting(session, now):
+    for worker in health.waiting_workers(session, now):
         yield f"{worker.name} waits: {shortened(worker.error or '', ROOM)}"
     yield from _damages(session, now)
 
@@ -39,7 +39,7 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
 def _damages(session: Session, now: float) -> Iterator[str]:
     """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
     by_artifact: dict[str, list[DamageRow]] = {}
-    for damage in damages.found_since(session, now - damages.TOLD_S):
+    for damage in health.damages_since(session, now - health.TOLD_S):
         by_artifact.setdefault(damage.artifact, []).append(damage)
     for found in by_artifact.values():
         subjects = len({(damage.subject_kind, damage.subject_id) for damage in found})

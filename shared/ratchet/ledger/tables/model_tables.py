@@ -1,4 +1,4 @@
-"""Checkpoints, the training line, and what is served."""
+"""Checkpoints and their lineage, what is served, and what the judges said."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class CheckpointRow(Base):
 
 
 class LineageRow(Base):
-    """The line of training. Its head is the checkpoint that the next segment starts from.
+    """The lineage of checkpoints that training continues. The next segment starts from ``head_id``.
 
-    ``fresh_optimizer`` is set by a rewind. ``paused`` is the human's hand on the brake. ``adapter_base_id`` is the
-    checkpoint whose frozen weights the adapters stand on, where adapters are trained.
+    ``fresh_optimizer`` is set by a rewind. ``paused`` is the operator's pause flag. ``adapter_base_id`` is the
+    checkpoint whose frozen weights the adapters are trained on, where adapters are trained.
     """
 
     __tablename__ = "lineages"
@@ -57,10 +57,11 @@ class LineageRow(Base):
 
 
 class ServingRow(Base):
-    """Desired and actual deployment. ``desired_id`` is the champion; ``actual_id`` what the server last said.
+    """Desired and actual deployment. ``desired_id`` is the champion, ``actual_id`` what the server last reported.
 
-    ``fallback_reason`` says why an earlier checkpoint is served in the champion's place, while the champion cannot be.
-    ``canary_*`` is the last comparison of what the server answers with what was judged, of whichever checkpoint.
+    ``proved`` is False for a champion that an operator forced. ``frozen_reason`` is set while no deployment is allowed,
+    ``fallback_reason`` while an earlier checkpoint is served because the champion cannot be. ``canary_*`` is the last
+    comparison of a checkpoint's answers on the server with those that were judged.
     """
 
     __tablename__ = "serving"
@@ -81,12 +82,17 @@ class ServingRow(Base):
 
 
 class DeploymentRow(Base):
-    """The history of what was to be live, and why, with every human veto (see ratchet.ledger.history)."""
+    """A change of what is to be served, and why. Written by ratchet.ledger.deployments only.
+
+    ``action``: base, deploy, rollback, freeze, unfreeze, unblock, reset-fencing. ``actor``: setup, gate, watch,
+    operator. ``reason`` and ``numbers`` are for people; nothing is decided by them.
+    """
 
     __tablename__ = "deployments"
 
     id: Mapped[Serial]
     action: Mapped[str]
+    actor: Mapped[str]
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
     previous_id: Mapped[str | None]
     reason: Mapped[str]
@@ -112,7 +118,7 @@ class ChallengeRow(Base):
 
 
 class BlockRow(Base):
-    """Weights that may not be deployed again until a human lifts the bar."""
+    """Weights that were rolled back, and may not be deployed until an operator unblocks them."""
 
     __tablename__ = "blocks"
 
@@ -139,7 +145,7 @@ class SuiteRow(Base):
 
 
 class EvaluationRequestRow(Base):
-    """Somebody needs a checkpoint's record on a suite that testing does not run by itself."""
+    """A request for a checkpoint's record on a suite, beyond those that testing makes for every checkpoint."""
 
     __tablename__ = "evaluation_requests"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ratchet.cli.machine import disk_shortage
 from ratchet.cli.view.reading import CHUNK, read_looks, read_scene
-from ratchet.ledger import Ledger, damages
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import CheckpointRow
 from ratchet.settings import Settings
@@ -49,8 +49,8 @@ def test_a_damaged_artifact_is_warned_of_once_however_many_wait_for_it(ledger: L
     with ledger.write() as tx:
         for number in range(3):
             waits = f"checkpoint cp-{number} waits until it is there again."
-            damages.record(tx, "ab" * 32, "abab is damaged.", "testing", "checkpoint", f"cp-{number}", waits)
-        damages.record(tx, "cd" * 32, "cdcd is damaged.", "testing", "checkpoint", "cp-0", "It waits.")
+            health.record_damage(tx, "ab" * 32, "abab is damaged.", "testing", "checkpoint", f"cp-{number}", waits)
+        health.record_damage(tx, "cd" * 32, "cdcd is damaged.", "testing", "checkpoint", "cp-0", "It waits.")
     settings = Settings(home=small_disk(4_000_000_000))
     assert read_scene(ledger, settings).warnings == (
         "cdcd is damaged. It waits.",

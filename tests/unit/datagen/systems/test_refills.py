@@ -9,7 +9,7 @@ import pytest
 from datagen.systems.generation import SYSTEM as GENERATION
 from datagen.systems.generation import used_since
 from miner.systems.correction import SYSTEM as CORRECTION
-from ratchet.ledger.supply import supply
+from ratchet.ledger.queue import supply
 from ratchet.ledger.tables import BatchRow, CheckpointRow, SpendingRow
 
 from tests.support.home import Home, small_home

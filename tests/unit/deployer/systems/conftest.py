@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from ratchet.data.example import Example
 from ratchet.events.catalogue import CheckpointEvaluated, EvaluationRequested
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.ledger.lineage import serving
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
@@ -211,7 +211,7 @@ class Deploying:
         with self.home.ledger.read() as session:
             return session.query(SuiteRow).where(SuiteRow.pool == "confirm").one().uses
 
-    def barred(self) -> list[str]:
+    def blocked(self) -> list[str]:
         with self.home.ledger.read() as session:
             return [row.checkpoint_id for row in session.query(BlockRow)]
 

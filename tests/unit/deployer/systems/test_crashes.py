@@ -18,7 +18,7 @@ from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.failpoint import DEPLOYING
 from ratchet.ledger.tables import ClaimRow, OutboxRow
-from ratchet.settings.reveal import environment
+from ratchet.settings.section import environment
 
 from tests.support.failpoints import arm
 
@@ -70,7 +70,7 @@ def test_a_deployment_that_was_cut_off_happens_once(deploying: Any, mortal: Mort
     assert deploying.confirm_uses() == 1
     assert (deploying.server.live(), deploying.desired().actual_id) == (better, better)
     assert told(deploying, "checkpoint.deployed").count(better) == 1
-    assert deploying.barred() == deploying.home.dead() == []
+    assert deploying.blocked() == deploying.home.dead() == []
 
 
 @pytest.mark.parametrize("point", BACK)
@@ -82,7 +82,7 @@ def test_a_rollback_that_was_cut_off_happens_once(deploying: Any, mortal: Mortal
     assert deploying.verdicts() == {bad: "rolled back"}
     assert deploying.deployments()[1:] == [("deploy", bad), ("rollback", base)]
     assert (deploying.server.live(), deploying.desired().actual_id) == (base, base)
-    assert deploying.barred() == [bad]
+    assert deploying.blocked() == [bad]
     assert told(deploying, "deployment.rolled_back") == [bad]
     assert deploying.home.dead() == []
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ratchet.cli.view.reading import read_scene
 from ratchet.errors import ArtifactError
-from ratchet.ledger import hand, health
+from ratchet.ledger import operator_actions, health
 
 from .knowing import easy, everything
 
@@ -64,7 +64,7 @@ def test_its_predecessor_serves_until_it_is_back(deploying: Any, champion: str) 
     assert "model.safetensors is damaged" in warnings(deploying)
     assert unresolved(deploying) == [f"{base} is served in the place of the champion {champion}, until it is back."]
     assert deploying.home.dead() == []
-    assert deploying.barred() == []
+    assert deploying.blocked() == []
     mend()
     deploying.sweep()
     assert deploying.server.live() == champion
@@ -145,7 +145,7 @@ def test_with_nothing_whole_nothing_is_given_up_and_a_rollback_by_hand_is_carrie
     assert deploying.home.dead() == []
     mend()
     with deploying.home.ledger.write() as tx:
-        hand.rollback(tx, "its disk is bad")
+        operator_actions.rollback(tx, "its disk is bad")
     deploying.sweep()
     assert deploying.server.live() == base
     assert deploying.desired().fallback_reason is None
@@ -182,7 +182,7 @@ def test_a_token_of_no_use_counts_against_no_checkpoint(deploying: Any, tmp_path
         """Ends the wait, which has no other end, once it has lasted."""
 
         def waited(self, _lane: str) -> None:
-            troubles.extend(trouble.why for trouble in controller.troubles.values())
+            troubles.extend(trouble.why for trouble in controller.wait_reasons.values())
             if len(troubles) > 5:
                 controller.stop.set()
 

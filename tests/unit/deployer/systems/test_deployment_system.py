@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ratchet.ledger import Transaction, hand
+from ratchet.ledger import Transaction, operator_actions
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, RegressionRow, SuiteRow, VerdictRow
 from ratchet.stats.paired_tests import alpha_spent
-from ratchet.systems import poison
+from ratchet.systems import dead_letters
 
 from tests.support.rows import dead_letter, verdict, worker_row
 
@@ -117,14 +117,14 @@ def test_a_challenge_that_was_open_at_a_crash_is_counted_once(deploying: Any) ->
 def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying: Any) -> None:
     base = deploying.home.base_id()
     with deploying.home.ledger.write() as tx:
-        hand.freeze(tx, "holidays")
+        operator_actions.freeze(tx, "holidays")
     better = deploying.add(easy)
     deploying.sweep()
     assert deploying.verdicts() == {}
     assert deploying.challenges() == []
     assert deploying.server.live() == base
     with deploying.home.ledger.write() as tx:
-        hand.unfreeze(tx, "back")
+        operator_actions.unfreeze(tx, "back")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
 
@@ -157,12 +157,12 @@ def test_a_freeze_in_the_middle_of_a_challenge_holds_the_deployment_back(deployi
     base = deploying.home.base_id()
     deploying.sweep()
     better = deploying.add(easy)
-    meanwhile(deploying, better, lambda tx: hand.freeze(tx, "holidays"))
+    meanwhile(deploying, better, lambda tx: operator_actions.freeze(tx, "holidays"))
     deploying.sweep()
     assert deploying.server.live() == deploying.desired().desired_id == base
     assert deploying.verdicts() == {}
     with deploying.home.ledger.write() as tx:
-        hand.unfreeze(tx, "back")
+        operator_actions.unfreeze(tx, "back")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
     assert deploying.challenges() == [(better, 1, "promote")]
@@ -173,7 +173,7 @@ def test_what_a_human_deploys_in_the_middle_of_a_challenge_is_challenged_itself(
     by_hand = deploying.add(easy)
     better = deploying.add(easy)
     row = deploying.checkpoint(by_hand)
-    meanwhile(deploying, better, lambda tx: hand.deploy(tx, row, "I like it", force=True))
+    meanwhile(deploying, better, lambda tx: operator_actions.deploy(tx, row, "I like it", force=True))
     deploying.sweep()
     assert deploying.server.live() == deploying.desired().desired_id == by_hand
     assert deploying.verdicts()[better] == "screened out"
@@ -183,7 +183,7 @@ def test_the_way_back_to_an_unproved_champion_leaves_it_unproved(deploying: Any)
     deploying.sweep()
     by_hand = deploying.add(nothing)
     with deploying.home.ledger.write() as tx:
-        hand.deploy(tx, tx.session.get_one(CheckpointRow, by_hand), "I like it", force=True)
+        operator_actions.deploy(tx, tx.session.get_one(CheckpointRow, by_hand), "I like it", force=True)
     deploying.sweep()
     bad = deploying.add(easy)
     deploying.model(bad).drifts = lambda: deploying.server.live() == bad
@@ -239,7 +239,7 @@ def test_a_record_that_testing_gave_up_is_waited_for_until_a_human_retries_it(de
     deploying.sweep()
     assert deploying.verdicts() == {}
     with deploying.home.ledger.write() as tx:
-        poison.retry(tx, letter, "a human")
+        dead_letters.retry(tx, letter, "a human")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
     assert deploying.challenges() == [(better, 1, "promote")]

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from ratchet.cli.doctor import examine
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import ClaimRow, DeadLetterRow
 from ratchet.systems import Subject, claims
 
@@ -39,11 +39,11 @@ def test_a_champion_by_hand_is_brought_to_the_server(deploying: Any) -> None:
     first = deploying.add(easy)
     deploying.sweep()
     with deploying.home.ledger.write() as tx:
-        hand.rollback(tx, "I do not like it")
+        operator_actions.rollback(tx, "I do not like it")
     heard = deploying.sweep()
     assert heard == ["checkpoint.deployed"]
     assert deploying.server.live() == deploying.home.base_id()
-    assert deploying.barred() == [first]
+    assert deploying.blocked() == [first]
 
 
 def test_a_server_that_refuses_what_is_desired_is_asked_again_and_nothing_is_given_up(deploying: Any) -> None:
@@ -103,7 +103,7 @@ def test_a_lower_token_does_not_move_the_server(deploying: Any) -> None:
     better = deploying.add(easy)
     deploying.sweep()
     assert deploying.server.live() == base
-    assert deploying.barred() == []
+    assert deploying.blocked() == []
     assert better not in deploying.verdicts()
 
 
@@ -117,7 +117,7 @@ def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deployin
     assert deploying.verdicts() == {}
     assert says_doctor(deploying).startswith("bad")
     with deploying.home.ledger.write() as tx:
-        hand.fence(tx, above, "restored")
+        operator_actions.reset_fencing(tx, above, "restored")
     assert says_doctor(deploying).startswith("ok")
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}

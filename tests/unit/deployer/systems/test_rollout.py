@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from deployer.desired import promote
 from deployer.systems.deployment import SYSTEM as DEPLOYMENT
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
@@ -15,7 +14,8 @@ from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.errors import Stopping
 from ratchet.evaluation.confidence import Certainty
 from ratchet.evaluation.load_evaluation import _stored
-from ratchet.ledger import hand
+from ratchet.ledger import operator_actions
+from ratchet.ledger.deployments import promote
 from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.settings.training import MonitoringSettings
 
@@ -38,7 +38,7 @@ def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deployi
     live = deploying.server.fleet.health().live
     assert (live.checkpoint_id, live.certainty) == (better, shipped(deploying, better))
     with deploying.home.ledger.write() as tx:
-        hand.rollback(tx, "to see")
+        operator_actions.rollback(tx, "to see")
     deploying.sweep()
     live = deploying.server.fleet.health().live
     base = deploying.home.base_id()
@@ -166,7 +166,7 @@ def test_a_champion_that_fails_under_watch_is_rolled_back_and_barred(deploying: 
     assert deploying.verdicts() == {bad: "rolled back"}
     row = deploying.desired()
     assert (row.desired_id, row.previous_id, row.actual_id) == (base, None, base)
-    assert deploying.barred() == [bad]
+    assert deploying.blocked() == [bad]
     assert deploying.server.live() == base
     assert deploying.server.loaded() == {base}
     assert deploying.deployments() == [("base", base), ("deploy", bad), ("rollback", base)]
@@ -206,7 +206,7 @@ def test_barred_weights_stay_barred_under_another_name_until_a_human_lifts_it(de
         tx.session.get_one(CheckpointRow, again).weights = tx.session.get_one(CheckpointRow, bad).weights
     deploying.home.add_record(again, "eval", easy)
     deploying.sweep()
-    assert deploying.verdicts()[again] == "barred"
+    assert deploying.verdicts()[again] == "blocked"
 
 
 def test_what_a_crash_left_loaded_does_not_crowd_out_the_next_challenger(deploying: Any) -> None:

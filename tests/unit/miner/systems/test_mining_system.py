@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from miner.mined_set import read_mined
-from miner.mining import MinedItem
-from miner.mining_child import MiningSpec
+from miner.mined_items import MinedItem, read_mined
+from miner.model_children import MiningSpec
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger.tables import DeploymentRow, EvaluationRow, MinedRow
@@ -86,6 +85,7 @@ def test_what_an_earlier_champion_had_right_is_forgotten(home: Home) -> None:
         tx.session.add(
             DeploymentRow(
                 action="deploy",
+                actor="gate",
                 checkpoint_id=champion,
                 previous_id=None,
                 reason="",

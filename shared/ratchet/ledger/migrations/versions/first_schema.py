@@ -300,6 +300,7 @@ def upgrade() -> None:
         "deployments",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("action", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
         sa.Column("checkpoint_id", sa.Text(), nullable=False),
         sa.Column("previous_id", sa.String(), nullable=True),
         sa.Column("reason", sa.String(), nullable=False),

@@ -1,4 +1,7 @@
-"""The line of training and the champion: the two checkpoints that everything turns around."""
+"""The lineage of checkpoints that training continues: its head, its ancestry, and how checkpoints are named.
+
+There is one lineage. It does not know which checkpoint is served; that is `ratchet.ledger.deployments`.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,27 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
-from ratchet.ledger.tables import CheckpointRow, EvaluationRow, LineageRow, ServingRow, VerdictRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, LineageRow, VerdictRow
 
 MAIN = "main"
 
 
-def line(session: Session) -> LineageRow:
-    """The line of training. Raises PreconditionFailed before the first run."""
+def lineage(session: Session) -> LineageRow:
+    """The lineage. Raises PreconditionFailed before the first run."""
     row = session.get(LineageRow, MAIN)
     if row is None:
         raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
     return row
 
 
-def serving(session: Session) -> ServingRow:
-    """Desired and actual deployment. Raises PreconditionFailed before the first run."""
-    row = session.get(ServingRow, MAIN)
-    if row is None:
-        raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
-    return row
-
-
-def champion(session: Session) -> CheckpointRow:
-    """The checkpoint that is to be live."""
-    return session.get_one(CheckpointRow, serving(session).desired_id)
-
-
 def head(session: Session) -> CheckpointRow:
     """The checkpoint that the next training segment starts from."""
-    return session.get_one(CheckpointRow, line(session).head_id)
+    return session.get_one(CheckpointRow, lineage(session).head_id)
 
 
 def adapter_base(session: Session) -> CheckpointRow | None:
-    """The checkpoint that the line's adapters stand on; None where all weights are trained."""
-    main = line(session)
+    """The checkpoint that the lineage's adapters are trained on top of; None where all weights are trained."""
+    main = lineage(session)
     return session.get(CheckpointRow, main.adapter_base_id) if main.adapter_base_id is not None else None
 
 
@@ -60,15 +50,15 @@ def next_ordinal(session: Session) -> int:
 
 
 def checkpoint_id(ordinal: int, weights: str) -> str:
-    """``c0007-3fa9c2``: its place in the line, and the beginning of its weights' digest."""
+    """``c0007-3fa9c2``: its ordinal and the beginning of its weights' digest."""
     return f"c{ordinal:04d}-{weights[:6]}"
 
 
 def unjudged(session: Session) -> int:
     """Saved checkpoints that are newer than any that testing has given its verdict on.
 
-    Older ones are left out: testing takes the newest first, and one that it gave up (a dead letter) or skipped says
-    nothing of whether the judges are there.
+    Older ones are left out: testing takes the newest first, so one that it skipped or dead-lettered does not tell
+    whether testing runs.
     """
     judged = exists().where(
         VerdictRow.system == "testing",
