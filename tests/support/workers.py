@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.bus.connection import connect
-from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.bus.outbox import Relay
-from ratchet.bus.streams import Streams
+from ratchet.bus.embedded_redis import EmbeddedRedis
+from ratchet.bus.streams import Relay, Streams
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
+from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
-from ratchet.systems.registry import CHOICE, INSTALLED
-from ratchet.worker.nursery import Nursery
+from ratchet.settings.plugin_sections import CHOICE, INSTALLED
 
 PATIENCE_S = 60.0
 
@@ -30,7 +29,7 @@ SHORT = ControlSettings(
     liveness_s=20.0,
     grace_s=5.0,
     backoff_first_s=0.1,
-    backoff_last_s=1.0,
+    max_backoff_s=1.0,
 )
 """Leases and timers so short that a test sees an orphan taken over."""
 
@@ -48,7 +47,7 @@ class Stack:
     settings: Settings
     redis: EmbeddedRedis
     ledger: Ledger
-    nursery: Nursery
+    supervisor: SupervisorClient
     failpoints: Path
 
     def log(self, system: str) -> str:
@@ -93,10 +92,10 @@ def real_workers(
         )
         ledger = _relaying(settings, redis)
         try:
-            with Nursery(settings, environment) as nursery:
+            with SupervisorClient(settings, environment) as supervisor:
                 for system in systems:
-                    nursery.worker(system)
-                yield Stack(settings, redis, ledger, nursery, failpoints)
+                    supervisor.start_worker(system)
+                yield Stack(settings, redis, ledger, supervisor, failpoints)
         finally:
             ledger.close()
 

@@ -15,10 +15,10 @@ from ratchet.settings.training import TrainerConfig
 
 from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, flag_of, parse
 from trainer.config import FLAGS, ConfigLoader
+from trainer.launch import stop_on
 from trainer.monitoring import TrainingStatusWriter
-from trainer.result import ErrorKind, TrainingResult
 from trainer.run_folder import nothing_left, require_folder
-from trainer.stopping import stop_on
+from trainer.segment_types import ErrorKind, TrainingResult
 
 STATUS = "training_status.json"
 

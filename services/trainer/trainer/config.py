@@ -15,8 +15,8 @@ from ratchet.settings import Settings, load
 from ratchet.settings.sources import FILE, explain
 from ratchet.settings.training import TrainerConfig
 
-from trainer.result import MODEL_FOLDER, STATE_FOLDER
 from trainer.run_folder import resume_point
+from trainer.segment_types import MODEL_FOLDER, STATE_FOLDER
 
 PRIOR_FILE = "config.json"
 

@@ -30,9 +30,9 @@ class ControlSettings(Section):
         None, description="File that a living worker touches. Default: one a worker in home/status."
     )
     backoff_first_s: float = Field(0.5, gt=0, description="First wait after trouble; it doubles from there.")
-    backoff_last_s: float = Field(30.0, gt=0, description="Longest wait between two tries.")
-    poison_failures: int = Field(3, ge=1, description="Errors after which a subject goes to the dead letters.")
-    poison_kills: int = Field(
+    max_backoff_s: float = Field(30.0, gt=0, description="Longest wait between two tries.")
+    max_failures: int = Field(3, ge=1, description="Errors after which a subject goes to the dead letters.")
+    max_kills: int = Field(
         5, ge=1, description="Deaths of its process after which a subject goes there, while others succeed."
     )
 

@@ -41,9 +41,7 @@ class CurriculumSettings(Section):
         0.2, ge=0, le=1, description="Share of batches drawn evenly over the arms while the experiment is open."
     )
     half_life: float = Field(30.0, gt=0, description="Checkpoints after which a trial counts half: models change.")
-    certainty: float = Field(
-        0.95, gt=0.5, lt=1, description="Probability at which the experiment is decided."
-    )
+    certainty: float = Field(0.95, gt=0.5, lt=1, description="Probability at which the experiment is decided.")
     trials_each: float = Field(2.0, ge=1, description="Fewest trials of each arm, as they count now, for it to end.")
     even_points: float = Field(
         0.5, gt=0, description="Arms that differ by less are even: points of the probe suite per 100,000 tokens."

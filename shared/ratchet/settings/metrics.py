@@ -27,4 +27,3 @@ class MetricsSettings(Section):
         description='Other programs of this machine with a /metrics page, as {node = "10.0.0.4:9100"}: name and '
         "host:port. Its workers tell Prometheus of them, each as a job of that name.",
     )
-    cache_s: float = Field(5.0, ge=0, description="How long what was read from the ledger serves further scrapes.")

@@ -1,40 +1,36 @@
-"""The root of the settings tree, and how it is loaded."""
+"""The root of the settings tree, and how it is loaded: ``--set`` > environment > file > defaults."""
 
 from __future__ import annotations
 
 import os
-from contextvars import ContextVar
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ratchet.errors import SettingsError
 from ratchet.files import printable
+from ratchet.settings import sources
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.comparison import ComparisonSettings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.correction import CorrectionSettings
 from ratchet.settings.curriculum import CurriculumSettings
 from ratchet.settings.diversity import DiversitySettings
-from ratchet.settings.file import read
 from ratchet.settings.gate import GateSettings
 from ratchet.settings.generation import GenerationSettings
 from ratchet.settings.inference import InferenceSettings
 from ratchet.settings.locked import LockedSettings
 from ratchet.settings.metrics import MetricsSettings
 from ratchet.settings.mining import MiningSettings
-from ratchet.settings.nearest import explain, unknown
 from ratchet.settings.placement import PlacementSettings
+from ratchet.settings.plugin_sections import declared_section
 from ratchet.settings.queue import QueueSettings
 from ratchet.settings.regression import RegressionSettings
 from ratchet.settings.retention import RetentionSettings
+from ratchet.settings.section import Section
 from ratchet.settings.serving import ServingSettings
 from ratchet.settings.stores import ArtifactSettings, LedgerSettings, RedisSettings
 from ratchet.settings.suites import SuiteSettings
@@ -48,16 +44,19 @@ from ratchet.settings.training import (
     ProfileSettings,
 )
 
-FILE = "ratchet.toml"
-_given_file: ContextVar[Path | None] = ContextVar("_given_file", default=None)
+CALLER = "the call"
+"""Origin of what was passed to ``load`` itself."""
+
+OwnSection = TypeVar("OwnSection", bound=Section)
 
 
-class Settings(BaseSettings):
-    """Every setting of Ratchet. Environment variables are ``RATCHET_SECTION__FIELD``; the file is ``ratchet.toml``."""
+class Settings(BaseModel):
+    """Every setting of Ratchet. Environment variables are ``RATCHET_SECTION__FIELD``; the file is ``ratchet.toml``.
 
-    model_config = SettingsConfigDict(
-        env_prefix="RATCHET_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
-    )
+    The schema reads neither: ``load`` does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     home: Path = Field(Path("run"), description="Folder of everything that Ratchet keeps on this machine.")
     model: ModelSettings = Field(default_factory=ModelSettings)
@@ -130,47 +129,63 @@ class Settings(BaseSettings):
     def inbox(self) -> Path:
         return self.queue.inbox or self.home.resolve() / "inbox"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the library calls it so
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = _file()
-        tree = read(file) if os.path.lexists(file) else {}
-        return init_settings, env_settings, InitSettingsSource(settings_cls, tree)
+    def section(self, kind: type[OwnSection]) -> OwnSection:
+        """The section that a plug-in system declares with ``System(settings=kind)``; unset, its defaults."""
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), kind):
+                return value
+        return kind()
 
 
 def load(file: Path | None = None, **overrides: Any) -> Settings:
-    """Settings from overrides, environment and file (TOML, or JSON as ``config.json``), in that precedence.
+    """The settings in force. ``overrides`` go before environment and file (TOML, or JSON as ``config.json``).
 
     Raises SettingsError that names each wrong key or value, for an unreadable file and an unknown variable too.
     """
+    return load_with_origins(file, **overrides)[0]
+
+
+def load_with_origins(
+    file: Path | None = None, *, sections: Collection[str] = (), **overrides: Any
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and by dotted name where each value that is no default came from.
+
+    ``sections`` names plug-in systems whose sections are wanted though nothing sets them.
+    """
     if file is not None and not os.path.lexists(file):
         raise SettingsError(f"{printable(file)}: no such file; `ratchet init` writes one.")
-    _require_known_variables()
-    token = _given_file.set(file)
+    in_force, layers = sources.file_in_force(file), sources.Layers()
+    if os.path.lexists(in_force):
+        layers.lay(sources.read_file(in_force), printable(in_force))
+    named = {*layers.tree, *overrides, *sections, *(path[0] for path in sources.variables())}
+    schema = schema_with(named)
+    sources.lay_environment(layers, schema)
+    layers.lay(overrides, CALLER)
+    return _validated(schema, layers.tree), layers.origins
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    """Settings from a tree such as ``reveal`` gives, without looking at file or environment. Raises SettingsError."""
+    return _validated(schema_with(values), values)
+
+
+def schema_with(names: Collection[str]) -> type[Settings]:
+    """The schema, with the sections of those plug-in systems that are among the names."""
+    declared = {name: declared_section(name) for name in sorted({*names} - {*Settings.model_fields})}
+    return _schema(tuple((name, kind) for name, kind in declared.items() if kind is not None))
+
+
+@cache
+def _schema(added: tuple[tuple[str, type[Section]], ...]) -> type[Settings]:
+    """One class for the same sections, since settings of two classes are never equal."""
+    fields: dict[str, Any] = {name: (kind, Field(default_factory=kind)) for name, kind in added}
+    return create_model("Settings", __base__=Settings, **fields) if fields else Settings
+
+
+def _validated(schema: type[Settings], tree: Mapping[str, Any]) -> Settings:
+    # A section that is left out is validated as an empty one: its default would build a validator of its own.
+    sections = (name for name, info in schema.model_fields.items() if sources.is_section(info.annotation))
     try:
-        return Settings(**overrides)
+        return schema.model_validate({**{name: {} for name in sections}, **tree})
     except ValidationError as error:
-        raise SettingsError("settings are wrong:\n" + explain(error, Settings)) from error
-    except ValueError as error:
-        raise SettingsError(f"{printable(_file())}: {error}") from error
-    finally:
-        _given_file.reset(token)
-
-
-def _file() -> Path:
-    """The file in force, which need not be there."""
-    return _given_file.get() or Path(os.environ.get("RATCHET_CONFIG", FILE))
-
-
-def _require_known_variables() -> None:
-    """A variable of an unknown section is no setting to pydantic, so it is looked for here."""
-    for variable in os.environ:
-        section, separator, field = variable.removeprefix("RATCHET_").lower().partition("__")
-        if variable.startswith("RATCHET_") and separator and section not in Settings.model_fields:
-            raise SettingsError(f"{variable}: {unknown(f'{section}.{field}', Settings)}")
+        raise SettingsError("settings are wrong:\n" + sources.explain(error, schema)) from error

@@ -16,8 +16,8 @@ from ratchet.events import Event
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Section, Settings
-from ratchet.systems.verdict import Outcome, Subject
-from ratchet.systems.work import Work
+from ratchet.systems.claims import Subject
+from ratchet.systems.work import Outcome, Work
 
 Host = Literal["3090", "4090"]
 Find = Callable[[Session, Settings], Sequence[Subject]]
@@ -35,7 +35,7 @@ class Lane:
 
     ``check`` is called before a subject is claimed, and looks at what all of them depend on: it raises
     TransientError for what has to be waited for, and returns True where it has mended something so that ``find``
-    may find others. ``kept_up`` names kinds of subjects that stand for a state to be kept up: they never become dead
+    may find others. ``reconciled`` names kinds of subjects that stand for a state to be kept up: they never become dead
     letters. Raises TypeError for a function that is none.
     """
 
@@ -45,7 +45,7 @@ class Lane:
     do: Do
     step_s: float = 90.0
     check: Check | None = None
-    kept_up: tuple[str, ...] = ()
+    reconciled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         wanted = {"find": self.find, "do": self.do, **({"check": self.check} if self.check is not None else {})}
@@ -104,9 +104,9 @@ class System:
         return tuple(dict.fromkeys(event for lane in self.lanes for event in lane.consumes))
 
     @property
-    def kept_up(self) -> frozenset[str]:
+    def reconciled(self) -> frozenset[str]:
         """Kinds of subjects that stand for a state to be kept up, over all lanes."""
-        return frozenset(kind for lane in self.lanes for kind in lane.kept_up)
+        return frozenset(kind for lane in self.lanes for kind in lane.reconciled)
 
     def lane(self, name: str) -> Lane:
         return next(lane for lane in self.lanes if lane.name == name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.settings import Settings
-from ratchet.settings.nearest import names
+from ratchet.settings.sources import names
 from ratchet.settings.training import TrainerConfig
 
 from .shown import SHOWN

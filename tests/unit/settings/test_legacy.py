@@ -9,32 +9,11 @@ from typing import Any
 
 import pytest
 from ratchet.settings import Settings, load
-from ratchet.settings.file import LegacySetting, rename
-from ratchet.settings.legacy import FIELDS, Gone, Kept
-from ratchet.settings.nearest import names, unknown
+from ratchet.settings.legacy import FIELDS, Gone, Kept, rename
+from ratchet.settings.sources import LegacySetting, names, unknown
 
-LIVE: dict[str, Any] = {
-    "model_name": "qwen3_0.6b",
-    "model_display_name": "Qwen3 0.6B",
+PRIOR: dict[str, Any] = {
     "model_path": "models/Qwen3-0.6B",
-    "current_model_dir": "current_model",
-    "batch_size": 1,
-    "gradient_accumulation": 1,
-    "learning_rate": 4e-4,
-    "warmup": 100,
-    "epochs": 1,
-    "log_steps": 200,
-    "save_steps": 1000,
-    "poll_interval": 30,
-    "snapshot_time": "03:00",
-    "max_length": 2048,
-    "base_model": "Qwen/Qwen3-0.6B",
-    "eval_max_tokens": 4096,
-    "eval_timeout_seconds": 120,
-    "self_correction": {"enabled": True, "auto_queue": True, "max_examples": 200, "generation_interval": None},
-    "auto_generate": {"enabled": True, "count": 100_000, "threshold": 0, "payload": {}},
-    "remote_eval": {"enabled": True, "metrics": ["accuracy", "loss"]},
-    "curriculum": {"enabled": True, "target_accuracy": 0.75, "progression_mode": "automatic"},
     "profile": {"name": "emoji_think"},
     "hyperparams": {
         "fp_precision": "bf16",
@@ -42,7 +21,11 @@ LIVE: dict[str, Any] = {
         "batch_size": 1,
         "gradient_accumulation": 16,
         "learning_rate": 2e-4,
+        "save_steps": 1000,
+        "eval_steps": 50,
+        "save_total_limit": 3,
     },
+    "monitoring": {"preview_backend": "local", "num_eval_samples": 5, "preview_samples": 6},
     "locked": {
         "base_model": "Qwen/Qwen3-0.6B",
         "model_architecture": "Qwen3ForCausalLM",
@@ -50,26 +33,27 @@ LIVE: dict[str, Any] = {
         "vocab_size": 151_936,
     },
 }
-"""As the prior system ran: flat keys beside sections, which contradict each other."""
+"""A configuration of the prior system."""
 
 
-def test_its_live_file_is_read_with_a_warning_a_name(folder: Path) -> None:
-    Path("config.json").write_text(json.dumps(LIVE))
+def test_its_file_is_read_with_a_warning_for_each_name_that_changed(folder: Path) -> None:
+    Path("config.json").write_text(json.dumps(PRIOR))
     with pytest.warns(LegacySetting) as told:
         found = load(Path("config.json"))
     assert found.model.path == "models/Qwen3-0.6B"
-    assert found.hyperparams.warmup_steps == 100
     assert found.hyperparams.save_steps == 1000
     assert (found.hyperparams.learning_rate, found.hyperparams.gradient_accumulation) == (2e-4, 16)
-    assert found.monitoring.logging_steps == 200
-    assert found.suites.max_new_tokens == 4096
-    assert found.curriculum.mastery == 0.75
+    assert (found.monitoring.preview_interval, found.monitoring.preview_samples) == (50, 6)
     assert found.locked.vocab_size == 151_936
     assert found.profile.name == "emoji_think"
-    said = [str(warning.message) for warning in told]
-    assert "config.json: warmup is called hyperparams.warmup_steps now." in said
-    assert any(line.startswith("config.json: poll_interval is ignored: a batch that is queued wakes") for line in said)
-    assert any("learning_rate is ignored: hyperparams.learning_rate is set as well" in line for line in said)
+    assert sorted(str(warning.message) for warning in told) == [
+        "config.json: hyperparams.eval_steps is called monitoring.preview_interval now.",
+        "config.json: hyperparams.save_total_limit is ignored: checkpoints are kept by bytes: "
+        "retention.checkpoints_gb.",
+        "config.json: model_path is called model.path now.",
+        "config.json: monitoring.num_eval_samples is ignored: monitoring.preview_samples is set as well, and that is "
+        "its name now.",
+    ]
 
 
 def test_names_of_today_are_read_without_a_word(folder: Path) -> None:
@@ -100,15 +84,11 @@ def test_a_renamed_field_is_suggested_by_its_name_of_today(name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ({"environment": {"report_to": ["none"]}}, {"environment": {"report_to": []}}),
-        ({"environment": {"report_to": "tensorboard"}}, {"environment": {"report_to": ["tensorboard"]}}),
-        ({"hyperparams": {"max_steps": -1}}, {"hyperparams": {"max_steps": None}}),
-        ({"hyperparams": {"save_steps": 0}}, {"hyperparams": {"save_steps": None}}),
-        ({"environment": {"max_grad_norm": 0.5}}, {"hyperparams": {"max_grad_norm": 0.5}}),
-        ({"lora_r": 0, "lora_alpha": 0, "use_qlora": False}, {"model": {"lora_rank": 0, "load_in_4bit": False}}),
-        ({"data": {"validation_dataset_path": "mine.jsonl"}}, {"suites": {"files": ["mine.jsonl"]}}),
+        ({"hyperparams": {"max_steps": -1}}, {}),
+        ({"hyperparams": {"save_steps": 0}}, {}),
+        ({"hyperparams": {"max_steps": 5}}, {"hyperparams": {"max_steps": 5}}),
         ({"monitoring": {"validation_split": 0.05}}, {"suites": {"held_out_share": 0.05}}),
-        ({"description": "x", "config_version": "2.0"}, {}),
+        ({"output": {"resume_from_checkpoint": "runs/a"}}, {"output": {"resume_from": "runs/a"}}),
         (
             {"monitoring": {"remote_3090_host": "hub", "remote_3090_port": 9, "remote_3090_model_id": None}},
             {"monitoring": {"preview_url": "http://hub:9"}},

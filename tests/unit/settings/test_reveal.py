@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.settings import Settings
-from ratchet.settings.reveal import environment, reveal
+from ratchet.settings import Settings, load
+from ratchet.settings.section import environment, reveal
 
 
 @pytest.fixture
@@ -28,4 +28,4 @@ def test_the_same_settings_are_read_from_the_environment(
     monkeypatch.chdir(tmp_path)
     for name, value in environment(unusual).items():
         monkeypatch.setenv(name, value)
-    assert Settings() == unusual
+    assert load() == unusual

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings, load
-from ratchet.settings.nearest import names, nearest
-from ratchet.settings.reveal import reveal
+from ratchet.settings.section import reveal
+from ratchet.settings.sources import names, nearest
 from ratchet.settings.training import HyperparamSettings, TrainerConfig
 
 
@@ -50,7 +50,7 @@ def test_a_file_that_is_given_goes_before_the_one_of_the_folder(folder: Path) ->
         ("[[[", "ratchet.toml: "),
     ],
 )
-@pytest.mark.filterwarnings("ignore::ratchet.settings.file.LegacySetting")
+@pytest.mark.filterwarnings("ignore::ratchet.settings.sources.LegacySetting")
 def test_what_is_wrong_in_a_file_is_named_with_what_was_probably_meant(folder: Path, text: str, said: str) -> None:
     Path("ratchet.toml").write_text(text)
     with pytest.raises(SettingsError, match=said):

@@ -48,13 +48,10 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/ledger/test_supply.py": {
         "test_every_mark_is_set": ("queue.hysteresis", "queue.low_minutes", "queue.low_tokens", "queue.low_water"),
     },
-    "unit/metrics/test_discover.py": {
-        "test_how_long_a_reading_of_the_ledger_serves_is_set": ("metrics.cache_s",),
-    },
     "unit/metrics/test_targets.py": {
         "test_a_worker_tells_of_the_pages_beside_its_own": ("metrics.exporters",),
     },
-    "unit/metrics/test_serve.py": {
+    "unit/metrics/test_worker.py": {
         "test_prometheus_is_told_an_address_that_it_can_reach": (
             "metrics.address",
             "metrics.host",
@@ -136,9 +133,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_often_a_claim_is_renewed_is_set": ("control.heartbeat_s", "control.lease_s"),
     },
     "unit/systems/test_poison.py": {
-        "test_how_long_a_failed_subject_rests_is_set": ("control.backoff_first_s", "control.backoff_last_s"),
-        "test_after_how_many_failures_a_subject_is_given_up_is_set": ("control.poison_failures",),
-        "test_after_how_many_deaths_a_subject_is_given_up_is_set": ("control.poison_kills",),
+        "test_how_long_a_failed_subject_rests_is_set": ("control.backoff_first_s", "control.max_backoff_s"),
+        "test_after_how_many_failures_a_subject_is_given_up_is_set": ("control.max_failures",),
+        "test_after_how_many_deaths_a_subject_is_given_up_is_set": ("control.max_kills",),
     },
     "unit/worker/test_stopping.py": {
         "test_how_long_work_may_take_to_give_way_is_set": ("control.grace_s",),

@@ -1,0 +1,205 @@
+"""Where settings come from: a file, the environment and ``--set``, laid over each other in one tree.
+
+The tree keeps where each of its values came from.
+This module knows the shape of the schema, and not what any setting means. A text of the environment is read as JSON
+where its field is a list, a table or a section, and is left to validation elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+import types
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from typing_extensions import TypeIs
+
+from ratchet.errors import SettingsError
+from ratchet.files import printable, read_text
+from ratchet.settings.legacy import FIELDS, Gone, rename
+
+PREFIX = "RATCHET_"
+NESTED = "__"
+FILE = "ratchet.toml"
+COMMAND_LINE = "--set"
+
+Tree = dict[str, Any]
+Schema = type[BaseModel]
+
+_assigned: set[str] = set()
+"""Variables that ``--set`` has written: worker processes inherit them, and ``config show`` tells them apart."""
+
+
+class LegacySetting(UserWarning):
+    """A settings file uses a name of the prior system; the message has the name of today."""
+
+
+@dataclass
+class Layers:
+    """A tree of values, and by dotted name where each came from. What is laid over later counts."""
+
+    tree: Tree = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def lay(self, tree: Mapping[str, Any], origin: str) -> None:
+        """Tables are merged, everything else is replaced."""
+        self._lay(self.tree, tree, origin, "")
+
+    def _lay(self, below: Tree, above: Mapping[str, Any], origin: str, prefix: str) -> None:
+        for name, value in above.items():
+            known = below.get(name)
+            if isinstance(value, Mapping):
+                if isinstance(known, BaseModel):
+                    known = known.model_dump()
+                below[name] = known if isinstance(known, dict) else {}
+                self._lay(below[name], value, origin, f"{prefix}{name}.")
+            else:
+                below[name] = value
+                self.origins[f"{prefix}{name}"] = origin
+
+
+def file_in_force(given: Path | None) -> Path:
+    """The file that was given, or RATCHET_CONFIG, or ``ratchet.toml`` in this folder; it need not be there."""
+    return given or Path(os.environ.get("RATCHET_CONFIG", FILE))
+
+
+def read_file(file: Path) -> Tree:
+    """The tree of a TOML or, for ``*.json``, JSON file; a LegacySetting warning for each name of the prior system.
+
+    Raises SettingsError for what is no such file.
+    """
+    text = read_text(file, SettingsError)
+    try:
+        tree = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(tree, dict):
+            raise ValueError(f"a JSON object is expected, not {type(tree).__name__}")
+    except ValueError as error:
+        raise SettingsError(f"{printable(file)}: {error}") from error
+    renamed, notes = rename(tree)
+    for note in notes:
+        warnings.warn(f"{printable(file)}: {note}", LegacySetting, stacklevel=2)
+    return renamed
+
+
+def variables() -> dict[tuple[str, ...], str]:
+    """The variables of the environment that may be settings, by their path: ``("queue", "low_water")``."""
+    found = {}
+    for variable in os.environ:
+        if variable.upper().startswith(PREFIX):
+            found[tuple(variable[len(PREFIX) :].lower().split(NESTED))] = variable
+    return dict(sorted(found.items()))  # a whole section before its fields
+
+
+def lay_environment(layers: Layers, schema: Schema) -> None:
+    """Lay the variables of the schema's settings over what there is.
+
+    Raises SettingsError for a variable of an unknown section, which would otherwise have no effect.
+    """
+    for path, variable in variables().items():
+        if path[0] not in schema.model_fields:
+            if len(path) > 1:
+                raise SettingsError(f"{variable}: {unknown('.'.join(path), schema)}")
+            continue
+        value: Any = _decoded(os.environ[variable], _annotation(path, schema))
+        for name in reversed(path):
+            value = {name: value}
+        layers.lay(value, COMMAND_LINE if variable in _assigned else variable)
+
+
+def assign(assignment: str, schema: Schema) -> None:
+    """Put ``queue.low_water=100`` into the environment, where this process and its workers read it."""
+    name, separator, value = assignment.partition("=")
+    section = name.strip().split(".")[0]
+    if not separator or section not in schema.model_fields:
+        raise SettingsError(
+            f"--set {assignment}: write SECTION.FIELD=VALUE, as in queue.low_water=500; sections are "
+            f"{', '.join(schema.model_fields)}."
+        )
+    variable = PREFIX + name.strip().replace(".", NESTED).upper()
+    os.environ[variable] = value.strip()
+    _assigned.add(variable)
+
+
+def section_of(assignment: str) -> str:
+    """``queue`` of ``queue.low_water=100``."""
+    return assignment.partition("=")[0].strip().split(".")[0]
+
+
+def names(schema: Schema, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, sections included."""
+    for name, info in schema.model_fields.items():
+        yield prefix + name
+        if is_section(info.annotation):
+            yield from names(info.annotation, f"{prefix}{name}.")
+
+
+def is_section(annotation: Any) -> TypeIs[Schema]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def explain(error: ValidationError, schema: Schema) -> str:
+    """One line a mistake: its dotted name and what is wrong, for an unknown name with the nearest known one."""
+    lines = []
+    for mistake in error.errors():
+        name = ".".join(map(str, mistake["loc"]))
+        said = unknown(name, schema) if mistake["type"] == "extra_forbidden" else str(mistake["msg"])
+        lines.append(f"  {name}: {said}")
+    return "\n".join(lines)
+
+
+def unknown(name: str, schema: Schema) -> str:
+    """Says that there is no such setting, and which one was probably meant."""
+    prior = FIELDS.get(name)
+    if isinstance(prior, Gone):
+        return f"there is no such setting any more: {prior.because}"
+    near = prior.new if prior is not None else nearest(name, schema)
+    return "there is no such setting" + (f"; did you mean {near}?" if near else "")
+
+
+def nearest(name: str, schema: Schema) -> str | None:
+    """The known name most like ``name``: the same field of another section, else the nearest in spelling."""
+    known = list(names(schema))
+    leaf = name.rpartition(".")[2]
+    same = [other for other in known if "." in other and other.rpartition(".")[2] == leaf]
+    if same:
+        return same[0]
+    if close := get_close_matches(name, known, n=1, cutoff=0.75):
+        return close[0]
+    leaves = {other.rpartition(".")[2]: other for other in reversed(known)}
+    close = get_close_matches(leaf, list(leaves), n=1, cutoff=0.75)
+    return leaves[close[0]] if close else None
+
+
+def _annotation(path: tuple[str, ...], schema: Schema) -> Any:
+    """The type of the field at that path; Any below a table and for an unknown field, of which validation complains."""
+    found: Any = schema
+    for name in path:
+        if not is_section(found) or name not in found.model_fields:
+            return Any
+        found = found.model_fields[name].annotation
+    return found
+
+
+def _decoded(text: str, annotation: Any) -> Any:
+    if not _takes_json(annotation):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _takes_json(annotation: Any) -> bool:
+    """Whether a field takes more than one word: a list, a table, a section, or anything."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_takes_json(member) for member in get_args(annotation))
+    kind = origin or annotation
+    return annotation is Any or (isinstance(kind, type) and issubclass(kind, tuple | list | dict | set | BaseModel))
