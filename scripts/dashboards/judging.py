@@ -124,7 +124,7 @@ def _judges() -> Panels:
         lines(
             "Oldest thing not done",
             "By system: how long the oldest subject has waited for its verdict.",
-            [Query("max by (system) (ratchet_undone_oldest_seconds)", "{{system}}")],
+            [Query("max by (system) (ratchet_pending_oldest_seconds)", "{{system}}")],
             unit="s",
         ),
         lines(

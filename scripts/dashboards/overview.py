@@ -14,7 +14,7 @@ def overview() -> Dashboard:
 
 def _now() -> Panels:
     accuracy = 'max(ratchet_accuracy_overall_ratio{role="champion"})'
-    undone = 'max(ratchet_undone_oldest_seconds{system!="training"})'
+    pending = 'max(ratchet_pending_oldest_seconds{system!="training"})'
     return [
         number(
             "Champion's accuracy",
@@ -32,7 +32,7 @@ def _now() -> Panels:
         number(
             "Oldest thing not done",
             "The longest that anything waits for a judge or for the gate.",
-            Query(undone),
+            Query(pending),
             unit="s",
             limits=[Limit(600, "orange"), Limit(1800, "red")],
         ),

@@ -63,7 +63,7 @@ def _events() -> Panels:
         lines(
             "Events heard",
             "A minute, by event.",
-            [Query("sum by (event) (rate(ratchet_events_heard_total[5m])) * 60", "{{event}}")],
+            [Query("sum by (event) (rate(ratchet_events_consumed_total[5m])) * 60", "{{event}}")],
         ),
         lines(
             "Events kept",
@@ -79,7 +79,7 @@ def _work() -> Panels:
         lines(
             "Not done",
             "Subjects that wait for each system.",
-            [Query("max by (system) (ratchet_undone)", "{{system}}")],
+            [Query("max by (system) (ratchet_pending)", "{{system}}")],
         ),
         lines(
             "Claims",
@@ -130,7 +130,7 @@ def _trouble() -> Panels:
         lines(
             "Waits for the surroundings",
             "For ledger, Redis, disk or server; an hour.",
-            [Query("sum by (system) (increase(ratchet_surroundings_waits_total[1h]))", "{{system}}")],
+            [Query("sum by (system) (increase(ratchet_transient_waits_total[1h]))", "{{system}}")],
         ),
         lines(
             "Setbacks of what is held",

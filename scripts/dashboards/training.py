@@ -72,10 +72,11 @@ def _data() -> Panels:
             "Training waits at the limit (queue.unjudged_limit).",
             Query("max(ratchet_checkpoints_unjudged)"),
             limits=[Limit(10, "orange"), Limit(20, "red")],
+            span=8,
         ),
         number("Quarantined rows", "Put aside by the gate.", Query("max(ratchet_quarantined_examples)")),
         number("Paused", "1 while a human has paused training.", Query("max(ratchet_training_paused)")),
-        lines("Batches", "Batches by state.", [Query("max by (state) (ratchet_batches)", "{{state}}")]),
+        lines("Batches", "Batches by state.", [Query("max by (state) (ratchet_batches)", "{{state}}")], span=24),
     ]
 
 
@@ -124,7 +125,7 @@ def _cards() -> Panels:
         lines(
             "GPU utilization",
             "Share of the time in which a kernel ran.",
-            [Query("max by (host, gpu) (ratchet_gpu_utilization_ratio)", "{{host}} {{gpu}}")],
+            [Query("max by (host, uuid) (nvidia_smi_utilization_gpu_ratio)", "{{host}} {{uuid}}")],
             unit="percentunit",
             most=1,
         ),
@@ -132,42 +133,44 @@ def _cards() -> Panels:
             "GPU memory",
             "In use, against what the card has.",
             [
-                Query("max by (host, gpu) (ratchet_gpu_memory_used_bytes)", "{{host}} {{gpu}} used"),
-                Query("max by (host, gpu) (ratchet_gpu_memory_total_bytes)", "{{host}} {{gpu}}"),
+                Query("max by (host, uuid) (nvidia_smi_memory_used_bytes)", "{{host}} {{uuid}} used"),
+                Query("max by (host, uuid) (nvidia_smi_memory_total_bytes)", "{{host}} {{uuid}}"),
             ],
             unit="bytes",
         ),
         lines(
             "GPU temperature",
             "Above 85 degrees an alert comes.",
-            [Query("max by (host, gpu) (ratchet_gpu_temperature_celsius)", "{{host}} {{gpu}}")],
+            [Query("max by (host, uuid) (nvidia_smi_temperature_gpu)", "{{host}} {{uuid}}")],
             unit="celsius",
         ),
         lines(
             "GPU power",
             "What the card draws.",
-            [Query("max by (host, gpu) (ratchet_gpu_power_watts)", "{{host}} {{gpu}}")],
+            [Query("max by (host, uuid) (nvidia_smi_power_draw_watts)", "{{host}} {{uuid}}")],
             unit="watt",
         ),
     ]
 
 
 def _disks() -> Panels:
-    machines = (
-        'min by (instance, device) (node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"}'
-        " / node_filesystem_size_bytes)"
-    )
+    disks = '{fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"}'
     return [
         lines(
             "Disk left",
-            "On the disk of the home folder.",
-            [Query("max by (host, path) (ratchet_disk_free_bytes)", "{{host}} {{path}}")],
+            "What is free on each disk of each machine.",
+            [Query(f"min by (host, device) (node_filesystem_avail_bytes{disks})", "{{host}} {{device}}")],
             unit="bytes",
         ),
         lines(
-            "Disks of the machines",
-            "Share that is free, the hub's stores too; an alert comes below a tenth.",
-            [Query(machines, "{{instance}} {{device}}")],
+            "Share of the disk left",
+            "An alert comes below a tenth, and another one below 3 %.",
+            [
+                Query(
+                    f"min by (host, device) (node_filesystem_avail_bytes{disks} / node_filesystem_size_bytes)",
+                    "{{host}} {{device}}",
+                )
+            ],
             unit="percentunit",
             most=1,
         ),

@@ -8,14 +8,14 @@ from typing import Any
 
 import promql_parser
 import yaml
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ratchet.artifacts import ArtifactStore
 from ratchet.ledger import Ledger
-from ratchet.metrics.discover import hub_registry
-from ratchet.metrics.exposition import series_names
-from ratchet.metrics.machine import Duties, MachineCollector
-from ratchet.metrics.streams import StreamSource
+from ratchet.metrics.families import series_names
+from ratchet.metrics.hub import hub_registry
+from ratchet.metrics.sources import StreamSource
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
 from ratchet.serving.fleet import Fleet
@@ -26,7 +26,6 @@ from ratchet.systems import Lane, System
 from ratchet.systems.controller import Controller
 
 from tests.support.bus import InlineChildren
-from tests.support.gpus import FakeGpus
 from tests.support.prometheus import Panel
 from tests.support.prometheus import panels as read_panels
 
@@ -34,8 +33,16 @@ ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "compose" / "prometheus"
 GRAFANA = ROOT / "compose" / "grafana"
 OF_PROMETHEUS = {"up", "ALERTS"}
-OF_MACHINES = {"node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
-"""What node-exporter tells, that rules read."""
+OF_MACHINES = {
+    "node_filesystem_avail_bytes",
+    "node_filesystem_size_bytes",
+    "nvidia_smi_memory_total_bytes",
+    "nvidia_smi_memory_used_bytes",
+    "nvidia_smi_power_draw_watts",
+    "nvidia_smi_temperature_gpu",
+    "nvidia_smi_utilization_gpu_ratio",
+}
+"""What rules and panels read of node-exporter and nvidia_gpu_exporter, by their names."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -83,9 +90,9 @@ def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Me
     system = System("toys", "3090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{settings.home}/artifacts")
     controller = Controller(system, settings, ledger, store, InlineChildren(), "toys@here+0")
-    worker = WorkerMetrics(controller).registry
+    worker = CollectorRegistry()
+    WorkerMetrics(controller, worker)
     worker.register(TrainingCollector(settings))
-    worker.register(MachineCollector(Duties(settings.lease_folder), settings.home, FakeGpus()))
     hub, collectors = hub_registry(ledger, settings)
     try:
         families = [

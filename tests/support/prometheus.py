@@ -18,7 +18,7 @@ from ratchet.bus.ports import LOOPBACK, free_port
 
 PATIENCE_S = 180.0
 REQUEST_S = 30.0
-WITHOUT_A_GPU = ("ratchet_gpu_",)
+WITHOUT_A_GPU = ("nvidia_smi_",)
 
 
 class NoPrometheus(Exception):

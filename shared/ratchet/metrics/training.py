@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ratchet.metrics.exposition import single
+from ratchet.metrics.families import single
 from ratchet.settings import Settings
 
 RUNNING = ("loading", "training", "saving")

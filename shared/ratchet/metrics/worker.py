@@ -1,34 +1,54 @@
-"""A worker's own metrics: what it hears, claims and decides, and how long that takes."""
+"""A worker's own metrics and its /metrics page: what it reads, claims and decides, and how long that takes.
+
+The page is bound before the worker registers, since the register holds its address, and is filled once there is a
+controller. Numbers of the machine are left to the standard exporters.
+"""
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ratchet.errors import TransientError
 from ratchet.events import Event
-from ratchet.metrics.exposition import gauge
-from ratchet.systems.controller import Controller
-from ratchet.systems.observer import Observer
-from ratchet.systems.verdict import Outcome, Subject, Verdict
+from ratchet.metrics.families import gauge
+from ratchet.settings import Settings
+from ratchet.settings.metrics import MetricsSettings
+from ratchet.systems.controller import Controller, Observer
+from ratchet.systems.claims import Subject
+from ratchet.systems.work import NotReady, Outcome, Verdict
 
 WORK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 START_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0)
+PORTS_TRIED = 64
+"""Workers of one machine take one port after the other."""
+
+EVERYWHERE = ("0.0.0.0", "")
 REMEMBERED = 1000
 """Events whose look has not begun; older ones are forgotten."""
 
 
 class WorkerMetrics(Observer):
-    """Counts for one worker, in a registry of its own. The scrape adds system, worker and host as labels."""
+    """Counts for one worker. The scrape adds system, worker and host as labels."""
 
-    def __init__(self, controller: Controller):
-        self.registry = registry = CollectorRegistry()
+    def __init__(self, controller: Controller, registry: CollectorRegistry):
+        self.registry = registry
         self._heard_at: OrderedDict[str, float] = OrderedDict()
-        self._heard = Counter("ratchet_events_heard", "Events read.", ["event"], registry=registry)
+        self._heard = Counter("ratchet_events_consumed", "Events read.", ["event"], registry=registry)
         self._start = Histogram(
             "ratchet_event_to_start_seconds",
             "From the making of an event to the beginning of the look that it caused.",
@@ -42,7 +62,7 @@ class WorkerMetrics(Observer):
             "ratchet_failures", "Tries that count against their subject.", ["lane", "kind"], registry=registry
         )
         self._waits = Counter(
-            "ratchet_surroundings_waits", "Waits for ledger, Redis, disk or server.", ["lane"], registry=registry
+            "ratchet_transient_waits", "Waits for ledger, Redis, disk or server.", ["lane"], registry=registry
         )
         self._work = Histogram(
             "ratchet_work_seconds",
@@ -83,7 +103,7 @@ class WorkerMetrics(Observer):
         self._work.labels(lane).observe(took_s)
         if isinstance(outcome, Verdict):
             self._verdicts.labels(lane, outcome.outcome).inc()
-        else:
+        elif isinstance(outcome, NotReady):
             self._unready.labels(lane).inc()
 
     def failed(self, lane: str, subject: Subject, killed: bool) -> None:  # noqa: ARG002
@@ -106,3 +126,48 @@ class _Working(Collector):
 
     def _lanes(self) -> list[str]:
         return [lane.name for lane in self._controller.system.lanes]
+
+
+class MetricsPage:
+    """One worker's /metrics page, served in a thread from the beginning. ``url`` is where Prometheus finds it."""
+
+    def __init__(self, settings: Settings):
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._settings = settings
+        self._registry = CollectorRegistry()
+        self._server = _started(self._registry, settings.metrics)
+        self.url = f"http://{_address(settings.metrics, settings.placement.machine, self.port)}/metrics"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_port)
+
+    def follow(self, controller: Controller) -> None:
+        """Count what the controller does from now on, and export what its system declares."""
+        controller.observers.append(WorkerMetrics(controller, self._registry))
+        if controller.system.metrics is not None:
+            module, _, name = controller.system.metrics.partition(":")
+            self._registry.register(getattr(importlib.import_module(module), name)(self._settings))
+
+    def close(self) -> None:
+        """Free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _started(registry: CollectorRegistry, settings: MetricsSettings) -> WSGIServer:
+    """On the first free port from ``metrics.port`` on, any for 0. Raises TransientError if none is free."""
+    first = settings.port
+    for port in [0] if first == 0 else range(first, min(first + PORTS_TRIED, 65_536)):
+        try:
+            return start_http_server(port, settings.host, registry)[0]
+        except OSError as error:
+            reason = error
+    raise TransientError(f"none of {PORTS_TRIED} ports from {first} on can be bound at {settings.host}: {reason}")
+
+
+def _address(settings: MetricsSettings, machine: str, port: int) -> str:
+    """``host:port`` as seen from Prometheus."""
+    if settings.address is not None:
+        return settings.address if ":" in settings.address else f"{settings.address}:{port}"
+    return f"{machine if settings.host in EVERYWHERE else settings.host}:{port}"

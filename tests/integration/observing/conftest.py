@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import BatchRow, CoverageRow, MinedRow
@@ -31,7 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A home with a story in its ledger, and a Redis."""
     home: Path = tmp_path_factory.mktemp("home")
     with EmbeddedRedis(home / "redis") as redis:
-        found = Settings(home=home, redis={"url": redis.url}, metrics={"cache_s": 0})
+        found = Settings(home=home, redis={"url": redis.url})
         ledger = Ledger(found.ledger_url)
         migrate(ledger)
         with ledger.write() as tx:

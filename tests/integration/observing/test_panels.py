@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from ratchet.artifacts import ArtifactStore
 from ratchet.bus.connection import connect
-from ratchet.bus.streams import Letter, Streams
+from ratchet.bus.streams import EventRecord, Streams
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
-from ratchet.metrics.discover import discovery
-from ratchet.metrics.exposition import page
-from ratchet.metrics.machine import Duties, MachineCollector
-from ratchet.metrics.page import Page, PageServer
+from ratchet.metrics.hub import discovery
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
 from ratchet.serving.fleet import Fleet
@@ -29,7 +28,6 @@ from ratchet.systems.controller import Controller
 from trainer.monitoring import TrainingStatusWriter
 
 from tests.support.bus import InlineChildren
-from tests.support.gpus import FakeGpus
 from tests.support.prometheus import Prometheus, panels, prometheus_server
 from tests.support.workers import wait_until
 
@@ -38,7 +36,7 @@ PATIENCE_S = 180.0
 
 
 def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
-    """The page of a worker that has heard of a toy and played with it, on a machine with a card."""
+    """The page of a worker that has read an event and decided on a subject."""
 
     def play(_work: Work) -> Outcome:
         return Verdict("fine", "it is")
@@ -47,14 +45,14 @@ def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
     system = System("training", "4090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
     store = ArtifactStore(f"file://{settings.home}/artifacts")
     controller = Controller(system, settings, ledger, store, InlineChildren(), "training@box+0")
-    metrics = WorkerMetrics(controller)
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(controller, registry)
     controller.observers.append(metrics)
     event = BatchQueued(batch_id="b")
     metrics.heard(event)
-    controller.look("play", event.id)
-    metrics.registry.register(TrainingCollector(settings))
-    metrics.registry.register(MachineCollector(Duties(settings.lease_folder), settings.home, FakeGpus()))
-    return metrics.registry
+    controller.run_pending("play", event.id)
+    registry.register(TrainingCollector(settings))
+    return registry
 
 
 def told_of_training(settings: Settings) -> None:
@@ -64,7 +62,7 @@ def told_of_training(settings: Settings) -> None:
     status.write(preview_step=1, preview_correct=3, preview_asked=4)
     streams = Streams(connect(str(settings.redis.url.get_secret_value())), length=10)  # type: ignore[union-attr]
     streams.open("training", [BatchQueued.name])
-    streams.publish([Letter.of(BatchQueued(batch_id="b"))])
+    streams.publish([EventRecord.of(BatchQueued(batch_id="b"))])
 
 
 def served(settings: Settings) -> Metrics:
@@ -78,11 +76,23 @@ def served(settings: Settings) -> Metrics:
     return metrics
 
 
-def others(settings: Settings) -> Page:
-    """What the inference server and a machine's exporter show, on one page."""
-    disk = '{device="/dev/sda",fstype="ext4",mountpoint="/"}'
-    machine = f"node_filesystem_avail_bytes{disk} 5\nnode_filesystem_size_bytes{disk} 10\n"
-    return Page(CONTENT_TYPE_PLAIN_0_0_4, served(settings).page() + machine.encode())
+def others(settings: Settings) -> str:
+    """What the inference server and a machine's exporters show, on one page."""
+    disk, card = '{device="/dev/sda",fstype="ext4",mountpoint="/"}', '{uuid="e5a1"}'
+    disks = f"node_filesystem_avail_bytes{disk} 5\nnode_filesystem_size_bytes{disk} 10\n"
+    names = ("memory_used_bytes", "memory_total_bytes", "power_draw_watts", "utilization_gpu_ratio")
+    cards = "".join(f"nvidia_smi_{name}{card} 1\n" for name in names) + f"nvidia_smi_temperature_gpu{card} 61\n"
+    return served(settings).page().decode() + disks + cards
+
+
+class Page(Collector):
+    """A page of text, read again as families."""
+
+    def __init__(self, text: str):
+        self._text = text
+
+    def collect(self) -> Iterator[Metric]:
+        yield from text_string_to_metric_families(self._text)
 
 
 @pytest.fixture(scope="module")
@@ -90,27 +100,25 @@ def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     ledger = Ledger(settings.ledger_url)
     told_of_training(settings)
     registry = worked(ledger, settings)
-    routes = {"/metrics": lambda: page(registry), "/others": lambda: others(settings)}
-    with PageServer("127.0.0.1", 0, routes) as worker:
-        names = {"system": "training", "worker": "training@box+0", "host": "box"}
-        with discovery(settings, "127.0.0.1", 0) as hub:
-            config: dict[str, Any] = {
-                "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
-                "scrape_configs": [
-                    {
-                        "job_name": "ratchet",
-                        "static_configs": [{"targets": [f"127.0.0.1:{worker.port}"], "labels": names}],
-                    },
-                    {
-                        "job_name": "others",
-                        "metrics_path": "/others",
-                        "static_configs": [{"targets": [f"127.0.0.1:{worker.port}"]}],
-                    },
-                    {"job_name": "hub", "static_configs": [{"targets": [f"127.0.0.1:{hub.port}"]}]},
-                ],
-            }
-            with prometheus_server(tmp_path_factory.mktemp("prometheus"), config) as server:
-                yield server
+    exporters = CollectorRegistry()
+    exporters.register(Page(others(settings)))
+    pages = [start_http_server(0, "127.0.0.1", of)[0] for of in (registry, exporters)]
+    worker, machine = (f"127.0.0.1:{page.server_port}" for page in pages)
+    names = {"system": "training", "worker": "training@box+0", "host": "box"}
+    with discovery(settings, "127.0.0.1", 0) as hub:
+        config: dict[str, Any] = {
+            "global": {"scrape_interval": "2s", "scrape_timeout": "2s"},
+            "scrape_configs": [
+                {"job_name": "ratchet", "static_configs": [{"targets": [worker], "labels": names}]},
+                {"job_name": "machine", "static_configs": [{"targets": [machine], "labels": {"host": "box"}}]},
+                {"job_name": "hub", "static_configs": [{"targets": [f"127.0.0.1:{hub.server_port}"]}]},
+            ],
+        }
+        with prometheus_server(tmp_path_factory.mktemp("prometheus"), config) as server:
+            yield server
+    for page in pages:
+        page.shutdown()
+        page.server_close()
     ledger.close()
 
 
@@ -127,5 +135,5 @@ def test_the_numbers_are_those_of_the_ledger(prometheus: Prometheus) -> None:
 
     assert value("sum(ratchet_queue_examples)") == 20_800
     assert value('max(ratchet_accuracy_overall_ratio{role="champion"})') == pytest.approx(129 / 300)
-    assert value("max(ratchet_gpu_temperature_celsius)") == 61
+    assert value("max(nvidia_smi_temperature_gpu)") == 61
     assert value('sum(ratchet_verdicts_total{outcome="fine"})') == 1

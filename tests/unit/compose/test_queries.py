@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.core import Metric
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.settings import Settings
@@ -30,7 +30,7 @@ from tests.support.story import write_story
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric]]:
     home: Path = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, metrics={"cache_s": 0})
+    settings = Settings(home=home)
     ledger = Ledger(settings.ledger_url)
     migrate(ledger)
     with ledger.write() as tx:
@@ -93,6 +93,6 @@ def test_the_page_for_people_names_every_metric(known: dict[str, Metric]) -> Non
 
 def test_something_is_watched_in_every_part_of_the_stack() -> None:
     watched = {name for rule in alerts() for name in metric_names(rule["expr"])}
-    parts = ("queue", "training", "regression", "undone", "deployment", "dead", "worker", "redis", "ledger", "events")
-    for part in (*parts, "gpu", "disk", "canary"):
+    parts = ("queue", "training", "regression", "pending", "deployment", "dead", "worker", "redis", "ledger", "events")
+    for part in (*parts, "gpu", "filesystem", "canary"):
         assert any(name.startswith(f"ratchet_{part}") or part in name for name in watched)

@@ -14,7 +14,7 @@ __all__ = ["engine", "ledger"]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", metrics={"cache_s": 0})
+    return Settings(home=tmp_path / "home")
 
 
 @pytest.fixture

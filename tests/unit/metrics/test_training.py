@@ -4,8 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from ratchet.metrics.exposition import page
+from prometheus_client import CollectorRegistry, generate_latest
 from ratchet.metrics.training import TrainingCollector
 from ratchet.settings import Settings
 from trainer.monitoring import TrainingStatusWriter
@@ -16,7 +15,7 @@ from tests.support.scrape import Scrape
 def scrape(settings: Settings) -> Scrape:
     registry = CollectorRegistry()
     registry.register(TrainingCollector(settings))
-    return Scrape(page(registry).body.decode())
+    return Scrape(generate_latest(registry).decode())
 
 
 def write(settings: Settings, **fields: Any) -> None:

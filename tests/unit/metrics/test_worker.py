@@ -4,11 +4,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from ratchet.artifacts import ArtifactStore
+from ratchet.bus.ports import free_port
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
-from ratchet.metrics.exposition import page
-from ratchet.metrics.worker import WorkerMetrics
+from ratchet.metrics.worker import MetricsPage, WorkerMetrics
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
@@ -36,22 +37,22 @@ def controller(ledger: Ledger, settings: Settings, tmp_path: Path) -> Controller
 
 
 def scrape(metrics: WorkerMetrics) -> Scrape:
-    return Scrape(page(metrics.registry).body.decode())
+    return Scrape(generate_latest(metrics.registry).decode())
 
 
 def test_all_that_is_known_beforehand_begins_at_zero(controller: Controller) -> None:
-    found = scrape(WorkerMetrics(controller))
+    found = scrape(WorkerMetrics(controller, CollectorRegistry()))
     assert found.value("ratchet_claims_total", lane="play") == 0
     assert found.value("ratchet_failures_total", lane="play") == 0
-    assert found.value("ratchet_events_heard_total", event="batch.queued") == 0
+    assert found.value("ratchet_events_consumed_total", event="batch.queued") == 0
     assert found.value("ratchet_working", lane="play") == 0
     assert found["process_resident_memory_bytes"] > 0
 
 
 def test_it_counts_what_a_look_does(controller: Controller) -> None:
-    metrics = WorkerMetrics(controller)
+    metrics = WorkerMetrics(controller, CollectorRegistry())
     controller.observers.append(metrics)
-    controller.look("play")
+    controller.run_pending("play")
     found = scrape(metrics)
     assert found.value("ratchet_claims_total", lane="play") == 4
     assert found.value("ratchet_verdicts_total", outcome="fine") == 2
@@ -61,20 +62,20 @@ def test_it_counts_what_a_look_does(controller: Controller) -> None:
 
 
 def test_an_event_is_timed_until_its_look_begins_and_once(controller: Controller) -> None:
-    metrics = WorkerMetrics(controller)
+    metrics = WorkerMetrics(controller, CollectorRegistry())
     controller.observers.append(metrics)
     event = BatchQueued(batch_id="b")
     metrics.heard(event)
-    controller.look("play", event.id)
-    controller.look("play", event.id)
-    controller.look("play", None)
+    controller.run_pending("play", event.id)
+    controller.run_pending("play", event.id)
+    controller.run_pending("play", None)
     found = scrape(metrics)
-    assert found.value("ratchet_events_heard_total", event="batch.queued") == 1
+    assert found.value("ratchet_events_consumed_total", event="batch.queued") == 1
     assert found["ratchet_event_to_start_seconds_count"] == 1
 
 
 def test_a_lane_at_work_is_seen(controller: Controller) -> None:
-    metrics, seen = WorkerMetrics(controller), threading.Event()
+    metrics, seen = WorkerMetrics(controller, CollectorRegistry()), threading.Event()
     values: list[float] = []
 
     def watched(work: Work) -> Outcome:
@@ -84,6 +85,48 @@ def test_a_lane_at_work_is_seen(controller: Controller) -> None:
 
     lane = Lane("play", (), lambda *_: [Subject("toy", "one")], watched)
     controller.system = System("toys", "3090", "Plays.", emits=(), sweep_s=60.0, lanes=(lane,))
-    controller.look("play")
+    controller.run_pending("play")
     assert seen.is_set()
     assert values == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "url"),
+    [
+        ({"host": "127.0.0.1"}, "http://127.0.0.1:{port}/metrics"),
+        ({"host": "0.0.0.0"}, "http://box:{port}/metrics"),
+        ({"host": "0.0.0.0", "address": "10.0.0.7"}, "http://10.0.0.7:{port}/metrics"),
+        ({"host": "0.0.0.0", "address": "10.0.0.7:9207"}, "http://10.0.0.7:9207/metrics"),
+    ],
+)
+def test_prometheus_is_told_an_address_that_it_can_reach(settings: Settings, metrics: dict[str, str], url: str) -> None:
+    home = settings.home
+    page = MetricsPage(Settings(home=home, placement={"machine": "box"}, metrics={"port": 0, **metrics}))
+    assert page.url == url.format(port=page.port)
+    page.close()
+
+
+def test_the_first_port_to_try_is_set(settings: Settings) -> None:
+    port = free_port()
+    page = MetricsPage(Settings(home=settings.home, metrics={"port": port}))
+    page.close()
+    assert port <= page.port < port + 20
+
+
+def test_the_next_worker_takes_a_later_port(settings: Settings) -> None:
+    port = free_port()
+    first, second = (MetricsPage(Settings(home=settings.home, metrics={"port": port})) for _ in range(2))
+    assert second.port > first.port
+    first.close()
+    second.close()
+
+
+def test_the_page_is_served_before_there_is_a_controller_and_filled_afterwards(
+    controller: Controller, settings: Settings
+) -> None:
+    page = MetricsPage(settings)
+    assert Scrape.of(page.url).names() == set()
+    page.follow(controller)
+    controller.run_pending("play")
+    assert Scrape.of(page.url).value("ratchet_claims_total", lane="play") == 4
+    page.close()

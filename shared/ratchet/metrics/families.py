@@ -1,24 +1,15 @@
-"""From a registry to the page that Prometheus reads, and to the names that stand on it."""
+"""Families of metrics from values that are kept elsewhere, and the names under which queries find them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-
-from ratchet.metrics.page import Page
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """(values of the labels, value)"""
-
-
-def page(registry: CollectorRegistry) -> Page:
-    """The registry as it is now."""
-    return Page(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
 def gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:

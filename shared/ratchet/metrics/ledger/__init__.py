@@ -1,1 +1,0 @@
-"""Metrics that are read from the ledger: whatever belongs to no single worker."""

@@ -1,0 +1,163 @@
+"""What is not done, read from the ledger: what waits and how long, dead letters, missing workers, unsent events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger import health
+from ratchet.ledger.health import FORGOTTEN_S, PRESENT_S
+from ratchet.ledger.pending import QUERIES, Waiting
+from ratchet.ledger.tables import (
+    ClaimRow,
+    DeadLetterRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    OutboxRow,
+    WorkerRow,
+)
+from ratchet.metrics.families import gauge, single
+from ratchet.settings import Settings
+from ratchet.systems import registry
+
+
+def control(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    yield from _workers(session, now)
+    yield from _troubled(session, now)
+    yield from _dead(session)
+    waiting = session.execute(
+        select(func.count(), func.min(OutboxRow.created_at)).where(OutboxRow.relayed_at.is_(None))
+    ).one()
+    yield single("ratchet_outbox_waiting", "Events in the ledger that Redis has not got yet.", waiting[0])
+    yield single(
+        "ratchet_outbox_oldest_seconds",
+        "Age of the oldest of them, 0 if none.",
+        max(0.0, now - waiting[1]) if waiting[1] is not None else 0.0,
+    )
+
+
+def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    """A worker that said that it stopped, or failed, is not missing."""
+    rows = session.scalars(select(WorkerRow).where(health.is_expected(), WorkerRow.seen_at > now - FORGOTTEN_S)).all()
+    yield gauge(
+        "ratchet_worker_unseen_seconds",
+        "Time since a worker that should be there was last seen.",
+        ("worker", "system", "host"),
+        (((w.name, w.system, w.host), max(0.0, now - w.seen_at)) for w in rows),
+    )
+    names = [system.name for system in registry.known(session)]
+    present = [w.system for w in rows if now - w.seen_at < PRESENT_S]
+    yield gauge(
+        "ratchet_workers",
+        "Workers that are there, by system.",
+        ("system",),
+        (((system,), float(present.count(system))) for system in dict.fromkeys((*names, *present))),
+    )
+
+
+def _troubled(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    """Workers that fail or wait, and what is damaged: series that are there as long as the trouble is."""
+    label = ("worker", "system", "host")
+    yield gauge(
+        "ratchet_worker_failures",
+        "Starts in a row that have failed, of a worker that fails at its start.",
+        label,
+        (((w.name, w.system, w.host), float(w.failures)) for w in health.failing_workers(session, now)),
+    )
+    yield gauge(
+        "ratchet_worker_waits",
+        "1 for a worker that waits for something which is no fault of its subjects.",
+        label,
+        (((w.name, w.system, w.host), 1.0) for w in health.waiting_workers(session, now)),
+    )
+    found = health.damages_since(session, now - health.TOLD_S)
+    yield single(
+        "ratchet_artifacts_damaged",
+        "Artifacts found damaged within a day and not mended.",
+        float(len({damage.artifact for damage in found})),
+    )
+
+
+def _dead(session: Session) -> Iterator[GaugeMetricFamily]:
+    query = (
+        select(DeadLetterRow.system, func.count())
+        .where(DeadLetterRow.resolved_at.is_(None))
+        .group_by(DeadLetterRow.system)
+    )
+    counts = dict(session.execute(query).all())
+    names = [system.name for system in registry.known(session)]
+    yield gauge(
+        "ratchet_dead_letters",
+        "Subjects and events that were given up and wait for a human.",
+        ("system",),
+        (((system,), float(counts.get(system, 0))) for system in dict.fromkeys((*names, *counts))),
+    )
+
+
+def pending(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Oldest and count of what waits for each system, and claims by system."""
+    ages: list[tuple[tuple[str, ...], float]] = []
+    counts: list[tuple[tuple[str, ...], float]] = []
+    for system in registry.known(session):
+        if system.pending not in QUERIES:
+            continue  # generation waits for nothing but the depth of the queue, which has gauges of its own
+        oldest, count = _oldest(session, QUERIES[system.pending](system.name))
+        names = (system.name, str(system.pending))
+        ages.append((names, max(0.0, now - oldest) if oldest is not None else 0.0))
+        counts.append((names, count))
+    # Alerts select by ``subjects``, so that they hold for a system that is added later.
+    labels = ("system", "subjects")
+    text = "Age of the oldest subject that waits for the system, 0 if none."
+    yield gauge("ratchet_pending_oldest_seconds", text, labels, ages)
+    yield gauge("ratchet_pending", "Subjects that wait for the system.", labels, counts)
+    yield from _claims(session, now)
+    request = select(func.min(EvaluationRequestRow.created_at)).where(~_answered())
+    asked_at = session.scalar(request)
+    yield gauge(
+        "ratchet_request_oldest_seconds",
+        "Age of the oldest evaluation that was asked for and is not there, 0 if none.",
+        (),
+        [((), max(0.0, now - asked_at) if asked_at is not None else 0.0)],
+    )
+
+
+def _oldest(session: Session, waiting: Waiting) -> tuple[float | None, int]:
+    since = waiting.subquery()
+    oldest, count = session.execute(select(func.min(since.c[0]), func.count()).select_from(since)).one()
+    return oldest, int(count)
+
+
+def _answered() -> Any:
+    return (
+        select(EvaluationRow.id)
+        .where(
+            EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
+            EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
+        )
+        .exists()
+    )
+
+
+def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    query = select(
+        ClaimRow.system, func.count(), func.min(ClaimRow.claimed_at), func.sum(ClaimRow.failures + ClaimRow.kills)
+    )
+    rows = session.execute(query.where(ClaimRow.owner.is_not(None)).group_by(ClaimRow.system)).all()
+    label = ("system",)
+    yield gauge("ratchet_claims_held", "Subjects that a worker holds.", label, (((r[0],), float(r[1])) for r in rows))
+    yield gauge(
+        "ratchet_claim_oldest_seconds",
+        "Time since the longest-held subject was claimed.",
+        label,
+        (((r[0],), max(0.0, now - r[2])) for r in rows),
+    )
+    yield gauge(
+        "ratchet_claim_setbacks",
+        "Failed tries and deaths of the subjects that a worker holds.",
+        label,
+        (((r[0],), float(r[3])) for r in rows),
+    )

@@ -1,0 +1,308 @@
+"""What the loop has made, read from the ledger: queue, lineage, accuracy, calibration, coverage, deployments.
+
+Each reader takes a session and yields families of metrics. None of them knows who scrapes it, or how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.evaluation.record import rates_from_json
+from ratchet.ledger.lineage import newest_evaluated, unjudged
+from ratchet.ledger.queue import depth, shortage, supply
+from ratchet.ledger.tables import (
+    BatchRow,
+    CalibrationRow,
+    ChallengeRow,
+    CheckpointRow,
+    CoverageRow,
+    CurriculumRow,
+    DeploymentRow,
+    EvaluationRow,
+    LineageRow,
+    MinedRow,
+    RegressionRow,
+    ServingRow,
+    SuiteRow,
+    VerdictRow,
+)
+from ratchet.metrics.families import counter, gauge, single
+from ratchet.settings import Settings
+from ratchet.stats.proportions import wilson
+
+BATCH_STATES = ("submitted", "queued", "training", "trained", "rejected", "quarantined", "skipped")
+
+
+def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Queue depth by where the examples stand, its marks, and batches by state."""
+    found = depth(session)
+    places = {"submitted": found.submitted, "queued": found.queued, "running": found.running}
+    yield gauge(
+        "ratchet_queue_examples",
+        "Examples on their way to training.",
+        ("place",),
+        (((place,), float(count)) for place, count in places.items()),
+    )
+    yield single("ratchet_queue_low_water_examples", "Below it generation is called.", settings.queue.low_water)
+    yield single("ratchet_queue_high_water_examples", "Generation stops at it.", settings.queue.high_water)
+    yield from _supply(session, settings)
+    counts = dict(session.execute(select(BatchRow.state, func.count()).group_by(BatchRow.state)).all())
+    yield gauge(
+        "ratchet_batches",
+        "Batches by state.",
+        ("state",),
+        (((state,), float(counts.get(state, 0))) for state in dict.fromkeys((*BATCH_STATES, *counts))),
+    )
+    quarantined = session.scalar(select(func.sum(BatchRow.quarantined))) or 0
+    yield single("ratchet_quarantined_examples", "Rows that the gate has put aside.", float(quarantined))
+
+
+def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    found = supply(session)
+    left_s = found.minutes * 60 if found.minutes is not None else None
+    yield single("ratchet_queue_tokens", "Trainable tokens in the queue.", found.tokens)
+    yield single("ratchet_queue_left_seconds", "How long it lasts at the speed of the last segments.", left_s)
+    yield single(
+        "ratchet_queue_short",
+        "1 while it is below one of its low marks: examples, tokens or minutes.",
+        shortage(found, settings.queue) is not None,
+    )
+
+
+def lineage(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Checkpoints and the line of training."""
+    main = session.scalar(select(LineageRow).limit(1))
+    newest = session.execute(
+        select(CheckpointRow.ordinal, CheckpointRow.step, CheckpointRow.tokens, CheckpointRow.created_at)
+        .order_by(CheckpointRow.ordinal.desc())
+        .limit(1)
+    ).one_or_none()
+    yield single("ratchet_training_paused", "1 while a human has paused it.", None if main is None else main.paused)
+    yield single("ratchet_checkpoint_newest_ordinal", "Number of the newest checkpoint.", newest and newest.ordinal)
+    yield single("ratchet_checkpoint_newest_step", "Optimizer steps of the newest checkpoint.", newest and newest.step)
+    yield single("ratchet_checkpoint_newest_tokens", "Tokens that it was trained on.", newest and newest.tokens)
+    yield single("ratchet_checkpoint_newest_timestamp_seconds", "When it was saved.", newest and newest.created_at)
+    yield single(
+        "ratchet_checkpoints_unjudged",
+        "Saved checkpoints that are newer than any that testing has judged.",
+        unjudged(session),
+    )
+    yield single("ratchet_checkpoints_unjudged_limit", "So many make training wait.", settings.queue.unjudged_limit)
+    yield single(
+        "ratchet_training_segment_max_seconds",
+        "A checkpoint is due at least so often.",
+        settings.hyperparams.segment_max_s,
+    )
+    yield single(
+        "ratchet_training_quarantined_timestamp_seconds",
+        "When training last gave up a batch whose loss diverged, 0 if never.",
+        _last_quarantine(session),
+    )
+
+
+def _last_quarantine(session: Session) -> float:
+    query = select(func.max(VerdictRow.created_at)).where(
+        VerdictRow.system == "training", VerdictRow.outcome == "quarantined"
+    )
+    return session.scalar(query) or 0.0
+
+
+RECENT = 50
+"""Verdicts of correction among which the newest that names stopped classes is looked for."""
+
+
+def learning(session: Session, _now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """One sample of each, of the newest row; none before there is one."""
+    yield from _mining(session)
+    stopped = _stopped(session)
+    yield single("ratchet_correction_stopped_classes", "Error classes that get no lessons for now.", stopped)
+    covered: dict[str, Any] = (
+        session.scalar(select(CoverageRow.numbers).order_by(CoverageRow.created_at.desc()).limit(1)) or {}
+    )
+    yield single(
+        "ratchet_coverage_entropy_ratio", "How evenly the newest batch covers its levels.", covered.get("entropy")
+    )
+    yield single(
+        "ratchet_coverage_novelty_ratio", "Share of its items that no earlier batch had.", covered.get("novelty")
+    )
+    newest = session.scalar(select(CurriculumRow.experiment).order_by(CurriculumRow.id.desc()).limit(1)) or {}
+    shares = [((str(arm["name"]),), float(arm["share"])) for arm in newest.get("arms", ())]
+    yield gauge("ratchet_curriculum_share_ratio", "Share of the batches by arm.", ("arm",), shares)
+
+
+def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
+    row = session.scalar(select(MinedRow).order_by(MinedRow.created_at.desc()).limit(1))
+    found = row.by_category if row is not None else {}
+    items = [((str(name),), float(count)) for name, count in found.items()]
+    yield gauge("ratchet_mined_items", "Items of the newest mined set.", ("category",), items)
+    told = (row.numbers.get("follow_up") if row is not None else None) or {}
+    shares = [((kind,), told[f"{kind}_failed"] / told[kind]) for kind in ("mined", "random") if told.get(kind)]
+    text = "Share of the set before that is failed again, and of random items of its levels."
+    yield gauge("ratchet_mined_failed_again_ratio", text, ("of",), shares)
+
+
+def _stopped(session: Session) -> int | None:
+    query = select(VerdictRow.numbers).where(
+        VerdictRow.system == "correction", VerdictRow.subject_kind.in_(("mined", "impact"))
+    )
+    recent = session.scalars(query.order_by(VerdictRow.id.desc()).limit(RECENT))
+    return next((len(numbers["stopped"]) for numbers in recent if "stopped" in numbers), None)
+
+
+POOL = "eval"
+SEVERITIES = ("none", "warning", "critical")
+Rows = list[tuple[tuple[str, ...], float]]
+
+
+def judging(session: Session, _now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """Of two checkpoints, by their role: the newest that is evaluated, and the champion."""
+    roles = _roles(session)
+    yield gauge(
+        "ratchet_checkpoint_info",
+        "Which checkpoint plays which role.",
+        ("role", "checkpoint"),
+        (((role, row.id), 1.0) for role, row in roles.items()),
+    )
+    yield from _accuracy(session, roles)
+    yield from _calibration(session, roles)
+    yield from _regressions(session)
+
+
+def _roles(session: Session) -> dict[str, CheckpointRow]:
+    newest = newest_evaluated(session, POOL)
+    serving = session.scalar(select(ServingRow).limit(1))
+    champion = session.get(CheckpointRow, serving.desired_id) if serving is not None else None
+    return {role: row for role, row in (("newest", newest), ("champion", champion)) if row is not None}
+
+
+def _accuracy(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[GaugeMetricFamily]:
+    rates, lows, highs, sizes = Rows(), Rows(), Rows(), Rows()
+    overall = Rows()
+    for role, row in roles.items():
+        record = _record(session, row.id)
+        if record is None or not record.items:
+            continue
+        overall.append(((role,), record.correct / record.items))
+        for (family, level), rate in rates_from_json(record.by_level).items():
+            labels, interval = (role, family, str(level)), wilson(rate.correct, rate.n)
+            rates.append((labels, rate.value))
+            lows.append((labels, interval.low))
+            highs.append((labels, interval.high))
+            sizes.append((labels, float(rate.n)))
+    labels = ("role", "family", "level")
+    yield gauge("ratchet_accuracy_ratio", "Share of the eval suite's items answered right.", labels, rates)
+    yield gauge("ratchet_accuracy_low_ratio", "Lower end of Wilson's 95 % interval.", labels, lows)
+    yield gauge("ratchet_accuracy_high_ratio", "Upper end of Wilson's 95 % interval.", labels, highs)
+    yield gauge("ratchet_accuracy_items", "Items behind the rate.", labels, sizes)
+    yield gauge("ratchet_accuracy_overall_ratio", "Over all items of the eval suite.", ("role",), overall)
+
+
+def _record(session: Session, checkpoint_id: str) -> EvaluationRow | None:
+    """The checkpoint's newest record on an eval suite."""
+    query = select(EvaluationRow).join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
+    query = query.where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == POOL)
+    return session.scalar(query.order_by(SuiteRow.ordinal.desc()).limit(1))
+
+
+def _calibration(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[GaugeMetricFamily]:
+    found = [(role, session.get(CalibrationRow, row.id)) for role, row in roles.items()]
+    numbers = [(role, row.numbers) for role, row in found if row is not None]
+    errors = [
+        ((role, kind), float(of[kind]["ece"]))
+        for role, of in numbers
+        for kind in ("raw", "tempered")
+        if isinstance(of.get(kind), dict) and of[kind].get("ece") is not None
+    ]
+    heat = [((role,), float(of["temperature"])) for role, of in numbers if of.get("temperature") is not None]
+    yield gauge("ratchet_calibration_ece_ratio", "Expected calibration error.", ("role", "kind"), errors)
+    yield gauge("ratchet_calibration_temperature", "The fitted temperature.", ("role",), heat)
+
+
+def _regressions(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    query = select(RegressionRow.severity, func.count(), func.max(RegressionRow.created_at)).group_by(
+        RegressionRow.severity
+    )
+    found = {severity: (count, at) for severity, count, at in session.execute(query)}
+    severities = dict.fromkeys((*SEVERITIES, *found))
+    yield counter(
+        "ratchet_regressions",
+        "Judgements of the regression monitor.",
+        ("severity",),
+        (((severity,), float(found.get(severity, (0, 0.0))[0])) for severity in severities),
+    )
+    yield gauge(
+        "ratchet_regression_timestamp_seconds",
+        "When a checkpoint was last judged so, 0 if never.",
+        ("severity",),
+        (((severity,), float(found.get(severity, (0, 0.0))[1])) for severity in severities),
+    )
+
+
+ACTIONS = ("deploy", "rollback")
+OUTCOMES = ("promote", "refuse")
+
+
+def serving(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """The champion, what the server said last, and the changes so far."""
+    row = session.scalar(select(ServingRow).limit(1))
+    if row is not None:
+        yield from _champion(session, now, row)
+    yield from _changes(session)
+    yield from _challenges(session)
+
+
+def _champion(session: Session, now: float, row: ServingRow) -> Iterator[GaugeMetricFamily]:
+    ordinal = session.scalar(select(CheckpointRow.ordinal).where(CheckpointRow.id == row.desired_id))
+    yield single("ratchet_champion_ordinal", "Number of the checkpoint that is to be live.", ordinal)
+    yield single("ratchet_champion_age_seconds", "Since when it is.", max(0.0, now - row.since_at))
+    yield single("ratchet_champion_proved", "0 while a human has forced it.", row.proved)
+    yield single("ratchet_deployment_frozen", "1 while a human has frozen it.", bool(row.frozen_reason))
+    is_served = row.actual_id == row.desired_id
+    yield single("ratchet_served_is_champion", "1 if the inference server last said that it serves it.", is_served)
+    yield single(
+        "ratchet_canary_passed",
+        "1 if the server's answers were those of the evaluation when they were last compared.",
+        row.canary_passed,
+    )
+    yield single(
+        "ratchet_canary_difference",
+        "Largest difference of a token's log-probability in that comparison.",
+        row.canary_difference,
+    )
+    yield single("ratchet_canary_timestamp_seconds", "When that was.", row.canary_at)
+
+
+def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    query = select(DeploymentRow.action, func.count(), func.max(DeploymentRow.created_at)).group_by(
+        DeploymentRow.action
+    )
+    found = {action: (count, at) for action, count, at in session.execute(query)}
+    actions = dict.fromkeys((*ACTIONS, *found))
+    yield counter(
+        "ratchet_deployments",
+        "Changes of the champion.",
+        ("action",),
+        (((action,), float(found.get(action, (0, 0.0))[0])) for action in actions),
+    )
+    yield gauge(
+        "ratchet_deployment_timestamp_seconds",
+        "When that last happened, 0 if never.",
+        ("action",),
+        (((action,), float(found.get(action, (0, 0.0))[1])) for action in actions),
+    )
+
+
+def _challenges(session: Session) -> Iterator[CounterMetricFamily]:
+    query = select(func.coalesce(ChallengeRow.outcome, "open"), func.count()).group_by(ChallengeRow.outcome)
+    found = dict(session.execute(query).all())
+    yield counter(
+        "ratchet_challenges",
+        "Openings of a confirm suite, by what the gate said.",
+        ("outcome",),
+        (((outcome,), float(found.get(outcome, 0))) for outcome in dict.fromkeys((*OUTCOMES, *found))),
+    )
