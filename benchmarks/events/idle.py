@@ -26,7 +26,7 @@ import httpx
 import psutil
 from ratchet.bus.ports import free_port
 from ratchet.settings.control import ControlSettings
-from ratchet.settings.reveal import environment
+from ratchet.settings.section import environment
 from ratchet.systems import registry
 
 from tests.support.workers import Stack, real_workers
@@ -54,8 +54,8 @@ def main() -> None:
 
 def measure(stack: Stack, hub: dict[str, psutil.Process], seconds: float) -> None:
     time.sleep(SETTLE_S)
-    workers = {name: psutil.Process(member.pid) for name, member in stack.nursery.report().items()}
-    others = {"supervisor": psutil.Process(stack.nursery.pid), "redis": psutil.Process(stack.redis.pid)}
+    workers = {name: psutil.Process(member.pid) for name, member in stack.supervisor.processes().items()}
+    others = {"supervisor": psutil.Process(stack.supervisor.pid), "redis": psutil.Process(stack.redis.pid)}
     everything = {**workers, **others, **hub}
     before = {name: busy_s(process) for name, process in everything.items()}
     started = time.monotonic()

@@ -45,8 +45,8 @@ def ratchet(rows: int, workers: int) -> None:
     from datagen.generators.generator import GenerationContext
     from datagen.generators.tasks import Tasks
     from ratchet.artifacts import ArtifactStore
-    from ratchet.children.runner import ChildRunner
     from ratchet.evaluation.suite import hold_out
+    from ratchet.processes.child_runner import ChildRunner
     from ratchet.tasks import registry
 
     held = hold_out({FAMILY: registry.get(FAMILY)}, [(FAMILY, level) for level in LEVELS], seed=1)

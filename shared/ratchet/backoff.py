@@ -53,6 +53,37 @@ class Backoff:
         return False
 
 
+STABLE_AFTER_S = 60.0
+"""What has run for so long has not failed at its start: the pauses begin again with the first."""
+
+
+class RestartDelay:
+    """When something that has died may be started again: pauses grow while it keeps dying soon after its start.
+
+    Times are monotonic. ``first_at_once`` leaves out the pause after the first death.
+    """
+
+    def __init__(self, backoff: Backoff, started_at: float = float("-inf"), *, first_at_once: bool = False) -> None:
+        self._backoff, self._started_at, self._first_at_once = backoff, started_at, first_at_once
+        self._is_first = True
+        self._due_at = float("-inf")
+
+    def started(self, now: float) -> None:
+        self._started_at = now
+
+    def died(self, now: float) -> float:
+        """Note that it has died; returns the pause before its next start, in seconds."""
+        if now - self._started_at >= STABLE_AFTER_S:
+            self._backoff.reset()
+            self._is_first = True
+        wait_s = 0.0 if self._first_at_once and self._is_first else self._backoff.next_s()
+        self._is_first, self._due_at = False, now + wait_s
+        return wait_s
+
+    def is_over(self, now: float) -> bool:
+        return now >= self._due_at
+
+
 def retry(
     step: Callable[[], T], backoff: Backoff, errors: tuple[type[Exception], ...], *, limit_s: float | None = None
 ) -> T:

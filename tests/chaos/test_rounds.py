@@ -28,7 +28,7 @@ SYSTEMS = ("catching", "counting")
 MEMBERS = (*SYSTEMS, "catching-2")
 KINDS = ("plain", "artifact", "child", "brief")
 POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit")
-UNLIKE_SHORT = {"poison_kills": 10**6, "poison_failures": 10**6, "sweep_factor": 0.0005}
+UNLIKE_SHORT = {"max_kills": 10**6, "max_failures": 10**6, "sweep_factor": 0.0005}
 CONTROL = ControlSettings(**{**SHORT.model_dump(), **UNLIKE_SHORT})
 
 
@@ -89,7 +89,7 @@ def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path, req
     url = request.getfixturevalue("postgres").database() if ENGINE == "postgresql" else None
     places = {"packages": ["tests.support.toys"], "path": [ROOT], "ledger_url": url}
     with real_workers(tmp_path / "home", SYSTEMS, control=CONTROL, **places) as stack:
-        stack.nursery.worker("catching", name="catching-2")
+        stack.supervisor.start_worker("catching", name="catching-2")
         chaos = Chaos(Playground(stack), dice)
         for number in range(ROUNDS):
             toys = [f"{dice.choice(KINDS)}-{number}-{which}" for which in range(dice.randint(1, 4))]

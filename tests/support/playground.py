@@ -78,15 +78,15 @@ class Playground:
         return (self.stack.failpoints / point).exists()
 
     def restarts(self, name: str = "catching") -> int:
-        return self.stack.nursery.report()[name].restarts
+        return self.stack.supervisor.processes()[name].restarts
 
     def all_restarts(self) -> int:
-        return sum(member.restarts for member in self.stack.nursery.report().values())
+        return sum(member.restarts for member in self.stack.supervisor.processes().values())
 
     def pid(self, name: str = "catching") -> int:
         """The worker's process id, waiting for a restart that is under way."""
-        wait_until(lambda: self.stack.nursery.pid_of(name) is not None, what=f"a running {name}")
-        pid = self.stack.nursery.pid_of(name)
+        wait_until(lambda: self.stack.supervisor.pid_of(name) is not None, what=f"a running {name}")
+        pid = self.stack.supervisor.pid_of(name)
         assert pid is not None
         return pid
 

@@ -12,15 +12,14 @@ from typing import Annotated
 import typer
 
 from ratchet.cli.output import console, size
-from ratchet.cli.view.lines import Teller
-from ratchet.cli.view.reading import read_scene
-from ratchet.cli.view.screen import Screen
+from ratchet.cli.view.reading import read_view
+from ratchet.cli.view.screen import Screen, Teller
 from ratchet.disk import home_trouble
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.run import lock
 from ratchet.settings import Settings, load
-from ratchet.worker.awaited import awaited, told
+from ratchet.worker.stopping import describe_stopping, stopping_workers
 
 STOP_S = 60.0
 NAMED_S = 2.0
@@ -39,7 +38,7 @@ class LiveView:
     def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
         self._teller = self._teller or Teller(ledger)
         hint = f"Ctrl-C stops cleanly · the model answers at {endpoint}/v1 · `ratchet ask`"
-        self._screen.show(read_scene(ledger, self._settings), heading, hint, self._teller)
+        self._screen.show(read_view(ledger, self._settings), heading, hint, self._teller)
 
 
 def run(
@@ -81,11 +80,11 @@ def stop() -> None:
     _terminate(holder.pid, settings.home)
     began_at, said = time.time(), ""
     while lock.holder(settings.home) is not None:
-        workers = awaited(settings.status_folder)
+        workers = stopping_workers(settings.status_folder)
         who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
         if workers and who != said:
             said = who
-            typer.echo(told(workers))
+            typer.echo(describe_stopping(workers))
         if time.time() > max([began_at, *(worker.until for worker in workers)]) + STOP_S:
             raise PreconditionFailed(
                 f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses no data but "

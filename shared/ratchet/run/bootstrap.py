@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
-from ratchet.children import ChildRunner
 from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
@@ -19,6 +18,7 @@ from ratchet.ledger.lineage import MAIN, checkpoint_id
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, SuiteRow
 from ratchet.plugins import require_plugins
+from ratchet.processes.child_runner import ChildRunner
 from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
 

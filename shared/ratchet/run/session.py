@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ratchet.ledger import Ledger
+from ratchet.processes.messages import ProcessState
 from ratchet.run import lock
 from ratchet.run.cycles import decided
 from ratchet.run.failures import Failures
+from ratchet.run.local_stack import LocalStack
 from ratchet.run.movement import STALL_S, Movement
-from ratchet.run.parts import Parts
 from ratchet.run.stopping import Stop
 from ratchet.run.summary import Summary, summarize
 from ratchet.settings import Settings
-from ratchet.worker.nursery import Member
 
 EVERY_S = 0.5
 MOST_RESTARTS = 10
@@ -62,7 +62,7 @@ class Session:
         """
         began_at = self.clock()
         with lock.held(self.settings.home.resolve()), Stop(self.view.say) as stop:
-            with Parts(self.settings, self.view.say) as parts:
+            with LocalStack(self.settings, self.view.say) as parts:
                 stop.insist = parts.kill
                 done_before = self._done(parts.ledger)
                 problem = self._watch(parts, stop, done_before, began_at)
@@ -70,9 +70,9 @@ class Session:
                 self.view.say("stopping")
             return Ended(self._summary(began_at, done_before), endpoint, problem)
 
-    def _watch(self, parts: Parts, stop: Stop, done_before: frozenset[str], began_at: float) -> str | None:
+    def _watch(self, parts: LocalStack, stop: Stop, done_before: frozenset[str], began_at: float) -> str | None:
         while not stop.event.is_set():
-            found = parts.tend()
+            found = parts.check()
             for text in self._failures.new(parts.ledger, found, self.settings.log_folder):
                 self.view.say(text)
             dying = _dying(found)
@@ -91,7 +91,7 @@ class Session:
         counted = f"{done} of {self.cycles} cycles" if self.cycles else f"{done} cycles"
         return f"{dying or ''}  {counted}  {minutes}:{seconds:02}".strip()
 
-    def _problem(self, parts: Parts, dying: str | None) -> str | None:
+    def _problem(self, parts: LocalStack, dying: str | None) -> str | None:
         """Why a run that counts should give up; one without an end waits for better times."""
         if dying is not None:
             return f"{dying}; see {self.settings.log_folder}, or `ratchet logs`"
@@ -115,7 +115,7 @@ class Session:
             ledger.close()
 
 
-def _dying(members: dict[str, Member]) -> str | None:
+def _dying(members: dict[str, ProcessState]) -> str | None:
     for name, member in members.items():
         if member.restarts >= MOST_RESTARTS:
             return f"{name} has died {member.restarts} times, the last exit code was {member.exit_code}"

@@ -20,7 +20,7 @@ from ratchet.bus.ports import free_port
 from ratchet.errors import BrokenCheckpoint, ServingError
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.folder import check_folder
-from ratchet.parent import end_with_parent
+from ratchet.processes.managed_process import end_with_parent
 from ratchet.serving.vllm_api import VllmApi
 from ratchet.settings.serving import ServingSettings
 

@@ -1,22 +1,33 @@
-"""How a worker stops: the work gives way and its claim goes back; what does not give way in time is left behind."""
+"""How a worker stops, and how others know how long that takes.
+
+Asked to stop, the work gives way and its claim is released; work that does not give way in time is left behind. Until
+then the worker's status file says how long it still needs, so that the supervisor, `ratchet run` and `ratchet stop`
+wait for as long as it takes and no longer, and can show what for.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ratchet.systems.controller import Controller
+if TYPE_CHECKING:
+    from ratchet.systems.controller import (
+        Controller,  # half of everything, which a reader of status files does not need
+    )
 
 log = logging.getLogger(__name__)
 
 ABANDON_S = 2.0
-LOOK_S = 1.0
-"""How often the work is asked anew how long it takes: a step that has ended may have been longer than those before."""
-TELL_S = 20.0
+CHECK_S = 1.0
+"""How often the work is asked again how long it takes: a step that has ended may have been longer than those before."""
+REPORT_S = 20.0
 CLOSE_S = 10.0
 """Once the work has given way, Celery, the fork server and the metrics are closed."""
 
@@ -34,16 +45,16 @@ class Stopper(threading.Thread):
         hurry: threading.Event | None = None,
         leave: Callable[[int], object] = os._exit,
         clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[], object] = lambda: None,
+        report: Callable[[], object] = lambda: None,
     ):
-        """``hurry`` is set when asked a second time; ``leave`` ends the process with an exit code; ``tell`` is called
-        every ``TELL_S`` while the worker stops."""
+        """``hurry`` is set when asked a second time; ``leave`` ends the process with an exit code; ``report`` is called
+        every ``REPORT_S`` while the worker stops."""
         super().__init__(name="stopper", daemon=True)
         self._controller = controller
         self._hurry = hurry or threading.Event()
         self._leave = leave
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._asked_at: float | None = None
         self._work_by = self._closed_by = 0.0
 
@@ -57,20 +68,20 @@ class Stopper(threading.Thread):
         if self._controller.stop.is_set():
             self._hurry.set()
         self._controller.stop.set()
-        self._controller.setback.set()
+        self._controller.reschedule.set()
 
     def run(self) -> None:
         self._controller.stop.wait()
-        told_at = float("-inf")
+        reported_at = float("-inf")
         while (left_s := self.left_s) > 0:
-            if self._clock() - told_at >= TELL_S:
-                told_at = self._clock()
-                threading.Thread(target=self._tell, daemon=True).start()  # the ledger may keep it waiting
-            if self._hurry.wait(min(left_s, LOOK_S)):
+            if self._clock() - reported_at >= REPORT_S:
+                reported_at = self._clock()
+                threading.Thread(target=self._report, daemon=True).start()  # it may have to wait for the ledger
+            if self._hurry.wait(min(left_s, CHECK_S)):
                 break
-        giving_back = threading.Thread(target=self._controller.holdings.abandon, daemon=True)
-        giving_back.start()
-        giving_back.join(ABANDON_S)
+        releasing = threading.Thread(target=self._controller.held.abandon, daemon=True)
+        releasing.start()
+        releasing.join(ABANDON_S)
         log.warning("the work did not give way in time and is left behind")
         self._leave(0)
 
@@ -85,3 +96,46 @@ class Stopper(threading.Thread):
             self._closed_by = now + CLOSE_S
             return self._work_by
         return max(self._work_by, self._closed_by)
+
+
+@dataclass(frozen=True)
+class StoppingWorker:
+    """A worker that is stopping, by ``until`` at the latest (epoch seconds)."""
+
+    system: str
+    pid: int
+    note: str
+    until: float
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.until - time.time())
+
+
+def stopping_workers(status_folder: Path) -> list[StoppingWorker]:
+    """The workers whose status files say that they are stopping; without torn files, and those whose time is over."""
+    found = (_read_status(path) for path in sorted(status_folder.glob("*.json")))
+    return [worker for worker in found if worker is not None and worker.left_s > 0]
+
+
+def stop_deadline(status_folder: Path, pids: Collection[int]) -> float:
+    """When the last of the workers with these process ids has stopped (epoch seconds); 0 where none is stopping."""
+    return max((worker.until for worker in stopping_workers(status_folder) if worker.pid in pids), default=0.0)
+
+
+def describe_stopping(workers: Collection[StoppingWorker]) -> str:
+    """``waiting for training (saves a checkpoint): up to 40 s``."""
+    parts = [f"{worker.system}{f' ({worker.note})' if worker.note else ''}" for worker in workers]
+    return f"waiting for {', '.join(parts)}: up to {max(worker.left_s for worker in workers):.0f} s"
+
+
+def _read_status(path: Path) -> StoppingWorker | None:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if content["state"] != "stopping" or content["stops_within_s"] is None:
+            return None
+        notes = [lane["note"] for lane in content["lanes"].values() if lane is not None and lane["note"]]
+        until = float(content["at"]) + float(content["stops_within_s"])
+        return StoppingWorker(str(content["system"]), int(content["pid"]), ", ".join(map(str, notes)), until)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

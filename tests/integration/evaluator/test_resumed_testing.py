@@ -15,10 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import psutil
 import pytest
 from evaluator.systems.testing import SYSTEM as TESTING
-from ratchet.children import ChildRunner
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.evaluation.record import ItemRecord, records_from_lines
 from ratchet.ledger.suites import STANDING, current, evaluation
+from ratchet.processes.child_runner import ChildRunner
 
 from tests.support.home import SMALL, Home, merged, small_home
 from tests.support.tiny_model import build_tiny_model
@@ -89,8 +89,8 @@ class Testing:
         return max((part.read_text().split("\n")[1:-1] for part in parts), key=len, default=[])
 
     def _worker(self) -> int:
-        wait_until(lambda: self.stack.nursery.pid_of("testing") is not None, PATIENCE_S, "a testing worker")
-        pid = self.stack.nursery.pid_of("testing")
+        wait_until(lambda: self.stack.supervisor.pid_of("testing") is not None, PATIENCE_S, "a testing worker")
+        pid = self.stack.supervisor.pid_of("testing")
         assert pid is not None
         return pid
 
@@ -129,7 +129,7 @@ def test_what_was_answered_before_a_kill_is_not_answered_again(
         assert len({record.latency_s for record in before}) > 1
         assert set(before) <= set(records)
         assert len(records) == len(testing.home.suite_items(pool))
-    assert testing.stack.nursery.report()["testing"].restarts == 1
+    assert testing.stack.supervisor.processes()["testing"].restarts == 1
 
 
 def test_the_record_of_a_killed_run_is_that_of_an_undisturbed_one(

@@ -24,13 +24,13 @@ def test_killed_at_a_point_it_goes_on_where_it_was(playground: Playground, point
 
 
 def test_what_died_before_its_relay_is_relayed_by_another(open_playground: Open) -> None:
-    playground = open_playground("catching", "counting", backoff_first_s=5.0, backoff_last_s=5.0)
-    playground.stack.nursery.stop("counting")
-    wait_until(lambda: playground.stack.nursery.pid_of("counting") is None, what="the end of counting")
+    playground = open_playground("catching", "counting", backoff_first_s=5.0, max_backoff_s=5.0)
+    playground.stack.supervisor.stop_process("counting")
+    wait_until(lambda: playground.stack.supervisor.pid_of("counting") is None, what="the end of counting")
     playground.arm("before-relay")
     playground.throw("ball")
     wait_until(lambda: not playground.armed("before-relay"), what="the death")
-    playground.stack.nursery.worker("counting")
+    playground.stack.supervisor.start_worker("counting")
     playground.wait_counted("ball")
     wait_until(lambda: not _unrelayed(playground), what="an empty outbox")
 
@@ -70,7 +70,7 @@ def test_a_second_worker_takes_over_an_orphan(open_playground: Open) -> None:
     playground.throw("slow-1")
     playground.wait_working("slow-1")
     first = playground.claims()[0].owner
-    playground.stack.nursery.worker("catching", name="second")
+    playground.stack.supervisor.start_worker("catching", name="second")
     playground.signal(signal.SIGSTOP)
     playground.wait_counted("slow-1")
     assert playground.verdict_worker("slow-1") != first
@@ -84,7 +84,7 @@ def test_a_frozen_workers_late_commit_is_refused(open_playground: Open) -> None:
     playground.throw("frozen-1")
     playground.wait_working("frozen-1")
     first = playground.claims()[0].owner
-    playground.stack.nursery.worker("catching", name="second")
+    playground.stack.supervisor.start_worker("catching", name="second")
     playground.signal(signal.SIGSTOP)
     (playground.stack.settings.home / "thaw").touch()
     playground.wait_counted("frozen-1")
@@ -97,11 +97,11 @@ def test_a_frozen_workers_late_commit_is_refused(open_playground: Open) -> None:
 def test_asked_to_stop_it_gives_its_work_back_and_exits_with_0(playground: Playground) -> None:
     playground.throw("slow-2")
     playground.wait_working("slow-2")
-    playground.stack.nursery.stop("catching")
-    wait_until(lambda: playground.stack.nursery.report()["catching"].exit_code == 0, what="exit code 0")
+    playground.stack.supervisor.stop_process("catching")
+    wait_until(lambda: playground.stack.supervisor.processes()["catching"].exit_code == 0, what="exit code 0")
     assert playground.claims() == []
     assert ("catching", "slow-2") not in playground.verdicts()
-    playground.stack.nursery.worker("catching")
+    playground.stack.supervisor.start_worker("catching")
     playground.wait_counted("slow-2")
 
 
@@ -109,10 +109,10 @@ def test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back(ope
     playground = open_playground("catching", "counting", grace_s=1.0)
     playground.throw("stubborn-1")
     wait_until(lambda: bool(playground.claims()), what="a claim")
-    playground.stack.nursery.stop("catching")
-    wait_until(lambda: playground.stack.nursery.report()["catching"].exit_code == 0, what="exit code 0")
+    playground.stack.supervisor.stop_process("catching")
+    wait_until(lambda: playground.stack.supervisor.processes()["catching"].exit_code == 0, what="exit code 0")
     assert playground.claims() == []
-    playground.stack.nursery.worker("catching")
+    playground.stack.supervisor.start_worker("catching")
     playground.wait_counted("stubborn-1")
 
 
@@ -122,8 +122,8 @@ def test_asked_again_it_ends_at_once(open_playground: Open) -> None:
     wait_until(lambda: bool(playground.claims()), what="a claim")
 
     def ended() -> bool:
-        playground.stack.nursery.stop("catching")
-        return playground.stack.nursery.report()["catching"].exit_code == 0
+        playground.stack.supervisor.stop_process("catching")
+        return playground.stack.supervisor.processes()["catching"].exit_code == 0
 
     wait_until(ended, timeout_s=30.0, what="exit code 0")
     assert playground.claims() == []

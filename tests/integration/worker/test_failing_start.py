@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from ratchet.cli.doctor import examine
 from ratchet.cli.main import app
-from ratchet.cli.view.reading import read_scene
+from ratchet.cli.view.reading import read_view
 from ratchet.ledger.tables import WorkerRow
-from ratchet.metrics.ledger.control import control
+from ratchet.metrics.ledger_backlog import control
+from ratchet.processes.supervisor import FIRST_PAUSE_S
 from ratchet.run.failures import Failures
-from ratchet.run.parts import members
+from ratchet.run.local_stack import process_names
 from ratchet.systems import registry
-from ratchet.worker.offspring import FIRST_WAIT_S
 from typer.testing import CliRunner
 
 from tests.support.workers import SHORT, Stack, real_workers, wait_until
@@ -46,7 +46,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     (folder / "__init__.py").touch()
     for name, text in {"good": GOOD, **BROKEN}.items():
         (folder / f"{name}.py").write_text(text)
-    control = SHORT.model_copy(update={"backoff_last_s": LAST_WAIT_S})
+    control = SHORT.model_copy(update={"max_backoff_s": LAST_WAIT_S})
     names = ["good", *BROKEN]
     with real_workers(
         tmp_path / "home", names, packages=["failing_systems"], path=[tmp_path], control=control
@@ -74,7 +74,7 @@ def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None
     assert all(said in doctor.text for said in SAID.values())
     assert doctor.text.count("Traceback (most recent call last)") == 2
 
-    warnings = read_scene(stack.ledger, stack.settings).warnings
+    warnings = read_view(stack.ledger, stack.settings).warnings
     for name, said in SAID.items():
         assert [text for text in warnings if text.startswith(f"{name}@") and said in text]
 
@@ -90,23 +90,23 @@ def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
     failures, said = Failures(), list[str]()
 
     def all_are_said() -> bool:
-        said.extend(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder))
+        said.extend(failures.new(stack.ledger, stack.supervisor.processes(), stack.settings.log_folder))
         return all(any(text in one for one in said) for text in SAID.values())
 
     wait_until(all_are_said, what="it to be said")
     assert all(sum("Traceback (most" in one and text in one for one in said) == 1 for text in SAID.values())
-    before = stack.nursery.report()["no_function"].restarts
-    wait_until(lambda: stack.nursery.report()["no_function"].restarts > before, what="another start")
-    assert list(failures.new(stack.ledger, stack.nursery.report(), stack.settings.log_folder)) == []
+    before = stack.supervisor.processes()["no_function"].restarts
+    wait_until(lambda: stack.supervisor.processes()["no_function"].restarts > before, what="another start")
+    assert list(failures.new(stack.ledger, stack.supervisor.processes(), stack.settings.log_folder)) == []
 
 
 def test_one_that_is_mended_works_without_a_restart_of_the_others(stack: Stack, tmp_path: Path) -> None:
     wait_until(lambda: "no_function" in rows(stack), what="its failure")
-    good = stack.nursery.report()["good"]
+    good = stack.supervisor.processes()["good"]
     (tmp_path / "failing_systems" / "no_function.py").write_text(GOOD.replace('"good"', '"no_function"'))
     wait_until(lambda: rows(stack)["no_function"].state == "running", what="it to run")
     assert rows(stack)["no_function"].error is None
-    assert stack.nursery.report()["good"] == good
+    assert stack.supervisor.processes()["good"] == good
 
 
 def test_the_pauses_grow(stack: Stack) -> None:
@@ -116,7 +116,7 @@ def test_the_pauses_grow(stack: Stack) -> None:
 
     wait_until(lambda: len(starts()) >= 6, what="six starts")
     pauses = [later - earlier for earlier, later in zip(starts(), starts()[1:6], strict=False)]
-    least = [FIRST_WAIT_S * 2**number for number in range(4)] + [LAST_WAIT_S]
+    least = [FIRST_PAUSE_S * 2**number for number in range(4)] + [LAST_WAIT_S]
     assert all(pause >= at_least for pause, at_least in zip(pauses, least, strict=True)), pauses
 
 
@@ -128,7 +128,7 @@ def test_a_run_starts_what_cannot_be_imported_too(
     for cached in (registry.systems, registry._found):
         cached.cache_clear()
     try:
-        assert {*BROKEN, "good"} <= set(members(stack.settings))
+        assert {*BROKEN, "good"} <= set(process_names(stack.settings))
         doctor = {finding.check: finding for finding in examine(stack.settings)}["systems"]
         assert doctor.state == "bad"
         assert all(said in doctor.text for said in SAID.values())

@@ -26,7 +26,7 @@ def test_a_silent_task_ends_its_worker_and_is_tried_again(open_playground: Open)
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("silent-1")
     playground.wait_counted("silent-1")
-    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_STALLED
+    assert playground.stack.supervisor.processes()["catching"].exit_code == EXIT_STALLED
     assert playground.restarts() == 1
     assert "made no progress" in playground.stack.log("catching")
 
@@ -47,7 +47,7 @@ def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str)
     playground.throw(f"losing-{name}")
     playground.wait_counted(f"losing-{name}")
     wait_until(lambda: playground.restarts() > 0, what="a restart")
-    assert playground.stack.nursery.report()["catching"].exit_code == EXIT_STALLED
+    assert playground.stack.supervisor.processes()["catching"].exit_code == EXIT_STALLED
     log = playground.stack.log("catching")
     assert f"thread {name} has ended, though nobody asked it to" in log
     assert "RuntimeError" in log

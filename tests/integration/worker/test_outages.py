@@ -75,5 +75,5 @@ def test_a_postgresql_that_restarts(open_playground: Open, postgres: Postgres) -
 def test_a_supervisor_that_is_killed_leaves_nobody_behind(open_playground: Open) -> None:
     playground = open_playground("catching", "counting")
     workers = [playground.pid("catching"), playground.pid("counting")]
-    subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(playground.stack.nursery.pid)], check=True)
+    subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(playground.stack.supervisor.pid)], check=True)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), what="the end of the workers")

@@ -9,7 +9,7 @@ import pytest
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
 from ratchet.run.failures import Failures
-from ratchet.worker.nursery import Member
+from ratchet.processes.messages import ProcessState
 
 
 def write_log(folder: Path, name: str, *messages: str) -> None:
@@ -29,11 +29,11 @@ def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
 ) -> None:
     failures = Failures()
     write_log(tmp_path, "training@here+0", "loading", "step 1")
-    died = {"training": Member(pid=None, restarts=1, exit_code=exit_code)}
+    died = {"training": ProcessState(pid=None, restarts=1, exit_code=exit_code)}
     assert list(failures.new(ledger, died, tmp_path)) == [
         f"training {said}: step 1 It is started again, with growing pauses."
     ]
-    again = {"training": Member(pid=None, restarts=2, exit_code=exit_code)}
+    again = {"training": ProcessState(pid=None, restarts=2, exit_code=exit_code)}
     assert list(failures.new(ledger, again, tmp_path)) == []
 
 
@@ -50,5 +50,5 @@ def test_a_worker_that_told_why_it_failed_is_told_once(ledger: Ledger, tmp_path:
     failures = Failures()
     write_log(tmp_path, "training@here+0", "this worker has failed")
     add_failed(ledger, 0.0, "no module")
-    died = {"training": Member(pid=None, restarts=1, exit_code=1)}
+    died = {"training": ProcessState(pid=None, restarts=1, exit_code=1)}
     assert len(list(failures.new(ledger, died, tmp_path))) == 1

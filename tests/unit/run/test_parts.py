@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.errors import TransientError
-from ratchet.run.parts import SERVER, members, require_ports, server_environment
+from ratchet.run.local_stack import SERVER, process_names, require_ports, server_environment
 from ratchet.settings import Settings
 
 
@@ -18,16 +18,16 @@ def told(home: Path, **sections: Any) -> Settings:
 
 
 def test_a_machine_runs_the_systems_of_its_roles(tmp_path: Path) -> None:
-    both = members(told(tmp_path))
-    trains, judges = (members(told(tmp_path, placement={"roles": [role]})) for role in ("4090", "3090"))
+    both = process_names(told(tmp_path))
+    trains, judges = (process_names(told(tmp_path, placement={"roles": [role]})) for role in ("4090", "3090"))
     assert sorted([*trains, *judges]) == sorted(both)
     assert "training" in trains
     assert {"testing", SERVER} <= set(judges)
 
 
 def test_no_server_is_started_where_another_is_named(tmp_path: Path) -> None:
-    assert SERVER in members(told(tmp_path))
-    assert SERVER not in members(told(tmp_path, serving={"url": "http://judge:8100"}))
+    assert SERVER in process_names(told(tmp_path))
+    assert SERVER not in process_names(told(tmp_path, serving={"url": "http://judge:8100"}))
 
 
 def test_how_many_threads_a_model_uses_is_set(tmp_path: Path) -> None:

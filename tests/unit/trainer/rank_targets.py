@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Any
 
-from ratchet.children.child import Progress
+from ratchet.processes.fork_server import Progress
+from trainer.distributed import Processes
 from trainer.launch import ShouldStop, launch_ranks, run_rank
-from trainer.processes import Processes
 
 
 def launch(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ratchet.children.child import Progress
-from trainer.launch import ShouldStop, launch_ranks, run_rank
-from trainer.processes import Processes
-from trainer.segment import train_segment
+from ratchet.processes.fork_server import Progress
+from trainer.distributed import Processes
+from trainer.launch import ShouldStop, launch_ranks, run_rank, train_segment
 
 
 def launch(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:

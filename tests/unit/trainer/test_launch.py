@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
-from ratchet.children import ChildRunner
 from ratchet.errors import ChildFailed, Stopping
+from ratchet.processes.child_runner import ChildRunner
 
 from tests.support.workers import wait_until
 

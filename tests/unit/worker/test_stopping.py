@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from ratchet.settings import Settings
-from ratchet.systems.work import Pulse
-from ratchet.worker.stopping import CLOSE_S, LOOK_S, Stopper
+from ratchet.systems.claims import Pulse
+from ratchet.worker.stopping import CLOSE_S, CHECK_S, Stopper
 
 
 class Noted(threading.Event):
@@ -31,12 +31,12 @@ class Working:
 
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
-    setback: threading.Event = field(default_factory=threading.Event)
+    reschedule: threading.Event = field(default_factory=threading.Event)
     running: dict[str, Pulse] = field(default_factory=dict)
     given_back: int = 0
 
     @property
-    def holdings(self) -> Working:
+    def held(self) -> Working:
         return self
 
     def abandon(self) -> None:
@@ -58,7 +58,7 @@ def test_how_long_work_may_take_to_give_way_is_set() -> None:
     working, hurry = Working(Settings(control={"grace_s": 13.5})), Noted()
     assert stopped(working, hurry) == [0]
     assert (hurry.waited, hurry.is_set(), working.given_back) == (13.5, False, 1)
-    assert working.setback.is_set()
+    assert working.reschedule.is_set()
 
 
 @pytest.mark.parametrize(("says_s", "waits_s"), [(2.0, 3.5), (90.0, 90.0)])
@@ -79,14 +79,14 @@ def test_work_that_has_given_way_leaves_time_to_close_the_rest() -> None:
 
     hurry.meanwhile = done
     stopped(working, hurry)
-    assert 85.0 + CLOSE_S - LOOK_S <= hurry.waited <= 85.0 + CLOSE_S
+    assert 85.0 + CLOSE_S - CHECK_S <= hurry.waited <= 85.0 + CLOSE_S
 
 
 def test_while_it_stops_it_says_so_now_and_then() -> None:
     working, hurry, said = Working(Settings(control={"grace_s": 50.0})), Noted(), list[float]()
     working.running["train"] = Pulse()
     stopper = Stopper(
-        working, hurry=hurry, leave=lambda _code: None, clock=lambda: hurry.waited, tell=lambda: said.append(1)
+        working, hurry=hurry, leave=lambda _code: None, clock=lambda: hurry.waited, report=lambda: said.append(1)
     )
     stopper.asked()
     stopper.run()

@@ -14,10 +14,10 @@ from datagen.generators.generator import GenerationContext, Generator, Order
 from datagen.generators.script import Script
 from datagen.generators.tasks import CHUNK, Tasks, to_line
 from datagen.generators.teacher import Teacher
-from ratchet.children.runner import ChildRunner
 from ratchet.data.example import Example
 from ratchet.errors import DataError, GenerationError, SettingsError, TransientError, UnknownPlugin
 from ratchet.evaluation.suite import hold_out
+from ratchet.processes.child_runner import ChildRunner
 from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example

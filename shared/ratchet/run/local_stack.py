@@ -1,4 +1,5 @@
-"""The parts of a run on one machine, started in the order of their needs and stopped in the other."""
+"""What `ratchet run` starts on one machine, each after what it needs: Redis, the ledger, the inference server and the
+workers. It keeps them running and stops them in the reverse order, but does not know when."""
 
 from __future__ import annotations
 
@@ -6,25 +7,25 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from ratchet.artifacts.configured import artifact_store
-from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.bus.outbox import relaying_ledger
+from ratchet.backoff import Backoff, RestartDelay
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.ports import require_free
+from ratchet.bus.streams import relaying_ledger
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
+from ratchet.processes.messages import ProcessState
+from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.home import announced_url
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
-from ratchet.settings.reveal import environment
+from ratchet.settings.section import environment
 from ratchet.systems import registry
-from ratchet.worker.nursery import Member, Nursery
-from ratchet.worker.offspring import WELL_AFTER_S
 
 Say = Callable[[str], None]
 
@@ -32,16 +33,16 @@ SERVER = "server"
 JUDGING_HOST = "3090"
 
 
-class Parts:
+class LocalStack:
     """Redis, ledger, workers and the inference server of one home. Entering starts them all, from the main thread."""
 
     def __init__(self, settings: Settings, say: Say):
         self.settings, self._say = settings, say
         self._stack = ExitStack()
         self._redis: EmbeddedRedis | None = None
-        self._nursery: Nursery | None = None
-        self._redis_pause = RestartPause(say, settings.control)
-        self._nursery_pause = RestartPause(say, settings.control)
+        self._supervisor: SupervisorClient | None = None
+        self._redis_restart = AnnouncedRestart(say, settings.control)
+        self._supervisor_restart = AnnouncedRestart(say, settings.control)
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
@@ -51,8 +52,8 @@ class Parts:
             self.ledger = self._open_ledger(stack)
             self._say("preparing the base model and the test suites")
             bootstrap(self.settings, self.ledger, artifact_store(self.settings))
-            stack.callback(self._stop_members)
-            self._start_members()
+            stack.callback(self._stop_processes)
+            self._start_processes()
             self._stack = stack.pop_all()
         return self
 
@@ -61,25 +62,27 @@ class Parts:
     ) -> None:
         self._stack.close()
 
-    def tend(self) -> dict[str, Member]:
-        """The supervised processes. Redis, or the supervisor with all of them, is started again if it has died, after a
-        pause that grows while that happens again and again."""
-        if self._redis is not None and self._redis.pid is None and self._redis_pause.is_over("Redis has died"):
+    def check(self) -> dict[str, ProcessState]:
+        """The supervised processes by name.
+
+        Redis, or the supervisor with all that it started, is started again if it has died, after a pause that grows
+        while that happens again and again.
+        """
+        if self._redis is not None and self._redis.pid is None and self._redis_restart.is_due("Redis has died"):
             self._redis.start()
-        assert self._nursery is not None
+        assert self._supervisor is not None
         try:
-            members = self._nursery.report()
+            return self._supervisor.processes()
         except TransientError as error:
-            if not self._nursery_pause.is_over(str(error)):
+            if not self._supervisor_restart.is_due(str(error)):
                 return {}
-            self._stop_members()
-            return self._start_members().report()
-        return members
+            self._stop_processes()
+            return self._start_processes().processes()
 
     def kill(self) -> None:
-        """End the workers and the server at once, whatever they are at. Safe in a signal handler."""
-        if self._nursery is not None:
-            self._nursery.kill()
+        """End the workers and the server at once, whatever they are doing. Safe in a signal handler."""
+        if self._supervisor is not None:
+            self._supervisor.kill()
 
     def endpoint(self) -> str:
         """Where clients reach the model."""
@@ -91,65 +94,55 @@ class Parts:
         migrate(ledger)
         return ledger
 
-    def _start_members(self) -> Nursery:
-        self._nursery = nursery = Nursery(self.settings)
-        self._start_server(nursery)
-        self._start_workers(nursery)
-        return nursery
+    def _start_processes(self) -> SupervisorClient:
+        self._supervisor = supervisor = SupervisorClient(self.settings)
+        for name in process_names(self.settings):
+            if name == SERVER:
+                self._start_server(supervisor)
+            else:
+                supervisor.start_worker(name)
+        return supervisor
 
-    def _stop_members(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close(lambda text: self._say(f"{text} (Ctrl-C again ends it at once, and loses that)"))
+    def _stop_processes(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.close(lambda text: self._say(f"{text} (Ctrl-C again ends it at once, and loses that)"))
 
-    def _start_server(self, nursery: Nursery) -> None:
-        if SERVER not in members(self.settings):
-            return
-        home = self.settings.serving_home
-        nursery.command(
+    def _start_server(self, supervisor: SupervisorClient) -> None:
+        supervisor.start_command(
             SERVER,
-            [sys.executable, "-m", "ratchet.serving.server", "--home", str(home)],
+            [sys.executable, "-m", "ratchet.serving.server", "--home", str(self.settings.serving_home)],
             self.settings.log_folder / f"{SERVER}.log",
             server_environment(self.settings),
         )
 
-    def _start_workers(self, nursery: Nursery) -> None:
-        for name in members(self.settings):
-            if name != SERVER:
-                nursery.worker(name)
 
+class AnnouncedRestart:
+    """Says that something has died and when it is started again: at once at first, then after growing pauses."""
 
-@dataclass
-class RestartPause:
-    """The pause before something that has died is started again: none at first, then doubling while it keeps dying."""
+    def __init__(self, say: Say, control: ControlSettings) -> None:
+        backoff = Backoff(control.backoff_first_s, control.max_backoff_s)
+        self._say, self._delay, self._is_down = say, RestartDelay(backoff, time.monotonic(), first_at_once=True), False
 
-    say: Say
-    control: ControlSettings
-    _wait_s: float = 0.0
-    _died_at: float | None = None
-    _started_at: float = field(default_factory=time.monotonic)
-
-    def is_over(self, what: str) -> bool:
-        """Asked again and again while it is dead. True once, when it is to be started; says what has happened."""
+    def is_due(self, what: str) -> bool:
+        """To be asked again and again while it is down. True once, when it is to be started."""
         now = time.monotonic()
-        if self._died_at is None:
-            self._died_at = now
-            if now - self._started_at >= WELL_AFTER_S:
-                self._wait_s = 0.0
-            when = f"in {self._wait_s:g} s" if self._wait_s else "at once"
-            self.say(f"{what.rstrip('.')}: it is started again {when}")
-        if now - self._died_at < self._wait_s:
+        if not self._is_down:
+            self._is_down, pause_s = True, self._delay.died(now)
+            self._say(f"{what.rstrip('.')}: it is started again {f'in {pause_s:g} s' if pause_s else 'at once'}")
+        if not self._delay.is_over(now):
             return False
-        self._wait_s = min(max(2 * self._wait_s, self.control.backoff_first_s), self.control.backoff_last_s)
-        self._died_at, self._started_at = None, now
+        self._is_down = False
+        self._delay.started(now)
         return True
 
 
-def members(settings: Settings) -> list[str]:
+def process_names(settings: Settings) -> list[str]:
     """What a run starts on this machine: the workers of its roles' systems, and the embedded inference server, unless
     the machine judges nothing or another server is named.
 
-    A system that cannot be imported is started as well, in whatever role it may be: its worker says why it fails, and
-    works as soon as that is mended."""
+    A system that cannot be imported is started as well, whatever its role: its worker reports why it fails, and works
+    as soon as that is mended.
+    """
     roles = settings.placement.roles
     workers = [system.name for system in registry.systems().values() if system.host in roles]
     workers += [name for name in registry.broken() if name not in workers]

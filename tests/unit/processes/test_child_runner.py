@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from ratchet.children import ChildRunner
 from ratchet.errors import ChildFailed, SettingsError, Stopping, TransientError
+from ratchet.processes.child_runner import ChildRunner
 
 HERE = str(Path(__file__).parent)
 
@@ -266,7 +266,7 @@ def test_nothing_outlives_a_killed_parent() -> None:
 
 PARENT = """
 import sys
-from ratchet.children import ChildRunner
+from ratchet.processes.child_runner import ChildRunner
 runner = ChildRunner(["child_targets"], env={"PYTHONPATH": sys.argv[1]})
 def tell(message):
     if "pids" in message:

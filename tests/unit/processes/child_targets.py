@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ratchet.children.child import Progress
 from ratchet.errors import SettingsError, TransientError, UnknownPlugin
+from ratchet.processes.fork_server import Progress
 
 Spec = dict[str, Any]
 

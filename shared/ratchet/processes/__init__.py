@@ -1,0 +1,1 @@
+"""Processes of ours: children that run one function, and the long-lived ones that a supervisor keeps running."""

@@ -1,0 +1,204 @@
+"""The fork server: imports heavy modules once, in a single thread, then forks a child for each function to run.
+
+Runs as ``python -m ratchet.processes.fork_server MODULE…`` with its channel as standard input, and ends when that
+closes, with all its children. It knows nothing of what the functions do. A child stays a zombie until it is polled, so
+that its process id stays its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ratchet.disk import is_full
+from ratchet.errors import SettingsError, TransientError, UnknownPlugin
+from ratchet.processes.managed_process import ManagedProcess, kill_group
+from ratchet.processes.messages import (
+    Channel,
+    ChildForked,
+    ChildMessage,
+    ChildStatus,
+    ForkChild,
+    ForkFailed,
+    ForkReply,
+    ForkRequest,
+    ImportFailed,
+    PollChild,
+    ProgressReport,
+    Ready,
+    RunTarget,
+    SignalChild,
+    SignalSent,
+    TargetError,
+    TargetResult,
+    decode,
+    encode,
+)
+
+DUMP_SIGNAL = signal.SIGUSR1
+"""Makes a child write to its log where each of its threads is."""
+
+Progress = Callable[[dict[str, Any]], None]
+"""What a target calls to report progress; the message is any JSON object."""
+
+Target = Callable[[dict[str, Any], Progress], dict[str, Any]]
+
+
+class ForkServer:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._children: dict[int, ManagedProcess] = {}
+
+    def serve(self) -> None:
+        """Until the runner is gone, however it went; then nothing that was started here is left."""
+        try:
+            while True:
+                message, handles = self._channel.receive_with_handles(2)
+                if message is None:
+                    return
+                self._channel.send(encode(self._handle(decode(message), handles)))
+        except ConnectionError:
+            return
+        finally:
+            for child in self._children.values():
+                child.kill()
+
+    def _handle(self, request: ForkRequest, handles: list[int]) -> ForkReply:
+        match request:
+            case ForkChild():
+                return self._fork(*handles)
+            case PollChild(pid):
+                exit_code = self._children[pid].poll()
+                if exit_code is not None:
+                    del self._children[pid]
+                return ChildStatus(exit_code)
+            case SignalChild(pid, number):
+                if (child := self._children.get(pid)) is not None:
+                    child.send_signal(number)
+                return SignalSent()
+
+    def _fork(self, end_handle: int, log_handle: int) -> ForkReply:
+        def body() -> int:
+            self._channel.close()
+            run_child(Channel(socket.socket(fileno=end_handle)), log_handle)
+            return 0
+
+        try:
+            child = ManagedProcess.fork(body, parent_death_signal=signal.SIGKILL)
+        except OSError as error:
+            return ForkFailed(str(error))
+        finally:
+            os.close(end_handle)
+            os.close(log_handle)
+        self._children[child.pid] = child
+        return ChildForked(child.pid)
+
+
+def run_child(channel: Channel, log_handle: int) -> None:
+    """The life of a child: receive the target, run it, report its progress, send its result or its error."""
+    _write_to(log_handle)
+    message = channel.receive_one()
+    if message is None:
+        return
+    request: RunTarget = decode(message)
+    threading.Thread(target=_die_with, args=(channel,), name="lifeline", daemon=True).start()
+    sending = threading.Lock()
+
+    def send(message: ChildMessage) -> None:
+        with sending:
+            channel.send(encode(message))
+
+    try:
+        result = load_target(request.target)(request.spec, lambda progress: send(ProgressReport(progress)))
+        if not isinstance(result, dict):
+            raise TypeError(f"{request.target} returned {type(result).__name__}; a target returns a dict")
+        send(TargetResult(result))
+    except BrokenPipeError:
+        return
+    except BaseException as error:  # noqa: BLE001  the parent is told, whatever ended the target
+        traceback.print_exc()
+        send(_described(error))
+
+
+def load_target(name: str) -> Target:
+    module, _, function = name.partition(":")
+    target: Target = getattr(importlib.import_module(module), function)
+    return target
+
+
+def _described(error: BaseException) -> TargetError:
+    return TargetError(
+        type=type(error).__name__,
+        message=str(error),
+        trace="".join(traceback.format_exception(error)),
+        is_out_of_memory=_is_out_of_memory(error),
+        is_transient=isinstance(error, TransientError) or (isinstance(error, OSError) and is_full(error)),
+        is_of_settings=isinstance(error, SettingsError | UnknownPlugin),
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch raises OutOfMemoryError on a GPU, and a bare RuntimeError where the host has no more."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _write_to(log_handle: int) -> None:
+    os.dup2(log_handle, 1)
+    os.dup2(log_handle, 2)
+    os.close(log_handle)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable(file=sys.stderr)
+    faulthandler.register(DUMP_SIGNAL, file=sys.stderr, all_threads=True)
+
+
+def _die_with(channel: Channel) -> None:
+    """The parent sends no more after its request: what can be read is its end, and then this process group ends too.
+
+    The parent-death signal alone would not do: it comes when the fork server ends, not when the runner does.
+    """
+    try:
+        channel.receive(None)
+    finally:
+        kill_group(os.getpid())
+
+
+def main() -> None:
+    channel = Channel.from_stdin()
+    greeting: Ready | ImportFailed
+    try:
+        for module in sys.argv[1:]:
+            importlib.import_module(module)
+    except Exception:  # noqa: BLE001  the runner names the module and the way out
+        greeting = ImportFailed(traceback.format_exc())
+    else:
+        greeting = Ready(_thread_count())
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(ConnectionError):
+        channel.send(encode(greeting))
+    if isinstance(greeting, Ready):
+        ForkServer(channel).serve()
+
+
+def _thread_count() -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return len(os.listdir("/proc/self/task"))
+    return threading.active_count()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""What our processes send each other, and how: typed messages, encoded as JSON, a line each, over a socket.
+
+All encoding and decoding is here. What the messages make a process do is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from ratchet.processes.managed_process import ManagedProcess
+
+JsonObject = dict[str, Any]
+
+_CHUNK_BYTES = 1 << 16
+
+
+# From a runner to the child that runs a function for it, and back.
+
+
+@dataclass(frozen=True)
+class RunTarget:
+    """Call ``target`` (``module:function``) with ``spec``."""
+
+    target: str
+    spec: JsonObject
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    message: JsonObject
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    result: JsonObject
+
+
+@dataclass(frozen=True)
+class TargetError:
+    """What the target raised."""
+
+    type: str
+    message: str
+    trace: str
+    is_out_of_memory: bool
+    is_transient: bool
+    is_of_settings: bool
+
+
+# From a runner to its fork server, and back.
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The fork server has imported its modules, and runs so many threads."""
+
+    threads: int
+
+
+@dataclass(frozen=True)
+class ImportFailed:
+    trace: str
+
+
+@dataclass(frozen=True)
+class ForkChild:
+    """Comes with two descriptors: the child's end of its channel, and its log."""
+
+
+@dataclass(frozen=True)
+class ChildForked:
+    pid: int
+
+
+@dataclass(frozen=True)
+class ForkFailed:
+    error: str
+
+
+@dataclass(frozen=True)
+class PollChild:
+    pid: int
+
+
+@dataclass(frozen=True)
+class ChildStatus:
+    """``exit_code`` is as in subprocess (negative: killed by that signal), and None while the child runs."""
+
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
+class SignalChild:
+    pid: int
+    number: int
+
+
+@dataclass(frozen=True)
+class SignalSent:
+    pass
+
+
+# From a client to its supervisor, and back.
+
+
+@dataclass(frozen=True)
+class Configure:
+    """The first message, without a reply: the settings in full, with their secrets."""
+
+    settings: JsonObject
+
+
+@dataclass(frozen=True)
+class StartWorker:
+    name: str
+    system: str
+
+
+@dataclass(frozen=True)
+class StartCommand:
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: str
+
+
+@dataclass(frozen=True)
+class StopProcess:
+    name: str
+
+
+@dataclass(frozen=True)
+class ListProcesses:
+    pass
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """One supervised process. ``pid`` is None while it is down; ``exit_code`` is that of the last that ended."""
+
+    pid: int | None
+    restarts: int
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
+class ProcessList:
+    processes: dict[str, ProcessState]
+
+
+@dataclass(frozen=True)
+class RequestRefused:
+    error: str
+
+
+ChildMessage = ProgressReport | TargetResult | TargetError
+ForkRequest = ForkChild | PollChild | SignalChild
+ForkReply = Ready | ImportFailed | ChildForked | ForkFailed | ChildStatus | SignalSent
+SupervisorRequest = StartWorker | StartCommand | StopProcess | ListProcesses
+SupervisorReply = ProcessList | RequestRefused
+Message = RunTarget | ChildMessage | ForkRequest | ForkReply | Configure | SupervisorRequest | SupervisorReply
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
+
+
+def encode(message: Message) -> JsonObject:
+    fields = {"kind": type(message).__name__, **vars(message)}  # not asdict, which copies a spec of megabytes
+    if isinstance(message, ProcessList):
+        fields["processes"] = {name: vars(state) for name, state in message.processes.items()}
+    return fields
+
+
+def decode(fields: JsonObject) -> Any:
+    """The message that ``encode`` was given."""
+    kind = _KINDS[fields["kind"]]
+    values = {name: value for name, value in fields.items() if name != "kind"}
+    if kind is ProcessList:
+        values["processes"] = {name: ProcessState(**state) for name, state in values["processes"].items()}
+    return kind(**values)
+
+
+class Channel:
+    """One end of a connected socket. ``closed`` once the other end is gone and all that it sent was received."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._unread = bytearray()
+        self._ready: deque[JsonObject] = deque()
+        self.closed = False
+
+    @classmethod
+    def from_stdin(cls) -> Self:
+        """The channel that this process was started with; standard input is empty afterwards."""
+        end = socket.socket(fileno=os.dup(0))
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        return cls(end)
+
+    def send(self, message: JsonObject, handles: Sequence[int] = ()) -> None:
+        """Blocks until all of it is handed over; raises OSError when the other end is gone.
+
+        ``handles`` are descriptors to pass along with a short message.
+        """
+        line = json.dumps(message).encode() + b"\n"
+        if handles:
+            socket.send_fds(self._end, [line], list(handles))
+        else:
+            self._end.sendall(line)
+
+    def receive(self, timeout_s: float | None) -> list[JsonObject]:
+        """The messages complete by now, after waiting up to ``timeout_s`` (None: for ever) for more bytes."""
+        if not self._ready:
+            self._read(timeout_s)
+        messages = list(self._ready)
+        self._ready.clear()
+        return messages
+
+    def receive_one(self, timeout_s: float | None = None) -> JsonObject | None:
+        """The next message; None when the other end is gone, or nothing has come for ``timeout_s``."""
+        while not self._ready and not self.closed:
+            if not self._read(timeout_s):
+                return None
+        return self._ready.popleft() if self._ready else None
+
+    def receive_with_handles(self, most: int) -> tuple[JsonObject | None, list[int]]:
+        """The next message of a peer that waits for an answer to each, and up to ``most`` descriptors with it."""
+        line, handles, _, _ = socket.recv_fds(self._end, _CHUNK_BYTES, most)
+        self.closed = not line
+        return (json.loads(line), handles) if line else (None, handles)
+
+    def drain(self) -> Iterator[JsonObject]:
+        """What lies ready, without waiting for more."""
+        while not self.closed and (self._ready or wait_for_any([self], 0)):
+            yield from self.receive(0)
+
+    def shut_down(self) -> None:
+        """End the conversation for both ends, and wake a thread that waits for a message."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._end.close()
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def _read(self, timeout_s: float | None) -> bool:
+        """Whether there was anything to read, bytes or the end."""
+        if not wait_for_any([self], timeout_s):
+            return False
+        try:
+            chunk = self._end.recv(_CHUNK_BYTES)
+        except ConnectionError:
+            chunk = b""
+        self.closed = not chunk
+        self._unread += chunk
+        if b"\n" in chunk:
+            *lines, self._unread = self._unread.split(b"\n")
+            self._ready += [json.loads(line) for line in lines]
+        return True
+
+
+class HasFileno(Protocol):
+    """What can be polled: a Channel, or a socket that listens."""
+
+    def fileno(self) -> int: ...
+
+
+def wait_for_any(sources: Sequence[HasFileno], timeout_s: float | None) -> bool:
+    """Whether one of them has bytes, a connection or its end to receive, after up to ``timeout_s`` (None: for ever)."""
+    poll = select.poll()
+    for source in sources:
+        poll.register(source, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+class ServerGone(Exception):
+    """A server process has ended, and all that it started with it."""
+
+
+class ServerProcess:
+    """A module of ours in a process of its own, which answers one request at a time. Any thread may ask.
+
+    The server ends, with all that it started, when its end of the channel closes: also when this process is killed.
+    """
+
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], output: int | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", module, *arguments]
+        with theirs:
+            self.process = ManagedProcess.spawn(command, environment, stdin=theirs.fileno(), output=output)
+        self._channel = Channel(ours)
+        self._asking = threading.Lock()
+
+    def ask(self, request: Message, handles: Sequence[int] = (), *, timeout_s: float | None = None) -> Any:
+        """The reply. Raises ServerGone; a server that has not replied after ``timeout_s`` is killed first."""
+        with self._asking:
+            try:
+                self._channel.send(encode(request), handles)
+                reply = self._channel.receive_one(timeout_s)
+            except (OSError, ValueError) as error:
+                raise ServerGone(str(error)) from error
+        if reply is None and not self._channel.closed:
+            self.process.kill()
+            raise ServerGone(f"it has not answered for {timeout_s:g} s and was killed")
+        if reply is None:
+            raise ServerGone("it has closed its channel")
+        return decode(reply)
+
+    def tell(self, message: Message) -> None:
+        """Send what has no reply. Raises ServerGone."""
+        try:
+            self._channel.send(encode(message))
+        except OSError as error:
+            raise ServerGone(str(error)) from error
+
+    def first(self) -> Any:
+        """What the server says by itself when it begins; None where it ends before."""
+        greeting = self._channel.receive_one()
+        return None if greeting is None else decode(greeting)
+
+    def hang_up(self) -> None:
+        """Ask the server to end, with all that it started, and do not wait."""
+        self._channel.shut_down()
+
+    def close(self, timeout_s: float) -> None:
+        """Hang up, wait for the end for so long, and then kill it."""
+        self.hang_up()
+        if self.process.wait(timeout_s) is None:
+            self.process.kill()
+            self.process.wait(timeout_s)
+        self._channel.close()

@@ -1,0 +1,183 @@
+"""The supervisor: a single-threaded process that has imported everything, forks a worker for each system, and starts
+again what dies.
+
+It runs as ``python -m ratchet.processes.supervisor`` with its channel as standard input (see SupervisorClient). When
+the channel closes it stops everything, so that nothing outlives the process that started it. It does not know what a
+worker does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ratchet.backoff import Backoff, RestartDelay
+from ratchet.processes.managed_process import ManagedProcess
+from ratchet.processes.messages import (
+    Channel,
+    Configure,
+    ListProcesses,
+    ProcessList,
+    ProcessState,
+    RequestRefused,
+    StartCommand,
+    StartWorker,
+    StopProcess,
+    SupervisorReply,
+    SupervisorRequest,
+    decode,
+    encode,
+)
+from ratchet.settings import Settings
+from ratchet.settings.settings import from_values
+from ratchet.systems import registry
+from ratchet.worker.main import run_worker
+from ratchet.worker.stopping import stop_deadline
+
+TICK_S = 0.1
+FIRST_PAUSE_S = 0.2
+STOP_MARGIN_S = 4.0
+STATUS_READ_S = 0.5
+"""How often the status files of workers that stop are read."""
+KILLED_S = 3.0
+"""How long the kernel may take to end what was killed; with the margin it is below what the client waits."""
+
+Start = Callable[[], ManagedProcess]
+
+
+class SupervisedProcess:
+    """A process by name that is started again when it dies, after pauses that double up to ``last_pause_s``."""
+
+    def __init__(self, start: Start, last_pause_s: float = 30.0) -> None:
+        self._start = start
+        self._delay = RestartDelay(Backoff(FIRST_PAUSE_S, last_pause_s))
+        self.process: ManagedProcess | None = None
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self.is_wanted = True
+
+    @property
+    def state(self) -> ProcessState:
+        return ProcessState(self.process.pid if self.process else None, self.restarts, self.exit_code)
+
+    def check(self, now: float) -> None:
+        """Notice its death, and start it when that is due. ``now`` is monotonic."""
+        if self.process is not None and (exit_code := self.process.poll()) is not None:
+            self.process, self.exit_code = None, exit_code
+            self._delay.died(now)
+            self.restarts += self.is_wanted
+        if self.process is None and self.is_wanted and self._delay.is_over(now):
+            self._try_to_start(now)
+
+    def stop(self) -> None:
+        """Ask it to end, and do not start it again."""
+        self.is_wanted = False
+        if self.process is not None:
+            self.process.terminate()
+
+    def _try_to_start(self, now: float) -> None:
+        try:
+            self.process = self._start()
+        except OSError:  # no memory, or too many processes: that may pass
+            traceback.print_exc()
+            self._delay.died(now)
+        else:
+            self._delay.started(now)
+
+
+class Supervisor:
+    """Keeps processes running until it is told to stop."""
+
+    def __init__(self, settings: Settings, channel: Channel) -> None:
+        self._settings, self._channel = settings, channel
+        self._processes: dict[str, SupervisedProcess] = {}
+
+    def handle(self, request: SupervisorRequest) -> SupervisorReply:
+        """Carry out one request and list the processes, or say what is wrong with it."""
+        match request:
+            case StartWorker(name, system):
+                self._add(name, partial(ManagedProcess.fork, partial(self._run_worker, system)))
+            case StartCommand(name, command, environment, log):
+                self._add(name, partial(ManagedProcess.execute, command, environment, Path(log)))
+            case StopProcess(name):
+                if name not in self._processes:
+                    return RequestRefused(f"no process {name!r}; there are: {', '.join(self._processes)}.")
+                self._processes[name].stop()
+            case ListProcesses():
+                pass
+        return ProcessList({name: process.state for name, process in self._processes.items()})
+
+    def check(self) -> None:
+        now = time.monotonic()
+        for process in self._processes.values():
+            process.check(now)
+
+    def stop(self) -> None:
+        """End all: SIGTERM at first, SIGKILL once the workers' grace is over, or the time that they say they need."""
+        for process in self._processes.values():
+            process.stop()
+        self._wait_for_all(self._settings.control.grace_s + STOP_MARGIN_S, extend=True)
+        for running in self._running():
+            running.kill()
+        self._wait_for_all(KILLED_S)
+
+    def _wait_for_all(self, limit_s: float, *, extend: bool = False) -> None:
+        """Reap until none runs, so that none is left to the process that inherits orphans.
+
+        With ``extend`` for as long as the workers' status files say that they still need.
+        """
+        ends_at, read_at = time.time() + limit_s, time.time()
+        while (running := self._running()) and time.time() < ends_at:
+            if extend and time.time() >= read_at:
+                pids = {process.pid for process in running}
+                ends_at = max(ends_at, stop_deadline(self._settings.status_folder, pids) + STOP_MARGIN_S)
+                read_at = time.time() + STATUS_READ_S
+            time.sleep(0.02)
+            self.check()
+
+    def _running(self) -> list[ManagedProcess]:
+        return [each.process for each in self._processes.values() if each.process is not None]
+
+    def _add(self, name: str, start: Start) -> None:
+        present = self._processes.get(name)
+        if present is None or present.process is None:
+            self._processes[name] = SupervisedProcess(start, self._settings.control.max_backoff_s)
+            self._processes[name].check(time.monotonic())
+
+    def _run_worker(self, system: str) -> int:
+        self._channel.close()  # a worker that held it would keep the client from noticing this process's end
+        return run_worker(system, self._settings, self._settings.log_folder)
+
+
+def main() -> int:
+    """Read the settings, then serve until the channel closes or SIGTERM comes."""
+    channel, stop = Channel.from_stdin(), list[bool]()
+    first = channel.receive_one()
+    if first is None:
+        return 0
+    configure: Configure = decode(first)
+    settings = from_values(configure.settings)
+    registry.systems()
+    gc.freeze()
+    supervisor = Supervisor(settings, channel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.append(True))
+    while not stop and not channel.closed:
+        for request in channel.receive(TICK_S):
+            reply = supervisor.handle(decode(request))
+            with contextlib.suppress(ConnectionError):  # the next receive finds the channel closed
+                channel.send(encode(reply))
+        supervisor.check()
+    supervisor.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Starts the supervisor, has it start workers and commands, asks it for their state, and stops it with all of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from ratchet.errors import PreconditionFailed, TransientError
+from ratchet.processes.managed_process import kill_group
+from ratchet.processes.messages import (
+    Configure,
+    ListProcesses,
+    ProcessState,
+    RequestRefused,
+    ServerGone,
+    ServerProcess,
+    StartCommand,
+    StartWorker,
+    StopProcess,
+    SupervisorReply,
+    SupervisorRequest,
+)
+from ratchet.settings import Settings
+from ratchet.settings.section import reveal
+from ratchet.worker.stopping import describe_stopping, stopping_workers
+
+STOP_MARGIN_S = 8.0
+CHECK_S = 0.5
+REPLY_S = 60.0
+"""The supervisor replies at its next tick, but first of all it imports what its workers need."""
+SHOWN_AFTER_S = 1.0
+"""A stop that takes less is not worth a line."""
+KILLED_S = 5.0
+
+
+class SupervisorClient:
+    """A running supervisor. It and all that it started end with ``close``, or with this process.
+
+    ``environment`` is added to this process's own. The supervisor's own output goes to ``logs/supervisor.log``.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None, *, reply_s: float = REPLY_S):
+        self._settings = settings
+        self._reply_s = reply_s
+        self._pids: list[int] = []
+        settings.log_folder.mkdir(parents=True, exist_ok=True)
+        with open(settings.log_folder / "supervisor.log", "ab") as log:
+            self._server = ServerProcess(
+                "ratchet.processes.supervisor",
+                environment={**os.environ, **(environment or {})},
+                output=log.fileno(),
+            )
+        try:
+            self._server.tell(Configure(reveal(settings)))
+        except ServerGone as error:
+            raise self._gone(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._server.process.pid
+
+    def start_worker(self, system: str, name: str | None = None) -> None:
+        """Start a worker of the system and keep it running. ``name`` tells apart two workers of one system."""
+        self._ask(StartWorker(name or system, system))
+
+    def start_command(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a command line and keep it running."""
+        self._ask(StartCommand(name, list(command), dict(environment or {}), str(log)))
+
+    def stop_process(self, name: str) -> None:
+        """Ask one process to stop; it is not started again. Raises PreconditionFailed if there is none of that name."""
+        self._ask(StopProcess(name))
+
+    def processes(self) -> dict[str, ProcessState]:
+        """All supervised processes by name. Raises TransientError if the supervisor is gone."""
+        return self._ask(ListProcesses())
+
+    def pid_of(self, name: str) -> int | None:
+        return self.processes()[name].pid
+
+    def kill(self) -> None:
+        """Kill the supervisor, and what ran when it last replied. Takes no lock, and waits for nothing."""
+        self._server.process.kill()
+        for pid in self._pids:
+            kill_group(pid)
+
+    def close(self, show: Callable[[str], None] = lambda _text: None) -> None:
+        """Stop all and wait for it; ``show`` is called with what is waited for, each time that this has changed."""
+        self._server.hang_up()
+        self._wait(show)
+        self._server.close(KILLED_S if self._server.process.poll() is not None else 0.0)
+
+    def _wait(self, show: Callable[[str], None]) -> None:
+        """Wait for the supervisor as long as its workers may take, and some more."""
+        began_at, shown = time.time(), ""
+        ends_at = began_at + self._settings.control.grace_s + STOP_MARGIN_S
+        while self._server.process.wait(CHECK_S) is None and time.time() < ends_at:
+            if workers := stopping_workers(self._settings.status_folder):
+                ends_at = max(ends_at, max(worker.until for worker in workers) + STOP_MARGIN_S)
+                who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
+                if who != shown and time.time() - began_at >= SHOWN_AFTER_S:
+                    shown = who
+                    show(describe_stopping(workers))
+
+    def _ask(self, request: SupervisorRequest) -> dict[str, ProcessState]:
+        try:
+            reply: SupervisorReply = self._server.ask(request, timeout_s=self._reply_s)
+        except ServerGone as error:
+            raise self._gone(error) from error
+        if isinstance(reply, RequestRefused):
+            raise PreconditionFailed(reply.error)
+        self._pids = [state.pid for state in reply.processes.values() if state.pid is not None]
+        return reply.processes
+
+    def _gone(self, error: ServerGone) -> TransientError:
+        exit_code = self._server.process.wait(KILLED_S)
+        return TransientError(
+            f"the supervisor is gone ({error}; exit code {exit_code}); "
+            f"see {self._settings.log_folder / 'supervisor.log'}."
+        )
