@@ -8,10 +8,9 @@ from ratchet.errors import GenerationError
 from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batching import occurrences
 from ratchet.inference.chat import Tokenizer, encode, end_of_turn, prompt_ids_batch, stop_ids
-from ratchet.inference.decode import Answer
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.inference.sampling import Prompt
+from ratchet.inference.sampling import Answer, Prompt
 from ratchet.inference.scoring import Scored
 
 

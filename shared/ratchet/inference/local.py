@@ -10,15 +10,14 @@ import torch
 
 from ratchet.errors import GenerationError
 from ratchet.inference.answer_text import AnswerText
+from ratchet.inference.batch_decoder import ContinuousBatch, decode
 from ratchet.inference.batching import Plan, plan_batches
-from ratchet.inference.decode import Answer, decode
 from ratchet.inference.dress import Dress
 from ratchet.inference.framing import ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
-from ratchet.inference.rolling import RollingBatch
-from ratchet.inference.sampling import Prompt
+from ratchet.inference.sampling import Answer, Prompt
 from ratchet.inference.scoring import Scored, score_batch
 from ratchet.inference.shortage import is_out_of_memory
 from ratchet.settings.inference import InferenceSettings
@@ -119,9 +118,9 @@ class LocalGenerator:
         """Answer these prompts in one batch (in parts of it where memory is short), in order."""
         return self._within_memory(prompts, lambda part: self._answer(part, score_drafts))
 
-    def rolling(self, max_rows: int) -> RollingBatch[Any]:
+    def continuous_batch(self, max_rows: int) -> ContinuousBatch[Any]:
         """A batch that prompts join and leave one by one, of so many rows at most."""
-        return RollingBatch(
+        return ContinuousBatch(
             self._loaded.model,
             self._framing,
             self._pad_id,
@@ -157,7 +156,7 @@ class LocalGenerator:
             end_ids=self._framing.end_ids,
             pad_id=self._pad_id,
             timeout_s=self._settings.batch_timeout_s,
-            most_logits=self._settings.score_logits,
+            max_logits=self._settings.score_logits,
             processors=self._framing.processors,
             ends=says_stop if any(prompt.decoding.stop for prompt in prompts) else None,
             score_drafts=score_drafts,

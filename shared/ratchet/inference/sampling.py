@@ -1,10 +1,13 @@
-"""Which token comes next: greedy, or sampled from draws that belong to the prompt and not to its batch."""
+"""Prompts, answers, and the choice of the next token: greedy, or sampled.
+
+The random draws of a prompt depend on its tokens and seed alone, so it is answered alike in any batch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +37,21 @@ class Prompt:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(self.max_new_tokens, generator=generator, dtype=torch.float64)
+
+
+@dataclass
+class Answer:
+    """The answer to a prompt so far. ``logprobs`` are the bare model's, before temperature and processors.
+
+    ``draft_logprobs`` are those of all tokens of the prompt's draft.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: bool = False
+    done: bool = False
+    latency_s: float = 0.0
+    draft_logprobs: list[float] = field(default_factory=list)
 
 
 class Sampler:
@@ -89,7 +107,9 @@ class Sampler:
         hot = self._temperature > 0
         scaled = logits / torch.where(hot, self._temperature, 1.0)[:, None]
         probabilities, tokens = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        drawn = self._draws[:, min(step, self._draws.shape[1] - 1)]  # whoever goes on after the last draw is greedy
+        drawn = self._draws[
+            :, min(step, self._draws.shape[1] - 1)
+        ]  # after the last draw only greedy and ended rows go on
         return torch.where(hot, _nucleus(probabilities, tokens, self._top_p, drawn), greedy)
 
 

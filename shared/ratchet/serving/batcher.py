@@ -15,8 +15,8 @@ from ratchet.serving.ticket import Ticket
 from ratchet.watchdog import Watchdog, WatchedThread
 
 if TYPE_CHECKING:
+    from ratchet.inference.batch_decoder import ContinuousBatch
     from ratchet.inference.local import LocalGenerator
-    from ratchet.inference.rolling import RollingBatch
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +97,13 @@ class Batcher:
 
     def _run(self) -> None:
         try:
-            batch = self._generator.rolling(self._max_batch)
+            batch = self._generator.continuous_batch(self._max_batch)
             while self._goes_on(batch):
                 self._step(batch, self._joining(batch))
         finally:
             self._give_up()
 
-    def _goes_on(self, batch: RollingBatch[Ticket]) -> bool:
+    def _goes_on(self, batch: ContinuousBatch[Ticket]) -> bool:
         """Wait until there is something to do; False once it is closed and everything is answered."""
         with self._change:
             if not self._tickets and not batch.requests and not self._closing.is_set():
@@ -113,14 +113,14 @@ class Batcher:
                 self._wait_for_companions()
             return bool(self._tickets or batch.requests or not self._closing.is_set())
 
-    def _joining(self, batch: RollingBatch[Ticket]) -> list[Ticket]:
+    def _joining(self, batch: ContinuousBatch[Ticket]) -> list[Ticket]:
         """The tickets that join now; none where all that wait are over, or do not fit."""
         with self._change:
             self._drop_over()
             fitting = batch.fitting([ticket.prompt for ticket in islice(self._tickets, self._max_batch)])
             return [self._tickets.popleft() for _ in range(fitting)]
 
-    def _step(self, batch: RollingBatch[Ticket], joining: list[Ticket]) -> None:
+    def _step(self, batch: ContinuousBatch[Ticket], joining: list[Ticket]) -> None:
         self._thread.watch.beat()
         self._answering = [*batch.requests, *joining]
         if not self._answering:

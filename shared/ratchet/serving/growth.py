@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ratchet.inference.generator import Generation
 
 if TYPE_CHECKING:
-    from ratchet.inference.decode import Answer
+    from ratchet.inference.sampling import Answer
 
 _Token = tuple[int, int, float]
 """Place in the answer, token id, log-probability."""

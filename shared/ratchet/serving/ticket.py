@@ -13,8 +13,7 @@ from ratchet.inference.generator import Generation
 from ratchet.serving.refusal import ClientGone, TimedOut
 
 if TYPE_CHECKING:
-    from ratchet.inference.decode import Answer
-    from ratchet.inference.sampling import Prompt
+    from ratchet.inference.sampling import Answer, Prompt
 
 Growth = Callable[["Answer"], None]
 """Called in the batch's thread after every token of an answer."""

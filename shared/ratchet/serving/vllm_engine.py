@@ -19,12 +19,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from ratchet.errors import BrokenCheckpoint, GenerationError, RatchetError, TransientError
 from ratchet.inference.answer_text import AnswerText
-from ratchet.inference.decode import Answer
 from ratchet.inference.dress import Dress
 from ratchet.inference.framing import ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.hardware import Hardware, pick_hardware
-from ratchet.inference.sampling import Prompt
+from ratchet.inference.sampling import Answer, Prompt
 from ratchet.serving.protocol import Conditions
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Ticket

@@ -23,7 +23,7 @@ STALL_S = 9.0
 
 
 class FaultyBatch:
-    """A rolling batch; the fault comes with the next step."""
+    """A continuous batch; the fault comes with the next step."""
 
     def __init__(self, batch: Any, home: Path):
         self._batch, self._home = batch, home
@@ -46,8 +46,8 @@ class FaultyGenerator:
     def __init__(self, generator: LocalGenerator, home: Path):
         self._generator, self._home = generator, home
 
-    def rolling(self, max_rows: int) -> FaultyBatch:
-        return FaultyBatch(self._generator.rolling(max_rows), self._home)
+    def continuous_batch(self, max_rows: int) -> FaultyBatch:
+        return FaultyBatch(self._generator.continuous_batch(max_rows), self._home)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from ratchet.inference.decode import Answer, decode
+from ratchet.inference.batch_decoder import ContinuousBatch, decode
 from ratchet.inference.generator import Decoding
-from ratchet.inference.rolling import RollingBatch
-from ratchet.inference.sampling import Prompt
+from ratchet.inference.sampling import Answer, Prompt
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY, END, PAD = 61, 1, 0
@@ -84,7 +83,7 @@ def answered(model: Any, drafts: list[tuple[int, ...]], *, score_drafts: bool = 
         end_ids=frozenset({END}),
         pad_id=PAD,
         timeout_s=900,
-        most_logits=1_000_000,
+        max_logits=1_000_000,
         score_drafts=score_drafts,
     )
 
@@ -135,7 +134,7 @@ class Asked:
 
 def test_rows_that_come_and_go_say_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
     framing: Any = Wordless()
-    batch: RollingBatch[Asked] = RollingBatch(model, framing, PAD, max_rows=8, max_tokens=100_000)
+    batch: ContinuousBatch[Asked] = ContinuousBatch(model, framing, PAD, max_rows=8, max_tokens=100_000)
     everyone = [Asked(Prompt(prompt, GREEDY.max_new_tokens, GREEDY)) for prompt in PROMPTS]
     draw, waiting = random.Random(2), list(everyone)
     while waiting or batch.requests:

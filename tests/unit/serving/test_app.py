@@ -15,10 +15,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from ratchet.data.example import Message
 from ratchet.evaluation.confidence import Certainty
-from ratchet.inference.decode import Answer
 from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
+from ratchet.inference.sampling import Answer
 from ratchet.serving.app import build_app
 from ratchet.serving.body import read_body
 from ratchet.serving.chat_request import ChatRequest
@@ -306,7 +306,7 @@ class Unbatchable:
     def __init__(self, generator: LocalGenerator):
         self._generator = generator
 
-    def rolling(self, _max_rows: int) -> Any:
+    def continuous_batch(self, _max_rows: int) -> Any:
         raise ValueError("no batch can be made")
 
     def __getattr__(self, name: str) -> Any:
@@ -349,9 +349,9 @@ def test_an_answer_that_never_comes_is_given_up_in_time_and_counts_as_a_failure(
     class Still(Unbatchable):
         """Its first step takes as long as the test."""
 
-        def rolling(self, _max_rows: int) -> Any:
+        def continuous_batch(self, _max_rows: int) -> Any:
             over.wait(60)
-            return self._generator.rolling(8)
+            return self._generator.continuous_batch(8)
 
     over = threading.Event()
     settings = ServingSettings(request_timeout_s=0.2)

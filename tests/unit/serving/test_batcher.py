@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.decode import Answer
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local import LocalGenerator
+from ratchet.inference.sampling import Answer
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.refusal import Refusal, Retired
 from ratchet.serving.ticket import Growth, Ticket
@@ -259,11 +259,11 @@ def test_a_step_may_outlast_the_request_it_is_for(
     watchdog = Watchdog(tick_s=1_000.0, clock=lambda: now)
     batcher = make_batcher(generator, watchdog, **limits)
     holding = Holding(generator, batcher)
-    watchdog.look()
+    watchdog.check()
     now = stall_s
-    assert watchdog.look() is None
+    assert watchdog.check() is None
     now += 1.0
-    assert watchdog.look() == f"thread batcher-cp-1 has stood still for more than {stall_s:g} s"
+    assert watchdog.check() == f"thread batcher-cp-1 has stood still for more than {stall_s:g} s"
     holding.let_go()
     assert batcher.close(CLOSE_S)
 
@@ -274,7 +274,7 @@ class Ending:
     def __init__(self) -> None:
         self.is_let_go = threading.Event()
 
-    def rolling(self, _max_rows: int) -> Any:
+    def continuous_batch(self, _max_rows: int) -> Any:
         self.is_let_go.wait(30)
         raise SystemExit
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, GenerationError
-from ratchet.inference.decode import Answer
+from ratchet.inference.batch_decoder import JOIN_AFTER, MAX_PREFILL_TOKENS, ContinuousBatch
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.local import LocalGenerator
-from ratchet.inference.rolling import JOIN_AFTER, READ_AT_ONCE, RollingBatch
-from ratchet.inference.sampling import Prompt
+from ratchet.inference.sampling import Answer, Prompt
 from ratchet.settings.inference import InferenceSettings
 
 from tests.support.tiny_model import build_tiny_model
@@ -62,7 +61,7 @@ def some(generator: LocalGenerator, count: int) -> list[Asked]:
     ]
 
 
-def drain(batch: RollingBatch[Asked], joining: Sequence[Asked] = ()) -> int:
+def drain(batch: ContinuousBatch[Asked], joining: Sequence[Asked] = ()) -> int:
     """Advance until all are answered; those that memory was too short for come again. The tokens that it took."""
     waiting, steps = list(joining), 0
     while waiting or batch.requests:
@@ -75,7 +74,7 @@ def drain(batch: RollingBatch[Asked], joining: Sequence[Asked] = ()) -> int:
 def test_whoever_joins_when_is_answered_as_alone(generator: LocalGenerator) -> None:
     everyone = some(generator, 30)
     draw, waiting = random.Random(1), list(everyone)
-    batch: RollingBatch[Asked] = generator.rolling(12)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(12)
     together = 0
     while waiting or batch.requests:
         fitting = batch.fitting([one.prompt for one in waiting[: draw.randint(0, 4)]])
@@ -91,7 +90,7 @@ def test_whoever_joins_when_is_answered_as_alone(generator: LocalGenerator) -> N
 
 
 def test_a_short_answer_waits_for_no_long_one(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(8)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(8)
     long, short = asked(generator, max_new_tokens=200), asked(generator, "2+2=", max_new_tokens=3)
     batch.advance([long])
     for joining in ([short], [], []):
@@ -102,7 +101,7 @@ def test_a_short_answer_waits_for_no_long_one(generator: LocalGenerator) -> None
 
 
 def test_a_few_join_many_after_some_tokens_and_many_at_once(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(64)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(64)
     batch.advance([asked(generator, max_new_tokens=50) for _ in range(3 * JOIN_AFTER)])
     newcomer = asked(generator).prompt
     assert batch.fitting([newcomer]) == 0
@@ -121,20 +120,20 @@ def limited(generator: LocalGenerator, **settings: int) -> LocalGenerator:
     [({"batch_size": 7}, 7), ({"batch_tokens": 480}, 8), ({"batch_tokens": 64}, 1), ({}, 20)],
 )
 def test_how_many_stand_in_a_batch_is_set(generator: LocalGenerator, settings: dict[str, int], fitting: int) -> None:
-    batch: RollingBatch[Asked] = limited(generator, **settings).rolling(20)
+    batch: ContinuousBatch[Asked] = limited(generator, **settings).continuous_batch(20)
     prompts = [asked(generator, max_new_tokens=52).prompt] * 30
     assert len(prompts[0].token_ids) == 8
     assert batch.fitting(prompts) == fitting
 
 
 def test_so_much_is_read_between_two_tokens(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(64)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(64)
     long = asked(generator, "1" * 900).prompt
-    assert batch.fitting([long] * 10) == READ_AT_ONCE // len(long.token_ids)
+    assert batch.fitting([long] * 10) == MAX_PREFILL_TOKENS // len(long.token_ids)
 
 
 def test_whoever_has_left_is_not_counted(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(2)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(2)
     leaving = Asked(asked(generator, max_new_tokens=100).prompt, ends=lambda answer: len(answer.token_ids) == 2)
     staying, newcomer = asked(generator, max_new_tokens=100), asked(generator)
     batch.advance([leaving, staying])
@@ -159,7 +158,7 @@ def room_for(generator: LocalGenerator, rows: int) -> Iterator[None]:
 
 def test_where_memory_is_short_all_begin_again_in_smaller_batches(generator: LocalGenerator) -> None:
     everyone = some(generator, 12)
-    batch: RollingBatch[Asked] = generator.rolling(64)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(64)
     with room_for(generator, 5):
         batch.advance(everyone[:5])
         drain(batch, everyone[5:])
@@ -168,13 +167,13 @@ def test_where_memory_is_short_all_begin_again_in_smaller_batches(generator: Loc
 
 
 def test_no_memory_for_one_is_an_error(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(4)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(4)
     with room_for(generator, 0), pytest.raises(GenerationError, match="out of memory with a batch of one"):
         drain(batch, some(generator, 3))
 
 
 def test_a_model_that_computes_nan_is_broken_and_a_cleared_batch_begins_anew(generator: LocalGenerator) -> None:
-    batch: RollingBatch[Asked] = generator.rolling(4)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(4)
     norm = generator._loaded.model.model.norm.weight
     healthy = norm.clone()
     batch.advance([asked(generator, max_new_tokens=9)])
@@ -193,7 +192,7 @@ def test_a_model_that_forgets_tokens_is_asked_one_batch_after_the_other(tmp_path
         tmp_path / "model", seed=3, use_sliding_window=True, sliding_window=8, layer_types=["sliding_attention"] * 2
     )
     generator = LocalGenerator.load(folder)
-    batch: RollingBatch[Asked] = generator.rolling(8)
+    batch: ContinuousBatch[Asked] = generator.continuous_batch(8)
     first, second = some(generator, 2)
     batch.advance([first])
     assert batch.fitting([second.prompt]) == 0

@@ -11,12 +11,12 @@ import pytest
 import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.drafts import Patience
 from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.hardware import pick_hardware
 from ratchet.inference.loading import LoadedModel, load_model
 from ratchet.inference.local import LocalGenerator
+from ratchet.inference.prefill import DraftBackoff
 from ratchet.profiles import registry
 from ratchet.settings.inference import InferenceSettings
 
@@ -129,11 +129,11 @@ def test_long_drafts_share_a_pass_as_far_as_the_cache_reaches(loaded: LoadedMode
 
 
 def passes_with_their_drafts(pays: Sequence[bool]) -> list[bool]:
-    patience, asked = Patience(), []
+    backoff, asked = DraftBackoff(), []
     for answer in pays:
-        asked.append(patience.asks())
+        asked.append(backoff.wants_drafts())
         if asked[-1]:
-            patience.hear(5 if answer else 4, 10)
+            backoff.record(5 if answer else 4, 10)
     return asked
 
 

@@ -1,8 +1,8 @@
-"""Speculative decoding with expected answers: how far a model says them by itself is read off in one forward pass.
+"""Prefill: the forward passes that read prompts. A prompt's draft, an expected answer, is verified in the same pass.
 
-A draft (Prompt.draft) is never taken on trust: every token of the answer is the model's own pick after the tokens
-before it, and the first that differs from the draft ends the use of it (Leviathan, Kalman and Matias 2023, with a
-draft that is a text). So a draft changes how long an answer takes, and not what is answered.
+Every token of an answer is the model's own pick after the tokens before it, and the first pick that differs from the
+draft ends its use (speculative decoding: Leviathan, Kalman and Matias 2023, with a text in place of a draft model). So
+a draft changes how long an answer takes, never the answer.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn.functional import pad
 from ratchet.inference.kv_batch import States, cache_to_fill, can_be_cut, states_of
 from ratchet.inference.sampling import Prompt, Sampler, likeliest
 
-_TOKENS_AT_ONCE = {"cpu": 2048}
-"""Larger forward passes fall out of a CPU's cache; elsewhere they are as large as the logits may be."""
+_MAX_TOKENS = {"cpu": 2048}
+"""Larger forward passes do not fit a CPU's cache. On other devices only the number of logits limits a pass."""
 
-_LONGEST_PAUSE = 8
+_MAX_PAUSE = 8
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a model says after some prompts (``rows`` are indices into them), and along their drafts.
+class Prefilled:
+    """The result of one pass. ``rows`` are indices into the prompts.
 
-    ``token_ids`` are its picks up to the first that differs from the draft, ends the answer or fills it, that one
-    included, with their log-probabilities; ``draft_logprobs`` are those of the draft's own tokens, all of them.
-    ``states`` are those of the prompts and the drafts, where the model's cache can be cut.
+    ``token_ids`` are the model's picks up to the first that differs from the draft, ends the answer or fills it, that
+    one included, with their log-probabilities. ``draft_logprobs`` are those of all of the draft's own tokens.
+    ``states`` are keys and values of prompts and drafts, or None if the model's cache cannot be cut.
     """
 
     rows: Sequence[int]
@@ -40,72 +40,71 @@ class Checked:
     states: States | None
 
 
-class Patience:
-    """Whether drafts are still worth their tokens: on a CPU, a token that is refused costs half of one decoded.
+class DraftBackoff:
+    """Whether drafts are worth verifying: on a CPU, a rejected token costs half as much as a decoded one.
 
-    After a part in which under half of the tokens were said, drafts are left out for a part, then for two, four,
-    eight, until one pays again. So it depends on the answers alone, and not on the clock.
+    After a pass that accepts fewer than half of its draft tokens, the next 1, 2, 4, then 8 passes go without drafts,
+    until one pays again. This depends on the answers alone, not on the clock, so that a run can be repeated.
     """
 
     def __init__(self) -> None:
         self._pause = 0
         self._left = 0
 
-    def asks(self) -> bool:
-        """Whether the next part is asked with its drafts."""
+    def wants_drafts(self) -> bool:
+        """Whether the next pass verifies its drafts. Call it once for each pass."""
         self._left -= 1
         return self._left < 0
 
-    def hear(self, said: int, drafted: int) -> None:
-        pays = 2 * said >= drafted
-        self._pause = 0 if pays else min(_LONGEST_PAUSE, 2 * self._pause or 1)
+    def record(self, accepted: int, drafted: int) -> None:
+        pays = 2 * accepted >= drafted
+        self._pause = 0 if pays else min(_MAX_PAUSE, 2 * self._pause or 1)
         self._left = self._pause
 
 
-class FirstPass:
-    """The forward passes in which prompts are read, those with drafts along them."""
+class Prefill:
+    """Reads prompts, with their drafts behind them."""
 
-    def __init__(
-        self, model: Any, *, end_ids: frozenset[int], pad_id: int, processors: Sequence[Any], most_logits: int
-    ):
+    def __init__(self, model: Any, *, end_ids: frozenset[int], pad_id: int, processors: Sequence[Any], max_logits: int):
         self._model = model
         self._ends = torch.tensor(sorted(end_ids), device=model.device)
         self._pad_id = pad_id
         self._processors = processors
-        self._most_places = most_logits // model.config.get_text_config().vocab_size
-        self._most_tokens = _TOKENS_AT_ONCE.get(model.device.type)
+        self._max_places = max_logits // model.config.get_text_config().vocab_size
+        self._max_tokens = _MAX_TOKENS.get(model.device.type)
 
-    def check(self, prompts: Sequence[Prompt], score_drafts: bool) -> Iterator[Checked]:
-        """Ask of prompts, rows of like length together; ``score_drafts`` wants every draft asked, however wrong.
+    def run(self, prompts: Sequence[Prompt], score_drafts: bool) -> Iterator[Prefilled]:
+        """Read prompts, those of similar length together. With ``score_drafts`` every draft is verified, however wrong.
 
-        A CPU is asked of all prompts where the model's cache can be cut, any other device of those with a draft.
+        On a CPU all prompts are read here if the model's cache can be cut; on other devices only those with drafts,
+        since one large pass of the decoding loop reads the rest faster.
         """
         drafted = [row for row, prompt in enumerate(prompts) if prompt.draft]
-        reads_all = self._most_tokens is not None and can_be_cut(self._model)
+        reads_all = self._max_tokens is not None and can_be_cut(self._model)
         bare = [row for row, prompt in enumerate(prompts) if reads_all and not prompt.draft]
-        patience = Patience()
+        backoff = DraftBackoff()
         for part in self._parts(prompts, drafted):
-            if score_drafts or not reads_all or patience.asks():
-                checked = self._ask(part, [prompts[row] for row in part])
-                yield checked
-                said = sum(len(ids) for ids in checked.token_ids)
-                patience.hear(said, sum(len(prompts[row].draft) for row in part))
+            if score_drafts or not reads_all or backoff.wants_drafts():
+                prefilled = self._forward(part, [prompts[row] for row in part])
+                yield prefilled
+                accepted = sum(len(ids) for ids in prefilled.token_ids)
+                backoff.record(accepted, sum(len(prompts[row].draft) for row in part))
             else:
                 bare += part
         undrafted = {row: replace(prompts[row], draft=()) if prompts[row].draft else prompts[row] for row in bare}
         for part in self._parts(undrafted, bare):
-            yield self._ask(part, [undrafted[row] for row in part])
+            yield self._forward(part, [undrafted[row] for row in part])
 
     def _parts(self, prompts: Sequence[Prompt] | dict[int, Prompt], rows: Sequence[int]) -> Iterator[list[int]]:
-        """Rows by length, as many at once as the cache and the limit of logits allow, but one at least."""
+        """Rows by length, as many in a part as the limits of tokens and logits allow, but at least one."""
         shape = {row: (_width(prompts[row]), prompts[row].token_ids) for row in rows}
         part: list[int] = []
         shortest = 0
         for row in sorted(rows, key=shape.__getitem__):
             width, count = shape[row][0], len(part) + 1
             least = min(shortest, len(shape[row][1])) if part else len(shape[row][1])
-            over = self._most_tokens is not None and count * width > self._most_tokens
-            if part and (over or count * (width - least + 1) > self._most_places):
+            over = self._max_tokens is not None and count * width > self._max_tokens
+            if part and (over or count * (width - least + 1) > self._max_places):
                 yield part
                 part, least = [], len(shape[row][1])
             part.append(row)
@@ -113,8 +112,8 @@ class FirstPass:
         if part:
             yield part
 
-    def _ask(self, rows: Sequence[int], prompts: Sequence[Prompt]) -> Checked:
-        """One forward pass. Padding stands on the right, where causal attention cannot see it: no mask."""
+    def _forward(self, rows: Sequence[int], prompts: Sequence[Prompt]) -> Prefilled:
+        """One forward pass. Padding is on the right, where causal attention cannot see it, so it needs no mask."""
         device, steps = self._model.device, max(max(len(prompt.draft) for prompt in prompts), 1)
         inputs = self._padded([[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts])
         width = inputs.shape[1]
@@ -128,12 +127,12 @@ class FirstPass:
         picks = self._picks(logits, places, prompts, drafts)
         logprobs = logits.log_softmax(-1)
         at = torch.arange(len(rows), device=device)[:, None]
-        said = self._said(picks, drafts, prompts).tolist()
+        counts = self._accepted(picks, drafts, prompts).tolist()
         scores = logprobs[at, places, drafts].tolist()
-        return Checked(
+        return Prefilled(
             rows,
-            [ids[:count] for ids, count in zip(picks.tolist(), said, strict=True)],
-            [row[:count] for row, count in zip(logprobs[at, places, picks].tolist(), said, strict=True)],
+            [ids[:count] for ids, count in zip(picks.tolist(), counts, strict=True)],
+            [row[:count] for row, count in zip(logprobs[at, places, picks].tolist(), counts, strict=True)],
             [row[: len(prompt.draft)] for row, prompt in zip(scores, prompts, strict=True)],
             states_of(cache),
         )
@@ -143,7 +142,7 @@ class FirstPass:
         padded = [[*row, *[self._pad_id] * (width - len(row))] for row in rows]
         return torch.from_numpy(np.array(padded, dtype=np.int64)).to(self._model.device)
 
-    def _said(self, picks: torch.Tensor, drafts: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+    def _accepted(self, picks: torch.Tensor, drafts: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """How many of each row's picks [rows, steps] belong to its answer."""
         lengths = torch.tensor([max(len(prompt.draft), 1) for prompt in prompts], device=picks.device)
         room = torch.tensor([prompt.max_new_tokens for prompt in prompts], device=picks.device)
