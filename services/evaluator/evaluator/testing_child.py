@@ -1,25 +1,160 @@
-"""Testing's work in a child process: load a checkpoint once, answer every item of every suite, grade, record."""
+"""What the testing child is told, and what it answers: both travel as JSON."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.data.example import Example
-from ratchet.errors import BrokenCheckpoint
+from ratchet.errors import BrokenCheckpoint, DataError, EmptyEvaluation
 from ratchet.evaluation.record import Extraction, ItemRecord, RecordKey
-from ratchet.inference.dress import Dress, decoding_key
-from ratchet.inference.generator import Generation
+from ratchet.inference.generator import Decoding, Generation
+from ratchet.inference.prompt_format import PromptFormat, decoding_key
+from ratchet.lines import read_lines
+from ratchet.settings.inference import InferenceSettings
 from ratchet.tasks.graders import key_and_grade
 
-from evaluator.degenerate import OutputCensus
 from evaluator.record_log import RecordLog
-from evaluator.suite_file import read_suite
-from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
 
 if TYPE_CHECKING:
-    from ratchet.inference.local import LocalGenerator
+    from ratchet.inference.local_generator import LocalGenerator
+
+
+class SuiteFile(BaseModel):
+    """One suite: a JSONL file of examples. ``version`` and ``grader`` go into the record's key.
+
+    ``score_gold``: whether the loss of the right answers is measured too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str
+    grader: str
+    path: Path
+    score_gold: bool = False
+
+
+class TestingSpec(BaseModel):
+    """One checkpoint folder and the suites to answer.
+
+    ``weights`` is the digest that the folder must have. ``parent_degenerate`` says that the checkpoint before this
+    one gave no answers either (as an untrained model does): then bad output alone does not make this one broken.
+    ``earlier`` are the work folders of runs of this checkpoint that were killed.
+    ``system_prompt`` is the configured base, ``date`` the text that its ``{date}`` stands for.
+    """
+
+    __test__ = False
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path
+    weights: str | None = None
+    suites: tuple[SuiteFile, ...] = Field(min_length=1)
+    work_folder: Path
+    earlier: tuple[Path, ...] = ()
+    decoding: Decoding = Decoding()
+    inference: InferenceSettings = InferenceSettings()
+    profile: str = "plain"
+    profile_options: dict[str, Any] = Field(default_factory=dict)
+    system_prompt: str = ""
+    date: str = ""
+    parent_degenerate: bool = True
+
+
+class SuiteResult(BaseModel):
+    """What became of one suite. ``items`` is the file of its ItemRecords, in the suite's order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n: int
+    correct: int
+    key: RecordKey
+    items: Path
+    tokens: int
+    tokens_per_s: float
+    """Speed of this run; what an earlier, killed run had answered does not count."""
+
+
+class TestingResult(BaseModel):
+    """The child's answer. ``broken`` is why the checkpoint may not go on; ``degenerate`` is told in any case."""
+
+    __test__ = False
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broken: str | None = None
+    degenerate: str | None = None
+    weights: str | None = None
+    suites: dict[str, SuiteResult] = Field(default_factory=dict)
+
+
+def read_suite(path: Path) -> dict[str, Example]:
+    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
+    examples: dict[str, Example] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            example = Example.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(f"{path}:{number}: not an example: {error.errors()[0]['msg']}") from error
+        item_id = example.id
+        if item_id in examples:
+            raise DataError(f"{path}:{number}: the same item as an earlier line; a suite holds each once.")
+        examples[item_id] = example
+    if not examples:
+        raise EmptyEvaluation(f"{path} holds no item.")
+    return examples
+
+
+NEARLY_ALL = 0.98
+"""Share of items from which on a fault is the model's and not the items'."""
+
+REPEATS = 8
+LONGEST_PERIOD = 16
+
+
+class OutputCensus:
+    """Counts faulty answers as they come."""
+
+    def __init__(self) -> None:
+        self._faults: Counter[str] = Counter()
+        self._total = 0
+
+    def add(self, records: Iterable[ItemRecord]) -> None:
+        for record in records:
+            self._total += 1
+            self._faults.update(faults(record))
+
+    def verdict(self) -> str | None:
+        """The fault that nearly all answers share, with its numbers; None where there is none."""
+        for fault, count in self._faults.most_common(1):
+            if count >= NEARLY_ALL * self._total:
+                return f"{fault} answers on {count} of {self._total} items"
+        return None
+
+
+def faults(record: ItemRecord) -> set[str]:
+    """Which of ``empty``, ``endless`` and ``repeating`` an answer is."""
+    found = set()
+    if not record.answer.strip():
+        found.add("empty")
+    if record.finish_reason == "length":
+        found.add("endless")
+    if is_repeating(record.answer):
+        found.add("repeating")
+    return found
+
+
+def is_repeating(text: str) -> bool:
+    """Whether, after its first quarter, a text says one thing of up to 16 characters at least eight times."""
+    tail = text[len(text) // 4 :]
+    longest = min(LONGEST_PERIOD, len(tail) // REPEATS)
+    return any(tail[period:] == tail[:-period] for period in range(1, longest + 1))
+
 
 UNKNOWN_FAMILY = "text"
 """Where a record stands whose item names no family."""
@@ -41,7 +176,7 @@ class TestingSession:
         self._spec = spec
         self._progress = progress
         self._census = OutputCensus()
-        self._dress = Dress.named(spec.profile, spec.profile_options, spec.system_prompt, spec.date)
+        self._prompt_format = PromptFormat.named(spec.profile, spec.profile_options, spec.system_prompt, spec.date)
 
     def run(self) -> TestingResult:
         """A broken checkpoint is a result; whatever else goes wrong is an exception."""
@@ -62,10 +197,10 @@ class TestingSession:
         )
 
     def _load(self) -> LocalGenerator:
-        from ratchet.inference.local import LocalGenerator
+        from ratchet.inference.local_generator import LocalGenerator
 
         spec = self._spec
-        return LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._dress)
+        return LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._prompt_format)
 
     def _answer(self, generator: LocalGenerator, suite: SuiteFile, by_id: dict[str, Example]) -> SuiteResult:
         key = self._key(generator, suite)
@@ -98,12 +233,12 @@ class TestingSession:
 
     def _golds(self, items: list[Example]) -> list[str | None]:
         """The right answers as they are trained on, where there are any."""
-        golds = [self._dress.example(item).answer or item.metadata.get("gold") for item in items]
+        golds = [self._prompt_format.apply(item).answer or item.metadata.get("gold") for item in items]
         return [gold if isinstance(gold, str) else None for gold in golds]
 
     def _record(self, item_id: str, item: Example, generation: Generation, score_gold: bool) -> ItemRecord:
         scores = generation.draft_logprobs if score_gold else ()
-        key, grade = key_and_grade(item, self._dress.answer(generation.text))
+        key, grade = key_and_grade(item, self._prompt_format.parse(generation.text))
         extraction: Extraction = "ok" if grade.extracted is not None else "missing"
         return ItemRecord(
             item_id=item_id,

@@ -1,9 +1,9 @@
-"""Budgeted search for weak answers: a bandit over family × level × move, which asks where weakness was found.
+"""Budgeted search for weak answers: a bandit over family × level × move that asks where weakness was found.
 
 The moves at a level are ``fresh`` (a new problem), ``near`` (a near relative of a weak one) and every kind of variant
 that the family has (of a problem that the model has right). Each arm's yield, the share of asked problems that were
 answered wrong, has a Beta posterior; every slot of a round goes to the arm with the largest draw from it (Thompson,
-Biometrika 25:285-294, 1933). The yields of the search before come in as a prior worth ``PRIOR_WEIGHT`` questions an arm
+Biometrika 25:285-294, 1933). The yields of the search before are a prior worth ``PRIOR_WEIGHT`` questions an arm
 at most.
 
 No item of a pool is asked, none that was mined before, and none twice.
@@ -22,19 +22,18 @@ from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, to_example
 from ratchet.tasks.graders import problem_of
 
-from miner.answered import Answered
-from miner.mining import Limits, MinedItem, categorise, mined_item
+from miner.mined_items import GradedAnswer, MinedItem, categorise, mined_item
 
 FRESH, NEAR = "fresh", "near"
 SOURCE = "mining"
 PRIOR_WEIGHT = 20.0
-_PATIENCE = 200
+_MOST_MISSES = 200
 """Draws in a row without a problem that may be asked after which an arm is closed."""
-_EACH = 2
-"""Questions made of one start, so that none takes the whole budget."""
+_PER_START = 2
+"""Questions made from one start, so that none takes the whole budget."""
 
 Cell = tuple[str, int]
-Ask = Callable[[list[Example]], list[Answered]]
+Ask = Callable[[list[Example]], list[GradedAnswer]]
 """Answers of the model, in order."""
 
 
@@ -57,7 +56,7 @@ class Arm:
 
 @dataclass
 class Yield:
-    """``weak`` of ``asked`` problems were answered wrong, and what is believed from before."""
+    """``weak`` of ``asked`` problems were answered wrong, and the prior from an earlier search."""
 
     weak: int = 0
     asked: int = 0
@@ -85,8 +84,8 @@ class Question:
 
 @dataclass
 class Search:
-    """What was found. ``yields`` tells for every arm how many of its questions were answered wrong: one that was right,
-    if shaky, is kept and counts for no arm."""
+    """What was found. ``yields`` has the questions of each arm that were answered wrong; right answers of low margin
+    are kept as found, and count for no arm."""
 
     found: list[MinedItem] = field(default_factory=list)
     yields: dict[str, Yield] = field(default_factory=dict)
@@ -98,32 +97,31 @@ class Search:
 
 def search(
     cells: Sequence[Cell],
-    answered: Sequence[Answered],
+    answered: Sequence[GradedAnswer],
     ask: Ask,
     *,
     budget: int,
     round_items: int,
-    forbidden: Container[str],
-    limits: Limits,
+    excluded: Container[str],
     seed: int,
     before: Mapping[str, tuple[int, int]] | None = None,
 ) -> Search:
     """Ask at most ``budget`` problems of these levels, in rounds, and keep the weak ones.
 
     ``answered`` are the model's known answers there (of the probe), which ``near`` and the variants start from;
-    ``forbidden`` keys are never asked; ``before`` are (weak, asked) by arm of an earlier search.
+    ``excluded`` keys are never asked; ``before`` are (weak, asked) by arm of an earlier search.
     """
     arms = arms_of(cells)
-    state = Search(yields={arm.name: _believed((before or {}).get(arm.name)) for arm in arms})
-    quarry = Quarry(arms, answered, forbidden, seed)
+    state = Search(yields={arm.name: _prior((before or {}).get(arm.name)) for arm in arms})
+    problems = ProblemSource(arms, answered, excluded, seed)
     random = Random(f"{seed} bandit")
     while state.asked < budget:
-        questions = _round(arms, state, quarry, random, min(round_items, budget - state.asked))
+        questions = _round(arms, state, problems, random, min(round_items, budget - state.asked))
         if not questions:
             break
         answers = ask([to_example(question.problem, SOURCE) for question in questions])
         for question, answer in zip(questions, answers, strict=True):
-            _learn(state, quarry, question, answer, limits)
+            _record(state, problems, question, answer)
     return state
 
 
@@ -137,11 +135,11 @@ def arms_of(cells: Sequence[Cell]) -> list[Arm]:
     return arms
 
 
-class Quarry:
-    """Where questions come from. An arm that has nothing left is closed."""
+class ProblemSource:
+    """Makes the questions of each arm. An arm that has nothing left is closed."""
 
-    def __init__(self, arms: Sequence[Arm], answered: Sequence[Answered], forbidden: Container[str], seed: int):
-        self._forbidden = forbidden
+    def __init__(self, arms: Sequence[Arm], answered: Sequence[GradedAnswer], excluded: Container[str], seed: int):
+        self._excluded = excluded
         self._asked: set[str] = set()
         self._random = Random(f"{seed} quarry")
         self._right: dict[Cell, deque[Problem]] = {arm.cell: deque() for arm in arms}
@@ -154,7 +152,7 @@ class Quarry:
         """The arm's next question; None where it has none just now."""
         return next(self._streams[arm], None)
 
-    def remember(self, answer: Answered) -> None:
+    def remember(self, answer: GradedAnswer) -> None:
         """An answered problem is a start for variants where it was right, for near relatives where it was wrong."""
         problem = problem_of(answer.example)
         if problem is not None and (problem.family, problem.level) in self._right:
@@ -168,9 +166,9 @@ class Quarry:
     def _questions(self, arm: Arm) -> Iterator[Question]:
         misses = 0
         for problem, parent in self._made(arm):
-            if problem.key in self._forbidden or problem.key in self._asked:
+            if problem.key in self._excluded or problem.key in self._asked:
                 misses += 1
-                if misses >= _PATIENCE:
+                if misses >= _MOST_MISSES:
                     return
                 continue
             misses = 0
@@ -187,27 +185,27 @@ class Quarry:
             start = starts.popleft()
             seed = self._random.getrandbits(32)
             if arm.move == NEAR:
-                yield from ((relative, start.key) for relative in islice(family.perturb(start, seed), _EACH))
+                yield from ((relative, start.key) for relative in islice(family.perturb(start, seed), _PER_START))
             else:
-                variants = islice(family.variants(start, seed), _EACH)
+                variants = islice(family.variants(start, seed), _PER_START)
                 yield from ((each.problem, start.key) for each in variants if each.kind == arm.move)
 
 
-def _believed(before: tuple[int, int] | None) -> Yield:
+def _prior(before: tuple[int, int] | None) -> Yield:
     weak, asked = before or (0, 0)
     shrink = min(1.0, PRIOR_WEIGHT / asked) if asked else 0.0
     return Yield(prior_weak=weak * shrink, prior_asked=asked * shrink)
 
 
-def _round(arms: list[Arm], state: Search, quarry: Quarry, random: Random, size: int) -> list[Question]:
+def _round(arms: list[Arm], state: Search, problems: ProblemSource, random: Random, size: int) -> list[Question]:
     """One round's questions, each slot to the arm with the largest draw among those that have questions."""
     open_arms = list(arms)
     for arm in open_arms:
-        quarry.reopen(arm)
+        problems.reopen(arm)
     questions: list[Question] = []
     while open_arms and len(questions) < size:
         best = max(open_arms, key=lambda arm: state.yields[arm.name].draw(random))
-        question = quarry.next(best)
+        question = problems.next(best)
         if question is None:
             open_arms.remove(best)
         else:
@@ -215,11 +213,11 @@ def _round(arms: list[Arm], state: Search, quarry: Quarry, random: Random, size:
     return questions
 
 
-def _learn(state: Search, quarry: Quarry, question: Question, answer: Answered, limits: Limits) -> None:
-    category = categorise(answer, limits, is_variant=question.is_variant)
-    told = state.yields[question.arm.name]
-    told.asked += 1
-    told.weak += not answer.is_right
+def _record(state: Search, problems: ProblemSource, question: Question, answer: GradedAnswer) -> None:
+    category = categorise(answer, is_variant=question.is_variant)
+    arm_yield = state.yields[question.arm.name]
+    arm_yield.asked += 1
+    arm_yield.weak += not answer.is_right
     if category is not None:
-        state.found.append(mined_item(answer, category, way=question.arm.move, parent=question.parent))
-    quarry.remember(answer)
+        state.found.append(mined_item(answer, category, found_by=question.arm.move, parent=question.parent))
+    problems.remember(answer)

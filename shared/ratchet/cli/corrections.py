@@ -9,8 +9,8 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json, print_table
-from ratchet.cli.place import opened
 from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.tables import BatchRow, CheckpointRow, ImpactRow
 
@@ -21,24 +21,24 @@ def corrections(
 ) -> None:
     """List the correction batches, the newest first, with their effect at the evaluations after them.
 
-    An effect is the paired change on the probe items of the levels taught: how many show the error class before and
-    after, and how far its rate fell, in points, with the 95 % range. Classes that did not become rarer are stopped for
-    some batches.
+    An effect is the paired change on the probe items of the examples' levels: how many show the error class before and
+    after, and how far its rate fell, in points, with the 95 % range. Classes that did not become rarer get no examples
+    for some batches.
     """
-    with opened() as (settings, ledger), ledger.read() as session:
+    with opened() as (_, ledger), ledger.read() as session:
         batches = _batches(session, limit)
         impacts = {batch.id: _impacts(session, batch.id) for batch in batches}
-        stopped = classes_in_backoff(session, settings.correction)
+        backed_off = classes_in_backoff(session)
     if as_json:
-        print_json({"batches": [_as_values(b, impacts[b.id]) for b in batches], "stopped": stopped})
+        print_json({"batches": [_as_values(b, impacts[b.id]) for b in batches], "backed_off": backed_off})
         return
     if not batches:
         typer.echo("no corrections yet: they are made once mining has found weak items.")
         return
     for batch in batches:
         _print_batch(batch, impacts[batch.id])
-    for name, reason in stopped.items():
-        typer.echo(f"stopped: {name} ({reason})")
+    for name, reason in backed_off.items():
+        typer.echo(f"backed off: {name} ({reason})")
 
 
 def _batches(session: Session, limit: int) -> Sequence[BatchRow]:
@@ -56,8 +56,8 @@ def _print_batch(batch: BatchRow, impacts: list[tuple[ImpactRow, int]]) -> None:
     counts = batch.provenance.get("counts", {})
     classes = ", ".join(f"{count} {name}" for name, count in batch.provenance.get("classes", {}).items())
     typer.echo(
-        f"{batch.id[:6]} {batch.state}, {clock(batch.submitted_at)}: {counts.get('lessons', 0)} lessons among "
-        f"{counts.get('replay', 0)} ordinary rows{': ' + classes if classes else ''}"
+        f"{batch.id[:6]} {batch.state}, {clock(batch.submitted_at)}: {counts.get('corrections', 0)} correction examples
+        among " f"{counts.get('replay', 0)} ordinary rows{': ' + classes if classes else ''}"
     )
     if impacts:
         print_table(

@@ -1,4 +1,4 @@
-"""Which error classes are taught no more for now: lessons that did not make them rarer are not repeated without end."""
+"""Correction back-off: error classes that get no correction examples for now, because the last ones did not help."""
 
 from __future__ import annotations
 
@@ -10,67 +10,66 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import BatchRow, ImpactRow
-from ratchet.settings.correction import CorrectionSettings
 
-Flips = tuple[int, int]
-"""Gains and losses: items that lost an error class, and items that came to show it."""
+GainsAndLosses = tuple[int, int]
+"""Probe items that stopped showing an error class, and items that started to."""
+
+PATIENCE = 3
+"""Measured batches without a gain after which a class is backed off: one or two may well be chance."""
+
+PAUSE = 6
+"""Correction batches that such a class sits out before it is tried again: by then the model is another one."""
+
+HISTORY = 200
+"""Correction batches that are looked back on, beside those of a pause."""
 
 
 @dataclass(frozen=True)
 class CorrectionBatch:
-    """A correction batch: the classes that it taught, and its newest measured flips by class."""
+    """A trained correction batch: the error classes it had examples for, and its newest measured impact by class."""
 
     classes: frozenset[str]
-    flips: Mapping[str, Flips]
+    impacts: Mapping[str, GainsAndLosses]
 
 
-def backed_off_classes(history: Sequence[CorrectionBatch], patience: int, pause: int) -> dict[str, str]:
-    """Classes that get no lessons for now, each with the reason. ``history`` has the oldest batch first.
+def backed_off_classes(
+    history: Sequence[CorrectionBatch], patience: int = PATIENCE, pause: int = PAUSE
+) -> dict[str, str]:
+    """Classes that get no examples for now, each with the reason. ``history`` has the oldest batch first.
 
-    A class is stopped when the last ``patience`` measured batches that taught it did not make it rarer, gains and
-    losses added up. It is tried again once ``pause`` correction batches have gone by without it.
+    A class is backed off when the last ``patience`` measured batches with examples for it did not make it rarer, gains
+    and losses added up. It is tried again once ``pause`` correction batches have gone by without it.
     """
-    measured: dict[str, list[Flips]] = defaultdict(list)
+    measured: dict[str, list[GainsAndLosses]] = defaultdict(list)
     last: dict[str, int] = {}
     for place, batch in enumerate(history):
         for name in batch.classes:
             last[name] = place
-            if name in batch.flips:
-                measured[name].append(batch.flips[name])
-    stopped = {}
+            if name in batch.impacts:
+                measured[name].append(batch.impacts[name])
+    backed_off = {}
     for name, each in sorted(measured.items()):
         recent = each[-patience:]
         gains, losses = (sum(side) for side in zip(*recent, strict=True))
-        rested = len(history) - 1 - last[name]
-        if len(recent) == patience and gains <= losses and rested < pause:
-            stopped[name] = f"{gains} gained, {losses} lost over {patience} correction batches"
-    return stopped
+        sat_out = len(history) - 1 - last[name]
+        if len(recent) == patience and gains <= losses and sat_out < pause:
+            backed_off[name] = f"{gains} gained, {losses} lost over {patience} correction batches"
+    return backed_off
 
 
-REMEMBERED = 200
-"""Correction batches that are looked back on, beside those of the pause: what none of them taught has rested."""
+def classes_in_backoff(session: Session, more: Iterable[ImpactRow] = ()) -> dict[str, str]:
+    """As ``backed_off_classes``, for the ledger's history. ``more`` are impacts not yet in the ledger."""
+    return backed_off_classes(trained_corrections(session, more, HISTORY + PAUSE))
 
 
-def classes_in_backoff(
-    session: Session, settings: CorrectionSettings, more: Iterable[ImpactRow] = ()
-) -> dict[str, str]:
-    """Classes that are given no lessons for now, with the reason. ``more`` are effects not yet in the ledger."""
-    return backed_off_classes(
-        trained_corrections(session, more, REMEMBERED + settings.pause), settings.patience, settings.pause
-    )
-
-
-def trained_corrections(
-    session: Session, more: Iterable[ImpactRow] = (), most: int = REMEMBERED
-) -> list[CorrectionBatch]:
-    """The newest ``most`` correction batches that were trained, the oldest first, with the newest measurement of each
-    class."""
+def trained_corrections(session: Session, more: Iterable[ImpactRow] = (), most: int = HISTORY) -> list[CorrectionBatch]:
+    """The newest ``most`` trained correction batches, the oldest first, with the newest impact on each class."""
     query = select(BatchRow).where(BatchRow.origin == "correction", BatchRow.state == "trained")
     batches = session.scalars(query.order_by(BatchRow.submitted_at.desc()).limit(most)).all()[::-1]
     measured = select(ImpactRow).where(ImpactRow.batch_id.in_([batch.id for batch in batches]))
-    flips: dict[str, dict[str, Flips]] = {}
+    impacts: dict[str, dict[str, GainsAndLosses]] = {}
     for row in (*session.scalars(measured.order_by(ImpactRow.created_at, ImpactRow.checkpoint_id)), *more):
-        flips.setdefault(row.batch_id, {})[row.error_class] = (row.gains, row.losses)
+        impacts.setdefault(row.batch_id, {})[row.error_class] = (row.gains, row.losses)
     return [
-        CorrectionBatch(frozenset(batch.provenance.get("classes", {})), flips.get(batch.id, {})) for batch in batches
+        CorrectionBatch(frozenset(batch.provenance.get("classes", {})), impacts.get(batch.id, {})) for batch in batches
     ]

@@ -46,7 +46,7 @@ def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger:
     assert (first["ordinal"], first["follow_up"]["mined_failed"]) == (4, 30)
 
 
-def taught_in_vain(session: Session, batch: str, error_class: str) -> None:
+def measured_without_gain(session: Session, batch: str, error_class: str) -> None:
     """A trained correction batch, older than all others, after which nothing had changed."""
     session.add(
         BatchRow(
@@ -68,10 +68,10 @@ def taught_in_vain(session: Session, batch: str, error_class: str) -> None:
     )
 
 
-def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger: Ledger) -> None:
+def test_corrections_show_the_effect_on_every_class_and_what_is_backed_off(ledger: Ledger) -> None:
     with ledger.write() as tx:
         batch = tx.session.get_one(BatchRow, batch_id(7))
-        batch.provenance = {"counts": {"lessons": 90, "replay": 910}, "classes": {"sums:carry": 90}}
+        batch.provenance = {"counts": {"corrections": 90, "replay": 910}, "classes": {"sums:carry": 90}}
         tx.session.add(
             ImpactRow(
                 batch_id=batch.id,
@@ -89,13 +89,13 @@ def test_corrections_show_the_effect_on_every_class_and_what_was_stopped(ledger:
             )
         )
         for place in range(3):
-            taught_in_vain(tx.session, f"vain{place}", "sums:wrong")
+            measured_without_gain(tx.session, f"vain{place}", "sums:wrong")
     shown = ratchet("corrections")
-    for words in ("90 lessons among 910 ordinary rows: 90 sums:carry", "+10.0", "+1.0 to +20.0", "stopped: sums:wrong"):
+    for words in ("90 correction examples among 910 ordinary rows: 90 sums:carry", "+10.0", "+1.0 to +20.0", "backed off: sums:wrong"):
         assert words in shown, words
     told = json.loads(ratchet("corrections", "--json"))
     assert told["batches"][0]["impacts"][0]["gains"] == 6
-    assert list(told["stopped"]) == ["sums:wrong"]
+    assert list(told["backed_off"]) == ["sums:wrong"]
 
 
 def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> None:
@@ -129,4 +129,4 @@ def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> No
 def test_before_anything_happened_they_say_so(empty_ledger: Ledger) -> None:
     for view in ("mined", "corrections", "coverage"):
         assert len(ratchet(view).splitlines()) == 1
-        assert json.loads(ratchet(view, "--json")) in ([], {"batches": [], "stopped": {}})
+        assert json.loads(ratchet(view, "--json")) in ([], {"batches": [], "backed_off": {}})

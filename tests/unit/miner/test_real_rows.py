@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from miner.answered import Answered
-from miner.correction import Corrections, corrections, judgements
-from miner.diversity import Row, measure
-from miner.mining import Limits, MinedItem, categorise, mine
+from miner.batch_coverage import Row, measure
+from miner.correction_examples import CorrectionCounts, correction_examples, judgement_examples
+from miner.mined_items import GradedAnswer, MinedItem, categorise, mine
 from miner.text_history import opened
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.inference.dress import Dress
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.tasks.error_classes import classify
 from ratchet.tasks.graders import gold, text_key
 
 FILES = sorted((Path(__file__).parents[2] / "data").glob("*.jsonl"))
-LIMITS = Limits()
 
 
 def rows(file: Path) -> list[Example]:
@@ -27,8 +25,8 @@ def rows(file: Path) -> list[Example]:
 ALL = [row for file in FILES for row in rows(file)]
 
 
-def answered(row: Example, text: str, finished: bool = True) -> Answered:
-    return Answered.of(row, text_key(row), text, (-0.1, -0.2), Dress(), finished=finished)
+def answered(row: Example, text: str, finished: bool = True) -> GradedAnswer:
+    return GradedAnswer.of(row, text_key(row), text, (-0.1, -0.2), PromptFormat(), finished=finished)
 
 
 def test_the_rows_are_there() -> None:
@@ -45,7 +43,7 @@ def test_no_reply_that_says_nothing_is_right(text: str) -> None:
 def test_the_rows_own_answers_are_right_and_not_mined() -> None:
     answers = [answered(row, gold(row)) for row in ALL]
     assert all(answer.is_right for answer in answers)
-    assert mine(answers, LIMITS, {}) == []
+    assert mine(answers, {}) == []
 
 
 def test_an_error_message_of_a_server_is_a_class_of_its_own() -> None:
@@ -74,20 +72,20 @@ def test_the_question_that_is_asked_does_not_hold_the_answer() -> None:
 def test_text_without_a_family_gives_no_lesson_and_says_so() -> None:
     found = [
         MinedItem(
-            example=row, key=text_key(row), category="wrong", answer="no", weakness=1.0, error="wrong", way="fresh"
+            example=row, key=text_key(row), category="wrong", answer="no", weakness=1.0, error="wrong", found_by="fresh"
         )
         for row in ALL
     ]
-    told = Corrections()
-    assert list(corrections(found, frozenset(), 8, 1_000, told)) == []
-    assert list(judgements(found, frozenset(), 1_000, str.strip, told)) == []
+    told = CorrectionCounts()
+    assert list(correction_examples(found, frozenset(), 8, 1_000, told)) == []
+    assert list(judgement_examples(found, frozenset(), 1_000, str.strip, told)) == []
     assert told.left_out["no known family"] == len(ALL)
 
 
 def test_an_answer_is_unsure_by_its_tokens_and_not_by_its_first() -> None:
     row = ALL[0]
-    shaky = Answered.of(row, text_key(row), gold(row), (-0.01, -2.0), Dress(), finished=True)
-    assert categorise(shaky, LIMITS) == "low_margin"
+    shaky = GradedAnswer.of(row, text_key(row), gold(row), (-0.01, -2.0), PromptFormat(), finished=True)
+    assert categorise(shaky) == "low_margin"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -1,4 +1,4 @@
-"""The search on made-up models: it stays within its budget, off what is forbidden, and goes where weakness is."""
+"""The search on made-up models: it stays within its budget, off what is excluded, and goes where weakness is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Container
 
 import pytest
-from miner.answered import Answered
-from miner.mining import Limits
+from miner.mined_items import GradedAnswer
 from miner.search import Ask, Search, arms_of, search
 from ratchet.data.example import Example
 from ratchet.tasks.graders import item_key
@@ -18,8 +17,8 @@ CELLS = [("chain_sum", 2), ("reverse", 2)]
 Knows = Callable[[Example], bool]
 
 
-def answered(example: Example, is_right: bool) -> Answered:
-    return Answered(
+def answered(example: Example, is_right: bool) -> GradedAnswer:
+    return GradedAnswer(
         example=example,
         key=item_key(example),
         answer="said",
@@ -30,7 +29,7 @@ def answered(example: Example, is_right: bool) -> Answered:
 
 
 def model(knows: Knows, asked: list[Example]) -> Ask:
-    def ask(items: list[Example]) -> list[Answered]:
+    def ask(items: list[Example]) -> list[GradedAnswer]:
         asked.extend(items)
         return [answered(item, knows(item)) for item in items]
 
@@ -40,8 +39,8 @@ def model(knows: Knows, asked: list[Example]) -> Ask:
 def run(
     knows: Knows,
     budget: int = 200,
-    forbidden: Container[str] = frozenset(),
-    probe: list[Answered] | None = None,
+    excluded: Container[str] = frozenset(),
+    probe: list[GradedAnswer] | None = None,
     before: dict[str, tuple[int, int]] | None = None,
 ) -> tuple[Search, list[Example]]:
     asked: list[Example] = []
@@ -51,8 +50,7 @@ def run(
         model(knows, asked),
         budget=budget,
         round_items=20,
-        forbidden=forbidden,
-        limits=Limits(),
+        excluded=excluded,
         seed=1,
         before=before,
     )
@@ -66,24 +64,24 @@ def test_the_budget_is_kept_and_used(budget: int) -> None:
 
 
 def test_no_question_is_asked_twice_or_is_forbidden() -> None:
-    forbidden = {item_key(item) for item in made("chain_sum", 2, 300)}
-    _, asked = run(lambda item: len(item.question) % 2 == 0, 300, forbidden)
+    excluded = {item_key(item) for item in made("chain_sum", 2, 300)}
+    _, asked = run(lambda item: len(item.question) % 2 == 0, 300, excluded)
     keys = [item_key(item) for item in asked]
     assert len(set(keys)) == len(keys)
-    assert not forbidden & set(keys)
+    assert not excluded & set(keys)
 
 
 def test_right_answers_of_low_margin_are_kept_and_draw_no_questions() -> None:
     asked: list[Example] = []
 
-    def ask(items: list[Example]) -> list[Answered]:
+    def ask(items: list[Example]) -> list[GradedAnswer]:
         """Always right on sums, and shaky; wrong on every second of the others."""
         asked.extend(items)
         shaky = [answered(item, True).model_copy(update={"least_probability": 0.1}) for item in items]
         told = [answered(item, number % 2 == 0) for number, item in enumerate(items)]
         return [one if item.family == "chain_sum" else two for item, one, two in zip(items, shaky, told, strict=True)]
 
-    state = search(CELLS, [], ask, budget=300, round_items=20, forbidden=set(), limits=Limits(), seed=1)
+    state = search(CELLS, [], ask, budget=300, round_items=20, excluded=set(), seed=1)
     by_family = Counter(item.family for item in asked)
     assert by_family["reverse"] > 2 * by_family["chain_sum"]
     assert {item.category for item in state.found if item.example.family == "chain_sum"} == {"low_margin"}
@@ -112,15 +110,15 @@ def test_variants_are_made_of_what_is_right_and_a_wrong_one_is_unstable() -> Non
     state, _ = run(lambda item: item_key(item) in known, 300, probe=probe)
     unstable = [item for item in state.found if item.category == "unstable"]
     assert unstable
-    assert {item.way for item in unstable} <= {"swap", "rename"}
-    assert {item.parent for item in unstable if item.way == "swap"} <= known
+    assert {item.found_by for item in unstable} <= {"swap", "rename"}
+    assert {item.parent for item in unstable if item.found_by == "swap"} <= known
 
 
 def test_near_relatives_are_made_of_what_is_weak() -> None:
     probe = [answered(item, False) for item in made("reverse", 2, 5)]
     weak = {each.key for each in probe}
     state, _ = run(lambda _: False, 100, probe=probe)
-    near = [item for item in state.found if item.way == "near"]
+    near = [item for item in state.found if item.found_by == "near"]
     assert weak & {str(item.parent) for item in near}
     assert {item.category for item in near} == {"wrong"}
 
@@ -138,8 +136,7 @@ def test_a_level_that_is_used_up_ends_the_search() -> None:
         model(lambda _: False, []),
         budget=100,
         round_items=10,
-        forbidden=everything,
-        limits=Limits(),
+        excluded=everything,
         seed=1,
     )
     assert (state.asked, state.found) == (0, [])

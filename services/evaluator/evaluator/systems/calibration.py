@@ -9,11 +9,11 @@ from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CalibrationRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without, made_anew
+from ratchet.systems.judging import evaluated_without, request_again
 from sqlalchemy.orm import Session
 
-from evaluator.calibration import Calibration as Found
-from evaluator.calibration import calibrate
+from evaluator.calibration_fit import Calibration as Found
+from evaluator.calibration_fit import calibrate
 
 NAME = "calibration"
 
@@ -28,7 +28,7 @@ def do(work: Work) -> Outcome:
     assert row is not None, "found by its record"
     record = load_if_intact(work.artifacts, row)
     if record is None:
-        return made_anew(row, NAME)
+        return request_again(row, NAME)
     found = calibrate(record, work.settings.calibration)
     numbers = found.model_dump(mode="json")
 

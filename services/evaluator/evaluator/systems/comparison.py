@@ -14,12 +14,11 @@ from ratchet.ledger.suites import current, evaluation, evaluations, made_like
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, RankingRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without, made_anew
+from ratchet.systems.judging import evaluated_without, request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evaluator.comparison import Board, Cost, Entry, Ranking
-from evaluator.tally import Tally, tally
+from evaluator.ranking import Board, Cost, Entry, Ranking, Tally, tally
 
 NAME = "comparison"
 
@@ -46,7 +45,7 @@ def do(work: Work) -> Outcome:
         assert subject is not None, "found by its record"
         own = _tally(work.artifacts, subject)
         if own is None:
-            return made_anew(subject, NAME)
+            return request_again(subject, NAME)
         placed = field_of(session, subject)
         board, missing = _board(own.kind, placed)
         fresh = evaluations(session, missing, subject.suite_id)

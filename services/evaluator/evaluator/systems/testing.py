@@ -17,8 +17,8 @@ from ratchet.events.catalogue import (
     CheckpointSaved,
     EvaluationRequested,
 )
-from ratchet.inference.dress import day_of
 from ratchet.inference.generator import Decoding
+from ratchet.inference.prompt_format import day_of
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.suites import STANDING, current, evaluation, unanswered_requests
@@ -30,8 +30,8 @@ from ratchet.tasks.registry import grader_id
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evaluator.tally import tally
-from evaluator.testing_spec import SuiteFile, SuiteResult, TestingResult, TestingSpec
+from evaluator.ranking import tally
+from evaluator.testing_child import SuiteFile, SuiteResult, TestingResult, TestingSpec
 
 NAME = "testing"
 
@@ -219,7 +219,8 @@ SYSTEM = System(
     emits=(CheckpointEvaluated, CheckpointBroken),
     sweep_s=600.0,
     lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
-    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local"),
+    vram_gb=10,
+    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local_generator"),
     order=2,
     per_checkpoint=True,
     pending="saved checkpoints",

@@ -1,6 +1,6 @@
-"""Self-correction loop: the gate before the queue, lessons from what mining found, and what became of them.
+"""Self-correction: the data gate before the queue, examples made from mined mistakes, and their measured impact.
 
-The gate has a lane of its own, so that data never waits behind the making of lessons.
+The gate has a lane of its own, so that data does not wait behind the making of examples.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ratchet.systems import Lane, Outcome, Subject, System, Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from miner.admission import admit
-from miner.impact_lane import find_measurable, measure
+from miner.correction_batch import correct
+from miner.correction_impact import find_measurable, measure
+from miner.gate_batches import gate_batch
 from miner.inbox import take, waiting_files
-from miner.lesson_batch import correct
 
 NAME = "correction"
 
@@ -35,7 +35,7 @@ def gate(work: Work) -> Outcome:
         return take(work)
     with work.read() as session:
         batch = session.get_one(BatchRow, work.subject.id)
-    return admit(work, batch)
+    return gate_batch(work, batch)
 
 
 def find_mined(session: Session, _settings: Settings) -> list[Subject]:
@@ -49,7 +49,7 @@ def find_mined(session: Session, _settings: Settings) -> list[Subject]:
 SYSTEM = System(
     name=NAME,
     host="3090",
-    purpose="Lets every batch through the data gate, turns mistakes into verified examples, and measures their effect.",
+    purpose="Passes batches through the data gate, turns mistakes into verified examples, and measures their effect.",
     emits=(BatchQueued, BatchRejected, BatchSubmitted),
     sweep_s=300.0,
     lanes=(
@@ -57,7 +57,7 @@ SYSTEM = System(
         Lane("correct", (ExamplesMined,), find_mined, correct),
         Lane("measure", (CheckpointEvaluated,), find_measurable, measure),
     ),
-    preload=("torch", "transformers", "miner.sampling_child", "ratchet.inference.local"),
+    preload=("torch", "transformers", "miner.model_children", "ratchet.inference.local_generator"),
     order=7,
     pending="submitted batches",
 )

@@ -17,8 +17,8 @@ from ratchet.tasks.graders import problem_of, text_key
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from miner.diversity import Coverage as Measured
-from miner.diversity import Level, Row, measure
+from miner.batch_coverage import Coverage as Measured
+from miner.batch_coverage import Level, Row, measure
 from miner.text_history import Novelty, opened
 
 NAME = "diversity"

@@ -1,4 +1,4 @@
-"""Adversarial miner: what a checkpoint is weak on, in its probe record and in fresh problems near its frontier."""
+"""Adversarial mining: what a checkpoint is weak on, in its probe record and in fresh problems near its frontier."""
 
 from __future__ import annotations
 
@@ -10,39 +10,54 @@ from dataclasses import dataclass
 from ratchet.errors import ArtifactError
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
-from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import RecordKey, rates_from_json
 from ratchet.evaluation.suite import POOLS
 from ratchet.events.catalogue import CheckpointEvaluated, ExamplesMined
-from ratchet.inference.dress import Dress
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
 from ratchet.ledger.lineage import newest_evaluated
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, MinedRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without, made_anew
+from ratchet.systems.judging import evaluated_without, request_again
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from miner.answered import Answered
-from miner.asked_model import ModelSpec
-from miner.follow_up import FollowUp, controls, follow_up, sample
-from miner.mined_set import read_mined
-from miner.mining import Limits, MinedItem, chosen, counts, mine, near_frontier
-from miner.mining_child import Forbidden, MiningResult, MiningSpec
+from miner.mined_items import (
+    FollowUp,
+    GradedAnswer,
+    MinedItem,
+    chosen,
+    control_items,
+    counts,
+    follow_up,
+    frontier_cells,
+    graded_answers,
+    mine,
+    read_mined,
+    retest_sample,
+    within_reach,
+)
+from miner.model_children import ExcludedKeys, MiningResult, MiningSpec, ModelSpec
 
 log = logging.getLogger(__name__)
 
 NAME = "mining"
-CHILD = "miner.mining_child:mine_checkpoint"
+CHILD = "miner.model_children:mine_checkpoint"
 CHAMPIONS = 5
 """Earlier champions whose right answers make an item forgotten."""
 
+REMEMBERED_SETS = 10
+"""Earlier sets whose items are not asked again: a search would otherwise find the same ones for weeks."""
+
+RETEST_ITEMS = 100
+"""Items of the set before, and random ones beside them, that are asked again: a difference of 14 points shows."""
+
 
 @dataclass(frozen=True)
-class Before:
-    """Earlier sets: the newest one with its items, how often each key was mined, and what the last search yielded."""
+class EarlierSets:
+    """Earlier sets: the newest one with its items, how often each key was mined, and the yields of the last search."""
 
     newest: str | None
     items: list[MinedItem]
@@ -66,33 +81,33 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    """Mine the newest checkpoint; what an older one is weak on has been answered anew since."""
+    """Mine the newest checkpoint: an older one has been overtaken, and its weak items may be right by now."""
     with work.read() as session:
         case = _case(session, work.subject.id)
-        before_rows = _before_rows(session, work.settings.mining.remembered)
+        earlier_rows = _earlier_rows(session)
         texts = [load_suite(work.artifacts, current(session, pool)).keys for pool in POOLS]
     if case.newer is not None:
         return Verdict("superseded", f"{case.newer} is newer")
     record = load_if_intact(work.artifacts, case.record)
     if record is None:
-        return made_anew(case.record, NAME)
-    before = _before(work, before_rows)
-    answers = _answers(work, case, record)
-    limits = Limits(sure=work.settings.mining.sure, unsure=work.settings.mining.unsure)
-    found = mine(answers, limits, before.times, _once_right(work, case))
-    spec = _spec(work, case, before, answers, limits, [key for keys in texts for key in keys])
-    again = sample(before.items, work.settings.mining.retest_items, spec.seed)
+        return request_again(case.record, NAME)
+    before = _earlier_sets(work, earlier_rows)
+    prompt_format = PromptFormat.configured(work.settings, case.suite.created_at)
+    answers = graded_answers(load_suite(work.artifacts, case.suite), record, prompt_format)
+    rates = {cell: rate.value for cell, rate in rates_from_json(case.record.by_level).items()}
+    found = mine(answers, before.times, _once_right(work, case))
+    spec = _spec(work, case, before, answers, frontier_cells(rates), [key for keys in texts for key in keys])
+    again = retest_sample(before.items, RETEST_ITEMS, spec.seed)
     spec = spec.model_copy(
         update={
             "retest": tuple(item.example for item in again),
-            "control": tuple(controls(again, Forbidden(spec.held_out, spec.known), spec.seed)),
+            "control": tuple(control_items(again, ExcludedKeys(spec.held_out, spec.known), spec.seed)),
         }
     )
-    result = _asked(work, spec)
-    rates = {level: rate.value for level, rate in rates_from_json(case.record.by_level).items()}
-    reached = near_frontier([*found, *result.found], rates, work.settings.mining.frontier_low)
-    told = follow_up(before.newest or "", again, result.retest, result.control)
-    return _mined(work, chosen(reached, work.settings.queue.mined_items), result, told)
+    result = _searched(work, spec)
+    reached = within_reach([*found, *result.found], rates)
+    retest = follow_up(before.newest or "", again, result.retest, result.control)
+    return _mined(work, chosen(reached, work.settings.queue.mined_items), result, retest)
 
 
 def _case(session: Session, checkpoint_id: str) -> Case:
@@ -113,15 +128,15 @@ def _case(session: Session, checkpoint_id: str) -> Case:
     return Case(checkpoint, record, suite, champions, newer)
 
 
-def _before_rows(session: Session, remembered: int) -> list[MinedRow]:
+def _earlier_rows(session: Session) -> list[MinedRow]:
     query = select(MinedRow).where(MinedRow.artifact.is_not(None)).order_by(MinedRow.created_at.desc())
-    return list(session.scalars(query.limit(remembered)))
+    return list(session.scalars(query.limit(REMEMBERED_SETS)))
 
 
-def _before(work: Work, rows: list[MinedRow]) -> Before:
+def _earlier_sets(work: Work, rows: list[MinedRow]) -> EarlierSets:
     sets = [_remembered(work, row) for row in rows]
     yields = rows[0].numbers.get("yields", {}) if rows else {}
-    return Before(
+    return EarlierSets(
         rows[0].checkpoint_id if rows else None,
         sets[0] if sets else [],
         Counter(item.key for items in sets for item in items),
@@ -130,18 +145,12 @@ def _before(work: Work, rows: list[MinedRow]) -> Before:
 
 
 def _remembered(work: Work, row: MinedRow) -> list[MinedItem]:
-    """The items of an earlier set; none of one that cannot be read, since the next set does not rest on it."""
+    """The items of an earlier set; none where it cannot be read, since the next set does not depend on it."""
     try:
         return read_mined(work.artifacts, str(row.artifact))
     except ArtifactError as error:
         log.error("the mined set of %s cannot be read: %s", row.checkpoint_id, error)
         return []
-
-
-def _answers(work: Work, case: Case, record: Record) -> list[Answered]:
-    dress = Dress.configured(work.settings, case.suite.created_at)
-    items = load_suite(work.artifacts, case.suite).by_id
-    return [Answered.of_record(items[item.item_id], item, dress) for item in record.items]
 
 
 def _once_right(work: Work, case: Case) -> set[str]:
@@ -153,35 +162,37 @@ def _once_right(work: Work, case: Case) -> set[str]:
 
 
 def _spec(
-    work: Work, case: Case, before: Before, answers: list[Answered], limits: Limits, text_keys: list[str]
+    work: Work,
+    case: Case,
+    before: EarlierSets,
+    answers: list[GradedAnswer],
+    cells: list[tuple[str, int]],
+    text_keys: list[str],
 ) -> MiningSpec:
     settings = work.settings.mining
-    rates = rates_from_json(case.record.by_level)
-    cells = {cell for cell, rate in rates.items() if settings.frontier_low <= rate.value <= settings.frontier_high}
     digest = hashlib.sha256(case.checkpoint.id.encode()).digest()
     checkpoint = work.artifacts.fetch(case.checkpoint.artifact)
     return MiningSpec(
         model=ModelSpec.configured(work.settings, checkpoint, case.checkpoint.weights, case.suite.created_at),
-        cells=tuple(sorted(cells)),
-        answered=tuple(answered for answered in answers if answered.cell in cells),
+        cells=tuple(cells),
+        answered=tuple(answer for answer in answers if answer.cell in cells),
         held_out=held_out(work.settings.suites).with_keys(text_keys),
         known=frozenset(before.times),
         before=before.yields,
         budget=settings.search_items,
         round_items=settings.round_items,
-        limits=limits,
         seed=int.from_bytes(digest[:4], "big"),
     )
 
 
-def _asked(work: Work, spec: MiningSpec) -> MiningResult:
+def _searched(work: Work, spec: MiningSpec) -> MiningResult:
     """The child's answer; no model is loaded where there is nothing to ask."""
     if not (spec.cells and spec.budget) and not spec.retest:
         return MiningResult()
     return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
 
 
-def _mined(work: Work, items: list[MinedItem], result: MiningResult, told: FollowUp | None) -> Verdict:
+def _mined(work: Work, items: list[MinedItem], result: MiningResult, retest: FollowUp | None) -> Verdict:
     artifact = None
     if items:
         lines = (item.model_dump_json() for item in items)
@@ -189,10 +200,10 @@ def _mined(work: Work, items: list[MinedItem], result: MiningResult, told: Follo
     by_category = counts(items)
     numbers = {
         "by_category": by_category,
-        "by_way": dict(Counter(item.way for item in items)),
+        "by_origin": dict(Counter(item.found_by for item in items)),
         "yields": result.yields,
         "asked": sum(asked for _, asked in result.yields.values()),
-        "follow_up": told.model_dump(mode="json") if told else None,
+        "follow_up": retest.model_dump(mode="json") if retest else None,
     }
 
     def effects(tx: Transaction) -> None:
@@ -208,16 +219,16 @@ def _mined(work: Work, items: list[MinedItem], result: MiningResult, told: Follo
         )
 
     if not items:
-        return Verdict("nothing mined", "no weak item near the frontier" + _words(told), numbers, effects)
+        return Verdict("nothing mined", "no weak item near the frontier" + _words(retest), numbers, effects)
     words = ", ".join(f"{count} {category}" for category, count in sorted(by_category.items()))
     event = ExamplesMined(checkpoint_id=work.subject.id, count=len(items))
-    return Verdict("mined", words + _words(told), numbers, effects, (event,))
+    return Verdict("mined", words + _words(retest), numbers, effects, (event,))
 
 
-def _words(told: FollowUp | None) -> str:
-    if told is None:
+def _words(retest: FollowUp | None) -> str:
+    if retest is None:
         return ""
-    mined, random = told.mined_failed / told.mined, told.random_failed / told.random
+    mined, random = retest.mined_failed / retest.mined, retest.random_failed / retest.random
     return f"; of the set before {mined:.0%} are still failed, of random items {random:.0%}"
 
 
@@ -228,7 +239,7 @@ SYSTEM = System(
     emits=(ExamplesMined,),
     sweep_s=300.0,
     lanes=(Lane("mine", (CheckpointEvaluated,), find, do),),
-    preload=("torch", "transformers", "miner.mining_child", "ratchet.inference.local"),
+    preload=("torch", "transformers", "miner.model_children", "ratchet.inference.local_generator"),
     order=6,
     per_checkpoint=True,
     pending="probe records",

@@ -6,11 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from miner.answered import Answered
-from miner.mined_set import read_mined
-from miner.mining import MinedItem
-from miner.mining_child import Forbidden, MiningResult, MiningSpec
-from miner.sampling_child import SamplingResult, SamplingSpec
+from miner.mined_items import GradedAnswer, MinedItem, read_mined
+from miner.model_children import ExcludedKeys, MiningResult, MiningSpec, SamplingResult, SamplingSpec
 from miner.search import search
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
@@ -22,7 +19,7 @@ from ratchet.tasks.graders import item_key
 from tests.support.examples import made
 from tests.support.home import Home
 
-WATCHED = {"mining": {"search_items": 60, "retest_items": 20}, "correction": {"samples": 2, "judged_share": 0.2}}
+WATCHED = {"mining": {"search_items": 60}, "correction": {"samples": 2, "judged_share": 0.2}}
 
 
 @dataclass
@@ -36,9 +33,9 @@ class ByHeart:
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **_limits: Any
     ) -> dict[str, Any]:
         on_progress({"note": "by heart"})
-        if target == "miner.sampling_child:sample_answers":
+        if target == "miner.model_children:sample_answers":
             return self._sample(SamplingSpec.model_validate(spec))
-        assert target == "miner.mining_child:mine_checkpoint"
+        assert target == "miner.model_children:mine_checkpoint"
         told = MiningSpec.model_validate(spec)
         self.orders.append(told)
         state = search(
@@ -47,8 +44,7 @@ class ByHeart:
             lambda items: [self._answer(item) for item in items],
             budget=told.budget,
             round_items=told.round_items,
-            forbidden=Forbidden(told.held_out, told.known),
-            limits=told.limits,
+            excluded=ExcludedKeys(told.held_out, told.known),
             seed=told.seed,
         )
         return MiningResult(
@@ -58,9 +54,9 @@ class ByHeart:
             control=tuple(self._answer(item).is_right for item in told.control),
         ).model_dump(mode="json")
 
-    def _answer(self, item: Example) -> Answered:
+    def _answer(self, item: Example) -> GradedAnswer:
         is_right = item.family == "reverse" or item.level == 1
-        return Answered(
+        return GradedAnswer(
             example=item,
             key=item_key(item),
             answer="1+1=3",

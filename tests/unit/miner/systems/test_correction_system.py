@@ -257,7 +257,7 @@ def weak(home: Home) -> str:
     return checkpoint
 
 
-def test_mistakes_become_a_queued_batch_of_verified_lessons_among_ordinary_rows(home: Home) -> None:
+def test_mistakes_become_a_queued_batch_of_verified_examples_among_ordinary_rows(home: Home) -> None:
     bus = home.bus(MINING, CORRECTION)
     ordinary = home.add_batch(sums(home, 150))
     bus.sweep()
@@ -272,9 +272,9 @@ def test_mistakes_become_a_queued_batch_of_verified_lessons_among_ordinary_rows(
     assert (made.state, made.priority, made.quarantined) == ("queued", 0, 0)
     assert f"batch:{ordinary}" in made.provenance["parents"]
     rows = [Example.model_validate(row) for row in rows_of(home, made.artifact)]
-    lessons = [row for row in rows if "parent" in row.metadata]
-    assert len(lessons) == made.provenance["counts"]["lessons"] > 0
-    assert len(lessons) <= home.settings.queue.correction_share * len(rows)
+    examples = [row for row in rows if "parent" in row.metadata]
+    assert len(examples) == made.provenance["counts"]["corrections"] > 0
+    assert len(examples) <= home.settings.queue.correction_share * len(rows)
     assert not [row for row in rows if item_key(row) in held_out(home.settings.suites)]
 
 
@@ -311,7 +311,7 @@ def test_corrections_wait_until_enough_was_generated_since_the_last_ones(home: H
     assert home.verdicts("correction")[second] == "not yet"
 
 
-def test_a_full_queue_takes_no_lessons(home: Home) -> None:
+def test_a_full_queue_takes_no_corrections(home: Home) -> None:
     home.add_batch(sums(home, 600))
     home.bus(CORRECTION).sweep()
     weak(home)

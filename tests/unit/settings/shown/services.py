@@ -81,32 +81,19 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/miner/systems/test_diversity_system.py": {
         "test_what_is_near_and_how_far_back_is_looked_are_set": ("diversity.history_examples", "diversity.near"),
     },
-    "unit/miner/systems/test_lessons.py": {
-        "test_at_how_many_checkpoints_the_effect_is_measured_is_set": ("correction.impact_evaluations",),
-        "test_how_much_of_a_batch_one_class_may_have_is_set": ("correction.class_share",),
+    "unit/miner/systems/test_correction_batches.py": {
         "test_what_a_correction_batch_is_made_of_is_set": (
             "correction.judged_share",
             "queue.correction_examples",
             "queue.correction_share",
         ),
-        "test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_while": (
-            "correction.patience",
-            "correction.pause",
-        ),
-        "test_how_answers_are_sampled_is_set": (
-            "correction.sampled_lessons",
-            "correction.samples",
-            "correction.temperature",
-        ),
-        "test_how_many_lessons_one_item_gives_is_set": ("queue.correction_relatives",),
+        "test_how_answers_are_sampled_is_set": ("correction.samples",),
+        "test_how_many_examples_one_item_gives_is_set": ("queue.correction_relatives",),
         "test_how_many_batches_lie_between_corrections_is_set": ("queue.correction_spacing",),
     },
     "unit/miner/systems/test_mining_system.py": {
-        "test_which_levels_are_searched_is_set": ("mining.frontier_high", "mining.frontier_low", "mining.search_items"),
-        "test_how_much_of_the_set_before_is_known_and_asked_again_is_set": ("mining.remembered", "mining.retest_items"),
+        "test_a_budget_of_nothing_searches_nothing": ("mining.search_items",),
         "test_the_search_has_its_budget_and_its_rounds_from_the_settings": ("mining.round_items",),
-        "test_what_counts_as_sure_is_set": ("mining.sure",),
-        "test_from_which_probability_on_a_right_answer_is_no_weakness_is_set": ("mining.unsure",),
         "test_how_many_weak_items_are_handed_on_is_set": ("queue.mined_items",),
     },
 }

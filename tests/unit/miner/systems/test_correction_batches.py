@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from miner.impact_lane import find_measurable
-from miner.sampling_child import SamplingSpec
+from miner.correction_batch import CLASS_SHARE, SAMPLED_EXAMPLES, SAMPLING_TEMPERATURE
+from miner.correction_impact import EVALUATIONS, find_measurable
+from miner.model_children import SamplingSpec
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
-from ratchet.evaluation.load_evaluation import _stored
-from ratchet.ledger.correction_backoff import classes_in_backoff
+from ratchet.evaluation.load_evaluation import _cached
+from ratchet.ledger.correction_backoff import PAUSE, classes_in_backoff
 from ratchet.ledger.tables import BatchRow, EvaluationRow, ImpactRow, VerdictRow
 
 from tests.support.examples import made
@@ -20,7 +21,7 @@ from tests.support.home import Home, merged, small_home
 from .by_heart import WATCHED, ByHeart, corrected, half_right
 
 
-def test_lessons_hold_sampled_answers_that_the_grader_accepts_and_judgements_of_mistakes(watched: Home) -> None:
+def test_a_batch_holds_sampled_answers_that_the_grader_accepts_and_judgements_of_mistakes(watched: Home) -> None:
     model = ByHeart()
     _, batch, rows = corrected(watched, model)
     judged = [row for row in rows if row.family == "judge"]
@@ -54,7 +55,7 @@ def test_the_effect_of_a_trained_batch_is_measured_at_the_next_evaluations(watch
 SUMS, OTHERS = "chain_sum:operand", "reverse:length"
 
 
-def taught_in_vain(home: Home, *classes: str) -> None:
+def measured_without_gain(home: Home, *classes: str) -> None:
     """One trained correction batch for each class, oldest first, that did not help it."""
     with home.ledger.write() as tx:
         for place, name in enumerate(classes):
@@ -88,41 +89,34 @@ def taught_in_vain(home: Home, *classes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "classes", "is_stopped"),
-    [
-        ({}, [SUMS] * 3, True),
-        ({"patience": 4}, [SUMS] * 3, False),
-        ({}, [SUMS, SUMS, SUMS, OTHERS], True),
-        ({"pause": 1}, [SUMS, SUMS, SUMS, OTHERS], False),
-    ],
+    ("classes", "is_backed_off"),
+    [([SUMS] * 2, False), ([SUMS] * 3, True), ([SUMS] * 3 + [OTHERS], True), ([SUMS] * 3 + [OTHERS] * PAUSE, False)],
 )
-def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_lessons_for_a_while(
-    tmp_path: Path, changed: dict[str, int], classes: list[str], is_stopped: bool
+def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_examples_for_a_while(
+    watched: Home, classes: list[str], is_backed_off: bool
 ) -> None:
-    with small_home(tmp_path / "told", **merged(WATCHED, {"correction": changed})) as home:
-        taught_in_vain(home, *classes)
-        _, batch, _ = corrected(home, ByHeart(), ["old0", "old1", "old2", "old3"])
-    assert (SUMS not in batch.provenance["classes"]) == is_stopped
+    measured_without_gain(watched, *classes)
+    _, batch, _ = corrected(watched, ByHeart(), [f"old{place}" for place in range(len(classes))])
+    assert (SUMS not in batch.provenance["classes"]) == is_backed_off
 
 
-def test_a_class_is_told_to_be_stopped_by_the_very_measurement_that_stops_it(watched: Home) -> None:
-    taught_in_vain(watched, OTHERS, OTHERS)
+def test_a_class_is_backed_off_by_the_measurement_that_completes_its_failures(watched: Home) -> None:
+    measured_without_gain(watched, OTHERS, OTHERS)
     _, batch, _ = corrected(watched, ByHeart(), ["old0", "old1"])
     with watched.ledger.write() as tx:
         tx.session.get_one(BatchRow, batch.id).state = "trained"
-    settings = watched.settings.correction
     with watched.ledger.read() as session:
-        assert classes_in_backoff(session, settings) == {}
+        assert classes_in_backoff(session) == {}
     after = watched.add_checkpoint(batch.id)
     still_wrong = {item.id for item in watched.suite_items("probe")[::2]}
     watched.add_record(after, "probe", lambda item: item.id not in still_wrong)
     watched.bus(CORRECTION, children=ByHeart()).sweep()
     with watched.ledger.read() as session:
         measured = session.query(VerdictRow).where(VerdictRow.subject_id == f"{batch.id}/{after}").one()
-        assert list(classes_in_backoff(session, settings)) == list(measured.numbers["stopped"]) == [OTHERS]
+        assert list(classes_in_backoff(session)) == list(measured.numbers["backed_off"]) == [OTHERS]
 
 
-def lessons(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow, list[Example], list[SamplingSpec]]:
+def corrections_of(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow, list[Example], list[SamplingSpec]]:
     """The correction batch of a story, its rows, and what was sampled for it, with these settings changed."""
     model = ByHeart()
     with small_home(folder, **merged(WATCHED, sections)) as home:
@@ -131,39 +125,40 @@ def lessons(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow, list[
 
 
 def test_how_answers_are_sampled_is_set(tmp_path: Path) -> None:
-    told = {"samples": 3, "sampled_lessons": 4, "temperature": 0.6}
-    _, _, (spec,) = lessons(tmp_path / "some", correction=told)
-    assert (spec.samples, len(spec.items), spec.model.decoding.temperature) == (3, 4, 0.6)
-    assert lessons(tmp_path / "none", correction={"samples": 0})[2] == []
+    _, _, (spec,) = corrections_of(tmp_path / "some", correction={"samples": 3})
+    assert (spec.samples, spec.model.decoding.temperature) == (3, SAMPLING_TEMPERATURE)
+    assert 0 < len(spec.items) <= SAMPLED_EXAMPLES
+    assert corrections_of(tmp_path / "none", correction={"samples": 0})[2] == []
 
 
 def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
-    usual, rows, _ = lessons(tmp_path / "usual")
+    usual, rows, _ = corrections_of(tmp_path / "usual")
     counts = usual.provenance["counts"]
     assert any(row.family == "judge" for row in rows)
-    _, unjudged, _ = lessons(tmp_path / "unjudged", correction={"judged_share": 0.0})
+    _, unjudged, _ = corrections_of(tmp_path / "unjudged", correction={"judged_share": 0.0})
     assert not any(row.family == "judge" for row in unjudged)
-    fewer, _, _ = lessons(tmp_path / "fewer", queue={"correction_examples": 10})
-    assert fewer.provenance["counts"]["lessons"] == 10 < counts["lessons"]
-    pure, _, _ = lessons(tmp_path / "pure", queue={"correction_share": 0.5})
+    fewer, _, _ = corrections_of(tmp_path / "fewer", queue={"correction_examples": 10})
+    assert fewer.provenance["counts"]["corrections"] == 10 < counts["corrections"]
+    pure, _, _ = corrections_of(tmp_path / "pure", queue={"correction_share": 0.5})
     of_it = pure.provenance["counts"]
-    assert of_it["lessons"] / (of_it["lessons"] + of_it["replay"]) > 0.3 > counts["lessons"] / sum(counts.values())
+    assert (
+        of_it["corrections"] / (of_it["corrections"] + of_it["replay"])
+        > 0.3
+        > counts["corrections"] / sum(counts.values())
+    )
 
 
-def test_how_much_of_a_batch_one_class_may_have_is_set(tmp_path: Path) -> None:
-    def largest(class_share: float) -> int:
-        told = {"judged_share": 0.0, "class_share": class_share}
-        batch, _, _ = lessons(tmp_path / str(class_share), correction=told, queue={"correction_examples": 20})
-        return max(batch.provenance["classes"].values())
-
-    assert largest(1.0) > largest(0.2) == 4
+def test_no_class_has_more_than_its_share_of_a_batch(tmp_path: Path) -> None:
+    told = {"correction": {"judged_share": 0.0}, "queue": {"correction_examples": 20}}
+    batch, _, _ = corrections_of(tmp_path / "told", **told)
+    assert max(batch.provenance["classes"].values()) == CLASS_SHARE * 20
 
 
-def test_how_many_lessons_one_item_gives_is_set(tmp_path: Path) -> None:
+def test_how_many_examples_one_item_gives_is_set(tmp_path: Path) -> None:
     few = {"queue": {"correction_relatives": 1, "mined_items": 3}, "correction": {"judged_share": 0.0}}
     many = merged(few, {"queue": {"correction_relatives": 4}})
-    made_of = [lessons(tmp_path / name, **told)[0] for name, told in (("few", few), ("many", many))]
-    assert [batch.provenance["counts"]["lessons"] for batch in made_of] == [3, 12]
+    made_of = [corrections_of(tmp_path / name, **told)[0] for name, told in (("few", few), ("many", many))]
+    assert [batch.provenance["counts"]["corrections"] for batch in made_of] == [3, 12]
 
 
 @pytest.mark.parametrize("correction_spacing", [1, 2])
@@ -183,21 +178,19 @@ def test_without_the_record_of_before_no_effect_is_measured(tmp_path: Path) -> N
             tx.session.get_one(BatchRow, batch.id).state = "trained"
             record = tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint).one()
             home.artifacts.delete(record.artifact)
-        _stored.cache_clear()
+        _cached.cache_clear()
         after = home.add_checkpoint(batch.id)
         home.add_record(after, "probe", lambda _item: True)
         home.bus(CORRECTION, children=ByHeart()).sweep()
         assert home.verdicts("correction")[f"{batch.id}/{after}"] == "not comparable"
 
 
-@pytest.mark.parametrize("evaluations", [1, 2])
-def test_at_how_many_checkpoints_the_effect_is_measured_is_set(tmp_path: Path, evaluations: int) -> None:
-    told = merged(WATCHED, {"correction": {"impact_evaluations": evaluations}})
-    with small_home(tmp_path / "told", **told) as home:
+def test_the_impact_is_measured_at_the_first_evaluations_after_a_batch(tmp_path: Path) -> None:
+    with small_home(tmp_path / "told", **WATCHED) as home:
         _, batch, _ = corrected(home, ByHeart())
         with home.ledger.write() as tx:
             tx.session.get_one(BatchRow, batch.id).state = "trained"
-        for batch_id in (batch.id, None, None):
+        for batch_id in (batch.id, *[None] * EVALUATIONS):
             home.add_record(home.add_checkpoint(batch_id), "probe", lambda _item: True)
         with home.ledger.read() as session:
-            assert len(find_measurable(session, home.settings)) == evaluations
+            assert len(find_measurable(session, home.settings)) == EVALUATIONS

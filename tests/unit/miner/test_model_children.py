@@ -7,21 +7,28 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import pytest
-from miner.asked_model import ModelSpec
-from miner.mining_child import MiningResult, MiningSpec, mine_checkpoint
-from miner.sampling_child import SamplingResult, SamplingSpec, best, sample_answers
+from miner.model_children import (
+    MiningResult,
+    MiningSpec,
+    ModelSpec,
+    SamplingResult,
+    SamplingSpec,
+    best,
+    mine_checkpoint,
+    sample_answers,
+)
 from ratchet.evaluation.suite import HoldOut
-from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.model_folder import weights_digest
 from ratchet.settings import Settings
 from ratchet.tasks.graders import item_key
 
 from tests.support.examples import made
 from tests.support.tiny_model import build_tiny_model
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="module")

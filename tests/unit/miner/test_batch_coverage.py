@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.diversity import ENOUGH, Row, measure, normalised_entropy
+from miner.batch_coverage import ENOUGH, Row, measure, normalised_entropy
 from ratchet.data.example import Example
 from ratchet.errors import EmptyEvaluation
 

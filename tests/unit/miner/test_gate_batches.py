@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from miner.token_counter import TURN_TOKENS, TokenCounter
+from miner.gate_batches import TURN_TOKENS, TokenCounter
 from ratchet.data.example import Example
 from ratchet.errors import DataError
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.inference.tiny import build_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_the_gate_needs_no_torch() -> None:
     program = (
-        "import sys, miner.gate, miner.token_counter;"
+        "import sys, miner.data_gate, miner.gate_batches;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'scipy', 'celery', 'sqlalchemy')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from miner.gate import DataGate, GatePolicy
-from miner.gate_report import Accepted, Quarantined
+from miner.data_gate import Accepted, DataGate, GatePolicy, Quarantined
 from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
 from ratchet.evaluation.suite import HoldOut
-from ratchet.inference.dress import Dress
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
@@ -137,8 +136,8 @@ def test_free_text_is_in_a_batch_once() -> None:
 
 def test_an_item_of_a_finite_level_may_be_repeated_up_to_the_epoch_cap() -> None:
     uses = Counter({"chain_sum:1+2": 1})
-    assert reasons(gate(uses=uses, epoch_cap=3), SUM, SUM, SUM) == [None, None, "epoch_cap"]
-    assert reasons(gate(uses=Counter({item_key(TEXT): 3}), epoch_cap=3), TEXT) == ["epoch_cap"]
+    assert reasons(gate(usage=uses, epoch_cap=3), SUM, SUM, SUM) == [None, None, "epoch_cap"]
+    assert reasons(gate(usage=Counter({item_key(TEXT): 3}), epoch_cap=3), TEXT) == ["epoch_cap"]
 
 
 def test_earlier_uses_are_asked_for_of_the_rows_at_hand_alone() -> None:
@@ -222,7 +221,7 @@ def test_no_more_rows_are_read_than_are_asked_about_at_once() -> None:
     assert len(read) == 500
 
 
-class Falls(Dress):
+class Falls(PromptFormat):
     """A profile with a mistake in its code."""
 
     def example(self, example: Example) -> Example:
@@ -232,7 +231,7 @@ class Falls(Dress):
 
 
 def test_a_row_on_which_a_plug_in_fails_is_put_aside_and_the_others_go_on() -> None:
-    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, dress=Falls())
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, prompt_format=Falls())
     bad = Example.ask("What is one by zero?", "much", family="maths", grader="normalized")
     assert reasons(one, SUM, bad, TEXT) == [None, "plugin", None]
     assert one.report.reasons == {"plugin": 1}
@@ -240,7 +239,7 @@ def test_a_row_on_which_a_plug_in_fails_is_put_aside_and_the_others_go_on() -> N
 
 def test_a_row_is_judged_as_its_profile_trains_it() -> None:
     policy = GatePolicy(max_tokens=33, epoch_cap=2)
-    strict = DataGate(policy, frozenset(), words, dress=Dress.named("regime3"))
+    strict = DataGate(policy, frozenset(), words, prompt_format=PromptFormat.named("regime3"))
     marked = Example.ask("What is 2+3?", "so <<ANS_START>> (add 2 3) <<ANS_END>>", grader="prefix", gold="5")
     broken = Example.ask("What is 2+4?", "<<ANS_START>> (plus 2 4) <<ANS_END>>", grader="prefix", gold="6")
     long = Example.ask("What is 1 + 1 + 1 + 1 + 1?", "5", grader="numeric")

@@ -6,16 +6,16 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miner.correction import (
-    Corrections,
+from miner.correction_examples import (
+    CorrectionCounts,
     class_cap,
-    corrections,
+    correction_examples,
     error_class,
-    judgements,
-    lesson_budget,
+    example_budget,
+    judgement_examples,
     replay_size,
 )
-from miner.mining import MinedItem
+from miner.mined_items import MinedItem
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import build_suites, held_out
 from ratchet.settings.suites import FamilySettings, SuiteSettings
@@ -34,14 +34,14 @@ SUITES = SuiteSettings(
 
 def mined(example: Example, answer: str = "no idea", error: str | None = "format", way: str = "probe") -> MinedItem:
     return MinedItem(
-        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, way=way
+        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, found_by=way
     )
 
 
-def lessons(
+def examples(
     items: list[MinedItem], held: frozenset[str] = frozenset(), relatives: int = 3, budget: int = 99
 ) -> list[Example]:
-    return list(corrections(items, held, relatives, budget, Corrections()))
+    return list(correction_examples(items, held, relatives, budget, CorrectionCounts()))
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +50,27 @@ def probe() -> list[MinedItem]:
 
 
 def test_no_lesson_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verified(probe: list[MinedItem]) -> None:
-    told = Corrections()
-    made = list(corrections(probe, held_out(SUITES), 8, 10_000, told))
-    keys = [item_key(lesson) for lesson in made]
+    counts = CorrectionCounts()
+    made = list(correction_examples(probe, held_out(SUITES), 8, 10_000, counts))
+    keys = [item_key(made) for made in made]
     probed = {item.key for item in probe}
     assert len(made) > 100
     assert not probed & set(keys)
     assert not [key for key in keys if key in held_out(SUITES)]
     assert len(set(keys)) == len(keys)
-    assert all(grade_example(lesson, lesson.answer or "").correct for lesson in made)
-    assert {lesson.family for lesson in made} == set(FAMILIES)
-    assert told.left_out["held out"] > 0
-    assert told.by_error.total() == len(made)
+    assert all(grade_example(made, made.answer or "").correct for made in made)
+    assert {made.family for made in made} == set(FAMILIES)
+    assert counts.left_out["held out"] > 0
+    assert counts.by_error.total() == len(made)
 
 
 def test_a_lesson_names_its_parent_and_the_mistake() -> None:
     item = mined(to_example(registry.get("chain_sum").generate(1, 5), "probe"), "1+1=999")
-    (lesson,) = lessons([item], relatives=1)
-    assert lesson.metadata["parent"] == item.key
-    assert lesson.metadata["error_class"] == error_class(item)
-    assert lesson.metadata["source"] == "correction"
-    assert item_key(lesson) == lesson.metadata["key"]
+    (made,) = examples([item], relatives=1)
+    assert made.metadata["parent"] == item.key
+    assert made.metadata["error_class"] == error_class(item)
+    assert made.metadata["source"] == "correction"
+    assert item_key(made) == made.metadata["key"]
 
 
 def test_a_class_is_of_a_family_and_a_right_but_shaky_answer_is_classed_by_its_category() -> None:
@@ -80,29 +80,29 @@ def test_a_class_is_of_a_family_and_a_right_but_shaky_answer_is_classed_by_its_c
     assert error_class(mined(example)) == "reverse:format"
 
 
-def test_an_item_that_no_pool_holds_is_taught_itself() -> None:
+def test_an_item_that_no_pool_holds_becomes_an_example() -> None:
     example = to_example(registry.get("chain_sum").generate(1, 5), "mining")
-    first, *_ = lessons([mined(example, way="fresh")])
+    first, *_ = examples([mined(example, found_by="fresh")])
     assert item_key(first) == item_key(example)
-    assert item_key(example) not in map(item_key, lessons([mined(example)], relatives=99))
+    assert item_key(example) not in map(item_key, examples([mined(example)], relatives=99))
     held = frozenset({item_key(example)})
-    assert item_key(example) not in map(item_key, lessons([mined(example, way="fresh")], held, relatives=99))
+    assert item_key(example) not in map(item_key, examples([mined(example, found_by="fresh")], held, relatives=99))
 
 
-def test_a_stopped_class_gets_no_lessons() -> None:
-    told = Corrections()
+def test_a_class_that_is_backed_off_gets_no_examples() -> None:
+    counts = CorrectionCounts()
     item = mined(to_example(registry.get("chain_sum").generate(1, 5), "probe"))
-    assert list(corrections([item], frozenset(), 3, 9, told, {"chain_sum:format"})) == []
-    assert told.left_out == {"class stopped": 1}
+    assert list(correction_examples([item], frozenset(), 3, 9, counts, {"chain_sum:format"})) == []
+    assert counts.left_out == {"class backed off": 1}
 
 
 def judged(items: list[MinedItem], held: frozenset[str] = frozenset(), budget: int = 99) -> list[Example]:
-    return list(judgements(items, held, budget, str.strip, Corrections()))
+    return list(judgement_examples(items, held, budget, str.strip, CorrectionCounts()))
 
 
 def test_a_mistake_is_judged_beside_the_solution_and_both_judgements_are_verified() -> None:
     problem = registry.get("chain_sum").generate(1, 5)
-    item = mined(to_example(problem, "mining"), " 99 ", "wrong", way="fresh")
+    item = mined(to_example(problem, "mining"), " 99 ", "wrong", found_by="fresh")
     wrong, right = judged([item])
     assert (wrong.question, wrong.answer) == (f"judge:{problem.question} | 99", "wrong")
     assert (right.question, right.answer) == (f"judge:{problem.question} | {problem.solution}", "right")
@@ -113,16 +113,16 @@ def test_nothing_of_a_pool_is_judged_nor_an_answer_that_is_right_nor_one_that_ca
     example = to_example(registry.get("chain_sum").generate(1, 5), "mining")
     gym = to_example(registry.get("rg:spell_backward").generate(1, 5), "mining")
     assert judged([mined(example, "99")]) == []
-    assert judged([mined(example, "99", way="fresh")], frozenset({item_key(example)})) == []
-    assert judged([mined(example, str(example.answer), way="fresh")]) == []
-    assert judged([mined(example, "  ", way="fresh"), mined(example, "9" * 999, way="fresh")]) == []
-    assert judged([mined(gym, "x", way="fresh")]) == []
-    assert judged([mined(example, "99", way="fresh")], budget=1) == []
+    assert judged([mined(example, "99", found_by="fresh")], frozenset({item_key(example)})) == []
+    assert judged([mined(example, str(example.answer), found_by="fresh")]) == []
+    assert judged([mined(example, "  ", found_by="fresh"), mined(example, "9" * 999, found_by="fresh")]) == []
+    assert judged([mined(gym, "x", found_by="fresh")]) == []
+    assert judged([mined(example, "99", found_by="fresh")], budget=1) == []
 
 
 def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedItem]) -> None:
     few = probe[:5]
-    parents = [lesson.metadata["parent"] for lesson in lessons(few, relatives=4, budget=5)]
+    parents = [made.metadata["parent"] for made in examples(few, relatives=4, budget=5)]
     assert sorted(parents) == sorted(item.key for item in few)
 
 
@@ -136,11 +136,11 @@ CROWDED = [*of_class("carry", 60, 1), *of_class("operand", 6, 2), *of_class("for
 """As an early checkpoint answers: nearly all mistakes are of one class."""
 
 
-def by_class(budget: int, class_share: float, stopped: frozenset[str] = frozenset()) -> dict[str, int]:
-    told = Corrections()
-    made = list(corrections(CROWDED, frozenset(), 4, budget, told, stopped, class_share))
-    assert told.by_error.total() == len(made) <= budget
-    return {name.partition(":")[2]: count for name, count in told.by_error.items()}
+def by_class(budget: int, class_share: float, backed_off: frozenset[str] = frozenset()) -> dict[str, int]:
+    counts = CorrectionCounts()
+    made = list(correction_examples(CROWDED, frozenset(), 4, budget, counts, backed_off, class_share))
+    assert counts.by_error.total() == len(made) <= budget
+    return {name.partition(":")[2]: count for name, count in counts.by_error.items()}
 
 
 def test_a_class_with_few_failures_gets_all_it_has_use_for_and_the_others_share_the_rest() -> None:
@@ -167,32 +167,32 @@ def test_a_class_that_got_less_than_another_and_than_its_cap_had_nothing_left(bu
 
 def test_judgements_are_shared_out_in_the_same_way() -> None:
     items = [*of_class("carry", 20, 1, "fresh"), *of_class("operand", 3, 2, "fresh")]
-    made = list(judgements(items, frozenset(), 20, str.strip, Corrections(), 0.5))
+    made = list(judgement_examples(items, frozenset(), 20, str.strip, CorrectionCounts(), 0.5))
     classes = Counter(row.metadata["error_class"] for row in made)
     assert classes == {"chain_sum:carry": 10, "chain_sum:operand": 6}
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7])
 def test_never_over_budget(probe: list[MinedItem], budget: int) -> None:
-    assert len(lessons(probe, budget=budget)) == budget
+    assert len(examples(probe, budget=budget)) == budget
 
 
-def test_no_item_gives_more_lessons_than_allowed(probe: list[MinedItem]) -> None:
-    parents = [lesson.metadata["parent"] for lesson in lessons(probe, relatives=2, budget=9_999)]
+def test_no_item_gives_more_examples_than_allowed(probe: list[MinedItem]) -> None:
+    parents = [made.metadata["parent"] for made in examples(probe, relatives=2, budget=9_999)]
     assert max(parents.count(parent) for parent in parents) == 2
 
 
 def test_free_text_has_no_relatives_and_is_counted_as_left_out() -> None:
-    told = Corrections()
+    counts = CorrectionCounts()
     poem = Example.ask("Write a poem.", "Roses are red.", gold="Roses are red.", grader="exact")
-    assert list(corrections([mined(poem)], frozenset(), 3, 9, told)) == []
-    assert told.left_out == {"no known family": 1}
+    assert list(correction_examples([mined(poem)], frozenset(), 3, 9, counts)) == []
+    assert counts.left_out == {"no known family": 1}
 
 
-def test_where_all_relatives_are_held_out_nothing_is_taught() -> None:
+def test_where_all_relatives_are_held_out_no_example_is_made() -> None:
     problem = registry.get("chain_sum").generate(1, 5)
     keys = {relative.key for relative in registry.get("chain_sum").perturb(problem, 0)}
-    assert lessons([mined(to_example(problem, "probe"))], frozenset(keys)) == []
+    assert examples([mined(to_example(problem, "probe"))], frozenset(keys)) == []
 
 
 @given(
@@ -201,10 +201,10 @@ def test_where_all_relatives_are_held_out_nothing_is_taught() -> None:
     room=st.integers(-500, 30_000),
     ordinary=st.integers(0, 20_000),
 )
-def test_lessons_and_their_replay_fit_the_room_and_keep_their_share(
+def test_examples_and_their_replay_fit_the_room_and_keep_their_share(
     most: int, share: float, room: int, ordinary: int
 ) -> None:
-    budget = lesson_budget(most, share, room, ordinary)
+    budget = example_budget(most, share, room, ordinary)
     assert budget <= most
     if budget <= 0:
         return
@@ -215,7 +215,9 @@ def test_lessons_and_their_replay_fit_the_room_and_keep_their_share(
 
 
 def test_relatives_are_the_same_every_time(probe: list[MinedItem]) -> None:
-    first, second = (list(islice(corrections(probe, held_out(SUITES), 3, 50, Corrections()), 50)) for _ in range(2))
+    first, second = (
+        list(islice(correction_examples(probe, held_out(SUITES), 3, 50, CorrectionCounts()), 50)) for _ in range(2)
+    )
     assert first == second
 
 

@@ -3,7 +3,7 @@
 Both baselines were picked for their scores, the best so far among many. So they are picked on one half of the eval
 items and the checkpoint is tested against them on the other half (``ratchet.evaluation.record``); picked and tested on
 the same items, equal checkpoints would soon look worse every third time. Every comparison, with either baseline,
-overall, by family and by level, and that of the loss (``evaluator.loss_check``), is one hypothesis of one Holm
+overall, by family and by level, and that of the loss (``evaluator.regression_verdict``), is one hypothesis of one Holm
 correction.
 """
 
@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.evaluation.paired_outcomes import OutcomeCounts, OutcomeTable, outcome_table, total_of
-from ratchet.evaluation.record import Evaluation, in_test_split
+from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split, in_test_split, level_rates, paired
 from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
 from ratchet.stats.proportions import Interval
-
-from evaluator.loss_check import LossPairs, LossRise, loss_pairs, loss_rises
+from scipy.stats import t
 
 Severity = Literal["none", "warning", "critical"]
 
@@ -215,4 +216,81 @@ def _words(drop: Drop) -> str:
     return (
         f"{place} {drop.effect:+.1%} against {drop.baseline} ({drop.gains} gains, {drop.losses} losses on {drop.n} "
         f"items, p = {drop.p_holm:.2g} after correction, a drop of {max(drop.drop_at_least, 0):.1%} at least)"
+    )
+
+
+FEWEST = 20
+"""Items from which on a mean of differences is near enough to normal."""
+
+LARGEST = 1.0
+LOSS_CONFIDENCE = 0.95
+
+Floats = NDArray[np.float64]
+
+
+class LossPairs(BaseModel):
+    """Losses of the right answers before and after, item by item, in nats a token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    def rises(self) -> Floats:
+        """After minus before, each held within one nat, shape (items,)."""
+        return np.asarray(np.clip(np.array(self.after) - np.array(self.before), -LARGEST, LARGEST), np.float64)
+
+
+class LossRise(BaseModel):
+    """``rise`` is the mean over the items, after minus before, with its interval; ``p`` of "at most the margin"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: str
+    n: int
+    before: float
+    after: float
+    rise: float
+    interval: Interval
+    p: float
+    p_holm: float = 1.0
+    is_proved: bool = False
+
+
+def loss_pairs(baseline: Evaluation, candidate: Evaluation, settings: RegressionSettings) -> LossPairs:
+    """The test split's items of the levels that the baseline had learnt, where both records have the loss."""
+    learnt = _learnt(baseline.items, settings.loss_mastery)
+    pairs = [
+        (one.gold_nll, two.gold_nll)
+        for one, two in paired(baseline, candidate)
+        if in_test_split(one.item_id) and (one.family, one.level) in learnt
+    ]
+    known = [(before, after) for before, after in pairs if before is not None and after is not None]
+    return LossPairs(before=tuple(before for before, _ in known), after=tuple(after for _, after in known))
+
+
+def _learnt(items: Sequence[ItemRecord], mastery: float) -> set[tuple[str, int]]:
+    rates = level_rates(item for item in items if in_selection_split(item.item_id))
+    return {cell for cell, rate in rates.items() if rate.value >= mastery}
+
+
+def loss_rises(pairs: Mapping[str, LossPairs], margin: float) -> list[LossRise]:
+    """A paired, one-sided t-test against each baseline of "the loss has risen by the margin at most"."""
+    return [_rise(name, these, margin) for name, these in pairs.items() if len(these.before) >= FEWEST]
+
+
+def _rise(baseline: str, pairs: LossPairs, margin: float) -> LossRise:
+    rises = pairs.rises()
+    n, mean = len(rises), float(rises.mean())
+    error = float(rises.std(ddof=1)) / np.sqrt(n)
+    half = float(t.isf((1 - LOSS_CONFIDENCE) / 2, n - 1)) * error
+    p = float(t.sf((mean - margin) / error, n - 1)) if error > 0 else float(mean <= margin)
+    return LossRise(
+        baseline=baseline,
+        n=n,
+        before=float(np.mean(pairs.before)),
+        after=float(np.mean(pairs.after)),
+        rise=mean,
+        interval=Interval(low=mean - half, high=mean + half, confidence=LOSS_CONFIDENCE),
+        p=p,
     )

@@ -1,4 +1,4 @@
-"""A batch at the gate: read what was submitted, publish what passed and what did not, and queue or reject it."""
+"""Passes a submitted batch through the data gate, publishes its accepted and its quarantined rows, and queues it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
+from ratchet.errors import DataError
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import BatchQueued, BatchRejected
-from ratchet.inference.dress import Dress
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import add_uses, uses_of
 from ratchet.ledger.suites import current
@@ -21,54 +23,55 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
 from sqlalchemy import select
+from tokenizers import Tokenizer
 
-from miner.gate import DataGate, GatePolicy, Uses
-from miner.gate_report import Accepted, GateReport
+from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, UsageLookup
 from miner.near_duplicates import NearDuplicates
-from miner.token_counter import TokenCounter
 
 REPORT_EVERY = 500
 ROWS = "rows.jsonl"
+TURN_TOKENS = 5
+"""What a chat template puts around a turn: opener, role, line ends, end mark."""
 
 
 @dataclass
-class Passage:
-    """The stream through the gate: accepted rows go on, refused ones into the quarantine file."""
+class GateStream:
+    """Streams rows through the gate: accepted ones come out, the others go to the quarantine file."""
 
     gate: DataGate
     quarantine: Path
     work: Work
-    uses: Counter[str] = field(default_factory=Counter)
+    usage: Counter[str] = field(default_factory=Counter)
 
     def lines(self, submitted: Path) -> Iterator[str]:
         """Accepted rows as JSONL, without line ends."""
-        with self.quarantine.open("w", encoding="utf-8") as refused:
+        with self.quarantine.open("w", encoding="utf-8") as quarantine:
             for number, verdict in enumerate(self.gate.examine(read_examples(submitted)), start=1):
                 if number % REPORT_EVERY == 0:
                     self.work.progress(f"{number} rows")
                 if isinstance(verdict, Accepted):
-                    self.uses[str(verdict.example.metadata["key"])] += 1
+                    self.usage[str(verdict.example.metadata["key"])] += 1
                     yield verdict.example.to_line()
                 else:
-                    _write(refused, verdict.to_line())
+                    _write(quarantine, verdict.to_line())
 
 
-def admit(work: Work, batch: BatchRow) -> Verdict:
-    """Everything that the submitted rows need to be queued; nothing of them is lost."""
-    passage = _passage(work, batch)
+def gate_batch(work: Work, batch: BatchRow) -> Verdict:
+    """Queue the accepted rows; every other row is kept in the quarantine artifact."""
+    stream = _gate_stream(work, batch)
     submitted = work.artifacts.fetch(batch.submitted_artifact) / ROWS
     provenance = {"batch": batch.id, "submitted": batch.submitted_artifact}
-    accepted = work.artifacts.publish_lines(passage.lines(submitted), "batch", provenance)
-    report = passage.gate.report
-    refused = None
+    accepted = work.artifacts.publish_lines(stream.lines(submitted), "batch", provenance)
+    report = stream.gate.report
+    quarantine = None
     if report.rows > report.accepted:
-        refused = work.artifacts.publish(passage.quarantine, "batch", provenance, consume=True).id
+        quarantine = work.artifacts.publish(stream.quarantine, "batch", provenance, consume=True).id
     if not report.accepted:
-        return _rejected(batch, report, refused)
-    return _queued(batch, report, accepted.id, refused, passage.uses)
+        return _rejected(batch, report, quarantine)
+    return _queued(batch, report, accepted.id, quarantine, stream.usage)
 
 
-def _passage(work: Work, batch: BatchRow) -> Passage:
+def _gate_stream(work: Work, batch: BatchRow) -> GateStream:
     settings = work.settings
     with work.read() as session:
         base = session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 0)).one()
@@ -78,25 +81,25 @@ def _passage(work: Work, batch: BatchRow) -> Passage:
         GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),
         held_out(settings.suites).with_keys(key for suite in suites for key in suite.keys),
         counter,
-        _uses(work),
+        _usage_lookup(work),
         _near(suites),
-        Dress.configured(settings, batch.submitted_at),
+        PromptFormat.configured(settings, batch.submitted_at),
     )
-    return Passage(gate, work.folder / "quarantine.jsonl", work)
+    return GateStream(gate, work.folder / "quarantine.jsonl", work)
 
 
-def _uses(work: Work) -> Uses:
-    """Reads what the ledger has of these keys; a batch waits at the gate in no transaction."""
+def _usage_lookup(work: Work) -> UsageLookup:
+    """Reads the ledger's counts of these keys, in a transaction of their own: a batch can take minutes."""
 
-    def uses(keys: Collection[str]) -> dict[str, int]:
+    def lookup(keys: Collection[str]) -> dict[str, int]:
         with work.read() as session:
             return uses_of(session, keys)
 
-    return uses
+    return lookup
 
 
 def _near(suites: list[Suite]) -> NearDuplicates:
-    """Knows the free texts of the suites; items of known families are told apart by their keys."""
+    """The free texts of the suites; items of known families are compared by their keys."""
     texts = (item for suite in suites for item in suite.items if registry.find(item.family) is None)
     return NearDuplicates("\n".join(message.content for message in item.prompt) for item in texts)
 
@@ -105,26 +108,26 @@ def _write(file: IO[str], line: str) -> None:
     file.write(line + "\n")
 
 
-def _queued(batch: BatchRow, report: GateReport, artifact: str, refused: str | None, uses: Counter[str]) -> Verdict:
+def _queued(batch: BatchRow, report: GateReport, artifact: str, quarantine: str | None, usage: Counter[str]) -> Verdict:
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(BatchRow, batch.id)
-        row.artifact, row.quarantine_artifact = artifact, refused
+        row.artifact, row.quarantine_artifact = artifact, quarantine
         row.examples, row.tokens, row.quarantined = report.accepted, report.tokens, report.rows - report.accepted
         row.report = report.model_dump(mode="json")
         if row.state == "submitted":
             row.state, row.queued_at = "queued", tx.now
-        add_uses(tx, uses)
+        add_uses(tx, usage)
 
     numbers = report.model_dump(mode="json")
     return Verdict("queued", _words(report), numbers, effects, (BatchQueued(batch_id=batch.id),))
 
 
-def _rejected(batch: BatchRow, report: GateReport, refused: str | None) -> Verdict:
+def _rejected(batch: BatchRow, report: GateReport, quarantine: str | None) -> Verdict:
     reason = f"no row passed: {_words(report)}"
 
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(BatchRow, batch.id)
-        row.state, row.finished_at, row.quarantine_artifact = "rejected", tx.now, refused
+        row.state, row.finished_at, row.quarantine_artifact = "rejected", tx.now, quarantine
         row.quarantined, row.report = report.rows, report.model_dump(mode="json")
 
     event = BatchRejected(batch_id=batch.id, reason=reason)
@@ -134,3 +137,20 @@ def _rejected(batch: BatchRow, report: GateReport, refused: str | None) -> Verdi
 def _words(report: GateReport) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
     return f"{report.accepted} of {report.rows} rows accepted" + (f"; quarantined: {refused}" if refused else "")
+
+
+class TokenCounter:
+    """Tokens of all turns, with what the chat template adds: an estimate that is right to a few tokens a turn."""
+
+    def __init__(self, tokenizer_file: Path):
+        if not tokenizer_file.is_file():
+            raise DataError(f"{tokenizer_file} is not there; the gate counts tokens with the model's tokenizer.json.")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def __call__(self, example: Example) -> int:
+        return sum(TURN_TOKENS + self._count(message.content) for message in example.messages)
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)

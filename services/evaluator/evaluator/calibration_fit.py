@@ -1,7 +1,7 @@
 """Does a checkpoint know what it knows? Confidence from token log-probabilities against graded success.
 
-The kind of confidence and the recalibration are fitted on the selection split of the items, and every reported number is
-measured on the test split.
+The kind of confidence and the recalibration are fitted on the selection split of the items, and every reported number
+is measured on the test split.
 """
 
 from __future__ import annotations

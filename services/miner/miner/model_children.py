@@ -1,0 +1,214 @@
+"""Mining's and correction's work with a loaded checkpoint, in a child process: specs, results and the entry points.
+
+Mining searches for weak answers and asks an earlier set again. Rejection sampling answers an item several times and
+keeps what its grader calls right: a model's own right solutions, found by sampling, are good examples for it, since
+they are in its own words (Yuan et al., arXiv:2308.01825, 2023). Specs and results travel as JSON.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from ratchet.data.example import Example
+from ratchet.evaluation.suite import HoldOut
+from ratchet.inference.generator import Decoding, Generation
+from ratchet.inference.prompt_format import PromptFormat, day_of
+from ratchet.settings import Settings
+from ratchet.settings.inference import InferenceSettings
+from ratchet.tasks.graders import item_key
+
+from miner.mined_items import GradedAnswer, MinedItem
+from miner.search import search
+
+if TYPE_CHECKING:
+    from ratchet.inference.local_generator import LocalGenerator
+
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class ModelSpec(BaseModel):
+    """A checkpoint's folder, the digest that its weights must have, and how it is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path
+    weights: str
+    decoding: Decoding
+    inference: InferenceSettings = InferenceSettings()
+    profile: str = "plain"
+    profile_options: dict[str, Any] = Field(default_factory=dict)
+    system_prompt: str = ""
+    day: str = ""
+
+    @classmethod
+    def configured(cls, settings: Settings, checkpoint: Path, weights: str, at: float) -> Self:
+        """As testing asks it; ``at`` is a time on the day that the system turn names."""
+        return cls(
+            checkpoint=checkpoint,
+            weights=weights,
+            decoding=Decoding(max_new_tokens=settings.suites.max_new_tokens),
+            inference=settings.inference,
+            profile=settings.profile.name,
+            profile_options=settings.profile.options,
+            system_prompt=settings.monitoring.system_prompt_base,
+            day=day_of(at),
+        )
+
+    @property
+    def dress(self) -> PromptFormat:
+        return PromptFormat.named(self.profile, self.profile_options, self.system_prompt, self.day)
+
+
+class AnsweringModel:
+    """The loaded model. Loading raises BrokenCheckpoint for a folder that is not what it should be."""
+
+    def __init__(self, spec: ModelSpec):
+        from ratchet.inference.local_generator import LocalGenerator
+
+        self._spec = spec
+        self._prompt_format = spec.prompt_format
+        self._generator: LocalGenerator = LocalGenerator.load(
+            spec.checkpoint, spec.inference, spec.weights, self._prompt_format
+        )
+
+    def ask(self, items: Sequence[Example], decoding: Decoding | None = None) -> list[GradedAnswer]:
+        """One graded answer an item, in order, the greedy ones with the loss of the right answer.
+
+        An item that is given twice is sampled twice.
+        """
+        chosen = decoding or self._spec.decoding
+        golds = [self._prompt_format.apply(item).answer for item in items] if chosen.temperature == 0 else None
+        answered: dict[int, GradedAnswer] = {}
+        for batch, generations in self._generator.batches([item.prompt for item in items], chosen, drafts=golds):
+            answered.update(
+                (index, self._graded(items[index], generation))
+                for index, generation in zip(batch, generations, strict=True)
+            )
+        return [answered[index] for index in range(len(items))]
+
+    def _graded(self, item: Example, generation: Generation) -> GradedAnswer:
+        finished, scores = generation.finish_reason == "stop", generation.draft_logprobs
+        key, text, logprobs = item_key(item), generation.text, generation.token_logprobs
+        found = GradedAnswer.of(item, key, text, logprobs, self._prompt_format, finished=finished)
+        return found.model_copy(update={"gold_nll": -sum(scores) / len(scores)}) if scores else found
+
+
+class MiningSpec(BaseModel):
+    """What is asked of a checkpoint. ``cells`` are searched from the ``answered`` probe items there, ``known`` keys
+    are not asked again; ``retest`` are items of the set before, ``control`` as many random ones of the same levels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelSpec
+    cells: tuple[tuple[str, int], ...] = ()
+    answered: tuple[GradedAnswer, ...] = ()
+    held_out: HoldOut
+    known: frozenset[str] = frozenset()
+    before: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    budget: int = 0
+    round_items: int = 48
+    seed: int = 0
+    retest: tuple[Example, ...] = ()
+    control: tuple[Example, ...] = ()
+
+
+class MiningResult(BaseModel):
+    """``found`` are the weak items of the search; ``yields`` are (weak, asked) by arm. ``retest`` and ``control`` say
+    of every item, in order, whether it is answered right now."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    found: tuple[MinedItem, ...] = ()
+    yields: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    retest: tuple[bool, ...] = ()
+    control: tuple[bool, ...] = ()
+
+
+class ExcludedKeys:
+    """Container of the keys that the search may not ask: held out, or mined before."""
+
+    def __init__(self, held_out: HoldOut, known: frozenset[str]):
+        self._held_out = held_out
+        self._known = known
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._known or key in self._held_out
+
+
+def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Answer a MiningSpec with a MiningResult. The same spec gives the same result on a CPU in fp32."""
+    order = MiningSpec.model_validate(spec)
+    model = AnsweringModel(order.model)
+    asked = 0
+
+    def ask(items: list[Example]) -> list[GradedAnswer]:
+        nonlocal asked
+        answers = model.ask(items) if items else []
+        asked += len(items)
+        progress({"note": f"{asked} asked"})
+        return answers
+
+    state = search(
+        order.cells,
+        order.answered,
+        ask,
+        budget=order.budget,
+        round_items=order.round_items,
+        excluded=ExcludedKeys(order.held_out, order.known),
+        seed=order.seed,
+        before=order.before,
+    )
+    again = ask([*order.retest, *order.control])
+    marks = tuple(answer.is_right for answer in again)
+    return MiningResult(
+        found=tuple(state.found),
+        yields={name: (each.weak, each.asked) for name, each in state.yields.items() if each.asked},
+        retest=marks[: len(order.retest)],
+        control=marks[len(order.retest) :],
+    ).model_dump(mode="json")
+
+
+class SamplingSpec(BaseModel):
+    """``samples`` answers to each item, as ``model.decoding`` says (with a temperature)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelSpec
+    items: tuple[Example, ...]
+    samples: int
+
+
+class SamplingResult(BaseModel):
+    """``kept`` is for each item, in order, the right answer that came most often (the shortest of several such), None
+    where no sample was right; ``verified`` of ``asked`` samples were right."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kept: tuple[str | None, ...]
+    asked: int
+    verified: int
+
+
+def sample_answers(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Answer a SamplingSpec with a SamplingResult."""
+    order = SamplingSpec.model_validate(spec)
+    model = AnsweringModel(order.model)
+    prompt_format = order.model.prompt_format
+    answers = model.ask([item for item in order.items for _ in range(order.samples)])
+    progress({"note": f"{len(answers)} samples"})
+    right = [prompt_format.parse(answer.answer) if answer.is_right else None for answer in answers]
+    groups = [right[place : place + order.samples] for place in range(0, len(right), order.samples)]
+    return SamplingResult(
+        kept=tuple(map(best, groups)), asked=len(right), verified=sum(text is not None for text in right)
+    ).model_dump(mode="json")
+
+
+def best(answers: list[str | None]) -> str | None:
+    """The right answer to keep of one item's samples."""
+    counted = Counter(text for text in answers if text)
+    return min(counted, key=lambda text: (-counted[text], len(text), text)) if counted else None
