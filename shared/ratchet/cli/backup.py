@@ -9,31 +9,30 @@ from typing import Annotated
 import typer
 
 from ratchet import backup as backups
+from ratchet.cli.context import artifacts, opened
 from ratchet.cli.output import Json, print_json, size
-from ratchet.cli.place import artifacts, opened
 from ratchet.errors import PreconditionFailed
-from ratchet.run import lock
+from ratchet.run import run_lock
 from ratchet.settings import load
 
 EVERY_S = 5.0
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Folder of this backup alone, on another disk if you can.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for this backup alone, on another disk if you can.")],
     reread: Annotated[
-        bool, typer.Option("--reread", help="Compare with its digest what is in the folder already, too.")
+        bool, typer.Option("--reread", help="Also compare the digests of what is in the folder already.")
     ] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
     """Copy the ledger and all artifacts into a folder, while everything runs. A second time only what is new.
 
-    What the folder holds afterwards is one moment: all that its ledger names is there, verified by digest. Until the
-    end the backup before stays whole; then what it had and this one does not need is removed.
+    The folder then holds one moment: every artifact that its ledger names is there, verified by digest. The backup
+    before stays complete until the end; then what this one does not need is removed.
 
     Not copied: Redis, caches, logs and metrics, which can be lost, and your settings file and passwords.
 
-    The ledger is kept as an SQLite file, whatever it was, so `ratchet restore` also moves a home to PostgreSQL and S3,
-    and back.
+    The ledger is copied by its engine's own means, SQLite's online backup or pg_dump, and is restored to that engine.
     """
     with opened() as (settings, ledger):
         made = backups.make(ledger, artifacts(settings), folder, _Progress("copied"), reread=reread)
@@ -41,46 +40,47 @@ def backup(
         print_json(made.manifest.model_dump(mode="json") | {"copied": made.copied, "removed": made.removed})
         return
     for artifact, said in made.damaged.items():
-        typer.echo(f"left out: artifact {artifact}, which the ledger does not count on: {said}", err=True)
+        typer.echo(f"left out: artifact {artifact}, which the ledger does not need: {said}", err=True)
     manifest = made.manifest
     typer.echo(
         f"{folder}: the ledger with {sum(manifest.ledger.rows.values()):,} rows at {manifest.ledger.revision}, "
         f"{len(manifest.artifacts):,} artifacts, {size(manifest.size_bytes)} in all; "
-        f"{made.copied:,} were new ({size(made.copied_bytes)}), {made.removed:,} are not needed any more."
+        f"{made.copied:,} were new ({size(made.copied_bytes)}), {made.removed:,} were removed as no longer needed."
     )
     typer.echo(f"`ratchet restore {folder}` brings it back.")
 
 
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder that `ratchet backup` has written.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a ledger that is there, with all it knows.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the ledger that is there.")] = False,
 ) -> None:
     """Bring ledger and artifacts back from a backup, into an empty place. Stop everything first.
 
-    Where to is what the settings say: this home, or the PostgreSQL and S3 store that they name. The whole backup is
-    verified before anything is written. One of an older version is migrated; one of a newer version is refused.
+    The settings say where to: this home, or the database and the store that they name. A ledger goes back to the engine
+    that it came from. The whole backup is verified before anything is written. One of an older version is migrated;
+    one of a version that is not known here is refused.
 
-    With --force a ledger that is there is replaced; an SQLite one is kept beside the new one. Interrupted, the same
-    command goes on.
+    With --force a ledger that is there is replaced; an SQLite file is kept beside the new one. After an interruption
+    the same command continues.
     """
     settings = load()
-    if (holder := lock.holder(settings.home)) is not None:
+    if (holder := run_lock.find_run(settings.home)) is not None:
         raise PreconditionFailed(f"{holder} runs in {settings.home}: `ratchet stop` first.")
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)
     typer.echo(
         f"the ledger and {count:,} artifacts ({size(manifest.size_bytes)}) are as they were at {made}; "
-        "training and judging go on from there as soon as the workers run."
+        "training and judging continue from there as soon as the workers run."
     )
     typer.echo(
-        "Where an inference server has been running all the while, `ratchet fence` lets it obey this ledger again; "
+        "Where an inference server has been running meanwhile, `ratchet fence` lets it obey this ledger again; "
         "`ratchet doctor` says whether that is needed."
     )
 
 
 class _Progress:
-    """A line now and then, so that a long copy is seen to move."""
+    """A line at intervals, so that a long copy is seen to advance."""
 
     def __init__(self, verb: str) -> None:
         self._verb, self._said_at = verb, time.monotonic()

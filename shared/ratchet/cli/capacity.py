@@ -1,20 +1,241 @@
-"""Whether this machine can train under the settings: its cards against the processes, its memory against the model."""
+"""What this machine can hold, found without torch: the memory for training, and the room on the disk of a home."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ratchet.cli.budget import Holding, budget, shape_of
-from ratchet.cli.fit import ACTIVATIONS_SHARE, Fit
-from ratchet.cli.machine import gpus, training_memory
+import psutil
+
 from ratchet.cli.output import size
-from ratchet.errors import BrokenCheckpoint, SettingsError
-from ratchet.inference.folder import CONFIG, read_json, weight_files
+from ratchet.disk import FULL_BYTES, existing, free_bytes
+from ratchet.errors import BrokenCheckpoint, SettingsError, TransientError
+from ratchet.files import open_regular
+from ratchet.inference.model_folder import CONFIG, read_json, weight_files
 from ratchet.inference.tiny import TINY_MODEL
-from ratchet.leases.share import TRAINING, capacity_gb, training_processes, vram_gb
+from ratchet.leases.gpus import TRAINING, Gpu, capacity_gb, list_gpus, training_processes, vram_gb
 from ratchet.settings import Settings
+from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
+
+__all__ = ["Gpu", "disk_shortage", "free_disk", "gpus", "training_memory"]
+
+LEAST_DISK_BYTES = 2_000_000_000
+"""With less, the next few checkpoints may not fit."""
+_STEPS_BYTES = (FULL_BYTES, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
+"""What is told of a disk that fills up; below the first of them it counts as full."""
+
+
+def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, str]:
+    """Bytes that each training process may take, and where they are: the largest GPUs, else the free memory."""
+    cards = [] if on_cpu else sorted(list_gpus(), key=lambda gpu: gpu.memory_bytes, reverse=True)[:processes]
+    if cards:
+        each = f" (each of {processes} cards)" if processes > 1 else ""
+        return cards[-1].memory_bytes, cards[-1].name + each
+    why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
+    return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"
+
+
+def free_disk(home: Path) -> tuple[int, Path]:
+    """The bytes that are free for a home, and the nearest folder to it that is there.
+
+    Raises TransientError for a disk that does not say.
+    """
+    folder = existing(home.resolve())
+    try:
+        return free_bytes(folder), folder
+    except OSError as error:
+        raise TransientError(
+            f"the disk of {home} does not say how much room it has ({error.strerror}): mount it again, or move the home"
+        ) from error
+
+
+def disk_shortage(home: Path) -> str | None:
+    """What to say, and to do, about the disk of a home that is nearly full; None while there is room.
+
+    It tells the step that was reached and not the free bytes, which change all the time, so that whoever tells only
+    what is new tells it once.
+    """
+    try:
+        free, folder = free_disk(home)
+    except TransientError as error:
+        return str(error)
+    step = next((step for step in _STEPS_BYTES if free <= step), None)
+    if step is None:
+        return None
+    how = "full" if step == FULL_BYTES else f"nearly full, under {size(step)} are free"
+    return f"the disk of {folder} is {how}: make room, lower retention.checkpoints_gb, or move the home"
+
+
+TRAINING_BYTES_PER_PARAMETER = 16
+"""fp32 master weights, gradients and AdamW's two moments, four bytes each."""
+ACTIVATIONS_SHARE = 0.2
+"""Room for activations, as a share of the rest: a rule of thumb, since they depend on batch and length."""
+HEADER_LIMIT_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model against a machine. ``where`` says what memory was meant."""
+
+    parameters: int
+    needed_bytes: int
+    available_bytes: int
+    where: str
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes <= self.available_bytes
+
+
+def fit(parameters: int, available_bytes: int, where: str) -> Fit:
+    """Training all weights with AdamW, as Ratchet does."""
+    needed = parameters * TRAINING_BYTES_PER_PARAMETER * (1 + ACTIVATIONS_SHARE)
+    return Fit(parameters, math.ceil(needed), available_bytes, where)
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters in a folder's *.safetensors. Raises BrokenCheckpoint where there are none or one cannot be read."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BrokenCheckpoint(f"{folder} has no *.safetensors; convert the model (pickled weights are never loaded).")
+    return sum(_parameters(file) for file in files)
+
+
+def _parameters(file: Path) -> int:
+    tensors = {name: tensor for name, tensor in _header(file).items() if name != "__metadata__"}
+    return sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The JSON at the head of a safetensors file: 8 bytes of its length, little-endian, then itself."""
+    try:
+        with open_regular(file, BrokenCheckpoint) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > HEADER_LIMIT_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(stream.read(length))
+    except ValueError as error:
+        raise BrokenCheckpoint(f"{file} is not a safetensors file: {error}.") from error
+    if not isinstance(header, dict):
+        raise BrokenCheckpoint(f"{file} is not a safetensors file: its header is no object.")
+    return header
+
+
+LEARNT_BYTES = 16
+"""Of a trained parameter: fp32 master weight, gradient and AdamW's two moments."""
+BUCKET_BYTES = 4
+"""Of a trained parameter under DDP: its gradient once more, in the buckets that processes sum up."""
+GATHERED_GRADIENT_BYTES = 4
+"""Of a gathered parameter under FSDP: its gradient before it is summed and shared out, in fp32."""
+FOUR_BIT_BYTES = 0.6
+"""Of a frozen parameter in NF4, its scales included."""
+LAYER_FACTOR = 34
+"""Bytes of activations, in 16 bits, of a token in a layer for each unit of width (Korthikanti et al. 2022, eq. 1,
+without the attention matrix, which fused kernels never store)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides on its memory."""
+
+    parameters: int
+    hidden: int
+    intermediate: int
+    layers: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes of each part, with a micro-batch whose rows all have the greatest length."""
+
+    weights: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations + self.logits
+
+
+def shape_of(folder: Path) -> Shape:
+    """Raises BrokenCheckpoint for a folder without a readable model."""
+    config = read_json(folder / CONFIG)
+    text: dict[str, Any] = config.get("text_config", config)
+    hidden = int(text.get("hidden_size", 0))
+    return Shape(
+        count_parameters(folder),
+        hidden,
+        int(text.get("intermediate_size", 4 * hidden)),
+        int(text.get("num_hidden_layers", 0)),
+        int(text.get("vocab_size", 0)),
+    )
+
+
+@dataclass(frozen=True)
+class Holding:
+    """How many processes hold the model, and whether each holds a share of it (FSDP) or the whole (DDP)."""
+
+    processes: int = 1
+    sharded: bool = False
+    reshard: bool = True
+
+    @classmethod
+    def of(cls, processes: int, environment: EnvironmentSettings) -> Holding:
+        return cls(processes, processes > 1 and environment.parallelism == "fsdp", environment.fsdp_reshard)
+
+
+def budget(
+    shape: Shape, model: ModelSettings, hyperparams: HyperparamSettings, *, half: bool, holding: Holding | None = None
+) -> Budget:
+    """Of one process. ``half`` says whether computation is in 16 bits. An estimate: kernels and allocators differ."""
+    tokens = hyperparams.batch_size * hyperparams.max_length
+    layer = LAYER_FACTOR * shape.hidden * (1 if half else 2)
+    kept = layer * shape.layers
+    if model.gradient_checkpointing:
+        kept = layer + 2 * shape.hidden * (1 if half else 2) * shape.layers
+    return Budget(
+        weights=_held(shape, model, holding or Holding(), half=half),
+        activations=tokens * kept,
+        logits=tokens * shape.vocabulary * 8,
+    )
+
+
+def _held(shape: Shape, model: ModelSettings, holding: Holding, *, half: bool) -> int:
+    """What one process holds of weights, gradients and moments."""
+    whole = _weights(shape, model, half=half)
+    if holding.processes == 1:
+        return whole
+    if not holding.sharded:
+        return whole + BUCKET_BYTES * _trained(shape, model)
+    return whole // holding.processes + _gathered(shape, holding, half=half)
+
+
+def _gathered(shape: Shape, holding: Holding, *, half: bool) -> int:
+    """What lies whole at the same time: embeddings and two layers, or all layers where none is given back."""
+    layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
+    embeddings = max(shape.vocabulary * shape.hidden, shape.parameters - shape.layers * layer)
+    at_once = min(shape.parameters, embeddings + 2 * layer)
+    weights = (at_once if holding.reshard else shape.parameters) * (2 if half else 4)
+    return weights + GATHERED_GRADIENT_BYTES * at_once
+
+
+def _trained(shape: Shape, model: ModelSettings) -> int:
+    """Parameters that learn: all of them, or those of adapters on every linear layer."""
+    widths = 4 * 2 * shape.hidden + 3 * (shape.hidden + shape.intermediate)
+    return model.lora_rank * widths * shape.layers if model.lora_rank else shape.parameters
+
+
+def _weights(shape: Shape, model: ModelSettings, *, half: bool) -> int:
+    if not model.lora_rank:
+        return shape.parameters * LEARNT_BYTES
+    frozen = FOUR_BIT_BYTES if model.load_in_4bit else (2.0 if half else 4.0)
+    return int(shape.parameters * frozen) + _trained(shape, model) * LEARNT_BYTES
+
 
 TRAINS = "4090"
 
@@ -23,7 +244,7 @@ def check_training(settings: Settings) -> Iterator[str]:
     """What there is to tell of training, where this host does it. Raises SettingsError for what it cannot do."""
     if TRAINS not in settings.placement.roles:
         return
-    sizes_gb = capacity_gb(settings, gpus()) if settings.environment.device != "cpu" else {}
+    sizes_gb = capacity_gb(settings, list_gpus()) if settings.environment.device != "cpu" else {}
     processes = training_processes(settings, sizes_gb)
     if objection := objection_to(settings, sizes_gb):
         raise SettingsError(objection)
@@ -101,8 +322,8 @@ def step_of(settings: Settings, processes: int) -> str:
 
 def shared_fit(settings: Settings, folder: Path) -> Fit | None:
     """Training all weights of a model that this machine's cards share, an equal part each; None for a single card."""
-    processes = training_processes(settings, capacity_gb(settings, gpus()))
-    if processes == 1 or not gpus():
+    processes = training_processes(settings, capacity_gb(settings, list_gpus()))
+    if processes == 1 or not list_gpus():
         return None
     shape, holding = shape_of(folder), Holding(processes, sharded=True)
     held = budget(shape, settings.model, settings.hyperparams, half=True, holding=holding).weights
@@ -114,7 +335,7 @@ def _fit(settings: Settings, folder: Path, processes: int) -> str:
     """Whether a full micro-batch fits each process. Raises SettingsError."""
     on_cpu = settings.environment.device == "cpu"
     precision = settings.hyperparams.fp_precision
-    half = precision in ("bf16", "fp16") or (precision == "auto" and bool(gpus()) and not on_cpu)
+    half = precision in ("bf16", "fp16") or (precision == "auto" and bool(list_gpus()) and not on_cpu)
     holding = Holding.of(processes, settings.environment)
     needed = budget(shape_of(folder), settings.model, settings.hyperparams, half=half, holding=holding)
     available, where = training_memory(processes, on_cpu=on_cpu)

@@ -17,7 +17,7 @@ from ratchet.cli.view.screen import Screen, Teller
 from ratchet.disk import home_trouble
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
-from ratchet.run import lock
+from ratchet.run import run_lock
 from ratchet.settings import Settings, load
 from ratchet.worker.stopping import describe_stopping, stopping_workers
 
@@ -51,12 +51,12 @@ def run(
 
     Ctrl-C stops it cleanly; the next `ratchet run` goes on where it stopped.
     """
-    from ratchet.run.session import Session  # Celery, and half of everything
+    from ratchet.run.session import Run  # Celery, and half of everything
     from ratchet.run.summary import render
 
     settings = load()
     with Screen(console()) as screen:
-        ended = Session(settings, LiveView(settings, screen), cycles).run()
+        ended = Run(settings, LiveView(settings, screen), cycles).run()
     text = render(ended.summary, ended.endpoint, settings.serving.alias)
     console().print(f"\n{text}", markup=False)
     if ended.problem is not None:
@@ -72,14 +72,14 @@ def stop() -> None:
         typer.echo("nothing is running.")
         return
     if holder.pid is None:
-        path = settings.home.resolve() / lock.NAME
+        path = settings.home.resolve() / run_lock.LOCK_FILE
         raise PreconditionFailed(
             f"a run is going on in {settings.home}, but {path} does not tell its process: `fuser {path}` or `lslocks` "
             "does, and `kill PID` then stops it as this command would."
         )
     _terminate(holder.pid, settings.home)
     began_at, said = time.time(), ""
-    while lock.holder(settings.home) is not None:
+    while run_lock.find_run(settings.home) is not None:
         workers = stopping_workers(settings.status_folder)
         who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
         if workers and who != said:
@@ -94,10 +94,10 @@ def stop() -> None:
     typer.echo("stopped; `ratchet run` goes on from here.")
 
 
-def _named_holder(home: Path) -> lock.Holder | None:
+def _named_holder(home: Path) -> run_lock.RunHolder | None:
     """What runs in the home. One that is only just beginning or ending is given a moment to name itself or be gone."""
     deadline = time.monotonic() + NAMED_S
-    while (holder := lock.holder(home)) is not None and holder.pid is None and time.monotonic() < deadline:
+    while (holder := run_lock.find_run(home)) is not None and holder.pid is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return holder
 
@@ -110,7 +110,7 @@ def _terminate(pid: int, home: Path) -> None:
             f"process {pid} runs in {home} and is another user's: stop it as that user."
         ) from error
     except ProcessLookupError as error:
-        if lock.holder(home) is not None:
+        if run_lock.find_run(home) is not None:
             raise PreconditionFailed(
                 f"process {pid} runs in {home}, but not on this machine or not in this container: stop it there."
             ) from error
@@ -120,7 +120,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     """Remove the home: ledger, checkpoints, queue, logs. What is in PostgreSQL or S3 stays."""
     settings = load()
     home = settings.home.resolve()
-    holder = lock.holder(settings.home)
+    holder = run_lock.find_run(settings.home)
     if holder is not None:
         raise PreconditionFailed(f"{holder} is running in {home}: `ratchet stop` first.")
     if not home.exists():
@@ -143,9 +143,9 @@ def _remove(home: Path) -> bool:
     for entry in home.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
-        elif entry.name != lock.NAME:
+        elif entry.name != run_lock.LOCK_FILE:
             entry.unlink()
-    (home / lock.NAME).unlink()
+    (home / run_lock.LOCK_FILE).unlink()
     if home.is_mount():
         return False
     home.rmdir()
@@ -155,5 +155,7 @@ def _remove(home: Path) -> bool:
 def _require_ours(settings: Settings) -> None:
     """A folder is removed only if Ratchet has run there."""
     home = settings.home.resolve()
-    if not (home / lock.NAME).exists():
-        raise PreconditionFailed(f"{home} does not look like a home of Ratchet (no {lock.NAME}); remove it by hand.")
+    if not (home / run_lock.LOCK_FILE).exists():
+        raise PreconditionFailed(
+            f"{home} does not look like a home of Ratchet (no {run_lock.LOCK_FILE}); remove it by hand."
+        )

@@ -7,14 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from ratchet.cli.context import opened
 from ratchet.cli.output import Json, console, print_json
-from ratchet.cli.place import opened
-from ratchet.cli.view.lines import Teller
-from ratchet.cli.view.panels import Frame, draw
-from ratchet.cli.view.reading import read_scene
-from ratchet.cli.view.scene import Scene
-from ratchet.cli.view.screen import Screen
-from ratchet.run import lock
+from ratchet.cli.view.model import View
+from ratchet.cli.view.reading import read_view
+from ratchet.cli.view.screen import Frame, Screen, Teller, draw
+from ratchet.run import run_lock
 
 EVERY_S = 0.5
 
@@ -25,8 +23,8 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
     Works whether or not a run is going on; the ledger keeps everything.
     """
     with opened() as (settings, ledger):
-        scene = read_scene(ledger, settings)
-        holder = lock.holder(settings.home)
+        scene = read_view(ledger, settings)
+        holder = run_lock.find_run(settings.home)
         if as_json:
             running = {"running": holder is not None, "running_pid": holder.pid if holder is not None else None}
             print_json({**running, **as_values(scene)})
@@ -43,15 +41,15 @@ def watch() -> None:
         with Screen(out) as screen:
             try:
                 while True:
-                    scene = read_scene(ledger, settings)
-                    holder = lock.holder(settings.home)
+                    scene = read_view(ledger, settings)
+                    holder = run_lock.find_run(settings.home)
                     screen.show(scene, heading(holder, scene.hosts), "Ctrl-C leaves; the run goes on", teller)
                     time.sleep(EVERY_S)
             except KeyboardInterrupt:
                 return
 
 
-def heading(holder: lock.Holder | None, hosts: Mapping[str, int]) -> str:
+def heading(holder: run_lock.RunHolder | None, hosts: Mapping[str, int]) -> str:
     """Whether something runs: a run of this home, or else workers of any machine, which are told of by number."""
     if holder is not None:
         return f"running, {holder}"
@@ -61,7 +59,7 @@ def heading(holder: lock.Holder | None, hosts: Mapping[str, int]) -> str:
     return f"running, {workers} worker{'s' * (workers > 1)} on {', '.join(hosts)}"
 
 
-def as_values(scene: Scene) -> dict[str, Any]:
+def as_values(scene: View) -> dict[str, Any]:
     """A scene for JSON: levels become ``family/level`` keys."""
 
     def look(values: dict[str, Any]) -> dict[str, Any]:

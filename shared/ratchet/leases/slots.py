@@ -1,6 +1,6 @@
 """Leases on slots: lock files in a folder that all processes of a host share, with the holder's name as their text.
 
-What a slot stands for (a core, a gigabyte of a GPU, a worker's name) is known to those that lease it. The kernel frees
+What a slot stands for (a gigabyte of a GPU, a worker's name) is known to those that lease it. The kernel frees
 the slots of a process that dies.
 """
 

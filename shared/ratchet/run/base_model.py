@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
-from ratchet.inference.folder import check_folder
+from ratchet.inference.model_folder import check_folder
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 
@@ -66,7 +66,7 @@ def _require_template(folder: Path, name: str) -> None:
     """Every system speaks to the model through its chat template, so a base model without one is refused here."""
     from transformers import AutoTokenizer
 
-    from ratchet.inference.chat import require_trainable
+    from ratchet.inference.chat_template import require_trainable
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -1,25 +1,31 @@
-"""The first run: suites, the base model as checkpoint 0, the champion and the line. The second time: nothing."""
+"""Sets up an empty ledger: test suites, the base model as checkpoint 0 and champion, and the settings that are locked.
+
+On a ledger that is set up it checks the locked settings, and brings suites up to date with the families and levels that
+are set. It does not know how a base model is found and copied (see base_model).
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
+from ratchet.errors import SettingsError
 from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
-from ratchet.inference.facts import model_facts
+from ratchet.inference.model_folder import UNKNOWN, ModelFacts, hold, model_facts
+from ratchet.inference.tiny import TINY_MODEL
 from ratchet.ledger import Ledger, Transaction, deployments
 from ratchet.ledger.lineage import MAIN, checkpoint_id
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, SuiteRow
 from ratchet.plugins import require_plugins
 from ratchet.processes.child_runner import ChildRunner
-from ratchet.run.locking import facts_to_lock, require_unchanged
 from ratchet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,24 +33,26 @@ log = logging.getLogger(__name__)
 Prepare = Callable[[Settings, dict[str, Any]], object]
 """Puts the base model into the folder that a spec names (see ratchet.run.base_model)."""
 
+PREPARE = "ratchet.run.base_model:prepare_base_model"
+HELD_OUT_BY = ("seed", "held_out_share")
+"""Settings of the suites that decide which items are held out: with others, tested items would be trained on."""
+WAY_OUT = "Set it back, or start again with another home (or `ratchet reset`)."
 
-_PREPARE = "ratchet.run.base_model:prepare_base_model"
 
-
-def prepared_in_child(settings: Settings, spec: dict[str, Any]) -> object:
-    """The usual way: in a child process, since it needs torch."""
+def prepare_in_child(settings: Settings, spec: dict[str, Any]) -> object:
+    """Prepare the base model in a child process, since it needs torch."""
     settings.log_folder.mkdir(parents=True, exist_ok=True)
     with ChildRunner() as children:
-        return children.run(_PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
+        return children.run(PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
 
 
 def bootstrap(
-    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepare: Prepare = prepared_in_child
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepare: Prepare = prepare_in_child
 ) -> bool:
     """Set up an empty ledger; returns whether there was anything to do. Raises SettingsError for a wrong base model.
 
-    On a ledger that is set up, the settings that were locked at the first run are compared instead; and where families
-    or levels were added or taken away since, the suites' next versions come into force.
+    On a ledger that is set up it raises SettingsError for a change of what the first run locked; and where families or
+    levels were added or taken away since, the next versions of the suites take effect.
     """
     require_plugins(settings)
     with ledger.read() as session:
@@ -111,13 +119,13 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
         "folder": str(folder),
     }
     prepare(settings, spec)
-    facts = facts_to_lock(settings, model_facts(folder))
+    facts = values_to_lock(settings, model_facts(folder))
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
 
 
 def _record_base(tx: Transaction, model: Artifact) -> None:
-    """Checkpoint 0: champion, live from the start, and the head of the line."""
+    """Checkpoint 0: champion, live from the start, and the head of the lineage."""
     weights = weights_digest(model.manifest)
     base = CheckpointRow(
         id=checkpoint_id(0, weights),
@@ -139,3 +147,57 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
     )
     deployments.begin(tx, base.id)
     tx.emit(CheckpointSaved(checkpoint_id=base.id, step=0))
+
+
+def values_to_lock(settings: Settings, facts: ModelFacts) -> dict[str, str]:
+    """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
+    held = hold(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
+    path = settings.model.path
+    suites = {f"suites.{name}": str(getattr(settings.suites, name)) for name in HELD_OUT_BY}
+    return {"base_model": settings.locked.base_model or path, "model_path": path, **suites, **held.recorded()}
+
+
+def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
+    """Raise SettingsError, with old value, new value and the way out, for a change of what was locked.
+
+    Whether it comes from the file, the environment or the command line makes no difference, nor does a model that was
+    changed on disk under the same name.
+    """
+    _compare(settings, "model.path", settings.model.path, recorded.get("model_path"))
+    for name in ("base_model", "model_architecture", "max_context_length", "vocab_size"):
+        _compare(settings, f"locked.{name}", getattr(settings.locked, name), recorded.get(name))
+    for name in HELD_OUT_BY:
+        _compare(settings, f"suites.{name}", getattr(settings.suites, name), recorded.get(f"suites.{name}"))
+    context = recorded.get("max_context_length", UNKNOWN)
+    if context != UNKNOWN and settings.hyperparams.max_length > int(context):
+        raise SettingsError(
+            f"hyperparams.max_length {settings.hyperparams.max_length} exceeds the context length of {context} that "
+            f"{settings.home} was begun with, which is locked. Set it to {context} or less."
+        )
+    _compare_disk(settings, recorded)
+
+
+def _compare(settings: Settings, name: str, value: object, was: str | None) -> None:
+    if value is not None and was is not None and str(value) != was:
+        raise SettingsError(f"{name} is {value}, but {settings.home} was begun with {was}, which is locked. {WAY_OUT}")
+
+
+def _compare_disk(settings: Settings, recorded: Mapping[str, str]) -> None:
+    """A base model in a folder may have been exchanged; one of the hub was copied at the first run."""
+    folder = Path(settings.model.path)
+    if settings.model.path == TINY_MODEL or not folder.is_dir():
+        return
+    own = settings.model.tokenizer_path
+    tokenizer = Path(own) if own is not None and Path(own).is_dir() else None
+    now = model_facts(folder, tokenizer).recorded()
+    for name in ("model_architecture", "vocab_size", "vocabulary"):
+        if recorded.get(name) not in (None, now[name]):
+            raise SettingsError(
+                f"{name} of {folder} is {_short(now[name])}, but {settings.home} was begun with "
+                f"{_short(recorded[name])}, which is locked. Put the model back as it was, or start again with another "
+                "home (or `ratchet reset`)."
+            )
+
+
+def _short(value: str) -> str:
+    return f"{value[:12]}…" if len(value) == 64 else value

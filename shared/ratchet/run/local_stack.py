@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from ratchet.artifacts.configured import artifact_store
-from ratchet.backoff import Backoff, RestartDelay
+from ratchet.artifacts.artifact_store import artifact_store
+from ratchet.backoff import FIRST_S, Backoff, RestartDelay
 from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.ports import require_free
 from ratchet.bus.streams import relaying_ledger
@@ -21,7 +21,7 @@ from ratchet.ledger.migrate import migrate
 from ratchet.processes.messages import ProcessState
 from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.run.bootstrap import bootstrap
-from ratchet.serving.home import announced_url
+from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.section import environment
@@ -120,7 +120,7 @@ class AnnouncedRestart:
     """Says that something has died and when it is started again: at once at first, then after growing pauses."""
 
     def __init__(self, say: Say, control: ControlSettings) -> None:
-        backoff = Backoff(control.backoff_first_s, control.max_backoff_s)
+        backoff = Backoff(FIRST_S, control.max_backoff_s)
         self._say, self._delay, self._is_down = say, RestartDelay(backoff, time.monotonic(), first_at_once=True), False
 
     def is_due(self, what: str) -> bool:

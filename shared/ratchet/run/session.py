@@ -1,42 +1,58 @@
-"""One run from start to end: start everything, show it, count cycles, stop, sum up."""
+"""One run of `ratchet run` from start to end: start everything, show it, count cycles, stop, sum up.
+
+It decides when a run ends: after so many cycles, when asked to, or when going on is useless. How things are started and
+shown is not known here.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self
 
-from ratchet.ledger import Ledger
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from ratchet.ledger import Ledger, health
+from ratchet.ledger.tables import ClaimRow, EvaluationRow, LineageRow, OutboxRow, VerdictRow
+from ratchet.processes.managed_process import describe_exit
 from ratchet.processes.messages import ProcessState
-from ratchet.run import lock
-from ratchet.run.cycles import decided
-from ratchet.run.failures import Failures
+from ratchet.run import run_lock
 from ratchet.run.local_stack import LocalStack
-from ratchet.run.movement import STALL_S, Movement
-from ratchet.run.stopping import Stop
-from ratchet.run.summary import Summary, summarize
+from ratchet.run.summary import Summary, completed_cycles, summarize
 from ratchet.settings import Settings
 
-EVERY_S = 0.5
-MOST_RESTARTS = 10
-"""A process that had to be started again so often has something that a further start will not heal."""
+CHECK_S = 0.5
+MAX_RESTARTS = 10
+"""A process that had to be started again so often has a fault that one more start will not heal."""
+STALL_S = 600.0
+"""A run that counts cycles gives up when nothing has moved for so long."""
+EXIT_INTERRUPTED = 130
+RESTART_NOTE = "It is started again, with growing pauses."
+TAIL_BYTES = 20_000
 
 
 class View(Protocol):
     """Where a run is shown."""
 
     def say(self, text: str) -> None:
-        """A line of the run's own."""
+        """Show a line of the run's own."""
         ...
 
     def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
-        """What is going on now."""
+        """Show what is going on now."""
         ...
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How a run ended. ``problem`` is None where it reached its goal or was asked to stop."""
 
     summary: Summary
@@ -44,79 +60,193 @@ class Ended:
     problem: str | None = None
 
 
-@dataclass
-class Session:
+class Run:
     """One run of a home. ``cycles`` is the number after which it ends by itself; None runs until stopped."""
 
-    settings: Settings
-    view: View
-    cycles: int | None = None
-    clock: Callable[[], float] = time.time
-    _movement: Movement = field(default_factory=Movement)
-    _failures: Failures = field(default_factory=Failures)
+    def __init__(
+        self, settings: Settings, view: View, cycles: int | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings, self._view, self._cycles, self._clock = settings, view, cycles, clock
+        self._stall_detector = StallDetector()
+        self._failures = FailureReporter()
 
-    def run(self) -> Ended:
+    def run(self) -> RunResult:
         """Returns when the cycles are done, when asked to stop, or with the problem that makes going on useless.
 
         Raises PreconditionFailed while another run holds the home, and TransientError for a busy port.
         """
-        began_at = self.clock()
-        with lock.held(self.settings.home.resolve()), Stop(self.view.say) as stop:
-            with LocalStack(self.settings, self.view.say) as parts:
-                stop.insist = parts.kill
-                done_before = self._done(parts.ledger)
-                problem = self._watch(parts, stop, done_before, began_at)
-                endpoint = parts.endpoint()
-                self.view.say("stopping")
-            return Ended(self._summary(began_at, done_before), endpoint, problem)
+        began_at = self._clock()
+        with run_lock.hold_home(self._settings.home.resolve()), StopSignals(self._view.say) as signals:
+            with LocalStack(self._settings, self._view.say) as stack:
+                signals.kill = stack.kill
+                done_before = _completed(stack.ledger)
+                problem = self._watch(stack, signals.stop, done_before, began_at)
+                endpoint = stack.endpoint()
+                self._view.say("stopping")
+            return RunResult(self._summary(began_at, done_before), endpoint, problem)
 
-    def _watch(self, parts: LocalStack, stop: Stop, done_before: frozenset[str], began_at: float) -> str | None:
-        while not stop.event.is_set():
-            found = parts.check()
-            for text in self._failures.new(parts.ledger, found, self.settings.log_folder):
-                self.view.say(text)
-            dying = _dying(found)
-            done = len(self._done(parts.ledger) - done_before)
-            self.view.show(parts.ledger, self._heading(done, began_at, dying), parts.endpoint())
-            if self.cycles is not None and done >= self.cycles:
+    def _watch(
+        self, stack: LocalStack, stop: threading.Event, done_before: frozenset[str], began_at: float
+    ) -> str | None:
+        while not stop.is_set():
+            processes = stack.check()
+            for text in self._failures.new(stack.ledger, processes, self._settings.log_folder):
+                self._view.say(text)
+            failing = _failing(processes)
+            done = len(_completed(stack.ledger) - done_before)
+            self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint())
+            if self._cycles is not None and done >= self._cycles:
                 return None
-            problem = self._problem(parts, dying) if self.cycles is not None else None
+            problem = self._problem(stack, failing) if self._cycles is not None else None
             if problem is not None:
                 return problem
-            stop.event.wait(EVERY_S)
+            stop.wait(CHECK_S)
         return None
 
-    def _heading(self, done: int, began_at: float, dying: str | None) -> str:
-        minutes, seconds = divmod(int(self.clock() - began_at), 60)
-        counted = f"{done} of {self.cycles} cycles" if self.cycles else f"{done} cycles"
-        return f"{dying or ''}  {counted}  {minutes}:{seconds:02}".strip()
+    def _heading(self, done: int, began_at: float, failing: str | None) -> str:
+        minutes, seconds = divmod(int(self._clock() - began_at), 60)
+        counted = f"{done} of {self._cycles} cycles" if self._cycles else f"{done} cycles"
+        return f"{failing or ''}  {counted}  {minutes}:{seconds:02}".strip()
 
-    def _problem(self, parts: LocalStack, dying: str | None) -> str | None:
-        """Why a run that counts should give up; one without an end waits for better times."""
-        if dying is not None:
-            return f"{dying}; see {self.settings.log_folder}, or `ratchet logs`"
-        with parts.ledger.read() as session:
-            still_s = self._movement.look(session)
-        if still_s > STALL_S:
-            return f"nothing has moved for {still_s:.0f} s; `ratchet logs` and `ratchet dead` may say why"
+    def _problem(self, stack: LocalStack, failing: str | None) -> str | None:
+        """Why a run that counts cycles should give up; one without an end waits until it is mended."""
+        if failing is not None:
+            return f"{failing}; see {self._settings.log_folder}, or `ratchet logs`"
+        with stack.ledger.read() as session:
+            idle_s = self._stall_detector.idle_s(session)
+        if idle_s > STALL_S:
+            return f"nothing has moved for {idle_s:.0f} s; `ratchet logs` and `ratchet dead` may say why"
         return None
-
-    @staticmethod
-    def _done(ledger: Ledger) -> frozenset[str]:
-        with ledger.read() as session:
-            return frozenset(d.checkpoint_id for d in decided(session))
 
     def _summary(self, began_at: float, done_before: frozenset[str]) -> Summary:
-        ledger = Ledger(self.settings.ledger_url)
+        ledger = Ledger(self._settings.ledger_url)
         try:
             with ledger.read() as session:
-                return summarize(session, began_at, self.clock(), done_before)
+                return summarize(session, began_at, self._clock(), done_before)
         finally:
             ledger.close()
 
 
-def _dying(members: dict[str, ProcessState]) -> str | None:
-    for name, member in members.items():
-        if member.restarts >= MOST_RESTARTS:
-            return f"{name} has died {member.restarts} times, the last exit code was {member.exit_code}"
+class StopSignals:
+    """Catches SIGINT and SIGTERM for a block: the first sets ``stop``, the second calls ``kill`` and exits at once.
+
+    For the main thread.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self.stop = threading.Event()
+        self.kill: Callable[[], None] = lambda: None
+        self._say = say
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            self.kill()
+            os._exit(EXIT_INTERRUPTED)
+        self.stop.set()
+        self._say("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")
+
+
+class StallDetector:
+    """Remembers when the ledger last changed as only work changes it: verdicts, events, claims, evaluations."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: tuple[int, ...] | None = None
+        self._changed_at = clock()
+
+    def idle_s(self, session: Session) -> float:
+        """Seconds in which nothing has changed, counted from one call to the next. A pause by hand does not count."""
+        is_paused = session.scalar(select(LineageRow.paused).limit(1))
+        seen = (
+            session.scalar(select(func.max(VerdictRow.id))) or 0,
+            session.scalar(select(func.max(OutboxRow.seq))) or 0,
+            session.scalar(select(func.sum(ClaimRow.token + ClaimRow.progress))) or 0,
+            session.scalar(select(func.count()).select_from(EvaluationRow)) or 0,
+        )
+        if seen != self._seen or is_paused:
+            self._seen, self._changed_at = seen, self._clock()
+        return self._clock() - self._changed_at
+
+
+class FailureReporter:
+    """Reports each failure of a process once. It is made when the run begins, and earlier failures do not count."""
+
+    def __init__(self) -> None:
+        self._began_at = time.monotonic()
+        self._reported: dict[str, str] = {}
+        self._restarts: dict[str, int] = {}
+
+    def new(self, ledger: Ledger, processes: Mapping[str, ProcessState], log_folder: Path) -> Iterator[str]:
+        """Texts on the failures that are new.
+
+        A worker that could write to the ledger has left its traceback there; of any other end there is only the log.
+        """
+        recorded = self._recorded(ledger)
+        for name, error in recorded.items():
+            yield from self._unreported(name, f"{name} has failed. {RESTART_NOTE}\n{error}")
+        for name, process in processes.items():
+            if process.restarts > self._restarts.get(name, 0):
+                self._restarts[name] = process.restarts
+                if not any(worker.startswith(f"{name}@") for worker in recorded):
+                    end, line = describe_exit(process.exit_code), last_line(newest_log(log_folder, name))
+                    yield from self._unreported(name, f"{name} {end}: {line} {RESTART_NOTE}")
+
+    def _recorded(self, ledger: Ledger) -> dict[str, str]:
+        """Why workers have failed since the run began, by their names."""
+        now = ledger.now()
+        began_at = now - (time.monotonic() - self._began_at)
+        with ledger.read() as session:
+            failed = [worker for worker in health.failing_workers(session, now) if worker.seen_at >= began_at]
+        return {worker.name: (worker.error or "").rstrip() for worker in failed}
+
+    def _unreported(self, name: str, text: str) -> Iterator[str]:
+        if self._reported.get(name) != text:
+            self._reported[name] = text
+            yield text
+
+
+def newest_log(folder: Path, name: str) -> Path | None:
+    """The log that a process wrote to last: a command's has its name, a worker's its name with host and slot."""
+    logs = [folder / f"{name}.log", *folder.glob(f"{name}@*.log")]
+    return max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
+
+
+def last_line(log: Path | None) -> str:
+    """The last line of a log that is not empty; of a line of JSON, as workers write it, the message."""
+    if log is None:
+        return "it has no log."
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = [line for line in file.read().decode(errors="replace").split("\n") if line.strip()]
+    return _message(lines[-1].strip()) if lines else "its log is empty."
+
+
+def _message(line: str) -> str:
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError, TypeError):
+        return line
+
+
+def _completed(ledger: Ledger) -> frozenset[str]:
+    with ledger.read() as session:
+        return frozenset(cycle.checkpoint_id for cycle in completed_cycles(session))
+
+
+def _failing(processes: Mapping[str, ProcessState]) -> str | None:
+    for name, process in processes.items():
+        if process.restarts >= MAX_RESTARTS:
+            return f"{name} has died {process.restarts} times, the last exit code was {process.exit_code}"
     return None

@@ -1,7 +1,11 @@
-"""What a run says at its end: what was learnt, what was deployed and why, and how to go on."""
+"""What a run has achieved: its completed cycles, and the text at its end on what was learnt and deployed, and why.
+
+A cycle is a trained checkpoint that has all its verdicts (``System.per_checkpoint``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -16,10 +20,73 @@ from ratchet.ledger.tables import (
     EvaluationRow,
     MinedRow,
     ServingRow,
+    VerdictRow,
 )
-from ratchet.run.cycles import Decided, decided
+from ratchet.systems import registry
+
+DECIDER = "deployment"
+"""Its verdict is the outcome of a cycle; those of the others come before it."""
 
 _ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
+
+
+@dataclass(frozen=True)
+class CompletedCycle:
+    """``judged_at`` is the time of the last verdict but the deployer's, ``decided_at`` that of the last of all."""
+
+    checkpoint_id: str
+    ordinal: int
+    outcome: str
+    judged_at: float
+    decided_at: float
+
+
+def completed_cycles(session: Session) -> list[CompletedCycle]:
+    """All complete cycles, in the order of the checkpoints. The base model is not a cycle.
+
+    A dead letter counts as a verdict here: the checkpoint is given up until a person retries it. A checkpoint that
+    testing called broken is judged by no other system; one that it called superseded was never judged, and is no cycle.
+    """
+    trained = session.execute(
+        select(CheckpointRow.id, CheckpointRow.ordinal, CheckpointRow.state)
+        .where(CheckpointRow.ordinal > 0)
+        .order_by(CheckpointRow.ordinal)
+    ).all()
+    systems = registry.per_checkpoint(session)
+    verdicts = _verdicts(session, systems)
+    found = (_cycle(id_, ordinal, state, verdicts.get(id_, {}), systems) for id_, ordinal, state in trained)
+    return [cycle for cycle in found if cycle is not None]
+
+
+def _verdicts(session: Session, systems: Sequence[str]) -> dict[str, dict[str, tuple[str, float]]]:
+    """By checkpoint and system: outcome and time of the verdict, or of the dead letter."""
+    found: dict[str, dict[str, tuple[str, float]]] = {}
+    letters = select(DeadLetterRow.subject_id, DeadLetterRow.system, DeadLetterRow.created_at).where(
+        DeadLetterRow.subject_kind == "checkpoint", DeadLetterRow.resolved_at.is_(None)
+    )
+    for checkpoint_id, system, at in session.execute(letters):
+        found.setdefault(checkpoint_id, {})[system] = ("dead", at)
+    verdicts = select(VerdictRow.subject_id, VerdictRow.system, VerdictRow.outcome, VerdictRow.created_at).where(
+        VerdictRow.subject_kind == "checkpoint", VerdictRow.system.in_(systems)
+    )
+    for checkpoint_id, system, outcome, at in session.execute(verdicts):
+        found.setdefault(checkpoint_id, {})[system] = (outcome, at)
+    return found
+
+
+def _cycle(
+    checkpoint_id: str, ordinal: int, state: str, verdicts: dict[str, tuple[str, float]], systems: Sequence[str]
+) -> CompletedCycle | None:
+    given = {system: verdicts[system] for system in systems if system in verdicts}
+    testing = given.get("testing", ("", 0.0))[0]
+    if testing == "dead" or (testing and state == "broken"):
+        at = given["testing"][1]
+        return CompletedCycle(checkpoint_id, ordinal, testing, at, at)
+    if len(given) < len(systems) or DECIDER not in given:
+        return None
+    judged_at = max(at for system, (_, at) in given.items() if system != DECIDER)
+    outcome, at = given[DECIDER]
+    return CompletedCycle(checkpoint_id, ordinal, outcome, judged_at, max(judged_at, at))
 
 
 @dataclass(frozen=True)
@@ -38,7 +105,7 @@ class Summary:
     """Times are seconds since the run began; counts are those of the run, except ``dead``, which is all open ones."""
 
     ran_s: float
-    cycles: tuple[Decided, ...]
+    cycles: tuple[CompletedCycle, ...]
     live: int | None
     live_levels: LevelRates
     changes: tuple[Change, ...]
@@ -51,8 +118,8 @@ class Summary:
 
 
 def summarize(session: Session, since: float, now: float, done_before: frozenset[str]) -> Summary:
-    """The summary of a run that began at ``since`` with these checkpoints decided already."""
-    cycles = tuple(d for d in decided(session) if d.checkpoint_id not in done_before)
+    """The summary of a run that began at ``since``, when the cycles of ``done_before`` were complete already."""
+    cycles = tuple(cycle for cycle in completed_cycles(session) if cycle.checkpoint_id not in done_before)
     changes = read_changes(session, since)
     serving = session.scalar(select(ServingRow).limit(1))
     live = session.get(CheckpointRow, serving.desired_id) if serving else None
@@ -70,7 +137,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         dead=_count(
             session, select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))
         ),
-        first_judged_s=min(d.judged_at for d in cycles) - since if cycles else None,
+        first_judged_s=min(cycle.judged_at for cycle in cycles) - since if cycles else None,
         first_deployed_s=promoted[0] if promoted else None,
     )
 
@@ -139,7 +206,7 @@ def _trained(session: Session, since: float) -> tuple[int, int]:
     trained = lessons = 0
     for batch in session.scalars(query):
         trained += batch.offset
-        made = dict(batch.provenance.get("counts") or {}).get("lessons", 0)
+        made = dict(batch.provenance.get("counts") or {}).get("corrections", 0)
         lessons += round(int(made) * batch.offset / max(batch.examples, batch.offset))
     return trained, lessons
 

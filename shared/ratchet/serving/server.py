@@ -20,15 +20,13 @@ import uvicorn
 
 from ratchet import settings as setting_tree
 from ratchet.errors import RatchetError, ServingError
-from ratchet.leases.share import Bound, bound, lease_share
+from ratchet.leases.gpus import Bound, acquire_share, bound
 from ratchet.plugins import require_plugins
-from ratchet.serving.admin_token import server_token
 from ratchet.serving.app import build_app
 from ratchet.serving.engine import Engine, engine_of
-from ratchet.serving.fleet import Fleet
 from ratchet.serving.guard import Guard
-from ratchet.serving.home import ServerHome
-from ratchet.serving.state import StateFile
+from ratchet.serving.model_manager import Fleet
+from ratchet.serving.server_home import ServerHome, StateFile, server_token
 from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
     """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
-    lease = lease_share(settings, "serving", timeout_s=math.inf)
+    lease = acquire_share(settings, "serving", timeout_s=math.inf)
     share = bound(settings, lease) if lease else None
     if share is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share["devices"])
@@ -100,9 +98,9 @@ def serve_by(
 
 def _import_torch(share: Bound | None) -> None:
     """Ahead of the first load, and beside the first requests; the collector need not look at it ever again."""
-    importlib.import_module("ratchet.inference.local")
+    importlib.import_module("ratchet.inference.local_generator")
     if share is not None:
-        importlib.import_module("ratchet.inference.bounded").confine(share)
+        importlib.import_module("ratchet.inference.gpu_limit").confine(share)
     gc.collect()
     gc.freeze()
 

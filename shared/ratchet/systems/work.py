@@ -1,4 +1,7 @@
-"""The values a system works with: the subject it is asked about, and the outcome it gives back."""
+"""What a system's function gets and what it returns: its work on one claimed subject, and the outcome.
+
+How subjects are found and claimed, and how outcomes are committed, is not known here.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,11 @@ from sqlalchemy.orm import Session
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost, Stopping
 from ratchet.events import Event
-from ratchet.leases.share import Bound, bound, lease_share
+from ratchet.leases.gpus import Bound, acquire_share, bound
 from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
-from ratchet.systems.claims import Claim
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a system decides about: ``checkpoint``, ``batch``, ``request``, ``refill`` … and its id."""
-
-    kind: str
-    id: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
+from ratchet.systems.claims import Claim, Pulse, Subject
 
 
 def nothing(_tx: Transaction) -> None:
@@ -69,14 +61,13 @@ class Reconciled:
 
 Outcome = Verdict | NotReady | Reconciled
 
-
-BOUNDED = "ratchet.inference.bounded:run"
+BOUNDED = "ratchet.inference.gpu_limit:run"
 GPU_PATIENCE_S = 600.0
 """After that the claim goes back, and the subject waits with the others."""
 
 
 class Children(Protocol):
-    """Runs a function of a torch-using module in a child process (see ratchet.children)."""
+    """Runs a function of a torch-using module in a child process (see ChildRunner)."""
 
     def run(
         self,
@@ -89,25 +80,6 @@ class Children(Protocol):
         log_path: Path,
         grace_s: Callable[[], float],
     ) -> dict[str, Any]: ...
-
-
-@dataclass
-class Pulse:
-    """Progress of the running work. The heartbeat writes it to the claim; liveness asks whether it still moves.
-
-    ``about`` names the subject. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is how long
-    the work takes at most to give way with what it has done, where it knows that better than ``control.grace_s``.
-    """
-
-    about: str = ""
-    count: int = 0
-    note: str = ""
-    lost: bool = False
-    stop_s: float = 0.0
-
-    def beat(self, note: str = "") -> None:
-        self.count += 1
-        self.note = note or self.note
 
 
 @dataclass
@@ -172,7 +144,7 @@ class Work:
             self.pulse.beat("waits for GPU memory")
             return self.stop.is_set() or self.pulse.lost
 
-        lease = lease_share(
+        lease = acquire_share(
             self.settings, self.claim.system, timeout_s=GPU_PATIENCE_S, should_stop=should_stop, cards=cards
         )
         if lease is None:

@@ -13,35 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from kombu import Queue
 
-from ratchet.artifacts.configured import artifact_store
-from ratchet.backoff import Backoff, retry
+from ratchet.artifacts.artifact_store import artifact_store
+from ratchet.backoff import FIRST_S, Backoff, retry
 from ratchet.build import Build
+from ratchet.bus.celery_app import broker_app
 from ratchet.bus.connection import connect, redis_url
-from ratchet.bus.outbox import Relay
-from ratchet.bus.streams import Streams
-from ratchet.children import ChildRunner
+from ratchet.bus.streams import Relay, Streams
 from ratchet.errors import PreconditionFailed, TransientError
-from ratchet.leases import claim_name
-from ratchet.leases.slots import WorkerName
+from ratchet.leases.slots import WorkerName, claim_name
 from ratchet.ledger import Ledger
 from ratchet.plugins import require_plugins
+from ratchet.processes.child_runner import ChildRunner
 from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
 from ratchet.systems.system import System
-from ratchet.worker.app import worker_app
-from ratchet.worker.bulletin import BulletinBoard
-from ratchet.worker.canary import Canary
-from ratchet.worker.desk import Desk
-from ratchet.worker.listener import Listener
-from ratchet.worker.liveness import Liveness, alive_path
+from ratchet.worker.lanes import Lanes
+from ratchet.worker.liveness import Canary, Liveness, alive_path
 from ratchet.worker.logs import log_json
-from ratchet.worker.register import Registration, has_ledger, record_failure
-from ratchet.worker.status import StatusFile
+from ratchet.worker.registration import Registration, StatusFile, has_ledger, record_failure
 from ratchet.worker.stopping import Stopper
-from ratchet.worker.sweep import Sweep
+from ratchet.worker.wakeups import Listener, Sweep, send_sweep
 
 if TYPE_CHECKING:
     from ratchet.metrics.worker import MetricsPage
@@ -107,30 +103,37 @@ class _Worker:
         self.registration = Registration(self.ledger, system, worker, settings, url)
         _once_available(self.registration.enter, settings)
         redis = _once_available(lambda: redis_url(settings), settings)
-        streams = Streams(connect(redis), settings.redis.stream_length)
+        streams = Streams(connect(redis))
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
         self.children = ChildRunner(system.preload, threads=settings.placement.threads)
         self.controller = Controller(system, settings, self.ledger, artifact_store(settings), self.children, worker)
-        self.desk = Desk(self.controller)
-        self.app = worker_app(redis, system, worker, self.desk, watched=settings.control.task_events)
+        self.lanes = Lanes(self.controller)
+        self.app = worker_app(redis, system, worker, self.lanes, watched=settings.control.task_events)
         canary = Canary(self.app, worker)
-        self.stopper = Stopper(self.controller, tell=self.registration.stopping)
+        self.stopper = Stopper(self.controller, report=self.registration.stopping)
         self.status = StatusFile(_status_path(settings, system, worker), self.controller, lambda: self.stopper.left_s)
         self.controller.observers.append(self.status)
         self.registration.follow(self.controller)
         if self.metrics is not None:
             self.metrics.follow(self.controller)
-        liveness = Liveness(settings.control, self.desk, canary, alive_path(settings, worker))
+        liveness = Liveness(settings.control, self.controller, canary, alive_path(settings, worker))
         self.threads = [
-            Listener(streams, self.ledger, self.desk),
-            Sweep(self.ledger, relay, self.desk, self.registration.seen, _end_refused, liveness.check),
+            *self.lanes.threads(),
+            Listener(streams, self.ledger, self.lanes),
+            Sweep(
+                self.ledger,
+                relay,
+                self.lanes,
+                wake_by_task=lambda: send_sweep(self.app, system.queue, worker, expires_s=system.sweep_s),
+                seen=self.registration.seen,
+                refused=_end_refused,
+                check_liveness=liveness.check,
+            ),
             liveness,
             self.status,
             self.stopper,
         ]
-        if system.name == "training":
-            self.threads.append(BulletinBoard(connect(redis), settings, self.controller.stop, self.controller.watchdog))
 
     def run(self) -> int:
         """Run Celery's worker in this thread until it ends, with the other threads beside it; its exit code."""
@@ -138,8 +141,8 @@ class _Worker:
         worker_shutting_down.connect(self.stopper.asked)
         celery_worker = self.app.Worker(
             hostname=controller.worker,
-            pool="threads",
-            concurrency=len(controller.system.lanes),
+            pool="solo",  # a task only wakes a lane, so Celery's own loop runs it, and needs no threads
+            concurrency=1,
             queues=[controller.system.queue, controller.worker],
             task_events=events,
             without_heartbeat=not events,
@@ -155,14 +158,34 @@ class _Worker:
             celery_worker.start()
         finally:
             controller.stop.set()
-            controller.setback.set()
-            self.desk.wait_quiet()
+            controller.reschedule.set()
+            self.lanes.wait_stopped()
             self.children.close()
             self.status.close()
             self.registration.leave()
             if self.metrics is not None:
                 self.metrics.close()
         return celery_worker.exitcode or 0
+
+
+def worker_app(url: str, system: System, worker: str, lanes: Lanes, *, watched: bool = False) -> Celery:
+    """An application with the system's task and queue, and a queue of the worker's own for its canary and its sweep.
+
+    ``watched``: Flower can ask it for its state.
+    """
+    app = broker_app(url)
+    app.conf.worker_enable_remote_control = watched
+    app.conf.task_queues = (Queue(system.queue), Queue(worker))
+    app.conf.task_default_queue = system.queue
+
+    @app.task(name=system.queue, shared=False)
+    def wake(lane: str | None = None, cause: str | None = None) -> None:
+        if lane is None:
+            lanes.wake_all()
+        else:
+            lanes.wake(lane, cause)
+
+    return app
 
 
 def _end_refused(error: PreconditionFailed) -> None:
@@ -191,7 +214,7 @@ def _metrics_page(settings: Settings) -> MetricsPage | None:
 
 def _once_available(step: Callable[[], T], settings: Settings) -> T:
     """Do a step of the start, as often as it takes while the ledger, Redis or a port is not available."""
-    backoff = Backoff(settings.control.backoff_first_s, settings.control.backoff_last_s)
+    backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
     return retry(step, backoff, (TransientError,))
 
 

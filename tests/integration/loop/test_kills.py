@@ -29,8 +29,8 @@ from ratchet.ledger.tables import (
     SuiteRow,
     VerdictRow,
 )
-from ratchet.run.cycles import decided
 from ratchet.run.local_stack import SERVER, LocalStack
+from ratchet.run.summary import completed_cycles
 from ratchet.settings import Settings
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -149,7 +149,7 @@ def test_killing_changes_nothing_but_time(loop: Loop) -> None:
     loop.kill("deployment")
     loop.wait(count(DeploymentRow, DeploymentRow.action == "deploy"), "a deployment")
     loop.kill("deployment")
-    loop.wait(lambda session: len(decided(session)) >= 2, "two cycles")
+    loop.wait(lambda session: len(completed_cycles(session)) >= 2, "two cycles")
     loop.wait(lambda session: serving(session).actual_id == serving(session).desired_id, "the server")
     assert loop.killed.total() >= 11
 
@@ -163,7 +163,7 @@ def test_killing_changes_nothing_but_time(loop: Loop) -> None:
 def every_subject_has_one_verdict(session: Session) -> None:
     verdicts = Counter((row.system, row.subject_kind, row.subject_id) for row in session.query(VerdictRow))
     assert set(verdicts.values()) == {1}
-    for checkpoint in decided(session):
+    for checkpoint in completed_cycles(session):
         judged = {
             system for system, kind, subject in verdicts if (kind, subject) == ("checkpoint", checkpoint.checkpoint_id)
         }

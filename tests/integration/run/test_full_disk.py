@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ratchet.run import lock
+from ratchet.run import run_lock
 
 from tests.support.disk import SmallDisk, fill, free
 
@@ -54,7 +54,7 @@ def test_the_refused_run_leaves_nothing_in_the_way_of_the_next_which_warns(
         assert run.stdout is not None
         warning = next(line for line in run.stdout if " warning " in line)
         assert f"the disk of {home} is nearly full, under 500 MB are free: make room" in warning
-        assert lock.holder(home) == lock.Holder(run.pid)
+        assert run_lock.find_run(home) == run_lock.RunHolder(run.pid)
         stopped = command(home, ["stop"], tmp_path)
         said, _ = stopped.communicate(timeout=PATIENCE_S)
         assert "stopped" in said

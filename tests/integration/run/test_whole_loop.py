@@ -19,7 +19,7 @@ from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, CheckpointRow, VerdictRow
 from ratchet.metrics.hub import discovery
-from ratchet.run import lock
+from ratchet.run import run_lock
 from ratchet.settings import Settings
 from ratchet.systems.registry import systems
 from sqlalchemy import func, select
@@ -133,7 +133,7 @@ class Home:
 def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
     yield made
-    holder = lock.holder(made.path)
+    holder = run_lock.find_run(made.path)
     if holder is not None and holder.pid is not None:
         os.kill(holder.pid, signal.SIGKILL)
 
@@ -170,7 +170,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
     assert second.returncode == 0, err
     assert "Redis has died: it is started again at once" in out
     assert "goes on from here" in out
-    assert lock.holder(home.path) is None
+    assert run_lock.find_run(home.path) is None
     assert "nothing is running" in home.call("stop")[1]
     assert _living(home) == []
     check_that_it_goes_on_elsewhere(tmp_path, answered)

@@ -13,8 +13,8 @@ from ratchet.cli.view.reading import read_view
 from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.ledger_backlog import control
 from ratchet.processes.supervisor import FIRST_PAUSE_S
-from ratchet.run.failures import Failures
 from ratchet.run.local_stack import process_names
+from ratchet.run.session import FailureReporter
 from ratchet.systems import registry
 from typer.testing import CliRunner
 
@@ -87,7 +87,7 @@ def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None
 
 def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
     wait_until(lambda: all(name in rows(stack) for name in BROKEN), what="both failures")
-    failures, said = Failures(), list[str]()
+    failures, said = FailureReporter(), list[str]()
 
     def all_are_said() -> bool:
         said.extend(failures.new(stack.ledger, stack.supervisor.processes(), stack.settings.log_folder))

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup.named import KEPT
+from ratchet.backup.backup import KEPT_ARTIFACTS
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import CheckpointRow, WorkerRow
-from ratchet.run import lock
+from ratchet.run import run_lock
 from sqlalchemy import update
 
 from .running import ratchet
@@ -19,7 +19,7 @@ from .running import ratchet
 def publish(home: Path, ledger: Ledger) -> str:
     artifact = ArtifactStore((home / "artifacts").as_uri()).publish_lines(["a row"], "batch", {}).id
     with ledger.write() as tx:
-        for column in (*KEPT, CheckpointRow.artifact):
+        for column in (*KEPT_ARTIFACTS, CheckpointRow.artifact):
             tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
         tx.session.execute(update(WorkerRow).values(state="stopped"))
     return artifact
@@ -49,6 +49,6 @@ def test_a_backup_of_nothing_and_of_half_is_refused_with_the_reason(ledger: Ledg
 
 
 def test_a_home_in_which_a_run_goes_on_is_not_restored_into(home: Path, tmp_path: Path) -> None:
-    with lock.held(home):
+    with run_lock.hold_home(home):
         assert "`ratchet stop` first" in ratchet("restore", str(tmp_path / "backup"), "--force", code=2).stderr
     assert not (home / "ledger.db").exists()

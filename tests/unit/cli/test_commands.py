@@ -12,7 +12,7 @@ from ratchet.cli.main import PLACES
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, OutboxRow, SuiteRow, VerdictRow
-from ratchet.run.lock import Holder
+from ratchet.run.run_lock import RunHolder
 from sqlalchemy import select
 
 from tests.support.story import checkpoint_id
@@ -43,8 +43,8 @@ def test_a_wrong_setting_is_named(home: Path) -> None:
 
 
 def test_status_says_whether_something_runs(home: Path) -> None:
-    assert heading(Holder(7), {"box": 3}) == "running, process 7"
-    assert heading(Holder(None), {}) == "running, a process that run.lock does not name"
+    assert heading(RunHolder(7), {"box": 3}) == "running, process 7"
+    assert heading(RunHolder(None), {}) == "running, a process that run.lock does not name"
     assert heading(None, {"box": 3, "other": 8}) == "running, 11 workers on box, other"
     assert heading(None, {"box": 1}) == "running, 1 worker on box"
     ratchet("migrate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+from ratchet.cli.main import app
 from ratchet.ledger import Ledger
-from ratchet.ledger.migrate import migrate
-from ratchet.run import lock
-from ratchet.serving.admin_token import token_path
+from ratchet.run import run_lock
+from ratchet.serving.server_home import token_path
 
 from tests.support.disk import SmallDisk, fill, free
 
@@ -92,9 +94,9 @@ def test_a_run_that_the_full_disk_refused_leaves_nothing_in_the_way(home: Path, 
     ratchet("serve", "--port", "0", code=2)
     assert "nothing is running" in ratchet("stop").stdout
     free(path)
-    assert (token_path(path / "serving").exists(), lock.holder(path)) == (False, None)
-    with lock.held(path):
-        assert lock.holder(path) == lock.Holder(os.getpid())
+    assert (token_path(path / "serving").exists(), run_lock.find_run(path)) == (False, None)
+    with run_lock.hold_home(path):
+        assert run_lock.find_run(path) == run_lock.RunHolder(os.getpid())
 
 
 @pytest.mark.parametrize("room", [False, True])
@@ -144,13 +146,22 @@ def test_init_copies_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -
     assert list((folder / "run" / "inbox").iterdir()) == []
 
 
-def test_the_disk_is_told_where_no_place_is_known(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_is_named_where_an_error_of_the_disk_names_no_file(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = typer.Typer()
+
+    @failing.command()
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    group = typer.main.get_command(app)
+    group.commands["fail"] = typer.main.get_command(failing)  # type: ignore[attr-defined]
     home.mkdir()
-    ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
-    migrate(ledger)
-    ledger.close()
-    result = ratchet("report", "--out", "/dev/full", code=2)
-    assert "takes no more" in result.stderr
+    assert group.main(["fail"], standalone_mode=False) == 2
+    said = capsys.readouterr().err
+    assert str(home) in said
+    assert "takes no more" in said
 
 
 def test_reset_empties_a_mount_point_that_stays(home: Path, small_disk: SmallDisk) -> None:
@@ -159,7 +170,7 @@ def test_reset_empties_a_mount_point_that_stays(home: Path, small_disk: SmallDis
     (path / "artifacts" / "deep").mkdir(parents=True)
     (path / "artifacts" / "deep" / "file").touch()
     (path / "link").symlink_to(home.parent)
-    (path / lock.NAME).touch()
+    (path / run_lock.LOCK_FILE).touch()
     assert f"emptied {path}, which is a mount point and stays" in ratchet("reset", "--yes").stdout
     assert list(path.iterdir()) == []
     assert home.parent.exists()
@@ -168,7 +179,7 @@ def test_reset_empties_a_mount_point_that_stays(home: Path, small_disk: SmallDis
 def test_reset_that_cannot_remove_all_can_be_tried_again(home: Path, small_disk: SmallDisk) -> None:
     path = small_disk(262_144)
     os.environ["RATCHET_HOME"] = str(path)
-    (path / lock.NAME).touch()
+    (path / run_lock.LOCK_FILE).touch()
     (path / "ledger.db").touch()
     subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
     assert "mounted read-only" in ratchet("reset", "--yes", code=2).stderr
@@ -177,10 +188,13 @@ def test_reset_that_cannot_remove_all_can_be_tried_again(home: Path, small_disk:
 
 
 def test_a_run_that_does_not_tell_its_process_is_not_taken_for_none(home: Path, ledger: Ledger) -> None:
-    with lock.held(home):
-        (home / lock.NAME).write_bytes(b"")
+    with run_lock.hold_home(home):
+        (home / run_lock.LOCK_FILE).write_bytes(b"")
         said = ratchet("stop", code=2).stderr
-        assert f"{home / lock.NAME} does not tell its process: `fuser {home / lock.NAME}` or `lslocks` does" in said
+        assert (
+            f"{home / run_lock.LOCK_FILE} does not tell its process: `fuser {home / run_lock.LOCK_FILE}` or `lslocks` does"
+            in said
+        )
         assert "is running in" in ratchet("reset", "--yes", code=2).stderr
         assert "runs in" in ratchet("restore", "somewhere", code=2).stderr
         assert "running, a process that run.lock does not name" in ratchet("status").stdout
@@ -188,6 +202,6 @@ def test_a_run_that_does_not_tell_its_process_is_not_taken_for_none(home: Path, 
         assert (values["running"], values["running_pid"]) == (True, None)
         doctor = {found["check"]: found["text"] for found in json.loads(ratchet("doctor", "--json", code=1).stdout)}
         assert doctor["server"].startswith("belongs to the run, a process that run.lock does not name")
-        (home / lock.NAME).write_text(str(2**22))
+        (home / run_lock.LOCK_FILE).write_text(str(2**22))
         assert "not on this machine or not in this container: stop it there" in ratchet("stop", code=2).stderr
     assert home.exists()

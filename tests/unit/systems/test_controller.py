@@ -7,9 +7,9 @@ import pytest
 from ratchet.errors import ChildFailed, Stopping, TransientError
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued
-from ratchet.leases import acquire_gpu
+from ratchet.leases.gpus import acquire_gpu
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.tables import ClaimRow, CounterRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Outcome, Verdict, Work, claims
@@ -21,8 +21,8 @@ from tests.support.toy_controller import Toys, decided
 
 def test_it_decides_all_it_finds_in_its_order_and_once(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["b", "a"])
-    assert toys.look() == 2
-    assert toys.look() == 0
+    assert toys.run() == 2
+    assert toys.run() == 0
     assert toys.seen == ["b", "a"]
     assert [(row.subject_id, row.outcome, row.numbers) for row in toys.verdicts()] == [
         ("b", "fine", {"n": 1}),
@@ -35,7 +35,7 @@ def test_a_verdict_its_effects_and_its_events_commit_together(ledger: Ledger, se
     heard: list[Event] = []
     ledger.after_commit = heard.extend
     toys = Toys(ledger, settings, ["a"])
-    toys.look(cause="event-1")
+    toys.run(cause="event-1")
     assert toys.acted("a") == 1
     assert [(event.name, event.cause) for event in heard] == [("batch.queued", "event-1")]
     assert toys.verdicts()[0].cause == "event-1"
@@ -46,7 +46,7 @@ def test_effects_that_fail_leave_no_verdict_and_count(ledger: Ledger, settings: 
         raise ZeroDivisionError("no effect")
 
     toys = Toys(ledger, settings, ["a"], lambda _work: Verdict("fine", "", effects=broken))
-    assert toys.look() == 0
+    assert toys.run() == 0
     assert toys.verdicts() == []
     assert [row.failures for row in toys.claims()] == [1]
 
@@ -55,12 +55,12 @@ def test_not_ready_is_neither_verdict_nor_failure(ledger: Ledger, settings: Sett
     heard: list[Event] = []
     ledger.after_commit = heard.extend
     toys = Toys(ledger, settings, ["a", "b"], lambda _work: NotReady("its wheels", events=(BatchQueued(batch_id="w"),)))
-    assert toys.look() == 0
+    assert toys.run() == 0
     assert toys.seen == ["a", "b"]
     assert (toys.verdicts(), toys.claims()) == ([], [])
     assert len(heard) == 2
     toys.do = decided
-    assert toys.look() == 2
+    assert toys.run() == 2
 
 
 def test_a_failure_is_counted_and_the_others_go_on(ledger: Ledger, settings: Settings) -> None:
@@ -70,13 +70,13 @@ def test_a_failure_is_counted_and_the_others_go_on(ledger: Ledger, settings: Set
         return decided(work)
 
     toys = Toys(ledger, settings, ["bad", "good"], fussy)
-    assert toys.look() == 1
-    assert toys.controller.setback.is_set()
+    assert toys.run() == 1
+    assert toys.controller.reschedule.is_set()
     while not _letters(ledger):
-        toys.look()
-    assert toys.seen.count("bad") == settings.control.poison_failures
+        toys.run()
+    assert toys.seen.count("bad") == settings.control.max_failures
     assert [letter.error for letter in _letters(ledger)] == ["ValueError: bad toy"]
-    assert toys.look() == 0
+    assert toys.run() == 0
     assert [row.subject_id for row in toys.verdicts()] == ["good"]
 
 
@@ -85,7 +85,7 @@ def test_a_killed_child_counts_as_a_death(ledger: Ledger, settings: Settings) ->
         raise ChildFailed("SIGKILL", killed=True)
 
     toys = Toys(ledger, settings, ["a"], dying)
-    toys.look()
+    toys.run()
     assert [(row.failures, row.kills) for row in toys.claims()] == [(0, 1)]
 
 
@@ -99,7 +99,7 @@ def test_trouble_of_the_surroundings_is_waited_out_and_never_counted(ledger: Led
         return decided(work)
 
     toys = Toys(ledger, settings, ["a"], troubled)
-    assert toys.look() == 1
+    assert toys.run() == 1
     assert len(toys.seen) == 11
     assert _letters(ledger) == []
 
@@ -114,7 +114,7 @@ def test_a_late_commit_is_refused(ledger: Ledger, settings: Settings) -> None:
         return decided(work)
 
     toys = Toys(ledger, settings, ["a"], overtaken)
-    assert toys.look() == 0
+    assert toys.run() == 0
     assert (toys.verdicts(), toys.acted("a")) == ([], 0)
     assert [row.owner for row in toys.claims()] == ["toys@there+0"]
 
@@ -131,21 +131,21 @@ def test_work_that_lost_its_claim_hears_of_it(ledger: Ledger, settings: Settings
             threading.Event().wait(0.01)
 
     toys = Toys(ledger, settings, ["a"], overtaken)
-    assert toys.look() == 0
+    assert toys.run() == 0
     assert rounds
     assert [row.failures for row in toys.claims()] == [0]
 
 
 def test_a_change_in_the_middle_is_refused_too(ledger: Ledger, settings: Settings) -> None:
     def overtaken(work: Work) -> Outcome:
-        work.commit(lambda tx: next_value(tx.session, "early") and None)
+        work.commit(lambda tx: next_counter(tx.session, "early") and None)
         with ledger.write() as tx:
             claims.require(tx, work.claim).token += 1
-        work.commit(lambda tx: next_value(tx.session, "late") and None)
+        work.commit(lambda tx: next_counter(tx.session, "late") and None)
         return decided(work)
 
     toys = Toys(ledger, settings, ["a"], overtaken)
-    assert toys.look() == 0
+    assert toys.run() == 0
     with ledger.read() as session:
         assert {row.name for row in session.scalars(select(CounterRow))} == {"early", "fencing"}
 
@@ -158,7 +158,7 @@ def test_asked_to_stop_it_gives_the_subject_back_uncounted(ledger: Ledger, setti
 
     toys = Toys(ledger, settings, ["a", "b"], stopping)
     with pytest.raises(Stopping):
-        toys.look()
+        toys.run()
     assert (toys.seen, toys.verdicts(), toys.claims()) == (["a"], [], [])
 
 
@@ -173,7 +173,7 @@ def test_a_work_folder_belongs_to_one_claim_and_goes_with_it(ledger: Ledger, set
         return decided(work)
 
     toys = Toys(ledger, settings, ["a"], littering)
-    while not toys.look():
+    while not toys.run():
         pass
     assert len(set(folders)) == 2
     assert not any(folder.exists() for folder in folders)
@@ -182,7 +182,7 @@ def test_a_work_folder_belongs_to_one_claim_and_goes_with_it(ledger: Ledger, set
 def test_several_workers_decide_each_subject_once(ledger: Ledger, settings: Settings) -> None:
     subjects = [str(number) for number in range(20)]
     crowd = [Toys(ledger, settings, subjects, worker=f"toys@here+{slot}") for slot in range(3)]
-    threads = [threading.Thread(target=toys.look) for toys in crowd]
+    threads = [threading.Thread(target=toys.run) for toys in crowd]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -202,12 +202,12 @@ def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings)
                 return decided(work)
 
     toys = Toys(ledger, settings, ["a"], watching)
-    assert toys.look() == 1
+    assert toys.run() == 1
 
 
 def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings) -> None:
-    """Five times within the limit, which as usual, every ten seconds, would not be enough for it."""
-    often = settings.control.model_copy(update={"heartbeat_s": 0.001, "lease_s": 25.0})
+    """Six times in a lease: five renewals take less than the usual lease of a minute, let alone five of its sixths."""
+    often = settings.control.model_copy(update={"lease_s": 3.0})
     seen: set[float] = set()
     left_s: list[float] = []
 
@@ -220,9 +220,9 @@ def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings)
             left_s.append(row.expires_at - row.heartbeat_at)
         return decided(work)
 
-    Toys(ledger, settings.model_copy(update={"control": often}), ["a"], watching).look()
+    Toys(ledger, settings.model_copy(update={"control": often}), ["a"], watching).run()
     assert len(seen) == 5
-    assert left_s == pytest.approx([25.0] * len(left_s), abs=0.01)
+    assert left_s == pytest.approx([3.0] * len(left_s), abs=0.01)
 
 
 def _letters(ledger: Ledger) -> list[DeadLetterRow]:
@@ -242,7 +242,7 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
         return Verdict(told["devices"], told["word"])
 
     toys = Toys(ledger, card, ["a"], do)
-    toys.look()
+    toys.run()
     assert [(row.outcome, row.reason) for row in toys.verdicts()] == [("1", "hello")]
     leased = [path.name for path in (settings.lease_folder / "gpu").iterdir() if path.read_text().endswith(" toys")]
     assert len([name for name in leased if name.startswith("gpu-1-")]) == 8
@@ -258,7 +258,7 @@ def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against
         raise ValueError("no such column")
 
     toys = Toys(ledger, settings, ["one"], stumble)
-    toys.look()
-    toys.controller.holdings.release_due()
+    toys.run()
+    toys.controller.held.retry_releases()
     assert toys.seen == ["one"]
     assert [(row.owner, row.failures) for row in toys.claims()] in ([], [(None, 0)])

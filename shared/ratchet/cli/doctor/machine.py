@@ -12,13 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from ratchet.cli.capacity import TRAINS, objection_to, step_of
+from ratchet.cli.capacity import TRAINS, disk_shortage, free_disk, objection_to, step_of
 from ratchet.cli.doctor.finding import Finding
-from ratchet.cli.machine import disk_shortage, free_disk
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
-from ratchet.leases.devices import Gpu, gpus
-from ratchet.leases.share import capacity_gb, training_processes
+from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.settings import Settings
 from ratchet.systems import registry
@@ -58,10 +56,7 @@ def systems(_settings: Settings) -> Finding:
         said = "\n".join(f"{name} cannot be imported:\n{trace}" for name, trace in broken.items())
         return Finding("systems", "bad", said.rstrip())
     names = list(registry.systems())
-    missing = [name for name in registry.ORDER if name not in names]
-    if missing:
-        return Finding("systems", "note", f"{len(names)} installed; not here: {', '.join(missing)}")
-    return Finding("systems", "ok", f"{len(names)} installed")
+    return Finding("systems", "ok", f"{len(names)} installed here: {', '.join(names)}")
 
 
 def cards(settings: Settings) -> Finding:
@@ -69,7 +64,7 @@ def cards(settings: Settings) -> Finding:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return Finding("gpu", "ok", "no NVIDIA driver here: models run on the CPU")
-    found = gpus()
+    found = list_gpus()
     if not found:
         said = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
         why = " ".join((said.stdout + said.stderr).split()) or "it lists no card"
@@ -85,7 +80,7 @@ def training(settings: Settings) -> Finding:
     """How many processes would train here, and what speaks against it. Only the trainer's container sees its cards."""
     if TRAINS not in settings.placement.roles:
         return Finding("training", "ok", "not on this machine")
-    sizes_gb = capacity_gb(settings, gpus())
+    sizes_gb = capacity_gb(settings, list_gpus())
     if objection := objection_to(settings, sizes_gb):
         return Finding("training", "bad" if sizes_gb else "note", objection)
     return Finding("training", "ok", step_of(settings, training_processes(settings, sizes_gb)))

@@ -7,15 +7,15 @@ from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.reach import Place, hindrance
 from ratchet.cli.doctor.stores import opened
 from ratchet.errors import TransientError
-from ratchet.ledger.counters import value
-from ratchet.run import lock
+from ratchet.ledger.ledger import counter_value
+from ratchet.run import run_lock
 from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.home import announced_url
+from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 
 
 def server(settings: Settings) -> Finding:
-    port, running = settings.serving.port, lock.holder(settings.home)
+    port, running = settings.serving.port, run_lock.find_run(settings.home)
     if settings.serving.url is not None:
         return _obedience(settings, f"of its own at {settings.serving.url}", is_needed=running is not None)
     if running is not None:
@@ -43,7 +43,7 @@ def _obedience(settings: Settings, text: str, *, is_needed: bool) -> Finding:
             return Finding("server", "note", found)
         return Finding("server", "bad", f"{found}. One that has only just been started may need a minute; see its log")
     with opened(settings) as ledger, ledger.read() as session:
-        given = value(session, "fencing")
+        given = counter_value(session, "fencing")
     if highest > given:
         return Finding(
             "server",

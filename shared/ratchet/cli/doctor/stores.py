@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ratchet.artifacts.configured import artifact_store
+from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.bus.connection import connect, redis_trouble, redis_url
-from ratchet.bus.executable import server_executable
+from ratchet.bus.embedded_redis import server_executable
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
 from ratchet.cli.doctor.reach import Place, hindrance
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
-from ratchet.run import lock
+from ratchet.run import run_lock
 from ratchet.settings import Settings
 
 CLOCK_LIMIT_S = 2.0
@@ -31,7 +31,7 @@ def ledger(settings: Settings) -> Finding:
 
 
 def redis(settings: Settings) -> Finding:
-    if settings.redis.url is None and lock.holder(settings.home) is None:
+    if settings.redis.url is None and run_lock.find_run(settings.home) is None:
         return Finding("redis", "ok", f"the next run starts {server_executable()}")
     url = redis_url(settings)
     with hint(url):

@@ -16,7 +16,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.health import FORGOTTEN_S, PRESENT_S, failing_workers, is_expected, waiting_workers
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import WorkerRow
-from ratchet.run import lock
+from ratchet.run import run_lock
 from ratchet.settings import Settings
 
 
@@ -74,9 +74,9 @@ def workers(settings: Settings) -> Finding:
 
 def _belongs_to_run(worker: WorkerRow, settings: Settings) -> bool:
     """Whether the run that is going on in this home has started it: the lock is written once, when a run begins."""
-    if worker.host != settings.placement.machine or lock.holder(settings.home) is None:
+    if worker.host != settings.placement.machine or run_lock.find_run(settings.home) is None:
         return False
-    return worker.started_at >= (settings.home / lock.NAME).stat().st_mtime
+    return worker.started_at >= (settings.home / run_lock.LOCK_FILE).stat().st_mtime
 
 
 def failures(settings: Settings) -> Finding:

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 from ratchet import __version__
 from ratchet.build import Build
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.ports import LOOPBACK, free_port
+from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.doctor import CHECKS, Finding, examine
 from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
 from ratchet.cli.doctor.reach import Place, hindrance, hindrances
 from ratchet.cli.doctor.stores import differing
-from ratchet.cli.machine import disk_shortage
 from ratchet.cli.main import app
-from ratchet.leases.gpu import acquire_gpu
+from ratchet.leases.gpus import acquire_gpu
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import WorkerRow
-from ratchet.metrics.ledger.control import PRESENT_S
-from ratchet.run import lock
+from ratchet.metrics.ledger_backlog import PRESENT_S
+from ratchet.run import run_lock
 from ratchet.serving.protocol import Health
 from ratchet.settings import Settings
 from typer.testing import CliRunner
@@ -199,7 +199,7 @@ def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_answer_stops_a_run_that_is_going_on(tmp_path: Path) -> None:
     serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token": STRONG}
-    with lock.held(tmp_path):
+    with run_lock.hold_home(tmp_path):
         found = finding(Settings(home=tmp_path, serving=serving), "server")
     assert (found.state, "nothing listens at" in found.text) == ("bad", True)
 
@@ -222,7 +222,7 @@ def test_a_server_that_has_come_to_a_standstill_is_told_with_what_stands_still(t
     with HTTPServer((LOOPBACK, 0), Stalled) as stalled:
         threading.Thread(target=stalled.serve_forever, daemon=True).start()
         serving = {"url": f"http://{LOOPBACK}:{stalled.server_port}", "admin_token": STRONG}
-        with lock.held(tmp_path):
+        with run_lock.hold_home(tmp_path):
             found = finding(Settings(home=tmp_path, serving=serving), "server")
         stalled.shutdown()
     assert (found.state, Stalled.PROBLEM in found.text) == ("bad", True)
@@ -303,11 +303,11 @@ def test_a_worker_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_worker_of_this_machine_that_is_missing_from_a_run_is_bad(tmp_path: Path) -> None:
     settings = with_workers(tmp_path, one=__version__, gone=__version__)
     here = settings.model_copy(update={"placement": settings.placement.model_copy(update={"machine": "gone"})})
-    with lock.held(tmp_path):
-        os.utime(tmp_path / lock.NAME, (0, 0))
+    with run_lock.hold_home(tmp_path):
+        os.utime(tmp_path / run_lock.LOCK_FILE, (0, 0))
         assert finding(here, "workers").state == "bad"
         assert finding(settings, "workers").state == "note", "it is of another machine"
-        os.utime(tmp_path / lock.NAME, (2e9, 2e9))
+        os.utime(tmp_path / run_lock.LOCK_FILE, (2e9, 2e9))
         assert finding(here, "workers").state == "note", "it was started by an earlier run"
     assert finding(here, "workers").state == "note"
 

@@ -22,7 +22,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_pools_take_at_most_the_share_of_a_finite_level_that_is_set": ("suites.held_out_share",),
         "test_another_seed_holds_out_other_items": ("suites.seed",),
     },
-    "unit/inference/test_dress.py": {
+    "unit/inference/test_prompt_format.py": {
         "test_what_is_configured_is_what_is_put_before_the_model": ("monitoring.system_prompt_base", "profile.name"),
         "test_a_profile_has_the_options_that_are_set": ("profile.options",),
     },
@@ -41,7 +41,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_batch_out_of_time_is_an_error_and_no_answer": ("inference.batch_timeout_s",),
         "test_how_many_logits_are_held_at_once_is_set": ("inference.score_logits",),
     },
-    "unit/leases/test_share.py": {
+    "unit/leases/test_gpus.py": {
         "test_settings_say_how_much_and_where": ("placement.gpus_gb", "placement.vram_gb"),
         "test_training_has_a_process_for_each_card_with_room_for_it": ("environment.processes",),
     },
@@ -62,11 +62,11 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/run/test_base_model.py": {
         "test_the_tokenizer_is_taken_from_where_it_is_set": ("model.tokenizer_path",),
     },
-    "unit/run/test_locking.py": {
+    "unit/run/test_locked_settings.py": {
         "test_a_model_has_a_name_and_a_context_of_its_own": ("locked.base_model", "locked.max_context_length"),
         "test_the_first_run_refuses_another_model_than_is_meant": ("locked.model_architecture", "locked.vocab_size"),
     },
-    "unit/run/test_parts.py": {
+    "unit/run/test_local_stack.py": {
         "test_a_machine_runs_the_systems_of_its_roles": ("placement.roles",),
         "test_how_many_threads_a_model_uses_is_set": ("placement.threads",),
         "test_the_embedded_redis_takes_the_port_that_is_set": ("redis.port",),

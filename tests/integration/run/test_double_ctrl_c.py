@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from ratchet.ledger.tables import WorkerRow
-from ratchet.run.stopping import EXIT_INSISTED
+from ratchet.run.session import EXIT_INTERRUPTED
 from sqlalchemy import func, select
 
 from tests.support.workers import wait_until
@@ -41,7 +41,7 @@ def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
             with suppress(Exception):
                 run.wait(0.5)
         out, err = run.communicate(timeout=PATIENCE_S)
-        assert run.returncode == EXIT_INSISTED, out + err
+        assert run.returncode == EXIT_INTERRUPTED, out + err
         wait_until(lambda: living(home) == [], PATIENCE_S, "the end of all")
     finally:
         for process in living(home):

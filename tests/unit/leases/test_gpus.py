@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from ratchet.errors import SettingsError, TransientError
-from ratchet.inference.bounded import run
-from ratchet.leases.share import bound, capacity_gb, lease_share, training_processes, vram_gb
+from ratchet.inference.gpu_limit import run
+from ratchet.leases.gpus import acquire_share, bound, capacity_gb, training_processes, vram_gb
 from ratchet.settings import Settings
 
 SOON_S = 0.05
@@ -19,15 +19,15 @@ def settings(home: Path, **placement: Any) -> Settings:
 
 
 def test_without_a_gpu_nothing_is_leased(tmp_path: Path) -> None:
-    assert lease_share(settings(tmp_path, gpus_gb=()), "testing", timeout_s=SOON_S) is None
+    assert acquire_share(settings(tmp_path, gpus_gb=()), "testing", timeout_s=SOON_S) is None
 
 
 def test_one_card_holds_training_a_judge_and_the_server_side_by_side(tmp_path: Path) -> None:
     card = settings(tmp_path, gpus_gb=(24,))
-    leases = [lease_share(card, user, timeout_s=SOON_S) for user in ("training", "testing", "serving")]
+    leases = [acquire_share(card, user, timeout_s=SOON_S) for user in ("training", "testing", "serving")]
     assert [lease.vram_gb for lease in leases if lease] == [12, 6, 6]
     with pytest.raises(TransientError, match="6 GB of GPU memory"):
-        lease_share(card, "mining", timeout_s=SOON_S)
+        acquire_share(card, "mining", timeout_s=SOON_S)
     for lease in leases:
         assert lease is not None
         lease.close()
@@ -36,7 +36,7 @@ def test_one_card_holds_training_a_judge_and_the_server_side_by_side(tmp_path: P
 def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
     cards = settings(tmp_path, gpus_gb=(8, 24), vram_gb={"training": 20})
     assert (capacity_gb(cards), vram_gb(cards, "training"), vram_gb(cards, "testing")) == ({0: 8, 1: 24}, 20, 6)
-    lease = lease_share(cards, "training", timeout_s=SOON_S)
+    lease = acquire_share(cards, "training", timeout_s=SOON_S)
     assert lease is not None
     with lease:
         assert bound(cards, lease) == {"devices": ["1"], "shares": [20 / 24]}
@@ -44,7 +44,7 @@ def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
 
 def test_more_than_a_card_has_is_an_error_of_the_settings(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="one device has 24"):
-        lease_share(settings(tmp_path, gpus_gb=(24,), vram_gb={"training": 30}), "training", timeout_s=SOON_S)
+        acquire_share(settings(tmp_path, gpus_gb=(24,), vram_gb={"training": 30}), "training", timeout_s=SOON_S)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_training_has_a_process_for_each_card_with_room_for_it(
 
 def test_of_several_leased_cards_each_has_its_own_share(tmp_path: Path) -> None:
     cards = settings(tmp_path, gpus_gb=(24, 8, 12), vram_gb={"training": 9})
-    lease = lease_share(cards, "training", timeout_s=SOON_S, cards=2)
+    lease = acquire_share(cards, "training", timeout_s=SOON_S, cards=2)
     assert lease is not None
     with lease:
         assert bound(cards, lease) == {"devices": ["0", "2"], "shares": [9 / 24, 9 / 12]}
@@ -78,8 +78,8 @@ def test_of_several_leased_cards_each_has_its_own_share(tmp_path: Path) -> None:
 
 def test_training_on_a_cpu_leases_no_card(tmp_path: Path) -> None:
     on_cpu = Settings(home=tmp_path, placement={"gpus_gb": (24,)}, environment={"device": "cpu"})
-    assert lease_share(on_cpu, "training", timeout_s=SOON_S, cards=2) is None
-    assert lease_share(on_cpu, "testing", timeout_s=SOON_S) is not None
+    assert acquire_share(on_cpu, "training", timeout_s=SOON_S, cards=2) is None
+    assert acquire_share(on_cpu, "testing", timeout_s=SOON_S) is not None
 
 
 def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,31 +15,31 @@ from ratchet.disk import home_trouble
 from ratchet.errors import PreconditionFailed
 from ratchet.file_lock import FileLock, is_locked
 
-NAME = "run.lock"
+LOCK_FILE = "run.lock"
 
 
 @dataclass(frozen=True)
-class Holder:
+class RunHolder:
     """The process that runs in a home. ``pid`` is None where the file does not tell it, as while a run begins."""
 
     pid: int | None
 
     def __str__(self) -> str:
-        return f"process {self.pid}" if self.pid is not None else f"a process that {NAME} does not name"
+        return f"process {self.pid}" if self.pid is not None else f"a process that {LOCK_FILE} does not name"
 
 
 @contextmanager
-def held(home: Path) -> Iterator[None]:
+def hold_home(home: Path) -> Iterator[None]:
     """Hold the home's lock for the block.
 
     Raises PreconditionFailed, naming the other process, while one runs; TransientError for a disk that is full or
     fails, and SettingsError for a home that cannot be written to.
     """
     with home_trouble(home):
-        lock = FileLock.try_acquire(home / NAME)
+        lock = FileLock.try_acquire(home / LOCK_FILE)
     if lock is None:
         raise PreconditionFailed(
-            f"a run is going on in {home} already ({Holder(_pid(home))}): `ratchet watch` shows it, "
+            f"a run is going on in {home} already ({RunHolder(_pid(home))}): `ratchet watch` shows it, "
             "`ratchet stop` ends it."
         )
     with lock:
@@ -52,15 +52,15 @@ def held(home: Path) -> Iterator[None]:
                 lock.write("")
 
 
-def holder(home: Path) -> Holder | None:
+def find_run(home: Path) -> RunHolder | None:
     """What runs in the home, or None when nothing does. Reading is enough, so it works in a home of another user."""
     with home_trouble(home):
         try:
-            return Holder(_pid(home)) if is_locked(home / NAME) else None
+            return RunHolder(_pid(home)) if is_locked(home / LOCK_FILE) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
 
 def _pid(home: Path) -> int | None:
-    text = (home / NAME).read_bytes().strip()
+    text = (home / LOCK_FILE).read_bytes().strip()
     return int(text) if text.isdigit() else None

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from ratchet.errors import SettingsError, Stopping, TransientError
-from ratchet.leases import GpuLease, acquire_cores, acquire_gpu, claim_name, core_count
-from ratchet.leases.slots import try_take
+from ratchet.leases.gpus import GpuLease, acquire_gpu
+from ratchet.leases.slots import claim_name, try_take
 
 from tests.support.disk import SmallDisk, fill
 
@@ -44,59 +44,38 @@ def _hold(take: Callable[[], Any], told: Connection) -> None:
     signal.pause()
 
 
-def test_cores_are_refused_while_another_process_holds_them_and_free_when_it_dies(tmp_path: Path) -> None:
-    holder = Holder(lambda: acquire_cores(2, tmp_path, timeout_s=PATIENT_S, total=3, note="testing"))
-    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3) as lease:
-        assert lease.count == 1
-        with pytest.raises(TransientError, match=r"2 of 3 cores.*core-0 by pid \d+ testing"):
-            acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3)
-    holder.kill()
-    with acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3) as lease:
-        assert lease.count == 3
+def test_a_failed_request_keeps_nothing_and_names_the_holders(tmp_path: Path) -> None:
+    with acquire_gpu(1, tmp_path, {0: 3}, timeout_s=SOON_S, note="testing"):
+        with pytest.raises(TransientError, match=r"No 3 GB of GPU memory.*gpu-0-gb-000 by pid \d+ testing"):
+            acquire_gpu(3, tmp_path, {0: 3}, timeout_s=SOON_S)
+        acquire_gpu(2, tmp_path, {0: 3}, timeout_s=SOON_S).close()
 
 
-def test_a_failed_request_gives_back_what_it_had_collected(tmp_path: Path) -> None:
-    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=3):
-        with pytest.raises(TransientError):
-            acquire_cores(3, tmp_path, timeout_s=SOON_S, total=3)
-        acquire_cores(2, tmp_path, timeout_s=SOON_S, total=3).close()
+def test_waiting_ends_when_asked_to_stop(tmp_path: Path) -> None:
+    with acquire_gpu(1, tmp_path, {0: 1}, timeout_s=SOON_S), pytest.raises(Stopping):
+        acquire_gpu(1, tmp_path, {0: 1}, timeout_s=PATIENT_S, should_stop=lambda: True)
 
 
-def test_waiting_for_cores_ends_when_asked_to_stop(tmp_path: Path) -> None:
-    with acquire_cores(1, tmp_path, timeout_s=SOON_S, total=1), pytest.raises(Stopping):
-        acquire_cores(1, tmp_path, timeout_s=PATIENT_S, total=1, should_stop=lambda: True)
-
-
-def test_threads_never_hold_more_cores_than_there_are(tmp_path: Path) -> None:
+def test_threads_never_hold_more_than_there_is(tmp_path: Path) -> None:
     held, most, counting = 0, 0, threading.Lock()
 
-    def work(count: int) -> None:
+    def work(vram_gb: int) -> None:
         nonlocal held, most
         for _ in range(10):
-            with acquire_cores(count, tmp_path, timeout_s=PATIENT_S, total=3) as lease:
+            with acquire_gpu(vram_gb, tmp_path, {0: 3}, timeout_s=PATIENT_S) as lease:
                 with counting:
-                    held += lease.count
+                    held += lease.vram_gb
                     most = max(most, held)
                 with counting:
-                    held -= lease.count
+                    held -= lease.vram_gb
 
-    threads = [threading.Thread(target=work, args=(count,)) for count in (1, 2, 3, 1)]
+    threads = [threading.Thread(target=work, args=(vram_gb,)) for vram_gb in (1, 2, 3, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert held == 0
     assert most == 3
-
-
-@pytest.mark.parametrize("count", [0, 4])
-def test_more_cores_than_there_are_is_a_wrong_setting(tmp_path: Path, count: int) -> None:
-    with pytest.raises(SettingsError, match="1 to 3"):
-        acquire_cores(count, tmp_path, timeout_s=SOON_S, total=3)
-
-
-def test_there_is_at_least_one_core_and_no_more_than_the_machine_has() -> None:
-    assert 1 <= core_count() <= (os.cpu_count() or 1)
 
 
 def test_a_job_goes_to_the_fullest_gpu_with_room(tmp_path: Path) -> None:
@@ -166,13 +145,13 @@ def test_two_workers_of_a_system_never_share_a_name(tmp_path: Path) -> None:
     assert claim_name("testing", "hub", tmp_path).slot == 1
 
 
-def test_a_full_disk_keeps_nobody_from_a_lease_and_leaves_no_lock_behind(small_disk: SmallDisk) -> None:
+def test_a_full_disk_does_not_prevent_leases_and_leaves_no_lock_behind(small_disk: SmallDisk) -> None:
     folder = small_disk(65_536)
     fill(folder)
     for _ in range(3):
         name = claim_name("testing", "box", folder)
         assert name.slot == 0
-        with acquire_cores(1, folder, timeout_s=SOON_S, total=1, note="testing"):
+        with acquire_gpu(1, folder, {0: 1}, timeout_s=SOON_S, note="testing"):
             pass
         name.release()
     assert (folder / "names" / "testing@box+0").read_text() == ""

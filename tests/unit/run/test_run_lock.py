@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from ratchet.errors import PreconditionFailed, SettingsError, TransientError
-from ratchet.run import lock
+from ratchet.run import run_lock
 
 from tests.support.disk import SmallDisk, fill, free
 
 HOLD = """
 import pathlib, sys
-from ratchet.run import lock
-with lock.held(pathlib.Path(sys.argv[1])):
+from ratchet.run import run_lock
+with run_lock.hold_home(pathlib.Path(sys.argv[1])):
     print(1, flush=True)
     sys.stdin.read()
 """
@@ -32,52 +32,58 @@ def other(tmp_path: Path) -> subprocess.Popen[bytes]:
 
 
 def test_a_second_run_is_refused_and_names_the_first(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
-    assert lock.holder(tmp_path) == lock.Holder(other.pid)
-    with pytest.raises(PreconditionFailed, match=f"process {other.pid}"), lock.held(tmp_path):
+    assert run_lock.find_run(tmp_path) == run_lock.RunHolder(other.pid)
+    with pytest.raises(PreconditionFailed, match=f"process {other.pid}"), run_lock.hold_home(tmp_path):
         pass
     other.communicate()
-    with lock.held(tmp_path):
-        assert (tmp_path / lock.NAME).read_text() == str(os.getpid())
+    with run_lock.hold_home(tmp_path):
+        assert (tmp_path / run_lock.LOCK_FILE).read_text() == str(os.getpid())
 
 
 def test_a_killed_run_leaves_no_lock_behind(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
     other.send_signal(signal.SIGKILL)
     other.communicate()
-    assert lock.holder(tmp_path) is None
+    assert run_lock.find_run(tmp_path) is None
 
 
 def test_nothing_holds_a_home_that_is_not_there(tmp_path: Path) -> None:
-    assert lock.holder(tmp_path / "nowhere") is None
-    assert lock.holder(Path(__file__)) is None
+    assert run_lock.find_run(tmp_path / "nowhere") is None
+    assert run_lock.find_run(Path(__file__)) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"\0\0\0", b"\xff"])
 def test_a_run_whose_process_the_file_does_not_tell_is_still_one(
     tmp_path: Path, other: subprocess.Popen[bytes], text: bytes
 ) -> None:
-    (tmp_path / lock.NAME).write_bytes(text)
-    assert lock.holder(tmp_path) == lock.Holder(None)
-    with pytest.raises(PreconditionFailed, match=r"a process that run\.lock does not name"), lock.held(tmp_path):
+    (tmp_path / run_lock.LOCK_FILE).write_bytes(text)
+    assert run_lock.find_run(tmp_path) == run_lock.RunHolder(None)
+    with (
+        pytest.raises(PreconditionFailed, match=r"a process that run\.lock does not name"),
+        run_lock.hold_home(tmp_path),
+    ):
         pass
     other.communicate()
-    assert lock.holder(tmp_path) is None
+    assert run_lock.find_run(tmp_path) is None
 
 
 def test_a_full_disk_refuses_the_run_with_a_sentence_and_not_the_next_one(small_disk: SmallDisk) -> None:
     home = small_disk(65_536) / "home"
     home.mkdir()
     fill(home)
-    with pytest.raises(TransientError, match=f"The disk of {home} takes no more: 0 are free"), lock.held(home):
+    with pytest.raises(TransientError, match=f"The disk of {home} takes no more: 0 are free"), run_lock.hold_home(home):
         pass
-    assert lock.holder(home) is None
+    assert run_lock.find_run(home) is None
     free(home)
-    with lock.held(home):
-        assert (home / lock.NAME).read_text() == str(os.getpid())
+    with run_lock.hold_home(home):
+        assert (home / run_lock.LOCK_FILE).read_text() == str(os.getpid())
 
 
 def test_a_home_that_cannot_be_one_is_refused_with_a_sentence(tmp_path: Path, small_disk: SmallDisk) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match=f"{tmp_path}/file is a file"), lock.held(tmp_path / "file"):
+    with pytest.raises(SettingsError, match=f"{tmp_path}/file is a file"), run_lock.hold_home(tmp_path / "file"):
         pass
-    with pytest.raises(TransientError, match="mounted read-only"), lock.held(small_disk(65_536, "ro") / "home"):
+    with (
+        pytest.raises(TransientError, match="mounted read-only"),
+        run_lock.hold_home(small_disk(65_536, "ro") / "home"),
+    ):
         pass

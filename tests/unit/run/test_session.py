@@ -1,4 +1,4 @@
-"""What a run says of processes that fail."""
+"""What a run says of processes that fail, and when it stands still."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import WorkerRow
-from ratchet.run.failures import Failures
+from ratchet.ledger.tables import ClaimRow, LineageRow, WorkerRow
 from ratchet.processes.messages import ProcessState
+from ratchet.run.session import FailureReporter, StallDetector
+
+from tests.support.story import batch_id
 
 
 def write_log(folder: Path, name: str, *messages: str) -> None:
@@ -27,7 +29,7 @@ def add_failed(ledger: Ledger, ago_s: float, error: str) -> None:
 def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
     ledger: Ledger, tmp_path: Path, exit_code: int, said: str
 ) -> None:
-    failures = Failures()
+    failures = FailureReporter()
     write_log(tmp_path, "training@here+0", "loading", "step 1")
     died = {"training": ProcessState(pid=None, restarts=1, exit_code=exit_code)}
     assert list(failures.new(ledger, died, tmp_path)) == [
@@ -39,7 +41,7 @@ def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
 
 def test_what_failed_before_the_run_began_is_not_told(ledger: Ledger, tmp_path: Path) -> None:
     add_failed(ledger, 60.0, "of old")
-    failures = Failures()
+    failures = FailureReporter()
     assert list(failures.new(ledger, {}, tmp_path)) == []
     add_failed(ledger, 0.0, "of now")
     (said,) = failures.new(ledger, {}, tmp_path)
@@ -47,8 +49,41 @@ def test_what_failed_before_the_run_began_is_not_told(ledger: Ledger, tmp_path: 
 
 
 def test_a_worker_that_told_why_it_failed_is_told_once(ledger: Ledger, tmp_path: Path) -> None:
-    failures = Failures()
+    failures = FailureReporter()
     write_log(tmp_path, "training@here+0", "this worker has failed")
     add_failed(ledger, 0.0, "no module")
     died = {"training": ProcessState(pid=None, restarts=1, exit_code=1)}
     assert len(list(failures.new(ledger, died, tmp_path))) == 1
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def idle_s(detector: StallDetector, ledger: Ledger) -> float:
+    with ledger.read() as session:
+        return detector.idle_s(session)
+
+
+def test_a_ledger_at_rest_is_idle_until_a_claim_makes_progress(ledger: Ledger) -> None:
+    clock = Clock()
+    detector = StallDetector(clock)
+    idle_s(detector, ledger)
+    clock.now = 500.0
+    assert idle_s(detector, ledger) == 500.0
+    with ledger.write() as tx:
+        tx.session.get_one(ClaimRow, ("training", "batch", batch_id(6))).progress += 1
+    assert idle_s(detector, ledger) == 0.0
+
+
+def test_a_pause_by_hand_is_not_a_stall(ledger: Ledger) -> None:
+    clock = Clock()
+    detector = StallDetector(clock)
+    idle_s(detector, ledger)
+    clock.now = 500.0
+    with ledger.write() as tx:
+        tx.session.get_one(LineageRow, "main").paused = True
+    assert idle_s(detector, ledger) == 0.0
