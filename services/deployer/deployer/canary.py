@@ -65,15 +65,15 @@ def compare(
     *,
     judged_under: RecordKey | None = None,
     served_under: Conditions | None = None,
-    undress: Callable[[str], str] = str.strip,
+    parse: Callable[[str], str] = str.strip,
 ) -> Canary:
     """Compare item by item: its record, the server's answer to it, and the server's score of the judged reply.
 
-    The text is required to be the same only where both conditions are given and equal. ``undress`` is the profile's
+    The text is required to be the same only where both conditions are given and equal. ``parse`` is the profile's
     extract_answer. Grades are not worse where no more items are lost than won. No items is a failure.
     """
     epsilon = settings.logprob_epsilon or _epsilon(judged_under, served_under)
-    served = [grade_example(item, undress(answer.text)) for item, answer in zip(items, answers, strict=True)]
+    served = [grade_example(item, parse(answer.text)) for item, answer in zip(items, answers, strict=True)]
     rows = list(zip(expected, answers, scores, strict=True))
     differences = [d for row in rows if (d := _difference(*row)) is not None]
     same = [judged.answer == answer.text for judged, answer, _ in rows]

@@ -13,8 +13,7 @@ from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
 from ratchet.ledger.deployments import note_canary
 from ratchet.ledger.tables import CheckpointRow
-from ratchet.profiles import registry as profiles
-from ratchet.profiles.system_turn import with_system_turn
+from ratchet.profiles.profile import get_profile, with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
@@ -40,10 +39,10 @@ class Rollout:
     system_prompt: str = ""
 
     @property
-    def undress(self) -> Callable[[str], str]:
+    def parse(self) -> Callable[[str], str]:
         """The profile's way of reading an answer."""
         profile = self.settings.profile
-        return profiles.get(profile.name, profile.options).extract_answer
+        return get_profile(profile.name, profile.options).extract_answer
 
     @property
     def settings(self) -> Settings:
@@ -83,7 +82,7 @@ class Rollout:
             self.settings.serving,
             judged_under=record.key,
             served_under=self.server.health().conditions,
-            undress=self.undress,
+            parse=self.parse,
         )
         difference = found.numbers.largest_difference
         self.work.commit(lambda tx: note_canary(tx, checkpoint_id, found.passed, difference))

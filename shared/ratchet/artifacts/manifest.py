@@ -1,4 +1,7 @@
-"""What an artifact says of itself: its files, their sums, and where they come from."""
+"""The manifest of an artifact: its files, their digests, and where they come from.
+
+An artifact's id is the digest of its files alone, so equal content is one artifact.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,7 @@ class ManifestFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The last file of an artifact to be written: where there is none, there is no artifact.
-
-    ``id`` covers the files alone, so equal content is one artifact whatever its provenance.
-    """
+    """The last file of an artifact to be written; without it there is no artifact."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,7 +1,6 @@
 """Backups: one folder with a copy of the ledger and of every artifact, and the way back from it."""
 
-from ratchet.backup.make import Made, make
-from ratchet.backup.manifest import BackupManifest, LedgerCopy
+from ratchet.backup.backup import BackupManifest, FinishedBackup, LedgerCopy, make
 from ratchet.backup.restore import restore
 
-__all__ = ["BackupManifest", "LedgerCopy", "Made", "make", "restore"]
+__all__ = ["BackupManifest", "FinishedBackup", "LedgerCopy", "make", "restore"]

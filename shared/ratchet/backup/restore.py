@@ -1,72 +1,105 @@
-"""The way back from a backup: into an empty place, or over what is there when that is asked for.
+"""Restoring a backup: into an empty place, or over what is there where that is asked for.
 
-Everything is verified before anything is written. The ledger comes last, so that an interrupted restore leaves a place
-without one, and the same command goes on. Redis is not restored: events are hints, and whatever the ledger says is not
-done yet is found by the systems' sweeps.
+Everything is verified before anything is written: every file by its digest, and the copied ledger against what the
+manifest says of it, since a digest proves nothing of a manifest that is wrong. The ledger comes last, so that an
+interrupted restore leaves a place without one, and the same command continues. Redis is not restored: whatever the
+ledger says is not done is found by the systems' sweeps.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import inspect, select
-from sqlalchemy.engine import make_url
+from sqlalchemy import inspect, select, text
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import DBAPIError
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup.ledger_check import require_whole
-from ratchet.backup.ledger_copy import opened_copy
-from ratchet.backup.manifest import BackupManifest, artifacts_of
-from ratchet.backup.rows import copy_rows, count_rows, delete_rows
+from ratchet.backup.backup import (
+    KEPT_ARTIFACTS,
+    MANIFEST,
+    RETIRED_ARTIFACTS,
+    REVISIONS,
+    BackupManifest,
+    ProgressCallback,
+    artifacts_of,
+    count_rows,
+    needed_artifacts,
+    opened_sqlite,
+    postgres_tool,
+    run_postgres_tool,
+)
 from ratchet.disk import disk_trouble, sync_folder
-from ratchet.errors import PreconditionFailed, TransientError
+from ratchet.errors import ArtifactError, PreconditionFailed
+from ratchet.files import printable
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
 from ratchet.ledger.tables import Base, WorkerRow
 
 ALIVE_S = 120.0
-"""Every worker says that it is there twice a minute."""
+"""Every worker updates its row twice a minute."""
 
-PASSING = frozenset({"workers", "claims", "counters", "outbox"})
+PASSING_TABLES = frozenset({"workers", "claims", "counters", "outbox"})
 """Tables that workers write to before there is anything to lose."""
 
-Tell = Callable[[int, int, int], None]
-"""Told after each artifact: how many are done, of how many, and their bytes."""
+NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+_TAKE_ANOTHER = "take another backup"
 
 
 def restore(
-    folder: Path, ledger_url: str, store: ArtifactStore, tell: Tell | None = None, *, force: bool = False
+    folder: Path,
+    ledger_url: str,
+    store: ArtifactStore,
+    progress: ProgressCallback | None = None,
+    *,
+    force: bool = False,
 ) -> BackupManifest:
-    """Bring ledger and artifacts to what the backup in ``folder`` has; the artifacts of the place stay beside them.
+    """Bring ledger and artifacts to what the backup in ``folder`` has; other artifacts of the store stay.
 
     A backup of an older schema is migrated. An SQLite ledger that is replaced by ``force`` is kept beside the new one.
-    Raises PreconditionFailed for a place that is in use or, without ``force``, not empty, and for a backup of a newer
-    schema; ArtifactError for anything in the backup that is not what was written, no file, or not what its manifest
-    says.
+    Raises PreconditionFailed for a place that is in use, of another engine or, without ``force``, not empty, and for a
+    backup of an unknown schema; ArtifactError for anything in the backup that is not what was written.
     """
     manifest = BackupManifest.read(folder)
     require_known(manifest.ledger.revision)
-    _require_room(ledger_url, store, manifest, force)
+    _require_engine(ledger_url, manifest)
+    _require_empty(ledger_url, store, manifest, force)
     copy = manifest.ledger.verified(folder)
-    require_whole(copy, manifest)
+    _require_as_described(copy, manifest)
     artifacts = artifacts_of(folder)
     for artifact in manifest.artifacts:
         artifacts.verified(artifact)
-    brought_bytes = 0
+    restored_bytes = 0
     for number, (artifact, size_bytes) in enumerate(manifest.artifacts.items(), start=1):
         store.take_from(artifacts, artifact)
-        brought_bytes += size_bytes
-        if tell is not None:
-            tell(number, len(manifest.artifacts), brought_bytes)
-    _restore_ledger(copy, ledger_url, manifest)
+        restored_bytes += size_bytes
+        if progress is not None:
+            progress(number, len(manifest.artifacts), restored_bytes)
+    if manifest.ledger.engine == "sqlite":
+        _restore_sqlite(copy, ledger_url, manifest)
+    else:
+        _restore_postgres(copy, ledger_url, manifest, replace=force)
     return manifest
 
 
-def _require_room(ledger_url: str, store: ArtifactStore, manifest: BackupManifest, force: bool) -> None:
+def _require_engine(ledger_url: str, manifest: BackupManifest) -> None:
+    wanted, found = manifest.ledger.engine, make_url(ledger_url).get_backend_name()
+    if found != wanted:
+        raise PreconditionFailed(
+            f"this backup is of a ledger in {NAMES[wanted]}, and `ledger.url` names one in {NAMES.get(found, found)}: "
+            f"a ledger is restored to the engine that it came from; let `ledger.url` name one in {NAMES[wanted]}."
+        )
+
+
+def _require_empty(ledger_url: str, store: ArtifactStore, manifest: BackupManifest, force: bool) -> None:
     found, alive = _found(ledger_url)
     if alive:
         raise PreconditionFailed(
@@ -82,12 +115,12 @@ def _require_room(ledger_url: str, store: ArtifactStore, manifest: BackupManifes
     if strangers and not force:
         raise PreconditionFailed(
             f"the store {store.url} has {len(strangers)} artifact(s) that this backup does not know: restore into an "
-            "empty place, or let them lie beside the others with --force."
+            "empty place, or keep them beside the others with --force."
         )
 
 
 def _found(ledger_url: str) -> tuple[str, list[str]]:
-    """What is in the ledger already, in words, and who works on it."""
+    """What is in the ledger already, in words, and the workers that use it."""
     path = _file(ledger_url)
     if path is not None and not path.exists():
         return "", []
@@ -104,28 +137,134 @@ def _found(ledger_url: str) -> tuple[str, list[str]]:
             alive = list(session.scalars(recent.order_by(WorkerRow.name)))
     finally:
         ledger.close()
-    held = [f"{count:,} rows in {name}" for name, count in rows.items() if count and name not in PASSING]
+    held = [f"{count:,} rows in {name}" for name, count in rows.items() if count and name not in PASSING_TABLES]
     return ", ".join(held[:2]), alive
 
 
-def _restore_ledger(copy: Path, ledger_url: str, manifest: BackupManifest) -> None:
+@dataclass
+class _Contents:
+    """What a copied ledger holds."""
+
+    revisions: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    artifacts: set[str] = field(default_factory=set)
+
+
+def _require_as_described(copy: Path, manifest: BackupManifest) -> None:
+    """Raise ArtifactError unless revision, rows and artifacts of the copied ledger are as the manifest says."""
+    if manifest.ledger.revision is None:
+        raise ArtifactError(f"{MANIFEST} names no revision of its ledger; {_TAKE_ANOTHER}.")
+    found = _sqlite_contents(copy) if manifest.ledger.engine == "sqlite" else _dump_contents(copy)
+    if not found.revisions:
+        raise ArtifactError(f"{printable(copy)} holds no ledger: it has no revision; {_TAKE_ANOTHER}.")
+    if found.revisions != [manifest.ledger.revision]:
+        raise ArtifactError(
+            f"{printable(copy)} is at {', '.join(found.revisions)}, where {MANIFEST} says {manifest.ledger.revision}; "
+            f"{_TAKE_ANOTHER}."
+        )
+    if strangers := sorted(found.rows.keys() ^ manifest.ledger.rows.keys()):
+        raise ArtifactError(
+            f"{printable(copy)} is not what {MANIFEST} says: only one of them has {strangers[0]}; {_TAKE_ANOTHER}."
+        )
+    for name, expected in sorted(manifest.ledger.rows.items()):
+        if found.rows[name] != expected:
+            raise ArtifactError(
+                f"{printable(copy)} has {found.rows[name]:,} rows in {name}, where {MANIFEST} says {expected:,}; "
+                f"{_TAKE_ANOTHER}."
+            )
+    if missing := sorted(found.artifacts - manifest.artifacts.keys()):
+        raise ArtifactError(
+            f"{MANIFEST} does not list {len(missing):,} artifact(s) that {printable(copy)} needs, {missing[0]} first; "
+            f"{_TAKE_ANOTHER}."
+        )
+
+
+def _sqlite_contents(copy: Path) -> _Contents:
+    try:
+        with opened_sqlite(copy) as connection:
+            _require_sound(connection, copy)
+            tables = set(inspect(connection).get_table_names())
+            if REVISIONS not in tables:
+                return _Contents()
+            revisions = [
+                str(revision) for (revision,) in connection.execute(text(f"SELECT version_num FROM {REVISIONS}"))
+            ]
+            counts = {name: f'SELECT count(*) FROM "{name}"' for name in tables - {REVISIONS}}
+            rows = {name: int(connection.execute(text(query)).scalar_one()) for name, query in counts.items()}
+            is_complete = rows.keys() >= Base.metadata.tables.keys()
+            return _Contents(revisions, rows, needed_artifacts(connection) if is_complete else set())
+    except DBAPIError as error:
+        raise ArtifactError(
+            f"{printable(copy)} is no SQLite file that can be read ({error.orig}); {_TAKE_ANOTHER}."
+        ) from error
+
+
+def _require_sound(connection: Connection, copy: Path) -> None:
+    state = connection.execute(text("PRAGMA integrity_check")).scalar_one()
+    orphan = connection.execute(text("PRAGMA foreign_key_check")).first()
+    if state != "ok" or orphan is not None:
+        why = state if orphan is None else f"a row of {orphan[0]} refers to one of {orphan[2]} that is not there"
+        raise ArtifactError(f"{printable(copy)} is not sound ({why}); {_TAKE_ANOTHER}.")
+
+
+_COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \((.*)\) FROM stdin;')
+_NULL = r"\N"
+
+
+def _dump_contents(copy: Path) -> _Contents:
+    """Read from the dump without a server: ``pg_restore`` writes it out as SQL, with the rows in COPY blocks."""
+    kept = {(column.class_.__tablename__, column.key) for column in KEPT_ARTIFACTS}
+    retired = {(column.class_.__tablename__, column.key) for column in RETIRED_ARTIFACTS}
+    found = _Contents()
+    table, columns = "", list[str]()
+    for line in _dumped_lines(copy):
+        if not table:
+            if (block := _COPY.fullmatch(line)) is not None:
+                table, columns = block[1], [name.strip('" ') for name in block[2].split(",")]
+                if table != REVISIONS:
+                    found.rows[table] = 0
+        elif line == r"\.":
+            table = ""
+        elif table == REVISIONS:
+            found.revisions.append(line)
+        else:
+            found.rows[table] += 1
+            row = dict(zip(columns, line.split("\t"), strict=True))
+            named = {value for name, value in row.items() if (table, name) in kept}
+            if row.get("state") == "saved":
+                named |= {value for name, value in row.items() if (table, name) in retired}
+            found.artifacts |= named - {_NULL}
+    return found
+
+
+def _dumped_lines(copy: Path) -> Iterator[str]:
+    command = [postgres_tool("pg_restore"), "--data-only", "--file=-", str(copy)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            yield line.decode().rstrip("\n")
+        said = process.stderr.read()
+    if process.returncode != 0:
+        raise ArtifactError(
+            f"{printable(copy)} is no dump that can be read ({said.decode().strip()}); {_TAKE_ANOTHER}."
+        )
+
+
+def _restore_sqlite(copy: Path, ledger_url: str, manifest: BackupManifest) -> None:
     path = _file(ledger_url)
-    folder = path.parent if path is not None else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
-    with disk_trouble(folder), tempfile.TemporaryDirectory(prefix=".restore-", dir=folder) as work:
+    assert path is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_trouble(path.parent), tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as work:
         draft = Path(work) / "ledger.db"
         manifest.ledger.copy_to(copy, draft)
         if manifest.ledger.revision != head():
-            with opened_copy(draft) as older:
-                migrate(older)
-        if path is not None:
-            _place(draft, path)
-        else:
-            _insert(draft, ledger_url)
+            _migrate(f"sqlite:///{draft}")
+        _place(draft, path)
 
 
 def _place(draft: Path, path: Path) -> None:
-    """Put the file where the ledger belongs, and one that is there beside it."""
+    """Put the file where the ledger belongs; one that is there is kept beside it."""
     if path.exists():
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -139,17 +278,20 @@ def _place(draft: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _insert(draft: Path, ledger_url: str) -> None:
-    """All rows in one transaction, in the place of those that were there."""
-    ledger = Ledger(ledger_url)
+def _restore_postgres(copy: Path, ledger_url: str, manifest: BackupManifest, *, replace: bool) -> None:
+    """In one transaction, so that a failure leaves the database as it was."""
+    options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    if replace:
+        options += ["--clean", "--if-exists"]
+    run_postgres_tool("pg_restore", *options, str(copy), url=ledger_url)
+    if manifest.ledger.revision != head():
+        _migrate(ledger_url)
+
+
+def _migrate(url: str) -> None:
+    ledger = Ledger(url)
     try:
         migrate(ledger)
-        with opened_copy(draft) as copy, copy.read() as source, ledger.write() as tx:
-            target = tx.session.connection()
-            delete_rows(target)
-            copy_rows(source.connection(), target)
-            if count_rows(target) != count_rows(source.connection()):
-                raise TransientError("the ledger did not take every row of the backup; nothing was changed in it.")
     finally:
         ledger.close()
 

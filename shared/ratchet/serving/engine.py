@@ -1,22 +1,30 @@
-"""What computes behind the server: this process, or vLLM (``serving.engine``)."""
+"""What computes behind the server, this process or vLLM (``serving.engine``), and the protocols that both keep.
+
+It imports neither torch nor transformers until a checkpoint is loaded.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ratchet.artifacts.configured import artifact_store
-from ratchet.inference.dress import Dress
+from ratchet.artifacts.artifact_store import artifact_store
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.serving.batcher import Batcher
-from ratchet.serving.model import Loader, QueueMaker
 from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from ratchet.inference.local import LocalGenerator
+    from ratchet.inference.chat_codec import AnswerText
+    from ratchet.inference.local_generator import LocalGenerator
+    from ratchet.inference.sampling import Prompt
+    from ratchet.serving.batcher import Ticket
+    from ratchet.watchdog import Watchdog
+
 
 VLLM_LOG = "vllm.log"
 
@@ -45,10 +53,10 @@ def model_loader(settings: Settings) -> Loader:
     at_hand = folder_finder(settings)
 
     def load(path: Path, weights: str) -> LocalGenerator:
-        from ratchet.inference.local import LocalGenerator
+        from ratchet.inference.local_generator import LocalGenerator
 
-        dress = Dress.configured(settings, time.time())
-        return LocalGenerator.load(at_hand(path), settings.inference, weights, dress)
+        prompt_format = PromptFormat.configured(settings, time.time())
+        return LocalGenerator.load(at_hand(path), settings.inference, weights, prompt_format)
 
     return load
 
@@ -65,3 +73,81 @@ def folder_finder(settings: Settings) -> Callable[[Path], Path]:
         return artifacts.fetch(path.name) if is_elsewhere else path
 
     return find
+
+
+class Computes(Protocol):
+    """See ratchet.serving.protocol.Conditions."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def gpu_class(self) -> str: ...
+
+
+class ServedModel(Protocol):
+    """A checkpoint that answers: ratchet.inference.local_generator.LocalGenerator, or one behind vLLM."""
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def hardware(self) -> Computes: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def text(self) -> AnswerText: ...
+
+    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt: ...
+
+    def generate(self, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]: ...
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]: ...
+
+    def close(self) -> None: ...
+
+
+class Queue(Protocol):
+    """Clients' requests to one loaded checkpoint: ratchet.serving.batcher.Batcher, or the way to vLLM."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are being answered."""
+        ...
+
+    def submit(self, ticket: Ticket) -> None:
+        """Take a ticket to settle. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
+        ...
+
+    def close(self, timeout_s: float) -> bool:
+        """Take no more tickets, answer those that are queued, and end; whether that was done in time."""
+        ...
+
+
+class Loader(Protocol):
+    """Loads a folder whose weights must have the given digest."""
+
+    def __call__(self, path: Path, weights: str, /) -> ServedModel: ...
+
+
+class QueueMaker(Protocol):
+    """Opens a queue to a loaded checkpoint. ``limit_s`` is how long a request may take, by which it is watched."""
+
+    def __call__(
+        self,
+        checkpoint_id: str,
+        generator: Any,
+        *,
+        max_batch: int,
+        max_queue: int,
+        limit_s: float,
+        watchdog: Watchdog,
+    ) -> Queue: ...

@@ -16,7 +16,7 @@ from ratchet.artifacts import weights_digest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import CheckpointRow
-from ratchet.serving.home import announced_url
+from ratchet.serving.server_home import announced_url
 from ratchet.settings.section import environment
 
 from tests.support.home import Home

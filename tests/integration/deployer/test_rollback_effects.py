@@ -14,8 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ratchet.inference.tiny import build_tiny_model
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.inference.tiny import build_tiny_model, build_tiny_tokenizer
 from ratchet.ledger.tables import BlockRow, VerdictRow
 
 from tests.support.home import small_home

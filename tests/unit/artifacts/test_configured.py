@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.artifacts.configured import artifact_store
+from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.settings import Settings
 
 

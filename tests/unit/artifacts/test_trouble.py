@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ratchet.artifacts.trouble import remote_trouble
+from ratchet.artifacts.remote_artifacts import remote_trouble
 from ratchet.errors import TransientError
 
 

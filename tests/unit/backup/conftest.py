@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup import Made, make
-from ratchet.backup.named import KEPT
+from ratchet.backup import FinishedBackup, make
+from ratchet.backup.backup import KEPT_ARTIFACTS
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import CheckpointRow, WorkerRow
 from sqlalchemy import update
@@ -31,12 +31,12 @@ def told(ledger: Ledger, store: ArtifactStore) -> Ledger:
     artifact = publish(store, "rows")
     with ledger.write() as tx:
         write_story(tx)
-        for column in (*KEPT, CheckpointRow.artifact):
+        for column in (*KEPT_ARTIFACTS, CheckpointRow.artifact):
             tx.session.execute(update(column.class_).where(column.is_not(None)).values({column.key: artifact}))
         tx.session.execute(update(WorkerRow).values(state="stopped"))
     return ledger
 
 
 @pytest.fixture
-def made(told: Ledger, store: ArtifactStore, tmp_path: Path) -> Made:
+def made(told: Ledger, store: ArtifactStore, tmp_path: Path) -> FinishedBackup:
     return make(told, store, tmp_path / "backup")

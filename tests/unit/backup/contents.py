@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup.rows import TABLES
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import CheckpointRow
+from ratchet.ledger.tables import Base, CheckpointRow
 from sqlalchemy import select
 
 from tests.support.story import checkpoint_id
@@ -27,7 +26,8 @@ def elsewhere(tmp_path: Path) -> tuple[str, ArtifactStore]:
 def rows(ledger: Ledger) -> Snapshot:
     with ledger.read() as session:
         return {
-            table.name: sorted((tuple(row) for row in session.execute(select(table))), key=repr) for table in TABLES
+            table.name: sorted((tuple(row) for row in session.execute(select(table))), key=repr)
+            for table in Base.metadata.sorted_tables
         }
 
 

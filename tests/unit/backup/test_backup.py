@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup import BackupManifest, make, restore
-from ratchet.backup.make import locked
-from ratchet.backup.manifest import artifacts_of
-from ratchet.backup.named import KEPT, named
-from ratchet.backup.rows import TABLES
+from ratchet.backup.backup import KEPT_ARTIFACTS, RETIRED_ARTIFACTS, artifacts_of, locked, needed_artifacts
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import CheckpointRow, VerdictRow
+from ratchet.ledger.migrate import require_current
+from ratchet.ledger.tables import Base, CheckpointRow, VerdictRow
 from sqlalchemy import select
 
 from tests.support.postgres import Postgres
@@ -27,14 +25,13 @@ from .contents import add_checkpoint, damage, elsewhere, publish, retire, rows, 
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("target", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_what_is_restored_is_what_was_backed_up_on_any_engine(
-    told: Ledger, store: ArtifactStore, target: str, request: pytest.FixtureRequest, tmp_path: Path
+def test_what_is_restored_is_what_was_backed_up(
+    engine: str, told: Ledger, store: ArtifactStore, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     made = make(told, store, tmp_path / "backup")
     url, there = elsewhere(tmp_path)
-    if target == "postgresql":
+    if engine == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         url = server.database()
     restore(tmp_path / "backup", url, there)
@@ -42,13 +39,14 @@ def test_what_is_restored_is_what_was_backed_up_on_any_engine(
     assert set(there.ids()) == set(store.ids()) == set(made.manifest.artifacts)
     ledger = Ledger(url)
     try:
+        require_current(ledger)
         numbers = {row.id for row in _verdicts(ledger)}
         with ledger.write() as tx:
             tx.session.add(verdict("testing", "checkpoint", "new", "fine", tx.now))
         assert {row.id for row in _verdicts(ledger)} - numbers == {max(numbers) + 1}
     finally:
         ledger.close()
-    if target == "postgresql":
+    if engine == "postgresql":
         server.drop(url)
 
 
@@ -81,11 +79,13 @@ def test_the_second_time_only_what_is_new_is_copied(told: Ledger, store: Artifac
 
 def test_every_column_that_names_an_artifact_is_looked_at() -> None:
     columns = {
-        f"{table.name}.{column.name}" for table in TABLES for column in table.columns if "artifact" in column.name
+        f"{table.name}.{column.name}"
+        for table in Base.metadata.sorted_tables
+        for column in table.columns
+        if "artifact" in column.name
     }
-    looked_at = {f"{column.class_.__tablename__}.{column.key}" for column in KEPT}
-    told_of_only = {"damages.artifact"}  # what was found damaged is not counted on for that
-    assert columns == looked_at | told_of_only | {"checkpoints.artifact", "checkpoints.state_artifact"}
+    looked_at = {f"{column.class_.__tablename__}.{column.key}" for column in (*KEPT_ARTIFACTS, *RETIRED_ARTIFACTS)}
+    assert columns == looked_at | {"damages.artifact"}  # a damaged artifact need not be kept
 
 
 def test_it_names_only_what_it_holds_while_retention_deletes(
@@ -108,7 +108,7 @@ def test_it_names_only_what_it_holds_while_retention_deletes(
     manifest = make(told, store, tmp_path / "backup", interfere).manifest
     assert len(calls) >= 3
     with told.read() as session:
-        assert named(session) == set(manifest.artifacts)
+        assert needed_artifacts(session.connection()) == set(manifest.artifacts)
     url, there = elsewhere(tmp_path)
     restore(tmp_path / "backup", url, there)
     assert rows_at(url) == rows(told)

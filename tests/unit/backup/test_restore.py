@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.backup import BackupManifest, LedgerCopy, Made, restore
+from ratchet.backup import BackupManifest, FinishedBackup, LedgerCopy, make, restore
 from ratchet.errors import ArtifactError, PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
+from sqlalchemy import inspect
+
+from tests.support.postgres import Postgres
+from tests.support.rows import verdict
 
 from .contents import damage, elsewhere, publish, rows, rows_at
 
@@ -29,7 +33,7 @@ def test_a_folder_without_a_finished_backup_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 @pytest.mark.parametrize("what", ["ledger", "artifact", "manifest"])
-def test_a_damaged_backup_is_refused_and_nothing_is_written(made: Made, tmp_path: Path, what: str) -> None:
+def test_a_damaged_backup_is_refused_and_nothing_is_written(made: FinishedBackup, tmp_path: Path, what: str) -> None:
     folder = tmp_path / "backup"
     if what == "ledger":
         (folder / made.manifest.ledger.file).write_bytes(b"rotten")
@@ -44,7 +48,7 @@ def test_a_damaged_backup_is_refused_and_nothing_is_written(made: Made, tmp_path
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 @pytest.mark.parametrize("what", ["ledger", "artifact"])
-def test_a_backup_that_has_lost_a_file_is_refused(made: Made, tmp_path: Path, what: str) -> None:
+def test_a_backup_that_has_lost_a_file_is_refused(made: FinishedBackup, tmp_path: Path, what: str) -> None:
     folder, first = tmp_path / "backup", next(iter(made.manifest.artifacts))
     lost = folder / (made.manifest.ledger.file if what == "ledger" else f"artifacts/{first}/rows.jsonl")
     lost.unlink()
@@ -79,7 +83,7 @@ def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: Artifac
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_backup_of_a_newer_schema_is_refused(made: Made, tmp_path: Path) -> None:
+def test_a_backup_of_a_newer_schema_is_refused(made: FinishedBackup, tmp_path: Path) -> None:
     ledger = made.manifest.ledger.model_copy(update={"revision": "9999"})
     made.manifest.model_copy(update={"ledger": ledger}).write(tmp_path / "backup")
     with pytest.raises(PreconditionFailed, match="schema 9999, which this version does not know"):
@@ -95,7 +99,7 @@ def reseal(folder: Path, change: Callable[[sqlite3.Connection], object] | None =
             change(connection)
     said = {"revision": manifest.ledger.revision, "rows": manifest.ledger.rows, **fields}
     artifacts = said.pop("artifacts", manifest.artifacts)
-    copy = LedgerCopy.of(ledger, said["revision"], said["rows"])
+    copy = LedgerCopy.of(ledger, manifest.ledger.engine, said["revision"], said["rows"])
     manifest.model_copy(update={"ledger": copy, "artifacts": artifacts}).write(folder)
 
 
@@ -155,7 +159,7 @@ def test_a_ledger_that_is_not_the_one_that_was_copied_is_refused(
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_file_that_is_no_database_is_refused(made: Made, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(made: FinishedBackup, tmp_path: Path) -> None:
     (tmp_path / "backup" / made.manifest.ledger.file).write_bytes(b"rotten" * 1_000)
     reseal(tmp_path / "backup")
     with pytest.raises(ArtifactError, match="is no SQLite file"):
@@ -166,7 +170,9 @@ def test_a_file_that_is_no_database_is_refused(made: Made, tmp_path: Path) -> No
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 @pytest.mark.parametrize("what", ["backup.json", "ledger", "manifest.json", "rows.jsonl"])
 @pytest.mark.parametrize("odd", ["fifo", "device", "loop"])
-def test_what_is_no_file_in_a_backup_is_refused_by_name(made: Made, tmp_path: Path, what: str, odd: str) -> None:
+def test_what_is_no_file_in_a_backup_is_refused_by_name(
+    made: FinishedBackup, tmp_path: Path, what: str, odd: str
+) -> None:
     folder, artifact = tmp_path / "backup", next(iter(made.manifest.artifacts))
     path = {
         "backup.json": folder / "backup.json",
@@ -184,7 +190,7 @@ def test_what_is_no_file_in_a_backup_is_refused_by_name(made: Made, tmp_path: Pa
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_what_does_not_belong_to_a_backup_is_not_opened(made: Made, told: Ledger, tmp_path: Path) -> None:
+def test_what_does_not_belong_to_a_backup_is_not_opened(made: FinishedBackup, told: Ledger, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "backup" / "fifo")
     os.mkfifo(tmp_path / "backup" / "artifacts" / "fifo")
     url, there = elsewhere(tmp_path)
@@ -193,3 +199,76 @@ def test_what_does_not_belong_to_a_backup_is_not_opened(made: Made, told: Ledger
     os.mkfifo(tmp_path / "backup" / "artifacts" / next(iter(made.manifest.artifacts)) / "fifo")
     with pytest.raises(ArtifactError, match="fifo is damaged: it is not in the manifest"):
         restore(tmp_path / "backup", *elsewhere(tmp_path / "again"))
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_ledger_is_restored_to_the_engine_that_it_came_from(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://ratchet@127.0.0.1:9/ratchet"
+    with pytest.raises(PreconditionFailed, match=r"is of a ledger in SQLite, and `ledger.url` names one in PostgreSQL"):
+        restore(tmp_path / "backup", url, elsewhere(tmp_path)[1])
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_dump_is_compared_with_its_manifest_before_anything_is_written(
+    made: FinishedBackup, postgres: Postgres, tmp_path: Path
+) -> None:
+    folder, there = tmp_path / "backup", elsewhere(tmp_path)[1]
+    url = postgres.database()
+    rows = made.manifest.ledger.rows
+    for fields, said in (
+        ({"rows": {**rows, "verdicts": rows["verdicts"] + 1}}, "rows in verdicts, where backup.json says"),
+        ({"rows": {}}, "is not what backup.json says"),
+        ({"rows": rows, "artifacts": {}}, "does not list 1 artifact"),
+        ({"rows": rows, "artifacts": made.manifest.artifacts, "revision": "0003"}, "schema 0003, which this version"),
+    ):
+        reseal(folder, **fields)
+        with pytest.raises((ArtifactError, PreconditionFailed), match=said):
+            restore(folder, url, there)
+    (folder / BackupManifest.read(folder).ledger.file).write_bytes(b"rotten" * 1_000)
+    reseal(folder, rows=rows, artifacts=made.manifest.artifacts, revision=made.manifest.ledger.revision)
+    with pytest.raises(ArtifactError, match="is no dump that can be read"):
+        restore(folder, url, there)
+    assert list(there.ids()) == []
+    assert tables_at(url) == []
+    postgres.drop(url)
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("engine", ["postgresql"])
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_database_that_is_not_empty_is_refused_and_replaced_by_force(
+    told: Ledger, postgres: Postgres, tmp_path: Path
+) -> None:
+    url, (_, there) = postgres.database(), elsewhere(tmp_path)
+    restore(tmp_path / "backup", url, there)
+    with pytest.raises(PreconditionFailed, match=r"is not empty .* or replace it with --force"):
+        restore(tmp_path / "backup", url, there)
+    ledger = Ledger(url)
+    with ledger.write() as tx:
+        tx.session.add(verdict("testing", "checkpoint", "later", "fine", tx.now))
+    ledger.close()
+    restore(tmp_path / "backup", url, there, force=True)
+    assert rows_at(url) == rows(told)
+    postgres.drop(url)
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+@pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_failing_pg_dump_is_told_in_its_own_words(
+    told: Ledger, store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
+    with pytest.raises(PreconditionFailed, match=r"pg_dump failed: .*no_such_setting"):
+        make(told, store, tmp_path / "backup")
+    assert not (tmp_path / "backup" / "backup.json").exists()
+
+
+def tables_at(url: str) -> list[str]:
+    ledger = Ledger(url)
+    try:
+        with ledger.read() as session:
+            return inspect(session.connection()).get_table_names()
+    finally:
+        ledger.close()

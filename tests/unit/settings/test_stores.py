@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.artifacts.configured import artifact_store
+from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.bus.connection import redis_url
 from ratchet.cli.doctor.passwords import weak_passwords
 from ratchet.errors import SettingsError

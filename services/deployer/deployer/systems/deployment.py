@@ -20,7 +20,7 @@ from ratchet.events.catalogue import (
     RankingChanged,
 )
 from ratchet.failpoint import failpoint
-from ratchet.inference.dress import Dress
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.deployments import (
     SERVING_SUBJECT,
@@ -255,7 +255,7 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> 
     if record is None:
         return request_again(row, SYSTEM_NAME)
     items = load_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
-    judged_under = Dress.configured(work.settings, suite.created_at)
+    judged_under = PromptFormat.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
 
 

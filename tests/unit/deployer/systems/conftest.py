@@ -33,9 +33,9 @@ from ratchet.ledger.tables import (
 )
 from ratchet.serving.app import build_app
 from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.fleet import Fleet
+from ratchet.serving.model_manager import Fleet
 from ratchet.serving.protocol import Conditions
-from ratchet.serving.state import StateFile
+from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy.orm import Session

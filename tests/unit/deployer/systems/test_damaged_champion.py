@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.view.reading import read_scene
+from ratchet.cli.view.reading import read_view
 from ratchet.errors import ArtifactError
-from ratchet.ledger import operator_actions, health
+from ratchet.ledger import health, operator_actions
 
 from .knowing import easy, everything
 
@@ -36,7 +36,7 @@ def lose_what_is_loaded(deploying: Any) -> None:
 
 
 def warnings(deploying: Any) -> str:
-    return "\n".join(read_scene(deploying.home.ledger, deploying.home.settings).warnings)
+    return "\n".join(read_view(deploying.home.ledger, deploying.home.settings).warnings)
 
 
 def unresolved(deploying: Any) -> list[str]:
@@ -181,7 +181,7 @@ def test_a_token_of_no_use_counts_against_no_checkpoint(deploying: Any, tmp_path
     class Stopping:
         """Ends the wait, which has no other end, once it has lasted."""
 
-        def waited(self, _lane: str) -> None:
+        def waiting(self, _lane: str) -> None:
             troubles.extend(trouble.why for trouble in controller.wait_reasons.values())
             if len(troubles) > 5:
                 controller.stop.set()

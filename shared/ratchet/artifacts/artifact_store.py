@@ -1,4 +1,7 @@
-"""The artifact store: publish, fetch, delete, whatever the address."""
+"""The artifact store: publish, fetch and delete immutable files by the digest of their content.
+
+A store is a local folder, or a remote one behind a local cache of verified copies.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ratchet.artifacts.folder import ArtifactFolder
+from ratchet.artifacts.local_artifacts import ArtifactFolder, Staging
 from ratchet.artifacts.manifest import Kind, Manifest
-from ratchet.artifacts.remote import RemoteArtifacts
-from ratchet.artifacts.staging import Staging
+from ratchet.artifacts.remote_artifacts import RemoteArtifacts
 from ratchet.disk import disk_trouble
 from ratchet.errors import ArtifactError, SettingsError
 from ratchet.lines import read_lines
+from ratchet.settings import Settings
 
 DEFAULT_CACHE = Path("~/.cache/ratchet/artifacts")
 TRIM_EVERY_S = 600.0
@@ -78,8 +81,8 @@ class ArtifactStore:
     def publish(self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False) -> Artifact:
         """Publish a file, or a folder with all below it. The same content again is the same artifact.
 
-        ``consume`` gives ``source`` away: it is hard-linked where the disk allows, and removed in the end.
-        Otherwise only read-only files are linked, and files that someone may still write to are copied.
+        With ``consume`` the caller gives ``source`` up: it is hard-linked where the disk allows, and removed at the
+        end. Otherwise only read-only files are linked; files that may still be written to are copied.
         """
         files = _files_of(source)
 
@@ -105,13 +108,13 @@ class ArtifactStore:
         return self._put(fill)
 
     def fetch(self, artifact_id: str) -> Path:
-        """The artifact's folder on this machine, verified. The files are live: never write there."""
+        """The artifact's folder on this machine, verified. Models map these files into memory: never write there."""
         remote = self._remote
         with _about(artifact_id):
             if remote is not None and self._folder.intact(artifact_id) is None:
                 manifest = remote.manifest(artifact_id)
                 self._folder.put(lambda draft: remote.read_into(draft, manifest), manifest.size_bytes)
-                self._trim_now_and_then()
+                self._trim_at_intervals()
             self._folder.verified(artifact_id)
             if remote is not None:
                 self._folder.touch(artifact_id)
@@ -138,19 +141,19 @@ class ArtifactStore:
         return (self._remote or self._folder).ids()
 
     def delete(self, artifact_id: str) -> None:
-        """Remove it everywhere in reach; absent already is fine. Open and mapped files stay readable."""
+        """Remove it from the store and this machine; it may be absent already. Open and mapped files stay readable."""
         if self._remote is not None:
             self._remote.delete(artifact_id)
         self._folder.delete(artifact_id)
 
     def copy_to(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
-        """Put a copy of its own into another folder, past the cache, verified on the way; an intact one stays."""
+        """Copy an artifact into another folder, past the cache, verified on the way; an intact one there stays."""
         source = self._remote or self._folder
         manifest = source.manifest(artifact_id)
         return folder.put(lambda draft: source.read_into(draft, manifest), manifest.size_bytes)
 
     def take_from(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
-        """Bring in an artifact of another folder, verified first, by copy; one that is here in full stays."""
+        """Copy in an artifact of another folder, verified first; one that is here complete stays."""
         manifest = folder.verified(artifact_id)
         if self._remote is not None:
             self._remote.upload(manifest, folder.path(artifact_id))
@@ -159,7 +162,7 @@ class ArtifactStore:
         return manifest
 
     def sweep_garbage(self, older_than_s: float) -> int:
-        """Remove what publishers that died ``older_than_s`` ago left behind; returns the bytes freed."""
+        """Remove what publishers left unfinished that died ``older_than_s`` ago; returns the bytes freed."""
         freed_bytes = self._folder.sweep_garbage(older_than_s)
         return freed_bytes + (self._remote.sweep_garbage(older_than_s) if self._remote is not None else 0)
 
@@ -171,8 +174,8 @@ class ArtifactStore:
         """
         return 0 if self._remote is None else self._folder.trim(most_bytes, unused_for_s)
 
-    def _trim_now_and_then(self) -> None:
-        """Looking through the whole cache takes a while when it holds much."""
+    def _trim_at_intervals(self) -> None:
+        """At intervals, since looking through a large cache takes a while."""
         if self._cache_bytes is not None and time.monotonic() - self._trimmed_at >= TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
             self.trim_cache(self._cache_bytes)
@@ -182,13 +185,13 @@ class ArtifactStore:
         path = self._folder.path(manifest.id)
         if self._remote is not None:
             self._remote.upload(manifest, path)
-            self._trim_now_and_then()
+            self._trim_at_intervals()
         return Artifact(manifest, path)
 
 
 @contextmanager
 def _about(artifact_id: str) -> Iterator[None]:
-    """Errors inside the block say which artifact they are about."""
+    """Let errors raised inside the block name the artifact."""
     try:
         yield
     except ArtifactError as error:
@@ -211,3 +214,19 @@ def _remove(source: Path) -> None:
             shutil.rmtree(source)
         else:
             source.unlink()
+
+
+GB = 1_000_000_000
+
+
+def artifact_store(settings: Settings) -> ArtifactStore:
+    """The store that the settings name, behind this machine's cache where it is remote.
+
+    Raises SettingsError for a URL that cannot be opened.
+    """
+    return ArtifactStore(
+        settings.artifact_url,
+        settings.artifact_cache,
+        cache_bytes=int(settings.artifacts.cache_gb * GB),
+        options=settings.artifacts.options if settings.artifacts.url else None,
+    )

@@ -1,21 +1,46 @@
-"""Artifacts in an object store; every byte passes through the local cache."""
+"""Artifacts in an object store, on any fsspec file system; every byte passes through the local cache.
+
+Nothing is renamed there: an artifact exists once its manifest does, which is written last. A store that fails or cannot
+be reached is told apart from an artifact that is damaged.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ratchet.artifacts.local_artifacts import Staging, absent, damaged
 from ratchet.artifacts.manifest import MANIFEST_NAME, Manifest, checked_id
-from ratchet.artifacts.staging import Staging, absent, damaged
-from ratchet.artifacts.trouble import remote_trouble
+from ratchet.errors import RatchetError, TransientError
 
 _CHUNK_BYTES = 1 << 20
 
+_BUGS = (AttributeError, NameError, TypeError, AssertionError, NotImplementedError)
+"""What no store raises for being out of reach. As a TransientError it would be waited for without end."""
+
+
+@contextmanager
+def remote_trouble(url: str) -> Iterator[None]:
+    """Turn whatever a remote store raises into a TransientError, except for absent files and errors in the code.
+
+    The libraries behind fsspec have error trees of their own, so there is no narrower base to catch.
+    """
+    try:
+        yield
+    except (RatchetError, FileNotFoundError, *_BUGS):
+        raise
+    except Exception as error:
+        raise TransientError(
+            f"The artifact store {url} is out of reach or refuses: {type(error).__name__}: {error}. "
+            "Check its address and credentials; the work is tried again by itself."
+        ) from error
+
 
 class RemoteArtifacts:
-    """``<url>/<id>/`` on any fsspec file system. Nothing is renamed there: the manifest's arrival commits."""
+    """Artifacts below ``<url>/<id>/``."""
 
     def __init__(self, filesystem: Any, root: str, url: str) -> None:
         self._fs = filesystem
