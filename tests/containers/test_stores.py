@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.bus.connection import connect
-from ratchet.bus.streams import Letter, Streams
+from ratchet.bus.streams import EventRecord, Streams
 from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
@@ -101,7 +101,7 @@ def test_a_store_that_refuses_is_trouble_of_the_surroundings(storage: str, tmp_p
 def test_postgres_takes_the_schema(tmp_path: Path) -> None:
     from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer("postgres:17", driver="psycopg") as container:
+    with PostgresContainer("postgres:15-bookworm", driver="psycopg") as container:
         ledger = Ledger(container.get_connection_url())
         migrate(ledger)
         require_current(ledger)
@@ -118,7 +118,7 @@ def test_a_worker_may_publish_and_listen_but_not_administer() -> None:
         admin.execute_command("ACL", "SETUSER", "worker", "on", ">word", *rights.split())
         place = f"{container.get_container_host_ip()}:{container.get_exposed_port(6379)}"
         worker = connect(f"redis://worker:word@{place}/0")
-        Streams(worker, 1000).publish([Letter.of(BatchQueued(batch_id="b"))])
+        Streams(worker, 1000).publish([EventRecord.of(BatchQueued(batch_id="b"))])
         assert worker.info("server")["redis_version"]
         with pytest.raises(NoPermissionError):
             worker.flushall()
