@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
-from ratchet.disk import disk_trouble, write_atomically
+from ratchet.atomic_files import atomic_write
+from ratchet.disk import disk_errors
 from ratchet.evaluation.record import ItemRecord, records_to_lines
 
 
@@ -34,7 +35,7 @@ class RecordLog:
         found = [self._recovered(place / self._part.name) for place in (folder, *earlier)]
         self._records: dict[str, ItemRecord] = {}
         self._lines: dict[str, str] = {}
-        write_atomically(self._part, self._head + self._added(max(found, key=len)), durable=True)
+        atomic_write(self._part, self._head + self._added(max(found, key=len)), durable=True)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -45,13 +46,13 @@ class RecordLog:
     def append(self, records: Iterable[ItemRecord]) -> None:
         """Add records, in one write; those of items that have one already are left out."""
         new = [record for record in records if record.item_id not in self._records]
-        with disk_trouble(self._part.parent), self._part.open("a", encoding="utf-8") as file:
+        with disk_errors(self._part.parent), self._part.open("a", encoding="utf-8") as file:
             file.write(self._added(new))
 
     def finish(self) -> tuple[Path, tuple[ItemRecord, ...]]:
         """Write all records in the suite's order to ``<name>.items.jsonl`` and return it with them."""
         records = tuple(self._records[item_id] for item_id in self._item_ids)
-        write_atomically(self._final, "".join(self._lines[item_id] for item_id in self._item_ids), durable=True)
+        atomic_write(self._final, "".join(self._lines[item_id] for item_id in self._item_ids), durable=True)
         return self._final, records
 
     def _added(self, records: Sequence[ItemRecord]) -> str:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ratchet.data.batch import Provenance
+from ratchet.data.example import Provenance
 from ratchet.data.jsonl import copy_rows
 from ratchet.errors import DataError, PreconditionFailed
-from ratchet.files import open_regular, printable
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import submit
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
+from ratchet.user_files import open_regular, printable
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from ratchet.disk import explained, home_trouble
+from ratchet.disk import explain_home_error, home_errors
 from ratchet.errors import TransientError
 from rensa import RMinHash
 
@@ -186,7 +186,7 @@ class TextHistory:
 @contextmanager
 def opened(folder: Path, most: int) -> Iterator[TextHistory]:
     """The history in a folder. Raises TransientError for a full disk, and for a file that proves damaged later on."""
-    with home_trouble(folder):
+    with home_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     file = folder / FILE
     try:
@@ -232,7 +232,7 @@ def _trouble(error: sqlite3.Error, file: Path) -> Exception:
         )
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     numbers = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO, sqlite3.SQLITE_READONLY: errno.EROFS}
-    found = explained(OSError(numbers[code], str(error)), file.parent) if code in numbers else None
+    found = explain_home_error(OSError(numbers[code], str(error)), file.parent) if code in numbers else None
     return found or TransientError(f"The history of texts in {file} cannot be used: {error}.")
 
 

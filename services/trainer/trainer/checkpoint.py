@@ -1,25 +1,184 @@
-"""Publishing what a segment made: a plain Hugging Face folder, and beside it the state to go on from."""
+"""The exact state between two segments: all that is needed, besides the checkpoint, to go on as if never stopped.
+
+A state is a folder: ``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name;
+``master.safetensors`` with the trained weights in fp32, where the checkpoint's are coarser or have adapters merged into
+them; ``order.safetensors`` with the order of rows while a batch is unfinished. There is no state of random generators:
+every step seeds them anew.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from ratchet.disk import disk_trouble
+from ratchet.disk import disk_errors
+from ratchet.errors import ResumeError
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
 
-from trainer.adapters import ADAPTER_FOLDER
+from trainer.batches import RowOrder
+from trainer.distributed import gather, shard_like
 from trainer.hardware import Hardware
-from trainer.loading import Trainable
-from trainer.sharding import gather
-from trainer.state import moments_by_name, trained_weights
+from trainer.model import ADAPTER_FOLDER, Trainable
+from trainer.optimizer import Cycle
+from trainer.segment import FULL, STATE_FILE
+
+VERSION = 1
+_STATE, _OPTIMIZER, _MASTER, _ORDER = (
+    STATE_FILE,
+    "optimizer.safetensors",
+    "master.safetensors",
+    "order.safetensors",
+)
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a file has been trained on: ``offset`` of the ``rows`` of its order."""
+
+    digest: str
+    offset: int
+    rows: int
+
+    @property
+    def finished(self) -> bool:
+        return self.offset >= self.rows
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a run stands after its last step."""
+
+    global_step: int
+    fresh_at: int
+    """Global step at which the optimizer was fresh."""
+    tokens: int
+    weights: str
+    """Digest of the checkpoint that this state belongs to."""
+    cycle: Cycle
+    position: Position
+    scaler: dict[str, Any] | None = None
+    """State of the fp16 gradient scaler."""
+    form: str = FULL
+    """What is trained, as ``training_mode`` says it."""
+    base: str | None = None
+    """Digest of the frozen weights under adapters."""
+
+    def to_json(self) -> str:
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=2, sort_keys=True) + "\n"
+
+
+def save_moments(folder: Path, optimizer: dict[str, torch.Tensor], order: RowOrder | None) -> None:
+    """Write what is large of a state. ``optimizer`` is from moments_by_name; ``order`` that of an unfinished batch."""
+    save_file(optimizer, folder / _OPTIMIZER)
+    if order is not None:
+        save_arrays({"order": order}, folder / _ORDER)
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Write the rest of it; the caller publishes the folder."""
+    (folder / _STATE).write_text(state.to_json(), encoding="utf-8")
+
+
+def load_state(folder: Path) -> TrainingState:
+    """Raises ResumeError, naming the file, for what is absent, malformed or of another version."""
+    path = folder / _STATE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        version = fields.pop("version")
+        if version != VERSION:
+            raise ResumeError(f"{path} has version {version}, this trainer reads {VERSION}: start it afresh")
+        return TrainingState(
+            **{
+                **fields,
+                "cycle": Cycle(**fields["cycle"]),
+                "position": Position(**fields["position"]),
+            }
+        )
+    except FileNotFoundError as error:
+        raise ResumeError(f"{path} is missing: the state is incomplete (output.resume_from)") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResumeError(f"{path} is not a training state: {error}") from error
+
+
+def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """AdamW's state as ``<moment>:<parameter>`` tensors, gathered for those who ``keep`` it."""
+    return gather(
+        (
+            (f"{moment}:{name}", optimizer.state[parameter][moment])
+            for name, parameter in model.named_parameters()
+            if parameter in optimizer.state
+            for moment in _MOMENTS
+        ),
+        keep=keep,
+    )
+
+
+def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Put saved moments back, bit by bit. Raises ResumeError where parameters differ."""
+    saved = _load_tensors(folder / _OPTIMIZER)
+    expected = {f"{moment}:{name}" for name, p in model.named_parameters() if p.requires_grad for moment in _MOMENTS}
+    if expected != set(saved):
+        odd = sorted(expected.symmetric_difference(saved))[:3]
+        raise ResumeError(f"{folder / _OPTIMIZER} is of another model: it differs in {', '.join(odd)}")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {
+                moment: shard_like(saved[f"{moment}:{name}"], parameter) for moment in _MOMENTS
+            }
+
+
+def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """The weights that learn, by name, gathered for those who ``keep`` them."""
+    return gather(((name, p) for name, p in model.named_parameters() if p.requires_grad), keep=keep)
+
+
+def save_master(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Keep the trained weights in fp32 beside a checkpoint whose own are coarser, or merged with frozen ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / _MASTER)
+
+
+@torch.no_grad()
+def restore_master(folder: Path, model: Any) -> None:
+    """Put the trained weights back into a whole model, where the state has them."""
+    if not (folder / _MASTER).exists():
+        return
+    saved = _load_tensors(folder / _MASTER)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name not in saved or saved[name].shape != parameter.shape:
+            raise ResumeError(f"{folder / _MASTER} is of another model: it differs in {name}")
+        parameter.copy_(saved[name])
+
+
+def load_order(folder: Path) -> RowOrder:
+    """The order of an unfinished batch."""
+    try:
+        order: RowOrder = load_arrays(folder / _ORDER)["order"].astype(np.int64)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ResumeError(f"{folder / _ORDER} cannot be read: {error}") from error
+    return order
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ResumeError(f"{path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -35,7 +194,7 @@ class Gathered:
 
 def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Gathered:
     """Every process has to call it, and the first one gets what there is. Uses a model up that is shared out."""
-    keep = hardware.processes.is_first
+    keep = hardware.processes.is_main
     moments, trained = moments_by_name(model, optimizer, keep=keep), trained_weights(model, keep=keep)
     weights = None
     if hardware.sharded and trainable.adapters is None:
@@ -67,8 +226,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _disk_of(folder: Path) -> Iterator[None]:
-    """``disk_trouble`` for safetensors too, which tells what the system said in words: ``… (os error 28)``."""
-    with disk_trouble(folder):
+    """``disk_errors`` for safetensors too, which tells what the system said in words: ``… (os error 28)``."""
+    with disk_errors(folder):
         try:
             yield
         except SafetensorError as error:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from ratchet.atomic_files import write_best_effort
 from ratchet.errors import SettingsError
-from ratchet.inference.four_bits import require_four_bits
+from ratchet.inference.quantization import require_bitsandbytes
 from ratchet.settings.training import TrainerConfig
 from transformers.utils import is_flash_attn_2_available
 
-from trainer.processes import ALONE, Processes
+from trainer.distributed import SINGLE_PROCESS, Processes
+from trainer.segment import training_mode
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -24,7 +29,7 @@ class Hardware:
     device: str
     precision: str
     attention: str
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
     sharded: bool = False
     """Whether each process holds a share of the model, not the whole."""
 
@@ -38,13 +43,13 @@ class Hardware:
         return DTYPES[self.precision]
 
 
-def pick_hardware(config: TrainerConfig, processes: Processes = ALONE) -> Hardware:
+def pick_hardware(config: TrainerConfig, processes: Processes = SINGLE_PROCESS) -> Hardware:
     """Raises SettingsError for what this machine does not have."""
     device = config.environment.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = device.startswith("cuda")
-    if on_gpu and processes.world > 1:
+    if on_gpu and processes.world_size > 1:
         device = f"cuda:{processes.local_rank}"
     if on_gpu and not torch.cuda.is_available():
         raise SettingsError(f"environment.device is {device!r}, but torch finds no GPU; use auto or cpu")
@@ -53,9 +58,9 @@ def pick_hardware(config: TrainerConfig, processes: Processes = ALONE) -> Hardwa
         precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
     if precision == "bf16" and on_gpu and not torch.cuda.is_bf16_supported():
         raise SettingsError("hyperparams.fp_precision bf16 is not supported by this GPU; use fp16 or auto")
-    sharded = config.environment.parallelism == "fsdp" and processes.world > 1
+    sharded = config.environment.parallelism == "fsdp" and processes.world_size > 1
     if config.model.load_in_4bit:
-        require_four_bits()
+        require_bitsandbytes()
         if sharded:
             raise SettingsError(
                 "environment.parallelism fsdp does not share weights of 4 bits (model.load_in_4bit): use ddp, or "
@@ -85,3 +90,41 @@ def _attention(wanted: str, on_gpu: bool, precision: str) -> str:
     if wanted == "auto":
         return "flash_attention_2" if flash_fits and is_flash_attn_2_available() else "sdpa"
     return wanted
+
+
+CACHE_FILE = "memory.json"
+"""The book's name, beside the status of the run."""
+
+
+class BatchSizeCache:
+    """The largest micro-batch that fitted, by model and device. A book that cannot be read is an empty one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def recall(self, key: str) -> int | None:
+        """Rows that fitted after more did not; None where nothing is known."""
+        found = self._entries().get(key)
+        return found if isinstance(found, int) else None
+
+    def remember(self, key: str, rows: int) -> None:
+        write_best_effort(self._path, json.dumps({**self._entries(), key: rows}, indent=2, sort_keys=True) + "\n")
+
+    def _entries(self) -> dict[str, object]:
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return entries if isinstance(entries, dict) else {}
+
+
+def cache_key(config: TrainerConfig, hardware: Hardware) -> str:
+    """Equal for runs of equal need: in model, what of it is trained, length of rows, precision and device."""
+    shape = Path(config.model.path) / "config.json"
+    text = shape.read_text(encoding="utf-8") if shape.is_file() else config.model.path
+    model = hashlib.sha256(text.encode()).hexdigest()[:12]
+    device = torch.cuda.get_device_name(hardware.device) if hardware.on_gpu else hardware.device
+    parts = (model, training_mode(config.model), f"{config.hyperparams.max_length} tokens", hardware.precision, device)
+    more = ["recomputed"] * config.model.gradient_checkpointing
+    more += [f"shared by {hardware.processes.world}"] * hardware.sharded
+    return " / ".join([*parts, *more])

@@ -1,44 +1,153 @@
-"""One segment in the making: the Trainer with all that it needs, and what becomes of its work."""
+"""One segment: what it trains on, the Trainer with all that it needs, and saving what it has trained.
+
+``plan_segment`` decides which rows, from which step, and under which part of the learning-rate schedule. ``create_run``
+restores a saved state, or starts with a fresh optimizer. Nothing here knows the ledger.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ratchet.inference.chat import Tokenizer
-from ratchet.inference.digest import weights_digest
+import numpy as np
+from ratchet.errors import DataError, ResumeError, SettingsError
+from ratchet.inference.chat_template import Tokenizer
+from ratchet.inference.model_folder import weights_digest
 from ratchet.settings.training import TrainerConfig
+from ratchet.user_files import open_regular
 
+from trainer.batches import BatchLoader, RowOrder, TokenCount, row_order
 from trainer.callbacks import (
-    Deadline,
-    LossWatch,
+    LossMonitor,
     Progress,
     ProgressReporter,
+    SeedPerStep,
     ShouldStop,
     SkippedSteps,
-    StepSeed,
+    StopCondition,
 )
-from trainer.checkpoint import Gathered, gather_all, replacing, write_checkpoint
-from trainer.dataset import TrainingRows
-from trainer.form import form_of
-from trainer.hardware import Hardware
-from trainer.loader import BatchLoader, TokenCount
-from trainer.loading import Trainable
-from trainer.loop import SegmentTrainer, build_trainer
-from trainer.optimizer import build_optimizer, follow
-from trainer.plan import SegmentPlan, plan_segment
-from trainer.processes import Processes
-from trainer.result import MODEL_FOLDER, STATE_FOLDER, TrainingResult
-from trainer.state import (
+from trainer.checkpoint import (
+    Gathered,
+    Position,
     TrainingState,
+    gather_all,
+    load_order,
     load_state,
+    replacing,
     restore_optimizer,
     save_master,
     save_moments,
     save_state,
+    write_checkpoint,
 )
+from trainer.dataset import TrainingRows
+from trainer.distributed import Processes
+from trainer.hardware import Hardware
+from trainer.loop import SegmentTrainer, build_trainer
+from trainer.model import Trainable
+from trainer.optimizer import Cycle, Schedule, build_lr_scheduler, build_optimizer
+from trainer.segment import MODEL_FOLDER, STATE_FOLDER, TrainingResult, training_mode
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """The rows of ``order[offset:]`` are left; this segment takes at most ``steps`` steps of ``step_rows`` rows."""
+
+    digest: str
+    order: RowOrder
+    offset: int
+    step_rows: int
+    steps: int
+    global_step: int
+    tokens: int
+    schedule: Schedule
+
+    @property
+    def lines(self) -> RowOrder:
+        """Line numbers of the rows of this segment."""
+        return self.order[self.offset : self.offset + self.steps * self.step_rows]
+
+    def position_after(self, steps: int) -> Position:
+        """Where the file stands after so many steps of this segment."""
+        offset = min(self.offset + steps * self.step_rows, len(self.order))
+        return Position(self.digest, offset, len(self.order))
+
+
+def plan_segment(
+    config: TrainerConfig, rows: TrainingRows, state: TrainingState | None, world_size: int = 1
+) -> SegmentPlan:
+    """Continue an unfinished file at the position in its state; else begin at ``data.offset`` of its order.
+
+    The order of an unfinished file comes from the state, so that no change of settings can repeat or lose a row.
+    """
+    hyperparams = config.hyperparams
+    step_rows = hyperparams.batch_size * hyperparams.gradient_accumulation * world_size
+    digest = file_digest(config.data.dataset_path)
+    unfinished = _unfinished(state, digest)
+    if unfinished is not None and config.output.resume_from is not None:
+        order = _rows_left(load_order(config.output.resume_from), unfinished.position.offset, rows)
+        offset = unfinished.position.offset
+        if config.data.offset not in (0, offset):
+            raise ResumeError(f"data.offset is {config.data.offset}, but the state stands at {offset}")
+    else:
+        order, offset = _fresh_order(config, rows, step_rows, digest), config.data.offset
+    remaining = -(-(len(order) - offset) // step_rows)
+    if remaining <= 0:
+        raise DataError(f"no row is left at data.offset {offset} of {len(order)}")
+    step = state.global_step if state else config.output.first_step
+    left = min(remaining, _steps_allowed(hyperparams.max_steps, step) or remaining)
+    cycle = unfinished.cycle if unfinished and unfinished.cycle.end > step else None
+    cycle = cycle or Cycle(step, left)
+    return SegmentPlan(
+        digest=digest,
+        order=order,
+        offset=offset,
+        step_rows=step_rows,
+        steps=min(left, cycle.end - step, hyperparams.save_steps or left),
+        global_step=step,
+        tokens=state.tokens if state else 0,
+        schedule=Schedule.of(hyperparams, cycle, fresh_at=state.fresh_at if state else step),
+    )
+
+
+def _steps_allowed(max_steps: int | None, step: int) -> int | None:
+    """Steps until ``hyperparams.max_steps``; None without one. Raises SettingsError where it is reached."""
+    if max_steps is not None and step >= max_steps:
+        raise SettingsError(f"hyperparams.max_steps is {max_steps}, and step {step} is reached already: raise it")
+    return None if max_steps is None else max_steps - step
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of the file's bytes."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unfinished(state: TrainingState | None, digest: str) -> TrainingState | None:
+    if state is None or state.position.digest != digest or state.position.finished:
+        return None
+    return state
+
+
+def _fresh_order(config: TrainerConfig, rows: TrainingRows, step_rows: int, digest: str) -> RowOrder:
+    indices = row_order(
+        rows.lengths,
+        step_rows=step_rows,
+        seed=config.data.seed,
+        digest=digest,
+        epochs=config.hyperparams.num_epochs,
+        shuffle=config.data.shuffle,
+    )
+    return rows.lines[indices]
+
+
+def _rows_left(order: RowOrder, offset: int, rows: TrainingRows) -> RowOrder:
+    """The saved order without rows that became too long since."""
+    kept = np.isin(order[offset:], rows.lines)
+    return np.concatenate([order[:offset], order[offset:][kept]])
 
 
 @dataclass(frozen=True)
@@ -51,10 +160,10 @@ class Run:
     rows: TrainingRows
     plan: SegmentPlan
     trainer: SegmentTrainer
-    watch: LossWatch
-    deadline: Deadline
+    loss: LossMonitor
+    stop: StopCondition
     reporter: ProgressReporter
-    count: TokenCount
+    tokens: TokenCount
     skipped: SkippedSteps
 
     @property
@@ -71,27 +180,28 @@ class Run:
         return int(self.trainer.state.global_step)
 
     def save(self) -> TrainingResult:
-        """Publish checkpoint and state under ``output.output_dir``; with several processes, the first one does."""
+        """Write checkpoint and state under ``output.output_dir``. Every process has to call it; the main one writes."""
         folder, processes = self.config.output.output_dir, self.hardware.processes
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         gathered = gather_all(model, self.trainable, self.trainer.optimizer, self.hardware)
-        if processes.is_first:
+        if processes.is_main:
             self._publish(folder / MODEL_FOLDER, folder / STATE_FOLDER, model, gathered)
-        processes.wait()
+        processes.barrier()
         state = load_state(folder / STATE_FOLDER)
-        processes.wait()  # nobody moves what another still reads
+        processes.barrier()  # before any process may move what another still reads
         return TrainingResult(
             success=True,
             global_step=state.global_step,
             last_checkpoint_path=str(folder / MODEL_FOLDER),
             state_path=str(folder / STATE_FOLDER),
-            final_loss=self.watch.loss or 0.0,
+            final_loss=self.loss.loss or 0.0,
             finished=state.position.finished,
             summary=self._summary(state),
         )
 
     def _publish(self, model_folder: Path, state_folder: Path, model: Any, gathered: Gathered) -> None:
-        """The checkpoint first, once all that is large is written: a state without its checkpoint is never there."""
+        """Moves the checkpoint into its place once all that is large is written, then the state: no state is without its
+        checkpoint."""
         with replacing(state_folder) as draft:
             if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
                 save_master(draft, gathered.trained)
@@ -105,13 +215,13 @@ class Run:
         return TrainingState(
             global_step=self.plan.global_step + self.steps,
             fresh_at=self.plan.schedule.fresh_at,
-            tokens=self.plan.tokens + self.count.tokens,
+            tokens=self.plan.tokens + self.tokens.tokens,
             weights=weights,
             cycle=self.plan.schedule.cycle,
             position=self.plan.position_after(self.steps),
             scaler=scaler.state_dict() if scaler is not None else None,
-            form=form_of(self.config.model),
-            base=self.trainable.base,
+            mode=training_mode(self.config.model),
+            base_weights=self.trainable.base_weights,
         )
 
     def _summary(self, state: TrainingState) -> dict[str, Any]:
@@ -122,21 +232,21 @@ class Run:
             "rows": state.position.rows,
             "rows_too_long": len(self.rows.too_long),
             "lines_too_long": list(self.rows.too_long[:20]),
-            "tokens": self.count.tokens,
-            "trained_tokens": self.count.trained,
-            "padding_share": self.count.padding_share,
+            "tokens": self.tokens.tokens,
+            "trained_tokens": self.tokens.trained,
+            "padding_share": self.tokens.padding_share,
             "train_s": seconds,
-            "tokens_per_s": self.count.tokens / seconds if seconds else 0.0,
-            "loss_curve": self.watch.curve,
-            "mean_loss": mean_loss(self.plan.global_step, self.watch.curve),
+            "tokens_per_s": self.tokens.tokens / seconds if seconds else 0.0,
+            "loss_curve": self.loss.curve,
+            "mean_loss": mean_loss(self.plan.global_step, self.loss.curve),
             "steps_skipped": self.skipped.count,
-            "ended_by": self.deadline.reason or ("rows" if state.position.finished else "steps"),
+            "ended_by": self.stop.reason or ("rows" if state.position.finished else "steps"),
             "weights": state.weights,
             "dataset_digest": state.position.digest,
             "total_tokens": state.tokens,
             "batch_size": self.config.hyperparams.batch_size,
             "gradient_accumulation": self.config.hyperparams.gradient_accumulation,
-            "processes": self.hardware.processes.world,
+            "processes": self.hardware.processes.world_size,
             "parallelism": "fsdp" if self.hardware.sharded else "ddp",
             "precision": self.hardware.precision,
             "device": self.hardware.device,
@@ -162,33 +272,31 @@ def create_run(
     report: Progress,
     should_stop: ShouldStop,
 ) -> Run:
-    """Put everything back where ``state`` left it, or start with a fresh optimizer. The model is in its place."""
+    """Restore ``state``, or start with a fresh optimizer. The model is on its device already."""
     processes, model = hardware.processes, trainable.model
-    plan = plan_segment(config, rows, state, processes.world)
+    plan = plan_segment(config, rows, state, processes.world_size)
     optimizer = build_optimizer(model, config.hyperparams)
     if config.output.resume_from is not None:
         restore_optimizer(config.output.resume_from, model, optimizer)
-    count = TokenCount()
-    watch = LossWatch(plan.global_step, len(model.get_input_embeddings().weight))
-    deadline = Deadline(config.hyperparams.segment_max_s, should_stop, processes)
-    reporter = ProgressReporter(
-        report, plan, watch, count, config.hyperparams.num_epochs, config.monitoring.status_interval_s
-    )
+    tokens = TokenCount()
+    loss = LossMonitor(plan.global_step, len(model.get_input_embeddings().weight))
+    stop = StopCondition(config.hyperparams.segment_max_s, should_stop, processes)
+    reporter = ProgressReporter(report, plan, loss, tokens, config.hyperparams.num_epochs)
     trainer = build_trainer(
         config,
         hardware,
         model,
         optimizer,
-        follow(optimizer, plan.schedule, plan.global_step),
+        build_lr_scheduler(optimizer, plan.schedule, plan.global_step),
         _loader(config, rows, plan, trainable, processes),
-        count,
-        [StepSeed(config.data.seed, plan.global_step, processes.rank), watch, deadline, reporter],
+        tokens,
+        [SeedPerStep(config.data.seed, plan.global_step, processes.rank), loss, stop, reporter],
     )
     if state is not None and state.scaler is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state.scaler)
     skipped = SkippedSteps(trainer.accelerator.scaler)
     trainer.add_callback(skipped)
-    return Run(config, hardware, trainable, rows, plan, trainer, watch, deadline, reporter, count, skipped)
+    return Run(config, hardware, trainable, rows, plan, trainer, loss, stop, reporter, tokens, skipped)
 
 
 def _loader(
@@ -202,5 +310,5 @@ def _loader(
         accumulation=config.hyperparams.gradient_accumulation,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         processes=processes,
-        end_to_end=trainable.tells_rows_apart,
+        packed=trainable.supports_packing,
     )

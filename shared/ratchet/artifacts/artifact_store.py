@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ratchet.artifacts.local_artifacts import ArtifactFolder, Staging
 from ratchet.artifacts.manifest import Kind, Manifest
 from ratchet.artifacts.remote_artifacts import RemoteArtifacts
-from ratchet.disk import disk_trouble
+from ratchet.disk import disk_errors
 from ratchet.errors import ArtifactError, SettingsError
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
@@ -209,7 +209,7 @@ def _files_of(source: Path) -> dict[str, Path]:
 
 
 def _remove(source: Path) -> None:
-    with disk_trouble(source.parent):
+    with disk_errors(source.parent):
         if source.is_dir():
             shutil.rmtree(source)
         else:

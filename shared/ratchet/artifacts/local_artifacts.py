@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile, checked_id
-from ratchet.disk import disk_trouble, sync_folder
+from ratchet.atomic_files import sync_folder
+from ratchet.disk import disk_errors
 from ratchet.errors import ArtifactError
 from ratchet.file_lock import FileLock, is_locked
-from ratchet.files import open_regular
+from ratchet.user_files import open_regular
 
 _CHUNK_BYTES = 1 << 20
 _READ_ONLY = 0o444
@@ -239,7 +240,7 @@ class ArtifactFolder:
 
     def put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Manifest:
         """Let ``fill`` build an artifact, then rename it to its id. Content that is here already stays."""
-        with disk_trouble(self.root, needed_bytes), staging(self.root / _STAGING) as draft:
+        with disk_errors(self.root, needed_bytes), staging(self.root / _STAGING) as draft:
             manifest = fill(draft)
             self._verified.update(draft.fingerprints)
             if (earlier := self.intact(manifest.id)) is not None:
@@ -324,7 +325,7 @@ class ArtifactFolder:
 
     def _verify(self, path: Path, size_bytes: int, sha256: str) -> None:
         try:
-            with disk_trouble(self.root), open_regular(path, ArtifactError) as file:
+            with disk_errors(self.root), open_regular(path, ArtifactError) as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_size != size_bytes:
                     raise damaged(path, f"it holds {stat.st_size:,} bytes where {size_bytes:,} were published")

@@ -26,13 +26,14 @@ from sqlalchemy.pool import NullPool
 
 from ratchet import __version__
 from ratchet.artifacts import ArtifactFolder, ArtifactStore
-from ratchet.disk import disk_trouble, write_atomically
+from ratchet.atomic_files import atomic_write
+from ratchet.disk import disk_errors
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.file_lock import FileLock
-from ratchet.files import open_regular
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, require_current
 from ratchet.ledger.tables import Base, BatchRow, CheckpointRow, EvaluationRow, MinedRow, SuiteRow
+from ratchet.user_files import open_regular
 
 MANIFEST = "backup.json"
 ARTIFACTS = "artifacts"
@@ -133,7 +134,7 @@ class BackupManifest(BaseModel):
         return self.ledger.size_bytes + sum(self.artifacts.values())
 
     def write(self, folder: Path) -> None:
-        write_atomically(folder / MANIFEST, self.model_dump_json(indent=1) + "\n", durable=True)
+        atomic_write(folder / MANIFEST, self.model_dump_json(indent=1) + "\n", durable=True)
 
     @classmethod
     def read(cls, folder: Path) -> BackupManifest:
@@ -182,7 +183,7 @@ def make(
     for a folder of something else, ArtifactError for an artifact that the ledger needs and that is damaged or gone,
     TransientError for a full disk.
     """
-    with disk_trouble(folder), locked(folder):
+    with disk_errors(folder), locked(folder):
         copier = _ArtifactCopier(store, artifacts_of(folder), progress or _no_progress, reread)
         copier.copy(store.ids())
         ledger_copy, artifacts = _copy_consistently(ledger, store, folder, copier)

@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError
 
 from ratchet.artifacts import ArtifactStore
+from ratchet.atomic_files import sync_folder
 from ratchet.backup.backup import (
     KEPT_ARTIFACTS,
     MANIFEST,
@@ -37,12 +38,12 @@ from ratchet.backup.backup import (
     postgres_tool,
     run_postgres_tool,
 )
-from ratchet.disk import disk_trouble, sync_folder
+from ratchet.disk import disk_errors
 from ratchet.errors import ArtifactError, PreconditionFailed
-from ratchet.files import printable
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
 from ratchet.ledger.tables import Base, WorkerRow
+from ratchet.user_files import printable
 
 ALIVE_S = 120.0
 """Every worker updates its row twice a minute."""
@@ -255,7 +256,7 @@ def _restore_sqlite(copy: Path, ledger_url: str, manifest: BackupManifest) -> No
     path = _file(ledger_url)
     assert path is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_trouble(path.parent), tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as work:
+    with disk_errors(path.parent), tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as work:
         draft = Path(work) / "ledger.db"
         manifest.ledger.copy_to(copy, draft)
         if manifest.ledger.revision != head():

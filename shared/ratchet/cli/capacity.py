@@ -12,16 +12,14 @@ from typing import Any
 import psutil
 
 from ratchet.cli.output import size
-from ratchet.disk import FULL_BYTES, existing, free_bytes
+from ratchet.disk import FULL_BYTES, free_bytes, nearest_existing
 from ratchet.errors import BrokenCheckpoint, SettingsError, TransientError
-from ratchet.files import open_regular
 from ratchet.inference.model_folder import CONFIG, read_json, weight_files
 from ratchet.inference.tiny import TINY_MODEL
-from ratchet.leases.gpus import TRAINING, Gpu, capacity_gb, list_gpus, training_processes, vram_gb
+from ratchet.leases.gpus import TRAINING, capacity_gb, list_gpus, training_processes, vram_gb
 from ratchet.settings import Settings
 from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
-
-__all__ = ["Gpu", "disk_shortage", "free_disk", "gpus", "training_memory"]
+from ratchet.user_files import open_regular
 
 LEAST_DISK_BYTES = 2_000_000_000
 """With less, the next few checkpoints may not fit."""
@@ -44,7 +42,7 @@ def free_disk(home: Path) -> tuple[int, Path]:
 
     Raises TransientError for a disk that does not say.
     """
-    folder = existing(home.resolve())
+    folder = nearest_existing(home.resolve())
     try:
         return free_bytes(folder), folder
     except OSError as error:
@@ -182,11 +180,10 @@ class Holding:
 
     processes: int = 1
     sharded: bool = False
-    reshard: bool = True
 
     @classmethod
     def of(cls, processes: int, environment: EnvironmentSettings) -> Holding:
-        return cls(processes, processes > 1 and environment.parallelism == "fsdp", environment.fsdp_reshard)
+        return cls(processes, processes > 1 and environment.parallelism == "fsdp")
 
 
 def budget(
@@ -212,16 +209,15 @@ def _held(shape: Shape, model: ModelSettings, holding: Holding, *, half: bool) -
         return whole
     if not holding.sharded:
         return whole + BUCKET_BYTES * _trained(shape, model)
-    return whole // holding.processes + _gathered(shape, holding, half=half)
+    return whole // holding.processes + _gathered(shape, half=half)
 
 
-def _gathered(shape: Shape, holding: Holding, *, half: bool) -> int:
-    """What lies whole at the same time: embeddings and two layers, or all layers where none is given back."""
+def _gathered(shape: Shape, *, half: bool) -> int:
+    """What is gathered at the same time: embeddings and two layers."""
     layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     embeddings = max(shape.vocabulary * shape.hidden, shape.parameters - shape.layers * layer)
     at_once = min(shape.parameters, embeddings + 2 * layer)
-    weights = (at_once if holding.reshard else shape.parameters) * (2 if half else 4)
-    return weights + GATHERED_GRADIENT_BYTES * at_once
+    return at_once * ((2 if half else 4) + GATHERED_GRADIENT_BYTES)
 
 
 def _trained(shape: Shape, model: ModelSettings) -> int:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-from ratchet.cli.capacity import shared_fit
-from ratchet.cli.fit import Fit, count_parameters, fit
-from ratchet.cli.machine import gpus, training_memory
+from ratchet.atomic_files import atomic_replace, atomic_write
+from ratchet.cli.capacity import Fit, count_parameters, fit, shared_fit, training_memory
 from ratchet.cli.output import size
-from ratchet.cli.template import Chosen, render
-from ratchet.cli.view.words import thousands
+from ratchet.cli.view.model import thousands
 from ratchet.data.jsonl import copy_rows, read_examples
-from ratchet.disk import home_trouble, replacing, write_atomically
+from ratchet.disk import home_errors
 from ratchet.errors import DataError, PreconditionFailed
 from ratchet.evaluation.build_suites import build_suites
-from ratchet.files import open_regular, printable
-from ratchet.settings import load
+from ratchet.leases.gpus import list_gpus
+from ratchet.settings import Settings, load
 from ratchet.settings.sources import FILE
+from ratchet.user_files import open_regular, printable
 
 TINY = "tiny"
 NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
@@ -74,9 +79,9 @@ def _write(file: Path, text: str) -> None:
     except RuntimeError as error:
         raise PreconditionFailed(f"{file}: a link that leads round in a circle; remove it first.") from error
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-    with home_trouble(file.parent):
+    with home_errors(file.parent):
         try:
-            write_atomically(file, text, mode=mode)
+            atomic_write(file, text, mode=mode)
         except OSError as error:
             if error.errno not in NOT_REPLACEABLE or not file.exists():
                 raise
@@ -110,7 +115,7 @@ def _for_model(name: str, force: bool) -> Chosen:
 
 def _sizes() -> Chosen:
     """Suites of 1,000 items where a GPU answers them in no time; the defaults are for a CPU."""
-    return {"suites": {"probe_items": GPU_ITEMS, "eval_items": GPU_ITEMS}} if gpus() else {}
+    return {"suites": {"probe_items": GPU_ITEMS, "eval_items": GPU_ITEMS}} if list_gpus() else {}
 
 
 def _tell(found: Fit) -> None:
@@ -167,6 +172,80 @@ def _tested_on(data: Path, model: str) -> dict[str, Any]:
 def _into_inbox(data: Path) -> None:
     inbox = load().inbox
     name = printable(data.with_suffix(".jsonl").name)
-    with home_trouble(inbox), replacing(inbox / name) as draft, open_regular(data) as rows, open(draft, "wb") as copy:
+    with (
+        home_errors(inbox),
+        atomic_replace(inbox / name) as draft,
+        open_regular(data) as rows,
+        open(draft, "wb") as copy,
+    ):
         copy_rows(rows, copy)
     typer.echo(f"copied {name} to {inbox}; the first run queues it.")
+
+
+HEAD = """\
+# Settings of Ratchet. A line that begins with # is a default: take the # away to change it.
+# The command line (--set queue.low_water=500) and the environment (RATCHET_QUEUE__LOW_WATER=500) go before this file.
+# `ratchet config check` checks it, `ratchet config show` shows what is in force.
+"""
+WIDTH = 110
+
+Chosen = Mapping[str, Mapping[str, Any]]
+
+
+def render(chosen: Chosen) -> str:
+    """The file's text, with these values (by section and field) in force."""
+    lines = [HEAD]
+    plain, sections = _split(Settings.model_fields)
+    for name, field in plain.items():
+        lines += _entry(name, field, {})
+    for name, section in sections.items():
+        lines += ["", *_wrapped(section.__doc__ or ""), f"[{name}]"]
+        for field_name, field in section.model_fields.items():
+            lines += _entry(field_name, field, chosen.get(name, {}))
+    return "\n".join(lines) + "\n"
+
+
+def _split(fields: Mapping[str, FieldInfo]) -> tuple[dict[str, FieldInfo], dict[str, type[BaseModel]]]:
+    plain, sections = {}, {}
+    for name, field in fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            sections[name] = kind
+        else:
+            plain[name] = field
+    return plain, sections
+
+
+def _entry(name: str, field: FieldInfo, chosen: Mapping[str, Any]) -> list[str]:
+    lines = list(_wrapped(field.description or ""))
+    if name in chosen:
+        return [*lines, f"{name} = {toml(chosen[name])}"]
+    default = field.get_default(call_default_factory=True)
+    if default is None or default is PydanticUndefined or isinstance(default, SecretStr):
+        return [*lines, f"# {name} ="]
+    return [*lines, f"# {name} = {toml(default)}"]
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    """Comment lines; only the first paragraph of a docstring."""
+    line = "#"
+    for word in text.strip().split("\n\n")[0].split():
+        if len(line) + len(word) >= WIDTH:
+            yield line
+            line = "#"
+        line += f" {word}"
+    if line != "#":
+        yield line
+
+
+def toml(value: Any) -> str:
+    """A value as TOML: JSON does for texts, numbers, booleans and lists; tables are written inline."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items() if inner is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml(inner) for inner in value) + "]"
+    if isinstance(value, Path | Enum):
+        value = str(value)
+    return json.dumps(value, ensure_ascii=False)

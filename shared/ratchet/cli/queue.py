@@ -11,18 +11,16 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.doorbell import ring
+from ratchet.cli.context import artifacts, opened, wake
 from ratchet.cli.output import Json, clock, print_json, print_table
-from ratchet.cli.place import artifacts, opened
-from ratchet.cli.refills import refill_row, refill_values
-from ratchet.data.batch import Provenance
+from ratchet.data.example import Provenance
 from ratchet.data.jsonl import examples_of
 from ratchet.errors import DataError, PreconditionFailed
-from ratchet.files import open_regular, printable
 from ratchet.ledger import operator_actions
 from ratchet.ledger.queue import PRIORITIES, depth, shortage, submit, supply
-from ratchet.ledger.tables import BatchRow, VerdictRow
+from ratchet.ledger.tables import BatchRow
 from ratchet.settings import Settings
+from ratchet.user_files import open_regular, printable
 
 Priority = Literal["high", "normal", "low"]
 ROWS = "rows.jsonl"
@@ -30,7 +28,7 @@ MOST_SHOWN = 20
 OPEN = ("training", "queued", "submitted")
 
 app = typer.Typer(
-    no_args_is_help=True,
+    no_args_is_help=True, add_completion=False,
     help="Show what waits for training, and add data of your own. It passes the same gate as generated data.",
 )
 
@@ -81,7 +79,7 @@ def add(
         with ledger.write() as tx:
             event = submit(tx, found.artifact_id, found.rows, "user", provenance.model_dump(mode="json"), priority)
             tx.emit(event)
-        ring(settings, "correction")
+        wake(settings, "correction")
     if as_json:
         counted = {"rows": found.rows, "unreadable": found.unreadable}
         print_json({"batch_id": event.batch_id, **counted, "priority": priority})
@@ -92,24 +90,8 @@ def add(
 
 
 @app.command()
-def refills(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list.")] = 20,
-    as_json: Annotated[bool, Json] = False,
-) -> None:
-    """List what was generated, the newest first: by whom, how fast, what was refused, what it cost."""
-    with opened() as (_, ledger), ledger.read() as session:
-        query = select(VerdictRow).where(VerdictRow.system == "generation").order_by(VerdictRow.id.desc()).limit(limit)
-        found = [refill_values(row) for row in session.scalars(query)]
-    if as_json:
-        print_json(found)
-        return
-    columns = ("refill", "at", "generator", "arm", ">examples", ">examples/s", "refused", "cost")
-    print_table(columns, (refill_row(values) for values in found))
-
-
-@app.command()
 def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")]) -> None:
-    """Take a batch out of the queue; it is kept, and no more of it is trained on (`ratchet skip`: the running one)."""
+    """Take a batch out of the queue. It is kept, and no more of it is trained on."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
             row = _find(tx.session, batch)

@@ -14,7 +14,7 @@ import typer
 from ratchet.cli.output import console, size
 from ratchet.cli.view.reading import read_view
 from ratchet.cli.view.screen import Screen, Teller
-from ratchet.disk import home_trouble
+from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.run import run_lock
@@ -130,7 +130,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     used = sum(file.lstat().st_size for file in home.rglob("*") if not file.is_dir())
     if not yes and not typer.confirm(f"remove {home} with all checkpoints and data, {size(used)}?"):
         raise typer.Abort
-    with home_trouble(home):
+    with home_errors(home):
         is_gone = _remove(home)
     typer.echo(f"removed {home}." if is_gone else f"emptied {home}, which is a mount point and stays.")
 

@@ -1,6 +1,6 @@
-"""Read examples from JSONL, whatever stands in it: every line gives an Example or a DataError, and none ends it.
+"""Read examples from JSONL: every line gives an Example or a DataError, and no line ends the reading.
 
-Memory does not grow with the file; of an over-long line only the beginning is held.
+Memory does not grow with the file; of an over-long line only the beginning is kept.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, BinaryIO
 from ratchet.data.adapters import adapt
 from ratchet.data.example import Example
 from ratchet.errors import DataError
-from ratchet.files import open_regular, printable
+from ratchet.user_files import open_regular, printable
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 LINE_LIMIT_BYTES = 1 << 20
-"""Longest line: a row of a megabyte is no example."""
+"""Longest line that is read: a row of a megabyte is no example."""
 
 Numbered = tuple[int, Example | DataError]
 
 
 def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[Numbered]:
-    """Pairs of line number (from 1) and Example or DataError; the error names file and line. Blank lines are passed.
+    """Pairs of line number (from 1) and Example or DataError; the error names file and line. Blank lines are skipped.
 
     Raises DataError for a path that leads to no regular file.
     """
@@ -36,7 +36,7 @@ def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Itera
 def examples_of(
     file: BinaryIO, name: str, copy: BinaryIO | None = None, line_limit_bytes: int = LINE_LIMIT_BYTES
 ) -> Iterator[Numbered]:
-    """As ``read_examples``, of an open file; what is read is written to ``copy`` too, as ``copy_rows`` does."""
+    """As ``read_examples``, of an open file; what is read is also written to ``copy``, as by ``copy_rows``."""
     for number, line, is_whole in bounded_lines(file, line_limit_bytes):
         if copy is not None:
             copy.write(_kept(line, is_whole))
@@ -47,7 +47,7 @@ def examples_of(
 def copy_rows(file: BinaryIO, copy: BinaryIO, line_limit_bytes: int = LINE_LIMIT_BYTES) -> int:
     """Copy lines, each with its number; returns how many are not blank.
 
-    Of a line beyond the limit, which is refused wherever it is read, so much is copied that it stays beyond it.
+    Of a line over the limit only so much is copied that the copy is over the limit too, and refused where it is read.
     """
     rows = 0
     for _, line, is_whole in bounded_lines(file, line_limit_bytes):
@@ -73,7 +73,7 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
 
 
 def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
-    """The JSON object on a line. Raises DataError for all else.
+    """The JSON object on a line. Raises DataError for anything else.
 
     ``constant`` reads NaN and the infinities, which are no JSON; without it they are refused.
     """
@@ -94,13 +94,13 @@ def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> di
 
 
 def require_unicode(line: bytes, row: dict[str, Any]) -> None:
-    """Raise DataError for a text that cannot be stored; the line is UTF-8, so only an escape can have brought it."""
+    """Raise DataError for text that cannot be stored. The line is valid UTF-8, so only an escape can hold a surrogate."""
     if _SURROGATE.search(line) is None:
         return
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:
-        raise DataError("contains half a surrogate pair.") from error
+        raise DataError("contains an unpaired surrogate.") from error
 
 
 def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | DataError:
@@ -110,7 +110,7 @@ def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | Data
         if b"\0" in line or b"\\u0000" in line:
             raise DataError("contains a NUL character.")
         row = json_object(line)
-        example = adapt(row)  # it names the turn
+        example = adapt(row)  # first, since its error names the turn
         require_unicode(line, row)
     except DataError as error:
         return type(error)(f"{place}: {error}")

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ratchet.atomic_files import atomic_write
 from ratchet.data.example import Example
-from ratchet.disk import write_atomically
 from ratchet.errors import DataError
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.lines import split_lines
 from ratchet.tasks.graders import gold, grade_example
 
@@ -50,13 +50,13 @@ class Preview(BaseModel):
     latency_s: float
 
 
-def graded(example: Example, generation: Generation, dress: Dress, **known: Any) -> Preview:
-    """An answer compared with the gold by the family's grader (or the declared one), undressed by the profile.
+def graded(example: Example, generation: Generation, prompt_format: PromptFormat, **known: Any) -> Preview:
+    """An answer compared with the gold by the family's grader (or the declared one), after the profile has parsed it.
 
     ``known`` are the fields that neither example nor answer tells. A row that cannot be graded says so in ``error``.
     """
     try:
-        grade = grade_example(example, dress.answer(generation.text))
+        grade = grade_example(example, prompt_format.parse(generation.text))
         extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)
     except DataError as trouble:
         extracted, is_correct, error, expected = None, False, str(trouble), example.answer or ""
@@ -80,7 +80,7 @@ def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int
     """Add lines to the journal; one that has grown beyond the limit loses its older half first."""
     if journal.exists() and journal.stat().st_size > limit_bytes:
         lines = split_lines(journal.read_bytes().decode(errors="replace"))
-        write_atomically(journal, "".join(f"{line}\n" for line in lines[len(lines) // 2 :]))
+        atomic_write(journal, "".join(f"{line}\n" for line in lines[len(lines) // 2 :]))
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("ab") as file:
         begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not take the next one along

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from ratchet.backoff import Backoff
-from ratchet.disk import home_trouble
+from ratchet.disk import home_errors
 from ratchet.errors import Stopping, TransientError
 from ratchet.file_lock import FileLock, is_locked
 
@@ -72,8 +72,8 @@ class LeaseRequest:
 
 
 def try_take(path: Path, note: str = "") -> FileLock | None:
-    """The slot, with the holder noted in it, or None while it is taken. Raises as ``home_trouble`` does."""
-    with home_trouble(path.parent):
+    """The slot, with the holder noted in it, or None while it is taken. Raises as ``home_errors`` does."""
+    with home_errors(path.parent):
         lock = FileLock.try_acquire(path)
     if lock is not None:
         try:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
-from ratchet.disk import home_trouble, require_writable
+from ratchet.disk import home_errors, require_writable
 from ratchet.errors import NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
@@ -181,7 +181,7 @@ def _open(url: str) -> Engine:
         return create_engine(parsed, pool_pre_ping=True, connect_args=link)
     if parsed.database:
         folder = Path(parsed.database).parent
-        with home_trouble(folder):
+        with home_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     patience = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
     engine = create_engine(parsed, connect_args=patience)

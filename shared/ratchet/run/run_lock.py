@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.disk import home_trouble
+from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
 from ratchet.file_lock import FileLock, is_locked
 
@@ -35,7 +35,7 @@ def hold_home(home: Path) -> Iterator[None]:
     Raises PreconditionFailed, naming the other process, while one runs; TransientError for a disk that is full or
     fails, and SettingsError for a home that cannot be written to.
     """
-    with home_trouble(home):
+    with home_errors(home):
         lock = FileLock.try_acquire(home / LOCK_FILE)
     if lock is None:
         raise PreconditionFailed(
@@ -43,7 +43,7 @@ def hold_home(home: Path) -> Iterator[None]:
             "`ratchet stop` ends it."
         )
     with lock:
-        with home_trouble(home):
+        with home_errors(home):
             lock.write(str(os.getpid()))
         try:
             yield
@@ -54,7 +54,7 @@ def hold_home(home: Path) -> Iterator[None]:
 
 def find_run(home: Path) -> RunHolder | None:
     """What runs in the home, or None when nothing does. Reading is enough, so it works in a home of another user."""
-    with home_trouble(home):
+    with home_errors(home):
         try:
             return RunHolder(_pid(home)) if is_locked(home / LOCK_FILE) else None
         except (FileNotFoundError, NotADirectoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -10,14 +11,12 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from ratchet.closing import Closing
 from ratchet.errors import ServingError, SettingsError, TransientError, UnusableCheckpoint
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.serving import wire
-from ratchet.serving.admin_token import client_token
-from ratchet.serving.home import announced_url
+from ratchet.serving import protocol
 from ratchet.serving.protocol import Health, Live, Traffic
+from ratchet.serving.server_home import announced_url, client_token
 from ratchet.settings.serving import ServingSettings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -27,7 +26,7 @@ STATE_TIMEOUT_S = 10.0
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class EmbeddedServerClient(Closing):
+class ServingClient(AbstractContextManager["ServingClient"]):
     """An InferenceServer. Safe to use from several threads. A token that the server refuses is a SettingsError."""
 
     def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = 300.0):
@@ -40,7 +39,7 @@ class EmbeddedServerClient(Closing):
         )
 
     @classmethod
-    def from_settings(cls, settings: ServingSettings, home: Path) -> EmbeddedServerClient:
+    def from_settings(cls, settings: ServingSettings, home: Path) -> ServingClient:
         """For the configured server, or the one that was last started in ``home``."""
         url = settings.url or announced_url(home) or settings.base_url
         return cls(url, client_token(settings, home), settings.admin_timeout_s)
@@ -48,23 +47,26 @@ class EmbeddedServerClient(Closing):
     def close(self) -> None:
         self._http.close()
 
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
-        self._post("load", wire.Load(checkpoint_id=checkpoint_id, path=path, weights=weights))
+        self._post("load", protocol.LoadRequest(checkpoint_id=checkpoint_id, path=path, weights=weights))
 
     def unload(self, checkpoint_id: str) -> None:
-        self._post("unload", wire.Unload(checkpoint_id=checkpoint_id))
+        self._post("unload", protocol.UnloadRequest(checkpoint_id=checkpoint_id))
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
-        body = wire.Switch(checkpoint_id=checkpoint_id, fencing_token=fencing_token, certainty=certainty)
+        body = protocol.SwitchRequest(checkpoint_id=checkpoint_id, fencing_token=fencing_token, certainty=certainty)
         self._post("switch", body)
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
-        body = wire.Score(checkpoint_id=checkpoint_id, chats=tuple(chats), answers=tuple(answers))
-        return list(_read(wire.Scores, self._post("score", body)).logprobs)
+        body = protocol.ScoreRequest(checkpoint_id=checkpoint_id, chats=tuple(chats), answers=tuple(answers))
+        return list(_read(protocol.ScoreResponse, self._post("score", body)).logprobs)
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        body = wire.Generate(checkpoint_id=checkpoint_id, chats=tuple(chats), decoding=decoding)
-        return list(_read(wire.Generations, self._post("generate", body)).generations)
+        body = protocol.GenerateRequest(checkpoint_id=checkpoint_id, chats=tuple(chats), decoding=decoding)
+        return list(_read(protocol.GenerateResponse, self._post("generate", body)).generations)
 
     def ping(self) -> None:
         """Raise SettingsError unless the server knows the token."""
@@ -98,7 +100,7 @@ class EmbeddedServerClient(Closing):
                 "by serving.admin_token or serving.admin_token_file; a server that has neither makes its own, in the "
                 "file admin-token of its home."
             )
-        raise UnusableCheckpoint(said) if _error(response, "code") == wire.BROKEN_CHECKPOINT else ServingError(said)
+        raise UnusableCheckpoint(said) if _error(response, "code") == protocol.BROKEN_CHECKPOINT else ServingError(said)
 
 
 def _read(model: type[Answer], response: httpx.Response) -> Answer:

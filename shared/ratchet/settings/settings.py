@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ratchet.errors import SettingsError
-from ratchet.files import printable
 from ratchet.settings import sources
 from ratchet.settings.calibration import CalibrationSettings
 from ratchet.settings.comparison import ComparisonSettings
@@ -43,6 +42,7 @@ from ratchet.settings.training import (
     OutputSettings,
     ProfileSettings,
 )
+from ratchet.user_files import printable
 
 CALLER = "the call"
 """Origin of what was passed to ``load`` itself."""

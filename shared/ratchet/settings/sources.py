@@ -22,8 +22,8 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeIs
 
 from ratchet.errors import SettingsError
-from ratchet.files import printable, read_text
 from ratchet.settings.legacy import FIELDS, Gone, rename
+from ratchet.user_files import printable, read_text
 
 PREFIX = "RATCHET_"
 NESTED = "__"

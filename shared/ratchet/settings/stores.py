@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr
 
 from ratchet.errors import SettingsError
-from ratchet.files import printable, read_text
 from ratchet.settings.section import Section
+from ratchet.user_files import printable, read_text
 
 
 class LedgerSettings(Section):
@@ -58,7 +58,6 @@ class RedisSettings(Section):
     )
     password_file: Path | None = Field(None, description="File with the password of `redis.url`, where it names none.")
     port: int = Field(0, ge=0, le=65535, description="Port of the embedded server; 0 takes a free one.")
-    stream_length: int = Field(10_000, ge=100, description="Events kept in each stream; they are hints only.")
 
     @property
     def address(self) -> str | None:

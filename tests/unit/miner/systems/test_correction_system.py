@@ -12,12 +12,12 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import held_out
-from ratchet.files import printable
 from ratchet.ledger.queue import item_uses
 from ratchet.ledger.tables import BatchRow, MinedRow, VerdictRow
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
+from ratchet.user_files import printable
 
 from tests.support.home import Home, small_home
 

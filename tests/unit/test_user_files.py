@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError
-from ratchet.files import TEXT_LIMIT_BYTES, open_regular, printable, read_text
 from ratchet.settings import load
 from ratchet.settings.stores import read_secret
+from ratchet.user_files import TEXT_LIMIT_BYTES, open_regular, printable, read_text
 
 ODD = {
     "fifo": "is a pipe, not a file",

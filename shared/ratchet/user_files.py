@@ -1,7 +1,7 @@
-"""Files that a user names or lays into a folder: opened here, as regular files alone, and called by a printable name.
+"""Files that a user names or puts into a folder: opened only if they are regular, and shown under a printable name.
 
-A pipe would block and a device has no end, so what a path leads to is looked at before it is opened, and again on the
-descriptor that is read. No more is read than the file held when it was opened. What is in it is not known here.
+A pipe would block and a device has no end, so a path is checked before it is opened, and again on the descriptor that
+is read. No more is read than the file held when it was opened. What is in it is not known here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import DataError, RatchetError, SettingsError, TransientError
+from ratchet.disk import explain_disk_error, is_forbidden
+from ratchet.errors import DataError, RatchetError, SettingsError
 
 TEXT_LIMIT_BYTES = 10_000_000
-"""Of a file that is read as a whole: settings, a password."""
+"""The most that a file may have that is read whole: settings, a password."""
 
 _BUFFER_BYTES = 1 << 17
 
@@ -37,14 +38,12 @@ _ERRORS = {
     errno.ELOOP: "a link that leads round in a circle",
     errno.ENAMETOOLONG: "its name is too long",
 }
-_AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENFILE})
-"""What is the disk's fault or the machine's, and no file's."""
 
 
 def printable(name: str | Path) -> str:
-    """The name, or a text that has one in it, with control characters and bytes that are no UTF-8 as ``\\xff``.
+    """A name, or a text with one in it, fit for JSON, the ledger and a terminal.
 
-    So it is fit for JSON, the ledger and a terminal.
+    Control characters, and bytes that are not UTF-8, become ``\\xff``.
     """
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
@@ -58,14 +57,14 @@ def printable(name: str | Path) -> str:
 def open_regular(path: Path, kind: type[RatchetError] = DataError) -> io.BufferedReader:
     """Open a regular file, or one that a link leads to, for reading bytes.
 
-    Raises ``kind``, naming the path and what is wrong with it, for all else, and where reading fails later on;
-    SettingsError for one that this user may not read, TransientError where its disk fails: that is no fault of it.
+    Raises ``kind``, naming the path and what is wrong with it, for anything else, and where reading fails later on;
+    SettingsError for one that this user may not read, TransientError where its disk fails.
     """
     try:
         _require_regular(os.stat(path), path, kind)  # opening a pipe or a device would have effects already
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        raise _trouble(path, error, kind) from error
+        raise _explain(path, error, kind) from error
     except ValueError as error:  # a NUL in the path
         raise kind(f"{printable(path)}: no such file ({error}).") from error
     try:
@@ -90,11 +89,11 @@ def read_text(path: Path, kind: type[RatchetError] = DataError) -> str:
 
 
 class _Regular(io.FileIO):
-    """Ends where the file ended when it was opened; trouble with reading names the file."""
+    """Ends where the file ended when it was opened; errors in reading name the file."""
 
     def __init__(self, handle: int, size_bytes: int, path: Path, kind: type[RatchetError]) -> None:
         super().__init__(handle, "rb")
-        self._tells_size = size_bytes > 0  # some file systems do not, and the kernel's own files
+        self._has_size = size_bytes > 0  # not so on some file systems, and for the kernel's own files
         self._limit_bytes = size_bytes or TEXT_LIMIT_BYTES
         self._path, self._kind = path, kind
 
@@ -103,8 +102,8 @@ class _Regular(io.FileIO):
         try:
             read = super().readinto(view[: max(0, self._limit_bytes - self.tell())])
         except OSError as error:
-            if self._tells_size:
-                raise _trouble(self._path, error, self._kind) from error
+            if self._has_size:
+                raise _explain(self._path, error, self._kind) from error
             raise self._kind(
                 f"{printable(self._path)} cannot be read as a file ({error.strerror}): copy what you want of it first."
             ) from error
@@ -126,10 +125,10 @@ def _require_regular(found: os.stat_result, path: Path, kind: type[RatchetError]
     raise kind(f"{printable(path)} is {what}.")
 
 
-def _trouble(path: Path, error: OSError, kind: type[RatchetError]) -> RatchetError:
-    if error.errno in _AWAY:
-        return TransientError(f"{printable(path)}: {error.strerror}. Look at `dmesg` and the mount of its disk.")
-    if error.errno in (errno.EACCES, errno.EPERM):
+def _explain(path: Path, error: OSError, kind: type[RatchetError]) -> RatchetError:
+    if (explained := explain_disk_error(error, printable(path))) is not None:
+        return explained
+    if is_forbidden(error):
         return SettingsError(f"{printable(path)}: user {os.geteuid()} may not read it: give them the right.")
-    said = _ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__
-    return kind(f"{printable(path)}: {said}.")
+    reason = _ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return kind(f"{printable(path)}: {reason}.")

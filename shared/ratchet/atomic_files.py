@@ -1,0 +1,81 @@
+"""Writes our own small files whole: readers see the old file or the new one, and so they do after a kill.
+
+It does not know what a file holds, or what trouble with a disk is called (see ratchet.disk).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ratchet.disk import disk_errors
+from ratchet.errors import TransientError
+
+log = logging.getLogger(__name__)
+
+_unwritten: set[Path] = set()
+
+
+def atomic_write(path: Path, text: str, *, durable: bool = False, mode: int = 0o644) -> None:
+    """Replace ``path`` with ``text``. ``durable`` survives a power cut and costs two fsyncs.
+
+    Raises TransientError for a disk that is full or fails; the file is then as it was, and no draft is left.
+    """
+    with (
+        atomic_replace(path, durable=durable, mode=mode) as draft,
+        open(draft, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write(text)
+
+
+@contextmanager
+def atomic_replace(path: Path, *, durable: bool = False, mode: int = 0o644) -> Iterator[Path]:
+    """An empty file beside ``path`` for the block to write to, which replaces ``path`` at its end.
+
+    Raises as ``atomic_write`` does.
+    """
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        draft = Path(name)
+        try:
+            yield draft
+            os.fchmod(handle, mode)
+            if durable:
+                os.fsync(handle)
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+        if durable:
+            sync_folder(path.parent)
+
+
+def write_best_effort(path: Path, text: str) -> None:
+    """``atomic_write`` for a file that is only for people to look at: an error is logged, and the work goes on.
+
+    It is logged once until the file is written again, since some are written several times a second.
+    """
+    try:
+        atomic_write(path, text)
+    except (OSError, TransientError) as error:
+        if path not in _unwritten:
+            _unwritten.add(path)
+            log.warning("%s cannot be written: %s", path, error)
+    else:
+        _unwritten.discard(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` (new, renamed, removed) survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
