@@ -26,9 +26,9 @@ from pathlib import Path
 
 from celery import Celery
 from kombu import Producer
-from ratchet.bus.broker import broker_app
+from ratchet.bus.celery_app import broker_app
 from ratchet.bus.connection import connect
-from ratchet.bus.streams import Letter, Streams
+from ratchet.bus.streams import EventRecord, Streams
 from ratchet.events import Event
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.ledger import Ledger, health
@@ -61,7 +61,7 @@ SYSTEM = System("{name}", "3090", "Notes when it is woken.", emits=(), sweep_s=1
 CELERY = """
 import os, sys, time
 from kombu import Exchange, Queue
-from ratchet.bus.broker import broker_app
+from ratchet.bus.celery_app import broker_app
 
 url, name, routing_key = sys.argv[1:]
 app = broker_app(url)
@@ -196,9 +196,9 @@ def measure(stack: Stack, app: Celery, pipe: Pipe, samples: int) -> None:
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "bare Celery, apply_async": (lambda: app.send_task("bench", queue=BARE), 1),
         "topic exchange, one subscriber": (lambda: publish_to_topic(app, producer, BatchRejected), 1),
-        "ours, one subscriber": (lambda: streams.publish([Letter.of(BatchRejected(batch_id="b", reason="r"))]), 1),
+        "ours, one subscriber": (lambda: streams.publish([EventRecord.of(BatchRejected(batch_id="b", reason="r"))]), 1),
         "topic exchange, each of five": (lambda: publish_to_topic(app, producer, BatchQueued), SUBSCRIBERS),
-        "ours, each of five": (lambda: streams.publish([Letter.of(BatchQueued(batch_id="b"))]), SUBSCRIBERS),
+        "ours, each of five": (lambda: streams.publish([EventRecord.of(BatchQueued(batch_id="b"))]), SUBSCRIBERS),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     publishing: dict[str, list[float]] = {name: [] for name in ways}

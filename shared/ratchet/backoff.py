@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+FIRST_S = 0.5
+"""The first pause, where nothing speaks for another; `control.max_backoff_s` is the longest."""
+
+
 def pause_s(failures: int, first_s: float, last_s: float) -> float:
     """The pause after 1 or more failures in a row: ``first_s``, doubled with each further one up to ``last_s``."""
     # Capped before it is raised: 2.0 ** 1024 overflows, and a subject may have failed more often than that.

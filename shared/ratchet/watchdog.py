@@ -74,13 +74,13 @@ class _Silence:
 
 
 class Watchdog:
-    """Judges watches for whoever calls ``look`` at least every ``tick_s``. Safe to use from several threads."""
+    """Checks watches whenever ``check`` is called, which has to be at least every ``tick_s``. Thread-safe."""
 
     def __init__(self, tick_s: float = TICK_S, clock: Callable[[], float] = time.monotonic):
         self._tick_s, self._clock = tick_s, clock
         self._lock = threading.Lock()
         self._silences: dict[Watch, _Silence] = {}
-        self._looked_at = clock()
+        self._checked_at = clock()
 
     def add(self, watch: Watch) -> None:
         with self._lock:
@@ -90,11 +90,11 @@ class Watchdog:
         with self._lock:
             self._silences.pop(watch, None)
 
-    def look(self) -> str | None:
-        """Count the silence since the last look; then what ``problem`` says."""
+    def check(self) -> str | None:
+        """Count the silence since the last check, and return ``problem``."""
         now = self._clock()
         with self._lock:
-            elapsed_s, self._looked_at = min(now - self._looked_at, 2 * self._tick_s), now
+            elapsed_s, self._checked_at = min(now - self._checked_at, 2 * self._tick_s), now
             for silence in self._silences.values():
                 silence.count(elapsed_s)
         return self.problem

@@ -37,14 +37,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "max_new_tokens": 16,
     },
     "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200, "correction_spacing": 1},
-    "mining": {"search_items": 0, "retest_items": 0},
+    "mining": {"search_items": 0},
     "correction": {"samples": 0},
     "hyperparams": {"max_length": 128},
     "control": {
         "lease_s": 10.0,
-        "heartbeat_s": 0.2,
-        "backoff_first_s": 0.001,
-        "backoff_last_s": 0.002,
+        "max_backoff_s": 0.002,
     },
 }
 """Settings of two families with two levels each, and batches of 200; mining and correction ask no model."""

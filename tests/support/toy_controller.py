@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ratchet.artifacts import ArtifactStore
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.tables import ClaimRow, CounterRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
@@ -22,7 +22,7 @@ from tests.support.bus import InlineChildren
 
 def decided(work: Work) -> Outcome:
     def effects(tx: Transaction) -> None:
-        next_value(tx.session, f"acted:{work.subject.id}")
+        next_counter(tx.session, f"acted:{work.subject.id}")
 
     return Verdict("fine", "it is", {"n": 1}, effects=effects, events=(BatchQueued(batch_id=work.subject.id),))
 
@@ -38,16 +38,16 @@ class Toys:
     seen: list[str] = field(default_factory=list)
     worker: str = "toys@here+0"
     check: Check | None = None
-    kept_up: tuple[str, ...] = ()
+    reconciled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        lane = Lane("play", (), self.find, self._do, check=self.check, kept_up=self.kept_up)
+        lane = Lane("play", (), self.find, self._do, check=self.check, reconciled=self.reconciled)
         system = System("toys", "3090", "Plays.", emits=(BatchQueued,), sweep_s=60.0, lanes=(lane,))
         store = ArtifactStore(f"file://{self.settings.home}/artifacts")
         self.controller = Controller(system, self.settings, self.ledger, store, InlineChildren(), self.worker)
 
-    def look(self, cause: str | None = None) -> int:
-        return self.controller.look("play", cause)
+    def run(self, cause: str | None = None) -> int:
+        return self.controller.run_pending("play", cause)
 
     def find(self, _session: Session, _settings: Settings) -> Sequence[Subject]:
         return [Subject("toy", subject_id) for subject_id in self.subjects]

@@ -24,11 +24,9 @@ PATIENCE_S = 60.0
 
 SHORT = ControlSettings(
     lease_s=3.0,
-    heartbeat_s=0.5,
     timer_s=0.5,
     liveness_s=20.0,
     grace_s=5.0,
-    backoff_first_s=0.1,
     max_backoff_s=1.0,
 )
 """Leases and timers so short that a test sees an orphan taken over."""
@@ -103,7 +101,7 @@ def real_workers(
 def _relaying(settings: Settings, redis: EmbeddedRedis) -> Ledger:
     ledger = Ledger(settings.ledger_url)
     migrate(ledger)
-    ledger.after_commit = Relay(ledger, Streams(connect(redis.url), settings.redis.stream_length))
+    ledger.after_commit = Relay(ledger, Streams(connect(redis.url)))
     return ledger
 
 

@@ -10,7 +10,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from ratchet.bus.embedded import embedded_url
+from ratchet.bus.embedded_redis import embedded_url
 from ratchet.errors import TransientError
 from ratchet.settings import Settings
 

@@ -1,46 +1,61 @@
-"""Events on Redis Streams: one stream an event name, one consumer group a system.
+"""Events on Redis Streams, one stream an event name and one consumer group a system; and the relay that publishes them.
 
-They are hints. What is read is acknowledged on reading, streams are cut to a length, and nothing is redelivered: the
-sweep of a system finds what a lost event would have told it.
+An event only says that a lane has something to look at. It is acknowledged when it is read, streams are cut to a
+length and nothing is redelivered: the sweep of a system finds what a lost event would have woken it for. The ledger's
+outbox is the durable feed. What the lanes do is not known here.
+
+Streams are used, and not a topic exchange of Celery, because they are faster (benchmarks/events/RESULTS.md): one call
+of a script publishes an event, and its reader wakes a lane without a task's message around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
+from sqlalchemy import select, update
 
-from ratchet.bus.connection import redis_trouble
+from ratchet.bus.connection import connect, redis_trouble, redis_url
 from ratchet.events import Event, encode
+from ratchet.ledger import Ledger
+from ratchet.ledger.tables import OutboxRow
+from ratchet.settings import Settings
 
 PREFIX = "ratchet:events:"
 SEEN = "ratchet:event:"
 REMEMBER_S = 3600
 BLOCK_MS = 1000
+LENGTH = 10_000
+"""Entries that a stream keeps; a worker that has missed more is woken by its sweep."""
+
+BATCH = 500
+"""Events that are relayed together after an outage."""
+
 PUBLISH = Path(__file__).with_name("publish.lua").read_text()
 
 
 @dataclass(frozen=True)
-class Letter:
-    """An event as it lies in the outbox and on the wire."""
+class EventRecord:
+    """An event as it is stored in the outbox and sent."""
 
     event_id: str
     name: str
     body: str
 
     @classmethod
-    def of(cls, event: Event) -> Letter:
+    def of(cls, event: Event) -> EventRecord:
         return cls(event.id, event.name, encode(event))
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One entry that was read: its event's name by the stream, its id in the stream, its undecoded body."""
+class StreamEntry:
+    """An entry that was read: the name of its event, its id in the stream, its undecoded body."""
 
     name: str
     id: str
@@ -50,32 +65,34 @@ class Entry:
 class Streams:
     """Publishes and reads. All methods raise TransientError while Redis is away."""
 
-    def __init__(self, client: Redis, length: int):
+    def __init__(self, client: Redis, length: int = LENGTH):
         self._client, self._length = client, length
         self._publish = client.register_script(PUBLISH)
 
-    def publish(self, letters: Iterable[Letter]) -> int:
-        """Add letters to their streams; returns how many were new. One published again within an hour is dropped."""
+    def publish(self, records: Iterable[EventRecord]) -> int:
+        """Add events to their streams; returns how many were new. One published again within an hour is dropped."""
         with redis_trouble():
             return sum(
                 self._publish(
-                    keys=[PREFIX + letter.name, SEEN + letter.event_id],
-                    args=[letter.event_id, letter.body, self._length, REMEMBER_S],
+                    keys=[PREFIX + record.name, SEEN + record.event_id],
+                    args=[record.event_id, record.body, self._length, REMEMBER_S],
                 )
-                for letter in letters
+                for record in records
             )
 
     def open(self, group: str, names: Iterable[str]) -> None:
-        """Make the group on each stream, at its beginning; a group that exists stays where it is."""
+        """Create the group on each stream, at its beginning; a group that exists keeps its position."""
         with redis_trouble():
             for name in names:
                 with _allowing("BUSYGROUP"):
                     self._client.xgroup_create(PREFIX + name, group, id="0", mkstream=True)
 
-    def read(self, group: str, reader: str, names: list[str], count: int, block_ms: int = BLOCK_MS) -> list[Entry]:
+    def read(
+        self, group: str, reader: str, names: list[str], count: int, block_ms: int = BLOCK_MS
+    ) -> list[StreamEntry]:
         """The next entries of these streams for the group, at most ``count`` of each; waits ``block_ms`` for one.
 
-        Groups that a flush has taken are made again, and nothing is returned this time.
+        Groups that a flush of Redis has deleted are created again, and nothing is returned this time.
         """
         with redis_trouble():
             with _allowing("NOGROUP"):
@@ -96,5 +113,54 @@ def _allowing(code: str) -> Iterator[None]:
             raise
 
 
-def _entry(stream: bytes, entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(stream.decode().removeprefix(PREFIX), entry_id.decode(), fields.get(b"body", b""))
+def _entry(stream: bytes, entry_id: bytes, fields: dict[bytes, bytes]) -> StreamEntry:
+    return StreamEntry(stream.decode().removeprefix(PREFIX), entry_id.decode(), fields.get(b"body", b""))
+
+
+class Relay:
+    """Publishes what was committed and marks it. Any number of relays may do the same work at once."""
+
+    def __init__(self, ledger: Ledger, streams: Streams):
+        self._ledger, self._streams = ledger, streams
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Relay a transaction's own events, right after its commit. Raises TransientError."""
+        self._relay([EventRecord.of(event) for event in events])
+
+    def relay_leftovers(self) -> int:
+        """Relay what a crash or an outage left in the outbox; returns how many. Raises TransientError."""
+        relayed = 0
+        while records := self._unrelayed():
+            self._relay(records)
+            relayed += len(records)
+        return relayed
+
+    def _unrelayed(self) -> list[EventRecord]:
+        query = select(OutboxRow).where(OutboxRow.relayed_at.is_(None)).order_by(OutboxRow.seq).limit(BATCH)
+        with self._ledger.read() as session:
+            return [EventRecord(row.event_id, row.name, row.body) for row in session.scalars(query)]
+
+    def _relay(self, records: list[EventRecord]) -> None:
+        self._streams.publish(records)
+        ids = [record.event_id for record in records]
+        with self._ledger.write() as tx:
+            tx.session.execute(
+                update(OutboxRow)
+                .where(OutboxRow.event_id.in_(ids), OutboxRow.relayed_at.is_(None))
+                .values(relayed_at=tx.now)
+            )
+
+
+def relaying_ledger(settings: Settings) -> Ledger:
+    """The configured ledger, whose transactions relay their own events after the commit.
+
+    It opens without Redis: events then wait in the outbox for the next relay.
+    """
+    ledger = Ledger(settings.ledger_url)
+
+    @cache
+    def relay() -> Relay:
+        return Relay(ledger, Streams(connect(redis_url(settings))))
+
+    ledger.after_commit = lambda events: relay()(events)
+    return ledger

@@ -28,8 +28,8 @@ from ratchet.events import Event
 from ratchet.metrics.families import gauge
 from ratchet.settings import Settings
 from ratchet.settings.metrics import MetricsSettings
-from ratchet.systems.controller import Controller, Observer
 from ratchet.systems.claims import Subject
+from ratchet.systems.controller import Controller, Observer
 from ratchet.systems.work import NotReady, Outcome, Verdict
 
 WORK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
@@ -85,7 +85,7 @@ class WorkerMetrics(Observer):
             for kind in ("error", "killed"):
                 self._failures.labels(lane.name, kind)
 
-    def heard(self, event: Event) -> None:
+    def received(self, event: Event) -> None:
         self._heard.labels(event.name).inc()
         self._heard_at[event.id] = event.at
         while len(self._heard_at) > REMEMBERED:
@@ -109,7 +109,7 @@ class WorkerMetrics(Observer):
     def failed(self, lane: str, subject: Subject, killed: bool) -> None:  # noqa: ARG002
         self._failures.labels(lane, "killed" if killed else "error").inc()
 
-    def waited(self, lane: str) -> None:
+    def waiting(self, lane: str) -> None:
         self._waits.labels(lane).inc()
 
 

@@ -1,23 +1,70 @@
 """Claims with fencing tokens: who works on a subject, and what counts against it.
 
 A claim row lives until its subject has a verdict. ``failures`` counts raised errors, ``kills`` counts processes that
-are known to have died over it: the successor of a worker's name counts for the worker, the parent for its child. A
-lease that merely ran out (the ledger away, a frozen host) counts for nothing. Tokens come from one counter and only
-grow, so a late owner is always recognised.
+are known to have died while they worked on it: the successor of a worker's name counts that of the worker, the parent
+that of its child. A lease that merely ran out (the ledger away, a frozen host) is not counted. Tokens come from one
+counter and only grow, so a late owner is always recognised.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import ClaimLost
-from ratchet.ledger import Transaction
+from ratchet.errors import ClaimLost, TransientError
+from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.tables import ClaimRow
-from ratchet.systems.verdict import Subject
+from ratchet.settings.control import ControlSettings
+from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread
+
+log = logging.getLogger(__name__)
+
+HEARTBEATS = 6
+"""In one lease, so that a few may fail before another worker takes the subject over."""
+
+STATUS_S = 2.0
+"""How often a status that has changed is written."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a system decides about: ``checkpoint``, ``batch``, ``request``, ``refill`` … and its id."""
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+@dataclass
+class Pulse:
+    """Progress of the running work. The heartbeat writes it to the claim; liveness checks that it still moves.
+
+    ``about`` names the subject. ``status`` may read more than ``note`` tells, for people: small JSON, read every
+    ``STATUS_S``. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is how long
+    the work takes at most to give way with what it has done, where it knows that better than ``control.grace_s``.
+    """
+
+    about: str = ""
+    count: int = 0
+    note: str = ""
+    status: Callable[[], dict[str, Any]] | None = None
+    lost: bool = False
+    stop_s: float = 0.0
+
+    def beat(self, note: str = "") -> None:
+        self.count += 1
+        self.note = note or self.note
 
 
 @dataclass(frozen=True)
@@ -33,7 +80,7 @@ class Claim:
 
 
 def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: float) -> Claim | None:
-    """Claim a subject, or None while an owner's lease runs or the subject rests after a failure."""
+    """Claim a subject, or None while an owner's lease runs or a pause after a failure."""
     row = tx.session.get(ClaimRow, (system, subject.kind, subject.id))
     if row is None:
         row = _new_row(system, subject, tx.now)
@@ -42,7 +89,7 @@ def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: fl
         return None
     row.token = next_counter(tx.session, "fencing")
     row.owner, row.claimed_at, row.heartbeat_at = owner, tx.now, tx.now
-    row.expires_at, row.progress, row.note = tx.now + lease_s, 0, ""
+    row.expires_at, row.progress, row.note, row.status = tx.now + lease_s, 0, "", {}
     return Claim(system, subject, owner, row.token, row.failures, row.kills)
 
 
@@ -54,36 +101,40 @@ def require(tx: Transaction, claim: Claim) -> ClaimRow:
     return row
 
 
-def renew(tx: Transaction, claim: Claim, lease_s: float, progress: int, note: str) -> None:
-    """Extend the lease and note the progress. Raises ClaimLost."""
+def renew(
+    tx: Transaction, claim: Claim, lease_s: float, progress: int, note: str, status: dict[str, Any] | None = None
+) -> None:
+    """Extend the lease and write down the progress. Raises ClaimLost."""
     row = require(tx, claim)
     row.heartbeat_at, row.expires_at = tx.now, tx.now + lease_s
     row.progress, row.note = progress, note
+    if status is not None:
+        row.status = status
 
 
 def release(tx: Transaction, claim: Claim) -> None:
-    """Give the subject back, uncounted. The row goes too, unless it has something to remember."""
+    """Release the claim, uncounted. Its row is deleted, unless failures are counted on it."""
     row = require(tx, claim)
     row.owner = None
     if not row.failures and not row.kills:
         tx.session.delete(row)
 
 
-def put_off(tx: Transaction, claim: Claim, rest_s: float) -> None:
-    """Give the subject back, uncounted, and let it rest."""
+def postpone(tx: Transaction, claim: Claim, rest_s: float) -> None:
+    """Release the claim, uncounted, and try the subject again after ``rest_s``."""
     row = require(tx, claim)
     row.owner, row.not_before_at = None, tx.now + rest_s
 
 
 def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
-    """Count a raised error against the subject and let it rest."""
+    """Count a raised error against the subject, and try it again after ``rest_s``."""
     row = require(tx, claim)
     row.failures, row.owner, row.not_before_at = row.failures + 1, None, tx.now + rest_s
     return row
 
 
 def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
-    """Count the violent death of the subject's process against it and let it rest."""
+    """Count the death of the subject's process by a signal, and try it again after ``rest_s``."""
     row = require(tx, claim)
     row.kills, row.owner, row.not_before_at = row.kills + 1, None, tx.now + rest_s
     return row
@@ -104,7 +155,7 @@ def inherited(session: Session, owner: str) -> list[Claim]:
 
 
 def next_due_at(session: Session, system: str) -> float | None:
-    """When the next claim of this system expires or ends its rest, so that somebody should look; in the past if now."""
+    """When the next claim of this system expires or ends its pause, so that its lane has work; in the past if now."""
     due_at = case((ClaimRow.owner.is_not(None), ClaimRow.expires_at), else_=ClaimRow.not_before_at)
     found: float | None = session.scalar(select(func.min(due_at)).where(ClaimRow.system == system))
     return found
@@ -124,6 +175,96 @@ def _new_row(system: str, subject: Subject, now: float) -> ClaimRow:
         not_before_at=now,
         progress=0,
         note="",
+        status={},
         failures=0,
         kills=0,
     )
+
+
+class HeldClaims:
+    """The claims that a worker holds. One whose release failed, since the ledger was away, is released later."""
+
+    def __init__(self, ledger: Ledger):
+        self._ledger = ledger
+        self._held: dict[int, Claim] = {}
+        self._unreleased: dict[int, Claim] = {}
+
+    def add(self, claim: Claim) -> None:
+        self._held[claim.token] = claim
+
+    def drop(self, claim: Claim) -> None:
+        """The claim is over: its subject has its verdict, or the failure is counted."""
+        self._held.pop(claim.token, None)
+
+    def release(self, claim: Claim) -> None:
+        """Release the claim, uncounted; later, while the ledger is away."""
+        self._held.pop(claim.token, None)
+        self._unreleased[claim.token] = claim
+        try:
+            self.retry_releases()
+        except TransientError as error:
+            log.info("the claim on %s is released later: %s", claim.subject, error)
+
+    def retry_releases(self) -> None:
+        """Release what could not be released before. Raises TransientError while the ledger is away."""
+        for token, claim in list(self._unreleased.items()):
+            try:
+                with self._ledger.write() as tx:
+                    release(tx, claim)
+            except ClaimLost as error:
+                log.info("nothing to release: %s", error)
+            self._unreleased.pop(token, None)
+
+    def release_all(self) -> None:
+        """Release everything while its work still runs; a late commit of that work will be refused."""
+        for claim in list(self._held.values()):
+            self.release(claim)
+
+
+class Heartbeat:
+    """Renews a claim from a thread of its own until the block ends. A lost claim ends it and the work."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, pulse: Pulse, settings: ControlSettings, watchdog: Watchdog):
+        self._ledger, self._claim, self._pulse, self._lease_s = ledger, claim, pulse, settings.lease_s
+        self._done = threading.Event()
+        self._every_s = settings.lease_s / HEARTBEATS
+        self._written: dict[str, Any] | None = None
+        limit_s = self._every_s + settings.liveness_s + LONGEST_CALL_S
+        name = f"heartbeat-{claim.token}"
+        self._thread = WatchedThread(self._run, watchdog, self._done, name=name, limit_s=limit_s)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due_at = time.monotonic() + self._every_s
+        while not self._done.wait(self._pause_s(due_at)):
+            self._thread.watch.beat()
+            status = self._pulse.status() if self._pulse.status is not None else None
+            if time.monotonic() < due_at and status == self._written:
+                continue
+            self._renew(status)
+            due_at = time.monotonic() + self._every_s
+
+    def _pause_s(self, due_at: float) -> float:
+        left_s = max(0.0, due_at - time.monotonic())
+        return left_s if self._pulse.status is None else min(left_s, STATUS_S)
+
+    def _renew(self, status: dict[str, Any] | None) -> None:
+        try:
+            with self._ledger.write() as tx:
+                renew(tx, self._claim, self._lease_s, self._pulse.count, self._pulse.note, status)
+            self._written = status
+        except ClaimLost as error:
+            log.warning("%s", error)
+            self._pulse.lost = True
+            self._done.set()
+        except TransientError as error:
+            log.warning("heartbeat of %s is late: %s", self._claim.subject, error)

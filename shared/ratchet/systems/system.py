@@ -62,6 +62,7 @@ class System:
     only with it. ``is_judge``: the deployment gate waits for that verdict. ``pending`` names the subjects that wait for
     it, for metrics and alerts (a key of ``ratchet.ledger.pending.QUERIES``). ``metrics`` may name a ``module:callable``
     that makes a Prometheus collector of the settings, for what its worker shows beside what all workers show.
+    ``vram_gb`` is the GPU memory that the compose files give its models.
 
     ``settings`` is the system's own section of the settings, of its name: ``[name]`` in the file,
     ``RATCHET_NAME__FIELD`` in the environment, ``work.settings.section(MySettings)`` in its functions. Such a system
@@ -80,6 +81,7 @@ class System:
     is_judge: bool = False
     pending: str | None = None
     metrics: str | None = None
+    vram_gb: int = 4
     settings: type[Section] | None = None
 
     def __post_init__(self) -> None:

@@ -1,30 +1,79 @@
-"""Whether a worker lives: an idle one hears its canary, a busy one makes progress, and its threads go on.
+"""Whether a worker is alive: its canary comes back through Celery, its work makes progress, and its threads go on.
 
-Else it exits, to be started afresh by its supervisor.
+The canary is a task through the worker's own queue: its return proves the way from Redis through Celery. A worker that
+is not alive exits, and its supervisor starts it again.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from celery import Celery
+from kombu.exceptions import OperationalError
+
 from ratchet.errors import TransientError
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
-from ratchet.systems.work import Pulse
+from ratchet.systems.claims import Pulse
+from ratchet.systems.controller import Controller
 from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread, end_process
-from ratchet.worker.canary import Canary
-from ratchet.worker.desk import Desk
 
 log = logging.getLogger(__name__)
+
+CANARY = "ratchet.canary"
 
 RECONNECT_S = 30.0
 """Celery's longest pause between two tries to reach Redis."""
 
 STEP_MARGIN = 1.2
-"""A child that stalls is ended after ``step_s`` by its parent; only a parent that does not do that is dead."""
+"""A child that stalls is ended after ``step_s`` by its parent; a parent that has not done so by then stalls itself."""
+
+
+class Canary:
+    """Sends canaries through Celery, and knows since when none has come back. While Redis is away, none is expected."""
+
+    def __init__(self, app: Celery, queue: str):
+        self._app, self._queue = app, queue
+        self._lock = threading.Lock()
+        self._waiting_since: float | None = None
+        self._is_reconnecting = True
+
+        @app.task(name=CANARY, shared=False)  # not for other applications of this process
+        def canary() -> None:
+            self._is_reconnecting = False
+            self.excuse()
+
+    def send(self, expires_s: float) -> None:
+        """Send one. Raises TransientError while Redis is away."""
+        sent_at = time.monotonic()
+        try:
+            self._app.send_task(CANARY, queue=self._queue, expires=expires_s, retry=False)
+        except OperationalError as error:
+            self._is_reconnecting = True
+            self.excuse()
+            raise TransientError(f"Redis is away: {error}") from error
+        with self._lock:
+            self._waiting_since = self._waiting_since or sent_at
+
+    def excuse(self, by_s: float = float("inf")) -> None:
+        """Do not count the silence of the last ``by_s`` seconds."""
+        with self._lock:
+            since = self._waiting_since
+            self._waiting_since = None if since is None or since + by_s > time.monotonic() else since + by_s
+
+    def silent_s(self) -> float:
+        """For how long a canary has been out without any coming back."""
+        with self._lock:
+            return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
+
+    @property
+    def allowed_s(self) -> float:
+        """How long Celery may take to connect, at the start and after Redis was away, before a canary can come back."""
+        return RECONNECT_S if self._is_reconnecting else 0.0
 
 
 @dataclass
@@ -37,40 +86,39 @@ class Progress:
 
 
 class Liveness(WatchedThread):
-    """Judges the worker once a tick and touches ``alive``, whose age a health check looks at.
+    """Checks the worker once a tick, and touches ``alive``, whose age a health check looks at.
 
-    When the process was stopped or the machine slept, the time lost is nobody's silence.
+    Time in which the process was stopped or the machine slept does not count as silence.
     """
 
-    def __init__(self, settings: ControlSettings, desk: Desk, canary: Canary, alive: Path):
-        # Not among those that it judges by itself: the sweep looks after it, every timer_s.
+    def __init__(self, settings: ControlSettings, controller: Controller, canary: Canary, alive: Path):
+        # Not among the threads that it checks itself: the sweep checks it, every timer_s.
         self._itself = Watchdog(settings.timer_s)
         limit_s = settings.liveness_s + LONGEST_CALL_S
-        super().__init__(self._judge, self._itself, desk.controller.stop, name="liveness", limit_s=limit_s)
-        self._settings, self._desk, self._canary, self._alive = settings, desk, canary, alive
+        super().__init__(self._run_checks, self._itself, controller.stop, name="liveness", limit_s=limit_s)
+        self._settings, self._controller, self._canary, self._alive = settings, controller, canary, alive
         self._progress: dict[str, Progress] = {}
-        self._was_attached = False
         self._is_shown = True
         self._tick_s = min(1.0, settings.liveness_s / 10)
 
     def check(self) -> None:
-        """Called by another thread: is there still somebody who judges?"""
-        if not self._stop_asked.is_set() and (problem := self._itself.look()):
+        """Called by another thread: end the process if this one has ended or stands still."""
+        if not self._stop_asked.is_set() and (problem := self._itself.check()):
             end_process(problem)
 
-    def _judge(self) -> None:
+    def _run_checks(self) -> None:
         canary_s, ticked_at, sent_at = self._settings.liveness_s / 4, time.monotonic(), float("-inf")
-        while not self._desk.controller.stop.wait(self._tick_s):
+        while not self._controller.stop.wait(self._tick_s):
             self.watch.beat()
             now = time.monotonic()
             lost_s = now - ticked_at - self._tick_s
             if lost_s > self._tick_s:
-                self._forgive(lost_s)
+                self._excuse(lost_s)
             ticked_at = now
-            if now - sent_at >= canary_s and not self._desk.all_looking:
+            if now - sent_at >= canary_s:
                 self._send()
                 sent_at = now
-            if problem := self._silence(now) or self._desk.controller.watchdog.look():
+            if problem := self._silence(now) or self._controller.watchdog.check():
                 end_process(problem)
             self._show()
 
@@ -94,7 +142,7 @@ class Liveness(WatchedThread):
         return self._silent_lane(now) or self._silent_loop()
 
     def _silent_lane(self, now: float) -> str | None:
-        controller = self._desk.controller
+        controller = self._controller
         running = dict(controller.running)
         self._progress = {lane: self._noted(lane, pulse, now) for lane, pulse in running.items()}
         for lane, progress in self._progress.items():
@@ -105,11 +153,7 @@ class Liveness(WatchedThread):
         return None
 
     def _silent_loop(self) -> str | None:
-        attached, was_attached = self._desk.attached, self._was_attached
-        self._was_attached = attached
-        if self._desk.all_looking or (attached and not was_attached):
-            self._canary.excuse()
-        limit_s = self._settings.liveness_s + (0.0 if attached else RECONNECT_S)
+        limit_s = self._settings.liveness_s + self._canary.allowed_s
         silent_s = self._canary.silent_s()
         return f"no canary has come back in {silent_s:.0f} s" if silent_s > limit_s else None
 
@@ -119,12 +163,12 @@ class Liveness(WatchedThread):
             return before
         return Progress(pulse, pulse.count, now)
 
-    def _forgive(self, lost_s: float) -> None:
+    def _excuse(self, lost_s: float) -> None:
         self._canary.excuse(lost_s)
         for progress in self._progress.values():
             progress.at += lost_s
 
 
 def alive_path(settings: Settings, worker: str) -> Path:
-    """The file whose age tells whether this worker lives."""
+    """The file whose age tells whether this worker is alive."""
     return settings.control.alive_file or settings.status_folder / f"{worker}.alive"

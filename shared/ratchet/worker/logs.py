@@ -10,7 +10,7 @@ import warnings
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from ratchet.systems.trail import present_trail
+from ratchet.log_context import current_log_context
 
 LIMIT_BYTES = 16_000_000
 
@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
             "worker": self._worker,
             "logger": record.name,
             "message": record.getMessage(),
-            **present_trail(),
+            **current_log_context(),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -79,7 +79,7 @@ class Stopper(threading.Thread):
                 threading.Thread(target=self._report, daemon=True).start()  # it may have to wait for the ledger
             if self._hurry.wait(min(left_s, CHECK_S)):
                 break
-        releasing = threading.Thread(target=self._controller.held.abandon, daemon=True)
+        releasing = threading.Thread(target=self._controller.held.release_all, daemon=True)
         releasing.start()
         releasing.join(ABANDON_S)
         log.warning("the work did not give way in time and is left behind")

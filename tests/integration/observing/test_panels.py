@@ -19,9 +19,9 @@ from ratchet.ledger import Ledger
 from ratchet.metrics.hub import discovery
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
-from ratchet.serving.fleet import Fleet
 from ratchet.serving.metrics import Metrics
-from ratchet.serving.state import StateFile
+from ratchet.serving.model_manager import ModelManager
+from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
@@ -49,7 +49,7 @@ def worked(ledger: Ledger, settings: Settings) -> CollectorRegistry:
     metrics = WorkerMetrics(controller, registry)
     controller.observers.append(metrics)
     event = BatchQueued(batch_id="b")
-    metrics.heard(event)
+    metrics.received(event)
     controller.run_pending("play", event.id)
     registry.register(TrainingCollector(settings))
     return registry
@@ -71,7 +71,7 @@ def served(settings: Settings) -> Metrics:
     def load(*_: Any) -> Any:
         raise NotImplementedError
 
-    metrics = Metrics(Fleet(settings.serving, StateFile(settings.home / "serving"), load))
+    metrics = Metrics(ModelManager(settings.serving, StateFile(settings.home / "serving"), load))
     metrics.answered(latency_s=0.1, prompt_tokens=3, generated_tokens=4)
     return metrics
 

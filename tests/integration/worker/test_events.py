@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ratchet.bus.celery_app import wake
 from ratchet.bus.connection import connect
-from ratchet.bus.doorbell import ring
-from ratchet.bus.streams import PREFIX, Letter, Streams
+from ratchet.bus.streams import PREFIX, EventRecord, Streams
 from ratchet.ledger.tables import CounterRow, OutboxRow, WorkerRow
 from sqlalchemy import select
 
@@ -40,27 +40,27 @@ def test_a_crowd_of_events_is_decided_once_each(playground: Playground) -> None:
 def test_the_same_event_twice_acts_once(playground: Playground) -> None:
     event = throw(playground.stack.ledger, "twice")
     streams = Streams(connect(playground.stack.redis.url), 1000)
-    assert streams.publish([Letter.of(event)] * 3) == 0
+    assert streams.publish([EventRecord.of(event)] * 3) == 0
     client = connect(playground.stack.redis.url)
     for _ in range(3):
-        client.xadd(PREFIX + event.name, {"id": event.id, "body": Letter.of(event).body})
+        client.xadd(PREFIX + event.name, {"id": event.id, "body": EventRecord.of(event).body})
     playground.wait_counted("twice")
     playground.throw("after")
     playground.wait_counted("twice", "after")
 
 
-def test_a_doorbell_rung_by_hand_wakes_a_system(playground: Playground) -> None:
+def test_a_task_wakes_a_system(playground: Playground) -> None:
     for toy, lane in (("quiet", None), ("quieter", "catch")):
         with playground.stack.ledger.write() as tx:  # no event tells of it
             tx.session.add(CounterRow(name=PREFIX_OF_TOYS + toy, value=0))
-        ring(playground.stack.settings, SYSTEM, lane=lane, cause="me")
+        wake(playground.stack.settings, SYSTEM, lane=lane, cause="me")
         playground.wait_counted(toy)
 
 
-def test_an_unreadable_event_is_buried_once_and_the_others_go_on(playground: Playground) -> None:
+def test_an_unreadable_event_becomes_one_dead_letter_and_the_others_go_on(playground: Playground) -> None:
     client = connect(playground.stack.redis.url)
     stream = PREFIX + ToyThrown.name
-    newer = json.dumps({**json.loads(Letter.of(ToyThrown(toy="x")).body), "major": 2})
+    newer = json.dumps({**json.loads(EventRecord.of(ToyThrown(toy="x")).body), "major": 2})
     client.xadd(stream, {"id": "1", "body": newer})
     client.xadd(stream, {"id": "2", "body": b"\xff\xfe not json"})
     client.xadd(stream, {"nothing": "known"})

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.bus.connection import connect
-from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.bus.outbox import Relay, relaying_ledger
-from ratchet.bus.streams import PREFIX, Streams
+from ratchet.bus.embedded_redis import EmbeddedRedis
+from ratchet.bus.streams import PREFIX, Relay, Streams, relaying_ledger
 from ratchet.errors import TransientError
 from ratchet.events import decode
 from ratchet.events.catalogue import BatchQueued
@@ -53,14 +52,14 @@ def test_leftovers_are_relayed_in_their_order_and_once(ledger: Ledger, redis_ser
     for batch_id in "abc":
         emit(ledger, batch_id)
     relay = relay_to(redis_server, ledger)
-    assert (relay.leftovers(), relay.leftovers()) == (3, 0)
+    assert (relay.relay_leftovers(), relay.relay_leftovers()) == (3, 0)
     assert published(redis_server) == ["a", "b", "c"]
     assert unrelayed(ledger) == 0
 
 
 def test_several_relays_at_once_do_no_harm(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
     emit(ledger, *(str(number) for number in range(30)))
-    threads = [threading.Thread(target=relay_to(redis_server, ledger).leftovers) for _ in range(3)]
+    threads = [threading.Thread(target=relay_to(redis_server, ledger).relay_leftovers) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -76,9 +75,9 @@ def test_without_redis_events_wait_in_the_outbox(ledger: Ledger, redis_server: E
     emit(ledger, "a")
     assert unrelayed(ledger) == 1
     with pytest.raises(TransientError):
-        relay.leftovers()
+        relay.relay_leftovers()
     redis_server.start()
-    assert relay.leftovers() == 1
+    assert relay.relay_leftovers() == 1
     assert published(redis_server) == ["a"]
 
 
@@ -93,20 +92,3 @@ def test_a_ledger_opens_where_no_redis_runs(tmp_path: Path) -> None:
         assert published(server) == ["b"]
     assert unrelayed(ledger) == 1
     ledger.close()
-
-
-def test_the_length_of_a_stream_is_set(tmp_path: Path, redis_server: EmbeddedRedis) -> None:
-    def kept(stream_length: int) -> int:
-        home = tmp_path / str(stream_length)
-        home.mkdir()
-        settings = Settings(home=home, redis={"url": redis_server.url, "stream_length": stream_length})
-        ledger = relaying_ledger(settings)
-        migrate(ledger)
-        with connect(redis_server.url) as client:
-            client.flushall()
-            emit(ledger, *(f"{stream_length}-{number}" for number in range(400)))
-            ledger.close()
-            return int(client.xlen(PREFIX + BatchQueued.name))
-
-    assert 100 <= kept(100) < 300
-    assert kept(1_000) == 400

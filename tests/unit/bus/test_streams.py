@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from ratchet.bus.connection import connect
-from ratchet.bus.embedded import EmbeddedRedis
-from ratchet.bus.streams import PREFIX, Letter, Streams
+from ratchet.bus.embedded_redis import EmbeddedRedis
+from ratchet.bus.streams import PREFIX, EventRecord, Streams
 from ratchet.errors import TransientError
 from ratchet.events import decode
 from ratchet.events.catalogue import BatchQueued, BatchRejected
@@ -33,8 +33,8 @@ def streams(client: Redis) -> Streams:
     return Streams(client, length=100)
 
 
-def letters(count: int, prefix: str = "b") -> list[Letter]:
-    return [Letter.of(BatchQueued(batch_id=f"{prefix}{number}")) for number in range(count)]
+def letters(count: int, prefix: str = "b") -> list[EventRecord]:
+    return [EventRecord.of(BatchQueued(batch_id=f"{prefix}{number}")) for number in range(count)]
 
 
 def read(streams: Streams, group: str = "g", *names: str, count: int = 100) -> list[str]:
@@ -82,7 +82,7 @@ def test_readers_of_a_group_share_its_events(streams: Streams) -> None:
 
 
 def test_several_streams_are_read_at_once(streams: Streams) -> None:
-    streams.publish([*letters(2), Letter.of(BatchRejected(batch_id="r", reason="bad"))])
+    streams.publish([*letters(2), EventRecord.of(BatchRejected(batch_id="r", reason="bad"))])
     streams.open("g", [QUEUED, REJECTED])
     assert sorted(read(streams, "g", QUEUED, REJECTED)) == ["b0", "b1", "r"]
 

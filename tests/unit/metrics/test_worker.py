@@ -65,7 +65,7 @@ def test_an_event_is_timed_until_its_look_begins_and_once(controller: Controller
     metrics = WorkerMetrics(controller, CollectorRegistry())
     controller.observers.append(metrics)
     event = BatchQueued(batch_id="b")
-    metrics.heard(event)
+    metrics.received(event)
     controller.run_pending("play", event.id)
     controller.run_pending("play", event.id)
     controller.run_pending("play", None)

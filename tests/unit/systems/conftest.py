@@ -13,7 +13,7 @@ __all__ = ["control", "engine", "ledger", "ledger_url", "settings"]
 
 @pytest.fixture
 def control() -> ControlSettings:
-    return ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.01, backoff_last_s=0.02)
+    return ControlSettings(lease_s=10.0, max_backoff_s=0.02)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from ratchet.errors import ClaimLost
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import ClaimRow
 from ratchet.systems import claims
-from ratchet.systems.claims import Claim
-from ratchet.systems.verdict import Subject
+from ratchet.systems.claims import Claim, Subject
 
 TOY = Subject("toy", "t1")
 LONG_S, OVER_S = 1000.0, -1.0

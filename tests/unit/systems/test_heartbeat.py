@@ -6,15 +6,12 @@ from typing import Any
 
 from ratchet.errors import ClaimLost
 from ratchet.settings.control import ControlSettings
-from ratchet.systems.claims import Claim
-from ratchet.systems.heartbeat import Heartbeat
-from ratchet.systems.verdict import Subject
-from ratchet.systems.work import Pulse
+from ratchet.systems.claims import Claim, Heartbeat, Pulse, Subject
 from ratchet.watchdog import Watchdog
 
 from tests.support.workers import wait_until
 
-OFTEN = ControlSettings(heartbeat_s=0.01)
+OFTEN = ControlSettings(lease_s=0.06)
 
 
 class Failing:
@@ -43,4 +40,4 @@ def test_a_lost_claim_ends_it_without_a_problem() -> None:
     watchdog, pulse = Watchdog(), Pulse()
     with beating(ClaimLost("another has it"), watchdog, pulse):
         wait_until(lambda: pulse.lost)
-    assert watchdog.look() is None
+    assert watchdog.check() is None

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from tests.support.rows import verdict
 from tests.support.toy_controller import Toys
 
-CONTROL = ControlSettings(lease_s=10.0, heartbeat_s=0.05, backoff_first_s=0.001, max_backoff_s=0.002)
+CONTROL = ControlSettings(lease_s=10.0, max_backoff_s=0.002)
 DIGEST = "ab" * 32
 
 
@@ -217,7 +217,7 @@ def test_nothing_is_checked_while_there_is_nothing_to_do(ledger: Ledger, setting
     def check(*_: object) -> bool:
         raise AssertionError("for nobody")
 
-    assert Toys(ledger, settings, [], check=check).look() == 0
+    assert Toys(ledger, settings, [], check=check).run() == 0
 
 
 def test_a_check_that_mends_has_the_subjects_looked_for_anew(ledger: Ledger, settings: Settings) -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted
+from ratchet.log_context import current_log_context, log_context
 from ratchet.systems import Lane, System
-from ratchet.systems.trail import present_trail, trail
 
 
 def lane(name: str, *consumes: type) -> Lane:
@@ -19,10 +19,10 @@ def test_a_system_hears_what_its_lanes_hear_each_once() -> None:
 
 
 def test_the_trail_names_what_is_known_and_ends_with_its_block() -> None:
-    assert present_trail() == {}
-    with trail(event=None, subject="toy 1", claim=3):
-        assert present_trail() == {"subject": "toy 1", "claim": 3}
-        with trail(subject="toy 2"):
-            assert present_trail() == {"subject": "toy 2"}
-        assert present_trail() == {"subject": "toy 1", "claim": 3}
-    assert present_trail() == {}
+    assert current_log_context() == {}
+    with log_context(event=None, subject="toy 1", claim=3):
+        assert current_log_context() == {"subject": "toy 1", "claim": 3}
+        with log_context(subject="toy 2"):
+            assert current_log_context() == {"subject": "toy 2"}
+        assert current_log_context() == {"subject": "toy 1", "claim": 3}
+    assert current_log_context() == {}

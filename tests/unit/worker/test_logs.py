@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 
-from ratchet.systems.trail import trail
+from ratchet.log_context import log_context
 from ratchet.worker.logs import JsonLines
 
 
@@ -23,7 +23,7 @@ def test_a_line_says_when_who_and_what() -> None:
 
 
 def test_a_line_carries_the_ids_of_what_its_thread_works_on() -> None:
-    with trail(event="e1", subject="toy 1", claim=7):
+    with log_context(event="e1", subject="toy 1", claim=7):
         found = line(logging.INFO, "on it")
     assert (found["event"], found["subject"], found["claim"]) == ("e1", "toy 1", 7)
     assert "event" not in line(logging.INFO, "idle")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ratchet.settings import Settings
 from ratchet.systems.claims import Pulse
-from ratchet.worker.stopping import CLOSE_S, CHECK_S, Stopper
+from ratchet.worker.stopping import CHECK_S, CLOSE_S, Stopper
 
 
 class Noted(threading.Event):
@@ -39,7 +39,7 @@ class Working:
     def held(self) -> Working:
         return self
 
-    def abandon(self) -> None:
+    def release_all(self) -> None:
         self.given_back += 1
 
 

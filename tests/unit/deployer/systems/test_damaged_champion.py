@@ -98,7 +98,7 @@ def test_one_that_a_rollback_leads_back_to_is_stood_in_for_until_it_is_back(depl
 
     def fails_once_live() -> bool:
         if deploying.server.live() == bad and not mended:
-            deploying.server.fleet.unload(champion)
+            deploying.server.manager.unload(champion)
             mended.append(damage(deploying, champion))
         return deploying.server.live() == bad
 

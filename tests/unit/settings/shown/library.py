@@ -4,16 +4,13 @@ from __future__ import annotations
 
 SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "integration/worker/test_flower.py": {
-        "test_a_look_that_an_event_started_is_seen_as_a_task": ("control.task_events",),
+        "test_a_wake_is_seen_as_a_task": ("control.task_events",),
     },
     "integration/worker/test_liveness.py": {
         "test_a_silent_task_ends_its_worker_and_is_tried_again": ("control.liveness_s",),
     },
     "unit/artifacts/test_configured.py": {
         "test_how_large_the_cache_of_a_remote_store_grows_is_set": ("artifacts.cache_gb",),
-    },
-    "unit/bus/test_outbox.py": {
-        "test_the_length_of_a_stream_is_set": ("redis.stream_length",),
     },
     "unit/evaluation/test_standing.py": {
         "test_each_pool_has_a_size_of_its_own": ("suites.confirm_items", "suites.eval_items", "suites.probe_items"),
@@ -28,18 +25,14 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/inference/test_http.py": {
         "test_it_asks_in_the_openai_shape_and_reads_the_answer": ("inference.api_key",),
-        "test_a_lasting_trouble_is_of_the_surroundings": ("inference.attempts",),
-        "test_pauses_begin_as_set_and_double": ("inference.backoff_s",),
         "test_how_many_requests_are_in_flight_is_set": ("inference.concurrency",),
-        "test_a_server_that_never_answers_is_of_the_surroundings": ("inference.timeout_s",),
+        "test_a_server_that_never_answers_is_a_transient_error": ("inference.timeout_s",),
     },
     "unit/inference/test_loading.py": {
         "test_what_a_model_runs_on_is_set": ("inference.attention", "inference.device", "inference.dtype"),
     },
     "unit/inference/test_local.py": {
-        "test_how_much_is_answered_at_once_is_set": ("inference.batch_size", "inference.batch_tokens"),
-        "test_a_batch_out_of_time_is_an_error_and_no_answer": ("inference.batch_timeout_s",),
-        "test_how_many_logits_are_held_at_once_is_set": ("inference.score_logits",),
+        "test_how_much_is_answered_at_once_is_limited": ("inference.batch_size",),
     },
     "unit/leases/test_gpus.py": {
         "test_settings_say_how_much_and_where": ("placement.gpus_gb", "placement.vram_gb"),
@@ -130,18 +123,20 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "unit/systems/test_controller.py": {
-        "test_how_often_a_claim_is_renewed_is_set": ("control.heartbeat_s", "control.lease_s"),
+        "test_how_often_a_claim_is_renewed_is_set": ("control.lease_s",),
     },
-    "unit/systems/test_poison.py": {
-        "test_how_long_a_failed_subject_rests_is_set": ("control.backoff_first_s", "control.max_backoff_s"),
+    "unit/systems/test_dead_letters.py": {
+        "test_how_long_a_failed_subject_rests_is_set": ("control.max_backoff_s",),
         "test_after_how_many_failures_a_subject_is_given_up_is_set": ("control.max_failures",),
         "test_after_how_many_deaths_a_subject_is_given_up_is_set": ("control.max_kills",),
     },
     "unit/worker/test_stopping.py": {
         "test_how_long_work_may_take_to_give_way_is_set": ("control.grace_s",),
     },
-    "unit/worker/test_sweep.py": {
+    "unit/worker/test_liveness.py": {
         "test_the_file_that_shows_life_is_set": ("control.alive_file",),
-        "test_how_often_a_worker_looks_and_tidies_is_set": ("control.sweep_factor", "control.timer_s"),
+    },
+    "unit/worker/test_wakeups.py": {
+        "test_how_often_a_worker_sweeps_and_runs_its_timer_is_set": ("control.sweep_factor", "control.timer_s"),
     },
 }

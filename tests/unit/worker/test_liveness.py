@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
-from ratchet.bus.broker import broker_app
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.celery_app import broker_app
+from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.errors import TransientError
-from ratchet.worker.canary import CANARY, Canary
+from ratchet.settings import Settings
+from ratchet.worker.liveness import CANARY, RECONNECT_S, Canary, alive_path
 
 from tests.support.redis import redis_server
 
@@ -27,18 +29,22 @@ def test_silence_counts_from_the_first_canary_that_is_out(redis_server: Embedded
     app.close()
 
 
-def test_no_canary_is_owed_while_redis_is_away(redis_server: EmbeddedRedis) -> None:
+def test_no_canary_is_expected_while_redis_is_away_or_celery_reconnects(redis_server: EmbeddedRedis) -> None:
     app = broker_app(redis_server.url)
     canary = Canary(app, "me")
+    assert canary.allowed_s == RECONNECT_S  # Celery has yet to connect
+    canary.send(60.0)
+    app.tasks[CANARY]()
+    assert canary.allowed_s == 0.0
     canary.send(60.0)
     redis_server.kill()
     with pytest.raises(TransientError):
         canary.send(60.0)
-    assert canary.silent_s() == 0.0
+    assert (canary.silent_s(), canary.allowed_s) == (0.0, RECONNECT_S)
     app.close()
 
 
-def test_lost_time_is_forgiven(redis_server: EmbeddedRedis) -> None:
+def test_lost_time_does_not_count(redis_server: EmbeddedRedis) -> None:
     app = broker_app(redis_server.url)
     canary = Canary(app, "me")
     canary.send(60.0)
@@ -49,3 +55,10 @@ def test_lost_time_is_forgiven(redis_server: EmbeddedRedis) -> None:
     canary.excuse(1000.0)
     assert canary.silent_s() == 0.0
     app.close()
+
+
+def test_the_file_that_shows_life_is_set(tmp_path: Path) -> None:
+    usual = alive_path(Settings(home=tmp_path), "testing@box+0")
+    assert (usual.parent, usual.name) == (tmp_path / "status", "testing@box+0.alive")
+    file = tmp_path / "alive"
+    assert alive_path(Settings(home=tmp_path, control={"alive_file": file}), "testing@box+0") == file

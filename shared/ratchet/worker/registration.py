@@ -1,16 +1,26 @@
-"""A worker's row in the ledger: its state, what it waits for or has failed of, and what its last process left."""
+"""What a worker tells about itself: its row in the ledger, and its status file for people and scripts on this machine.
+
+The row has its state, what it waits for or why it failed. A worker that registers also releases the claims that the
+last process of its name left behind.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from ratchet.atomic_files import write_best_effort
+from ratchet.backoff import STABLE_AFTER_S
 from ratchet.build import Build
 from ratchet.errors import RatchetError, TransientError
 from ratchet.leases.slots import WorkerName
@@ -20,11 +30,12 @@ from ratchet.ledger.migrate import require_current, require_known_schema
 from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
-from ratchet.systems import claims, poison
-from ratchet.systems.controller import Controller
-from ratchet.systems.observer import Observer
+from ratchet.systems import claims, dead_letters
+from ratchet.systems.claims import Subject
+from ratchet.systems.controller import Controller, Observer
 from ratchet.systems.system import Declaration, System
-from ratchet.worker.offspring import WELL_AFTER_S
+from ratchet.systems.work import Outcome, Reconciled, Verdict
+from ratchet.watchdog import LONGEST_CALL_S, WatchedThread
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +47,7 @@ LONGEST_PAUSE_S = 60.0
 """Between the death of a process and its next start."""
 
 PASSING_S = 30.0
-"""What a lane waits for no longer than that is not worth telling: it is no more than a restart of something."""
+"""What a lane waits for no longer than that is not written down: something has only restarted."""
 
 
 class Registration(Observer):
@@ -81,14 +92,14 @@ class Registration(Observer):
             )
 
     def follow(self, controller: Controller) -> None:
-        """Say what the controller waits for, as soon as it does."""
+        """Write down what the controller waits for, as soon as it does."""
         self._controller = controller
         controller.observers.append(self)
 
-    def waited(self, lane: str) -> None:  # noqa: ARG002
+    def waiting(self, lane: str) -> None:  # noqa: ARG002
         self._say_at_once()
 
-    def recovered(self, lane: str) -> None:  # noqa: ARG002
+    def resumed(self, lane: str) -> None:  # noqa: ARG002
         self._say_at_once()
 
     def seen(self) -> None:
@@ -123,37 +134,37 @@ class Registration(Observer):
             log.info("the ledger does not hear what this worker waits for: %s", error)
 
     def _say(self, state: str) -> None:
-        troubles = self._lasting_troubles()
+        reasons = self._lasting_reasons()
         with self._ledger.write() as tx:
             row = tx.session.get(WorkerRow, self._worker)
             if row is None:
                 return
-            if tx.now - row.started_at >= WELL_AFTER_S:
+            if tx.now - row.started_at >= STABLE_AFTER_S:
                 row.failures, self._died = 0, None
             row.seen_at, row.state, row.error = tx.now, state, self._died if state == "running" else None
-            if state == "running" and troubles:
-                row.state, row.error = "waiting", "\n".join(troubles)
+            if state == "running" and reasons:
+                row.state, row.error = "waiting", "\n".join(reasons)
 
-    def _lasting_troubles(self) -> list[str]:
+    def _lasting_reasons(self) -> list[str]:
         """What subjects wait for, and what whole lanes have waited for longer than a restart of something takes."""
-        troubles = list(self._controller.troubles.items()) if self._controller is not None else []
+        reasons = list(self._controller.wait_reasons.items()) if self._controller is not None else []
         now = time.monotonic()
-        return [t.why for (_, subject), t in troubles if subject is not None or now - t.since >= PASSING_S]
+        return [r.why for (_, subject), r in reasons if subject is not None or now - r.since >= PASSING_S]
 
     def _free_inherited(self, tx: Transaction) -> None:
         for claim in claims.inherited(tx.session, self._worker):
             log.warning("the last %s died over %s", self._worker, claim.subject)
-            if claim.subject.kind in self._system.kept_up:
+            if claim.subject.kind in self._system.reconciled:
                 claims.release(tx, claim)
             else:
-                poison.count_death(tx, claim, self._settings.control)
+                dead_letters.record_death(tx, claim, self._settings.control)
 
 
 def _died_early(before: WorkerRow, now: float) -> bool:
     """Whether the last process of a name, known to be dead, lived briefly and neither stopped nor told why it died."""
-    if before.state in ABSENT or before.seen_at - before.started_at >= WELL_AFTER_S:
+    if before.state in ABSENT or before.seen_at - before.started_at >= STABLE_AFTER_S:
         return False
-    return now - before.started_at < WELL_AFTER_S + LONGEST_PAUSE_S
+    return now - before.started_at < STABLE_AFTER_S + LONGEST_PAUSE_S
 
 
 def has_ledger(settings: Settings) -> bool:
@@ -188,3 +199,79 @@ def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
         log.error("the ledger cannot be told of it: %s", trouble)
     finally:
         ledger.close()
+
+
+TICK_S = 0.5
+
+
+class StatusFile(WatchedThread, Observer):
+    """Follows a controller, and writes what has changed at most twice a second."""
+
+    def __init__(self, path: Path, controller: Controller, left_s: Callable[[], float] = lambda: 0.0):
+        """``left_s`` says how long a worker that was asked to stop may still live."""
+        limit_s = controller.settings.control.liveness_s + LONGEST_CALL_S
+        super().__init__(self._follow, controller.watchdog, controller.stop, name="status", limit_s=limit_s)
+        self._path, self._controller = path, controller
+        self._last: dict[str, Any] | None = None
+        self._written: dict[str, Any] | None = None
+        self._closed = threading.Event()
+        self._left_s = left_s
+
+    def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
+        """Remember it as the last one."""
+        self._last = {
+            "lane": lane,
+            "subject_kind": subject.kind,
+            "subject_id": subject.id,
+            "outcome": _named(outcome),
+            "at": time.time(),
+        }
+
+    def _follow(self) -> None:
+        while not self._controller.stop.wait(TICK_S):
+            self.watch.beat()
+            self.write(self._state())
+        while not self._closed.wait(TICK_S):
+            self.write("stopping", within_s=round(self._left_s(), 1))
+
+    def close(self) -> None:
+        """Write that the worker has stopped; the last that is written."""
+        self._closed.set()
+        if self.is_alive():
+            self.join(TICK_S)
+        self.write("stopped")
+
+    def write(self, state: str, within_s: float | None = None) -> None:
+        """Write the file if anything in it has changed. One that stops says within how many seconds, at most."""
+        pulses = dict(self._controller.running)
+        content = {
+            "system": self._controller.system.name,
+            "worker": self._controller.worker,
+            "pid": os.getpid(),
+            "state": state,
+            "stops_within_s": within_s,
+            "lanes": {
+                lane.name: {"subject": pulse.about, "note": pulse.note, "progress": pulse.count} if pulse else None
+                for lane in self._controller.system.lanes
+                for pulse in [pulses.get(lane.name)]
+            },
+            "last": self._last,
+        }
+        if content != self._written:
+            self._replace({**content, "at": time.time()})
+            self._written = content
+
+    def _state(self) -> str:
+        pulses = list(self._controller.running.values())
+        if any(pulse.about for pulse in pulses):
+            return "working"
+        return "waiting" if any(pulse.note for pulse in pulses) else "idle"
+
+    def _replace(self, content: dict[str, Any]) -> None:
+        write_best_effort(self._path, json.dumps(content, indent=2) + "\n")
+
+
+def _named(outcome: Outcome) -> str:
+    if isinstance(outcome, Verdict):
+        return outcome.outcome
+    return "reconciled" if isinstance(outcome, Reconciled) else "not ready"

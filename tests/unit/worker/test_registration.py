@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.artifacts import ArtifactStore
 from ratchet.build import Build
 from ratchet.errors import PreconditionFailed
@@ -11,11 +13,12 @@ from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Settings
-from ratchet.systems import registry
+from ratchet.systems import Subject, Verdict, registry
 from ratchet.systems.controller import Controller
-from ratchet.worker.register import Registration
+from ratchet.worker.registration import Registration, StatusFile
 
 from tests.support.bus import InlineChildren
+from tests.support.home import small_home
 from tests.support.ledgers import pretend_newer
 
 NAME = "regression@here+0"
@@ -112,5 +115,22 @@ def test_what_a_lane_still_tells_while_the_worker_stops_does_not_make_it_run(
     registration.follow(controller)
     controller.stop.set()
     registration.stopping()
-    registration.recovered("judge")
+    registration.resumed("judge")
     assert row(migrated).state == "stopping"
+
+
+def test_a_status_is_one_whole_record_whatever_stood_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "regression.json"
+    path.write_text('{"checks": [{"step": 1, "metr')
+    with small_home(tmp_path / "run") as home:
+        status = StatusFile(path, home.bus(REGRESSION).controllers["regression"])
+        status.write("idle")
+        first = json.loads(path.read_text())
+        for number in range(50):
+            status.decided("judge", Subject("checkpoint", f"c{number:04}"), Verdict("cleared", "as good"), 0.1)
+            status.write("working")
+    last = json.loads(path.read_text())
+    assert (first["system"], first["state"], first["last"]) == ("regression", "idle", None)
+    assert (last["state"], last["last"]["subject_id"]) == ("working", "c0049")
+    assert last.keys() == first.keys()
+    assert [file.name for file in tmp_path.glob("*") if file.is_file()] == ["regression.json"]

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import pytest
+from ratchet.backoff import FIRST_S
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import ClaimRow, DeadLetterRow, VerdictRow
 from ratchet.settings.control import ControlSettings
-from ratchet.systems import claims, poison
-from ratchet.systems.claims import Claim
-from ratchet.systems.verdict import Subject
+from ratchet.systems import claims, dead_letters
+from ratchet.systems.claims import Claim, Subject
 from sqlalchemy import select
 
 from tests.support.rows import verdict
 
-CONTROL = ControlSettings(backoff_first_s=0.001, backoff_last_s=0.001, poison_failures=3, poison_kills=5)
+CONTROL = ControlSettings(max_backoff_s=0.001, max_failures=3, max_kills=5)
 TOY = Subject("toy", "t1")
 
 
@@ -28,14 +28,14 @@ def fail(ledger: Ledger, times: int, *, killed: bool = False) -> None:
     for _ in range(times):
         claim = taken(ledger)
         with ledger.write() as tx:
-            poison.count(tx, claim, ValueError("bad toy"), killed, CONTROL)
+            dead_letters.record_failure(tx, claim, ValueError("bad toy"), killed, CONTROL)
 
 
 def die(ledger: Ledger, times: int) -> None:
     for _ in range(times):
         claim = taken(ledger)
         with ledger.write() as tx:
-            poison.count_death(tx, claim, CONTROL)
+            dead_letters.record_death(tx, claim, CONTROL)
 
 
 def another_succeeds(ledger: Ledger) -> None:
@@ -98,7 +98,7 @@ def test_four_deaths_and_two_failures_are_not_poison(ledger: Ledger) -> None:
 def test_the_first_death_lets_the_subject_be_tried_again_at_once(ledger: Ledger) -> None:
     claim = taken(ledger)
     with ledger.write() as tx:
-        poison.count_death(tx, claim, CONTROL)
+        dead_letters.record_death(tx, claim, CONTROL)
         assert claims.take(tx, "mine", TOY, "b", 10.0) is not None
 
 
@@ -106,11 +106,11 @@ def test_a_claimed_subject_that_is_overdue_is_known(ledger: Ledger) -> None:
     die(ledger, 5)
     claim = taken(ledger)
     with ledger.write() as tx:
-        assert not poison.overdue(tx, claim, CONTROL)
+        assert not dead_letters.is_over_kill_limit(tx, claim, CONTROL)
     another_succeeds(ledger)
     with ledger.write() as tx:
-        assert poison.overdue(tx, claim, CONTROL)
-        poison.bury(tx, claim, "enough", "")
+        assert dead_letters.is_over_kill_limit(tx, claim, CONTROL)
+        dead_letters.dead_letter(tx, claim, "enough", "")
     assert [letter.error for letter in letters(ledger)] == ["enough"]
 
 
@@ -118,39 +118,37 @@ def test_a_retry_gives_a_clean_count_once(ledger: Ledger) -> None:
     fail(ledger, 3)
     (letter,) = letters(ledger)
     with ledger.write() as tx:
-        poison.retry(tx, letter.id, "me")
+        dead_letters.retry(tx, letter.id, "me")
     (letter,) = letters(ledger)
     assert (letter.resolution, letter.resolved_at is not None) == ("retried by me", True)
     assert taken(ledger).failures == 0
     with pytest.raises(PreconditionFailed, match=f"no open dead letter {letter.id}"), ledger.write() as tx:
-        poison.retry(tx, letter.id, "me")
+        dead_letters.retry(tx, letter.id, "me")
 
 
-@pytest.mark.parametrize(("backoff_first_s", "backoff_last_s", "rest_s"), [(40.0, 500.0, 40.0), (40.0, 7.0, 7.0)])
-def test_how_long_a_failed_subject_rests_is_set(
-    ledger: Ledger, backoff_first_s: float, backoff_last_s: float, rest_s: float
-) -> None:
-    settings = ControlSettings(backoff_first_s=backoff_first_s, backoff_last_s=backoff_last_s)
+@pytest.mark.parametrize(("max_backoff_s", "rest_s"), [(500.0, FIRST_S), (0.2, 0.2)])
+def test_how_long_a_failed_subject_rests_is_set(ledger: Ledger, max_backoff_s: float, rest_s: float) -> None:
+    settings = ControlSettings(max_backoff_s=max_backoff_s)
     claim = taken(ledger)
     with ledger.write() as tx:
-        poison.count(tx, claim, ValueError("bad toy"), False, settings)
+        dead_letters.record_failure(tx, claim, ValueError("bad toy"), False, settings)
         assert tx.session.scalars(select(ClaimRow)).one().not_before_at - tx.now == pytest.approx(rest_s, abs=0.01)
 
 
-@pytest.mark.parametrize("poison_failures", [1, 2])
-def test_after_how_many_failures_a_subject_is_given_up_is_set(ledger: Ledger, poison_failures: int) -> None:
-    settings = CONTROL.model_copy(update={"poison_failures": poison_failures})
+@pytest.mark.parametrize("max_failures", [1, 2])
+def test_after_how_many_failures_a_subject_is_given_up_is_set(ledger: Ledger, max_failures: int) -> None:
+    settings = CONTROL.model_copy(update={"max_failures": max_failures})
     claim = taken(ledger)
     with ledger.write() as tx:
-        poison.count(tx, claim, ValueError("bad toy"), False, settings)
-    assert len(letters(ledger)) == (1 if poison_failures == 1 else 0)
+        dead_letters.record_failure(tx, claim, ValueError("bad toy"), False, settings)
+    assert len(letters(ledger)) == (1 if max_failures == 1 else 0)
 
 
-@pytest.mark.parametrize("poison_kills", [1, 2])
-def test_after_how_many_deaths_a_subject_is_given_up_is_set(ledger: Ledger, poison_kills: int) -> None:
-    settings = CONTROL.model_copy(update={"poison_kills": poison_kills})
+@pytest.mark.parametrize("max_kills", [1, 2])
+def test_after_how_many_deaths_a_subject_is_given_up_is_set(ledger: Ledger, max_kills: int) -> None:
+    settings = CONTROL.model_copy(update={"max_kills": max_kills})
     claim = taken(ledger)
     another_succeeds(ledger)
     with ledger.write() as tx:
-        poison.count(tx, claim, ValueError("bad toy"), True, settings)
-    assert len(letters(ledger)) == (1 if poison_kills == 1 else 0)
+        dead_letters.record_failure(tx, claim, ValueError("bad toy"), True, settings)
+    assert len(letters(ledger)) == (1 if max_kills == 1 else 0)

@@ -1,4 +1,8 @@
-"""Poison: a subject that keeps failing goes to the dead letters, blocks nobody, and can be retried."""
+"""The retry limit: a subject that keeps failing becomes a dead letter, so that it blocks no other, until it is retried.
+
+An error that many subjects have in common does not count against each of them. Where subjects come from is not known
+here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from enum import Enum, auto
 
 from sqlalchemy import func, select
 
-from ratchet.backoff import pause_s
+from ratchet.backoff import FIRST_S, pause_s
 from ratchet.errors import ArtifactError, DataError, PreconditionFailed
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import ClaimRow, DeadLetterRow, VerdictRow
@@ -16,58 +20,58 @@ from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 
 IN_A_ROW = 3
-"""So many subjects that a system gives up without deciding on any other: what befalls the next is not its own fault."""
+"""After so many subjects given up without a decision on any other, the next error is taken to be common to all."""
 
 
 class Counted(Enum):
     """What became of a subject whose failure was counted."""
 
-    RESTS = auto()
+    RETRIED = auto()
     DEAD = auto()
     SHARED = auto()
-    """It would be dead, but others have died of errors just before it and none has succeeded: it is kept and rests."""
+    """It would be dead, but others were given up just before it and none has succeeded: it is kept, and tried again."""
 
 
-def count(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> Counted:
-    """Count an error (or the violent death of the child) against the subject; bury it when it has had its tries.
+def record_failure(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> Counted:
+    """Count an error, or the child's death by a signal, against the subject; at the limit it becomes a dead letter.
 
-    An error that says itself what is wrong with the subject (its rows, its files) is never taken for that of others.
+    An error that is about the subject's own rows or files is never taken to be common to all.
     """
-    rest_s = pause_s(claim.failures + claim.kills + 1, settings.backoff_first_s, settings.backoff_last_s)
+    rest_s = pause_s(claim.failures + claim.kills + 1, FIRST_S, settings.max_backoff_s)
     row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
     is_own = isinstance(error, DataError | ArtifactError)
-    if row.failures >= settings.poison_failures and not is_own and _is_shared(tx, claim, row.first_at):
-        row.failures, row.not_before_at = settings.poison_failures - 1, tx.now + settings.backoff_last_s
+    if row.failures >= settings.max_failures and not is_own and _is_shared(tx, claim, row.first_at):
+        row.failures, row.not_before_at = settings.max_failures - 1, tx.now + settings.max_backoff_s
         return Counted.SHARED
-    if row.failures >= settings.poison_failures or (
-        row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at)
+    if row.failures >= settings.max_failures or (
+        row.kills >= settings.max_kills and _others_succeed(tx, claim, row.first_at)
     ):
-        _dead(tx, row, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+        _write(tx, row, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
         return Counted.DEAD
-    return Counted.RESTS
+    return Counted.RETRIED
 
 
-def count_death(tx: Transaction, claim: Claim, settings: ControlSettings) -> None:
-    """Count the death of the worker that held the claim; the first time the subject is free again at once."""
-    rest_s = min(settings.backoff_last_s, settings.backoff_first_s * (2**claim.kills - 1))
+def record_death(tx: Transaction, claim: Claim, settings: ControlSettings) -> None:
+    """Count the death of the worker that held the claim. After the first, the subject is free at once."""
+    rest_s = min(settings.max_backoff_s, FIRST_S * (2**claim.kills - 1))
     row = claims.count_kill(tx, claim, rest_s)
-    if row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at):
-        _dead(tx, row, "its process died again and again", "")
+    if row.kills >= settings.max_kills and _others_succeed(tx, claim, row.first_at):
+        _write(tx, row, "its process died again and again", "")
 
 
-def overdue(tx: Transaction, claim: Claim, settings: ControlSettings) -> bool:
+def is_over_kill_limit(tx: Transaction, claim: Claim, settings: ControlSettings) -> bool:
     """Whether the subject just claimed has killed its processes too often, while other subjects succeeded."""
     row = claims.require(tx, claim)
-    return row.kills >= settings.poison_kills and _others_succeed(tx, claim, row.first_at)
+    return row.kills >= settings.max_kills and _others_succeed(tx, claim, row.first_at)
 
 
-def bury(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
-    """Send a claimed subject to the dead letters."""
-    _dead(tx, claims.require(tx, claim), error, trace)
+def dead_letter(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
+    """Make a dead letter of a claimed subject."""
+    _write(tx, claims.require(tx, claim), error, trace)
 
 
 def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetterRow:
-    """Give a dead subject another life with a clean count.
+    """Let a dead subject be tried again, with a clean count.
 
     Raises PreconditionFailed if there is no such open dead letter.
     """
@@ -102,7 +106,7 @@ def _others_succeed(tx: Transaction, claim: Claim, since: float) -> bool:
     return tx.session.scalar(others.limit(1)) is not None
 
 
-def _dead(tx: Transaction, row: ClaimRow, error: str, trace: str) -> None:
+def _write(tx: Transaction, row: ClaimRow, error: str, trace: str) -> None:
     tx.session.add(
         DeadLetterRow(
             system=row.system,

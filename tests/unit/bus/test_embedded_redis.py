@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kombu import Connection
-from ratchet.bus.embedded import EmbeddedRedis, embedded_url
+from ratchet.bus.embedded_redis import EmbeddedRedis, embedded_url
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.settings import Settings
 from redis import Redis
@@ -128,7 +128,7 @@ def test_workers_find_the_url_below_home(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from ratchet.bus.embedded import EmbeddedRedis
+from ratchet.bus.embedded_redis import EmbeddedRedis
 print(EmbeddedRedis(Path(sys.argv[1])).start().pid, flush=True)
 sys.stdin.read()
 """

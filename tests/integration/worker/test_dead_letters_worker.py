@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ratchet.bus.doorbell import ring
-from ratchet.systems import poison
+from ratchet.bus.celery_app import wake
+from ratchet.systems import dead_letters
 
 from tests.support.playground import Open, Playground
 from tests.support.toys.catching import SYSTEM
 from tests.support.workers import wait_until
 
 
-def test_a_poisonous_subject_is_buried_while_others_pass_and_can_be_retried(playground: Playground) -> None:
+def test_a_subject_that_always_fails_becomes_a_dead_letter_and_can_be_retried(playground: Playground) -> None:
     playground.throw("poison-1", "good-1", "good-2")
     wait_until(lambda: bool(playground.letters("poison-1")), what="a dead letter")
     playground.wait_counted("good-1", "good-2")
@@ -19,14 +19,14 @@ def test_a_poisonous_subject_is_buried_while_others_pass_and_can_be_retried(play
     assert 'raise ValueError(f"{work.subject.id} is poisonous")' in letter.traceback
     (playground.stack.settings.home / "antidote").touch()
     with playground.stack.ledger.write() as tx:
-        poison.retry(tx, letter.id, "test")
-    ring(playground.stack.settings, SYSTEM)
+        dead_letters.retry(tx, letter.id, "test")
+    wake(playground.stack.settings, SYSTEM)
     wait_until(lambda: ("counting", "poison-1") in playground.verdicts(), what="the cured toy")
     assert playground.catches("poison-1") == 1
 
 
-def test_a_subject_that_kills_its_workers_is_buried_while_others_pass(open_playground: Open) -> None:
-    playground = open_playground("catching", "counting", poison_kills=3, backoff_last_s=3.0)
+def test_a_subject_that_kills_its_workers_becomes_a_dead_letter_while_others_pass(open_playground: Open) -> None:
+    playground = open_playground("catching", "counting", max_kills=3, max_backoff_s=3.0)
     playground.throw("deadly-1")
     wait_until(lambda: playground.restarts() > 0, what="a death")
     playground.throw("good-1", "good-2")

@@ -9,7 +9,8 @@ from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.suites import evaluation, request_evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
-from ratchet.systems.verdict import NotReady, Subject
+from ratchet.systems.claims import Subject
+from ratchet.systems.work import NotReady
 
 
 def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]:
@@ -25,7 +26,7 @@ def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]
     return [Subject("checkpoint", id) for id in session.scalars(query.order_by(CheckpointRow.ordinal.desc()))]
 
 
-def made_anew(row: EvaluationRow, who: str) -> NotReady:
+def request_again(row: EvaluationRow, who: str) -> NotReady:
     """Ask testing for the record again, unless that has been done meanwhile: its file cannot be read."""
 
     def effects(tx: Transaction) -> None:

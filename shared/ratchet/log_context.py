@@ -10,7 +10,7 @@ _TRAIL: ContextVar[dict[str, object]] = ContextVar("ratchet_trail")
 
 
 @contextmanager
-def trail(**ids: object) -> Iterator[None]:
+def log_context(**ids: object) -> Iterator[None]:
     """Name the event, subject and claim for the lines logged inside the block; None is left out."""
     token = _TRAIL.set({key: value for key, value in ids.items() if value is not None})
     try:
@@ -19,6 +19,6 @@ def trail(**ids: object) -> Iterator[None]:
         _TRAIL.reset(token)
 
 
-def present_trail() -> dict[str, object]:
+def current_log_context() -> dict[str, object]:
     """The ids named by the innermost block of this thread, or none."""
     return _TRAIL.get({})
