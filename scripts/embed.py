@@ -11,14 +11,14 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from ratchet.cli import systems
-from ratchet.cli.main import PLACES, app
-from ratchet.cli.template import toml
+from ratchet.cli.init import toml
+from ratchet.cli.main import COMMANDS, app
 from ratchet.data import adapters
-from ratchet.profiles.regime3.operators import OPERATORS
+from ratchet.profiles.regime3.grammar import OPERATORS
 from ratchet.settings import Settings
 from ratchet.settings.legacy import FIELDS, Fate, Gone
 from ratchet.systems import registry
-from trainer import status_fields as status
+from trainer import monitoring as status
 from trainer.config import FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,12 +44,13 @@ def wiring_graph() -> str:
 
 
 def commands() -> str:
-    """One line a command: the first sentence of its help."""
+    """One line a command: what it does, and for a group its commands."""
     root = typer.main.get_command(app)
     lines = ["| command | does |", "|---|---|"]
-    for name in PLACES:
-        said = (root.commands[name].help or "").strip().split("\n\n")[0]  # type: ignore[attr-defined]
-        lines.append(f"| `ratchet {name}` | {' '.join(said.split())} |")
+    for name, command in COMMANDS.items():
+        inner = getattr(root.commands[name], "commands", {})  # type: ignore[attr-defined]
+        listed = f" ({', '.join(f'`{each}`' for each in inner)})" if inner else ""
+        lines.append(f"| `ratchet {name}` | {command.summary}{listed} |")
     return "\n".join(lines) + "\n"
 
 

@@ -54,7 +54,7 @@ def test_stopping_a_host_loses_nothing(stack: Stack) -> None:
 @pytest.fixture
 def second(stack: Stack) -> Any:
     """Another judging machine, of which this test uses the system that tests."""
-    ports = {"RATCHET_PORTS_3090": "2922", "RATCHET_NODE_PORT_3090": "29102"}
+    ports = {"RATCHET_PORTS_3090": "294", "RATCHET_NODE_PORT_3090": "29102"}
     folder = stack.secrets.parent
     joining = host(folder, stack.address, "3090-b", "gpu-3090.yml", "cpu-3090.yml", **ports)
     yield joining
@@ -80,19 +80,19 @@ def test_a_second_judging_host_joins_and_takes_work(stack: Stack, second: Host) 
 def test_a_backup_taken_while_everything_runs_can_be_restored(stack: Stack) -> None:
     """The commands of docs/deploy.md, into a database and a folder of the store beside those in use."""
     shell = ("exec", "-T", "postgres", "sh", "-ec")
-    said = stack.hub.compose("run", "--rm", "-T", "ratchet", "backup", "/backups/today")
+    said = stack.hub.compose("run", "--rm", "-T", "ratchet", "backup", "create", "/backups/today")
     assert "brings it back" in said
     made = json.loads((stack.secrets.parent / "backups" / "today" / "backup.json").read_text())
     stack.hub.compose(*shell, "createdb -U ratchet copy")
     ledger = f"postgresql+psycopg://ratchet@{stack.address}:{PORTS['RATCHET_LEDGER_PORT']}/copy"
     beside = ("-e", f"RATCHET_LEDGER__URL={ledger}", "-e", "RATCHET_ARTIFACTS__URL=s3://ratchet/copy")
-    stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "restore", "/backups/today")
+    stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "restore", "/backups/today")
     counts = {}
     for table in ("checkpoints", "verdicts", "evaluations"):
         counts[table] = int(stack.hub.compose(*shell, f"psql -U ratchet -At -d copy -c 'select count(*) from {table}'"))
     assert counts == {table: made["ledger"]["rows"][table] for table in counts}
     assert counts["checkpoints"] > 0
-    again = json.loads(stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "/backups/today", "--json"))
+    again = json.loads(stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "create", "/backups/today", "--json"))
     assert (again["copied"], again["artifacts"]) == (0, made["artifacts"])
     stack.hub.compose(*shell, "dropdb -U ratchet copy")
     nothing_went_wrong(stack)

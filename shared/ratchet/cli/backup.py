@@ -1,4 +1,4 @@
-"""`ratchet backup` and `ratchet restore`: ledger and artifacts into a folder, and back."""
+"""`ratchet backup create` and `restore`: ledger and artifacts into a folder, and back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ from ratchet.settings import load
 
 EVERY_S = 5.0
 
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Copy the ledger and all artifacts into a folder while everything runs, and bring them back.",
+)
 
-def backup(
+
+@app.command()
+def create(
     folder: Annotated[Path, typer.Argument(help="Folder for this backup alone, on another disk if you can.")],
     reread: Annotated[
         bool, typer.Option("--reread", help="Also compare the digests of what is in the folder already.")
@@ -47,11 +54,12 @@ def backup(
         f"{len(manifest.artifacts):,} artifacts, {size(manifest.size_bytes)} in all; "
         f"{made.copied:,} were new ({size(made.copied_bytes)}), {made.removed:,} were removed as no longer needed."
     )
-    typer.echo(f"`ratchet restore {folder}` brings it back.")
+    typer.echo(f"`ratchet backup restore {folder}` brings it back.")
 
 
+@app.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(help="Folder that `ratchet backup` has written.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `ratchet backup create` has written.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the ledger that is there.")] = False,
 ) -> None:
     """Bring ledger and artifacts back from a backup, into an empty place. Stop everything first.
@@ -74,8 +82,8 @@ def restore(
         "training and judging continue from there as soon as the workers run."
     )
     typer.echo(
-        "Where an inference server has been running meanwhile, `ratchet fence` lets it obey this ledger again; "
-        "`ratchet doctor` says whether that is needed."
+        "Where an inference server has been running meanwhile, `ratchet deploy reset-fencing` lets it obey this ledger "
+        "again; `ratchet doctor` says whether that is needed."
     )
 
 

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from ratchet.cli.doorbell import ring
+from ratchet.cli.context import opened, wake
 from ratchet.cli.output import Json, clock, print_json, print_table
-from ratchet.cli.place import opened
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import DeadLetterRow
 from ratchet.lines import first_line
-from ratchet.systems import poison
+from ratchet.systems import dead_letters
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Dead letters: subjects that failed again and again. They block nobody; they can be looked at and retried.",
 )
 
@@ -67,9 +67,9 @@ def retry(number: Id) -> None:
     """Give one another chance, with a clean count."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
-            letter = poison.retry(tx, number, getpass.getuser())
+            letter = dead_letters.retry(tx, number, getpass.getuser())
         typer.echo(f"{letter.system} will look at {letter.subject_kind} {letter.subject_id} again.")
-        ring(settings, letter.system)
+        wake(settings, letter.system)
 
 
 def _first_line(text: str) -> str:

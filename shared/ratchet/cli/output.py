@@ -1,23 +1,28 @@
-"""How commands print: tables for people, JSON for scripts."""
+"""How commands print: tables for people, JSON for scripts, and numbers, times and sizes in few characters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Json = typer.Option("--json", help="Print JSON for scripts.")
+PLAIN_WIDTH = 120
+"""Columns where the output is no terminal: a pipe has no width, and a file is read in a wide window."""
 
 
 def console() -> Console:
     """The terminal, or plain text of 120 columns where there is none."""
+    from rich.console import Console  # a tenth of a second, which JSON and plain lines do without
+
     made = Console(highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(highlight=False, width=max(120, made.width))
+    return made if made.is_terminal else Console(highlight=False, width=max(PLAIN_WIDTH, made.width))
 
 
 def print_json(value: Any) -> None:
@@ -25,12 +30,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A borderless table; a column whose name begins with ``>`` is set to the right."""
+    """A table without borders. A column whose name begins with ``>`` is set to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, box=None, title_justify="left", pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))  # a [tag] in an answer is no markup
     console().print(table)
 
 
@@ -38,9 +46,9 @@ def clock(at: float | None) -> str:
     """Local time of day; with the date when it was not today."""
     if at is None:
         return ""
-    moment = datetime.fromtimestamp(at)
-    today = moment.date() == datetime.now().date()
-    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+    local = datetime.fromtimestamp(at)
+    today = local.date() == datetime.now().date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
 def duration(seconds: float) -> str:

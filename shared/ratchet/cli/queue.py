@@ -28,7 +28,8 @@ MOST_SHOWN = 20
 OPEN = ("training", "queued", "submitted")
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False,
+    no_args_is_help=True,
+    add_completion=False,
     help="Show what waits for training, and add data of your own. It passes the same gate as generated data.",
 )
 

@@ -1,15 +1,16 @@
-"""`ratchet serve`: the inference server by itself, without the rest of a run."""
+"""`ratchet serve` and `ratchet ask`: the inference server by itself, and a question to the model that is live."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ratchet.plugins import require_plugins
-from ratchet.serving.home import ServerHome
-from ratchet.settings import load
+from ratchet.cli.output import Json, print_json
+from ratchet.errors import GenerationError, TransientError
+from ratchet.serving.server_home import ServerHome, announced_url
+from ratchet.settings import Settings, load
 
 
 def serve(
@@ -19,16 +20,64 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind (serving.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind, 0 for a free one (serving.port).")] = None,
 ) -> None:
-    """Run the inference server, with the engine of serving.engine. `ratchet run` starts one by itself.
+    """Run the inference server by itself, with the engine of serving.engine. `ratchet run` starts one, too.
 
     Clients ask it and the deployer drives it. After a restart it serves the model that was live before.
 
-    With serving.engine = vllm it is a router: it starts serving.vllm_command for each checkpoint, and gives clients one
-    stable model name for the live one.
+    With serving.engine = vllm it is a router: it starts serving.vllm_command for each checkpoint, and gives clients
+    one stable model name for the live one.
     """
+    from ratchet.plugins import require_plugins
     from ratchet.serving import server  # FastAPI and more
 
     settings = load()
     require_plugins(settings)
     with ServerHome(folder or settings.serving_home) as home:
         server.serve(settings, home, host or settings.serving.host, port)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="As the task words it, e.g. '3+4='.")],
+    model: Annotated[str | None, typer.Option(help="A loaded checkpoint. Default: the one that is live.")] = None,
+    as_json: Annotated[bool, Json] = False,
+) -> None:
+    """Ask the served model, and say which checkpoint answered."""
+    settings = load()
+    turn = {"role": "user", "content": question}
+    answer = _answer(settings, {"model": model or settings.serving.alias, "messages": [turn]})
+    if as_json:
+        print_json(answer)
+        return
+    typer.echo(answer["choices"][0]["message"]["content"])
+    typer.echo(f"answered by {_signature(answer)}", err=True)
+
+
+def _signature(answer: dict[str, Any]) -> str:
+    """Which checkpoint answered, and its confidence where it is calibrated."""
+    details = answer.get("ratchet", {})
+    checkpoint, confidence = str(details.get("checkpoint", answer.get("model"))), details.get("confidence")
+    if confidence is None:
+        return checkpoint
+    return f"{checkpoint}, {confidence:.0%} sure" + (": too little to rely on" if details.get("should_abstain") else "")
+
+
+def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    import httpx  # a tenth of a second that `serve` does not need
+
+    url = settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url
+    try:
+        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=settings.inference.timeout_s)
+    except httpx.HTTPError as error:
+        raise TransientError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
+    if response.is_error:
+        raise GenerationError(f"{url} answered {response.status_code}: {_message(response)}")
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def _message(response: Any) -> str:
+    """The message of an error in the shape of the OpenAI API, or the text as it is."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(response.text[:500])

@@ -9,11 +9,11 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.cli import naming
+from ratchet.cli import context
+from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
-from ratchet.cli.place import opened
-from ratchet.cli.view.reading import read_live, read_looks
-from ratchet.cli.view.words import levels_line, percent, plain, standing
+from ratchet.cli.view.model import levels_line, percent, plain, standing
+from ratchet.cli.view.reading import read_checkpoints, read_live
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
@@ -40,7 +40,7 @@ def why(
     Champion, newest, previous and base are names of checkpoints too.
     """
     with opened() as (_, ledger), ledger.read() as session:
-        found = naming.find(session, checkpoint)
+        found = context.find_checkpoint(session, checkpoint)
         facts = _facts(session, found)
         text = _headline(session, found)
     if as_json:
@@ -55,7 +55,7 @@ def why(
 
 
 def _headline(session: Session, row: CheckpointRow) -> str:
-    look, live = read_looks(session, [row])[0], read_live(session)
+    look, live = read_checkpoints(session, [row])[0], read_live(session)
     parts = [f"#{row.ordinal} ({row.id}): {standing(look, live)}."]
     if row.ordinal:
         loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
@@ -91,7 +91,7 @@ def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
             for d in _of(session, DeploymentRow, DeploymentRow.checkpoint_id, row.id)
         ],
         "blocks": [
-            _fact("blocked", "until `ratchet unblock`", b.reason, {}, b.created_at)
+            _fact("blocked", "until `ratchet deploy unblock`", b.reason, {}, b.created_at)
             for b in _of(session, BlockRow, BlockRow.weights, row.weights)
         ],
         "dead_letters": [
@@ -108,7 +108,7 @@ def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:
 
 def _label(session: Session, checkpoint_id: str) -> str:
     row = session.get(CheckpointRow, checkpoint_id)
-    return naming.label(row) if row else checkpoint_id
+    return context.label(row) if row else checkpoint_id
 
 
 def _evaluation(row: EvaluationRow) -> Fact:

@@ -178,10 +178,10 @@ def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: 
 
 def back_up(home: Home, folder: Path) -> dict[str, Any]:
     """A backup of a run that goes on, and what it answered at that time; frozen, so that it is the same model after."""
-    code, _, err = home.call("freeze", "--reason", "for a backup")
+    code, _, err = home.call("deploy", "freeze", "--reason", "for a backup")
     assert code == 0, err
     answered = home.answer("reverse abc")
-    code, out, err = home.call("backup", str(folder))
+    code, out, err = home.call("backup", "create", str(folder))
     assert (code, "brings it back" in out) == (0, True), err
     return answered
 
@@ -190,7 +190,7 @@ def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) ->
     """A restored home serves what was served, goes on from there, and trains nothing a second time."""
     (tmp_path / "elsewhere").mkdir()
     there = Home(tmp_path / "elsewhere")
-    code, out, err = there.call("restore", str(tmp_path / "backup"))
+    code, out, err = there.call("backup", "restore", str(tmp_path / "backup"))
     assert (code, "go on from there" in out) == (0, True), err
     restored = there.read(select(CheckpointRow))
     finished = {batch.id for batch in there.read(select(BatchRow).where(BatchRow.state == "trained"))}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ratchet.cli.main import PLACES
+from ratchet.cli.main import COMMANDS
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, OutboxRow, SuiteRow, VerdictRow
@@ -21,14 +21,14 @@ from .running import ratchet
 
 
 def test_every_command_explains_itself() -> None:
-    for name in PLACES:
+    for name in COMMANDS:
         shown = ratchet(name, "--help").stdout
         assert len(shown.split()) > 15, name
 
 
 def test_the_help_lists_every_command() -> None:
     shown = ratchet("--help").stdout
-    assert [name for name in PLACES if f" {name} " not in shown] == []
+    assert [name for name in COMMANDS if f" {name} " not in shown] == []
 
 
 def test_an_error_of_ours_is_one_line_and_exit_code_2(home: Path) -> None:
@@ -63,32 +63,32 @@ def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
 
 
 def test_curriculum_shows_the_mix_and_how_the_experiment_stands(ledger: Ledger) -> None:
-    shown = ratchet("curriculum").stdout
+    shown = ratchet("show", "curriculum").stdout
     assert "chain_sum 3" in shown
     assert "adaptive beats progressive by 0.80 ± 0.70 points per 100k tokens, P = 0.97." in shown
     assert "#4 to #5" in shown
-    values = json.loads(ratchet("curriculum", "--json").stdout)
+    values = json.loads(ratchet("show", "curriculum", "--json").stdout)
     assert values["experiment"]["leader"] == "adaptive"
     assert values["newest_trials"][0]["points"] == 2.0
 
 
 def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
-    assert "has not spoken yet" in ratchet("curriculum").stdout
-    assert json.loads(ratchet("curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
+    assert "has not spoken yet" in ratchet("show", "curriculum").stdout
+    assert json.loads(ratchet("show", "curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
 
 
 def test_leaderboard_ranks_by_accuracy_with_its_uncertainty(ledger: Ledger) -> None:
-    rows = json.loads(ratchet("leaderboard", "--json").stdout)
+    rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)
     assert [row["ordinal"] for row in rows] == [5, 4, 3, 2, 1, 0]
     assert all(row["low"] <= row["correct"] / row["items"] <= row["high"] for row in rows)
-    assert "live" in ratchet("leaderboard").stdout
+    assert "live" in ratchet("show", "leaderboard").stdout
 
 
 def test_leaderboard_ranks_the_best_and_by_the_suite_in_force_alone(ledger: Ledger) -> None:
-    assert [row["ordinal"] for row in json.loads(ratchet("leaderboard", "--json", "-n", "2").stdout)] == [5, 4]
+    assert [row["ordinal"] for row in json.loads(ratchet("show", "leaderboard", "--json", "-n", "2").stdout)] == [5, 4]
     with ledger.write() as tx:
         tx.session.query(SuiteRow).where(SuiteRow.pool == "eval").one().retired_at = tx.now
-    assert json.loads(ratchet("leaderboard", "--json").stdout) == []
+    assert json.loads(ratchet("show", "leaderboard", "--json").stdout) == []
 
 
 def test_why_gives_every_verdict_with_its_numbers(ledger: Ledger) -> None:
@@ -109,7 +109,7 @@ def test_a_checkpoint_has_several_names(ledger: Ledger, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["99", "zzzz", "", "%%%%"])
 def test_an_unknown_checkpoint_is_refused_with_the_way_out(ledger: Ledger, name: str) -> None:
-    assert "`ratchet leaderboard`" in ratchet("why", name, code=2).stderr
+    assert "`ratchet show leaderboard`" in ratchet("why", name, code=2).stderr
 
 
 def test_events_are_listed_and_filtered_by_name_and_by_cause(ledger: Ledger) -> None:
@@ -218,9 +218,9 @@ def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> 
         names = ("system", "subject_kind", "subject_id", "outcome", "reason")
         row = dict(zip(names, refill, strict=True))
         tx.session.add(VerdictRow(**row, numbers=numbers, cause=None, worker="w", created_at=tx.now, took_s=10.0))
-    (line,) = [line for line in ratchet("queue", "refills").stdout.splitlines() if "teacher" in line]
+    (line,) = [line for line in ratchet("show", "generation").stdout.splitlines() if "teacher" in line]
     assert all(word in line for word in ("adaptive", "2,000", "200", "12 wrong_answer", "2,012 requests"))
-    assert json.loads(ratchet("queue", "refills", "--json").stdout)[0]["refill"] == 7
+    assert json.loads(ratchet("show", "generation", "--json").stdout)[0]["refill"] == 7
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.doctor import machine, server, stores, workers
-from ratchet.cli.doctor.compose import examine_folder
+from ratchet.cli.doctor import machine, stores
 from ratchet.cli.doctor.finding import Finding, State
+from ratchet.cli.doctor.machine import examine_folder
 from ratchet.cli.output import Json, print_json
 from ratchet.errors import RatchetError
 from ratchet.settings import Settings, load
@@ -30,11 +30,11 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "artifacts": stores.artifacts,
     "clock": stores.clocks,
     "secrets": stores.secrets,
-    "server": server.server,
-    "versions": workers.versions,
-    "workers": workers.workers,
-    "failures": workers.failures,
-    "metrics": workers.pages,
+    "server": stores.server,
+    "versions": stores.versions,
+    "workers": stores.workers,
+    "failures": stores.failures,
+    "metrics": stores.pages,
 }
 
 

@@ -1,4 +1,4 @@
-"""This machine: Python, memory, disk, and the cards with what is leased of them."""
+"""Checks of this machine: Python, disk, cards, passwords; and, before the first `up`, of a folder of compose files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+from sqlalchemy.engine import make_url
 
 from ratchet.cli.capacity import TRAINS, disk_shortage, free_disk, objection_to, step_of
-from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.doctor.finding import Finding, Place, hindrances
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
+from ratchet.lines import read_lines
 from ratchet.settings import Settings
+from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
 
 GIB = 1024**3
@@ -113,3 +117,158 @@ def _described(gpu: Gpu, held: Counter[str]) -> str:
     driver = f", driver {gpu.driver}" if gpu.driver else ""
     leases = ", ".join(f"{gb} GB by {who}" for who, gb in held.items())
     return f"{gpu.name} with {free}{size(gpu.memory_bytes)} free{driver}, leased: {leases or 'nothing'}"
+
+
+LEAST_PASSWORD = 12
+GUESSES = frozenset({"admin", "changeme", "password", "postgres", "ratchet", "redis", "secret"})
+
+
+def is_weak(password: str, user: str | None = None) -> bool:
+    """Whether it is short, the name of its user, or made of a word that everybody tries."""
+    bare = password.casefold().rstrip("0123456789!")
+    return len(password) < LEAST_PASSWORD or password == user or bare in GUESSES or len(set(password)) < 4
+
+
+def weak_passwords(settings: Settings) -> list[str]:
+    """The settings whose password is weak. Raises SettingsError for the file of one that cannot be read."""
+    weak = []
+    urls = {"ledger.url": settings.ledger.address, "redis.url": settings.redis.address}
+    for name, url in urls.items():
+        parts = make_url(url) if url is not None else None
+        if parts is not None and parts.host is not None and is_weak(str(parts.password or ""), parts.username):
+            weak.append(name)
+    keys = _keys(settings)
+    weak.extend(name for name, secret in keys.items() if is_weak(secret))
+    return weak
+
+
+def shared_passwords(settings: Settings) -> list[str]:
+    """The settings that have one password together."""
+    keys = _keys(settings)
+    for name, url in {"ledger.url": settings.ledger.address, "redis.url": settings.redis.address}.items():
+        if url is not None and (password := make_url(url).password):
+            keys[name] = str(password)
+    twice = {secret for secret, count in Counter(keys.values()).items() if count > 1}
+    return sorted(name for name, secret in keys.items() if secret in twice)
+
+
+def _keys(settings: Settings) -> dict[str, str]:
+    keys = {}
+    if settings.artifacts.secret_key_file is not None:
+        keys["artifacts.secret_key_file"] = read_secret(settings.artifacts.secret_key_file)
+    if settings.serving.admin_token is not None:
+        keys["serving.admin_token"] = settings.serving.admin_token.get_secret_value()
+    elif settings.serving.admin_token_file is not None:
+        keys["serving.admin_token_file"] = read_secret(settings.serving.admin_token_file)
+    return keys
+
+
+ADDRESSES = ("RATCHET_ADDRESS", "RATCHET_HUB", "RATCHET_JUDGE")
+NAMES = (*ADDRESSES, "RATCHET_MACHINE")
+BRIDGE = "172.17."
+EVERYWHERE = ("0.0.0.0", "::", "[::]")
+SECRETS = (
+    "ledger",
+    "storage",
+    "serving",
+    "redis-admin",
+    "redis-worker",
+    "redis-flower",
+    "redis-monitor",
+    "flower",
+    "grafana",
+)
+STORES = {"RATCHET_REDIS_PORT": 6379, "RATCHET_LEDGER_PORT": 5432, "RATCHET_STORAGE_PORT": 8333}
+SERVING_PORT = {"RATCHET_SERVING_PORT": 8100}
+
+
+def examine_folder(folder: Path) -> Iterator[Finding]:
+    """What is wrong with the folder; nothing of it is changed."""
+    file = folder / ".env"
+    if not file.is_file():
+        yield Finding("env", "bad", f"{file} is absent: cp {folder}/.env.example {file}, and set the first four in it")
+        return
+    values = read_env(file)
+    yield _names(file, values)
+    yield _pages(values)
+    yield _passwords(Path(values.get("RATCHET_SECRETS") or "./secrets"), folder)
+    yield _ports("hub", values.get("RATCHET_HUB"), STORES, values)
+    judge = values.get("RATCHET_SERVING_ADDRESS") or values.get("RATCHET_JUDGE")
+    yield _ports("3090 host", judge, SERVING_PORT, values)
+
+
+def read_env(file: Path) -> dict[str, str]:
+    """``NAME=VALUE`` lines as Compose reads them, without interpolation."""
+    values = {}
+    for line in read_lines(file):
+        name, separator, value = line.strip().partition("=")
+        if separator and not name.startswith("#"):
+            values[name.removeprefix("export ").strip()] = value.partition(" #")[0].strip().strip("'\"")
+    return values
+
+
+def _names(file: Path, values: Mapping[str, str]) -> Finding:
+    if absent := [name for name in NAMES if not values.get(name)]:
+        return Finding("env", "bad", f"{file} does not set {', '.join(absent)}")
+    if everywhere := [name for name in ADDRESSES if values[name] in EVERYWHERE]:
+        text = (
+            f"{', '.join(everywhere)} stands for every address: the ports would be open to all networks of this machine"
+        )
+        return Finding(
+            "env", "bad", f"{text}, and no other machine knows where to go: set the one that they reach it by"
+        )
+    at_bridge = [name for name in ADDRESSES if values[name].startswith(BRIDGE)]
+    if at_bridge and len(at_bridge) < len(ADDRESSES):
+        text = f"{', '.join(at_bridge)} is still Docker's own bridge, which no other machine reaches: set its address"
+        return Finding("env", "bad", text)
+    if at_bridge:
+        return Finding("env", "ok", f"machine {values['RATCHET_MACHINE']}, all on this one machine")
+    if values["RATCHET_MACHINE"] == "one":
+        text = "RATCHET_MACHINE is still the example's: give each machine a name that no other has"
+        return Finding("env", "note", text)
+    where = f"hub at {values['RATCHET_HUB']}, inference server at {values['RATCHET_JUDGE']}"
+    return Finding("env", "ok", f"machine {values['RATCHET_MACHINE']} at {values['RATCHET_ADDRESS']}, {where}")
+
+
+def _pages(values: Mapping[str, str]) -> Finding:
+    """Prometheus and Alertmanager ask nobody who they are."""
+    place = values.get("RATCHET_LOOK_ADDRESS") or "127.0.0.1"
+    if place.startswith(("127.", "localhost", "::1", BRIDGE)):
+        return Finding("pages", "ok", f"Grafana, Flower, Prometheus and Alertmanager are bound to {place}")
+    text = f"RATCHET_LOOK_ADDRESS={place} shows Prometheus and Alertmanager, which ask for no login, to that network"
+    return Finding(
+        "pages", "note", f"{text}: leave it at 127.0.0.1 and look through `ssh -L`, or put a proxy before them"
+    )
+
+
+def _passwords(named: Path, folder: Path) -> Finding:
+    secrets = named if named.is_absolute() else folder / named
+    absent = [name for name in SECRETS if not (secrets / name).is_file()]
+    if absent:
+        text = f"{secrets} lacks {', '.join(absent)}: compose/make-secrets on one machine, then copy the folder"
+        return Finding("passwords", "bad", text)
+    words = {name: (secrets / name).read_text(encoding="utf-8").strip() for name in SECRETS}
+    if weak := [name for name, word in words.items() if is_weak(word)]:
+        text = f"short or guessable in {secrets}: {', '.join(weak)}: remove these files, and run compose/make-secrets"
+        return Finding("passwords", "note", text)
+    if len(set(words.values())) < len(words):
+        return Finding(
+            "passwords", "note", f"two files in {secrets} hold one password: let compose/make-secrets make them"
+        )
+    if secrets.stat().st_mode & 0o077:
+        return Finding("passwords", "note", f"{secrets} can be entered by others: chmod 700 {secrets}")
+    return Finding("passwords", "ok", f"{len(words)} in {secrets}, none of them weak")
+
+
+def _ports(whose: str, host: str | None, ports: Mapping[str, int], values: Mapping[str, str]) -> Finding:
+    """Whether the ports answer from here. Before that machine's `up` they must not, after it they must."""
+    check = "hub" if whose == "hub" else "judge"
+    if not host:
+        return Finding(check, "note", f"the address of the {whose} is not set")
+    places = [Place(host, int(values.get(name) or default)) for name, default in ports.items()]
+    failed = hindrances(places)
+    answering = ", ".join(str(place) for place in places if place not in failed)
+    if not failed:
+        return Finding(check, "ok", f"{answering} answer; if the {whose} is not up yet, something else has them")
+    said = "; ".join(failed.values())
+    return Finding(check, "note", f"{said}; before the `up` of the {whose} that is as it should be")

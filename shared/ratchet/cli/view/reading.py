@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.bus.bulletin import Bulletin
-from ratchet.cli.view.happenings import recent
-from ratchet.cli.view.scene import Busy, Live, Look, Queue, Scene, Training
-from ratchet.cli.view.training import heard_of_training
-from ratchet.cli.view.warnings import read_warnings
+from ratchet.cli.capacity import disk_shortage
+from ratchet.cli.output import shortened
+from ratchet.cli.view.activity import recent
+from ratchet.cli.view.model import Busy, CheckpointView, Deployed, Queue, Training, View
 from ratchet.evaluation.record import Rate, rates_from_json
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
 from ratchet.ledger.health import PRESENT_S, is_expected
+from ratchet.ledger.live_training import LiveTraining, live_training
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
     ClaimRow,
     CurriculumRow,
+    DamageRow,
     DeadLetterRow,
     DeploymentRow,
     EvaluationRow,
@@ -39,17 +39,17 @@ CHUNK = 1_000
 """Checkpoints that are asked about in one query; an engine takes so many values and no more."""
 
 
-def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> Scene:
+def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> View:
     """The present scene, with so many of the newest checkpoints and happenings."""
     now = ledger.now()
     with ledger.read() as session:
-        heard = heard_of_training(session, settings, now)
+        live = live_training(session, settings)
         newest = session.scalars(select(CheckpointRow).order_by(CheckpointRow.ordinal.desc()).limit(checkpoints)).all()
-        return Scene(
+        return View(
             at=now,
             queue=_queue(session, settings),
-            training=_training(session, heard),
-            checkpoints=read_looks(session, newest),
+            training=_training(session, live),
+            checkpoints=read_checkpoints(session, newest),
             checkpoint_count=session.scalar(select(func.count()).select_from(CheckpointRow)) or 0,
             live=read_live(session),
             happenings=recent(session, happenings),
@@ -61,7 +61,7 @@ def read_scene(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, hap
             or 0,
             mix=_mix(session),
             title=settings.model.path,
-            previews=heard.previews,
+            previews=live.previews,
             hosts=_hosts(session, now),
             warnings=read_warnings(session, settings, now),
         )
@@ -85,15 +85,14 @@ def _queue(session: Session, settings: Settings) -> Queue:
     )
 
 
-def _training(session: Session, heard: Bulletin) -> Training:
+def _training(session: Session, live: LiveTraining) -> Training:
     line = session.scalar(select(LineageRow).limit(1))
     batch = session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
-    claim = session.scalar(select(ClaimRow).where(ClaimRow.system == "training", ClaimRow.owner.is_not(None)).limit(1))
     if batch is None:
-        return Training("paused" if line is not None and line.paused else "starting" if claim else "waiting")
-    status: dict[str, Any] = heard.status if claim is not None else {"state": "rests"}
+        return Training("paused" if line is not None and line.paused else "starting" if live.is_claimed else "waiting")
+    status = live.status
     return Training(
-        state=str(status.get("state", "training")),
+        state=str(status.get("state") or "training") if live.is_claimed else "rests",
         batch_id=batch.id,
         origin=batch.origin,
         done=max(batch.offset, int(status.get("examples_done") or 0)),
@@ -104,13 +103,13 @@ def _training(session: Session, heard: Bulletin) -> Training:
     )
 
 
-def read_looks(session: Session, rows: Sequence[CheckpointRow]) -> tuple[Look, ...]:
+def read_checkpoints(session: Session, rows: Sequence[CheckpointRow]) -> tuple[CheckpointView, ...]:
     """The checkpoints as people look at them, in the order given; any number of them."""
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     return tuple(look for part in parts for look in _looks(session, part))
 
 
-def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[Look]:
+def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[CheckpointView]:
     ids = [row.id for row in rows]
     evaluations = {
         e.checkpoint_id: e
@@ -130,8 +129,8 @@ def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[Look]:
 
 def _look(
     row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str], wanted: tuple[str, ...]
-) -> Look:
-    return Look(
+) -> CheckpointView:
+    return CheckpointView(
         id=row.id,
         ordinal=row.ordinal,
         step=row.step,
@@ -145,7 +144,7 @@ def _look(
     )
 
 
-def read_live(session: Session) -> Live | None:
+def read_live(session: Session) -> Deployed | None:
     serving = session.scalar(select(ServingRow).limit(1))
     if serving is None:
         return None
@@ -154,7 +153,7 @@ def read_live(session: Session) -> Live | None:
     ordinals: dict[str, int] = {row.id: row.ordinal for row in session.execute(found)}
     changes = select(DeploymentRow).where(DeploymentRow.action.in_(CHAMPION_CHANGES))
     last = session.scalar(changes.order_by(DeploymentRow.id.desc()).limit(1))
-    return Live(
+    return Deployed(
         desired=ordinals.get(serving.desired_id, 0),
         actual=ordinals.get(serving.actual_id) if serving.actual_id else None,
         reason=last.reason if last else "",
@@ -176,3 +175,37 @@ def _mix(session: Session) -> dict[str, float]:
     row = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
     shares = row.mix.get("shares", ()) if row else ()
     return {f"{share['family']}/{share['level']}": float(share["weight"]) for share in shares}
+
+
+ROOM = 200
+"""Characters of an error that a warning quotes."""
+
+
+def read_warnings(session: Session, settings: Settings, now: float) -> tuple[str, ...]:
+    """The most urgent first."""
+    return tuple(_warnings(session, settings, now))
+
+
+def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]:
+    if (shortage := disk_shortage(settings.home)) is not None:
+        yield shortage
+    for worker in health.failing_workers(session, now):
+        last = shortened(health.last_line(worker.error), ROOM)
+        yield f"{worker.name} fails when it is started: {last}: `ratchet doctor` shows the traceback"
+    fallback = session.scalar(select(ServingRow.fallback_reason).limit(1))
+    if fallback is not None:
+        yield fallback
+    for worker in health.waiting_workers(session, now):
+        yield f"{worker.name} waits: {shortened(worker.error or '', ROOM)}"
+    yield from _damages(session, now)
+
+
+def _damages(session: Session, now: float) -> Iterator[str]:
+    """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
+    by_artifact: dict[str, list[DamageRow]] = {}
+    for damage in health.damages_since(session, now - health.TOLD_S):
+        by_artifact.setdefault(damage.artifact, []).append(damage)
+    for found in by_artifact.values():
+        subjects = len({(damage.subject_kind, damage.subject_id) for damage in found})
+        several = f" {subjects} subjects are concerned." if subjects > 1 else ""
+        yield f"{shortened(found[-1].error, ROOM)} {found[-1].consequence}{several}"

@@ -1,16 +1,300 @@
-"""Where the view goes: redrawn in place on a terminal, told in lines elsewhere."""
+"""Drawing a scene with rich, to fit a terminal of any size from 80 columns and 24 rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-from ratchet.cli.view.lines import Teller
-from ratchet.cli.view.panels import Frame, draw
-from ratchet.cli.view.scene import Scene
+from ratchet.cli.view import model
+from ratchet.cli.view.activity import Mark, mark, recent
+from ratchet.cli.view.model import Activity, CheckpointView, Deployed, Queue, Training, View
+from ratchet.evaluation.preview import Preview
+from ratchet.evaluation.record import LevelRates, Rate
+from ratchet.ledger import Ledger
+
+LABEL_WIDTH = 11
+FIXED_ROWS = 9
+"""Title, queue, training, live, two headings, the table's header, the hint and a spare row."""
+
+MOST_WARNINGS = 3
+
+HIGH = 30
+FEW_ANSWERS, MANY_ANSWERS = 2, 4
+"""Answers of a preview that are shown in a terminal of fewer rows than that, and in a higher one."""
+
+OUTCOME_STYLES = {
+    "dead": "bold red",
+    "broken": "red",
+    "regressed": "red",
+    "rejected": "red",
+    "refused": "yellow",
+    "held": "dim",
+    "superseded": "dim",
+    "deployed": "bold green",
+    "deployment.rolled_back": "bold red",
+    "checkpoint.deployed": "bold green",
+    "queue.low": "dim",
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the drawing needs beside the scene: the room, and what the run says of itself."""
+
+    width: int
+    height: int
+    heading: str = ""
+    hint: str = ""
+
+
+def draw(scene: View, frame: Frame) -> Group:
+    """The whole view, ``frame.height`` rows at most."""
+    answers, warnings = _answers(scene.previews, frame), _warnings(scene.warnings)
+    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers) - len(warnings))
+    shown = scene.checkpoints[: max(2, min(room * 2 // 5, len(scene.checkpoints)))]
+    parts: list[RenderableType] = [
+        _title(scene, frame),
+        _status(scene, frame.width),
+        *answers,
+        *warnings,
+        _heading("checkpoints", frame.width),
+        _checkpoints(shown, scene.live, frame.width),
+        _heading("what happens", frame.width),
+        *(_happening(h) for h in scene.happenings[: max(2, room - len(shown))]),
+    ]
+    if frame.hint:
+        parts.append(Text(frame.hint, style="dim", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
+
+
+def _title(scene: View, frame: Frame) -> Table:
+    row = Table.grid(expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(justify="right", no_wrap=True, overflow="ellipsis")
+    left = Text.assemble(("ratchet", "bold"), ("  " + scene.title, "dim"))
+    right = Text(frame.heading)
+    if scene.dead:
+        right.append(f"  {scene.dead} dead letter{'s' if scene.dead > 1 else ''}", style="bold red")
+    row.add_row(left, right)
+    return row
+
+
+def _status(scene: View, width: int) -> Table:
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(width=LABEL_WIDTH, style="bold cyan")
+    rows.add_column(no_wrap=True, overflow="ellipsis", width=width - LABEL_WIDTH - 2)
+    rows.add_row("queue", _queue(scene.queue, width))
+    rows.add_row("training", _training(scene.training, width))
+    rows.add_row("live", _live(scene.live, scene.at))
+    if scene.previews:
+        rows.add_row("previews", Text(model.previews_line(scene.previews)))
+    return rows
+
+
+def _warnings(warnings: Sequence[str]) -> list[Text]:
+    """A row each; where there are too many, the last row counts those that are not shown."""
+    shown = list(warnings[:MOST_WARNINGS])
+    if len(warnings) > MOST_WARNINGS:
+        shown[-1] = f"and {len(warnings) - MOST_WARNINGS + 1} more warnings: `ratchet doctor`"
+    return [Text(f"! {model.plain(text)}", style="bold red", no_wrap=True, overflow="ellipsis") for text in shown]
+
+
+def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:
+    """A few answers of the newest preview, a line each; fewer where the terminal is low."""
+    few = FEW_ANSWERS if frame.height < HIGH else MANY_ANSWERS
+    return [_answer(preview, frame.width) for preview in model.last_preview(previews)[:few]]
+
+
+def _answer(preview: Preview, width: int) -> Text:
+    mark, style = ("✓", "green") if preview.correct else ("✗", "red")
+    said = model.preview_line(preview, width - LABEL_WIDTH - 20)
+    return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), said, no_wrap=True, overflow="ellipsis")
+
+
+def _bar(done: float, total: float, width: int) -> ProgressBar:
+    return ProgressBar(total=max(1.0, total), completed=min(done, max(1.0, total)), width=max(10, width // 8))
+
+
+def _beside(bar: ProgressBar, text: Text) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=bar.width)
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    row.add_row(bar, text)
+    return row
+
+
+def _queue(queue: Queue, width: int) -> RenderableType:
+    text = Text(f"{queue.depth:,} examples")
+    if queue.depth < queue.low_water:
+        text.append(f", low: under {queue.low_water:,}", style="yellow")
+    waiting = [f"{queue.batches[s]} {s}" for s in ("submitted", "queued") if queue.batches.get(s)]
+    done = [f"{queue.batches[s]} {s}" for s in ("trained", "rejected", "quarantined") if queue.batches.get(s)]
+    text.append("  " + " · ".join([*waiting, *done]), style="dim")
+    return _beside(_bar(queue.depth, queue.high_water, width), text)
+
+
+def _training(training: Training, width: int) -> RenderableType:
+    text = Text(model.training_line(training))
+    if not training.total:
+        return text
+    return _beside(_bar(training.done, training.total, width), text)
+
+
+def _live(live: Deployed | None, now: float) -> Text:
+    if live is None:
+        return Text("nothing yet", style="dim")
+    text = Text.assemble((f"#{live.desired}", "bold green"), f" for {model.elapsed(now - live.since_at)}")
+    if live.actual != live.desired:
+        text.append(f" (the server still has {'nothing' if live.actual is None else f'#{live.actual}'})", "yellow")
+    if live.frozen_reason is not None:
+        text.append(f"  frozen: {live.frozen_reason}", "yellow")
+    if not live.proved:
+        text.append("  unproved", "yellow")
+    return text.append(f"  {model.plain(live.reason)}", "dim")
+
+
+def _heading(text: str, width: int) -> Text:
+    return Text(f"── {text} ".ljust(width, "─"), style="dim", no_wrap=True)
+
+
+def _checkpoints(looks: tuple[CheckpointView, ...], live: Deployed | None, width: int) -> Table:
+    families = _families(looks)
+    wide = 44 + sum(max(len(f), 4 * n) + 2 for f, n in families.items()) <= width
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for column in ("", "step", "loss", "eval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for family in families:
+        table.add_column(family, no_wrap=True)
+    table.add_column("stands", no_wrap=True, overflow="ellipsis")
+    for look in looks:
+        is_live = live is not None and look.ordinal == live.desired
+        table.add_row(
+            Text(f"#{look.ordinal}", style="bold green" if is_live else ""),
+            f"{look.step:,}",
+            f"{look.loss:.3f}" if look.loss is not None else "",
+            f"{model.percent(look.overall)} %" if look.overall else "",
+            *(_levels(look.levels, family, wide) for family in families),
+            _standing(look, live),
+        )
+    return table
+
+
+def _families(looks: tuple[CheckpointView, ...]) -> dict[str, int]:
+    """Families with the number of their levels, over all checkpoints shown."""
+    cells = {cell for look in looks for cell in look.levels}
+    return {f: len({level for g, level in cells if g == f}) for f in sorted({f for f, _ in cells})}
+
+
+def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
+    """Per cent by level, the easiest first; where there is no room, a bar a level and the family's per cent."""
+    rates = [rate for (name, _), rate in sorted(levels.items()) if name == family]
+    if not rates:
+        return Text("")
+    if wide:
+        return Text("").join(Text(model.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
+    bars = Text("").join(Text(model.bar(rate), style=_shade(rate.value)) for rate in rates)
+    pooled = Rate(correct=sum(rate.correct for rate in rates), n=sum(rate.n for rate in rates))
+    return bars.append(f" {model.percent(pooled)}%", "dim")
+
+
+def _shade(rate: float) -> str:
+    return "green" if rate >= 0.9 else "yellow" if rate >= 0.5 else "dim"
+
+
+def _standing(look: CheckpointView, live: Deployed | None) -> Text:
+    said = model.standing(look, live)
+    return Text(said, style="bold green" if said == "live" else OUTCOME_STYLES.get(said, ""))
+
+
+def _happening(happening: Activity) -> Text:
+    moment = datetime.fromtimestamp(happening.at).strftime("%H:%M:%S")
+    return Text.assemble(
+        (moment + " ", "dim"),
+        (happening.who.ljust(LABEL_WIDTH) + " ", "cyan"),
+        (happening.text, OUTCOME_STYLES.get(happening.kind, "")),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+TRAINING_EVERY_S = 10.0
+PREVIEW_WIDTH = 120
+MOST = 200
+"""Lines told at once; more than that happens only to somebody who did not look for long."""
+
+
+class Teller:
+    """Tells what is new since it last told. It starts at the ledger's present end."""
+
+    def __init__(self, ledger: Ledger):
+        self._ledger = ledger
+        with ledger.read() as session:
+            self._mark = mark(session)
+        self._training_at = 0.0
+        self._training = ""
+        self._told_levels: set[str] = set()
+        self._previewed_at: float | None = None
+        self._warnings: tuple[str, ...] = ()
+
+    def tell(self, scene: View) -> list[str]:
+        """The new lines, the oldest first."""
+        with self._ledger.read() as session:
+            seen: Mark = mark(session)
+            happenings = recent(session, MOST, self._mark)
+        self._mark = seen
+        lines = [line(h.at, h.who, h.text) for h in reversed(happenings)]
+        return [
+            *lines,
+            *self._warned(scene),
+            *self._levels(scene),
+            *self._previews(scene),
+            *self._progress(scene),
+        ]
+
+    def _warned(self, scene: View) -> list[str]:
+        """Each warning once; one that was over and comes back is told again."""
+        new = [text for text in scene.warnings if text not in self._warnings]
+        self._warnings = scene.warnings
+        return [line(scene.at, "warning", text) for text in new]
+
+    def _levels(self, scene: View) -> list[str]:
+        """The accuracy of each checkpoint, once, when its evaluation appears."""
+        new = [look for look in reversed(scene.checkpoints) if look.levels and look.id not in self._told_levels]
+        if not self._told_levels:
+            new = new[-1:]  # what was there before is history; its newest is enough
+        self._told_levels.update(look.id for look in scene.checkpoints if look.levels)
+        return [line(scene.at, "accuracy", f"#{look.ordinal}: {model.levels_line(look)} (% by level)") for look in new]
+
+    def _previews(self, scene: View) -> list[str]:
+        """The newest preview, once: how many were right, and each answer that was not. What came before is history."""
+        newest = scene.previews[-1].at if scene.previews else 0.0
+        before, self._previewed_at = self._previewed_at, newest
+        if before is None or newest <= before:
+            return []
+        wrong = [preview for preview in model.last_preview(scene.previews) if not preview.correct]
+        said = [model.previews_line(scene.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
+        return [line(newest, "preview", text) for text in said]
+
+    def _progress(self, scene: View) -> list[str]:
+        said = model.training_line(scene.training)
+        if said == self._training or scene.at - self._training_at < TRAINING_EVERY_S:
+            return []
+        self._training, self._training_at = said, scene.at
+        return [line(scene.at, "training", said)]
+
+
+def line(at: float, who: str, text: str) -> str:
+    """``01:23:45 testing     #3 evaluated: …``"""
+    return f"{datetime.fromtimestamp(at):%H:%M:%S} {who:<12} {text}"
 
 
 class Screen:
@@ -31,7 +315,7 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, scene: Scene, heading: str, hint: str, teller: Teller) -> None:
+    def show(self, scene: View, heading: str, hint: str, teller: Teller) -> None:
         """Show a scene: the whole of it, or what is new in it."""
         if self._live is not None:
             frame = Frame(self.console.width, self.console.height, heading, hint)

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.view.scene import Happening
-from ratchet.cli.view.words import plain
+from ratchet.cli.view.model import Activity, plain
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow, SuiteRow, VerdictRow
 from ratchet.lines import first_line
 
@@ -43,7 +42,7 @@ def mark(session: Session) -> Mark:
     )
 
 
-def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Happening, ...]:
+def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Activity, ...]:
     """The newest happenings after that mark, the newest first."""
     seen = after or Mark()
     verdicts = session.scalars(
@@ -96,25 +95,25 @@ class Names:
         return plain(f"{kind} {subject_id[:40]}")
 
 
-def _verdict(verdict: VerdictRow, names: Names) -> Happening:
+def _verdict(verdict: VerdictRow, names: Names) -> Activity:
     subject = names.of(verdict.subject_kind, verdict.subject_id)
     reason = plain(verdict.reason)
     text = f"{subject} {verdict.outcome}: {reason}" if reason else f"{subject} {verdict.outcome}"
-    return Happening(verdict.created_at, verdict.system, text, verdict.outcome)
+    return Activity(verdict.created_at, verdict.system, text, verdict.outcome)
 
 
-def _letter(letter: DeadLetterRow, names: Names) -> Happening:
+def _letter(letter: DeadLetterRow, names: Names) -> Activity:
     subject = names.of(letter.subject_kind, letter.subject_id)
     error = first_line(letter.error) or "no error was noted"
     text = f"gave up {subject}: {error:.200} (`ratchet dead show {letter.id}`)"
-    return Happening(letter.created_at, letter.system, text, "dead")
+    return Activity(letter.created_at, letter.system, text, "dead")
 
 
-def _event(row: OutboxRow, names: Names) -> Happening:
+def _event(row: OutboxRow, names: Names) -> Activity:
     fields: dict[str, Any] = json.loads(row.body)
     for key in ("batch_id", "checkpoint_id", "to_checkpoint_id"):
         if fields.get(key):
             kind = "batch" if key == "batch_id" else "checkpoint"
             fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
     who = "deployment" if "deploy" in row.name else "training"
-    return Happening(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)
+    return Activity(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)

@@ -1,0 +1,146 @@
+"""`ratchet deploy` and `ratchet train`: what an operator decides in place of the systems."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from sqlalchemy import select
+
+from ratchet.cli.context import find_checkpoint, opened, wake
+from ratchet.errors import PreconditionFailed
+from ratchet.ledger import operator_actions
+from ratchet.ledger.tables import BatchRow
+
+Name = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Its number (7), or the beginning of its id.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept in the ledger.")]
+
+deploy = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Decide what is live, in place of the gate. `ratchet show history` lists every such act with its reason.",
+)
+train = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Pause and resume training, or skip the batch that is in training.",
+)
+    no_args_is_help=True, add_completion=False, help="Pause and resume training, or skip the batch that is in training."
+)
+
+
+@deploy.command()
+def checkpoint(
+    name: Name,
+    reason: Reason,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one that the gate has not proved; it is marked unproved.")
+    ] = False,
+) -> None:
+    """Make a checkpoint the champion. Without --force only one that was proved before."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            found = find_checkpoint(tx.session, name)
+            operator_actions.deploy(tx, found, reason, force=force)
+        typer.echo(f"#{found.ordinal} is to be live; the deployer loads, checks and switches.")
+        wake(settings, "deployment")
+
+
+@deploy.command()
+def rollback(reason: Reason = "rolled back by the operator") -> None:
+    """Go back to the champion before this one. The present weights are blocked until `ratchet deploy unblock`."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            good_id = operator_actions.rollback(tx, reason)
+        typer.echo(f"{good_id} is to be live again; the deployer switches.")
+        wake(settings, "deployment")
+
+
+@deploy.command()
+def freeze(reason: Reason) -> None:
+    """Deploy nothing until `ratchet deploy unfreeze`. Training and judging go on."""
+    with opened() as (_, ledger):
+        with ledger.write() as tx:
+            operator_actions.freeze(tx, reason)
+        typer.echo("frozen: what is live stays live.")
+
+
+@deploy.command()
+def unfreeze(reason: Reason = "it may go on") -> None:
+    """Let the gate deploy again."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            operator_actions.unfreeze(tx, reason)
+        typer.echo("unfrozen.")
+        wake(settings, "deployment")
+
+
+@deploy.command()
+def unblock(name: Name, reason: Reason = "allowed again") -> None:
+    """Allow weights again that a rollback has blocked."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            found = find_checkpoint(tx.session, name)
+            operator_actions.unblock(tx, found, reason)
+        typer.echo(f"#{found.ordinal} may be deployed again.")
+        wake(settings, "deployment")
+
+
+@deploy.command("reset-fencing")
+def reset_fencing(reason: Reason) -> None:
+    """Let the server obey a ledger restored from a backup.
+
+    The server obeys no fencing token lower than the highest it has seen, and a restored ledger gives out lower ones.
+    Make sure that no other deployer still drives the server with the ledger that was lost.
+    """
+    from ratchet.serving.client import ServingClient  # httpx
+
+    with opened() as (settings, ledger):
+        with ServingClient.from_settings(settings.serving, settings.serving_home) as server:
+            above = server.health().highest_fencing_token
+        with ledger.write() as tx:
+            operator_actions.reset_fencing(tx, above, reason)
+        typer.echo(f"the next fencing token is above {above}; the deployer brings the server to what is desired.")
+        wake(settings, "deployment")
+
+
+@train.command()
+def pause() -> None:
+    """Pause training. Its running segment ends after a step, and is saved with its place in the batch.
+
+    Judging, deployment and serving go on. Training stays paused over restarts, until `ratchet train resume`.
+    """
+    with opened() as (_, ledger):
+        with ledger.write() as tx:
+            operator_actions.pause(tx, paused=True)
+        typer.echo("training pauses; `ratchet train resume` lets it go on.")
+
+
+@train.command()
+def resume() -> None:
+    """Let training go on where it was paused."""
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            operator_actions.pause(tx, paused=False)
+        typer.echo("training goes on.")
+        wake(settings, "training")
+
+
+@train.command()
+def skip() -> None:
+    """Leave the batch that is in training, and go on with the next.
+
+    The running segment ends after its step and is saved: what was trained on stays. The rest of the batch is never
+    trained on; its place is kept as its offset. `ratchet queue skip` takes any batch by its id.
+    """
+    with opened() as (settings, ledger):
+        with ledger.write() as tx:
+            batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
+            if batch is None:
+                raise PreconditionFailed("no batch is in training; `ratchet queue list` shows what waits.")
+            operator_actions.skip(tx, batch)
+            text = (
+                f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."
+            )
+        typer.echo(text)
+        wake(settings, "training")

@@ -1,0 +1,361 @@
+"""Kinds of `ratchet show` about checkpoints: leaderboard, history, previews, diff and calibration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import comb
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.cli.context import artifacts, find_checkpoint, label
+from ratchet.cli.output import clock, duration, shortened
+from ratchet.cli.show import AnyCheckpoint, Limit, Page, Reader, Table, kind
+from ratchet.cli.view.model import CheckpointView, levels_line, plain, standing, task
+from ratchet.cli.view.reading import SHOWN_POOL, read_checkpoints, read_live
+from ratchet.data.example import Example
+from ratchet.errors import PreconditionFailed
+from ratchet.evaluation.load_evaluation import load_evaluation, load_suite
+from ratchet.evaluation.paired_outcomes import OutcomeCounts, outcome_table, total_of
+from ratchet.evaluation.preview import Preview
+from ratchet.evaluation.record import Evaluation, ItemRecord, paired
+from ratchet.ledger.deployments import HistoryEntry
+from ratchet.ledger.deployments import history as history_of
+from ratchet.ledger.live_training import live_training
+from ratchet.ledger.suites import evaluation, suite_named
+from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, RankingRow, SuiteRow
+from ratchet.stats.proportions import wilson
+from ratchet.tasks.graders import gold
+
+Entry = Mapping[str, Any]
+Family = Annotated[str | None, typer.Option(help="Only this family's items.")]
+TIE = "best or tied"
+WIDEST_CELL = 60
+CONFIDENCE_KINDS = {
+    "mean": "the geometric mean of its tokens",
+    "sum": "the whole answer",
+    "min": "its least certain token",
+    "tail": "its least certain quarter",
+}
+STAGES = {"raw": "as it comes", "tempered": "at its temperature", "platt_scaled": "Platt", "isotonic": "isotonic"}
+
+
+@kind
+def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Page:
+    """Rank checkpoints by their accuracy on the eval suite.
+
+    The range behind a rate is its 95 % interval (Wilson). `tie` marks those that the paired comparison, on the same
+    items, cannot tell from the best; it is empty where a checkpoint was not compared yet, or under other conditions.
+    """
+    entries = newest_ranking(reader.session)
+    if family is not None:
+        return _family_leaderboard(_of_family(reader.session, entries, family)[:limit], family)
+    live = read_live(reader.session)
+    ranked = [_Ranked(look, entries.get(look.id, {}), standing(look, live)) for look in _best(reader.session, limit)]
+    columns = {
+        "": lambda r: f"#{r.look.ordinal}",
+        ">step": lambda r: f"{r.look.step:,}",
+        ">eval %": lambda r: f"{100 * r.look.overall.value:.1f}",
+        "95 % range": lambda r: _range(*r.bounds),
+        "tie": lambda r: TIE if r.entry.get("is_tied_with_best") else "",
+        ">items": lambda r: r.look.overall.n,
+        "by level": lambda r: levels_line(r.look),
+        "saved": lambda r: clock(r.look.created_at),
+        "stands": lambda r: r.stands,
+    }
+    empty = "no checkpoint has been evaluated on the eval suite in force yet."
+    return Page([Table("checkpoints", ranked, columns, _Ranked.values)], empty=empty)
+
+
+class _Ranked(NamedTuple):
+    """A checkpoint with its entry of the newest ranking, which is empty where it was not compared."""
+
+    look: CheckpointView
+    entry: Entry
+    stands: str
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        assert self.look.overall is not None
+        interval = wilson(self.look.overall.correct, self.look.overall.n)
+        return interval.low, interval.high
+
+    def values(self) -> dict[str, Any]:
+        look, (low, high) = self.look, self.bounds
+        assert look.overall is not None
+        return {
+            "checkpoint_id": look.id,
+            "ordinal": look.ordinal,
+            "step": look.step,
+            "correct": look.overall.correct,
+            "items": look.overall.n,
+            "low": low,
+            "high": high,
+            "levels": {f"{name}/{level}": rate.model_dump() for (name, level), rate in look.levels.items()},
+            "is_tied_with_best": self.entry.get("is_tied_with_best"),
+            "cost": self.entry.get("cost"),
+            "over_budget": self.entry.get("over_budget"),
+            "stands": self.stands,
+            "created_at": look.created_at,
+        }
+
+
+def newest_ranking(session: Session) -> dict[str, Entry]:
+    """The newest ranking's entries by checkpoint; empty before the first."""
+    newest = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
+    return {entry["checkpoint_id"]: entry for entry in newest.entries.get("entries", ())} if newest else {}
+
+
+def _best(session: Session, limit: int) -> list[CheckpointView]:
+    """The best on the eval suite in force: a rate on an earlier one is of other items."""
+    query = select(CheckpointRow).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
+    query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
+    query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), EvaluationRow.items > 0)
+    best_first = ((EvaluationRow.correct * 1.0 / EvaluationRow.items).desc(), CheckpointRow.ordinal.desc())
+    looks = read_checkpoints(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
+    return sorted(looks, key=lambda look: (look.overall.value if look.overall else 0.0, look.ordinal), reverse=True)
+
+
+def _of_family(session: Session, entries: Mapping[str, Entry], family: str) -> list[dict[str, Any]]:
+    """Places on one family's items, the best first."""
+    known = sorted({name for entry in entries.values() for name in entry["by_family"]})
+    if family not in known:
+        raise PreconditionFailed(f"no family {family!r} is ranked: {', '.join(known) or 'nothing is, yet'}.")
+    rows = {row.id: row for row in session.scalars(select(CheckpointRow).where(CheckpointRow.id.in_(entries)))}
+    ranked = sorted(entries.values(), key=lambda e: (e["by_family"][family]["rank"], -rows[e["checkpoint_id"]].ordinal))
+    return [{"checkpoint": label(rows[entry["checkpoint_id"]]), **entry["by_family"][family]} for entry in ranked]
+
+
+def _family_leaderboard(ranked: list[dict[str, Any]], family: str) -> Page:
+    columns = {
+        ">rank": lambda r: r["rank"],
+        "": lambda r: r["checkpoint"],
+        f">{family} %": lambda r: f"{100 * r['correct'] / r['n']:.1f}",
+        "95 % range": lambda r: _range(r["interval"]["low"], r["interval"]["high"]),
+        "tie": lambda r: TIE if r["is_tied_with_best"] else "",
+        ">items": lambda r: r["n"],
+    }
+    return Page([Table("checkpoints", ranked, columns)])
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+@kind
+def history(reader: Reader, limit: Limit = 30) -> Page:
+    """List what was live, from when to when and why.
+
+    Freezes, lifted blocks and what else an operator did stand between.
+    """
+    now = time.time()
+    columns = {
+        "when": lambda e: clock(e.at),
+        "act": lambda e: e.action,
+        "by": lambda e: e.actor,
+        "checkpoint": lambda e: f"#{e.ordinal}",
+        "for": lambda e: _lasted(e, now),
+        "why": lambda e: plain(e.reason),
+    }
+    entries = history_of(reader.session)[-limit:][::-1]
+    return Page([Table("acts", entries, columns)], empty="nothing has been deployed yet.")
+
+
+def _lasted(entry: HistoryEntry, now: float) -> str:
+    if not entry.changes_champion:
+        return ""
+    return duration((entry.until_at or now) - entry.at) + ("" if entry.until_at else " so far")
+
+
+@kind
+def previews(reader: Reader, limit: Limit = 12) -> Page:
+    """List answers of the model in training, the newest last.
+
+    Now and then it is asked a few rows of its file, and its answers are graded. They are for looking at: no decision
+    rests on them. Other machines than the one that trains show the newest ten, while training runs.
+    """
+    found = live_training(reader.session, reader.settings, limit).previews
+    columns = {
+        "at": lambda p: clock(p.at),
+        ">step": lambda p: f"{p.step:,}",
+        "by": lambda p: p.backend,
+        "task": task,
+        "question": lambda p: shortened(p.question, 40),
+        "gold": lambda p: shortened(p.gold, 40),
+        "answer": lambda p: shortened(p.answer, 40),
+        "": lambda p: "right" if p.correct else p.error or "wrong",
+    }
+    monitoring = reader.settings.monitoring
+    empty = (
+        f"no previews yet: the first comes after monitoring.preview_interval = {monitoring.preview_interval} steps of "
+        f"training, from {monitoring.preview_backend!r}."
+    )
+    return Page([Table("previews", found, columns, Preview.model_dump)], empty=empty)
+
+
+class PairedItem(NamedTuple):
+    """One item that one of two checkpoints answered right and the other wrong."""
+
+    item: Example
+    before: ItemRecord
+    after: ItemRecord
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "item_id": self.item.id,
+            "gained": self.after.correct,
+            "family": self.before.family,
+            "level": self.before.level,
+            "question": self.item.question,
+            "gold": gold(self.item),
+            "before": self.before.answer,
+            "after": self.after.answer,
+            "extraction": [self.before.extraction, self.after.extraction],
+        }
+
+
+@kind
+def diff(
+    reader: Reader,
+    earlier: AnyCheckpoint,
+    later: AnyCheckpoint,
+    suite: Annotated[str, typer.Option(help="eval, probe, or the beginning of a suite's id.")] = "eval",
+    family: Family = None,
+    limit: Limit = 20,
+) -> Page:
+    """List the items on which two checkpoints differ.
+
+    What was lost comes first, then what was gained, with both answers. Confirm suites are not shown: every look at
+    their items makes them worth less as a test.
+    """
+    session, store = reader.session, artifacts(reader.settings)
+    row = suite_named(session, suite)
+    if row.pool == "confirm":
+        raise PreconditionFailed("a confirm suite is not for looking at: it decides on deployments.")
+    pair = [find_checkpoint(session, name) for name in (earlier, later)]
+    records = [_record(session, checkpoint, row) for checkpoint in pair]
+    before, after = (_only_family(load_evaluation(store, record), family) for record in records)
+    items = load_suite(store, row).by_id
+    found = [
+        PairedItem(items[one.item_id], one, two) for one, two in paired(before, after) if one.correct is not two.correct
+    ]
+    found.sort(key=lambda differing: (differing.after.correct, differing.before.family, differing.before.level))
+    total = total_of(outcome_table(before, after))
+    names = [label(checkpoint) for checkpoint in pair]
+    columns = {
+        "": lambda d: "gained" if d.after.correct else "lost",
+        "family": lambda d: d.before.family,
+        ">level": lambda d: d.before.level,
+        "question": lambda d: shortened(d.item.question, WIDEST_CELL),
+        "expected": lambda d: shortened(gold(d.item), WIDEST_CELL),
+        names[0]: lambda d: shortened(d.before.answer, WIDEST_CELL),
+        names[1]: lambda d: shortened(d.after.answer, WIDEST_CELL),
+    }
+    return Page(
+        [Table("items", found[:limit], columns, PairedItem.values)],
+        lead=_summary(names[0], names[1], row.pool, total),
+        note=f"… and {len(found) - limit} more: --limit {len(found)}." if len(found) > limit else "",
+        facts={"suite": row.id, **total.model_dump()},
+    )
+
+
+def _record(session: Session, checkpoint: CheckpointRow, suite: SuiteRow) -> EvaluationRow:
+    record = evaluation(session, checkpoint.id, suite.id)
+    if record is None:
+        raise PreconditionFailed(
+            f"{label(checkpoint)} has no record on that suite: `ratchet why {checkpoint.ordinal}` lists what it has."
+        )
+    return record
+
+
+def _only_family(record: Evaluation, family: str | None) -> Evaluation:
+    if family is None:
+        return record
+    items = tuple(item for item in record.items if item.family == family)
+    if not items:
+        known = ", ".join(sorted({item.family for item in record.items}))
+        raise PreconditionFailed(f"no item of {family!r}: the suite has {known}.")
+    return record.model_copy(update={"items": items})
+
+
+def sign_test(gains: int, losses: int) -> float:
+    """Exact two-sided p of so uneven a split, were gains and losses equally likely (McNemar's test)."""
+    differing, fewer = gains + losses, min(gains, losses)
+    return min(1.0, 2.0 * sum(comb(differing, k) for k in range(fewer + 1)) / 2.0**differing)
+
+
+def _summary(earlier: str, later: str, pool: str, total: OutcomeCounts) -> str:
+    p = sign_test(total.gains, total.losses)
+    luck = f"luck alone does that once in {1 / p:,.0f} times" if p < 0.5 else "that may well be luck"
+    return (
+        f"{later} beside {earlier} on {total.n} {pool} items: {total.gains} gained, {total.losses} lost, "
+        f"{100 * total.effect:+.1f} points; {luck} (p = {p:.2g}, one comparison, not corrected)."
+    )
+
+
+@kind
+def calibration(reader: Reader, checkpoint: AnyCheckpoint = "champion") -> Page:
+    """Say how far a checkpoint's confidence can be trusted.
+
+    And from which confidence on its answers are good enough. All numbers are of the half of the eval items that had no
+    part in fitting them.
+    """
+    found = find_checkpoint(reader.session, checkpoint)
+    row = reader.session.get(CalibrationRow, found.id)
+    if row is None or "shipped" not in row.numbers:
+        raise PreconditionFailed(
+            f"{label(found)} has not been calibrated: `ratchet why {found.ordinal}` says how far it is."
+        )
+    numbers = row.numbers
+    stages = [{"name": name, **numbers[stage]} for stage, name in STAGES.items()]
+    levels = {
+        "level": lambda level: f"{level['family']} {level['level']}",
+        ">items": lambda level: level["n"],
+        ">right": lambda level: f"{level['accuracy']:.0%}",
+        ">stated": lambda level: f"{level['confidence']:.0%}",
+        ">too sure by": lambda level: f"{100 * (level['confidence'] - level['accuracy']):+.0f}",
+    }
+    return Page(
+        [
+            Table("stages", stages, {"confidence": lambda stage: stage["name"], **_STAGE_COLUMNS}),
+            Table("levels", numbers["by_level"], levels),
+        ],
+        lead=_calibration_in_words(label(found), numbers),
+        facts={"checkpoint_id": found.id, **numbers},
+    )
+
+
+_STAGE_COLUMNS = {
+    heading: lambda stage, name=name: "–" if stage[name] is None else f"{stage[name]:.3f}"
+    for heading, name in {
+        ">ECE": "ece",
+        ">equal mass": "ece_equal_mass",
+        ">MCE": "mce",
+        ">Brier": "brier",
+        ">NLL": "nll",
+        ">AUROC": "auroc",
+    }.items()
+}
+
+
+def _calibration_in_words(name: str, numbers: Mapping[str, Any]) -> str:
+    raw, tempered, shipped = numbers["raw"], numbers["tempered"], numbers["shipped"]
+    excess = raw["confidence"] - raw["accuracy"]
+    text = (
+        f"{name} is right on {raw['accuracy']:.0%} of {raw['n']} items and states {raw['confidence']:.0%}: "
+        f"{'too sure' if excess > 0 else 'too modest'} by {100 * abs(excess):.0f} points. Its confidence is best read "
+        f"from {CONFIDENCE_KINDS[numbers['kind']]}, at temperature {numbers['temperature']:.2f}, which takes the "
+        f"expected calibration error from {raw['ece']:.3f} to {tempered['ece']:.3f}."
+    )
+    found = numbers["abstention"]
+    if found is None or found["precision"] is None:
+        return f"{text} No confidence promises {shipped['precision']:.0%} right answers."
+    bounds = found["interval"]
+    return (
+        f"{text} Answers of a confidence of {found['threshold']:.2f} or more are {found['coverage']:.0%} of all, "
+        f"and {found['precision']:.0%} of them are right ({bounds['low']:.0%} to {bounds['high']:.0%}; wanted "
+        f"{found['wanted']:.0%})."
+    )
