@@ -1,4 +1,4 @@
-"""Which build of the code a process runs: two of one version differ where a file of theirs does."""
+"""Which build of the code a process runs: two builds of one version are told apart by a digest of their files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Build:
 
     @classmethod
     def parse(cls, text: str) -> Build:
-        """What ``str`` wrote; of anything else the whole is the version."""
+        """The inverse of ``str``; of any other text the whole is the version."""
         head, plus, tail = text.partition("+")
         parts = tail.split(".")
         return cls(f"{head}+{parts[0]}", *parts[1:]) if plus and len(parts) in (1, 3) else cls(text)
@@ -42,7 +42,7 @@ class Build:
 
 @cache
 def package_digest(package: str) -> str:
-    """The first digits of SHA-256 over the names and contents of a package's files; what Python writes is left out.
+    """The first digits of SHA-256 over the names and contents of a package's files, without what Python compiles.
 
     Empty where the package is not installed.
     """
@@ -53,12 +53,12 @@ def package_digest(package: str) -> str:
 
 
 def folder_digest(*folders: Path) -> str:
-    """The same of folders, wherever they are."""
-    found = hashlib.sha256()
+    """``package_digest`` of the files in these folders."""
+    digest = hashlib.sha256()
     for folder in folders:
         files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
         for name in sorted(files):
             if "__pycache__" not in name and not name.startswith("."):
                 content = files[name].read_bytes()
-                found.update(f"{name}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()[:DIGITS]
+                digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:DIGITS]

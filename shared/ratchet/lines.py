@@ -1,7 +1,7 @@
 """Lines of files and streams: they end at a line feed and nowhere else.
 
-``str.splitlines`` and httpx's ``iter_lines`` also break at U+2028, U+2029, U+0085, \\v, \\f and \\x1c to \\x1e, all of
-which may stand within a JSON string, so neither is used in Ratchet. What is on a line is not known here.
+``str.splitlines`` and httpx's ``iter_lines`` also break at U+2028, U+2029, U+0085, \\v, \\f and \\x1c to \\x1e. All of
+these may be part of a JSON string, so neither is used in Ratchet. What is on a line is not known here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def stream_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a stream that comes in pieces, without their ends, before which a carriage return may stand."""
+    """The lines of a stream that arrives in pieces, without their ends, which may be CR LF."""
     unread: list[bytes] = []
     for chunk in chunks:
         first, *others = chunk.split(b"\n")

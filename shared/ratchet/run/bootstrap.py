@@ -18,7 +18,7 @@ from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
-from ratchet.inference.model_folder import UNKNOWN, ModelFacts, hold, model_facts
+from ratchet.inference.model_folder import UNKNOWN, ModelInfo, hold, read_model_info
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.ledger import Ledger, Transaction, deployments
 from ratchet.ledger.lineage import MAIN, checkpoint_id
@@ -119,7 +119,7 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
         "folder": str(folder),
     }
     prepare(settings, spec)
-    facts = values_to_lock(settings, model_facts(folder))
+    facts = values_to_lock(settings, read_model_info(folder))
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
 
@@ -149,7 +149,7 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
     tx.emit(CheckpointSaved(checkpoint_id=base.id, step=0))
 
 
-def values_to_lock(settings: Settings, facts: ModelFacts) -> dict[str, str]:
+def values_to_lock(settings: Settings, facts: ModelInfo) -> dict[str, str]:
     """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
     held = hold(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
     path = settings.model.path
@@ -189,7 +189,7 @@ def _compare_disk(settings: Settings, recorded: Mapping[str, str]) -> None:
         return
     own = settings.model.tokenizer_path
     tokenizer = Path(own) if own is not None and Path(own).is_dir() else None
-    now = model_facts(folder, tokenizer).recorded()
+    now = read_model_info(folder, tokenizer).recorded()
     for name in ("model_architecture", "vocab_size", "vocabulary"):
         if recorded.get(name) not in (None, now[name]):
             raise SettingsError(

@@ -111,7 +111,7 @@ class Summary:
     changes: tuple[Change, ...]
     mined: int
     trained: int
-    lessons: int
+    corrections: int
     dead: int
     first_judged_s: float | None
     first_deployed_s: float | None
@@ -123,7 +123,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
     changes = read_changes(session, since)
     serving = session.scalar(select(ServingRow).limit(1))
     live = session.get(CheckpointRow, serving.desired_id) if serving else None
-    trained, lessons = _trained(session, since)
+    trained, corrections = _trained(session, since)
     promoted = [c.after_s for c in changes if c.ordinal > 0 and c.action == "deploy"]
     return Summary(
         ran_s=now - since,
@@ -133,7 +133,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         changes=changes,
         mined=_count(session, select(func.sum(MinedRow.count)).where(MinedRow.created_at >= since)),
         trained=trained,
-        lessons=lessons,
+        corrections=corrections,
         dead=_count(
             session, select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))
         ),
@@ -153,7 +153,7 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         lines += [f"  level 1 over all families: {rate.value:.0%}" for rate in _first_level(summary.live_levels)]
     lines += [_change(change) for change in summary.changes]
     lines.append(
-        f"Trained on {summary.trained:,} examples, {summary.lessons:,} of them lessons from its own mistakes; "
+        f"Trained on {summary.trained:,} examples, {summary.corrections:,} of them corrections of its own mistakes; "
         f"{summary.mined:,} weak items were mined."
     )
     lines.append(
@@ -166,7 +166,7 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         else f"{summary.dead} dead letter{_s(summary.dead)}: `ratchet dead` lists them."
     )
     lines.append(
-        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet leaderboard` ranks the "
+        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet show leaderboard` ranks the "
         "checkpoints, `ratchet why champion` explains."
     )
     return "\n".join(lines)
@@ -199,16 +199,16 @@ def _levels(session: Session, checkpoint_id: str) -> LevelRates:
 
 
 def _trained(session: Session, since: float) -> tuple[int, int]:
-    """Examples of the batches that were under way or ended since then, and how many of them were lessons."""
+    """Examples of the batches that were under way or ended since then, and how many of them were corrections."""
     query = select(BatchRow).where(
         BatchRow.offset > 0, (BatchRow.finished_at >= since) | BatchRow.finished_at.is_(None)
     )
-    trained = lessons = 0
+    trained = corrections = 0
     for batch in session.scalars(query):
         trained += batch.offset
         made = dict(batch.provenance.get("counts") or {}).get("corrections", 0)
-        lessons += round(int(made) * batch.offset / max(batch.examples, batch.offset))
-    return trained, lessons
+        corrections += round(int(made) * batch.offset / max(batch.examples, batch.offset))
+    return trained, corrections
 
 
 def _count(session: Session, query: object) -> int:

@@ -1,4 +1,4 @@
-"""Logs as JSON lines, which carry the ids of event, subject and claim."""
+"""Logs of a worker as JSON lines, each with the ids of event, subject and claim that its thread works on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT_BYTES = 16_000_000
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: at, level, worker, logger, message, and the trail of the thread that logs."""
+    """One JSON object a line: at, level, worker, logger, message, and the log context of the thread that logs."""
 
     def __init__(self, worker: str):
         super().__init__()

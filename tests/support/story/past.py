@@ -53,7 +53,7 @@ def add_batch(
             examples=examples,
             quarantined=3 if ordinal == 2 else 0,
             offset=examples if state == "trained" else offset,
-            provenance={"generator": "families", "counts": {"lessons": 400} if ordinal == 4 else {}},
+            provenance={"generator": "families", "counts": {"corrections": 400} if ordinal == 4 else {}},
             report={"reasons": {"duplicate": 3}} if ordinal == 2 else {},
             submitted_at=at,
             queued_at=at + 1 if examples else None,

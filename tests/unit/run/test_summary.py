@@ -85,7 +85,7 @@ def test_it_tells_what_was_learnt_deployed_and_why(ledger: Ledger) -> None:
         "Live is #3, right on the eval suite:\n  chain_sum  level 1 100 %, level 2 92 %",
         "deployed #1 over #0: +16.7 points",
         "deployed #3 over #1: +16.7 points",
-        "Trained on 43,200 examples, 400 of them lessons from its own mistakes; 70 weak items were mined.",
+        "Trained on 43,200 examples, 400 of them corrections of its own mistakes; 70 weak items were mined.",
         "1 dead letter: `ratchet dead` lists them.",
         "http://127.0.0.1:8100/v1",
         "`ratchet run` goes on from here",
