@@ -85,7 +85,7 @@ def _lessons() -> Panels:
         lines(
             "The curriculum's mix",
             "Share of the batches, by family and level.",
-            [Query("max by (arm) (ratchet_curriculum_share_ratio)", "{{arm}}")],
+            [Query("max by (strategy) (ratchet_curriculum_share_ratio)", "{{strategy}}")],
             unit="percentunit",
             most=1,
         ),

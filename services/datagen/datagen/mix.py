@@ -1,31 +1,25 @@
-"""A mix: how much of the next batches each level gets, and why.
+"""A mix: how much of the next batches each level gets, and why; and the plan, a mix for each strategy.
 
-An arm drafts it from what the model can do. Then what is known of the data bends it: a coverage gap shifts weight
-between levels and never adds any, and a level without new items is capped.
+A strategy drafts a mix from what the model can do. Then what is known of the data bends it: a coverage gap shifts
+weight between levels and never adds any, and a level without new items is capped. A batch draws its strategy from the
+plan. It does not know the ledger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from ratchet.settings.curriculum import CurriculumSettings
 
-Key = TypeVar("Key")
-Level = tuple[str, int]
-"""A family's name and a level."""
+from datagen.bandit import Experiment, assign, beginning
+from datagen.strategies import Draft, LearnerState, Level, Mastery, get_strategy, normalised
 
+COVERAGE_SHIFT = 0.5
+"""How strongly a coverage gap draws weight: at a gap of 1, a level gets this much more before shares are normalised."""
 
-class Drafted(NamedTuple):
-    """What an arm gives a level: a weight (not below 0, of any scale), the level's role, and the reason in words."""
-
-    weight: float
-    role: str
-    reason: str
-
-
-Draft = Mapping[Level, Drafted]
+EXHAUSTED_CAP = 0.05
+"""Largest share of a level whose distinct items are used up: enough to keep it in memory."""
 
 
 class Share(BaseModel):
@@ -41,7 +35,7 @@ class Share(BaseModel):
 
 
 class Mix(BaseModel):
-    """Shares in the order of family and level; their weights add up to 1. ``strategy`` is the arm that drafted it."""
+    """Shares in the order of family and level; their weights add up to 1. ``strategy`` drafted it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +51,6 @@ def bend(
     draft: Draft,
     gaps: Mapping[Level, float],
     exhausted: Collection[Level],
-    settings: CurriculumSettings,
 ) -> Mix:
     """The mix of a draft.
 
@@ -65,8 +58,8 @@ def bend(
     items left.
     """
     weights = normalised({cell: drafted.weight for cell, drafted in draft.items()})
-    drawn = normalised({cell: w * (1 + settings.coverage_shift * gaps.get(cell, 0.0)) for cell, w in weights.items()})
-    capped = _capped(drawn, frozenset(exhausted), settings.exhausted_cap)
+    drawn = normalised({cell: w * (1 + COVERAGE_SHIFT * gaps.get(cell, 0.0)) for cell, w in weights.items()})
+    capped = _capped(drawn, frozenset(exhausted), EXHAUSTED_CAP)
     return Mix(
         strategy=strategy,
         shares=tuple(
@@ -80,14 +73,6 @@ def bend(
             for (family, level), weight in sorted(capped.items())
         ),
     )
-
-
-def normalised(weights: Mapping[Key, float]) -> dict[Key, float]:
-    """The weights with a sum of 1; all alike where none is above 0."""
-    total = sum(weights.values())
-    if total <= 0:
-        return {key: 1 / len(weights) for key in weights}
-    return {key: weight / total for key, weight in weights.items()}
 
 
 def _capped(weights: Mapping[Level, float], exhausted: Collection[Level], cap: float) -> dict[Level, float]:
@@ -106,3 +91,58 @@ def _reason(cell: Level, words: str, gaps: Mapping[Level, float], exhausted: Col
     if cell in exhausted:
         words += "; no new items left, so capped"
     return words
+
+
+class Assignment(BaseModel):
+    """The strategy that was drawn for a batch, and with what probability; it is recorded with the batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    probability: float
+
+
+class Plan(BaseModel):
+    """The experiment, and a mix for each strategy. ``mix`` is that with the largest share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    experiment: Experiment
+    mixes: Mapping[str, Mix]
+
+    @classmethod
+    def stored(cls, experiment: Mapping[str, Any], mixes: Mapping[str, Any]) -> Plan:
+        """From the JSON columns of the ledger's row."""
+        return cls.model_validate({"experiment": experiment, "mixes": mixes})
+
+    @property
+    def mix(self) -> Mix:
+        shares = self.experiment.shares()
+        return self.mixes[max(shares, key=lambda arm: shares[arm])]
+
+    def is_same_as(self, other: Plan) -> bool:
+        """Whether the experiments are equal and all weights are the same; reasons may differ."""
+        if self.experiment != other.experiment or self.mixes.keys() != other.mixes.keys():
+            return False
+        return all(self.mixes[arm].weights() == other.mixes[arm].weights() for arm in self.mixes)
+
+    def draw(self, seed: int) -> tuple[Assignment, Mix]:
+        """The strategy of the batch with this seed, and what it teaches."""
+        shares = self.experiment.shares()
+        arm = assign(shares, seed)
+        return Assignment(arm=arm, probability=shares[arm]), self.mixes[arm]
+
+
+def plan(
+    learner: LearnerState, experiment: Experiment, gaps: Mapping[Level, float], exhausted: Collection[Level]
+) -> Plan:
+    """Every strategy's draft, bent by what is known of the data. Raises UnknownPlugin for one that is not installed."""
+    drafts = {arm: get_strategy(arm).draft(learner) for arm in learner.settings.strategies}
+    mixes = {arm: bend(arm, draft, gaps, exhausted) for arm, draft in drafts.items()}
+    return Plan(experiment=experiment, mixes=mixes)
+
+
+def first_plan(learner: LearnerState) -> Plan:
+    """Before the curriculum has run: the favoured strategy, for a model that masters nothing."""
+    beginner = LearnerState(learner.families, Mastery(), (), learner.settings)
+    return plan(beginner, beginning(learner.settings), {}, ())

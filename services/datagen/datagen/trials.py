@@ -14,7 +14,7 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow, EvaluationRow, TrialR
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from datagen.experiment import Trial
+from datagen.bandit import RULES, Trial
 
 WINDOW_HALF_LIVES = 6
 """Older trials, which would count for less than a sixtieth, are not read."""
@@ -99,10 +99,10 @@ def keep(tx: Transaction, trial: TrialRow | None) -> None:
         tx.session.add(trial)
 
 
-def trials(session: Session, half_life: float) -> list[Trial]:
+def read_trials(session: Session) -> list[Trial]:
     """The trials that still count, the oldest first."""
     newest = session.scalar(select(func.max(CheckpointRow.ordinal))) or 0
-    oldest = newest - WINDOW_HALF_LIVES * half_life
+    oldest = newest - WINDOW_HALF_LIVES * RULES.half_life
     query = select(TrialRow, CheckpointRow.ordinal).join(CheckpointRow, CheckpointRow.id == TrialRow.checkpoint_id)
     query = query.where(CheckpointRow.ordinal >= oldest).order_by(CheckpointRow.ordinal)
     return [as_trial(row, newest - ordinal) for row, ordinal in session.execute(query)]

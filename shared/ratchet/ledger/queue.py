@@ -141,21 +141,14 @@ def supply(session: Session) -> Supply:
     return Supply(waiting.total, counted + round(waiting.submitted * _mean_length(session)), _speed(session))
 
 
-def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) -> str | None:
-    """What is too little, in words; None where nothing is.
+HYSTERESIS = 0.1
+"""A refill goes on until the low mark is exceeded by this share, so that the queue does not oscillate around it."""
 
-    While ``refilling``, every mark is held higher by the hysteresis, so that the queue does not hang at the mark.
-    """
-    factor = 1 + queue.hysteresis if refilling else 1.0
-    examples, tokens = round(queue.low_water * factor), round(queue.low_tokens * factor)
-    if found.examples < examples:
-        return f"{found.examples:,} examples of {examples:,}"
-    if found.tokens < tokens:
-        return f"{found.tokens:,} tokens of {tokens:,}"
-    minutes = found.minutes
-    if minutes is not None and minutes < queue.low_minutes * factor:
-        return f"{minutes:.1f} minutes of training of {queue.low_minutes * factor:.1f}"
-    return None
+
+def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) -> str | None:
+    """What is too little, in words; None where nothing is."""
+    wanted = round(queue.low_water * (1 + HYSTERESIS)) if refilling else queue.low_water
+    return f"{found.examples:,} examples of {wanted:,}" if found.examples < wanted else None
 
 
 def _waiting_tokens(session: Session) -> int:

@@ -69,7 +69,7 @@ def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]
     yield single("ratchet_queue_left_seconds", "How long it lasts at the speed of the last segments.", left_s)
     yield single(
         "ratchet_queue_short",
-        "1 while it is below one of its low marks: examples, tokens or minutes.",
+        "1 while it is below its low mark.",
         shortage(found, settings.queue) is not None,
     )
 
@@ -132,7 +132,7 @@ def learning(session: Session, _now: float, _settings: Settings) -> Iterator[Gau
     )
     newest = session.scalar(select(CurriculumRow.experiment).order_by(CurriculumRow.id.desc()).limit(1)) or {}
     shares = [((str(arm["name"]),), float(arm["share"])) for arm in newest.get("arms", ())]
-    yield gauge("ratchet_curriculum_share_ratio", "Share of the batches by arm.", ("arm",), shares)
+    yield gauge("ratchet_curriculum_share_ratio", "Share of the batches by strategy.", ("strategy",), shares)
 
 
 def _mining(session: Session) -> Iterator[GaugeMetricFamily]:

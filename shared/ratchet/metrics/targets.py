@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.ledger import Ledger
 from ratchet.ledger.health import FORGOTTEN_S, is_expected
 from ratchet.ledger.tables import WorkerRow
-from ratchet.serving.home import announced_url
+from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 
 SERVING = "serving"

@@ -13,25 +13,18 @@ class QueueSettings(Section):
     """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
 
     low_water: int = Field(13_000, ge=1, description="Below this many examples generation is called.")
-    low_tokens: int = Field(0, ge=0, description="Generation is called below so many trainable tokens, too.")
-    low_minutes: float = Field(
-        0.0, ge=0, description="Generation is called when training, as fast as it was last, has fewer minutes left."
-    )
-    hysteresis: float = Field(
-        0.1, ge=0, le=1, description="A refill that has begun goes on until every low mark is exceeded by this share."
-    )
     high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
     batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
     mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
     correction_share: float = Field(
-        0.25, gt=0, lt=1, description="Largest share of lessons in a correction batch; the rest is replay."
+        0.25, gt=0, lt=1, description="Largest share of correction examples in a correction batch; the rest is replay."
     )
     correction_spacing: int = Field(
         2, ge=0, description="Generated batches that must be queued between two correction batches."
     )
     correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
-    correction_examples: int = Field(1_000, ge=0, description="Most lessons in one correction batch.")
+    correction_examples: int = Field(1_000, ge=0, description="Most correction examples in one correction batch.")
     unjudged_limit: int = Field(
         20,
         ge=1,

@@ -86,7 +86,7 @@ def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledg
     assert found.value("ratchet_mined_failed_again_ratio", of="random") == 0.25
     assert found["ratchet_correction_stopped_classes"] == 1
     assert (found["ratchet_coverage_entropy_ratio"], found["ratchet_coverage_novelty_ratio"]) == (0.9, 0.7)
-    assert found.value("ratchet_curriculum_share_ratio", arm="adaptive") == 0.75
+    assert found.value("ratchet_curriculum_share_ratio", strategy="adaptive") == 0.75
 
 
 def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:

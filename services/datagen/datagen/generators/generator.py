@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ratchet.errors import SettingsError, UnknownPlugin
+from ratchet.plugins import GENERATORS
 from ratchet.settings.inference import InferenceSettings
 
 Cell = tuple[str, int]
@@ -85,9 +88,28 @@ class Generator(Protocol):
         """Of what it makes: another version may answer the same order otherwise."""
         ...
 
-    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
+    def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
         """Examples that answer the order, each with a true gold; fewer where it has no more.
 
         Raises TransientError where its server or command is away, GenerationError or DataError where it is wrong.
         """
         ...
+
+
+def make_generator(name: str, options: Mapping[str, Any]) -> Generator:
+    """The generator of this name. Raises UnknownPlugin, or SettingsError for options that it does not have."""
+    point = next((point for point in entry_points(group=GENERATORS) if point.name == name), None)
+    if point is None:
+        raise UnknownPlugin(f"no generator {name!r} (generation.sources). Known: {', '.join(known_generators())}.")
+    try:
+        return cast(Generator, point.load()(**options))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise SettingsError(f"options of the generator {name} are wrong:\n" + "\n".join(lines)) from error
+    except TypeError as error:
+        raise SettingsError(f"options of the generator {name} are wrong: {error}") from error
+
+
+def known_generators() -> list[str]:
+    """Names of the installed generators."""
+    return sorted(point.name for point in entry_points(group=GENERATORS))

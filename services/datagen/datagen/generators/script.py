@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
-from ratchet.data.declaration import declare
+from ratchet.data.adapters import complete_metadata
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, RatchetError, SettingsError
@@ -38,21 +38,21 @@ class Script(Section):
     command: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; no shell reads them.")
     timeout_s: float = Field(600.0, gt=0, description="It is killed, with all it started, after this long.")
 
-    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
-        workshop.folder.mkdir(parents=True, exist_ok=True)
-        answer = workshop.folder / f"part-{order.part}.jsonl"
-        self._run(order, answer, workshop)
+    def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
+        context.folder.mkdir(parents=True, exist_ok=True)
+        answer = context.folder / f"part-{order.part}.jsonl"
+        self._run(order, answer, context)
         try:
             for number, row in read_examples(answer):
-                draft = _checked(row, workshop)
+                draft = _checked(row, context)
                 if draft is not None:
                     yield draft
                 if number % 1_000 == 0:
-                    workshop.progress(f"read {number} rows of the script")
+                    context.progress(f"read {number} rows of the script")
         finally:
             answer.unlink()
 
-    def _run(self, order: Order, answer: Path, workshop: GenerationContext) -> None:
+    def _run(self, order: Order, answer: Path, context: GenerationContext) -> None:
         errors = answer.with_suffix(".err")
         with open(answer, "wb") as out, open(errors, "wb") as trouble:
             try:
@@ -63,7 +63,7 @@ class Script(Section):
                 raise SettingsError(f"the script {self.command[0]!r} cannot be run: {error}.") from error
             try:
                 _tell(process, order)
-                self._await(process, workshop)
+                self._await(process, context)
             finally:
                 _end(process)
         said = errors.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
@@ -71,10 +71,10 @@ class Script(Section):
         if process.returncode:
             raise DataError(f"the script {self.command[0]!r} ended with code {process.returncode}: {said}")
 
-    def _await(self, process: subprocess.Popen[bytes], workshop: GenerationContext) -> None:
+    def _await(self, process: subprocess.Popen[bytes], context: GenerationContext) -> None:
         deadline = time.monotonic() + self.timeout_s
         while process.poll() is None:
-            workshop.progress("the script is at work")
+            context.progress("the script is at work")
             if time.monotonic() > deadline:
                 raise DataError(f"the script {self.command[0]!r} took longer than {self.timeout_s:g} s.")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -97,14 +97,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _checked(row: Example | DataError, workshop: GenerationContext) -> Draft | None:
+def _checked(row: Example | DataError, context: GenerationContext) -> Draft | None:
     """The row as a draft, with its key and true level; None, counted, for one that is not fit."""
-    refused = workshop.tally.refused
+    refused = context.tally.refused
     if isinstance(row, DataError):
         refused["unreadable"] += 1
         return None
     try:
-        example = declare(row)
+        example = complete_metadata(row)
         problem = problem_of(example)
         right = problem is not None and grade_example(example, example.answer or "").correct
     except RatchetError:

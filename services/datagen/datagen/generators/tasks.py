@@ -24,7 +24,7 @@ SOURCE = "generation"
 CHUNK = 4_000
 REPORT_EVERY = 1_000
 
-_PATIENCE = 300
+MOST_DRAWS = 300
 """Held-out draws in a row after which a level is taken to be held out altogether."""
 
 
@@ -33,13 +33,13 @@ class Tasks(Section):
 
     version: ClassVar[str] = "2"
 
-    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
+    def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
         chunks = -(-order.count // CHUNK)
-        if chunks == 1 or workshop.child is None or not isinstance(workshop.held_out, HoldOut):
+        if chunks == 1 or context.child is None or not isinstance(context.held_out, HoldOut):
             for number in range(chunks):
-                yield from chunk(order, number, workshop.held_out, workshop.tally.refused.update)
+                yield from chunk(order, number, context.held_out, context.tally.refused.update)
             return
-        files = _made_in_children(order, chunks, workshop)
+        files = _made_in_children(order, chunks, context)
         try:
             for file in files:
                 yield from _read(file)
@@ -103,17 +103,17 @@ def to_line(problem: Problem) -> str:
 
 def _free(family: TaskFamily, level: int, random: Random, held_out: Container[str]) -> tuple[Problem | None, int]:
     """A problem that is not held out, and how many draws were; None where there seems to be none."""
-    for held in range(_PATIENCE):
+    for held in range(MOST_DRAWS):
         problem = family.generate(level, random.getrandbits(48))
         if problem.key not in held_out:
             return problem, held
-    return None, _PATIENCE
+    return None, MOST_DRAWS
 
 
-def _made_in_children(order: Order, chunks: int, workshop: GenerationContext) -> list[Path]:
+def _made_in_children(order: Order, chunks: int, context: GenerationContext) -> list[Path]:
     """Every worker's share of the chunks, made at once; raises what the first failing child raised."""
-    workers = min(workshop.workers, chunks)
-    child, held_out = workshop.child, workshop.held_out
+    workers = min(context.workers, chunks)
+    child, held_out = context.child, context.held_out
     assert child is not None, "asked for with one"
     assert isinstance(held_out, HoldOut), "asked for with one"
 
@@ -122,16 +122,16 @@ def _made_in_children(order: Order, chunks: int, workshop: GenerationContext) ->
             "order": order.model_dump(mode="json"),
             "held_out": held_out.model_dump(mode="json"),
             "numbers": list(range(worker, chunks, workers)),
-            "folder": str(workshop.folder),
+            "folder": str(context.folder),
         }
         return child("datagen.generators.tasks:write_chunks", spec)
 
-    workshop.folder.mkdir(parents=True, exist_ok=True)
+    context.folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers, "generation") as pool:
         for result in pool.map(work, range(workers)):
             if result["held_out"]:
-                workshop.tally.refused["held_out"] += result["held_out"]
-    return [_file(workshop.folder, order, number) for number in range(chunks)]
+                context.tally.refused["held_out"] += result["held_out"]
+    return [_file(context.folder, order, number) for number in range(chunks)]
 
 
 def _file(folder: Path, order: Order, number: int) -> Path:

@@ -10,14 +10,14 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 from ratchet.data.example import Example, Message
 from ratchet.inference.generator import Chat, Decoding, Generation
-from ratchet.inference.http import HttpGenerator
+from ratchet.inference.http_generator import HttpGenerator
 from ratchet.settings.section import Section
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem
 
 from datagen.generators.generator import Cell, Draft, GenerationContext, Order
 
-_PATIENCE = 300
+MOST_DRAWS = 300
 
 
 class Teacher(Section):
@@ -49,22 +49,22 @@ class Teacher(Section):
                 raise ValueError(f"the template of {family} does not ask the {{question}}")
         return templates
 
-    def drafts(self, order: Order, workshop: GenerationContext) -> Iterator[Draft]:
+    def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
         """A group of requests at a time, so that no more is paid for than is taken."""
-        problems = _problems(order, workshop)
+        problems = _problems(order, context)
         decoding = Decoding(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=order.seed)
-        size = workshop.inference.concurrency
-        with HttpGenerator(self.base_url, self.model, workshop.inference) as server:
+        size = context.inference.concurrency
+        with HttpGenerator(self.base_url, self.model, context.inference) as server:
             for start in range(0, len(problems), size):
                 group = problems[start : start + size]
                 paid: list[Generation] = []
                 try:
                     answers = server.generate([self.chat(problem) for problem in group], decoding, arrived=paid.append)
                 finally:
-                    _charge(workshop, paid)
-                workshop.progress(f"{start + len(group)} of {len(problems)} answers of the teacher")
+                    _charge(context, paid)
+                context.progress(f"{start + len(group)} of {len(problems)} answers of the teacher")
                 for problem, answer in zip(group, answers, strict=True):
-                    draft = self._checked(problem, answer, workshop)
+                    draft = self._checked(problem, answer, context)
                     if draft is not None:
                         yield draft
 
@@ -75,13 +75,13 @@ class Teacher(Section):
         system = (Message(role="system", content=self.system),) if self.system else ()
         return (*system, Message(role="user", content=said))
 
-    def _checked(self, problem: Problem, answer: Generation, workshop: GenerationContext) -> Draft | None:
+    def _checked(self, problem: Problem, answer: Generation, context: GenerationContext) -> Draft | None:
         text = answer.text.strip()
         if answer.finish_reason == "length":
-            workshop.tally.refused["truncated"] += 1
+            context.tally.refused["truncated"] += 1
             return None
         if not registry.get(problem.family).grade(problem, text).correct:
-            workshop.tally.refused["wrong_answer"] += 1
+            context.tally.refused["wrong_answer"] += 1
             return None
         seed = {} if problem.seed is None else {"seed": problem.seed}
         example = Example.ask(
@@ -97,23 +97,23 @@ class Teacher(Section):
         return Draft((problem.family, problem.level), problem.key, example.to_line())
 
 
-def _problems(order: Order, workshop: GenerationContext) -> list[Problem]:
+def _problems(order: Order, context: GenerationContext) -> list[Problem]:
     """The questions of the order, none held out."""
     random = Random(f"{order.seed} {order.part} teacher")
     cells: dict[Cell, float] = {(family, level): weight for family, level, weight in order.weights}
     problems: list[Problem] = []
     for _ in range(order.count):
         family, level = random.choices(list(cells), list(cells.values()))[0]
-        for _ in range(_PATIENCE):
+        for _ in range(MOST_DRAWS):
             problem = registry.get(family).generate(level, random.getrandbits(48))
-            if problem.key not in workshop.held_out:
+            if problem.key not in context.held_out:
                 problems.append(problem)
                 break
-            workshop.tally.refused["held_out"] += 1
+            context.tally.refused["held_out"] += 1
     return problems
 
 
-def _charge(workshop: GenerationContext, answers: Sequence[Generation]) -> None:
+def _charge(context: GenerationContext, answers: Sequence[Generation]) -> None:
     if answers:
         tokens = [(answer.prompt_tokens, answer.answer_tokens) for answer in answers]
-        workshop.charge(len(answers), sum(asked for asked, _ in tokens), sum(said for _, said in tokens))
+        context.charge(len(answers), sum(asked for asked, _ in tokens), sum(said for _, said in tokens))

@@ -13,17 +13,14 @@ from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, CurriculumRow, EvaluationRow, TrialRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.backlog import evaluated_without
+from ratchet.systems.judging import evaluated_without
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from datagen.arms.arm import RECENT, Standing
-from datagen.experiment import FINISHED, Experiment
-from datagen.mastery import Mastery, update_mastery
-from datagen.mix import Level, Mix
-from datagen.plan import Plan, plan
-from datagen.posterior import conclude
-from datagen.trials import as_trial, keep, new_trial, trials
+from datagen.bandit import FINISHED, Experiment, conclude
+from datagen.mix import Mix, Plan, plan
+from datagen.strategies import RECENT, LearnerState, Level, Mastery, update_mastery
+from datagen.trials import as_trial, keep, new_trial, read_trials
 
 NAME = "curriculum"
 
@@ -47,7 +44,7 @@ def do(work: Work) -> Outcome:
         mastery = _measured(session, work, before) if is_checkpoint else before
         made = _planned(session, work, mastery, trial, newest)
     told = Plan.stored(newest.experiment, newest.mixes) if newest else None
-    if told is not None and made.says_the_same_as(told) and before == mastery and trial is None:
+    if told is not None and made.is_same_as(told) and before == mastery and trial is None:
         return Verdict("unchanged", "the mix stays")
     return _published(made, mastery, trial)
 
@@ -56,7 +53,7 @@ def _planned(
     session: Session, work: Work, mastery: Mastery, trial: TrialRow | None, newest: CurriculumRow | None
 ) -> Plan:
     settings = work.settings.curriculum
-    known = [*trials(session, settings.half_life), *([as_trial(trial, _age(session, trial))] if trial else [])]
+    known = [*read_trials(session), *([as_trial(trial, _age(session, trial))] if trial else [])]
     experiment = conclude(
         known,
         settings,
@@ -64,8 +61,8 @@ def _planned(
         was_finished=newest is not None and newest.experiment.get("state") in FINISHED,
     )
     families = {family.name: family.levels for family in work.settings.suites.families}
-    standing = Standing(families, mastery, _history(session), settings)
-    return plan(standing, experiment, *_coverage(session))
+    learner = LearnerState(families, mastery, _history(session), settings)
+    return plan(learner, experiment, *_coverage(session))
 
 
 def _age(session: Session, trial: TrialRow) -> int:
@@ -91,7 +88,7 @@ def _is_overtaken(session: Session, subject: Subject) -> bool:
 def _measured(session: Session, work: Work, before: Mastery) -> Mastery:
     row = evaluation(session, work.subject.id, current(session, "probe").id)
     assert row is not None, "found by its record"
-    return update_mastery(before, rates_from_json(row.by_level), work.settings.curriculum)
+    return update_mastery(before, rates_from_json(row.by_level), work.settings.curriculum.mastery)
 
 
 def _history(session: Session) -> tuple[LevelRates, ...]:

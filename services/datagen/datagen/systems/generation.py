@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.data.batch import Provenance
+from ratchet.data.example import Provenance
 from ratchet.evaluation.build_suites import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
@@ -20,14 +20,20 @@ from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
-from datagen.arms.arm import Standing
-from datagen.generate import BatchGeneration, GenerationReport
-from datagen.generators import registry
-from datagen.generators.generator import GenerationContext, Generator
-from datagen.mastery import Mastery
-from datagen.mix import Mix
-from datagen.plan import Assignment, Plan, first_plan
-from datagen.refill import DEAD, EMPTY, Done, affordable, allowance, choose, rest_s
+from datagen.batch_generation import (
+    DEAD,
+    EMPTY,
+    BatchGeneration,
+    Done,
+    GenerationReport,
+    affordable,
+    allowance,
+    choose,
+    rest_s,
+)
+from datagen.generators.generator import GenerationContext, Generator, make_generator
+from datagen.mix import Assignment, Mix, Plan, first_plan
+from datagen.strategies import LearnerState, Mastery
 
 NAME = "generation"
 REPORT_EVERY = 1_000
@@ -82,10 +88,10 @@ class Job:
 def do(work: Work) -> Outcome:
     """Generate one batch, published as it streams, and submit it to the gate."""
     job, started = _job(work), time.monotonic()
-    generator = registry.make(job.source.name, job.source.options)
+    generator = make_generator(job.source.name, job.source.options)
     batch = BatchGeneration(
         generator,
-        _workshop(work, job.source.name),
+        _context(work, job.source.name),
         [(share.family, share.level, share.weight) for share in job.mix.shares],
         job.n,
         job.seed,
@@ -130,7 +136,7 @@ def _half(epoch_cap: int) -> int:
     return max(1, (epoch_cap + 1) // 2)
 
 
-def _workshop(work: Work, generator: str) -> GenerationContext:
+def _context(work: Work, generator: str) -> GenerationContext:
     settings = work.settings
 
     def paid(used: Mapping[str, int]) -> None:
@@ -159,12 +165,12 @@ def _cost_of(work: Work) -> dict[str, int]:
 
 
 def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
-    """The curriculum's newest word; before its first, the favoured arm's mix for a model that masters nothing."""
+    """The curriculum's newest plan; before its first, the favoured strategy's mix for a model that masters nothing."""
     newest = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
     if newest is not None:
         return Plan.stored(newest.experiment, newest.mixes), newest.id
     families = {family.name: family.levels for family in settings.suites.families}
-    return first_plan(Standing(families, Mastery(), (), settings.curriculum)), 0
+    return first_plan(LearnerState(families, Mastery(), (), settings.curriculum)), 0
 
 
 def _provenance(job: Job, generator: Generator) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from datagen.generate import BatchGeneration
-from datagen.generators import registry
+from datagen.batch_generation import BatchGeneration
+from datagen.generators import generator
 from datagen.generators.generator import GenerationContext, Generator, Order
 from datagen.generators.script import Script
 from datagen.generators.tasks import CHUNK, Tasks, to_line
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MIX = [("chain_sum", 2, 1.0), ("chain_sum", 3, 1.0)]
 HELD = hold_out({"chain_sum": tasks.get("chain_sum")}, [("chain_sum", 2), ("chain_sum", 3)], seed=3)
-ASKING = InferenceSettings(concurrency=4, attempts=1)
+ASKING = InferenceSettings(concurrency=4)
 
 
 def batch(generator: Generator, folder: Path, n: int = 40, **workshop: Any) -> BatchGeneration:
@@ -45,17 +45,17 @@ def script(folder: Path, body: str, **options: Any) -> Script:
 
 def test_generators_are_plug_ins_and_keep_to_the_protocol() -> None:
     options = {"teacher": {"base_url": "http://localhost:1", "model": "m"}, "script": {"command": ["true"]}}
-    for name in registry.known():
-        assert isinstance(registry.make(name, options.get(name, {})), Generator)
+    for name in generator.known_generators():
+        assert isinstance(generator.make_generator(name, options.get(name, {})), Generator)
 
 
 def test_unknown_generators_and_options_are_refused() -> None:
     with pytest.raises(UnknownPlugin, match=r"no generator 'teachers'.*Known: script, tasks, teacher"):
-        registry.make("teachers", {})
+        generator.make_generator("teachers", {})
     with pytest.raises(SettingsError, match=r"generator teacher are wrong:\n.*base_url"):
-        registry.make("teacher", {"model": "m"})
+        generator.make_generator("teacher", {"model": "m"})
     with pytest.raises(SettingsError, match="does not ask the"):
-        registry.make("teacher", {"base_url": "x", "model": "m", "templates": {"chain_sum": "hello"}})
+        generator.make_generator("teacher", {"base_url": "x", "model": "m", "templates": {"chain_sum": "hello"}})
 
 
 def test_a_line_is_what_the_example_would_write() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pytest
+from datagen.mix import EXHAUSTED_CAP
 from datagen.systems.curriculum import SYSTEM as CURRICULUM
 from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.diversity import SYSTEM as DIVERSITY
@@ -13,7 +16,7 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow, CurriculumRow, TrialR
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 
-from tests.support.home import Home, Knows
+from tests.support.home import Home, Knows, small_home
 
 SEEDS = count(100)
 
@@ -50,6 +53,15 @@ def test_a_new_mix_is_published_with_its_reason(home: Home) -> None:
     assert home.verdicts("curriculum") == {checkpoint: "changed"}
 
 
+@pytest.mark.parametrize(("mastery", "reason"), [(0.9, "mastered: nothing yet"), (0.4, "mastered: chain_sum 1, ")])
+def test_when_a_level_is_mastered_is_set(tmp_path: Path, mastery: float, reason: str) -> None:
+    turns = count()
+    with small_home(tmp_path / "run", curriculum={"mastery": mastery}) as home:
+        home.add_record(home.add_checkpoint(), "probe", lambda _item: next(turns) % 2 == 0)
+        home.bus(CURRICULUM).sweep()
+        assert published(home)[0].reason.startswith(reason)
+
+
 def test_what_says_nothing_new_changes_nothing(home: Home) -> None:
     for _ in range(2):
         home.add_record(home.add_checkpoint(), "probe", lambda _item: False)
@@ -82,7 +94,7 @@ def test_a_gap_in_what_was_generated_shifts_the_mix_and_lessons_do_not_hide_it(h
     bus.sweep()
     after = weights(published(home)[-1])
     assert after["chain_sum/1"] > before["chain_sum/1"]
-    assert after["reverse/2"] <= home.settings.curriculum.exhausted_cap
+    assert after["reverse/2"] <= EXHAUSTED_CAP
     lessons = [to_example(registry.get("reverse").generate(1, seed), "correction") for seed in range(50, 60)]
     home.add_batch(lessons, "correction")
     bus.sweep()

@@ -16,9 +16,9 @@ from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.systems import Work
-from ratchet.systems.poison import retry
+from ratchet.systems.dead_letters import retry
 from ratchet.systems.system import Lane, System
-from ratchet.systems.verdict import Outcome
+from ratchet.systems.work import Outcome
 from ratchet.tasks.graders import item_key
 
 from tests.support.bus import InlineChildren

@@ -39,7 +39,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_training_has_a_process_for_each_card_with_room_for_it": ("environment.processes",),
     },
     "unit/ledger/test_supply.py": {
-        "test_every_mark_is_set": ("queue.hysteresis", "queue.low_minutes", "queue.low_tokens", "queue.low_water"),
+        "test_the_low_mark_is_set": ("queue.low_water",),
     },
     "unit/metrics/test_targets.py": {
         "test_a_worker_tells_of_the_pages_beside_its_own": ("metrics.exporters",),
@@ -116,8 +116,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/stats/test_gate_power.py": {
         "test_every_assumption_of_the_plan_counts": (
-            "gate.challenge_correlation",
-            "gate.challenges",
             "gate.flip_share",
             "gate.gain",
         ),

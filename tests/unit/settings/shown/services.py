@@ -13,27 +13,16 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_source_that_makes_nothing_is_not_asked_without_end": ("generation.sources",),
         "test_above_which_depth_nothing_is_made_is_set": ("queue.high_water",),
     },
-    "unit/datagen/test_arms.py": {
-        "test_how_strongly_a_gap_draws_is_set": ("curriculum.coverage_shift",),
-        "test_what_an_exhausted_level_gets_is_set": ("curriculum.exhausted_cap",),
-        "test_progressive_takes_its_shares_from_the_settings": (
-            "curriculum.frontier_share",
-            "curriculum.lookahead_share",
-        ),
-        "test_when_a_level_is_mastered_is_set": (
-            "curriculum.hysteresis",
-            "curriculum.mastery",
-            "curriculum.mastery_items",
-        ),
+    "unit/datagen/test_strategies.py": {
+        "test_progressive_takes_its_frontier_share_from_the_settings": ("curriculum.frontier_share",),
         "test_adaptive_takes_the_share_of_its_replay_from_the_settings": ("curriculum.replay_share",),
     },
-    "unit/datagen/test_experiment.py": {
-        "test_how_the_shares_begin_is_set": ("curriculum.advantage", "curriculum.exploration", "curriculum.favoured"),
-        "test_one_arm_is_no_experiment": ("curriculum.arms",),
-        "test_what_ends_the_experiment_is_set": ("curriculum.certainty", "curriculum.trials_each"),
-        "test_from_which_difference_on_arms_differ_is_set": ("curriculum.even_points",),
-        "test_how_fast_a_trial_is_forgotten_is_set": ("curriculum.half_life",),
-        "test_how_long_the_expectation_before_any_trial_counts_is_set": ("curriculum.prior_trials",),
+    "unit/datagen/test_bandit.py": {
+        "test_how_the_shares_begin_is_set": ("curriculum.exploration", "curriculum.favoured"),
+        "test_one_arm_is_no_experiment": ("curriculum.strategies",),
+    },
+    "unit/datagen/systems/test_curriculum_system.py": {
+        "test_when_a_level_is_mastered_is_set": ("curriculum.mastery",),
     },
     "unit/deployer/systems/test_rollout.py": {
         "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
@@ -43,13 +32,12 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set": ("serving.logprob_epsilon",),
     },
     "unit/deployer/test_challenge.py": {
-        "test_what_counts_as_mastered_is_set": ("gate.mastery", "gate.mastery_items"),
+        "test_what_counts_as_mastered_is_set": ("gate.mastery",),
         "test_after_how_many_uses_the_confirm_suite_is_rotated_is_set": ("suites.confirm_uses",),
     },
     "unit/deployer/test_gate.py": {
-        "test_how_much_proof_is_asked_for_is_set": ("gate.alpha", "gate.harm_alpha", "gate.margin"),
-        "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power", "gate.protected_flip_share"),
-        "test_the_level_at_which_a_family_is_proved_safe_is_set": ("gate.safety_alpha",),
+        "test_how_much_proof_is_asked_for_is_set": ("gate.alpha", "gate.margin"),
+        "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power",),
     },
     "unit/deployer/test_screen.py": {
         "test_how_promising_a_checkpoint_must_be_is_set": ("gate.screen_alpha",),
@@ -66,14 +54,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/evaluator/test_comparison.py": {
         "test_cost_is_a_budget_and_no_score": ("comparison.max_size_bytes", "comparison.min_tokens_per_s"),
     },
-    "unit/evaluator/test_loss_check.py": {
-        "test_which_levels_count_as_learnt_is_set": ("regression.loss_mastery",),
-        "test_how_far_the_loss_may_rise_is_set": ("regression.loss_rise",),
-    },
     "unit/evaluator/test_regression.py": {
         "test_how_surely_a_drop_must_be_proved_is_set": ("regression.alpha",),
         "test_which_drop_is_critical_is_set": ("regression.critical_drop",),
-        "test_the_smallest_visible_drop_is_stated_for_a_chance_that_is_set": ("regression.power",),
     },
     "unit/miner/systems/test_correction_system.py": {
         "test_which_folder_is_the_inbox_is_set": ("queue.inbox",),

@@ -21,7 +21,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_many_questions_a_preview_has_is_set": ("monitoring.preview_samples",),
     },
     "unit/trainer/systems/test_cleaning.py": {
-        "test_what_is_kept_is_set": ("retention.checkpoints_gb", "retention.states"),
+        "test_what_is_kept_is_set": ("retention.checkpoints_gb",),
     },
     "unit/trainer/systems/test_training_system.py": {
         "test_with_the_judges_away_training_goes_to_its_limit_and_waits": ("queue.unjudged_limit",),

@@ -1,30 +1,147 @@
-"""Which curriculum arm teaches most for a token: trials, the posterior over arms, and what share each arm gets next.
+"""The curriculum experiment: which strategy teaches most for a token, and what share of the batches each gets next.
 
-A switchback experiment. Batches are assigned to arms at random; a trial is the paired gain on the probe suite from the
-checkpoint before to the one after, for each 100,000 tokens trained in between. Its outcome is modelled as the arm's
-mean, plus a trend that all arms share (gains shrink as a model learns), plus noise:
+A switchback experiment; its arms are the strategies. Batches are assigned to arms at random; a trial is the paired gain
+on the probe suite from the checkpoint before to the one after, for each 100,000 tokens trained in between. Its outcome
+is modelled as the arm's mean, plus a trend that all arms share (gains shrink as a model learns), plus noise:
 
     y = mu[arm] + trend * (age - mean age) + noise,   age in checkpoints
 
 a linear regression with the conjugate normal-inverse-gamma prior (Gelman et al., Bayesian Data Analysis, 3rd ed.,
 14.2), so that the means, and every difference of two, have Student distributions. A trial's weight halves with every
 half-life of age (discounting as in Raj and Kalyani, Taming Non-stationary Bandits, 2017), and a short segment, whose
-gain for a token is noisier, weighs less. Shares follow Thompson (1933): the probability that the arm is the best,
-with an even part for exploration.
+gain for a token is noisier, weighs less. Shares follow Thompson (1933): the probability that the arm is the best, with
+an even part for exploration. Trials come as values: it does not know the ledger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from random import Random
 from statistics import median
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from ratchet.settings.curriculum import CurriculumSettings
 from scipy.special import stdtr, stdtrit
 
-from datagen.experiment import FINISHED, ArmResult, Comparison, Experiment, State, Trial
+PER_TOKENS = 100_000
+
+State = Literal["off", "waiting", "open", "decided", "even"]
+FINISHED = ("decided", "even")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the experiment is evaluated and ended. The defaults are what runs; tests vary them."""
+
+    advantage: float = 2.0
+    """How much better the favoured arm is taken to be at first, in spreads of one trial."""
+    prior_trials: float = 2.0
+    """Trials that the prior of each mean counts for."""
+    half_life: float = 30.0
+    """Checkpoints after which a trial counts half: a model that has moved on learns from other things."""
+    certainty: float = 0.95
+    """Probability at which the experiment is decided."""
+    trials_each: float = 2.0
+    """Fewest trials of each arm, as they count now, for it to end."""
+    even_points: float = 0.5
+    """Arms that differ by less are even: points of the probe suite per 100,000 tokens."""
+
+
+RULES = Rules()
+
+
+class Trial(BaseModel):
+    """A stretch of training by one arm: of ``items`` probe items ``gains`` were won in it and ``losses`` lost.
+
+    ``age`` counts the checkpoints since. Only stretches whose arm was drawn at random are trials.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    checkpoint_id: str
+    before_id: str
+    tokens: int
+    items: int
+    gains: int
+    losses: int
+    age: int
+
+    @property
+    def points(self) -> float:
+        """Percentage points of the probe suite, for each 100,000 tokens."""
+        return 100 * (self.gains - self.losses) / self.items * PER_TOKENS / self.tokens
+
+    @property
+    def error(self) -> float:
+        """Standard error of ``points`` from the flips alone."""
+        return 100 * sqrt(self.gains + self.losses + 1) / self.items * PER_TOKENS / self.tokens
+
+
+class ArmResult(BaseModel):
+    """An arm as it stands: ``points`` is its mean gain, between ``low`` and ``high`` with 95 %; ``best`` is the
+    probability that no arm is better; ``weight`` what its trials count for, being forgotten."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    share: float
+    trials: int
+    weight: float
+    points: float
+    low: float
+    high: float
+    best: float
+
+
+class Comparison(BaseModel):
+    """By how many points for 100,000 tokens ``arm`` is ahead of ``other``, with its 95 % half-width."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    other: str
+    points: float
+    half_width: float
+    better: float
+    even: float
+    """Probability that they differ by less than ``even_points``."""
+
+
+class Experiment(BaseModel):
+    """Where the experiment stands. ``leader`` has the highest mean; comparisons are of the leader with the others, and
+    ``report`` says in words how those stand of which both have been tried."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: State
+    leader: str
+    arms: tuple[ArmResult, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    report: tuple[str, ...] = ()
+
+    def shares(self) -> dict[str, float]:
+        return {arm.name: arm.share for arm in self.arms}
+
+
+def beginning(settings: CurriculumSettings) -> Experiment:
+    """Before any checkpoint was judged: the favoured arm has all, and nothing is believed of any."""
+    unknown = {"trials": 0, "weight": 0.0, "points": 0.0, "low": 0.0, "high": 0.0, "best": 1 / len(settings.strategies)}
+    arms = tuple(
+        ArmResult(name=name, share=float(name == settings.favoured), **unknown) for name in settings.strategies
+    )
+    return Experiment(state="off" if len(arms) == 1 else "waiting", leader=settings.favoured, arms=arms)
+
+
+def assign(shares: dict[str, float], seed: int) -> str:
+    """The arm of a batch, drawn by the seed: the same for the same shares and seed."""
+    return Random(f"{seed} arm").choices(list(shares), list(shares.values()))[0]
+
 
 Floats = NDArray[np.float64]
 
@@ -60,25 +177,27 @@ class Posterior:
         return float(self.mean[one] - self.mean[other]), float(np.sqrt(variance))
 
 
-def posterior(trials: Sequence[Trial], settings: CurriculumSettings, advantage: float = 0.0) -> Posterior:
+def posterior(
+    trials: Sequence[Trial], settings: CurriculumSettings, advantage: float = 0.0, rules: Rules = RULES
+) -> Posterior:
     """What is believed of the arms' gains, at the mean age of the trials that count.
 
     Without ``advantage`` the arms are held to be alike before any trial; with it the favoured one is held to be better
     by so many spreads of one trial.
     """
-    arms = settings.arms
+    arms = settings.strategies
     known = [trial for trial in trials if trial.arm in arms]
     y, age = np.array([trial.points for trial in known]), np.array([float(trial.age) for trial in known])
-    w = _weights(known, settings.half_life)
+    w = _weights(known, rules.half_life)
     x = np.zeros((len(known), len(arms) + 1))
     for row, trial in enumerate(known):
         x[row, arms.index(trial.arm)] = 1.0
     if known:
-        x[:, -1] = (age - np.average(age, weights=w)) / settings.half_life
+        x[:, -1] = (age - np.average(age, weights=w)) / rules.half_life
     centre, spread = _scale(known, y, w)
     favour = np.array([advantage * spread * (name == settings.favoured) for name in arms])
     prior_mean = np.append(centre + favour, 0.0)
-    prior_precision = np.diag([settings.prior_trials] * len(arms) + [_TREND_PRECISION])
+    prior_precision = np.diag([rules.prior_trials] * len(arms) + [_TREND_PRECISION])
     precision = prior_precision + x.T @ (w[:, None] * x)
     covariance = np.linalg.inv(precision)
     mean = covariance @ (prior_precision @ prior_mean + x.T @ (w * y))
@@ -90,7 +209,12 @@ def posterior(trials: Sequence[Trial], settings: CurriculumSettings, advantage: 
 
 
 def conclude(
-    trials: Sequence[Trial], settings: CurriculumSettings, *, has_mastered: bool, was_finished: bool = False
+    trials: Sequence[Trial],
+    settings: CurriculumSettings,
+    *,
+    has_mastered: bool,
+    was_finished: bool = False,
+    rules: Rules = RULES,
 ) -> Experiment:
     """Where the experiment stands, and the share of the next batches that each arm gets.
 
@@ -101,20 +225,20 @@ def conclude(
 
     What is reported rests on the trials alone; the favour for one arm only bends the shares.
     """
-    belief = posterior(trials, settings)
+    belief = posterior(trials, settings, rules=rules)
     best = belief.probability_best()
-    hoped = posterior(trials, settings, settings.advantage).probability_best()
+    hoped = posterior(trials, settings, rules.advantage, rules).probability_best()
     tried = {trial.arm for trial in trials}
     leader = int(np.argmax(belief.mean))
     others = [place for place in range(len(belief.arms)) if place != leader]
-    comparisons = tuple(_compared(belief, leader, other, settings.even_points) for other in others)
-    state = _state(belief, comparisons, settings, has_mastered, was_finished)
+    comparisons = tuple(_compared(belief, leader, other, rules.even_points) for other in others)
+    state = _state(belief, comparisons, rules, has_mastered, was_finished)
     return Experiment(
         state=state,
         leader=belief.arms[leader],
         arms=_results(belief, best, _shares(state, hoped, leader, settings), trials),
         comparisons=comparisons,
-        report=tuple(_sentence(c, settings) for c in comparisons if {c.arm, c.other} <= tried),
+        report=tuple(_sentence(c, rules) for c in comparisons if {c.arm, c.other} <= tried),
     )
 
 
@@ -153,7 +277,7 @@ def _compared(belief: Posterior, one: int, other: int, even_points: float) -> Co
 def _state(
     belief: Posterior,
     comparisons: Sequence[Comparison],
-    settings: CurriculumSettings,
+    rules: Rules,
     has_mastered: bool,
     was_finished: bool,
 ) -> State:
@@ -161,8 +285,8 @@ def _state(
         return "off"
     if not has_mastered and not belief.weight.any():
         return "waiting"
-    certainty = (settings.certainty + 0.5) / 2 if was_finished else settings.certainty
-    wanted = settings.trials_each / 2 if was_finished else settings.trials_each
+    certainty = (rules.certainty + 0.5) / 2 if was_finished else rules.certainty
+    wanted = rules.trials_each / 2 if was_finished else rules.trials_each
     settled = all(max(c.better, c.even) >= certainty for c in comparisons)
     if not settled or belief.weight.min() < wanted:
         return "open"
@@ -170,11 +294,11 @@ def _state(
 
 
 def _shares(state: State, best: Floats, leader: int, settings: CurriculumSettings) -> Floats:
-    n = len(settings.arms)
+    n = len(settings.strategies)
     if state in FINISHED:
         return np.asarray(np.eye(n)[leader])
     if state in ("off", "waiting"):
-        return np.asarray(np.eye(n)[settings.arms.index(settings.favoured)])
+        return np.asarray(np.eye(n)[settings.strategies.index(settings.favoured)])
     return np.asarray((1 - settings.exploration) * best + settings.exploration / n)
 
 
@@ -195,10 +319,10 @@ def _results(belief: Posterior, best: Floats, shares: Floats, trials: Sequence[T
     )
 
 
-def _sentence(comparison: Comparison, settings: CurriculumSettings) -> str:
-    if comparison.better >= settings.certainty:
+def _sentence(comparison: Comparison, rules: Rules) -> str:
+    if comparison.better >= rules.certainty:
         verb = "beats"
-    elif comparison.even >= settings.certainty:
+    elif comparison.even >= rules.certainty:
         verb = "is even with"
     else:
         verb = "is ahead, not surely, of"

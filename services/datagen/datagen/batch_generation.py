@@ -8,14 +8,19 @@ gives no item twice in one batch. The same seed, mix and uses give the same batc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from random import Random
 from typing import Final
 
+from miner.data_gate import UsageCounts
 from pydantic import BaseModel, ConfigDict, Field
+from ratchet.backoff import pause_s
 from ratchet.data.example import Example
-from ratchet.data.key_counts import UsageCounts
 from ratchet.errors import DataError
+from ratchet.settings.generation import GenerationSettings, SourceSettings
 from ratchet.tasks import registry
 
 from datagen.generators.generator import Cell, Draft, GenerationContext, Generator, Order
@@ -28,7 +33,7 @@ LARGEST_ORDER: Final = 80_000
 SMALLEST_ORDER: Final = 64
 """A generator is not asked for less: what is lacking in the end may take some drafts to find."""
 
-_PATIENCE = 300
+MOST_REFUSALS = 300
 """Refused drafts in a row after which a level is exhausted: at one usable item in 50, once in 400."""
 _DRY_ORDERS = 5
 """Orders in a row that come to nothing after which the batch ends short."""
@@ -64,7 +69,7 @@ class BatchGeneration:
     def __init__(
         self,
         generator: Generator,
-        workshop: GenerationContext,
+        context: GenerationContext,
         mix: Sequence[Share],
         n: int,
         seed: int,
@@ -75,7 +80,7 @@ class BatchGeneration:
         if not self._open:
             raise DataError("the mix gives weight to no level.")
         self._caps = {cell: _batch_cap(cell, epoch_cap) for cell in self._open}
-        self._generator, self._workshop = generator, workshop
+        self._generator, self._context = generator, context
         self._n, self._seed, self._epoch_cap, self._uses = n, seed, epoch_cap, uses
         self._counts = UsageCounts()
         self._made: Counter[str] = Counter()
@@ -87,7 +92,7 @@ class BatchGeneration:
     @property
     def report(self) -> GenerationReport:
         """So far; final once the stream has ended."""
-        tally = self._workshop.tally
+        tally = self._context.tally
         return GenerationReport(
             wanted=self._n,
             made=dict(sorted(self._made.items())),
@@ -107,7 +112,7 @@ class BatchGeneration:
         while self._open and dry < _DRY_ORDERS and self._made.total() < self._n:
             before = self._made.total()
             order = self._order(part)
-            for draft in self._generator.drafts(order, self._workshop):
+            for draft in self._generator.drafts(order, self._context):
                 if self._takes(draft):
                     yield draft.line
                     if self._made.total() == self._n:
@@ -127,7 +132,7 @@ class BatchGeneration:
             if draft.cell not in self._caps:
                 self._refused["not_ordered"] += 1
             return False
-        if draft.key in self._workshop.held_out:
+        if draft.key in self._context.held_out:
             self._refused["held_out"] += 1
             return False
         in_batch = self._counts[draft.key]
@@ -143,7 +148,7 @@ class BatchGeneration:
     def _refuse_used(self, draft: Draft) -> None:
         self._refused["used_up"] += 1
         self._refused_in_a_row[draft.cell] += 1
-        if self._refused_in_a_row[draft.cell] >= _PATIENCE:
+        if self._refused_in_a_row[draft.cell] >= MOST_REFUSALS:
             del self._open[draft.cell]
             self._exhausted.append(_name(draft.cell))
 
@@ -166,3 +171,55 @@ def _batch_cap(cell: Cell, epoch_cap: int) -> int:
 
 def _name(cell: Cell) -> str:
     return f"{cell[0]}/{cell[1]}"
+
+
+EMPTY = "nothing made"
+"""Outcome of a refill that came to no example."""
+
+DEAD = "dead letter"
+"""Stands for a refill that was given up after its tries."""
+
+EMPTY_FIRST_S, EMPTY_LAST_S = 60.0, 3_600.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A refill that was dealt with, so many seconds ago."""
+
+    outcome: str
+    age_s: float
+
+
+def rest_s(done: Sequence[Done], cooldown_s: float) -> float:
+    """Seconds until the next refill may begin; ``done`` has the newest first.
+
+    After refills that came to nothing the pause doubles with each, from one minute to an hour: what cannot be made is
+    not asked for again and again. One that died alone may have had a bad seed, and holds the next one up no longer.
+    """
+    if not done:
+        return 0.0
+    run = [one.outcome for one in takewhile(lambda one: one.outcome in (EMPTY, DEAD), done)]
+    empty = len(run) - (DEAD in run)
+    empty_s = pause_s(empty, EMPTY_FIRST_S, EMPTY_LAST_S) if empty else 0.0
+    return max(0.0, max(empty_s, cooldown_s) - done[0].age_s)
+
+
+def allowance(wanted: int, made_within_the_hour: int, settings: GenerationSettings) -> int:
+    """Examples that the next batch may have: what is wanted, or what the hour leaves."""
+    if settings.hourly_examples is None:
+        return wanted
+    return max(0, min(wanted, settings.hourly_examples - made_within_the_hour))
+
+
+def affordable(settings: GenerationSettings, used_today: Mapping[str, int]) -> list[SourceSettings]:
+    """The sources that have not used up their tokens of the day."""
+    return [
+        source
+        for source in settings.sources
+        if source.daily_tokens is None or used_today.get(source.name, 0) < source.daily_tokens
+    ]
+
+
+def choose(sources: Sequence[SourceSettings], seed: int) -> SourceSettings:
+    """The source of the batch with this seed."""
+    return Random(f"{seed} source").choices(sources, [source.share for source in sources])[0]

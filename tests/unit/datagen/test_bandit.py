@@ -4,13 +4,12 @@ from collections import Counter
 from random import Random
 
 import pytest
-from datagen.experiment import Experiment, Trial, assign, beginning
-from datagen.posterior import conclude, posterior
+from datagen.bandit import RULES, Experiment, Rules, Trial, assign, beginning, conclude, posterior
 from pydantic import ValidationError
 from ratchet.settings.curriculum import CurriculumSettings
 
 SETTINGS = CurriculumSettings()
-ARMS = SETTINGS.arms
+ARMS = SETTINGS.strategies
 
 
 def trial(arm: str, net: int, age: int = 0, tokens: int = 200_000) -> Trial:
@@ -36,8 +35,10 @@ def campaign(truth: dict[str, float], length: int, seed: int) -> list[Trial]:
     ]
 
 
-def concluded(trials: list[Trial], settings: CurriculumSettings = SETTINGS, *, finished: bool = False) -> Experiment:
-    return conclude(trials, settings, has_mastered=True, was_finished=finished)
+def concluded(
+    trials: list[Trial], settings: CurriculumSettings = SETTINGS, *, finished: bool = False, rules: Rules = RULES
+) -> Experiment:
+    return conclude(trials, settings, has_mastered=True, was_finished=finished, rules=rules)
 
 
 def test_a_trials_outcome_is_points_for_100k_tokens() -> None:
@@ -66,14 +67,18 @@ def test_how_the_shares_begin_is_set() -> None:
     def begun(**changed: float | str) -> dict[str, float]:
         return concluded([], CurriculumSettings.model_validate(changed)).shares()
 
-    assert begun(advantage=0.0)["progressive"] == pytest.approx(1 / len(ARMS), abs=0.02)
-    assert begun(advantage=4.0)["progressive"] > begun(advantage=1.0)["progressive"]
     assert begun(exploration=1.0) == pytest.approx(dict.fromkeys(ARMS, 1 / len(ARMS)))
     assert begun(favoured="mixed")["mixed"] > 0.5
 
 
+def test_the_favoured_arm_leads_by_its_advantage() -> None:
+    shares = [concluded([], rules=Rules(advantage=by)).shares()["progressive"] for by in (0.0, 1.0, 4.0)]
+    assert shares[0] == pytest.approx(1 / len(ARMS), abs=0.02)
+    assert shares[1] < shares[2]
+
+
 def test_one_arm_is_no_experiment() -> None:
-    alone = concluded([], CurriculumSettings(arms=("mixed",), favoured="mixed"))
+    alone = concluded([], CurriculumSettings(strategies=("mixed",), favoured="mixed"))
     assert (alone.state, alone.shares(), alone.comparisons) == ("off", {"mixed": 1.0}, ())
 
 
@@ -93,33 +98,34 @@ def test_a_clear_winner_ends_the_experiment_and_the_report_says_so() -> None:
 
 
 def test_arms_that_do_not_differ_are_called_even() -> None:
-    settings = CurriculumSettings(even_points=3.0)
-    done = concluded(campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3), settings)
+    done = concluded(campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3), rules=Rules(even_points=3.0))
     assert done.state == "even"
     assert all("is even with" in line for line in done.report)
 
 
-@pytest.mark.parametrize("changed", [{"certainty": 1 - 1e-12}, {"trials_each": 50.0}], ids=["certainty", "trials_each"])
-def test_what_ends_the_experiment_is_set(changed: dict[str, float]) -> None:
+@pytest.mark.parametrize("rules", [Rules(certainty=1 - 1e-12), Rules(trials_each=50.0)], ids=["certainty", "trials"])
+def test_it_ends_only_with_certainty_and_on_enough_trials(rules: Rules) -> None:
     trials = campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}, 32, seed=2)
     assert concluded(trials).state == "decided"
-    assert concluded(trials, CurriculumSettings.model_validate(changed)).state == "open"
+    assert concluded(trials, rules=rules).state == "open"
 
 
-def test_from_which_difference_on_arms_differ_is_set() -> None:
+def test_arms_that_differ_by_less_than_the_even_points_are_even() -> None:
     trials = campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3)
-    found = [concluded(trials, CurriculumSettings(even_points=points)).comparisons[0].even for points in (0.1, 3.0)]
+    found = [concluded(trials, rules=Rules(even_points=points)).comparisons[0].even for points in (0.1, 3.0)]
     assert found[0] < 0.5 < 0.95 < found[1]
 
 
-def test_how_fast_a_trial_is_forgotten_is_set() -> None:
-    weights = [posterior([trial("mixed", 5, age=30)], CurriculumSettings(half_life=h)).weight.sum() for h in (15, 30)]
+def test_a_trial_counts_half_after_the_half_life() -> None:
+    weights = [
+        posterior([trial("mixed", 5, age=30)], SETTINGS, rules=Rules(half_life=h)).weight.sum() for h in (15, 30)
+    ]
     assert weights == pytest.approx([0.25, 0.5])
 
 
-def test_how_long_the_expectation_before_any_trial_counts_is_set() -> None:
+def test_the_prior_counts_for_so_many_trials() -> None:
     trials = [trial("mixed", 36), trial("adaptive", 0)]
-    told = [posterior(trials, CurriculumSettings(prior_trials=trials_before)) for trials_before in (1.0, 10.0)]
+    told = [posterior(trials, SETTINGS, rules=Rules(prior_trials=trials_before)) for trials_before in (1.0, 10.0)]
     apart = [belief.difference(ARMS.index("mixed"), ARMS.index("adaptive"))[0] for belief in told]
     assert apart == pytest.approx([2.5, 5 / 11])
 
@@ -163,7 +169,7 @@ def test_gains_that_shrink_for_all_arms_do_not_pass_for_a_difference() -> None:
     """An arm that was tried early, when everything is learnt fast, is not better for that."""
     falling = [trial("mixed", 40 - n, age=39 - n) for n in range(20)]
     falling += [trial("adaptive", 20 - n, age=19 - n) for n in range(20)]
-    two = CurriculumSettings(arms=("mixed", "adaptive"), favoured="mixed")
+    two = CurriculumSettings(strategies=("mixed", "adaptive"), favoured="mixed")
     (found,) = concluded(falling, two).comparisons
     assert found.better < 0.95
 
@@ -175,7 +181,7 @@ def test_a_short_segment_weighs_less() -> None:
 
 
 def test_trials_of_an_arm_that_is_gone_are_left_out() -> None:
-    settings = CurriculumSettings(arms=("mixed", "adaptive"), favoured="mixed")
+    settings = CurriculumSettings(strategies=("mixed", "adaptive"), favoured="mixed")
     assert concluded([trial("reverse", 100)], settings) == concluded([], settings)
 
 
@@ -188,7 +194,7 @@ def test_an_assignment_is_random_by_its_share_and_the_same_for_its_seed() -> Non
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValidationError, match="favoured 'best' is none of the arms"):
+    with pytest.raises(ValidationError, match="favoured 'best' is none of the strategies"):
         CurriculumSettings(favoured="best")
-    with pytest.raises(ValidationError, match="arms names one twice"):
-        CurriculumSettings(arms=("mixed", "mixed"), favoured="mixed")
+    with pytest.raises(ValidationError, match="strategies names one twice"):
+        CurriculumSettings(strategies=("mixed", "mixed"), favoured="mixed")

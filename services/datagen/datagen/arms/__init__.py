@@ -1,1 +1,0 @@
-"""The arms of the curriculum experiment, one module a strategy."""
