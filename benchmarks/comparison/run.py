@@ -17,8 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from evaluator.comparison import Board, rank
-from evaluator.tally import Tally, tally
+from evaluator.ranking import Board, Tally, rank, tally
 from ratchet.evaluation.record import Rate
 
 from tests.support.records import evaluation

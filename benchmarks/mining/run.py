@@ -5,14 +5,14 @@ For every checkpoint of a run that has a level near its frontier, and the one tr
 - ``persistence``: the search is made several times over, as shipped (budget, rounds, size of a set), each time
   keeping off what it found before. The next checkpoint is asked the sets, and for every item a random problem of the
   same family and level. Off limits to all of them is what a pool holds and what the next checkpoint was trained on, so
-  that neither lessons made of mistakes nor a row met by chance decide. Beside the order that is shipped (``loss``)
+  that neither correction examples nor a row met by chance decide. Beside the order that is shipped (``loss``)
   stands the one that it replaced (``sureness``: the surer a wrong answer, the weaker), on the same searches.
 - ``margins``: of random problems the checkpoint answered right, those of low margin and the others, beside as many
   random ones of the same levels: how many of each the next checkpoint fails. It says what the category is worth.
 - ``search``: the bandit beside as many random problems of the same levels; a question counts if its answer is weak by
   the categories of the docs.
 
-``follow_up`` is what the runs themselves measured, lessons and all.
+``follow_up`` is what the runs themselves measured, correction examples included.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from miner.answered import Answered
-from miner.asked_model import AskedModel, ModelSpec
-from miner.follow_up import controls
-from miner.mining import Limits, MinedItem, categorise, chosen
+from miner.mined_items import UNSURE, GradedAnswer, MinedItem, categorise, chosen, control_items, frontier_cells
+from miner.model_children import AnsweringModel, ModelSpec
 from miner.search import Cell, Search, search
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
@@ -61,7 +59,7 @@ class Pair:
     name: str
     settings: Settings
     cells: list[Cell]
-    answers: list[Answered]
+    answers: list[GradedAnswer]
     specs: tuple[ModelSpec, ModelSpec]
     trained: frozenset[str]
 
@@ -108,12 +106,11 @@ def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: s
     suite = current(session, "probe")
     items = load_suite(artifacts, suite).by_id
     saved = select(CheckpointRow).where(CheckpointRow.state == "saved")
-    low, high = settings.mining.frontier_low, settings.mining.frontier_high
     for one, other in pairwise(session.scalars(saved.order_by(CheckpointRow.ordinal))):
         record = evaluation(session, one.id, suite.id)
         if record is None or other.ordinal != one.ordinal + 1:
             continue
-        cells = sorted(cell for cell, rate in rates_from_json(record.by_level).items() if low <= rate.value <= high)
+        cells = frontier_cells({cell: rate.value for cell, rate in rates_from_json(record.by_level).items()})
         if not cells:
             continue
         before, after = (
@@ -121,7 +118,8 @@ def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: s
             for c in (one, other)
         )
         answers = [
-            Answered.of_record(items[r.item_id], r, before.dress) for r in load_evaluation(artifacts, record).items
+            GradedAnswer.of_record(items[r.item_id], r, before.prompt_format)
+            for r in load_evaluation(artifacts, record).items
         ]
         near = [answered for answered in answers if answered.cell in cells]
         trained = keys_of(session, artifacts, {one.batch_id, other.batch_id} - {None})
@@ -137,8 +135,8 @@ def keys_of(session: Session, artifacts: ArtifactStore, batches: set[str | None]
 
 def compared(pair: Pair, searches: int) -> dict[str, Any]:
     """Failures at the next checkpoint of what was mined, by both orders, and of random problems."""
-    before, after = (AskedModel(spec) for spec in pair.specs)
-    held, limits = held_out(pair.settings.suites), limits_of(pair.settings)
+    before, after = (AnsweringModel(spec) for spec in pair.specs)
+    held = held_out(pair.settings.suites)
     tallies: dict[str, defaultdict[str, Counter[str]]] = {order: defaultdict(Counter) for order in ORDERS}
     found = Counter[str]()
     seen: set[str] = set()
@@ -146,21 +144,21 @@ def compared(pair: Pair, searches: int) -> dict[str, Any]:
         off = OffLimits(held, pair.trained, frozenset(seen))
         state, answers = searched(pair, before, off, seed)
         drawn = before.ask(drawn_by_turns(pair.cells, state.asked, off, seed))
-        weak = sum(categorise(answered, limits) is not None for answered in drawn)
+        weak = sum(categorise(answered) is not None for answered in drawn)
         found.update(asked=state.asked, weak=len(state.found), drawn=len(drawn), drawn_weak=weak)
         for order in ORDERS:
             kept = chosen(rated(state.found, answers, order), pair.settings.queue.mined_items)
             for category in sorted({item.category for item in kept}):
                 like = [item for item in kept if item.category == category]
-                ask_again(after, category, like, controls(like, off, seed), tallies[order])
+                ask_again(after, category, like, control_items(like, off, seed), tallies[order])
         seen |= {item.key for item in state.found}
     levels = [f"{family}/{level}" for family, level in pair.cells]
-    told = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
-    shaky = margins(before, after, drawn_by_turns(pair.cells, DRAWN, OffLimits(held, pair.trained), -1), limits)
-    return {"pair": pair.name, "levels": levels, "search": dict(found), "margins": shaky, **told}
+    failures = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
+    shaky = margins(before, after, drawn_by_turns(pair.cells, DRAWN, OffLimits(held, pair.trained), -1))
+    return {"pair": pair.name, "levels": levels, "search": dict(found), "margins": shaky, **failures}
 
 
-def margins(before: AskedModel, after: AskedModel, items: list[Example], limits: Limits) -> dict[str, dict[str, int]]:
+def margins(before: AnsweringModel, after: AnsweringModel, items: list[Example]) -> dict[str, dict[str, int]]:
     """Failures at the next checkpoint: of the items of one half that were right, by their margin; and for each of these
     one of the other half and the same level, whatever became of it."""
     answers = list(zip(before.ask(items), after.ask(items), strict=True))
@@ -171,7 +169,7 @@ def margins(before: AskedModel, after: AskedModel, items: list[Example], limits:
     tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
     used: defaultdict[str, Counter[Cell]] = defaultdict(Counter)
     for was, now in answers[:half]:
-        kind = "low_margin" if was.least_probability < limits.unsure else "sure"
+        kind = "low_margin" if was.least_probability < UNSURE else "sure"
         place = used[kind][was.cell]
         if was.is_right and place < len(others[was.cell]):
             used[kind][was.cell] += 1
@@ -180,18 +178,16 @@ def margins(before: AskedModel, after: AskedModel, items: list[Example], limits:
     return {name: dict(counts) for name, counts in tally.items()}
 
 
-def limits_of(settings: Settings) -> Limits:
-    return Limits(sure=settings.mining.sure, unsure=settings.mining.unsure)
-
-
-def searched(pair: Pair, model: AskedModel, off: Container[str], seed: int) -> tuple[Search, dict[str, Answered]]:
+def searched(
+    pair: Pair, model: AnsweringModel, off: Container[str], seed: int
+) -> tuple[Search, dict[str, GradedAnswer]]:
     """The search as mining makes it, and every answer of it by key."""
-    answers: dict[str, Answered] = {}
+    answers: dict[str, GradedAnswer] = {}
 
-    def ask(items: list[Example]) -> list[Answered]:
-        told = model.ask(items)
-        answers.update((answered.key, answered) for answered in told)
-        return told
+    def ask(items: list[Example]) -> list[GradedAnswer]:
+        asked = model.ask(items)
+        answers.update((answer.key, answer) for answer in asked)
+        return asked
 
     mining = pair.settings.mining
     state = search(
@@ -200,14 +196,13 @@ def searched(pair: Pair, model: AskedModel, off: Container[str], seed: int) -> t
         ask,
         budget=mining.search_items,
         round_items=mining.round_items,
-        forbidden=off,
-        limits=limits_of(pair.settings),
+        excluded=off,
         seed=seed,
     )
     return state, answers
 
 
-def rated(found: list[MinedItem], answers: dict[str, Answered], order: str) -> list[MinedItem]:
+def rated(found: list[MinedItem], answers: dict[str, GradedAnswer], order: str) -> list[MinedItem]:
     """With the weakness that is shipped, or with how sure a wrong answer was in its place."""
     if order == "loss":
         return found
@@ -234,7 +229,7 @@ def drawn_by_turns(cells: list[Cell], count: int, off: Container[str], seed: int
 
 
 def ask_again(
-    model: AskedModel, category: str, mined: list[MinedItem], random: list[Example], tally: dict[str, Counter[str]]
+    model: AnsweringModel, category: str, mined: list[MinedItem], random: list[Example], tally: dict[str, Counter[str]]
 ) -> None:
     """Add to the tally what the next checkpoint fails of a category, and of random problems of the same levels."""
     for items, kind in (([item.example for item in mined], "mined"), (random, "random")):
@@ -263,15 +258,15 @@ def excess(mined: Counter[str], random: Counter[str]) -> tuple[float, float, flo
     return mined["failed"] / mined["n"] - random["failed"] / random["n"], interval.low, interval.high
 
 
-def followed(told: list[dict[str, Any]]) -> dict[str, Any]:
+def followed(follow_ups: list[dict[str, Any]]) -> dict[str, Any]:
     """All follow-ups of the runs added up."""
     total: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for each in told:
+    for each in follow_ups:
         total["mined"].update(n=each["mined"], failed=each["mined_failed"])
         total["random"].update(n=each["random"], failed=each["random_failed"])
         for name, (failed, n) in each["by_category"].items():
             total[f"{name}, again"].update(n=n, failed=failed)
-    return {"sets": len(told), **summed([{name: dict(counts) for name, counts in total.items()}])}
+    return {"sets": len(follow_ups), **summed([{name: dict(counts) for name, counts in total.items()}])}
 
 
 if __name__ == "__main__":

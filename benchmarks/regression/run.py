@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from evaluator.regression import judge_flips
+from evaluator.regression_verdict import judge_outcomes
 from numpy.typing import NDArray
 from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
 from ratchet.evaluation.record import in_test_split
@@ -63,8 +63,8 @@ def worse_history(
     return grades
 
 
-def flips(before: Grades, after: Grades, only: Grades) -> OutcomeTable:
-    """The flip table of two rows of grades on some of the items."""
+def outcomes(before: Grades, after: Grades, only: Grades) -> OutcomeTable:
+    """The paired outcomes of two rows of grades on some of the items."""
     return tuple(
         CellOutcomes(
             family="sum",
@@ -92,8 +92,8 @@ def monitor(grades: Grades, _: np.random.Generator, first: int = 1) -> Alarms:
 
 def _judge(grades: Grades, checkpoint: int, settings: RegressionSettings) -> bool:
     baselines = {0, best_before(grades, checkpoint, ~TESTING)}
-    tables = {f"c{b}": flips(grades[b], grades[checkpoint], TESTING) for b in sorted(baselines)}
-    return judge_flips(f"c{checkpoint}", tables, settings).severity != "none"
+    tables = {f"c{b}": outcomes(grades[b], grades[checkpoint], TESTING) for b in sorted(baselines)}
+    return judge_outcomes(f"c{checkpoint}", tables, settings).severity != "none"
 
 
 def best_on_all_items(grades: Grades, _: np.random.Generator) -> Alarms:

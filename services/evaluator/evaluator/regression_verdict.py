@@ -1,10 +1,14 @@
-"""Is a checkpoint worse than the live champion, or than the best so far?
+"""Whether a checkpoint is worse than the live champion, or than the best so far.
 
-Both baselines were picked for their scores, the best so far among many. So they are picked on one half of the eval
-items and the checkpoint is tested against them on the other half (``ratchet.evaluation.record``); picked and tested on
-the same items, equal checkpoints would soon look worse every third time. Every comparison, with either baseline,
-overall, by family and by level, and that of the loss (``evaluator.regression_verdict``), is one hypothesis of one Holm
-correction.
+Both baselines were picked for their scores, the best so far among many. So they are picked on the selection split of
+the eval items and the checkpoint is tested against them on the test split (``ratchet.evaluation.record``); picked and
+tested on the same items, equal checkpoints would soon look worse every third time. Every comparison, with either
+baseline, overall, by family and by level, and that of the loss, is one hypothesis of one Holm correction.
+
+The loss of the right answers rises before answers change, and shows on fewer items. Only levels that the baseline had
+learnt count: while others are learnt, the loss of those that are not goes up and down and means no harm. They are
+picked on the selection split, the loss is compared on the test split. No single item decides, since differences are
+clipped at one nat a token.
 """
 
 from __future__ import annotations
@@ -24,6 +28,24 @@ from ratchet.stats.proportions import Interval
 from scipy.stats import t
 
 Severity = Literal["none", "warning", "critical"]
+Floats = NDArray[np.float64]
+
+POWER = 0.8
+"""Chance for which the smallest visible drop of a verdict is stated."""
+
+LOSS_RISE = 0.05
+"""Nats a token: a rise has to be proved to exceed this, so that a small drift raises no alarm."""
+
+LOSS_MASTERY = 0.5
+"""Success rate of the baseline from which a level counts for the loss: below, it is still being learnt."""
+
+FEWEST = 20
+"""Items from which on a mean of differences is near enough to normal."""
+
+CLIPPED_AT = 1.0
+"""Nats a token at which the difference of one item is clipped."""
+
+CONFIDENCE = 0.95
 
 
 class Drop(BaseModel):
@@ -50,12 +72,13 @@ class Drop(BaseModel):
 
 
 class RegressionVerdict(BaseModel):
-    """``overall`` is the comparison with the first baseline on all testing items, ``drops`` all comparisons.
+    """``overall`` is the comparison with the first baseline on all items of the test split, ``drops`` all comparisons.
 
-    ``smallest_visible_drop`` is what the overall comparison would have found with chance ``power``, at the flips
-    seen and Holm's first step; None where the items are too few for any. ``visible_by_family`` says the same of each
-    family. ``forgotten`` names the families with a proved drop, ``losses`` has the rise of the right answers' loss
-    since each baseline: a warning where it is proved, and never more, since a rewind is for answers that are lost.
+    ``smallest_visible_drop`` is what the overall comparison would have found with chance ``power``, at the share
+    of discordant items seen and Holm's first step; None where the items are too few for any. ``visible_by_family``
+    does so for each family. ``forgotten`` names the families with a proved drop, ``losses`` has the rise of the right
+    answers' loss since each baseline: at most a warning where it is proved, since a rewind is for answers that are
+    lost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,23 +104,23 @@ def judge_regression(
     """Test the candidate on the test split against the champion, and the best so far where that is another.
 
     The caller picks the best so far by ``selection_score`` (``ratchet.evaluation.record``), among comparable earlier
-    checkpoints. Raises NotComparable for records made under other conditions and EmptyEvaluation where the testing
-    half is empty.
+    checkpoints. Raises NotComparable for records made under other conditions and EmptyEvaluation where the test split
+    is empty.
     """
     baselines = {b.checkpoint_id: b for b in (champion, best_so_far) if b is not None}
     tables = {name: outcome_table(baseline, candidate, in_test_split) for name, baseline in baselines.items()}
-    losses = {name: loss_pairs(baseline, candidate, settings) for name, baseline in baselines.items()}
-    return judge_flips(candidate.checkpoint_id, tables, settings, losses)
+    losses = {name: loss_pairs(baseline, candidate) for name, baseline in baselines.items()}
+    return judge_outcomes(candidate.checkpoint_id, tables, settings, losses)
 
 
-def judge_flips(
+def judge_outcomes(
     checkpoint_id: str,
     tables: Mapping[str, OutcomeTable],
     settings: RegressionSettings,
     losses: Mapping[str, LossPairs] | None = None,
 ) -> RegressionVerdict:
-    """The verdict from the flips, and the losses, since each baseline; the first baseline is the champion."""
-    rises = loss_rises(losses or {}, settings.loss_rise)
+    """The verdict from the paired outcomes and losses since each baseline; the first baseline is the champion."""
+    rises = loss_rises(losses or {})
     drops, rises = _judged(tables, rises, settings)
     overall = drops[0]
     proved = any(rise.is_proved for rise in rises)
@@ -115,14 +138,14 @@ def judge_flips(
         losses=tuple(rises),
         smallest_visible_drop=visible,
         visible_by_family={str(d.family): _visible(d, tests, settings) for d in of_champion},
-        power=settings.power,
-        reason=_reason(drops, rises, forgotten, visible, settings.power),
+        power=POWER,
+        reason=_reason(drops, rises, forgotten, visible),
     )
 
 
 def _visible(drop: Drop, tests: int, settings: RegressionSettings) -> float | None:
-    flips = max(1, drop.gains + drop.losses) / drop.n
-    return smallest_detectable(drop.n, flips, settings.alpha / tests, settings.power)
+    discordant = max(1, drop.gains + drop.losses) / drop.n
+    return smallest_detectable(drop.n, discordant, settings.alpha / tests, POWER)
 
 
 def _judged(
@@ -187,10 +210,9 @@ def _reason(
     rises: Sequence[LossRise],
     forgotten: Sequence[str],
     visible: float | None,
-    power: float,
 ) -> str:
     sight = (
-        f"A drop of {visible:.1%} would have been seen with {power:.0%}."
+        f"A drop of {visible:.1%} would have been seen with {POWER:.0%}."
         if visible is not None
         else "With so few items no drop could have been seen."
     )
@@ -219,15 +241,6 @@ def _words(drop: Drop) -> str:
     )
 
 
-FEWEST = 20
-"""Items from which on a mean of differences is near enough to normal."""
-
-LARGEST = 1.0
-LOSS_CONFIDENCE = 0.95
-
-Floats = NDArray[np.float64]
-
-
 class LossPairs(BaseModel):
     """Losses of the right answers before and after, item by item, in nats a token."""
 
@@ -237,8 +250,8 @@ class LossPairs(BaseModel):
     after: tuple[float, ...]
 
     def rises(self) -> Floats:
-        """After minus before, each held within one nat, shape (items,)."""
-        return np.asarray(np.clip(np.array(self.after) - np.array(self.before), -LARGEST, LARGEST), np.float64)
+        """After minus before, each clipped at one nat, shape (items,)."""
+        return np.asarray(np.clip(np.array(self.after) - np.array(self.before), -CLIPPED_AT, CLIPPED_AT), np.float64)
 
 
 class LossRise(BaseModel):
@@ -257,9 +270,9 @@ class LossRise(BaseModel):
     is_proved: bool = False
 
 
-def loss_pairs(baseline: Evaluation, candidate: Evaluation, settings: RegressionSettings) -> LossPairs:
+def loss_pairs(baseline: Evaluation, candidate: Evaluation, mastery: float = LOSS_MASTERY) -> LossPairs:
     """The test split's items of the levels that the baseline had learnt, where both records have the loss."""
-    learnt = _learnt(baseline.items, settings.loss_mastery)
+    learnt = _learnt(baseline.items, mastery)
     pairs = [
         (one.gold_nll, two.gold_nll)
         for one, two in paired(baseline, candidate)
@@ -274,7 +287,7 @@ def _learnt(items: Sequence[ItemRecord], mastery: float) -> set[tuple[str, int]]
     return {cell for cell, rate in rates.items() if rate.value >= mastery}
 
 
-def loss_rises(pairs: Mapping[str, LossPairs], margin: float) -> list[LossRise]:
+def loss_rises(pairs: Mapping[str, LossPairs], margin: float = LOSS_RISE) -> list[LossRise]:
     """A paired, one-sided t-test against each baseline of "the loss has risen by the margin at most"."""
     return [_rise(name, these, margin) for name, these in pairs.items() if len(these.before) >= FEWEST]
 
@@ -283,7 +296,7 @@ def _rise(baseline: str, pairs: LossPairs, margin: float) -> LossRise:
     rises = pairs.rises()
     n, mean = len(rises), float(rises.mean())
     error = float(rises.std(ddof=1)) / np.sqrt(n)
-    half = float(t.isf((1 - LOSS_CONFIDENCE) / 2, n - 1)) * error
+    half = float(t.isf((1 - CONFIDENCE) / 2, n - 1)) * error
     p = float(t.sf((mean - margin) / error, n - 1)) if error > 0 else float(mean <= margin)
     return LossRise(
         baseline=baseline,
@@ -291,6 +304,6 @@ def _rise(baseline: str, pairs: LossPairs, margin: float) -> LossRise:
         before=float(np.mean(pairs.before)),
         after=float(np.mean(pairs.after)),
         rise=mean,
-        interval=Interval(low=mean - half, high=mean + half, confidence=LOSS_CONFIDENCE),
+        interval=Interval(low=mean - half, high=mean + half, confidence=CONFIDENCE),
         p=p,
     )

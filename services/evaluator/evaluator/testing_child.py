@@ -1,4 +1,7 @@
-"""What the testing child is told, and what it answers: both travel as JSON."""
+"""Testing's work in a child process: load a checkpoint once, answer every item of every suite, grade, record.
+
+The spec and the result travel as JSON. A broken checkpoint is a result; whatever else goes wrong is an exception.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,18 @@ from evaluator.record_log import RecordLog
 
 if TYPE_CHECKING:
     from ratchet.inference.local_generator import LocalGenerator
+
+
+UNKNOWN_FAMILY = "text"
+"""Family of a record whose item names none."""
+
+NEARLY_ALL = 0.98
+"""Share of items from which on a fault is the model's and not the items'."""
+
+REPEATS = 8
+LONGEST_PERIOD = 16
+
+Progress = Callable[[dict[str, Any]], None]
 
 
 class SuiteFile(BaseModel):
@@ -80,7 +95,7 @@ class SuiteResult(BaseModel):
 
 
 class TestingResult(BaseModel):
-    """The child's answer. ``broken`` is why the checkpoint may not go on; ``degenerate`` is told in any case."""
+    """The child's answer. ``broken`` is why the checkpoint may not go on; ``degenerate`` is stated in any case."""
 
     __test__ = False
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,79 +106,8 @@ class TestingResult(BaseModel):
     suites: dict[str, SuiteResult] = Field(default_factory=dict)
 
 
-def read_suite(path: Path) -> dict[str, Example]:
-    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
-    examples: dict[str, Example] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            example = Example.model_validate_json(line)
-        except ValidationError as error:
-            raise DataError(f"{path}:{number}: not an example: {error.errors()[0]['msg']}") from error
-        item_id = example.id
-        if item_id in examples:
-            raise DataError(f"{path}:{number}: the same item as an earlier line; a suite holds each once.")
-        examples[item_id] = example
-    if not examples:
-        raise EmptyEvaluation(f"{path} holds no item.")
-    return examples
-
-
-NEARLY_ALL = 0.98
-"""Share of items from which on a fault is the model's and not the items'."""
-
-REPEATS = 8
-LONGEST_PERIOD = 16
-
-
-class OutputCensus:
-    """Counts faulty answers as they come."""
-
-    def __init__(self) -> None:
-        self._faults: Counter[str] = Counter()
-        self._total = 0
-
-    def add(self, records: Iterable[ItemRecord]) -> None:
-        for record in records:
-            self._total += 1
-            self._faults.update(faults(record))
-
-    def verdict(self) -> str | None:
-        """The fault that nearly all answers share, with its numbers; None where there is none."""
-        for fault, count in self._faults.most_common(1):
-            if count >= NEARLY_ALL * self._total:
-                return f"{fault} answers on {count} of {self._total} items"
-        return None
-
-
-def faults(record: ItemRecord) -> set[str]:
-    """Which of ``empty``, ``endless`` and ``repeating`` an answer is."""
-    found = set()
-    if not record.answer.strip():
-        found.add("empty")
-    if record.finish_reason == "length":
-        found.add("endless")
-    if is_repeating(record.answer):
-        found.add("repeating")
-    return found
-
-
-def is_repeating(text: str) -> bool:
-    """Whether, after its first quarter, a text says one thing of up to 16 characters at least eight times."""
-    tail = text[len(text) // 4 :]
-    longest = min(LONGEST_PERIOD, len(tail) // REPEATS)
-    return any(tail[period:] == tail[:-period] for period in range(1, longest + 1))
-
-
-UNKNOWN_FAMILY = "text"
-"""Where a record stands whose item names no family."""
-
-Progress = Callable[[dict[str, Any]], None]
-
-
 def run_suites(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Answer a TestingSpec with a TestingResult. Run again after a kill, it goes on at the next unanswered batch."""
+    """Takes a TestingSpec, returns a TestingResult. After a kill the next run goes on at the next unanswered batch."""
     return TestingSession(TestingSpec.model_validate(spec), progress).run().model_dump(mode="json")
 
 
@@ -179,7 +123,6 @@ class TestingSession:
         self._prompt_format = PromptFormat.named(spec.profile, spec.profile_options, spec.system_prompt, spec.date)
 
     def run(self) -> TestingResult:
-        """A broken checkpoint is a result; whatever else goes wrong is an exception."""
         self._spec.work_folder.mkdir(parents=True, exist_ok=True)
         suites = [(suite, read_suite(suite.path)) for suite in self._spec.suites]
         try:
@@ -188,9 +131,9 @@ class TestingSession:
         except BrokenCheckpoint as error:
             return TestingResult(broken=str(error))
         degenerate = self._census.verdict()
-        excused = degenerate is None or self._spec.parent_degenerate
+        is_usable = degenerate is None or self._spec.parent_degenerate
         return TestingResult(
-            broken=None if excused else f"degenerate output: {degenerate}",
+            broken=None if is_usable else f"degenerate output: {degenerate}",
             degenerate=degenerate,
             weights=generator.weights,
             suites=results,
@@ -207,7 +150,7 @@ class TestingSession:
         ids, items = list(by_id), list(by_id.values())
         log = RecordLog(self._spec.work_folder, suite.name, key.model_dump(), ids, self._spec.earlier)
         done = frozenset(index for index, item_id in enumerate(ids) if item_id in log)
-        self._tell(suite, log, items)
+        self._report(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0
         chats = [item.prompt for item in items]
         for batch, generations in generator.batches(
@@ -218,7 +161,7 @@ class TestingSession:
                 for index, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
-            self._tell(suite, log, items)
+            self._report(suite, log, items)
         elapsed_s = time.perf_counter() - started
         path, records = log.finish()
         self._census.add(records)
@@ -268,5 +211,63 @@ class TestingSession:
             gpu_class=hardware.gpu_class,
         )
 
-    def _tell(self, suite: SuiteFile, log: RecordLog, items: list[Example]) -> None:
+    def _report(self, suite: SuiteFile, log: RecordLog, items: list[Example]) -> None:
         self._progress({"suite": suite.name, "done": len(log), "total": len(items)})
+
+
+def read_suite(path: Path) -> dict[str, Example]:
+    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
+    examples: dict[str, Example] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            example = Example.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(f"{path}:{number}: not an example: {error.errors()[0]['msg']}") from error
+        item_id = example.id
+        if item_id in examples:
+            raise DataError(f"{path}:{number}: the same item as an earlier line; a suite holds each once.")
+        examples[item_id] = example
+    if not examples:
+        raise EmptyEvaluation(f"{path} holds no item.")
+    return examples
+
+
+class OutputCensus:
+    """Counts faulty answers over all suites: empty, endless, or the same over and over."""
+
+    def __init__(self) -> None:
+        self._faults: Counter[str] = Counter()
+        self._total = 0
+
+    def add(self, records: Iterable[ItemRecord]) -> None:
+        for record in records:
+            self._total += 1
+            self._faults.update(faults(record))
+
+    def verdict(self) -> str | None:
+        """The fault that nearly all answers share, with its numbers; None where there is none."""
+        for fault, count in self._faults.most_common(1):
+            if count >= NEARLY_ALL * self._total:
+                return f"{fault} answers on {count} of {self._total} items"
+        return None
+
+
+def faults(record: ItemRecord) -> set[str]:
+    """Which of ``empty``, ``endless`` and ``repeating`` an answer is."""
+    found = set()
+    if not record.answer.strip():
+        found.add("empty")
+    if record.finish_reason == "length":
+        found.add("endless")
+    if is_repeating(record.answer):
+        found.add("repeating")
+    return found
+
+
+def is_repeating(text: str) -> bool:
+    """Whether, after its first quarter, a text says one thing of up to 16 characters at least eight times."""
+    tail = text[len(text) // 4 :]
+    longest = min(LONGEST_PERIOD, len(tail) // REPEATS)
+    return any(tail[period:] == tail[:-period] for period in range(1, longest + 1))

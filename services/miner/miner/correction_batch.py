@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from ratchet.data.batch import Provenance
-from ratchet.data.example import Example
+from ratchet.data.example import Example, Provenance
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS
@@ -121,7 +120,7 @@ def _examples(work: Work, items: list[MinedItem], budget: int, backed_off: dict[
     prompt_format = PromptFormat.configured(settings, at)
     most_judged = int(settings.correction.judged_share * budget)
     active = [item for item in items if error_class(item) not in backed_off]
-    judged = list(judgement_examples(active, held, most_judged, prompt_format.answer, counts, CLASS_SHARE))
+    judged = list(judgement_examples(active, held, most_judged, prompt_format.parse, counts, CLASS_SHARE))
     rest, relatives = budget - len(judged), settings.queue.correction_relatives
     worked = correction_examples(items, held, relatives, rest, counts, backed_off, CLASS_SHARE)
     made = CorrectionExamples(list(worked), counts, backed_off)

@@ -7,27 +7,33 @@ texts are searched for free text alone. Rows stream through, and memory does not
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
-from ratchet.data.key_counts import UsageCounts
 from ratchet.errors import DataError, TransientError, UnknownPlugin
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
+from tokenizers import Tokenizer
 
 from miner.near_duplicates import NearDuplicates, Sketch
 
 CHUNK = 500
 """Rows that are read before their usage counts are looked up, all at once."""
+
+TURN_TOKENS = 5
+"""What a chat template puts around a turn: opener, role, line ends, end mark."""
 
 UsageLookup = Callable[[Collection[str]], Mapping[str, int]]
 """How often items of these keys were trained on in earlier batches; a key that is missing was not."""
@@ -72,7 +78,7 @@ class DataGate:
     """The gate for one batch: iterate ``examine`` once, then read ``report``.
 
     ``held_out`` contains the keys of held-out items, ``near`` their free texts; ``count_tokens`` gives the length of an
-    example as ``dress`` has it trained on.
+    example as ``prompt_format`` has it trained on.
     """
 
     def __init__(
@@ -90,12 +96,12 @@ class DataGate:
         self._usage = usage
         self._near = near or NearDuplicates()
         self._prompt_format = prompt_format or PromptFormat()
-        self._tally = Tally()
+        self._counts = GateCounts()
 
     @property
     def report(self) -> GateReport:
         """Counts so far; final once all rows are examined."""
-        return self._tally.report
+        return self._counts.report
 
     def examine(self, rows: Iterable[Numbered]) -> Iterator[Accepted | Quarantined]:
         """A verdict for every row, in order."""
@@ -105,7 +111,7 @@ class DataGate:
                 before = self._usage({item.key for _, item in chunk if isinstance(item, _Item)})
                 for line, item in chunk:
                     verdict = item if isinstance(item, Quarantined) else self._verdict(line, item, before, seen)
-                    self._tally.add(verdict)
+                    self._counts.add(verdict)
                     yield verdict
 
     def _read(self, line: int, row: Example | DataError) -> _Item | Quarantined:
@@ -258,7 +264,7 @@ class GateReport(BaseModel):
     """Levels of which the epoch cap refused more rows than were accepted."""
 
 
-class Tally:
+class GateCounts:
     """Counts verdicts."""
 
     def __init__(self) -> None:
@@ -291,3 +297,52 @@ class Tally:
 
 def _name(example: Example) -> str:
     return f"{example.family}/{example.level}"
+
+
+_CACHE_KIB = 8_000
+
+
+class UsageCounts:
+    """A private, temporary SQLite database that vanishes on closing. One thread."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def __getitem__(self, key: str) -> int:
+        row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def add(self, key: str) -> None:
+        """Count the key once more."""
+        self._database.execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
+        )
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+class TokenCounter:
+    """Tokens of all turns, with what the chat template adds: an estimate that is right to a few tokens a turn."""
+
+    def __init__(self, tokenizer_file: Path):
+        if not tokenizer_file.is_file():
+            raise DataError(f"{tokenizer_file} is not there; the gate counts tokens with the model's tokenizer.json.")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def __call__(self, example: Example) -> int:
+        return sum(TURN_TOKENS + self._count(message.content) for message in example.messages)
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)

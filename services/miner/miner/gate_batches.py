@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.errors import DataError
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -23,15 +21,12 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
 from sqlalchemy import select
-from tokenizers import Tokenizer
 
-from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, UsageLookup
+from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, TokenCounter, UsageLookup
 from miner.near_duplicates import NearDuplicates
 
 REPORT_EVERY = 500
 ROWS = "rows.jsonl"
-TURN_TOKENS = 5
-"""What a chat template puts around a turn: opener, role, line ends, end mark."""
 
 
 @dataclass
@@ -137,20 +132,3 @@ def _rejected(batch: BatchRow, report: GateReport, quarantine: str | None) -> Ve
 def _words(report: GateReport) -> str:
     refused = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
     return f"{report.accepted} of {report.rows} rows accepted" + (f"; quarantined: {refused}" if refused else "")
-
-
-class TokenCounter:
-    """Tokens of all turns, with what the chat template adds: an estimate that is right to a few tokens a turn."""
-
-    def __init__(self, tokenizer_file: Path):
-        if not tokenizer_file.is_file():
-            raise DataError(f"{tokenizer_file} is not there; the gate counts tokens with the model's tokenizer.json.")
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-
-    def __call__(self, example: Example) -> int:
-        return sum(TURN_TOKENS + self._count(message.content) for message in example.messages)
-
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -85,7 +85,14 @@ class GradedAnswer(BaseModel):
 
     @classmethod
     def of(
-        cls, example: Example, key: str, text: str, logprobs: Sequence[float], prompt_format: PromptFormat, *, finished: bool
+        cls,
+        example: Example,
+        key: str,
+        text: str,
+        logprobs: Sequence[float],
+        prompt_format: PromptFormat,
+        *,
+        finished: bool,
     ) -> GradedAnswer:
         """Grade a text by the item's own grader. Raises DataError as grade_example does."""
         return cls(

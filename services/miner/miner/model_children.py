@@ -60,7 +60,7 @@ class ModelSpec(BaseModel):
         )
 
     @property
-    def dress(self) -> PromptFormat:
+    def prompt_format(self) -> PromptFormat:
         return PromptFormat.named(self.profile, self.profile_options, self.system_prompt, self.day)
 
 

@@ -14,5 +14,5 @@ class CorrectionSettings(Section):
         4, ge=0, description="Answers sampled from the model for an example without a worked solution; 0 samples none."
     )
     judged_share: float = Field(
-        0.1, ge=0, lt=1, description="Largest share of the correction examples that ask whether a given answer is right."
+        0.1, ge=0, lt=1, description="Largest share of a batch's correction examples that ask if an answer is right."
     )

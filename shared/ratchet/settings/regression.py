@@ -16,14 +16,3 @@ class RegressionSettings(Section):
     critical_drop: float = Field(
         0.05, gt=0, lt=1, description="A drop proved to exceed this is critical: training rewinds."
     )
-    loss_rise: float = Field(
-        0.05,
-        gt=0,
-        description="A rise of the right answers' loss proved to exceed this, in nats a token, is a warning.",
-    )
-    loss_mastery: float = Field(
-        0.5, gt=0, le=1, description="Levels count for the loss where the baseline is right so often, or more."
-    )
-    power: float = Field(
-        0.8, gt=0.5, lt=1, description="Chance for which the smallest visible drop of a verdict is stated."
-    )

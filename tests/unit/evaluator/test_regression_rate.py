@@ -41,7 +41,7 @@ def test_one_paired_test_on_the_other_half_holds_at_every_age(benchmark: ModuleT
         alarms = []
         for checkpoint in range(1, len(grades)):
             best = grades[benchmark.best_before(grades, checkpoint, ~benchmark.TESTING)]
-            table = benchmark.flips(best, grades[checkpoint], benchmark.TESTING)
+            table = benchmark.outcomes(best, grades[checkpoint], benchmark.TESTING)
             losses, gains = sum(c.losses for c in table), sum(c.gains for c in table)
             alarms.append(benchmark.mcnemar_better(losses, gains) <= 0.05)
         return np.array(alarms)

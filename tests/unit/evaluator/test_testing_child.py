@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluator.testing_child import OutputCensus, faults, is_repeating, run_suites
 from pydantic import ValidationError
 from ratchet.data.example import Example
 from ratchet.errors import DataError, EmptyEvaluation
 from ratchet.evaluation.record import ItemRecord
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.model_folder import weights_digest
 
 from tests.support.examples import write_examples
 
@@ -114,3 +116,109 @@ def test_a_wrong_line_of_a_suite_is_named(spec: Spec, tmp_path: Path, line: str 
 def test_an_unknown_field_of_the_spec_is_refused(spec: Spec) -> None:
     with pytest.raises(ValidationError, match="temprature"):
         run(spec(temprature=1.0))
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL between two batches."""
+
+
+def kill_at(suite: str, done: int) -> Callable[[dict[str, Any]], None]:
+    def progress(at: dict[str, Any]) -> None:
+        if (at["suite"], at["done"]) == (suite, done):
+            raise Killed
+
+    return progress
+
+
+def test_a_killed_run_goes_on_where_it_was_with_the_same_records(spec: Spec, tmp_path: Path) -> None:
+    whole = run(spec("whole"))
+    for suite, done in (("eval", 16), ("eval", 40), ("probe", 16)):
+        with pytest.raises(Killed):
+            run_suites(spec(), kill_at(suite, done))
+    seen: list[dict[str, Any]] = []
+    resumed = run(spec(), seen.append)
+    assert [at["done"] for at in seen] == [40, 16, 20]
+    for name in ("eval", "probe"):
+        assert records(resumed.suites[name]) == records(whole.suites[name])
+        assert resumed.suites[name].tokens == whole.suites[name].tokens
+
+
+def test_another_run_goes_on_with_the_longest_of_those_that_were_killed(spec: Spec, tmp_path: Path) -> None:
+    whole = run(spec("whole"))
+    for work, done in (("first", 32), ("second", 16)):
+        with pytest.raises(Killed):
+            run_suites(spec(work), kill_at("eval", done))
+    seen: list[dict[str, Any]] = []
+    earlier = [str(tmp_path / name) for name in ("first", "second", "never")]
+    third = run(spec("third", earlier=earlier), seen.append)
+    assert [at["done"] for at in seen if at["suite"] == "eval"] == [32, 40]
+    assert records(third.suites["eval"]) == records(whole.suites["eval"])
+
+
+def test_a_torn_line_and_what_follows_are_answered_again(spec: Spec, tmp_path: Path) -> None:
+    whole = run(spec("whole"))
+    with pytest.raises(Killed):
+        run_suites(spec(), kill_at("eval", 32))
+    part = tmp_path / "work" / "eval.part.jsonl"
+    lines = part.read_text().splitlines(keepends=True)
+    part.write_text("".join(lines[:20]) + lines[20][:50])
+    seen: list[dict[str, Any]] = []
+    assert records(run(spec(), seen.append).suites["eval"]) == records(whole.suites["eval"])
+    assert next(at["done"] for at in seen if at["suite"] == "eval") == 19
+
+
+def test_records_made_under_other_conditions_are_not_gone_on_with(spec: Spec) -> None:
+    with pytest.raises(Killed):
+        run_suites(spec(), kill_at("eval", 32))
+    seen: list[dict[str, Any]] = []
+    run(spec(decoding={"max_new_tokens": 4}), seen.append)
+    assert seen[0]["done"] == 0
+
+
+def item(**fields: Any) -> ItemRecord:
+    plain = {
+        "item_id": "1",
+        "key": "1",
+        "family": "sums",
+        "level": 1,
+        "answer": "1+1=2",
+        "extracted": None,
+        "extraction": "ok",
+        "correct": False,
+        "token_logprobs": (-0.1,),
+        "finish_reason": "stop",
+        "latency_s": 0.0,
+    }
+    return ItemRecord.model_validate(plain | fields)
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (item(), set()),
+        (item(answer=" \n"), {"empty"}),
+        (item(finish_reason="length"), {"endless"}),
+        (item(answer="7" * 40, finish_reason="length"), {"endless", "repeating"}),
+    ],
+)
+def test_faults_of_an_answer(record: ItemRecord, expected: set[str]) -> None:
+    assert faults(record) == expected
+
+
+@pytest.mark.parametrize("text", ["=" * 12, "so the the the the the the the the the the", "x" + "ab;" * 20])
+def test_one_thing_over_and_over_is_repeating(text: str) -> None:
+    assert is_repeating(text)
+
+
+@pytest.mark.parametrize("text", ["", "1", "8+0=8;8+7=15", "0+0=0;0+0=0;0+0=0", "the end of the answer is 7"])
+def test_a_worked_answer_is_not(text: str) -> None:
+    assert not is_repeating(text)
+
+
+def test_nearly_all_items_must_share_the_fault() -> None:
+    census = OutputCensus()
+    assert census.verdict() is None
+    census.add([item(answer="")] * 97 + [item()] * 3)
+    assert census.verdict() is None
+    census.add([item(answer="")] * 100)
+    assert census.verdict() == "empty answers on 197 of 200 items"

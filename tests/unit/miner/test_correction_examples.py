@@ -32,9 +32,9 @@ SUITES = SuiteSettings(
 )
 
 
-def mined(example: Example, answer: str = "no idea", error: str | None = "format", way: str = "probe") -> MinedItem:
+def mined(example: Example, answer: str = "no idea", error: str | None = "format", found_by: str = "probe") -> MinedItem:
     return MinedItem(
-        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, found_by=way
+        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, found_by=found_by
     )
 
 
@@ -126,10 +126,10 @@ def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedIt
     assert sorted(parents) == sorted(item.key for item in few)
 
 
-def of_class(error: str, count: int, seed: int, way: str = "probe") -> list[MinedItem]:
+def of_class(error: str, count: int, seed: int, found_by: str = "probe") -> list[MinedItem]:
     """Different sums, each answered with this mistake."""
     problems = [registry.get("chain_sum").generate(2, 1_000 * seed + place) for place in range(count)]
-    return [mined(to_example(problem, "test"), "99", error, way) for problem in problems]
+    return [mined(to_example(problem, "test"), "99", error, found_by) for problem in problems]
 
 
 CROWDED = [*of_class("carry", 60, 1), *of_class("operand", 6, 2), *of_class("format", 2, 3)]

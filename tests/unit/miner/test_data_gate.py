@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from miner.data_gate import Accepted, DataGate, GatePolicy, Quarantined
+from miner.data_gate import TURN_TOKENS, Accepted, DataGate, GatePolicy, Quarantined, TokenCounter
 from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
 from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.prompt_format import PromptFormat
+from ratchet.inference.tiny import build_tiny_tokenizer
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
@@ -29,12 +32,12 @@ def words(example: Example) -> int:
 
 def gate(
     held_out: Iterable[str] = (),
-    uses: Counter[str] | None = None,
+    usage: Counter[str] | None = None,
     near: NearDuplicates | None = None,
     epoch_cap: int = 2,
     max_tokens: int = 1000,
 ) -> DataGate:
-    counted = uses if uses is not None else Counter[str]()
+    counted = usage if usage is not None else Counter[str]()
     policy = GatePolicy(max_tokens=max_tokens, epoch_cap=epoch_cap)
     return DataGate(policy, frozenset(held_out), words, lambda keys: {key: counted[key] for key in keys}, near)
 
@@ -135,20 +138,20 @@ def test_free_text_is_in_a_batch_once() -> None:
 
 
 def test_an_item_of_a_finite_level_may_be_repeated_up_to_the_epoch_cap() -> None:
-    uses = Counter({"chain_sum:1+2": 1})
-    assert reasons(gate(usage=uses, epoch_cap=3), SUM, SUM, SUM) == [None, None, "epoch_cap"]
+    usage = Counter({"chain_sum:1+2": 1})
+    assert reasons(gate(usage=usage, epoch_cap=3), SUM, SUM, SUM) == [None, None, "epoch_cap"]
     assert reasons(gate(usage=Counter({item_key(TEXT): 3}), epoch_cap=3), TEXT) == ["epoch_cap"]
 
 
-def test_earlier_uses_are_asked_for_of_the_rows_at_hand_alone() -> None:
+def test_usage_counts_are_looked_up_for_the_rows_at_hand_alone() -> None:
     asked: list[set[str]] = []
 
-    def uses(keys: Collection[str]) -> dict[str, int]:
+    def usage(keys: Collection[str]) -> dict[str, int]:
         asked.append(set(keys))
         return dict.fromkeys(keys, 1)
 
     rows = [Example.ask(f"Where is number {n}?", "here", family="cats", grader="normalized") for n in range(1_200)]
-    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, uses)
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, usage)
     assert all(isinstance(verdict, Accepted) for verdict in one.examine(enumerate(rows, start=1)))
     assert [len(keys) for keys in asked] == [500, 500, 200]
 
@@ -224,13 +227,13 @@ def test_no_more_rows_are_read_than_are_asked_about_at_once() -> None:
 class Falls(PromptFormat):
     """A profile with a mistake in its code."""
 
-    def example(self, example: Example) -> Example:
+    def apply(self, example: Example) -> Example:
         if "zero" in example.question:
             raise ZeroDivisionError("division by zero")
-        return super().example(example)
+        return super().apply(example)
 
 
-def test_a_row_on_which_a_plug_in_fails_is_put_aside_and_the_others_go_on() -> None:
+def test_a_row_on_which_a_plug_in_fails_is_quarantined_and_the_others_go_on() -> None:
     one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), words, prompt_format=Falls())
     bad = Example.ask("What is one by zero?", "much", family="maths", grader="normalized")
     assert reasons(one, SUM, bad, TEXT) == [None, "plugin", None]
@@ -257,3 +260,37 @@ def test_a_judgement_on_a_held_out_item_is_a_leak_and_a_false_one_is_no_gold() -
     assert [reason == "leak" for reason in said] == leaks
     assert {True, False} == set(leaks)
     assert reasons(gate(), Example.ask(rows[0].question, "wrong", family="judge", level=1)) == ["gold"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_tiny_tokenizer().save_pretrained(folder)
+    return folder / "tokenizer.json"
+
+
+def test_counts_every_turn_with_what_surrounds_it(tokenizer_file: Path) -> None:
+    count = TokenCounter(tokenizer_file)
+    assert count(Example.ask("12+3=", "12+3=15")) == 5 + 7 + 2 * TURN_TOKENS
+
+
+def test_is_no_less_than_the_chat_template_makes(tokenizer_file: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
+    for question, answer in (("12+3=", "12+3=15"), ("⓪①, sort:72", "é"), ("the answer is", "x " * 50)):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        rendered = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+        counted = TokenCounter(tokenizer_file)(Example.ask(question, answer))
+        assert len(rendered) <= counted <= len(rendered) + 2 * TURN_TOKENS
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not there"):
+        TokenCounter(tmp_path / "tokenizer.json")
+
+
+def test_the_gate_needs_no_torch() -> None:
+    program = (
+        "import sys, miner.data_gate;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'scipy', 'celery', 'sqlalchemy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -22,13 +22,13 @@ from evaluator.ranking import Board, Cost, Entry, Ranking, Tally, tally
 
 NAME = "comparison"
 
-FULL = 20
-"""Newest rankings that keep all their entries; of older ones the best ``HEAD`` are kept."""
+WHOLE_RANKINGS = 20
+"""Newest rankings that keep all their entries; of older ones the best ``BEST_KEPT`` are kept."""
 
-HEAD = 20
+BEST_KEPT = 20
 
-FIELD = 2_000
-"""Newest checkpoints that are ranked; see ``field_of`` for the older ones that are."""
+MOST_RANKED = 2_000
+"""Newest checkpoints that are ranked; see ``ranked_with`` for the older ones that are."""
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -36,9 +36,9 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    """Rank what was evaluated like the subject. Each record's grades are read once in a worker's life.
+    """Rank what was evaluated like the subject. A worker reads the grades of each record once.
 
-    One that cannot be read is asked for anew where it is the subject's own, and passed over where it is another's.
+    A record that cannot be read is requested again where it is the subject's own, and left out where it is another's.
     """
     with work.read() as session:
         subject = evaluation(session, work.subject.id, current(session, "eval").id)
@@ -46,8 +46,8 @@ def do(work: Work) -> Outcome:
         own = _tally(work.artifacts, subject)
         if own is None:
             return request_again(subject, NAME)
-        placed = field_of(session, subject)
-        board, missing = _board(own.kind, placed)
+        placed = ranked_with(session, subject)
+        board, missing = _board(own.conditions_key, placed)
         fresh = evaluations(session, missing, subject.suite_id)
     for row in fresh:
         read = _tally(work.artifacts, row)
@@ -60,15 +60,16 @@ def do(work: Work) -> Outcome:
 
 @dataclass(frozen=True)
 class Place:
-    """What the ledger says of a checkpoint that is ranked: its record's artifact and its cost."""
+    """What the ledger knows of a checkpoint that is ranked: its record's artifact and its cost."""
 
     artifact: str
     cost: Cost
 
 
-def field_of(session: Session, subject: EvaluationRow, most: int = FIELD) -> dict[str, Place]:
+def ranked_with(session: Session, subject: EvaluationRow, most: int = MOST_RANKED) -> dict[str, Place]:
     """The newest checkpoints that were evaluated like the subject; and of older ones the subject itself, those that
-    were ever live, and the head of the last ranking. A few queries, however many they are."""
+    were ever live, and the best of the last ranking. A few queries, however many there are.
+    """
     query = select(
         EvaluationRow.checkpoint_id,
         EvaluationRow.artifact,
@@ -78,33 +79,33 @@ def field_of(session: Session, subject: EvaluationRow, most: int = FIELD) -> dic
     ).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.where(EvaluationRow.suite_id == subject.suite_id, CheckpointRow.state != "broken", made_like(subject))
     newest = session.execute(query.order_by(CheckpointRow.ordinal.desc()).limit(most)).all()
-    lasting = {subject.checkpoint_id, *_lasting(session)} if len(newest) == most else set()
-    older = session.execute(query.where(CheckpointRow.id.in_(lasting))).all()
+    always = {subject.checkpoint_id, *_always_ranked(session)} if len(newest) == most else set()
+    older = session.execute(query.where(CheckpointRow.id.in_(always))).all()
     return {
         id: Place(artifact, Cost(tokens_per_s=speed, size_bytes=size, is_kept=state == "saved"))
         for id, artifact, speed, size, state in (*older, *newest)
     }
 
 
-def _lasting(session: Session) -> set[str]:
+def _always_ranked(session: Session) -> set[str]:
     last = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
-    heads = {entry["checkpoint_id"] for entry in last.entries["entries"][:HEAD]} if last is not None else set()
-    return heads | set(session.scalars(select(DeploymentRow.checkpoint_id).distinct()))
+    best = {entry["checkpoint_id"] for entry in last.entries["entries"][:BEST_KEPT]} if last is not None else set()
+    return best | set(session.scalars(select(DeploymentRow.checkpoint_id).distinct()))
 
 
 _boards: dict[tuple[str, ...], Board] = {}
-"""The board in use, by what the records on it have in common."""
+"""The board in use, by the conditions of its records."""
 
 _records: dict[str, str] = {}
-"""The artifacts of the records on it, by checkpoint."""
+"""The artifacts of the records on the board, by checkpoint."""
 
 
-def _board(kind: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Board, list[str]]:
-    """The board of one kind of records, with what is no longer ranked taken off; and who is not on it yet."""
-    if kind not in _boards:
+def _board(conditions: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Board, list[str]]:
+    """The board of these conditions without what is no longer ranked, and the checkpoints that are not on it yet."""
+    if conditions not in _boards:
         _boards.clear()
         _records.clear()
-    board = _boards.setdefault(kind, Board())
+    board = _boards.setdefault(conditions, Board())
     for id in [id for id, artifact in _records.items() if id not in placed or placed[id].artifact != artifact]:
         del _records[id]
     board.keep(_records)
@@ -112,7 +113,7 @@ def _board(kind: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Board, l
 
 
 def _tally(artifacts: ArtifactStore, row: EvaluationRow) -> Tally | None:
-    """None where it must be taken from a record that cannot be read."""
+    """The stored tally, else one made from the record; None where that cannot be read."""
     if row.tally:
         return Tally.model_validate(row.tally)
     record = load_if_intact(artifacts, row)
@@ -131,17 +132,17 @@ def _ranked(checkpoint_id: str, ranking: Ranking) -> Verdict:
             created_at=tx.now,
         )
         tx.session.add(row)
-        _shorten(tx, row.id - FULL)
+        _trim(tx, row.id - WHOLE_RANKINGS)
         tx.emit(RankingChanged(ranking_id=row.id, best_checkpoint_id=best))
 
     return Verdict("ranked", _reason(mine, len(ranking.entries)), mine.model_dump(mode="json"), effects)
 
 
-def _shorten(tx: Transaction, ranking_id: int) -> None:
-    """Keep the head alone of an older ranking, so that the ledger grows with the checkpoints and not their square."""
+def _trim(tx: Transaction, ranking_id: int) -> None:
+    """Keep only the best of an older ranking, so that the ledger grows with the checkpoints and not their square."""
     old = tx.session.get(RankingRow, ranking_id)
-    if old is not None and len(old.entries["entries"]) > HEAD:
-        old.entries = {"entries": old.entries["entries"][:HEAD]}
+    if old is not None and len(old.entries["entries"]) > BEST_KEPT:
+        old.entries = {"entries": old.entries["entries"][:BEST_KEPT]}
 
 
 def _reason(mine: Entry, ranked: int) -> str:
@@ -153,7 +154,7 @@ def _reason(mine: Entry, ranked: int) -> str:
 SYSTEM = System(
     name=NAME,
     host="3090",
-    purpose="Ranks all evaluated checkpoints; what cannot be told apart is called a tie.",
+    purpose="Ranks all evaluated checkpoints; those that cannot be told apart are tied.",
     emits=(RankingChanged,),
     sweep_s=600.0,
     lanes=(Lane("rank", (CheckpointEvaluated,), find, do),),

@@ -49,10 +49,10 @@ CHAMPIONS = 5
 """Earlier champions whose right answers make an item forgotten."""
 
 REMEMBERED_SETS = 10
-"""Earlier sets whose items are not asked again: a search would otherwise find the same ones for weeks."""
+"""Earlier sets whose items are not asked again, so that a search finds new ones."""
 
 RETEST_ITEMS = 100
-"""Items of the set before, and random ones beside them, that are asked again: a difference of 14 points shows."""
+"""Items of the set before, and random ones beside them, that are asked again: differences of 14 points show."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def do(work: Work) -> Outcome:
     rates = {cell: rate.value for cell, rate in rates_from_json(case.record.by_level).items()}
     found = mine(answers, before.times, _once_right(work, case))
     spec = _spec(work, case, before, answers, frontier_cells(rates), [key for keys in texts for key in keys])
-    again = retest_sample(before.items, RETEST_ITEMS, spec.seed)
+    again = retest_sample(before.items, RETEST_ITEMS if spec.budget else 0, spec.seed)
     spec = spec.model_copy(
         update={
             "retest": tuple(item.example for item in again),
@@ -186,8 +186,8 @@ def _spec(
 
 
 def _searched(work: Work, spec: MiningSpec) -> MiningResult:
-    """The child's answer; no model is loaded where there is nothing to ask."""
-    if not (spec.cells and spec.budget) and not spec.retest:
+    """The child's result; no model is loaded where there is nothing to ask, or the budget is 0."""
+    if not spec.budget or not (spec.cells or spec.retest):
         return MiningResult()
     return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from evaluator.ranking import tally
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
-from evaluator.systems.comparison import field_of
+from evaluator.systems.comparison import ranked_with
 from evaluator.systems.regression import SYSTEM as REGRESSION
-from evaluator.tally import tally
 from ratchet.data.example import Example
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.ledger.tables import (
@@ -188,8 +188,8 @@ def test_of_a_long_line_the_newest_are_ranked_and_those_that_last(home: Home) ->
         assert last is not None
         last.entries = {"entries": [entry for entry in last.entries["entries"] if entry["checkpoint_id"] == ids[3]]}
         rows = [tx.session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == id).one() for id in ids]
-        assert list(field_of(tx.session, rows[1], 2)) == [ids[0], ids[1], ids[3], ids[5], ids[4]]
-        assert set(field_of(tx.session, rows[1])) == set(ids)
+        assert list(ranked_with(tx.session, rows[1], 2)) == [ids[0], ids[1], ids[3], ids[5], ids[4]]
+        assert set(ranked_with(tx.session, rows[1])) == set(ids)
 
 
 def test_a_record_that_is_made_anew_is_read_again(home: Home) -> None:

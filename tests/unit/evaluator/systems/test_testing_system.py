@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator.suite_file import read_suite
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.systems.testing import SYSTEM as TESTING
-from evaluator.testing_spec import SuiteResult, TestingResult, TestingSpec
+from evaluator.testing_child import SuiteResult, TestingResult, TestingSpec, read_suite
 from ratchet.errors import ChildFailed
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.evaluation.record import records_to_lines

@@ -151,7 +151,7 @@ def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
 def test_no_class_has_more_than_its_share_of_a_batch(tmp_path: Path) -> None:
     told = {"correction": {"judged_share": 0.0}, "queue": {"correction_examples": 20}}
     batch, _, _ = corrections_of(tmp_path / "told", **told)
-    assert max(batch.provenance["classes"].values()) == CLASS_SHARE * 20
+    assert max(batch.provenance["classes"].values()) <= CLASS_SHARE * 20 < 20
 
 
 def test_how_many_examples_one_item_gives_is_set(tmp_path: Path) -> None:

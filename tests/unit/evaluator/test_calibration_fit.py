@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.calibration import Calibration, calibrate, confidences
+from evaluator.calibration_fit import Calibration, calibrate, confidences
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, in_selection_split
 from ratchet.settings.calibration import CalibrationSettings

@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.regression import RegressionVerdict, judge_flips, judge_regression
+from evaluator.regression_verdict import (
+    LossPairs,
+    RegressionVerdict,
+    judge_outcomes,
+    judge_regression,
+    loss_pairs,
+    loss_rises,
+)
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.paired_outcomes import CellOutcomes
-from ratchet.evaluation.record import in_test_split
+from ratchet.evaluation.record import Evaluation, in_test_split
 from ratchet.settings.regression import RegressionSettings
 
 from tests.support.records import evaluation
@@ -46,7 +53,7 @@ def test_a_forgotten_family_is_critical_and_named() -> None:
 
 def test_a_small_but_proved_drop_is_a_warning() -> None:
     cells = tuple(cell.model_copy(update={"n": 600}) for cell in table((10, 35), (9, 20), (9, 20)))
-    verdict = judge_flips("new", {"champion": cells}, SETTINGS)
+    verdict = judge_outcomes("new", {"champion": cells}, SETTINGS)
     assert verdict.severity == verdict.overall.severity == "warning"
     assert 0 < verdict.overall.drop_at_least < SETTINGS.critical_drop
 
@@ -62,7 +69,7 @@ def test_both_baselines_are_compared_and_one_is_not_compared_twice() -> None:
     assert {drop.baseline for drop in verdict.drops if drop.severity != "none"} == {"best"}
 
 
-def test_only_the_testing_half_testifies() -> None:
+def test_only_the_test_split_decides() -> None:
     champion = evaluation("champion", {("sum", 1): [True] * 200})
     worse = [in_test_split(item.item_id) for item in champion.items]
     new = evaluation("new", {("sum", 1): worse})
@@ -70,13 +77,13 @@ def test_only_the_testing_half_testifies() -> None:
 
 
 def test_the_smallest_visible_drop_shrinks_with_more_items() -> None:
-    few = judge_flips("new", {"champion": table((2, 2), (2, 2), (2, 2))}, SETTINGS)
+    few = judge_outcomes("new", {"champion": table((2, 2), (2, 2), (2, 2))}, SETTINGS)
     more = {
         "champion": tuple(
             cell.model_copy(update={"n": 600, "gains": 20, "losses": 20}) for cell in table(*[(2, 2)] * 3)
         )
     }
-    many = judge_flips("new", more, SETTINGS)
+    many = judge_outcomes("new", more, SETTINGS)
     assert few.smallest_visible_drop is not None
     assert many.smallest_visible_drop is not None
     assert many.smallest_visible_drop < few.smallest_visible_drop
@@ -85,7 +92,7 @@ def test_the_smallest_visible_drop_shrinks_with_more_items() -> None:
 
 def test_three_items_see_nothing_and_say_so() -> None:
     lonely = (CellOutcomes(family="sum", level=1, n=3, gains=0, losses=1),)
-    verdict = judge_flips("new", {"champion": lonely}, SETTINGS)
+    verdict = judge_outcomes("new", {"champion": lonely}, SETTINGS)
     assert verdict.smallest_visible_drop is None
     assert "no drop could have been seen" in verdict.reason
 
@@ -96,14 +103,14 @@ def test_no_item_is_an_error() -> None:
 
 
 def test_a_verdict_survives_json() -> None:
-    verdict = judge_flips("new", {"champion": table((0, 9), (1, 2), (0, 2))}, SETTINGS)
+    verdict = judge_outcomes("new", {"champion": table((0, 9), (1, 2), (0, 2))}, SETTINGS)
     assert RegressionVerdict.model_validate_json(verdict.model_dump_json()) == verdict
 
 
 def test_more_losses_never_lighten_the_verdict() -> None:
     ranks = ["none", "warning", "critical"]
     severities = [
-        judge_flips("new", {"champion": table((3, losses), (2, 2), (1, 1))}, SETTINGS).severity
+        judge_outcomes("new", {"champion": table((3, losses), (2, 2), (1, 1))}, SETTINGS).severity
         for losses in range(3, 57)
     ]
     assert [ranks.index(s) for s in severities] == sorted(ranks.index(s) for s in severities)
@@ -113,13 +120,13 @@ def test_more_losses_never_lighten_the_verdict() -> None:
 
 def test_a_real_drop_of_the_stated_size_is_seen() -> None:
     rng = np.random.default_rng(3)
-    size = judge_flips("new", {"c": table((4, 5), (4, 5), (4, 5))}, SETTINGS).smallest_visible_drop
+    size = judge_outcomes("new", {"c": table((4, 5), (4, 5), (4, 5))}, SETTINGS).smallest_visible_drop
     assert size is not None
     seen = 0
     for _ in range(100):
-        flips = rng.multinomial(60, [0.075 - size / 2, 0.075 + size / 2, 0.85], size=3)
+        drawn = rng.multinomial(60, [0.075 - size / 2, 0.075 + size / 2, 0.85], size=3)
         seen += (
-            judge_flips("new", {"c": table(*[(int(g), int(losses)) for g, losses, _ in flips])}, SETTINGS).severity
+            judge_outcomes("new", {"c": table(*[(int(g), int(losses)) for g, losses, _ in drawn])}, SETTINGS).severity
             != "none"
         )
     assert seen >= 68
@@ -127,20 +134,79 @@ def test_a_real_drop_of_the_stated_size_is_seen() -> None:
 
 def test_how_surely_a_drop_must_be_proved_is_set() -> None:
     cells = {"champion": table((2, 10), (2, 2), (2, 2))}
-    told = [judge_flips("new", cells, RegressionSettings(alpha=alpha)).severity for alpha in (0.05, 0.4)]
+    told = [judge_outcomes("new", cells, RegressionSettings(alpha=alpha)).severity for alpha in (0.05, 0.4)]
     assert told == ["none", "critical"]
 
 
 def test_which_drop_is_critical_is_set() -> None:
     cells = {"champion": tuple(cell.model_copy(update={"n": 600}) for cell in table((10, 35), (9, 20), (9, 20)))}
-    told = [judge_flips("new", cells, RegressionSettings(critical_drop=drop)).severity for drop in (0.05, 0.001)]
+    told = [judge_outcomes("new", cells, RegressionSettings(critical_drop=drop)).severity for drop in (0.05, 0.001)]
     assert told == ["warning", "critical"]
 
 
-def test_the_smallest_visible_drop_is_stated_for_a_chance_that_is_set() -> None:
-    cells = {"champion": table((2, 2), (2, 2), (2, 2))}
-    usual, strict = (judge_flips("new", cells, RegressionSettings(power=power)) for power in (0.8, 0.95))
-    assert usual.smallest_visible_drop is not None
-    assert strict.smallest_visible_drop is not None
-    assert usual.smallest_visible_drop < strict.smallest_visible_drop
-    assert "with 95%" in strict.reason
+GRADES = {("sum", 1): [True] * 100, ("sum", 2): [False] * 100}
+
+
+def with_loss(name: str, losses: dict[int, float | None]) -> Evaluation:
+    """The same answers everywhere; the loss of the right ones by level."""
+    record = evaluation(name, GRADES)
+    items = tuple(item.model_copy(update={"gold_nll": losses[item.level]}) for item in record.items)
+    return record.model_copy(update={"items": items})
+
+
+def pairs(rise: float, spread: float, n: int = 150, seed: int = 0) -> dict[str, LossPairs]:
+    rng = np.random.default_rng(seed)
+    before = rng.exponential(0.3, n)
+    after = before + rise + rng.normal(0, spread, n)
+    return {"champion": LossPairs(before=tuple(before), after=tuple(after))}
+
+
+def test_only_learnt_levels_of_the_test_split_count() -> None:
+    found = loss_pairs(with_loss("a", {1: 0.1, 2: 5.0}), with_loss("b", {1: 0.2, 2: 9.0}))
+    assert set(found.before) == {0.1}
+    assert len(found.before) == sum(in_test_split(i.item_id) for i in evaluation("a", GRADES).items if i.level == 1)
+
+
+def test_a_rise_beyond_the_margin_is_a_warning_though_no_answer_changed() -> None:
+    champion, worse = with_loss("champion", {1: 0.1, 2: 5.0}), with_loss("new", {1: 0.3, 2: 5.0})
+    verdict = judge_regression(worse, champion, None, SETTINGS)
+    assert verdict.severity == "warning"
+    assert verdict.overall.severity == "none"
+    assert verdict.forgotten == ()
+    assert "0.100 to 0.300 nats a token against champion" in verdict.reason
+    assert judge_regression(champion, champion, None, SETTINGS).severity == "none"
+
+
+def test_loss_that_falls_and_loss_that_rises_where_nothing_was_learnt_are_no_harm() -> None:
+    champion = with_loss("champion", {1: 0.3, 2: 5.0})
+    assert judge_regression(with_loss("new", {1: 0.1, 2: 9.0}), champion, None, SETTINGS).severity == "none"
+
+
+def test_records_without_losses_are_judged_by_their_answers_alone() -> None:
+    champion, new = with_loss("champion", {1: None, 2: None}), with_loss("new", {1: 0.4, 2: 1.0})
+    verdict = judge_regression(new, champion, None, SETTINGS)
+    assert (verdict.severity, verdict.losses) == ("none", ())
+
+
+def test_one_item_gone_wild_proves_nothing() -> None:
+    calm = pairs(0.0, 0.01)["champion"]
+    wild = LossPairs(before=calm.before, after=(1e6, *calm.after[1:]))
+    (rise,) = loss_rises({"champion": wild})
+    assert rise.p > 0.05
+
+
+def test_the_level_of_the_test_at_its_margin() -> None:
+    p = [loss_rises(pairs(0.05, 0.2, seed=seed), 0.05)[0].p for seed in range(400)]
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=2.6 * np.sqrt(0.05 * 0.95 / 400))
+
+
+def test_too_few_items_are_not_tested() -> None:
+    assert loss_rises(pairs(3.0, 0.1, n=19), 0.05) == []
+
+
+def test_levels_that_the_baseline_mostly_gets_wrong_do_not_count() -> None:
+    half = {("sum", 1): [place % 2 == 0 for place in range(100)]}
+    record = evaluation("a", half)
+    known = record.model_copy(update={"items": tuple(i.model_copy(update={"gold_nll": 0.1}) for i in record.items)})
+    counted = [len(loss_pairs(known, known, m).before) for m in (0.1, 0.9)]
+    assert counted[0] > counted[1] == 0

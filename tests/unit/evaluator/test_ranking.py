@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.comparison import Board, Cost, Ranking, rank
-from evaluator.tally import Tally, tally
+from evaluator.ranking import Board, Cost, Ranking, Tally, rank, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.record import Rate
 from ratchet.settings.comparison import ComparisonSettings
@@ -62,7 +61,7 @@ def test_what_was_evaluated_otherwise_is_not_ranked_along() -> None:
     here, there = evaluation("a", {("sum", 1): [True] * 9}), evaluation("b", {("sum", 1): [True] * 9}, suite="other")
     longer = evaluation("c", {("sum", 1): [True] * 10})
     for other in (there, longer):
-        with pytest.raises(NotComparable, match="evaluated alike"):
+        with pytest.raises(NotComparable, match="under the same conditions"):
             rank([tally(here), tally(other)])
 
 
