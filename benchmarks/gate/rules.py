@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from deployer.gate import conclude, weigh
-from deployer.proof import Promote
-from deployer.screen import screen_flips
+from deployer.gate import Promote, conclude, screen_outcomes, weigh
 from ratchet.settings.gate import GateSettings
 
 from benchmarks.gate.world import History, World
@@ -26,7 +24,7 @@ def gate(history: History, settings: GateSettings, challenges: int) -> Outcome:
     """Every checkpoint is screened; those worth it challenge, until one is promoted or the challenges are used up."""
     k = 0
     for checkpoint in range(len(history.eval_gains)):
-        seen = screen_flips(history.eval_table(checkpoint), "champion", "challenger", settings)
+        seen = screen_outcomes(history.eval_table(checkpoint), "champion", "challenger", settings)
         if not seen.is_worth_opening:
             continue
         k += 1

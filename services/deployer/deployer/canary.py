@@ -1,4 +1,4 @@
-"""What is served is what was judged: a loaded checkpoint against the record of its evaluation.
+"""The canary, which checks that a loaded checkpoint is the one that was judged, and the alarm of the watch. Pure.
 
 Three things are compared on a set of canary items: the server's teacher-forced log-probabilities of the judged
 answers, the grades of the server's own answers, and, where engine, dtype and GPU class are the same, their text.
@@ -13,7 +13,7 @@ from math import inf, isfinite, nan
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
 from ratchet.inference.generator import Generation
-from ratchet.serving.protocol import Conditions
+from ratchet.serving.protocol import Conditions, Traffic
 from ratchet.settings.serving import ServingSettings
 from ratchet.tasks.graders import grade_example
 
@@ -21,14 +21,14 @@ EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
 """Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
 
 LEAST_COMPARED = 0.5
-"""Share of items whose tokens must line up."""
+"""Share of items whose tokens must be comparable one by one."""
 
 
 @dataclass(frozen=True)
 class CanaryNumbers:
-    """``compared`` of ``items`` had tokens that line up; ``lost`` and ``won`` are grades that changed.
+    """Of ``items``, ``compared`` had tokens comparable one by one; ``lost`` and ``won`` are grades that changed.
 
-    ``ties`` are texts that differ, but first at a token that was as likely as the judged one, within epsilon.
+    ``ties`` are texts whose first differing token was as likely as the judged one, within epsilon.
     """
 
     items: int
@@ -52,7 +52,7 @@ class Canary:
 
 
 def reply(judged: ItemRecord) -> str | tuple[int, ...]:
-    """What the server is to score: the very tokens where the record has them, else the text."""
+    """What the server is to score: the tokens of the record where it has them, else the text."""
     return judged.token_ids or judged.answer
 
 
@@ -107,7 +107,7 @@ def _fault(n: CanaryNumbers) -> str | None:
 
 
 def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float]) -> float | None:
-    """The largest difference of a token's log-probability; None where tokens do not line up.
+    """The largest difference of a token's log-probability; None where the tokens cannot be compared.
 
     A text that its tokenizer splits otherwise than the model wrote it is compared as the server itself wrote it,
     if it did. The end token scored behind a text that ran into its limit has no counterpart.
@@ -122,7 +122,7 @@ def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float])
 
 
 def _is_tie(judged: ItemRecord, answer: Generation, epsilon: float) -> bool:
-    """Whether the first token that differs was as likely as the judged one: rounding decides such a tie."""
+    """Whether the first differing token was as likely as the judged one: rounding decides such a tie."""
     pairs = enumerate(zip(judged.token_ids, answer.token_ids, strict=False))
     place = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if place is None:
@@ -139,3 +139,23 @@ def _are_equal(judged: RecordKey | None, served: Conditions | None) -> bool:
 def _epsilon(judged: RecordKey | None, served: Conditions | None) -> float:
     dtypes = {side.dtype for side in (judged, served) if side is not None}
     return max((EPSILON.get(dtype, EPSILON["bf16"]) for dtype in dtypes), default=EPSILON["bf16"])
+
+
+FEWEST = 20
+"""Requests below which a latency quantile says nothing."""
+
+
+def alarm(new: Traffic, before: Traffic | None, settings: ServingSettings) -> str | None:
+    """Why the deployment should be rolled back, or None. ``before`` is the last champion's traffic."""
+    if new.requests and new.errors / new.requests > settings.max_error_rate:
+        return f"{new.errors} of {new.requests} requests failed, over the limit of {settings.max_error_rate:.0%}"
+    if before is None or before.requests < FEWEST or new.requests < FEWEST:
+        return None
+    if before.latency_p95_s is None or new.latency_p95_s is None:
+        return None
+    if new.latency_p95_s > settings.max_latency_ratio * before.latency_p95_s:
+        return (
+            f"95 % of requests take up to {new.latency_p95_s:.3f} s, {new.latency_p95_s / before.latency_p95_s:.1f} "
+            f"times as long as with the last champion (limit {settings.max_latency_ratio:.1f})"
+        )
+    return None

@@ -1,11 +1,16 @@
-"""A challenge from screen to decision: which records it needs, and what the gate says of them."""
+"""A challenge from screen to decision: the records it needs, what it spends, and what the gate says of them.
+
+Records that are absent, damaged or not comparable are requested from testing, and the challenge waits for them. Each
+use of the confirm suite leaks a little of it, so after its budget of uses fresh items take its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact
+from ratchet.evaluation.build_suites import rotate_confirm
+from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact, load_suite, suite_row
 from ratchet.evaluation.record import Evaluation, mastered_levels
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
@@ -17,16 +22,17 @@ from ratchet.systems import NotReady, Work
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from deployer.gate import decide
-from deployer.proof import Promote, Refuse
-from deployer.screen import Screen, screen
+from deployer.gate import Promote, Refuse, Screen, decide, screen
+
+MASTERY_ITEMS = 5
+"""Fewest eval items on which a level can count as mastered: one lucky answer proves nothing."""
 
 
 @dataclass(frozen=True)
 class Pair:
     """Champion and challenger on one suite; a record is None while testing has not made it.
 
-    ``damaged`` names those that have one which cannot be read, and is to be made anew.
+    ``damaged`` has the ids of those whose record exists and cannot be read.
     """
 
     champion: CheckpointRow
@@ -37,13 +43,13 @@ class Pair:
     damaged: frozenset[str] = frozenset()
 
     @property
-    def lacking(self) -> tuple[CheckpointRow, ...]:
+    def absent(self) -> tuple[CheckpointRow, ...]:
         sides = ((self.champion, self.champion_record), (self.challenger, self.challenger_record))
         return tuple(checkpoint for checkpoint, record in sides if record is None)
 
 
-def pair(work: Work, challenger_id: str, pool: str) -> Pair:
-    """Both sides' records on the pool's suite in force; of two that do not compare, the older counts as lacking."""
+def read_pair(work: Work, challenger_id: str, pool: str) -> Pair:
+    """Both sides' records on the pool's current suite; of two that do not compare, the older counts as absent."""
     with work.read() as session:
         holder, challenger = champion(session), session.get_one(CheckpointRow, challenger_id)
         suite = current(session, pool)
@@ -57,31 +63,31 @@ def pair(work: Work, challenger_id: str, pool: str) -> Pair:
     return Pair(holder, challenger, suite, theirs_read, ours_read, frozenset(damaged))
 
 
-def screened(work: Work, challenger_id: str) -> Screen | NotReady:
+def run_screen(work: Work, challenger_id: str) -> Screen | NotReady:
     """The free screen on the eval suite."""
-    sides = pair(work, challenger_id, "eval")
+    sides = read_pair(work, challenger_id, "eval")
     if sides.champion_record is None or sides.challenger_record is None:
-        return asking(sides)
+        return request_records(sides)
     return screen(sides.champion_record, sides.challenger_record, work.settings.gate)
 
 
-def asking(sides: Pair) -> NotReady:
-    """Ask testing for the records that are lacking; nothing is asked for twice."""
+def request_records(sides: Pair) -> NotReady:
+    """Request the absent records from testing. Idempotent."""
 
     def effects(tx: Transaction) -> None:
-        for checkpoint in sides.lacking:
+        for checkpoint in sides.absent:
             other = sides.champion if checkpoint is sides.challenger else sides.challenger
             is_damaged = checkpoint.id in sides.damaged
             request_evaluation(tx, checkpoint.id, sides.suite.id, "deployment", other.id, is_damaged=is_damaged)
 
-    names = " and ".join(checkpoint.id for checkpoint in sides.lacking)
+    names = " and ".join(checkpoint.id for checkpoint in sides.absent)
     return NotReady(f"{sides.suite.pool} records of {names}", effects)
 
 
-def opened(work: Work, sides: Pair) -> ChallengeRow:
-    """The challenge of this pair, opened if it was not. Opening spends: k is counted before anything is known.
+def open_challenge(work: Work, sides: Pair) -> ChallengeRow:
+    """The challenge of this pair, opened if it was not. Opening spends error: k is counted before anything is known.
 
-    One that was left open while the suite was rotated goes on with the suite in force, as a use of that suite.
+    One that was left open while the suite was rotated continues on the current suite, as a use of that.
     """
 
     def open_it(tx: Transaction) -> None:
@@ -116,8 +122,8 @@ def opened(work: Work, sides: Pair) -> ChallengeRow:
     return row
 
 
-def decided(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote | Refuse:
-    """The gate's word on a pair with both confirm records."""
+def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote | Refuse:
+    """The gate's decision on a pair with both confirm records."""
     assert sides.champion_record is not None
     assert sides.challenger_record is not None
     mastered = protected_levels(work, sides.champion.id)
@@ -127,13 +133,12 @@ def decided(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote | Re
 
 
 def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:
-    """What the champion masters on its eval record, in the families that settings protect."""
+    """The levels that the champion masters on its eval record, in the families that the settings protect."""
     with work.read() as session:
         row = evaluation(session, champion_id, current(session, "eval").id)
     if row is None:
         return {}
-    gate = work.settings.gate
-    mastered = mastered_levels(load_evaluation(work.artifacts, row), gate.mastery, gate.mastery_items)
+    mastered = mastered_levels(load_evaluation(work.artifacts, row), work.settings.gate.mastery, MASTERY_ITEMS)
     return {family: levels for family, levels in mastered.items() if family in _protected(work.settings)}
 
 
@@ -146,3 +151,32 @@ def _challenge(session: Session, sides: Pair) -> ChallengeRow | None:
         ChallengeRow.champion_id == sides.champion.id, ChallengeRow.challenger_id == sides.challenger.id
     )
     return session.scalar(query)
+
+
+def rotate_if_worn(work: Work) -> None:
+    """Retire a confirm suite that has had ``suites.confirm_uses`` challenges, and publish the next version.
+
+    A challenge of the subject that is under way keeps its suite; another that was left open continues on the fresh one.
+    Suites made of a user's rows only cannot be drawn again, and stay.
+    """
+    suites = work.settings.suites
+    with work.read() as session:
+        worn = current(session, "confirm")
+        in_use = session.scalar(
+            select(ChallengeRow.id).where(
+                ChallengeRow.suite_id == worn.id,
+                ChallengeRow.champion_id == champion(session).id,
+                ChallengeRow.challenger_id == work.subject.id,
+                ChallengeRow.outcome.is_(None),
+            )
+        )
+    if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:
+        return
+    fresh = rotate_confirm(suites, load_suite(work.artifacts, worn))
+    artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})
+
+    def effects(tx: Transaction) -> None:
+        tx.session.get_one(SuiteRow, worn.id).retired_at = tx.now
+        tx.session.add(suite_row(fresh, artifact.id, tx.now))
+
+    work.commit(effects)

@@ -1,23 +1,29 @@
-"""The gate: may this challenger replace this champion?
+"""The deployment gate: may this challenger replace this champion? Pure; it knows nothing of ledgers or servers.
 
-It knows two records of the confirm suite and nothing of ledgers or servers. All of these must hold:
+``screen`` compares two records of the eval suite. It spends no error, because passing it proves nothing; it only says
+whether a challenge is worth opening. ``decide`` compares two records of the confirm suite, which the screen never saw.
+There all of these must hold:
 
 - the target, the whole suite, is proved better at the level that the k-th challenge of this champion may spend;
 - each protected family, pooled over its mastered levels, is proved not worse by the margin;
 - no single level is proved worse (Holm over all levels);
 - the smoke test has passed.
 
-A family of which the champion masters nothing has nothing to lose and is not protected, so the untrained base is
-replaced by whatever is proved better. A protected pool with fewer items than the full test needs is not let through
-unseen, nor does it bar the gate for ever: its level is relaxed as far as an equal model needs it, to 1 - power at most,
-so that a drop of the margin still is refused with the chance ``power``; and where even for that too few items are
-there, it must show no net loss. Both are said in the reasons. Only a family without any item is refused outright.
+A family of which the champion masters nothing has nothing to lose and is not protected, so the untrained base model is
+replaced by whatever is proved better. A protected pool with fewer items than the full test needs is neither waved
+through nor refused for ever. Its level is relaxed as far as an equal model needs it, to 1 - power at most, so that a
+drop of the margin is still refused with the chance ``power``. Where there are too few items even for that, it must show
+no net loss. The reasons say which. Only a family without any item is refused outright.
+
+Effects and margins are fractions of 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from ratchet.evaluation.paired_outcomes import OutcomeTable, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation
 from ratchet.settings.gate import GateSettings
@@ -29,11 +35,106 @@ from ratchet.stats.paired_tests import (
     mcnemar_better,
     noninferiority_p,
 )
-from ratchet.stats.power import affordable_alpha, fewest_items, pool_items
+from ratchet.stats.power import PROTECTED_FLIP_SHARE, SAFETY_ALPHA, affordable_alpha, fewest_items, pool_items
+from ratchet.stats.proportions import Interval
 
-from deployer.proof import Evidence, FamilyProof, LevelHarm, Promote, Refuse, TargetProof
+HARM_ALPHA = 0.05
+"""Familywise level (Holm) at which a single level is proved worse. A constant: raising it refuses equal models."""
 
 Mastered = Mapping[str, Collection[int]]
+"""Mastered levels by family."""
+
+
+class FrozenModel(BaseModel):
+    """The base of all parts of a decision."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TargetProof(FrozenModel):
+    """The whole confirm suite: is the challenger better? ``p`` is the exact one-sided McNemar test's."""
+
+    n: int
+    gains: int
+    losses: int
+    effect: float
+    interval: Interval
+    p: float
+    alpha: float
+    proved: bool
+
+
+class FamilyProof(FrozenModel):
+    """One protected family, its mastered levels pooled: is the challenger not worse by ``margin`` or more?
+
+    ``enough`` says whether the pool reaches ``items_needed``; below it ``alpha`` is relaxed, and ``rule`` is
+    ``no_net_loss`` where so few items could prove nothing even without a single item that differs.
+    """
+
+    family: str
+    levels: tuple[int, ...]
+    n: int
+    items_needed: int
+    enough: bool
+    gains: int
+    losses: int
+    effect: float
+    lower_bound: float
+    margin: float
+    rule: Literal["non_inferiority", "no_net_loss"]
+    p: float
+    alpha: float
+    safe: bool
+
+
+class LevelHarm(FrozenModel):
+    """One level: is the challenger proved worse? ``p_holm`` is corrected for all levels of the suite."""
+
+    family: str
+    level: int
+    n: int
+    gains: int
+    losses: int
+    p: float
+    p_holm: float
+    harmed: bool
+
+
+class Evidence(FrozenModel):
+    """Everything the gate looked at in one challenge."""
+
+    champion: str
+    challenger: str
+    k: int
+    alpha_k: float
+    target: TargetProof
+    families: tuple[FamilyProof, ...]
+    unprotected: tuple[str, ...]
+    levels: tuple[LevelHarm, ...]
+    smoke_passed: bool
+
+
+class Promote(FrozenModel):
+    """The challenger is proved better, and safe. ``reason`` is for people."""
+
+    decision: Literal["promote"] = "promote"
+    evidence: Evidence
+    reason: str
+
+
+class Refuse(FrozenModel):
+    """Something was not proved; each of ``reasons`` is one sentence."""
+
+    decision: Literal["refuse"] = "refuse"
+    evidence: Evidence
+    reasons: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        return " ".join(self.reasons)
+
+
+Decision = Annotated[Promote | Refuse, Field(discriminator="decision")]
 
 
 def decide(
@@ -46,8 +147,8 @@ def decide(
 ) -> Promote | Refuse:
     """The k-th challenge (from 1) of this champion, on confirm records of both.
 
-    ``mastered`` are the champion's mastered levels of the families that are to be protected, read off its eval record
-    (``ratchet.evaluation.record``), never off the confirm record. Raises NotComparable or EmptyEvaluation.
+    ``mastered`` are the champion's mastered levels of the protected families, taken from its eval record and never from
+    the confirm record. Raises NotComparable or EmptyEvaluation.
     """
     evidence = weigh(
         outcome_table(champion, challenger),
@@ -71,7 +172,7 @@ def weigh(
     settings: GateSettings,
     smoke_passed: bool,
 ) -> Evidence:
-    """All tests of one challenge. They depend on the records through the flips alone."""
+    """All tests of one challenge. They depend on the records through the paired outcomes alone."""
     protected = {family: levels for family, levels in mastered.items() if levels}
     alpha_k = alpha_spent(settings.alpha, k)
     return Evidence(
@@ -82,7 +183,7 @@ def weigh(
         target=prove_target(table, alpha_k),
         families=tuple(prove_family(table, family, levels, settings) for family, levels in sorted(protected.items())),
         unprotected=tuple(sorted({cell.family for cell in table} - protected.keys())),
-        levels=find_harm(table, settings.harm_alpha),
+        levels=find_harm(table, HARM_ALPHA),
         smoke_passed=smoke_passed,
     )
 
@@ -103,14 +204,18 @@ def prove_target(table: OutcomeTable, alpha: float) -> TargetProof:
     )
 
 
-def prove_family(table: OutcomeTable, family: str, levels: Collection[int], settings: GateSettings) -> FamilyProof:
+def prove_family(
+    table: OutcomeTable,
+    family: str,
+    levels: Collection[int],
+    settings: GateSettings,
+    safety_alpha: float = SAFETY_ALPHA,
+) -> FamilyProof:
     """Paired non-inferiority over the mastered levels of one family; see the module for pools that are too small."""
     pool = total_of(cell for cell in table if cell.family == family and cell.level in levels)
     needed = pool_items(settings)
     enough = pool.n >= needed
-    alpha = affordable_alpha(
-        pool.n, settings.protected_flip_share, settings.margin, settings.safety_alpha, settings.power
-    )
+    alpha = affordable_alpha(pool.n, PROTECTED_FLIP_SHARE, settings.margin, safety_alpha, settings.power)
     testable = pool.n >= fewest_items(settings.margin, alpha)
     p = float(noninferiority_p(pool.gains, pool.losses, pool.n, settings.margin)) if pool.n else 1.0
     return FamilyProof(
@@ -141,7 +246,7 @@ def find_harm(table: OutcomeTable, alpha: float) -> tuple[LevelHarm, ...]:
 
 
 def conclude(evidence: Evidence) -> Promote | Refuse:
-    """Promote if nothing speaks against it, else refuse with a sentence for each thing that does."""
+    """Promote if every test passed, else refuse with a sentence for each that did not."""
     reasons = [
         *_target_reasons(evidence),
         *(_family_reason(proof) for proof in evidence.families if not proof.safe),
@@ -150,7 +255,7 @@ def conclude(evidence: Evidence) -> Promote | Refuse:
     ]
     if reasons:
         return Refuse(evidence=evidence, reasons=tuple(reasons))
-    return Promote(evidence=evidence, reason=_praise(evidence))
+    return Promote(evidence=evidence, reason=_promotion_reason(evidence))
 
 
 def _target_reasons(evidence: Evidence) -> list[str]:
@@ -173,9 +278,7 @@ def _family_reason(proof: FamilyProof) -> str:
         f"Family {proof.family} is not proved safe: {counts}; the drop may be {-proof.lower_bound:.1%}, "
         f"the margin is {proof.margin:.1%}."
     )
-    if proof.enough:
-        return sentence
-    return f"{sentence} The full test needs {proof.items_needed} items, so it was tested at {proof.alpha:.2g}."
+    return sentence if proof.enough else f"{sentence} The test is {_underpowered(proof)}."
 
 
 def _harm_reason(level: LevelHarm) -> str:
@@ -185,7 +288,7 @@ def _harm_reason(level: LevelHarm) -> str:
     )
 
 
-def _praise(evidence: Evidence) -> str:
+def _promotion_reason(evidence: Evidence) -> str:
     target = evidence.target
     sentence = (
         f"Proved better: {target.gains} gains and {target.losses} losses on {target.n} items ({target.effect:+.1%}, "
@@ -194,12 +297,67 @@ def _praise(evidence: Evidence) -> str:
     )
     if not evidence.families:
         return f"{sentence} The champion masters nothing yet, so nothing is protected."
-    names = ", ".join(_safe_words(proof) for proof in evidence.families)
+    names = ", ".join(_describe_safe(proof) for proof in evidence.families)
     return f"{sentence} Not worse in {names}; no level is proved worse."
 
 
-def _safe_words(proof: FamilyProof) -> str:
+def _describe_safe(proof: FamilyProof) -> str:
     if proof.rule == "no_net_loss":
         return f"{proof.family} (no net loss; {proof.n} items are too few for a test)"
-    weak = "" if proof.enough else f", tested at {proof.alpha:.2g} for want of {proof.items_needed} items"
+    weak = "" if proof.enough else f"; {_underpowered(proof)}"
     return f"{proof.family} (drop below {proof.margin:.1%} on {proof.n} items{weak})"
+
+
+def _underpowered(proof: FamilyProof) -> str:
+    return f"underpowered: {proof.n} of {proof.items_needed} items, tested at α = {proof.alpha:.2f}"
+
+
+class Screen(FrozenModel):
+    """Whether to open the confirm suite, with the numbers and the reason."""
+
+    champion: str
+    challenger: str
+    n: int
+    gains: int
+    losses: int
+    effect: float
+    p: float
+    alpha: float
+    harmed: tuple[LevelHarm, ...]
+    is_worth_opening: bool
+    reason: str
+
+
+def screen(champion: Evaluation, challenger: Evaluation, settings: GateSettings) -> Screen:
+    """Compare two eval records. Raises NotComparable or EmptyEvaluation."""
+    table = outcome_table(champion, challenger)
+    return screen_outcomes(table, champion.checkpoint_id, challenger.checkpoint_id, settings)
+
+
+def screen_outcomes(table: OutcomeTable, champion: str, challenger: str, settings: GateSettings) -> Screen:
+    """The screen from the paired outcomes alone."""
+    total = total_of(table)
+    p = float(mcnemar_better(total.gains, total.losses))
+    harmed = tuple(level for level in find_harm(table, HARM_ALPHA) if level.harmed)
+    return Screen(
+        champion=champion,
+        challenger=challenger,
+        n=total.n,
+        gains=total.gains,
+        losses=total.losses,
+        effect=total.effect,
+        p=p,
+        alpha=settings.screen_alpha,
+        harmed=harmed,
+        is_worth_opening=p <= settings.screen_alpha and not harmed,
+        reason=_screen_reason(total.effect, p, settings.screen_alpha, harmed),
+    )
+
+
+def _screen_reason(effect: float, p: float, alpha: float, harmed: tuple[LevelHarm, ...]) -> str:
+    if harmed:
+        worse = ", ".join(f"{level.family} level {level.level}" for level in harmed)
+        return f"Already worse on the eval suite in {worse}."
+    if p > alpha:
+        return f"Not promising on the eval suite: {effect:+.1%}, p = {p:.2g} above {alpha:.2g}."
+    return f"Promising on the eval suite: {effect:+.1%}, p = {p:.2g}."

@@ -1,26 +1,32 @@
-"""From a promoted checkpoint to what clients get: load beside the champion, check, switch, watch, or roll back."""
+"""Bringing a checkpoint onto the inference server: load it beside the champion, run the canary, switch, and watch it.
+
+Also what is served while the champion cannot be: an earlier champion with intact files, marked as a fallback. The
+champion stays desired and is tried again at every reconcile, so it is back as soon as its files are.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ratchet.data.example import Example
-from ratchet.errors import ClaimLost, ServingError
+from ratchet.errors import ArtifactError, ClaimLost, ServingError, UnusableCheckpoint
 from ratchet.evaluation.record import Evaluation
 from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
-from ratchet.ledger.deployments import note_canary
-from ratchet.ledger.tables import CheckpointRow
+from ratchet.ledger import Transaction
+from ratchet.ledger.deployments import earlier_champions, note_canary, note_fallback
+from ratchet.ledger.tables import BlockRow, CheckpointRow
 from ratchet.profiles.profile import get_profile, with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Work
+from sqlalchemy.orm import Session
 
-from deployer.canary import Canary, compare, reply
-from deployer.facts import certainty_of
-from deployer.watch import alarm
+from deployer.canary import Canary, alarm, compare, reply
+from deployer.gate_inputs import certainty_of
 
 PROBE_PAUSE_S = 0.5
 
@@ -29,8 +35,8 @@ PROBE_PAUSE_S = 0.5
 class Rollout:
     """Drives one inference server on behalf of one claim, whose token fences every switch.
 
-    ``items`` are the canary's items, ``record`` the checkpoint's record that holds them, ``system_prompt`` the system
-    turn that they were judged under: with it, they are not put under the day's.
+    ``items`` are the canary's items, ``system_prompt`` the system turn that they were judged under. It is sent along,
+    so that the server does not add that of the day.
     """
 
     work: Work
@@ -40,7 +46,7 @@ class Rollout:
 
     @property
     def parse(self) -> Callable[[str], str]:
-        """The profile's way of reading an answer."""
+        """How the profile reads an answer."""
         profile = self.settings.profile
         return get_profile(profile.name, profile.options).extract_answer
 
@@ -49,7 +55,7 @@ class Rollout:
         return self.work.settings
 
     def load(self, checkpoint: CheckpointRow) -> None:
-        """Load the verified artifact beside what is live, and nothing else. Raises ServingError, TransientError."""
+        """Load the verified artifact beside what is live, and unload the rest. Raises ServingError, TransientError."""
         live = self.server.live()
         self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)
@@ -58,7 +64,7 @@ class Rollout:
         failpoint("after-load")
 
     def smoke(self, checkpoint: CheckpointRow, record: Evaluation) -> Canary | str:
-        """Whether what is loaded is what was judged; a sentence where the server refuses it altogether."""
+        """Load the checkpoint and run its canary; a sentence where the server refuses to load it."""
         try:
             self.load(checkpoint)
             return self.canary(checkpoint.id, record)
@@ -90,9 +96,9 @@ class Rollout:
 
     def bring_up(self, checkpoint: CheckpointRow) -> None:
         """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""
-        highest = self.server.health().highest_token
+        highest = self.server.health().highest_fencing_token
         if highest > self.work.claim.token:
-            raise ClaimLost(f"the server obeys no token below {highest}: another deployer has taken over.")
+            raise ClaimLost(f"the server refuses tokens below {highest}: another deployer has taken over.")
         self.load(checkpoint)
         with self.work.read() as session:
             certainty = certainty_of(session, checkpoint.id)
@@ -106,7 +112,8 @@ class Rollout:
                 self.server.unload(checkpoint_id)
 
     def watch(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
-        """Watch the new champion for ``serving.watch_s``; why it should go back, or None. Synthetic probes help out."""
+        """Watch the new champion for ``serving.watch_s``; why it should be rolled back, or None. The canary runs again
+        and again, so that a server without clients is watched too."""
         deadline = time.monotonic() + self.settings.serving.watch_s
         while True:
             verdict = self._look(checkpoint, record, before)
@@ -126,3 +133,48 @@ class Rollout:
         if not canary.passed:
             return canary.reason
         return alarm(self.server.stats(checkpoint.id), before, self.settings.serving)
+
+
+log = logging.getLogger(__name__)
+
+DAMAGE = (ArtifactError, UnusableCheckpoint)
+"""Errors that mean that a checkpoint's files are not those that were judged."""
+
+
+def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exception) -> Callable[[Transaction], None]:
+    """Serve the newest intact earlier champion, unless one is live already; returns the effect that notes it."""
+    log.error("the champion %s cannot be served: %s", champion.id, error)
+    served = _already_serving(work, rollout, champion) or _brought_up(work, rollout, champion)
+    artifact = getattr(error, "artifact", None) or champion.artifact
+    return lambda tx: note_fallback(tx, champion.id, served, artifact, str(error))
+
+
+def _already_serving(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
+    """What is live, if that is another checkpoint than the champion and not blocked."""
+    live = rollout.server.live()
+    if live is None or live.checkpoint_id == champion.id:
+        return None
+    with work.read() as session:
+        return None if session.get(BlockRow, live.weights) is not None else live.checkpoint_id
+
+
+def _brought_up(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
+    with work.read() as session:
+        candidates = list(_predecessors(session, champion.id))
+    for candidate in candidates:
+        try:
+            rollout.bring_up(candidate)
+        except DAMAGE as error:
+            log.error("%s cannot be served either: %s", candidate.id, error)
+        else:
+            return candidate.id
+    return None
+
+
+def _predecessors(session: Session, champion_id: str) -> Iterator[CheckpointRow]:
+    """Earlier champions whose files are kept and whose weights are not blocked, the newest first."""
+    for checkpoint_id in earlier_champions(session):
+        checkpoint = session.get_one(CheckpointRow, checkpoint_id)
+        is_blocked = session.get(BlockRow, checkpoint.weights) is not None
+        if checkpoint_id != champion_id and checkpoint.state == "saved" and not is_blocked:
+            yield checkpoint

@@ -1,7 +1,7 @@
-"""Who may challenge the champion: a pure rule over what the judging systems have said.
+"""Which checkpoint may challenge the champion: a pure rule over what the judges have said.
 
-The candidate is the best-ranked checkpoint that is newer than the champion, not blocked, cleared and calibrated. What
-is older than the candidate is superseded; what is newer waits for the candidate's decision.
+The candidate is the best-ranked checkpoint that is newer than the champion, not blocked, and cleared by every judge.
+Checkpoints older than the candidate are superseded; newer ones wait for the decision on it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def rule(
 
 def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
     if contender.blocked is not None:
-        return Settle("blocked", f"its weights are blocked: {contender.blocked}; `ratchet unblock` allows them again")
+        return Settle(
+            "blocked", f"its weights are blocked: {contender.blocked}; `ratchet deploy unblock` allows them again"
+        )
     if contender.ordinal <= champion_ordinal:
         return Settle("superseded", f"the champion {champion_id} is newer")
     if not contender.is_kept:

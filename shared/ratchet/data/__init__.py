@@ -1,1 +1,1 @@
-"""Examples, batches, the adapter table for people's files, and the gate before the queue."""
+"""Training examples, and how they are read from people's files."""

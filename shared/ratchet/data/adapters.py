@@ -1,4 +1,4 @@
-"""The table of record shapes that people have, and how each becomes an Example.
+"""The record shapes that people's files have, and how a row of each becomes an Example.
 
 ======================  =====================================================================================
 shape                   keys of the row
@@ -15,28 +15,51 @@ problem/answer          ``problem``, ``answer`` or ``output``
 input/output            ``input``, ``output`` or ``answer``
 ======================  =====================================================================================
 
-The first shape whose keys are all there is taken. Every other key goes to ``metadata``, beside what the row's own
-``metadata`` says (which wins; what it displaces is kept under ``row``).
+The first shape whose keys are all there is taken. Every other key goes to ``metadata``, together with the row's own
+``metadata``, which wins; what it displaces is kept under ``row``. Family, level and grader are filled in last.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from ratchet.data.declaration import declare
-from ratchet.data.example import Example, Message
-from ratchet.data.turns import ROLES, said
-from ratchet.errors import DataError, UnknownShape
+from ratchet.data.example import Example, Message, Role
+from ratchet.errors import DataError, UnknownPlugin, UnknownShape
+from ratchet.tasks import graders, registry
 
 Row = dict[str, Any]
 Turns = list[tuple[Any, Any]]
 
+ROLES: Final[dict[str, Role]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+"""Names of the three roles in people's records."""
+
+LEVELS = {"easy": 1, "medium": 2, "hard": 3, "ultra": 4, "expert": 4}
+"""Levels of named difficulties."""
+
+_CIRCLED = r"=\s*([⓪①]+|-?[0-9]+)"
+_SKILLS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("gsm8k", {"grader": "numeric"}),
+    ("babi", {"grader": "normalized"}),
+    ("binary", {"grader": "regex", "pattern": _CIRCLED}),
+)
+"""Graders of skills by the prefix of their name; other skills get what their gold suggests."""
+
 
 @dataclass(frozen=True)
 class Adapter:
-    """One shape: the keys that tell it, the keys it reads, and the turns it makes of a row."""
+    """One shape: the keys that identify it, the keys it reads, and how it gets the turns of a row."""
 
     shape: str
     required: tuple[str, ...]
@@ -62,8 +85,8 @@ def _conversations(row: Row) -> Turns:
 
 def _instruction(row: Row) -> Turns:
     context = row.get("input")
-    task = said(row["instruction"], "instruction")
-    return [("user", f"{task}\n\n{said(context, 'input')}" if context else task), ("assistant", row["output"])]
+    task = _turn_text(row["instruction"], "instruction")
+    return [("user", f"{task}\n\n{_turn_text(context, 'input')}" if context else task), ("assistant", row["output"])]
 
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -97,14 +120,14 @@ def adapt(row: Row) -> Example:
     if not messages:
         raise DataError(f"{adapter.required[0]} is empty.")
     read = {*adapter.required, *adapter.optional, "metadata"}
-    return declare(Example(messages=messages, metadata=_metadata(row, read)))
+    return complete_metadata(Example(messages=messages, metadata=_metadata(row, read)))
 
 
 def _message(role: Any, content: Any) -> Message:
     known = ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise DataError(f"role {role!r} is not one of {', '.join(ROLES)}.")
-    return Message(role=known, content=said(content, f"the {known} turn"))
+    return Message(role=known, content=_turn_text(content, f"the {known} turn"))
 
 
 def _each(row: Row, key: str, needs: str | None = None) -> Iterable[Row]:
@@ -118,7 +141,7 @@ def _each(row: Row, key: str, needs: str | None = None) -> Iterable[Row]:
 
 
 def _metadata(row: Row, read: set[str]) -> Row:
-    """The rest of the row, with its own ``metadata`` laid over it."""
+    """The rest of the row, overridden by its own ``metadata``."""
     inner = row.get("metadata")
     if inner is None:
         inner = {}
@@ -127,3 +150,90 @@ def _metadata(row: Row, read: set[str]) -> Row:
     outer = {key: value for key, value in row.items() if key not in read}
     displaced = {key: value for key, value in outer.items() if key in inner and inner[key] != value}
     return {**outer, **inner, **({"row": displaced} if displaced else {})}
+
+
+def complete_metadata(example: Example) -> Example:
+    """The example with ``family``, ``level``, ``source`` and, where no family grades it, ``grader`` filled in.
+
+    Raises DataError for a level, family or grader that means nothing.
+    """
+    metadata = dict(example.metadata)
+    metadata["family"] = _family(metadata)
+    metadata["level"] = _level(metadata)
+    metadata.setdefault("source", "file")
+    if not _is_known(metadata["family"]):
+        metadata |= _grading(metadata, example)
+    return example.model_copy(update={"metadata": metadata})
+
+
+def _family(metadata: dict[str, Any]) -> str:
+    """The row's family; else its skill or data set; else ``text``."""
+    for key in ("family", "skill", "dataset"):
+        name = metadata.get(key)
+        if name is not None and not isinstance(name, str):
+            raise DataError(f"metadata.{key} is not a text.")
+        if name:
+            return str(name)
+    return "text"
+
+
+def _is_known(family: str) -> bool:
+    try:
+        return registry.find(family) is not None
+    except UnknownPlugin as error:
+        raise DataError(f"metadata.family: {error}") from error
+
+
+def _level(metadata: dict[str, Any]) -> int:
+    stated = metadata.get("level")
+    if stated is None:
+        difficulty = metadata.get("difficulty", "easy")
+        stated = LEVELS.get(difficulty.casefold(), 1) if isinstance(difficulty, str) else 1
+    text = str(stated)
+    if isinstance(stated, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 1000:
+        raise DataError(f"metadata.level {stated!r} is not a number from 1 to 1000.")
+    return int(text)
+
+
+def _grading(metadata: dict[str, Any], example: Example) -> dict[str, Any]:
+    name = metadata.get("grader")
+    if name is not None:
+        if name not in graders.declared_graders():
+            raise DataError(f"metadata.grader {name!r} is not one of {', '.join(graders.declared_graders())}.")
+        return {"grader": name}
+    skill = str(metadata.get("skill", metadata["family"])).casefold()
+    by_skill = next((grading for prefix, grading in _SKILLS if skill.startswith(prefix)), None)
+    return by_skill or {"grader": graders.suggest_grader(str(metadata.get("gold", example.answer or "")))}
+
+
+def _turn_text(content: Any, place: str) -> str:
+    """The text of a turn: text parts are joined, other values are written as JSON, null is refused.
+
+    Raises DataError for what no store or tokenizer accepts: NUL characters and unpaired surrogates.
+    """
+    if content is None:
+        raise DataError(f"{place} is null.")
+    text = content if isinstance(content, str) else _joined(content, place)
+    if "\0" in text:
+        raise DataError(f"{place} contains a NUL character.")
+    if not _is_unicode(text):
+        raise DataError(f"{place} contains an unpaired surrogate.")
+    return text
+
+
+def _joined(content: Any, place: str) -> str:
+    is_parts = isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
+    if not is_parts:
+        return json.dumps(content, ensure_ascii=False)
+    kinds = {str(part["type"]) for part in content}
+    if kinds != {"text"} or not all(isinstance(part.get("text"), str) for part in content):
+        raise DataError(f"{place} has parts of type {', '.join(sorted(kinds))}; only text can be trained on.")
+    return "".join(part["text"] for part in content)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

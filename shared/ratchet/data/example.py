@@ -1,4 +1,4 @@
-"""An example: one conversation with its metadata, identified by the hash of its canonical content."""
+"""An example: one conversation with its metadata, identified by the hash of its turns. And where a batch comes from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Message(BaseModel):
 
 
 class Example(BaseModel):
-    """One training or test example, as it stands on one line of a JSONL file.
+    """One training or test example, as on one line of a JSONL file.
 
-    ``metadata`` keeps whatever its source said; Ratchet itself reads ``family`` (a task family's or a declared
+    ``metadata`` keeps whatever its source gave; Ratchet itself reads ``family`` (a task family's or a declared
     grader's name), ``level`` (int, 1 is the easiest), ``gold`` (the expected answer, where it is not the last
     assistant turn), ``grader`` and ``source``.
     """
@@ -77,3 +77,16 @@ class Example(BaseModel):
         """A one-turn example."""
         turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
         return cls(messages=turns, metadata=metadata)
+
+
+class Provenance(BaseModel):
+    """Where a batch came from. ``parents`` are ids of what it was made from (batches, evaluations, a file's sha256)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: str = Field(min_length=1)
+    version: str
+    seed: int | None = None
+    parents: tuple[str, ...] = ()
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Examples of each kind that the generator tells apart."""

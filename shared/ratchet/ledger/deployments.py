@@ -63,7 +63,7 @@ def promote(
     if row.desired_id == checkpoint_id:
         return None
     if row.frozen_reason is not None:
-        return f"`ratchet unfreeze` (frozen: {row.frozen_reason})"
+        return f"`ratchet deploy unfreeze` (frozen: {row.frozen_reason})"
     if row.desired_id != champion_id:
         return f"a challenge of {row.desired_id}, which has taken the place of {champion_id}"
     deploy(tx, checkpoint_id, "gate", reason, numbers, token, is_proved=True)

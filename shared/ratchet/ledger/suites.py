@@ -39,7 +39,7 @@ def suite_named(session: Session, name: str) -> SuiteRow:
     rows = session.scalars(fitting).all() if len(name) >= 4 else []
     if len(rows) != 1:
         raise PreconditionFailed(
-            f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: `ratchet suite list` has them."
+            f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: `ratchet show suites` has them."
         )
     return rows[0]
 

@@ -1,12 +1,13 @@
-"""What the deployer asks of an inference server, whichever it is. Needs no torch."""
+"""What the deployer asks of an inference server, and the bodies of the /admin routes. It imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from ratchet.data.example import Message
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 
@@ -54,7 +55,7 @@ class Health(BaseModel):
     """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
 
     ``problem`` says why a model that should be live is not, or what of the server has come to a standstill. No token
-    below ``highest_token`` is obeyed.
+    below ``highest_fencing_token`` is obeyed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -65,7 +66,7 @@ class Health(BaseModel):
     uptime_s: float
     problem: str | None = None
     conditions: Conditions | None = None
-    highest_token: int = 0
+    highest_fencing_token: int = 0
 
 
 @runtime_checkable
@@ -110,3 +111,54 @@ class InferenceServer(Protocol):
     def health(self) -> Health: ...
 
     def stats(self, checkpoint_id: str) -> Traffic: ...
+
+
+CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+
+BROKEN_CHECKPOINT = "broken_checkpoint"
+"""Code of the api_error to load files that are damaged, or not those that were named."""
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LoadRequest(Body):
+    """``weights`` is the digest that the folder ``path`` must have."""
+
+    checkpoint_id: CheckpointId
+    path: str = Field(min_length=1)
+    weights: str = Field(min_length=1)
+
+
+class UnloadRequest(Body):
+    checkpoint_id: CheckpointId
+
+
+class SwitchRequest(Body):
+    checkpoint_id: CheckpointId
+    fencing_token: int = Field(ge=0)
+    certainty: Certainty | None = None
+
+
+class ScoreRequest(Body):
+    """``answers[i]``, a text or its tokens, is scored as the reply to ``chats[i]``."""
+
+    checkpoint_id: CheckpointId
+    chats: tuple[tuple[Message, ...], ...]
+    answers: tuple[Reply, ...]
+
+
+class ScoreResponse(Body):
+    weights: str
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+class GenerateRequest(Body):
+    checkpoint_id: CheckpointId
+    chats: tuple[tuple[Message, ...], ...]
+    decoding: Decoding
+
+
+class GenerateResponse(Body):
+    generations: tuple[Generation, ...]

@@ -25,6 +25,14 @@ LUCK_WEIGHT = np.exp(-(LUCK**2) / 2) / np.exp(-(LUCK**2) / 2).sum()
 LEAST_ITEMS = 50
 MOST_ITEMS = 10_000_000
 """Beyond it no suite is looked for: the chance to meet the plan does not grow any more."""
+SAFETY_ALPHA = 0.05
+"""Level of each protected family's non-inferiority test."""
+PROTECTED_FLIP_SHARE = 0.05
+"""Assumed share of the items of mastered levels whose grade differs between two checkpoints: there it is rare."""
+CHALLENGES = 10
+"""Challenges of one champion within which a gain is to be seen. Later ones may spend next to nothing of alpha."""
+CHALLENGE_CORRELATION = 0.5
+"""Assumed correlation of the luck of successive challenges, which share the items and the training run."""
 CERTAIN = 4  # times the planned size: beyond it power is 1 in all but name, and is not worth computing
 
 
@@ -141,7 +149,7 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
     """
     families = dict(protected_items or {})
     per_challenge = _per_challenge(settings, items, families)
-    within = within_challenges(per_challenge, settings.challenge_correlation)
+    within = within_challenges(per_challenge, CHALLENGE_CORRELATION)
     pool = pool_items(settings)
     short = {name: n for name, n in sorted(families.items()) if n < pool}
     adequate = within >= settings.power and not short
@@ -152,7 +160,7 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
         per_challenge=per_challenge,
         within=within,
         family_items_needed=pool,
-        family_items_least=fewest_items(settings.margin, settings.safety_alpha),
+        family_items_least=fewest_items(settings.margin, SAFETY_ALPHA),
         short_families=short,
         adequate=adequate,
         advice=_advice(settings, items, within, needed, short),
@@ -161,7 +169,7 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
 
 def pool_items(settings: GateSettings) -> int:
     """Items of mastered levels from which a protected family is held to the full non-inferiority test."""
-    return items_needed(settings.protected_flip_share, settings.margin, settings.safety_alpha, settings.power)
+    return items_needed(PROTECTED_FLIP_SHARE, settings.margin, SAFETY_ALPHA, settings.power)
 
 
 def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> float:
@@ -175,12 +183,10 @@ def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> f
 
 
 def _per_challenge(settings: GateSettings, items: int, families: Mapping[str, int]) -> tuple[float, ...]:
-    flips, margin = settings.protected_flip_share, settings.margin
+    flips, margin = PROTECTED_FLIP_SHARE, settings.margin
     certain = CERTAIN * pool_items(settings)
-    safety = prod(
-        noninferiority_power(min(n, certain), flips, margin, settings.safety_alpha) for n in families.values()
-    )
-    levels = [alpha_spent(settings.alpha, k) for k in range(1, settings.challenges + 1)]
+    safety = prod(noninferiority_power(min(n, certain), flips, margin, SAFETY_ALPHA) for n in families.values())
+    levels = [alpha_spent(settings.alpha, k) for k in range(1, CHALLENGES + 1)]
     seen = min(items, CERTAIN * connor_items(settings.gain, settings.flip_share, levels[-1], settings.power))
     return tuple(safety * superiority_power(seen, settings.gain, settings.flip_share, a) for a in levels)
 
@@ -191,7 +197,7 @@ def _items_needed(settings: GateSettings, items: int, families: Mapping[str, int
     size = ceil(max([LEAST_ITEMS, *(pool_items(settings) / share for share in shares.values())]))
     while size <= MOST_ITEMS:
         chances = _per_challenge(settings, size, {name: int(share * size) for name, share in shares.items()})
-        if within_challenges(chances, settings.challenge_correlation) >= settings.power:
+        if within_challenges(chances, CHALLENGE_CORRELATION) >= settings.power:
             return size
         size += size // 20
     return None
@@ -205,7 +211,7 @@ def _advice(settings: GateSettings, items: int, within: float, needed: int | Non
     ]
     if within < settings.power:
         sentences.append(
-            f"{items} confirm items prove a gain of {settings.gain:.1%} within {settings.challenges} challenges with "
+            f"{items} confirm items prove a gain of {settings.gain:.1%} within {CHALLENGES} challenges with "
             f"a chance of {within:.0%}, not {settings.power:.0%}."
         )
     if not sentences:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from deployer.screen import screen, screen_flips
+from deployer.gate import screen, screen_outcomes
 from ratchet.evaluation.paired_outcomes import CellOutcomes
 from ratchet.settings.gate import GateSettings
 
@@ -23,13 +23,13 @@ def test_promising_is_worth_opening() -> None:
 
 
 def test_equal_is_not() -> None:
-    seen = screen_flips((flips(1, 6, 5),), "old", "new", SETTINGS)
+    seen = screen_outcomes((flips(1, 6, 5),), "old", "new", SETTINGS)
     assert not seen.is_worth_opening
     assert "Not promising" in seen.reason
 
 
 def test_a_level_already_proved_worse_is_not_either() -> None:
-    seen = screen_flips((flips(1, 0, 12), flips(2, 60, 2)), "old", "new", SETTINGS)
+    seen = screen_outcomes((flips(1, 0, 12), flips(2, 60, 2)), "old", "new", SETTINGS)
     assert seen.p < SETTINGS.screen_alpha
     assert not seen.is_worth_opening
     assert "sum level 1" in seen.reason
@@ -37,4 +37,4 @@ def test_a_level_already_proved_worse_is_not_either() -> None:
 
 def test_how_promising_a_checkpoint_must_be_is_set() -> None:
     told = [GateSettings(screen_alpha=alpha) for alpha in (0.1, 0.5)]
-    assert [screen_flips((flips(1, 9, 6),), "old", "new", s).is_worth_opening for s in told] == [False, True]
+    assert [screen_outcomes((flips(1, 9, 6),), "old", "new", s).is_worth_opening for s in told] == [False, True]

@@ -120,7 +120,7 @@ def test_barred_weights_stay_away_and_the_way_back_is_named() -> None:
     assert isinstance(ruling, Settle)
     assert ruling.outcome == "blocked"
     assert "the canary failed" in ruling.reason
-    assert "ratchet unblock" in ruling.reason
+    assert "ratchet deploy unblock" in ruling.reason
 
 
 def test_one_whose_files_retention_has_deleted_is_no_candidate() -> None:

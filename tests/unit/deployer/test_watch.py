@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from deployer.watch import FEWEST, alarm
+from deployer.canary import FEWEST, alarm
 from ratchet.serving.protocol import Traffic
 from ratchet.settings.serving import ServingSettings
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.inference.tiny import build_tiny_model
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
-from ratchet.profiles import registry
+from ratchet.inference.tiny import build_tiny_model, build_tiny_tokenizer
+from ratchet.profiles.profile import get_profile
 from trainer.core import TrainingResult
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
-from trainer.result import ErrorKind
+from trainer.segment import ErrorKind
 
 DATA = Path(__file__).parents[2] / "data"
 FILES = sorted(DATA.glob("*.jsonl"))
@@ -38,7 +37,7 @@ def test_every_row_is_rendered_with_its_answer_trained(file: Path) -> None:
     tokenizer = build_tiny_tokenizer()
     answers = [example.answer for _, example in examples_of(file)]
     rows = prepare_rows(
-        examples_of(file), registry.get("plain"), tokenizer, system_prompt="Be brief.", max_length=100_000
+        examples_of(file), get_profile("plain"), tokenizer, system_prompt="Be brief.", max_length=100_000
     )
     assert len(rows) == len(answers)
     trained = [tokenizer.decode(row.ids[row.trained]) for row in rows.rows]
@@ -72,7 +71,7 @@ def written(folder: Path, rows: Iterable[Row]) -> Path:
 
 
 def prepared(path: Path) -> TrainingRows:
-    plain, tokenizer = registry.get("plain"), build_tiny_tokenizer()
+    plain, tokenizer = get_profile("plain"), build_tiny_tokenizer()
     return prepare_rows(examples_of(path), plain, tokenizer, system_prompt="", max_length=100_000)
 
 
@@ -177,7 +176,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "mine.jsonl:5: the assistant turn has parts of type",
     ),
     "a control character": ("a\0b", "mine.jsonl:5: contains a NUL character"),
-    "half a sign": ("\ud83e", "mine.jsonl:5: the assistant turn contains half a surrogate pair"),
+    "half a sign": ("\ud83e", "mine.jsonl:5: the assistant turn contains an unpaired surrogate"),
 }
 
 

@@ -34,7 +34,7 @@ from ratchet.ledger.deployments import (
 )
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ServingRow
-from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.client import ServingClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Reconciled, Subject, System, Verdict, Work
@@ -42,12 +42,10 @@ from ratchet.systems.judging import request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deployer.challenge import Pair, asking, decided, opened, pair, screened
-from deployer.facts import SYSTEM_NAME, certainty_of, rulings
-from deployer.fallback import DAMAGE, fall_back
-from deployer.proof import Promote, Refuse
-from deployer.rollout import Rollout
-from deployer.rotation import rotate_if_worn
+from deployer.challenge import Pair, judge_pair, open_challenge, read_pair, request_records, rotate_if_worn, run_screen
+from deployer.gate import Promote, Refuse
+from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
+from deployer.rollout import DAMAGE, Rollout, fall_back
 from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ RECONCILE = Subject(*SERVING_SUBJECT[1:])
 
 def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> bool:
     """Every subject needs the server: it answers, and obeys the token that is configured."""
-    with EmbeddedServerClient.from_settings(settings.serving, settings.serving_home) as server:
+    with ServingClient.from_settings(settings.serving, settings.serving_home) as server:
         server.health()
         server.ping()
     return False
@@ -72,10 +70,12 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    with EmbeddedServerClient.from_settings(work.settings.serving, work.settings.serving_home) as server:
-        highest = server.health().highest_token
+    with ServingClient.from_settings(work.settings.serving, work.settings.serving_home) as server:
+        highest = server.health().highest_fencing_token
         if highest > work.claim.token:
-            return NotReady(f"`ratchet fence`: the server obeys no token below {highest}, as `ratchet doctor` says")
+            return NotReady(
+                f"`ratchet deploy reset-fencing`: the server obeys no token below {highest}, as `ratchet doctor` says"
+            )
         return _reconciled(work, server) if work.subject == RECONCILE else _decided(work, server)
 
 
@@ -107,7 +107,7 @@ def _decided(work: Work, server: InferenceServer) -> Outcome:
         under_way = last_deployment(session, work.subject.id) if is_champion else None
         way_back = last_rollback(session, work.subject.id)
     if under_way is not None:
-        sides = pair(work, work.subject.id, "eval")
+        sides = read_pair(work, work.subject.id, "eval")
         return _roll_out(work, server, sides, dict(under_way.numbers), under_way.reason)
     if way_back is not None:
         return Verdict("rolled back", way_back.reason)
@@ -134,17 +134,17 @@ def _settled(work: Work, ruling: Settle) -> Verdict:
 
 def _challenge(work: Work, server: InferenceServer) -> Outcome:
     """Screen for nothing; then spend a challenge on the confirm suite; then the smoke test; then roll out."""
-    found = screened(work, work.subject.id)
+    found = run_screen(work, work.subject.id)
     if isinstance(found, NotReady):
         return found
     if not found.is_worth_opening:
         return _refused(work, "screened out", found.reason, found.model_dump(mode="json"))
     rotate_if_worn(work)
-    sides = pair(work, work.subject.id, "confirm")
-    challenge = opened(work, sides)
-    if sides.lacking:
-        return asking(sides)
-    decision = decided(work, sides, challenge.k, smoke_passed=True)
+    sides = read_pair(work, work.subject.id, "confirm")
+    challenge = open_challenge(work, sides)
+    if sides.absent:
+        return request_records(sides)
+    decision = judge_pair(work, sides, challenge.k, smoke_passed=True)
     if isinstance(decision, Promote):
         smoked = _smoked(work, server, sides, challenge.k, decision)
         if isinstance(smoked, NotReady):
@@ -166,7 +166,7 @@ def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: 
     if not isinstance(canary, str) and canary.passed:
         return decision
     rollout.server.unload(sides.challenger.id)
-    refusal = decided(work, sides, k, smoke_passed=False)
+    refusal = judge_pair(work, sides, k, smoke_passed=False)
     assert isinstance(refusal, Refuse)
     why = canary if isinstance(canary, str) else canary.reason
     return refusal.model_copy(update={"reasons": (*refusal.reasons, why)})

@@ -1,4 +1,4 @@
-"""The deployer against the real inference server's application and fleet, holding made-up models."""
+"""The deployer against the real inference server's application and manager, holding made-up models."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from ratchet.ledger.tables import (
     SuiteRow,
 )
 from ratchet.serving.app import build_app
-from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.model_manager import Fleet
+from ratchet.serving.client import ServingClient
+from ratchet.serving.model_manager import ModelManager
 from ratchet.serving.protocol import Conditions
 from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
@@ -60,9 +60,9 @@ class OneStep:
         return len(prompts)
 
     def advance(self, joining: list[Any]) -> list[Any]:
-        for ticket in joining:
+        for pending in joining:
             if not self._model.stalls():
-                ticket.settle(self._model.answer(ticket.prompt))
+                pending.settle(self._model.answer(pending.prompt))
         return []
 
 
@@ -125,11 +125,13 @@ class Server:
     listener: socket.socket
     folder: Path
     models: dict[str, Model]
-    fleet: Fleet = field(init=False)
+    manager: ModelManager = field(init=False)
 
     def start(self) -> None:
-        self.fleet = Fleet(self.settings.serving, StateFile(self.folder), lambda _path, weights: self.models[weights])  # type: ignore[arg-type,return-value]
-        app = build_app(self.fleet, self.settings.serving, SecretStr(TOKEN))
+        self.manager = ModelManager(
+            self.settings.serving, StateFile(self.folder), lambda _path, weights: self.models[weights]
+        )  # type: ignore[arg-type,return-value]
+        app = build_app(self.manager, self.settings.serving, SecretStr(TOKEN))
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.listener.dup()]})
         self._thread.start()
@@ -143,13 +145,13 @@ class Server:
         (self.folder / "state.json").unlink()
 
     def live(self) -> str | None:
-        return self.fleet.live.checkpoint_id if self.fleet.live else None
+        return self.manager.live.checkpoint_id if self.manager.live else None
 
     def loaded(self) -> set[str]:
-        return set(self.fleet.health().loaded)
+        return set(self.manager.health().loaded)
 
-    def client(self) -> EmbeddedServerClient:
-        return EmbeddedServerClient.from_settings(self.settings.serving, self.folder)
+    def client(self) -> ServingClient:
+        return ServingClient.from_settings(self.settings.serving, self.folder)
 
 
 @dataclass

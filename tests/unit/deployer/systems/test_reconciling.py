@@ -64,7 +64,7 @@ def test_a_server_that_refuses_what_is_desired_is_asked_again_and_nothing_is_giv
         client.unload(better)
     deploying.sweep()
     assert deploying.server.live() == better
-    assert deploying.server.fleet.health().loaded[better] == weights
+    assert deploying.server.manager.health().loaded[better] == weights
 
 
 def test_a_deployer_that_was_frozen_and_taken_over_deploys_nothing_a_second_time(deploying: Any) -> None:
@@ -111,7 +111,7 @@ def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deployin
     deploying.sweep()
     with deploying.server.client() as client:
         client.switch(deploying.home.base_id(), 10_000)
-        above = client.health().highest_token
+        above = client.health().highest_fencing_token
     better = deploying.add(easy)
     deploying.sweep()
     assert deploying.verdicts() == {}

@@ -35,21 +35,21 @@ def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deployi
     deploying.sweep()
     better = deploying.add(easy)
     deploying.sweep()
-    live = deploying.server.fleet.health().live
+    live = deploying.server.manager.health().live
     assert (live.checkpoint_id, live.certainty) == (better, shipped(deploying, better))
     with deploying.home.ledger.write() as tx:
         operator_actions.rollback(tx, "to see")
     deploying.sweep()
-    live = deploying.server.fleet.health().live
+    live = deploying.server.manager.health().live
     base = deploying.home.base_id()
     assert (live.checkpoint_id, live.certainty) == (base, shipped(deploying, base))
 
 
 def test_a_calibration_that_comes_later_is_brought_to_the_server(deploying: Any) -> None:
     deploying.home.bus(DEPLOYMENT).sweep()
-    assert deploying.server.fleet.health().live.certainty is None
+    assert deploying.server.manager.health().live.certainty is None
     assert deploying.sweep() == ["checkpoint.cleared", "ranking.changed", "checkpoint.calibrated"]
-    assert deploying.server.fleet.health().live.certainty == shipped(deploying, deploying.home.base_id())
+    assert deploying.server.manager.health().live.certainty == shipped(deploying, deploying.home.base_id())
 
 
 def shipped(deploying: Any, checkpoint: str) -> Certainty:

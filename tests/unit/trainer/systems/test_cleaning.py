@@ -11,7 +11,7 @@ from ratchet.ledger.deployments import serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow
 from ratchet.systems import Subject, Work, claims
-from trainer.cleaning import clean
+from trainer.publish import STATES_KEPT, apply_retention
 
 from tests.support.bus import InlineChildren
 from tests.support.home import Home, small_home
@@ -21,7 +21,7 @@ GB = 1_000_000_000
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    with small_home(tmp_path / "run", retention={"checkpoints_gb": 2.5, "states": 2}) as home:
+    with small_home(tmp_path / "run", retention={"checkpoints_gb": 2.5}) as home:
         yield home
 
 
@@ -55,7 +55,7 @@ def on_disk(home: Home) -> dict[str, bool]:
 
 def test_the_oldest_go_and_champion_and_head_stay(home: Home, work: Work) -> None:
     ids = six(home)
-    clean(work)
+    apply_retention(work)
     assert on_disk(home) == {home.base_id(): True, **dict.fromkeys(ids[:4], False), **dict.fromkeys(ids[4:], True)}
 
 
@@ -69,7 +69,7 @@ def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, wor
             EvaluationRequestRow(checkpoint_id=ids[3], suite_id=suite, requested_by="test", created_at=tx.now)
         )
     claimed(home, "testing", Subject("request", f"{ids[4]}/{suite}"))
-    clean(work)
+    apply_retention(work)
     assert all(on_disk(home)[id] for id in ids)
 
 
@@ -83,7 +83,7 @@ def test_a_request_that_was_answered_holds_nothing_any_more(home: Home, work: Wo
             )
     for id in ids[:2]:
         home.add_record(id, "confirm", lambda _item: True)
-    clean(work)
+    apply_retention(work)
     kept = on_disk(home)
     assert [kept[id] for id in ids[:3]] == [False, False, True]
 
@@ -91,12 +91,12 @@ def test_a_request_that_was_answered_holds_nothing_any_more(home: Home, work: Wo
 def test_a_claimed_checkpoint_stays_until_the_claim_is_gone(home: Home, work: Work) -> None:
     ids = six(home)
     held = claimed(home, "testing", Subject("checkpoint", ids[0]))
-    clean(work)
+    apply_retention(work)
     assert on_disk(home)[ids[0]]
     with home.ledger.write() as tx:
         claims.finish(tx, held.claim)
     home.add_checkpoint(size_bytes=GB)
-    clean(work)
+    apply_retention(work)
     assert not on_disk(home)[ids[0]]
 
 
@@ -118,7 +118,7 @@ def test_an_open_challenge_of_the_champion_holds_its_challenger_and_an_outdated_
                     created_at=tx.now,
                 )
             )
-    clean(work)
+    apply_retention(work)
     assert on_disk(home)[ids[0]]
     assert not on_disk(home)[ids[1]]
 
@@ -134,7 +134,7 @@ def state(home: Home, checkpoint_id: str) -> str:
 def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
     ids = [home.add_checkpoint(size_bytes=1) for _ in range(4)]
     states = [state(home, id) for id in ids]
-    clean(work)
+    apply_retention(work)
     assert [home.artifacts.exists(artifact) for artifact in states] == [False, False, True, True]
     assert all(on_disk(home).values())
     with home.ledger.read() as session:
@@ -144,7 +144,7 @@ def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
 def test_a_deleted_checkpoint_takes_its_state_along(home: Home, work: Work) -> None:
     ids = six(home)
     doomed = state(home, ids[0])
-    clean(work)
+    apply_retention(work)
     assert not home.artifacts.exists(doomed)
 
 
@@ -153,7 +153,7 @@ def test_a_stale_claim_deletes_nothing(home: Home, work: Work) -> None:
     with home.ledger.write() as tx:
         claims.finish(tx, work.claim)
     with pytest.raises(ClaimLost):
-        clean(work)
+        apply_retention(work)
     assert all(on_disk(home)[id] for id in ids)
 
 
@@ -162,17 +162,16 @@ def test_bytes_shared_with_a_checkpoint_that_stays_are_kept(home: Home, work: Wo
     with home.ledger.write() as tx:
         old, new = (tx.session.get_one(CheckpointRow, id) for id in (ids[0], ids[5]))
         old.artifact = new.artifact
-    clean(work)
+    apply_retention(work)
     with home.ledger.read() as session:
         assert session.get_one(CheckpointRow, ids[0]).state == "deleted"
         assert home.artifacts.exists(session.get_one(CheckpointRow, ids[5]).artifact)
     assert isinstance(home.artifacts, ArtifactStore)
 
 
-@pytest.mark.parametrize(("retention", "kept", "with_state"), [({"checkpoints_gb": 3.5}, 3, 2), ({"states": 1}, 2, 1)])
-def test_what_is_kept_is_set(tmp_path: Path, retention: dict[str, float], kept: int, with_state: int) -> None:
-    with small_home(tmp_path / "told", retention={"checkpoints_gb": 2.5, "states": 2, **retention}) as home:
+def test_what_is_kept_is_set(tmp_path: Path) -> None:
+    with small_home(tmp_path / "told", retention={"checkpoints_gb": 3.5}) as home:
         states = [state(home, id) for id in six(home)]
-        clean(claimed(home, "training", Subject("batch", "b")))
-        assert sum(on_disk(home).values()) == 1 + kept
-        assert sum(home.artifacts.exists(artifact) for artifact in states) == with_state
+        apply_retention(claimed(home, "training", Subject("batch", "b")))
+        assert sum(on_disk(home).values()) == 1 + 3
+        assert sum(home.artifacts.exists(artifact) for artifact in states) == STATES_KEPT

@@ -13,6 +13,7 @@ from ratchet.ledger.lineage import lineage
 from ratchet.ledger.tables import CheckpointRow
 from ratchet.settings.locked import LockedSettings
 from ratchet.systems import Subject, claims
+from trainer import publish
 from trainer.recovery import check
 
 
@@ -74,8 +75,8 @@ def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(trainin
     assert training.batch(batch_id).offset == 96
 
 
-def test_with_no_state_left_training_goes_on_from_the_weights(start_training: Callable[..., Any]) -> None:
-    training = start_training(retention={"states": 1})
+def test_with_no_state_left_training_goes_on_from_the_weights(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "STATES_KEPT", 1)
     first = training.queue(1)
     training.sweep()
     head = training.checkpoints()[-1]
@@ -142,8 +143,9 @@ def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
 
 
 @pytest.mark.parametrize("states", [2, 1], ids=["from an intact state", "from the merged weights"])
-def test_adapters_go_on_too(start_training: Callable[..., Any], states: int) -> None:
-    training = start_training(model={"lora_rank": 4}, retention={"states": states})
+def test_adapters_go_on_too(start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, states: int) -> None:
+    monkeypatch.setattr(publish, "STATES_KEPT", states)
+    training = start_training(model={"lora_rank": 4})
     first = training.queue(1)
     training.sweep()
     middle, head = training.checkpoints()
@@ -176,8 +178,11 @@ def test_fresh_adapters_stand_on_the_head_so_that_is_what_is_looked_at(start_tra
     assert training.checkpoints()[2].parent_id == training.home.base_id()
 
 
-def test_no_state_of_adapters_on_other_weights_is_gone_on_from(start_training: Callable[..., Any]) -> None:
-    training = start_training(model={"lora_rank": 4}, retention={"states": 8})
+def test_no_state_of_adapters_on_other_weights_is_gone_on_from(
+    start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "STATES_KEPT", 8)
+    training = start_training(model={"lora_rank": 4})
     first, second = training.queue(1), training.queue(2)
     training.sweep()
     champion = training.checkpoints()[2].id
@@ -195,9 +200,11 @@ def test_no_state_of_adapters_on_other_weights_is_gone_on_from(start_training: C
 
 
 @pytest.mark.parametrize("states", [2, 1])
-def test_a_state_that_two_checkpoints_name_is_kept_for_the_one(start_training: Callable[..., Any], states: int) -> None:
+def test_a_state_that_two_checkpoints_name_is_kept_for_the_one(
+    training: Any, monkeypatch: pytest.MonkeyPatch, states: int
+) -> None:
     """A batch that is trained again ends in the same bits, and so in the same artifacts."""
-    training = start_training(retention={"states": states})
+    monkeypatch.setattr(publish, "STATES_KEPT", states)
     for seed in (1, 2):
         training.queue(seed, rows=32)
     training.sweep()

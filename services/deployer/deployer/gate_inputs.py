@@ -1,4 +1,7 @@
-"""What the ledger knows of the contenders, read in one consistent state."""
+"""The inputs of the selection and the gate, read from the ledger in one consistent state.
+
+It decides nothing: ``deployer.selection`` rules over the contenders that are read here.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SYSTEM_NAME = "deployment"
 
 
 def rulings(session: Session) -> dict[str, Ruling]:
-    """What is to become of each evaluated checkpoint that lacks a deployment verdict, the best-ranked first."""
+    """The ruling on each evaluated checkpoint without a deployment verdict, the best-ranked first."""
     field = contenders(session)
     holder = champion(session)
     ruled = rule(field, holder.id, holder.ordinal, _held(session, holder.id))
@@ -36,7 +39,7 @@ def rulings(session: Session) -> dict[str, Ruling]:
 
 
 def contenders(session: Session) -> list[Contender]:
-    """Evaluated checkpoints without a verdict; the base model is none, it was live from the start."""
+    """Evaluated checkpoints without a verdict; the base model is none, since it was live from the start."""
     open_ids = [subject.id for subject in evaluated_without(session, SYSTEM_NAME, "eval")]
     if not open_ids:
         return []
@@ -58,15 +61,15 @@ def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tu
 
 
 def _held(session: Session, champion_id: str) -> str | None:
-    """What keeps any challenge from being opened."""
+    """What prevents the opening of any challenge."""
     frozen, pool = serving(session).frozen_reason, _given_up(session).get(champion_id)
     if frozen is not None:
-        return f"`ratchet unfreeze` (frozen: {frozen})"
+        return f"`ratchet deploy unfreeze` (frozen: {frozen})"
     return pool and f"`ratchet dead retry`: testing gave up on the champion's {pool} record"
 
 
 def _given_up(session: Session) -> dict[str, str]:
-    """Checkpoints whose record on a suite in force was asked for and dead-lettered by testing, with the pool."""
+    """Checkpoints whose record on a current suite was requested and dead-lettered by testing, with the pool."""
     suites = {current(session, pool).id: pool for pool in ("eval", "confirm")}
     letters = select(DeadLetterRow.subject_id).where(
         DeadLetterRow.system == "testing", DeadLetterRow.subject_kind == "request", DeadLetterRow.resolved_at.is_(None)
@@ -99,7 +102,7 @@ def _contender(
 
 
 def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
-    """What its calibration ships with it; None before there is one."""
+    """The calibration that is served with the checkpoint; None before there is one."""
     row = session.get(CalibrationRow, checkpoint_id)
     shipped = row.numbers.get("shipped") if row is not None else None
     return Certainty.model_validate(shipped) if shipped else None
