@@ -1,4 +1,4 @@
-"""How much proof the deployment gate asks for."""
+"""Settings of the deployment gate: how much proof it asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratchet.settings.section import Section
 
 
 class GateSettings(Section):
-    """Error rates, margins, and the planning assumptions that `ratchet config check` holds the suites to.
+    """Error rates, margins, and the assumptions by which `ratchet config check` judges the size of the suites.
 
     Shares and differences are fractions of 1: a margin of 0.04 is four points.
     """
@@ -22,24 +22,10 @@ class GateSettings(Section):
     margin: float = Field(
         0.04, gt=0, lt=0.5, description="Largest drop that a protected family's non-inferiority test tolerates."
     )
-    safety_alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Level of each protected family's non-inferiority test."
-    )
-    harm_alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Familywise level (Holm) at which a single level is proved worse."
-    )
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate from which a level counts as mastered.")
-    mastery_items: int = Field(5, ge=1, description="Fewest eval items on which a level can count as mastered.")
     gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to see.")
     flip_share: float = Field(
         0.15, gt=0, le=1, description="Planning: share of all items whose grade differs between two checkpoints."
-    )
-    protected_flip_share: float = Field(
-        0.05, gt=0, le=1, description="Planning: the same share among the items of mastered levels."
-    )
-    challenges: int = Field(10, ge=1, description="Planning: challenges within which the gain must be seen.")
-    challenge_correlation: float = Field(
-        0.5, ge=0, lt=1, description="Planning: how alike the luck of successive challenges is (same items, same run)."
     )
     power: float = Field(0.8, gt=0.5, lt=1, description="Planning: the chance with which the gain must be seen.")
 

@@ -8,7 +8,6 @@ from ratchet.settings.section import Section
 
 
 class RetentionSettings(Section):
-    """Old checkpoints go by bytes; champion, rollback target, newest and claimed ones never."""
+    """Old checkpoints are deleted by bytes; champion, rollback target, newest and claimed ones never."""
 
     checkpoints_gb: float = Field(100.0, gt=0, description="Bytes of checkpoints kept, in GB.")
-    states: int = Field(2, ge=1, description="Optimizer states kept, the newest first.")
