@@ -74,6 +74,10 @@ docs: install-dev ## Write the generated parts of the docs again
 dashboards: install-dev ## Write Grafana's dashboards again, from scripts/dashboards
 	@$(BIN)/python -m scripts.dashboards
 
+.PHONY: compose
+compose: install-dev ## Write the workers' services of the compose files again, from the systems' declarations
+	@$(BIN)/python -m scripts.compose
+
 .PHONY: pins
 pins: install-dev ## Write constraints.txt from what is installed
 	@$(BIN)/python scripts/pins.py

@@ -1,6 +1,6 @@
-"""The declaration of a system. From it come queue, consumer group, worker, sweep, dead letters and documentation.
+"""The declaration of a system. Queue, consumer group, worker, sweep, dead letters and docs are derived from it.
 
-A twelfth system is one file in the ``systems`` folder of a service: it declares ``SYSTEM`` and has the functions.
+A twelfth system is one file in the ``systems`` folder of a service: it declares ``SYSTEM`` and defines its functions.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Lane:
 
     ``check`` is called before a subject is claimed, and looks at what all of them depend on: it raises
     TransientError for what has to be waited for, and returns True where it has mended something so that ``find``
-    may find others. ``reconciled`` names kinds of subjects that stand for a state to be kept up: they never become dead
-    letters. Raises TypeError for a function that is none.
+    may find others. ``reconciled`` names kinds of subjects that are brought to a desired state again and again, and
+    never decided: they never become dead letters. Raises TypeError for a function that is none.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Lane:
         wanted = {"find": self.find, "do": self.do, **({"check": self.check} if self.check is not None else {})}
         for name, function in wanted.items():
             if not callable(function):
-                raise TypeError(f"{name} of the lane {self.name!r} is {function!r}, where a function is wanted")
+                raise TypeError(f"{name} of the lane {self.name!r} is {function!r}, but has to be a function")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class System:
 
     def __post_init__(self) -> None:
         if self.settings is not None and not (isinstance(self.settings, type) and issubclass(self.settings, Section)):
-            raise TypeError(f"settings of {self.name!r} is {self.settings!r}, where a subclass of Section is wanted")
+            raise TypeError(f"settings of {self.name!r} is {self.settings!r}, but has to be a subclass of Section")
         if self.settings is not None and self.name in Settings.model_fields:
             raise TypeError(f"the section [{self.name}] is one of Ratchet's own: give the system another name")
 
@@ -107,7 +107,7 @@ class System:
 
     @property
     def reconciled(self) -> frozenset[str]:
-        """Kinds of subjects that stand for a state to be kept up, over all lanes."""
+        """Kinds of subjects that are reconciled, over all lanes."""
         return frozenset(kind for lane in self.lanes for kind in lane.reconciled)
 
     def lane(self, name: str) -> Lane:
@@ -119,7 +119,7 @@ class System:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What other hosts have to know of a system. A worker registers it; its fields are those of System."""
+    """What other hosts have to know about a system. Its worker registers it; the fields are those of System."""
 
     name: str
     order: int
@@ -134,11 +134,11 @@ class Declaration:
     @classmethod
     def read(cls, row: WorkerRow) -> Declaration:
         """What a worker has registered. A field that an older worker did not know has its default."""
-        told = row.declaration
+        values = row.declaration
         return cls(
             name=row.system,
-            order=int(told.get("order", 100)),
-            per_checkpoint=bool(told.get("per_checkpoint", False)),
-            is_judge=bool(told.get("is_judge", False)),
-            pending=told.get("pending"),
+            order=int(values.get("order", 100)),
+            per_checkpoint=bool(values.get("per_checkpoint", False)),
+            is_judge=bool(values.get("is_judge", False)),
+            pending=values.get("pending"),
         )

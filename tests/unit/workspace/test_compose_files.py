@@ -12,6 +12,8 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from ratchet.systems import registry
 
+from scripts.compose import rendered
+
 COMPOSE = Path(__file__).parents[3] / "compose"
 FILES = ("hub.yml", "gpu-4090.yml", "gpu-3090.yml")
 
@@ -41,12 +43,14 @@ def test_a_file_keeps_to_the_specification_of_compose(file: str) -> None:
     assert [f"{list(error.absolute_path)}: {error.message}" for error in found] == []
 
 
+def test_the_workers_are_what_the_systems_declare() -> None:
+    assert [file.name for file, text in rendered().items() if file.read_text() != text] == [], "run `make compose`"
+
+
 @pytest.mark.parametrize("host", ["4090", "3090"])
 def test_each_system_is_a_container_on_its_host(host: str) -> None:
     named = {name for name in services(f"gpu-{host}.yml") if name in registry.systems()}
-    assert named == {
-        system.name for system in registry.systems().values() if system.host == host
-    }
+    assert named == {system.name for system in registry.systems().values() if system.host == host}
 
 
 @pytest.mark.parametrize("file", FILES)

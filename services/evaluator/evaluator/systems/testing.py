@@ -1,4 +1,7 @@
-"""Automated testing: one pass a checkpoint over the standing suites, every item stored; other suites on request."""
+"""Automated testing: one pass of each checkpoint over the probe and eval suites, every item stored;
+
+others on request.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ NAME = "testing"
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
-    """Requests first, since a decision waits for them; then untested checkpoints, the newest first."""
+    """Requests first, since decisions wait for them; then untested checkpoints, the newest first."""
     requests = session.scalars(unanswered_requests().order_by(EvaluationRequestRow.created_at.desc()))
     untested = select(CheckpointRow.id).where(
         CheckpointRow.state == "saved", lacks_verdict(NAME, "checkpoint", CheckpointRow.id)
@@ -50,7 +53,7 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def _name(request: EvaluationRequestRow) -> str:
-    """Checkpoint, suite, and when it was asked for, in ms: a record may be asked for again."""
+    """Checkpoint, suite, and the time of the request in ms: a record may be requested again."""
     return f"{request.checkpoint_id}/{request.suite_id}/{request.created_at * 1000:.0f}"
 
 
@@ -65,10 +68,10 @@ class Assignment:
 
 
 def do(work: Work) -> Outcome:
-    """Run the subject's suites in a child and store what came out."""
+    """Run the subject's suites in a child and store the records."""
     assignment = _assignment(work)
     if not assignment.suites:
-        return Verdict("evaluated", "its records are there already", {"degenerate": None})
+        return Verdict("evaluated", "its records exist already", {"degenerate": None})
     if assignment.overtaken_by is not None:
         shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
         return Verdict("superseded", f"{assignment.overtaken_by} is newer and has been tested already")
@@ -98,12 +101,12 @@ def _assignment(work: Work) -> Assignment:
         newer = newer.where(CheckpointRow.ordinal > checkpoint.ordinal)
         overtaken = session.scalar(newer.limit(1))
         parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
-        excused = parent is None or parent.numbers.get("degenerate") is not None
-        return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, excused)
+        is_parent_degenerate = parent is None or parent.numbers.get("degenerate") is not None
+        return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, is_parent_degenerate)
 
 
 def _unanswered(session: Session, checkpoint: CheckpointRow, suites: list[SuiteRow]) -> list[SuiteRow]:
-    """Without the suites that a request was answered for."""
+    """The suites that the checkpoint has no record of."""
     return [suite for suite in suites if evaluation(session, checkpoint.id, suite.id) is None]
 
 
@@ -131,7 +134,7 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
 
 
 def _answers(work: Work, checkpoint_id: str) -> Path:
-    """Where a checkpoint's answers grow, a folder a claim: it outlives a worker that is killed."""
+    """Folder of the answers so far, one for each claim: the next claim goes on with what a killed worker left."""
     return work.settings.work_folder / "answers" / checkpoint_id
 
 
@@ -182,7 +185,7 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
 
 def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> EvaluationRow:
     if outcome.n == 0:
-        raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: nothing was graded.")
+        raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: no item was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
     named.parent.mkdir()
     items = records_from_lines(read_lines(outcome.items))

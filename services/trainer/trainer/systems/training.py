@@ -1,8 +1,8 @@
-"""Training: takes the next batch from the queue and trains the line's head on it, a bounded segment at a time.
+"""Training: takes the next batch from the queue and trains the lineage's head on it, a bounded segment at a time.
 
-Every segment is a child process, or several ranks under one (trainer.launch), that start from the state the last one
-saved, so going on after a kill is the ordinary way of going on. A checkpoint that proves broken or badly regressed
-sends the line back to the champion.
+Every segment is a child process (trainer.launch) that starts from the state that the one before saved, so resuming
+after a kill is the ordinary case. A checkpoint that proves broken or badly regressed sends training back to the
+champion.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from ratchet.events.catalogue import (
     TrainingFinished,
     TrainingStarted,
 )
-from ratchet.leases.share import training_processes
+from ratchet.leases.gpus import training_processes
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import champion
 from ratchet.ledger.lineage import lineage, unjudged
+from ratchet.ledger.live_training import status_for_claim
 from ratchet.ledger.queue import next_batch, shortage, skipped_midway, supply
 from ratchet.ledger.tables import BatchRow, LineageRow
 from ratchet.settings import Settings
-from ratchet.settings.section import reveal
+from ratchet.settings.training import RunDataSettings, RunOutputSettings, TrainerConfig
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from sqlalchemy.orm import Session
 
-from trainer.brake import Brake
-from trainer.cleaning import clean
-from trainer.grace import Grace
-from trainer.publish import publish, record
-from trainer.recovery import check, set_state_aside
-from trainer.rewind import descends_from, rewind
-from trainer.start import TRAINING, Start, all_steps_taken, open_segment, rewinds
+from trainer.monitoring import STATUS_FILE
+from trainer.planning import TRAINING, PauseFlag, SegmentStart, StopDeadline, all_steps_taken, open_segment, rewinds
+from trainer.publish import apply_retention, publish, record
+from trainer.recovery import descends_from, discard_state, recover, rewind
+from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 NAME = TRAINING
 
@@ -59,56 +58,39 @@ def do(work: Work) -> Outcome:
 
 
 def _trained(work: Work) -> Outcome:
-    """Segments until the batch is done. A kill anywhere repeats at most the segment that was under way."""
+    """Segments until the batch is done. A kill anywhere repeats at most the segment that was running."""
+    work.pulse.status = lambda: status_for_claim(work.settings)
     start = open_segment(work)
     while start.batch.state != "skipped" and start.batch.offset < start.batch.examples:
-        if start.objection is not None:
-            return NotReady(start.objection)
-        grace = Grace(start.save_s, start.head.size_bytes)
-        result = _segment(work, start, grace)
-        if not result["success"]:
+        if start.blocked_by is not None:
+            return NotReady(start.blocked_by)
+        deadline = StopDeadline(start.save_s, start.head.size_bytes)
+        result = _segment(work, start, deadline)
+        if not result.success:
             return _failed(work, start, result)
-        saved = record(work, publish(work, start, result, grace))
+        saved = record(work, publish(work, start, result, deadline))
         work.pulse.stop_s = 0.0
         work.progress(f"saved {saved.id}")
-        clean(work)
-        if result["finished"]:
+        apply_retention(work)
+        if result.finished:
             break
         start = open_segment(work)
     return _finished(work)
 
 
-def _segment(work: Work, start: Start, grace: Grace) -> dict[str, Any]:
+def _segment(work: Work, start: SegmentStart, deadline: StopDeadline) -> SegmentResult:
+    """Train one segment in a child process."""
     settings = work.settings
-    assert start.batch.artifact is not None, "a queued batch has passed the gate"
-    state = work.artifacts.fetch(start.state) if start.state else None
-    model = settings.model.model_copy(update={"path": str(work.artifacts.fetch(start.ground.artifact))})
-    spec = {
-        "model": model.model_dump(mode="json"),
-        "hyperparams": settings.hyperparams.model_dump(mode="json"),
-        "profile": settings.profile.model_dump(mode="json"),
-        "locked": settings.locked.model_dump(mode="json"),
-        "monitoring": reveal(settings.monitoring),
-        "environment": settings.environment.model_dump(mode="json"),
-        "data_path": str(work.artifacts.fetch(start.batch.artifact) / "rows.jsonl"),
-        "output": str(work.folder / f"segment-{start.offset}"),
-        "offset": start.offset,
-        "seed": settings.data.seed,
-        "shuffle": settings.data.shuffle,
-        "state": str(state) if state else None,
-        "global_step": start.head.step,
-        "status_path": str(settings.status_folder / "training_status.json"),
-    }
-    brake = Brake(work, start.batch.id, settings.monitoring.status_interval_s)
+    spec = _spec(work, start)
+    is_paused = PauseFlag(work, start.batch.id)
 
-    def hear(message: dict[str, Any]) -> None:
+    def on_progress(message: dict[str, Any]) -> None:
         work.pulse.beat(_note(start, message))
-        work.pulse.stop_s = grace.hear(message)
+        work.pulse.stop_s = deadline.update(message)
 
-    ranks = training_processes(settings)
-    target = "trainer.segment:run_segment" if ranks == 1 else "trainer.launch:launch_ranks"
+    target = "trainer.launch:run_segment" if spec.ranks == 1 else "trainer.launch:launch_ranks"
     try:
-        return work.child(target, {**spec, "ranks": ranks}, hear, brake, cards=ranks)
+        return SegmentResult.decode(work.child(target, spec.encode(), on_progress, is_paused, cards=spec.ranks))
     except ChildFailed as error:
         if error.out_of_memory:
             raise TrainingError(
@@ -118,7 +100,38 @@ def _segment(work: Work, start: Start, grace: Grace) -> dict[str, Any]:
         raise
 
 
-def _note(start: Start, message: dict[str, Any]) -> str:
+def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
+    settings = work.settings
+    assert start.batch.artifact is not None, "a queued batch has passed the gate"
+    state = start.resume.state
+    base = work.artifacts.fetch(start.resume.weights.artifact)
+    config = TrainerConfig(
+        model=settings.model.model_copy(update={"path": str(base)}),
+        hyperparams=settings.hyperparams,
+        profile=settings.profile,
+        monitoring=settings.monitoring,
+        locked=settings.locked,
+        environment=settings.environment,
+        data=RunDataSettings(
+            dataset_path=work.artifacts.fetch(start.batch.artifact) / "rows.jsonl",
+            offset=start.offset,
+            seed=settings.data.seed,
+            shuffle=settings.data.shuffle,
+        ),
+        output=RunOutputSettings(
+            output_dir=work.folder / f"segment-{start.offset}",
+            resume_from=work.artifacts.fetch(state) if state is not None else None,
+            first_step=start.head.step,
+        ),
+    )
+    return SegmentSpec(
+        config=config,
+        status_path=settings.status_folder / STATUS_FILE,
+        ranks=training_processes(settings),
+    )
+
+
+def _note(start: SegmentStart, message: dict[str, Any]) -> str:
     if "note" in message:
         return f"batch {start.batch.id[:8]} {message['note']}"
     loss, speed = message.get("loss"), message.get("tokens_per_s")
@@ -158,20 +171,20 @@ def _tell_of_depth(work: Work, tx: Transaction) -> None:
         tx.emit(QueueLow(depth=left.examples, low_water=queue.low_water))
 
 
-def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
-    """What is wrong with the batch counts against it. A state that does not fit is left behind; what is wrong with the
+def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
+    """What is wrong with the batch counts against it. A state that does not fit is discarded. What is wrong with the
     machine, the settings or the model that they name is waited out."""
-    kind, message = result["error_kind"], str(result["error_message"])
-    if kind == "surroundings":
+    kind, message = result.error_kind, str(result.error_message)
+    if kind is ErrorKind.TRANSIENT:
         raise TransientError(message)
-    if kind in ("settings", "model"):
+    if kind in (ErrorKind.SETTINGS, ErrorKind.MODEL):
         raise SettingsError(f"{kind}: {message}")
-    if kind == "resume":
-        set_state_aside(work, message)
+    if kind is ErrorKind.RESUME:
+        discard_state(work, message)
         return NotReady("its turn, since training goes on from an earlier state")
-    if kind in ("data", "template"):
+    if kind in (ErrorKind.DATA, ErrorKind.TEMPLATE):
         raise DataError(f"{kind}: {message}")
-    if kind in ("out_of_memory", "unexpected"):
+    if kind is not ErrorKind.DIVERGED:
         raise TrainingError(f"{kind}: {message}")
 
     def effects(tx: Transaction) -> None:
@@ -179,7 +192,7 @@ def _failed(work: Work, start: Start, result: dict[str, Any]) -> Outcome:
         _tell_of_depth(work, tx)
 
     event = TrainingFailed(batch_id=start.batch.id, reason=message)
-    return Verdict("quarantined", f"the loss diverged: {message}", {"kind": kind}, effects, (event,))
+    return Verdict("quarantined", f"the loss diverged: {message}", {"kind": str(kind)}, effects, (event,))
 
 
 def _rewound(work: Work) -> Verdict:
@@ -213,10 +226,11 @@ SYSTEM = System(
             find,
             do,
             step_s=300.0,
-            check=check,
+            check=recover,
         ),
     ),
-    preload=("torch", "transformers", "accelerate", "trainer.segment", "trainer.launch"),
+    vram_gb=22,
+    preload=("torch", "transformers", "accelerate", "trainer.launch", "trainer.launch"),
     metrics="ratchet.metrics.training:TrainingCollector",
     order=1,
     pending="queued batches",
