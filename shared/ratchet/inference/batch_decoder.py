@@ -16,12 +16,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
-from ratchet.inference.framing import ChatCodec
+from ratchet.inference.chat_codec import ChatCodec
 from ratchet.inference.generator import Generation
-from ratchet.inference.kv_batch import Batch, Known
+from ratchet.inference.kv_batch import Batch, Known, is_out_of_memory
 from ratchet.inference.prefill import Prefill, Prefilled
 from ratchet.inference.sampling import Answer, Prompt, Sampler
-from ratchet.inference.shortage import is_out_of_memory
 
 MAX_PREFILL_TOKENS = 2048
 """Prompt tokens, padding included, that may be read between two tokens of the rows under way; one prompt always is."""
@@ -271,7 +270,7 @@ class Request(Protocol):
     @property
     def prompt(self) -> Prompt: ...
 
-    def grew(self, answer: Answer) -> bool:
+    def on_token(self, answer: Answer) -> bool:
         """Called after every token; True ends the answer."""
         ...
 
@@ -346,7 +345,7 @@ class ContinuousBatch(Generic[Asker]):
         return is_worth_it and self._decoder.can_be_joined
 
     def _ends(self, request: Asker, answer: Answer) -> bool:
-        return request.grew(answer) or self._codec.text.says_stop(answer.token_ids, request.prompt.decoding)
+        return request.on_token(answer) or self._codec.text.says_stop(answer.token_ids, request.prompt.decoding)
 
     def _settle(self, ended: Sequence[Row[Asker]]) -> None:
         for row in ended:

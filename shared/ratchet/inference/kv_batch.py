@@ -1,4 +1,7 @@
-"""A batch of rows with their KV cache, grown by one token at a time."""
+"""A batch of rows with their KV cache, which grows by one token at a time and which rows join and leave.
+
+It knows tensors only: which tokens are picked, and when a row ends, is the business of sampling and batch_decoder.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +19,6 @@ States = list[tuple[torch.Tensor, torch.Tensor]]
 
 Known = tuple[States, int]
 """The states of one row, and which row of them it is."""
-
-
-class HeldLayer(DynamicLayer):
-    """A layer of a cache that is filled once: it takes what comes first as it is, where DynamicLayer copies it."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.is_initialized:
-            return super().update(key_states, value_states, *args, **options)
-        self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = key_states, value_states
-        return key_states, value_states
-
-
-def cache_to_fill(model: Any) -> DynamicCache:
-    """An empty cache for one forward pass."""
-    cache = DynamicCache(config=model.config)
-    if _keeps_all(cache):
-        cache.layers = [HeldLayer() for _ in cache.layers]
-    return cache
-
-
-def states_of(cache: Any) -> States | None:
-    """What a cache holds; None where a layer keeps something else than keys and values of all tokens, or nothing."""
-    if not _keeps_all(cache) or not all(layer.is_initialized for layer in cache.layers):
-        return None
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def can_be_cut(model: Any) -> bool:
-    """Whether the model's cache is one of keys and values of all tokens, as far as its configuration tells."""
-    return _keeps_all(DynamicCache(config=model.config))
-
-
-def _keeps_all(cache: Any) -> bool:
-    return all(type(layer) in (DynamicLayer, HeldLayer) for layer in cache.layers)
 
 
 class Batch:
@@ -161,6 +127,43 @@ class Batch:
         self._positions = self._positions[:, -1:]
 
 
+class HeldLayer(DynamicLayer):
+    """A layer of a cache that is filled once: it takes what comes first as it is, where DynamicLayer copies it."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.is_initialized:
+            return super().update(key_states, value_states, *args, **options)
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+def cache_to_fill(model: Any) -> DynamicCache:
+    """An empty cache for one forward pass."""
+    cache = DynamicCache(config=model.config)
+    if _keeps_all(cache):
+        cache.layers = [HeldLayer() for _ in cache.layers]
+    return cache
+
+
+def states_of(cache: Any) -> States | None:
+    """What a cache holds; None where a layer keeps something else than keys and values of all tokens, or nothing."""
+    if not _keeps_all(cache) or not all(layer.is_initialized for layer in cache.layers):
+        return None
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def can_be_cut(model: Any) -> bool:
+    """Whether the model's cache is one of keys and values of all tokens, as far as its configuration tells."""
+    return _keeps_all(DynamicCache(config=model.config))
+
+
+def _keeps_all(cache: Any) -> bool:
+    return all(type(layer) in (DynamicLayer, HeldLayer) for layer in cache.layers)
+
+
 def _is_used(cache: DynamicCache) -> bool:
     """Whether a model has put something into its cache, of whatever kind the layers are."""
     return any(getattr(layer, "is_initialized", False) or _has_state(layer) for layer in cache.layers)
@@ -173,3 +176,7 @@ def _has_state(layer: Any) -> bool:
 def _by_states(known: Sequence[Known]) -> list[list[Known]]:
     """Neighbours that stand in the same states together."""
     return [list(group) for _, group in groupby(known, key=lambda row: id(row[0]))]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -40,28 +40,6 @@ class Prefilled:
     states: States | None
 
 
-class DraftBackoff:
-    """Whether drafts are worth verifying: on a CPU, a rejected token costs half as much as a decoded one.
-
-    After a pass that accepts fewer than half of its draft tokens, the next 1, 2, 4, then 8 passes go without drafts,
-    until one pays again. This depends on the answers alone, not on the clock, so that a run can be repeated.
-    """
-
-    def __init__(self) -> None:
-        self._pause = 0
-        self._left = 0
-
-    def wants_drafts(self) -> bool:
-        """Whether the next pass verifies its drafts. Call it once for each pass."""
-        self._left -= 1
-        return self._left < 0
-
-    def record(self, accepted: int, drafted: int) -> None:
-        pays = 2 * accepted >= drafted
-        self._pause = 0 if pays else min(_MAX_PAUSE, 2 * self._pause or 1)
-        self._left = self._pause
-
-
 class Prefill:
     """Reads prompts, with their drafts behind them."""
 
@@ -165,5 +143,57 @@ class Prefill:
         return pad(torch.stack(picks, dim=1), (0, places.shape[1] - len(steps)))
 
 
+class DraftBackoff:
+    """Whether drafts are worth verifying: on a CPU, a rejected token costs half as much as a decoded one.
+
+    After a pass that accepts fewer than half of its draft tokens, the next 1, 2, 4, then 8 passes go without drafts,
+    until one pays again. This depends on the answers alone, not on the clock, so that a run can be repeated.
+    """
+
+    def __init__(self) -> None:
+        self._pause = 0
+        self._left = 0
+
+    def wants_drafts(self) -> bool:
+        """Whether the next pass verifies its drafts. Call it once for each pass."""
+        self._left -= 1
+        return self._left < 0
+
+    def record(self, accepted: int, drafted: int) -> None:
+        pays = 2 * accepted >= drafted
+        self._pause = 0 if pays else min(_MAX_PAUSE, 2 * self._pause or 1)
+        self._left = self._pause
+
+
 def _width(prompt: Prompt) -> int:
     return len(prompt.token_ids) + max(len(prompt.draft) - 1, 0)
+
+
+Scored = tuple[Sequence[int], Sequence[int]]
+"""Token ids of a prompt, and of the answer to it."""
+
+
+@torch.inference_mode()
+def score_batch(model: Any, rows: Sequence[Scored], pad_id: int) -> list[tuple[float, ...]]:
+    """Natural-log probabilities of each answer's tokens, in one left-padded forward pass.
+
+    Logits are asked for at the answers' places only: rows × (longest answer + 1) × vocabulary.
+    """
+    lengths = [len(prompt) + len(answer) for prompt, answer in rows]
+    width = max(lengths)
+    padded = [[pad_id] * (width - n) + [*p, *a] for (p, a), n in zip(rows, lengths, strict=True)]
+    tokens = torch.tensor(padded, device=model.device)
+    columns = torch.arange(width, device=model.device)
+    mask = (columns >= (width - torch.tensor(lengths, device=model.device))[:, None]).long()
+    kept = max(len(answer) for _, answer in rows) + 1
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        use_cache=False,
+        logits_to_keep=kept,
+    )
+    logits = output.logits[:, :-1].float()
+    targets = tokens[:, -logits.shape[1] :, None]
+    logprobs = logits.gather(2, targets)[..., 0] - logits.logsumexp(-1)
+    return [tuple(row[len(row) - len(answer) :]) for row, (_, answer) in zip(logprobs.tolist(), rows, strict=True)]

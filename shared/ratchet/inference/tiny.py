@@ -1,7 +1,8 @@
 """The tiny model: a Qwen3 of 120,320 parameters, made from scratch, which learns small sums in seconds.
 
-It is the default base model of ``make run`` and the model of the tests. Importing this module does not import
-torch.
+It is the default base model of ``make run`` and the model of the tests. Its tokenizer has 256 bytes, 76 word pieces and
+5 special tokens, built from constants alone. Digits and letters stay single tokens, so that arithmetic and string
+tasks are learnt digit by digit; any UTF-8 text round-trips. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE, build_tiny_tokenizer
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 TINY_MODEL = "tiny"
 """The model name that stands for the built-in model, where a path or a hub name is expected."""
@@ -26,6 +29,24 @@ _ARCHITECTURE: dict[str, Any] = {
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
 }
+VOCABULARY_SIZE = 337
+PAD = "<|endoftext|>"
+END_OF_TURN = "<|im_end|>"
+_TURN_OPENERS = ("<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_start|>system\n")
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}{{- '\\n' -}}"
+    "{%- else -%}{{- message['content'] + '<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+_WORDS = """the of and to in is answer number with for find letters digits what this that are result all each
+write from be by"""
+
+_SPACE = "Ġ"
 
 
 def build_tiny_model(folder: str | Path, seed: int = 0, **overrides: Any) -> Path:
@@ -70,3 +91,42 @@ def _put(built: Path, folder: Path) -> None:
 def resolve_model(path: str, home: str | Path) -> str:
     """The path as given; for ``tiny``, the folder under ``home`` where it is made on first use."""
     return str(build_tiny_model(Path(home) / TINY_MODEL)) if path == TINY_MODEL else path
+
+
+def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer with its chat template; the same on every machine."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    merges = word_merges()
+    pieces = [*byte_alphabet(), *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in (PAD, END_OF_TURN, *_TURN_OPENERS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END_OF_TURN, pad_token=PAD, chat_template=CHAT_TEMPLATE
+    )
+
+
+def byte_alphabet() -> list[str]:
+    """The 256 printable stand-ins of bytes, in byte order (the GPT-2 table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    stand_ins = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(stand_ins)) for byte in range(256)]
+
+
+def word_merges() -> list[tuple[str, str]]:
+    """The merges that spell each word after a space, a prefix at a time, without repeats."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in _WORDS.split():
+        piece = _SPACE
+        for letter in word:
+            merges[(piece, letter)] = None
+            piece += letter
+    return list(merges)

@@ -1,11 +1,22 @@
-"""The plug-in point for a contract between training and decoding."""
+"""The protocol of a profile, the registry of those that are installed, and what all of them do with the system turn.
+
+A profile is a plug-in of the entry-point group ``ratchet.profiles``. None of them imports torch before it is asked for
+logits processors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ratchet.data.example import Example, Message
+from ratchet.errors import SettingsError, UnknownPlugin
+
+GROUP = "ratchet.profiles"
 
 
 @runtime_checkable
@@ -49,6 +60,47 @@ class Profile(Protocol):
         ...
 
 
-def dress_prompt(profile: Profile, messages: Sequence[Message], system_prompt: str = "") -> tuple[Message, ...]:
+def get_profile(name: str, options: Mapping[str, Any] | None = None) -> Profile:
+    """The profile of this name with its options.
+
+    Raises UnknownPlugin, listing the known ones, and SettingsError for options that it does not have.
+    """
+    point = _points().get(name)
+    if point is None:
+        raise UnknownPlugin(f"no profile {name!r}. Known: {', '.join(known_profiles())}.")
+    make = cast(Callable[..., Profile], point.load())
+    signature = inspect.signature(make)
+    try:
+        signature.bind(**(options or {}))
+    except TypeError as error:
+        has = ", ".join(signature.parameters) or "none"
+        raise SettingsError(f"profile.options of {name!r}: {error}. Its options: {has}.") from error
+    return make(**(options or {}))
+
+
+def known_profiles() -> list[str]:
+    """Names of the installed profiles."""
+    return sorted(_points())
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def prompt_as_trained(profile: Profile, messages: Sequence[Message], system_prompt: str = "") -> tuple[Message, ...]:
     """A prompt as the profile's training has shown it to the model."""
     return profile.transform_example(Example(messages=tuple(messages)), system_prompt).messages
+
+
+def on_day(system_prompt: str, day: date | str) -> str:
+    """The text with ``{date}`` replaced by the day as YYYY-MM-DD."""
+    return system_prompt.replace("{date}", str(day))
+
+
+def with_system_turn(example: Example, system_prompt: str) -> Example:
+    """The example with the system turn in front, unless it has its own or the text is empty."""
+    if not system_prompt or example.messages[0].role == "system":
+        return example
+    turn = Message(role="system", content=system_prompt)
+    return example.model_copy(update={"messages": (turn, *example.messages)})

@@ -1,24 +1,39 @@
-"""Continuous batching: a request joins those that are being answered at their next token."""
+"""Requests on their way through the embedded model: one thread a checkpoint, which batches them continuously.
+
+A request joins those in flight between two of their tokens. Batcher owns the queue and the thread, PendingRequest is
+one request with its time limit, TokenStream carries an answer's tokens to the event loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ratchet.serving.refusal import Refusal, Retired
-from ratchet.serving.ticket import Ticket
+from ratchet.inference.generator import Generation
+from ratchet.serving.http_errors import ApiError, BeingUnloaded, ClientDisconnected, TimedOut
 from ratchet.watchdog import Watchdog, WatchedThread
 
 if TYPE_CHECKING:
     from ratchet.inference.batch_decoder import ContinuousBatch
-    from ratchet.inference.local import LocalGenerator
+    from ratchet.inference.local_generator import LocalGenerator
+    from ratchet.inference.sampling import Answer, Prompt
+
 
 log = logging.getLogger(__name__)
+
+OnToken = Callable[["Answer"], None]
+"""Called in the batch's thread after every token of an answer."""
+
+_Token = tuple[int, int, float]
+"""Place in the answer, token id, log-probability."""
 
 BATCH_WAIT_S = 0.002
 """How long an idle server waits after a first request for more to share its batch: the spread of a burst of clients."""
@@ -31,7 +46,7 @@ STALL_S = 600.0
 
 
 class Batcher:
-    """One thread that answers the tickets of one loaded checkpoint, first come, first served.
+    """One thread that answers the requests of one loaded checkpoint, first come, first served.
 
     It ends when it is closed and everything is answered. ``limit_s`` is how long a request may take; a single step that
     takes longer than ``stall_s`` stands still, which is many times as long by default.
@@ -54,8 +69,8 @@ class Batcher:
         self._max_batch = max_batch
         self._wait_s = wait_s
         self._max_queue = max_queue
-        self._tickets: deque[Ticket] = deque()
-        self._answering: list[Ticket] = []
+        self._waiting: deque[PendingRequest] = deque()
+        self._answering: list[PendingRequest] = []
         self._change = threading.Condition()
         self._closing = threading.Event()
         self._has_given_up = False
@@ -67,28 +82,28 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._tickets)
+        return len(self._waiting)
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         return len(self._answering)
 
-    def submit(self, ticket: Ticket) -> None:
-        """Queue a ticket. Raises Retired after ``close``; a 503 Refusal with a full queue, or without the thread."""
+    def submit(self, pending: PendingRequest) -> None:
+        """Queue a pending. Raises BeingUnloaded after ``close``; a 503 ApiError with a full queue, or without the thread."""
         with self._change:
             if self._closing.is_set():
-                raise Retired(self._checkpoint_id)
+                raise BeingUnloaded(self._checkpoint_id)
             if self._has_given_up:
                 raise _ended()
-            if len(self._tickets) >= self._max_queue:
+            if len(self._waiting) >= self._max_queue:
                 self._drop_over()  # the thread does so between two steps, which may be long ones
-            if len(self._tickets) >= self._max_queue:
-                raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
-            self._tickets.append(ticket)
+            if len(self._waiting) >= self._max_queue:
+                raise ApiError(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
+            self._waiting.append(pending)
             self._change.notify()
 
     def close(self, timeout_s: float) -> bool:
-        """Take no more tickets, answer those that are queued, and end the thread; whether it did so in time."""
+        """Take no more requests, answer those that are queued, and end the thread; whether it did so in time."""
         with self._change:
             self._closing.set()
             self._change.notify()
@@ -103,24 +118,24 @@ class Batcher:
         finally:
             self._give_up()
 
-    def _goes_on(self, batch: ContinuousBatch[Ticket]) -> bool:
+    def _goes_on(self, batch: ContinuousBatch[PendingRequest]) -> bool:
         """Wait until there is something to do; False once it is closed and everything is answered."""
         with self._change:
-            if not self._tickets and not batch.requests and not self._closing.is_set():
+            if not self._waiting and not batch.requests and not self._closing.is_set():
                 self._thread.watch.rest()
-                self._change.wait_for(lambda: self._tickets or self._closing.is_set())
+                self._change.wait_for(lambda: self._waiting or self._closing.is_set())
                 self._thread.watch.beat()
                 self._wait_for_companions()
-            return bool(self._tickets or batch.requests or not self._closing.is_set())
+            return bool(self._waiting or batch.requests or not self._closing.is_set())
 
-    def _joining(self, batch: ContinuousBatch[Ticket]) -> list[Ticket]:
-        """The tickets that join now; none where all that wait are over, or do not fit."""
+    def _joining(self, batch: ContinuousBatch[PendingRequest]) -> list[PendingRequest]:
+        """The requests that join now; none where all that wait are over, or do not fit."""
         with self._change:
             self._drop_over()
-            fitting = batch.fitting([ticket.prompt for ticket in islice(self._tickets, self._max_batch)])
-            return [self._tickets.popleft() for _ in range(fitting)]
+            fitting = batch.fitting([pending.prompt for pending in islice(self._waiting, self._max_batch)])
+            return [self._waiting.popleft() for _ in range(fitting)]
 
-    def _step(self, batch: ContinuousBatch[Ticket], joining: list[Ticket]) -> None:
+    def _step(self, batch: ContinuousBatch[PendingRequest], joining: list[PendingRequest]) -> None:
         self._thread.watch.beat()
         self._answering = [*batch.requests, *joining]
         if not self._answering:
@@ -130,8 +145,8 @@ class Batcher:
         except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
             log.exception("a batch of %d requests to %s failed", len(self._answering), self._checkpoint_id)
             batch.clear()
-            for ticket in self._answering:
-                ticket.fail(error)
+            for pending in self._answering:
+                pending.fail(error)
         else:
             self._put_back(short)
         self._answering = batch.requests
@@ -140,33 +155,135 @@ class Batcher:
         """At the end of the thread nobody may be left waiting, however it came about."""
         with self._change:
             self._has_given_up = True
-            for ticket in (*self._answering, *self._tickets):
-                ticket.fail(_ended())
-            self._tickets.clear()
+            for pending in (*self._answering, *self._waiting):
+                pending.fail(_ended())
+            self._waiting.clear()
             self._answering = []
 
     def _wait_for_companions(self) -> None:
         ends_at = time.monotonic() + self._wait_s
-        while len(self._tickets) < self._max_batch and not self._closing.is_set():
+        while len(self._waiting) < self._max_batch and not self._closing.is_set():
             left_s = ends_at - time.monotonic()
             if left_s <= 0 or not self._change.wait(left_s):
                 return
 
     def _drop_over(self) -> None:
         """Nobody waits for these any longer."""
-        waiting: deque[Ticket] = deque()
-        for ticket in self._tickets:
-            if ticket.over:
-                ticket.expire()
+        waiting: deque[PendingRequest] = deque()
+        for pending in self._waiting:
+            if pending.is_over:
+                pending.expire()
             else:
-                waiting.append(ticket)
-        self._tickets = waiting
+                waiting.append(pending)
+        self._waiting = waiting
 
-    def _put_back(self, tickets: Sequence[Ticket]) -> None:
+    def _put_back(self, requests: Sequence[PendingRequest]) -> None:
         """These begin again, before those that came later."""
         with self._change:
-            self._tickets.extendleft(reversed(tickets))
+            self._waiting.extendleft(reversed(requests))
 
 
-def _ended() -> Refusal:
-    return Refusal(503, "stalled", "what answers requests has ended; the server starts afresh.", retry_after_s=5)
+def _ended() -> ApiError:
+    return ApiError(503, "stalled", "what answers requests has ended; the server starts afresh.", retry_after_s=5)
+
+
+class PendingRequest:
+    """A prompt that waits for its answer in ``future``; the first outcome stays."""
+
+    def __init__(self, prompt: Prompt, timeout_s: float, on_token: OnToken | None = None):
+        self.prompt = prompt
+        self.future: Future[Generation] = Future()
+        self._on_token_callback = on_token
+        self._timeout_s = timeout_s
+        self._ends_at = time.monotonic() + timeout_s
+        self._cancelled = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for the answer any longer."""
+        return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
+
+    @property
+    def left_s(self) -> float:
+        """How long it may still take."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether somebody wants to be told of every token."""
+        return self._on_token_callback is not None
+
+    def cancel(self) -> None:
+        """Nobody waits any longer. An answer that is there already stays."""
+        self._cancelled = True
+        self.fail(ClientDisconnected())
+
+    def on_token(self, answer: Answer) -> bool:
+        """Tell of a new token; True where the row may end. Whose event loop is closed ends no other row."""
+        if self.is_over:
+            return True
+        if self._on_token_callback:
+            try:
+                self._on_token_callback(answer)
+            except RuntimeError as error:
+                self.fail(error)
+                return True
+        return False
+
+    def settle(self, generation: Generation) -> None:
+        if self.is_over:
+            self.expire()
+        else:
+            with suppress(InvalidStateError):
+                self.future.set_result(generation)
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def expire(self) -> None:
+        self.fail(TimedOut(self._timeout_s))
+
+
+@contextmanager
+def expiring(pending: PendingRequest) -> Iterator[None]:
+    """The event loop ends the wait for a pending in time, whatever becomes of the thread that should answer it."""
+    timer = asyncio.get_running_loop().call_later(pending.left_s, pending.expire)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class TokenStream:
+    """``put`` and ``end`` are called by the batch, ``lengths`` is read by the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self._loop = loop
+        self._tokens: asyncio.Queue[_Token | None] = asyncio.Queue()
+
+    def put(self, answer: Answer) -> None:
+        token = (len(answer.token_ids) - 1, answer.token_ids[-1], answer.logprobs[-1])
+        self._loop.call_soon_threadsafe(self._tokens.put_nowait, token)
+
+    def end(self, _future: Future[Generation]) -> None:
+        self._loop.call_soon_threadsafe(self._tokens.put_nowait, None)
+
+    async def lengths(self) -> AsyncIterator[int]:
+        """The number of tokens so far, each time that it has changed, until the end."""
+        while (token := await self._tokens.get()) is not None:
+            self._take(token)
+            while not self._tokens.empty():
+                waiting = self._tokens.get_nowait()
+                if waiting is None:
+                    return
+                self._take(waiting)
+            yield len(self.token_ids)
+
+    def _take(self, token: _Token) -> None:
+        place, token_id, logprob = token
+        del self.token_ids[place:], self.logprobs[place:]
+        self.token_ids.append(token_id)
+        self.logprobs.append(logprob)

@@ -13,14 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from ratchet.errors import GenerationError, RatchetError
 from ratchet.inference.generator import Decoding, Generation
-from ratchet.serving.body import read_body
-from ratchet.serving.chat_answer import DONE, ChatAnswer, event
-from ratchet.serving.chat_request import ChatRequest
-from ratchet.serving.fleet import Fleet, Loaded
-from ratchet.serving.growth import TokenStream
+from ratchet.serving.batcher import OnToken, PendingRequest, TokenStream, expiring
+from ratchet.serving.chat_api import DONE, ChatAnswer, ChatRequest, event
+from ratchet.serving.http_errors import ApiError, BeingUnloaded, ClientDisconnected, TimedOut, read_body
 from ratchet.serving.metrics import Metrics
-from ratchet.serving.refusal import ClientGone, Refusal, Retired, TimedOut
-from ratchet.serving.ticket import Growth, Ticket, expiring
+from ratchet.serving.model_manager import LoadedCheckpoint, ModelManager
 from ratchet.settings.serving import ServingSettings
 
 SWITCHES_IN_A_ROW = 10
@@ -33,8 +30,8 @@ LONG_CHAT = 10_000
 class ChatRoute:
     """Answers clients from whatever is live at the moment of their request."""
 
-    def __init__(self, fleet: Fleet, metrics: Metrics, settings: ServingSettings):
-        self._fleet = fleet
+    def __init__(self, manager: ModelManager, metrics: Metrics, settings: ServingSettings):
+        self._manager = manager
         self._metrics = metrics
         self._settings = settings
         self.router = APIRouter()
@@ -45,79 +42,81 @@ class ChatRoute:
         asked = await read_body(request, ChatRequest, self._settings.max_body_bytes)
         decoding = asked.decoding(self._settings)
         if asked.stream:
-            growing = TokenStream(asyncio.get_running_loop())
-            loaded, ticket = await self._submit(asked, decoding, growing.put)
-            ticket.future.add_done_callback(growing.end)
+            stream = TokenStream(asyncio.get_running_loop())
+            loaded, pending = await self._submit(asked, decoding, stream.put)
+            pending.future.add_done_callback(stream.end)
             answer = self._answer(asked, loaded)
-            events = self._events(asked, loaded, ticket, answer, growing, started)
-            return TicketStream(events, ticket, self._metrics, answer.headers)
-        loaded, ticket = await self._submit(asked, decoding)
+            events = self._events(asked, loaded, pending, answer, stream, started)
+            return EventStream(events, pending, self._metrics, answer.headers)
+        loaded, pending = await self._submit(asked, decoding)
         answer = self._answer(asked, loaded)
-        with _left_with(request, ticket), expiring(ticket):
-            generation = await self._wait(loaded, ticket, started)
+        with _cancelled_with_client(request, pending), expiring(pending):
+            generation = await self._wait(loaded, pending, started)
         return JSONResponse(answer.whole(generation), headers=answer.headers)
 
-    def _answer(self, asked: ChatRequest, loaded: Loaded) -> ChatAnswer:
-        return ChatAnswer(asked.model, loaded, bool(asked.logprobs), self._fleet.certainty(loaded))
+    def _answer(self, asked: ChatRequest, loaded: LoadedCheckpoint) -> ChatAnswer:
+        return ChatAnswer(asked.model, loaded, bool(asked.logprobs), self._manager.certainty(loaded))
 
     async def _submit(
-        self, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None = None
-    ) -> tuple[Loaded, Ticket]:
+        self, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None = None
+    ) -> tuple[LoadedCheckpoint, PendingRequest]:
         """Queue the request; one that meets a checkpoint on its way out goes to the one that is live by then."""
         for _ in range(SWITCHES_IN_A_ROW):
-            loaded = self._fleet.resolve(asked.model)
+            loaded = self._manager.resolve(asked.model)
             if asked.characters > LONG_CHAT:
-                ticket = await self._ticket_in_thread(loaded, asked, decoding, on_growth)
+                pending = await self._pending_in_thread(loaded, asked, decoding, on_token)
             else:
-                ticket = self._ticket(loaded, asked, decoding, on_growth)
+                pending = self._pending(loaded, asked, decoding, on_token)
             try:
-                loaded.batcher.submit(ticket)
-            except Retired:
+                loaded.batcher.submit(pending)
+            except BeingUnloaded:
                 continue
-            return loaded, ticket
-        raise Refusal(503, "unsettled", "the live checkpoint changes too fast.", retry_after_s=1)
+            return loaded, pending
+        raise ApiError(503, "unsettled", "the live checkpoint changes too fast.", retry_after_s=1)
 
-    async def _ticket_in_thread(
-        self, loaded: Loaded, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None
-    ) -> Ticket:
+    async def _pending_in_thread(
+        self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
+    ) -> PendingRequest:
         """Raises TimedOut where no thread is free for so long."""
-        making = asyncio.to_thread(self._ticket, loaded, asked, decoding, on_growth)
+        making = asyncio.to_thread(self._pending, loaded, asked, decoding, on_token)
         try:
             return await asyncio.wait_for(making, self._settings.request_timeout_s)
         except TimeoutError:
             loaded.traffic.failed()
             raise TimedOut(self._settings.request_timeout_s) from None
 
-    def _ticket(self, loaded: Loaded, asked: ChatRequest, decoding: Decoding, on_growth: Growth | None) -> Ticket:
+    def _pending(
+        self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
+    ) -> PendingRequest:
         try:
             prompt = loaded.generator.prompt(asked.chat, decoding)
         except GenerationError as error:
-            raise Refusal(400, "context_length_exceeded", str(error), param="messages") from error
+            raise ApiError(400, "context_length_exceeded", str(error), param="messages") from error
         except RatchetError as error:
-            raise Refusal(400, "invalid_request", str(error), param="messages") from error
+            raise ApiError(400, "invalid_request", str(error), param="messages") from error
         if asked.asked_tokens and prompt.max_new_tokens < asked.asked_tokens:
-            raise Refusal(
+            raise ApiError(
                 400,
                 "context_length_exceeded",
                 f"{len(prompt.token_ids)} prompt tokens and max_tokens {asked.asked_tokens} are more than the "
                 f"context of {loaded.generator.context} tokens.",
                 param="max_tokens",
             )
-        return Ticket(prompt, self._settings.request_timeout_s, on_growth)
+        return PendingRequest(prompt, self._settings.request_timeout_s, on_token)
 
-    async def _wait(self, loaded: Loaded, ticket: Ticket, started: float) -> Generation:
+    async def _wait(self, loaded: LoadedCheckpoint, pending: PendingRequest, started: float) -> Generation:
         try:
-            generation = await asyncio.wrap_future(ticket.future)
-        except ClientGone:
+            generation = await asyncio.wrap_future(pending.future)
+        except ClientDisconnected:
             raise
         except asyncio.CancelledError:
-            raise Refusal(503, "shutting_down", "the server ends; ask again.", AFTER_SHUTDOWN_S) from None
-        except Refusal:
+            raise ApiError(503, "shutting_down", "the server ends; ask again.", AFTER_SHUTDOWN_S) from None
+        except ApiError:
             loaded.traffic.failed()
             raise
         except Exception as error:
             loaded.traffic.failed()
-            raise Refusal(500, "generation_failed", str(error)) from error
+            raise ApiError(500, "generation_failed", str(error)) from error
         latency_s = time.perf_counter() - started
         loaded.traffic.answered(latency_s, len(generation.token_ids))
         self._metrics.answered(latency_s, generation.prompt_tokens, len(generation.token_ids))
@@ -126,57 +125,57 @@ class ChatRoute:
     async def _events(
         self,
         asked: ChatRequest,
-        loaded: Loaded,
-        ticket: Ticket,
+        loaded: LoadedCheckpoint,
+        pending: PendingRequest,
         answer: ChatAnswer,
-        growing: TokenStream,
+        stream: TokenStream,
         started: float,
     ) -> AsyncIterator[str]:
         """Server-sent events, to their end or to an error."""
         text, tokens = "", 0
         try:
             yield answer.chunk("", first=True)
-            async for length in growing.lengths():
-                settled = loaded.generator.text.settled(growing.token_ids, ticket.prompt.decoding)
+            async for length in stream.lengths():
+                settled = loaded.generator.text.settled(stream.token_ids, pending.prompt.decoding)
                 if len(settled) > len(text):
-                    new = growing.token_ids[tokens:], growing.logprobs[tokens:]
+                    new = stream.token_ids[tokens:], stream.logprobs[tokens:]
                     yield answer.chunk(settled[len(text) :], *new)
                     text, tokens = settled, length
-            generation = await self._wait(loaded, ticket, started)
+            generation = await self._wait(loaded, pending, started)
             new = list(generation.token_ids[tokens:]), list(generation.token_logprobs[tokens:])
             yield answer.chunk(generation.text[len(text) :], *new, generation.finish_reason, whole=generation)
             if asked.stream_options and asked.stream_options.include_usage:
                 yield answer.usage_chunk(generation)
             yield DONE
-        except Refusal as refusal:
-            self._metrics.refused(refusal.status)
-            yield event(refusal.body)
+        except ApiError as api_error:
+            self._metrics.refused(api_error.status)
+            yield event(api_error.body)
 
 
-class TicketStream(StreamingResponse):
+class EventStream(StreamingResponse):
     """An answer's events. A client that hangs up ends its row in the batch, be it before the first event."""
 
-    def __init__(self, events: AsyncIterator[str], ticket: Ticket, metrics: Metrics, headers: dict[str, str]):
+    def __init__(self, events: AsyncIterator[str], pending: PendingRequest, metrics: Metrics, headers: dict[str, str]):
         super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._ticket, self._metrics = ticket, metrics
+        self._pending, self._metrics = pending, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with expiring(self._ticket):
+            with expiring(self._pending):
                 await super().__call__(scope, receive, send)
         finally:
-            if not self._ticket.future.done():
-                self._metrics.refused(ClientGone().status)
-            self._ticket.cancel()
+            if not self._pending.future.done():
+                self._metrics.refused(ClientDisconnected().status)
+            self._pending.cancel()
 
 
 @contextmanager
-def _left_with(request: Request, ticket: Ticket) -> Iterator[None]:
+def _cancelled_with_client(request: Request, pending: PendingRequest) -> Iterator[None]:
     """A client that hangs up takes its request out of the batch."""
     gone = asyncio.ensure_future(request.receive())  # after the body nothing comes but the end of the connection
-    gone.add_done_callback(lambda done: None if done.cancelled() else ticket.cancel())
+    gone.add_done_callback(lambda done: None if done.cancelled() else pending.cancel())
     try:
         yield
     finally:
         gone.cancel()
-        ticket.cancel()
+        pending.cancel()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ratchet.inference.chat_codec import AnswerText
     from ratchet.inference.local_generator import LocalGenerator
     from ratchet.inference.sampling import Prompt
-    from ratchet.serving.batcher import Ticket
+    from ratchet.serving.batcher import PendingRequest
     from ratchet.watchdog import Watchdog
 
 
@@ -75,7 +75,7 @@ def folder_finder(settings: Settings) -> Callable[[Path], Path]:
     return find
 
 
-class Computes(Protocol):
+class EngineInfo(Protocol):
     """See ratchet.serving.protocol.Conditions."""
 
     @property
@@ -95,7 +95,7 @@ class ServedModel(Protocol):
     def weights(self) -> str: ...
 
     @property
-    def hardware(self) -> Computes: ...
+    def hardware(self) -> EngineInfo: ...
 
     @property
     def context(self) -> int: ...
@@ -119,16 +119,16 @@ class Queue(Protocol):
     def waiting(self) -> int: ...
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """Requests that are being answered."""
         ...
 
-    def submit(self, ticket: Ticket) -> None:
-        """Take a ticket to settle. Raises Retired after ``close``, and a 503 Refusal where the queue is full."""
+    def submit(self, pending: PendingRequest) -> None:
+        """Take a pending to settle. Raises BeingUnloaded after ``close``, and a 503 ApiError where the queue is full."""
         ...
 
     def close(self, timeout_s: float) -> bool:
-        """Take no more tickets, answer those that are queued, and end; whether that was done in time."""
+        """Take no more requests, answer those that are queued, and end; whether that was done in time."""
         ...
 
 

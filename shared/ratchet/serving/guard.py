@@ -63,7 +63,7 @@ class Guard:
 
     def check(self) -> None:
         """Called by the event loop: is there still somebody who watches?"""
-        problem = self._itself.look()
+        problem = self._itself.check()
         if problem is not None:
             self._end(problem)
 
@@ -75,7 +75,7 @@ class Guard:
             if self._is_stopping():
                 stopping_s += min(now - looked_at, 2 * TICK_S)  # as a watchdog counts: it may have been frozen
             looked_at = now
-            if (problem := self._watchdog.look()) is not None:
+            if (problem := self._watchdog.check()) is not None:
                 log.critical("%s; the server exits in %g s", problem, LINGER_S)
                 time.sleep(LINGER_S)
                 self._end(problem)

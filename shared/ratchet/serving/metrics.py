@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ratchet.serving.fleet import Fleet
+from ratchet.serving.model_manager import ModelManager
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -16,7 +16,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 class Metrics:
     """Counters of one server, in a registry of their own."""
 
-    def __init__(self, fleet: Fleet):
+    def __init__(self, manager: ModelManager):
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ratchet_serving_requests",
@@ -32,7 +32,7 @@ class Metrics:
         )
         self._tokens = Counter("ratchet_serving_tokens", "Tokens read and written.", ["kind"], registry=self._registry)
         self._switches = Counter("ratchet_serving_switches", "Changes of the live checkpoint.", registry=self._registry)
-        self._registry.register(_FleetCollector(fleet))
+        self._registry.register(_ManagerCollector(manager))
 
     def answered(self, latency_s: float, prompt_tokens: int, generated_tokens: int) -> None:
         self._requests.labels("200").inc()
@@ -51,17 +51,17 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _FleetCollector(Collector):
-    """What the fleet is like at the moment of the scrape."""
+class _ManagerCollector(Collector):
+    """What the manager is like at the moment of the scrape."""
 
-    def __init__(self, fleet: Fleet):
-        self._fleet = fleet
+    def __init__(self, manager: ModelManager):
+        self._manager = manager
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        health = self._fleet.health()
+        health = self._manager.health()
         yield GaugeMetricFamily("ratchet_serving_waiting", "Requests in the queue.", value=health.waiting)
         yield GaugeMetricFamily(
-            "ratchet_serving_under_way", "Requests that are being answered.", value=self._fleet.under_way
+            "ratchet_serving_in_flight", "Requests that are being answered.", value=self._manager.in_flight
         )
         yield GaugeMetricFamily("ratchet_serving_loaded", "Checkpoints in memory.", value=len(health.loaded))
         live = GaugeMetricFamily("ratchet_serving_live", "1 for the live checkpoint.", labels=["checkpoint"])

@@ -25,7 +25,7 @@ from ratchet.plugins import require_plugins
 from ratchet.serving.app import build_app
 from ratchet.serving.engine import Engine, engine_of
 from ratchet.serving.guard import Guard
-from ratchet.serving.model_manager import Fleet
+from ratchet.serving.model_manager import ModelManager
 from ratchet.serving.server_home import ServerHome, StateFile, server_token
 from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
@@ -73,14 +73,14 @@ def serve_by(
 ) -> None:
     """Serve what an engine computes, until a signal. A server that has come to a standstill ends its process."""
     token = server_token(settings.serving, home.folder)
-    fleet = Fleet(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
+    manager = ModelManager(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
     listener = _listen(host, settings.serving.port if port is None else port)
     address = f"http://{host}:{listener.getsockname()[1]}"
     home.announce(address)
     log.info("serves %s/v1 by %s; a model is loaded as soon as one is deployed", address, settings.serving.engine)
     guard = Guard(watchdog, is_stopping=lambda: uvicorn_server.should_exit, drain_s=settings.serving.drain_s)
     config = uvicorn.Config(
-        build_app(fleet, settings.serving, token, guard.check),
+        build_app(manager, settings.serving, token, guard.check),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.serving.drain_s),

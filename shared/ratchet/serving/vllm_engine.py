@@ -18,15 +18,14 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from ratchet.errors import BrokenCheckpoint, GenerationError, RatchetError, TransientError
-from ratchet.inference.answer_text import AnswerText
-from ratchet.inference.dress import Dress
-from ratchet.inference.framing import ChatCodec
+from ratchet.inference.chat_codec import AnswerText, ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.inference.hardware import Hardware, pick_hardware
+from ratchet.inference.model_loading import Hardware, pick_hardware
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
+from ratchet.serving.batcher import PendingRequest
+from ratchet.serving.http_errors import ApiError, BeingUnloaded
 from ratchet.serving.protocol import Conditions
-from ratchet.serving.refusal import Refusal, Retired
-from ratchet.serving.ticket import Ticket
 from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, check_weights
 from ratchet.settings import Settings
 from ratchet.watchdog import Watch, Watchdog, WatchedThread
@@ -77,7 +76,7 @@ class VllmEngine:
         """Load a folder. Raises BrokenCheckpoint, ServingError or TransientError."""
         path = self._find_folder(path)
         check_weights(path, weights)
-        codec = _codec(path, weights, Dress.configured(self.settings, time.time()))
+        codec = _codec(path, weights, PromptFormat.configured(self.settings, time.time()))
         model = VllmModel(path, codec, self._replicas, self._hardware)
         self._loaded = [*(other for other in self._loaded if not other.is_closed), model]
         return model
@@ -141,11 +140,11 @@ class VllmModel:
             rows = self._codec.scored(chats, answers)
             return list(pool.map(lambda row: replica.api.score(replica.model, *row), rows))
 
-    def answer(self, ticket: Ticket) -> None:
+    def answer(self, pending: PendingRequest) -> None:
         """Settle a client's request, token by token if it streams."""
-        generation = self._stream(ticket) if ticket.listens else self._complete(ticket.prompt)
+        generation = self._stream(pending) if pending.is_streamed else self._complete(pending.prompt)
         if generation is not None:
-            ticket.settle(generation)
+            pending.settle(generation)
 
     def restart_if_dead(self) -> None:
         with self._lock:
@@ -166,16 +165,16 @@ class VllmModel:
         answer = Answer(list(whole.token_ids), list(whole.logprobs))
         return self._generation(prompt, answer, whole.finish_reason, started)
 
-    def _stream(self, ticket: Ticket) -> Generation | None:
+    def _stream(self, pending: PendingRequest) -> Generation | None:
         """The answer, or None once no client waits for it."""
-        started, replica, prompt = time.perf_counter(), self._replica, ticket.prompt
+        started, replica, prompt = time.perf_counter(), self._replica, pending.prompt
         answer, finish_reason = Answer(), None
         for delta in replica.api.stream(replica.model, prompt, self._end_ids):
             # One token at a time: the client's stream numbers them, and vLLM may send several in one delta.
             for token_id, logprob in zip(delta.token_ids, delta.logprobs, strict=True):
                 answer.token_ids.append(token_id)
                 answer.logprobs.append(logprob)
-                if ticket.grew(answer):
+                if pending.on_token(answer):
                     return None
             finish_reason = delta.finish_reason or finish_reason
         return self._generation(prompt, answer, finish_reason, started)
@@ -188,7 +187,7 @@ class VllmModel:
         return self._codec.generation(prompt, answer)
 
 
-def _codec(path: Path, weights: str, dress: Dress) -> ChatCodec:
+def _codec(path: Path, weights: str, prompt_format: PromptFormat) -> ChatCodec:
     """Raises BrokenCheckpoint for a tokenizer that cannot be read, and for a profile with logits processors.
 
     These would run at none of vLLM's steps, and what is served would not be what was judged.
@@ -200,10 +199,10 @@ def _codec(path: Path, weights: str, dress: Dress) -> ChatCodec:
     except (OSError, ValueError, KeyError) as error:
         raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
     context = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
-    codec = ChatCodec(tokenizer, dress, context, weights)
+    codec = ChatCodec(tokenizer, prompt_format, context, weights)
     if codec.processors:
         raise BrokenCheckpoint(
-            f"profile {dress.profile.name!r} constrains decoding by logits processors, which vLLM does not run: "
+            f"profile {prompt_format.profile.name!r} needs logits processors, which vLLM does not run: "
             "serve it with serving.engine = embedded."
         )
     return codec
@@ -244,19 +243,19 @@ class VllmQueue:
         return max(0, self._accepted - self._max_batch)
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         return min(self._accepted, self._max_batch)
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, pending: PendingRequest) -> None:
         with self._change:
             if self._closing:
-                raise Retired(self._checkpoint_id)
+                raise BeingUnloaded(self._checkpoint_id)
             if self.waiting >= self._max_queue:
-                raise Refusal(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
+                raise ApiError(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
             if self._accepted == 0:
                 self._watch.beat()
             self._accepted += 1
-        self._pool.submit(self._answer, ticket)
+        self._pool.submit(self._answer, pending)
 
     def close(self, timeout_s: float) -> bool:
         with self._change:
@@ -267,17 +266,17 @@ class VllmQueue:
             self._watchdog.remove(self._watch)
         return has_ended
 
-    def _answer(self, ticket: Ticket) -> None:
+    def _answer(self, pending: PendingRequest) -> None:
         try:
-            if ticket.over:
-                ticket.expire()
+            if pending.is_over:
+                pending.expire()
             else:
-                self._generator.answer(ticket)
+                self._generator.answer(pending)
         except TransientError as error:
-            ticket.fail(Refusal(503, "engine_away", str(error), RETRY_AFTER_S))
+            pending.fail(ApiError(503, "engine_unavailable", str(error), RETRY_AFTER_S))
         except Exception as error:  # the request's owner gets the error, and the pool's thread goes on
             log.exception("a request to %s failed", self._checkpoint_id)
-            ticket.fail(error)
+            pending.fail(error)
         finally:
             with self._change:
                 self._accepted -= 1

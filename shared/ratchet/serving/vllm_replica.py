@@ -18,8 +18,7 @@ from pathlib import Path
 
 from ratchet.bus.ports import free_port
 from ratchet.errors import BrokenCheckpoint, ServingError
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
+from ratchet.inference.model_folder import check_folder, weights_digest
 from ratchet.processes.managed_process import end_with_parent
 from ratchet.serving.vllm_api import VllmApi
 from ratchet.settings.serving import ServingSettings

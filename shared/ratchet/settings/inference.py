@@ -26,19 +26,6 @@ class InferenceSettings(Section):
         "one has the next simpler, in the end eager.",
     )
     batch_size: int = Field(256, ge=1, le=8192, description="Most prompts answered in one batch.")
-    batch_tokens: int = Field(
-        262_144,
-        ge=64,
-        description="Most tokens (prompt, padding and answer) that one batch keeps in its KV cache.",
-    )
-    score_logits: int = Field(
-        64_000_000, ge=1_000_000, description="Most logits that teacher-forced scoring holds at once."
-    )
-    batch_timeout_s: float = Field(
-        900.0, gt=0, description="A batch that takes longer is an error, never a shorter answer."
-    )
     timeout_s: float = Field(120.0, gt=0, description="Timeout of one request to a remote model server.")
-    attempts: int = Field(5, ge=1, le=20, description="Tries of one request on 429, 5xx and connection errors.")
-    backoff_s: float = Field(0.5, gt=0, le=30, description="First pause between tries; it doubles, up to 30 s.")
     concurrency: int = Field(16, ge=1, le=512, description="Requests in flight at one remote model server.")
     api_key: SecretStr | None = Field(None, description="Bearer token of a remote model server.")

@@ -16,9 +16,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from ratchet.errors import RatchetError
-from ratchet.inference.digest import weights_digest
-from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.home import announced_url
+from ratchet.inference.model_folder import weights_digest
+from ratchet.serving.client import ServingClient
+from ratchet.serving.server_home import announced_url
 from ratchet.settings.serving import ServingSettings
 
 from tests.support.tiny_model import build_tiny_model
@@ -40,7 +40,7 @@ class Server:
 
     process: subprocess.Popen[str]
     home: Path
-    client: EmbeddedServerClient
+    client: ServingClient
     told: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -120,11 +120,11 @@ def start() -> Iterator[Callable[..., Server]]:
         print(server.log[-4_000:])
 
 
-def wait_for(process: subprocess.Popen[str], home: Path) -> EmbeddedServerClient:
+def wait_for(process: subprocess.Popen[str], home: Path) -> ServingClient:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         if announced_url(home) is not None:
-            client = EmbeddedServerClient.from_settings(ServingSettings(), home)
+            client = ServingClient.from_settings(ServingSettings(), home)
             try:
                 client.health()
             except RatchetError:

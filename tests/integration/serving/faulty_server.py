@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ratchet import settings as setting_tree
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import Engine
-from ratchet.serving.home import ServerHome
 from ratchet.serving.server import serve_by
+from ratchet.serving.server_home import ServerHome
 from ratchet.watchdog import Watchdog
 
 STALL = "stall"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from ratchet.inference.digest import weights_digest
+from ratchet.inference.model_folder import weights_digest
 
 from tests.support.tiny_model import build_tiny_model
 from tests.support.workers import wait_until
@@ -64,13 +64,13 @@ def test_whoever_hangs_up_leaves_the_batch_and_what_takes_too_long_at_the_end_is
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n"
         with socket.create_connection((host, int(port))) as client:
             client.sendall(head.encode() + body)
-            wait_for(server, "ratchet_serving_under_way", 1)
-        wait_for(server, "ratchet_serving_under_way", 0)
+            wait_for(server, "ratchet_serving_in_flight", 1)
+        wait_for(server, "ratchet_serving_in_flight", 0)
         wait_for(server, 'ratchet_serving_requests_total{status="499"}', count)
     assert server.client.stats(endless.id).errors == 0
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(httpx.post, f"{server.url}/v1/chat/completions", json=asked(ENDLESS), timeout=START_S)
-        wait_for(server, "ratchet_serving_under_way", 1)
+        wait_for(server, "ratchet_serving_in_flight", 1)
         assert server.end(signal.SIGTERM) == 0
         assert answer.result().json()["error"]["code"] == "shutting_down"
         assert int(answer.result().headers["retry-after"]) > 0
@@ -83,7 +83,7 @@ def test_a_server_that_is_told_to_stop_answers_what_it_has_begun(
     with ThreadPoolExecutor(1) as pool:
         route = f"{server.url}/v1/chat/completions"
         answer = pool.submit(httpx.post, route, json=asked(500), timeout=START_S)
-        wait_until(lambda: answer.done() or measured(server, "ratchet_serving_under_way") == 1, START_S, "a request")
+        wait_until(lambda: answer.done() or measured(server, "ratchet_serving_in_flight") == 1, START_S, "a request")
         assert server.end(signal.SIGTERM) == 0
         assert answer.result().json()["usage"]["completion_tokens"] == 500
     with pytest.raises(httpx.ConnectError):

@@ -18,8 +18,8 @@ import pytest
 from ratchet.data.example import Message
 from ratchet.errors import ServingError, TransientError
 from ratchet.inference.generator import Chat, Decoding
-from ratchet.inference.http import HttpGenerator
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.http_generator import HttpGenerator
+from ratchet.inference.local_generator import LocalGenerator
 from ratchet.serving.protocol import InferenceServer, Live
 
 from .conftest import START_S, VLLM_COMMAND, Checkpoint, Server, command

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.home import announced_url
+from ratchet.serving.client import ServingClient
+from ratchet.serving.server_home import announced_url
 from ratchet.settings.serving import ServingSettings
 
 from tests.support.disk import SmallDisk, fill, free
@@ -28,7 +28,7 @@ def test_a_start_on_a_full_disk_is_a_sentence_and_the_next_one_works(
     assert refused.stderr.count("\n") == 1
     free(home)
     server = start(home)
-    with EmbeddedServerClient.from_settings(ServingSettings(), home) as client:
+    with ServingClient.from_settings(ServingSettings(), home) as client:
         client.load(blue.id, str(blue.path), blue.weights)
         client.switch(blue.id, 1)
         live = client.live()
@@ -41,9 +41,9 @@ def test_what_a_kill_left_empty_or_cut_short_stands_in_no_start_s_way(start: Sta
     home = tmp_path / "serving"
     home.mkdir()
     (home / "admin-token").touch()
-    (home / "state.json").write_text('{"highest_token":7,"live":{"checkpo')
+    (home / "state.json").write_text('{"highest_fencing_token":7,"live":{"checkpo')
     server = start(home)
-    with EmbeddedServerClient.from_settings(ServingSettings(), home) as client:
+    with ServingClient.from_settings(ServingSettings(), home) as client:
         client.unload("nothing")  # takes the token
-        assert client.health().highest_token == 7
+        assert client.health().highest_fencing_token == 7
     assert "state.json is damaged and was set aside as state.json.damaged" in server.log

@@ -132,7 +132,7 @@ def test_two_thousand_clients_that_hang_up_leave_no_trace(
     server.client.switch(blue.id, 1)
     asyncio.run(hang_up_often(server.url))
     assert ask(server).json().get("error") is None
-    wait_until(lambda: measured(server, "ratchet_serving_under_way") == 0, START_S, "rows without a client to end")
+    wait_until(lambda: measured(server, "ratchet_serving_in_flight") == 0, START_S, "rows without a client to end")
     assert server.client.health().problem is None
     assert server.client.health().waiting == 0
     assert server.client.stats(blue.id).errors == 0

@@ -12,9 +12,8 @@ import httpx
 import pytest
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.inference.digest import weights_digest
-from ratchet.profiles import registry
-from ratchet.profiles.profile import Profile
+from ratchet.inference.model_folder import weights_digest
+from ratchet.profiles.profile import Profile, get_profile
 from trainer.config import parse_config
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
@@ -69,7 +68,7 @@ def ask(url: str, example: Example) -> dict[str, Any]:
 
 
 def keeps_the_contract(profile: Profile, example: Example, choice: dict[str, Any]) -> bool:
-    """Whether the answer is valid, and dressing it changes nothing."""
+    """Whether the answer is valid, and the profile leaves it as it is."""
     said = Message(role="assistant", content=choice["message"]["content"])
     conversation = Example(messages=(*example.prompt, said))
     try:
@@ -91,7 +90,7 @@ def test_a_model_trained_under_a_profile_keeps_it_when_served(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    profile = registry.get(name)
+    profile = get_profile(name)
     held_out, rows = split(make, count)
     trained = train(profile, rows, tmp_path)
 

@@ -102,7 +102,7 @@ def test_a_batch_whose_thread_ends_fails_health_and_ends_the_server(
     (home / END).touch()
     refused = ask(server)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stalled")
-    problem = "thread batcher-blue has ended, though nobody asked it to"
+    problem = "thread batcher-blue has ended unexpectedly"
     assert last_health(server) in ((503, problem), GONE)
     assert server.process.wait(START_S) == EXIT_STALLED
     assert problem in server.log
@@ -117,7 +117,7 @@ def test_a_server_that_was_frozen_is_not_to_blame(start: Start, blue: Checkpoint
     (home / STALL).touch()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, server)
-        wait_until(lambda: "ratchet_serving_under_way 1.0" in metrics(server), START_S, "a request")
+        wait_until(lambda: "ratchet_serving_in_flight 1.0" in metrics(server), START_S, "a request")
         server.process.send_signal(signal.SIGSTOP)
         time.sleep(STALL_S + TIMEOUT_S)
         (home / STALL).unlink()

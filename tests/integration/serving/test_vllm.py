@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, ServingError, TransientError
-from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Chat, Decoding
+from ratchet.inference.model_folder import weights_digest
 from ratchet.serving.vllm_engine import VllmEngine, VllmModel
 from ratchet.settings import Settings
 from safetensors.numpy import load_file, save_file

@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
 
 from tests.support.tiny_model import build_tiny_model
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from ratchet.inference.answer_text import AnswerText
+from ratchet.inference.chat_codec import AnswerText
 from ratchet.inference.generator import Decoding
 
 from tests.support.tiny_model import build_tiny_tokenizer

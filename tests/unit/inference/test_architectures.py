@@ -104,7 +104,7 @@ def test_every_way_says_what_the_model_says_of_a_prompt_alone(model: Any) -> Non
 
 
 class Wordless:
-    """A framing of tokens without text."""
+    """A codec of tokens without text."""
 
     end_ids = frozenset({END})
     processors = ()
@@ -125,7 +125,7 @@ class Asked:
     prompt: Prompt
     answered: Any = None
 
-    def grew(self, _answer: Answer) -> bool:
+    def on_token(self, _answer: Answer) -> bool:
         return False
 
     def settle(self, generation: Any) -> None:
@@ -133,8 +133,8 @@ class Asked:
 
 
 def test_rows_that_come_and_go_say_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
-    framing: Any = Wordless()
-    batch: ContinuousBatch[Asked] = ContinuousBatch(model, framing, PAD, max_rows=8, max_tokens=100_000)
+    codec: Any = Wordless()
+    batch: ContinuousBatch[Asked] = ContinuousBatch(model, codec, PAD, max_rows=8, max_tokens=100_000)
     everyone = [Asked(Prompt(prompt, GREEDY.max_new_tokens, GREEDY)) for prompt in PROMPTS]
     draw, waiting = random.Random(2), list(everyone)
     while waiting or batch.requests:

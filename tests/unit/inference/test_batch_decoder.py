@@ -14,9 +14,9 @@ import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, GenerationError
 from ratchet.inference.batch_decoder import JOIN_AFTER, MAX_PREFILL_TOKENS, ContinuousBatch
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Decoding, Generation
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import BatchLimits, LocalGenerator
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
 from ratchet.settings.inference import InferenceSettings
 
@@ -32,7 +32,7 @@ class Asked:
     answered: list[Generation] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
-    def grew(self, answer: Answer) -> bool:
+    def on_token(self, answer: Answer) -> bool:
         self.tokens = list(answer.token_ids)
         return self.ends(answer)
 
@@ -112,14 +112,17 @@ def test_a_few_join_many_after_some_tokens_and_many_at_once(generator: LocalGene
 
 
 def limited(generator: LocalGenerator, **settings: int) -> LocalGenerator:
-    return LocalGenerator(generator._loaded, InferenceSettings.model_validate(settings), Dress())
+    inference = InferenceSettings(batch_size=settings.pop("batch_size", 256))
+    return LocalGenerator(generator._loaded, inference, PromptFormat(), BatchLimits(**settings))
 
 
 @pytest.mark.parametrize(
     ("settings", "fitting"),
-    [({"batch_size": 7}, 7), ({"batch_tokens": 480}, 8), ({"batch_tokens": 64}, 1), ({}, 20)],
+    [({"batch_size": 7}, 7), ({"max_tokens": 480}, 8), ({"max_tokens": 64}, 1), ({}, 20)],
 )
-def test_how_many_stand_in_a_batch_is_set(generator: LocalGenerator, settings: dict[str, int], fitting: int) -> None:
+def test_how_many_rows_a_batch_has_is_limited(
+    generator: LocalGenerator, settings: dict[str, int], fitting: int
+) -> None:
     batch: ContinuousBatch[Asked] = limited(generator, **settings).continuous_batch(20)
     prompts = [asked(generator, max_new_tokens=52).prompt] * 30
     assert len(prompts[0].token_ids) == 8

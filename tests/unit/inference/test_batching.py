@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import random
 
-from ratchet.inference.batching import occurrences, plan_batches
+from ratchet.inference.chat_codec import occurrences
+from ratchet.inference.local_generator import plan_batches
 
 
 def prompts(count: int) -> list[list[int]]:

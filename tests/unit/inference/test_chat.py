@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ratchet.data.example import Example, Message
 from ratchet.errors import ChatTemplateError
-from ratchet.inference.chat import (
+from ratchet.inference.chat_template import (
     end_of_turn,
     prompt_ids,
     prompt_ids_batch,
@@ -14,7 +14,7 @@ from ratchet.inference.chat import (
     render_training_batch,
     stop_ids,
 )
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.inference.tiny import build_tiny_tokenizer
 
 TOKENIZER = build_tiny_tokenizer()
 TALK = (

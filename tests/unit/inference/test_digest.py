@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.digest import digest_of_sums, weights_digest
+from ratchet.inference.model_folder import digest_of_sums, weights_digest
 
 
 def test_it_is_the_hash_of_the_sorted_lines_of_name_and_sum(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ratchet.data.example import Message
 from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generator
-from ratchet.inference.http import HttpGenerator
+from ratchet.inference.http_generator import HttpGenerator
 from ratchet.settings.inference import InferenceSettings
 
 Reply = tuple[int, Any]
@@ -99,7 +99,9 @@ def connect() -> Iterator[Callable[..., HttpGenerator]]:
 
     def make(server: ScriptedServer | str, **settings: Any) -> HttpGenerator:
         url = server if isinstance(server, str) else server.url
-        generators.append(HttpGenerator(url, "small", InferenceSettings(**{"backoff_s": 0.001, **settings})))
+        retries = {name: settings.pop(name) for name in ("max_attempts", "first_pause_s") if name in settings}
+        inference = InferenceSettings(**settings)
+        generators.append(HttpGenerator(url, "small", inference, **{"first_pause_s": 0.001, **retries}))
         return generators[-1]
 
     yield make
@@ -160,16 +162,16 @@ def test_answers_come_in_the_order_asked_from_bounded_requests(serve: Serve, con
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-def test_a_passing_trouble_is_tried_again(serve: Serve, connect: Connect, status: int) -> None:
+def test_a_transient_error_is_retried(serve: Serve, connect: Connect, status: int) -> None:
     server = serve([(status, "busy"), (status, {"error": "busy"}), answer("2")])
     assert connect(server).generate([ask("1+1=")], DECODING)[0].text == "2"
     assert len(server.requests) == 3
 
 
-def test_a_lasting_trouble_is_of_the_surroundings(serve: Serve, connect: Connect) -> None:
+def test_an_error_that_lasts_is_transient(serve: Serve, connect: Connect) -> None:
     server = serve([(503, "busy")] * 3)
     with pytest.raises(TransientError, match="after 3 attempts: status 503: busy"):
-        connect(server, attempts=3).generate([ask("1+1=")], DECODING)
+        connect(server, max_attempts=3).generate([ask("1+1=")], DECODING)
 
 
 def test_how_many_requests_are_in_flight_is_set(serve: Serve, connect: Connect) -> None:
@@ -187,23 +189,23 @@ def test_how_many_requests_are_in_flight_is_set(serve: Serve, connect: Connect) 
     assert {each.text for each in connect(serve(meet), concurrency=1).generate(chats, DECODING)} == {"alone"}
 
 
-def test_pauses_begin_as_set_and_double(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_double(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    generator = connect(serve([(503, "busy"), (503, "busy"), answer("2")]), backoff_s=8.0)
+    generator = connect(serve([(503, "busy"), (503, "busy"), answer("2")]), first_pause_s=8.0)
     assert generator.generate([ask("1+1=")], DECODING)[0].text == "2"
     assert 4.0 <= pauses[0] <= 8.0 <= pauses[1] <= 16.0
 
 
-def test_a_server_that_is_not_there_is_of_the_surroundings(serve: Serve, connect: Connect) -> None:
+def test_a_server_that_is_not_there_is_a_transient_error(serve: Serve, connect: Connect) -> None:
     server = serve([])
     server.shutdown()
     server.server_close()
     with pytest.raises(TransientError, match="ConnectError"):
-        connect(server.url, attempts=2).generate([ask("1+1=")], DECODING)
+        connect(server.url, max_attempts=2).generate([ask("1+1=")], DECODING)
 
 
-def test_a_server_that_never_answers_is_of_the_surroundings(serve: Serve, connect: Connect) -> None:
+def test_a_server_that_never_answers_is_a_transient_error(serve: Serve, connect: Connect) -> None:
     over = threading.Event()
 
     def hang(_body: dict[str, Any]) -> Reply:
@@ -212,7 +214,7 @@ def test_a_server_that_never_answers_is_of_the_surroundings(serve: Serve, connec
 
     try:
         with pytest.raises(TransientError, match="ReadTimeout"):
-            connect(serve(hang), attempts=1, timeout_s=0.05).generate([ask("1+1=")], DECODING)
+            connect(serve(hang), max_attempts=1, timeout_s=0.05).generate([ask("1+1=")], DECODING)
     finally:
         over.set()
 

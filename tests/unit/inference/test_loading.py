@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.errors import BrokenCheckpoint, SettingsError
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
-from ratchet.inference.hardware import pick_hardware
-from ratchet.inference.loading import load_model
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.inference.model_loading import load_model, pick_hardware
 from ratchet.settings.inference import InferenceSettings
 from safetensors.torch import load_file, save_file
 

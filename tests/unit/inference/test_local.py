@@ -13,12 +13,11 @@ import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.errors import BrokenCheckpoint, GenerationError
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Generator
-from ratchet.inference.hardware import pick_hardware
-from ratchet.inference.loading import LoadedModel, load_model
-from ratchet.inference.local import LocalGenerator
-from ratchet.profiles import registry
+from ratchet.inference.local_generator import BatchLimits, LocalGenerator
+from ratchet.inference.model_loading import LoadedModel, load_model, pick_hardware
+from ratchet.inference.prompt_format import PromptFormat
+from ratchet.profiles.profile import get_profile
 from ratchet.settings.inference import InferenceSettings
 
 
@@ -155,11 +154,11 @@ def test_a_prompt_as_long_as_the_context_is_an_error(generator: LocalGenerator) 
 
 def test_a_batch_out_of_time_is_an_error_and_no_answer(lively: Path) -> None:
     with pytest.raises(GenerationError, match="took longer than 1e-09 s"):
-        with_settings(lively, batch_timeout_s=1e-9).generate(CHATS, GREEDY)
+        LocalGenerator.load(lively, limits=BatchLimits(timeout_s=1e-9)).generate(CHATS, GREEDY)
 
 
 def test_a_closed_generator_has_freed_its_weights(loaded: LoadedModel) -> None:
-    LocalGenerator(loaded, InferenceSettings(), Dress()).close()
+    LocalGenerator(loaded, InferenceSettings(), PromptFormat()).close()
     assert sum(parameter.numel() for parameter in loaded.model.parameters()) == 0
 
 
@@ -179,7 +178,7 @@ def room_for(loaded: LoadedModel, rows: int) -> Iterator[list[int]]:
 
 
 def test_short_memory_halves_the_batch_and_is_remembered(loaded: LoadedModel) -> None:
-    generator = LocalGenerator(loaded, InferenceSettings(), Dress())
+    generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
     expected = generator.generate(CHATS, GREEDY)
     with room_for(loaded, rows=12) as sizes:
         found = generator.generate(CHATS, GREEDY)
@@ -191,19 +190,20 @@ def test_short_memory_halves_the_batch_and_is_remembered(loaded: LoadedModel) ->
 
 @pytest.mark.parametrize(
     ("changed", "most"),
-    [({"batch_size": 7}, 7), ({"batch_tokens": 480}, 8), ({"batch_tokens": 64}, 1)],
+    [({"batch_size": 7}, 7), ({"max_tokens": 480}, 8), ({"max_tokens": 64}, 1)],
 )
-def test_how_much_is_answered_at_once_is_set(loaded: LoadedModel, changed: dict[str, int], most: int) -> None:
-    generator = LocalGenerator(loaded, InferenceSettings.model_validate(changed), Dress())
+def test_how_much_is_answered_at_once_is_limited(loaded: LoadedModel, changed: dict[str, int], most: int) -> None:
+    settings = InferenceSettings(batch_size=changed.pop("batch_size", 256))
+    generator = LocalGenerator(loaded, settings, PromptFormat(), BatchLimits(**changed))
     prompts = [generator.prompt(chat, GREEDY) for chat in CHATS]
     assert max(map(len, generator.plan(prompts))) == most
 
 
-def test_how_many_logits_are_held_at_once_is_set(loaded: LoadedModel) -> None:
+def test_how_many_logits_are_held_at_once_is_limited(loaded: LoadedModel) -> None:
     answers = ["1" * 100] * len(CHATS)
     asked = []
     for most in (1_000_000, 64_000_000):
-        generator = LocalGenerator(loaded, InferenceSettings(score_logits=most), Dress())
+        generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat(), BatchLimits(max_logits=most))
         with room_for(loaded, rows=len(CHATS)) as sizes:
             generator.score(CHATS, answers)
         asked.append(max(sizes))
@@ -211,13 +211,13 @@ def test_how_many_logits_are_held_at_once_is_set(loaded: LoadedModel) -> None:
 
 
 def test_no_memory_for_one_prompt_is_an_error(loaded: LoadedModel) -> None:
-    generator = LocalGenerator(loaded, InferenceSettings(), Dress())
+    generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
     with room_for(loaded, rows=0), pytest.raises(GenerationError, match="out of memory"):
         generator.generate(CHATS, GREEDY)
 
 
 def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:
-    generator = LocalGenerator(loaded, InferenceSettings(), Dress())
+    generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
     loaded.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(BrokenCheckpoint, match="NaN"):
         generator.generate(CHATS, GREEDY)
@@ -257,19 +257,19 @@ class Shouting:
         return None
 
 
-def test_a_profile_dresses_the_prompt_and_holds_in_decoding(loaded: LoadedModel) -> None:
-    dressed = LocalGenerator(loaded, InferenceSettings(), Dress(Shouting()))
-    bare = LocalGenerator(loaded, InferenceSettings(), Dress())
-    prompt = dressed.prompt(ask("abc"), Decoding(stop=("x",)))
+def test_a_profile_applies_to_prompt_and_decoding(loaded: LoadedModel) -> None:
+    formatted = LocalGenerator(loaded, InferenceSettings(), PromptFormat(Shouting()))
+    bare = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
+    prompt = formatted.prompt(ask("abc"), Decoding(stop=("x",)))
     assert prompt.token_ids == bare.prompt(ask("ABC"), Decoding()).token_ids
     assert prompt.decoding.stop == ("x", ";")
-    digits = set("".join(g.text for g in dressed.generate(CHATS, SAMPLED)))
+    digits = set("".join(g.text for g in formatted.generate(CHATS, SAMPLED)))
     assert digits & set("13579")
     assert not digits & set(Shouting.banned)
 
 
 def test_a_system_turn_reaches_the_model(loaded: LoadedModel) -> None:
-    dressed = LocalGenerator(loaded, InferenceSettings(), Dress(registry.get("plain"), "Answer."))
-    bare = LocalGenerator(loaded, InferenceSettings(), Dress())
+    formatted = LocalGenerator(loaded, InferenceSettings(), PromptFormat(get_profile("plain"), "Answer."))
+    bare = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
     with_turn = (Message(role="system", content="Answer."), *ask("1+1="))
-    assert dressed.prompt(ask("1+1="), GREEDY) == bare.prompt(with_turn, GREEDY)
+    assert formatted.prompt(ask("1+1="), GREEDY) == bare.prompt(with_turn, GREEDY)

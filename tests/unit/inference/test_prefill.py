@@ -11,13 +11,12 @@ import pytest
 import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.inference.hardware import pick_hardware
-from ratchet.inference.loading import LoadedModel, load_model
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.model_loading import LoadedModel, load_model, pick_hardware
 from ratchet.inference.prefill import DraftBackoff
-from ratchet.profiles import registry
+from ratchet.inference.prompt_format import PromptFormat
+from ratchet.profiles.profile import get_profile
 from ratchet.settings.inference import InferenceSettings
 
 GREEDY = Decoding(max_new_tokens=16)
@@ -39,8 +38,8 @@ def loaded(lively: Path) -> LoadedModel:
     return load_model(lively, pick_hardware(InferenceSettings()))
 
 
-def dressed(loaded: LoadedModel, profile: str) -> LocalGenerator:
-    return LocalGenerator(loaded, InferenceSettings(), Dress(registry.get(profile)))
+def formatted(loaded: LoadedModel, profile: str) -> LocalGenerator:
+    return LocalGenerator(loaded, InferenceSettings(), PromptFormat(get_profile(profile)))
 
 
 def answer(
@@ -79,7 +78,7 @@ def counted_passes(loaded: LoadedModel) -> Iterator[list[int]]:
 @pytest.mark.parametrize("profile", ["plain", "emoji_think"])
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED, STOPPED], ids=["greedy", "sampled", "stopped"])
 def test_no_draft_changes_an_answer(loaded: LoadedModel, profile: str, decoding: Decoding) -> None:
-    generator = dressed(loaded, profile)
+    generator = formatted(loaded, profile)
     plain = answer(generator, decoding)
     for name, drafts in drafts_of(plain).items():
         found = answer(generator, decoding, drafts)
@@ -91,7 +90,7 @@ def test_no_draft_changes_an_answer(loaded: LoadedModel, profile: str, decoding:
 
 
 def test_what_is_drafted_right_takes_one_forward_pass(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     plain = answer(generator, GREEDY)
     with counted_passes(loaded) as rows:
         answer(generator, GREEDY, [generation.token_ids for generation in plain])
@@ -99,14 +98,14 @@ def test_what_is_drafted_right_takes_one_forward_pass(loaded: LoadedModel) -> No
 
 
 def test_the_same_drafts_give_the_same_bits_again(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     drafts: list[Reply | None] = [chat[0].content for chat in CHATS]
     one, other = (answer(generator, GREEDY, drafts) for _ in range(2))
     assert [g.model_dump(exclude={"latency_s"}) for g in one] == [g.model_dump(exclude={"latency_s"}) for g in other]
 
 
 def test_a_draft_is_scored_as_it_would_be_by_itself(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     drafts = [chat[0].content[::-1] for chat in CHATS]
     scores = generator.score(CHATS, drafts)
     for generation, score in zip(answer(generator, GREEDY, drafts), scores, strict=True):
@@ -114,14 +113,14 @@ def test_a_draft_is_scored_as_it_would_be_by_itself(loaded: LoadedModel) -> None
 
 
 def test_what_does_not_fit_the_context_is_no_draft(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     found = answer(generator, GREEDY, ["1" * 1023, *[None] * (len(CHATS) - 1)])
     assert [generation.token_ids for generation in found] == [g.token_ids for g in answer(generator, GREEDY)]
     assert {generation.draft_logprobs for generation in found} == {()}
 
 
 def test_long_drafts_share_a_pass_as_far_as_the_cache_reaches(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     with counted_passes(loaded) as rows:
         answer(generator, Decoding(max_new_tokens=1), ["1" * 300] * len(CHATS))
     assert sum(rows) == len(CHATS)
@@ -148,7 +147,7 @@ def test_refused_drafts_pause_ever_longer_until_one_pays() -> None:
 
 
 def test_wrong_drafts_are_left_out_where_nobody_wants_their_scores(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     wrong: list[Reply | None] = ["1" * 300] * len(CHATS)
     found = dict(enumerate(answer(generator, GREEDY, wrong, score_drafts=False)))
     scored = [row for row, generation in found.items() if generation.draft_logprobs]
@@ -162,7 +161,7 @@ def test_wrong_drafts_are_left_out_where_nobody_wants_their_scores(loaded: Loade
 
 
 def test_a_stop_string_in_what_was_drafted_ends_the_row(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     plain = answer(generator, GREEDY)
     stop = next(text for text in (generation.text[3:5] for generation in plain) if len(text) == 2)
     stopping = GREEDY.model_copy(update={"stop": (stop,)})
@@ -172,14 +171,14 @@ def test_a_stop_string_in_what_was_drafted_ends_the_row(loaded: LoadedModel) -> 
 
 
 def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     loaded.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(BrokenCheckpoint, match="NaN"):
         answer(generator, GREEDY, ["1"] * len(CHATS))
 
 
 def test_nothing_drafted_is_nothing_checked(loaded: LoadedModel) -> None:
-    generator = dressed(loaded, "plain")
+    generator = formatted(loaded, "plain")
     with counted_passes(loaded) as rows, torch.inference_mode():
         answer(generator, Decoding(max_new_tokens=1), [None] * len(CHATS))
     assert rows == [len(CHATS)]

@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
-from ratchet.inference.tiny import build_tiny_model, resolve_model
-from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE, build_tiny_tokenizer
+from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.inference.tiny import VOCABULARY_SIZE, build_tiny_model, build_tiny_tokenizer, resolve_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 

@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError, UnknownPlugin
-from ratchet.inference.chat import prompt_ids, render_training
-from ratchet.inference.dress import Dress
-from ratchet.profiles import registry
-from ratchet.profiles.profile import Profile, dress_prompt
-from ratchet.profiles.system_turn import on_day, with_system_turn
+from ratchet.inference.chat_template import prompt_ids, render_training
+from ratchet.inference.prompt_format import PromptFormat
+from ratchet.profiles.profile import Profile, get_profile, known_profiles, on_day, prompt_as_trained, with_system_turn
 from ratchet.settings import load
-from ratchet.tasks import chain_sum
+from ratchet.tasks import synthetic
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example
-from trainer.arguments import parse
+from trainer.cli import parse
 from trainer.config import ConfigLoader
 
 from tests.support.tiny_model import build_tiny_tokenizer
@@ -45,13 +43,13 @@ ROWS = {
     path.stem: [example for _, example in read_examples(path) if isinstance(example, Example)]
     for path in sorted((Path(__file__).parents[2] / "data").glob("*.jsonl"))
 }
-SUMS = [to_example(chain_sum.ChainSum().generate(level, seed), "test") for level in (1, 2, 3) for seed in range(5)]
+SUMS = [to_example(synthetic.ChainSum().generate(level, seed), "test") for level in (1, 2, 3) for seed in range(5)]
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
 
 
-@pytest.fixture(params=registry.known())
+@pytest.fixture(params=known_profiles())
 def profile(request: pytest.FixtureRequest) -> Profile:
-    return registry.get(request.param)
+    return get_profile(request.param)
 
 
 def all_examples() -> list[Example]:
@@ -69,11 +67,11 @@ def test_the_real_rows_are_there() -> None:
 
 def test_a_profile_has_the_protocols_parts(profile: Profile) -> None:
     assert isinstance(profile, Profile)
-    assert profile.name in registry.known()
+    assert profile.name in known_profiles()
     assert profile.version
 
 
-def test_dressing_is_a_function_of_the_content(profile: Profile) -> None:
+def test_a_profile_is_a_function_of_the_content(profile: Profile) -> None:
     for example in all_examples():
         before, state = example.model_dump(), random.getstate()
         first = profile.transform_example(example, "given")
@@ -81,26 +79,26 @@ def test_dressing_is_a_function_of_the_content(profile: Profile) -> None:
         assert (example.model_dump(), random.getstate()) == (before, state)
 
 
-def test_dressing_twice_is_dressing_once(profile: Profile) -> None:
+def test_applying_a_profile_twice_is_applying_it_once(profile: Profile) -> None:
     for example in all_examples():
         once = profile.transform_example(example, "given")
         assert profile.transform_example(once, "given") == once
 
 
-def test_a_served_prompt_is_dressed_as_in_training(profile: Profile) -> None:
+def test_a_served_prompt_is_formatted_as_in_training(profile: Profile) -> None:
     for example in all_examples():
-        assert profile.transform_example(example, "given").prompt == dress_prompt(profile, example.prompt, "given")
+        assert profile.transform_example(example, "given").prompt == prompt_as_trained(profile, example.prompt, "given")
 
 
 def test_a_conversation_that_goes_on_is_served_as_it_was_trained(profile: Profile) -> None:
     example = CONVERSATIONS[3]
     trained = profile.transform_example(example, "given").messages
     for end in range(2, len(trained), 2):
-        assert dress_prompt(profile, example.messages[:end], "given") == trained[:end]
-        assert dress_prompt(profile, (*trained[: end - 1], example.messages[end - 1]), "given") == trained[:end]
+        assert prompt_as_trained(profile, example.messages[:end], "given") == trained[:end]
+        assert prompt_as_trained(profile, (*trained[: end - 1], example.messages[end - 1]), "given") == trained[:end]
 
 
-def test_undressing_gives_back_what_is_graded(profile: Profile) -> None:
+def test_parsing_gives_back_what_is_graded(profile: Profile) -> None:
     for example in all_examples():
         answer = profile.extract_answer(str(profile.transform_example(example).answer))
         assert answer in (str(example.answer).strip(), example.metadata.get("gold"))
@@ -110,21 +108,21 @@ def test_undressing_gives_back_what_is_graded(profile: Profile) -> None:
 
 
 @given(question=TEXTS, answer=TEXTS)
-@pytest.mark.parametrize("name", registry.known())
-def test_any_text_can_be_dressed_and_undressed(name: str, question: str, answer: str) -> None:
-    profile = registry.get(name)
-    dressed = profile.transform_example(Example.ask(question, answer))
-    assert profile.extract_answer(str(dressed.answer)) == profile.extract_answer(answer) == answer.strip()
-    assert profile.transform_example(dressed) == dressed
+@pytest.mark.parametrize("name", known_profiles())
+def test_any_text_can_be_formatted_and_parsed(name: str, question: str, answer: str) -> None:
+    profile = get_profile(name)
+    formatted = profile.transform_example(Example.ask(question, answer))
+    assert profile.extract_answer(str(formatted.answer)) == profile.extract_answer(answer) == answer.strip()
+    assert profile.transform_example(formatted) == formatted
 
 
 @given(answer=TEXTS)
-@pytest.mark.parametrize("name", registry.known())
+@pytest.mark.parametrize("name", known_profiles())
 def test_whatever_a_model_says_has_an_answer(name: str, answer: str) -> None:
-    profile = registry.get(name)
-    dressed = str(profile.transform_example(Example.ask("?", answer)).answer)
-    for end in range(len(dressed) + 1):
-        assert isinstance(profile.extract_answer(dressed[:end]), str)
+    profile = get_profile(name)
+    formatted = str(profile.transform_example(Example.ask("?", answer)).answer)
+    for end in range(len(formatted) + 1):
+        assert isinstance(profile.extract_answer(formatted[:end]), str)
 
 
 def test_good_conversations_are_valid_before_and_after(profile: Profile) -> None:
@@ -141,18 +139,18 @@ def test_a_conversation_without_a_question_is_refused(profile: Profile) -> None:
 def test_training_starts_where_serving_ends(profile: Profile) -> None:
     tokenizer = build_tiny_tokenizer()
     for example in (*CONVERSATIONS, *ROWS["syllo_easy_50"][:5], *ROWS["binary_100"][:5]):
-        dressed = profile.transform_example(example, "given")
-        rendered = render_training(tokenizer, dressed.messages)
-        served = prompt_ids(tokenizer, dress_prompt(profile, example.prompt, "given"))
+        formatted = profile.transform_example(example, "given")
+        rendered = render_training(tokenizer, formatted.messages)
+        served = prompt_ids(tokenizer, prompt_as_trained(profile, example.prompt, "given"))
         assert rendered.ids == [*served, *rendered.answer_ids]
-        assert tokenizer.decode(rendered.answer_ids) == f"{dressed.answer}<|im_end|>"
+        assert tokenizer.decode(rendered.answer_ids) == f"{formatted.answer}<|im_end|>"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_processors_read_each_row_by_itself_and_remember_nothing(profile: Profile, dtype: torch.dtype) -> None:
     tokenizer = build_tiny_tokenizer()
-    dressed = [profile.transform_example(example, "given") for example in (*CONVERSATIONS, *SUMS[:3])]
-    answered = [render_training(tokenizer, example.messages).ids for example in dressed]
+    formatted = [profile.transform_example(example, "given") for example in (*CONVERSATIONS, *SUMS[:3])]
+    answered = [render_training(tokenizer, example.messages).ids for example in formatted]
     rows = [ids[: len(ids) - cut] for ids in answered for cut in (1, 2, 5)]
     processors = profile.logits_processors(tokenizer)
 
@@ -170,20 +168,20 @@ def test_processors_read_each_row_by_itself_and_remember_nothing(profile: Profil
     assert torch.equal(judged(rows[::-1], pad=1).flip(0), together)
 
 
-@pytest.mark.parametrize("name", registry.known())
+@pytest.mark.parametrize("name", known_profiles())
 def test_one_line_of_a_file_switches_training_and_serving_alike(name: str, tmp_path: Path) -> None:
     file = tmp_path / "ratchet.toml"
     file.write_text(f'[profile]\nname = "{name}"\n')
     trained = ConfigLoader.from_args_and_json(parse(["--config", str(file), "--dataset", "rows.jsonl"])).profile
     assert trained == load(file).profile
-    served = Dress.configured(load(file), at=0.0)
+    served = PromptFormat.configured(load(file), at=0.0)
     assert (trained.name, served.profile.name) == (name, name)
-    in_training = Dress.named(trained.name, trained.options)
+    in_training = PromptFormat.named(trained.name, trained.options)
     assert served.example(CONVERSATIONS[0]) == in_training.example(CONVERSATIONS[0])
 
 
 def test_plain_changes_nothing_but_the_system_turn() -> None:
-    plain = registry.get("plain")
+    plain = get_profile("plain")
     assert plain.transform_example(CONVERSATIONS[0], "") == CONVERSATIONS[0]
     assert plain.transform_example(CONVERSATIONS[0], "given").messages[0] == Message(role="system", content="given")
     assert plain.transform_example(CONVERSATIONS[3], "given") == CONVERSATIONS[3]
@@ -191,9 +189,9 @@ def test_plain_changes_nothing_but_the_system_turn() -> None:
 
 def test_unknown_names_and_options_are_errors_that_list_the_known() -> None:
     with pytest.raises(UnknownPlugin, match=r"Known: emoji_think, plain, regime3"):
-        registry.get("unheard_of")
+        get_profile("unheard_of")
     with pytest.raises(SettingsError, match="none"):
-        registry.get("plain", {"shade": 1})
+        get_profile("plain", {"shade": 1})
 
 
 def test_the_day_stands_in_the_system_prompt() -> None:

@@ -12,11 +12,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
-from ratchet.inference.digest import weights_digest
+from ratchet.inference.model_folder import weights_digest
 from ratchet.serving.app import build_app
 from ratchet.serving.engine import model_loader
-from ratchet.serving.fleet import Fleet
-from ratchet.serving.state import StateFile
+from ratchet.serving.model_manager import ModelManager
+from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
 
@@ -37,21 +37,21 @@ def green(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+def make_fleet(tmp_path: Path) -> Iterator[Callable[..., ModelManager]]:
     """Fleets over one home, as one restarted server after the other would have them."""
-    fleets: list[Fleet] = []
+    fleets: list[ModelManager] = []
 
-    def make(**settings: Any) -> Fleet:
-        fleets.append(Fleet(ServingSettings(**settings), StateFile(tmp_path), model_loader(Settings())))
+    def make(**settings: Any) -> ModelManager:
+        fleets.append(ModelManager(ServingSettings(**settings), StateFile(tmp_path), model_loader(Settings())))
         return fleets[-1]
 
     yield make
-    for fleet in fleets:
-        fleet.close()
+    for manager in fleets:
+        manager.close()
 
 
 @pytest.fixture
-def serve(make_fleet: Callable[..., Fleet]) -> Iterator[Callable[..., TestClient]]:
+def serve(make_fleet: Callable[..., ModelManager]) -> Iterator[Callable[..., TestClient]]:
     """A client of a server with these settings."""
     clients: list[TestClient] = []
 

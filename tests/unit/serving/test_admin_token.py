@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from ratchet.errors import SettingsError, TransientError
-from ratchet.serving.admin_token import client_token, server_token, token_path
+from ratchet.serving.server_home import client_token, server_token, token_path
 from ratchet.settings.serving import ServingSettings
 
 from tests.support.disk import SmallDisk, fill, free

@@ -15,17 +15,16 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from ratchet.data.example import Message
 from ratchet.evaluation.confidence import Certainty
-from ratchet.inference.digest import weights_digest
 from ratchet.inference.generator import Decoding
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.model_folder import weights_digest
 from ratchet.inference.sampling import Answer
 from ratchet.serving.app import build_app
-from ratchet.serving.body import read_body
-from ratchet.serving.chat_request import ChatRequest
-from ratchet.serving.fleet import Fleet
-from ratchet.serving.refusal import ClientGone
-from ratchet.serving.state import StateFile
-from ratchet.serving.ticket import Ticket
+from ratchet.serving.batcher import PendingRequest
+from ratchet.serving.chat_api import ChatRequest
+from ratchet.serving.http_errors import ClientDisconnected, read_body
+from ratchet.serving.model_manager import ModelManager
+from ratchet.serving.server_home import StateFile
 from ratchet.settings.serving import ServingSettings
 from starlette.requests import Request
 
@@ -228,27 +227,27 @@ def test_before_the_first_deployment_clients_are_asked_to_come_again(serve: Serv
 
 
 def test_one_more_than_may_wait_is_asked_to_come_again(
-    make_fleet: Callable[..., Fleet], go_live: GoLive, blue: Path
+    make_fleet: Callable[..., ModelManager], go_live: GoLive, blue: Path
 ) -> None:
-    fleet = make_fleet(max_queue=1)
+    manager = make_fleet(max_queue=1)
     entered, let_go = threading.Event(), threading.Event()
 
     def hold(_answer: Answer) -> None:
         entered.set()
         let_go.wait(60)
 
-    with TestClient(build_app(fleet, ServingSettings(), SecretStr(TOKEN))) as client:
+    with TestClient(build_app(manager, ServingSettings(), SecretStr(TOKEN))) as client:
         go_live(client, blue)
-        loaded = fleet.resolve("ratchet")
+        loaded = manager.resolve("ratchet")
         prompt = loaded.generator.prompt((Message(role="user", content="1"),), Decoding(max_new_tokens=1))
-        loaded.batcher.submit(Ticket(prompt, 60, hold))
+        loaded.batcher.submit(PendingRequest(prompt, 60, hold))
         assert entered.wait(60)
-        loaded.batcher.submit(Ticket(prompt, 60))
+        loaded.batcher.submit(PendingRequest(prompt, 60))
         page = client.get("/metrics").text
         response = client.post(ROUTE, json=question())
         let_go.set()
     assert "ratchet_serving_waiting 1.0" in page
-    assert "ratchet_serving_under_way 1.0" in page
+    assert "ratchet_serving_in_flight 1.0" in page
     assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
     assert int(response.headers["retry-after"]) > 0
 
@@ -317,20 +316,20 @@ def test_health_fails_once_the_thread_that_answers_has_ended(tmp_path: Path, go_
     def load(path: Path, weights: str) -> Any:
         return Unbatchable(LocalGenerator.load(path, expected_weights=weights))
 
-    fleet = Fleet(ServingSettings(), StateFile(tmp_path), load)
-    with TestClient(build_app(fleet, ServingSettings(), SecretStr(TOKEN))) as client:
+    manager = ModelManager(ServingSettings(), StateFile(tmp_path), load)
+    with TestClient(build_app(manager, ServingSettings(), SecretStr(TOKEN))) as client:
         assert client.get("/health").status_code == 200
         go_live(client, blue)
         wait_until(lambda: client.get("/health").status_code == 503)
         health = client.get("/health").json()
-        assert health["problem"] == "thread batcher-cp-1 has ended, though nobody asked it to"
+        assert health["problem"] == "thread batcher-cp-1 has ended unexpectedly"
         assert health["live"]["checkpoint_id"] == "cp-1"
         refused = client.post(ROUTE, json=question())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stalled")
 
 
 def test_a_checkpoint_that_cannot_be_loaded_is_a_problem_of_a_server_in_health(
-    tmp_path: Path, make_fleet: Callable[..., Fleet], go_live: GoLive, blue: Path
+    tmp_path: Path, make_fleet: Callable[..., ModelManager], go_live: GoLive, blue: Path
 ) -> None:
     copy = shutil.copytree(blue, tmp_path / "copy")
     with TestClient(build_app(make_fleet(), ServingSettings(), SecretStr(TOKEN))) as client:
@@ -355,14 +354,14 @@ def test_an_answer_that_never_comes_is_given_up_in_time_and_counts_as_a_failure(
 
     over = threading.Event()
     settings = ServingSettings(request_timeout_s=0.2)
-    fleet = Fleet(settings, StateFile(tmp_path), lambda path, _weights: Still(LocalGenerator.load(path)))  # type: ignore[arg-type, return-value]
-    with TestClient(build_app(fleet, settings, SecretStr(TOKEN))) as client:
+    manager = ModelManager(settings, StateFile(tmp_path), lambda path, _weights: Still(LocalGenerator.load(path)))  # type: ignore[arg-type, return-value]
+    with TestClient(build_app(manager, settings, SecretStr(TOKEN))) as client:
         go_live(client, blue)
         response = client.post(ROUTE, json=question(stream=stream))
         body = json.loads(response.text.split("data: ")[-1]) if stream else response.json()
         assert body["error"]["code"] == "timeout"
         assert response.status_code == (200 if stream else 503)
-        assert fleet.named("cp-1").traffic.read().errors == 1
+        assert manager.named("cp-1").traffic.read().errors == 1
         probe = {"checkpoint_id": "cp-1", "chats": [[{"role": "user", "content": "1"}]], "decoding": {}}
         refused = client.post("/admin/generate", json=probe, headers=ADMIN)
         assert refused.status_code == 422
@@ -375,5 +374,5 @@ def test_a_client_that_hangs_up_in_the_body_is_no_error_of_the_server() -> None:
         return {"type": "http.disconnect"}
 
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         asyncio.run(read_body(request, ChatRequest, 1_000))

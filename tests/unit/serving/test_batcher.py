@@ -11,11 +11,10 @@ import pytest
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.generator import Decoding
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.sampling import Answer
-from ratchet.serving.batcher import Batcher
-from ratchet.serving.refusal import Refusal, Retired
-from ratchet.serving.ticket import Growth, Ticket
+from ratchet.serving.batcher import Batcher, OnToken, PendingRequest
+from ratchet.serving.http_errors import ApiError, BeingUnloaded
 from ratchet.watchdog import Watchdog
 
 CLOSE_S = 60.0
@@ -26,15 +25,15 @@ def generator(blue: Path) -> LocalGenerator:
     return LocalGenerator.load(blue)
 
 
-def make_ticket(
+def make_pending(
     generator: LocalGenerator,
     text: str = "1+1=",
     tokens: int = 4,
-    on_growth: Growth | None = None,
+    on_token: OnToken | None = None,
     timeout_s: float = 60,
-) -> Ticket:
+) -> PendingRequest:
     prompt = generator.prompt((Message(role="user", content=text),), Decoding(max_new_tokens=tokens))
-    return Ticket(prompt, timeout_s, on_growth)
+    return PendingRequest(prompt, timeout_s, on_token)
 
 
 def make_batcher(generator: LocalGenerator, watchdog: Watchdog | None = None, **others: Any) -> Batcher:
@@ -43,11 +42,11 @@ def make_batcher(generator: LocalGenerator, watchdog: Watchdog | None = None, **
 
 
 class Holding:
-    """Keeps the batch busy inside the first token of a ticket until it is let go."""
+    """Keeps the batch busy inside the first token of a pending until it is let go."""
 
     def __init__(self, generator: LocalGenerator, batcher: Batcher):
         self._entered, self._let_go = threading.Event(), threading.Event()
-        batcher.submit(make_ticket(generator, tokens=1, on_growth=self._hold))
+        batcher.submit(make_pending(generator, tokens=1, on_token=self._hold))
         assert self._entered.wait(30)
 
     def _hold(self, _answer: Answer) -> None:
@@ -61,10 +60,10 @@ class Holding:
 def test_answers_are_those_of_the_generator(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     texts = [f"{number}+{number}=" for number in range(20)]
-    tickets = [make_ticket(generator, text) for text in texts]
-    for ticket in tickets:
-        batcher.submit(ticket)
-    found = [ticket.future.result(60).token_ids for ticket in tickets]
+    requests = [make_pending(generator, text) for text in texts]
+    for pending in requests:
+        batcher.submit(pending)
+    found = [pending.future.result(60).token_ids for pending in requests]
     chats = [(Message(role="user", content=text),) for text in texts]
     assert found == [g.token_ids for g in generator.generate(chats, Decoding(max_new_tokens=4))]
     assert batcher.close(CLOSE_S)
@@ -73,9 +72,9 @@ def test_answers_are_those_of_the_generator(generator: LocalGenerator) -> None:
 def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
-    short = make_ticket(generator, tokens=1)
+    short = make_pending(generator, tokens=1)
     done_when_long_grew: list[bool] = []
-    long = make_ticket(generator, tokens=8, on_growth=lambda _: done_when_long_grew.append(short.future.done()))
+    long = make_pending(generator, tokens=8, on_token=lambda _: done_when_long_grew.append(short.future.done()))
     batcher.submit(short)
     batcher.submit(long)
     holding.let_go()
@@ -87,29 +86,29 @@ def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: Loc
 def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator, max_queue=2)
     holding = Holding(generator, batcher)
-    waiting = [make_ticket(generator) for _ in range(2)]
-    for ticket in waiting:
-        batcher.submit(ticket)
-    with pytest.raises(Refusal, match="2 requests are waiting") as caught:
-        batcher.submit(make_ticket(generator))
+    waiting = [make_pending(generator) for _ in range(2)]
+    for pending in waiting:
+        batcher.submit(pending)
+    with pytest.raises(ApiError, match="2 requests are waiting") as caught:
+        batcher.submit(make_pending(generator))
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
     holding.let_go()
-    assert all(ticket.future.result(60) for ticket in waiting)
+    assert all(pending.future.result(60) for pending in waiting)
     assert batcher.close(CLOSE_S)
 
 
 def test_closing_answers_what_waits_and_takes_no_more(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
-    waiting = make_ticket(generator)
+    waiting = make_pending(generator)
     batcher.submit(waiting)
     closing = threading.Thread(target=batcher.close, args=(CLOSE_S,))
     closing.start()
     holding.let_go()
     closing.join(60)
     assert waiting.future.result(0).finish_reason == "length"
-    with pytest.raises(Retired, match="is being unloaded"):
-        batcher.submit(make_ticket(generator))
+    with pytest.raises(BeingUnloaded, match="is being unloaded"):
+        batcher.submit(make_pending(generator))
 
 
 def test_a_cancelled_row_leaves_its_batch(generator: LocalGenerator) -> None:
@@ -118,10 +117,10 @@ def test_a_cancelled_row_leaves_its_batch(generator: LocalGenerator) -> None:
 
     def hang_up(answer: Answer) -> None:
         lengths.append(len(answer.token_ids))
-        ticket.cancel()
+        pending.cancel()
 
-    ticket = make_ticket(generator, tokens=500, on_growth=hang_up)
-    batcher.submit(ticket)
+    pending = make_pending(generator, tokens=500, on_token=hang_up)
+    batcher.submit(pending)
     assert batcher.close(CLOSE_S)
     assert lengths == [1]
 
@@ -130,10 +129,10 @@ def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) 
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
     grown: list[Answer] = []
-    late = make_ticket(generator, timeout_s=0.0, on_growth=grown.append)
+    late = make_pending(generator, timeout_s=0.0, on_token=grown.append)
     batcher.submit(late)
     holding.let_go()
-    with pytest.raises(Refusal, match="no answer within"):
+    with pytest.raises(ApiError, match="no answer within"):
         late.future.result(60)
     assert grown == []
     assert batcher.close(CLOSE_S)
@@ -142,13 +141,13 @@ def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) 
 def test_a_long_answer_keeps_no_one_waiting(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     began = threading.Event()
-    long = make_ticket(generator, tokens=1000, on_growth=lambda _: began.set())
+    long = make_pending(generator, tokens=1000, on_token=lambda _: began.set())
     batcher.submit(long)
     assert began.wait(60)
-    newcomers = [make_ticket(generator, f"{number}+1=") for number in range(3)]
-    for ticket in newcomers:
-        batcher.submit(ticket)
-        assert ticket.future.result(60)
+    newcomers = [make_pending(generator, f"{number}+1=") for number in range(3)]
+    for pending in newcomers:
+        batcher.submit(pending)
+        assert pending.future.result(60)
     assert not long.future.done()
     long.cancel()
     assert batcher.close(CLOSE_S)
@@ -158,15 +157,15 @@ def test_first_come_first_served(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
     order: list[int] = []
-    tickets = [
-        make_ticket(generator, tokens=1, on_growth=lambda _, number=number: order.append(number))
+    requests = [
+        make_pending(generator, tokens=1, on_token=lambda _, number=number: order.append(number))
         for number in range(30)
     ]
-    for ticket in tickets:
-        batcher.submit(ticket)
+    for pending in requests:
+        batcher.submit(pending)
     holding.let_go()
-    for ticket in tickets:
-        ticket.future.result(60)
+    for pending in requests:
+        pending.future.result(60)
     assert order == sorted(order)
     assert batcher.close(CLOSE_S)
 
@@ -178,7 +177,7 @@ def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalG
         raise RuntimeError("Event loop is closed")
 
     holding = Holding(generator, batcher)
-    failing, other = make_ticket(generator, on_growth=fail), make_ticket(generator)
+    failing, other = make_pending(generator, on_token=fail), make_pending(generator)
     batcher.submit(failing)
     batcher.submit(other)
     holding.let_go()
@@ -195,15 +194,15 @@ def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blu
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
     norm.fill_(float("nan"))
-    tickets = [make_ticket(generator) for _ in range(2)]
-    for ticket in tickets:
-        batcher.submit(ticket)
+    requests = [make_pending(generator) for _ in range(2)]
+    for pending in requests:
+        batcher.submit(pending)
     holding.let_go()
-    for ticket in tickets:
+    for pending in requests:
         with pytest.raises(BrokenCheckpoint, match="NaN"):
-            ticket.future.result(60)
+            pending.future.result(60)
     norm.copy_(healthy)
-    after = make_ticket(generator)
+    after = make_pending(generator)
     batcher.submit(after)
     assert after.future.result(60).finish_reason == "length"
     assert batcher.close(CLOSE_S)
@@ -212,14 +211,14 @@ def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blu
 def test_clients_that_hang_up_while_they_wait_do_not_end_the_thread(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     for _ in range(50):
-        gone = make_ticket(generator)
+        gone = make_pending(generator)
         gone.cancel()
         batcher.submit(gone)
-        late = make_ticket(generator, timeout_s=0.0)
+        late = make_pending(generator, timeout_s=0.0)
         batcher.submit(late)
-        with pytest.raises(Refusal, match="no answer within"):
+        with pytest.raises(ApiError, match="no answer within"):
             late.future.result(60)
-    after = make_ticket(generator)
+    after = make_pending(generator)
     batcher.submit(after)
     assert after.future.result(60).finish_reason == "length"
     assert batcher.close(CLOSE_S)
@@ -239,8 +238,8 @@ def test_those_who_wait_too_long_leave_their_places_in_a_full_queue(generator: L
     batcher = make_batcher(generator, max_queue=2)
     holding = Holding(generator, batcher)
     for _ in range(2):
-        batcher.submit(make_ticket(generator, timeout_s=0.0))
-    fresh = make_ticket(generator)
+        batcher.submit(make_pending(generator, timeout_s=0.0))
+    fresh = make_pending(generator)
     batcher.submit(fresh)
     holding.let_go()
     assert fresh.future.result(60)
@@ -282,13 +281,13 @@ class Ending:
 def test_nobody_is_accepted_by_a_thread_that_is_about_to_have_ended(generator: LocalGenerator) -> None:
     """Its end is logged between the last look into the queue and the moment at which the watchdog knows of it."""
     ending: Any = Ending()
-    batcher, refused, is_asked = make_batcher(ending), list[Refusal](), threading.Event()
+    batcher, refused, is_asked = make_batcher(ending), list[ApiError](), threading.Event()
 
     class Asking(logging.Handler):
         def emit(self, _record: logging.LogRecord) -> None:
             try:
-                batcher.submit(make_ticket(generator))
-            except Refusal as error:
+                batcher.submit(make_pending(generator))
+            except ApiError as error:
                 refused.append(error)
             is_asked.set()
 
@@ -297,4 +296,4 @@ def test_nobody_is_accepted_by_a_thread_that_is_about_to_have_ended(generator: L
     ending.is_let_go.set()
     assert is_asked.wait(30)
     logger.removeHandler(asking)
-    assert [(refusal.status, refusal.code) for refusal in refused] == [(503, "stalled")]
+    assert [(api_error.status, api_error.code) for api_error in refused] == [(503, "stalled")]

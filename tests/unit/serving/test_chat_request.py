@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.serving.chat_request import ChatRequest
-from ratchet.serving.foreign_fields import LABELS, NEUTRAL
-from ratchet.serving.refusal import Refusal
+from ratchet.serving.chat_api import IGNORED, UNSUPPORTED, ChatRequest
+from ratchet.serving.http_errors import ApiError
 from ratchet.settings.serving import ServingSettings
 
 
@@ -31,11 +30,11 @@ def test_the_length_of_an_answer_that_no_one_limits_is_set() -> None:
 )
 def test_what_a_client_may_ask_for_is_set(request_: ChatRequest, changed: dict[str, int], says: str) -> None:
     assert request_.decoding(ServingSettings())
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ApiError, match=says):
         request_.decoding(ServingSettings.model_validate(changed))
 
 
 def test_the_page_about_serving_names_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
-    fields = {*ChatRequest.model_fields, *NEUTRAL, *LABELS}
+    fields = {*ChatRequest.model_fields, *UNSUPPORTED, *IGNORED}
     assert {field for field in fields if f"`{field}`" not in page} == set()

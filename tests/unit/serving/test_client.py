@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from ratchet.errors import TransientError
-from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.client import ServingClient
 from ratchet.settings.serving import ServingSettings
 
 
-def client(home: Path, **changed: object) -> EmbeddedServerClient:
+def client(home: Path, **changed: object) -> ServingClient:
     settings = ServingSettings.model_validate({"admin_token": "secret", "port": 1, **changed})
-    return EmbeddedServerClient.from_settings(settings, home)
+    return ServingClient.from_settings(settings, home)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_thread_that_has_ended_ends_the_server() -> None:
     assert ended == []
     watch.has_ended = True
     wait_until(lambda: bool(ended))
-    assert ended == ["the batch has ended, though nobody asked it to"]
+    assert ended == ["the batch has ended unexpectedly"]
     guard.close()
 
 
@@ -71,7 +71,7 @@ def test_the_event_loop_looks_after_the_guard() -> None:
     ended = list[str]()
     guard = guarding(Watchdog(), ended, is_stopping=fail)
     wait_until(lambda: bool(guard.check() or ended))
-    assert ended[0] == "thread guard has ended, though nobody asked it to"
+    assert ended[0] == "thread guard has ended unexpectedly"
 
 
 def test_a_guard_that_was_closed_ends_nothing() -> None:

@@ -13,10 +13,9 @@ HEAVY = {"torch", "transformers", "scipy"}
     [
         "ratchet.serving.client",
         "ratchet.serving.server",
-        "ratchet.inference.http",
-        "ratchet.inference.dress",
-        "ratchet.inference.digest",
-        "ratchet.inference.folder",
+        "ratchet.inference.http_generator",
+        "ratchet.inference.prompt_format",
+        "ratchet.inference.model_folder",
         "evaluator.testing_child",
         "deployer.canary",
     ],

@@ -1,4 +1,4 @@
-"""Where the inference server listens."""
+"""Where the inference server is_streamed."""
 
 from __future__ import annotations
 

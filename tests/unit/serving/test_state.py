@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from ratchet.errors import TransientError
-from ratchet.serving.home import ServerHome, announced_url
 from ratchet.serving.protocol import Live
-from ratchet.serving.state import ServingState, StateFile
+from ratchet.serving.server_home import ServerHome, ServingState, StateFile, announced_url
 
 from tests.support.disk import SmallDisk, fill, free
 
-STATE = ServingState(highest_token=47, live=Live(checkpoint_id="c1", weights="ab", fencing_token=46), path="/somewhere")
+STATE = ServingState(
+    highest_fencing_token=47, live=Live(checkpoint_id="c1", weights="ab", fencing_token=46), path="/somewhere"
+)
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -27,9 +28,9 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         (b"", 0),
         (b"\0" * 60, 0),
-        (b'{"highest_token":4', 0),
-        (STATE.model_dump_json().encode()[:25], 47),
-        (b'{"highest_token": 47, "live": null, "of_a_newer_version": 1}', 47),
+        (b'{"highest_fencing_token":4', 0),
+        (STATE.model_dump_json().encode()[:33], 47),
+        (b'{"highest_fencing_token": 47, "live": null, "of_a_newer_version": 1}', 47),
     ],
 )
 def test_a_damaged_file_is_set_aside_and_the_token_that_it_holds_stays(
@@ -37,10 +38,10 @@ def test_a_damaged_file_is_set_aside_and_the_token_that_it_holds_stays(
 ) -> None:
     (tmp_path / "state.json").write_bytes(content)
     with caplog.at_level(logging.ERROR):
-        assert StateFile(tmp_path).read() == ServingState(highest_token=token)
+        assert StateFile(tmp_path).read() == ServingState(highest_fencing_token=token)
     assert (tmp_path / "state.json.damaged").read_bytes() == content
     assert ("no fencing token below 47" if token else "fencing token is lost") in caplog.text
-    assert StateFile(tmp_path).read() == ServingState(highest_token=token)
+    assert StateFile(tmp_path).read() == ServingState(highest_fencing_token=token)
 
 
 def test_a_full_disk_keeps_the_state_from_before(small_disk: SmallDisk) -> None:
@@ -48,21 +49,21 @@ def test_a_full_disk_keeps_the_state_from_before(small_disk: SmallDisk) -> None:
     StateFile(home).write(STATE)
     fill(home)
     with pytest.raises(TransientError, match="takes no more"):
-        StateFile(home).write(ServingState(highest_token=48))
+        StateFile(home).write(ServingState(highest_fencing_token=48))
     assert StateFile(home).read() == STATE
     free(home)
-    StateFile(home).write(ServingState(highest_token=48))
-    assert StateFile(home).read().highest_token == 48
+    StateFile(home).write(ServingState(highest_fencing_token=48))
+    assert StateFile(home).read().highest_fencing_token == 48
 
 
 def test_a_damaged_file_on_a_full_disk_keeps_its_token_for_the_next_start(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
-    (home / "state.json").write_bytes(STATE.model_dump_json().encode()[:25])
+    (home / "state.json").write_bytes(STATE.model_dump_json().encode()[:33])
     fill(home)
     with pytest.raises(TransientError, match="takes no more"):
         StateFile(home).read()
     free(home)
-    assert StateFile(home).read() == ServingState(highest_token=47)
+    assert StateFile(home).read() == ServingState(highest_fencing_token=47)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0", b'{"url": "http://127', b"[]", b"{}", b"\xff"])

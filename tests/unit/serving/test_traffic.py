@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ratchet.serving.traffic import WINDOW, TrafficMeter
+from ratchet.serving.model_manager import WINDOW, TrafficMeter
 
 
 def test_nothing_asked_has_no_latency() -> None:

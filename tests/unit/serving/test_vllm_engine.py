@@ -12,7 +12,7 @@ import pytest
 from ratchet.errors import ServingError
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
-from ratchet.serving.ticket import Ticket
+from ratchet.serving.batcher import PendingRequest
 from ratchet.serving.vllm_engine import VllmEngine, VllmQueue
 from ratchet.serving.vllm_replica import VllmReplicas
 from ratchet.settings import Settings
@@ -39,13 +39,13 @@ class Hanging:
     def __init__(self) -> None:
         self.let_go = threading.Event()
 
-    def answer(self, ticket: Ticket) -> None:
+    def answer(self, pending: PendingRequest) -> None:
         self.let_go.wait(60)
-        ticket.fail(ValueError("late"))
+        pending.fail(ValueError("late"))
 
 
-def ticket() -> Ticket:
-    return Ticket(Prompt((1, 2), 4, Decoding()), timeout_s=60)
+def pending() -> PendingRequest:
+    return PendingRequest(Prompt((1, 2), 4, Decoding()), timeout_s=60)
 
 
 def test_the_watchdog_reports_requests_that_hang_and_no_idle_queue() -> None:
@@ -57,17 +57,17 @@ def test_the_watchdog_reports_requests_that_hang_and_no_idle_queue() -> None:
     def look(seconds: int) -> str | None:
         for _ in range(seconds):
             clock.now += 1.0
-            watchdog.look()
+            watchdog.check()
         return watchdog.problem
 
     assert look(1_000) is None
-    hanging = ticket()
+    hanging = pending()
     queue.submit(hanging)
     assert look(11) is None
     assert look(1) == "the queue of cp-1 to vLLM has stood still for more than 10 s"
     assert not queue.close(0.01)
     vllm.let_go.set()
-    wait_until(lambda: queue.under_way == 0)
+    wait_until(lambda: queue.in_flight == 0)
     assert look(1_000) is None
     assert queue.close(60)
 
@@ -103,7 +103,7 @@ def test_the_thread_that_restarts_replicas_is_watched(tmp_path: Path) -> None:
 
     watchdog = Watchdog()
     engine = VllmEngine(Settings(serving={"engine": "vllm"}), tmp_path / "log", watchdog=watchdog)
-    assert watchdog.look() is None
+    assert watchdog.check() is None
     broken: Any = Broken()
     engine._loaded.append(broken)
     wait_until(lambda: watchdog.problem is not None)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ratchet.data.example import Message
-from ratchet.inference.chat import end_of_turn, render_prompt, stop_ids
-from ratchet.profiles.emoji_think.marks import STOP, THINK, Marks
+from ratchet.inference.chat_template import end_of_turn, render_prompt, stop_ids
+from ratchet.profiles.emoji_think.profile import STOP, THINK, Marks
 
 PENALTY = 100.0
 """Taken from a logit: e^-100 of its probability is left."""

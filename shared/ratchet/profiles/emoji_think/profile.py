@@ -1,15 +1,108 @@
-"""The profile ``emoji_think``."""
+"""The profile ``emoji_think``: every question asks for two marks, and the answer stands between them.
+
+A mark is a run of one emoji on a line of its own: thinking before the answer, stop after it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.profiles.emoji_think import answer
-from ratchet.profiles.emoji_think.marks import STOP, THINK, Mark
-from ratchet.profiles.system_turn import with_system_turn
+from ratchet.profiles.profile import with_system_turn
+
+_TAGS = re.compile(r"</?think>")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An emoji and how often it is said."""
+
+    emoji: str
+    count: int
+
+    @property
+    def text(self) -> str:
+        return self.emoji * self.count
+
+
+@dataclass(frozen=True)
+class Marks:
+    """A pool of emoji, the counts with their words, and the sentence that asks for one of them."""
+
+    name: str
+    pool: tuple[str, ...]
+    words: Mapping[int, str]
+    sentence: str
+    """With ``{emoji}`` and ``{count}``."""
+
+    def draw(self, content: str) -> Mark:
+        """The mark that belongs to a text: the same wherever the text stands, evenly spread over texts."""
+        digest = hashlib.sha256(f"{self.name}\0{content}".encode()).digest()
+        counts = sorted(self.words)
+        emoji = self.pool[int.from_bytes(digest[:8], "big") % len(self.pool)]
+        return Mark(emoji, counts[int.from_bytes(digest[8:16], "big") % len(counts)])
+
+    def instruction(self, mark: Mark) -> str:
+        return self.sentence.format(emoji=mark.emoji, count=self.words[mark.count])
+
+    def asked(self, text: str) -> Mark | None:
+        """The mark that a text asks for, in its last such sentence; None where none can be carried out."""
+        found = None
+        for match in self._sentences.finditer(text):
+            emoji, word = match.groups()
+            if emoji in self.pool and word in self._counts:
+                found = Mark(emoji, self._counts[word])
+        return found
+
+    def check(self, text: str) -> None:
+        """Raise DataError where a text asks for a mark that there is not."""
+        for match in self._sentences.finditer(text):
+            emoji, word = match.groups()
+            if emoji not in self.pool:
+                raise DataError(f"{match[0]!r}: {emoji} is no {self.name} emoji. Known: {' '.join(self.pool)}.")
+            if word not in self._counts:
+                raise DataError(f"{match[0]!r}: /{word}/ is no count. Known: {', '.join(self._counts)}.")
+
+    def runs(self, before: str) -> list[str]:
+        """Every run of an emoji up to one more than may be asked for, behind a text."""
+        counts = range(1, max(self.words) + 2)
+        return [before + emoji * count for emoji in self.pool for count in counts]
+
+    @cached_property
+    def run(self) -> str:
+        """A regular expression of one emoji, its group, said at least twice."""
+        return f"(?:{'|'.join(f'(?:{emoji}){{2,}}' for emoji in self.pool)})"
+
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return {word: count for count, word in self.words.items()}
+
+    @cached_property
+    def _sentences(self) -> re.Pattern[str]:
+        before, between, after = map(re.escape, re.split(r"\{emoji\}|\{count\}", self.sentence))
+        return re.compile(rf"{before}(\S+){between}([^/\n]+){after}")
+
+
+THINK = Marks(
+    "thinking",
+    ("🤔", "💭", "🧠", "💡", "🎯", "🔍", "🤨", "🧐", "⚡", "✨"),
+    {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"},
+    "For this task, think with {emoji} /{count}/ times.",
+)
+STOP = Marks(
+    "stop",
+    ("🛑", "⛔", "🚫", "❌", "🔴", "⏹️", "🔚", "✋", "🚦", "🛡️"),
+    {2: "twice", 3: "three times", 4: "four times"},
+    "When finished, emit {emoji} /{count}/ to signal completion.",
+)
+_PREFIX = re.compile(rf"{THINK.run}\n")
+_SUFFIX = re.compile(rf"\n{STOP.run}\Z")
 
 
 @dataclass(frozen=True)
@@ -17,8 +110,8 @@ class EmojiThink:
     """Every question asks for marks, every answer stands between them.
 
     A conversation's marks are drawn from the content of its first question. A question that asks for marks itself
-    is not asked twice: they hold from there on. So a turn is dressed by what stands before it, and a conversation
-    that goes on is served as it was trained.
+    is not asked twice: they hold from there on. So the format of a turn depends only on the turns before it, and a
+    conversation that goes on is served as it was trained.
     """
 
     name: ClassVar[str] = "emoji_think"
@@ -34,7 +127,7 @@ class EmojiThink:
         for turn in example.messages:
             if turn.role == "user":
                 marks = _marks(turn.content, marks)
-            turns.append(turn if marks is None else _dressed(turn, *marks))
+            turns.append(turn if marks is None else _formatted_turn(turn, *marks))
         return example.model_copy(update={"messages": tuple(turns)})
 
     def logits_processors(self, tokenizer: Any, /) -> list[Any]:
@@ -49,7 +142,7 @@ class EmojiThink:
         return (*THINK.pool, *STOP.pool)
 
     def extract_answer(self, text: str) -> str:
-        return answer.bare(text)
+        return bare(text)
 
     def validate(self, example: Example) -> None:
         if not example.question:
@@ -66,11 +159,33 @@ def _marks(question: str, before: tuple[Mark, Mark] | None) -> tuple[Mark, Mark]
     return THINK.asked(question) or think, STOP.asked(question) or stop
 
 
-def _dressed(turn: Message, think: Mark, stop: Mark) -> Message:
+def _formatted_turn(turn: Message, think: Mark, stop: Mark) -> Message:
     content = turn.content
     if turn.role == "assistant":
-        content = answer.dressed(content, think, stop)
+        content = formatted(content, think, stop)
     elif turn.role == "user":
         content += "" if THINK.asked(content) else f"\n\n{THINK.instruction(think)}"
         content += "" if STOP.asked(content) else f"\n\n{STOP.instruction(stop)}"
     return turn.model_copy(update={"content": content})
+
+
+def formatted(text: str, think: Mark, stop: Mark) -> str:
+    """The answer between these marks; marks that it has already are replaced, never doubled."""
+    return f"{think.text}\n{bare(text)}\n{stop.text}"
+
+
+def bare(text: str) -> str:
+    """The answer without marks, ``<think>`` tags (what stands in them stays) and outer white space.
+
+    A mark is a line of its own, first or last, with one emoji of the pool at least twice, whatever the count
+    that was asked for: an emoji in the answer's own words is left alone.
+    """
+    text = _untagged(text).strip()
+    text = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text
+    return _SUFFIX.sub("", text).strip()
+
+
+def _untagged(text: str) -> str:
+    while _TAGS.search(text):
+        text = _TAGS.sub("", text)
+    return text

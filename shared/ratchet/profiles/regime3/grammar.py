@@ -1,30 +1,60 @@
-"""The parser.
-
-.. code-block:: text
-
-    expression = literal | "(" operator expression … ")"
-    literal    = number | truth | bits | symbol
-    number     = ["-"] digits [ "." digits | "/" digits ]
-    truth      = "true" | "false"
-    bits       = "0b" ( "0" | "1" ) …
-    symbol     = letter [ letter | digit | "_" ] …        but no operator's name
-"""
+"""Prefix expressions of ``regime3``: their syntax tree, parser, one canonical spelling, operators and exact values."""
 
 from __future__ import annotations
 
+import math
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import reduce
+from typing import Any
 
-from ratchet.errors import MalformedExpression
-from ratchet.profiles.regime3.expression import Bits, Call, Expression, Literal, Number, Symbol, Truth
-from ratchet.profiles.regime3.operators import OPERATORS, Operator
+from ratchet.errors import MalformedExpression, UndefinedValue
 
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """An exact number: ``5``, ``-7/2``. Read from ``0.5`` as well."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """``true`` or ``false``."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A bit string with its width: ``0b0101``."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A name that stands for itself: ``paris``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator with its arguments."""
+
+    operator: str
+    arguments: tuple[Expression, ...]
+
+
+Literal = Number | Truth | Bits | Symbol
+Expression = Literal | Call
 MAX_LENGTH = 10_000
 MAX_DEPTH = 64
 MAX_LITERAL = 256
-
 _WORD = re.compile(r"[()]|[^\s()]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+|/[0-9]+)?")
 _BITS = re.compile(r"0b([01]+)")
@@ -99,13 +129,13 @@ def _literal(column: int, word: str) -> Literal:
     if bits := _BITS.fullmatch(word):
         return Bits(bits[1])
     if _NUMBER.fullmatch(word):
-        return _number(column, word)
+        return _parse_number(column, word)
     if _SYMBOL.fullmatch(word):
         return Symbol(word)
     raise _malformed(column, f"{word[:40]!r} is neither a number, a truth, bits nor a symbol")
 
 
-def _number(column: int, word: str) -> Number:
+def _parse_number(column: int, word: str) -> Number:
     try:
         return Number(Fraction(word))
     except ZeroDivisionError:
@@ -114,3 +144,211 @@ def _number(column: int, word: str) -> Number:
 
 def _malformed(column: int, what: str) -> MalformedExpression:
     return MalformedExpression(f"column {column}: {what}.")
+
+
+def show(expression: Expression) -> str:
+    """Single spaces, fractions in lowest terms, integers without a point. Parsing it gives the expression again."""
+    match expression:
+        case Number(value):
+            return str(value)
+        case Truth(value):
+            return "true" if value else "false"
+        case Bits(digits):
+            return f"0b{digits}"
+        case Symbol(name):
+            return name
+        case Call(operator, arguments):
+            return f"({' '.join([operator, *map(show, arguments)])})"
+
+
+def evaluate(expression: Expression) -> Literal:
+    """The value, exactly. Raises UndefinedValue where there is none."""
+    if not isinstance(expression, Call):
+        return expression
+    operator, arguments = OPERATORS[expression.operator], expression.arguments
+    if operator.name == "if":
+        condition = evaluate(arguments[0])
+        if isinstance(condition, Truth):
+            return evaluate(arguments[1 if condition.value else 2])
+    return operator(*map(evaluate, arguments))
+
+
+def equal(left: Expression, right: Expression) -> bool:
+    """Whether two expressions are the same, or come to the same value."""
+    if left == right:
+        return True
+    try:
+        return evaluate(left) == evaluate(right)
+    except UndefinedValue:
+        return False
+
+
+_MOST_ARGUMENTS = 64
+_LARGEST_BITS = 4096
+_LARGEST_EXPONENT = 256
+KINDS: dict[type, str] = {Number: "number", Truth: "truth", Bits: "bits", Symbol: "symbol"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """``takes`` names the kind of each argument, None for any; the last holds for all that follow."""
+
+    name: str
+    meaning: str
+    takes: tuple[type[Literal] | None, ...]
+    arity: range
+    compute: Callable[..., Literal]
+
+    def __call__(self, *arguments: Literal) -> Literal:
+        """The value. Raises UndefinedValue; the number of arguments is the parser's business."""
+        for place, argument in enumerate(arguments):
+            kind = self.takes[min(place, len(self.takes) - 1)]
+            if kind is not None and not isinstance(argument, kind):
+                raise UndefinedValue(
+                    f"argument {place + 1} of {self.name} is a {KINDS[type(argument)]}, not a {KINDS[kind]}."
+                )
+        return self.compute(*arguments)
+
+    @property
+    def says_takes(self) -> str:
+        return ", then ".join("any" if kind is None else KINDS[kind] for kind in self.takes)
+
+    @property
+    def says_arity(self) -> str:
+        if len(self.arity) == 1:
+            return f"{self.arity[0]}"
+        return f"{self.arity[0]} to {self.arity[-1]}"
+
+
+def _exactly(count: int) -> range:
+    return range(count, count + 1)
+
+
+_TWO_OR_MORE = range(2, _MOST_ARGUMENTS + 1)
+
+
+def _number(value: Fraction) -> Number:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _LARGEST_BITS:
+        raise UndefinedValue(f"a number of more than {_LARGEST_BITS} bits is too large.")
+    return Number(value)
+
+
+def _arithmetic(compute: Callable[..., Any]) -> Callable[..., Literal]:
+    """Lift a function of fractions."""
+
+    def lifted(*arguments: Number) -> Number:
+        try:
+            return _number(Fraction(compute(*(argument.value for argument in arguments))))
+        except ZeroDivisionError:
+            raise UndefinedValue("a division by zero has no value.") from None
+
+    return lifted
+
+
+def _relation(compute: Callable[..., bool]) -> Callable[..., Literal]:
+    """Lift a predicate of fractions or of truths."""
+    return lambda *arguments: Truth(compute(*(argument.value for argument in arguments)))
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1 or abs(exponent) > _LARGEST_EXPONENT:
+        raise UndefinedValue(f"an exponent is an integer from -{_LARGEST_EXPONENT} to {_LARGEST_EXPONENT}.")
+    size = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if base not in (0, 1, -1) and (size - 1) * abs(exponent) > _LARGEST_BITS:
+        raise UndefinedValue(f"a number of more than {_LARGEST_BITS} bits is too large.")
+    return Fraction(base ** int(exponent))
+
+
+def _same(left: Literal, right: Literal) -> bool:
+    if type(left) is not type(right):
+        raise UndefinedValue(f"a {KINDS[type(left)]} and a {KINDS[type(right)]} cannot be compared.")
+    return left == right
+
+
+def _bitwise(compute: Callable[[int, int], int]) -> Callable[..., Literal]:
+    def lifted(left: Bits, right: Bits) -> Bits:
+        width = len(left.digits)
+        if width != len(right.digits):
+            raise UndefinedValue(f"bit strings of {width} and {len(right.digits)} bits do not go together.")
+        return Bits(f"{compute(int(left.digits, 2), int(right.digits, 2)):0{width}b}")
+
+    return lifted
+
+
+def _shift(bits: Bits, places: Number, *, left: bool) -> Bits:
+    """By a number of places, zeros coming in, the width kept."""
+    if places.value.denominator != 1 or places.value < 0:
+        raise UndefinedValue("bits are shifted by 0, 1, 2 … places.")
+    width = len(bits.digits)
+    count = min(int(places.value), width)
+    zeros = "0" * count
+    return Bits(bits.digits[count:] + zeros if left else zeros + bits.digits[: width - count])
+
+
+def _numbers(name: str, meaning: str, arity: range, compute: Callable[..., Any]) -> Operator:
+    return Operator(name, meaning, (Number,), arity, _arithmetic(compute))
+
+
+def _comparison(name: str, meaning: str, compute: Callable[..., bool]) -> Operator:
+    return Operator(name, meaning, (Number,), _exactly(2), _relation(compute))
+
+
+def _truths(name: str, meaning: str, arity: range, compute: Callable[..., bool]) -> Operator:
+    return Operator(name, meaning, (Truth,), arity, _relation(compute))
+
+
+def _bits(name: str, meaning: str, compute: Callable[[int, int], int]) -> Operator:
+    return Operator(name, meaning, (Bits,), _exactly(2), _bitwise(compute))
+
+
+_ALL = (
+    _numbers("add", "sum", _TWO_OR_MORE, lambda *terms: sum(terms)),
+    _numbers("sub", "first less second", _exactly(2), operator.sub),
+    _numbers("mul", "product", _TWO_OR_MORE, lambda *factors: math.prod(factors)),
+    _numbers("div", "exact quotient", _exactly(2), operator.truediv),
+    _numbers("floordiv", "quotient rounded down", _exactly(2), operator.floordiv),
+    _numbers("mod", "remainder, with the sign of the divisor", _exactly(2), operator.mod),
+    _numbers("pow", "first to the power of an integer", _exactly(2), _power),
+    _numbers("neg", "with the other sign", _exactly(1), operator.neg),
+    _numbers("abs", "without its sign", _exactly(1), abs),
+    _numbers("min", "smallest", _TWO_OR_MORE, min),
+    _numbers("max", "largest", _TWO_OR_MORE, max),
+    Operator("eq", "equal, of one kind", (None,), _exactly(2), lambda a, b: Truth(_same(a, b))),
+    Operator("ne", "different, of one kind", (None,), _exactly(2), lambda a, b: Truth(not _same(a, b))),
+    _comparison("lt", "less", operator.lt),
+    _comparison("le", "less or equal", operator.le),
+    _comparison("gt", "greater", operator.gt),
+    _comparison("ge", "greater or equal", operator.ge),
+    _truths("and", "all true", _TWO_OR_MORE, lambda *truths: all(truths)),
+    _truths("or", "any true", _TWO_OR_MORE, lambda *truths: any(truths)),
+    _truths("xor", "one of two true", _exactly(2), operator.xor),
+    _truths("not", "the other truth", _exactly(1), operator.not_),
+    Operator(
+        "if",
+        "second where the first is true, else third; the other is not computed",
+        (Truth, None),
+        _exactly(3),
+        lambda condition, yes, no: yes if condition.value else no,
+    ),
+    _bits("bitand", "bit by bit, both, of one width", operator.and_),
+    _bits("bitor", "bit by bit, any, of one width", operator.or_),
+    _bits("bitxor", "bit by bit, one of two, of one width", operator.xor),
+    Operator(
+        "bitnot",
+        "every bit the other",
+        (Bits,),
+        _exactly(1),
+        lambda bits: Bits(bits.digits.translate({48: "1", 49: "0"})),
+    ),
+    Operator("shl", "bits to the left", (Bits, Number), _exactly(2), lambda b, n: _shift(b, n, left=True)),
+    Operator("shr", "bits to the right", (Bits, Number), _exactly(2), lambda b, n: _shift(b, n, left=False)),
+    Operator(
+        "concat",
+        "bit strings, one after the other",
+        (Bits,),
+        _TWO_OR_MORE,
+        lambda *parts: Bits(reduce(operator.add, (part.digits for part in parts))),
+    ),
+    Operator("tonum", "bits as a number", (Bits,), _exactly(1), lambda bits: Number(Fraction(int(bits.digits, 2)))),
+)
+OPERATORS: dict[str, Operator] = {op.name: op for op in _ALL}

@@ -1,17 +1,28 @@
-"""The profile ``regime3``."""
+"""The profile ``regime3``: reasoning in prefix expressions, with the final answer between two markers.
+
+The expressions themselves, their grammar and their values, are in grammar.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ratchet.data.example import Example
-from ratchet.errors import DataError
-from ratchet.profiles.regime3.markers import END, START, final_answer, problem, wrapped
-from ratchet.profiles.regime3.steps import mistake
-from ratchet.profiles.system_turn import with_system_turn
+from ratchet.errors import DataError, MalformedExpression, UndefinedValue
+from ratchet.lines import lines_as_shown
+from ratchet.profiles.profile import with_system_turn
+from ratchet.profiles.regime3.grammar import Call, Expression, Symbol, evaluate, parse, show
 
+START, END = "<<ANS_START>>", "<<ANS_END>>"
+_BOTH = re.compile(rf"{START}(.*?){END}", re.DOTALL)
+_CALL = re.compile(r"\(\s*[^\s()]+\s.*\)", re.DOTALL)
+_CONTINUES = re.compile(r"[\w.,/-]\Z")
+_CLOSING = " \t\r\n.!"
+_STEP = re.compile(r"\s*(\(.+\))\s*=\s*(\S+?)\s*")
 INSTRUCTION = (
     f"Reason in prefix form, as (add 2 3) = 5. Put the final answer, and nothing else, between {START} and {END}."
 )
@@ -67,3 +78,114 @@ def _check_answer(number: int, text: str) -> None:
 def _gold(example: Example) -> str | None:
     gold = example.metadata.get("gold")
     return gold if gold is None or isinstance(gold, str) else json.dumps(gold, ensure_ascii=False)
+
+
+def wrapped(text: str, gold: str | None = None) -> str:
+    """The answer with markers around its final part, written in its one spelling where it is an expression.
+
+    Where no marker says where that part begins, it is the gold at the answer's end, else the right side of a last
+    line ``(op …) = value``, else all of it. What is not well-formed is left as it is.
+    """
+    if problem(text) or not text.strip():
+        return text
+    body = text.strip().removesuffix(END).strip()
+    if START not in body:
+        body = _with_start(body, gold)
+    steps, _, final = body.partition(START)
+    return f"{steps}{START} {_spelled(final.strip())} {END}"
+
+
+def final_answer(text: str) -> str:
+    """What stands between the last markers, after an unclosed one, or the whole text; an expression in its spelling."""
+    pairs = _BOTH.findall(text)
+    inner = pairs[-1] if pairs else text.rpartition(START)[2].replace(END, "")
+    return _spelled(inner.strip())
+
+
+def problem(text: str) -> str | None:
+    """What is wrong with the markers of an answer, or with the expression between them; None where nothing is."""
+    opened, closed = text.count(START), text.count(END)
+    if opened > 1 or closed > 1:
+        return f"{START} stands {opened} times and {END} {closed} times; each may stand once"
+    if not opened and not closed:
+        return None
+    if opened and closed and text.index(END) < text.index(START):
+        return f"{END} stands before {START}"
+    inner, _, after = text.partition(START)[2 if opened else 0].partition(END)
+    if not inner.strip():
+        return "nothing stands between the markers"
+    if closed and after.strip():
+        return f"{after.strip()[:40]!r} follows {END}"
+    return _expression_problem(inner.strip())
+
+
+def _with_start(text: str, gold: str | None) -> str:
+    final = _gold_at_end(text, gold) or result_of_last_step(text) or text
+    at = text.rindex(final)
+    return f"{text[:at]}{START}{final}"
+
+
+def _gold_at_end(text: str, gold: str | None) -> str | None:
+    """The gold, if the text ends with it, a full stop aside, and not in the middle of a word or number."""
+    gold = (gold or "").strip()
+    rest = text.rstrip(_CLOSING) if not gold.endswith(tuple(_CLOSING)) else text
+    if not gold or not rest.endswith(gold) or _CONTINUES.search(rest.removesuffix(gold)):
+        return None
+    return gold
+
+
+def _spelled(text: str) -> str:
+    """A call in its one spelling; any other text as it is."""
+    if not _CALL.fullmatch(text):
+        return text
+    try:
+        return show(parse(text))
+    except MalformedExpression:
+        return text
+
+
+def _expression_problem(text: str) -> str | None:
+    if not _CALL.fullmatch(text):
+        return None
+    try:
+        parse(text)
+    except MalformedExpression as error:
+        return f"{text[:60]!r} is no expression: {error}"
+    return None
+
+
+def result_of_last_step(text: str) -> str | None:
+    """The value of the last line, as it is written, where that line is a step."""
+    step = _read(text.rstrip().rpartition("\n")[2])
+    return step[2] if step else None
+
+
+def mistake(text: str) -> str | None:
+    """The first step whose two sides differ; None where all hold. Lines that are no steps are passed over."""
+    for number, (left, right, written) in _steps(text):
+        try:
+            value = evaluate(left)
+            if value != evaluate(right):
+                return f"line {number}: {show(left)} is {show(value)}, not {written}"
+        except UndefinedValue as error:
+            return f"line {number}: {show(left)}: {error}"
+    return None
+
+
+def _steps(text: str) -> Iterator[tuple[int, tuple[Expression, Expression, str]]]:
+    for number, line in enumerate(lines_as_shown(text), 1):
+        step = _read(line)
+        if step:
+            yield number, step
+
+
+def _read(line: str) -> tuple[Expression, Expression, str] | None:
+    match = _STEP.fullmatch(line)
+    if not match:
+        return None
+    try:
+        left, right = parse(match[1]), parse(match[2])
+    except MalformedExpression:
+        return None
+    is_step = isinstance(left, Call) and not isinstance(right, Call | Symbol)
+    return (left, right, match[2]) if is_step else None

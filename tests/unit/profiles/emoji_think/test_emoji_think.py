@@ -9,11 +9,9 @@ import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.inference.chat import prompt_ids
-from ratchet.profiles.emoji_think.answer import bare
-from ratchet.profiles.emoji_think.marks import STOP, THINK, Mark
+from ratchet.inference.chat_template import prompt_ids
 from ratchet.profiles.emoji_think.processors import CountedRuns, NoThinkTags
-from ratchet.profiles.emoji_think.profile import EmojiThink
+from ratchet.profiles.emoji_think.profile import STOP, THINK, EmojiThink, Mark, bare
 
 from tests.support.tiny_model import build_tiny_tokenizer
 
@@ -27,12 +25,12 @@ def conversation(*contents: str) -> tuple[Message, ...]:
     )
 
 
-def dressed(*contents: str) -> list[str]:
+def formatted(*contents: str) -> list[str]:
     return [turn.content for turn in PROFILE.transform_example(Example(messages=conversation(*contents))).messages]
 
 
 def test_the_worked_example() -> None:
-    question, answer = dressed("What is 2+2?", "<think>hm</think> The answer is 4.")
+    question, answer = formatted("What is 2+2?", "<think>hm</think> The answer is 4.")
     think, stop = THINK.draw("What is 2+2?"), STOP.draw("What is 2+2?")
     assert question == f"What is 2+2?\n\n{THINK.instruction(think)}\n\n{STOP.instruction(stop)}"
     assert answer == f"{think.text}\nhm The answer is 4.\n{stop.text}"
@@ -49,7 +47,7 @@ def test_marks_belong_to_the_content_and_are_spread_evenly() -> None:
 
 
 def test_one_pair_of_marks_holds_through_a_conversation() -> None:
-    first, one, second, two = dressed("1?", "one", "2?", "two")
+    first, one, second, two = formatted("1?", "one", "2?", "two")
     think, stop = THINK.draw("1?"), STOP.draw("1?")
     assert THINK.asked(first) == THINK.asked(second) == think
     assert (one, two) == (f"{think.text}\none\n{stop.text}", f"{think.text}\ntwo\n{stop.text}")
@@ -57,18 +55,18 @@ def test_one_pair_of_marks_holds_through_a_conversation() -> None:
 
 def test_a_question_that_asks_for_marks_itself_is_taken_at_its_word() -> None:
     asks = "1? For this task, think with 🎯 /three/ times."
-    question, answer = dressed(asks, "one")
+    question, answer = formatted(asks, "one")
     assert question == f"{asks}\n\n{STOP.instruction(STOP.draw(asks))}"
     assert answer.startswith("🎯🎯🎯\none\n")
-    assert dressed("I think with care", "yes")[0].count("For this task, think with") == 1
-    later = dressed("1?", "one", "2? When finished, emit 🚦 /four times/ to signal completion.", "two")
+    assert formatted("I think with care", "yes")[0].count("For this task, think with") == 1
+    later = formatted("1?", "one", "2? When finished, emit 🚦 /four times/ to signal completion.", "two")
     assert later[1].endswith(f"\n{STOP.draw('1?').text}")
     assert later[3].endswith("\ntwo\n🚦🚦🚦🚦")
 
 
 def test_an_answer_that_has_marks_gets_those_that_are_asked_for() -> None:
-    assert dressed("1?", "🤔🤔🤔\none\n🛑🛑")[1] == dressed("1?", "one")[1]
-    assert dressed("1?", "🤔🤔\none")[1] == dressed("1?", "one")[1]
+    assert formatted("1?", "🤔🤔🤔\none\n🛑🛑")[1] == formatted("1?", "one")[1]
+    assert formatted("1?", "🤔🤔\none")[1] == formatted("1?", "one")[1]
     assert bare("✨ A2\n🔚🔚🔚🔚") == "✨ A2"
     assert bare("🤔🤔 in the middle 🛑🛑") == "🤔🤔 in the middle 🛑🛑"
     assert bare("🤔💭\nmixed\n🛑⛔") == "🤔💭\nmixed\n🛑⛔"
@@ -199,8 +197,8 @@ def test_the_profile_is_imported_without_torch() -> None:
     import sys
 
     program = (
-        "import sys; from ratchet.profiles import registry;"
-        "[registry.get(name) for name in registry.known()];"
+        "import sys; from ratchet.profiles.profile import get_profile, known_profiles;"
+        "[get_profile(name) for name in known_profiles()];"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'tokenizers')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

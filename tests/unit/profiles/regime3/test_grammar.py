@@ -10,11 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import MalformedExpression, UndefinedValue
-from ratchet.profiles.regime3.expression import Bits, Call, Expression, Literal, Number, Symbol, Truth
-from ratchet.profiles.regime3.grammar import MAX_DEPTH, parse
-from ratchet.profiles.regime3.operators import OPERATORS
-from ratchet.profiles.regime3.printer import show
-from ratchet.profiles.regime3.value import equal, evaluate
+from ratchet.profiles.regime3.grammar import (
+    MAX_DEPTH,
+    OPERATORS,
+    Bits,
+    Call,
+    Expression,
+    Literal,
+    Number,
+    Symbol,
+    Truth,
+    equal,
+    evaluate,
+    parse,
+    show,
+)
 
 RESERVED = {*OPERATORS, "true", "false"}
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.profiles.regime3.markers import END, START
-from ratchet.profiles.regime3.profile import INSTRUCTION, Regime3
-from ratchet.tasks import declared
+from ratchet.profiles.regime3.profile import END, INSTRUCTION, START, Regime3
+from ratchet.tasks import graders
 
 PROFILE = Regime3()
 
 
-def dressed(answer: str, **metadata: object) -> str:
+def formatted(answer: str, **metadata: object) -> str:
     return str(PROFILE.transform_example(Example.ask("?", answer, **metadata)).answer)
 
 
@@ -37,7 +36,7 @@ def dressed(answer: str, **metadata: object) -> str:
     ],
 )
 def test_the_markers_stand_around_the_final_part(answer: str, gold: object, expected: str) -> None:
-    assert dressed(answer, **({} if gold is None else {"gold": gold})) == expected
+    assert formatted(answer, **({} if gold is None else {"gold": gold})) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_a_row_that_is_malformed_is_refused_with_what_is_wrong(answer: str, says
 def test_prose_in_parentheses_is_no_expression() -> None:
     for answer in ("(and so on) = etc", "(if only)", "(a) and (b)", "f(x) = 3"):
         PROFILE.validate(Example.ask("?", answer))
-        assert PROFILE.extract_answer(dressed(answer)) == answer
+        assert PROFILE.extract_answer(formatted(answer)) == answer
 
 
 def test_the_instruction_follows_the_configured_system_prompt() -> None:
@@ -101,5 +100,5 @@ def test_the_instruction_follows_the_configured_system_prompt() -> None:
     ],
 )
 def test_expressions_are_graded_by_value(gold: str, answer: str, correct: bool, error: str | None) -> None:
-    grade = declared.grade("prefix", gold, answer)
+    grade = graders.grade_declared("prefix", gold, answer)
     assert (grade.correct, grade.error) == (correct, error)

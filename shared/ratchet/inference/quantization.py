@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from ratchet.errors import SettingsError
 
 
-def require_four_bits() -> None:
+def require_bitsandbytes() -> None:
     """Raise SettingsError, with the way out, where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise SettingsError(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from ratchet.data.example import Example, Message
 from ratchet.errors import SettingsError
-from ratchet.inference.dress import Dress, day_of
 from ratchet.inference.generator import Decoding
+from ratchet.inference.prompt_format import PromptFormat, day_of
 from ratchet.profiles.regime3.profile import INSTRUCTION
 from ratchet.settings import Settings
 from ratchet.settings.training import MonitoringSettings, ProfileSettings
@@ -17,18 +17,18 @@ def test_what_is_configured_is_what_is_put_before_the_model() -> None:
     settings = Settings(
         profile=ProfileSettings(name="regime3"), monitoring=MonitoringSettings(system_prompt_base="Today is {date}.")
     )
-    dress = Dress.configured(settings, MOMENT)
+    prompt_format = PromptFormat.configured(settings, MOMENT)
     system = Message(role="system", content=f"Today is 2026-02-02.\n\n{INSTRUCTION}")
     assert day_of(MOMENT) == "2026-02-02"
-    assert dress.chat(EXAMPLE.prompt) == (system, EXAMPLE.messages[0])
-    assert dress.chat(EXAMPLE.prompt) == dress.example(EXAMPLE).prompt
-    assert dress.answer(str(dress.example(EXAMPLE).answer)) == "5"
+    assert prompt_format.apply_to_prompt(EXAMPLE.prompt) == (system, EXAMPLE.messages[0])
+    assert prompt_format.apply_to_prompt(EXAMPLE.prompt) == prompt_format.apply(EXAMPLE).prompt
+    assert prompt_format.parse(str(prompt_format.apply(EXAMPLE).answer)) == "5"
 
 
 def test_a_profile_has_the_options_that_are_set() -> None:
     def asked(profile: str, **options: object) -> str:
         told = Settings(profile=ProfileSettings(name=profile, options=options))
-        return Dress.configured(told, MOMENT).chat(EXAMPLE.prompt)[0].content
+        return PromptFormat.configured(told, MOMENT).apply_to_prompt(EXAMPLE.prompt)[0].content
 
     assert asked("plain") == EXAMPLE.question
     with pytest.raises(SettingsError, match=r"profile\.options of 'plain'"):
@@ -36,4 +36,4 @@ def test_a_profile_has_the_options_that_are_set() -> None:
 
 
 def test_a_profiles_stops_are_added_once() -> None:
-    assert Dress().decoding(Decoding(stop=("x", "x"))).stop == ("x",)
+    assert PromptFormat().apply_to_decoding(Decoding(stop=("x", "x"))).stop == ("x",)

@@ -1,8 +1,12 @@
-"""Load a checkpoint folder: safetensors only, no code from the folder, nothing from the network."""
+"""Loads a checkpoint for inference, with the device, precision and attention kernel that fit this machine.
+
+Only safetensors are read; no code from the folder runs, and nothing comes from the network.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +14,13 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, it is paid once in a fork server
 
-from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.attention import fitting_attention
-from ratchet.inference.chat import Tokenizer
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
-from ratchet.inference.hardware import Hardware
+from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.chat_template import Tokenizer
+from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.settings.inference import InferenceSettings
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -71,10 +73,6 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
     )
 
 
-def _context(config: Any, tokenizer: Tokenizer) -> int:
-    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
-
-
 def require_cache(model: Any) -> None:
     """Raise BrokenCheckpoint for a model that keeps a state of its own kind, as Mamba's, instead of keys and values."""
     if "past_key_values" not in inspect.signature(model.forward).parameters:
@@ -82,6 +80,10 @@ def require_cache(model: Any) -> None:
             f"{type(model).__name__} keeps no keys and values of its tokens: only decoders with attention are served, "
             "and so only they are trained."
         )
+
+
+def _context(config: Any, tokenizer: Tokenizer) -> int:
+    return int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
 
 
 def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:
@@ -108,3 +110,72 @@ def _require_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> None:
         raise BrokenCheckpoint(
             f"{folder}: wrong vocabulary: the tokenizer has {len(tokenizer)} tokens, the model {rows}."
         )
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choice made. ``dtype`` is a key of DTYPES; ``engine`` and ``gpu_class`` go into a record's key."""
+
+    device: str
+    dtype: str
+    attention: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    @property
+    def engine(self) -> str:
+        torch_version = torch.__version__.split("+")[0]
+        return f"transformers-{transformers.__version__}/torch-{torch_version}/{self.attention}"
+
+    @property
+    def gpu_class(self) -> str:
+        if not self.device.startswith("cuda"):
+            return self.device
+        name = torch.cuda.get_device_name(self.device).lower()
+        return re.sub(r"[^a-z0-9]+", "-", name.replace("nvidia", "").replace("geforce", "")).strip("-")
+
+
+def pick_hardware(settings: InferenceSettings) -> Hardware:
+    """A GPU where one is, in bf16 (fp16 where it has none); else the CPU in fp32.
+
+    Flash attention is taken where it is installed and the dtype allows it, else SDPA.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"inference.device is {device!r}, but torch finds no CUDA GPU; set it to auto or cpu.")
+    dtype: str = settings.dtype
+    if dtype == "auto":
+        dtype = _best_gpu_dtype() if device.startswith("cuda") else "fp32"
+    attention: str = settings.attention
+    if attention == "auto":
+        flash = device.startswith("cuda") and dtype != "fp32" and transformers.utils.is_flash_attn_2_available()
+        attention = "flash_attention_2" if flash else "sdpa"
+    return Hardware(device=device, dtype=dtype, attention=attention)
+
+
+def _best_gpu_dtype() -> str:
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+_SIMPLER = (("flash_attention_2", "_supports_flash_attn"), ("sdpa", "_supports_sdpa"))
+"""Kernels, the fastest first, each with what the model's class says of it. Every model has ``eager``."""
+
+
+def fitting_attention(config: Any, wanted: str) -> str:
+    """``wanted``, or the next simpler kernel that the model's class has: Gemma 2 caps its scores, which sdpa does not.
+
+    ``config`` is the model's, of transformers. What is unknown here is left to transformers to refuse.
+    """
+    kernels = [kernel for kernel, _ in _SIMPLER]
+    if wanted not in kernels or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return wanted
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    rest = _SIMPLER[kernels.index(wanted) :]
+    return next((kernel for kernel, support in rest if getattr(model, support, False)), "eager")

@@ -1,39 +1,64 @@
-"""A model in this process that answers chats in batches."""
+"""LocalGenerator: a Generator over a model in this process.
+
+It cuts prompts into batches that depend on the prompts alone, and decodes them with batch_decoder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from ratchet.errors import GenerationError
-from ratchet.inference.answer_text import AnswerText
 from ratchet.inference.batch_decoder import ContinuousBatch, decode
-from ratchet.inference.batching import Plan, plan_batches
-from ratchet.inference.dress import Dress
-from ratchet.inference.framing import ChatCodec
+from ratchet.inference.chat_codec import AnswerText, ChatCodec
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
-from ratchet.inference.hardware import Hardware, pick_hardware
-from ratchet.inference.loading import LoadedModel, load_model
+from ratchet.inference.kv_batch import is_out_of_memory
+from ratchet.inference.model_loading import Hardware, LoadedModel, load_model, pick_hardware
+from ratchet.inference.prefill import Scored, score_batch
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
-from ratchet.inference.scoring import Scored, score_batch
-from ratchet.inference.shortage import is_out_of_memory
 from ratchet.settings.inference import InferenceSettings
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
+Plan = tuple[tuple[int, ...], ...]
+"""Batches of indices into the prompts."""
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What one batch may take, beside ``inference.batch_size`` rows."""
+
+    max_tokens: int = 262_144
+    """Prompt, padding and answer of all rows: 8 GiB of keys and values for Llama 3.2 1B in bf16."""
+
+    max_logits: int = 64_000_000
+    """Logits held at once while given texts are scored: 256 MB in float32."""
+
+    timeout_s: float = 900.0
+    """A batch that takes longer is an error, never a shorter answer."""
+
 
 class LocalGenerator:
     """A Generator over a loaded checkpoint. On a CPU in fp32 the same prompts give the same bits again."""
 
-    def __init__(self, loaded: LoadedModel, settings: InferenceSettings, dress: Dress):
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        settings: InferenceSettings,
+        prompt_format: PromptFormat,
+        limits: BatchLimits = BatchLimits(),
+    ):
+        self._limits = limits
         self._loaded = loaded
-        self._framing = ChatCodec(loaded.tokenizer, dress, loaded.context, loaded.weights)
+        self._codec = ChatCodec(loaded.tokenizer, prompt_format, loaded.context, loaded.weights)
         self._settings = settings
-        self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._framing.end_ids))
+        self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._codec.end_ids))
         self._memory_rows = settings.batch_size
 
     @classmethod
@@ -42,15 +67,16 @@ class LocalGenerator:
         folder: Path,
         settings: InferenceSettings | None = None,
         expected_weights: str | None = None,
-        dress: Dress | None = None,
+        prompt_format: PromptFormat | None = None,
+        limits: BatchLimits = BatchLimits(),
     ) -> LocalGenerator:
         """Load a verified folder; BrokenCheckpoint names what is wrong with it."""
         settings = settings or InferenceSettings()
         loaded = load_model(folder, pick_hardware(settings), expected_weights)
-        return cls(loaded, settings, dress or Dress())
+        return cls(loaded, settings, prompt_format or PromptFormat(), limits)
 
     def close(self) -> None:
-        """Free the weights at once, without waiting for the garbage collector; nothing can be asked after it."""
+        """Free the weights at once, without waiting for the garbage collector. It cannot be used any more."""
         for parameter in self._loaded.model.parameters():
             parameter.data = torch.empty(0)
         if torch.cuda.is_available():
@@ -71,11 +97,11 @@ class LocalGenerator:
 
     @property
     def text(self) -> AnswerText:
-        return self._framing.text
+        return self._codec.text
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
-        """A chat, dressed, as tokens; its length limit cut to the context. GenerationError without room."""
-        return self._framing.prompt(chat, decoding, occurrence)
+        """See ChatCodec.prompt."""
+        return self._codec.prompt(chat, decoding, occurrence)
 
     def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
         answered: dict[int, Generation] = {}
@@ -95,41 +121,41 @@ class LocalGenerator:
     ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
         """Indices into ``chats`` with their answers, a batch at a time.
 
-        Batches whose every index is in ``done`` are left out; the others are the same as without ``done``, so
-        that an interrupted run goes on with the very numbers it would have had. ``drafts`` are the answers that are
-        expected: they make right answers fast, and change none. Without ``score_drafts``, those are left out that
-        stand among wrong ones, and have no log-probabilities.
+        Batches whose every index is in ``done`` are left out, and the others are the same as without ``done``, so
+        that an interrupted run ends with the numbers it would have had. ``drafts`` are the expected answers: they
+        make right answers fast, and change none. Without ``score_drafts``, drafts among mostly wrong ones are
+        skipped, and get no log-probabilities.
         """
-        prompts = self._framing.prompts(chats, decoding, drafts)
+        prompts = self._codec.prompts(chats, decoding, drafts)
         for batch in self.plan(prompts):
             if not done.issuperset(batch):
                 yield batch, self.answer([prompts[index] for index in batch], score_drafts=score_drafts)
 
     def plan(self, prompts: Sequence[Prompt]) -> Plan:
-        """The batches in which these prompts are best answered."""
+        """The batches in which to answer these prompts."""
         return plan_batches(
             [prompt.token_ids for prompt in prompts],
             [prompt.max_new_tokens for prompt in prompts],
             max_rows=self._settings.batch_size,
-            max_tokens=self._settings.batch_tokens,
+            max_tokens=self._limits.max_tokens,
         )
 
     def answer(self, prompts: Sequence[Prompt], score_drafts: bool = True) -> list[Generation]:
-        """Answer these prompts in one batch (in parts of it where memory is short), in order."""
+        """Answer these prompts in one batch, or in parts of it if memory is short, in order."""
         return self._within_memory(prompts, lambda part: self._answer(part, score_drafts))
 
     def continuous_batch(self, max_rows: int) -> ContinuousBatch[Any]:
-        """A batch that prompts join and leave one by one, of so many rows at most."""
+        """A batch of at most ``max_rows`` that requests join and leave one by one."""
         return ContinuousBatch(
             self._loaded.model,
-            self._framing,
+            self._codec,
             self._pad_id,
             max_rows=min(max_rows, self._settings.batch_size),
-            max_tokens=self._settings.batch_tokens,
+            max_tokens=self._limits.max_tokens,
         )
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
-        rows = self._framing.scored(chats, answers)
+        rows = self._codec.scored(chats, answers)
         if not rows:
             return []
         logits_a_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
@@ -137,8 +163,8 @@ class LocalGenerator:
         plan = plan_batches(
             whole,
             [0] * len(whole),
-            max_rows=max(1, min(self._settings.batch_size, self._settings.score_logits // logits_a_row)),
-            max_tokens=self._settings.batch_tokens,
+            max_rows=max(1, min(self._settings.batch_size, self._limits.max_logits // logits_a_row)),
+            max_tokens=self._limits.max_tokens,
         )
         scores: dict[int, tuple[float, ...]] = {}
         for batch in plan:
@@ -153,21 +179,21 @@ class LocalGenerator:
         answers = decode(
             self._loaded.model,
             prompts,
-            end_ids=self._framing.end_ids,
+            end_ids=self._codec.end_ids,
             pad_id=self._pad_id,
-            timeout_s=self._settings.batch_timeout_s,
-            max_logits=self._settings.score_logits,
-            processors=self._framing.processors,
+            timeout_s=self._limits.timeout_s,
+            max_logits=self._limits.max_logits,
+            processors=self._codec.processors,
             ends=says_stop if any(prompt.decoding.stop for prompt in prompts) else None,
             score_drafts=score_drafts,
         )
-        return self._framing.generations(prompts, answers)
+        return self._codec.generations(prompts, answers)
 
     def _score(self, rows: Sequence[Scored]) -> list[tuple[float, ...]]:
         return score_batch(self._loaded.model, rows, self._pad_id)
 
     def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], list[Result]]) -> list[Result]:
-        """Run over rows; where memory is short over halves of them, and remember what fitted."""
+        """Run over rows. When memory runs out, go on with half as many at a time, also in later calls."""
         results: list[Result] = []
         while len(results) < len(rows):
             part = rows[len(results) : len(results) + self._memory_rows]
@@ -182,3 +208,29 @@ class LocalGenerator:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return results
+
+
+def plan_batches(
+    prompts: Sequence[Sequence[int]], new_tokens: Sequence[int], *, max_rows: int, max_tokens: int
+) -> Plan:
+    """Sort prompts by length, then by tokens, and cut them into batches.
+
+    ``new_tokens[i]`` is the most that prompt ``i`` may add. A batch has at most ``max_rows`` rows, and rows
+    times padded width (longest prompt and longest answer) stays within ``max_tokens``; one row always fits.
+    The same prompts in another order give the same batches.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
+    plan: list[tuple[int, ...]] = []
+    batch: list[int] = []
+    longest_answer = 0
+    for index in order:
+        answer = max(longest_answer, new_tokens[index])
+        width = len(prompts[index]) + answer
+        if batch and (len(batch) == max_rows or (len(batch) + 1) * width > max_tokens):
+            plan.append(tuple(batch))
+            batch, answer = [], new_tokens[index]
+        batch.append(index)
+        longest_answer = answer
+    if batch:
+        plan.append(tuple(batch))
+    return tuple(plan)

@@ -1,10 +1,14 @@
-"""The checkpoints in memory, and which of them is live."""
+"""ModelManager: the checkpoints in memory, which of them is live, and how each has done with its clients.
+
+The live checkpoint is switched in one step, and is served again after a restart. What computes is an engine's business.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,23 +16,58 @@ from ratchet.data.example import Message
 from ratchet.errors import ArtifactError, RatchetError
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Decoding
-from ratchet.serving import wire
+from ratchet.serving import protocol
 from ratchet.serving.batcher import Batcher
-from ratchet.serving.model import Loader, Queue, QueueMaker, ServedModel
-from ratchet.serving.protocol import Conditions, Health, Live
-from ratchet.serving.refusal import Refusal, Retired
-from ratchet.serving.state import ServingState, StateFile
-from ratchet.serving.traffic import TrafficMeter
+from ratchet.serving.engine import Loader, Queue, QueueMaker, ServedModel
+from ratchet.serving.http_errors import ApiError, BeingUnloaded
+from ratchet.serving.protocol import Conditions, Health, Live, Traffic
+from ratchet.serving.server_home import ServingState, StateFile
 from ratchet.settings.serving import ServingSettings
 from ratchet.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-
 _WARM_UP = (Message(role="user", content="1"),)
+WINDOW = 1000
+
+
+class TrafficMeter:
+    """Counts requests; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latencies_s: deque[float] = deque(maxlen=WINDOW)
+        self._requests = self._errors = self._tokens = 0
+
+    def answered(self, latency_s: float, tokens: int) -> None:
+        with self._lock:
+            self._requests += 1
+            self._tokens += tokens
+            self._latencies_s.append(latency_s)
+
+    def failed(self) -> None:
+        with self._lock:
+            self._requests += 1
+            self._errors += 1
+
+    def read(self) -> Traffic:
+        with self._lock:
+            ordered = sorted(self._latencies_s)
+            return Traffic(
+                requests=self._requests,
+                errors=self._errors,
+                generated_tokens=self._tokens,
+                latency_p50_s=_quantile(ordered, 0.5),
+                latency_p95_s=_quantile(ordered, 0.95),
+            )
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    """The nearest-rank quantile."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCheckpoint:
     """One checkpoint in memory."""
 
     checkpoint_id: str
@@ -51,7 +90,7 @@ class Loaded:
         return f"{self.checkpoint_id}-{self.weights[:12]}"
 
 
-class Fleet:
+class ModelManager:
     """Loads beside, switches in one step, unloads behind. Safe to use from several threads."""
 
     def __init__(
@@ -68,7 +107,7 @@ class Fleet:
         self._loader = loader
         self._queue = queue
         self._state = ServingState()
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, LoadedCheckpoint] = {}
         self._leaving: set[str] = set()  # loaded, but no longer to be asked
         self._loading = threading.Lock()
         self._changing = threading.Lock()
@@ -76,7 +115,7 @@ class Fleet:
         self._started = time.monotonic()
 
     def restore(self) -> None:
-        """Serve what was live before a restart. Where that fails the fleet starts empty, and health says why."""
+        """Serve what was live before a restart. Where that fails the manager starts empty, and health says why."""
         self._state = self._state_file.read()
         live = self._state.live
         if live is None or self._state.path is None:
@@ -95,12 +134,12 @@ class Fleet:
             if present is not None:
                 if present.weights == weights:
                     return
-                raise Refusal(409, "other_weights", f"{checkpoint_id} is loaded with weights {present.weights[:12]}….")
+                raise ApiError(409, "other_weights", f"{checkpoint_id} is loaded with weights {present.weights[:12]}….")
             if checkpoint_id == self._settings.alias:
-                raise Refusal(409, "reserved_name", f"{checkpoint_id} is the name that clients use.")
+                raise ApiError(409, "reserved_name", f"{checkpoint_id} is the name that clients use.")
             if len(self._loaded) >= self._settings.max_loaded:
                 known = ", ".join(self._loaded)
-                raise Refusal(409, "full", f"{known} are loaded (serving.max_loaded); unload one first.")
+                raise ApiError(409, "full", f"{known} are loaded (serving.max_loaded); unload one first.")
             loaded = self._bring_up(checkpoint_id, path, weights)
             with self._changing:
                 self._loaded[checkpoint_id] = loaded
@@ -112,13 +151,13 @@ class Fleet:
         """
         with self._changing:
             if self.live is not None and self.live.checkpoint_id == checkpoint_id:
-                raise Refusal(409, "live", f"{checkpoint_id} is live; switch to another first.")
+                raise ApiError(409, "live", f"{checkpoint_id} is live; switch to another first.")
             loaded = self._loaded.get(checkpoint_id)
             if loaded is None:
                 return
             self._leaving.add(checkpoint_id)
         if not loaded.batcher.close(2 * self._settings.request_timeout_s):
-            raise Refusal(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
+            raise ApiError(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
         loaded.generator.close()
         with self._changing:
             if self._loaded.get(checkpoint_id) is loaded:  # not so where it was unloaded from two sides
@@ -129,55 +168,55 @@ class Fleet:
         """Whether another checkpoint was live before."""
         with self._changing:
             was = self._state.live
-            if fencing_token < self._state.highest_token:
-                raise Refusal(
+            if fencing_token < self._state.highest_fencing_token:
+                raise ApiError(
                     409,
                     "stale_token",
-                    f"fencing token {fencing_token} is lower than {self._state.highest_token}: "
+                    f"fencing token {fencing_token} is lower than {self._state.highest_fencing_token}: "
                     "another deployer has taken over.",
                 )
             loaded = self.named(checkpoint_id)
             live = Live(
                 checkpoint_id=checkpoint_id, weights=loaded.weights, fencing_token=fencing_token, certainty=certainty
             )
-            state = ServingState(highest_token=fencing_token, live=live, path=str(loaded.path.resolve()))
+            state = ServingState(highest_fencing_token=fencing_token, live=live, path=str(loaded.path.resolve()))
             self._state_file.write(state)
             self._state = state
             self._problem = None
             return was is None or was.checkpoint_id != checkpoint_id
 
-    def certainty(self, loaded: Loaded) -> Certainty | None:
+    def certainty(self, loaded: LoadedCheckpoint) -> Certainty | None:
         """How sure answers are stated to be: known of the live checkpoint alone."""
         live = self._state.live
         return live.certainty if live is not None and live.checkpoint_id == loaded.checkpoint_id else None
 
     @property
-    def live(self) -> Loaded | None:
+    def live(self) -> LoadedCheckpoint | None:
         live = self._state.live
         return self._loaded.get(live.checkpoint_id) if live else None
 
-    def resolve(self, model: str) -> Loaded:
+    def resolve(self, model: str) -> LoadedCheckpoint:
         """What answers under a model name: the live checkpoint under the alias, or one by its id."""
         if model != self._settings.alias:
             return self.named(model)
         live = self.live
         if live is None:
-            raise Refusal(503, "nothing_live", self._problem or "no checkpoint is live yet.", retry_after_s=5)
+            raise ApiError(503, "nothing_live", self._problem or "no checkpoint is live yet.", retry_after_s=5)
         return live
 
-    def peek(self, model: str) -> Loaded | None:
+    def peek(self, model: str) -> LoadedCheckpoint | None:
         """As resolve, but None where nothing answers."""
         if model == self._settings.alias:
             return self.live
         return None if model in self._leaving else self._loaded.get(model)
 
-    def named(self, checkpoint_id: str) -> Loaded:
+    def named(self, checkpoint_id: str) -> LoadedCheckpoint:
         if checkpoint_id in self._leaving:
-            raise Retired(checkpoint_id)
+            raise BeingUnloaded(checkpoint_id)
         loaded = self._loaded.get(checkpoint_id)
         if loaded is None:
             known = ", ".join(self.names())
-            raise Refusal(404, "model_not_found", f"no model {checkpoint_id!r}. Known: {known}.", param="model")
+            raise ApiError(404, "model_not_found", f"no model {checkpoint_id!r}. Known: {known}.", param="model")
         return loaded
 
     def names(self) -> list[str]:
@@ -193,7 +232,7 @@ class Fleet:
             waiting=self.waiting,
             uptime_s=time.monotonic() - self._started,
             problem=self.watchdog.problem or self._problem,
-            highest_token=self._state.highest_token,
+            highest_fencing_token=self._state.highest_fencing_token,
         )
 
     @property
@@ -201,8 +240,8 @@ class Fleet:
         return sum(loaded.batcher.waiting for loaded in tuple(self._loaded.values()))
 
     @property
-    def under_way(self) -> int:
-        return sum(loaded.batcher.under_way for loaded in tuple(self._loaded.values()))
+    def in_flight(self) -> int:
+        return sum(loaded.batcher.in_flight for loaded in tuple(self._loaded.values()))
 
     def close(self) -> None:
         """Answer what is queued, and end; what takes longer than ``serving.drain_s`` is left behind."""
@@ -211,12 +250,12 @@ class Fleet:
             if not loaded.batcher.close(max(0.0, ends_at - time.monotonic())):
                 log.error("%s still computes an answer, and is left behind", loaded.checkpoint_id)
 
-    def _bring_up(self, checkpoint_id: str, path: Path, weights: str) -> Loaded:
+    def _bring_up(self, checkpoint_id: str, path: Path, weights: str) -> LoadedCheckpoint:
         try:
             generator = self._loader(path, weights)
             generator.generate([_WARM_UP], Decoding(max_new_tokens=1))
         except ArtifactError as error:
-            raise Refusal(422, wire.BROKEN_CHECKPOINT, str(error)) from error
+            raise ApiError(422, protocol.BROKEN_CHECKPOINT, str(error)) from error
         batcher = self._queue(
             checkpoint_id,
             generator,
@@ -225,4 +264,4 @@ class Fleet:
             limit_s=self._settings.request_timeout_s,
             watchdog=self.watchdog,
         )
-        return Loaded(checkpoint_id, path, generator, batcher)
+        return LoadedCheckpoint(checkpoint_id, path, generator, batcher)

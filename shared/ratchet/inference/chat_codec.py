@@ -1,0 +1,152 @@
+"""ChatCodec: chats to prompts of token ids, and answers of token ids to text, for one checkpoint's tokenizer.
+
+The same for a model in this process and for one behind vLLM. AnswerText reads an answer's text, whole or unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ratchet.errors import GenerationError
+from ratchet.inference.chat_template import Tokenizer, encode, end_of_turn, prompt_ids_batch, stop_ids
+from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.prefill import Scored
+from ratchet.inference.prompt_format import PromptFormat
+from ratchet.inference.sampling import Answer, Prompt
+
+TOKENS_A_CHARACTER = 4
+"""A character takes four byte tokens at most."""
+
+
+class ChatCodec:
+    """One checkpoint's tokenizer with a prompt format. ``context`` is the most tokens of prompt and answer together."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat, context: int, weights: str):
+        self.text = AnswerText(tokenizer)
+        self.end_ids = frozenset(stop_ids(tokenizer))
+        self.processors = prompt_format.profile.logits_processors(tokenizer)
+        self.context = context
+        self.weights = weights
+        self._tokenizer = tokenizer
+        self._prompt_format = prompt_format
+
+    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
+        """A chat as tokens, in the prompt format, its limit cut to the context. GenerationError if there is no room."""
+        return self._prompt(
+            chat, self._token_ids([chat])[0], self._prompt_format.apply_to_decoding(decoding), occurrence
+        )
+
+    def prompts(
+        self, chats: Sequence[Chat], decoding: Decoding, drafts: Sequence[Reply | None] | None = None
+    ) -> list[Prompt]:
+        """Prompts that know which of several equal ones they are, with their drafts where these fit the context."""
+        rows = self._token_ids(chats)
+        decoding = self._prompt_format.apply_to_decoding(decoding)
+        replies = self._replies([draft or () for draft in drafts]) if drafts else [()] * len(rows)
+        return [
+            self._prompt(chat, row, decoding, occurrence, draft)
+            for chat, row, occurrence, draft in zip(chats, rows, occurrences(rows), replies, strict=True)
+        ]
+
+    def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
+        """Prompts with the answers that are to be scored after them; a text gets its end token."""
+        return list(zip(self._token_ids(chats), self._replies(answers), strict=True))
+
+    def generation(self, prompt: Prompt, answer: Answer) -> Generation:
+        return self._generation(prompt, answer, self.text.whole(answer.token_ids, prompt.decoding))
+
+    def generations(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Generation]:
+        """``generation`` of many, with one call of the tokenizer."""
+        texts = self.text.wholes([a.token_ids for a in answers], [prompt.decoding for prompt in prompts])
+        return [self._generation(*row) for row in zip(prompts, answers, texts, strict=True)]
+
+    def _generation(self, prompt: Prompt, answer: Answer, text: str) -> Generation:
+        return Generation(
+            text=text,
+            token_ids=tuple(answer.token_ids),
+            token_logprobs=tuple(answer.logprobs),
+            finish_reason="stop" if answer.stopped else "length",
+            prompt_tokens=len(prompt.token_ids),
+            latency_s=answer.latency_s,
+            weights=self.weights,
+            draft_logprobs=tuple(answer.draft_logprobs),
+        )
+
+    def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
+        return prompt_ids_batch(self._tokenizer, [self._prompt_format.apply_to_prompt(chat) for chat in chats])
+
+    def _replies(self, answers: Sequence[Reply]) -> list[tuple[int, ...]]:
+        end = end_of_turn(self._tokenizer)
+        texts = [answer + end for answer in answers if isinstance(answer, str)]
+        encoded = iter(encode(self._tokenizer, texts))
+        return [tuple(next(encoded)) if isinstance(answer, str) else answer for answer in answers]
+
+    def _prompt(
+        self, chat: Chat, token_ids: Sequence[int], decoding: Decoding, occurrence: int, draft: tuple[int, ...] = ()
+    ) -> Prompt:
+        room = self.context - len(token_ids)
+        if room < 1:
+            raise GenerationError(
+                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
+                f"{chat[-1].content[:60]!r}…"
+            )
+        fitting = draft if len(draft) <= room else ()
+        return Prompt(tuple(token_ids), min(decoding.max_new_tokens, room), decoding, occurrence, fitting)
+
+
+def occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """For each prompt, how many equal ones come before it: repeated prompts draw different samples."""
+    seen: dict[tuple[int, ...], int] = {}
+    counts = []
+    for prompt in prompts:
+        key = tuple(prompt)
+        counts.append(seen.get(key, 0))
+        seen[key] = counts[-1] + 1
+    return counts
+
+
+class AnswerText:
+    """Reads token ids with one tokenizer. Special tokens are not part of any text."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+
+    def whole(self, token_ids: Sequence[int], decoding: Decoding) -> str:
+        """The text, cut at the first stop string."""
+        return _cut(self._read(token_ids), decoding)
+
+    def wholes(self, rows: Sequence[Sequence[int]], decodings: Sequence[Decoding]) -> list[str]:
+        """``whole`` of many rows, with one call of the tokenizer."""
+        texts = self._tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
+        return [_cut(text, decoding) for text, decoding in zip(texts, decodings, strict=True)]
+
+    def settled(self, token_ids: Sequence[int], decoding: Decoding) -> str:
+        """The part of a growing text that further tokens cannot change."""
+        text = self.whole(token_ids, decoding).rstrip("\ufffd")
+        held_back = max((_overlap(text, stop) for stop in decoding.stop), default=0)
+        return text[: len(text) - held_back]
+
+    def says_stop(self, token_ids: Sequence[int], decoding: Decoding) -> bool:
+        """Whether the end of the tokens holds a stop string."""
+        if not decoding.stop:
+            return False
+        reach = TOKENS_A_CHARACTER * (max(map(len, decoding.stop)) + 1)
+        text = self._read(token_ids[-reach:])
+        return any(stop in text for stop in decoding.stop)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token by itself, special ones too."""
+        return [str(self._tokenizer.decode([token], skip_special_tokens=False)) for token in token_ids]
+
+    def _read(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+def _cut(text: str, decoding: Decoding) -> str:
+    cuts = [at for stop in decoding.stop if (at := text.find(stop)) >= 0]
+    return text[: min(cuts)] if cuts else text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of the text could be the beginning of the stop string."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

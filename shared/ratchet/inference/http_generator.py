@@ -1,0 +1,215 @@
+"""HttpGenerator: answers from a server that speaks the OpenAI chat API, retried while it is unreachable or overloaded.
+
+It imports no torch. The API has no call that scores given answers, and returns no token ids.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from ratchet.backoff import Backoff
+from ratchet.errors import GenerationError, TransientError
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.settings.inference import InferenceSettings
+
+CONNECT_TIMEOUT_S = 10.0
+TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+MAX_ATTEMPTS = 5
+"""Tries of one request. With the pauses between them, it fails after 4 to 8 s of refusals."""
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+_ERROR_TEXT = re.compile(r"\s*\[?(?:internal server )?(?:error|exception|traceback)\b\s*[]:(]", re.IGNORECASE)
+"""Some servers return their own failures as an answer's text. Log-probabilities prove that a model wrote it."""
+
+
+class HttpGenerator(AbstractContextManager["HttpGenerator"]):
+    """A Generator over ``{base_url}/v1/chat/completions``.
+
+    A response without an answer (an error body, whatever its status; no choice; no text; another finish reason) is a
+    GenerationError. A server that stays unreachable or overloaded through all attempts is a TransientError. The API
+    returns no token ids; ``token_logprobs`` are empty if the server gives none.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        settings: InferenceSettings | None = None,
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        first_pause_s: float = FIRST_PAUSE_S,
+    ):
+        self._max_attempts, self._first_pause_s = max_attempts, first_pause_s
+        self._settings = settings or InferenceSettings()
+        self._model = model
+        key = self._settings.api_key
+        self._url = base_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        self._http = httpx.Client(
+            headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            timeout=httpx.Timeout(self._settings.timeout_s, connect=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=self._settings.concurrency),
+        )
+        self._weights = f"remote:{model}"
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def weights(self) -> str:
+        """Of the last answer: a digest from Ratchet's server, otherwise the server's fingerprint."""
+        return self._weights
+
+    def generate(
+        self,
+        chats: Sequence[Chat],
+        decoding: Decoding,
+        progress: Progress | None = None,
+        arrived: Callable[[Generation], object] | None = None,
+    ) -> list[Generation]:
+        """One answer a chat; the first that fails ends the others.
+
+        ``arrived`` is called with every answer that came, even if another failed, since each of them was paid for.
+        """
+        answers: dict[int, Generation] = {}
+        with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
+            waiting = {pool.submit(self._answer, chat, decoding): index for index, chat in enumerate(chats)}
+            try:
+                for future in as_completed(waiting):
+                    answers[waiting[future]] = future.result()
+                    if progress:
+                        progress(len(answers), len(chats))
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+                came = [future for future in waiting if not future.cancelled() and future.exception() is None]
+                if arrived:
+                    for future in came:
+                        arrived(future.result())
+        return [answers[index] for index in range(len(chats))]
+
+    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:  # noqa: ARG002
+        """Always a GenerationError: the chat API scores no given answers."""
+        raise GenerationError("the OpenAI chat API cannot score given answers; score with a local generator.")
+
+    def _answer(self, chat: Chat, decoding: Decoding) -> Generation:
+        started = time.perf_counter()
+        response = post_with_retries(
+            self._http,
+            self._url,
+            self._body(chat, decoding),
+            max_attempts=self._max_attempts,
+            first_pause_s=self._first_pause_s,
+        )
+        completion = read_completion(response, self._url)
+        self._weights = completion.weights or self._weights
+        return Generation(
+            text=completion.text,
+            token_ids=(),
+            token_logprobs=completion.logprobs,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            answer_tokens=completion.answer_tokens,
+            latency_s=time.perf_counter() - started,
+            weights=completion.weights or f"remote:{self._model}",
+        )
+
+    def _body(self, chat: Chat, decoding: Decoding) -> dict[str, object]:
+        return {
+            "model": self._model,
+            "messages": [message.model_dump() for message in chat],
+            "max_tokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "seed": decoding.seed,
+            "logprobs": True,
+            **({"stop": list(decoding.stop)} if decoding.stop else {}),
+        }
+
+
+def post_with_retries(
+    http: httpx.Client, url: str, body: Mapping[str, object], *, max_attempts: int, first_pause_s: float
+) -> httpx.Response:
+    """The first response that is not a transient error. Raises TransientError after ``max_attempts``."""
+    backoff = Backoff(first_pause_s, LONGEST_PAUSE_S, jitter=0.5)
+    while True:
+        try:
+            response = http.post(url, json=body)
+        except httpx.TransportError as error:
+            problem = f"{type(error).__name__} {error}".strip()
+            retry_after = None
+        else:
+            if response.status_code not in TRANSIENT:
+                return response
+            problem = f"status {response.status_code}: {response.text[:200]}"
+            retry_after = response.headers.get("retry-after")
+        if backoff.failures + 1 >= max_attempts:
+            raise TransientError(f"{url}, after {max_attempts} attempts: {problem}")
+        backoff.wait(at_least_s=_seconds(retry_after))
+
+
+def _seconds(retry_after: str | None) -> float:
+    """A Retry-After in seconds, at most the longest pause; one that is a date counts as absent."""
+    try:
+        return min(max(float(retry_after or 0), 0.0), LONGEST_PAUSE_S)
+    except ValueError:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class ChatCompletion:
+    """``weights`` is None if the server does not name what answered."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    logprobs: tuple[float, ...]
+    prompt_tokens: int
+    answer_tokens: int
+    weights: str | None
+
+
+def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
+    """Raises GenerationError, quoting the body, for anything but one whole answer."""
+    try:
+        body = response.json()
+    except ValueError:
+        raise GenerationError(f"{url}: status {response.status_code}, not JSON: {response.text[:300]!r}") from None
+    if response.status_code != 200 or not isinstance(body, dict) or body.get("error"):
+        raise GenerationError(f"{url}: status {response.status_code}: {_message(body)}")
+    try:
+        choice = body["choices"][0]
+        text, finish_reason = choice["message"]["content"], choice["finish_reason"]
+        logprobs = tuple(float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ())
+        usage = body.get("usage") or {}
+        prompt_tokens, answer_tokens = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise GenerationError(f"{url}: no chat completion ({error!r}): {str(body)[:300]}") from error
+    if not isinstance(text, str):
+        raise GenerationError(f"{url}: an answer without text: {str(choice)[:300]}")
+    if finish_reason not in ("stop", "length"):
+        raise GenerationError(f"{url}: the answer ended by {finish_reason!r}: {text[:200]!r}")
+    if _ERROR_TEXT.match(text) and not logprobs:
+        raise GenerationError(f"{url}: an error in place of an answer: {text[:300]!r}")
+    return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, answer_tokens, _weights(body))
+
+
+def _weights(body: dict[str, Any]) -> str | None:
+    ratchet = body.get("ratchet")
+    found = ratchet.get("weights") if isinstance(ratchet, dict) else None
+    return found or body.get("system_fingerprint") or None
+
+
+def _message(body: Any) -> str:
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("message", error) if isinstance(error, dict) else error or body)[:500]

@@ -1,0 +1,188 @@
+"""A model's folder: whether its files are complete, the digest that names its weights, and what its files say about it.
+
+Nothing here imports torch or loads weights. Loading is the business of model_loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.settings.locked import LockedSettings
+from ratchet.user_files import open_regular
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+UNKNOWN = "unknown"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise BrokenCheckpoint, naming the file, unless the folder is complete, whole and free of code."""
+    if not folder.is_dir():
+        raise BrokenCheckpoint(f"{folder} is not a folder.")
+    if "auto_map" in read_json(folder / CONFIG):
+        raise BrokenCheckpoint(f"{folder / CONFIG} asks for code of its own (auto_map); remote code is never run.")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise BrokenCheckpoint(f"{folder} has no tokenizer: one of {', '.join(TOKENIZERS)} is expected.")
+    for file in weight_files(folder):
+        check_safetensors(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The model's safetensors files: one, or the shards that the index names."""
+    if (folder / INDEX).exists():
+        shards = read_json(folder / INDEX).get("weight_map", {})
+        names = sorted(set(shards.values()))
+    else:
+        names = [SINGLE]
+    for name in names:
+        if not (folder / name).is_file():
+            raise BrokenCheckpoint(f"{folder / name} is missing.")
+    return [folder / name for name in names]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    if not os.path.lexists(path):
+        raise BrokenCheckpoint(f"{path} is missing.")
+    try:
+        with open_regular(path, BrokenCheckpoint) as file:
+            value = json.loads(file.read().decode())
+    except (ValueError, RecursionError) as error:
+        raise BrokenCheckpoint(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BrokenCheckpoint(f"{path} is not a JSON object.")
+    return value
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare the length that the file's header promises with the file's own.
+
+    Layout: eight bytes with the header's length, the JSON header, the tensors' bytes at ``data_offsets``.
+    """
+    with open_regular(path, BrokenCheckpoint) as file:
+        size = os.fstat(file.fileno()).st_size
+        prefix = file.read(8)
+        header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if header_bytes + 8 > size:
+            raise BrokenCheckpoint(f"{path} is truncated: its header does not fit into {size} bytes.")
+        try:
+            header = json.loads(file.read(header_bytes))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BrokenCheckpoint(f"{path} has no readable safetensors header: {error}") from error
+    expected = 8 + header_bytes + max(ends, default=0)
+    if expected != size:
+        raise BrokenCheckpoint(f"{path} has {size} bytes where its header promises {expected}.")
+
+
+def weights_digest(folder: Path) -> str:
+    """Hex sha256 over the sorted lines ``<name> <sha256>\\n`` of the folder's ``*.safetensors`` files.
+
+    Raises BrokenCheckpoint where there is none. Sub-folders (optimizer states) do not count.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BrokenCheckpoint(f"{folder} holds no *.safetensors file; only safetensors weights are read.")
+    return digest_of_sums({file.name: file_sha256(file) for file in files})
+
+
+def digest_of_sums(sums: Mapping[str, str]) -> str:
+    """The weights digest from each file's sha256, by relative path; only ``*.safetensors`` files count."""
+    weights = {name: sha for name, sha in sums.items() if name.endswith(".safetensors") and "/" not in name}
+    lines = "".join(f"{name} {weights[name]}\n" for name in sorted(weights))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes. Raises BrokenCheckpoint for what is no file."""
+    with open_regular(path, BrokenCheckpoint) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """From ``config.json`` and the tokenizer's files. None where they do not say it."""
+
+    model_architecture: str
+    max_context_length: int | None
+    vocab_size: int | None
+    """Rows of the embedding."""
+    tokens: int | None
+    """Tokens that the tokenizer knows: at most ``vocab_size``."""
+    vocabulary: str
+    """Hex sha256 of the tokens and their numbers."""
+
+    def recorded(self) -> dict[str, str]:
+        """As the ledger keeps them."""
+        return {
+            "model_architecture": self.model_architecture,
+            "max_context_length": str(self.max_context_length or UNKNOWN),
+            "vocab_size": str(self.vocab_size or UNKNOWN),
+            "vocabulary": self.vocabulary,
+        }
+
+
+def read_model_info(folder: Path, tokenizer: Path | None = None) -> ModelInfo:
+    """Facts of a folder, with the tokenizer of another where it is not the model's own. Raises BrokenCheckpoint."""
+    config = read_json(folder / CONFIG)
+    text: dict[str, Any] = config.get("text_config", config)
+    tokens, vocabulary = _vocabulary(tokenizer or folder)
+    return ModelInfo(
+        model_architecture=",".join(config.get("architectures") or [UNKNOWN]),
+        max_context_length=text.get("max_position_embeddings"),
+        vocab_size=text.get("vocab_size"),
+        tokens=tokens,
+        vocabulary=vocabulary,
+    )
+
+
+def hold(locked: LockedSettings, facts: ModelInfo, max_length: int, model: str) -> ModelInfo:
+    """The facts with the context that is kept to. Raises SettingsError, naming both values and the way out."""
+    for name in ("model_architecture", "vocab_size"):
+        wanted, found = getattr(locked, name), getattr(facts, name)
+        if wanted is not None and wanted != found:
+            raise SettingsError(
+                f"locked.{name} is {wanted}, but {model} has {found} in its config.json. Take the model that is meant "
+                f"(model.path), or set locked.{name} to {found}."
+            )
+    if facts.tokens is not None and facts.vocab_size is not None and facts.tokens > facts.vocab_size:
+        raise SettingsError(
+            f"the tokenizer knows {facts.tokens} tokens, but {model} has an embedding of {facts.vocab_size}. Take the "
+            "tokenizer that belongs to the model (model.tokenizer_path)."
+        )
+    own, wanted = facts.max_context_length, locked.max_context_length
+    if own is not None and wanted is not None and wanted > own:
+        raise SettingsError(
+            f"locked.max_context_length is {wanted}, but {model} has {own} in its config.json. Set it to {own} or less."
+        )
+    context = wanted or own
+    if context is not None and max_length > context:
+        raise SettingsError(
+            f"hyperparams.max_length {max_length} exceeds the context length of {context}. Set it to {context} or less."
+        )
+    return ModelInfo(facts.model_architecture, context, facts.vocab_size, facts.tokens, facts.vocabulary)
+
+
+def _vocabulary(folder: Path) -> tuple[int | None, str]:
+    """How many tokens there are, and a digest of them."""
+    file = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
+    if file is None:
+        raise BrokenCheckpoint(f"{folder} has no tokenizer: one of {', '.join(TOKENIZERS)} is expected.")
+    if file.suffix != ".json":
+        return None, hashlib.sha256(file.read_bytes()).hexdigest()
+    tree = read_json(file)
+    known: Any = tree.get("model", {}).get("vocab", {}) if "model" in tree else tree
+    pairs = known.items() if isinstance(known, dict) else ((entry[0], row) for row, entry in enumerate(known))
+    table = {str(token): int(row) for token, row in pairs}
+    table |= {str(added["content"]): int(added["id"]) for added in tree.get("added_tokens", ())}
+    canonical = json.dumps(sorted(table.items()), ensure_ascii=True, separators=(",", ":"))
+    return len(table), hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""PromptFormat: the profile and the system turn that stand between a bare question and the model.
+
+Data gate, training, testing, canary and serving all apply it, so that a model is asked as it was trained. It works on
+text; tokens and chat templates are the business of chat_codec and chat_template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ratchet.data.example import Example
+from ratchet.inference.generator import Chat, Decoding
+from ratchet.profiles.profile import Profile, get_profile, on_day, prompt_as_trained
+from ratchet.settings import Settings
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """A profile with the text of the system turn, in which ``{date}`` has been replaced already."""
+
+    profile: Profile = field(default_factory=lambda: get_profile("plain"))
+    system_prompt: str = ""
+
+    @classmethod
+    def named(
+        cls, name: str, options: Mapping[str, Any] | None = None, system_prompt: str = "", day: str = ""
+    ) -> PromptFormat:
+        """From the configured base of the system turn, on a day (YYYY-MM-DD)."""
+        profile = get_profile(name, options)
+        return cls(profile, on_day(profile.system_prompt(system_prompt), day))
+
+    @classmethod
+    def configured(cls, settings: Settings, at: float) -> PromptFormat:
+        """From the settings, on the day of a Unix time."""
+        profile = settings.profile
+        return cls.named(profile.name, profile.options, settings.monitoring.system_prompt_base, day_of(at))
+
+    def apply(self, example: Example) -> Example:
+        """The example as it is trained on."""
+        return self.profile.transform_example(example, self.system_prompt)
+
+    def apply_to_prompt(self, chat: Chat) -> Chat:
+        """The prompt as it stands before an answer in training."""
+        return prompt_as_trained(self.profile, chat, self.system_prompt)
+
+    def apply_to_decoding(self, decoding: Decoding) -> Decoding:
+        """The same decoding, with the profile's stop strings added."""
+        stop = tuple(dict.fromkeys((*decoding.stop, *self.profile.stop())))
+        return decoding.model_copy(update={"stop": stop})
+
+    def parse(self, text: str) -> str:
+        """The bare answer in a model's text."""
+        return self.profile.extract_answer(text)
+
+
+def day_of(at: float) -> str:
+    """The day of a Unix time, YYYY-MM-DD, in UTC."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def decoding_key(decoding: Decoding, profile: str, options: Mapping[str, Any], system_prompt: str) -> str:
+    """The ``decoding`` of a record's key: settings, profile, and the system turn before its date."""
+    version = get_profile(profile, options).version
+    parts = json.dumps([version, dict(options), system_prompt], sort_keys=True)
+    return f"{decoding.id}/{profile}-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"

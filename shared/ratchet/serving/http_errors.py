@@ -1,0 +1,78 @@
+"""Errors of the server as HTTP responses in the shape of the OpenAI API, and the bounded reading of request bodies."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from ratchet.errors import ServingError
+
+
+class ApiError(ServingError):
+    """A request that is not served: an HTTP status, a short code, and the way out in words.
+
+    ``param`` is the field of the request that it is about.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: int | None = None, param: str | None = None
+    ):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.param = param
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """In the shape of the OpenAI API."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+class ClientDisconnected(ApiError):
+    """Nobody is there any longer to be answered. The status is the one that web servers write into their logs."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "client_disconnected", "the client hung up.")
+
+
+class TimedOut(ApiError):
+    """The answer did not come in the time that a request may take."""
+
+    def __init__(self, timeout_s: float):
+        super().__init__(503, "timeout", f"no answer within {timeout_s:g} s.", retry_after_s=5)
+
+
+class BeingUnloaded(ApiError):
+    """The checkpoint takes no more requests: it is being unloaded."""
+
+    def __init__(self, checkpoint_id: str):
+        super().__init__(404, "model_not_found", f"{checkpoint_id} is being unloaded.")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Model], limit_bytes: int) -> Model:
+    """The body as a model.
+
+    Raises a 413 ApiError over the limit, a 400 one that names the wrong fields, and ClientDisconnected where it breaks off.
+    """
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise ApiError(413, "too_large", f"a request body has at most {limit_bytes} bytes.")
+    except ClientDisconnect:
+        raise ClientDisconnected from None
+    try:
+        return model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        faults = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        wrong = "; ".join(f"{field or 'body'}: {fault}" for field, fault in faults[:5])
+        raise ApiError(400, "invalid_request", wrong, param=faults[0][0] or None) from error
