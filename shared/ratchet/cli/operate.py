@@ -25,8 +25,6 @@ train = typer.Typer(
     add_completion=False,
     help="Pause and resume training, or skip the batch that is in training.",
 )
-    no_args_is_help=True, add_completion=False, help="Pause and resume training, or skip the batch that is in training."
-)
 
 
 @deploy.command()

@@ -1,4 +1,4 @@
-"""`ratchet backup` and `ratchet restore` as somebody types them."""
+"""`ratchet backup` and `ratchet backup restore` as somebody types them."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ def publish(home: Path, ledger: Ledger) -> str:
 
 def test_a_home_is_backed_up_and_comes_back_elsewhere(ledger: Ledger, home: Path, tmp_path: Path) -> None:
     artifact, folder = publish(home, ledger), str(tmp_path / "backup")
-    said = ratchet("backup", folder).stdout
+    said = ratchet("backup", "create", folder).stdout
     assert "1 artifacts" in said
-    assert f"ratchet restore {folder}" in said
-    assert json.loads(ratchet("backup", folder, "--json").stdout)["copied"] == 0
+    assert f"ratchet backup restore {folder}" in said
+    assert json.loads(ratchet("backup", "create", folder, "--json").stdout)["copied"] == 0
 
-    before = ratchet("leaderboard", "--json").stdout
+    before = ratchet("show", "leaderboard", "--json").stdout
     os.environ["RATCHET_HOME"] = str(tmp_path / "there")
-    assert "are as they were at" in ratchet("restore", folder).stdout
-    assert ratchet("leaderboard", "--json").stdout == before
+    assert "are as they were at" in ratchet("backup", "restore", folder).stdout
+    assert ratchet("show", "leaderboard", "--json").stdout == before
     assert list(ArtifactStore((tmp_path / "there" / "artifacts").as_uri()).ids()) == [artifact]
-    assert "--force" in ratchet("restore", folder, code=2).stderr
+    assert "--force" in ratchet("backup", "restore", folder, code=2).stderr
 
 
 def test_a_backup_of_nothing_and_of_half_is_refused_with_the_reason(ledger: Ledger, home: Path, tmp_path: Path) -> None:
     ArtifactStore((home / "artifacts").as_uri()).delete(publish(home, ledger))
-    assert "the ledger counts on" in ratchet("backup", str(tmp_path / "backup"), code=2).stderr
-    assert "no finished backup" in ratchet("restore", str(tmp_path / "backup"), code=2).stderr
+    assert "the ledger needs" in ratchet("backup", "create", str(tmp_path / "backup"), code=2).stderr
+    assert "no finished backup" in ratchet("backup", "restore", str(tmp_path / "backup"), code=2).stderr
     os.environ["RATCHET_HOME"] = str(tmp_path / "empty")
-    assert "there is no ledger" in ratchet("backup", str(tmp_path / "other"), code=2).stderr
+    assert "there is no ledger" in ratchet("backup", "create", str(tmp_path / "other"), code=2).stderr
 
 
 def test_a_home_in_which_a_run_goes_on_is_not_restored_into(home: Path, tmp_path: Path) -> None:
     with run_lock.hold_home(home):
-        assert "`ratchet stop` first" in ratchet("restore", str(tmp_path / "backup"), "--force", code=2).stderr
+        assert (
+            "`ratchet stop` first" in ratchet("backup", "restore", str(tmp_path / "backup"), "--force", code=2).stderr
+        )
     assert not (home / "ledger.db").exists()

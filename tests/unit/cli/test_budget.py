@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ratchet.cli.budget import Shape, budget
+from ratchet.cli.capacity import Shape, budget
 from ratchet.cli.main import app
 from ratchet.settings.training import HyperparamSettings, ModelSettings
 from typer.testing import CliRunner

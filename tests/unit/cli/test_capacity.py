@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.budget import Holding, Shape, budget
-from ratchet.cli.capacity import check_training, objection_to, step_of
-from ratchet.cli.machine import training_memory
+from ratchet.cli.capacity import Holding, Shape, budget, check_training, objection_to, step_of, training_memory
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
 from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
@@ -21,9 +19,7 @@ CARDS = {0: 23, 1: 23}
 
 def weights(processes: int, parallelism: str = "ddp", half: bool = True, **settings: Any) -> int:
     """Bytes of weights, gradients and moments that each process holds."""
-    environment = EnvironmentSettings.model_validate(
-        {"parallelism": parallelism, **{name: settings.pop(name) for name in ("fsdp_reshard",) if name in settings}}
-    )
+    environment = EnvironmentSettings.model_validate({"parallelism": parallelism})
     holding = Holding.of(processes, environment)
     model = ModelSettings.model_validate(settings)
     return budget(MIDDLE, model, HyperparamSettings(batch_size=1), half=half, holding=holding).weights
@@ -36,7 +32,6 @@ def test_what_is_shared_is_divided_and_what_is_gathered_is_not() -> None:
     assert alone / 4 < weights(4, "fsdp") < alone / 4 + 6 * MIDDLE.parameters
     assert weights(8, "fsdp") < CARD < weights(2, "fsdp") < alone
     assert weights(1, "fsdp") == alone
-    assert weights(4, "fsdp", fsdp_reshard=False) > weights(4, "fsdp")
     assert weights(4, "fsdp", half=False) > weights(4, "fsdp")
     assert weights(4, lora_rank=8) < weights(4, "fsdp")
 

@@ -73,22 +73,23 @@ def test_curriculum_shows_the_mix_and_how_the_experiment_stands(ledger: Ledger) 
 
 
 def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
-    assert "has not spoken yet" in ratchet("show", "curriculum").stdout
+    assert "waits for the first evaluated checkpoint" in ratchet("show", "curriculum").stdout
     assert json.loads(ratchet("show", "curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
 
 
 def test_leaderboard_ranks_by_accuracy_with_its_uncertainty(ledger: Ledger) -> None:
-    rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)
+    rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)["checkpoints"]
     assert [row["ordinal"] for row in rows] == [5, 4, 3, 2, 1, 0]
     assert all(row["low"] <= row["correct"] / row["items"] <= row["high"] for row in rows)
     assert "live" in ratchet("show", "leaderboard").stdout
 
 
 def test_leaderboard_ranks_the_best_and_by_the_suite_in_force_alone(ledger: Ledger) -> None:
-    assert [row["ordinal"] for row in json.loads(ratchet("show", "leaderboard", "--json", "-n", "2").stdout)] == [5, 4]
+    best = json.loads(ratchet("show", "leaderboard", "--json", "-n", "2").stdout)["checkpoints"]
+    assert [row["ordinal"] for row in best] == [5, 4]
     with ledger.write() as tx:
         tx.session.query(SuiteRow).where(SuiteRow.pool == "eval").one().retired_at = tx.now
-    assert json.loads(ratchet("show", "leaderboard", "--json").stdout) == []
+    assert json.loads(ratchet("show", "leaderboard", "--json").stdout) == {"checkpoints": []}
 
 
 def test_why_gives_every_verdict_with_its_numbers(ledger: Ledger) -> None:
@@ -220,7 +221,7 @@ def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> 
         tx.session.add(VerdictRow(**row, numbers=numbers, cause=None, worker="w", created_at=tx.now, took_s=10.0))
     (line,) = [line for line in ratchet("show", "generation").stdout.splitlines() if "teacher" in line]
     assert all(word in line for word in ("adaptive", "2,000", "200", "12 wrong_answer", "2,012 requests"))
-    assert json.loads(ratchet("show", "generation", "--json").stdout)[0]["refill"] == 7
+    assert json.loads(ratchet("show", "generation", "--json").stdout)["refills"][0]["refill"] == 7
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

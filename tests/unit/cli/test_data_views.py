@@ -39,10 +39,10 @@ def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger:
             "yields": {"sums/2 swap": [9, 30], "sums/2 fresh": [2, 210]},
             "follow_up": FOLLOW_UP,
         }
-    shown = ratchet("mined")
+    shown = ratchet("show", "mined")
     for words in ("4 unstable, 10 wrong", "sums/2 swap: 9 of 30", "30 of 50 mined", "+1 to +38"):
         assert words in " ".join(shown.split()), words
-    first = json.loads(ratchet("mined", "--json", "--limit", "2"))[1]
+    first = json.loads(ratchet("show", "mined", "--json", "--limit", "2"))["mined"][1]
     assert (first["ordinal"], first["follow_up"]["mined_failed"]) == (4, 30)
 
 
@@ -90,11 +90,16 @@ def test_corrections_show_the_effect_on_every_class_and_what_is_backed_off(ledge
         )
         for place in range(3):
             measured_without_gain(tx.session, f"vain{place}", "sums:wrong")
-    shown = ratchet("corrections")
-    for words in ("90 correction examples among 910 ordinary rows: 90 sums:carry", "+10.0", "+1.0 to +20.0", "backed off: sums:wrong"):
+    shown = ratchet("show", "corrections")
+    for words in (
+        "90 sums:carry",
+        "+10.0",
+        "+1.0 to +20.0",
+        "no examples for now: sums:wrong",
+    ):
         assert words in shown, words
-    told = json.loads(ratchet("corrections", "--json"))
-    assert told["batches"][0]["impacts"][0]["gains"] == 6
+    told = json.loads(ratchet("show", "corrections", "--json"))
+    assert (told["batches"][0]["state"], told["effects"][0]["gains"]) == ("queued", 6)
     assert list(told["backed_off"]) == ["sums:wrong"]
 
 
@@ -120,13 +125,14 @@ def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> No
     }
     with ledger.write() as tx:
         tx.session.add(CoverageRow(batch_id=batch_id(6), numbers=numbers, created_at=tx.now))
-    shown = ratchet("coverage")
+    shown = ratchet("show", "coverage")
     for words in ("sums 2", "carry 25, zero 0", "5 of 20", "40"):
         assert words in shown, words
-    assert json.loads(ratchet("coverage", "--json"))[0]["texts"]["known"] == 3
+    assert json.loads(ratchet("show", "coverage", "--json"))["batches"][0]["texts"]["known"] == 3
 
 
 def test_before_anything_happened_they_say_so(empty_ledger: Ledger) -> None:
-    for view in ("mined", "corrections", "coverage"):
-        assert len(ratchet(view).splitlines()) == 1
-        assert json.loads(ratchet(view, "--json")) in ([], {"batches": [], "backed_off": {}})
+    for kind in ("mined", "corrections", "coverage", "history", "generation", "suites", "leaderboard", "previews"):
+        assert len(ratchet("show", kind).splitlines()) == 1
+        found = json.loads(ratchet("show", kind, "--json"))
+        assert [value for value in found.values() if value] == []

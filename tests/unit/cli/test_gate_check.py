@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ratchet.cli.gate_check import ConfirmItems, confirm_items, few_items
+from ratchet.cli.config import ConfirmItems, confirm_items, few_items
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load
 from ratchet.settings.gate import GateSettings

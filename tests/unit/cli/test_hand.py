@@ -24,8 +24,8 @@ def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
 
 
 def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
-    assert "not proved" in ratchet("deploy", "2", "--reason", "because", code=2).stderr
-    ratchet("deploy", "2", "--reason", "because", "--force")
+    assert "not proved" in ratchet("deploy", "checkpoint", "2", "--reason", "because", code=2).stderr
+    ratchet("deploy", "checkpoint", "2", "--reason", "because", "--force")
     with ledger.read() as session:
         serving = session.get_one(ServingRow, "main")
         assert (serving.desired_id, serving.previous_id, serving.proved) == (checkpoint_id(2), checkpoint_id(3), False)
@@ -35,43 +35,43 @@ def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:
 
 
 def test_a_former_champion_needs_no_force(ledger: Ledger) -> None:
-    ratchet("deploy", "1", "--reason", "it was nicer")
+    ratchet("deploy", "checkpoint", "1", "--reason", "it was nicer")
     with ledger.read() as session:
         assert session.get_one(ServingRow, "main").proved
 
 
 def test_rollback_blocks_the_weights_until_unblock(ledger: Ledger) -> None:
-    ratchet("rollback", "--reason", "customers complain")
+    ratchet("deploy", "rollback", "--reason", "customers complain")
     with ledger.read() as session:
         assert session.get_one(ServingRow, "main").desired_id == checkpoint_id(1)
         assert session.scalar(select(OutboxRow).where(OutboxRow.name == "deployment.rolled_back")) is not None
-    assert "blocked" in ratchet("deploy", "3", "--reason", "again", code=2).stderr
-    assert "no earlier champion" in ratchet("rollback", code=2).stderr
-    ratchet("unblock", "3")
-    ratchet("deploy", "3", "--reason", "again")
+    assert "blocked" in ratchet("deploy", "checkpoint", "3", "--reason", "again", code=2).stderr
+    assert "no earlier champion" in ratchet("deploy", "rollback", code=2).stderr
+    ratchet("deploy", "unblock", "3")
+    ratchet("deploy", "checkpoint", "3", "--reason", "again")
 
 
 def test_freeze_and_unfreeze(ledger: Ledger) -> None:
-    ratchet("freeze", "--reason", "a demo")
+    ratchet("deploy", "freeze", "--reason", "a demo")
     assert "frozen: a demo" in ratchet("status").stdout
-    ratchet("unfreeze")
-    assert "not frozen" in ratchet("unfreeze", code=2).stderr
+    ratchet("deploy", "unfreeze")
+    assert "not frozen" in ratchet("deploy", "unfreeze", code=2).stderr
 
 
 def test_pause_and_resume(ledger: Ledger) -> None:
-    ratchet("pause")
+    ratchet("train", "pause")
     with ledger.read() as session:
         assert session.get_one(LineageRow, "main").paused
-    assert "paused already" in ratchet("pause", code=2).stderr
-    ratchet("resume")
+    assert "paused already" in ratchet("train", "pause", code=2).stderr
+    ratchet("train", "resume")
     with ledger.read() as session:
         assert not session.get_one(LineageRow, "main").paused
 
 
 def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
-    ratchet("freeze", "--reason", "a demo")
-    ratchet("unfreeze", "--reason", "it is over")
-    acts = json.loads(ratchet("history", "--json").stdout)
+    ratchet("deploy", "freeze", "--reason", "a demo")
+    ratchet("deploy", "unfreeze", "--reason", "it is over")
+    acts = json.loads(ratchet("show", "history", "--json").stdout)["acts"][::-1]
     assert [(act["action"], act["ordinal"]) for act in acts] == [
         ("deploy", 1),
         ("deploy", 3),
@@ -79,15 +79,15 @@ def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
         ("unfreeze", 3),
     ]
     assert acts[0]["until_at"] == acts[1]["at"]
-    shown = ratchet("history").stdout
+    shown = ratchet("show", "history").stdout
     assert "a demo" in shown
     assert "so far" in shown
-    assert "unfreeze" in ratchet("history", "--limit", "1").stdout
-    assert "a demo" not in ratchet("history", "--limit", "1").stdout
+    assert "unfreeze" in ratchet("show", "history", "--limit", "1").stdout
+    assert "a demo" not in ratchet("show", "history", "--limit", "1").stdout
 
 
 def test_skip_leaves_the_batch_in_training(ledger: Ledger) -> None:
-    assert "examples are in a checkpoint" in ratchet("skip").stdout
+    assert "examples are in a checkpoint" in ratchet("train", "skip").stdout
     with ledger.read() as session:
         assert session.get_one(BatchRow, "06" + "b" * 30).state == "skipped"
-    assert "no batch is in training" in ratchet("skip", code=2).stderr
+    assert "no batch is in training" in ratchet("train", "skip", code=2).stderr

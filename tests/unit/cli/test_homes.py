@@ -196,7 +196,7 @@ def test_a_run_that_does_not_tell_its_process_is_not_taken_for_none(home: Path, 
             in said
         )
         assert "is running in" in ratchet("reset", "--yes", code=2).stderr
-        assert "runs in" in ratchet("restore", "somewhere", code=2).stderr
+        assert "runs in" in ratchet("backup", "restore", "somewhere", code=2).stderr
         assert "running, a process that run.lock does not name" in ratchet("status").stdout
         values = json.loads(ratchet("status", "--json").stdout)
         assert (values["running"], values["running_pid"]) == (True, None)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.bus.ports import free_port
-from ratchet.cli.fit import count_parameters, fit
-from ratchet.cli.template import render
+from ratchet.cli.capacity import count_parameters, fit
+from ratchet.cli.init import render
 from ratchet.errors import BrokenCheckpoint
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load

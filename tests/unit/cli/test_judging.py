@@ -1,4 +1,4 @@
-"""What the judges found, in plain words: flips, calibration, and suites."""
+"""What the judges found, in plain words: differing items, calibration, suites, and the leaderboard."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
-from ratchet.cli.flips import sign_test
-from ratchet.ledger.tables import EvaluationRequestRow, EvaluationRow
+from ratchet.cli.show_checkpoints import sign_test
 
 from tests.support.home import Home, small_home
 
@@ -29,27 +28,27 @@ def judged(home: Path) -> Iterator[Home]:
         yield made
 
 
-def test_flips_are_listed_with_both_answers_what_was_lost_first(judged: Home) -> None:
-    values = json.loads(ratchet("flips", "0", "1", "--json").stdout)
+def test_differing_items_are_listed_with_both_answers_what_was_lost_first(judged: Home) -> None:
+    values = json.loads(ratchet("show", "diff", "0", "1", "--limit", "40", "--json").stdout)
     assert (values["n"], values["gains"], values["losses"]) == (80, 20, 20)
-    assert [flip["gained"] for flip in values["flips"]] == [False] * 20 + [True] * 20
-    assert {flip["family"] for flip in values["flips"][:20]} == {"reverse"}
-    assert values["flips"][0]["after"] == "wrong"
-    assert values["flips"][0]["before"] == values["flips"][0]["gold"]
-    shown = ratchet("flips", "0", "1", "--limit", "5").stdout
+    assert [item["gained"] for item in values["items"]] == [False] * 20 + [True] * 20
+    assert {item["family"] for item in values["items"][:20]} == {"reverse"}
+    assert values["items"][0]["after"] == "wrong"
+    assert values["items"][0]["before"] == values["items"][0]["gold"]
+    shown = ratchet("show", "diff", "0", "1", "--limit", "5").stdout
     assert "#1 beside #0 on 80 eval items: 20 gained, 20 lost, +0.0 points; that may well be luck" in shown
     assert "… and 35 more" in shown
 
 
-def test_flips_of_one_family(judged: Home) -> None:
-    assert "0 gained, 20 lost" in ratchet("flips", "0", "1", "--family", "reverse").stdout
-    assert "the suite has chain_sum, reverse" in ratchet("flips", "0", "1", "--family", "sums", code=2).stderr
+def test_differing_items_of_one_family(judged: Home) -> None:
+    assert "0 gained, 20 lost" in ratchet("show", "diff", "0", "1", "--family", "reverse").stdout
+    assert "the suite has chain_sum, reverse" in ratchet("show", "diff", "0", "1", "--family", "sums", code=2).stderr
 
 
-def test_flips_need_two_records_and_no_confirm_suite(judged: Home) -> None:
-    assert "#0 has no record on that suite" in ratchet("flips", "0", "1", "--suite", "probe", code=2).stderr
-    assert "not for looking at" in ratchet("flips", "0", "1", "--suite", "confirm", code=2).stderr
-    assert "`ratchet suite list`" in ratchet("flips", "0", "1", "--suite", "ffffff", code=2).stderr
+def test_a_diff_needs_two_records_and_no_confirm_suite(judged: Home) -> None:
+    assert "#0 has no record on that suite" in ratchet("show", "diff", "0", "1", "--suite", "probe", code=2).stderr
+    assert "not for looking at" in ratchet("show", "diff", "0", "1", "--suite", "confirm", code=2).stderr
+    assert "`ratchet show suites`" in ratchet("show", "diff", "0", "1", "--suite", "ffffff", code=2).stderr
 
 
 def test_the_sign_test_by_hand() -> None:
@@ -57,46 +56,38 @@ def test_the_sign_test_by_hand() -> None:
     assert sign_test(0, 0) == sign_test(3, 3) == 1.0
 
 
-def test_calibration_in_plain_words_and_as_a_picture(judged: Home) -> None:
-    shown = ratchet("calibration", "1", "--png").stdout
+def test_calibration_in_plain_words(judged: Home) -> None:
+    shown = ratchet("show", "calibration", "1").stdout
     assert "#1 is right on" in shown
     assert "too sure by" in shown
     assert "isotonic" in shown
     assert "chain_sum 1" in shown
-    picture = judged.settings.home / "reports" / "reliability-1.png"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    values = json.loads(ratchet("calibration", "1", "--json").stdout)
+    values = json.loads(ratchet("show", "calibration", "1", "--json").stdout)
     assert values["shipped"]["temperature"] == pytest.approx(values["temperature"])
 
 
 def test_a_checkpoint_without_calibration_is_refused(judged: Home) -> None:
     judged.add_checkpoint()
-    assert "#2 has not been calibrated" in ratchet("calibration", "2", code=2).stderr
+    assert "#2 has not been calibrated" in ratchet("show", "calibration", "2", code=2).stderr
 
 
-def test_testing_is_asked_for_a_suite(judged: Home) -> None:
-    newest = judged.add_checkpoint()
-    assert "testing is asked for" in ratchet("suite", "run", "eval", "2").stdout
-    with judged.ledger.read() as session:
-        (request,) = session.query(EvaluationRequestRow)
-        assert session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == newest).count() == 0
-    assert request.checkpoint_id == newest
-    assert "has a record on that suite already" in ratchet("suite", "run", "eval", "1", code=2).stderr
-    assert "wears it out" in ratchet("suite", "run", "confirm", "1", code=2).stderr
+def test_suites_are_listed_with_their_records(judged: Home) -> None:
+    found = json.loads(ratchet("show", "suites", "--json").stdout)["suites"]
+    assert {row["pool"]: row["records"] for row in found} == {"probe": 0, "eval": 2, "confirm": 0}
 
 
 def test_the_leaderboard_calls_ties_ties_and_ranks_a_family(judged: Home) -> None:
-    rows = json.loads(ratchet("leaderboard", "--json").stdout)
+    rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)["checkpoints"]
     assert [row["is_tied_with_best"] for row in rows] == [True, True]
     assert rows[0]["cost"]["tokens_per_s"] == 1_000
-    assert ratchet("leaderboard").stdout.count("best or tied") == 2
-    by_family = json.loads(ratchet("leaderboard", "--family", "reverse", "--json").stdout)
+    assert ratchet("show", "leaderboard").stdout.count("best or tied") == 2
+    by_family = json.loads(ratchet("show", "leaderboard", "--family", "reverse", "--json").stdout)["checkpoints"]
     assert [(row["checkpoint"], row["rank"], row["is_tied_with_best"]) for row in by_family] == [
         ("#0", 1, True),
         ("#1", 2, False),
     ]
-    assert "reverse %" in ratchet("leaderboard", "--family", "reverse").stdout
-    assert "chain_sum, reverse" in ratchet("leaderboard", "--family", "sums", code=2).stderr
+    assert "reverse %" in ratchet("show", "leaderboard", "--family", "reverse").stdout
+    assert "chain_sum, reverse" in ratchet("show", "leaderboard", "--family", "sums", code=2).stderr
 
 
 def test_why_names_what_was_forgotten(judged: Home) -> None:

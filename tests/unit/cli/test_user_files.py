@@ -10,8 +10,7 @@ import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.jsonl import LINE_LIMIT_BYTES
 from ratchet.errors import BrokenCheckpoint
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
+from ratchet.inference.model_folder import check_folder, weights_digest
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow
 
@@ -28,7 +27,7 @@ def batches(ledger: Ledger) -> list[BatchRow]:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("command", [("queue", "add"), ("init", "--data"), ("suite", "import")])
+@pytest.mark.parametrize("command", [("queue", "add"), ("init", "--data")])
 def test_a_pipe_a_device_and_a_file_of_the_kernel_are_refused_at_once(
     empty_ledger: Ledger, tmp_path: Path, command: tuple[str, str]
 ) -> None:

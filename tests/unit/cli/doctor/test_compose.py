@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.bus.ports import LOOPBACK, free_port
-from ratchet.cli.doctor.compose import SECRETS, examine_folder, read_env
 from ratchet.cli.doctor.finding import Finding
+from ratchet.cli.doctor.machine import SECRETS, examine_folder, read_env
 from ratchet.cli.main import app
 from typer.testing import CliRunner
 

@@ -18,8 +18,8 @@ from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.ports import LOOPBACK, free_port
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.doctor import CHECKS, Finding, examine
-from ratchet.cli.doctor.passwords import shared_passwords, weak_passwords
-from ratchet.cli.doctor.reach import Place, hindrance, hindrances
+from ratchet.cli.doctor.finding import Place, hindrance, hindrances
+from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.doctor.stores import differing
 from ratchet.cli.main import app
 from ratchet.leases.gpus import acquire_gpu
@@ -207,7 +207,7 @@ def test_a_server_that_does_not_answer_stops_a_run_that_is_going_on(tmp_path: Pa
 class Stalled(BaseHTTPRequestHandler):
     """A server that has come to a standstill."""
 
-    PROBLEM = "thread batcher-cp-1 has ended, though nobody asked it to"
+    PROBLEM = "thread batcher-cp-1 has ended unexpectedly"
 
     def do_GET(self) -> None:
         body = Health(live=None, loaded={}, waiting=0, uptime_s=1.0, problem=self.PROBLEM).model_dump_json().encode()

@@ -6,9 +6,9 @@ import dataclasses
 import io
 
 import pytest
-from ratchet.cli.view.panels import Frame, draw
-from ratchet.cli.view.reading import read_scene
-from ratchet.cli.view.scene import Live, Queue, Scene, Training
+from ratchet.cli.view.model import Deployed, Queue, Training, View
+from ratchet.cli.view.reading import read_view
+from ratchet.cli.view.screen import Frame, draw
 from ratchet.evaluation.record import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
@@ -18,25 +18,25 @@ from tests.support.previews import preview
 
 
 @pytest.fixture
-def scene(ledger: Ledger) -> Scene:
-    return read_scene(ledger, Settings())
+def scene(ledger: Ledger) -> View:
+    return read_view(ledger, Settings())
 
 
-def drawn(scene: Scene, width: int, height: int) -> list[str]:
+def drawn(scene: View, width: int, height: int) -> list[str]:
     console = Console(width=width, height=height, record=True, file=io.StringIO(), force_terminal=True)
     console.print(draw(scene, Frame(width, height, "5 of 6 cycles  3:07", "Ctrl-C stops")))
     return console.export_text().splitlines()
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (140, 40), (250, 80)])
-def test_it_fits_the_terminal(scene: Scene, width: int, height: int) -> None:
+def test_it_fits_the_terminal(scene: View, width: int, height: int) -> None:
     lines = drawn(scene, width, height)
     assert len(lines) < height
     assert max(map(len, lines)) <= width
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_it_shows_queue_training_checkpoints_live_and_events(scene: Scene, width: int) -> None:
+def test_it_shows_queue_training_checkpoints_live_and_events(scene: View, width: int) -> None:
     text = "\n".join(drawn(scene, width, 40))
     for shown in ("20,800 examples", "3,200 of 8,000", "#3 for 2:2", "5 of 6 cycles", "1 dead letter", "refused"):
         assert shown in text
@@ -45,7 +45,7 @@ def test_it_shows_queue_training_checkpoints_live_and_events(scene: Scene, width
     assert "Ctrl-C stops" in text
 
 
-def test_levels_become_bars_where_there_is_no_room_for_numbers(scene: Scene) -> None:
+def test_levels_become_bars_where_there_is_no_room_for_numbers(scene: View) -> None:
     families = ("chain_sum", "reverse", "sort_digits")
     levels = {(family, level): Rate(correct=6 - level, n=5) for family in families for level in range(1, 7)}
     first = dataclasses.replace(scene.checkpoints[0], levels=levels)
@@ -56,21 +56,21 @@ def test_levels_become_bars_where_there_is_no_room_for_numbers(scene: Scene) -> 
 
 
 def test_a_home_at_its_beginning_can_be_drawn() -> None:
-    empty = Scene(0.0, Queue(0, 10, 20), Training("waiting"), (), 0, None, (), (), {}, 0)
+    empty = View(0.0, Queue(0, 10, 20), Training("waiting"), (), 0, None, (), (), {}, 0)
     text = "\n".join(drawn(empty, 80, 24))
     assert "nothing yet" in text
     assert "low: under 10" in text
     assert "waits for data" in text
 
 
-def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(scene: Scene) -> None:
-    live = Live(desired=2, actual=1, reason="by hand", since_at=scene.at, proved=False, frozen_reason="a demo")
+def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(scene: View) -> None:
+    live = Deployed(desired=2, actual=1, reason="by hand", since_at=scene.at, proved=False, frozen_reason="a demo")
     text = "\n".join(drawn(dataclasses.replace(scene, live=live), 140, 40))
     for said in ("the server still has #1", "frozen: a demo", "unproved", "going live"):
         assert said in text
 
 
-def test_previews_show_answers_gold_and_how_the_last_went(scene: Scene) -> None:
+def test_previews_show_answers_gold_and_how_the_last_went(scene: View) -> None:
     right, wrong = preview(step=1300), preview(step=1300, answer="no idea", correct=False)
     failed = preview(step=1300, answer="", correct=False, error="format")
     asked = dataclasses.replace(scene, previews=(preview(step=1200), right, wrong, failed))
@@ -83,12 +83,12 @@ def test_previews_show_answers_gold_and_how_the_last_went(scene: Scene) -> None:
     assert "nothing  not" not in "\n".join(drawn(asked, 80, 24))
 
 
-def test_without_previews_there_is_no_word_of_them(scene: Scene) -> None:
+def test_without_previews_there_is_no_word_of_them(scene: View) -> None:
     assert "previews" not in "\n".join(drawn(scene, 140, 40))
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 40)])
-def test_warnings_have_a_row_each_and_the_view_still_fits(scene: Scene, width: int, height: int) -> None:
+def test_warnings_have_a_row_each_and_the_view_still_fits(scene: View, width: int, height: int) -> None:
     warned = dataclasses.replace(scene, warnings=tuple(f"the thing {n} is broken: mend it" for n in range(5)))
     lines = drawn(warned, width, height)
     assert len(lines) < height
@@ -98,7 +98,7 @@ def test_warnings_have_a_row_each_and_the_view_still_fits(scene: Scene, width: i
     assert "checkpoints" in lines[first + 3]
 
 
-def test_a_warning_is_red(scene: Scene) -> None:
+def test_a_warning_is_red(scene: View) -> None:
     warned = dataclasses.replace(scene, warnings=("the disk of /home is full",))
     console = Console(
         width=80, height=24, record=True, file=io.StringIO(), force_terminal=True, color_system="standard"

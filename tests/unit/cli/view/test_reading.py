@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ratchet.cli.machine import disk_shortage
-from ratchet.cli.view.reading import CHUNK, read_looks, read_scene
+from ratchet.cli.capacity import disk_shortage
+from ratchet.cli.view.reading import CHUNK, read_checkpoints, read_view
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import CheckpointRow
@@ -23,7 +23,7 @@ def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
     columns: dict[str, Any] = {"step": 0, "tokens": 0, "weights": "", "artifact": "", "size_bytes": 0, "state": "saved"}
     rows = [CheckpointRow(id=str(n), ordinal=n, **columns) for n in range(2 * CHUNK + 500)]
     with ledger.read() as session:
-        looks = read_looks(session, rows)
+        looks = read_checkpoints(session, rows)
     ledger.close()
     assert [look.ordinal for look in looks] == list(range(len(rows)))
     assert max(values) < CHUNK + 10
@@ -31,18 +31,18 @@ def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_is_warned_of_as_doctor_does(ledger: Ledger, small_disk: SmallDisk) -> None:
     settings = Settings(home=small_disk(64_000_000) / "home")
-    (nearly,) = read_scene(ledger, settings).warnings
+    (nearly,) = read_view(ledger, settings).warnings
     assert nearly == disk_shortage(settings.home)
     assert nearly.startswith(f"the disk of {settings.home.parent} is nearly full, under 100 MB are free: make room")
     fill(settings.home.parent)
-    (full,) = read_scene(ledger, settings).warnings
+    (full,) = read_view(ledger, settings).warnings
     assert full.startswith(f"the disk of {settings.home.parent} is full: make room, lower retention.checkpoints_gb")
     free(settings.home.parent)
-    assert read_scene(ledger, settings).warnings == (nearly,)
+    assert read_view(ledger, settings).warnings == (nearly,)
 
 
 def test_a_disk_with_room_is_not_warned_of(ledger: Ledger, small_disk: SmallDisk) -> None:
-    assert read_scene(ledger, Settings(home=small_disk(4_000_000_000))).warnings == ()
+    assert read_view(ledger, Settings(home=small_disk(4_000_000_000))).warnings == ()
 
 
 def test_a_damaged_artifact_is_warned_of_once_however_many_wait_for_it(ledger: Ledger, small_disk: SmallDisk) -> None:
@@ -52,7 +52,7 @@ def test_a_damaged_artifact_is_warned_of_once_however_many_wait_for_it(ledger: L
             health.record_damage(tx, "ab" * 32, "abab is damaged.", "testing", "checkpoint", f"cp-{number}", waits)
         health.record_damage(tx, "cd" * 32, "cdcd is damaged.", "testing", "checkpoint", "cp-0", "It waits.")
     settings = Settings(home=small_disk(4_000_000_000))
-    assert read_scene(ledger, settings).warnings == (
+    assert read_view(ledger, settings).warnings == (
         "cdcd is damaged. It waits.",
         "abab is damaged. checkpoint cp-0 waits until it is there again. 3 subjects are concerned.",
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ratchet.cli.view.scene import Live, Look, Training
-from ratchet.cli.view.words import (
+from ratchet.cli.view.model import (
+    CheckpointView,
+    Deployed,
+    Training,
     bar,
     elapsed,
     levels_line,
@@ -47,8 +49,10 @@ def test_checkpoints_go_by_their_numbers() -> None:
 
 
 def test_where_a_checkpoint_stands() -> None:
-    live = Live(desired=3, actual=3, reason="", since_at=0.0)
-    look = Look(id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining"))
+    live = Deployed(desired=3, actual=3, reason="", since_at=0.0)
+    look = CheckpointView(
+        id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining")
+    )
     assert standing(look, live) == "waits for testing"
     assert (
         standing(dataclasses.replace(look, outcomes={"testing": "evaluated", "mining": "mined"}), live)
@@ -71,7 +75,7 @@ def test_the_training_line_says_what_is_known() -> None:
 
 def test_levels_are_told_by_family_the_easiest_first() -> None:
     rates = {("b", 1): Rate(correct=1, n=2), ("a", 2): Rate(correct=0, n=2), ("a", 1): Rate(correct=2, n=2)}
-    assert levels_line(Look("x", 1, 1, 0.0, levels=rates)) == "a 100 0 · b 50"
+    assert levels_line(CheckpointView("x", 1, 1, 0.0, levels=rates)) == "a 100 0 · b 50"
 
 
 def test_a_long_or_broken_text_is_one_short_line() -> None:
