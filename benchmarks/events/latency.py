@@ -124,7 +124,7 @@ def main() -> None:
         pipe = Pipe(home / "pipe")
         os.environ["BENCH_PIPE"] = str(home / "pipe")
         with real_workers(home / "home", names, packages=["bench_systems"], path=[home], control=QUIET) as stack:
-            pipe.take(len(names), START_S)  # every worker looks once at its start
+            pipe.take(len(names), START_S)  # every worker runs its lane once at its start
             with celery_workers(stack.redis.url) as app:
                 try:
                     wait_for_all(app, pipe)
@@ -169,7 +169,7 @@ def wait_for_all(app: Celery, pipe: Pipe) -> None:
                     break
                 except TimeoutError:
                     continue
-    time.sleep(2.0)  # our workers look once more when they have connected
+    time.sleep(2.0)
     pipe.drain()
 
 
@@ -181,7 +181,7 @@ def failures(stack: Stack) -> str:
 
 
 def write_systems(folder: Path) -> list[str]:
-    """One system that hears batch.rejected alone; five that hear batch.queued together."""
+    """One system that consumes batch.rejected alone; five that consume batch.queued together."""
     folder.mkdir()
     (folder / "__init__.py").touch()
     consumes = {"single": "BatchRejected", **{f"five_{number}": "BatchQueued" for number in range(SUBSCRIBERS)}}
@@ -191,7 +191,7 @@ def write_systems(folder: Path) -> list[str]:
 
 
 def measure(stack: Stack, app: Celery, pipe: Pipe, samples: int) -> None:
-    streams = Streams(connect(stack.redis.url), 10_000)
+    streams = Streams(connect(stack.redis.url))
     producer = app.producer_pool.acquire()
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "bare Celery, apply_async": (lambda: app.send_task("bench", queue=BARE), 1),

@@ -1,7 +1,7 @@
 """Named points at which a test may kill the process. Without ``RATCHET_FAILPOINTS`` they do nothing and cost nothing.
 
-The variable names a folder. A test leaves a file there under the point's name (``ratchet.testing.failpoints.arm``); the
-next process that comes by takes the file away and dies by SIGKILL, so each arming kills exactly one process.
+The variable names a folder. A test leaves a file there under the point's name (``tests.support.failpoints.arm``); the
+next process that reaches the point deletes the file and kills itself with SIGKILL, so each file kills one process.
 """
 
 from __future__ import annotations

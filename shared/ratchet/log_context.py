@@ -1,4 +1,4 @@
-"""What the present thread is working on, so that every line it logs can say so."""
+"""What the present thread works on, for every line that it logs. Imported by logging, so it knows nothing else."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_TRAIL: ContextVar[dict[str, object]] = ContextVar("ratchet_trail")
+_CONTEXT: ContextVar[dict[str, object]] = ContextVar("ratchet_log_context")
 
 
 @contextmanager
 def log_context(**ids: object) -> Iterator[None]:
-    """Name the event, subject and claim for the lines logged inside the block; None is left out."""
-    token = _TRAIL.set({key: value for key, value in ids.items() if value is not None})
+    """Add ids, as of event, subject and claim, to the lines logged inside the block; None is left out."""
+    token = _CONTEXT.set({key: value for key, value in ids.items() if value is not None})
     try:
         yield
     finally:
-        _TRAIL.reset(token)
+        _CONTEXT.reset(token)
 
 
 def current_log_context() -> dict[str, object]:
-    """The ids named by the innermost block of this thread, or none."""
-    return _TRAIL.get({})
+    """The ids of the innermost block of this thread, or none."""
+    return _CONTEXT.get({})

@@ -1,7 +1,7 @@
-"""Watches the threads that a process cannot do without, and names one that has ended unasked or stands still.
+"""Watches the threads that a process cannot do without, and names one that has ended unexpectedly or stands still.
 
-It does not know what they do. Silence is counted between two looks, so that the time in which nobody could look, since
-the process was stopped or the machine slept, is held against none of them.
+It does not know what they do. Silence is counted between two checks, so that the time in which no check could run,
+since the process was stopped or the machine slept, does not count.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import NoReturn
 log = logging.getLogger(__name__)
 
 EXIT_STALLED = 70
-"""EX_SOFTWARE. Whoever supervises the process starts it again."""
+"""EX_SOFTWARE. The supervisor of the process starts it again."""
 
 TICK_S = 1.0
 LONGEST_CALL_S = 120.0
-"""A call to Redis or to the ledger has given up by then, so that who makes one every round has this for it.
+"""A call to Redis or to the ledger has given up by then, so a loop that makes one each round is allowed this long.
 
 A write to PostgreSQL may take longest: 30 s to find a link dead, 10 s to connect again, 30 s for the writer's lock,
 and 30 s where the link is cut once more (ratchet.ledger.ledger.LINK).
 """
 
 LAST_WORDS_S = 2.0
-"""A log whose lock a stalled thread holds may not keep the process."""
+"""The process ends after that even where a stalled thread holds the lock of the log."""
 
 
 class Watch:
-    """The signs of life of one long-lived loop. Its end alone is judged where there is no ``limit_s``."""
+    """The signs of life of one long-lived loop. Without ``limit_s`` only its end counts."""
 
     def __init__(self, name: str, limit_s: float | None = None):
         self.name = name
@@ -43,17 +43,17 @@ class Watch:
         self.has_ended = False
 
     def beat(self) -> None:
-        """It goes on. Costs nothing, so that a loop may call it in every round."""
+        """A sign of life. It costs nothing, so that a loop may call it in every round."""
         self.beats += 1
         self.is_resting = False
 
     def rest(self) -> None:
-        """It waits for work, however long that takes: silence is fine until the next beat."""
+        """The loop waits for work: silence does not count until the next beat."""
         self.is_resting = True
 
 
 class _Silence:
-    """For how long a watch has been silent, as far as one watchdog has seen it."""
+    """For how long a watch has been silent, between the checks of one watchdog."""
 
     def __init__(self, watch: Watch):
         self.watch, self.beats, self.seconds = watch, watch.beats, 0.0
@@ -67,7 +67,7 @@ class _Silence:
     @property
     def problem(self) -> str | None:
         if self.watch.has_ended:
-            return f"{self.watch.name} has ended, though nobody asked it to"
+            return f"{self.watch.name} has ended unexpectedly"
         if self.watch.limit_s is not None and self.seconds > self.watch.limit_s:
             return f"{self.watch.name} has stood still for more than {self.watch.limit_s:g} s"
         return None
@@ -101,14 +101,14 @@ class Watchdog:
 
     @property
     def problem(self) -> str | None:
-        """The first that has ended unasked, or that stood still at the last look."""
+        """The first that has ended unexpectedly, or that stood still at the last check."""
         with self._lock:
             found = [silence.problem for silence in self._silences.values()]
         return next((problem for problem in found if problem is not None), None)
 
 
 class WatchedThread(threading.Thread):
-    """A daemon thread that has to go on until ``stop`` is set. An end before that is logged, and told as a problem.
+    """A daemon thread that has to go on until ``stop`` is set. An end before that is logged, and is a problem.
 
     ``work`` calls ``self.watch.beat`` at least every ``limit_s``.
     """
@@ -143,20 +143,20 @@ class WatchedThread(threading.Thread):
 
 
 def end_process(problem: str) -> NoReturn:
-    """Write to stderr where every thread is, log the problem, and exit at once, whatever still runs."""
+    """Write the stack of every thread to stderr, log the problem, and exit at once."""
     _exit_soon(EXIT_STALLED)
     faulthandler.dump_traceback(all_threads=True)
-    log.critical("this process exits, to be started afresh: %s", problem)
+    log.critical("this process exits, to be started again: %s", problem)
     os._exit(EXIT_STALLED)
 
 
 def leave_process(why: str) -> NoReturn:
-    """Exit with 0 at once, whatever still runs: it was told to stop, and only takes too long over it."""
+    """Exit with 0 at once: the process was asked to stop, and takes too long."""
     _exit_soon(0)
     log.error("this process exits without waiting any longer: %s", why)
     os._exit(0)
 
 
 def _exit_soon(code: int) -> None:
-    with contextlib.suppress(RuntimeError):  # no thread can be started: then the log had better not hang
+    with contextlib.suppress(RuntimeError):  # no thread can be started: then nothing guards against a log that hangs
         threading.Timer(LAST_WORDS_S, os._exit, (code,)).start()

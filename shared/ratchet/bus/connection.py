@@ -1,4 +1,4 @@
-"""Where Redis is, and clients whose trouble is trouble of the surroundings."""
+"""Where Redis is, and clients whose errors are raised as TransientError."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def connect(url: str) -> Redis:
 
 @contextmanager
 def redis_trouble() -> Iterator[None]:
-    """Whatever Redis refuses inside the block is raised as TransientError: nothing but time hangs on Redis."""
+    """Raise errors of Redis inside the block as TransientError. Redis holds nothing that the ledger does not."""
     try:
         yield
     except RedisError as error:

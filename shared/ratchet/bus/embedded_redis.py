@@ -1,4 +1,7 @@
-"""Which Redis or Valkey binary this machine can run."""
+"""A Redis server of our own for one machine, and which binary it runs: loopback, password, append-only file.
+
+Everything of it lies below one folder. What is stored in it is not known here.
+"""
 
 from __future__ import annotations
 
@@ -90,9 +93,9 @@ def embedded_url(settings: Settings) -> str:
 class EmbeddedRedis:
     """Runs a server in ``folder``; with ``port`` 0 on a free port, the same as last time if that is free still.
 
-    The URL, which holds the password, is in ``folder/url`` for its owner alone while the server is meant to run.
+    The URL, which holds the password, is in ``folder/url``, for its owner alone, from ``start`` to ``stop``.
     With ``dies_with_parent`` the server ends, data saved, when this process does; start it from the main thread
-    then, since the kernel means the thread. A server that is still ending in ``folder`` is waited for. What was
+    then, since the kernel watches the thread. A server that is still ending in ``folder`` is waited for. What was
     acknowledged more than a second ago survives any kill.
     """
 
@@ -218,7 +221,7 @@ class EmbeddedRedis:
         return "".join(f"{name} {value}\n" for name, value in options.items())
 
     def _password(self) -> str:
-        """Made once; anew where the file is empty, which would let anybody in. Nothing that is stored depends on it."""
+        """Created once, and again where the file is empty, which would let any user in. No data depends on it."""
         path = self.folder / "password"
         if not (password := _text(path)):
             password = secrets.token_urlsafe(24)

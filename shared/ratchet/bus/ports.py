@@ -13,7 +13,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; somebody may by the time it is used."""
+    """A port on which no process listens now; one may by the time it is used."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The typed catalogue of events and their wire form."""
+"""The typed events, and their encoding."""
 
 from ratchet.events.catalogue import CATALOGUE, Event, decode, encode
 

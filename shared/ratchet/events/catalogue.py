@@ -1,7 +1,8 @@
-"""Every event of Ratchet itself; a plug-in declares its own as further subclasses.
+"""Every event of Ratchet itself, and the one encoding of events; a plug-in declares its own as further subclasses.
 
-An event tells of a fact that is already in the ledger; it carries ids and small numbers only. A receiver ignores
-fields it does not know. A change that an old receiver would misread raises ``major``.
+An event announces a fact that is already in the ledger; it carries ids and small numbers only. A receiver ignores
+fields that it does not know. A change that an old receiver would misread raises ``major``. How events travel is not
+known here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def new_id() -> str:
 
 
 class Event(BaseModel):
-    """The envelope. ``cause`` is the id of the event whose handling led to this one; chains of it are traces."""
+    """The fields of every event. ``cause`` is the id of the event whose handling led to this one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""What a system is, which there are, and the controller that turns each of them."""
+"""What a system is, which systems there are, and the controller that runs each of them."""
 
 from ratchet.systems.claims import Subject
 from ratchet.systems.system import Lane, System

@@ -1,4 +1,4 @@
-"""Backlogs that several systems share, and what they do about a record of one that cannot be read."""
+"""What systems that judge checkpoints share: which checkpoints wait for them, and what to do about a damaged record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]
 
 
 def request_again(row: EvaluationRow, who: str) -> NotReady:
-    """Ask testing for the record again, unless that has been done meanwhile: its file cannot be read."""
+    """Wait for the record, whose file cannot be read, and request it again unless that has been done meanwhile."""
 
     def effects(tx: Transaction) -> None:
         now = evaluation(tx.session, row.checkpoint_id, row.suite_id)

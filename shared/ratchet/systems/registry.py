@@ -18,6 +18,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import UnknownPlugin
+from ratchet.ledger.health import LISTED_S
+from ratchet.ledger.ledger import clock
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings.plugin_sections import system_packages
 from ratchet.systems.system import Declaration, System
@@ -57,9 +59,10 @@ def known(session: Session) -> list[Declaration]:
     """The systems installed here, and those whose workers have registered from other hosts, in their order.
 
     An image holds the code of its own service alone, so that a command on the hub or the deployer cannot see the other
-    systems by importing them.
+    systems by importing them. A system that is removed is forgotten a day after its worker was last seen.
     """
-    elsewhere = (Declaration.read(row) for row in session.scalars(select(WorkerRow)) if row.declaration)
+    registered = select(WorkerRow).where(WorkerRow.seen_at > clock(session) - LISTED_S)
+    elsewhere = (Declaration.read(row) for row in session.scalars(registered) if row.declaration)
     here = (Declaration.of(system) for system in systems().values())
     found = {declaration.name: declaration for declaration in (*elsewhere, *here)}
     return sorted(found.values(), key=lambda declaration: (declaration.order, declaration.name))
@@ -81,7 +84,7 @@ def _found() -> tuple[dict[str, System], dict[str, str]]:
     for package in system_packages():
         try:
             modules = _modules(package)
-        except Exception:  # noqa: BLE001 -- whatever a plug-in raises, the others are found, and it is told
+        except Exception:  # noqa: BLE001 -- whatever a plug-in raises, the others are found, and ``broken`` returns it
             failed[_last(package)] = traceback.format_exc()
             continue
         for module in modules:
@@ -100,7 +103,7 @@ def _has(package: str, name: str) -> bool:
     """Whether the package has a module of that name; one that cannot be imported itself has none."""
     try:
         return importlib.util.find_spec(f"{package}.{name}") is not None
-    except Exception:  # noqa: BLE001 -- finding a module imports its package, and another's fault is told by ``broken``
+    except Exception:  # noqa: BLE001 -- finding a module imports its package; ``broken`` returns errors of others
         return False
 
 

@@ -1,4 +1,4 @@
-"""``python -m ratchet.worker SYSTEM`` turns one system, with its logs on stderr or in a folder."""
+"""``python -m ratchet.worker SYSTEM`` runs one system, with its logs on stderr or in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One worker: a process that turns one system. ``python -m ratchet.worker SYSTEM``, or ``run_worker`` after a fork."""
+"""One worker: a process that runs one system. ``python -m ratchet.worker SYSTEM``, or ``run_worker`` after a fork.
+
+It puts the parts together: lanes with their controller, what wakes them, Celery, and what watches and reports on them.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +53,20 @@ EXIT_REFUSED = 78
 
 
 def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
-    """Turn the system until asked to stop; returns the exit code.
+    """Run the system until asked to stop; returns the exit code.
 
-    A ledger of another schema ends it with exit code 78; a ledger or a Redis that is away is waited for. Whatever else
-    it raises, as for a system that cannot be imported or a plug-in that is not installed here, is noted in the ledger
-    first, for all who look at the workers.
+    A ledger of another schema ends it with exit code 78; a ledger or a Redis that is away is waited for. Any other
+    error, as of a system that cannot be imported or a plug-in that is not installed here, is written to the worker's
+    row in the ledger before it is raised.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     try:
         system = registry.get(system_name)
         require_plugins(settings)
     except Exception as error:
-        if has_ledger(settings):  # else nothing is there yet to be told, and nothing is to be begun
+        if has_ledger(settings):  # else there is no row to write to, and no ledger is to be created
             with _named(system_name, settings, log_folder) as name:
-                _tell_of_failure(settings, name, error)
+                _report_failure(settings, name, error)
         raise
     with _named(system_name, settings, log_folder) as name:
         try:
@@ -73,13 +76,13 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
             record_failure(settings, name, str(error))
             return EXIT_REFUSED
         except Exception as error:
-            _tell_of_failure(settings, name, error)
+            _report_failure(settings, name, error)
             raise
 
 
 @contextmanager
 def _named(system_name: str, settings: Settings, log_folder: Path | None) -> Iterator[WorkerName]:
-    """A name of this worker's own for the block, under which it logs."""
+    """The worker's name, locked for the block; it logs under it."""
     name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
     try:
         log_json(str(name), log_folder)
@@ -88,7 +91,7 @@ def _named(system_name: str, settings: Settings, log_folder: Path | None) -> Ite
         name.release()
 
 
-def _tell_of_failure(settings: Settings, name: WorkerName, error: Exception) -> None:
+def _report_failure(settings: Settings, name: WorkerName, error: Exception) -> None:
     log.critical("this worker has failed: %s", error, exc_info=error)
     record_failure(settings, name, "".join(traceback.format_exception(error)))
 
@@ -125,7 +128,9 @@ class _Worker:
                 self.ledger,
                 relay,
                 self.lanes,
-                wake_by_task=lambda: send_sweep(self.app, system.queue, worker, expires_s=system.sweep_s),
+                wake_by_task=lambda: send_sweep(
+                    self.app, system.queue, worker, expires_s=system.sweep_s * settings.control.sweep_factor
+                ),
                 seen=self.registration.seen,
                 refused=_end_refused,
                 check_liveness=liveness.check,
@@ -189,19 +194,19 @@ def worker_app(url: str, system: System, worker: str, lanes: Lanes, *, watched: 
 
 
 def _end_refused(error: PreconditionFailed) -> None:
-    """End as when asked to: work gives way, and the supervisor's next start is refused until this host is upgraded."""
+    """End as when asked to: the work gives way. The next start is refused until this host is upgraded."""
     log.critical("%s", error)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def greeting(system: System, settings: Settings) -> str:
-    """What a worker says first: what it runs, where the truth lies, and what it waits for. Without passwords."""
+    """The first line of a worker's log: what it runs, its ledger and artifacts, what wakes it. Without passwords."""
     ledger = urlsplit(settings.ledger_url)
     where = f"{ledger.hostname}:{ledger.port}" if ledger.hostname else ledger.path.removeprefix("/")
     build = Build.of(system.lanes[0].do.__module__)
-    waits = f"hears {', '.join(event.name for event in system.consumes) or 'no event'}"
-    looks = f"looks by itself every {system.sweep_s * settings.control.sweep_factor:.0f} s"
-    return f"at work on {build}; ledger at {where}, artifacts at {settings.artifact_url}; {waits}, and {looks}"
+    events = ", ".join(event.name for event in system.consumes) or "no event"
+    sweep = f"a sweep every {system.sweep_s * settings.control.sweep_factor:.0f} s"
+    return f"runs {build}; ledger at {where}, artifacts at {settings.artifact_url}; woken by {events}, and by {sweep}"
 
 
 def _metrics_page(settings: Settings) -> MetricsPage | None:
@@ -227,7 +232,7 @@ def _status_path(settings: Settings, system: System, worker: str) -> Path:
 
 @setup_logging.connect
 def _leave_logging_alone(**_options: Any) -> None:
-    """Celery sets up no logging where somebody listens to this signal."""
+    """Celery sets up no logging where a function is connected to this signal."""
 
 
 @worker_ready.connect

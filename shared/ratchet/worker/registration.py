@@ -60,16 +60,16 @@ class Registration(Observer):
         self._ledger, self._system, self._worker, self._settings = ledger, system, worker, settings
 
     def enter(self) -> None:
-        """Register, and free what an earlier process of this name held: the name's lock proves that it is dead.
+        """Register, and release what an earlier process of this name held: the name's lock proves that it is dead.
 
-        One that died soon after its start, and left no word of why, counts as a start that failed.
+        A process that died soon after its start, without an error, counts as a start that failed.
 
         Raises PreconditionFailed for a ledger of another schema, TransientError while the ledger is away.
         """
         require_current(self._ledger)
         shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
         with self._ledger.write() as tx:
-            self._free_inherited(tx)
+            self._release_inherited(tx)
             before = tx.session.get(WorkerRow, self._worker)
             self._died = DIED_EARLY if before is not None and _died_early(before, tx.now) else None
             failures = before.failures if before is not None else 0
@@ -97,43 +97,43 @@ class Registration(Observer):
         controller.observers.append(self)
 
     def waiting(self, lane: str) -> None:  # noqa: ARG002
-        self._say_at_once()
+        self._write_now()
 
     def resumed(self, lane: str) -> None:  # noqa: ARG002
-        self._say_at_once()
+        self._write_now()
 
     def seen(self) -> None:
-        """Say that the worker is there.
+        """Write down that the worker is there.
 
         Raises TransientError; PreconditionFailed where the ledger became newer than it.
         """
         require_known_schema(self._ledger)
-        self._say("running")
+        self._write_state("running")
 
     def stopping(self) -> None:
-        """Say that the worker was asked to stop and is about to, if the ledger is there to hear it."""
+        """Write down that the worker is about to stop, if the ledger is there."""
         try:
-            self._say("stopping")
+            self._write_state("stopping")
         except TransientError as error:
-            log.info("the ledger does not hear that this worker stops: %s", error)
+            log.info("that this worker stops is not written to the ledger: %s", error)
 
     def leave(self) -> None:
-        """Say that the worker has stopped, if the ledger is there to hear it."""
+        """Write down that the worker has stopped, if the ledger is there."""
         try:
-            self._say("stopped")
+            self._write_state("stopped")
         except TransientError as error:
-            log.info("left without a word: %s", error)
+            log.info("that this worker has stopped is not written to the ledger: %s", error)
 
-    def _say_at_once(self) -> None:
-        """Where the ledger itself is what is waited for, nobody is told but the log. One that stops has said so."""
+    def _write_now(self) -> None:
+        """Write it down where the ledger is there; a worker that stops has written so already."""
         if self._controller is not None and self._controller.stop.is_set():
             return
         try:
-            self._say("running")
+            self._write_state("running")
         except TransientError as error:
-            log.info("the ledger does not hear what this worker waits for: %s", error)
+            log.info("what this worker waits for is not written to the ledger: %s", error)
 
-    def _say(self, state: str) -> None:
+    def _write_state(self, state: str) -> None:
         reasons = self._lasting_reasons()
         with self._ledger.write() as tx:
             row = tx.session.get(WorkerRow, self._worker)
@@ -151,9 +151,9 @@ class Registration(Observer):
         now = time.monotonic()
         return [r.why for (_, subject), r in reasons if subject is not None or now - r.since >= PASSING_S]
 
-    def _free_inherited(self, tx: Transaction) -> None:
+    def _release_inherited(self, tx: Transaction) -> None:
         for claim in claims.inherited(tx.session, self._worker):
-            log.warning("the last %s died over %s", self._worker, claim.subject)
+            log.warning("the last %s died while it worked on %s", self._worker, claim.subject)
             if claim.subject.kind in self._system.reconciled:
                 claims.release(tx, claim)
             else:
@@ -161,7 +161,7 @@ class Registration(Observer):
 
 
 def _died_early(before: WorkerRow, now: float) -> bool:
-    """Whether the last process of a name, known to be dead, lived briefly and neither stopped nor told why it died."""
+    """Whether the last process of a name, known to be dead, lived briefly and wrote neither a stop nor an error."""
     if before.state in ABSENT or before.seen_at - before.started_at >= STABLE_AFTER_S:
         return False
     return now - before.started_at < STABLE_AFTER_S + LONGEST_PAUSE_S
@@ -173,8 +173,10 @@ def has_ledger(settings: Settings) -> bool:
 
 
 def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
-    """Note that a worker has failed, and of what. It is started again by whoever started it, so failures in a row are
-    counted. Without a ledger that can take it, there is the log alone."""
+    """Write down that a worker has failed, and why. Failures in a row are counted, since the worker is started again.
+
+    While the ledger cannot be written to, the error is in the log alone.
+    """
     if not has_ledger(settings):
         return
     ledger = Ledger(settings.ledger_url)
@@ -196,7 +198,7 @@ def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
             row.pid, row.started_at, row.seen_at = os.getpid(), tx.now, tx.now
             row.state, row.error, row.failures = "failed", error, row.failures + 1
     except RatchetError as trouble:
-        log.error("the ledger cannot be told of it: %s", trouble)
+        log.error("this cannot be written to the ledger: %s", trouble)
     finally:
         ledger.close()
 
@@ -218,7 +220,7 @@ class StatusFile(WatchedThread, Observer):
         self._left_s = left_s
 
     def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
-        """Remember it as the last one."""
+        """Keep it for the status file."""
         self._last = {
             "lane": lane,
             "subject_kind": subject.kind,

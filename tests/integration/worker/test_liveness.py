@@ -49,7 +49,7 @@ def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str)
     wait_until(lambda: playground.restarts() > 0, what="a restart")
     assert playground.stack.supervisor.processes()["catching"].exit_code == EXIT_STALLED
     log = playground.stack.log("catching")
-    assert f"thread {name} has ended, though nobody asked it to" in log
+    assert f"thread {name} has ended unexpectedly" in log
     assert "RuntimeError" in log
     playground.throw("second")
     playground.wait_counted("second")

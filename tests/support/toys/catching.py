@@ -14,9 +14,9 @@ from kombu.asynchronous import Hub
 from ratchet.events import Event
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.counters import next_value
+from ratchet.ledger.ledger import next_counter
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import CounterRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import func, select
@@ -61,7 +61,7 @@ def do(work: Work) -> Outcome:
     toy = work.subject.id
 
     def effects(tx: Transaction) -> None:
-        next_value(tx.session, f"caught:{toy}")
+        next_counter(tx.session, f"caught:{toy}")
 
     return Verdict("caught", "it was thrown", effects=effects, events=(ToyCaught(toy=toy),))
 
@@ -82,7 +82,7 @@ def artifact(work: Work) -> None:
 
 
 def child(work: Work) -> None:
-    work.child("toys.play:play", {"toy": work.subject.id})
+    work.child("tests.support.toys.play:play", {"toy": work.subject.id})
 
 
 def long(work: Work) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import VerdictRow
-from ratchet.ledger.undecided import lacks_verdict
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import select

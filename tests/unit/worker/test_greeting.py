@@ -14,8 +14,8 @@ def test_a_worker_says_first_what_it_runs_and_where_and_no_password() -> None:
         artifacts={"url": "s3://ratchet/artifacts"},
     )
     said = greeting(registry.get("regression"), settings)
-    assert "ledger at 10.0.0.1:5432, artifacts at s3://ratchet/artifacts; hears checkpoint.evaluated" in said
-    assert "looks by itself every" in said
+    assert "ledger at 10.0.0.1:5432, artifacts at s3://ratchet/artifacts; woken by checkpoint.evaluated" in said
+    assert "by a sweep every" in said
     assert "secret" not in said
 
 

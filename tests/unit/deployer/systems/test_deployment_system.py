@@ -40,7 +40,7 @@ def test_the_first_better_checkpoint_replaces_the_base_model(deploying: Any) -> 
 def test_a_judge_of_a_plug_in_on_another_host_is_waited_for(deploying: Any) -> None:
     """This process cannot import it; its worker has registered what it is."""
     with deploying.home.ledger.write() as tx:
-        tx.session.add(worker_row("taste", declaration={"is_judge": True, "per_checkpoint": True}))
+        tx.session.add(worker_row("taste", tx.now, declaration={"is_judge": True, "per_checkpoint": True}))
     better = deploying.add(easy)
     deploying.sweep()
     assert deploying.verdicts() == {}
