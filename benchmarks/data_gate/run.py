@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from datagen.generate import generate_batch
-from miner.gate import DataGate, GatePolicy
+from datagen.batch_generation import generate_batch
+from miner.data_gate import DataGate, GatePolicy
+from miner.gate_batches import TokenCounter
 from miner.near_duplicates import NearDuplicates
-from miner.token_counter import TokenCounter
 from ratchet.data.jsonl import read_examples
 from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
@@ -82,7 +82,7 @@ def main(rows: int) -> None:
 
 
 def _save_tokenizer(folder: Path) -> None:
-    from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+    from ratchet.inference.tiny import build_tiny_tokenizer
 
     build_tiny_tokenizer().save_pretrained(folder)
 

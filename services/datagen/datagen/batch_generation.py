@@ -15,10 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from miner.data_gate import UsageCounts
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.backoff import pause_s
 from ratchet.data.example import Example
+from ratchet.data.usage_counts import UsageCounts
 from ratchet.errors import DataError
 from ratchet.settings.generation import GenerationSettings, SourceSettings
 from ratchet.tasks import registry

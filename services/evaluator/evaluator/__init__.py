@@ -1,1 +1,1 @@
-"""The judging systems: testing makes one record of every checkpoint; regression, comparison and calibration read it."""
+"""The judging systems: testing makes one record of each checkpoint; regression, comparison and calibration read it."""

@@ -1,4 +1,4 @@
-"""Does a checkpoint know what it knows? Confidence from token log-probabilities against graded success.
+"""Fits and measures confidence: token log-probabilities of the answers against graded success.
 
 The kind of confidence and the recalibration are fitted on the selection split of the items, and every reported number
 is measured on the test split.
@@ -60,7 +60,7 @@ class Reliability(BaseModel):
 
 
 class Abstention(BaseModel):
-    """What the shipped threshold does on the test split, which had no say in it.
+    """What the shipped threshold does on the test split, which it was not chosen on.
 
     ``coverage`` is the share of items that are answered, ``precision`` how many of those are right (None where none
     is answered), with its interval.
@@ -89,13 +89,13 @@ class LevelReliability(BaseModel):
     brier: float
 
 
-class Calibration(BaseModel):
+class CalibrationFit(BaseModel):
     """``kind`` of token log-probability a confidence is made of (``ratchet.evaluation.confidence``).
 
     ``raw``, ``tempered``, ``platt_scaled`` and ``isotonic`` are all measured on the test split; ``diagram``,
     ``diagram_equal_mass`` and ``curve`` (risk by coverage) belong to ``tempered``, ``raw_diagram`` to ``raw``.
     ``shipped`` goes out with a deployment; ``abstention`` says what its threshold does, None where it has none.
-    ``losses`` has the negative log-likelihood that each kind came to on the selection split. ``unscored`` items had no
+    ``losses`` has the negative log-likelihood of each kind on the selection split. ``unscored`` items had no
     token log-probabilities and are left out.
     """
 
@@ -122,17 +122,17 @@ class Calibration(BaseModel):
     unscored: int
 
 
-def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = None) -> Calibration:
-    """Raises EmptyEvaluation where either half has no item with log-probabilities."""
-    choosing, testing = _halves(evaluation)
-    losses, temperature = _choose(choosing)
+def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = None) -> CalibrationFit:
+    """Raises EmptyEvaluation where either split has no item with log-probabilities."""
+    selection, test = _splits(evaluation)
+    losses, temperature = _choose(selection)
     kind = min(KINDS, key=lambda one: losses[one])
-    fitted, known = confidences(choosing, kind), _outcomes(choosing)
+    fitted, known = confidences(selection, kind), _outcomes(selection)
     platt, isotonic = fit_platt(fitted, known), fit_isotonic(fitted, known)
-    raw, outcome = confidences(testing, kind), _outcomes(testing)
+    raw, outcome = confidences(test, kind), _outcomes(test)
     tempered = temperature[kind].apply(raw)
     shipped = _shipped(kind, temperature[kind], fitted, known, (settings or CalibrationSettings()).precision)
-    return Calibration(
+    return CalibrationFit(
         checkpoint_id=evaluation.checkpoint_id,
         kind=kind,
         losses={str(one): losses[one] for one in KINDS},
@@ -143,28 +143,28 @@ def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = Non
         tempered=_measure(tempered, outcome),
         platt_scaled=_measure(platt.apply(raw), outcome),
         isotonic=_measure(isotonic.apply(raw), outcome),
-        by_level=_by_level(testing, tempered),
+        by_level=_by_level(test, tempered),
         raw_diagram=tuple(reliability(raw, outcome)),
         diagram=tuple(reliability(tempered, outcome)),
         diagram_equal_mass=tuple(reliability(tempered, outcome, binning="equal_mass")),
         curve=tuple(thinned(risk_coverage(tempered, outcome))),
         shipped=shipped,
         abstention=_abstention(shipped, tempered, outcome),
-        fitted_on=len(choosing),
-        unscored=len(evaluation.items) - len(choosing) - len(testing),
+        fitted_on=len(selection),
+        unscored=len(evaluation.items) - len(selection) - len(test),
     )
 
 
-def _halves(evaluation: Evaluation) -> tuple[list[ItemRecord], list[ItemRecord]]:
+def _splits(evaluation: Evaluation) -> tuple[list[ItemRecord], list[ItemRecord]]:
     scored = [item for item in evaluation.items if item.token_logprobs]
-    choosing = [item for item in scored if in_selection_split(item.item_id)]
-    testing = [item for item in scored if not in_selection_split(item.item_id)]
-    if not choosing or not testing:
+    selection = [item for item in scored if in_selection_split(item.item_id)]
+    test = [item for item in scored if not in_selection_split(item.item_id)]
+    if not selection or not test:
         raise EmptyEvaluation(
-            f"{evaluation.checkpoint_id} has {len(choosing)} and {len(testing)} items with log-probabilities in its "
-            "two halves; calibration needs some in both."
+            f"{evaluation.checkpoint_id} has {len(selection)} and {len(test)} items with log-probabilities in its "
+            "selection and test split; calibration needs some in both."
         )
-    return choosing, testing
+    return selection, test
 
 
 def confidences(items: Sequence[ItemRecord], kind: ConfidenceKind) -> Floats:
@@ -202,7 +202,7 @@ def _outcomes(items: Sequence[ItemRecord]) -> Floats:
 
 
 def _choose(items: Sequence[ItemRecord]) -> tuple[dict[ConfidenceKind, float], dict[ConfidenceKind, Scaling]]:
-    """By kind of confidence: how ill it predicts success once its temperature is fitted, and that temperature."""
+    """For each kind of confidence its negative log-likelihood once its temperature is fitted, and that temperature."""
     outcome = _outcomes(items)
     stated = {kind: confidences(items, kind) for kind in KINDS}
     fits = {kind: fit_temperature(stated[kind], outcome) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""The growing file of one suite's item records: what a killed run had answered is not asked again."""
+"""The growing file of one suite's item records, so that a killed run goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ratchet.evaluation.record import ItemRecord, records_to_lines
 
 
 class RecordLog:
-    """Records in ``<name>.part.jsonl``, in the order of their making, headed by the conditions of it.
+    """Records in ``<name>.part.jsonl``, in the order of answering, with the conditions as first line.
 
-    A file of other conditions is started anew; a torn or foreign line and all after it are dropped. ``earlier`` are
-    folders of runs that were killed: the longest file of theirs is gone on with, and left as it is.
-    ``<name>.items.jsonl`` appears whole, with ``finish``.
+    A file of other conditions is discarded; a torn or foreign line and all after it are dropped. ``earlier`` are
+    folders of killed runs: their longest file is continued from, and left as it is. ``finish`` writes
+    ``<name>.items.jsonl``.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RecordLog:
         return self._final, records
 
     def _added(self, records: Sequence[ItemRecord]) -> str:
-        """Take records in; returns their lines."""
+        """Remember records; returns their lines."""
         lines = {record.item_id: records_to_lines([record]) for record in records}
         self._lines.update(lines)
         self._records.update((record.item_id, record) for record in records)

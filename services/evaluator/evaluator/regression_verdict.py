@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.evaluation.paired_outcomes import OutcomeCounts, OutcomeTable, outcome_table, total_of
@@ -25,7 +26,6 @@ from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
 from ratchet.stats.proportions import Interval
-from scipy.stats import t
 
 Severity = Literal["none", "warning", "critical"]
 Floats = NDArray[np.float64]
@@ -297,7 +297,7 @@ def _rise(baseline: str, pairs: LossPairs, margin: float) -> LossRise:
     n, mean = len(rises), float(rises.mean())
     error = float(rises.std(ddof=1)) / np.sqrt(n)
     half = float(t.isf((1 - CONFIDENCE) / 2, n - 1)) * error
-    p = float(t.sf((mean - margin) / error, n - 1)) if error > 0 else float(mean <= margin)
+    p = float(scipy.stats.t.sf((mean - margin) / error, n - 1)) if error > 0 else float(mean <= margin)
     return LossRise(
         baseline=baseline,
         n=n,

@@ -1,1 +1,1 @@
-"""The data side of judging: what a model gets wrong, lessons from it, the gate before the queue, and coverage."""
+"""Mining, correction and diversity: what a model gets wrong, examples made of it, the data gate, and coverage."""

@@ -1,4 +1,4 @@
-"""Diversity: how a batch covers family by level by feature, how evenly, and how much of it is repetition."""
+"""Coverage of a batch: how it covers family by level by feature, how evenly, and how much of it is repetition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Row:
 
 
 class Cell(BaseModel):
-    """One family and level. ``gap`` is how far its share falls short of the wanted one: 0 not at all, 1 wholly.
+    """One family and level. ``gap`` is how far its share falls short of the wanted one: 0 not at all, 1 completely.
 
     ``features`` counts rows by declared feature; ``absent`` are features that none of at least ENOUGH rows has.
     """
@@ -48,7 +48,7 @@ class Cell(BaseModel):
 
 class Coverage(BaseModel):
     """``entropy`` is Shannon's over the cells, divided by its largest value (1 is even); ``duplicates`` are rows whose
-    item stands in the batch already; ``novelty`` is the share of distinct items that no earlier batch held.
+    item is in the batch already; ``novelty`` is the share of distinct items that no earlier batch held.
 
     ``feature_entropy`` is the same over (cell, feature); ``lengths`` counts answers by their length in characters,
     under the power of two that it is below: 8 stands for 4 to 7. ``texts`` counts near-duplicates and runs of words
@@ -97,7 +97,7 @@ def measure(
 ) -> Coverage:
     """Coverage of a batch.
 
-    ``wanted`` is the mix it should have followed; ``known`` counts all queued uses of these keys, this batch's among
+    ``wanted`` is the mix that was requested; ``known`` counts all queued uses of these keys, this batch's among
     them. Raises EmptyEvaluation for an empty batch.
     """
     counts = _Counts()

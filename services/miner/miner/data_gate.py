@@ -7,8 +7,6 @@ texts are searched for free text alone. Rows stream through, and memory does not
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -20,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
+from ratchet.data.usage_counts import UsageCounts
 from ratchet.errors import DataError, TransientError, UnknownPlugin
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.tasks import registry
@@ -297,38 +296,6 @@ class GateCounts:
 
 def _name(example: Example) -> str:
     return f"{example.family}/{example.level}"
-
-
-_CACHE_KIB = 8_000
-
-
-class UsageCounts:
-    """A private, temporary SQLite database that vanishes on closing. One thread."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-
-    def __getitem__(self, key: str) -> int:
-        row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
-        return 0 if row is None else int(row[0])
-
-    def add(self, key: str) -> None:
-        """Count the key once more."""
-        self._database.execute(
-            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
-        )
-
-    def close(self) -> None:
-        self._database.close()
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 class TokenCounter:

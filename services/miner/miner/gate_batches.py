@@ -15,7 +15,7 @@ from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import BatchQueued, BatchRejected
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
-from ratchet.ledger.queue import add_uses, uses_of
+from ratchet.ledger.queue import add_usage_counts, usage_counts
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Verdict, Work
@@ -88,7 +88,7 @@ def _usage_lookup(work: Work) -> UsageLookup:
 
     def lookup(keys: Collection[str]) -> dict[str, int]:
         with work.read() as session:
-            return uses_of(session, keys)
+            return usage_counts(session, keys)
 
     return lookup
 
@@ -111,7 +111,7 @@ def _queued(batch: BatchRow, report: GateReport, artifact: str, quarantine: str 
         row.report = report.model_dump(mode="json")
         if row.state == "submitted":
             row.state, row.queued_at = "queued", tx.now
-        add_uses(tx, usage)
+        add_usage_counts(tx, usage)
 
     numbers = report.model_dump(mode="json")
     return Verdict("queued", _words(report), numbers, effects, (BatchQueued(batch_id=batch.id),))

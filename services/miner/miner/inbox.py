@@ -1,6 +1,6 @@
-"""The inbox: JSONL files that a person lays into a folder. They stay there; each version of a file enters once.
+"""The inbox: JSONL files that a person puts into a folder. They stay there; each version of a file is taken once.
 
-Any entry may lie there. One that is no file, or cannot be read, is refused by its name, and the others pass.
+The folder may hold anything. An entry that is no file, or cannot be read, is refused by name; the others are taken.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def waiting_files(inbox: Path) -> list[Subject]:
 
 
 def take(work: Work) -> Outcome:
-    """Publish a copy of the file and put it before the gate."""
+    """Publish a copy of the file and submit it to the gate."""
     name = work.subject.id.rpartition("@")[0]
     file = next((file for version, file in _entries(work.settings.inbox) if version == work.subject.id), None)
     if file is None:
-        return Verdict("changed", f"{name} is gone, or has another version now")
+        return Verdict("changed", f"{name} is gone, or has changed")
     copy = work.folder / "rows.jsonl"
     try:
         with open_regular(file) as source, open(copy, "wb") as rows_copied:
@@ -48,7 +48,7 @@ def take(work: Work) -> Outcome:
                 _version(file, opened) != work.subject.id
                 or _version(file, os.fstat(source.fileno())) != work.subject.id
             ):
-                return Verdict("changed", f"{name} has another version now")
+                return Verdict("changed", f"{name} has changed meanwhile")
     except DataError as error:
         return Verdict("refused", f"{error} Take it out of the inbox, or `touch` it once it can be read.")
     if not rows:
@@ -63,19 +63,19 @@ def _submitted(name: str, artifact_id: str, rows: int, provenance: dict[str, obj
         try:
             tx.emit(submit(tx, artifact_id, rows, "user", provenance))
         except PreconditionFailed:
-            return  # the same rows are on their way already
+            return  # the same rows were submitted before
 
     return Verdict("submitted", f"{rows} rows of {name}", effects=effects)
 
 
 def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
-    """Every entry that is meant to be taken, with its version; an inbox that cannot be looked at has none."""
+    """Every .jsonl entry with its version; none of an inbox that cannot be listed."""
     try:
         names = sorted(os.listdir(inbox))
     except FileNotFoundError:
         return
     except OSError as error:
-        log.error("the inbox %s cannot be looked at: %s", printable(inbox), error.strerror)
+        log.error("the inbox %s cannot be listed: %s", printable(inbox), error.strerror)
         return
     for name in names:
         if name.endswith(".jsonl"):
@@ -85,19 +85,19 @@ def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _stat(file: Path) -> os.stat_result | None:
-    """Of what a link leads to, or of the link itself where it leads nowhere; None for what is gone meanwhile."""
+    """Of a link's target, or of the link itself where it is broken; None for an entry that is gone meanwhile."""
     for look in (os.stat, os.lstat):
         try:
             return look(file)
         except OSError as error:
             trouble = error
     if not isinstance(trouble, FileNotFoundError):
-        log.error("%s in the inbox cannot be looked at: %s", printable(file.name), trouble.strerror)
+        log.error("%s in the inbox cannot be examined: %s", printable(file.name), trouble.strerror)
     return None
 
 
 def _version(file: Path, found: os.stat_result) -> str:
-    """Name, time and size. What is written to a folder or a pipe makes no other version of it."""
+    """Name, time and size; of a folder or a pipe only its identity, since writing to it changes no file to take."""
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
         return f"{printable(file.name)}@{found.st_ino}-{found.st_dev}"
     return f"{printable(file.name)}@{found.st_mtime_ns}-{found.st_size}"

@@ -1,7 +1,7 @@
 """Near-duplicates of free text, by MinHash and locality-sensitive hashing (rensa).
 
 Two texts are near-duplicates if the sets of their three-word runs overlap by a Jaccard index of about 0.8 or more, and
-they contain the same numbers: one template with other figures is another exercise. The index is estimated from 128
+they contain the same numbers: one template with other numbers is another exercise. The index is estimated from 128
 permutations (standard error 0.035 at 0.8), and 32 bands of 4 let a pair at 0.8 slip through once in ten million.
 """
 
@@ -35,26 +35,26 @@ def _has_number(word: str) -> bool:
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is kept of a text: the MinHash of its runs of words, its numbers, and its answer."""
+    """A text's sketch: the MinHash of its runs of words, its numbers, and its answer."""
 
     minhash: RMinHash
-    figures: tuple[str, ...]
+    numbers: tuple[str, ...]
     answer: str
 
     @classmethod
     def of(cls, text: str, answer: str = "") -> Sketch:
-        runs, figures = word_runs(text)
+        runs, numbers = word_runs(text)
         minhash = RMinHash(num_perm=PERMUTATIONS, seed=SEED)
         minhash.update(runs)
-        return cls(minhash, figures, answer)
+        return cls(minhash, numbers, answer)
 
     def is_near(self, other: Sketch) -> bool:
-        return self.figures == other.figures and self.minhash.jaccard(other.minhash) >= THRESHOLD
+        return self.numbers == other.numbers and self.minhash.jaccard(other.minhash) >= THRESHOLD
 
 
 @dataclass
 class _Index:
-    """Sketches that can be searched, in the order of their coming."""
+    """Sketches that can be searched, in the order in which they were added."""
 
     sketches: list[Sketch] = field(default_factory=list)
     hashes: RMinHashLSH = field(
@@ -71,7 +71,7 @@ class _Index:
 
 
 class NearDuplicates:
-    """Searches all held-out texts, and of the accepted ones the last ``window`` to twice that: memory is bounded."""
+    """Searches all held-out texts, and the last ``window`` to 2 ``window`` accepted ones, so that memory is bounded."""
 
     def __init__(self, held_out: Iterable[str] = (), window: int = 5_000):
         self._held_out = _Index()
@@ -89,7 +89,7 @@ class NearDuplicates:
         return any(near.answer == sketch.answer for index in (self._newer, self._older) for near in index.near(sketch))
 
     def remember(self, sketch: Sketch) -> None:
-        """Search this text from now on."""
+        """Include this text in later searches."""
         if len(self._newer.sketches) >= self._window:
             self._older, self._newer = self._newer, _Index()
         self._newer.add(sketch)

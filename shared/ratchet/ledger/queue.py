@@ -178,14 +178,14 @@ def _speed(session: Session) -> float | None:
 CHUNK = 500
 
 
-def item_uses(session: Session, at_least: int = 1) -> dict[str, int]:
-    """Uses by item key, of the items used so often."""
+def all_usage_counts(session: Session, at_least: int = 1) -> dict[str, int]:
+    """How often each item was used, of those used at least so often."""
     query = select(ItemUseRow.key, ItemUseRow.uses).where(ItemUseRow.uses >= at_least)
     return {row.key: row.uses for row in session.execute(query)}
 
 
-def uses_of(session: Session, keys: Collection[str]) -> dict[str, int]:
-    """Uses of these keys, whatever else was ever used; a key that was not is missing."""
+def usage_counts(session: Session, keys: Collection[str]) -> dict[str, int]:
+    """How often the items of these keys were used; one that never was is missing."""
     wanted, found = list(keys), dict[str, int]()
     for start in range(0, len(wanted), CHUNK):
         query = select(ItemUseRow.key, ItemUseRow.uses).where(ItemUseRow.key.in_(wanted[start : start + CHUNK]))
@@ -193,8 +193,8 @@ def uses_of(session: Session, keys: Collection[str]) -> dict[str, int]:
     return found
 
 
-def add_uses(tx: Transaction, counts: Mapping[str, int]) -> None:
-    """Add a batch's uses to what is known."""
+def add_usage_counts(tx: Transaction, counts: Mapping[str, int]) -> None:
+    """Add the counts of a batch."""
     dialect = postgresql if tx.session.get_bind().dialect.name == "postgresql" else sqlite
     rows = [{"key": key, "uses": uses} for key, uses in counts.items()]
     for start in range(0, len(rows), CHUNK):

@@ -15,7 +15,7 @@ from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, Evaluatio
 
 CHUNK = 500
 
-STANDING = ("probe", "eval")
+ALWAYS_TESTED = ("probe", "eval")
 """Pools that testing runs for every checkpoint; ``confirm`` only on request."""
 
 
@@ -33,7 +33,7 @@ def suite_named(session: Session, name: str) -> SuiteRow:
 
     PreconditionFailed if not one fits.
     """
-    if name in (*STANDING, "confirm"):
+    if name in (*ALWAYS_TESTED, "confirm"):
         return current(session, name)
     fitting = select(SuiteRow).where(SuiteRow.id.startswith(name, autoescape=True)).limit(2)
     rows = session.scalars(fitting).all() if len(name) >= 4 else []

@@ -17,7 +17,7 @@ import pytest
 from evaluator.systems.testing import SYSTEM as TESTING
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.evaluation.record import ItemRecord, records_from_lines
-from ratchet.ledger.suites import STANDING, current, evaluation
+from ratchet.ledger.suites import ALWAYS_TESTED, current, evaluation
 from ratchet.processes.child_runner import ChildRunner
 
 from tests.support.home import SMALL, Home, merged, small_home
@@ -115,7 +115,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testing, 
 def standing_records(home: Home) -> dict[str, tuple[ItemRecord, ...]]:
     """The base model's record of each standing suite."""
     with home.ledger.read() as session:
-        rows = {pool: evaluation(session, home.base_id(), current(session, pool).id) for pool in STANDING}
+        rows = {pool: evaluation(session, home.base_id(), current(session, pool).id) for pool in ALWAYS_TESTED}
     return {pool: load_evaluation(home.artifacts, row).items for pool, row in rows.items() if row is not None}
 
 
@@ -140,8 +140,8 @@ def test_the_record_of_a_killed_run_is_that_of_an_undisturbed_one(
         home.bus(TESTING, children=children).sweep()
         undisturbed = standing_records(home)
     found = standing_records(testing.home)
-    assert list(found) == list(undisturbed) == list(STANDING)
-    for pool in STANDING:
+    assert list(found) == list(undisturbed) == list(ALWAYS_TESTED)
+    for pool in ALWAYS_TESTED:
         assert [r.model_dump(exclude={"latency_s"}) for r in found[pool]] == [
             r.model_dump(exclude={"latency_s"}) for r in undisturbed[pool]
         ]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.calibration_fit import Calibration, calibrate, confidences
+from evaluator.calibration_fit import CalibrationFit, calibrate, confidences
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, in_selection_split
 from ratchet.settings.calibration import CalibrationSettings
@@ -66,11 +66,11 @@ def test_a_model_that_is_always_right_is_calibrated_without_error() -> None:
     calibration = calibrate(evaluation("a", {("sum", 1): [True] * 60}))
     assert calibration.raw.accuracy == 1.0
     assert np.isfinite(calibration.tempered.nll)
-    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+    assert CalibrationFit.model_validate_json(calibration.model_dump_json()) == calibration
 
 
 def test_too_few_items_for_two_halves_is_an_error() -> None:
-    with pytest.raises(EmptyEvaluation, match="two halves"):
+    with pytest.raises(EmptyEvaluation, match="selection and test split"):
         calibrate(evaluation("a", {("sum", 1): [True]}))
 
 

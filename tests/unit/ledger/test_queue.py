@@ -6,7 +6,7 @@ import pytest
 from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.queue import Depth, Origin, add_uses, depth, item_uses, next_batch, submit, uses_of
+from ratchet.ledger.queue import Depth, Origin, add_usage_counts, depth, all_usage_counts, next_batch, submit, usage_counts
 from ratchet.ledger.tables import BatchRow, DeadLetterRow
 
 from tests.support.rows import dead_letter
@@ -116,12 +116,12 @@ def test_the_same_rows_are_refused_the_second_time_with_what_became_of_them(ledg
 
 def test_uses_add_up_over_batches(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        add_uses(tx, {f"item {number}": 1 for number in range(1_200)})
-        add_uses(tx, {"item 7": 4, "new": 2})
-        add_uses(tx, {})
+        add_usage_counts(tx, {f"item {number}": 1 for number in range(1_200)})
+        add_usage_counts(tx, {"item 7": 4, "new": 2})
+        add_usage_counts(tx, {})
     with ledger.read() as session:
-        uses = item_uses(session)
-        asked = uses_of(session, ["item 7", "never", *(f"item {number}" for number in range(600, 1_300))])
+        uses = all_usage_counts(session)
+        asked = usage_counts(session, ["item 7", "never", *(f"item {number}" for number in range(600, 1_300))])
     assert len(asked) == 601
     assert (asked["item 7"], asked["item 1199"], "never" in asked) == (5, 1, False)
     assert len(uses) == 1_201

@@ -1,4 +1,4 @@
-"""Confidence calibrator: does a checkpoint know what it knows? Its temperature ships with a deployment."""
+"""Confidence calibrator: fits the temperature and threshold that ship with a deployment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.judging import evaluated_without, request_again
 from sqlalchemy.orm import Session
 
-from evaluator.calibration_fit import Calibration as Found
-from evaluator.calibration_fit import calibrate
+from evaluator.calibration_fit import CalibrationFit, calibrate
 
 NAME = "calibration"
 
@@ -40,13 +39,13 @@ def do(work: Work) -> Outcome:
     )
 
 
-def _reason(found: Found) -> str:
+def _reason(found: CalibrationFit) -> str:
     words = (
         f"ECE {found.raw.ece:.3f}, at temperature {found.temperature:.2f} {found.tempered.ece:.3f} "
         f"on {found.tempered.n} items"
     )
     if found.abstention is None or found.abstention.precision is None:
-        return f"{words}. No threshold promises {found.shipped.precision:.0%} right answers."
+        return f"{words}. No threshold gives {found.shipped.precision:.0%} right answers."
     return (
         f"{words}. Answers from a confidence of {found.abstention.threshold:.2f} on, {found.abstention.coverage:.0%} "
         f"of all, are right in {found.abstention.precision:.0%}."

@@ -24,7 +24,7 @@ from ratchet.inference.generator import Decoding
 from ratchet.inference.prompt_format import day_of
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.suites import STANDING, current, evaluation, unanswered_requests
+from ratchet.ledger.suites import ALWAYS_TESTED, current, evaluation, unanswered_requests
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
@@ -96,7 +96,7 @@ def _assignment(work: Work) -> Assignment:
             return Assignment(
                 checkpoint, _unanswered(session, checkpoint, [session.get_one(SuiteRow, suite_id)]), None, True
             )
-        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in STANDING])
+        suites = _unanswered(session, checkpoint, [current(session, pool) for pool in ALWAYS_TESTED])
         newer = select(CheckpointRow.id).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
         newer = newer.where(CheckpointRow.ordinal > checkpoint.ordinal)
         overtaken = session.scalar(newer.limit(1))
@@ -142,7 +142,7 @@ def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
     families = [family.name for family in work.settings.suites.families]
     path = work.artifacts.fetch(row.artifact) / "rows.jsonl"
     return SuiteFile(
-        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool in STANDING
+        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool in ALWAYS_TESTED
     )
 
 

@@ -1,4 +1,4 @@
-"""Diversity analyzer: what each queued batch covers, against the mix it was to follow."""
+"""Diversity analyzer: coverage and novelty of each queued batch, against the mix that was requested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratchet.data.example import Example
 from ratchet.events.catalogue import BatchQueued, CoverageMeasured
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.queue import uses_of
+from ratchet.ledger.queue import usage_counts
 from ratchet.ledger.tables import BatchRow, CoverageRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
@@ -35,7 +35,7 @@ def do(work: Work) -> Outcome:
     with work.read() as session:
         batch = session.get_one(BatchRow, work.subject.id)
     assert batch.artifact is not None, "found by it"
-    found = measure(_rows(work, batch.artifact), _wanted(batch), lambda keys: _uses(work, keys))
+    found = measure(_rows(work, batch.artifact), _wanted(batch), lambda keys: _usage(work, keys))
     found = found.model_copy(update={"texts": _texts(work, batch.id, batch.artifact)})
     numbers = found.model_dump(mode="json")
 
@@ -55,20 +55,22 @@ def _rows(work: Work, artifact: str) -> Iterator[Row]:
             yield Row(example, problem.key, family.traits(problem), frozenset(family.features))
 
 
-def _uses(work: Work, keys: Collection[str]) -> dict[str, int]:
+def _usage(work: Work, keys: Collection[str]) -> dict[str, int]:
     with work.read() as session:
-        return uses_of(session, keys)
+        return usage_counts(session, keys)
 
 
 def _texts(work: Work, batch: str, artifact: str) -> Novelty:
-    """The batch beside history; near-duplicates are looked for in free text alone."""
+    """The batch compared with history; near-duplicates are searched in free text alone."""
     settings = work.settings.diversity
     with opened(work.settings.history_folder, settings.history_examples) as history:
         rows = _examples(work, artifact, "texts")
-        return history.add(batch, ((_said(row), registry.find(row.family) is None) for row in rows), settings.near)
+        return history.add(
+            batch, ((_prompt_text(row), registry.find(row.family) is None) for row in rows), settings.near
+        )
 
 
-def _said(example: Example) -> str:
+def _prompt_text(example: Example) -> str:
     return "\n".join(message.content for message in example.prompt)
 
 
@@ -85,9 +87,8 @@ def _words(found: Measured) -> str:
     )
     texts = found.texts
     if texts is not None and texts.compared:
-        words += (
-            f"; of {texts.compared} texts {texts.repeats} repeat one of the batch nearly, {texts.known} an earlier one"
-        )
+        near = f"{texts.repeats} are near another of the batch, {texts.known} near an earlier one"
+        words += f"; of {texts.compared} texts {near}"
     return words
 
 

@@ -12,7 +12,7 @@ from miner.systems.correction import SYSTEM as CORRECTION
 from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import held_out
-from ratchet.ledger.queue import item_uses
+from ratchet.ledger.queue import all_usage_counts
 from ratchet.ledger.tables import BatchRow, MinedRow, VerdictRow
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
@@ -64,7 +64,7 @@ def test_a_good_batch_is_queued_whole_and_its_uses_are_counted(home: Home) -> No
     assert queued.quarantine_artifact is None
     assert queued.tokens > 30 * 10
     with home.ledger.read() as session:
-        assert item_uses(session) == {item_key(row): 1 for row in rows}
+        assert all_usage_counts(session) == {item_key(row): 1 for row in rows}
 
 
 def test_bad_rows_are_quarantined_with_reason_and_line_and_none_is_lost(home: Home) -> None:
@@ -85,7 +85,7 @@ def test_bad_rows_are_quarantined_with_reason_and_line_and_none_is_lost(home: Ho
     assert reasons[4] == "leak"
     assert queued.report["reasons"] == dict(sorted(Counter(reasons.values()).items()))
     with home.ledger.read() as session:
-        assert sum(item_uses(session).values()) == len(accepted)
+        assert sum(all_usage_counts(session).values()) == len(accepted)
 
 
 def test_a_batch_without_a_good_row_is_rejected_and_kept(home: Home) -> None:
@@ -97,7 +97,7 @@ def test_a_batch_without_a_good_row_is_rejected_and_kept(home: Home) -> None:
     assert (rejected.state, rejected.quarantined, rejected.artifact) == ("rejected", 3, None)
     assert len(rows_of(home, rejected.quarantine_artifact, "quarantine.jsonl")) == 3
     with home.ledger.read() as session:
-        assert item_uses(session) == {}
+        assert all_usage_counts(session) == {}
 
 
 def test_high_priority_passes_the_gate_first(home: Home) -> None:

@@ -1,0 +1,40 @@
+"""How often each item key came up in one batch: on disk, so that memory does not grow with the batch.
+
+The data gate and the generation of batches both count with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+_CACHE_KIB = 8_000
+
+
+class UsageCounts:
+    """Counts by item key, in a private, temporary SQLite database that ends with ``close``. For one thread."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def __getitem__(self, key: str) -> int:
+        row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def add(self, key: str) -> None:
+        """Count the key once more."""
+        self._database.execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
+        )
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
