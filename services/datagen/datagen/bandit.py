@@ -23,10 +23,10 @@ from statistics import median
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.settings.curriculum import CurriculumSettings
-from scipy.special import stdtr, stdtrit
 
 PER_TOKENS = 100_000
 
@@ -263,13 +263,13 @@ def _scale(trials: Sequence[Trial], y: Floats, w: Floats) -> tuple[float, float]
 
 def _compared(belief: Posterior, one: int, other: int, even_points: float) -> Comparison:
     points, scale = belief.difference(one, other)
-    inside = [stdtr(belief.freedom, (bound - points) / scale) for bound in (-even_points, even_points)]
+    inside = [scipy.special.stdtr(belief.freedom, (bound - points) / scale) for bound in (-even_points, even_points)]
     return Comparison(
         arm=belief.arms[one],
         other=belief.arms[other],
         points=points,
-        half_width=float(stdtrit(belief.freedom, (1 + CREDIBLE) / 2)) * scale,
-        better=float(stdtr(belief.freedom, points / scale)),
+        half_width=float(scipy.special.stdtrit(belief.freedom, (1 + CREDIBLE) / 2)) * scale,
+        better=float(scipy.special.stdtr(belief.freedom, points / scale)),
         even=float(inside[1] - inside[0]),
     )
 
@@ -303,7 +303,7 @@ def _shares(state: State, best: Floats, leader: int, settings: CurriculumSetting
 
 
 def _results(belief: Posterior, best: Floats, shares: Floats, trials: Sequence[Trial]) -> tuple[ArmResult, ...]:
-    half = float(stdtrit(belief.freedom, (1 + CREDIBLE) / 2)) * np.sqrt(np.diag(belief.scale))
+    half = float(scipy.special.stdtrit(belief.freedom, (1 + CREDIBLE) / 2)) * np.sqrt(np.diag(belief.scale))
     return tuple(
         ArmResult(
             name=name,

@@ -296,7 +296,7 @@ def _rise(baseline: str, pairs: LossPairs, margin: float) -> LossRise:
     rises = pairs.rises()
     n, mean = len(rises), float(rises.mean())
     error = float(rises.std(ddof=1)) / np.sqrt(n)
-    half = float(t.isf((1 - CONFIDENCE) / 2, n - 1)) * error
+    half = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, n - 1)) * error
     p = float(scipy.stats.t.sf((mean - margin) / error, n - 1)) if error > 0 else float(mean <= margin)
     return LossRise(
         baseline=baseline,

@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import isotonic_regression, minimize, minimize_scalar
-from scipy.special import expit, logit, ndtri
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Binning = Literal["equal_width", "equal_mass"]
@@ -89,7 +87,7 @@ def fit_isotonic(confidence: Floats, outcome: Floats) -> Isotonic:
     """
     at, place, weights = np.unique(confidence, return_inverse=True, return_counts=True)
     mean = np.bincount(place, weights=outcome) / weights
-    fitted = isotonic_regression(mean, weights=weights.astype(np.float64)).x
+    fitted = scipy.optimize.isotonic_regression(mean, weights=weights.astype(np.float64)).x
     inner = np.zeros(len(at), bool)
     inner[1:-1] = (fitted[1:-1] == fitted[:-2]) & (fitted[1:-1] == fitted[2:])
     return Isotonic(at=tuple(map(float, at[~inner])), values=tuple(map(float, np.clip(fitted[~inner], 0, 1))))
@@ -113,13 +111,15 @@ class Scaling(BaseModel):
         return 1 / self.slope
 
     def apply(self, confidence: Floats) -> Floats:
-        scaled: Floats = expit(self.slope * logit(np.clip(confidence, TINY, 1 - TINY)) + self.intercept)
+        scaled: Floats = scipy.special.expit(
+            self.slope * scipy.special.logit(np.clip(confidence, TINY, 1 - TINY)) + self.intercept
+        )
         return scaled
 
 
 def fit_temperature(confidence: Floats, outcome: Floats) -> Scaling:
     """The temperature of least negative log-likelihood (Guo et al. 2017), between e^-3 and e^3."""
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda t: nll(Scaling(slope=float(np.exp(-t))).apply(confidence), outcome),
         bounds=LOG_TEMPERATURES,
         method="bounded",
@@ -138,7 +138,7 @@ def fit_platt(confidence: Floats, outcome: Floats) -> Scaling:
         scaling = Scaling(slope=float(np.exp(parameters[0])), intercept=float(parameters[1]))
         return nll(scaling.apply(confidence), outcome) + RIDGE * float(parameters @ parameters)
 
-    found = minimize(loss, np.zeros(2), bounds=[LOG_TEMPERATURES, (-10, 10)])
+    found = scipy.optimize.minimize(loss, np.zeros(2), bounds=[LOG_TEMPERATURES, (-10, 10)])
     return Scaling(slope=float(np.exp(found.x[0])), intercept=float(found.x[1]))
 
 
@@ -165,7 +165,7 @@ def auroc(confidence: Floats, outcome: Floats) -> float | None:
     wrong = len(outcome) - right
     if not right or not wrong:
         return None
-    ranks = float(rankdata(confidence)[outcome > 0].sum())
+    ranks = float(scipy.stats.rankdata(confidence)[outcome > 0].sum())
     return (ranks - right * (right + 1) / 2) / (right * wrong)
 
 
@@ -210,6 +210,6 @@ def threshold_for(curve: list[CoveragePoint], precision: float) -> CoveragePoint
 
 
 def _least(point: CoveragePoint) -> float:
-    z, n, rate = float(ndtri(ONE_SIDED)), point.n, 1 - point.risk
+    z, n, rate = float(scipy.special.ndtri(ONE_SIDED)), point.n, 1 - point.risk
     centre = rate + z * z / (2 * n)
     return float((centre - z * np.sqrt(max(rate * (1 - rate), 0.0) / n + z * z / (4 * n * n))) / (1 + z * z / n))

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from math import pi
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, ndtr, ndtri
 
 from ratchet.stats.proportions import Interval
 
@@ -27,7 +27,7 @@ def mcnemar_better(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
     binomial tail at one half is written as a regularised incomplete beta function.
     """
     won, lost = np.asarray(gains, float), np.asarray(losses, float)
-    tail = betainc(np.maximum(won, 1), lost + 1, 0.5)
+    tail = scipy.special.betainc(np.maximum(won, 1), lost + 1, 0.5)
     return np.asarray(np.where(won == 0, 1.0, tail), dtype=np.float64)
 
 
@@ -56,7 +56,7 @@ def lower_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayL
     Below the estimate the statistic falls with the difference, so the bracket is cut into 64 parts again and again.
     """
     b, c, size, level = np.broadcast_arrays(*(np.asarray(x, float) for x in (gains, losses, n, alpha)))
-    critical = -ndtri(level)
+    critical = -scipy.special.ndtri(level)
     low = np.full(b.shape, -1.0)
     width = (b - c) / size - low
     cuts = np.arange(1, PARTS) / PARTS
@@ -78,7 +78,7 @@ def noninferiority_p(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: 
 
     "Not significantly worse" does not show that a model is not worse by more than a margin; this does.
     """
-    return np.asarray(ndtr(-tango_z(gains, losses, n, -margin)), dtype=np.float64)
+    return np.asarray(scipy.special.ndtr(-tango_z(gains, losses, n, -margin)), dtype=np.float64)
 
 
 def difference_intervals(

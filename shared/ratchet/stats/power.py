@@ -12,9 +12,8 @@ from math import ceil, prod, sqrt
 from statistics import NormalDist
 
 import numpy as np
+import scipy
 from pydantic import BaseModel, ConfigDict
-from scipy.special import ndtr, ndtri
-from scipy.stats import binom
 
 from ratchet.settings.gate import GateSettings
 from ratchet.stats.paired_tests import alpha_spent, tango_z
@@ -43,9 +42,9 @@ def superiority_power(n: int, gain: float, flip_share: float, alpha: float) -> f
     The models differ on ``flip_share`` of the n items.
     """
     flips = np.arange(n + 1)
-    fewest_gains = binom.isf(alpha, flips, 0.5) + 1
+    fewest_gains = scipy.stats.binom.isf(alpha, flips, 0.5) + 1
     won_share = (flip_share + gain) / (2 * flip_share)
-    return float(binom.pmf(flips, n, flip_share) @ binom.sf(fewest_gains - 1, flips, won_share))
+    return float(scipy.stats.binom.pmf(flips, n, flip_share) @ scipy.stats.binom.sf(fewest_gains - 1, flips, won_share))
 
 
 def connor_items(gain: float, flip_share: float, alpha: float, power: float) -> int:
@@ -109,14 +108,14 @@ def noninferiority_power(
     """
     if n == 0:
         return 0.0
-    total = np.arange(int(binom.isf(NEGLIGIBLE, n, flip_share)) + 1)
+    total = np.arange(int(scipy.stats.binom.isf(NEGLIGIBLE, n, flip_share)) + 1)
     flips, gains = np.meshgrid(total, total, indexing="ij")
     possible = gains <= flips
     z = np.where(possible, tango_z(gains, np.where(possible, flips - gains, 0), n, -margin), -np.inf)
-    passes = z >= -ndtri(alpha)
+    passes = z >= -scipy.special.ndtri(alpha)
     fewest_gains = np.where(passes.any(axis=1), passes.argmax(axis=1), n + 1)
     won_share = (flip_share + difference) / (2 * flip_share)
-    return float(binom.pmf(total, n, flip_share) @ binom.sf(fewest_gains - 1, total, won_share))
+    return float(scipy.stats.binom.pmf(total, n, flip_share) @ scipy.stats.binom.sf(fewest_gains - 1, total, won_share))
 
 
 class GatePower(BaseModel):
@@ -178,7 +177,9 @@ def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> f
     One-factor model: given the common luck the challenges are independent; the luck is averaged out numerically.
     """
     single = np.clip(np.asarray(per_challenge), 1e-12, 1 - 1e-12)
-    given_luck = ndtr((ndtri(single)[:, None] + sqrt(correlation) * LUCK) / sqrt(1 - correlation))
+    given_luck = scipy.special.ndtr(
+        (scipy.special.ndtri(single)[:, None] + sqrt(correlation) * LUCK) / sqrt(1 - correlation)
+    )
     return float(LUCK_WEIGHT @ (1 - np.prod(1 - given_luck, axis=0)))
 
 
