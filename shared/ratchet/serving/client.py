@@ -1,14 +1,13 @@
-"""Drives the inference server over HTTP, whatever its engine. Needs no torch."""
+"""ServingClient: the InferenceServer protocol over HTTP, for both engines. It imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-import httpx
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ratchet.errors import ServingError, SettingsError, TransientError, UnusableCheckpoint
@@ -19,9 +18,15 @@ from ratchet.serving.protocol import Health, Live, Traffic
 from ratchet.serving.server_home import announced_url, client_token
 from ratchet.settings.serving import ServingSettings
 
+if TYPE_CHECKING:
+    import httpx
+
 CONNECT_TIMEOUT_S = 5.0
 STATE_TIMEOUT_S = 10.0
-"""A server that does not even tell its state in that time hangs: it counts as away."""
+"""A server that does not report its state within this time counts as unreachable."""
+
+ADMIN_TIMEOUT_S = 300.0
+"""A load reads a large model from a slow disk, and a canary waits for its answers."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -29,7 +34,9 @@ Answer = TypeVar("Answer", bound=BaseModel)
 class ServingClient(AbstractContextManager["ServingClient"]):
     """An InferenceServer. Safe to use from several threads. A token that the server refuses is a SettingsError."""
 
-    def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = 300.0):
+    def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = ADMIN_TIMEOUT_S):
+        import httpx  # with it come rich and pygments, a tenth of a second for everybody who lists the systems
+
         self._base_url = base_url
         self._http = httpx.Client(
             base_url=base_url,
@@ -39,10 +46,10 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         )
 
     @classmethod
-    def from_settings(cls, settings: ServingSettings, home: Path) -> ServingClient:
+    def from_settings(cls, settings: ServingSettings, home: Path, timeout_s: float = ADMIN_TIMEOUT_S) -> ServingClient:
         """For the configured server, or the one that was last started in ``home``."""
         url = settings.url or announced_url(home) or settings.base_url
-        return cls(url, client_token(settings, home), settings.admin_timeout_s)
+        return cls(url, client_token(settings, home), timeout_s)
 
     def close(self) -> None:
         self._http.close()
@@ -69,7 +76,7 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         return list(_read(protocol.GenerateResponse, self._post("generate", body)).generations)
 
     def ping(self) -> None:
-        """Raise SettingsError unless the server knows the token."""
+        """Raise SettingsError unless the server accepts the token."""
         self._request("GET", "/admin/ping", timeout=STATE_TIMEOUT_S)
 
     def live(self) -> Live | None:
@@ -85,6 +92,8 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         return self._request("POST", f"/admin/{name}", content=body.model_dump_json())
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        import httpx
+
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -96,8 +105,8 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         said = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
         if response.status_code in (401, 403):
             raise SettingsError(
-                f"the inference server at {self._base_url} knows another token ({said}). Give both sides the same one, "
-                "by serving.admin_token or serving.admin_token_file; a server that has neither makes its own, in the "
+                f"the inference server at {self._base_url} refuses the token ({said}). Let "
+                "serving.admin_token_file hold the same token on both sides; a server without it makes its own, in the "
                 "file admin-token of its home."
             )
         raise UnusableCheckpoint(said) if _error(response, "code") == protocol.BROKEN_CHECKPOINT else ServingError(said)

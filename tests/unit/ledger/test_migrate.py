@@ -5,9 +5,10 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
-from ratchet.ledger.migrate import head, migrate, require_current, require_known_schema
+from ratchet.ledger.migrate import alembic_config, head, migrate, require_current, require_known_schema
 from ratchet.ledger.tables import Base
 from sqlalchemy import text
 
@@ -16,6 +17,10 @@ def test_the_migrations_make_exactly_the_tables(ledger: Ledger) -> None:
     with ledger.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_newest_revision_is_the_one_that_alembic_finds() -> None:
+    assert head() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
