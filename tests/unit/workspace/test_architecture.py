@@ -41,7 +41,7 @@ def module_of(path: Path) -> str:
 
 @cache
 def imports(path: Path) -> frozenset[str]:
-    """Modules that a file imports at any depth of its code, with ``package.name`` for each name that it takes of one."""
+    """Modules that a file imports anywhere in its code, with ``package.name`` for each name that it takes from one."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -52,6 +52,7 @@ def imports(path: Path) -> frozenset[str]:
 
 
 WAY = processes()
+NAMED = sorted(set(re.findall(r"`((?:shared|services|tests|scripts|compose)/[\w/.-]+)", PAGE)))
 
 
 def test_the_page_is_short() -> None:
