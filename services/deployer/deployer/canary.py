@@ -17,6 +17,10 @@ from ratchet.serving.protocol import Conditions, Traffic
 from ratchet.settings.serving import ServingSettings
 from ratchet.tasks.graders import grade_example
 
+CANARY_ITEMS = 32
+"""The first items of a suite on which a loaded checkpoint is checked before the switch: a second or two of answers.
+Other weights, or another template, differ on nearly all of them."""
+
 EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
 """Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
 

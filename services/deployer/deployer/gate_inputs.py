@@ -104,8 +104,7 @@ def _contender(
 def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
     """The calibration that is served with the checkpoint; None before there is one."""
     row = session.get(CalibrationRow, checkpoint_id)
-    shipped = row.numbers.get("shipped") if row is not None else None
-    return Certainty.model_validate(shipped) if shipped else None
+    return Certainty.model_validate(row.shipped) if row is not None else None
 
 
 def _ranked(session: Session) -> dict[str, dict[str, Any]]:

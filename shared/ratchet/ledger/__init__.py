@@ -1,4 +1,4 @@
-"""The ledger: every fact and decision, in SQLite or PostgreSQL. It is the truth; everything else is a hint."""
+"""The ledger: every fact and decision, in SQLite or PostgreSQL. It is the truth; all else is a hint."""
 
 from ratchet.ledger.ledger import Ledger, Transaction
 

@@ -37,13 +37,13 @@ LINK = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-"""libpq's parameters by which a server that has lost power, or the network, is given up. By its defaults that takes a
-quarter of an hour, or for ever. No ``options``: PgBouncer refuses them."""
+"""libpq's parameters by which the connection to a server without power or network is given up. By default that takes a
+quarter of an hour, or never happens. No ``options``: PgBouncer refuses them."""
 
-# A function in FROM is called before those that are selected. A lock_timeout of the role or the URL stands.
+# A function in FROM is called before those that are selected. A lock_timeout set by the role or the URL is kept.
 TAKE_WRITER_LOCK = text(
     "SELECT pg_advisory_xact_lock(:key) FROM "
-    "set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), :patience), true)"
+    "set_config('lock_timeout', coalesce(nullif(current_setting('lock_timeout'), '0'), :timeout), true)"
 )
 WRITER_LOCK = 0x4A7C4E7
 CLOCK = {
@@ -70,7 +70,7 @@ class Transaction:
     emitted: list[Event] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
-        """Put an event into the outbox; it is relayed after the commit, at least once."""
+        """Put an event into the outbox. It is relayed after the commit, at least once."""
         if event.cause is None and self.cause is not None:
             event = event.model_copy(update={"cause": self.cause})
         self.session.add(
@@ -89,11 +89,11 @@ class Transaction:
 class Ledger:
     """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://…``.
 
-    A writer waits 30 seconds for the others; with SQLite as many as ``?timeout=`` in the URL says, with PostgreSQL
-    as long as its own ``lock_timeout``.
+    A writer waits 30 seconds for the others, unless ``?timeout=`` in the URL (SQLite) or a ``lock_timeout``
+    (PostgreSQL) says otherwise.
 
-    ``after_commit`` is called with the events of every committed transaction; it may fail with TransientError
-    (Redis away), which is logged and left to the next relay.
+    ``after_commit`` is called with the events of every committed transaction. A TransientError from it, as without
+    Redis, is logged, and the next relay sends them.
     """
 
     def __init__(self, url: str, after_commit: Callable[[list[Event]], None] | None = None):
@@ -108,18 +108,18 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one consistent state and writes nothing. Its rows stay readable afterwards."""
-        with _surroundings(self.url), Session(self.engine, expire_on_commit=False) as session:
+        """A read-only session on one consistent state. Its rows stay readable afterwards."""
+        with _translated_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
             yield session
             session.expunge_all()
             session.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that excludes all other writers; commits at the end, rolls back on any error."""
-        with _surroundings(self.url), Session(self._writing, expire_on_commit=False) as session:
+        """A transaction that excludes all other writers. Commits at the end, rolls back on any error."""
+        with _translated_errors(self.url), Session(self._writing, expire_on_commit=False) as session:
             if self.dialect == "postgresql":
-                session.execute(TAKE_WRITER_LOCK, {"key": WRITER_LOCK, "patience": f"{BUSY_TIMEOUT_S:g}s"})
+                session.execute(TAKE_WRITER_LOCK, {"key": WRITER_LOCK, "timeout": f"{BUSY_TIMEOUT_S:g}s"})
             transaction = Transaction(session, clock(session))
             yield transaction
             session.commit()
@@ -145,7 +145,7 @@ class Ledger:
 
 
 @contextmanager
-def _surroundings(url: str) -> Iterator[None]:
+def _translated_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
@@ -154,7 +154,9 @@ def _surroundings(url: str) -> Iterator[None]:
         raise TransientError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise TransientError(f"ledger {make_url(url).render_as_string()} hung up: {error.orig}") from error
+            raise TransientError(
+                f"ledger {make_url(url).render_as_string()} closed the connection: {error.orig}"
+            ) from error
         raise
     except StatementError as error:
         if isinstance(error.orig, NotJson):
@@ -163,7 +165,7 @@ def _surroundings(url: str) -> Iterator[None]:
 
 
 def _disk_of_sqlite(url: str) -> RatchetError | None:
-    """What is the matter with the disk that an SQLite ledger lies on, which SQLite says in few words or not at all."""
+    """What is wrong with the disk of an SQLite ledger, which SQLite itself hardly says."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
@@ -183,15 +185,15 @@ def _open(url: str) -> Engine:
         folder = Path(parsed.database).parent
         with home_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    patience = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
-    engine = create_engine(parsed, connect_args=patience)
+    timeout = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
+    engine = create_engine(parsed, connect_args=timeout)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the begin listener says BEGIN itself
+    connection.isolation_level = None  # the begin listener sends BEGIN itself
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -219,7 +221,7 @@ def counter_value(session: Session, name: str) -> int:
 
 
 def raise_counter(session: Session, name: str, least: int) -> bool:
-    """Let the next number be higher than ``least``; whether that changed anything. Inside a write transaction."""
+    """Let the next number be higher than ``least``; returns whether that changed anything. In a write transaction."""
     if counter_value(session, name) >= least:
         return False
     session.merge(CounterRow(name=name, value=least))

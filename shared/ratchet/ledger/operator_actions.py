@@ -34,7 +34,9 @@ def rollback(tx: Transaction, reason: str) -> str:
     """Go back to the champion before this one and block the present weights. Returns the id of the new champion."""
     row = serving(tx.session)
     if row.previous_id is None:
-        raise PreconditionFailed("there is no earlier champion to go back to; `ratchet deploy checkpoint CHECKPOINT` takes any.")
+        raise PreconditionFailed(
+            "there is no earlier champion to go back to; `ratchet deploy checkpoint CHECKPOINT` takes any."
+        )
     _require_servable(tx, tx.session.get_one(CheckpointRow, row.previous_id))
     return deployments.roll_back(tx, row.desired_id, row.previous_id, "operator", reason)
 

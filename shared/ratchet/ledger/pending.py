@@ -1,4 +1,4 @@
-"""What a system has still to decide: which subjects lack its verdict, and since when they wait.
+"""What a system still has to decide: which subjects lack its verdict, and since when they wait.
 
 It does not know the systems: each names in its declaration which of ``QUERIES`` is its own.
 """
@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, EvaluationRow, SuiteRow, VerdictRow
 
-CHUNK = 1_000
-"""Ids in one query; an engine takes 32,766 (SQLite) or 65,535 (PostgreSQL) values and refuses more."""
+_CHUNK = 1_000
+"""Ids in one query; an engine accepts 32,766 (SQLite) or 65,535 (PostgreSQL) values."""
 
 
 def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool]:
@@ -41,8 +41,8 @@ def settled(session: Session, system: str, subjects: Iterable[tuple[str, str]]) 
     wanted = set(subjects)
     ids = sorted({subject_id for _, subject_id in wanted})
     found: set[tuple[str, str]] = set()
-    for start in range(0, len(ids), CHUNK):
-        some = ids[start : start + CHUNK]
+    for start in range(0, len(ids), _CHUNK):
+        some = ids[start : start + _CHUNK]
         verdicts = select(VerdictRow.subject_kind, VerdictRow.subject_id).where(
             VerdictRow.system == system, VerdictRow.subject_id.in_(some)
         )

@@ -1,4 +1,7 @@
-"""The training queue: how deep it is, what comes next, and how a batch gets in."""
+"""The training queue: how deep it is, which batch is next, how one is submitted, and whether the supply runs short.
+
+Also the usage counts: how often each item has been queued for training, over all batches.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.tables import BatchRow, CheckpointRow, ItemUseRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, UsageCountRow
 from ratchet.settings.queue import QueueSettings
 
 Origin = Literal["generation", "correction", "user"]
@@ -24,12 +27,20 @@ GATE = "correction"
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
+RECENT_SEGMENTS = 5
+"""Segments whose median speed is taken."""
+
+HYSTERESIS = 0.1
+"""A refill goes on until the low mark is exceeded by this share, so that the queue does not oscillate around it."""
+
+_CHUNK = 500
+
 
 @dataclass(frozen=True)
 class Depth:
-    """Examples on their way to training, by where they stand. ``running`` is the untrained rest of the open batch.
+    """Examples on their way to training, by state. ``running`` is the untrained rest of the batch in training.
 
-    What lies in the dead letters is on its way nowhere and does not count.
+    Batches among the dead letters do not count.
     """
 
     submitted: int
@@ -42,7 +53,7 @@ class Depth:
 
 
 def depth(session: Session, origin: Origin | None = None) -> Depth:
-    """Depth of the queue, or of the part of it that came from one origin."""
+    """Depth of the queue, of all batches or of those from one origin."""
     return Depth(
         submitted=_sum(session, BatchRow.submitted_examples, "submitted", GATE, origin),
         queued=_sum(session, BatchRow.examples, "queued", TRAINER, origin),
@@ -51,20 +62,12 @@ def depth(session: Session, origin: Origin | None = None) -> Depth:
 
 
 def next_batch(session: Session) -> BatchRow | None:
-    """The open batch, else the queued one of the highest priority that waits longest."""
+    """The batch in training, else the queued one of the highest priority that has waited longest."""
     return session.scalar(_waiting().limit(1))
 
 
-def _waiting() -> Select[BatchRow]:
-    """Batches that training has not done with, in the order in which it takes them."""
-    query = select(BatchRow).where(
-        BatchRow.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", BatchRow.id)
-    )
-    return query.order_by(BatchRow.state.desc(), BatchRow.priority, BatchRow.queued_at, BatchRow.id)
-
-
 def skipped_midway(session: Session) -> list[BatchRow]:
-    """Batches that were left while they were in training, and have no verdict yet."""
+    """Batches that were skipped while in training, and have no verdict yet."""
     query = select(BatchRow).where(BatchRow.state == "skipped", BatchRow.started_at.is_not(None))
     return list(session.scalars(query.where(lacks_verdict(TRAINER, "batch", BatchRow.id)).order_by(BatchRow.id)))
 
@@ -77,7 +80,10 @@ def submit(
     provenance: Mapping[str, Any],
     priority: str = "normal",
 ) -> BatchSubmitted:
-    """Put a published batch before the gate. The same content twice is refused. Returns the event, not yet emitted."""
+    """Submit a published batch to the data gate; returns the event, not yet emitted.
+
+    Raises PreconditionFailed for content that was submitted before.
+    """
     batch_id = artifact_id[:16]
     known = tx.session.get(BatchRow, batch_id)
     if known is not None:
@@ -104,27 +110,17 @@ def submit(
     return BatchSubmitted(batch_id=batch_id)
 
 
-def _sum(session: Session, column: ColumnElement[int] | Any, state: str, system: str, origin: Origin | None) -> int:
-    query = select(func.coalesce(func.sum(column), 0))
-    query = query.where(BatchRow.state == state, lacks_verdict(system, "batch", BatchRow.id))
-    return int(session.scalar(query if origin is None else query.where(BatchRow.origin == origin)) or 0)
-
-
-RECENT = 5
-"""Segments whose speed is looked at; the median of them counts."""
-
-
 @dataclass(frozen=True)
 class Supply:
-    """What waits for training. ``tokens`` as the gate counts them; what is before the gate is put at the mean length of
-    what has passed it. ``tokens_per_s`` is None before the first segment."""
+    """What waits for training. ``tokens`` are counted by the data gate; those of submitted batches are estimated by the
+    mean length of what has passed it. ``tokens_per_s`` is None before the first segment."""
 
     examples: int
     tokens: int
     tokens_per_s: float | None
 
     def with_more(self, examples: int) -> Supply:
-        """With so many examples more, as long as these are."""
+        """With so many more examples of the mean length."""
         length = self.tokens / self.examples if self.examples else 0.0
         return Supply(self.examples + examples, self.tokens + round(examples * length), self.tokens_per_s)
 
@@ -135,24 +131,61 @@ class Supply:
 
 
 def supply(session: Session) -> Supply:
-    """Of the main line."""
+    """The supply at this moment."""
     waiting = depth(session)
     counted = _waiting_tokens(session)
     return Supply(waiting.total, counted + round(waiting.submitted * _mean_length(session)), _speed(session))
 
 
-HYSTERESIS = 0.1
-"""A refill goes on until the low mark is exceeded by this share, so that the queue does not oscillate around it."""
-
-
 def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) -> str | None:
-    """What is too little, in words; None where nothing is."""
+    """What is in short supply, in words; None for nothing. While ``refilling``, more is wanted (see HYSTERESIS)."""
     wanted = round(queue.low_water * (1 + HYSTERESIS)) if refilling else queue.low_water
     return f"{found.examples:,} examples of {wanted:,}" if found.examples < wanted else None
 
 
+def all_usage_counts(session: Session, at_least: int = 1) -> dict[str, int]:
+    """Usage counts by item key, of the items used ``at_least`` so often."""
+    query = select(UsageCountRow.key, UsageCountRow.uses).where(UsageCountRow.uses >= at_least)
+    return {row.key: row.uses for row in session.execute(query)}
+
+
+def usage_counts(session: Session, keys: Collection[str]) -> dict[str, int]:
+    """Usage counts of these keys; keys that were never used are missing."""
+    wanted, found = list(keys), dict[str, int]()
+    for start in range(0, len(wanted), _CHUNK):
+        query = select(UsageCountRow.key, UsageCountRow.uses).where(
+            UsageCountRow.key.in_(wanted[start : start + _CHUNK])
+        )
+        found.update((row.key, row.uses) for row in session.execute(query))
+    return found
+
+
+def add_usage_counts(tx: Transaction, counts: Mapping[str, int]) -> None:
+    """Add a batch's usage counts."""
+    dialect = postgresql if tx.session.get_bind().dialect.name == "postgresql" else sqlite
+    rows = [{"key": key, "uses": uses} for key, uses in counts.items()]
+    for start in range(0, len(rows), _CHUNK):
+        insert = dialect.insert(UsageCountRow).values(rows[start : start + _CHUNK])
+        total = UsageCountRow.uses + insert.excluded.uses
+        tx.session.execute(insert.on_conflict_do_update(index_elements=[UsageCountRow.key], set_={"uses": total}))
+
+
+def _waiting() -> Select[BatchRow]:
+    """Batches without the trainer's verdict, in the order in which they are trained."""
+    query = select(BatchRow).where(
+        BatchRow.state.in_(("training", "queued")), lacks_verdict(TRAINER, "batch", BatchRow.id)
+    )
+    return query.order_by(BatchRow.state.desc(), BatchRow.priority, BatchRow.queued_at, BatchRow.id)
+
+
+def _sum(session: Session, column: ColumnElement[int] | Any, state: str, system: str, origin: Origin | None) -> int:
+    query = select(func.coalesce(func.sum(column), 0))
+    query = query.where(BatchRow.state == state, lacks_verdict(system, "batch", BatchRow.id))
+    return int(session.scalar(query if origin is None else query.where(BatchRow.origin == origin)) or 0)
+
+
 def _waiting_tokens(session: Session) -> int:
-    """Tokens of queued batches, and of the untrained rest of the open one."""
+    """Tokens of queued batches and of the untrained rest of the one in training."""
     query = select(BatchRow.tokens, BatchRow.examples, BatchRow.offset).where(
         BatchRow.state.in_(("queued", "training")), lacks_verdict(TRAINER, "batch", BatchRow.id), BatchRow.examples > 0
     )
@@ -160,7 +193,7 @@ def _waiting_tokens(session: Session) -> int:
 
 
 def _mean_length(session: Session) -> float:
-    """Tokens of an example, over all batches that the gate has counted."""
+    """Mean tokens of an example, over all batches that the data gate has counted."""
     tokens, examples = session.execute(
         select(func.sum(BatchRow.tokens), func.sum(BatchRow.examples)).where(BatchRow.tokens > 0)
     ).one()
@@ -171,33 +204,5 @@ def _speed(session: Session) -> float | None:
     query = (
         select(CheckpointRow.tokens_per_s).where(CheckpointRow.tokens_per_s > 0).order_by(CheckpointRow.ordinal.desc())
     )
-    speeds = sorted(speed for speed in session.scalars(query.limit(RECENT)) if speed is not None)
+    speeds = sorted(speed for speed in session.scalars(query.limit(RECENT_SEGMENTS)) if speed is not None)
     return speeds[len(speeds) // 2] if speeds else None
-
-
-CHUNK = 500
-
-
-def all_usage_counts(session: Session, at_least: int = 1) -> dict[str, int]:
-    """How often each item was used, of those used at least so often."""
-    query = select(ItemUseRow.key, ItemUseRow.uses).where(ItemUseRow.uses >= at_least)
-    return {row.key: row.uses for row in session.execute(query)}
-
-
-def usage_counts(session: Session, keys: Collection[str]) -> dict[str, int]:
-    """How often the items of these keys were used; one that never was is missing."""
-    wanted, found = list(keys), dict[str, int]()
-    for start in range(0, len(wanted), CHUNK):
-        query = select(ItemUseRow.key, ItemUseRow.uses).where(ItemUseRow.key.in_(wanted[start : start + CHUNK]))
-        found.update((row.key, row.uses) for row in session.execute(query))
-    return found
-
-
-def add_usage_counts(tx: Transaction, counts: Mapping[str, int]) -> None:
-    """Add the counts of a batch."""
-    dialect = postgresql if tx.session.get_bind().dialect.name == "postgresql" else sqlite
-    rows = [{"key": key, "uses": uses} for key, uses in counts.items()]
-    for start in range(0, len(rows), CHUNK):
-        insert = dialect.insert(ItemUseRow).values(rows[start : start + CHUNK])
-        total = ItemUseRow.uses + insert.excluded.uses
-        tx.session.execute(insert.on_conflict_do_update(index_elements=[ItemUseRow.key], set_={"uses": total}))

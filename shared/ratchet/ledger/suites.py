@@ -1,4 +1,4 @@
-"""The suites in force, and the records of checkpoints on them."""
+"""The current suites, the records of checkpoints on them, and requests for records that are missing or outdated."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ratchet.events.catalogue import EvaluationRequested
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow
 
-CHUNK = 500
+_CHUNK = 500
 
 ALWAYS_TESTED = ("probe", "eval")
-"""Pools that testing runs for every checkpoint; ``confirm`` only on request."""
+"""Pools that every checkpoint is tested on; ``confirm`` only on request."""
 
 
 def current(session: Session, pool: str) -> SuiteRow:
-    """The suite of the pool that is in force."""
+    """The current suite of the pool."""
     query = select(SuiteRow).where(SuiteRow.pool == pool, SuiteRow.retired_at.is_(None))
     row = session.scalar(query.order_by(SuiteRow.ordinal.desc()).limit(1))
     if row is None:
@@ -29,9 +29,9 @@ def current(session: Session, pool: str) -> SuiteRow:
 
 
 def suite_named(session: Session, name: str) -> SuiteRow:
-    """The suite that a person means: a pool's suite in force, or the beginning of an id.
+    """The suite that a user names: by its pool, for the current one, or by the beginning of its id.
 
-    PreconditionFailed if not one fits.
+    Raises PreconditionFailed unless exactly one fits.
     """
     if name in (*ALWAYS_TESTED, "confirm"):
         return current(session, name)
@@ -53,20 +53,20 @@ def evaluation(session: Session, checkpoint_id: str, suite_id: str) -> Evaluatio
 
 
 def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) -> list[EvaluationRow]:
-    """The records of these checkpoints on that suite, in no order; of those that have one."""
+    """The records of these checkpoints on that suite, in no order; checkpoints without one are left out."""
     found: list[EvaluationRow] = []
-    for start in range(0, len(checkpoint_ids), CHUNK):
-        some = checkpoint_ids[start : start + CHUNK]
+    for start in range(0, len(checkpoint_ids), _CHUNK):
+        some = checkpoint_ids[start : start + _CHUNK]
         query = select(EvaluationRow).where(EvaluationRow.suite_id == suite_id, EvaluationRow.checkpoint_id.in_(some))
         found += session.scalars(query)
     return found
 
 
 def best_before(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
-    """Where the best record of older checkpoints is to be found, among those made like the baseline's on its suite.
+    """Candidates for the best record of older checkpoints, made under the baseline's conditions on its suite.
 
-    The one of the highest selection score, the newest of several, and those whose score is not in the ledger: so the
-    best is picked by reading one record, however long the line is.
+    The one with the highest selection score, the newest of several, and those whose score is not in the ledger. So the
+    best is found by reading one record, however long the lineage is.
     """
     score = EvaluationRow.tally["selection_score"].as_float()
     query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
@@ -80,7 +80,7 @@ def best_before(session: Session, baseline: EvaluationRow, ordinal: int) -> tupl
 
 
 def made_like(record: EvaluationRow) -> ColumnElement[bool]:
-    """An SQL condition on evaluations: made under the conditions of this record, whatever the weights."""
+    """An SQL condition on evaluations: made under the conditions of this record, of any weights."""
     conditions = RecordKey.model_validate(record.key).conditions()
     return and_(*(EvaluationRow.key[name].as_string() == value for name, value in conditions.items()))
 
@@ -88,11 +88,10 @@ def made_like(record: EvaluationRow) -> ColumnElement[bool]:
 def request_evaluation(
     tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str, *, is_damaged: bool = False
 ) -> None:
-    """Request a record that is to be compared with that of the checkpoint ``beside``, and tell of it.
+    """Request a record that is to be compared with that of the checkpoint ``beside``, and announce it. Idempotent.
 
-    Nothing happens where there is one that compares, unless it ``is_damaged``. One that does not, being older, is put
-    aside and made anew under the conditions of today; its items stay in the artifact store. An open request is not
-    made twice.
+    Nothing happens where there is one that can be compared, unless it ``is_damaged``. An older one that cannot is
+    dropped and made again under today's conditions; its items stay in the artifact store.
     """
     record, other = (evaluation(tx.session, name, suite_id) for name in (checkpoint_id, beside))
     if record is not None and not is_damaged and (other is None or outdated_record(record, other) is not record):
@@ -110,7 +109,7 @@ def request_evaluation(
 
 
 def unanswered_requests() -> Select[EvaluationRequestRow]:
-    """The requests whose record is not there; those that were answered stay in the table."""
+    """The requests whose record is still missing; answered ones stay in the table."""
     answer = exists().where(
         EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
         EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
@@ -119,6 +118,6 @@ def unanswered_requests() -> Select[EvaluationRequestRow]:
 
 
 def outdated_record(one: EvaluationRow, other: EvaluationRow) -> EvaluationRow | None:
-    """The older of two records on one suite that were made under different conditions; None where they compare."""
+    """The older of two records on one suite made under different conditions; None where they can be compared."""
     conditions = [RecordKey.model_validate(row.key).conditions() for row in (one, other)]
     return None if conditions[0] == conditions[1] else min(one, other, key=lambda row: row.created_at)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger import health
-from ratchet.ledger.health import FORGOTTEN_S, PRESENT_S
+from ratchet.ledger.health import LISTED_S, PRESENT_S
 from ratchet.ledger.pending import QUERIES, Waiting
 from ratchet.ledger.tables import (
     ClaimRow,
@@ -42,7 +42,7 @@ def control(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
 
 def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
     """A worker that said that it stopped, or failed, is not missing."""
-    rows = session.scalars(select(WorkerRow).where(health.is_expected(), WorkerRow.seen_at > now - FORGOTTEN_S)).all()
+    rows = session.scalars(select(WorkerRow).where(health.is_expected(), WorkerRow.seen_at > now - LISTED_S)).all()
     yield gauge(
         "ratchet_worker_unseen_seconds",
         "Time since a worker that should be there was last seen.",
@@ -74,7 +74,7 @@ def _troubled(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
         label,
         (((w.name, w.system, w.host), 1.0) for w in health.waiting_workers(session, now)),
     )
-    found = health.damages_since(session, now - health.TOLD_S)
+    found = health.damages_since(session, now - health.DAMAGE_SHOWN_S)
     yield single(
         "ratchet_artifacts_damaged",
         "Artifacts found damaged within a day and not mended.",

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.health import FORGOTTEN_S, is_expected
+from ratchet.ledger.health import LISTED_S, is_expected
 from ratchet.ledger.tables import WorkerRow
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
@@ -29,7 +29,7 @@ def known_pages(settings: Settings) -> dict[str, str]:
 def targets(session: Session, now: float) -> list[dict[str, Any]]:
     """One entry a worker with metrics that did not say that it stopped and was seen today, and a page it knows of."""
     query = select(WorkerRow).where(
-        WorkerRow.metrics_url.is_not(None), is_expected(), WorkerRow.seen_at > now - FORGOTTEN_S
+        WorkerRow.metrics_url.is_not(None), is_expected(), WorkerRow.seen_at > now - LISTED_S
     )
     rows = list(session.scalars(query.order_by(WorkerRow.name)))
     own = [_target(row.metrics_url or "", row.system, row.name, row.host) for row in rows]

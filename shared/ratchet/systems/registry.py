@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import traceback
+from collections.abc import Collection
 from functools import cache
 
 from sqlalchemy import select
@@ -61,10 +62,10 @@ def known(session: Session) -> list[Declaration]:
     An image holds the code of its own service alone, so that a command on the hub or the deployer cannot see the other
     systems by importing them. A system that is removed is forgotten a day after its worker was last seen.
     """
-    registered = select(WorkerRow).where(WorkerRow.seen_at > clock(session) - LISTED_S)
-    elsewhere = (Declaration.read(row) for row in session.scalars(registered) if row.declaration)
-    here = (Declaration.of(system) for system in systems().values())
-    found = {declaration.name: declaration for declaration in (*elsewhere, *here)}
+    rows = session.scalars(select(WorkerRow).where(WorkerRow.seen_at > clock(session) - LISTED_S))
+    found = {row.system: Declaration.read(row) for row in rows if row.declaration}
+    if not _are_registered(found):
+        found |= {system.name: Declaration.of(system) for system in systems().values()}
     return sorted(found.values(), key=lambda declaration: (declaration.order, declaration.name))
 
 
@@ -76,6 +77,18 @@ def judges(session: Session) -> list[str]:
 def per_checkpoint(session: Session) -> list[str]:
     """The systems that give a verdict on every checkpoint, in their order."""
     return [declaration.name for declaration in known(session) if declaration.per_checkpoint]
+
+
+def _are_registered(found: Collection[str]) -> bool:
+    """Whether every module that may declare a system here is among these names.
+
+    Then none has to be imported, which takes a second: a view is drawn from what the workers have registered.
+    """
+    try:
+        modules = [module for package in system_packages() for module in _modules(package)]
+    except Exception:  # noqa: BLE001 -- ``broken`` tells of a package that cannot be imported
+        return False
+    return all(_last(module) in found for module in modules)
 
 
 @cache

@@ -23,7 +23,7 @@ def deploying(tmp_path: Path) -> Iterator[Deploying]:
     def prepare(spec: dict[str, Any]) -> dict[str, str]:
         return prepare_base_model(spec, lambda _message: None)
 
-    told = {"port": 0, "watch_s": 0.0, "canary_items": 8}
+    told = {"port": 0, "watch_s": 0.0}
     with small_home(tmp_path / "run", prepare, serving=told) as home:
         deploying = Deploying(home, tmp_path)
         deploying.start_server()

@@ -54,7 +54,7 @@ def deploying(tmp_path: Path, **serving: Any) -> Iterator[Deploying]:
         constant_model(Path(spec["folder"]), end)
         return {"base_model": str(spec["model"])}
 
-    told = {"port": 0, "watch_s": PATIENCE_S, "canary_items": 4, **serving}
+    told = {"port": 0, "watch_s": PATIENCE_S, **serving}
     with small_home(tmp_path / "run", prepare, suites=FEW, serving=told) as home:
         found = Deploying(home, tmp_path)
         found.start_server()

@@ -121,7 +121,11 @@ def _add_records(tx: Transaction, ordinal: int, at: float) -> None:
             created_at=at + 2,
         )
     )
-    tx.session.add(CalibrationRow(checkpoint_id=cid, numbers=CALIBRATION, created_at=at + 3))
+    tx.session.add(
+        CalibrationRow(
+            checkpoint_id=cid, shipped=CALIBRATION.get("shipped", {}), numbers=CALIBRATION, created_at=at + 3
+        )
+    )
     tx.session.add(
         RegressionRow(
             checkpoint_id=cid,

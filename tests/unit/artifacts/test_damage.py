@@ -11,7 +11,8 @@ from pathlib import Path
 import fsspec
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ArtifactError
+from ratchet.artifacts.remote_artifacts import remote_trouble
+from ratchet.errors import ArtifactError, TransientError
 
 Damage = Callable[[Path], None]
 WEIGHTS = "model.safetensors"
@@ -134,3 +135,13 @@ def test_a_damaged_cache_is_fetched_anew(model: Path, tmp_path: Path) -> None:
     artifact = store.publish(model, "checkpoint", {})
     alter(artifact.path)
     assert (store.fetch(artifact.id) / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
+
+
+def test_an_unreachable_remote_is_trouble_of_the_surroundings() -> None:
+    with pytest.raises(TransientError, match="s3://bucket"), remote_trouble("s3://bucket"):
+        raise TimeoutError("no answer")
+
+
+def test_an_error_of_the_code_is_not_waited_out() -> None:
+    with pytest.raises(TypeError, match="not a path"), remote_trouble("s3://bucket"):
+        raise TypeError("not a path")

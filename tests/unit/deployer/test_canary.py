@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from deployer.canary import Canary, compare, reply
+import pytest
+from deployer.canary import FEWEST, Canary, alarm, compare, reply
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
 from ratchet.inference.generator import Generation
-from ratchet.serving.protocol import Conditions
+from ratchet.serving.protocol import Conditions, Traffic
 from ratchet.settings.serving import ServingSettings
 
 JUDGED_UNDER = RecordKey(
@@ -147,3 +148,53 @@ def test_too_little_to_compare_is_a_failure() -> None:
     assert check([Row(), foreign]).passed
     assert "only 1 of 3 canary items" in check([Row(), foreign, foreign]).reason
     assert "only 0 of 0 canary items" in check([]).reason
+
+
+LIMITS = ServingSettings(max_error_rate=0.02, max_latency_ratio=3.0)
+BEFORE = Traffic(requests=500, latency_p95_s=0.1)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        Traffic(),
+        Traffic(requests=100, errors=2, latency_p95_s=0.1),
+        Traffic(requests=100, latency_p95_s=0.3),
+        Traffic(requests=FEWEST - 1, latency_p95_s=9.0),
+        Traffic(requests=100, latency_p95_s=None),
+    ],
+    ids=["no traffic", "errors at the limit", "latency at the limit", "too few to tell", "no latency"],
+)
+def test_no_alarm(new: Traffic) -> None:
+    assert alarm(new, BEFORE, LIMITS) is None
+
+
+def test_errors_over_the_limit_are_counted_out() -> None:
+    assert alarm(Traffic(requests=100, errors=3), None, LIMITS) == ("3 of 100 requests failed, over the limit of 2%")
+
+
+def test_a_single_failed_request_is_over_the_limit() -> None:
+    assert alarm(Traffic(requests=1, errors=1), None, LIMITS) is not None
+
+
+def test_slow_answers_are_compared_with_the_last_champion() -> None:
+    said = alarm(Traffic(requests=100, latency_p95_s=0.42), BEFORE, LIMITS)
+    assert said == "95 % of requests take up to 0.420 s, 4.2 times as long as with the last champion (limit 3.0)"
+
+
+@pytest.mark.parametrize("before", [None, Traffic(), Traffic(requests=FEWEST - 1, latency_p95_s=0.1)])
+def test_without_a_champion_to_compare_with_latency_raises_no_alarm(before: Traffic | None) -> None:
+    assert alarm(Traffic(requests=100, latency_p95_s=60.0), before, LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("new", "wider"),
+    [
+        (Traffic(requests=100, errors=3), {"max_error_rate": 0.03}),
+        (Traffic(requests=100, latency_p95_s=0.42), {"max_latency_ratio": 5.0}),
+    ],
+    ids=["max_error_rate", "max_latency_ratio"],
+)
+def test_the_limits_are_set(new: Traffic, wider: dict[str, float]) -> None:
+    assert alarm(new, BEFORE, LIMITS) is not None
+    assert alarm(new, BEFORE, ServingSettings.model_validate(wider)) is None

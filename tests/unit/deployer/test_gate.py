@@ -1,7 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from deployer.gate import Decision, Promote, Refuse, conclude, decide, find_harm, prove_family, weigh
+from deployer.gate import (
+    Decision,
+    Promote,
+    Refuse,
+    conclude,
+    decide,
+    find_harm,
+    prove_family,
+    screen,
+    screen_outcomes,
+    weigh,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -220,3 +231,30 @@ def test_never_promotes_both_ways(shapes: list[tuple[int, int, int]]) -> None:
     back = tuple(each.model_copy(update={"gains": each.losses, "losses": each.gains}) for each in forth)
     outcomes = [isinstance(judge(t, mastered={}), Promote) for t in (forth, back)]
     assert not all(outcomes)
+
+
+def test_a_promising_model_is_worth_opening() -> None:
+    old = evaluation("old", {("sum", 1): [False] * 50})
+    new = evaluation("new", {("sum", 1): [True] * 5 + [False] * 45})
+    seen = screen(old, new, SETTINGS)
+    assert seen.is_worth_opening
+    assert (seen.n, seen.gains, seen.losses) == (50, 5, 0)
+    assert "+10.0%" in seen.reason
+
+
+def test_an_equal_model_is_not_worth_opening() -> None:
+    seen = screen_outcomes((cell(1, 6, 5, n=100),), "old", "new", SETTINGS)
+    assert not seen.is_worth_opening
+    assert "Not promising" in seen.reason
+
+
+def test_a_model_with_a_level_proved_worse_is_not_worth_opening() -> None:
+    seen = screen_outcomes((cell(1, 0, 12, n=100), cell(2, 60, 2, n=100)), "old", "new", SETTINGS)
+    assert seen.p < SETTINGS.screen_alpha
+    assert not seen.is_worth_opening
+    assert "sum level 1" in seen.reason
+
+
+def test_how_promising_a_checkpoint_must_be_is_set() -> None:
+    told = [GateSettings(screen_alpha=alpha) for alpha in (0.1, 0.5)]
+    assert [screen_outcomes((cell(1, 9, 6, n=100),), "old", "new", s).is_worth_opening for s in told] == [False, True]

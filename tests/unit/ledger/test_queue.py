@@ -1,14 +1,30 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.queue import Depth, Origin, add_usage_counts, depth, all_usage_counts, next_batch, submit, usage_counts
-from ratchet.ledger.tables import BatchRow, DeadLetterRow
+from ratchet.ledger.queue import (
+    Depth,
+    Origin,
+    Supply,
+    add_usage_counts,
+    all_usage_counts,
+    depth,
+    next_batch,
+    shortage,
+    submit,
+    supply,
+    usage_counts,
+)
+from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow
+from ratchet.settings.queue import QueueSettings
 
+from tests.support.home import small_home
 from tests.support.rows import dead_letter
 
 
@@ -126,3 +142,42 @@ def test_uses_add_up_over_batches(ledger: Ledger) -> None:
     assert (asked["item 7"], asked["item 1199"], "never" in asked) == (5, 1, False)
     assert len(uses) == 1_201
     assert (uses["item 7"], uses["item 8"], uses["new"]) == (5, 1, 2)
+
+
+QUEUE = QueueSettings(low_water=100, high_water=1_000, batch_examples=200)
+
+
+def rows(count: int, start: int = 0) -> list[Example]:
+    return [Example.ask(f"question {start + n}", "answer") for n in range(count)]
+
+
+def test_too_few_examples_are_a_shortage() -> None:
+    assert shortage(Supply(99, 50_000, 10.0), QUEUE) == "99 examples of 100"
+    assert shortage(Supply(100, 0, None), QUEUE) is None
+
+
+def test_a_refill_goes_on_above_the_mark_that_began_it() -> None:
+    assert shortage(Supply(105, 50_000, 10.0), QUEUE) is None
+    assert shortage(Supply(105, 50_000, 10.0), QUEUE, refilling=True) == "105 examples of 110"
+    assert shortage(Supply(110, 50_000, 10.0), QUEUE, refilling=True) is None
+
+
+def test_tokens_are_those_of_what_waits_and_of_what_is_left_of_the_open_batch(tmp_path: Path) -> None:
+    with small_home(tmp_path) as home:
+        home.add_batch(rows(100), state="queued", tokens=1_000)
+        home.add_batch(rows(100, 100), state="training", tokens=2_000, offset=75)
+        home.add_batch(rows(50, 200))
+        home.add_batch(rows(10, 300), state="trained", tokens=100)
+        checkpoint = home.add_checkpoint()
+        with home.ledger.write() as tx:
+            tx.session.get_one(CheckpointRow, checkpoint).tokens_per_s = 30.0
+        with home.ledger.read() as session:
+            found = supply(session)
+            mean = sum(b.tokens for b in session.query(BatchRow)) / sum(b.examples for b in session.query(BatchRow))
+        assert found.examples == 100 + 25 + 50
+        assert found.tokens == 1_000 + 500 + round(50 * mean)
+        assert found.minutes == found.tokens / 30.0 / 60
+
+
+def test_the_low_mark_is_set() -> None:
+    assert shortage(Supply(99, 50_000, 10.0), QUEUE.model_copy(update={"low_water": 99})) is None

@@ -93,10 +93,10 @@ def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, sett
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
     run_often(toys, 2)
     with ledger.write() as tx:
-        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * health.TOLD_S))
+        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * health.DAMAGE_SHOWN_S))
     run_often(toys, 2)
     with ledger.read() as session:
-        assert len(health.damages_since(session, ledger.now() - health.TOLD_S)) == 1
+        assert len(health.damages_since(session, ledger.now() - health.DAMAGE_SHOWN_S)) == 1
 
 
 def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, settings: Settings) -> None:
@@ -229,5 +229,5 @@ def test_a_check_that_mends_has_the_subjects_looked_for_anew(ledger: Ledger, set
 
 
 def test_a_lane_without_a_function_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="do of the lane 'look' is None, where a function is wanted"):
+    with pytest.raises(TypeError, match="do of the lane 'look' is None, but has to be a function"):
         Lane("look", (), lambda _session, _settings: [], None)  # type: ignore[arg-type]

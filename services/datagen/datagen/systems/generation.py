@@ -12,7 +12,7 @@ from ratchet.evaluation.build_suites import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
-from ratchet.ledger.queue import depth, item_uses, shortage, submit, supply
+from ratchet.ledger.queue import depth, all_usage_counts, shortage, submit, supply
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SpendingRow, SuiteRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.settings.generation import SourceSettings
@@ -122,7 +122,7 @@ def _job(work: Work) -> Job:
         sources = affordable(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
         wanted = max(1, min(settings.queue.batch_examples, room))
         n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
-        used = item_uses(session, at_least=_half(settings.queue.epoch_cap))
+        used = all_usage_counts(session, at_least=_half(settings.queue.epoch_cap))
     assignment, mix = plan.draw(seed)
     return Job(assignment, mix, curriculum_id, choose(sources, seed), n, seed, used)
 

@@ -42,6 +42,7 @@ from ratchet.systems.judging import request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from deployer.canary import CANARY_ITEMS
 from deployer.challenge import Pair, judge_pair, open_challenge, read_pair, request_records, rotate_if_worn, run_screen
 from deployer.gate import Promote, Refuse
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
@@ -254,7 +255,7 @@ def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> 
     record = load_if_intact(work.artifacts, row)
     if record is None:
         return request_again(row, SYSTEM_NAME)
-    items = load_suite(work.artifacts, suite).items[: work.settings.serving.canary_items]
+    items = load_suite(work.artifacts, suite).items[:CANARY_ITEMS]
     judged_under = PromptFormat.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
 

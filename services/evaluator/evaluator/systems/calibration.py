@@ -32,7 +32,10 @@ def do(work: Work) -> Outcome:
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
-        tx.session.add(CalibrationRow(checkpoint_id=work.subject.id, numbers=numbers, created_at=tx.now))
+        shipped = numbers["shipped"]
+        tx.session.add(
+            CalibrationRow(checkpoint_id=work.subject.id, shipped=shipped, numbers=numbers, created_at=tx.now)
+        )
 
     return Verdict(
         "calibrated", _reason(found), numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),)

@@ -100,8 +100,9 @@ def _assignment(work: Work) -> Assignment:
         newer = select(CheckpointRow.id).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
         newer = newer.where(CheckpointRow.ordinal > checkpoint.ordinal)
         overtaken = session.scalar(newer.limit(1))
-        parent = _verdict(session, checkpoint.parent_id) if checkpoint.parent_id else None
-        is_parent_degenerate = parent is None or parent.numbers.get("degenerate") is not None
+        parent = session.get(CheckpointRow, checkpoint.parent_id) if checkpoint.parent_id else None
+        is_tested = parent is not None and _verdict(session, parent.id) is not None
+        is_parent_degenerate = not is_tested or (parent is not None and parent.degenerate is not None)
         return Assignment(checkpoint, suites, overtaken if checkpoint.ordinal else None, is_parent_degenerate)
 
 
@@ -151,7 +152,7 @@ def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
 
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(CheckpointRow, checkpoint_id)
-        row.state, row.reason = "broken", reason
+        row.state, row.reason, row.degenerate = "broken", reason, result.degenerate
 
     return Verdict(
         "broken",
@@ -168,6 +169,7 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
     rows = [_row(work, checkpoint.id, suites[pool], outcome) for pool, outcome in result.suites.items()]
 
     def effects(tx: Transaction) -> None:
+        tx.session.get_one(CheckpointRow, checkpoint.id).degenerate = result.degenerate
         for row in rows:
             row.created_at = tx.now
             if tx.session.get(EvaluationRow, row.id) is None:

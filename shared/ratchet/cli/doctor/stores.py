@@ -19,7 +19,7 @@ from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.output import duration
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
-from ratchet.ledger.health import FORGOTTEN_S, PRESENT_S, failing_workers, is_expected, waiting_workers
+from ratchet.ledger.health import LISTED_S, PRESENT_S, failing_workers, is_expected, waiting_workers
 from ratchet.ledger.ledger import counter_value
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import WorkerRow
@@ -274,7 +274,7 @@ def _has_no_ledger(settings: Settings) -> bool:
 
 def _by_presence(ledger: Ledger) -> tuple[list[WorkerRow], list[WorkerRow]]:
     now = ledger.now()
-    query = select(WorkerRow).where(is_expected(), WorkerRow.seen_at > now - FORGOTTEN_S).order_by(WorkerRow.name)
+    query = select(WorkerRow).where(is_expected(), WorkerRow.seen_at > now - LISTED_S).order_by(WorkerRow.name)
     with ledger.read() as session:
         rows = list(session.scalars(query))
     return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]

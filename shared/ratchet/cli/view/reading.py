@@ -203,7 +203,7 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
 def _damages(session: Session, now: float) -> Iterator[str]:
     """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
     by_artifact: dict[str, list[DamageRow]] = {}
-    for damage in health.damages_since(session, now - health.TOLD_S):
+    for damage in health.damages_since(session, now - health.DAMAGE_SHOWN_S):
         by_artifact.setdefault(damage.artifact, []).append(damage)
     for found in by_artifact.values():
         subjects = len({(damage.subject_kind, damage.subject_id) for damage in found})

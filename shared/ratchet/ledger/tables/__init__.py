@@ -1,4 +1,4 @@
-"""The ledger's tables, one module a theme. Times are epoch seconds of the ledger's own clock."""
+"""The ledger's tables, in three modules by topic. Times are epoch seconds by the ledger's own clock."""
 
 from ratchet.ledger.tables.columns import Base
 from ratchet.ledger.tables.control_tables import (
@@ -16,10 +16,10 @@ from ratchet.ledger.tables.data_tables import (
     CoverageRow,
     CurriculumRow,
     ImpactRow,
-    ItemUseRow,
     MinedRow,
     SpendingRow,
     TrialRow,
+    UsageCountRow,
 )
 from ratchet.ledger.tables.model_tables import (
     BlockRow,
@@ -53,7 +53,6 @@ __all__ = [
     "EvaluationRequestRow",
     "EvaluationRow",
     "ImpactRow",
-    "ItemUseRow",
     "LineageRow",
     "LockedSettingRow",
     "MinedRow",
@@ -64,6 +63,7 @@ __all__ = [
     "SpendingRow",
     "SuiteRow",
     "TrialRow",
+    "UsageCountRow",
     "VerdictRow",
     "WorkerRow",
 ]

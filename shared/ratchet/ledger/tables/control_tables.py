@@ -1,4 +1,4 @@
-"""What the controllers themselves need: verdicts, claims, dead letters, workers, the outbox, locked settings."""
+"""The tables of the controllers: verdicts, claims, dead letters, workers, damage, the outbox, locked settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from ratchet.ledger.tables.columns import Base, Float, Id, Json, Serial
 
 
 class VerdictRow(Base):
-    """What a system decided about a subject, with its numbers. One a system and subject, kept for ever."""
+    """What a system decided about a subject. One a system and subject, kept for ever.
+
+    ``reason`` and ``numbers`` are for people and reports.
+    """
 
     __tablename__ = "verdicts"
     __table_args__ = (UniqueConstraint("system", "subject_kind", "subject_id"),)
@@ -28,9 +31,9 @@ class VerdictRow(Base):
 
 
 class ClaimRow(Base):
-    """Who works on a subject just now. The row goes when the verdict comes; failures are counted here until then.
+    """A system's work on a subject. The row is deleted with the verdict; failures are counted in it until then.
 
-    ``progress`` counts signs of life, ``note`` says what the work is at, ``status`` shows more of it where it has more.
+    ``progress`` counts heartbeats of the work, ``note`` says what it is doing, ``status`` has more where there is more.
     """
 
     __tablename__ = "claims"
@@ -62,7 +65,7 @@ class CounterRow(Base):
 
 
 class DeadLetterRow(Base):
-    """A subject that a system gave up, or an event that nobody could read. ``resolved_at`` is set by a retry."""
+    """A subject that a system gave up, or an event that could not be decoded. ``resolved_at`` is set by a retry."""
 
     __tablename__ = "dead_letters"
     __table_args__ = (Index(None, "system", "subject_kind", "subject_id"),)
@@ -83,10 +86,10 @@ class DeadLetterRow(Base):
 class WorkerRow(Base):
     """A worker that registered itself, and when it was last seen.
 
-    ``state`` is running, waiting (for what ``error`` says), failed (at its start, with the traceback in ``error``),
-    stopping or stopped. ``failures`` counts starts that failed in a row, early deaths among them; of such a death
-    ``error`` tells for the first minute of the next process. ``pages`` are the metrics of others that it knows of: a
-    name and a URL each. ``declaration`` is what other hosts have to know of its system, whose code they may lack.
+    ``state`` is running, waiting (``error`` says for what), failed (at its start, with the traceback in ``error``),
+    stopping or stopped. ``failures`` counts failed starts in a row, including early deaths, which ``error`` describes
+    during the first minute of the next process. ``pages`` are other metrics endpoints of its host, URLs by name.
+    ``declaration`` is what other hosts need to know of its system, whose code they may lack.
     """
 
     __tablename__ = "workers"
@@ -107,10 +110,10 @@ class WorkerRow(Base):
 
 
 class DamageRow(Base):
-    """An artifact that was found damaged, by which system over which subject, and what was done about it.
+    """An artifact that a system found damaged while working on a subject, and what follows from it.
 
-    ``resolved_at`` is set when the subject has been decided after all, or the champion serves again. What training left
-    behind is never resolved. All are told for a day after ``last_seen_at``.
+    ``resolved_at`` is set when the subject has been decided after all, or the champion is served again. A damaged
+    checkpoint that training left behind is never resolved. Damage is shown for a day after ``last_seen_at``.
     """
 
     __tablename__ = "damages"
@@ -129,7 +132,7 @@ class DamageRow(Base):
 
 
 class OutboxRow(Base):
-    """Events committed with the change they tell of; relayed to Redis afterwards, at least once."""
+    """Events, committed with the change that they announce and relayed to Redis afterwards, at least once."""
 
     __tablename__ = "outbox"
     __table_args__ = (Index("ix_outbox_waiting", "relayed_at", "seq"), Index(None, "cause"))
@@ -144,7 +147,7 @@ class OutboxRow(Base):
 
 
 class LockedSettingRow(Base):
-    """Settings fixed at the first run: base model, architecture, context length, vocabulary."""
+    """Settings fixed by the first run: base model, architecture, context length, vocabulary."""
 
     __tablename__ = "locked_settings"
 

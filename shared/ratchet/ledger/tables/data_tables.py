@@ -1,4 +1,4 @@
-"""Batches on their way to training, and what is known of the data."""
+"""The tables of batches, of mined items, of the curriculum, and of what the data did to the model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
 class BatchRow(Base):
     """A set of examples. ``state``: submitted → queued → training → trained; or rejected, quarantined, skipped.
 
-    ``submitted_artifact`` is what came in, ``artifact`` what passed the gate, ``quarantine_artifact`` the rows that
-    did not, each with its reason. ``offset`` counts the examples already in a saved checkpoint. ``priority``: 0 high,
-    1 normal, 2 low.
+    ``submitted_artifact`` is what was submitted, ``artifact`` what passed the data gate, ``quarantine_artifact`` the
+    rows that did not, each with its reason. ``offset`` counts the examples already in a saved checkpoint.
+    ``priority``: 0 high, 1 normal, 2 low.
     """
 
     __tablename__ = "batches"
@@ -39,10 +39,10 @@ class BatchRow(Base):
     finished_at: Mapped[float | None]
 
 
-class ItemUseRow(Base):
-    """How often an item has been queued for training, over all batches; the epoch cap reads it."""
+class UsageCountRow(Base):
+    """How often an item has been queued for training, over all batches. The epoch cap limits it."""
 
-    __tablename__ = "item_uses"
+    __tablename__ = "usage_counts"
 
     key: Mapped[Id]
     uses: Mapped[int]
@@ -51,7 +51,7 @@ class ItemUseRow(Base):
 class MinedRow(Base):
     """The items that mining found a checkpoint weak on; ``artifact`` holds them as JSONL.
 
-    ``numbers`` tell what the search yielded, and how this checkpoint did on the set before.
+    ``numbers`` are the yields of the search, and the checkpoint's results on the previous set.
     """
 
     __tablename__ = "mined"
@@ -65,11 +65,11 @@ class MinedRow(Base):
 
 
 class ImpactRow(Base):
-    """What a correction batch did to one error class, by the flips of the probe items from before it to a checkpoint
-    after it.
+    """The effect of a correction batch on one error class, by the paired outcomes of the probe items from the baseline
+    before it to a checkpoint after it.
 
-    Of ``items`` of the family ``before`` showed the class, and ``after`` do: ``gains`` lost it, ``losses`` came to
-    show it. ``low`` and ``high`` bound the fall of its rate (95 %).
+    Of the family's ``items``, ``before`` showed the class at the baseline and ``after`` at the checkpoint; ``gains``
+    stopped showing it, ``losses`` started to. ``low`` and ``high`` bound the fall of its rate (95 %).
     """
 
     __tablename__ = "impacts"
@@ -89,7 +89,7 @@ class ImpactRow(Base):
 
 
 class SpendingRow(Base):
-    """What a generator used of a model server while it made a refill, whatever became of the attempt."""
+    """What a generator used of a model server for a refill, whether or not the attempt succeeded."""
 
     __tablename__ = "spendings"
 
@@ -113,10 +113,10 @@ class CoverageRow(Base):
 
 
 class CurriculumRow(Base):
-    """What is taught next. The newest row rules.
+    """The mix of what is generated next. The newest row is in force.
 
-    ``experiment`` says which share of the batches each arm gets, and ``mixes`` what each arm would teach, by its name;
-    ``mix`` is that of the arm that leads.
+    ``experiment`` has the share of the batches that each arm gets, and ``mixes`` each arm's mix by its name; ``mix`` is
+    that of the leading arm.
     """
 
     __tablename__ = "curriculum"
@@ -131,10 +131,10 @@ class CurriculumRow(Base):
 
 
 class TrialRow(Base):
-    """A stretch of training on batches that one arm was drawn for, and its paired flips on the probe suite.
+    """A stretch of training on batches drawn for one arm, and its paired outcomes on the probe suite.
 
-    It goes from the checkpoint ``before_id`` to ``checkpoint_id``; ``through`` lists its ``batches``, and the
-    ``checkpoints`` in between that had no record of their own.
+    It goes from the checkpoint ``before_id`` to ``checkpoint_id``; ``through`` lists its ``batches`` and the
+    ``checkpoints`` in between that have no record of their own.
     """
 
     __tablename__ = "trials"

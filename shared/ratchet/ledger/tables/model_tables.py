@@ -13,7 +13,7 @@ class CheckpointRow(Base):
 
     ``artifact`` holds the model's files, ``state_artifact`` optimizer, schedule, random state and data offset.
     ``batch_id`` and ``offset`` say how far in which batch it was saved; ``save_s`` is how long that took, from the last
-    step to this row.
+    step to this row. ``degenerate`` says how its answers are degenerate, as testing found.
     """
 
     __tablename__ = "checkpoints"
@@ -35,6 +35,7 @@ class CheckpointRow(Base):
     save_s: Mapped[float | None] = mapped_column(default=None)
     state: Mapped[str] = mapped_column(default="saved")
     reason: Mapped[str] = mapped_column(default="")
+    degenerate: Mapped[str | None] = mapped_column(default=None)
     created_at: Mapped[Float]
 
 
@@ -202,10 +203,11 @@ class RankingRow(Base):
 
 
 class CalibrationRow(Base):
-    """The calibrator's numbers for a checkpoint; its temperature ships with a deployment."""
+    """The calibrator's numbers for a checkpoint. ``shipped`` is what a deployment serves of them, a Certainty."""
 
     __tablename__ = "calibrations"
 
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"), primary_key=True)
+    shipped: Mapped[Json]
     numbers: Mapped[Json]
     created_at: Mapped[Float]

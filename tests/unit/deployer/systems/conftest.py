@@ -247,11 +247,12 @@ def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
 
     def make(suites: dict[str, Any] | None = None, **serving_settings: Any) -> Deploying:
         listener = socket.create_server(("127.0.0.1", 0))
+        token_file = tmp_path / "token"
+        token_file.write_text(TOKEN)
         told = {
             "url": f"http://127.0.0.1:{listener.getsockname()[1]}",
-            "admin_token": TOKEN,
+            "admin_token_file": token_file,
             "watch_s": 0.0,
-            "canary_items": 8,
             **serving_settings,
         }
         context = small_home(tmp_path / "run", serving=told, suites=suites or {})

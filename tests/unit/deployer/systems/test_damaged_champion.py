@@ -169,10 +169,10 @@ def test_a_better_one_is_deployed_over_a_damaged_champion(deploying: Any, champi
 )
 def test_a_token_of_no_use_counts_against_no_checkpoint(deploying: Any, tmp_path: Path, text: str, said: str) -> None:
     better = deploying.add(easy)
-    file = tmp_path / "token"
+    file = tmp_path / "other-token"
     file.write_text(text)
     right = deploying.home.settings
-    wrong = right.serving.model_copy(update={"admin_token": None, "admin_token_file": file})
+    wrong = right.serving.model_copy(update={"admin_token_file": file})
     deploying.home.settings = right.model_copy(update={"serving": wrong})
     bus = deploying.bus()
     controller = bus.controllers["deployment"]

@@ -9,7 +9,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "integration/worker/test_liveness.py": {
         "test_a_silent_task_ends_its_worker_and_is_tried_again": ("control.liveness_s",),
     },
-    "unit/artifacts/test_configured.py": {
+    "unit/artifacts/test_artifact_store.py": {
         "test_how_large_the_cache_of_a_remote_store_grows_is_set": ("artifacts.cache_gb",),
     },
     "unit/evaluation/test_standing.py": {
@@ -23,22 +23,22 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_what_is_configured_is_what_is_put_before_the_model": ("monitoring.system_prompt_base", "profile.name"),
         "test_a_profile_has_the_options_that_are_set": ("profile.options",),
     },
-    "unit/inference/test_http.py": {
+    "unit/inference/test_http_generator.py": {
         "test_it_asks_in_the_openai_shape_and_reads_the_answer": ("inference.api_key",),
         "test_how_many_requests_are_in_flight_is_set": ("inference.concurrency",),
         "test_a_server_that_never_answers_is_a_transient_error": ("inference.timeout_s",),
     },
-    "unit/inference/test_loading.py": {
+    "unit/inference/test_model_loading.py": {
         "test_what_a_model_runs_on_is_set": ("inference.attention", "inference.device", "inference.dtype"),
     },
-    "unit/inference/test_local.py": {
+    "unit/inference/test_local_generator.py": {
         "test_how_much_is_answered_at_once_is_limited": ("inference.batch_size",),
     },
     "unit/leases/test_gpus.py": {
         "test_settings_say_how_much_and_where": ("placement.gpus_gb", "placement.vram_gb"),
         "test_training_has_a_process_for_each_card_with_room_for_it": ("environment.processes",),
     },
-    "unit/ledger/test_supply.py": {
+    "unit/ledger/test_queue.py": {
         "test_the_low_mark_is_set": ("queue.low_water",),
     },
     "unit/metrics/test_targets.py": {
@@ -64,8 +64,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_many_threads_a_model_uses_is_set": ("placement.threads",),
         "test_the_embedded_redis_takes_the_port_that_is_set": ("redis.port",),
     },
-    "unit/serving/test_admin_token.py": {
-        "test_a_configured_token_is_taken": ("serving.admin_token",),
+    "unit/serving/test_server_home.py": {
         "test_a_token_file_is_read": ("serving.admin_token_file",),
     },
     "integration/serving/test_clients.py": {
@@ -74,21 +73,18 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "unit/serving/test_app.py": {
-        "test_bodies_are_bounded": ("serving.max_body_bytes",),
         "test_a_request_that_takes_too_long_is_given_up": ("serving.request_timeout_s",),
     },
-    "unit/serving/test_chat_request.py": {
-        "test_the_length_of_an_answer_that_no_one_limits_is_set": ("serving.default_new_tokens",),
-        "test_what_a_client_may_ask_for_is_set": ("serving.max_messages", "serving.max_new_tokens"),
+    "unit/serving/test_chat_api.py": {
+        "test_requests_have_limits": ("serving.max_new_tokens",),
     },
     "unit/serving/test_client.py": {
-        "test_a_server_that_does_not_answer_in_the_time_that_is_set_is_away": ("serving.admin_timeout_s",),
         "test_where_the_server_is_asked_is_set": ("serving.url",),
     },
     "unit/serving/test_engine.py": {
         "test_what_computes_behind_the_server_is_set": ("serving.engine",),
     },
-    "unit/serving/test_fleet.py": {
+    "unit/serving/test_model_manager.py": {
         "test_the_name_that_clients_ask_for_is_set": ("serving.alias",),
         "test_how_requests_are_batched_is_set": ("serving.max_batch", "serving.max_queue"),
         "test_memory_holds_a_stated_number": ("serving.max_loaded",),

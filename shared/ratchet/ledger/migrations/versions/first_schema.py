@@ -141,12 +141,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("batch_id", "checkpoint_id", "error_class", name=op.f("pk_impacts")),
     )
     op.create_table(
-        "item_uses",
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("uses", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_item_uses")),
-    )
-    op.create_table(
         "locked_settings",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
@@ -212,6 +206,12 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_suites_pool_retired_at"), "suites", ["pool", "retired_at"], unique=False)
     op.create_table(
+        "usage_counts",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("uses", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_usage_counts")),
+    )
+    op.create_table(
         "verdicts",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("system", sa.String(), nullable=False),
@@ -264,6 +264,7 @@ def upgrade() -> None:
         sa.Column("save_s", sa.Double(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("degenerate", sa.String(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_checkpoints_batch_id")),
         sa.ForeignKeyConstraint(["parent_id"], ["checkpoints.id"], name=op.f("fk_checkpoints_parent_id")),
@@ -274,6 +275,7 @@ def upgrade() -> None:
     op.create_table(
         "calibrations",
         sa.Column("checkpoint_id", sa.Text(), nullable=False),
+        sa.Column("shipped", sa.JSON(), nullable=False),
         sa.Column("numbers", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["checkpoint_id"], ["checkpoints.id"], name=op.f("fk_calibrations_checkpoint_id")),

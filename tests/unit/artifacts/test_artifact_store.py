@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from ratchet.artifacts import Artifact, ArtifactStore
+from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.errors import ArtifactError, SettingsError
+from ratchet.settings import Settings
 
 
 @pytest.fixture
@@ -180,3 +182,16 @@ def test_published_files_are_read_only(store: ArtifactStore, model: Path) -> Non
     folder = store.fetch(published(store, model).id)
     modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
     assert modes == {0o444}
+
+
+@pytest.mark.parametrize(("cache_gb", "is_kept"), [(1.0, True), (1e-6, False)])
+def test_how_large_the_cache_of_a_remote_store_grows_is_set(tmp_path: Path, cache_gb: float, is_kept: bool) -> None:
+    url = f"memory://store-{uuid.uuid4().hex}"
+
+    def store() -> ArtifactStore:
+        return artifact_store(Settings(home=tmp_path, artifacts={"url": url, "cache_gb": cache_gb}))
+
+    old = store().publish_lines(["a" * 1000], "batch", {})
+    os.utime(old.path, (1e9, 1e9))
+    store().publish_lines(["b" * 1000], "batch", {})
+    assert old.path.exists() == is_kept
