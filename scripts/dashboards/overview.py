@@ -109,7 +109,7 @@ def _clients() -> Panels:
             "Requests in the queue and being answered, and checkpoints in memory: two while a new one is checked.",
             [
                 Query("sum(ratchet_serving_waiting)", "requests waiting"),
-                Query("sum(ratchet_serving_in_flight)", "requests under way"),
+                Query("sum(ratchet_serving_in_flight)", "requests in flight"),
                 Query("max(ratchet_serving_loaded)", "checkpoints loaded"),
             ],
         ),

@@ -49,7 +49,7 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The tokens up to the point where the model speaks: those that stand before the answer in training."""
+    """The tokens up to the point where the model speaks: as before the answer in training."""
     return prompt_ids_batch(tokenizer, [messages])[0]
 
 
@@ -68,8 +68,8 @@ def render_training(tokenizer: Tokenizer, messages: Sequence[Message]) -> Render
 def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[Rendered]:
     """``render_training`` of many conversations, with one call of the tokenizer.
 
-    Every answer is trained whose prompt reads in the whole conversation as it reads when served. The closing
-    one must; an earlier one that the template abridges (as some do with reasoning) is context only.
+    An answer is trained if its prompt has the same text in the whole conversation as when it is served. The last
+    answer must be; an earlier one that the template abridges (as some do with reasoning) is context only.
     """
     pieces = _training_pieces(tokenizer, chats)
     encoded = iter(encode(tokenizer, [piece.text for row in pieces for piece in row]))
@@ -86,13 +86,13 @@ def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message
 
 
 def require_trainable(tokenizer: Tokenizer) -> None:
-    """Raise ChatTemplateError where the template cannot carry an answer that is trained as it will be served."""
+    """Raise ChatTemplateError if the template cannot render an answer for training as it will be served."""
     render_training(tokenizer, _PROBE)
 
 
 @lru_cache(maxsize=8)
 def end_of_turn(tokenizer: Tokenizer) -> str:
-    """The special token that the template writes after an answer: what the model learns to say to stop."""
+    """The special token that the template writes after an answer, by which the model learns to stop."""
     tail = _apply(tokenizer, [_PROBE])[0].rpartition(_PROBE[1].content)[2]
     found = [(tail.index(token), token) for token in tokenizer.get_added_vocab() if token in tail]
     if not found:
@@ -119,7 +119,7 @@ def _apply(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], *, speak: b
     turns = [[{"role": turn.role, "content": turn.content} for turn in messages] for messages in chats]
     if not turns:
         return []
-    from jinja2 import TemplateError  # whoever has a tokenizer has it; who only reads this module may not
+    from jinja2 import TemplateError  # comes with tokenizers; this module is also imported without them
 
     try:
         return list(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=speak))
@@ -146,7 +146,7 @@ def _training_pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -
 
 
 def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Sequence[str]) -> list[list[_Piece]]:
-    """Cut each text around every answer whose prompt, as served, is what stands before it."""
+    """Cut each text around every answer that follows its prompt as served."""
     end = end_of_turn(tokenizer)
     answers = [
         (row, index)
@@ -171,7 +171,7 @@ def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Seq
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts as they stand: special tokens are those that they name themselves."""
+    """Token ids of texts as they are, without special tokens but those that they spell out."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

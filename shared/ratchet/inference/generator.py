@@ -1,4 +1,4 @@
-"""The one way anything in Ratchet asks a model for text."""
+"""The Generator protocol: how every part of Ratchet asks a model for text. It imports no torch."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ class Decoding(BaseModel):
 class Generation(BaseModel):
     """One answer. ``token_logprobs`` (natural log) belong to ``token_ids``; the end token is included if generated.
 
-    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs``
-    are the log-probabilities of the draft that was given with the prompt, if one was and it was asked: what ``score``
-    says of it.
+    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs`` are
+    the log-probabilities of the draft that was given with the prompt, as ``score`` gives them, if it was verified.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +51,7 @@ class Generation(BaseModel):
     weights: str
     draft_logprobs: tuple[float, ...] = ()
     answer_tokens: int = 0
-    """As a server counts them; 0 where it does not say, and where ``token_ids`` does."""
+    """As a server counts them; 0 if it does not, or if ``token_ids`` has them."""
 
 
 Progress = Callable[[int, int], None]

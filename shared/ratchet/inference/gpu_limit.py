@@ -1,4 +1,7 @@
-"""Holds a model process to the GPU memory that was leased for it. Its torch must not have touched CUDA yet."""
+"""Limits a model process to the GPU memory that was leased for it.
+
+A module of its own: it must run before torch initializes CUDA, so it imports nothing that might.
+"""
 
 from __future__ import annotations
 

@@ -15,18 +15,17 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 States = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, each [rows, heads, tokens, width]; what stands beyond a row's tokens is padding."""
+"""Keys and values of each layer, each [rows, heads, tokens, width]; places after a row's tokens are padding."""
 
 Known = tuple[States, int]
-"""The states of one row, and which row of them it is."""
+"""States, and the row in them."""
 
 
 class Batch:
     """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
 
-    A model that keeps its states in no cache of transformers' kind (as Mamba does) reads all tokens at every step.
-
-    ``known`` are the states of all tokens but the last of each row, from the left, where they are known already.
+    A model that does not use the cache of transformers (as Mamba) reads all tokens at every step. ``known`` are the
+    states of all tokens but the last of each row, aligned to the left, if they have been computed already.
     """
 
     def __init__(
@@ -72,21 +71,21 @@ class Batch:
         self._positions = last if self._cached else torch.cat([self._positions, last], dim=1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows only."""
-        self._cache.reorder_cache(rows)  # which, unlike batch_select_indices, every kind of layer has
+        """Drop all other rows."""
+        self._cache.reorder_cache(rows)  # unlike batch_select_indices, every kind of layer has it
         self._mask = self._mask[rows]
         self.history = self.history[rows]
         self._positions = self._positions[rows]
 
     @property
     def may_be_joined(self) -> bool:
-        """Whether its cache holds the keys and values of all tokens, which can stand beside those of others."""
+        """Whether its cache holds keys and values of all tokens, which can be put beside those of others."""
         return states_of(self._cache) is not None
 
     def join(self, rows: torch.Tensor, other: Batch, room: int) -> None:
-        """Keep these rows, and set those of another behind them, right-aligned; each may get ``room`` more tokens.
+        """Keep these rows, and append those of another batch, right-aligned; each may get ``room`` more tokens.
 
-        Both have been asked for logits and been given a token after that.
+        Both must have computed logits, and got a token since.
         """
         parts = ((self, rows), (other, torch.arange(len(other.history), device=rows.device)))
         lengths = torch.cat([batch._mask[kept, : batch.history.shape[1]].sum(1) for batch, kept in parts])
@@ -128,7 +127,7 @@ class Batch:
 
 
 class HeldLayer(DynamicLayer):
-    """A layer of a cache that is filled once: it takes what comes first as it is, where DynamicLayer copies it."""
+    """A cache layer that keeps its first states as they are, where DynamicLayer copies them."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
@@ -149,14 +148,14 @@ def cache_to_fill(model: Any) -> DynamicCache:
 
 
 def states_of(cache: Any) -> States | None:
-    """What a cache holds; None where a layer keeps something else than keys and values of all tokens, or nothing."""
+    """The states in a cache; None if a layer is empty, or keeps anything but keys and values of all tokens."""
     if not _keeps_all(cache) or not all(layer.is_initialized for layer in cache.layers):
         return None
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def can_be_cut(model: Any) -> bool:
-    """Whether the model's cache is one of keys and values of all tokens, as far as its configuration tells."""
+    """Whether the model's cache keeps keys and values of all tokens, as far as its configuration says."""
     return _keeps_all(DynamicCache(config=model.config))
 
 
@@ -165,7 +164,7 @@ def _keeps_all(cache: Any) -> bool:
 
 
 def _is_used(cache: DynamicCache) -> bool:
-    """Whether a model has put something into its cache, of whatever kind the layers are."""
+    """Whether the model has written to its cache, whatever kind its layers are."""
     return any(getattr(layer, "is_initialized", False) or _has_state(layer) for layer in cache.layers)
 
 
@@ -174,7 +173,7 @@ def _has_state(layer: Any) -> bool:
 
 
 def _by_states(known: Sequence[Known]) -> list[list[Known]]:
-    """Neighbours that stand in the same states together."""
+    """Neighbours that are in the same states."""
     return [list(group) for _, group in groupby(known, key=lambda row: id(row[0]))]
 
 

@@ -87,7 +87,7 @@ def check_safetensors(path: Path) -> None:
 def weights_digest(folder: Path) -> str:
     """Hex sha256 over the sorted lines ``<name> <sha256>\\n`` of the folder's ``*.safetensors`` files.
 
-    Raises BrokenCheckpoint where there is none. Sub-folders (optimizer states) do not count.
+    Raises BrokenCheckpoint if there is none. Sub-folders (optimizer states) do not count.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -103,14 +103,14 @@ def digest_of_sums(sums: Mapping[str, str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes. Raises BrokenCheckpoint for what is no file."""
+    """Hex sha256 of a file's bytes. Raises BrokenCheckpoint unless it is a regular file."""
     with open_regular(path, BrokenCheckpoint) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """From ``config.json`` and the tokenizer's files. None where they do not say it."""
+    """From ``config.json`` and the tokenizer's files; None for what they do not say."""
 
     model_architecture: str
     max_context_length: int | None
@@ -132,7 +132,7 @@ class ModelInfo:
 
 
 def read_model_info(folder: Path, tokenizer: Path | None = None) -> ModelInfo:
-    """Facts of a folder, with the tokenizer of another where it is not the model's own. Raises BrokenCheckpoint."""
+    """Of a folder, and of another folder's tokenizer if it is not the model's own. Raises BrokenCheckpoint."""
     config = read_json(folder / CONFIG)
     text: dict[str, Any] = config.get("text_config", config)
     tokens, vocabulary = _vocabulary(tokenizer or folder)
@@ -145,21 +145,24 @@ def read_model_info(folder: Path, tokenizer: Path | None = None) -> ModelInfo:
     )
 
 
-def hold(locked: LockedSettings, facts: ModelInfo, max_length: int, model: str) -> ModelInfo:
-    """The facts with the context that is kept to. Raises SettingsError, naming both values and the way out."""
+def check_locked(locked: LockedSettings, info: ModelInfo, max_length: int, model: str) -> ModelInfo:
+    """Compare a model with what was locked; returns its info with the context that training must keep to.
+
+    Raises SettingsError, naming both values and the way out.
+    """
     for name in ("model_architecture", "vocab_size"):
-        wanted, found = getattr(locked, name), getattr(facts, name)
+        wanted, found = getattr(locked, name), getattr(info, name)
         if wanted is not None and wanted != found:
             raise SettingsError(
-                f"locked.{name} is {wanted}, but {model} has {found} in its config.json. Take the model that is meant "
+                f"locked.{name} is {wanted}, but {model} has {found} in its config.json. Use the model that is meant "
                 f"(model.path), or set locked.{name} to {found}."
             )
-    if facts.tokens is not None and facts.vocab_size is not None and facts.tokens > facts.vocab_size:
+    if info.tokens is not None and info.vocab_size is not None and info.tokens > info.vocab_size:
         raise SettingsError(
-            f"the tokenizer knows {facts.tokens} tokens, but {model} has an embedding of {facts.vocab_size}. Take the "
+            f"the tokenizer knows {info.tokens} tokens, but {model} has an embedding of {info.vocab_size}. Use the "
             "tokenizer that belongs to the model (model.tokenizer_path)."
         )
-    own, wanted = facts.max_context_length, locked.max_context_length
+    own, wanted = info.max_context_length, locked.max_context_length
     if own is not None and wanted is not None and wanted > own:
         raise SettingsError(
             f"locked.max_context_length is {wanted}, but {model} has {own} in its config.json. Set it to {own} or less."
@@ -169,7 +172,7 @@ def hold(locked: LockedSettings, facts: ModelInfo, max_length: int, model: str) 
         raise SettingsError(
             f"hyperparams.max_length {max_length} exceeds the context length of {context}. Set it to {context} or less."
         )
-    return ModelInfo(facts.model_architecture, context, facts.vocab_size, facts.tokens, facts.vocabulary)
+    return ModelInfo(info.model_architecture, context, info.vocab_size, info.tokens, info.vocabulary)
 
 
 def _vocabulary(folder: Path) -> tuple[int | None, str]:

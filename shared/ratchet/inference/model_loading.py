@@ -27,7 +27,7 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that may answer. ``context`` is the most tokens, prompt and answer, that it takes."""
+    """A verified model. ``context`` is the most tokens of prompt and answer together."""
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -37,7 +37,7 @@ class LoadedModel:
 
 
 def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = None) -> LoadedModel:
-    """Load and verify. BrokenCheckpoint names the file or tensor, or both digests where they differ."""
+    """Load and verify. BrokenCheckpoint names the file or tensor, or both digests if they differ."""
     check_folder(folder)
     weights = weights_digest(folder)
     if expected_weights is not None and weights != expected_weights:
@@ -74,11 +74,11 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
 
 
 def require_cache(model: Any) -> None:
-    """Raise BrokenCheckpoint for a model that keeps a state of its own kind, as Mamba's, instead of keys and values."""
+    """Raise BrokenCheckpoint for a model with another kind of state than keys and values, such as Mamba."""
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise BrokenCheckpoint(
-            f"{type(model).__name__} keeps no keys and values of its tokens: only decoders with attention are served, "
-            "and so only they are trained."
+            f"{type(model).__name__} has no KV cache: only decoders with attention can be served, so only they are "
+            "trained."
         )
 
 
@@ -94,7 +94,7 @@ def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:
 
 
 def _own_memory(model: Any) -> None:
-    """Copy the weights out of the mapped files: what is truncated or overwritten later cannot reach them."""
+    """Copy the weights out of the mapped files, so that later changes to a file cannot reach them."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
 
@@ -117,7 +117,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Hardware:
-    """The choice made. ``dtype`` is a key of DTYPES; ``engine`` and ``gpu_class`` go into a record's key."""
+    """Where and how a model runs. ``dtype`` is a key of DTYPES; ``engine`` and ``gpu_class`` are in a record's key."""
 
     device: str
     dtype: str
@@ -141,9 +141,9 @@ class Hardware:
 
 
 def pick_hardware(settings: InferenceSettings) -> Hardware:
-    """A GPU where one is, in bf16 (fp16 where it has none); else the CPU in fp32.
+    """A GPU if there is one, in bf16 (fp16 if it has no bf16); otherwise the CPU in fp32.
 
-    Flash attention is taken where it is installed and the dtype allows it, else SDPA.
+    Flash attention is used if it is installed and the dtype allows it, otherwise SDPA.
     """
     device = settings.device
     if device == "auto":
@@ -165,13 +165,13 @@ def _best_gpu_dtype() -> str:
 
 
 _SIMPLER = (("flash_attention_2", "_supports_flash_attn"), ("sdpa", "_supports_sdpa"))
-"""Kernels, the fastest first, each with what the model's class says of it. Every model has ``eager``."""
+"""Kernels, the fastest first, each with the attribute of a model's class that tells support. All have ``eager``."""
 
 
 def fitting_attention(config: Any, wanted: str) -> str:
-    """``wanted``, or the next simpler kernel that the model's class has: Gemma 2 caps its scores, which sdpa does not.
+    """``wanted``, or the next simpler kernel that the model's class supports: Gemma 2 caps its scores, sdpa cannot.
 
-    ``config`` is the model's, of transformers. What is unknown here is left to transformers to refuse.
+    ``config`` is transformers' config of the model. Unknown kernels are left for transformers to refuse.
     """
     kernels = [kernel for kernel, _ in _SIMPLER]
     if wanted not in kernels or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

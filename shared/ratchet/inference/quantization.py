@@ -1,4 +1,4 @@
-"""Weights held in 4 bits: by bitsandbytes, which only who wants them installs. Needs no torch."""
+"""Weights in 4 bits, which need the optional package bitsandbytes. A module of its own, since it imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratchet.errors import SettingsError
 
 
 def require_bitsandbytes() -> None:
-    """Raise SettingsError, with the way out, where bitsandbytes is not installed."""
+    """Raise SettingsError, with the way out, if bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise SettingsError(
             "model.load_in_4bit needs bitsandbytes, which is not installed: pip install 'services/trainer[4bit]', "

@@ -19,9 +19,9 @@ from ratchet.inference.generator import Decoding
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row to answer. ``occurrence`` tells apart the samples of a prompt that is asked several times.
+    """One row to answer. ``occurrence`` distinguishes the samples of a prompt that is asked several times.
 
-    ``draft`` is what the answer is expected to be, as tokens; it saves time where it is right.
+    ``draft`` is the expected answer, as tokens; it saves time as far as it is right.
     """
 
     token_ids: tuple[int, ...]
@@ -32,7 +32,7 @@ class Prompt:
 
     @cached_property
     def draws(self) -> torch.Tensor:
-        """Uniform draws in [0, 1), one a new token: the same for this prompt in any batch."""
+        """Uniform draws in [0, 1), one for each new token, the same in any batch."""
         text = f"{self.decoding.seed}/{self.occurrence}/{self.token_ids}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
@@ -57,7 +57,7 @@ class Answer:
 class Sampler:
     """Picks the next token of every row; rows may differ in temperature and top_p.
 
-    ``begun`` says how many tokens of its answer each row has already; none has any where it is left out.
+    ``begun`` is how many tokens of its answer each row has already; zero by default.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Sampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the likeliest token always comes next."""
+        """Whether the likeliest token is always picked."""
         return not self._sampled and not self._processors
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -85,9 +85,9 @@ class Sampler:
         self._top_p = self._top_p[rows]
 
     def join(self, rows: torch.Tensor, step: int, other: Sampler) -> None:
-        """Keep these rows, which go on with a step, and set those of another behind them, which go on with its second.
+        """Keep these rows, which have taken ``step`` draws, and append those of another sampler, which have taken one.
 
-        For both it is step 0 from now on.
+        The next draw of both is step 0.
         """
         self.keep(rows)
         mine, theirs = self._draws[:, step:], other._draws[:, 1:]

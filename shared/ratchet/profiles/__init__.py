@@ -1,1 +1,1 @@
-"""Profiles: how an example is dressed for training, and how an answer is undressed."""
+"""Profiles: how an example is formatted for training, and how an answer is parsed."""

@@ -21,9 +21,9 @@ GROUP = "ratchet.profiles"
 
 @runtime_checkable
 class Profile(Protocol):
-    """How examples are dressed and answers undressed. Every method is pure.
+    """How examples are formatted and answers parsed. Every method is pure.
 
-    Randomness is local and keyed by the prompt's content, so that the same prompt is dressed alike in
+    Randomness is local and seeded by the prompt's content, so that the same prompt is formatted alike in
     training, evaluation and serving. What training asks for must be reachable under the profile's logits
     processors.
     """
@@ -52,11 +52,11 @@ class Profile(Protocol):
         ...
 
     def extract_answer(self, text: str) -> str:
-        """The bare answer in a model's text: the inverse of the dressing."""
+        """The bare answer in a model's text: the inverse of ``transform_example``."""
         ...
 
     def validate(self, example: Example) -> None:
-        """Raise DataError for an example that cannot be dressed."""
+        """Raise DataError for an example that cannot be formatted."""
         ...
 
 
@@ -89,7 +89,7 @@ def _points() -> dict[str, EntryPoint]:
 
 
 def prompt_as_trained(profile: Profile, messages: Sequence[Message], system_prompt: str = "") -> tuple[Message, ...]:
-    """A prompt as the profile's training has shown it to the model."""
+    """A prompt as it stands before an answer in training."""
     return profile.transform_example(Example(messages=tuple(messages)), system_prompt).messages
 
 

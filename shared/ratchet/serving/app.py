@@ -33,13 +33,15 @@ from ratchet.settings.serving import ServingSettings
 
 ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 MAX_BODY_BYTES = 64 * 1024 * 1024
+"""A canary sends its chats and answers in one body."""
+
 Result = TypeVar("Result")
 
 
 def build_app(
     manager: ModelManager, settings: ServingSettings, token: SecretStr, on_tick: Callable[[], None] = lambda: None
 ) -> FastAPI:
-    """Serve a manager; it is restored before the first request, and drained after the last.
+    """The application. The manager is restored before the first request, and drained after the last.
 
     ``on_tick`` is called in the event loop once a second.
     """
@@ -62,7 +64,7 @@ def build_app(
 
     @app.get("/health")
     async def health(response: Response) -> Health:
-        """503 where requests are not answered any longer. A checkpoint that cannot be loaded is no such case."""
+        """503 once a thread of the server has died or stalled. A checkpoint that cannot be loaded does not count."""
         if manager.watchdog.problem is not None:
             response.status_code = 503
         return manager.health()
@@ -72,7 +74,7 @@ def build_app(
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
-        api_error = _as_refusal(error)
+        api_error = _as_api_error(error)
         if request.url.path.startswith("/v1/chat"):
             metrics.refused(api_error.status)
         headers = {} if api_error.retry_after_s is None else {"retry-after": str(api_error.retry_after_s)}
@@ -101,7 +103,7 @@ def _model(name: str, manager: ModelManager, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "ratchet", "ratchet": behind}
 
 
-def _as_refusal(error: Exception) -> ApiError:
+def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, TransientError):
@@ -110,13 +112,13 @@ def _as_refusal(error: Exception) -> ApiError:
         return ApiError(error.status_code, "http_error", f"{error.detail}: {ROUTES} are served.")
     if not isinstance(error, RatchetError):
         return ApiError(
-            500, "server_error", f"a fault of the server ({type(error).__name__}); its log has the traceback."
+            500, "server_error", f"internal error ({type(error).__name__}); the server's log has the traceback."
         )
     return ApiError(500, "server_error", str(error))
 
 
 class AdminRoute:
-    """Loads, checks, switches and unloads. Everything slow runs in a thread, so that clients never wait for it."""
+    """Loads, checks, switches and unloads checkpoints. Slow calls run in threads, so that no client waits."""
 
     def __init__(self, manager: ModelManager, metrics: Metrics, token: SecretStr, timeout_s: float):
         """``timeout_s`` is how long a client's request may take."""
@@ -134,11 +136,11 @@ class AdminRoute:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         expected = self._token.get_secret_value().encode()
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), expected):
-            raise ApiError(401, "unauthorized", "/admin needs the bearer token of serving.admin_token.")
+            raise ApiError(401, "unauthorized", "/admin needs the bearer token of serving.admin_token_file.")
 
     async def ping(self) -> dict[str, str]:
-        """For those who want to know whether their token is the right one."""
-        return {"token": "right"}
+        """Whether the caller's token is valid: any other is answered 401."""
+        return {"token": "valid"}
 
     async def load(self, request: Request) -> dict[str, str]:
         body = await _read_admin_body(request, protocol.LoadRequest)
@@ -159,19 +161,19 @@ class AdminRoute:
     async def score(self, request: Request) -> protocol.ScoreResponse:
         body = await _read_admin_body(request, protocol.ScoreRequest)
         if len(body.chats) != len(body.answers):
-            raise ApiError(400, "invalid_request", "chats and answers must be of one length.")
+            raise ApiError(400, "invalid_request", "chats and answers must have the same length.")
         loaded = self._manager.named(body.checkpoint_id)
-        logprobs = await _computed(lambda: loaded.generator.score(body.chats, body.answers))
+        logprobs = await _in_thread(lambda: loaded.generator.score(body.chats, body.answers))
         return protocol.ScoreResponse(weights=loaded.weights, logprobs=tuple(logprobs))
 
     async def generate(self, request: Request) -> protocol.GenerateResponse:
-        """Answers, and then the first of them once more through the queue that clients wait in.
+        """Answers; and the first chat once more through the clients' queue.
 
-        What does not answer there fails here, as no client may be around to notice.
+        A queue that does not answer fails the canary here, when no client may be around to notice.
         """
         body = await _read_admin_body(request, protocol.GenerateRequest)
         loaded = self._manager.named(body.checkpoint_id)
-        answers = await _computed(lambda: loaded.generator.generate(body.chats, body.decoding))
+        answers = await _in_thread(lambda: loaded.generator.generate(body.chats, body.decoding))
         if body.chats:
             await self._probe(loaded, body.chats[0])
         return protocol.GenerateResponse(generations=tuple(answers))
@@ -196,7 +198,7 @@ async def _read_admin_body(request: Request, model: type[Model]) -> Model:
     return await read_body(request, model, MAX_BODY_BYTES)
 
 
-async def _computed(work: Callable[[], Result]) -> Result:
+async def _in_thread(work: Callable[[], Result]) -> Result:
     try:
         return await asyncio.to_thread(work)
     except GenerationError as error:

@@ -38,18 +38,17 @@ _Token = tuple[int, int, float]
 BATCH_WAIT_S = 0.002
 """How long an idle server waits after a first request for more to share its batch: the spread of a burst of clients."""
 
-STALLED_AFTER = 3
-"""Time limits of a request. A long prompt on a slow machine may well outlast its own, which is no reason to restart."""
-
-STALL_S = 600.0
-"""No step counts as a standstill before that, however short the time limit of a request is."""
+STALL_FACTOR = 3
+MIN_STALL_S = 600.0
+"""A step counts as stalled after this many time limits of a request, and not before ``MIN_STALL_S``: a long prompt on a
+slow machine may well take longer than its request is allowed, which is no reason to restart the server."""
 
 
 class Batcher:
     """One thread that answers the requests of one loaded checkpoint, first come, first served.
 
-    It ends when it is closed and everything is answered. ``limit_s`` is how long a request may take; a single step that
-    takes longer than ``stall_s`` stands still, which is many times as long by default.
+    The thread ends once the batcher is closed and everything is answered. ``limit_s`` is how long a request may take. A
+    single step that takes longer than ``stall_s`` counts as stalled; the default is a multiple of ``limit_s``.
     """
 
     def __init__(
@@ -73,9 +72,9 @@ class Batcher:
         self._answering: list[PendingRequest] = []
         self._change = threading.Condition()
         self._closing = threading.Event()
-        self._has_given_up = False
+        self._has_ended = False
         if stall_s is None:
-            stall_s = max(STALL_S, STALLED_AFTER * limit_s)
+            stall_s = max(MIN_STALL_S, STALL_FACTOR * limit_s)
         name = f"batcher-{checkpoint_id}"
         self._thread = WatchedThread(self._run, watchdog, self._closing, name=name, limit_s=stall_s)
         self._thread.start()
@@ -89,21 +88,21 @@ class Batcher:
         return len(self._answering)
 
     def submit(self, pending: PendingRequest) -> None:
-        """Queue a pending. Raises BeingUnloaded after ``close``; a 503 ApiError with a full queue, or without the thread."""
+        """Queue a request. Raises BeingUnloaded after ``close``, a 503 ApiError with a full queue or a dead thread."""
         with self._change:
             if self._closing.is_set():
                 raise BeingUnloaded(self._checkpoint_id)
-            if self._has_given_up:
-                raise _ended()
+            if self._has_ended:
+                raise _thread_ended()
             if len(self._waiting) >= self._max_queue:
-                self._drop_over()  # the thread does so between two steps, which may be long ones
+                self._expire_waiting()  # the thread does so too, but only between two steps
             if len(self._waiting) >= self._max_queue:
                 raise ApiError(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
             self._waiting.append(pending)
             self._change.notify()
 
     def close(self, timeout_s: float) -> bool:
-        """Take no more requests, answer those that are queued, and end the thread; whether it did so in time."""
+        """Refuse new requests, answer the queued ones, and end the thread; returns whether it ended in time."""
         with self._change:
             self._closing.set()
             self._change.notify()
@@ -113,25 +112,25 @@ class Batcher:
     def _run(self) -> None:
         try:
             batch = self._generator.continuous_batch(self._max_batch)
-            while self._goes_on(batch):
-                self._step(batch, self._joining(batch))
+            while self._wait_for_work(batch):
+                self._step(batch, self._take_joining(batch))
         finally:
-            self._give_up()
+            self._fail_all()
 
-    def _goes_on(self, batch: ContinuousBatch[PendingRequest]) -> bool:
-        """Wait until there is something to do; False once it is closed and everything is answered."""
+    def _wait_for_work(self, batch: ContinuousBatch[PendingRequest]) -> bool:
+        """Wait for a request; False once the batcher is closed and everything is answered."""
         with self._change:
             if not self._waiting and not batch.requests and not self._closing.is_set():
                 self._thread.watch.rest()
                 self._change.wait_for(lambda: self._waiting or self._closing.is_set())
                 self._thread.watch.beat()
-                self._wait_for_companions()
+                self._wait_for_more()
             return bool(self._waiting or batch.requests or not self._closing.is_set())
 
-    def _joining(self, batch: ContinuousBatch[PendingRequest]) -> list[PendingRequest]:
-        """The requests that join now; none where all that wait are over, or do not fit."""
+    def _take_joining(self, batch: ContinuousBatch[PendingRequest]) -> list[PendingRequest]:
+        """The requests that join now; none if all that wait are over, or do not fit."""
         with self._change:
-            self._drop_over()
+            self._expire_waiting()
             fitting = batch.fitting([pending.prompt for pending in islice(self._waiting, self._max_batch)])
             return [self._waiting.popleft() for _ in range(fitting)]
 
@@ -141,34 +140,34 @@ class Batcher:
         if not self._answering:
             return
         try:
-            short = batch.advance(joining)
-        except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
+            restarted = batch.advance(joining)
+        except Exception as error:  # their owners get the error, and the thread goes on
             log.exception("a batch of %d requests to %s failed", len(self._answering), self._checkpoint_id)
             batch.clear()
             for pending in self._answering:
                 pending.fail(error)
         else:
-            self._put_back(short)
+            self._requeue(restarted)
         self._answering = batch.requests
 
-    def _give_up(self) -> None:
-        """At the end of the thread nobody may be left waiting, however it came about."""
+    def _fail_all(self) -> None:
+        """However the thread ends, no request may be left waiting."""
         with self._change:
-            self._has_given_up = True
+            self._has_ended = True
             for pending in (*self._answering, *self._waiting):
-                pending.fail(_ended())
+                pending.fail(_thread_ended())
             self._waiting.clear()
             self._answering = []
 
-    def _wait_for_companions(self) -> None:
+    def _wait_for_more(self) -> None:
         ends_at = time.monotonic() + self._wait_s
         while len(self._waiting) < self._max_batch and not self._closing.is_set():
             left_s = ends_at - time.monotonic()
             if left_s <= 0 or not self._change.wait(left_s):
                 return
 
-    def _drop_over(self) -> None:
-        """Nobody waits for these any longer."""
+    def _expire_waiting(self) -> None:
+        """Remove the requests whose clients wait no longer."""
         waiting: deque[PendingRequest] = deque()
         for pending in self._waiting:
             if pending.is_over:
@@ -177,18 +176,18 @@ class Batcher:
                 waiting.append(pending)
         self._waiting = waiting
 
-    def _put_back(self, requests: Sequence[PendingRequest]) -> None:
-        """These begin again, before those that came later."""
+    def _requeue(self, requests: Sequence[PendingRequest]) -> None:
+        """Put requests at the head of the queue: they start again, before those that came later."""
         with self._change:
             self._waiting.extendleft(reversed(requests))
 
 
-def _ended() -> ApiError:
-    return ApiError(503, "stalled", "what answers requests has ended; the server starts afresh.", retry_after_s=5)
+def _thread_ended() -> ApiError:
+    return ApiError(503, "stalled", "the thread that answers requests has ended; the server restarts.", retry_after_s=5)
 
 
 class PendingRequest:
-    """A prompt that waits for its answer in ``future``; the first outcome stays."""
+    """A prompt whose answer, or error, will be in ``future``; the first outcome counts."""
 
     def __init__(self, prompt: Prompt, timeout_s: float, on_token: OnToken | None = None):
         self.prompt = prompt
@@ -200,26 +199,29 @@ class PendingRequest:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for the answer any longer."""
+        """Whether the client waits no longer: it has its answer, has disconnected, or the time is up."""
         return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
 
     @property
     def left_s(self) -> float:
-        """How long it may still take."""
+        """Time left until it expires."""
         return max(0.0, self._ends_at - time.monotonic())
 
     @property
     def is_streamed(self) -> bool:
-        """Whether somebody wants to be told of every token."""
+        """Whether the client wants every token as it comes."""
         return self._on_token_callback is not None
 
     def cancel(self) -> None:
-        """Nobody waits any longer. An answer that is there already stays."""
+        """The client has disconnected. An answer that is there already stays."""
         self._cancelled = True
         self.fail(ClientDisconnected())
 
     def on_token(self, answer: Answer) -> bool:
-        """Tell of a new token; True where the row may end. Whose event loop is closed ends no other row."""
+        """Pass a new token on; True if the row may end.
+
+        An event loop that is closed fails this request, and must not end the batch of all others.
+        """
         if self.is_over:
             return True
         if self._on_token_callback:
@@ -247,7 +249,7 @@ class PendingRequest:
 
 @contextmanager
 def expiring(pending: PendingRequest) -> Iterator[None]:
-    """The event loop ends the wait for a pending in time, whatever becomes of the thread that should answer it."""
+    """Let the event loop expire a request in time, whatever the thread does that should answer it."""
     timer = asyncio.get_running_loop().call_later(pending.left_s, pending.expire)
     try:
         yield
@@ -256,7 +258,7 @@ def expiring(pending: PendingRequest) -> Iterator[None]:
 
 
 class TokenStream:
-    """``put`` and ``end`` are called by the batch, ``lengths`` is read by the event loop."""
+    """An answer's tokens, on their way from the batch's thread (``put``, ``end``) to the event loop (``lengths``)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self.token_ids: list[int] = []
@@ -272,18 +274,19 @@ class TokenStream:
         self._loop.call_soon_threadsafe(self._tokens.put_nowait, None)
 
     async def lengths(self) -> AsyncIterator[int]:
-        """The number of tokens so far, each time that it has changed, until the end."""
+        """The number of tokens so far, each time it has changed, until the end."""
         while (token := await self._tokens.get()) is not None:
             self._take(token)
             while not self._tokens.empty():
-                waiting = self._tokens.get_nowait()
-                if waiting is None:
+                token = self._tokens.get_nowait()
+                if token is None:
                     return
-                self._take(waiting)
+                self._take(token)
             yield len(self.token_ids)
 
     def _take(self, token: _Token) -> None:
         place, token_id, logprob = token
+        # An answer that starts again after a shortage of memory repeats its first places.
         del self.token_ids[place:], self.logprobs[place:]
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)

@@ -21,13 +21,17 @@ from ratchet.serving.http_errors import ApiError
 from ratchet.serving.model_manager import LoadedCheckpoint
 from ratchet.settings.serving import ServingSettings
 
+MAX_MESSAGES = 256
+DEFAULT_NEW_TOKENS = 256
+"""Length limit of an answer if the client names none: room for the reasoning of the shipped tasks."""
+
 
 def _joined_text(content: Any) -> Any:
     """Content parts of type text as one string."""
     if not isinstance(content, list):
         return content
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
-        raise ValueError("only text is read, as a string or in parts of type text")
+        raise ValueError("only text is supported, as a string or in parts of type text")
     return "".join(part["text"] for part in content)
 
 
@@ -40,7 +44,7 @@ def _as_system(role: Any) -> Any:
 
 
 class Turn(BaseModel):
-    """What else came with an answer of another server is left aside, but for calls of tools."""
+    """Other fields, as in an answer that another server gave, are ignored, except calls of tools."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -51,7 +55,7 @@ class Turn(BaseModel):
     @classmethod
     def _calls_no_tool(cls, turn: Any) -> Any:
         if isinstance(turn, dict) and (turn.get("tool_calls") or turn.get("function_call")):
-            raise ValueError("a turn that calls tools is not read; say in words what was called and what came of it")
+            raise ValueError("turns with tool calls are not supported; describe the call and its result in words")
         return turn
 
 
@@ -62,9 +66,9 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """Fields that cannot be honoured are refused, and so are those that nobody knows (see foreign_fields).
+    """Unsupported and unknown fields are errors (see check_supported).
 
-    Without ``temperature`` the answer is greedy: it is what the checkpoint was judged on.
+    Without ``temperature`` the answer is greedy, as in the evaluation of the checkpoint.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -94,17 +98,15 @@ class ChatRequest(BaseModel):
         return self.max_completion_tokens or self.max_tokens
 
     def decoding(self, settings: ServingSettings) -> Decoding:
-        """The settings asked for. Raises a 400 ApiError for what is over a limit or not offered."""
+        """The decoding that is asked for. Raises a 400 ApiError for anything over a limit or unsupported."""
         check_supported(self.model_extra or {}, self.__class__.model_fields)
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "invalid_request", "stream_options: only with stream = true.", param="stream_options")
-        if len(self.messages) > settings.max_messages:
-            raise ApiError(
-                400, "too_many_messages", f"at most {settings.max_messages} messages are read.", param="messages"
-            )
+        if len(self.messages) > MAX_MESSAGES:
+            raise ApiError(400, "too_many_messages", f"at most {MAX_MESSAGES} messages are allowed.", param="messages")
         if "" in self.stop:
             raise ApiError(400, "invalid_request", "stop: an empty string stops nothing.", param="stop")
-        asked = self.asked_tokens or settings.default_new_tokens
+        asked = self.asked_tokens or min(DEFAULT_NEW_TOKENS, settings.max_new_tokens)
         if asked > settings.max_new_tokens:
             raise ApiError(
                 400, "too_many_tokens", f"max_tokens is at most {settings.max_new_tokens}.", param="max_tokens"
@@ -121,17 +123,17 @@ class ChatRequest(BaseModel):
 IGNORED = frozenset(
     {"metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user"}
 )
-"""They say something about the client, and nothing about the answer: they are read over."""
+"""They describe the client, not the answer, so they are accepted and ignored."""
 
-_SAMPLING = "not offered; temperature, top_p and seed are what steers an answer"
-_TOOLS = "no tools are called; describe them in a turn, and read the call in the answer"
-_ONE_ANSWER = "one answer a request is offered; ask again, with another seed, for more"
-_TEXT = "answers are plain text; ask for a form in a turn"
+_SAMPLING = "not supported; use temperature, top_p and seed"
+_TOOLS = "tools are not supported; describe them in a turn, and read the call in the answer"
+_ONE_ANSWER = "one answer a request is supported; ask again with another seed for more"
+_TEXT = "answers are plain text; ask for a format in a turn"
 
 UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "n": (_ONE_ANSWER, (1,)),
     "best_of": (_ONE_ANSWER, (1,)),
-    "top_logprobs": ("not offered; logprobs is, of the tokens that were chosen", (0,)),
+    "top_logprobs": ("not supported; logprobs gives those of the chosen tokens", (0,)),
     "response_format": (_TEXT, ({"type": "text"},)),
     "modalities": (_TEXT, (["text"],)),
     "audio": (_TEXT, ()),
@@ -146,15 +148,15 @@ UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "logit_bias": (_SAMPLING, ({},)),
     "top_k": (_SAMPLING, (-1, 0)),
     "min_p": (_SAMPLING, (0,)),
-    "prediction": ("not offered; leave it out", ()),
-    "reasoning_effort": ("not offered; the profile of the training says how the model thinks", ("none",)),
-    "verbosity": ("not offered; max_tokens limits an answer", ("medium",)),
+    "prediction": ("not supported; leave it out", ()),
+    "reasoning_effort": ("not supported; the profile of the training decides how the model thinks", ("none",)),
+    "verbosity": ("not supported; max_tokens limits an answer", ("medium",)),
 }
-"""Why each is refused, and the values that change nothing and are accepted, null beside them."""
+"""Why each is refused, and the values without effect, which are accepted, as null is."""
 
 
 def check_supported(given: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Raise a 400 ApiError that names the first field of a request which would have an effect elsewhere, or anywhere."""
+    """Raise a 400 ApiError that names the first unsupported or unknown field of a request."""
     for name, value in given.items():
         if value is None or name in IGNORED or _has_no_effect(name, value):
             continue
@@ -162,7 +164,7 @@ def check_supported(given: Mapping[str, Any], known: Iterable[str]) -> None:
             raise ApiError(400, "unsupported", f"{name}: {UNSUPPORTED[name][0]}.", param=name)
         near = get_close_matches(name, [*known, *UNSUPPORTED, *IGNORED], n=1)
         hint = f"did you mean {near[0]}?" if near else "leave it out."
-        raise ApiError(400, "unknown_field", f"{name}: no field of a chat completion here; {hint}", param=name)
+        raise ApiError(400, "unknown_field", f"{name}: unknown field; {hint}", param=name)
 
 
 def _has_no_effect(name: str, value: Any) -> bool:
@@ -207,7 +209,7 @@ class ChatAnswer:
         first: bool = False,
         whole: Generation | None = None,
     ) -> str:
-        """One server-sent event with what the answer has grown by; ``whole`` is given with the last one."""
+        """One server-sent event with the new part of the answer; ``whole`` is given with the last one."""
         delta: dict[str, str] = {"content": text} if text or first or finish_reason is None else {}
         if first:
             delta["role"] = "assistant"
@@ -237,7 +239,7 @@ class ChatAnswer:
         }
 
     def _stated(self, whole: Generation) -> dict[str, Any]:
-        """How sure the answer is, on the calibration that was deployed with it; nothing is stated without one."""
+        """The confidence, by the calibration that was deployed with the checkpoint; None without one."""
         if self._certainty is None:
             return {"confidence": None, "should_abstain": False}
         confidence = self._certainty.confidence(whole.token_logprobs)
@@ -255,7 +257,7 @@ class ChatAnswer:
 
 
 def _bytes(piece: str) -> list[int] | None:
-    """None for a token that is only a part of a character."""
+    """None for a token that is only part of a character."""
     return None if "\ufffd" in piece else list(piece.encode())
 
 

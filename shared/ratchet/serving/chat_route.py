@@ -1,4 +1,7 @@
-"""The route that clients use: /v1/chat/completions."""
+"""The route /v1/chat/completions: queues a request, waits for its answer or streams it, and cancels it with its client.
+
+Shapes of requests and answers are in chat_api, the batching in batcher.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,30 @@ from ratchet.serving.metrics import Metrics
 from ratchet.serving.model_manager import LoadedCheckpoint, ModelManager
 from ratchet.settings.serving import ServingSettings
 
-SWITCHES_IN_A_ROW = 10
+MAX_RETRIES = 10
+"""A request whose checkpoint is unloaded between resolving and queueing goes to the next live one."""
+
 AFTER_SHUTDOWN_S = 10
-"""What a client is told to wait whose answer took longer than the server had to drain (serving.drain_s)."""
+"""Retry-After for a client whose answer would take longer than the server may drain (serving.drain_s)."""
+
 LONG_CHAT = 10_000
-"""A chat of more characters becomes tokens in a thread, so that nobody else waits for it."""
+"""A chat of more characters is tokenized in a thread, so that it does not block the event loop."""
+
+MAX_BODY_BYTES = 1_048_576
+"""Far more than any context holds. A larger body is refused before it is parsed."""
 
 
 class ChatRoute:
     """Answers clients from whatever is live at the moment of their request."""
 
-    def __init__(self, manager: ModelManager, metrics: Metrics, settings: ServingSettings):
+    def __init__(
+        self,
+        manager: ModelManager,
+        metrics: Metrics,
+        settings: ServingSettings,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ):
+        self._max_body_bytes = max_body_bytes
         self._manager = manager
         self._metrics = metrics
         self._settings = settings
@@ -39,7 +55,7 @@ class ChatRoute:
 
     async def complete(self, request: Request) -> Response:
         started = time.perf_counter()
-        asked = await read_body(request, ChatRequest, self._settings.max_body_bytes)
+        asked = await read_body(request, ChatRequest, self._max_body_bytes)
         decoding = asked.decoding(self._settings)
         if asked.stream:
             stream = TokenStream(asyncio.get_running_loop())
@@ -60,8 +76,8 @@ class ChatRoute:
     async def _submit(
         self, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None = None
     ) -> tuple[LoadedCheckpoint, PendingRequest]:
-        """Queue the request; one that meets a checkpoint on its way out goes to the one that is live by then."""
-        for _ in range(SWITCHES_IN_A_ROW):
+        """Queue the request. If its checkpoint is being unloaded, it goes to the one that is live by then."""
+        for _ in range(MAX_RETRIES):
             loaded = self._manager.resolve(asked.model)
             if asked.characters > LONG_CHAT:
                 pending = await self._pending_in_thread(loaded, asked, decoding, on_token)
@@ -77,7 +93,7 @@ class ChatRoute:
     async def _pending_in_thread(
         self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
     ) -> PendingRequest:
-        """Raises TimedOut where no thread is free for so long."""
+        """Raises TimedOut if no thread becomes free in time."""
         making = asyncio.to_thread(self._pending, loaded, asked, decoding, on_token)
         try:
             return await asyncio.wait_for(making, self._settings.request_timeout_s)
@@ -110,7 +126,7 @@ class ChatRoute:
         except ClientDisconnected:
             raise
         except asyncio.CancelledError:
-            raise ApiError(503, "shutting_down", "the server ends; ask again.", AFTER_SHUTDOWN_S) from None
+            raise ApiError(503, "shutting_down", "the server is shutting down; ask again.", AFTER_SHUTDOWN_S) from None
         except ApiError:
             loaded.traffic.failed()
             raise
@@ -153,7 +169,7 @@ class ChatRoute:
 
 
 class EventStream(StreamingResponse):
-    """An answer's events. A client that hangs up ends its row in the batch, be it before the first event."""
+    """An answer's events. A client that disconnects ends its row in the batch, even before the first event."""
 
     def __init__(self, events: AsyncIterator[str], pending: PendingRequest, metrics: Metrics, headers: dict[str, str]):
         super().__init__(events, media_type="text/event-stream", headers=headers)
@@ -171,8 +187,8 @@ class EventStream(StreamingResponse):
 
 @contextmanager
 def _cancelled_with_client(request: Request, pending: PendingRequest) -> Iterator[None]:
-    """A client that hangs up takes its request out of the batch."""
-    gone = asyncio.ensure_future(request.receive())  # after the body nothing comes but the end of the connection
+    """Take a request out of the batch when its client disconnects."""
+    gone = asyncio.ensure_future(request.receive())  # after the body, only the disconnect can come
     gone.add_done_callback(lambda done: None if done.cancelled() else pending.cancel())
     try:
         yield

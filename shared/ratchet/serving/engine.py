@@ -31,7 +31,7 @@ VLLM_LOG = "vllm.log"
 
 @dataclass(frozen=True)
 class Engine:
-    """How checkpoints are loaded, and how requests get to them."""
+    """How checkpoints are loaded, and how requests reach them."""
 
     loader: Loader
     queue: QueueMaker
@@ -39,7 +39,7 @@ class Engine:
 
 
 def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
-    """The configured engine of a server with that home; its threads are watched."""
+    """The configured engine of the server with that home. Its threads are added to the watchdog."""
     if settings.serving.engine == "embedded":
         return Engine(model_loader(settings), Batcher, lambda: None)
     from ratchet.serving.vllm_engine import VllmEngine, VllmQueue  # imports torch
@@ -49,22 +49,22 @@ def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
 
 
 def model_loader(settings: Settings) -> Loader:
-    """Loads checkpoints dressed as in training, with today's date in the system turn."""
-    at_hand = folder_finder(settings)
+    """Loads checkpoints with the prompt format of training, and today's date in the system turn."""
+    find_folder = folder_finder(settings)
 
     def load(path: Path, weights: str) -> LocalGenerator:
         from ratchet.inference.local_generator import LocalGenerator
 
         prompt_format = PromptFormat.configured(settings, time.time())
-        return LocalGenerator.load(at_hand(path), settings.inference, weights, prompt_format)
+        return LocalGenerator.load(find_folder(path), settings.inference, weights, prompt_format)
 
     return load
 
 
 def folder_finder(settings: Settings) -> Callable[[Path], Path]:
-    """Where a folder is on this machine.
+    """Gives the folder of a checkpoint on this machine.
 
-    One that is not here is fetched from the artifact store: its last part is the artifact's id.
+    A folder of another host is fetched from the artifact store: its last part is the artifact's id.
     """
     artifacts = artifact_store(settings)
 
@@ -89,7 +89,7 @@ class EngineInfo(Protocol):
 
 
 class ServedModel(Protocol):
-    """A checkpoint that answers: ratchet.inference.local_generator.LocalGenerator, or one behind vLLM."""
+    """A checkpoint that answers: a LocalGenerator, or a VllmModel."""
 
     @property
     def weights(self) -> str: ...
@@ -113,7 +113,7 @@ class ServedModel(Protocol):
 
 
 class Queue(Protocol):
-    """Clients' requests to one loaded checkpoint: ratchet.serving.batcher.Batcher, or the way to vLLM."""
+    """Clients' requests to one loaded checkpoint: a Batcher, or a VllmQueue."""
 
     @property
     def waiting(self) -> int: ...
@@ -124,11 +124,11 @@ class Queue(Protocol):
         ...
 
     def submit(self, pending: PendingRequest) -> None:
-        """Take a pending to settle. Raises BeingUnloaded after ``close``, and a 503 ApiError where the queue is full."""
+        """Accept a request. Raises BeingUnloaded after ``close``, and a 503 ApiError if the queue is full."""
         ...
 
     def close(self, timeout_s: float) -> bool:
-        """Take no more requests, answer those that are queued, and end; whether that was done in time."""
+        """Refuse new requests, answer the queued ones, and end; returns whether it ended in time."""
         ...
 
 
@@ -139,7 +139,7 @@ class Loader(Protocol):
 
 
 class QueueMaker(Protocol):
-    """Opens a queue to a loaded checkpoint. ``limit_s`` is how long a request may take, by which it is watched."""
+    """Opens a queue to a loaded checkpoint. ``limit_s`` is how long a request may take."""
 
     def __call__(
         self,

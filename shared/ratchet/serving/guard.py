@@ -1,7 +1,7 @@
-"""Ends the server whose threads have ended or stand still, so that its supervisor starts it afresh.
+"""Ends a server whose threads have died or stalled, so that its supervisor restarts it.
 
-Before that /health tells of it for a moment. Two watch over each other: a thread over the event loop and all else that
-goes on, and the event loop over that thread.
+Before that, /health shows the problem for a moment. A thread watches the event loop and the other threads, and the
+event loop watches that thread.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ from ratchet.watchdog import TICK_S, Watch, Watchdog, WatchedThread, end_process
 log = logging.getLogger(__name__)
 
 LOOP_LIMIT_S = 60.0
-"""A cold import of torch beside it, and a starved machine, may keep the event loop waiting for a good while."""
+"""A cold import of torch, or a starved machine, may delay the event loop for many seconds."""
 
 LINGER_S = 2.0
-"""How long /health tells of a problem before the process exits."""
+"""How long /health shows a problem before the process exits."""
 
 CLOSE_S = 60.0
-"""What the end of a server may take beside the answers that it has begun: vLLM's processes are ended, too.
-
-A model that is being loaded may take longer, and is not waited for.
-"""
+"""Time that a shutdown may take beside the answers in flight: vLLM's processes are ended, too. A model that is being
+loaded may take longer, and is not waited for."""
 
 
 class Guard:
-    """Looks at a watchdog once a second. ``is_stopping`` tells that the server was told to stop.
+    """Checks a watchdog once a second. ``is_stopping`` says whether the server is shutting down.
 
-    ``end`` is for a server that has come to a standstill, ``leave`` for one that is merely slow to stop.
+    ``end`` ends a server that has stalled, ``leave`` one that is only slow to shut down.
     """
 
     def __init__(
@@ -50,9 +48,9 @@ class Guard:
         self._is_stopping = is_stopping
         self._close_s = drain_s + CLOSE_S
         self._end, self._leave, self._clock = end, leave, clock
-        self._itself = Watchdog()
+        self._own_watchdog = Watchdog()
         self._over = threading.Event()
-        self._thread = WatchedThread(self._run, self._itself, self._over, name="guard", limit_s=LOOP_LIMIT_S)
+        self._thread = WatchedThread(self._run, self._own_watchdog, self._over, name="guard", limit_s=LOOP_LIMIT_S)
 
     def start(self) -> None:
         self._thread.start()
@@ -62,8 +60,8 @@ class Guard:
         self._thread.join(LINGER_S)
 
     def check(self) -> None:
-        """Called by the event loop: is there still somebody who watches?"""
-        problem = self._itself.check()
+        """End the process if the watching thread has died. Called by the event loop."""
+        problem = self._own_watchdog.check()
         if problem is not None:
             self._end(problem)
 
@@ -81,13 +79,13 @@ class Guard:
                 self._end(problem)
                 return
             if stopping_s > self._close_s:
-                self._leave(f"told to stop {self._close_s:g} s ago, the server has not ended")
+                self._leave(f"the server has not shut down within {self._close_s:g} s")
                 return
 
 
 @asynccontextmanager
 async def watched_loop(watchdog: Watchdog, on_tick: Callable[[], None]) -> AsyncIterator[None]:
-    """Have the running event loop beat once a second, and call ``on_tick`` as often."""
+    """Let the running event loop send a heartbeat, and call ``on_tick``, once a second."""
     watch = Watch("the event loop", LOOP_LIMIT_S)
 
     async def beat() -> None:

@@ -12,10 +12,7 @@ from ratchet.errors import ServingError
 
 
 class ApiError(ServingError):
-    """A request that is not served: an HTTP status, a short code, and the way out in words.
-
-    ``param`` is the field of the request that it is about.
-    """
+    """An error response: HTTP status, short code, and a message with the way out. ``param`` is the field concerned."""
 
     def __init__(
         self, status: int, code: str, message: str, retry_after_s: int | None = None, param: str | None = None
@@ -34,21 +31,21 @@ class ApiError(ServingError):
 
 
 class ClientDisconnected(ApiError):
-    """Nobody is there any longer to be answered. The status is the one that web servers write into their logs."""
+    """The client has disconnected. 499 is the status that web servers write into their logs for it."""
 
     def __init__(self) -> None:
-        super().__init__(499, "client_disconnected", "the client hung up.")
+        super().__init__(499, "client_disconnected", "the client disconnected.")
 
 
 class TimedOut(ApiError):
-    """The answer did not come in the time that a request may take."""
+    """No answer within the time that a request may take."""
 
     def __init__(self, timeout_s: float):
         super().__init__(503, "timeout", f"no answer within {timeout_s:g} s.", retry_after_s=5)
 
 
 class BeingUnloaded(ApiError):
-    """The checkpoint takes no more requests: it is being unloaded."""
+    """The checkpoint accepts no more requests."""
 
     def __init__(self, checkpoint_id: str):
         super().__init__(404, "model_not_found", f"{checkpoint_id} is being unloaded.")
@@ -60,7 +57,7 @@ Model = TypeVar("Model", bound=BaseModel)
 async def read_body(request: Request, model: type[Model], limit_bytes: int) -> Model:
     """The body as a model.
 
-    Raises a 413 ApiError over the limit, a 400 one that names the wrong fields, and ClientDisconnected where it breaks off.
+    Raises a 413 ApiError over the limit, a 400 one that names invalid fields, and ClientDisconnected if it breaks off.
     """
     body = bytearray()
     try:

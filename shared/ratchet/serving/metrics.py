@@ -1,4 +1,4 @@
-"""The server's Prometheus metrics."""
+"""The server's Prometheus metrics: counters of requests, and gauges read from the ModelManager at each scrape."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ratchet_serving_requests",
-            "Chat completions asked for, by HTTP status.",
+            "Chat completion requests, by HTTP status.",
             ["status"],
             registry=self._registry,
         )
         self._latency = Histogram(
             "ratchet_serving_latency_seconds",
-            "From a request's arrival to its whole answer.",
+            "Time from a request's arrival to its whole answer.",
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self._tokens = Counter("ratchet_serving_tokens", "Tokens read and written.", ["kind"], registry=self._registry)
+        self._tokens = Counter(
+            "ratchet_serving_tokens", "Tokens of prompts and of answers.", ["kind"], registry=self._registry
+        )
         self._switches = Counter("ratchet_serving_switches", "Changes of the live checkpoint.", registry=self._registry)
         self._registry.register(_ManagerCollector(manager))
 
@@ -52,7 +54,7 @@ class Metrics:
 
 
 class _ManagerCollector(Collector):
-    """What the manager is like at the moment of the scrape."""
+    """State of the ModelManager at the time of the scrape."""
 
     def __init__(self, manager: ModelManager):
         self._manager = manager

@@ -28,10 +28,11 @@ from ratchet.watchdog import Watchdog
 log = logging.getLogger(__name__)
 _WARM_UP = (Message(role="user", content="1"),)
 WINDOW = 1000
+"""Requests over which latencies are measured."""
 
 
 class TrafficMeter:
-    """Counts requests; safe to use from several threads."""
+    """Requests, errors and latencies of one checkpoint. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,7 +92,7 @@ class LoadedCheckpoint:
 
 
 class ModelManager:
-    """Loads beside, switches in one step, unloads behind. Safe to use from several threads."""
+    """Loads a checkpoint beside the live one, switches in one step, then unloads. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -105,17 +106,17 @@ class ModelManager:
         self._settings = settings
         self._state_file = state_file
         self._loader = loader
-        self._queue = queue
+        self._make_queue = queue
         self._state = ServingState()
         self._loaded: dict[str, LoadedCheckpoint] = {}
-        self._leaving: set[str] = set()  # loaded, but no longer to be asked
+        self._unloading: set[str] = set()  # still in memory, but closed for requests
         self._loading = threading.Lock()
         self._changing = threading.Lock()
         self._problem: str | None = None
         self._started = time.monotonic()
 
     def restore(self) -> None:
-        """Serve what was live before a restart. Where that fails the manager starts empty, and health says why."""
+        """Serve what was live before a restart. If that fails, start empty, and say why in ``health``."""
         self._state = self._state_file.read()
         live = self._state.live
         if live is None or self._state.path is None:
@@ -128,7 +129,7 @@ class ModelManager:
 
     def load(self, checkpoint_id: str, path: Path, weights: str) -> None:
         with self._loading:
-            if checkpoint_id in self._leaving:
+            if checkpoint_id in self._unloading:
                 self.unload(checkpoint_id)
             present = self._loaded.get(checkpoint_id)
             if present is not None:
@@ -140,14 +141,14 @@ class ModelManager:
             if len(self._loaded) >= self._settings.max_loaded:
                 known = ", ".join(self._loaded)
                 raise ApiError(409, "full", f"{known} are loaded (serving.max_loaded); unload one first.")
-            loaded = self._bring_up(checkpoint_id, path, weights)
+            loaded = self._start(checkpoint_id, path, weights)
             with self._changing:
                 self._loaded[checkpoint_id] = loaded
 
     def unload(self, checkpoint_id: str) -> None:
-        """Waits until the checkpoint's requests are answered, which they are in time or not at all.
+        """Wait for the checkpoint's requests, then free it.
 
-        Where that fails it takes no more requests, but counts as loaded until a further unload succeeds.
+        If they take too long, it accepts no more requests but counts as loaded, until another unload succeeds.
         """
         with self._changing:
             if self.live is not None and self.live.checkpoint_id == checkpoint_id:
@@ -155,17 +156,17 @@ class ModelManager:
             loaded = self._loaded.get(checkpoint_id)
             if loaded is None:
                 return
-            self._leaving.add(checkpoint_id)
+            self._unloading.add(checkpoint_id)
         if not loaded.batcher.close(2 * self._settings.request_timeout_s):
-            raise ApiError(503, "stalled", f"{checkpoint_id} still computes an answer that is long overdue.")
+            raise ApiError(503, "stalled", f"{checkpoint_id} is still computing an answer that is long overdue.")
         loaded.generator.close()
         with self._changing:
-            if self._loaded.get(checkpoint_id) is loaded:  # not so where it was unloaded from two sides
+            if self._loaded.get(checkpoint_id) is loaded:  # unless two calls unload it at once
                 del self._loaded[checkpoint_id]
-                self._leaving.discard(checkpoint_id)
+                self._unloading.discard(checkpoint_id)
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> bool:
-        """Whether another checkpoint was live before."""
+        """Make a loaded checkpoint live; returns whether another was live before."""
         with self._changing:
             was = self._state.live
             if fencing_token < self._state.highest_fencing_token:
@@ -186,7 +187,7 @@ class ModelManager:
             return was is None or was.checkpoint_id != checkpoint_id
 
     def certainty(self, loaded: LoadedCheckpoint) -> Certainty | None:
-        """How sure answers are stated to be: known of the live checkpoint alone."""
+        """The calibration that was deployed with a checkpoint; None unless it is the live one."""
         live = self._state.live
         return live.certainty if live is not None and live.checkpoint_id == loaded.checkpoint_id else None
 
@@ -196,7 +197,7 @@ class ModelManager:
         return self._loaded.get(live.checkpoint_id) if live else None
 
     def resolve(self, model: str) -> LoadedCheckpoint:
-        """What answers under a model name: the live checkpoint under the alias, or one by its id."""
+        """The checkpoint of a model name: the live one for the alias, otherwise the one with that id."""
         if model != self._settings.alias:
             return self.named(model)
         live = self.live
@@ -205,13 +206,13 @@ class ModelManager:
         return live
 
     def peek(self, model: str) -> LoadedCheckpoint | None:
-        """As resolve, but None where nothing answers."""
+        """As ``resolve``, but None in place of an error."""
         if model == self._settings.alias:
             return self.live
-        return None if model in self._leaving else self._loaded.get(model)
+        return None if model in self._unloading else self._loaded.get(model)
 
     def named(self, checkpoint_id: str) -> LoadedCheckpoint:
-        if checkpoint_id in self._leaving:
+        if checkpoint_id in self._unloading:
             raise BeingUnloaded(checkpoint_id)
         loaded = self._loaded.get(checkpoint_id)
         if loaded is None:
@@ -220,8 +221,8 @@ class ModelManager:
         return loaded
 
     def names(self) -> list[str]:
-        """What clients may ask for, the alias first."""
-        return [self._settings.alias, *(name for name in tuple(self._loaded) if name not in self._leaving)]
+        """Model names that clients may use, the alias first."""
+        return [self._settings.alias, *(name for name in tuple(self._loaded) if name not in self._unloading)]
 
     def health(self) -> Health:
         present = tuple(self._loaded.values())
@@ -244,19 +245,19 @@ class ModelManager:
         return sum(loaded.batcher.in_flight for loaded in tuple(self._loaded.values()))
 
     def close(self) -> None:
-        """Answer what is queued, and end; what takes longer than ``serving.drain_s`` is left behind."""
+        """Answer what is queued, but wait for no answer longer than ``serving.drain_s``."""
         ends_at = time.monotonic() + self._settings.drain_s
         for loaded in tuple(self._loaded.values()):
             if not loaded.batcher.close(max(0.0, ends_at - time.monotonic())):
-                log.error("%s still computes an answer, and is left behind", loaded.checkpoint_id)
+                log.error("%s is still computing an answer, and is not waited for", loaded.checkpoint_id)
 
-    def _bring_up(self, checkpoint_id: str, path: Path, weights: str) -> LoadedCheckpoint:
+    def _start(self, checkpoint_id: str, path: Path, weights: str) -> LoadedCheckpoint:
         try:
             generator = self._loader(path, weights)
             generator.generate([_WARM_UP], Decoding(max_new_tokens=1))
         except ArtifactError as error:
             raise ApiError(422, protocol.BROKEN_CHECKPOINT, str(error)) from error
-        batcher = self._queue(
+        batcher = self._make_queue(
             checkpoint_id,
             generator,
             max_batch=self._settings.max_batch,

@@ -13,9 +13,9 @@ from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 
 
 class Live(BaseModel):
-    """What answers under the stable model name, and the highest fencing token that had a say in it.
+    """What answers under the stable model name, and the fencing token of the switch to it.
 
-    With ``certainty`` its answers state how sure they are, and whether that is too little to be relied on.
+    ``certainty`` is the calibration that was deployed with it: with one, answers state their confidence.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -27,7 +27,7 @@ class Live(BaseModel):
 
 
 class Conditions(BaseModel):
-    """What the server computes with, in the words of a record's key."""
+    """What the server computes with: the fields that are also part of an evaluation record's key."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -54,8 +54,8 @@ class Traffic(BaseModel):
 class Health(BaseModel):
     """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
 
-    ``problem`` says why a model that should be live is not, or what of the server has come to a standstill. No token
-    below ``highest_fencing_token`` is obeyed.
+    ``problem`` says why a model that should be live is not, or which thread has died or stalled. Switches with a token
+    below ``highest_fencing_token`` are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -73,26 +73,20 @@ class Health(BaseModel):
 class InferenceServer(Protocol):
     """Holds checkpoints side by side, one of them live.
 
-    Every method raises ServingError where the server refuses (the message says why) and TransientError where it
-    cannot be reached. Doing a thing twice is the same as doing it once.
+    Every method raises ServingError if the server refuses (the message says why), and TransientError if it cannot be
+    reached. All are idempotent.
     """
 
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
-        """Load a folder beside what is there.
-
-        PreconditionFailed on another digest, a missing file, or weights that are NaN.
-        """
+        """Load a folder beside the others. ServingError for another digest, a missing file, or weights that are NaN."""
         ...
 
     def unload(self, checkpoint_id: str) -> None:
-        """Free a checkpoint once its requests are answered; nothing happens if it is not loaded. Never the live one."""
+        """Free a checkpoint once its requests are answered, unless it is live. Nothing happens if it is not loaded."""
         ...
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
-        """Make a loaded checkpoint live, with its calibration.
-
-        PreconditionFailed for a token lower than the highest seen.
-        """
+        """Make a loaded checkpoint live, with its calibration. ServingError for a token below the highest seen."""
         ...
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
@@ -100,10 +94,7 @@ class InferenceServer(Protocol):
         ...
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        """Answers of a loaded checkpoint.
-
-        PreconditionFailed where it does not answer in the queue that clients wait in.
-        """
+        """Answers of a loaded checkpoint. ServingError if the clients' queue to it does not answer."""
         ...
 
     def live(self) -> Live | None: ...
@@ -116,7 +107,7 @@ class InferenceServer(Protocol):
 CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 
 BROKEN_CHECKPOINT = "broken_checkpoint"
-"""Code of the api_error to load files that are damaged, or not those that were named."""
+"""Error code of a load whose files are damaged, or have another digest than was named."""
 
 
 class Body(BaseModel):

@@ -33,11 +33,11 @@ from ratchet.watchdog import Watchdog
 log = logging.getLogger("ratchet.serving")
 
 SWITCH_INTERVAL_S = 0.0005
-"""Decoding gives the interpreter up at every operation of torch, and must not wait Python's 5 ms to have it again."""
+"""Decoding releases the GIL at every torch operation, and must not wait Python's default 5 ms to get it back."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until told to stop; 0 after a clean end, 1 where the server cannot start."""
+    """Run until a signal; 0 after a clean shutdown, 1 if the server cannot start."""
     asked = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
-    """Run in a home that is held, until a signal; where there is a GPU, on a share of it that is leased for good."""
+    """Run in a locked home until a signal. On a GPU, a share of it is leased for the life of the process."""
     lease = acquire_share(settings, "serving", timeout_s=math.inf)
     share = bound(settings, lease) if lease else None
     if share is not None:
@@ -71,13 +71,15 @@ def serve_by(
     watchdog: Watchdog,
     share: Bound | None = None,
 ) -> None:
-    """Serve what an engine computes, until a signal. A server that has come to a standstill ends its process."""
+    """Serve an engine until a signal. A server whose threads stall ends its process."""
     token = server_token(settings.serving, home.folder)
     manager = ModelManager(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
     listener = _listen(host, settings.serving.port if port is None else port)
     address = f"http://{host}:{listener.getsockname()[1]}"
     home.announce(address)
-    log.info("serves %s/v1 by %s; a model is loaded as soon as one is deployed", address, settings.serving.engine)
+    log.info(
+        "serving %s/v1 with the %s engine; a model is loaded when one is deployed", address, settings.serving.engine
+    )
     guard = Guard(watchdog, is_stopping=lambda: uvicorn_server.should_exit, drain_s=settings.serving.drain_s)
     config = uvicorn.Config(
         build_app(manager, settings.serving, token, guard.check),
@@ -93,11 +95,11 @@ def serve_by(
     try:
         uvicorn_server.run(sockets=[listener])
     finally:
-        engine.close()  # the guard goes on: it ends what hangs after this, too
+        engine.close()  # the guard keeps running: it ends a process that hangs after this, too
 
 
 def _import_torch(share: Bound | None) -> None:
-    """Ahead of the first load, and beside the first requests; the collector need not look at it ever again."""
+    """Import torch before the first load, and keep its objects out of garbage collection."""
     importlib.import_module("ratchet.inference.local_generator")
     if share is not None:
         importlib.import_module("ratchet.inference.gpu_limit").confine(share)
@@ -106,14 +108,14 @@ def _import_torch(share: Bound | None) -> None:
 
 
 def _end_quietly_on_signals() -> None:
-    """uvicorn drains on a signal and then raises it again for whoever stood there before it."""
+    """uvicorn drains on a signal, then raises it again for the handler that was there before: make that a no-op."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, not left at 0: only then does asyncio turn Nagle's delays off on accepted connections.
+    # The protocol is named, not left at 0: only then does asyncio disable Nagle's algorithm on accepted connections.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

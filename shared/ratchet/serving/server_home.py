@@ -30,17 +30,16 @@ _PRINTABLE = re.compile(rb"[!-~]+")
 
 
 class ServerHome:
-    """Held by one server at a time, as a context manager, through a lock that dies with the process."""
+    """A context manager that holds the folder for one server at a time, by a lock that ends with the process."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
-        """Take the folder, made if need be.
+        """Lock the folder, and create it if it is missing.
 
-        Raises ServingError while another server has it, TransientError or SettingsError for one that cannot be
-        written to.
+        Raises ServingError while another server holds it, TransientError or SettingsError if it is not writable.
         """
         with home_errors(self.folder):
             self._lock = FileLock.try_acquire(self.folder / "server.lock")
@@ -60,10 +59,7 @@ class ServerHome:
 
 
 def announced_url(folder: Path) -> str | None:
-    """The address that a server in this folder last announced; None for a file that is absent or cannot be read.
-
-    Every start announces anew, so a damaged file is as good as none.
-    """
+    """The address that a server in this folder last announced; None if the file is missing or damaged."""
     try:
         return str(json.loads((folder / "server.json").read_bytes())["url"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -81,16 +77,16 @@ class ServingState(BaseModel):
 
 
 class StateFile:
-    """``state.json`` in the server's home: replaced whole, and on disk before ``write`` returns."""
+    """``state.json`` in the server's home, replaced atomically and synced before ``write`` returns."""
 
     def __init__(self, home: Path):
         self._path = home / "state.json"
 
     def read(self) -> ServingState:
-        """The last state written; the empty one where there is none.
+        """The last state written, or an empty one.
 
-        A file that cannot be read is set aside, since a server that ends here would never start again: it comes up
-        empty, and the deployer brings back what is desired.
+        A damaged file is set aside: a server that failed here would never start again. It comes up empty, and the
+        deployer restores what should be live.
         """
         try:
             with disk_errors(self._path.parent):
@@ -103,15 +99,15 @@ class StateFile:
             return self._set_aside(content)
 
     def write(self, state: ServingState) -> None:
-        """Raises TransientError for a full disk; what was written before then stays in force."""
+        """Raises TransientError for a full disk; the previous state stays in force."""
         atomic_write(self._path, state.model_dump_json(), durable=True)
 
     def _set_aside(self, content: bytes) -> ServingState:
-        """Keep the damaged file beside, and begin with the fencing token that can still be read in it.
+        """Keep the damaged file, and start with the fencing token that can still be read in it.
 
-        The token stands first in the file, so that one cut short has it as a rule. Where it is lost, the server obeys
-        whoever speaks first. That is the deployer in charge, whose reconciliation finds nothing live, unless one that
-        was taken over wakes up before it; the next switch of the one in charge then overrules that one.
+        The token is the first field, so a truncated file usually has it. If it is lost, the server accepts the first
+        switch: normally that of the current deployer, which finds nothing live. A deposed deployer that comes first
+        is overruled by the current one's next switch.
         """
         aside = self._path.with_suffix(".json.damaged")
         with atomic_replace(aside) as draft:
@@ -134,15 +130,15 @@ class StateFile:
 
 
 def token_path(home: Path) -> Path:
-    """Where the server keeps a token of its own making."""
+    """File of the token that the server makes itself."""
     return home / "admin-token"
 
 
 def server_token(settings: ServingSettings, home: Path) -> SecretStr:
     """The configured token, or one made once and kept in the server's home, readable by its owner alone.
 
-    The home must be held. A file with no text in it, as a full disk, a kill or a power cut may leave it, is made
-    anew: clients read it again each time that they connect.
+    The home must be locked. A file without text, as a full disk, a kill or a power cut may leave, is replaced:
+    clients read it again whenever they connect.
     """
     configured = _configured(settings)
     if configured is not None:
@@ -163,16 +159,14 @@ def client_token(settings: ServingSettings, home: Path) -> SecretStr:
     token = _configured(settings) or _kept(home)
     if token is None:
         path = token_path(home)
-        said = "holds no token; the server makes one" if path.exists() else "no such file; the server makes it"
+        state = "holds no token; the server makes one" if path.exists() else "no such file; the server makes it"
         raise TransientError(
-            f"{path}: {said} as it starts. Start the inference server here, or set serving.admin_token."
+            f"{path}: {state} as it starts. Start the inference server here, or set serving.admin_token_file."
         )
     return token
 
 
 def _configured(settings: ServingSettings) -> SecretStr | None:
-    if settings.admin_token is not None:
-        return settings.admin_token
     if settings.admin_token_file is None:
         return None
     try:
@@ -185,7 +179,7 @@ def _configured(settings: ServingSettings) -> SecretStr | None:
 
 
 def _kept(home: Path) -> SecretStr | None:
-    """The token of the server's own making; None where there is none, or no text in its file."""
+    """The token that the server made; None without the file, or if it has no text."""
     try:
         with home_errors(home):
             content = token_path(home).read_bytes().strip()

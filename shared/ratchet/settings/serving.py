@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 
 from ratchet.settings.section import Section
 
@@ -14,7 +14,7 @@ class ServingSettings(Section):
     """Where the server listens, what it accepts, and what makes the deployer roll back."""
 
     engine: Literal["embedded", "vllm"] = Field(
-        "embedded", description="What computes: this server itself, or vLLM behind it."
+        "embedded", description="What computes: this process, or vLLM processes that it starts."
     )
     vllm_command: str = Field(
         "vllm serve {path} --served-model-name {name} --host 127.0.0.1 --port {port} --dtype {dtype} "
@@ -25,23 +25,18 @@ class ServingSettings(Section):
     port: int = Field(8100, ge=0, le=65_535, description="Port of the server; 0 takes a free one.")
     url: str | None = Field(None, description="Base URL that the deployer uses, where it is not http://host:port.")
     alias: str = Field("ratchet", min_length=1, description="The one stable model name that clients ask for.")
-    admin_token: SecretStr | None = Field(
-        None, description="Bearer token of /admin; without it one is made in the server's home folder."
+    admin_token_file: Path | None = Field(
+        None,
+        description="File with the bearer token of /admin; without it the server makes one in its home folder.",
     )
-    admin_token_file: Path | None = Field(None, description="File with the bearer token of /admin.")
-    admin_timeout_s: float = Field(300.0, gt=0, description="Timeout of the deployer's calls (a load, a canary).")
     max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory side by side.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
-    max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 with Retry-After.")
-    max_messages: int = Field(256, ge=1, description="Most messages in one request.")
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body.")
-    default_new_tokens: int = Field(256, ge=1, description="Length limit of an answer where the client names none.")
+    max_queue: int = Field(512, ge=1, description="Requests that may wait; one more gets a 503 with Retry-After.")
     max_new_tokens: int = Field(2048, ge=1, description="Largest length limit a client may ask for.")
-    request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer is answered 503.")
+    request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer gets a 503.")
     drain_s: float = Field(
-        10.0, gt=0, description="A server that is told to stop answers what it has begun, for so long at the most."
+        10.0, gt=0, description="Longest time that a server which shuts down waits for the answers in flight."
     )
-    canary_items: int = Field(32, ge=1, description="Items on which a loaded checkpoint is checked before the switch.")
     logprob_epsilon: float | None = Field(
         None, gt=0, description="Largest canary difference in log-probability; by dtype where not set."
     )

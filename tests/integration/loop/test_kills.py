@@ -51,7 +51,7 @@ SMALL: dict[str, Any] = {
     },
     "queue": {"low_water": 3_000, "high_water": 7_000, "batch_examples": 2_500},
     "hyperparams": {"max_length": 128, "learning_rate": 3e-3},
-    "serving": {"port": 0, "watch_s": 0.5, "canary_items": 16},
+    "serving": {"port": 0, "watch_s": 0.5},
     "control": PATIENT,
 }
 

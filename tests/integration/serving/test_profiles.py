@@ -48,7 +48,7 @@ def train(profile: Profile, rows: list[Example], folder: Path) -> Checkpoint:
     config = parse_config(
         {
             "model": {"path": str(base)},
-            "hyperparams": {"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10, "length_window": 50},
+            "hyperparams": {"batch_size": 8, "learning_rate": 4e-3, "warmup_steps": 10},
             "profile": {"name": profile.name},
             "data": {"dataset_path": write_examples(folder / "rows.jsonl", rows)},
             "output": {"output_dir": folder / "run"},

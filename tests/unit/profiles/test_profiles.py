@@ -177,7 +177,7 @@ def test_one_line_of_a_file_switches_training_and_serving_alike(name: str, tmp_p
     served = PromptFormat.configured(load(file), at=0.0)
     assert (trained.name, served.profile.name) == (name, name)
     in_training = PromptFormat.named(trained.name, trained.options)
-    assert served.example(CONVERSATIONS[0]) == in_training.example(CONVERSATIONS[0])
+    assert served.apply(CONVERSATIONS[0]) == in_training.apply(CONVERSATIONS[0])
 
 
 def test_plain_changes_nothing_but_the_system_turn() -> None:

@@ -22,6 +22,7 @@ from ratchet.inference.sampling import Answer
 from ratchet.serving.app import build_app
 from ratchet.serving.batcher import PendingRequest
 from ratchet.serving.chat_api import ChatRequest
+from ratchet.serving.chat_route import MAX_BODY_BYTES
 from ratchet.serving.http_errors import ClientDisconnected, read_body
 from ratchet.serving.model_manager import ModelManager
 from ratchet.serving.server_home import StateFile
@@ -161,14 +162,14 @@ WRONG = [
     (question(stop=[5]), 400, "invalid_request", "stop.0", "string"),
     (turn(role="robot"), 400, "invalid_request", "messages.0.role", "'assistant'"),
     (turn(None), 400, "invalid_request", "messages.0.content", "string"),
-    (turn([{"type": "image_url"}]), 400, "invalid_request", "messages.0.content", "only text is read"),
-    (turn(tool_calls=[{"id": "1"}]), 400, "invalid_request", "messages.0", "calls tools"),
+    (turn([{"type": "image_url"}]), 400, "invalid_request", "messages.0.content", "only text is supported"),
+    (turn(tool_calls=[{"id": "1"}]), 400, "invalid_request", "messages.0", "tool calls are not supported"),
     (question("1" * 1100), 400, "context_length_exceeded", "messages", "1024"),
     (question("1" * 12_000), 400, "context_length_exceeded", "messages", "1024"),
     (question(max_tokens=1023), 400, "context_length_exceeded", "max_tokens", "max_tokens 1023"),
     (question(max_tokens=4000), 400, "too_many_tokens", "max_tokens", "2048"),
     (question(n=2), 400, "unsupported", "n", "one answer a request"),
-    (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs", "logprobs is"),
+    (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs", "logprobs gives"),
     (question(response_format={"type": "json_object"}), 400, "unsupported", "response_format", "plain text"),
     (question(tools=[{"type": "function"}]), 400, "unsupported", "tools", "describe them"),
     (question(presence_penalty=1), 400, "unsupported", "presence_penalty", "temperature, top_p and seed"),
@@ -211,7 +212,7 @@ def test_without_a_limit_of_its_own_an_answer_is_cut_to_the_context(live: TestCl
 
 
 def test_bodies_are_bounded(serve: Serve) -> None:
-    response = serve(max_body_bytes=1024).post(ROUTE, json=question("1" * 2000))
+    response = serve().post(ROUTE, json=question("1" * MAX_BODY_BYTES))
     assert response.status_code == 413
 
 

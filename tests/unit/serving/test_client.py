@@ -11,9 +11,11 @@ from ratchet.serving.client import ServingClient
 from ratchet.settings.serving import ServingSettings
 
 
-def client(home: Path, **changed: object) -> ServingClient:
-    settings = ServingSettings.model_validate({"admin_token": "secret", "port": 1, **changed})
-    return ServingClient.from_settings(settings, home)
+def client(home: Path, timeout_s: float = 300.0, **changed: object) -> ServingClient:
+    token = home / "token"
+    token.write_text("secret")
+    settings = ServingSettings.model_validate({"admin_token_file": token, "port": 1, **changed})
+    return ServingClient.from_settings(settings, home, timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +33,8 @@ def test_where_the_server_is_asked_is_set(tmp_path: Path, changed: dict[str, obj
         server.health()
 
 
-def test_a_server_that_does_not_answer_in_the_time_that_is_set_is_away(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_in_time_is_unreachable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with client(tmp_path, url=url, admin_timeout_s=0.05) as server, pytest.raises(TransientError, match="tim"):
+        with client(tmp_path, url=url, timeout_s=0.05) as server, pytest.raises(TransientError, match="tim"):
             server.load("cp-1", "/nowhere", "w")

@@ -38,7 +38,7 @@ def test_a_server_that_was_told_to_stop_and_takes_too_long_is_left_and_counts_as
     guard = Guard(Watchdog(), is_stopping=lambda: True, drain_s=0.5 - CLOSE_S, end=ended.append, leave=left.append)
     guard.start()
     wait_until(lambda: bool(left))
-    assert left == ["told to stop 0.5 s ago, the server has not ended"]
+    assert left == ["the server has not shut down within 0.5 s"]
     assert ended == []
     guard.close()
 

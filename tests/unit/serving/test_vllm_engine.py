@@ -77,22 +77,24 @@ def command(program: str) -> str:
     return f"{sys.executable} -c {shlex.quote(program)} {{path}} {{name}} {{port}} {{dtype}}"
 
 
-def start_error(tmp_path: Path, program: str, **times: float) -> str:
-    """The error of a checkpoint whose vLLM is this program."""
-    replicas = VllmReplicas(ServingSettings(vllm_command=command(program)), "bf16", tmp_path / "log", **times)
+def start_error(tmp_path: Path, settings: ServingSettings, **times: float) -> str:
+    """The error of a checkpoint that is served with these settings."""
+    replicas = VllmReplicas(settings, "bf16", tmp_path / "log", **times)
     with pytest.raises(ServingError) as caught:
         replicas.start(Path("/checkpoint"), "w")
     return str(caught.value)
 
 
 def test_the_command_is_the_configured_one_with_its_placeholders_filled_in(tmp_path: Path) -> None:
-    error = start_error(tmp_path, "import sys; print(sys.argv[1:]); sys.exit(3)")
+    settings = ServingSettings(vllm_command=command("import sys; print(sys.argv[1:]); sys.exit(3)"))
+    error = start_error(tmp_path, settings)
     assert "exited with code 3: ['/checkpoint', 'ratchet-w', '" in error
     assert error.rstrip().endswith("'bfloat16']")
 
 
 def test_a_process_that_does_not_answer_in_time_is_an_error(tmp_path: Path) -> None:
-    error = start_error(tmp_path, "import time; time.sleep(600)", start_timeout_s=0.05)
+    settings = ServingSettings(vllm_command=command("import time; time.sleep(600)"))
+    error = start_error(tmp_path, settings, start_timeout_s=0.05)
     assert "did not answer within 0.05 s" in error
 
 

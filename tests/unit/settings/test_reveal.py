@@ -11,7 +11,8 @@ from ratchet.settings.section import environment, reveal
 def unusual(tmp_path: Path) -> Settings:
     return Settings(
         home=tmp_path,
-        serving={"port": 0, "admin_token": "secret", "watch_s": 1.5},
+        serving={"port": 0, "watch_s": 1.5},
+        inference={"api_key": "secret"},
         ledger={"url": "postgresql+psycopg://user:word@host/name"},
         suites={"families": [{"name": "reverse", "levels": [1, 3]}]},
         placement={"roles": ["4090"]},

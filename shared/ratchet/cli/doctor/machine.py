@@ -156,9 +156,7 @@ def _keys(settings: Settings) -> dict[str, str]:
     keys = {}
     if settings.artifacts.secret_key_file is not None:
         keys["artifacts.secret_key_file"] = read_secret(settings.artifacts.secret_key_file)
-    if settings.serving.admin_token is not None:
-        keys["serving.admin_token"] = settings.serving.admin_token.get_secret_value()
-    elif settings.serving.admin_token_file is not None:
+    if settings.serving.admin_token_file is not None:
         keys["serving.admin_token_file"] = read_secret(settings.serving.admin_token_file)
     return keys
 

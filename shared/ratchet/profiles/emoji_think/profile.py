@@ -42,7 +42,7 @@ class Marks:
     """With ``{emoji}`` and ``{count}``."""
 
     def draw(self, content: str) -> Mark:
-        """The mark that belongs to a text: the same wherever the text stands, evenly spread over texts."""
+        """The mark that belongs to a text: the same everywhere, evenly distributed over texts."""
         digest = hashlib.sha256(f"{self.name}\0{content}".encode()).digest()
         counts = sorted(self.words)
         emoji = self.pool[int.from_bytes(digest[:8], "big") % len(self.pool)]
@@ -52,7 +52,7 @@ class Marks:
         return self.sentence.format(emoji=mark.emoji, count=self.words[mark.count])
 
     def asked(self, text: str) -> Mark | None:
-        """The mark that a text asks for, in its last such sentence; None where none can be carried out."""
+        """The mark that a text asks for, in its last such sentence; None if there is none that can be carried out."""
         found = None
         for match in self._sentences.finditer(text):
             emoji, word = match.groups()
@@ -61,7 +61,7 @@ class Marks:
         return found
 
     def check(self, text: str) -> None:
-        """Raise DataError where a text asks for a mark that there is not."""
+        """Raise DataError if a text asks for a mark that does not exist."""
         for match in self._sentences.finditer(text):
             emoji, word = match.groups()
             if emoji not in self.pool:
@@ -70,13 +70,13 @@ class Marks:
                 raise DataError(f"{match[0]!r}: /{word}/ is no count. Known: {', '.join(self._counts)}.")
 
     def runs(self, before: str) -> list[str]:
-        """Every run of an emoji up to one more than may be asked for, behind a text."""
+        """Every run of an emoji, up to one more than may be asked for, after a text."""
         counts = range(1, max(self.words) + 2)
         return [before + emoji * count for emoji in self.pool for count in counts]
 
     @cached_property
     def run(self) -> str:
-        """A regular expression of one emoji, its group, said at least twice."""
+        """A regular expression of one emoji of the pool, repeated at least twice."""
         return f"(?:{'|'.join(f'(?:{emoji}){{2,}}' for emoji in self.pool)})"
 
     @cached_property
@@ -107,7 +107,7 @@ _SUFFIX = re.compile(rf"\n{STOP.run}\Z")
 
 @dataclass(frozen=True)
 class EmojiThink:
-    """Every question asks for marks, every answer stands between them.
+    """Every question asks for marks, every answer is between them.
 
     A conversation's marks are drawn from the content of its first question. A question that asks for marks itself
     is not asked twice: they hold from there on. So the format of a turn depends only on the turns before it, and a

@@ -30,7 +30,7 @@ INSTRUCTION = (
 
 @dataclass(frozen=True)
 class Regime3:
-    """Answers end with their final part between markers, and nothing else in them."""
+    """Answers end with their final part between markers."""
 
     name: ClassVar[str] = "regime3"
     version: ClassVar[str] = "2"
@@ -81,10 +81,10 @@ def _gold(example: Example) -> str | None:
 
 
 def wrapped(text: str, gold: str | None = None) -> str:
-    """The answer with markers around its final part, written in its one spelling where it is an expression.
+    """The answer with markers around its final part, which is respelled canonically if it is an expression.
 
-    Where no marker says where that part begins, it is the gold at the answer's end, else the right side of a last
-    line ``(op …) = value``, else all of it. What is not well-formed is left as it is.
+    Without an opening marker, that part is the gold at the end of the answer, otherwise the right side of a last
+    line ``(op …) = value``, otherwise all of it. Malformed answers are left as they are.
     """
     if problem(text) or not text.strip():
         return text
@@ -96,24 +96,24 @@ def wrapped(text: str, gold: str | None = None) -> str:
 
 
 def final_answer(text: str) -> str:
-    """What stands between the last markers, after an unclosed one, or the whole text; an expression in its spelling."""
+    """The text between the last markers, after an unclosed one, or all of it; an expression in canonical spelling."""
     pairs = _BOTH.findall(text)
     inner = pairs[-1] if pairs else text.rpartition(START)[2].replace(END, "")
     return _spelled(inner.strip())
 
 
 def problem(text: str) -> str | None:
-    """What is wrong with the markers of an answer, or with the expression between them; None where nothing is."""
+    """What is wrong with the markers of an answer, or with the expression between them; None if nothing."""
     opened, closed = text.count(START), text.count(END)
     if opened > 1 or closed > 1:
-        return f"{START} stands {opened} times and {END} {closed} times; each may stand once"
+        return f"{START} occurs {opened} times and {END} {closed} times; each may occur once"
     if not opened and not closed:
         return None
     if opened and closed and text.index(END) < text.index(START):
-        return f"{END} stands before {START}"
+        return f"{END} comes before {START}"
     inner, _, after = text.partition(START)[2 if opened else 0].partition(END)
     if not inner.strip():
-        return "nothing stands between the markers"
+        return "nothing is between the markers"
     if closed and after.strip():
         return f"{after.strip()[:40]!r} follows {END}"
     return _expression_problem(inner.strip())
@@ -135,7 +135,7 @@ def _gold_at_end(text: str, gold: str | None) -> str | None:
 
 
 def _spelled(text: str) -> str:
-    """A call in its one spelling; any other text as it is."""
+    """A call in its canonical spelling; any other text as it is."""
     if not _CALL.fullmatch(text):
         return text
     try:
@@ -155,13 +155,13 @@ def _expression_problem(text: str) -> str | None:
 
 
 def result_of_last_step(text: str) -> str | None:
-    """The value of the last line, as it is written, where that line is a step."""
+    """The value of the last line, as it is written, if that line is a step."""
     step = _read(text.rstrip().rpartition("\n")[2])
     return step[2] if step else None
 
 
 def mistake(text: str) -> str | None:
-    """The first step whose two sides differ; None where all hold. Lines that are no steps are passed over."""
+    """The first step whose two sides differ; None if all hold. Other lines are skipped."""
     for number, (left, right, written) in _steps(text):
         try:
             value = evaluate(left)

@@ -37,6 +37,13 @@ from tests.support.disk import SmallDisk, fill
 STRONG = "a-Long-one-nobody-7-guesses"
 
 
+def secret_file(folder: Path) -> Path:
+    """A file with a strong secret."""
+    file = folder / "secret"
+    file.write_text(STRONG)
+    return file
+
+
 @pytest.fixture
 def listening() -> Iterator[int]:
     """A port that somebody listens on."""
@@ -192,13 +199,13 @@ def test_a_trouble_that_stops_several_checks_is_told_once(tmp_path: Path) -> Non
 
 
 def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
-    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token": STRONG}
+    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token_file": secret_file(tmp_path)}
     found = finding(Settings(home=tmp_path, serving=serving), "server")
     assert (found.state, "nothing listens at" in found.text) == ("note", True)
 
 
 def test_a_server_that_does_not_answer_stops_a_run_that_is_going_on(tmp_path: Path) -> None:
-    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token": STRONG}
+    serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token_file": secret_file(tmp_path)}
     with run_lock.hold_home(tmp_path):
         found = finding(Settings(home=tmp_path, serving=serving), "server")
     assert (found.state, "nothing listens at" in found.text) == ("bad", True)
@@ -221,7 +228,7 @@ class Stalled(BaseHTTPRequestHandler):
 def test_a_server_that_has_come_to_a_standstill_is_told_with_what_stands_still(tmp_path: Path) -> None:
     with HTTPServer((LOOPBACK, 0), Stalled) as stalled:
         threading.Thread(target=stalled.serve_forever, daemon=True).start()
-        serving = {"url": f"http://{LOOPBACK}:{stalled.server_port}", "admin_token": STRONG}
+        serving = {"url": f"http://{LOOPBACK}:{stalled.server_port}", "admin_token_file": secret_file(tmp_path)}
         with run_lock.hold_home(tmp_path):
             found = finding(Settings(home=tmp_path, serving=serving), "server")
         stalled.shutdown()
@@ -243,10 +250,10 @@ class OfAnotherToken(BaseHTTPRequestHandler):
 def test_a_token_that_is_not_the_servers_is_told_with_its_setting(tmp_path: Path) -> None:
     with HTTPServer((LOOPBACK, 0), OfAnotherToken) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        serving = {"url": f"http://{LOOPBACK}:{other.server_port}", "admin_token": STRONG}
+        serving = {"url": f"http://{LOOPBACK}:{other.server_port}", "admin_token_file": secret_file(tmp_path)}
         found = finding(Settings(home=tmp_path, serving=serving), "server")
         other.shutdown()
-    assert (found.state, "serving.admin_token" in found.text) == ("bad", True)
+    assert (found.state, "serving.admin_token_file" in found.text) == ("bad", True)
 
 
 def test_clocks_are_compared_with_those_of_the_stores(tmp_path: Path) -> None:
@@ -328,9 +335,11 @@ def test_a_password_that_is_no_protection_is_named_by_its_setting(tmp_path: Path
 def test_one_password_for_two_things_is_named(tmp_path: Path) -> None:
     (tmp_path / "word").write_text(STRONG)
     settings = Settings(
-        home=tmp_path, artifacts={"secret_key_file": tmp_path / "word"}, serving={"admin_token": STRONG, "port": 0}
+        home=tmp_path,
+        artifacts={"secret_key_file": tmp_path / "word"},
+        serving={"admin_token_file": secret_file(tmp_path), "port": 0},
     )
-    assert shared_passwords(settings) == ["artifacts.secret_key_file", "serving.admin_token"]
+    assert shared_passwords(settings) == ["artifacts.secret_key_file", "serving.admin_token_file"]
     assert "give each its own" in finding(settings, "secrets").text
 
 

@@ -60,8 +60,8 @@ def test_the_final_answer_is_what_stands_between_the_last_markers(text: str, exp
     ("answer", "says"),
     [
         (f"{START} 4 {END} {START} 5 {END}", "turn 2: <<ANS_START>> stands 2 times and <<ANS_END>> 2 times"),
-        (f"{END} 5 {START}", "<<ANS_END>> stands before <<ANS_START>>"),
-        (f"5 {START} {END}", "nothing stands between the markers"),
+        (f"{END} 5 {START}", "<<ANS_END>> comes before <<ANS_START>>"),
+        (f"5 {START} {END}", "nothing is between the markers"),
         (f"{START} 5 {END} or so", "'or so' follows <<ANS_END>>"),
         (f"{START} (plus 2 3) {END}", r"no expression: column 2: no operator 'plus'"),
         (f"{START} (add 2) {END}", "add takes 2 to 64 arguments, here are 1"),

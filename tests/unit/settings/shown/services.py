@@ -25,11 +25,11 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_when_a_level_is_mastered_is_set": ("curriculum.mastery",),
     },
     "unit/deployer/systems/test_rollout.py": {
-        "test_on_how_many_items_a_checkpoint_is_checked_before_the_switch_is_set": ("serving.canary_items",),
         "test_how_long_a_deployment_is_watched_is_set": ("serving.watch_s",),
     },
     "unit/deployer/test_canary.py": {
         "test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set": ("serving.logprob_epsilon",),
+        "test_the_limits_are_set": ("serving.max_error_rate", "serving.max_latency_ratio"),
     },
     "unit/deployer/test_challenge.py": {
         "test_what_counts_as_mastered_is_set": ("gate.mastery",),
@@ -38,12 +38,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/deployer/test_gate.py": {
         "test_how_much_proof_is_asked_for_is_set": ("gate.alpha", "gate.margin"),
         "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power",),
-    },
-    "unit/deployer/test_screen.py": {
         "test_how_promising_a_checkpoint_must_be_is_set": ("gate.screen_alpha",),
-    },
-    "unit/deployer/test_watch.py": {
-        "test_the_limits_are_set": ("serving.max_error_rate", "serving.max_latency_ratio"),
     },
     "unit/evaluator/systems/test_testing_system.py": {
         "test_how_long_an_answer_may_be_is_set": ("suites.max_new_tokens",),

@@ -14,7 +14,7 @@ from ratchet.inference.model_folder import weights_digest
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import ServedModel, model_loader
 from ratchet.serving.http_errors import ApiError
-from ratchet.serving.model_manager import ModelManager
+from ratchet.serving.model_manager import WINDOW, ModelManager, TrafficMeter
 from ratchet.serving.protocol import Conditions
 from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
@@ -224,7 +224,7 @@ def leaving(tmp_path: Path) -> tuple[ModelManager, list[Any]]:
     manager = ModelManager(ServingSettings(max_loaded=2), StateFile(tmp_path), loader, Computing)
     manager.load("cp-1", tmp_path, "w")
     for _ in range(2):
-        with pytest.raises(ApiError, match="cp-1 still computes an answer") as caught:
+        with pytest.raises(ApiError, match="cp-1 is still computing an answer") as caught:
             manager.unload("cp-1")
         assert caught.value.status == 503
     return manager, models
@@ -265,9 +265,33 @@ def test_a_checkpoint_on_its_way_out_is_loaded_again_once_it_is_out(
     leaving: tuple[ModelManager, list[Any]], tmp_path: Path
 ) -> None:
     manager, models = leaving
-    with pytest.raises(ApiError, match="cp-1 still computes an answer"):
+    with pytest.raises(ApiError, match="cp-1 is still computing an answer"):
         manager.load("cp-1", tmp_path, "w")
     computing(manager).is_let_go = True
     manager.load("cp-1", tmp_path, "w")
     assert [model.closed for model in models] == [1, 0]
     assert manager.resolve("cp-1").generator is models[1]
+
+
+def test_nothing_asked_has_no_latency() -> None:
+    traffic = TrafficMeter().read()
+    assert (traffic.requests, traffic.latency_p95_s) == (0, None)
+
+
+def test_requests_errors_tokens_and_quantiles() -> None:
+    meter = TrafficMeter()
+    for number in range(100):
+        meter.answered(latency_s=number / 100, tokens=3)
+    meter.failed()
+    traffic = meter.read()
+    assert (traffic.requests, traffic.errors, traffic.generated_tokens) == (101, 1, 300)
+    assert (traffic.latency_p50_s, traffic.latency_p95_s) == (0.5, 0.95)
+
+
+def test_latencies_are_those_of_the_last_requests() -> None:
+    meter = TrafficMeter()
+    for _ in range(WINDOW):
+        meter.answered(latency_s=9.0, tokens=1)
+    for _ in range(WINDOW):
+        meter.answered(latency_s=1.0, tokens=1)
+    assert meter.read().latency_p95_s == 1.0

@@ -1,0 +1,34 @@
+"""What a request asks for, within the limits that are set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.serving.chat_api import DEFAULT_NEW_TOKENS, IGNORED, MAX_MESSAGES, UNSUPPORTED, ChatRequest
+from ratchet.serving.http_errors import ApiError
+from ratchet.settings.serving import ServingSettings
+
+
+def asked(turns: int = 1, max_tokens: int | None = None) -> ChatRequest:
+    messages = [{"role": "user", "content": "1+1="}] * turns
+    return ChatRequest.model_validate({"model": "ratchet", "messages": messages, "max_tokens": max_tokens})
+
+
+def test_an_answer_without_a_limit_has_the_default_one_within_the_largest() -> None:
+    assert asked().decoding(ServingSettings()).max_new_tokens == DEFAULT_NEW_TOKENS
+    assert asked().decoding(ServingSettings(max_new_tokens=8)).max_new_tokens == 8
+
+
+def test_requests_have_limits() -> None:
+    with pytest.raises(ApiError, match="max_tokens is at most 8"):
+        asked(max_tokens=9).decoding(ServingSettings(max_new_tokens=8))
+    assert asked(turns=MAX_MESSAGES).decoding(ServingSettings())
+    with pytest.raises(ApiError, match=f"at most {MAX_MESSAGES} messages"):
+        asked(turns=MAX_MESSAGES + 1).decoding(ServingSettings())
+
+
+def test_the_page_about_serving_names_every_field() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    fields = {*ChatRequest.model_fields, *UNSUPPORTED, *IGNORED}
+    assert {field for field in fields if f"`{field}`" not in page} == set()
