@@ -1,17 +1,16 @@
 """The declaration of a system. Queue, consumer group, worker, sweep, dead letters and docs are derived from it.
 
-A twelfth system is one file in the ``systems`` folder of a service: it declares ``SYSTEM`` and defines its functions.
+A system is one file that declares ``SYSTEM`` and defines its functions; docs/extending.md has an example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy.orm import Session
 
-from ratchet.artifacts import ArtifactStore
 from ratchet.events import Event
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
@@ -19,10 +18,13 @@ from ratchet.settings import Section, Settings
 from ratchet.systems.claims import Subject
 from ratchet.systems.work import Outcome, Work
 
+if TYPE_CHECKING:
+    from ratchet.artifacts import ArtifactStore
+
 Host = Literal["3090", "4090"]
 Find = Callable[[Session, Settings], Sequence[Subject]]
 Do = Callable[[Work], Outcome]
-Check = Callable[[Settings, Ledger, ArtifactStore], bool]
+Check = Callable[[Settings, Ledger, "ArtifactStore"], bool]
 
 
 @dataclass(frozen=True)
