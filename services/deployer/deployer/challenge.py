@@ -24,6 +24,10 @@ from sqlalchemy.orm import Session
 
 from deployer.gate import Promote, Refuse, Screen, decide, screen
 
+CHALLENGES_A_SUITE = 50
+"""Challenges after which a confirm suite is replaced: each one reveals a little of it, since its outcome decides what is
+trained from."""
+
 MASTERY_ITEMS = 5
 """Fewest eval items on which a level can count as mastered: one lucky answer proves nothing."""
 
@@ -153,8 +157,8 @@ def _challenge(session: Session, sides: Pair) -> ChallengeRow | None:
     return session.scalar(query)
 
 
-def rotate_if_worn(work: Work) -> None:
-    """Retire a confirm suite that has had ``suites.confirm_uses`` challenges, and publish the next version.
+def rotate_if_worn(work: Work, most: int = CHALLENGES_A_SUITE) -> None:
+    """Retire a confirm suite that has had ``most`` challenges, and publish the next version.
 
     A challenge of the subject that is under way keeps its suite; another that was left open continues on the fresh one.
     Suites made of a user's rows only cannot be drawn again, and stay.
@@ -170,7 +174,7 @@ def rotate_if_worn(work: Work) -> None:
                 ChallengeRow.outcome.is_(None),
             )
         )
-    if worn.uses < suites.confirm_uses or in_use is not None or not suites.families:
+    if worn.uses < most or in_use is not None or not suites.families:
         return
     fresh = rotate_confirm(suites, load_suite(work.artifacts, worn))
     artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})

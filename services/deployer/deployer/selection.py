@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contender:
-    """An evaluated checkpoint without a deployment verdict, and what is known of it. None is: not said yet.
+    """An evaluated checkpoint without a deployment verdict, and what is known of it; None is not known yet.
 
     ``is_kept`` is False once retention has deleted its files. ``given_up`` names the pool on which testing has
-    dead-lettered it: it waits for a human, and nobody waits for it. ``over_budget`` says which budget it breaks.
-    ``judges`` are those whose verdict is missing, a plug-in's among them.
+    dead-lettered it: it waits for an operator, and no other waits for it. ``over_budget`` says which budget it breaks.
+    ``judges`` are those whose verdict is missing, also of plug-ins.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Settle:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing can be said before that is there."""
+    """Nothing can be decided before that exists."""
 
     waiting_for: str
 

@@ -46,14 +46,12 @@ def test_what_counts_as_mastered_is_set(tmp_path: Path, gate: dict[str, float], 
         assert protected_levels(work_on(home, home.add_checkpoint()), home.base_id()) == protected
 
 
-@pytest.mark.parametrize(("confirm_uses", "is_kept"), [(3, True), (2, False)])
-def test_after_how_many_uses_the_confirm_suite_is_rotated_is_set(
-    tmp_path: Path, confirm_uses: int, is_kept: bool
-) -> None:
-    with small_home(tmp_path / "told", suites={"confirm_uses": confirm_uses}) as home:
+@pytest.mark.parametrize(("most", "is_kept"), [(3, True), (2, False)])
+def test_a_confirm_suite_is_rotated_after_its_challenges(tmp_path: Path, most: int, is_kept: bool) -> None:
+    with small_home(tmp_path / "told") as home:
         with home.ledger.write() as tx:
             tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 2
-        rotate_if_worn(work_on(home, home.add_checkpoint()))
+        rotate_if_worn(work_on(home, home.add_checkpoint()), most)
         with home.ledger.read() as session:
             first = session.query(SuiteRow).where(SuiteRow.pool == "confirm").order_by(SuiteRow.ordinal).first()
             assert first is not None
@@ -63,12 +61,12 @@ def test_after_how_many_uses_the_confirm_suite_is_rotated_is_set(
 def test_a_users_rows_are_in_the_rotated_suite_although_their_file_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(200)))
-    with small_home(tmp_path / "told", suites={"confirm_uses": 1, "files": [file]}) as home:
+    with small_home(tmp_path / "told", suites={"files": [file]}) as home:
         before = home.suite_items("confirm")
         file.unlink()
         with home.ledger.write() as tx:
             tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 1
-        rotate_if_worn(work_on(home, home.add_checkpoint()))
+        rotate_if_worn(work_on(home, home.add_checkpoint()), 1)
         after = home.suite_items("confirm")
         rows = {item.id for item in before if str(item.question).startswith("question ")}
         assert rows == {item.id for item in after if str(item.question).startswith("question ")} != set()

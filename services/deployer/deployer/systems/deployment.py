@@ -55,7 +55,7 @@ RECONCILE = Subject(*SERVING_SUBJECT[1:])
 
 
 def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> bool:
-    """Every subject needs the server: it answers, and obeys the token that is configured."""
+    """Raise TransientError unless the inference server answers and accepts the configured token."""
     with ServingClient.from_settings(settings.serving, settings.serving_home) as server:
         server.health()
         server.ping()
@@ -63,7 +63,7 @@ def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> boo
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
-    """The server first, then every contender that something can be said of."""
+    """The server first, then every contender that can be decided on."""
     if session.get(ServingRow, "main") is None:
         return []
     ruled = [Subject("checkpoint", id) for id, ruling in rulings(session).items() if not isinstance(ruling, Wait)]
@@ -75,13 +75,13 @@ def do(work: Work) -> Outcome:
         highest = server.health().highest_fencing_token
         if highest > work.claim.token:
             return NotReady(
-                f"`ratchet deploy reset-fencing`: the server obeys no token below {highest}, as `ratchet doctor` says"
+                f"`ratchet deploy reset-fencing`: the server refuses tokens below {highest}, as `ratchet doctor` says"
             )
-        return _reconciled(work, server) if work.subject == RECONCILE else _decided(work, server)
+        return _reconcile(work, server) if work.subject == RECONCILE else _decide(work, server)
 
 
-def _reconciled(work: Work, server: InferenceServer) -> NotReady | Reconciled:
-    """Bring the server to what is desired. Nothing is decided here, so there is no verdict."""
+def _reconcile(work: Work, server: InferenceServer) -> NotReady | Reconciled:
+    """Bring the server to what is desired."""
     with work.read() as session:
         desired = champion(session)
         certainty = certainty_of(session, desired.id)
@@ -100,27 +100,27 @@ def _reconciled(work: Work, server: InferenceServer) -> NotReady | Reconciled:
     return Reconciled(lambda tx: note_live(tx, desired.id))
 
 
-def _decided(work: Work, server: InferenceServer) -> Outcome:
-    """One contender: settle it, or let it challenge."""
+def _decide(work: Work, server: InferenceServer) -> Outcome:
+    """Decide on one contender. A roll-out or rollback that was interrupted is finished first."""
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
         is_champion = serving(session).desired_id == work.subject.id
-        under_way = last_deployment(session, work.subject.id) if is_champion else None
-        way_back = last_rollback(session, work.subject.id)
-    if under_way is not None:
+        promotion = last_deployment(session, work.subject.id) if is_champion else None
+        rollback = last_rollback(session, work.subject.id)
+    if promotion is not None:
         sides = read_pair(work, work.subject.id, "eval")
-        return _roll_out(work, server, sides, dict(under_way.numbers), under_way.reason)
-    if way_back is not None:
-        return Verdict("rolled back", way_back.reason)
+        return _roll_out(work, server, sides, dict(promotion.numbers), promotion.reason)
+    if rollback is not None:
+        return Verdict("rolled back", rollback.reason)
     if isinstance(ruling, Settle):
-        return _settled(work, ruling)
+        return _settle(work, ruling)
     if ruling is None or isinstance(ruling, Wait):
         return NotReady(ruling.waiting_for if ruling else "its evaluation")
     return _challenge(work, server)
 
 
-def _settled(work: Work, ruling: Settle) -> Verdict:
-    """A verdict without a challenge; one that was left open ends with it."""
+def _settle(work: Work, ruling: Settle) -> Verdict:
+    """A verdict without a challenge; a challenge that was left open ends with it."""
 
     def effects(tx: Transaction) -> None:
         left_open = (ChallengeRow.challenger_id == work.subject.id, ChallengeRow.outcome.is_(None))
@@ -134,12 +134,12 @@ def _settled(work: Work, ruling: Settle) -> Verdict:
 
 
 def _challenge(work: Work, server: InferenceServer) -> Outcome:
-    """Screen for nothing; then spend a challenge on the confirm suite; then the smoke test; then roll out."""
+    """The free screen; then a challenge on the confirm suite; then the smoke test; then the roll-out."""
     found = run_screen(work, work.subject.id)
     if isinstance(found, NotReady):
         return found
     if not found.is_worth_opening:
-        return _refused(work, "screened out", found.reason, found.model_dump(mode="json"))
+        return _refuse(work, "screened out", found.reason, found.model_dump(mode="json"))
     rotate_if_worn(work)
     sides = read_pair(work, work.subject.id, "confirm")
     challenge = open_challenge(work, sides)
@@ -147,22 +147,24 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         return request_records(sides)
     decision = judge_pair(work, sides, challenge.k, smoke_passed=True)
     if isinstance(decision, Promote):
-        smoked = _smoked(work, server, sides, challenge.k, decision)
-        if isinstance(smoked, NotReady):
-            return smoked
-        decision = smoked
+        tested = _smoke_test(work, server, sides, challenge.k, decision)
+        if isinstance(tested, NotReady):
+            return tested
+        decision = tested
     numbers = decision.model_dump(mode="json")
-    _note(work, challenge, decision.decision, numbers)
+    _close_challenge(work, challenge, decision.decision, numbers)
     if isinstance(decision, Refuse):
-        return _refused(work, "refused", decision.reason, numbers)
+        return _refuse(work, "refused", decision.reason, numbers)
     return _roll_out(work, server, sides, numbers, decision.reason)
 
 
-def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote) -> Promote | Refuse | NotReady:
-    begun = _rollout(work, server, sides.challenger)
-    if isinstance(begun, NotReady):
-        return begun
-    rollout, record = begun
+def _smoke_test(
+    work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote
+) -> Promote | Refuse | NotReady:
+    prepared = _prepare(work, server, sides.challenger)
+    if isinstance(prepared, NotReady):
+        return prepared
+    rollout, record = prepared
     canary = rollout.smoke(sides.challenger, record)
     if not isinstance(canary, str) and canary.passed:
         return decision
@@ -173,7 +175,7 @@ def _smoked(work: Work, server: InferenceServer, sides: Pair, k: int, decision: 
     return refusal.model_copy(update={"reasons": (*refusal.reasons, why)})
 
 
-def _note(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, object]) -> None:
+def _close_challenge(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, object]) -> None:
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(ChallengeRow, challenge.id)
         row.outcome, row.numbers = outcome, numbers
@@ -182,37 +184,37 @@ def _note(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, 
     failpoint("after-decision")
 
 
-def _refused(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:
+def _refuse(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:
     event = DeploymentRefused(checkpoint_id=work.subject.id, reason=reason)
     return Verdict(outcome, reason, numbers, events=(event,))
 
 
 def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[str, object], reason: str) -> Outcome:
-    """Desired first, then actual; the watch has the last word."""
+    """Change desired state first, then the server; the watch decides whether it stays."""
     challenger, token = sides.challenger, work.claim.token
-    kept_from: list[str | None] = []
-    work.commit(lambda tx: kept_from.append(promote(tx, challenger.id, sides.champion.id, reason, numbers, token)))
-    if kept_from[0] is not None:
-        return NotReady(kept_from[0])
+    blockers: list[str | None] = []
+    work.commit(lambda tx: blockers.append(promote(tx, challenger.id, sides.champion.id, reason, numbers, token)))
+    if blockers[0] is not None:
+        return NotReady(blockers[0])
     failpoint("after-promotion")
     with work.read() as session:
         previous_id = serving(session).previous_id
         previous = session.get(CheckpointRow, previous_id) if previous_id else None
-    begun = _rollout(work, server, challenger)
-    if isinstance(begun, NotReady):
-        return begun
-    rollout, record = begun
-    trouble = _taken_over(work, rollout, challenger, record, _traffic(rollout, previous))
+    prepared = _prepare(work, server, challenger)
+    if isinstance(prepared, NotReady):
+        return prepared
+    rollout, record = prepared
+    trouble = _switch_and_watch(work, rollout, challenger, record, _traffic(rollout, previous))
     if trouble is not None and previous is not None:
-        return _rolled_back(work, rollout, challenger, previous, trouble)
+        return _go_back(work, rollout, challenger, previous, trouble)
     rollout.tidy({challenger.id} | ({previous.id} if previous else set()))
     return Verdict("deployed", reason, numbers)
 
 
-def _taken_over(
+def _switch_and_watch(
     work: Work, rollout: Rollout, challenger: CheckpointRow, record: Evaluation, before: Traffic | None
 ) -> str | None:
-    """Bring the server over and watch; why it should go back, or None."""
+    """Switch the server and watch it; why it should be rolled back, or None."""
     try:
         rollout.bring_up(challenger)
     except ServingError as error:
@@ -224,8 +226,8 @@ def _taken_over(
     return trouble
 
 
-def _rolled_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
-    """Back to the last champion, or to the one that an operator has deployed while this one was watched."""
+def _go_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
+    """Roll back to the last champion, or to the one that an operator has deployed during the watch."""
 
     def effects(tx: Transaction) -> None:
         roll_back(tx, bad.id, good.id, "watch", trouble, work.claim.token)
@@ -243,10 +245,10 @@ def _rolled_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: Checkpo
     return Verdict("rolled back", trouble, effects=lambda tx: note_live(tx, good.id))
 
 
-def _rollout(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
-    """The roll-out with the canary's items, and the checkpoint's eval record that they are checked against.
+def _prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
+    """The roll-out with the canary's items, and the checkpoint's eval record that they are compared with.
 
-    A record that cannot be read is asked for anew, and waited for.
+    A record that cannot be read is requested again.
     """
     with work.read() as session:
         suite = current(session, "eval")
