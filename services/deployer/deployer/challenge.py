@@ -25,8 +25,7 @@ from sqlalchemy.orm import Session
 from deployer.gate import Promote, Refuse, Screen, decide, screen
 
 CHALLENGES_A_SUITE = 50
-"""Challenges after which a confirm suite is replaced: each one reveals a little of it, since its outcome decides what is
-trained from."""
+"""Challenges after which a confirm suite is replaced: the outcome of each one reveals a little of it."""
 
 MASTERY_ITEMS = 5
 """Fewest eval items on which a level can count as mastered: one lucky answer proves nothing."""

@@ -42,7 +42,6 @@ class SuiteSettings(Section):
     held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level; locked.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
     seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
-    confirm_uses: int = Field(50, ge=1, description="Challenges after which a confirm suite is rotated.")
 
     @model_validator(mode="after")
     def _something_is_tested(self) -> SuiteSettings:
