@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ratchet.cli.output import size
 from ratchet.disk import FULL_BYTES, free_bytes, nearest_existing
 from ratchet.errors import BrokenCheckpoint, SettingsError, TransientError
@@ -18,6 +16,7 @@ from ratchet.inference.model_folder import CONFIG, read_json, weight_files
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.leases.gpus import TRAINING, capacity_gb, list_gpus, training_processes, vram_gb
 from ratchet.settings import Settings
+from ratchet.settings.placement import TRAINER
 from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
 from ratchet.user_files import open_regular
 
@@ -34,6 +33,8 @@ def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, s
         each = f" (each of {processes} cards)" if processes > 1 else ""
         return cards[-1].memory_bytes, cards[-1].name + each
     why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
+    import psutil  # views look at the disk alone
+
     return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"
 
 
@@ -233,12 +234,11 @@ def _weights(shape: Shape, model: ModelSettings, *, half: bool) -> int:
     return int(shape.parameters * frozen) + _trained(shape, model) * LEARNT_BYTES
 
 
-TRAINS = "4090"
 
 
 def check_training(settings: Settings) -> Iterator[str]:
     """What there is to tell of training, where this host does it. Raises SettingsError for what it cannot do."""
-    if TRAINS not in settings.placement.roles:
+    if TRAINER not in settings.placement.roles:
         return
     sizes_gb = capacity_gb(settings, list_gpus()) if settings.environment.device != "cpu" else {}
     processes = training_processes(settings, sizes_gb)

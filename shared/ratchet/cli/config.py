@@ -22,6 +22,7 @@ from ratchet.inference.quantization import require_bitsandbytes
 from ratchet.ledger.suites import current
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
+from ratchet.settings.placement import TRAINER
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.stats.power import CHALLENGES, GatePower, gate_power
 
@@ -60,7 +61,7 @@ def check() -> None:
     require_plugins(settings)
     for line in check_training(settings):
         typer.echo(line)
-    if settings.model.load_in_4bit and "4090" in settings.placement.roles:
+    if settings.model.load_in_4bit and TRAINER in settings.placement.roles:
         require_bitsandbytes()
     held, power = check_gate(settings)
     if held.note:

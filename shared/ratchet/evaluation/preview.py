@@ -6,17 +6,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ratchet.atomic_files import atomic_write
-from ratchet.data.example import Example
 from ratchet.errors import DataError
-from ratchet.inference.generator import Generation
-from ratchet.inference.prompt_format import PromptFormat
 from ratchet.lines import split_lines
-from ratchet.tasks.graders import gold, grade_example
+
+if TYPE_CHECKING:
+    from ratchet.data.example import Example
+    from ratchet.inference.generator import Generation
+    from ratchet.inference.prompt_format import PromptFormat
 
 JOURNAL = "previews.jsonl"
 """The journal's name in the folder of status files."""
@@ -55,6 +56,8 @@ def graded(example: Example, generation: Generation, prompt_format: PromptFormat
 
     ``known`` are the fields that neither example nor answer tells. A row that cannot be graded says so in ``error``.
     """
+    from ratchet.tasks.graders import gold, grade_example  # every task family, which views of previews need not know
+
     try:
         grade = grade_example(example, prompt_format.parse(generation.text))
         extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)

@@ -28,7 +28,7 @@ def new_id() -> str:
 class Event(BaseModel):
     """The fields of every event. ``cause`` is the id of the event whose handling led to this one."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     name: ClassVar[str] = ""
     major: ClassVar[int] = 1

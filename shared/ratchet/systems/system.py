@@ -15,13 +15,14 @@ from ratchet.events import Event
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Section, Settings
+from ratchet.settings.placement import Role
 from ratchet.systems.claims import Subject
 from ratchet.systems.work import Outcome, Work
 
 if TYPE_CHECKING:
     from ratchet.artifacts import ArtifactStore
 
-Host = Literal["3090", "4090"]
+Host = Role
 Find = Callable[[Session, Settings], Sequence[Subject]]
 Do = Callable[[Work], Outcome]
 Check = Callable[[Settings, Ledger, "ArtifactStore"], bool]

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.orm import Session
 
-from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost, Stopping
 from ratchet.events import Event
 from ratchet.leases.gpus import Bound, acquire_share, bound
@@ -22,6 +21,9 @@ from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
 from ratchet.systems.claims import Claim, Pulse, Subject
+
+if TYPE_CHECKING:
+    from ratchet.artifacts import ArtifactStore
 
 
 def nothing(_tx: Transaction) -> None:

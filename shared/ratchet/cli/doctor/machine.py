@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from ratchet.cli.capacity import TRAINS, disk_shortage, free_disk, objection_to, step_of
+from ratchet.cli.capacity import disk_shortage, free_disk, objection_to, step_of
 from ratchet.cli.doctor.finding import Finding, Place, hindrances
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
@@ -22,6 +22,7 @@ from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
+from ratchet.settings.placement import TRAINER
 from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
 
@@ -82,7 +83,7 @@ def cards(settings: Settings) -> Finding:
 
 def training(settings: Settings) -> Finding:
     """How many processes would train here, and what speaks against it. Only the trainer's container sees its cards."""
-    if TRAINS not in settings.placement.roles:
+    if TRAINER not in settings.placement.roles:
         return Finding("training", "ok", "not on this machine")
     sizes_gb = capacity_gb(settings, list_gpus())
     if objection := objection_to(settings, sizes_gb):
