@@ -270,7 +270,7 @@ def _target_reasons(evidence: Evidence) -> list[str]:
 
 def _family_reason(proof: FamilyProof) -> str:
     if not proof.n:
-        return f"Family {proof.family} has no confirm item of its mastered levels: build the confirm suite anew."
+        return f"Family {proof.family} has no confirm item of its mastered levels: build a new confirm suite."
     counts = f"{proof.gains} gains and {proof.losses} losses on {proof.n} mastered items ({proof.effect:+.1%})"
     if proof.rule == "no_net_loss":
         return f"Family {proof.family} lost: {counts}; with so few items no net loss is allowed."

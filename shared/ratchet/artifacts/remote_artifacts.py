@@ -90,7 +90,7 @@ class RemoteArtifacts:
         return manifest
 
     def delete(self, artifact_id: str) -> None:
-        """The manifest goes first, so that nobody reads a half."""
+        """The manifest is deleted first, so that no half of an artifact is ever read."""
         with remote_trouble(self.url):
             for key in (self._key(artifact_id, MANIFEST_NAME), self._key(artifact_id)):
                 if self._fs.exists(key):

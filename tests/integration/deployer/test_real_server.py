@@ -56,7 +56,7 @@ def test_clients_are_answered_by_what_was_judged_and_deployed_across_restarts(de
     assert deploying.home.dead() == []
 
 
-def test_a_model_that_is_not_the_one_that_was_judged_is_rolled_back_and_barred(deploying: Deploying) -> None:
+def test_a_model_that_is_not_the_one_that_was_judged_is_rolled_back_and_blocked(deploying: Deploying) -> None:
     base = deploying.home.base_id()
     deploying.sweep()
     judged = deploying.add_seed(seed=1)

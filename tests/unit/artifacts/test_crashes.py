@@ -1,4 +1,4 @@
-"""A publisher killed at any step leaves a whole artifact or garbage that nobody reads."""
+"""A publisher killed at any step leaves a complete artifact, or garbage that is never read."""
 
 from __future__ import annotations
 

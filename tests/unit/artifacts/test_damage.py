@@ -130,7 +130,7 @@ def test_damage_at_the_remote_is_refused_and_never_cached(model: Path, tmp_path:
     assert not (tmp_path / "other" / artifact.id).exists()
 
 
-def test_a_damaged_cache_is_fetched_anew(model: Path, tmp_path: Path) -> None:
+def test_a_damaged_cached_artifact_is_fetched_again(model: Path, tmp_path: Path) -> None:
     store = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", cache=tmp_path / "cache")
     artifact = store.publish(model, "checkpoint", {})
     alter(artifact.path)

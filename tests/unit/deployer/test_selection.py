@@ -63,7 +63,7 @@ def test_nothing_that_is_not_newer_than_the_champion_challenges_or_waits(field: 
 
 
 @given(CONTENDERS)
-def test_frozen_nobody_challenges_and_nobody_loses_a_verdict_by_it(field: list[Contender]) -> None:
+def test_while_frozen_no_challenge_opens_and_no_verdict_is_lost(field: list[Contender]) -> None:
     free, frozen = judge(*field), judge(*field, held="holidays")
     assert not any(isinstance(ruling, Challenge) for ruling in frozen.values())
     assert {id: r for id, r in free.items() if isinstance(r, Settle)} == {
@@ -115,7 +115,7 @@ def test_a_regressed_one_is_refused_before_its_other_judges_have_spoken() -> Non
     assert ruling == Settle("refused", "the regression monitor says warning")
 
 
-def test_barred_weights_stay_away_and_the_way_back_is_named() -> None:
+def test_blocked_weights_are_settled_and_the_way_out_is_named() -> None:
     ruling = judge(contender(11, blocked="the canary failed"))["c11"]
     assert isinstance(ruling, Settle)
     assert ruling.outcome == "blocked"
@@ -141,7 +141,7 @@ def test_one_that_testing_gave_up_waits_and_lets_the_others_pass() -> None:
     }
 
 
-def test_one_that_is_over_budget_is_refused_and_holds_up_nobody() -> None:
+def test_a_checkpoint_over_budget_is_refused_and_holds_up_no_other() -> None:
     rulings = judge(contender(12, score=0.9, over_budget="30 bytes are more than the 20 allowed"), contender(11))
     assert rulings["c12"] == Settle("refused", "it is over budget: 30 bytes are more than the 20 allowed")
     assert isinstance(rulings["c11"], Challenge)

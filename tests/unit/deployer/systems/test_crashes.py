@@ -98,7 +98,7 @@ def judged(deploying: Any) -> tuple[str, str]:
 
 
 def die_at(mortal: Mortal, deploying: Any, point: str) -> None:
-    """Let a deployer die there, and its claims end as they do when nobody renews them."""
+    """Let a deployer die there, and its claims expire as if not renewed."""
     arm(mortal.points, point)
     assert mortal.sweep(deploying) == -signal.SIGKILL
     assert not (mortal.points / point).exists()

@@ -129,7 +129,7 @@ def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying
     assert deploying.verdicts() == {better: "deployed"}
 
 
-def test_a_champions_record_that_is_lost_is_made_anew_and_the_challenge_goes_on(deploying: Any) -> None:
+def test_a_champions_record_that_is_lost_is_made_again_and_the_challenge_continues(deploying: Any) -> None:
     deploying.sweep()
     with deploying.home.ledger.read() as session:
         row = session.query(EvaluationRow).where(EvaluationRow.checkpoint_id == deploying.home.base_id()).one()
@@ -210,7 +210,7 @@ def test_a_regressed_checkpoint_is_refused_unheard(deploying: Any) -> None:
     assert deploying.confirm_uses() == 1
 
 
-def test_one_whose_files_are_gone_blocks_nobody(deploying: Any) -> None:
+def test_a_checkpoint_whose_files_are_deleted_holds_up_no_other(deploying: Any) -> None:
     better, gone = deploying.add(easy), deploying.add(easy)
     with deploying.home.ledger.write() as tx:
         tx.session.get_one(CheckpointRow, gone).state = "deleted"
@@ -218,7 +218,7 @@ def test_one_whose_files_are_gone_blocks_nobody(deploying: Any) -> None:
     assert deploying.verdicts() == {better: "deployed", gone: "superseded"}
 
 
-def test_a_record_that_testing_gave_up_keeps_nobody_else_waiting(deploying: Any) -> None:
+def test_a_record_that_testing_gave_up_keeps_no_other_waiting(deploying: Any) -> None:
     """The better one's confirm record was dead-lettered: the newer, lower-ranked one has its challenge meanwhile."""
     missed = {item.id for item in deploying.home.suite_items("eval")[::20]}
     best = deploying.add(everything)

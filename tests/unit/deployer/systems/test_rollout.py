@@ -156,7 +156,7 @@ def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client
     assert row.canary_difference > 0
 
 
-def test_a_champion_that_fails_under_watch_is_rolled_back_and_barred(deploying: Any) -> None:
+def test_a_champion_that_fails_its_watch_is_rolled_back_and_blocked(deploying: Any) -> None:
     base = deploying.home.base_id()
     deploying.sweep()
     bad = deploying.add(easy)
@@ -197,7 +197,7 @@ def test_what_answers_no_client_is_refused_before_any_meets_it(start_deploying: 
     assert deploying.server.live() == deploying.home.base_id()
 
 
-def test_barred_weights_stay_barred_under_another_name_until_a_human_lifts_it(deploying: Any) -> None:
+def test_blocked_weights_stay_blocked_under_another_name_until_an_operator_unblocks_them(deploying: Any) -> None:
     bad = deploying.add(easy)
     deploying.model(bad).drifts = lambda: deploying.server.live() == bad
     deploying.sweep()
