@@ -18,8 +18,8 @@ from ratchet.profiles.regime3.grammar import OPERATORS
 from ratchet.settings import Settings
 from ratchet.settings.legacy import FIELDS, Fate, Gone
 from ratchet.systems import registry
-from trainer import monitoring as status
 from trainer.config import FLAGS
+from trainer.monitoring import STATUS_FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -78,13 +78,8 @@ def legacy() -> str:
 def status_fields() -> str:
     """The fields of the status of training."""
     lines = ["| field | what |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in status.FIELDS.items()]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in STATUS_FIELDS.items()]
     return "\n".join(lines) + "\n"
-
-
-def prior_status() -> str:
-    """The fields of the prior system's status, each with its name of today or the reason why it is gone."""
-    return _fates(status.PRIOR)
 
 
 def _fates(fates: Mapping[str, Fate]) -> str:
@@ -135,7 +130,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "legacy": legacy,
     "operators": operators,
-    "prior-status": prior_status,
     "settings": settings,
     "shapes": shapes,
     "status-fields": status_fields,

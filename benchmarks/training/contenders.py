@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ratchet.profiles import registry
+from ratchet.profiles.profile import get_profile
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
-from trainer.collator import MicroBatch, lay_end_to_end
+from trainer.batches import MicroBatch, pack
 from trainer.config import create_default_config
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import pick_hardware
-from trainer.loading import Trainable, load_model
-from trainer.plan import SegmentPlan, plan_segment
-from trainer.run import create_run
+from trainer.model import Trainable, load_model
+from trainer.run import SegmentPlan, create_run, plan_segment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 Batch = dict[str, torch.Tensor]
@@ -54,7 +53,7 @@ def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, f
         clock = Clock()
         run.trainer.add_callback(clock)
         run.train()
-        return clock.read(run.count.tokens)
+        return clock.read(run.tokens.tokens)
 
 
 def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
@@ -70,12 +69,14 @@ def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float
     """The hand-written loop with the engine's batches, end to end: what the Trainer around them costs."""
 
     def loss_of(model: Any, batch: MicroBatch) -> torch.Tensor:
-        kept = batch.positions
-        logits = model(input_ids=batch.inputs, position_ids=batch.places, use_cache=False, logits_to_keep=kept).logits
+        kept = batch.target_positions
+        logits = model(
+            input_ids=batch.inputs, position_ids=batch.position_ids, use_cache=False, logits_to_keep=kept
+        ).logits
         return cross_entropy(logits[0], batch.targets)
 
     def in_line(rows: TrainingRows, lines: list[int]) -> MicroBatch:
-        return lay_end_to_end([rows.by_line[line] for line in lines])
+        return pack([rows.by_line[line] for line in lines])
 
     return _loop(model_path, data, batch_size, in_line, loss_of, attention="auto")
 
@@ -192,7 +193,7 @@ def _prepared(
             "model.attention": attention,
         },
     )
-    profile = registry.get("plain")
+    profile = get_profile("plain")
     trainable = load_model(config, pick_hardware(config), profile)
     rows = prepare_rows(examples_of(data), profile, trainable.tokenizer, system_prompt="", max_length=1024)
     return config, trainable, rows

@@ -42,6 +42,8 @@ from ratchet.tasks.family import to_example
 from benchmarks.training.contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
 from tests.support.examples import sums, write_examples
 
+SMOKE = ("--rounds", "1", "--rows", "64", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {},

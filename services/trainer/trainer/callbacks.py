@@ -1,4 +1,7 @@
-"""What happens at every step: seeding, watching the loss, reporting, and stopping in good order."""
+"""What happens at every step: seeding, watching the loss, reporting, stopping, and experiment trackers.
+
+Each class is a callback of the Hugging Face Trainer, and none knows another beyond what its constructor takes.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,33 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 import torch
-from ratchet.errors import Diverged
+from ratchet.errors import Diverged, SettingsError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
-from trainer.curve import RECENT, spread, trend
+from trainer.batches import TokenCount
+from trainer.distributed import Processes
 from trainer.hardware import peak_memory_gb
-from trainer.loader import TokenCount
-from trainer.pace import Pace
-from trainer.plan import SegmentPlan
-from trainer.processes import Processes
+from trainer.monitoring import RECENT_POINTS, Throughput, loss_spread, loss_trend
+
+if TYPE_CHECKING:
+    from trainer.run import SegmentPlan
 
 Progress = Callable[[dict[str, Any]], None]
 ShouldStop = Callable[[], bool]
 
 _WORSE_THAN_GUESSING = 2.0
 
+REPORT_INTERVAL_S = 1.0
+"""Shortest time between two reports of progress, after that of the first step."""
 
-class StepSeed(TrainerCallback):
+
+class SeedPerStep(TrainerCallback):
     """Makes the randomness of a step (dropout) a function of seed, global step and rank alone."""
 
     def __init__(self, seed: int, first_step: int, rank: int = 0) -> None:
@@ -42,7 +51,7 @@ class StepSeed(TrainerCallback):
         random.seed(seed)
 
 
-class LossWatch(TrainerCallback):
+class LossMonitor(TrainerCallback):
     """Keeps the loss curve, and raises Diverged for a loss that is not finite or twice that of guessing."""
 
     def __init__(self, first_step: int, vocabulary: int) -> None:
@@ -95,8 +104,11 @@ class SkippedSteps(TrainerCallback):
             self.count += self._scale < before
 
 
-class Deadline(TrainerCallback):
-    """Ends the segment after a step, on time or on request, with the last stretch of the loss logged."""
+class StopCondition(TrainerCallback):
+    """Ends the segment after a step, on time or on request, and logs the loss since the last point.
+
+    All processes vote, so that all end after the same step.
+    """
 
     def __init__(self, segment_max_s: float, should_stop: ShouldStop, processes: Processes) -> None:
         self._limit_s = segment_max_s
@@ -122,44 +134,49 @@ class Deadline(TrainerCallback):
 
 
 class ProgressReporter(TrainerCallback):
-    """Reports where the run stands and how it goes, at most once an interval."""
+    """Reports progress after the first step, then at most once every ``interval_s``."""
 
     def __init__(
-        self, report: Progress, plan: SegmentPlan, watch: LossWatch, count: TokenCount, epochs: int, interval_s: float
+        self,
+        report: Progress,
+        plan: SegmentPlan,
+        loss: LossMonitor,
+        tokens: TokenCount,
+        epochs: int,
+        interval_s: float = REPORT_INTERVAL_S,
     ) -> None:
         """``epochs`` is how often the file's rows are in the plan."""
         self._report = report
         self._plan = plan
-        self._watch = watch
-        self._count = count
+        self._loss = loss
+        self._tokens = tokens
         self._epochs = epochs
         self._interval_s = interval_s
-        self._pace = Pace()
-        self._reported_at = 0.0
+        self._throughput = Throughput()
+        self._reported_at = -math.inf
 
     @property
     def elapsed_s(self) -> float:
         """Seconds from the first step to the end of the last."""
-        return self._pace.elapsed_s
+        return self._throughput.elapsed_s
 
     def on_train_begin(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        self._reported_at = time.monotonic()
-        self._pace.begin(self._reported_at)
+        self._throughput.begin(time.monotonic())
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
-        self._pace.step(now, self._count.tokens)
+        self._throughput.step(now, self._tokens.tokens)
         if now - self._reported_at >= self._interval_s:
             self._reported_at = now
             self._report(self.snapshot(state.global_step))
 
     def snapshot(self, steps: int) -> dict[str, Any]:
         """Where the run stands after so many steps of the segment."""
-        return {**self._place(steps), **self._learning(), "peak_memory_gb": peak_memory_gb()}
+        return {**self._position(steps), **self._learning(), "peak_memory_gb": peak_memory_gb()}
 
-    def _place(self, steps: int) -> dict[str, Any]:
+    def _position(self, steps: int) -> dict[str, Any]:
         plan, position = self._plan, self._plan.position_after(steps)
         examples_per_s = (position.offset - plan.offset) / self.elapsed_s if self.elapsed_s else 0.0
         left = position.rows - position.offset
@@ -171,18 +188,69 @@ class ProgressReporter(TrainerCallback):
             "examples_total": position.rows,
             "examples_per_s": round(examples_per_s, 1),
             "remaining_s": round(left / examples_per_s, 1) if examples_per_s else None,
-            "tokens_per_s": round(self._pace.average, 1),
-            "tokens_per_s_recent": round(self._pace.recent, 1),
-            "longest_step_s": round(self._pace.longest_s, 3),
+            "tokens_per_s": round(self._throughput.average, 1),
+            "tokens_per_s_recent": round(self._throughput.recent, 1),
+            "longest_step_s": round(self._throughput.longest_s, 3),
         }
 
     def _learning(self) -> dict[str, Any]:
-        losses = [loss for _, loss in self._watch.curve]
+        losses = [loss for _, loss in self._loss.curve]
         return {
-            "loss": self._watch.loss,
-            "loss_curve": self._watch.curve[-RECENT:],
-            "loss_trend": trend(losses),
-            "loss_spread": spread(losses),
-            "learning_rate": self._watch.learning_rate,
-            "grad_norm": self._watch.grad_norm,
+            "loss": self._loss.loss,
+            "loss_curve": self._loss.curve[-RECENT_POINTS:],
+            "loss_trend": loss_trend(losses),
+            "loss_spread": loss_spread(losses),
+            "learning_rate": self._loss.learning_rate,
+            "grad_norm": self._loss.grad_norm,
         }
+
+
+WriteStatus = Callable[..., None]
+"""Takes fields of the status."""
+
+
+class GuardedTracker(TrainerCallback):
+    """A tracker that is disabled after its first failure, which the status has as ``tracker_error``."""
+
+    def __init__(self, tracker: TrainerCallback, write_status: WriteStatus) -> None:
+        self.tracker = tracker
+        self.first_step = 0
+        """Added to the segment's own steps, so that curves continue those of the segment before."""
+        self._write_status = write_status
+        self._has_failed = False
+
+    def call(self, event: str, args: TrainingArguments, state: TrainerState, *rest: Any, **more: Any) -> Any:
+        if self._has_failed:
+            return None
+        seen = copy(state)
+        seen.global_step += self.first_step
+        try:
+            return getattr(self.tracker, event)(args, seen, *rest, **more)
+        except Exception as error:  # noqa: BLE001 - a monitor never stops training
+            self._has_failed = True
+            self._write_status(tracker_error=f"{type(self.tracker).__name__}.{event}: {type(error).__name__}: {error}")
+            return None
+
+
+def _passed_on(event: str) -> Callable[..., Any]:
+    def method(self: GuardedTracker, *arguments: Any, **more: Any) -> Any:
+        return self.call(event, *arguments, **more)
+
+    return method
+
+
+for _event in [name for name in vars(TrainerCallback) if name.startswith("on_")]:
+    setattr(GuardedTracker, _event, _passed_on(_event))
+
+
+def create_trackers(names: Sequence[str], write_status: WriteStatus) -> list[GuardedTracker]:
+    """The callbacks of ``environment.report_to``. Raises SettingsError for an unknown name or an absent library."""
+    trackers: list[GuardedTracker] = []
+    for name in names:
+        try:
+            trackers += [
+                GuardedTracker(tracker(), write_status) for tracker in get_reporting_integration_callbacks([name])
+            ]
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise SettingsError(f"environment.report_to {name!r}: {error}") from error
+    return trackers

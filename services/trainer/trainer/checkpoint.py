@@ -1,9 +1,10 @@
-"""The exact state between two segments: all that is needed, besides the checkpoint, to go on as if never stopped.
+"""A checkpoint and its training state on disk: written together, replaced whole or not at all, and read back exactly.
 
-A state is a folder: ``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name;
-``master.safetensors`` with the trained weights in fp32, where the checkpoint's are coarser or have adapters merged into
-them; ``order.safetensors`` with the order of rows while a batch is unfinished. There is no state of random generators:
-every step seeds them anew.
+A checkpoint is a plain Hugging Face folder. A state is all that is needed besides it to resume as if never stopped:
+``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name; ``master.safetensors`` with the
+trained weights in fp32, where the checkpoint's are coarser or have adapters merged into them; ``order.safetensors``
+with the order of rows while a batch is unfinished. There is no state of random generators, since every step is seeded
+by its number.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,17 +31,16 @@ from safetensors.torch import load_file, save_file
 from trainer.batches import RowOrder
 from trainer.distributed import gather, shard_like
 from trainer.hardware import Hardware
-from trainer.model import ADAPTER_FOLDER, Trainable
 from trainer.optimizer import Cycle
-from trainer.segment import FULL, STATE_FILE
+from trainer.segment import ADAPTER_FOLDER, FULL, STATE_FILE
+
+if TYPE_CHECKING:
+    from trainer.model import Trainable
 
 VERSION = 1
-_STATE, _OPTIMIZER, _MASTER, _ORDER = (
-    STATE_FILE,
-    "optimizer.safetensors",
-    "master.safetensors",
-    "order.safetensors",
-)
+_OPTIMIZER = "optimizer.safetensors"
+_MASTER = "master.safetensors"
+_ORDER = "order.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -71,9 +71,9 @@ class TrainingState:
     position: Position
     scaler: dict[str, Any] | None = None
     """State of the fp16 gradient scaler."""
-    form: str = FULL
-    """What is trained, as ``training_mode`` says it."""
-    base: str | None = None
+    mode: str = FULL
+    """From ``training_mode``."""
+    base_weights: str | None = None
     """Digest of the frozen weights under adapters."""
 
     def to_json(self) -> str:
@@ -81,25 +81,25 @@ class TrainingState:
 
 
 def save_moments(folder: Path, optimizer: dict[str, torch.Tensor], order: RowOrder | None) -> None:
-    """Write what is large of a state. ``optimizer`` is from moments_by_name; ``order`` that of an unfinished batch."""
+    """Write the large part of a state: the result of ``moments_by_name``, and the order of an unfinished batch."""
     save_file(optimizer, folder / _OPTIMIZER)
     if order is not None:
         save_arrays({"order": order}, folder / _ORDER)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Write the rest of it; the caller publishes the folder."""
-    (folder / _STATE).write_text(state.to_json(), encoding="utf-8")
+    """Write the rest of it."""
+    (folder / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
 
 
 def load_state(folder: Path) -> TrainingState:
     """Raises ResumeError, naming the file, for what is absent, malformed or of another version."""
-    path = folder / _STATE
+    path = folder / STATE_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("version")
         if version != VERSION:
-            raise ResumeError(f"{path} has version {version}, this trainer reads {VERSION}: start it afresh")
+            raise ResumeError(f"{path} has version {version}, this trainer reads {VERSION}: start without it")
         return TrainingState(
             **{
                 **fields,
@@ -114,7 +114,7 @@ def load_state(folder: Path) -> TrainingState:
 
 
 def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """AdamW's state as ``<moment>:<parameter>`` tensors, gathered for those who ``keep`` it."""
+    """AdamW's state as ``<moment>:<parameter>`` tensors, gathered where ``keep`` is true."""
     return gather(
         (
             (f"{moment}:{name}", optimizer.state[parameter][moment])
@@ -127,7 +127,7 @@ def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool 
 
 
 def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Put saved moments back, bit by bit. Raises ResumeError where parameters differ."""
+    """Restore saved moments exactly. Raises ResumeError where parameters differ."""
     saved = _load_tensors(folder / _OPTIMIZER)
     expected = {f"{moment}:{name}" for name, p in model.named_parameters() if p.requires_grad for moment in _MOMENTS}
     if expected != set(saved):
@@ -141,7 +141,7 @@ def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer
 
 
 def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """The weights that learn, by name, gathered for those who ``keep`` them."""
+    """The weights that learn, by name, gathered where ``keep`` is true."""
     return gather(((name, p) for name, p in model.named_parameters() if p.requires_grad), keep=keep)
 
 
@@ -153,7 +153,7 @@ def save_master(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 @torch.no_grad()
 def restore_master(folder: Path, model: Any) -> None:
-    """Put the trained weights back into a whole model, where the state has them."""
+    """Restore the trained weights of a model that is not sharded yet, where the state has them."""
     if not (folder / _MASTER).exists():
         return
     saved = _load_tensors(folder / _MASTER)
@@ -183,17 +183,17 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is saved of a model and its optimizer, whole and in main memory, whoever held which part of it."""
+    """What is saved of a model and its optimizer: full tensors in main memory."""
 
     moments: dict[str, torch.Tensor]
     trained: dict[str, torch.Tensor]
     """The weights that learn, in fp32."""
     weights: dict[str, torch.Tensor] | None
-    """All weights of a model that was shared out, in the precision that is served; None where it stands whole."""
+    """All weights of a sharded model, in the precision that is served; None where the model is not sharded."""
 
 
 def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Gathered:
-    """Every process has to call it, and the first one gets what there is. Uses a model up that is shared out."""
+    """Every process has to call it; the main one gets the tensors. A sharded model cannot be used afterwards."""
     keep = hardware.processes.is_main
     moments, trained = moments_by_name(model, optimizer, keep=keep), trained_weights(model, keep=keep)
     weights = None
@@ -208,8 +208,8 @@ def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimize
 def replacing(folder: Path) -> Iterator[Path]:
     """A draft folder that takes the place of ``folder`` by a rename, if the block succeeds.
 
-    What was there before is moved away and deleted: files that someone has mapped are never written to. A disk that
-    takes no more is a TransientError that names the folder; then nothing has changed.
+    What was there before is moved away and deleted: mapped files are never written to. A full disk is a TransientError
+    that names the folder; then nothing has changed.
     """
     with _disk_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _disk_of(folder: Path) -> Iterator[None]:
-    """``disk_errors`` for safetensors too, which tells what the system said in words: ``… (os error 28)``."""
+    """``disk_errors`` for safetensors too, which has the system's error in its message only: ``… (os error 28)``."""
     with disk_errors(folder):
         try:
             yield
@@ -238,9 +238,9 @@ def _disk_of(folder: Path) -> Iterator[None]:
 
 
 def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware, gathered: Gathered) -> None:
-    """The model, in the precision that is served, with all that a server needs. Uses the model up.
+    """Write the model, in the precision that is served, with all that a server needs. It cannot be used afterwards.
 
-    Adapters are merged into its weights, so that whatever serves whole models serves this one, and lie beside them.
+    Adapters are merged into its weights, so that it is served as any other, and saved beside them.
     """
     with replacing(folder) as draft:
         if trainable.adapters is not None:

@@ -1,38 +1,169 @@
-"""`trainer`: train a model on a file from the command line."""
+"""The command `trainer`: trains a model on a file.
+
+Imports torch only once there is something to train, so that ``--help`` and a wrong flag are answered at once.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO
+from difflib import get_close_matches
+from typing import Any, NoReturn, TextIO
 
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 from ratchet.errors import RatchetError
+from ratchet.settings import Settings
 from ratchet.settings.sources import LegacySetting
 from ratchet.settings.training import TrainerConfig
 
-from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, flag_of, parse
 from trainer.config import FLAGS, ConfigLoader
-from trainer.launch import stop_on
-from trainer.monitoring import TrainingStatusWriter
-from trainer.run_folder import nothing_left, require_folder
-from trainer.segment_types import ErrorKind, TrainingResult
+from trainer.monitoring import STATUS_FILE, TrainingStatusWriter
+from trainer.run_folder import finished_step, require_folder, train_file
+from trainer.segment import ErrorKind, TrainingResult
 
-STATUS = "training_status.json"
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG, EXIT_STOPPED = 0, 1, 2, 3
+PRECISIONS = ("fp16", "bf16", "fp32")
+
+HEAD = """\
+Train a language model on a file, once, from the command line. (`ratchet run` is the loop that does it around the
+clock, and only ever serves what is proved better.)
+
+A file has one example a line, as {"question": "2+3=", "answer": "5"} or {"messages": [{"role": "user", "content": …},
+{"role": "assistant", "content": …}]}; the other shapes are in docs/systems.md. The model is a folder or a hub name;
+`tiny` is built in and learns small sums on a CPU in seconds.
+"""
+TAIL = f"""\
+examples:
+  trainer --dataset sums.jsonl                                    the built-in model, into run/runs/sums/final_model
+  trainer --dataset rows.jsonl --model ./Qwen3-0.6B --learning-rate 2e-5 --batch-size 4 --bf16
+  trainer --dataset rows.jsonl --max-steps 500 --save-steps 100   a checkpoint-STEP every 100 steps
+  trainer --dataset rows.jsonl --resume-from-checkpoint run/runs/rows    resume exactly where it stopped
+  trainer --config config.json --dataset rows.jsonl               the prior system's configuration
+  torchrun --nproc-per-node 2 -m trainer --dataset rows.jsonl     one process a GPU
+
+A flag goes before the environment (RATCHET_HYPERPARAMS__BATCH_SIZE=4), that before the file (--config, else
+ratchet.toml or config.json in this folder), that before the defaults. --set sets what has no flag;
+docs/configuration.md has all settings.
+
+Ctrl-C or SIGTERM ends the run after the running step and saves it.
+
+exit codes: {EXIT_DONE} done, {EXIT_FAILED} training failed, {EXIT_WRONG} a flag, a setting or a row is wrong, \
+{EXIT_STOPPED} stopped early and saved
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests the flag that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        words = [word for word in sys.argv[1:] if f" {word.partition('=')[0]}" in f" {message}"]
+        flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        for word in words:
+            if word.startswith("--") and (near := get_close_matches(word.partition("=")[0], flags, n=1)):
+                message += f"; did you mean {near[0]}?"
+        self.exit(EXIT_WRONG, f"trainer: {message}\n`trainer --help` lists all flags.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser. Its help comes from the descriptions of the settings."""
+    flags = Parser(
+        "trainer",
+        description=HEAD,
+        epilog=TAIL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    flags.add_argument("--config", metavar="FILE", help="settings file, TOML or JSON")
+    for flag, setting in FLAGS.items():
+        if flag == "precision":
+            _add_precision(flags)
+            continue
+        flags.add_argument(f"--{flag.replace('_', '-')}", metavar=_metavar(flag), help=_help(setting))
+    flags.add_argument(
+        "--set",
+        metavar="SECTION.FIELD=VALUE",
+        action="append",
+        default=[],
+        dest="assign",
+        type=_assignment,
+        help="any other setting, as model.lora_rank=16; may be given more than once",
+    )
+    return flags
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; ``assign`` is a mapping. Ends the process with its exit code for a wrong flag, or for --help."""
+    given = parser().parse_args(argv)
+    given.assign = dict(given.assign)
+    return given
+
+
+def flag_of(setting: str) -> str | None:
+    """The flag that sets it."""
+    named = {name: f"--{flag.replace('_', '-')}" for flag, name in FLAGS.items() if flag != "precision"}
+    return named.get(setting)
+
+
+def _add_precision(flags: argparse.ArgumentParser) -> None:
+    group = flags.add_mutually_exclusive_group()
+    for precision in PRECISIONS:
+        group.add_argument(
+            f"--{precision}",
+            action="store_const",
+            const=precision,
+            dest="precision",
+            help=f"train in {precision} (hyperparams.fp_precision)",
+        )
+
+
+def _metavar(flag: str) -> str:
+    if flag in ("dataset", "model", "output_dir", "resume_from_checkpoint"):
+        return "PATH"
+    return "TEXT" if flag in ("profile", "system_prompt") else "N"
+
+
+def _help(setting: str) -> str:
+    field = _field(setting)
+    default = field.get_default(call_default_factory=True)
+    known = default is not None and default is not PydanticUndefined and default != ""
+    text = f"{field.description} ({setting}{f', default {default}' if known else ''})"
+    return text.replace("%", "%%")
+
+
+def _field(setting: str) -> FieldInfo:
+    section, _, field = setting.partition(".")
+    kind: Any = Settings.model_fields[section].annotation
+    found: FieldInfo = kind.model_fields[field]
+    return found
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or "." not in name:
+        raise argparse.ArgumentTypeError(f"write SECTION.FIELD=VALUE, as model.lora_rank=16, not {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value.strip()
+
 
 WRONG = {ErrorKind.SETTINGS, ErrorKind.DATA, ErrorKind.TEMPLATE, ErrorKind.MODEL, ErrorKind.RESUME}
-"""Failures that another command line, file or row would not have."""
+"""Failures of the command line, the file or the model, which the user can mend."""
 
 WAYS_OUT: Mapping[ErrorKind, str] = {
     ErrorKind.DATA: "Mend that row or take it out; docs/systems.md has the shapes that are read.",
     ErrorKind.TEMPLATE: "The tokenizer's chat template has to keep question and answer and to end the answer.",
     ErrorKind.MODEL: "--model takes a folder with config.json, a tokenizer and *.safetensors, a hub name, or `tiny`.",
-    ErrorKind.RESUME: "Go on with the same rows and model, or leave --resume-from-checkpoint out to begin anew.",
+    ErrorKind.RESUME: "Resume with the same rows and model, or leave --resume-from-checkpoint out to start a new run.",
     ErrorKind.DIVERGED: "Lower --learning-rate, or look at the rows; nothing was overwritten.",
     ErrorKind.OUT_OF_MEMORY: "Lower --max-length, or train adapters (--set model.lora_rank=16).",
-    ErrorKind.SURROUNDINGS: "Once that is mended, --resume-from-checkpoint goes on from the last checkpoint.",
+    ErrorKind.TRANSIENT: "Once that is mended, --resume-from-checkpoint resumes from the last checkpoint.",
 }
 
 
@@ -47,34 +178,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _wrong(with_flags(str(error)))
     if (step := all_trained(config)) is not None:
         print(f"nothing is left: all of {config.data.dataset_path} was trained on by step {step}. Give other rows, or")
-        print("leave --resume-from-checkpoint out to begin anew.")
+        print("leave --resume-from-checkpoint out to start a new run.")
         return EXIT_DONE
-    from trainer.chain import train_file  # torch and transformers, which --help and a typing error can do without
-    from trainer.core import TrainerEngine
-    from trainer.processes import Processes
+    from trainer.core import TrainerEngine  # with torch and transformers
+    from trainer.launch import stop_on
 
     terminal = Terminal(sys.stderr)
-    status = TrainingStatusWriter(config.output.output_dir / STATUS)
-    with stop_on(signal.SIGTERM, signal.SIGINT) as asked:
-        engine = TrainerEngine(status, report=terminal.progress, should_stop=asked.is_set)
-        result = train_file(engine, config, asked.is_set)
+    status = TrainingStatusWriter(config.output.output_dir / STATUS_FILE)
+    with stop_on(signal.SIGTERM, signal.SIGINT) as stop:
+        engine = TrainerEngine(status, report=terminal.progress, should_stop=stop.is_set)
+        result = train_file(engine, config, stop.is_set)
         terminal.end()
     if not result.success:
         return _failed(config, result)
-    with redirect_stdout(sys.stdout if Processes.from_environment().is_first else None):
+    with redirect_stdout(sys.stdout if engine.processes.is_main else None):
         return _done(config, result)
 
 
 class Terminal:
-    """Progress: one line that changes on a terminal, a line each elsewhere."""
+    """Shows progress: one line that changes on a terminal, a line each elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._begins, self._ends = ("\r\x1b[K", "") if stream.isatty() else ("", "\n")
 
-    def progress(self, told: Mapping[str, Any]) -> None:
-        loss, speed = told.get("loss"), told.get("tokens_per_s")
-        line = f"step {told['step']}  {told['examples_done']:,}/{told['examples_total']:,} rows"
+    def progress(self, fields: Mapping[str, Any]) -> None:
+        loss, speed = fields.get("loss"), fields.get("tokens_per_s")
+        line = f"step {fields['step']}  {fields['examples_done']:,}/{fields['examples_total']:,} rows"
         line += f"  loss {loss:.4f}" if loss is not None else ""
         line += f"  {speed:,.0f} tokens/s" if speed else ""
         self._stream.write(f"{self._begins}{line}{self._ends}")
@@ -95,9 +225,9 @@ def with_flags(message: str) -> str:
 
 
 def all_trained(config: TrainerConfig) -> int | None:
-    """The step at which the run to go on with had trained on all of the rows that are given; else None."""
+    """The step at which the run to resume had been trained on all of the given rows; else None."""
     resume_from = config.output.resume_from
-    return nothing_left(resume_from.parent, config.data.dataset_path) if resume_from is not None else None
+    return finished_step(resume_from.parent, config.data.dataset_path) if resume_from is not None else None
 
 
 def _done(config: TrainerConfig, result: TrainingResult) -> int:
@@ -109,7 +239,7 @@ def _done(config: TrainerConfig, result: TrainingResult) -> int:
         print(f"left out, longer than --max-length {config.hyperparams.max_length}: {skipped:,} (line {lines})")
     if result.finished or result.global_step == steps:
         return EXIT_DONE
-    print(f"stopped; --resume-from-checkpoint {folder} goes on.")
+    print(f"stopped; --resume-from-checkpoint {folder} resumes.")
     return EXIT_STOPPED
 
 
@@ -129,13 +259,13 @@ def _wrong(message: str) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Names of the prior system are told as lines of our own, each once."""
-    with warnings.catch_warnings(record=True) as told:
+    """Print each warning of an old name in the settings as a line."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LegacySetting)
         try:
             yield
         finally:
-            for warning in told:
+            for warning in caught:
                 print(f"trainer: {warning.message}", file=sys.stderr)
 
 

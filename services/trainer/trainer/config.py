@@ -15,8 +15,8 @@ from ratchet.settings import Settings, load
 from ratchet.settings.sources import FILE, explain
 from ratchet.settings.training import TrainerConfig
 
-from trainer.run_folder import resume_point
-from trainer.segment_types import MODEL_FOLDER, STATE_FOLDER
+from trainer.run_folder import latest_checkpoint
+from trainer.segment import MODEL_FOLDER, STATE_FOLDER
 
 PRIOR_FILE = "config.json"
 
@@ -80,7 +80,7 @@ def trainer_config(settings: Settings) -> TrainerConfig:
         raise SettingsError("there is nothing to train on: give --dataset FILE, or set data.dataset_path.")
     model = settings.model
     if output["resume_from"] is not None:
-        run = resume_point(output["resume_from"])
+        run = latest_checkpoint(output["resume_from"])
         if not model.lora_rank:
             model = model.model_copy(update={"path": str(run / MODEL_FOLDER)})
         output["resume_from"] = run / STATE_FOLDER

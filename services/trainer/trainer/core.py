@@ -1,4 +1,8 @@
-"""The training engine: one entry point, seven steps, and a value whatever happens."""
+"""The training engine: one entry point, seven steps, and a result whatever happens.
+
+``TrainerEngine.run_job`` validates, loads the model, prepares the rows, creates the run, trains, previews and saves. It
+knows no ledger, no Redis and no events: a worker runs it in a child process, `trainer` from the command line.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +26,21 @@ from ratchet.errors import (
     UnknownPlugin,
 )
 from ratchet.evaluation.preview import JOURNAL
-from ratchet.inference.chat import Tokenizer
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.dress import Dress
-from ratchet.inference.facts import hold, model_facts
+from ratchet.inference.chat_template import Tokenizer
+from ratchet.inference.model_folder import check_locked, read_model_info, weights_digest
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.settings.training import TrainerConfig
 
-from trainer.callbacks import Progress, ShouldStop
+from trainer.callbacks import Progress, ShouldStop, create_trackers
+from trainer.checkpoint import TrainingState, load_state
 from trainer.dataset import TrainingRows, examples_at, examples_of, prepare_rows
-from trainer.form import form_of
-from trainer.hardware import Hardware, pick_hardware, release_memory
-from trainer.memory import BOOK, MemoryBook, memory_key
+from trainer.distributed import Processes
+from trainer.hardware import CACHE_FILE, BatchSizeCache, Hardware, cache_key, pick_hardware, release_memory
+from trainer.model import load_on_device, resolve_local_model
 from trainer.monitoring import TrainingStatusWriter
-from trainer.placing import placed
-from trainer.previews import create_preview_backend
-from trainer.previews.callback import Previewer, last_rows
-from trainer.processes import Processes
-from trainer.result import ErrorKind, TrainingResult
+from trainer.previews import PreviewCallback, create_preview_backend, last_rows
 from trainer.run import Run, create_run
-from trainer.source import with_local_model
-from trainer.state import TrainingState, load_state
-from trainer.trackers import create_trackers
+from trainer.segment import ErrorKind, TrainingResult, training_mode
 
 __all__ = ["TrainerEngine", "TrainingResult"]
 
@@ -56,8 +54,8 @@ _KINDS: Mapping[type[Exception], ErrorKind] = {
     ArtifactError: ErrorKind.MODEL,
     SettingsError: ErrorKind.SETTINGS,
     UnknownPlugin: ErrorKind.SETTINGS,
-    TransientError: ErrorKind.SURROUNDINGS,
-    OSError: ErrorKind.SURROUNDINGS,
+    TransientError: ErrorKind.TRANSIENT,
+    OSError: ErrorKind.TRANSIENT,
 }
 
 
@@ -72,156 +70,159 @@ class TrainerEngine:
         should_stop: ShouldStop = lambda: False,
         note: Callable[[str], None] = lambda _note: None,
     ) -> None:
-        """``report`` hears of progress now and then; ``should_stop`` is asked after every step.
+        """``report`` is called with progress; ``should_stop`` after every step.
 
-        ``note`` hears of each process that has the model in its place: they read it in turns, which can take long.
+        ``note`` is called in each of several processes that has loaded its model: sharded, they do so one by one.
         """
         self._status = status_writer
         self._report = report
         self._should_stop = should_stop
         self._note = note
-        self._processes = Processes.from_environment()
+        self.processes = Processes.from_environment()
 
     def run_job(self, config: TrainerConfig) -> TrainingResult:
         """Train, save, and return what became of it. Never raises: a failure is a result with its kind."""
         begun_at = time.monotonic()
-        if self._processes.is_first:
-            self._status.start(**_told_at_start(config))
+        if self.processes.is_main:
+            self._status.start(**_first_fields(config))
         result = self._within_memory(config)
         result = replace(result, runtime_sec=time.monotonic() - begun_at)
-        if self._processes.is_first:
-            self._status.write(**_told_at_the_end(result))
+        if self.processes.is_main:
+            self._status.write(**_last_fields(result))
         elif not result.success:
-            self._status.amend(**_told_at_the_end(result))
+            self._status.amend(**_last_fields(result))
         return result
 
     def _within_memory(self, config: TrainerConfig) -> TrainingResult:
-        """Try, in smaller and smaller micro-batches where memory is short, and remember what fitted on this device.
+        """Train, with smaller micro-batches each time memory is short, and remember what fits this device.
 
-        Among several processes one that tried again would be out of step with the others: the run fails, half is
-        remembered, and the summary's ``fits_smaller`` says so to whoever starts them all again.
+        One of several processes cannot retry by itself, since the others would wait for it in a collective: the run
+        fails, half is remembered, and the summary's ``fits_smaller`` asks the launcher to start all of them again.
         """
-        book, wanted = MemoryBook(self._status.path.parent / BOOK), config.hyperparams.batch_size
-        config = self._as_remembered(config, book)
-        result = self._tried(config)
-        while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := in_smaller_batches(config)) is not None:
+        cache, wanted = BatchSizeCache(self._status.path.parent / CACHE_FILE), config.hyperparams.batch_size
+        config = self._with_cached_size(config, cache)
+        result = self._attempt(config)
+        while result.error_kind is ErrorKind.OUT_OF_MEMORY and (smaller := halve_micro_batch(config)) is not None:
             release_memory()
             config = smaller
-            if self._processes.world > 1:
-                book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
+            if self.processes.world_size > 1:
+                cache.put(cache_key(config, pick_hardware(config, self.processes)), config.hyperparams.batch_size)
                 return replace(result, summary={"fits_smaller": config.hyperparams.batch_size})
-            result = self._tried(config)
-        if result.success and config.hyperparams.batch_size < wanted and self._processes.is_first:
-            book.remember(memory_key(config, pick_hardware(config, self._processes)), config.hyperparams.batch_size)
+            result = self._attempt(config)
+        if result.success and config.hyperparams.batch_size < wanted and self.processes.is_main:
+            cache.put(cache_key(config, pick_hardware(config, self.processes)), config.hyperparams.batch_size)
         return result
 
-    def _as_remembered(self, config: TrainerConfig, book: MemoryBook) -> TrainerConfig:
-        """The configuration in micro-batches that are known to fit."""
+    def _with_cached_size(self, config: TrainerConfig, cache: BatchSizeCache) -> TrainerConfig:
+        """The configuration with a micro-batch that is known to fit."""
         try:
-            fits = book.recall(memory_key(config, pick_hardware(config, self._processes)))
+            fits = cache.get(cache_key(config, pick_hardware(config, self.processes)))
         except SettingsError:
             return config
         while fits is not None and config.hyperparams.batch_size > fits:
-            smaller = in_smaller_batches(config)
+            smaller = halve_micro_batch(config)
             if smaller is None:
                 break
             config = smaller
         return config
 
-    def _tried(self, config: TrainerConfig) -> TrainingResult:
+    def _attempt(self, config: TrainerConfig) -> TrainingResult:
         self._write(state="loading", batch_size=config.hyperparams.batch_size)
         try:
             return self._run(config)
-        except Exception as error:  # noqa: BLE001 - the promise of run_job is a value
+        except Exception as error:  # noqa: BLE001 - run_job promises a result
             return _failure(error)
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
-        config = with_local_model(config)
+        config = resolve_local_model(config)
         hardware, state = self._validate(config)
         trackers = create_trackers(config.environment.report_to, self._write)
-        dress = self._dress(config)
+        prompt_format = self._prompt_format(config)
         self._write(
             device=hardware.device,
-            processes=hardware.processes.world,
+            processes=hardware.processes.world_size,
             precision=hardware.precision,
-            system_prompt=dress.system_prompt,
+            system_prompt=prompt_format.system_prompt,
         )
-        trainable = placed(config, hardware, dress.profile)
-        self._note("has read the model")
+        trainable = load_on_device(config, hardware, prompt_format.profile)
+        if self.processes.world_size > 1:
+            self._note("has loaded the model")
         self._write(attention=trainable.attention)
-        rows = self._prepare(config, dress, trainable.tokenizer)
-        run = create_run(config, hardware, trainable, rows, state, self._tell_progress, self._should_stop)
+        rows = self._prepare(config, prompt_format, trainable.tokenizer)
+        run = create_run(config, hardware, trainable, rows, state, self._report_training, self._should_stop)
         run.trainer.args.output_dir = str(self._status.path.parent)  # for trackers: it outlives a segment's folder
         for tracker in trackers:
             tracker.first_step = run.plan.global_step
             run.trainer.add_callback(tracker)
-        self._preview(config, run, dress)
-        self._tell("training", run.reporter.snapshot(0))
+        self._preview(config, run, prompt_format)
+        self._report_state("training", run.reporter.snapshot(0))
         run.train()
-        self._tell("saving", run.reporter.snapshot(run.steps))
+        self._report_state("saving", run.reporter.snapshot(run.steps))
         return run.save()
 
     def _validate(self, config: TrainerConfig) -> tuple[Hardware, TrainingState | None]:
-        """Everything that can be known to be wrong before a model is loaded."""
-        hardware = pick_hardware(config, self._processes)
+        """Raise for everything that can be known to be wrong before a model is loaded."""
+        hardware = pick_hardware(config, self.processes)
         if not config.data.dataset_path.is_file():
             raise DataError(f"{config.data.dataset_path}: no such file (data.dataset_path)")
-        _require_the_model_meant(config)
+        _require_locked_model(config)
         if config.output.resume_from is None:
             return hardware, None
         state = load_state(config.output.resume_from)
-        _require_same(config, state)
+        _require_matching_state(config, state)
         return hardware, state
 
-    def _dress(self, config: TrainerConfig) -> Dress:
+    def _prompt_format(self, config: TrainerConfig) -> PromptFormat:
         today = datetime.now(UTC).date().isoformat()
         profile = config.profile
-        return Dress.named(profile.name, profile.options, config.monitoring.system_prompt_base, today)
+        return PromptFormat.named(profile.name, profile.options, config.monitoring.system_prompt_base, today)
 
-    def _prepare(self, config: TrainerConfig, dress: Dress, tokenizer: Tokenizer) -> TrainingRows:
+    def _prepare(self, config: TrainerConfig, prompt_format: PromptFormat, tokenizer: Tokenizer) -> TrainingRows:
         return prepare_rows(
             examples_of(config.data.dataset_path),
-            dress.profile,
+            prompt_format.profile,
             tokenizer,
-            system_prompt=dress.system_prompt,
+            system_prompt=prompt_format.system_prompt,
             max_length=config.hyperparams.max_length,
         )
 
-    def _preview(self, config: TrainerConfig, run: Run, dress: Dress) -> None:
-        """Have the first process ask a few questions now and then."""
+    def _preview(self, config: TrainerConfig, run: Run, prompt_format: PromptFormat) -> None:
+        """Add the callback that previews, in the main process."""
         monitoring = config.monitoring
-        if not self._processes.is_first:
+        if not self.processes.is_main:
             return
         if run.hardware.sharded and monitoring.preview_backend == "local":
-            self._write(preview_error="a model that processes share cannot answer by itself: use remote_3090 or none")
+            self._write(preview_error="a sharded model cannot answer by itself: use remote_3090 or none")
             return
         model = run.trainer.accelerator.unwrap_model(run.trainer.model)
-        backend = create_preview_backend(monitoring, model, run.tokenizer, run.hardware, dress)
+        backend = create_preview_backend(monitoring, model, run.tokenizer, run.hardware, prompt_format)
         if backend is None:
             return
         examples = examples_at(config.data.dataset_path, last_rows(run.plan, monitoring.preview_samples))
         journal = self._status.path.parent / JOURNAL
-        run.trainer.add_callback(Previewer(backend, examples, run.plan, monitoring, dress, journal, self._write))
+        run.trainer.add_callback(
+            PreviewCallback(backend, examples, run.plan, monitoring, prompt_format, journal, self._write)
+        )
 
-    def _tell_progress(self, progress: dict[str, Any]) -> None:
-        self._tell("training", progress)
+    def _report_training(self, progress: dict[str, Any]) -> None:
+        self._report_state("training", progress)
 
-    def _tell(self, state: str, progress: dict[str, Any]) -> None:
+    def _report_state(self, state: str, progress: dict[str, Any]) -> None:
         self._write(state=state, **progress)
-        if not self._processes.is_first:
+        if not self.processes.is_main:
             return
         try:
             self._report({"state": state, **progress})
-        except Exception as error:  # noqa: BLE001 - who listens may fail, training goes on
+        except Exception as error:  # noqa: BLE001 - a failing listener never stops training
             self._write(report_error=f"{type(error).__name__}: {error}")
 
     def _write(self, **fields: Any) -> None:
-        if self._processes.is_first:
+        if self.processes.is_main:
             self._status.write(**fields)
 
 
-def in_smaller_batches(config: TrainerConfig) -> TrainerConfig | None:
-    """The same optimizer steps with at most half the rows in memory at once; None where one row is all there is."""
+def halve_micro_batch(config: TrainerConfig) -> TrainerConfig | None:
+    """The same optimizer steps with at most half the rows in a micro-batch; None where it has one row."""
     rows, accumulation = config.hyperparams.batch_size, config.hyperparams.gradient_accumulation
     smaller = next((size for size in range(rows // 2, 0, -1) if rows * accumulation % size == 0), None)
     if smaller is None:
@@ -230,30 +231,30 @@ def in_smaller_batches(config: TrainerConfig) -> TrainerConfig | None:
     return config.model_copy(update={"hyperparams": config.hyperparams.model_copy(update=split)})
 
 
-def _require_the_model_meant(config: TrainerConfig) -> None:
-    """Hold the model to what is locked. Raises SettingsError."""
+def _require_locked_model(config: TrainerConfig) -> None:
+    """Raise SettingsError for a model that differs from what is locked."""
     folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
     if folder.is_dir() and tokenizer.is_dir():
-        hold(config.locked, model_facts(folder, tokenizer), config.hyperparams.max_length, config.model.path)
+        check_locked(config.locked, read_model_info(folder, tokenizer), config.hyperparams.max_length, config.model.path)
 
 
-def _require_same(config: TrainerConfig, state: TrainingState) -> None:
-    """Raise ResumeError unless the state was made on these weights, with the same of them trained."""
-    form = form_of(config.model)
-    if form != state.form:
+def _require_matching_state(config: TrainerConfig, state: TrainingState) -> None:
+    """Raise ResumeError unless the state belongs to these weights and this training mode."""
+    mode = training_mode(config.model)
+    if mode != state.mode:
         raise ResumeError(
-            f"{config.output.resume_from} is of {state.form}, the settings are {form} (model.lora_rank …)"
+            f"{config.output.resume_from} is of {state.mode}, the settings are {mode} (model.lora_rank …)"
         )
-    expected = state.base or state.weights
+    expected = state.base_weights or state.weights
     weights = weights_digest(Path(config.model.path))
     if weights != expected:
         raise ResumeError(
-            f"{config.output.resume_from} goes on from weights {expected[:12]}…, "
+            f"{config.output.resume_from} resumes from weights {expected[:12]}…, "
             f"but {config.model.path} holds {weights[:12]}… (model.path)"
         )
 
 
-def _told_at_start(config: TrainerConfig) -> dict[str, Any]:
+def _first_fields(config: TrainerConfig) -> dict[str, Any]:
     return {
         "model": config.model.path,
         "dataset": str(config.data.dataset_path),
@@ -262,8 +263,8 @@ def _told_at_start(config: TrainerConfig) -> dict[str, Any]:
     }
 
 
-def _told_at_the_end(result: TrainingResult) -> dict[str, Any]:
-    """A failed run keeps the step and the loss that it had come to."""
+def _last_fields(result: TrainingResult) -> dict[str, Any]:
+    """A failed run keeps its last step and loss."""
     if not result.success:
         return {"state": "failed", "error": result.error_message, "error_kind": result.error_kind}
     return {
@@ -277,13 +278,13 @@ def _told_at_the_end(result: TrainingResult) -> dict[str, Any]:
 
 def _failure(error: Exception) -> TrainingResult:
     kind = _kind(error)
-    told = kind is not ErrorKind.UNEXPECTED
-    message = f"{type(error).__name__}: {error}" if told else "".join(traceback.format_exception(error))
+    is_known = kind is not ErrorKind.UNEXPECTED
+    message = f"{type(error).__name__}: {error}" if is_known else "".join(traceback.format_exception(error))
     return TrainingResult(success=False, error_message=message, error_kind=kind)
 
 
 def _kind(error: Exception) -> ErrorKind:
-    """A host without memory makes torch raise a bare RuntimeError, known by its words."""
+    """torch raises a bare RuntimeError, known by its message, where the host has no memory left."""
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error).lower():
         return ErrorKind.OUT_OF_MEMORY
     return next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), ErrorKind.UNEXPECTED)

@@ -1,4 +1,4 @@
-"""Rows to train on: a file's examples, dressed by the profile, as tokens with the trained ones marked."""
+"""Rows to train on: a file's examples, in the profile's format, as tokens with the trained ones marked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.chat import (
+from ratchet.inference.chat_template import (
     Rendered,
     Tokenizer,
     end_of_turn,
@@ -90,12 +90,12 @@ def prepare_rows(
     system_prompt: str,
     max_length: int,
 ) -> TrainingRows:
-    """Dress, render and tokenize. Raises DataError for a row without an answer, or where no row is left."""
+    """Apply the profile, render and tokenize. Raises DataError for a row without an answer, or where no row is left."""
     rows: list[Row] = []
     too_long: list[int] = []
-    for lines, dressed in _dressed_batches(examples, profile, system_prompt):
-        rendered = _rendered(lines, dressed, tokenizer)
-        for line, example, row in zip(lines, dressed, rendered, strict=True):
+    for lines, formatted in _formatted_batches(examples, profile, system_prompt):
+        rendered = _rendered(lines, formatted, tokenizer)
+        for line, example, row in zip(lines, formatted, rendered, strict=True):
             if not rows:
                 check_masking(tokenizer, example, row.ids, row.trained)
             if len(row.ids) > max_length:
@@ -112,13 +112,13 @@ def prepare_rows(
     return TrainingRows(tuple(rows), tuple(too_long))
 
 
-def _rendered(lines: Sequence[int], dressed: Sequence[Example], tokenizer: Tokenizer) -> list[Rendered]:
+def _rendered(lines: Sequence[int], formatted: Sequence[Example], tokenizer: Tokenizer) -> list[Rendered]:
     """The rows as tokens. Raises ChatTemplateError, naming the first line that the template cannot carry."""
     try:
-        return render_training_batch(tokenizer, [example.messages for example in dressed])
+        return render_training_batch(tokenizer, [example.messages for example in formatted])
     except ChatTemplateError:
         end_of_turn(tokenizer)
-    for line, example in zip(lines, dressed, strict=True):
+    for line, example in zip(lines, formatted, strict=True):
         try:
             render_training(tokenizer, example.messages)
         except ChatTemplateError as error:
@@ -158,22 +158,22 @@ def check_share(rows: Sequence[Row]) -> None:
         raise ChatTemplateError(f"line {endless}: the end of the answer is not trained, so that no answer would end")
 
 
-def _dressed_batches(
+def _formatted_batches(
     examples: Iterator[tuple[int, Example]], profile: Profile, system_prompt: str
 ) -> Iterator[tuple[list[int], list[Example]]]:
     lines: list[int] = []
-    dressed: list[Example] = []
+    formatted: list[Example] = []
     for line, example in examples:
         lines.append(line)
-        dressed.append(_dress(line, example, profile, system_prompt))
+        formatted.append(_apply_profile(line, example, profile, system_prompt))
         if len(lines) == _ROWS_AT_ONCE:
-            yield lines, dressed
-            lines, dressed = [], []
+            yield lines, formatted
+            lines, formatted = [], []
     if lines:
-        yield lines, dressed
+        yield lines, formatted
 
 
-def _dress(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
+def _apply_profile(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
     turns = example.messages
     while turns and turns[-1].role != "assistant":
         turns = turns[:-1]

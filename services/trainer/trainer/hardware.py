@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision and attention, chosen from what is there."""
+"""What a run computes on: device, precision and attention, and the micro-batch that fits the device's memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Hardware:
-    """The choice made; ``precision`` is a key of DTYPES. Each process has one device."""
+    """What was chosen. ``precision`` is a key of DTYPES. Each process has one device."""
 
     device: str
     precision: str
     attention: str
     processes: Processes = SINGLE_PROCESS
     sharded: bool = False
-    """Whether each process holds a share of the model, not the whole."""
+    """Whether each process holds a shard of the model, not all of it."""
 
     @property
     def on_gpu(self) -> bool:
@@ -44,7 +44,7 @@ class Hardware:
 
 
 def pick_hardware(config: TrainerConfig, processes: Processes = SINGLE_PROCESS) -> Hardware:
-    """Raises SettingsError for what this machine does not have."""
+    """Choose from what this machine has. Raises SettingsError for what it does not have."""
     device = config.environment.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,7 +70,7 @@ def pick_hardware(config: TrainerConfig, processes: Processes = SINGLE_PROCESS) 
 
 
 def release_memory() -> None:
-    """Give back what a failed run has left behind."""
+    """Free what a failed run has left in memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -93,21 +93,21 @@ def _attention(wanted: str, on_gpu: bool, precision: str) -> str:
 
 
 CACHE_FILE = "memory.json"
-"""The book's name, beside the status of the run."""
+"""Beside the status of the run."""
 
 
 class BatchSizeCache:
-    """The largest micro-batch that fitted, by model and device. A book that cannot be read is an empty one."""
+    """The largest micro-batch that fitted, by model and device. A file that cannot be read counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def recall(self, key: str) -> int | None:
+    def get(self, key: str) -> int | None:
         """Rows that fitted after more did not; None where nothing is known."""
         found = self._entries().get(key)
         return found if isinstance(found, int) else None
 
-    def remember(self, key: str, rows: int) -> None:
+    def put(self, key: str, rows: int) -> None:
         write_best_effort(self._path, json.dumps({**self._entries(), key: rows}, indent=2, sort_keys=True) + "\n")
 
     def _entries(self) -> dict[str, object]:
@@ -119,12 +119,12 @@ class BatchSizeCache:
 
 
 def cache_key(config: TrainerConfig, hardware: Hardware) -> str:
-    """Equal for runs of equal need: in model, what of it is trained, length of rows, precision and device."""
+    """Equal for runs that need equal memory: by model, training mode, row length, precision and device."""
     shape = Path(config.model.path) / "config.json"
     text = shape.read_text(encoding="utf-8") if shape.is_file() else config.model.path
     model = hashlib.sha256(text.encode()).hexdigest()[:12]
     device = torch.cuda.get_device_name(hardware.device) if hardware.on_gpu else hardware.device
     parts = (model, training_mode(config.model), f"{config.hyperparams.max_length} tokens", hardware.precision, device)
     more = ["recomputed"] * config.model.gradient_checkpointing
-    more += [f"shared by {hardware.processes.world}"] * hardware.sharded
+    more += [f"shared by {hardware.processes.world_size}"] * hardware.sharded
     return " / ".join([*parts, *more])

@@ -1,15 +1,17 @@
-"""Starts the processes that train a segment: one, or several ranks under torch's elastic launcher.
+"""Entry points of training processes: one, or several ranks under torch's elastic launcher.
 
-A worker starts one child process. Where one process trains, the child runs ``trainer.segment:run_segment``; where
-several do, it runs ``launch_ranks``, which starts one rank a card as ``torchrun`` does and speaks for all of them. This
-module knows sockets, signals and exit codes, and nothing of models. The launcher and its ranks exchange JSON lines over
-a Unix socket.
+A worker starts one child process. Where one process trains, the child runs ``run_segment``; where several do, it runs
+``launch_ranks``, which starts one rank a card as ``torchrun`` does and speaks for all of them. This module knows
+sockets, signals and exit codes, and nothing of models. The launcher and its ranks exchange JSON lines over a Unix
+socket.
+
+``torchrun -m trainer.launch SPEC.json`` runs one segment by hand; rank 0 prints the result.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import logging
+import json
 import os
 import signal
 import socket
@@ -17,56 +19,96 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from ratchet.children.channel import Channel, Message, wait_for_any
-from ratchet.children.child import WHERE_SIGNAL, Progress
-from ratchet.inference.bounded import hold_to_share
-from ratchet.parent import end_with_parent
+from ratchet.errors import SettingsError
+from ratchet.inference.gpu_limit import hold_to_share
+from ratchet.processes.fork_server import DUMP_SIGNAL, Progress
+from ratchet.processes.managed_process import end_with_parent
+from ratchet.processes.messages import Channel, JsonObject, wait_for_any
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from trainer.processes import Processes
-from trainer.result import ErrorKind
-from trainer.stopping import stop_on
-
-log = logging.getLogger(__name__)
+from trainer.distributed import Processes
+from trainer.monitoring import STATUS_FILE, TrainingStatusWriter
+from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 ShouldStop = Callable[[], bool]
-TrainRank = Callable[[dict[str, Any], Progress, ShouldStop], dict[str, Any]]
+TrainRank = Callable[[SegmentSpec, Progress, ShouldStop], SegmentResult]
+
+RANK = "--rank"
 
 _TICK_S = 0.25
 _DUMP_S = 0.5
-"""The worker kills this process a second after it has asked."""
+"""The worker kills this process a second after it has asked for stack traces."""
 
 
-def launch_ranks(spec: dict[str, Any], progress: Progress, module: str = __name__) -> dict[str, Any]:
-    """Train a segment in ``spec["ranks"]`` processes of this machine, each of which runs ``python -m module``.
+def run_segment(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Train one segment in this process: an encoded SegmentSpec in, an encoded SegmentResult out, failed or not.
+
+    SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
+    """
+    try:
+        decoded = SegmentSpec.decode(spec)
+    except SettingsError as error:
+        return SegmentResult(success=False, error_message=str(error), error_kind=ErrorKind.SETTINGS).encode()
+    with stop_on(signal.SIGTERM) as stop:
+        return train_segment(decoded, progress, stop.is_set).encode()
+
+
+def train_segment(spec: SegmentSpec, progress: Progress, should_stop: ShouldStop) -> SegmentResult:
+    """Train one segment, which ends after the step at which ``should_stop`` is true."""
+    from trainer.core import TrainerEngine  # with transformers, which a launcher can do without
+
+    status = TrainingStatusWriter(spec.status_path or spec.config.output.output_dir / STATUS_FILE)
+    engine = TrainerEngine(status, report=progress, should_stop=should_stop, note=lambda note: progress({"note": note}))
+    return SegmentResult.of(engine.run_job(spec.config))
+
+
+@contextmanager
+def stop_on(*numbers: signal.Signals) -> Iterator[threading.Event]:
+    """An event that the signals set. Outside the main thread, where they cannot be caught, it stays unset."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def launch_ranks(spec: dict[str, Any], progress: Progress, module: str = "trainer.launch") -> dict[str, Any]:
+    """Train a segment in several processes of this machine, each of which runs ``python -m module``.
 
     Takes and returns what ``run_segment`` does. A rank that has no memory ends all of them, and all begin again with
     half the micro-batch, which that rank has noted beside the status. A rank that is killed ends this process by the
     same signal. Raises RuntimeError, with the traceback, for a rank that fails before it has a result.
     """
+    decoded = SegmentSpec.decode(spec)
     while True:
-        result = _launch_once(spec, progress, module)
-        if not result.get("fits_smaller"):
-            return result
-        progress({"note": f"no memory: again with a batch_size of {result['fits_smaller']}"})
+        result = _launch_once(decoded, progress, module)
+        if result.fits_smaller is None:
+            return result.encode()
+        progress({"note": f"no memory: again with a batch_size of {result.fits_smaller}"})
 
 
-def _launch_once(spec: dict[str, Any], progress: Progress, module: str) -> dict[str, Any]:
+def _launch_once(spec: SegmentSpec, progress: Progress, module: str) -> SegmentResult:
     if sys.platform == "linux":  # ranks of one machine have no need of its network
         os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"})
     with tempfile.TemporaryDirectory(prefix="ratchet-ranks-") as folder, stop_on(signal.SIGTERM) as stop:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=int(spec["ranks"]),
+            nproc_per_node=spec.ranks,
             run_id="segment",
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
@@ -78,20 +120,20 @@ def _launch_once(spec: dict[str, Any], progress: Progress, module: str) -> dict[
         with RankLink(Path(folder) / "socket", spec, progress, stop) as link:
             _forward_where(link)
             try:
-                elastic_launch(config, sys.executable)("-m", module, str(link.path))
+                elastic_launch(config, sys.executable)("-m", module, RANK, str(link.path))
             except ChildFailedError as error:
                 link.close()
                 return _failure(link, error)
         return link.results[0]
 
 
-def _failure(link: RankLink, error: ChildFailedError) -> dict[str, Any]:
+def _failure(link: RankLink, error: ChildFailedError) -> SegmentResult:
     """The result of the rank that failed first.
 
     When a rank dies, the collectives of the others fail a moment later. So a result of a known kind counts first, then
     a death by a signal, then a result of an unknown kind. The launcher itself ends the other ranks with SIGTERM.
     """
-    known = (result for result in link.failed if result["error_kind"] != ErrorKind.UNEXPECTED)
+    known = (result for result in link.failed if result.error_kind != ErrorKind.UNEXPECTED)
     if result := next(known, None):
         return result
     for rank, failure in error.failures.items():
@@ -115,8 +157,8 @@ def _end_by(rank: int, number: signal.Signals) -> None:
 
 def _forward_where(link: RankLink) -> None:
     """Have every rank write to the log where it is when the worker asks that of this process."""
-    faulthandler.unregister(WHERE_SIGNAL)
-    signal.signal(WHERE_SIGNAL, lambda *_: link.dump_stacks())
+    faulthandler.unregister(DUMP_SIGNAL)
+    signal.signal(DUMP_SIGNAL, lambda *_: link.dump_stacks())
 
 
 class RankLink:
@@ -126,11 +168,11 @@ class RankLink:
     Ranks leave together when all have succeeded: the exit of one would break connections that others still use.
     """
 
-    def __init__(self, path: Path, spec: dict[str, Any], progress: Progress, stop: threading.Event) -> None:
+    def __init__(self, path: Path, spec: SegmentSpec, progress: Progress, stop: threading.Event) -> None:
         self.path = path
-        self.results: dict[int, dict[str, Any]] = {}
+        self.results: dict[int, SegmentResult] = {}
         """Of ranks that succeeded."""
-        self.failed: list[dict[str, Any]] = []
+        self.failed: list[SegmentResult] = []
         """Results of ranks that failed, in the order of their arrival."""
         self._spec = spec
         self._progress = progress
@@ -164,7 +206,7 @@ class RankLink:
         """Have every rank write to the log where it is, one after the other, so that lines do not mix."""
         for pid in list(self._pids.values()):
             try:
-                os.kill(pid, WHERE_SIGNAL)
+                os.kill(pid, DUMP_SIGNAL)
             except ProcessLookupError:
                 continue
             time.sleep(_DUMP_S / len(self._pids))
@@ -190,19 +232,23 @@ class RankLink:
         end.setblocking(True)
         self._channels[len(self._channels)] = Channel(end)
 
-    def _handle(self, key: int, channel: Channel, message: Message) -> None:
+    def _handle(self, key: int, channel: Channel, message: JsonObject) -> None:
         if "pid" in message:
             self._pids[key] = int(message["pid"])
-            _send_if_alive(channel, {"spec": self._spec})
+            _send_if_alive(channel, {"spec": self._spec.encode()})
         elif "progress" in message:
             self._progress(message["progress"])
-        elif message["result"]["success"]:
-            self.results[int(message["rank"])] = message["result"]
-            if len(self.results) == int(self._spec["ranks"]):
-                for each in self._channels.values():
-                    _send_if_alive(each, {"done": True})
         else:
-            self.failed.append(message["result"])
+            self._keep(int(message["rank"]), SegmentResult.decode(message["result"]))
+
+    def _keep(self, rank: int, result: SegmentResult) -> None:
+        if not result.success:
+            self.failed.append(result)
+            return
+        self.results[rank] = result
+        if len(self.results) == self._spec.ranks:
+            for channel in self._channels.values():
+                _send_if_alive(channel, {"done": True})
 
     def _pass_the_stop_on(self) -> None:
         if self._stop.is_set():
@@ -211,31 +257,28 @@ class RankLink:
                 _send_if_alive(self._channels[key], {"stop": True})
 
 
-def _send_if_alive(channel: Channel, message: Message) -> None:
-    """The death of a rank is noticed by the elastic agent, which knows its exit code."""
-    try:
+def _send_if_alive(channel: Channel, message: JsonObject) -> None:
+    with suppress(OSError):  # the elastic agent notices the death of a rank, and knows its exit code
         channel.send(message)
-    except OSError:
-        log.debug("a rank has closed its connection")
 
 
-@record
-def run_rank(address: str, train: TrainRank) -> int:
+@record  # writes an exception where the elastic agent finds it
+def run_rank(address: str, train: TrainRank = train_segment) -> int:
     """The life of one rank, started by ``launch_ranks``: returns its exit code. It ends with the launcher.
 
     A rank that fails exits with 1, so that the elastic agent ends the others, which would wait for it in a collective.
     """
     end_with_parent(signal.SIGKILL)
     faulthandler.enable()
-    faulthandler.register(WHERE_SIGNAL, all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
     processes = Processes.from_environment()
     _prepare_device(processes)
     launcher = _Launcher(address)
     launcher.channel.send({"pid": os.getpid()})
     spec = launcher.spec()
     result = train(spec, launcher.progress, launcher.stop.is_set)
-    launcher.channel.send({"rank": processes.rank, "result": result})
-    if not result["success"]:
+    launcher.channel.send({"rank": processes.rank, "result": result.encode()})
+    if not result.success:
         return 1
     launcher.done.wait()
     if dist.is_initialized():
@@ -262,14 +305,13 @@ class _Launcher:
         self.stop = threading.Event()
         self.done = threading.Event()
 
-    def spec(self) -> dict[str, Any]:
-        """Wait for the spec; from then on a thread listens for what comes after it."""
+    def spec(self) -> SegmentSpec:
+        """Wait for the spec. From then on a thread reads what comes after it."""
         message = self.channel.receive_one()
         if message is None:
             raise ConnectionError("the launcher has ended")
         threading.Thread(target=self._listen, name="launcher", daemon=True).start()
-        spec: dict[str, Any] = message["spec"]
-        return spec
+        return SegmentSpec.decode(message["spec"])
 
     def progress(self, message: dict[str, Any]) -> None:
         self.channel.send({"progress": message})
@@ -282,7 +324,15 @@ class _Launcher:
             os.killpg(0, signal.SIGKILL)  # the elastic agent gives each rank a process group of its own
 
 
-if __name__ == "__main__":
-    from trainer.segment import train_segment  # with transformers, which a launcher can do without
+def main() -> int:
+    """``SPEC.json`` under torchrun, or ``--rank SOCKET`` as ``launch_ranks`` starts it. Returns the exit code."""
+    if sys.argv[1] == RANK:
+        return run_rank(sys.argv[2]) or 0
+    result = run_segment(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), lambda _: None)
+    if Processes.from_environment().is_main:
+        print(json.dumps(result))
+    return 0 if result["success"] else 1
 
-    sys.exit(run_rank(sys.argv[1], train_segment))
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,9 @@
-"""The Hugging Face Trainer with our own order of rows, loss and bookkeeping."""
+"""The Hugging Face Trainer with our own order of rows, loss and bookkeeping.
+
+Only public methods and hooks are overridden. What the stock loop does on every step for features that a segment does
+not use (counting operations, walking all modules, looking for optional packages, waiting for the device to test for
+NaN) is left out; benchmarks/training measures the difference.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +16,22 @@ import torch
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from trainer.collator import MicroBatch
+from trainer.batches import BatchLoader, MicroBatch, TokenCount
+from trainer.distributed import full_tensor, is_sharded
 from trainer.hardware import Hardware
-from trainer.loader import BatchLoader, TokenCount
-from trainer.sharding import is_sharded, whole
 
 
 class SegmentTrainer(Trainer):
-    """Trains on exactly the micro-batches of its loader, once, in their order.
-
-    What the stock loop does on every step for features that a segment has no use for (counting operations, walking
-    all modules, looking for optional packages, waiting for the device to test for NaN) is left out.
-    """
+    """Trains on exactly the micro-batches of its loader, once, in their order."""
 
     optimizer: Any
 
@@ -37,7 +44,12 @@ class SegmentTrainer(Trainer):
             self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
             self.accelerator.native_amp = True
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._sliceable = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self.accelerator.clip_grad_norm_ = self._clip
+        if is_sharded(self.model):  # prepared here for autocast alone: DDP around it would copy it to each process
+            self.accelerator.prepare_model(self.model, evaluation_mode=True)
+        if self.accelerator.scaler is None:
+            self.add_callback(UnwrapOptimizer(self))
 
     def get_train_dataloader(self) -> BatchLoader:
         return self.loader
@@ -58,46 +70,57 @@ class SegmentTrainer(Trainer):
         targets = inputs.targets.to(self.args.device, non_blocking=True)
         loss_sum = cross_entropy(self._logits(model, inputs).float(), targets, reduction="sum")
         divisor = inputs.trained_tokens if num_items_in_batch is None else num_items_in_batch
-        loss = loss_sum * (self.loader.processes.world / divisor)
+        loss = loss_sum * (self.loader.processes.world_size / divisor)
         (loss if self.accelerator.scaler is None else self.accelerator.scaler.scale(loss)).backward()
         return loss.detach()
 
     def floating_point_ops(self, _inputs: MicroBatch) -> int:
         return 0
 
-    def _prepare_for_training(self, *arguments: Any) -> tuple[Any, Any]:
-        """Step the optimizer itself: without a scaler its wrapper only looks, every time, for absent packages.
-
-        A model that its processes share gets autocast alone: wrapped once more, it would be copied to each.
-        """
-        if is_sharded(self.model):
-            self.accelerator.prepare_model(self.model, evaluation_mode=True)
-        prepared = super()._prepare_for_training(*arguments)
-        if self.accelerator.scaler is None:
-            self.optimizer = self.optimizer.optimizer
-        return prepared
-
-    def _clip_grad_norm(self, _model: Any) -> torch.Tensor:
+    def _clip(self, _parameters: Any, max_norm: float, norm_type: float = 2) -> torch.Tensor:
+        """In place of accelerate's, which converts no DTensor. The parameters are listed once, not at every step."""
         self.accelerator.unscale_gradients()
-        return whole(clip_grad_norm_(self._parameters, self.args.max_grad_norm))
-
-    def _move_model_to_device(self, _model: Any, _device: torch.device) -> None:
-        """It is where it belongs."""
+        return full_tensor(clip_grad_norm_(self._parameters, max_norm, norm_type))
 
     def _logits(self, model: Any, batch: MicroBatch) -> torch.Tensor:
-        """(trained predictions, vocabulary): the prompts before all answers cost no projection to the vocabulary."""
+        """(trained predictions, vocabulary): positions before all answers are not projected to the vocabulary."""
         inputs = batch.inputs.to(self.args.device, non_blocking=True)
-        positions = batch.positions.to(self.args.device, non_blocking=True)
+        positions = batch.target_positions.to(self.args.device, non_blocking=True)
         arguments = {"input_ids": inputs, "use_cache": False}
-        if batch.places is not None:
-            arguments["position_ids"] = batch.places.to(self.args.device, non_blocking=True)
-            if self._sliceable:
+        if batch.position_ids is not None:
+            arguments["position_ids"] = batch.position_ids.to(self.args.device, non_blocking=True)
+            if self._takes_logits_to_keep:
                 return model(**arguments, logits_to_keep=positions).logits[0]
-        if self._sliceable:
-            logits = model(**arguments, logits_to_keep=batch.keep).logits
+        if self._takes_logits_to_keep:
+            logits = model(**arguments, logits_to_keep=batch.logits_to_keep).logits
         else:
-            logits = model(**arguments).logits[:, -batch.keep :]
+            logits = model(**arguments).logits[:, -batch.logits_to_keep :]
         return logits.flatten(0, 1).index_select(0, positions)
+
+
+class UnwrapOptimizer(TrainerCallback):
+    """Has the Trainer step the optimizer itself: without a gradient scaler, accelerate's wrapper only looks for absent
+    packages, at every step."""
+
+    def __init__(self, trainer: SegmentTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any
+    ) -> None:
+        self._trainer.optimizer = self._trainer.optimizer.optimizer
+
+
+class SegmentArguments(TrainingArguments):
+    """One process drives one GPU (several GPUs are several processes), and the model is on its device already."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+    @property
+    def place_model_on_device(self) -> bool:
+        return False
 
 
 def build_trainer(
@@ -110,7 +133,7 @@ def build_trainer(
     count: TokenCount,
     callbacks: list[TrainerCallback],
 ) -> SegmentTrainer:
-    """The Trainer for one segment, its optimizer and learning rate already where they were."""
+    """The Trainer for one segment, its optimizer and learning rate already restored."""
     return SegmentTrainer(
         loader=loader,
         count=count,
@@ -123,7 +146,7 @@ def build_trainer(
 
 def _arguments(config: TrainerConfig, hardware: Hardware) -> TrainingArguments:
     hyperparams = config.hyperparams
-    arguments = TrainingArguments(
+    return SegmentArguments(
         output_dir=str(config.output.output_dir),
         per_device_train_batch_size=hyperparams.batch_size,
         gradient_accumulation_steps=hyperparams.gradient_accumulation,
@@ -138,11 +161,8 @@ def _arguments(config: TrainerConfig, hardware: Hardware) -> TrainingArguments:
         logging_steps=config.monitoring.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to="none",  # trackers are added guarded, see trainer.trackers
+        report_to="none",  # trackers are added guarded, see trainer.callbacks
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         seed=config.data.seed % 2**32,
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process drives one GPU; several GPUs are several processes
-    return arguments

@@ -1,7 +1,9 @@
-"""AdamW and the learning rate that follows a schedule."""
+"""The learning rate as a pure function of the step, so that a resumed run has the same one."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,7 +11,66 @@ from ratchet.settings.training import HyperparamSettings
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from trainer.schedule import Schedule
+FLOOR = 0.1
+"""Share of the peak learning rate at which a schedule ends. Not zero: the first steps of the next batch learn too."""
+
+BETAS = (0.9, 0.95)
+"""A second moment that forgets faster than PyTorch's 0.999 recovers sooner from a batch of another kind."""
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A planned stretch of steps, ``[start, start + length)``, over which the learning rate takes its shape.
+
+    A cycle outlives an interruption: what is left of it goes on in the next segment.
+    """
+
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up after a fresh optimizer, then constant, or falling to the floor over each cycle."""
+
+    shape: str
+    warmup_steps: int
+    cycle: Cycle
+    fresh_at: int
+    """The global step at which the optimizer was fresh."""
+
+    @classmethod
+    def of(cls, hyperparams: HyperparamSettings, cycle: Cycle, fresh_at: int) -> Schedule:
+        return cls(
+            shape=hyperparams.schedule,
+            warmup_steps=hyperparams.warmup_steps,
+            cycle=cycle,
+            fresh_at=fresh_at,
+        )
+
+    def factor(self, step: int) -> float:
+        """Share of the peak learning rate at this global step; never zero."""
+        return self._warmup(step) * self._shape(step)
+
+    def _warmup(self, step: int) -> float:
+        return min(1.0, (step - self.fresh_at + 1) / max(self.warmup_steps, 1))
+
+    def _shape(self, step: int) -> float:
+        done = min(max(step - self.cycle.start, 0) / max(self.cycle.length, 1), 1.0)
+        if self.shape == "linear_per_segment":
+            return 1.0 - (1.0 - FLOOR) * done
+        if self.shape == "cosine_per_segment":
+            return FLOOR + (1.0 - FLOOR) * (1.0 + math.cos(math.pi * done)) / 2.0
+        return 1.0
 
 
 def build_optimizer(model: Any, hyperparams: HyperparamSettings) -> AdamW:
@@ -23,12 +84,12 @@ def build_optimizer(model: Any, hyperparams: HyperparamSettings) -> AdamW:
             {"params": vectors, "weight_decay": 0.0},
         ],
         lr=hyperparams.learning_rate,
-        betas=hyperparams.betas,
-        eps=hyperparams.epsilon,
+        betas=BETAS,
+        eps=EPSILON,
         fused=True,
     )
 
 
-def follow(optimizer: torch.optim.Optimizer, schedule: Schedule, start: int) -> LambdaLR:
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule, start: int) -> LambdaLR:
     """Learning rates from the global step ``start`` on; the scheduler itself has no state worth keeping."""
     return LambdaLR(optimizer, lambda steps: schedule.factor(start + steps))

@@ -1,8 +1,9 @@
-"""Going back to the newest checkpoint that training can go on from, where what the line's head needs is damaged.
+"""Two ways back: recovery from damaged files, and a rewind from bad weights.
 
-A rewind (trainer.rewind) leaves a line that has gone bad; here the line was good, and only files of it are lost. So the
-batches since then are not put into quarantine: they are queued again, and trained from the very state that stood before
-them.
+Recovery is for a lineage that was good and of which only files are lost: training resumes from the newest checkpoint
+with an intact state, and the batches since then are queued again. A rewind is for weights that went bad (a broken
+checkpoint, a critical regression, a diverging loss): the batches since the champion go to quarantine, and training goes
+on from it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction, health
+from ratchet.ledger.deployments import champion
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.lineage import adapter_base, ancestry, head, lineage
 from ratchet.ledger.tables import BatchRow, CheckpointRow, ClaimRow, LineageRow, VerdictRow
@@ -22,55 +24,55 @@ from ratchet.systems import Work
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from trainer.start import TRAINING, origin
+from trainer.planning import TRAINING, resume_point
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where training goes on. ``fresh_optimizer`` where there are only the weights to go on from."""
+class RecoveryPoint:
+    """Where training resumes. ``fresh_optimizer`` where only the weights are intact."""
 
     checkpoint: CheckpointRow
     fresh_optimizer: bool
 
 
-def check(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
-    """Whether the line had to be taken back, since its head cannot be gone on from.
+def recover(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
+    """Roll training back where files of its head are damaged. Returns whether it was necessary.
 
-    Raises TransientError where no checkpoint of the line is left to go on from.
+    Raises TransientError where no checkpoint of the lineage is intact.
     """
     with ledger.read() as session:
         main = session.get(LineageRow, "main")
-        if main is None or _others_train(session, clock(session)):
+        if main is None or _is_training(session, clock(session)):
             return False
         newest, base = head(session), adapter_base(session)
-    damage = _damage(settings, artifacts, newest, base, fresh=main.fresh_optimizer)
+    damage = _find_damage(settings, artifacts, newest, base, fresh=main.fresh_optimizer)
     if damage is None:
         return False
-    target = _target(settings, ledger, artifacts, newest.id, base, damage)
+    target = _find_recovery_point(settings, ledger, artifacts, newest.id, base, damage)
     with ledger.write() as tx:
-        if not _others_train(tx.session, tx.now):
-            take_back(tx, newest.id, damage, target)
+        if not _is_training(tx.session, tx.now):
+            roll_back(tx, newest.id, damage, target)
     return True
 
 
-def set_state_aside(work: Work, reason: str) -> None:
-    """Go back because the head's state, whole as it is, cannot be gone on from, as the training process found."""
+def discard_state(work: Work, reason: str) -> None:
+    """Roll back because the training process could not resume from the head's state, although its files are intact."""
     with work.read() as session:
         newest, base = head(session), adapter_base(session)
     damage = ArtifactError(reason)
     damage.artifact = newest.state_artifact
-    target = _target(work.settings, work.ledger, work.artifacts, newest.id, base, damage)
-    work.commit(lambda tx: take_back(tx, newest.id, damage, target))
+    target = _find_recovery_point(work.settings, work.ledger, work.artifacts, newest.id, base, damage)
+    work.commit(lambda tx: roll_back(tx, newest.id, damage, target))
 
 
-def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Target) -> None:
-    """Make the target the line's head, and queue the batches since then again. Nothing where the head has moved on."""
+def roll_back(tx: Transaction, head_id: str, damage: ArtifactError, target: RecoveryPoint) -> None:
+    """Make the target the head, and queue the batches since then again. Does nothing where the head has moved on."""
     main = lineage(tx.session)
     if main.head_id != head_id:
         return
-    again = _queue_again(tx, main, _left_behind(tx.session, head_id, target.checkpoint.id), target.checkpoint)
+    again = _requeue(tx, main, _since(tx.session, head_id, target.checkpoint.id), target.checkpoint)
     newest = tx.session.get_one(CheckpointRow, head_id)
     if newest.state_artifact == damage.artifact:
         newest.state_artifact = None
@@ -85,45 +87,45 @@ def take_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Targ
         tx.emit(BatchQueued(batch_id=batch_id))
 
 
-def _others_train(session: Session, now: float) -> bool:
-    """Whether a worker trains at this moment: what it has loaded is whole, and it will move the head."""
+def _is_training(session: Session, now: float) -> bool:
+    """Whether a worker trains at this moment: what it has loaded is intact, and it will move the head."""
     held = select(ClaimRow.system).where(
         ClaimRow.system == TRAINING, ClaimRow.owner.is_not(None), ClaimRow.expires_at > now
     )
     return session.scalar(held.limit(1)) is not None
 
 
-def _damage(
+def _find_damage(
     settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
 ) -> ArtifactError | None:
-    """What is wrong with the files that going on from the checkpoint loads."""
+    """What is wrong with the files that are loaded to resume from the checkpoint."""
     try:
-        artifacts.fetch(origin(settings, artifacts, checkpoint, base, fresh=fresh).weights.artifact)
+        artifacts.fetch(resume_point(settings, artifacts, checkpoint, base, fresh=fresh).weights.artifact)
     except ArtifactError as error:
         return error
     return None
 
 
-def _target(
+def _find_recovery_point(
     settings: Settings,
     ledger: Ledger,
     artifacts: ArtifactStore,
     head_id: str,
     base: CheckpointRow | None,
     damage: ArtifactError,
-) -> Target:
+) -> RecoveryPoint:
     """The newest checkpoint with an intact state that fits; else, with a fresh optimizer, with intact weights."""
-    log.error("training cannot go on from %s: %s", head_id, damage)
+    log.error("training cannot resume from %s: %s", head_id, damage)
     with ledger.read() as session:
         path = [checkpoint for checkpoint in ancestry(session, head_id) if checkpoint.state == "saved"]
     for checkpoint in path:
         if checkpoint.id != head_id and _has_state(settings, artifacts, checkpoint, base):
-            return Target(checkpoint, fresh_optimizer=False)
+            return RecoveryPoint(checkpoint, fresh_optimizer=False)
     for checkpoint in path:
-        if _damage(settings, artifacts, checkpoint, base, fresh=True) is None:
-            return Target(checkpoint, fresh_optimizer=True)
+        if _find_damage(settings, artifacts, checkpoint, base, fresh=True) is None:
+            return RecoveryPoint(checkpoint, fresh_optimizer=True)
     raise TransientError(
-        f"no checkpoint of the line is whole any more: {damage} Bring the artifacts back with `ratchet restore`."
+        f"no checkpoint is intact: {damage} Bring the artifacts back with `ratchet backup restore`."
     ) from damage
 
 
@@ -131,16 +133,16 @@ def _has_state(
     settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None
 ) -> bool:
     try:
-        found = origin(settings, artifacts, checkpoint, base, fresh=False)
+        found = resume_point(settings, artifacts, checkpoint, base, fresh=False)
         artifacts.fetch(found.weights.artifact)
     except ArtifactError:
         return False
     return found.state is not None
 
 
-def _queue_again(tx: Transaction, main: LineageRow, left: list[CheckpointRow], target: CheckpointRow) -> list[str]:
-    """Queue every batch that was trained on since the target, the oldest first; the one that the target is in the
-    middle of is open again. Returns their ids."""
+def _requeue(tx: Transaction, main: LineageRow, left: list[CheckpointRow], target: CheckpointRow) -> list[str]:
+    """Queue every batch that was trained on since the target, the oldest first, and return their ids. The one that the
+    target is in the middle of is opened again at its offset."""
     ids = list(dict.fromkeys(checkpoint.batch_id for checkpoint in reversed(left) if checkpoint.batch_id is not None))
     opened = main.running_batch_id
     if opened is not None and opened not in ids and opened != target.batch_id:
@@ -171,7 +173,7 @@ def _reopen(batch: BatchRow, state: str, offset: int) -> None:
         batch.started_at = None
 
 
-def _left_behind(session: Session, head_id: str, target_id: str) -> list[CheckpointRow]:
+def _since(session: Session, head_id: str, target_id: str) -> list[CheckpointRow]:
     """The checkpoints from the head to the target, the newest first, without the target."""
     left: list[CheckpointRow] = []
     for checkpoint in ancestry(session, head_id):
@@ -179,3 +181,33 @@ def _left_behind(session: Session, head_id: str, target_id: str) -> list[Checkpo
             break
         left.append(checkpoint)
     return left
+
+
+def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[str]]:
+    """Send training back to the champion, with a fresh optimizer, and quarantine what was trained on since.
+
+    ``bad_batch_id`` is quarantined in any case. Returns the new head's id and the quarantined batches.
+    """
+    target = champion(tx.session)
+    main = lineage(tx.session)
+    batch_ids = _batches_since(tx, main.head_id, target.id)
+    if bad_batch_id is not None:
+        batch_ids.add(bad_batch_id)
+    for batch_id in batch_ids:
+        batch = tx.session.get_one(BatchRow, batch_id)
+        if batch.state in ("training", "trained", "queued"):
+            batch.state, batch.finished_at = "quarantined", tx.now
+    main.head_id, main.fresh_optimizer, main.running_batch_id, main.updated_at = target.id, True, None, tx.now
+    return target.id, sorted(batch_ids)
+
+
+def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
+    """Whether ``ancestor_id`` is the checkpoint ``head_id`` or an ancestor of it."""
+    return any(checkpoint.id == ancestor_id for checkpoint in ancestry(tx.session, head_id))
+
+
+def _batches_since(tx: Transaction, head_id: str, target_id: str) -> set[str]:
+    """Batches trained on the way to the head since it parted from the way to ``target_id``."""
+    kept = {checkpoint.id for checkpoint in ancestry(tx.session, target_id)}
+    left = [checkpoint for checkpoint in ancestry(tx.session, head_id) if checkpoint.id not in kept]
+    return {checkpoint.batch_id for checkpoint in left if checkpoint.batch_id is not None}

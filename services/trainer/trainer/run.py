@@ -200,8 +200,8 @@ class Run:
         )
 
     def _publish(self, model_folder: Path, state_folder: Path, model: Any, gathered: Gathered) -> None:
-        """Moves the checkpoint into its place once all that is large is written, then the state: no state is without its
-        checkpoint."""
+        """Moves the checkpoint into its place once all that is large is written, then the state: no state is without
+        its checkpoint."""
         with replacing(state_folder) as draft:
             if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
                 save_master(draft, gathered.trained)

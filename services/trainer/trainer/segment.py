@@ -1,86 +1,183 @@
-"""One segment in a child process: JSON in, JSON and two folders out. Knows no ledger, no Redis, no events."""
+"""What goes into a training process and what comes out of it: ``SegmentSpec``, ``TrainingResult``, ``SegmentResult``.
+
+A segment is one bounded stretch of training, from a saved state to the next. Specs and results cross the process
+boundary as JSON and are encoded and decoded here alone. Imports no torch, since the worker reads them too.
+"""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from ratchet.errors import RatchetError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ratchet.errors import SettingsError
+from ratchet.settings.section import reveal
+from ratchet.settings.sources import explain
+from ratchet.settings.training import ModelSettings, TrainerConfig
 
-from trainer.config import parse_config
-from trainer.core import TrainerEngine
-from trainer.monitoring import TrainingStatusWriter
-from trainer.processes import Processes
-from trainer.result import ErrorKind, TrainingResult
-from trainer.stopping import stop_on
+MODEL_FOLDER = "final_model"
+STATE_FOLDER = "state"
+"""Of a run's folder: its checkpoint, and the training state that belongs to it."""
 
-SECTIONS = ("model", "hyperparams", "profile", "monitoring", "locked", "environment")
+ADAPTER_FOLDER = "adapter"
+"""In a checkpoint: its adapters, in peft's own format, beside the merged weights."""
 
+STATE_FILE = "state.json"
+"""In the state folder: the part of the state that can be read without torch."""
 
-def run_segment(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train one segment in this process and return what became of it; a failed run is a result too.
-
-    ``spec``: the sections of SECTIONS as in the settings; ``data_path`` (JSONL); ``output`` (a folder of this segment
-    alone); ``state`` (state folder of the segment before, whose checkpoint is then ``model.path``; absent or null for a
-    fresh optimizer, which counts its steps from ``global_step``); ``offset``, ``max_tokens``, ``seed``, ``shuffle``,
-    ``status_path`` (optional).
-
-    SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
-    """
-    with stop_on(signal.SIGTERM) as asked:
-        return train_segment(spec, progress, asked.is_set)
+FULL = "full"
 
 
-def train_segment(
-    spec: dict[str, Any], progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """As ``run_segment``, but without its handling of SIGTERM: ends after the step at which ``should_stop`` is true."""
-    status = TrainingStatusWriter(spec.get("status_path") or Path(spec["output"]) / "training_status.json")
+class ErrorKind(StrEnum):
+    """Why a run failed, in classes that ask for different answers."""
+
+    SETTINGS = "settings"
+    """A setting or a profile is wrong: a person must act."""
+    DATA = "data"
+    """A row cannot be trained on."""
+    TEMPLATE = "template"
+    """The chat template cannot carry the answers."""
+    MODEL = "model"
+    """The model or its tokenizer cannot be loaded."""
+    RESUME = "resume"
+    """The state to resume from does not belong to this model or these rows."""
+    DIVERGED = "diverged"
+    """The loss is not finite, or far above that of guessing."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The device's memory did not suffice: a smaller micro-batch may."""
+    TRANSIENT = "transient"
+    """Disk or device trouble: wait and try again."""
+    UNEXPECTED = "unexpected"
+    """A fault in Ratchet or a library; the message carries the traceback."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Outcome of one run. ``finished`` says whether every row of the file has been trained on."""
+
+    success: bool
+    global_step: int = 0
+    runtime_sec: float = 0.0
+    last_checkpoint_path: str | None = None
+    final_loss: float = 0.0
+    """Mean loss over the last ``monitoring.logging_steps`` steps or fewer."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    error_message: str | None = None
+    error_kind: ErrorKind | None = None
+    finished: bool = False
+    state_path: str | None = None
+
+
+class SegmentSpec(BaseModel):
+    """One segment to train. ``ranks`` is the number of processes that train it together on this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainerConfig
+    status_path: Path | None = None
+    """Where the live status is written; unset, in the output folder."""
+    ranks: int = 1
+
+    def encode(self) -> dict[str, Any]:
+        """JSON-ready. It holds secrets: never log or store it."""
+        return reveal(self)
+
+    @classmethod
+    def decode(cls, spec: Mapping[str, Any]) -> Self:
+        """Raises SettingsError that names each wrong key and value."""
+        try:
+            return cls.model_validate(spec)
+        except ValidationError as error:
+            raise SettingsError("the segment to train is wrong:\n" + explain(error, cls)) from error
+
+
+class SegmentResult(BaseModel):
+    """A TrainingResult and its summary, side by side. A failed one has the defaults for the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    success: bool
+    error_message: str | None = None
+    error_kind: ErrorKind | None = None
+    fits_smaller: int | None = None
+    """After a lack of memory among several ranks: the micro-batch to try next."""
+
+    finished: bool = False
+    ended_by: Literal["rows", "steps", "time", "stopped"] | None = None
+    global_step: int = 0
+    runtime_sec: float = 0.0
+    last_checkpoint_path: Path | None = None
+    state_path: Path | None = None
+    weights: str = ""
+    """Digest of the checkpoint."""
+
+    steps: int = 0
+    steps_skipped: int = 0
+    offset: int = 0
+    rows: int = 0
+    """``offset`` of the ``rows``, over all epochs, are trained on."""
+    rows_too_long: int = 0
+    lines_too_long: tuple[int, ...] = ()
+    dataset_digest: str = ""
+    tokens: int = 0
+    trained_tokens: int = 0
+    total_tokens: int = 0
+    """Since the base model."""
+    padding_share: float = 0.0
+    train_s: float = 0.0
+    tokens_per_s: float = 0.0
+    final_loss: float = 0.0
+    mean_loss: float | None = None
+    loss_curve: tuple[tuple[int, float], ...] = ()
+
+    batch_size: int = 0
+    gradient_accumulation: int = 0
+    processes: int = 1
+    parallelism: Literal["ddp", "fsdp"] = "ddp"
+    precision: str = ""
+    device: str = ""
+    attention: str = ""
+    profile: str = ""
+
+    @classmethod
+    def of(cls, result: TrainingResult) -> Self:
+        fields = asdict(result)
+        return cls.model_validate({**fields.pop("summary"), **fields})
+
+    def encode(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def decode(cls, result: Mapping[str, Any]) -> Self:
+        return cls.model_validate(result)
+
+
+def training_mode(model: ModelSettings) -> str:
+    """What is trained of a model: all weights, LoRA or QLoRA adapters. Equal for two settings exactly if a state of the
+    one can be resumed with the other."""
+    if not model.lora_rank:
+        return FULL
+    bits = 4 if model.load_in_4bit else 16
+    targets = "+".join(model.lora_targets) or "all"
+    return f"lora rank={model.lora_rank} alpha={model.lora_scale:g} targets={targets} bits={bits}"
+
+
+@dataclass(frozen=True)
+class StateInfo:
+    """What a saved state says of itself: the training mode, and the digest of the weights that it has to be put on."""
+
+    mode: str
+    weights: str
+
+
+def read_state_info(folder: Path) -> StateInfo | None:
+    """None where its file cannot be read."""
     try:
-        config = parse_config(_sections(spec))
-    except RatchetError as error:
-        return _report(TrainingResult(False, error_message=str(error), error_kind=ErrorKind.SETTINGS))
-    engine = TrainerEngine(status, report=progress, should_stop=should_stop, note=lambda note: progress({"note": note}))
-    return _report(engine.run_job(config))
-
-
-def main() -> None:
-    """``torchrun -m trainer.segment SPEC.json``: one process among several; the first prints the result."""
-    spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    result = run_segment(spec, lambda _: None)
-    if Processes.from_environment().is_first:
-        print(json.dumps(result))
-    sys.exit(0 if result["success"] else 1)
-
-
-def _sections(spec: Mapping[str, Any]) -> dict[str, Any]:
-    sections: dict[str, Any] = {name: spec[name] for name in SECTIONS if name in spec}
-    sections["data"] = {
-        "dataset_path": spec["data_path"],
-        "offset": spec.get("offset", 0),
-        **{name: spec[name] for name in ("seed", "shuffle", "max_tokens") if name in spec},
-    }
-    sections["output"] = {
-        "output_dir": spec["output"],
-        "resume_from": spec.get("state"),
-        "first_step": spec.get("global_step", 0),
-    }
-    return sections
-
-
-def _report(result: TrainingResult) -> dict[str, Any]:
-    """The result as JSON: TrainingResult's fields, and those of its summary that the trainer's ledger keeps."""
-    fields = asdict(result)
-    summary = fields.pop("summary")
-    summary.pop("config", None)
-    checkpoint, state = fields.pop("last_checkpoint_path"), fields.pop("state_path")
-    return {**fields, **summary, "checkpoint": checkpoint, "state": state}
-
-
-if __name__ == "__main__":
-    main()
+        fields = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        return StateInfo(str(fields.get("mode", FULL)), str(fields.get("base_weights") or fields["weights"]))
+    except (OSError, ValueError, AttributeError, KeyError):
+        return None

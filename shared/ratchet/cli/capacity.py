@@ -234,8 +234,6 @@ def _weights(shape: Shape, model: ModelSettings, *, half: bool) -> int:
     return int(shape.parameters * frozen) + _trained(shape, model) * LEARNT_BYTES
 
 
-
-
 def check_training(settings: Settings) -> Iterator[str]:
     """What there is to tell of training, where this host does it. Raises SettingsError for what it cannot do."""
     if TRAINER not in settings.placement.roles:

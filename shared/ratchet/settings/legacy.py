@@ -39,6 +39,7 @@ class Gone:
 
 Fate = Kept | Gone
 
+_PREVIEWS = "an answer of a preview is greedy, and has at most 128 tokens and 10 s"
 _WATCHED = "metrics and the curve in status/training_status.json show a run"
 _TESTED = "the testing system evaluates every checkpoint on the suites"
 
@@ -52,16 +53,16 @@ FIELDS: Mapping[str, Fate] = {
     "hyperparams.effective_batch_size": Gone("it is batch_size × gradient_accumulation × processes"),
     "hyperparams.save_total_limit": Gone("checkpoints are kept by bytes: retention.checkpoints_gb"),
     "hyperparams.eval_strategy": Gone("monitoring.preview_backend none turns previews off"),
-    "monitoring.status_update_interval": Kept("monitoring.status_interval_s", "seconds"),
+    "monitoring.status_update_interval": Gone("the status is written at most once a second"),
     "monitoring.inference_interval": Kept("monitoring.preview_interval"),
     "monitoring.num_eval_samples": Kept("monitoring.preview_samples"),
-    "monitoring.max_output_tokens": Kept("monitoring.preview_max_tokens"),
+    "monitoring.max_output_tokens": Gone(_PREVIEWS),
     "monitoring.max_eval_tokens": Kept("suites.max_new_tokens"),
     "monitoring.validation_split": Kept("suites.held_out_share", "of every level and file", _unless_zero),
     "monitoring.validation_max_samples": Kept("suites.eval_items", "0 means unset", _unless_zero),
     "monitoring.remote_3090_host": Kept("monitoring.preview_url", "with its port"),
     "monitoring.remote_3090_port": Gone("it is part of monitoring.preview_url"),
-    "monitoring.remote_3090_timeout": Kept("monitoring.preview_timeout_s"),
+    "monitoring.remote_3090_timeout": Gone(_PREVIEWS),
     "monitoring.remote_3090_model_id": Kept("monitoring.preview_model"),
     "monitoring.micro_eval_interval": Gone(_TESTED),
     "monitoring.num_micro_eval_samples": Gone(_TESTED),

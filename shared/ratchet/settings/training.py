@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from ratchet.settings.locked import LockedSettings
 from ratchet.settings.section import Section
@@ -43,7 +43,6 @@ class ModelSettings(Section):
     lora_alpha: float | None = Field(
         None, gt=0, description="Strength of the adapters: they count alpha / rank times; unset, twice the rank."
     )
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before each adapter, while it trains.")
     lora_targets: tuple[str, ...] = Field(
         (), description="Names of the layers that get adapters, as q_proj; none named, all linear ones."
     )
@@ -84,16 +83,6 @@ class HyperparamSettings(Section):
     schedule: Literal["constant", "linear_per_segment", "cosine_per_segment"] = Field(
         "linear_per_segment", description="Shape of the learning rate over each planned segment."
     )
-    schedule_floor: float = Field(
-        0.1, gt=0, le=1, description="Share of the peak learning rate at which a schedule ends; never zero."
-    )
-    length_window: int = Field(
-        1,
-        ge=1,
-        le=1000,
-        description="Steps whose rows are sorted by length together. 1 keeps every step a random sample; 50 leaves "
-        "hardly any padding, but rows of one kind then come together, and mixed tasks are learnt more slowly.",
-    )
     num_epochs: int = Field(1, ge=1, le=100, description="How often each row of a batch is trained on.")
     max_steps: int | None = Field(
         None, ge=1, description="Training ends at this step, counted from the base model, though rows be left."
@@ -106,9 +95,6 @@ class HyperparamSettings(Section):
     segment_max_s: float = Field(
         SEGMENT_LIMIT_S, gt=0, le=SEGMENT_LIMIT_S, description="A segment stops and saves after this long."
     )
-    segment_max_steps: int | None = Field(
-        None, ge=1, description="Steps over which a schedule takes its shape, and then saves; unset, the batch's."
-    )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, description="Longest row in tokens; longer ones are left out and counted."
     )
@@ -118,20 +104,11 @@ class HyperparamSettings(Section):
         "auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 scales its gradients.",
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay, on matrices only.")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay rates of AdamW's two moments.")
-    epsilon: float = Field(1e-8, gt=0, le=1e-2, description="AdamW's epsilon.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this global norm.")
-
-    @field_validator("betas")
-    @classmethod
-    def _betas_are_rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"each must be in [0, 1), not {betas}")
-        return betas
 
 
 class ProfileSettings(Section):
-    """The profile that dresses examples for training and undresses answers."""
+    """The profile that formats examples for training and parses answers."""
 
     name: str = Field("plain", min_length=1, description="Name of a profile; `ratchet.profiles` plug-ins count.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options that the profile documents.")
@@ -145,9 +122,6 @@ class MonitoringSettings(Section):
         description="System turn of every example and prompt that has none; `{date}` is the day.",
     )
     logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
-    status_interval_s: float = Field(
-        1.0, ge=0.1, le=60, description="Shortest time between two status or progress reports."
-    )
     preview_backend: Literal["none", "local", "remote_3090"] = Field(
         "local",
         description="Who answers a few questions while training goes on: `local`, the model that trains; "
@@ -155,11 +129,6 @@ class MonitoringSettings(Section):
     )
     preview_interval: int = Field(100, ge=1, description="Steps between two previews.")
     preview_samples: int = Field(4, ge=1, le=64, description="Questions of one preview.")
-    preview_max_tokens: int = Field(128, ge=1, le=65_536, description="Longest answer of a preview, in tokens.")
-    preview_temperature: float = Field(0.0, ge=0, le=5, description="Temperature of previews; 0 is greedy.")
-    preview_timeout_s: float = Field(
-        10.0, gt=0, le=600, description="A preview that takes longer is given up; training goes on."
-    )
     preview_url: str | None = Field(
         None, description="Address of the server that remote_3090 asks, as http://host:8765."
     )
@@ -189,9 +158,6 @@ class RunDataSettings(DataSettings):
     dataset_path: Path = Field(description="JSONL file with one example a line.")
     offset: int = Field(
         0, ge=0, description="Rows of the order to pass over; a state that is gone on from knows its own."
-    )
-    max_tokens: int | None = Field(
-        None, ge=1, description="The order ends before the row that would exceed so many tokens, over all epochs."
     )
 
 
@@ -235,11 +201,6 @@ class EnvironmentSettings(Section):
         "ddp",
         description="How several processes hold one model: `ddp`, each the whole of it; `fsdp`, each a share "
         "of weights, gradients and optimizer (FSDP2). One process alone holds it whole.",
-    )
-    fsdp_reshard: bool = Field(
-        True,
-        description="Give gathered weights back after the forward pass and gather them again for the backward one: "
-        "less memory, a third more traffic.",
     )
     report_to: tuple[str, ...] = Field(
         (),

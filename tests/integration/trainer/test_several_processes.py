@@ -27,7 +27,7 @@ PATIENCE_S = 600.0
 SECTIONS: dict[str, Any] = {
     "placement": {"gpus_gb": (24, 24)},
     "hyperparams": {"batch_size": 4, "max_length": 128},
-    "monitoring": {"preview_backend": "none", "status_interval_s": 0.1},
+    "monitoring": {"preview_backend": "none"},
     "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": 60.0}),
 }
 

@@ -61,7 +61,7 @@ def training(tmp_path: Path) -> Iterator[Training]:
 
     sections: dict[str, Any] = {
         "hyperparams": {"batch_size": STEP_ROWS, "max_length": 128},
-        "monitoring": {"preview_backend": "none", "status_interval_s": 0.1},
+        "monitoring": {"preview_backend": "none"},
         "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": GRACE_S}),
     }
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""A launcher whose ranks train nothing, but do what the spec tells each of them."""
+"""A launcher whose ranks train nothing, but do what ``profile.options`` of the spec tells each of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Any
 from ratchet.processes.fork_server import Progress
 from trainer.distributed import Processes
 from trainer.launch import ShouldStop, launch_ranks, run_rank
+from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 
 def launch(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    return launch_ranks({**spec, "ranks": len(spec["then"])}, progress, module=__name__)
+    return launch_ranks(spec, progress, module=__name__)
 
 
-def act(spec: dict[str, Any], progress: Progress, should_stop: ShouldStop) -> dict[str, Any]:
+def act(spec: SegmentSpec, progress: Progress, should_stop: ShouldStop) -> SegmentResult:
+    """The result has the rank in the place of its step."""
     rank = Processes.from_environment().rank
     progress({"rank": rank, "pid": os.getpid()})
-    then = spec["then"][rank]
+    then = spec.config.profile.options["then"][rank]
     if then == "wait":
         wait_for_ever()
     elif then == "be killed":
@@ -32,8 +34,10 @@ def act(spec: dict[str, Any], progress: Progress, should_stop: ShouldStop) -> di
             time.sleep(0.01)
     elif then == "fail later":
         time.sleep(0.5)
-        return {"success": False, "error_kind": "unexpected", "rank": rank}
-    return {"success": then != "fail", "error_kind": "diverged", "rank": rank}
+        return SegmentResult(success=False, error_kind=ErrorKind.UNEXPECTED, global_step=rank)
+    elif then == "fail":
+        return SegmentResult(success=False, error_kind=ErrorKind.DIVERGED, global_step=rank)
+    return SegmentResult(success=True, global_step=rank)
 
 
 def wait_for_ever() -> None:
@@ -42,4 +46,4 @@ def wait_for_ever() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_rank(sys.argv[1], act))
+    sys.exit(run_rank(sys.argv[2], act))

@@ -12,21 +12,19 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from ratchet.errors import SettingsError
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
+from ratchet.inference.model_folder import check_folder, weights_digest
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors.torch import load_file
-from trainer.adapters import Adapters, merge_into_whole
 from trainer.core import TrainingResult
-from trainer.form import facts_of_state, form_of
+from trainer.distributed import Processes
 from trainer.hardware import Hardware, pick_hardware
-from trainer.processes import Processes
-from trainer.result import ErrorKind
+from trainer.model import Adapters, merge_into_full_precision
+from trainer.segment import ErrorKind, read_state_info, training_mode
 from transformers import AutoModelForCausalLM
 
 Train = Callable[..., TrainingResult]
-LORA = {"model__lora_rank": 4, "model__lora_dropout": 0.1, "hyperparams__learning_rate": 5e-3}
+LORA = {"model__lora_rank": 4, "hyperparams__learning_rate": 5e-3}
 
 
 def after(result: TrainingResult, base_model: Path) -> dict[str, str | None]:
@@ -53,9 +51,9 @@ def test_adapters_learn_and_a_whole_model_is_published(train: Train, sum_file: P
 def test_only_adapters_are_kept_in_the_state(train: Train, sum_file: Path) -> None:
     result = train(sum_file, **LORA, stop_after=2)
     state = Path(str(result.state_path))
-    facts = facts_of_state(state)
-    assert facts is not None
-    assert facts.form == form_of(ModelSettings(lora_rank=4, lora_dropout=0.1))
+    info = read_state_info(state)
+    assert info is not None
+    assert info.mode == training_mode(ModelSettings(lora_rank=4))
     assert all("lora_" in name for name in load_file(state / "master.safetensors"))
     assert all("lora_" in name for name in load_file(state / "optimizer.safetensors"))
 
@@ -150,9 +148,9 @@ def test_adapters_learn_on_weights_of_four_bits_over_a_stop_and_a_preview(
     curve = [loss for _, loss in straight.summary["loss_curve"]]
     assert curve[-1] < curve[0]
     assert second.summary["weights"] == straight.summary["weights"]
-    facts = facts_of_state(Path(str(second.state_path)))
-    assert facts is not None
-    assert "bits=4" in facts.form
+    info = read_state_info(Path(str(second.state_path)))
+    assert info is not None
+    assert "bits=4" in info.mode
     assert all("lora_" in name for name in load_file(Path(str(second.state_path)) / "master.safetensors"))
     served = AutoModelForCausalLM.from_pretrained(second.last_checkpoint_path, dtype="auto")
     base = AutoModelForCausalLM.from_pretrained(base_model)
@@ -172,20 +170,19 @@ def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(
 ) -> None:
     result = train(sum_file, **LORA)
     folder = Path(str(result.last_checkpoint_path))
-    again = merge_into_whole(str(base_model), folder / "adapter", Hardware("cpu", "fp32", "sdpa"))
+    again = merge_into_full_precision(str(base_model), folder / "adapter", Hardware("cpu", "fp32", "sdpa"))
     published = AutoModelForCausalLM.from_pretrained(folder)
     for name, tensor in published.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_how_adapters_are_shaped_is_set(base_model: Path) -> None:
-    def shaped(**settings: float) -> tuple[int, float, float]:
+    def shaped(**settings: float) -> tuple[int, float]:
         model = AutoModelForCausalLM.from_pretrained(base_model)
         Adapters(model, ModelSettings.model_validate(settings), 1, str(base_model))
         layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
-        return layer.r["default"], layer.scaling["default"], getattr(layer.lora_dropout["default"], "p", 0.0)
+        return layer.r["default"], layer.scaling["default"]
 
-    assert shaped(lora_rank=4) == (4, 2.0, 0.0)
-    assert shaped(lora_rank=8) == (8, 2.0, 0.0)
-    assert shaped(lora_rank=4, lora_alpha=16.0) == (4, 4.0, 0.0)
-    assert shaped(lora_rank=4, lora_dropout=0.25) == (4, 2.0, 0.25)
+    assert shaped(lora_rank=4) == (4, 2.0)
+    assert shaped(lora_rank=8) == (8, 2.0)
+    assert shaped(lora_rank=4, lora_alpha=16.0) == (4, 4.0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from trainer.by_row import BY_ROW, attend_by_row, use_by_row
+from trainer.varlen_attention import VARLEN, use_varlen_attention, varlen_attention
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, MistralConfig, MistralForCausalLM
 
 
@@ -22,8 +22,8 @@ def line(lengths: list[int], heads: int = 2, width: int = 8) -> tuple[list[torch
     return states, torch.cat([torch.arange(length) for length in lengths])[None]
 
 
-def attend(states: list[torch.Tensor], places: torch.Tensor) -> torch.Tensor:
-    return attend_by_row(torch.nn.Module(), *states, None, position_ids=places, is_causal=True)[0]
+def attend(states: list[torch.Tensor], position_ids: torch.Tensor) -> torch.Tensor:
+    return varlen_attention(torch.nn.Module(), *states, None, position_ids=position_ids, is_causal=True)[0]
 
 
 def with_mask(states: list[torch.Tensor], lengths: list[int]) -> torch.Tensor:
@@ -34,9 +34,9 @@ def with_mask(states: list[torch.Tensor], lengths: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("lengths", [[5, 5, 5], [3, 9, 1, 8, 2, 30], [1, 1], [7], [64, 2, 33, 31]])
 def test_it_gives_what_a_mask_would_give(lengths: list[int]) -> None:
-    states, places = line(lengths)
+    states, position_ids = line(lengths)
     other, _ = line(lengths)
-    found, expected = attend(states, places), with_mask(other, lengths)
+    found, expected = attend(states, position_ids), with_mask(other, lengths)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     for result in (found, expected):
         (result * torch.arange(result.numel()).view_as(result).sin()).sum().backward()
@@ -48,8 +48,8 @@ def test_the_same_line_gives_the_same_bits_again() -> None:
     lengths = [3, 9, 1, 8, 2, 30]
     results = []
     for _ in range(2):
-        states, places = line(lengths)
-        found = attend(states, places)
+        states, position_ids = line(lengths)
+        found = attend(states, position_ids)
         found.square().sum().backward()
         results.append([found, *(state.grad for state in states)])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
@@ -57,18 +57,18 @@ def test_the_same_line_gives_the_same_bits_again() -> None:
 
 def test_a_row_is_answered_alike_wherever_it_stands() -> None:
     lengths = [4, 12, 6]
-    states, places = line(lengths)
-    found = attend(states, places)[0]
+    states, position_ids = line(lengths)
+    found = attend(states, position_ids)[0]
     for begin, length in zip(accumulate([0, *lengths]), lengths, strict=False):
         alone = [state[:, :, begin : begin + length] for state in states]
-        expected = attend(alone, places[:, begin : begin + length])[0]
+        expected = attend(alone, position_ids[:, begin : begin + length])[0]
         torch.testing.assert_close(found[begin : begin + length], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_built_in_model_attends_by_row(base_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model)
-    assert use_by_row(model.train(), longest=1024)
-    assert model.config._attn_implementation == BY_ROW
+    assert use_varlen_attention(model.train(), longest=1024)
+    assert model.config._attn_implementation == VARLEN
     assert model.training
 
 
@@ -77,10 +77,10 @@ def test_padded_prompts_keep_their_mask(base_model: Path) -> None:
     """The model in training also answers previews, whose prompts are padded on the left."""
     model = AutoModelForCausalLM.from_pretrained(base_model).eval()
     tokens, mask = torch.tensor([[0, 0, 7, 8], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "position_ids": places}
+    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+    options: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "position_ids": position_ids}
     before = model(**options).logits[mask == 1]
-    assert use_by_row(model, longest=1024)
+    assert use_varlen_attention(model, longest=1024)
     assert torch.equal(model(**options).logits[mask == 1], before)
 
 
@@ -89,19 +89,19 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "v
 
 def test_a_window_shorter_than_a_row_is_in_the_way() -> None:
     config = MistralConfig(**SMALL, num_key_value_heads=1, intermediate_size=64, sliding_window=100)
-    assert not use_by_row(MistralForCausalLM(config), longest=101)
-    assert use_by_row(MistralForCausalLM(config), longest=100)
+    assert not use_varlen_attention(MistralForCausalLM(config), longest=101)
+    assert use_varlen_attention(MistralForCausalLM(config), longest=100)
 
 
 def test_a_model_that_does_not_tell_its_attention_where_rows_begin_keeps_its_own() -> None:
     model = FalconForCausalLM(FalconConfig(**SMALL))
     before = model.config._attn_implementation
-    assert not use_by_row(model, longest=64)
+    assert not use_varlen_attention(model, longest=64)
     assert model.config._attn_implementation == before
 
 
 def test_a_checkpoint_does_not_know_of_it(base_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model)
-    assert use_by_row(model, longest=64)
+    assert use_varlen_attention(model, longest=64)
     model.save_pretrained(tmp_path)
-    assert BY_ROW not in json.dumps(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))
+    assert VARLEN not in json.dumps(json.loads((tmp_path / "config.json").read_text(encoding="utf-8")))

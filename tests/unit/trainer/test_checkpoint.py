@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ratchet.inference.digest import weights_digest
+from ratchet.inference.model_folder import weights_digest
+from trainer.checkpoint import load_state
 from trainer.core import TrainingResult
-from trainer.result import ErrorKind
-from trainer.state import load_state
+from trainer.segment import ErrorKind
 
 from .full_disk import files_of_at_most
 
@@ -24,7 +24,7 @@ def test_a_full_disk_is_waited_out_and_what_was_there_stays(train: Train, sum_fi
         second = train(sum_file, "second", after=first)
         again = train(sum_file, stop_after=2)
     for result in (second, again):
-        assert result.error_kind is ErrorKind.SURROUNDINGS, result.error_message
+        assert result.error_kind is ErrorKind.TRANSIENT, result.error_message
         assert "takes no more" in str(result.error_message)
         assert "Traceback" not in str(result.error_message)
     assert load_state(Path(str(first.state_path))).weights == weights_digest(Path(str(first.last_checkpoint_path)))

@@ -17,12 +17,12 @@ import pytest
 from huggingface_hub import constants
 from ratchet.inference.tiny import build_tiny_model
 from trainer import cli
-from trainer.arguments import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, parse
-from trainer.chain import train_file
+from trainer.cli import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, EXIT_WRONG, parse
 from trainer.config import FLAGS, ConfigLoader
 from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
-from trainer.result import ErrorKind, TrainingResult
+from trainer.run_folder import train_file
+from trainer.segment import ErrorKind, TrainingResult
 
 from tests.support.examples import sums, write_examples
 
@@ -152,9 +152,9 @@ def precision(commands: Commands, tmp_path: Path) -> None:
 
 
 def profile(commands: Commands, tmp_path: Path) -> None:
-    dressed = commands.run("--profile", "regime3")
-    assert dressed.profile == "regime3"
-    assert dressed.tokens > commands.run().tokens
+    formatted = commands.run("--profile", "regime3")
+    assert formatted.profile == "regime3"
+    assert formatted.tokens > commands.run().tokens
 
 
 def system_prompt(commands: Commands, tmp_path: Path) -> None:
@@ -241,10 +241,12 @@ def test_a_file_is_read_and_flags_go_before_environment_before_file(
 
 
 def test_the_prior_systems_file_is_read_from_the_folder(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("config.json").write_text('{"batch_size": 0, "data": {"dataset_path": "rows.jsonl"}}')
+    Path("config.json").write_text(
+        '{"hyperparams": {"batch_size": 0, "eval_steps": 50}, "data": {"dataset_path": "rows.jsonl"}}'
+    )
     assert cli.main([]) == EXIT_WRONG
     said = capsys.readouterr().err
-    assert "config.json: batch_size is called hyperparams.batch_size now." in said
+    assert "config.json: hyperparams.eval_steps is called monitoring.preview_interval now." in said
     assert "--batch-size (hyperparams.batch_size): Input should be greater than or equal to 1" in said
 
 
@@ -261,7 +263,7 @@ def test_the_prior_systems_file_is_read_from_the_folder(elsewhere: Path, capsys:
         (["--dataset", "absent.jsonl"], "absent.jsonl: no such file"),
         (["--dataset", "rows.jsonl", "--model", "absent"], "--model takes a folder"),
         (["--dataset", "rows.jsonl", "--profile", "nobody"], "emoji_think"),
-        (["--dataset", "rows.jsonl", "--resume-from-checkpoint", "none"], "none is no run to go on from"),
+        (["--dataset", "rows.jsonl", "--resume-from-checkpoint", "none"], "none is no run to resume"),
         (["--dataset", "rows.jsonl"], "rows.jsonl:2:"),
         (["--dataset", "unanswered.jsonl"], "unanswered.jsonl: DataError: line 2: no assistant turn"),
     ],
@@ -327,7 +329,7 @@ def test_sigterm_stops_and_saves_and_the_run_goes_on(commands: Commands, tmp_pat
         "--set",
         "monitoring.preview_backend=none",
     ]
-    command = [sys.executable, "-m", "trainer", *flags, "--set", "monitoring.status_interval_s=0.1"]
+    command = [sys.executable, "-m", "trainer", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         assert running.stdout is not None
@@ -337,7 +339,7 @@ def test_sigterm_stops_and_saves_and_the_run_goes_on(commands: Commands, tmp_pat
         running.send_signal(signal.SIGTERM)
         said = running.stdout.read()
         assert running.wait() == EXIT_STOPPED
-    assert "--resume-from-checkpoint out goes on" in said
+    assert "--resume-from-checkpoint out resumes" in said
     before = json.loads(Path("out/state/state.json").read_text())["global_step"]
     flags = [*flags, "--resume-from-checkpoint", "out", "--max-steps", str(before + 1)]
     assert cli.main(flags) == EXIT_DONE

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ratchet.data.example import Example
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
-from ratchet.profiles import registry
+from ratchet.inference.tiny import build_tiny_tokenizer
+from ratchet.profiles.profile import get_profile
 from trainer.dataset import Row, TrainingRows, check_share, examples_of, prepare_rows
 
 from tests.support.examples import sums, write_examples
@@ -17,7 +17,7 @@ TOKENIZER = build_tiny_tokenizer()
 
 def prepare(path: Path, system_prompt: str = "", max_length: int = 1024, tokenizer: object = TOKENIZER) -> TrainingRows:
     return prepare_rows(
-        examples_of(path), registry.get("plain"), tokenizer, system_prompt=system_prompt, max_length=max_length
+        examples_of(path), get_profile("plain"), tokenizer, system_prompt=system_prompt, max_length=max_length
     )
 
 

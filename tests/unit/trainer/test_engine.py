@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.data.example import Example, Message
-from ratchet.inference.chat import prompt_ids
-from ratchet.inference.digest import weights_digest
-from ratchet.inference.folder import check_folder
+from ratchet.inference.chat_template import prompt_ids
+from ratchet.inference.model_folder import check_folder, weights_digest
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from trainer.config import create_default_config
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
-from trainer.result import ErrorKind
+from trainer.segment import ErrorKind
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.examples import sums, write_examples

@@ -11,16 +11,16 @@ import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.generator import Decoding
-from ratchet.inference.local import LocalGenerator
-from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE, build_tiny_tokenizer
+from ratchet.inference.local_generator import LocalGenerator
+from ratchet.inference.tiny import VOCABULARY_SIZE, build_tiny_tokenizer
 from ratchet.profiles.plain import Plain
 from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
-from trainer.collator import MicroBatch, collate, lay_end_to_end
+from trainer.batches import MicroBatch, collate, pack
 from trainer.core import TrainingResult
 from trainer.dataset import examples_of, prepare_rows
 from trainer.hardware import pick_hardware
-from trainer.loading import Trainable, load_model
+from trainer.model import Trainable, load_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -28,8 +28,8 @@ GROUPED = {**NARROW, "num_key_value_heads": 1}
 CAPPED = {"head_dim": 16, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 1}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}, "sdpa_by_row"),
-    "qwen2, tied": ("qwen2", {**GROUPED, "tie_word_embeddings": True}, "sdpa_by_row"),
+    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}, "sdpa_varlen"),
+    "qwen2, tied": ("qwen2", {**GROUPED, "tie_word_embeddings": True}, "sdpa_varlen"),
     "mistral, window": ("mistral", {**GROUPED, "head_dim": 16, "sliding_window": 16}, "sdpa"),
     "gemma2, window and capped": ("gemma2", {**GROUPED, **CAPPED, "sliding_window": 16}, "eager"),
     "bloom, no places": ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 2}, "eager"),
@@ -65,9 +65,11 @@ def loss_of(trainable: Trainable, batches: list[MicroBatch]) -> float:
     """Mean over the trained tokens."""
     total, count = 0.0, 0
     for batch in batches:
-        places = {} if batch.places is None else {"position_ids": batch.places}
-        logits = trainable.model(input_ids=batch.inputs, use_cache=False, **places).logits[:, -batch.keep :]
-        total += float(cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets, reduction="sum"))
+        position_ids = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+        logits = trainable.model(input_ids=batch.inputs, use_cache=False, **position_ids).logits[
+            :, -batch.logits_to_keep :
+        ]
+        total += float(cross_entropy(logits.flatten(0, 1)[batch.target_positions], batch.targets, reduction="sum"))
         count += batch.trained_tokens
     return total / count
 
@@ -80,7 +82,7 @@ def test_rows_beside_others_lose_what_they_lose_alone(
     trainable.model.eval()
     rows = prepare_rows(examples_of(sum_file), Plain(), trainable.tokenizer, system_prompt="", max_length=128).rows
     alone = loss_of(trainable, [collate([row], 0) for row in rows])
-    beside = lay_end_to_end(rows) if trainable.tells_rows_apart else collate(rows, 0)
+    beside = pack(rows) if trainable.supports_packing else collate(rows, 0)
     assert trainable.attention == family[1]
     assert loss_of(trainable, [beside]) == pytest.approx(alone, rel=1e-5)
 
@@ -108,6 +110,6 @@ def test_a_model_without_keys_and_values_is_refused_before_it_is_trained_for_not
 ) -> None:
     folder = build(tmp_path / "mamba", "mamba", {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4})
     result = train(sum_file, model__path=str(folder), hyperparams__max_length=128)
-    assert "MambaForCausalLM keeps no keys and values" in str(result.error_message)
+    assert "MambaForCausalLM has no KV cache" in str(result.error_message)
     with pytest.raises(BrokenCheckpoint, match="only decoders with attention"):
         LocalGenerator.load(folder)

@@ -7,7 +7,7 @@ import pytest
 from ratchet.inference.tiny import build_tiny_model
 from safetensors.torch import load_file, save_file
 from trainer.core import TrainingResult
-from trainer.result import ErrorKind
+from trainer.segment import ErrorKind
 
 
 @pytest.mark.parametrize("factor", [float("nan"), 1e4])

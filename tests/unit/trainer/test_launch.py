@@ -13,6 +13,7 @@ import pytest
 from ratchet.errors import ChildFailed, Stopping
 from ratchet.processes.child_runner import ChildRunner
 
+from tests.support.segments import segment_spec
 from tests.support.workers import wait_until
 
 HERE = str(Path(__file__).parent)
@@ -26,6 +27,12 @@ def runner() -> Iterator[ChildRunner]:
         yield runner
 
 
+def told(folder: Path, *then: str) -> dict[str, Any]:
+    """A spec by which each rank does what it is told."""
+    profile = {"options": {"then": list(then)}}
+    return segment_spec(folder / "none.jsonl", folder / "segment", ranks=len(then), profile=profile).encode()
+
+
 class Launched:
     """A launch of ranks that do as they are told, and what was heard of it."""
 
@@ -37,7 +44,7 @@ class Launched:
         def stop() -> bool:
             return stop_once_started and len(self.pids) == len(then)
 
-        spec = {"then": then}
+        spec = told(self.log.parent, *then)
         return self.runner.run(
             "rank_targets:launch", spec, on_progress=self.note, should_stop=stop, log_path=self.log, **limits
         )
@@ -56,13 +63,15 @@ def launched(runner: ChildRunner, tmp_path: Path) -> Launched:
 
 
 def test_rank_0_has_the_result_and_no_rank_is_left(launched: Launched) -> None:
-    assert launched.run("succeed", "succeed") == {"success": True, "error_kind": "diverged", "rank": 0}
+    result = launched.run("succeed", "succeed")
+    assert (result["success"], result["global_step"]) == (True, 0)
     assert launched.pids.keys() == {0, 1}
     launched.assert_all_gone()
 
 
 def test_the_failure_of_one_rank_is_the_result_of_all(launched: Launched) -> None:
-    assert launched.run("wait", "fail")["rank"] == 1
+    result = launched.run("wait", "fail")
+    assert (result["error_kind"], result["global_step"]) == ("diverged", 1)
     launched.assert_all_gone()
 
 
@@ -109,7 +118,7 @@ def test_no_rank_outlives_the_fork_server(tmp_path: Path) -> None:
                 os.kill(mortal.start(), signal.SIGKILL)
 
         with pytest.raises(ChildFailed, match="SIGKILL"):
-            mortal.run("rank_targets:launch", {"then": ["wait", "wait"]}, on_progress=kill_the_server)
+            mortal.run("rank_targets:launch", told(tmp_path, "wait", "wait"), on_progress=kill_the_server)
         launched.assert_all_gone()
 
 
@@ -117,17 +126,14 @@ def test_no_rank_outlives_the_fork_server(tmp_path: Path) -> None:
 def test_a_rank_without_memory_ends_all_and_all_begin_again_with_half_the_micro_batch(
     runner: ChildRunner, sum_file: Path, base_model: Path, tmp_path: Path
 ) -> None:
-    spec = {
-        "data_path": str(sum_file),
-        "output": str(tmp_path / "segment"),
-        "model": {"path": str(base_model)},
-        "hyperparams": {"batch_size": 4, "segment_max_steps": 2, "save_steps": 2},
-        "environment": {"device": "cpu"},
-        "status_path": str(tmp_path / "status" / "training_status.json"),
-        "ranks": 2,
-        "short": 1,
-        "holds": 2,
-    }
+    spec = segment_spec(
+        sum_file,
+        tmp_path / "segment",
+        ranks=2,
+        status_path=tmp_path / "status" / "training_status.json",
+        model={"path": str(base_model)},
+        hyperparams={"batch_size": 4, "save_steps": 2},
+    ).encode()
     messages: list[dict[str, Any]] = []
     log = tmp_path / "log"
     result = runner.run("short_of_memory:launch", spec, on_progress=messages.append, log_path=log)

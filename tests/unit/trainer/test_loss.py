@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
-from ratchet.profiles import registry
+from ratchet.inference.tiny import build_tiny_tokenizer
+from ratchet.profiles.profile import get_profile
 from torch.nn.functional import cross_entropy
-from trainer.by_row import BY_ROW
-from trainer.collator import collate, lay_end_to_end
+from trainer.batches import BatchLoader, collate, pack
 from trainer.dataset import Row, TrainingRows, examples_of, prepare_rows
-from trainer.loader import BatchLoader
-from trainer.processes import ALONE
+from trainer.distributed import SINGLE_PROCESS
+from trainer.varlen_attention import VARLEN
 from transformers import AutoModelForCausalLM
 
 from tests.support.examples import sums, write_examples
@@ -24,7 +23,7 @@ from tests.support.examples import sums, write_examples
 def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, ...]:
     path = write_examples(tmp_path_factory.mktemp("rows") / "sums.jsonl", sums(6, longest=9))
     prepared = prepare_rows(
-        examples_of(path), registry.get("plain"), build_tiny_tokenizer(), system_prompt="", max_length=512
+        examples_of(path), get_profile("plain"), build_tiny_tokenizer(), system_prompt="", max_length=512
     )
     return prepared.rows
 
@@ -33,7 +32,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, ...]:
 def test_a_padded_batch_has_the_loss_of_its_rows_one_by_one(rows: tuple[Row, ...], base_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model).eval()
     batch = collate(rows, pad_id=0)
-    logits = model(input_ids=batch.inputs, logits_to_keep=batch.keep).logits.flatten(0, 1)[batch.positions]
+    logits = model(input_ids=batch.inputs, logits_to_keep=batch.logits_to_keep).logits.flatten(0, 1)[
+        batch.target_positions
+    ]
     together = cross_entropy(logits, batch.targets)
 
     total = 0.0
@@ -48,26 +49,29 @@ def test_a_padded_batch_has_the_loss_of_its_rows_one_by_one(rows: tuple[Row, ...
 def test_the_content_of_the_padding_is_no_matter(rows: tuple[Row, ...], base_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model).eval()
     batches = [collate(rows, pad_id=pad) for pad in (0, 100)]
-    outputs = [model(input_ids=b.inputs, logits_to_keep=b.keep).logits.flatten(0, 1)[b.positions] for b in batches]
+    outputs = [
+        model(input_ids=b.inputs, logits_to_keep=b.logits_to_keep).logits.flatten(0, 1)[b.target_positions]
+        for b in batches
+    ]
     assert torch.equal(outputs[0], outputs[1])
 
 
 def test_a_share_without_rows_trains_nothing() -> None:
     empty = collate([], pad_id=0)
-    assert (empty.trained_tokens, empty.tokens, empty.inputs.shape, empty.keep) == (0, 0, (1, 1), 1)
+    assert (empty.trained_tokens, empty.tokens, empty.inputs.shape, empty.logits_to_keep) == (0, 0, (1, 1), 1)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", BY_ROW])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", VARLEN])
 def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
     rows: tuple[Row, ...], base_model: Path, attention: str
 ) -> None:
     """What flash attention and sdpa by row do by the places of tokens, other kernels do by a mask made of them."""
     found = []
-    for batch in (collate(rows, pad_id=0), lay_end_to_end(rows)):
+    for batch in (collate(rows, pad_id=0), pack(rows)):
         model = AutoModelForCausalLM.from_pretrained(base_model, attn_implementation=attention).eval()
-        more = {} if batch.places is None else {"position_ids": batch.places}
-        logits = model(input_ids=batch.inputs, logits_to_keep=batch.keep, use_cache=False, **more).logits
-        loss = cross_entropy(logits.flatten(0, 1)[batch.positions], batch.targets)
+        more = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
+        logits = model(input_ids=batch.inputs, logits_to_keep=batch.logits_to_keep, use_cache=False, **more).logits
+        loss = cross_entropy(logits.flatten(0, 1)[batch.target_positions], batch.targets)
         loss.backward()
         found.append((float(loss.detach()), {name: p.grad for name, p in model.named_parameters()}, batch))
     (padded, gradients, _), (flat, other_gradients, batch) = found
@@ -77,7 +81,7 @@ def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
         torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", BY_ROW])
+@pytest.mark.parametrize("attention", ["sdpa", VARLEN])
 @torch.no_grad()
 def test_a_row_end_to_end_with_others_does_not_see_them(
     rows: tuple[Row, ...], base_model: Path, attention: str
@@ -86,15 +90,15 @@ def test_a_row_end_to_end_with_others_does_not_see_them(
     outputs = []
     for before in (rows[0], rows[1]):
         line = [Row(1, before.ids[:8], before.trained[:8]), rows[2]]
-        batch = lay_end_to_end(line)
-        logits = model(input_ids=batch.inputs, position_ids=batch.places, use_cache=False).logits
+        batch = pack(line)
+        logits = model(input_ids=batch.inputs, position_ids=batch.position_ids, use_cache=False).logits
         outputs.append(logits[0, -(len(rows[2].ids) - 1) :])
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_loader_lays_rows_end_to_end_where_it_is_asked(rows: tuple[Row, ...]) -> None:
     dataset = TrainingRows(rows, ())
-    loader = BatchLoader(dataset, dataset.lines, 3, 1, 0, ALONE, end_to_end=True)
+    loader = BatchLoader(dataset, dataset.lines, 3, 1, 0, SINGLE_PROCESS, packed=True)
     batches = list(loader)
     assert [batch.inputs.shape[0] for batch in batches] == [1, 1]
     assert sum(batch.inputs.numel() for batch in batches) == int((dataset.lengths - 1).sum())

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.settings.training import TrainerConfig
-from trainer.core import TrainerEngine, TrainingResult, in_smaller_batches
-from trainer.memory import BOOK, MemoryBook
+from trainer.core import TrainerEngine, TrainingResult, halve_micro_batch
+from trainer.hardware import CACHE_FILE, BatchSizeCache
 from trainer.monitoring import TrainingStatusWriter
-from trainer.result import ErrorKind
+from trainer.segment import ErrorKind
 
 Configure = Callable[..., TrainerConfig]
 
@@ -60,7 +60,7 @@ def test_smaller_batches_keep_the_rows_of_a_step(
     configure: Configure, rows: int, accumulation: int, smaller: tuple[int, int] | None
 ) -> None:
     config = configure(Path("x"), hyperparams__batch_size=rows, hyperparams__gradient_accumulation=accumulation)
-    found = in_smaller_batches(config)
+    found = halve_micro_batch(config)
     assert smaller == (
         None if found is None else (found.hyperparams.batch_size, found.hyperparams.gradient_accumulation)
     )
@@ -82,11 +82,11 @@ def test_what_fitted_is_remembered_for_the_next_run_of_this_model_on_this_device
 
 
 def test_a_book_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / BOOK).write_text("{")
-    book = MemoryBook(tmp_path / BOOK)
-    assert book.recall("tiny") is None
-    book.remember("tiny", 4)
-    assert book.recall("tiny") == 4
+    (tmp_path / CACHE_FILE).write_text("{")
+    cache = BatchSizeCache(tmp_path / CACHE_FILE)
+    assert cache.get("tiny") is None
+    cache.put("tiny", 4)
+    assert cache.get("tiny") == 4
 
 
 class Short(TrainerEngine):

@@ -4,9 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from trainer.collator import collate
+from trainer.batches import collate, count_micro_batches, micro_batches, row_order
 from trainer.dataset import Row
-from trainer.order import count_micro_batches, micro_batches, row_order
 
 DIGEST = "ab" * 32
 
@@ -19,60 +18,57 @@ def lengths(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 7, 32, 33, 1000, 5001])
 def test_each_row_comes_once(count: int) -> None:
-    order = row_order(lengths(count), group=32, seed=1, digest=DIGEST)
+    order = row_order(lengths(count), step_rows=32, seed=1, digest=DIGEST)
     assert sorted(order.tolist()) == list(range(count))
 
 
 def test_each_epoch_has_each_row_once_in_another_order() -> None:
-    order = row_order(lengths(100), group=8, seed=1, digest=DIGEST, epochs=2)
+    order = row_order(lengths(100), step_rows=8, seed=1, digest=DIGEST, epochs=2)
     assert Counter(order.tolist()) == dict.fromkeys(range(100), 2)
     assert order[:100].tolist() != order[100:].tolist()
 
 
 def test_the_order_depends_on_seed_and_file_alone() -> None:
-    first = row_order(lengths(500), group=8, seed=1, digest=DIGEST).tolist()
-    assert first == row_order(lengths(500), group=8, seed=1, digest=DIGEST).tolist()
-    assert first != row_order(lengths(500), group=8, seed=2, digest=DIGEST).tolist()
-    assert first != row_order(lengths(500), group=8, seed=1, digest="cd" * 32).tolist()
+    first = row_order(lengths(500), step_rows=8, seed=1, digest=DIGEST).tolist()
+    assert first == row_order(lengths(500), step_rows=8, seed=1, digest=DIGEST).tolist()
+    assert first != row_order(lengths(500), step_rows=8, seed=2, digest=DIGEST).tolist()
+    assert first != row_order(lengths(500), step_rows=8, seed=1, digest="cd" * 32).tolist()
 
 
 def test_without_shuffling_the_files_order_stands() -> None:
-    assert row_order(lengths(5), group=2, seed=1, digest=DIGEST, shuffle=False).tolist() == [0, 1, 2, 3, 4]
+    assert row_order(lengths(5), step_rows=2, seed=1, digest=DIGEST, shuffle=False).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_long_rows_do_not_come_in_order_of_length() -> None:
-    sizes = lengths(3200)
-    order = row_order(sizes, group=32, seed=1, digest=DIGEST, window=50)
-    means = sizes[order].reshape(-1, 32).mean(axis=1)
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
-
-
-def test_padding_stays_under_five_percent_on_mixed_lengths() -> None:
+def test_micro_batches_of_a_step_are_alike_in_length() -> None:
     sizes = lengths(6400)
     rows = [Row(i, np.zeros(n, np.int32), np.arange(n) > n // 2) for i, n in enumerate(sizes.tolist())]
-    order = row_order(sizes, group=32, seed=1, digest=DIGEST, window=50)
-    batches = [collate([rows[i] for i in share], 0) for share in micro_batches(order, batch_size=16, accumulation=2)]
-    tokens = sum(batch.tokens for batch in batches)
-    forwarded = sum(batch.inputs.numel() for batch in batches)
-    assert tokens == int((sizes - 1).sum())
-    assert 1 - tokens / forwarded <= 0.05
+
+    def padding(batch_size: int, accumulation: int) -> float:
+        order = row_order(sizes, step_rows=32, seed=1, digest=DIGEST)
+        shares = micro_batches(order, batch_size=batch_size, accumulation=accumulation)
+        batches = [collate([rows[i] for i in share], 0) for share in shares]
+        assert sum(batch.tokens for batch in batches) == int((sizes - 1).sum())
+        return 1 - sum(batch.tokens for batch in batches) / sum(batch.inputs.numel() for batch in batches)
+
+    assert padding(2, 16) < 0.15 < padding(32, 1)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 40, 41])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_processes_share_every_step_without_overlap_and_in_step(rows: int, world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_every_step_without_overlap_and_in_step(rows: int, world_size: int) -> None:
     order = np.arange(rows, dtype=np.int64)
-    shares = [list(micro_batches(order, batch_size=2, accumulation=4, rank=rank, world=world)) for rank in range(world)]
-    expected = count_micro_batches(rows, batch_size=2, accumulation=4, world=world)
-    assert [len(share) for share in shares] == [expected] * world
+    shares = [
+        list(micro_batches(order, batch_size=2, accumulation=4, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    expected = count_micro_batches(rows, batch_size=2, accumulation=4, world_size=world_size)
+    assert [len(share) for share in shares] == [expected] * world_size
     seen = [row for share in shares for micro in share for row in micro.tolist()]
     assert sorted(seen) == list(range(rows))
 
 
-def test_a_step_is_a_random_sample_unless_a_window_is_asked_for() -> None:
+def test_a_step_is_a_random_sample_sorted_by_length() -> None:
     sizes = np.repeat(np.array([10, 40], dtype=np.int32), 320)
-    plain = row_order(sizes, group=32, seed=1, digest=DIGEST).reshape(-1, 32)
-    sorted_ = row_order(sizes, group=32, seed=1, digest=DIGEST, window=20).reshape(-1, 32)
-    assert all(len(set(sizes[step].tolist())) == 2 for step in plain)
-    assert all(len(set(sizes[step].tolist())) == 1 for step in sorted_)
-    assert all((np.diff(sizes[step]) <= 0).all() for step in plain)
+    steps = row_order(sizes, step_rows=32, seed=1, digest=DIGEST).reshape(-1, 32)
+    assert all(len(set(sizes[step].tolist())) == 2 for step in steps)
+    assert all((np.diff(sizes[step]) <= 0).all() for step in steps)

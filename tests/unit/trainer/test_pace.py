@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from trainer.pace import Pace
+from trainer.monitoring import Throughput
 
 
 def test_the_average_is_over_all_steps_and_the_recent_one_over_the_last() -> None:
-    pace = Pace()
+    pace = Throughput()
     assert (pace.average, pace.recent) == (0.0, 0.0)
     pace.begin(100.0)
     for step in range(1, 101):

@@ -12,10 +12,11 @@ import pytest
 import torch
 from ratchet.inference.tiny import build_tiny_model
 from safetensors.torch import load_file, save_file
-from trainer.segment import run_segment
+from trainer.launch import run_segment
 from transformers import AutoModelForCausalLM
 
 from tests.support.examples import sums, write_examples
+from tests.support.segments import segment_spec
 
 HERE = Path(__file__).parent
 
@@ -39,7 +40,7 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert step == other_step
         assert loss == pytest.approx(other_loss, rel=1e-4)
     for file in ("final_model/model.safetensors", "state/optimizer.safetensors"):
-        mine, its = (load_file(Path(result["checkpoint"]).parent / file) for result in (one, other))
+        mine, its = (load_file(Path(result["last_checkpoint_path"]).parent / file) for result in (one, other))
         assert mine.keys() == its.keys()
         for name, tensor in mine.items():
             torch.testing.assert_close(tensor, its[name], rtol=0, atol=1e-4)
@@ -49,21 +50,17 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_two_processes_take_the_steps_of_one_and_go_on_from_its_state(
     sum_file: Path, base_model: Path, tmp_path: Path
 ) -> None:
-    def spec(name: str, batch_size: int, **more: Any) -> dict[str, Any]:
-        return {
-            "data_path": str(sum_file),
-            "output": str(tmp_path / name),
-            "model": {"path": str(base_model)},
-            "hyperparams": {"batch_size": batch_size, "gradient_accumulation": 2, "segment_max_steps": 5},
-            "environment": {"device": "cpu"},
-            **more,
-        }
+    def spec(name: str, batch_size: int, model: str | Path = base_model, state: str | None = None) -> dict[str, Any]:
+        hyperparams = {"batch_size": batch_size, "gradient_accumulation": 2, "save_steps": 5}
+        return segment_spec(
+            sum_file, tmp_path / name, resume_from=state, model={"path": str(model)}, hyperparams=hyperparams
+        ).encode()
 
     alone = run_segment(spec("alone", 6), lambda _: None)
-    after = {"model": {"path": alone["checkpoint"]}, "state": alone["state"]}
-    alone_again = run_segment(spec("alone_again", 6, **after), lambda _: None)
-    (tmp_path / "spec.json").write_text(json.dumps(spec("both", 3, **after)), encoding="utf-8")
-    both = printed(torchrun("trainer.segment", str(tmp_path / "spec.json")))
+    after = (alone["last_checkpoint_path"], alone["state_path"])
+    alone_again = run_segment(spec("alone_again", 6, *after), lambda _: None)
+    (tmp_path / "spec.json").write_text(json.dumps(spec("both", 3, *after)), encoding="utf-8")
+    both = printed(torchrun("trainer.launch", str(tmp_path / "spec.json")))
 
     assert (both["processes"], both["parallelism"], both["finished"], both["offset"]) == (2, "ddp", True, 100)
     assert_alike(both, alone_again)
@@ -112,15 +109,15 @@ class Shared:
             field: settings.pop(field) for field in ("lora_rank", "gradient_checkpointing", "path") if field in settings
         }
         usual = {"gradient_accumulation": 2, "max_grad_norm": 0.1, "warmup_steps": 2, "schedule": "constant"}
-        return {
-            "data_path": str(self.rows),
-            "output": str(self.folder / name),
-            "model": {**model, **own},
-            "hyperparams": {**usual, "batch_size": batch_size, **settings},
-            "environment": {"device": "cpu", "parallelism": "fsdp"},
-            "monitoring": {"logging_steps": 1},
-            "state": None if after is None else str(self.folder / after / "state"),
-        }
+        return segment_spec(
+            self.rows,
+            self.folder / name,
+            resume_from=None if after is None else self.folder / after / "state",
+            model={**model, **own},
+            hyperparams={**usual, "batch_size": batch_size, **settings},
+            environment={"device": "cpu", "parallelism": "fsdp"},
+            monitoring={"logging_steps": 1},
+        ).encode()
 
     def alone(self, name: str, after: str | None = None, **settings: Any) -> dict[str, Any]:
         """What one process makes of the same rows."""
@@ -160,11 +157,11 @@ def test_a_shared_run_in_half_precision_saves_what_one_process_would(
 ) -> None:
     half, alone = shared[precision], shared.alone(precision, fp_precision=precision, max_steps=3)
     assert half["loss_curve"] == [[step, pytest.approx(loss, rel=1e-2)] for step, loss in alone["loss_curve"]]
-    weights = load_file(Path(half["checkpoint"]) / "model.safetensors")
-    assert weights.keys() == load_file(Path(alone["checkpoint"]) / "model.safetensors").keys()
+    weights = load_file(Path(half["last_checkpoint_path"]) / "model.safetensors")
+    assert weights.keys() == load_file(Path(alone["last_checkpoint_path"]) / "model.safetensors").keys()
     assert {tensor.dtype for tensor in weights.values()} == {dtype}
-    assert AutoModelForCausalLM.from_pretrained(half["checkpoint"], dtype="auto").dtype == dtype
-    master = load_file(Path(half["state"]) / "master.safetensors")
+    assert AutoModelForCausalLM.from_pretrained(half["last_checkpoint_path"], dtype="auto").dtype == dtype
+    master = load_file(Path(half["state_path"]) / "master.safetensors")
     assert {tensor.dtype for tensor in master.values()} == {torch.float32}
 
 
@@ -172,7 +169,7 @@ def test_a_shared_run_in_half_precision_saves_what_one_process_would(
 def test_adapters_on_shared_weights_learn_what_they_learn_on_whole_ones(shared: Shared) -> None:
     settings = {"save_steps": 3, "lora_rank": 4, "learning_rate": 5e-3}
     assert_alike(shared["adapters"], shared.alone("adapters", **settings))
-    adapter = load_file(Path(shared["adapters"]["checkpoint"]) / "adapter" / "adapter_model.safetensors")
+    adapter = load_file(Path(shared["adapters"]["last_checkpoint_path"]) / "adapter" / "adapter_model.safetensors")
     assert {tensor.shape[0] for name, tensor in adapter.items() if "lora_A" in name} == {4}
 
 
@@ -190,5 +187,5 @@ def test_a_loss_that_is_not_finite_ends_all_processes_and_saves_nothing(shared: 
 @pytest.mark.slow
 def test_a_preview_that_a_shared_model_cannot_give_is_told_of(shared: Shared) -> None:
     status = json.loads((shared.folder / "straight" / "training_status.json").read_text())
-    assert "processes share" in status["preview_error"]
+    assert "a sharded model" in status["preview_error"]
     assert status["state"] == "finished"

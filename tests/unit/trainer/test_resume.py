@@ -7,18 +7,18 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from ratchet.settings.training import TrainerConfig
+from trainer.checkpoint import load_order, load_state
 from trainer.core import TrainerEngine, TrainingResult
+from trainer.launch import train_segment
 from trainer.monitoring import TrainingStatusWriter
-from trainer.result import ErrorKind
-from trainer.segment import run_segment
-from trainer.state import load_order, load_state
+from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 from tests.support.examples import sums, write_examples
+from tests.support.segments import segment_spec
 
 Train = Callable[..., TrainingResult]
 
@@ -64,38 +64,37 @@ def test_dropout_is_the_same_after_a_stop(train: Train, sum_file: Path, base_mod
 
 
 def test_a_killed_segment_run_again_changes_nothing(sum_file: Path, base_model: Path, tmp_path: Path) -> None:
-    def spec(name: str, model: str, state: str | None) -> dict[str, Any]:
-        return {
-            "data_path": str(sum_file),
-            "output": str(tmp_path / name),
-            "model": {"path": model},
-            "state": state,
-            "hyperparams": {"batch_size": 4, "segment_max_steps": 10},
-            "monitoring": {"status_interval_s": 0.1},
-        }
+    def spec(name: str, model: str | Path, state: Path | None) -> SegmentSpec:
+        hyperparams = {"batch_size": 4, "save_steps": 10}
+        return segment_spec(
+            sum_file, tmp_path / name, resume_from=state, model={"path": str(model)}, hyperparams=hyperparams
+        )
 
-    def kill_self_at(step: int) -> Callable[[dict[str, Any]], None]:
-        def progress(message: dict[str, Any]) -> None:
-            if message["step"] >= step:
+    def run(spec: SegmentSpec, die_after: int | None = None) -> SegmentResult:
+        """``die_after`` so many steps the process is killed."""
+        steps = iter(range(1, 100))
+
+        def kill_self() -> bool:
+            if next(steps) == die_after:
                 os.kill(os.getpid(), signal.SIGKILL)
+            return False
 
-        return progress
+        return train_segment(spec, lambda _: None, kill_self)
 
-    first = run_segment(spec("first", str(base_model), None), lambda _: None)
-    second = spec("second", first["checkpoint"], first["state"])
-    straight = run_segment(second, lambda _: None)
+    first = run(spec("first", base_model, None))
+    assert first.last_checkpoint_path is not None
+    straight = run(spec("second", first.last_checkpoint_path, first.state_path))
 
-    second["output"] = str(tmp_path / "killed")
-    second["monitoring"] = {"status_interval_s": 0.1, "logging_steps": 1}
-    child = multiprocessing.get_context("fork").Process(target=run_segment, args=(second, kill_self_at(11)))
+    killed = spec("killed", first.last_checkpoint_path, first.state_path)
+    child = multiprocessing.get_context("fork").Process(target=run, args=(killed, 3))
     child.start()
     child.join(timeout=120)
     assert child.exitcode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "state").exists()
 
-    again = run_segment(second, lambda _: None)
-    assert (again["offset"], again["global_step"]) == (straight["offset"], straight["global_step"]) == (80, 20)
-    assert again["weights"] == straight["weights"]
+    again = run(killed)
+    assert (again.offset, again.global_step) == (straight.offset, straight.global_step) == (80, 20)
+    assert again.weights == straight.weights
 
 
 def test_a_run_killed_after_any_step_and_gone_on_with_ends_with_the_same_bits(
@@ -167,11 +166,12 @@ def test_a_fresh_optimizer_warms_up_but_goes_on_counting(train: Train, sum_file:
 
 
 def test_a_segment_ends_at_its_planned_steps_and_the_next_one_goes_on(train: Train, sum_file: Path) -> None:
-    first = train(sum_file, "first", hyperparams__segment_max_steps=4)
-    second = train(sum_file, "second", after=first, hyperparams__segment_max_steps=4)
+    first = train(sum_file, "first", hyperparams__save_steps=4)
+    second = train(sum_file, "second", after=first, hyperparams__save_steps=4)
     assert [r.summary["ended_by"] for r in (first, second)] == ["steps", "steps"]
     assert [r.summary["offset"] for r in (first, second)] == [32, 64]
-    assert load_state(Path(str(second.state_path))).cycle.start == 4
+    cycles = [load_state(Path(str(result.state_path))).cycle for result in (first, second)]
+    assert cycles[0] == cycles[1], "the learning rate goes on as if there had been one segment"
 
 
 def test_a_segment_ends_when_its_time_is_up(train: Train, sum_file: Path) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from ratchet.errors import SettingsError
-from ratchet.inference.digest import file_sha256
+from ratchet.inference.model_folder import file_sha256
 from trainer.run_folder import (
-    UNDER_WAY,
-    finish,
-    forget_beyond,
-    keep,
-    nothing_left,
+    IN_PROGRESS,
+    drop_states_after,
+    finished_step,
+    keep_checkpoint,
+    latest_checkpoint,
+    promote,
     require_folder,
-    resume_point,
     resumed_step,
 )
 
@@ -34,7 +34,7 @@ def test_a_run_goes_on_from_its_furthest_whole_checkpoint(tmp_path: Path) -> Non
     place(tmp_path / "checkpoint-4", 4)
     place(tmp_path / "checkpoint-9", 9)
     (tmp_path / "checkpoint-12" / "final_model").mkdir(parents=True)
-    assert resume_point(tmp_path) == tmp_path / "checkpoint-9"
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
     assert resumed_step(tmp_path / "checkpoint-9" / "state") == 9
     assert resumed_step(None) == -1
 
@@ -42,43 +42,43 @@ def test_a_run_goes_on_from_its_furthest_whole_checkpoint(tmp_path: Path) -> Non
 def test_a_half_written_state_is_none(tmp_path: Path) -> None:
     place(tmp_path / "checkpoint-4", 4)
     (place(tmp_path / "checkpoint-9", 9) / "state" / "state.json").write_text('{"global_step": 9, "posi')
-    assert resume_point(tmp_path) == tmp_path / "checkpoint-4"
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
 
 
 def test_a_run_begun_anew_is_not_gone_on_with_from_what_another_left_here(tmp_path: Path) -> None:
     place(tmp_path, 20)
     place(tmp_path / "checkpoint-10", 10)
-    place(tmp_path / UNDER_WAY, 3)
-    forget_beyond(tmp_path, resumed_step(None))
-    keep(tmp_path, 3)
-    assert resume_point(tmp_path) == tmp_path / "checkpoint-3"
+    place(tmp_path / IN_PROGRESS, 3)
+    drop_states_after(tmp_path, resumed_step(None))
+    keep_checkpoint(tmp_path, 3)
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
     assert (tmp_path / "checkpoint-10" / "final_model").is_dir(), "models stay"
 
 
 def test_a_run_that_goes_back_forgets_only_what_lay_beyond(tmp_path: Path) -> None:
     for step in (5, 10):
         place(tmp_path / f"checkpoint-{step}", step)
-    forget_beyond(tmp_path, 5)
-    assert resume_point(tmp_path) == tmp_path / "checkpoint-5"
+    drop_states_after(tmp_path, 5)
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
 
 
 def test_the_last_segment_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     place(tmp_path, 4)
-    place(tmp_path / UNDER_WAY, 8)
-    finish(tmp_path)
+    place(tmp_path / IN_PROGRESS, 8)
+    promote(tmp_path)
     assert {(tmp_path / name / "step").read_text() for name in ("final_model", "state")} == {"8"}
-    assert not (tmp_path / UNDER_WAY).exists()
+    assert not (tmp_path / IN_PROGRESS).exists()
 
 
 @pytest.mark.parametrize("lacking", ["final_model", "state"])
 def test_no_state_ever_stands_beside_a_checkpoint_that_is_not_its_own(tmp_path: Path, lacking: str) -> None:
     """A place that cannot be taken stands for a kill before it is."""
     place(tmp_path, 4)
-    (place(tmp_path / UNDER_WAY, 8) / lacking).rename(tmp_path / "away")
+    (place(tmp_path / IN_PROGRESS, 8) / lacking).rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):
-        finish(tmp_path)
-    with pytest.raises(SettingsError, match="is no run to go on from"):
-        resume_point(tmp_path)
+        promote(tmp_path)
+    with pytest.raises(SettingsError, match="is no run to resume"):
+        latest_checkpoint(tmp_path)
 
 
 def test_a_run_that_has_trained_on_all_of_these_rows_has_nothing_left(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_a_run_that_has_trained_on_all_of_these_rows_has_nothing_left(tmp_path: 
     rows.write_text("{}\n")
     other.write_text("{}\n{}\n")
     run = place(tmp_path / "run", 7, offset=10, digest=file_sha256(rows))
-    assert nothing_left(run, rows) == 7
-    assert nothing_left(run, other) is None
-    assert nothing_left(run, tmp_path / "absent.jsonl") is None
-    assert nothing_left(place(tmp_path / "begun", 7, offset=9, digest=file_sha256(rows)), rows) is None
+    assert finished_step(run, rows) == 7
+    assert finished_step(run, other) is None
+    assert finished_step(run, tmp_path / "absent.jsonl") is None
+    assert finished_step(place(tmp_path / "begun", 7, offset=9, digest=file_sha256(rows)), rows) is None
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_trained(tmp_path: Path) -> None:

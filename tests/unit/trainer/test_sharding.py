@@ -12,13 +12,20 @@ import torch
 import torch.distributed as dist
 from ratchet.file_lock import is_locked
 from ratchet.profiles.plain import Plain
-from ratchet.settings.training import EnvironmentSettings, TrainerConfig
+from ratchet.settings.training import TrainerConfig
 from torch.distributed.tensor import DTensor
-from trainer.hardware import Hardware, pick_hardware
-from trainer.memory import memory_key
-from trainer.placing import TURNS, placed
-from trainer.processes import ALONE, Processes
-from trainer.sharding import gather, is_sharded, mesh_of, shard, shared_like, whole
+from trainer.distributed import (
+    SINGLE_PROCESS,
+    Processes,
+    device_mesh,
+    full_tensor,
+    gather,
+    is_sharded,
+    shard,
+    shard_like,
+)
+from trainer.hardware import Hardware, cache_key, pick_hardware
+from trainer.model import TURNS, load_on_device
 from transformers import AutoModelForCausalLM
 
 
@@ -30,17 +37,16 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def shared_out(base_model: Path, precision: str = "fp32", fsdp_reshard: bool = True) -> Any:
+def sharded_model(base_model: Path, precision: str = "fp32") -> Any:
     model = AutoModelForCausalLM.from_pretrained(base_model)
-    environment = EnvironmentSettings(fsdp_reshard=fsdp_reshard)
-    hardware = Hardware("cpu", precision, "sdpa", ALONE, sharded=True)
-    shard(model, hardware, mesh_of(hardware), reshard=environment.fsdp_reshard)
+    hardware = Hardware("cpu", precision, "sdpa", SINGLE_PROCESS, sharded=True)
+    shard(model, hardware, device_mesh(hardware))
     return model
 
 
 @pytest.mark.usefixtures("group")
 def test_every_weight_is_shared_and_whole_again_where_it_is_asked_for(base_model: Path) -> None:
-    model, before = shared_out(base_model), AutoModelForCausalLM.from_pretrained(base_model)
+    model, before = sharded_model(base_model), AutoModelForCausalLM.from_pretrained(base_model)
     assert is_sharded(model)
     assert not is_sharded(before)
     assert all(isinstance(p, DTensor) for p in model.parameters())
@@ -48,8 +54,8 @@ def test_every_weight_is_shared_and_whole_again_where_it_is_asked_for(base_model
     assert list(gathered) == [name for name, _ in before.named_parameters()]
     for name, parameter in before.named_parameters():
         assert torch.equal(gathered[name], parameter)
-        again = shared_like(gathered[name], dict(model.named_parameters())[name])
-        assert torch.equal(whole(again), parameter)
+        again = shard_like(gathered[name], dict(model.named_parameters())[name])
+        assert torch.equal(full_tensor(again), parameter)
     assert gather(model.named_parameters(), keep=False) == {}
 
 
@@ -69,23 +75,12 @@ class Witness(Plain):
 def test_a_model_that_is_shared_is_read_by_one_process_at_a_time(configure: Any, tmp_path: Path) -> None:
     config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
     witness = Witness(tmp_path / "run" / TURNS)
-    trainable = placed(config, Hardware("cpu", "fp32", "sdpa", ALONE, sharded=True), witness)
+    trainable = load_on_device(config, Hardware("cpu", "fp32", "sdpa", SINGLE_PROCESS, sharded=True), witness)
     assert witness.others_waited == [True]
     assert is_sharded(trainable.model)
-    whole_one = placed(config, Hardware("cpu", "fp32", "sdpa"), witness)
+    whole_one = load_on_device(config, Hardware("cpu", "fp32", "sdpa"), witness)
     assert witness.others_waited == [True, False]
     assert not is_sharded(whole_one.model)
-
-
-@pytest.mark.usefixtures("group")
-def test_whether_gathered_weights_are_given_back_after_the_forward_pass_is_set(base_model: Path) -> None:
-    def is_gathered_afterwards(fsdp_reshard: bool) -> bool:
-        model = shared_out(base_model, fsdp_reshard=fsdp_reshard)
-        model(input_ids=torch.arange(3, 20)[None])
-        return not isinstance(model.model.layers[0].mlp.up_proj.weight, DTensor)
-
-    assert not is_gathered_afterwards(fsdp_reshard=True)
-    assert is_gathered_afterwards(fsdp_reshard=False)
 
 
 @pytest.mark.usefixtures("group")
@@ -93,7 +88,7 @@ def test_whether_gathered_weights_are_given_back_after_the_forward_pass_is_set(b
 def test_weights_are_gathered_in_the_runs_precision_and_kept_in_fp32(
     base_model: Path, precision: str, dtype: torch.dtype
 ) -> None:
-    model = shared_out(base_model, precision)
+    model = sharded_model(base_model, precision)
     seen = []
     layer = model.model.layers[1].mlp.up_proj
     layer.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
@@ -103,9 +98,9 @@ def test_weights_are_gathered_in_the_runs_precision_and_kept_in_fp32(
 
 
 def test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_with(configure: Any) -> None:
-    def sharded(world: int, **settings: Any) -> bool:
+    def sharded(world_size: int, **settings: Any) -> bool:
         config: TrainerConfig = configure(Path("x"), environment__device="cpu", **settings)
-        return pick_hardware(config, Processes(0, world)).sharded
+        return pick_hardware(config, Processes(0, world_size)).sharded
 
     assert sharded(2, environment__parallelism="fsdp")
     assert not sharded(2, environment__parallelism="ddp")
@@ -114,5 +109,5 @@ def test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_w
 
 def test_a_model_that_is_shared_needs_memory_of_its_own(configure: Any) -> None:
     config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
-    keys = {memory_key(config, pick_hardware(config, Processes(0, world))) for world in (1, 2, 4)}
+    keys = {cache_key(config, pick_hardware(config, Processes(0, world_size))) for world_size in (1, 2, 4)}
     assert len(keys) == 3

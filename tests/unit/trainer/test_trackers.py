@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from trainer.core import TrainingResult
-from trainer.result import ErrorKind
+from trainer.segment import ErrorKind
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils, is_tensorboard_available
 

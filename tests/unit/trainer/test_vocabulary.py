@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ratchet.profiles import registry
+from ratchet.profiles.profile import get_profile
 from trainer.core import TrainingResult
-from trainer.vocabulary import add_tokens
+from trainer.model import add_tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.examples import sums, write_examples
@@ -20,7 +20,7 @@ def roomy(folder: Path, rows: int) -> Path:
 
 @pytest.mark.parametrize("name", ["emoji_think", "regime3"])
 def test_texts_are_one_token_each_where_there_is_room(tmp_path: Path, name: str) -> None:
-    texts = registry.get(name).tokens()
+    texts = get_profile(name).tokens()
     folder = roomy(tmp_path, 337 + len(texts))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     spelled = [tokenizer.encode(text) for text in texts]
@@ -40,7 +40,7 @@ def test_texts_are_one_token_each_where_there_is_room(tmp_path: Path, name: str)
 
 
 def test_without_room_or_where_rows_do_not_learn_nothing_changes(tmp_path: Path) -> None:
-    texts = registry.get("regime3").tokens()
+    texts = get_profile("regime3").tokens()
     for rows, learns in ((338, True), (339, False)):
         folder = roomy(tmp_path / str(rows), rows)
         model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from ratchet.data.example import Example
 from ratchet.errors import SettingsError, TransientError
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Decoding
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.tiny import build_tiny_tokenizer
 from ratchet.settings.training import MonitoringSettings, TrainerConfig
 from trainer.hardware import Hardware
-from trainer.previews import LocalPreviewBackend, PreviewBackend, Remote3090Backend
-from trainer.previews.factory import create_preview_backend
+from trainer.previews import LocalPreviewBackend, PreviewBackend, Remote3090Backend, create_preview_backend
 
 from .chat_server import Server
 
@@ -36,7 +35,7 @@ def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str],
     def backend(**settings: Any) -> PreviewBackend | None:
         monitoring = MonitoringSettings.model_validate(settings)
         return create_preview_backend(
-            monitoring, None, build_tiny_tokenizer(), Hardware("cpu", "fp32", "sdpa"), Dress()
+            monitoring, None, build_tiny_tokenizer(), Hardware("cpu", "fp32", "sdpa"), PromptFormat()
         )
 
     server = serve("answers")
@@ -48,11 +47,11 @@ def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str],
     assert (server.body["model"], server.key) == ("champion", "Bearer secret")
 
 
-def test_how_long_a_preview_may_take_is_set(serve: Callable[[str], Server]) -> None:
+def test_a_preview_ends_at_its_time_limit(serve: Callable[[str], Server]) -> None:
     """The server would answer within the usual ten seconds."""
-    told = {"preview_backend": "remote_3090", "preview_url": serve("dawdles").url, "preview_timeout_s": 0.05}
+    told = {"preview_backend": "remote_3090", "preview_url": serve("dawdles").url}
     monitoring, hardware = MonitoringSettings.model_validate(told), Hardware("cpu", "fp32", "sdpa")
-    backend = create_preview_backend(monitoring, None, build_tiny_tokenizer(), hardware, Dress())
+    backend = create_preview_backend(monitoring, None, build_tiny_tokenizer(), hardware, PromptFormat(), timeout_s=0.05)
     assert backend is not None
     with pytest.raises(TransientError, match="ReadTimeout"):
         backend.answer([Example.ask("3+4=", "7").prompt], Decoding())

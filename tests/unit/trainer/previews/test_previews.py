@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from ratchet.errors import GenerationError
 from ratchet.evaluation.preview import Preview, read_previews
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Chat, Decoding, Generation
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.settings.training import TrainerConfig
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.monitoring import TrainingStatusWriter
-from trainer.previews import PreviewBackend
-from trainer.previews.callback import Previewer
+from trainer.previews import PreviewBackend, PreviewCallback
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tests.support.examples import write_examples
@@ -28,7 +26,7 @@ from tests.support.examples import write_examples
 from .chat_server import Server
 
 Train = Callable[..., TrainingResult]
-PREVIEWS = {"monitoring__preview_interval": 5, "monitoring__preview_samples": 2, "monitoring__preview_max_tokens": 8}
+PREVIEWS = {"monitoring__preview_interval": 5, "monitoring__preview_samples": 2}
 
 
 def recorded(folder: Path) -> list[Preview]:
@@ -60,16 +58,15 @@ def test_what_is_learnt_is_right(train: Train, graded_file: Path, tmp_path: Path
         write_examples(tmp_path / "same.jsonl", same),
         hyperparams__schedule="constant",
         hyperparams__learning_rate=3e-3,
-        **{**PREVIEWS, "monitoring__preview_max_tokens": 24, "monitoring__preview_interval": 40},
+        **{**PREVIEWS, "monitoring__preview_interval": 40},
     )
     assert result.success
     assert [preview.correct for preview in recorded(tmp_path)] == [True, True]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_previews_do_not_change_what_is_trained(train: Train, sum_file: Path, temperature: float) -> None:
+def test_previews_do_not_change_what_is_trained(train: Train, sum_file: Path) -> None:
     without = train(sum_file, "without", monitoring__preview_backend="none")
-    with_them = train(sum_file, "with", **{**PREVIEWS, "monitoring__preview_temperature": temperature})
+    with_them = train(sum_file, "with", **PREVIEWS)
     assert with_them.summary["weights"] == without.summary["weights"]
 
 
@@ -98,7 +95,7 @@ def test_a_server_that_hangs_is_asked_once_and_training_ends_well(
     train: Train, graded_file: Path, tmp_path: Path, serve: Callable[[str], Server]
 ) -> None:
     server = serve("hangs")
-    result = train(graded_file, **remote(server), monitoring__preview_timeout_s=0.2)
+    result = train(graded_file, **remote(server))
     assert result.finished
     assert recorded(tmp_path) == []
     assert json.loads((tmp_path / "run.status.json").read_text())["preview_error"]
@@ -128,29 +125,30 @@ def previewer(
 ) -> tuple[Any, list[Any]]:
     import numpy as np
     from trainer.dataset import examples_at
-    from trainer.plan import SegmentPlan
-    from trainer.schedule import Cycle, Schedule
+    from trainer.optimizer import Cycle, Schedule
+    from trainer.run import SegmentPlan
 
-    told_of = {"preview_interval": 1, "preview_timeout_s": 0.05, **monitoring}
+    told_of = {"preview_interval": 1, **monitoring}
     config = configure(data, **{f"monitoring__{name}": value for name, value in told_of.items()})
     plan = SegmentPlan(
         "0", np.arange(1, 101), 0, 8, 13, 0, 0, Schedule.of(config.hyperparams, Cycle(0, 13), fresh_at=0)
     )
     told: list[Any] = []
-    made = Previewer(
+    made = PreviewCallback(
         backend,
         examples_at(data, [100, 99]),
         plan,
         config.monitoring,
-        Dress(),
+        PromptFormat(),
         data.parent / "previews.jsonl",
         lambda **fields: told.append(fields),
-        patience_s=0.05,
+        timeout_s=0.05,
+        margin_s=0.05,
     )
     return made, told
 
 
-def take_steps(callback: Previewer, tmp_path: Path, steps: int) -> None:
+def take_steps(callback: PreviewCallback, tmp_path: Path, steps: int) -> None:
     arguments, state = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"), TrainerState()
     for step in range(1, steps + 1):
         state.global_step = step
@@ -166,7 +164,7 @@ def test_a_backend_that_hangs_is_waited_for_once_and_not_asked_again(
     take_steps(callback, tmp_path, 3)
     assert backend.asked == 1
     assert "hangs" in told[0]["preview_error"]
-    assert "not come back" in told[1]["preview_error"]
+    assert "not answered yet" in told[1]["preview_error"]
     backend.released.set()
 
 
@@ -202,14 +200,13 @@ class Asked:
         raise GenerationError("no")
 
 
-def test_when_and_how_previews_are_asked_is_set(
+def test_when_previews_are_asked_is_set(
     configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
 ) -> None:
     backend = Asked()
-    told = {"preview_interval": 3, "preview_max_tokens": 7, "preview_temperature": 0.5}
-    callback, _ = previewer(backend, configure, sum_file, **told)
+    callback, _ = previewer(backend, configure, sum_file, preview_interval=3)
     take_steps(callback, tmp_path, 7)
-    assert backend.heard == [Decoding(max_new_tokens=7, temperature=0.5)] * 2
+    assert backend.heard == [Decoding(max_new_tokens=128, temperature=0.0)] * 2
 
 
 def test_how_many_questions_a_preview_has_is_set(train: Train, graded_file: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow
 from ratchet.run.base_model import prepare_base_model
 from safetensors.torch import load_file, save_file
+from trainer.segment import SegmentSpec
 from trainer.systems.training import SYSTEM as TRAINING
 
 from tests.support.bus import InlineChildren
@@ -31,25 +32,23 @@ SEGMENT_STEPS = 4
 class Children(InlineChildren):
     """``specs`` are those of all segments begun. ``dies_at`` is the number of a segment that is killed when it is done.
 
-    ``short`` are micro-batches for which one of several processes has no memory, one after the other. ``poison`` names
-    a batch on which any model has NaN for a loss. A segment that is to stop is asked to by SIGTERM, as a child is.
+    ``poison`` names a batch on which any model has NaN for a loss. A segment that is to stop is asked to by SIGTERM, as
+    a child is.
     """
 
     scratch: Path
-    specs: list[dict[str, Any]] = field(default_factory=list)
+    specs: list[SegmentSpec] = field(default_factory=list)
     dies_at: int | None = None
     poison: str | None = None
-    short: list[int] = field(default_factory=list)
 
     def run(
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **limits: Any
     ) -> dict[str, Any]:
-        self.specs.append(spec)
-        if self.short:
-            return {"success": False, "error_kind": "out_of_memory", "fits_smaller": self.short.pop(0) // 2}
-        if self.poison is not None and self.poison in spec["data_path"]:
-            ruined = self._ruined(Path(spec["model"]["path"]))
-            spec = {**spec, "state": None, "model": {**spec["model"], "path": str(ruined)}}
+        decoded = SegmentSpec.decode(spec)
+        self.specs.append(decoded)
+        if self.poison is not None and self.poison in str(decoded.config.data.dataset_path):
+            spec["config"]["model"]["path"] = str(self._ruined(Path(decoded.config.model.path)))
+            spec["config"]["output"]["resume_from"] = None
 
         def told(message: dict[str, Any]) -> None:
             on_progress(message)
@@ -115,7 +114,7 @@ def start_training(tmp_path: Path, base_model: Path) -> Iterator[Callable[..., T
     def make(**sections: Any) -> Training:
         hyperparams = {
             "batch_size": STEP_ROWS,
-            "segment_max_steps": SEGMENT_STEPS,
+            "save_steps": SEGMENT_STEPS,
             "warmup_steps": 2,
             "max_length": 128,
             **sections.pop("hyperparams", {}),

@@ -13,7 +13,7 @@ LORA = {"lora_rank": 4}
 
 def grounds(training: Any) -> list[str]:
     """Artifacts that segments were begun on."""
-    return [Path(spec["model"]["path"]).name for spec in training.children.specs]
+    return [Path(spec.config.model.path).name for spec in training.children.specs]
 
 
 def artifact(training: Any, checkpoint_id: str) -> str:
@@ -29,7 +29,7 @@ def test_segments_go_on_with_their_adapters_on_the_frozen_base(start_training: C
     base = training.home.base_id()
     first, second = training.checkpoints()
     assert grounds(training) == [artifact(training, base)] * 2
-    assert [spec["state"] is None for spec in training.children.specs] == [True, False]
+    assert [spec.config.output.resume_from is None for spec in training.children.specs] == [True, False]
     assert (second.parent_id, training.line().adapter_base_id) == (first.id, base)
     files = {path.name for path in training.home.artifacts.fetch(second.artifact).iterdir()}
     assert {"model.safetensors", "adapter"} <= files
@@ -66,7 +66,7 @@ def test_other_adapters_or_none_start_afresh_from_the_merged_head(
         training.queue(2 + model["lora_rank"])
         training.sweep()
         begun = training.children.specs[-2:]
-        assert [spec["state"] is None for spec in begun] == [True, False]
+        assert [spec.config.output.resume_from is None for spec in begun] == [True, False]
         assert Path(begun[0]["model"]["path"]).name == artifact(training, head)
         head = training.line().head_id
     assert training.line().adapter_base_id is None
@@ -81,4 +81,4 @@ def test_retention_keeps_what_adapters_stand_on(start_training: Callable[..., An
     training.queue(2)
     training.sweep()
     assert training.home.dead() == []
-    assert training.children.specs[-1]["state"] is not None
+    assert training.children.specs[-1].config.output.resume_from is not None

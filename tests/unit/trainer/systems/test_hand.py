@@ -18,9 +18,7 @@ LONG = 1600
 
 @pytest.fixture
 def training(start_training: Callable[..., Any]) -> Any:
-    return start_training(
-        hyperparams={"segment_max_steps": None}, monitoring={"status_interval_s": 0.1, "preview_backend": "none"}
-    )
+    return start_training(hyperparams={"save_steps": None}, monitoring={"preview_backend": "none"})
 
 
 def when_begun(training: Any, act: Callable[[], None]) -> None:
@@ -62,7 +60,7 @@ def test_a_pause_ends_the_running_segment_saved_and_resume_goes_on_at_its_offset
 
     pause(training, paused=False)
     training.sweep()
-    assert [spec["offset"] for spec in training.children.specs] == [0, first.offset]
+    assert [spec.config.data.offset for spec in training.children.specs] == [0, first.offset]
     assert training.home.verdicts("training") == {batch_id: "trained"}
 
 

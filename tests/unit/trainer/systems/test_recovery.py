@@ -70,7 +70,7 @@ def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(trainin
     flip_a_byte(training, training.checkpoints()[-1].state_artifact, "optimizer.safetensors")
     sweep_often(training)
     assert training.home.verdicts("training") == {batch_id: "trained"}
-    begun = [spec["offset"] for spec in training.children.specs]
+    begun = [spec.config.data.offset for spec in training.children.specs]
     assert begun == [0, 32, 64, 32, 64]
     assert training.batch(batch_id).offset == 96
 
@@ -85,7 +85,7 @@ def test_with_no_state_left_training_goes_on_from_the_weights(training: Any, mon
     sweep_often(training)
     assert training.home.verdicts("training") == {first: "trained", second: "trained"}
     assert training.checkpoints()[2].parent_id == head.id
-    assert training.children.specs[2]["state"] is None
+    assert training.children.specs[2].config.output.resume_from is None
     assert found(training) == [f"Training goes on from {head.id} with a fresh optimizer."]
 
 
@@ -155,7 +155,7 @@ def test_adapters_go_on_too(start_training: Callable[..., Any], monkeypatch: pyt
     assert training.home.dead() == []
     assert training.home.verdicts("training") == {first: "trained", second: "trained"}
     assert training.checkpoints()[2].parent_id == (middle.id if states == 2 else head.id)
-    assert (training.children.specs[2]["state"] is None) == (states == 1)
+    assert (training.children.specs[2].config.output.resume_from is None) == (states == 1)
 
 
 def rewind_by_hand(training: Any, checkpoint_id: str) -> None:

@@ -47,8 +47,8 @@ def test_training_goes_on_from_the_champion_with_a_fresh_optimizer_once(training
     training.queue(2)
     training.sweep()
     begun = training.children.specs[2:]
-    assert [spec["state"] is None for spec in begun] == [True, False]
-    assert [spec["offset"] for spec in begun] == [0, 32]
+    assert [spec.config.output.resume_from is None for spec in begun] == [True, False]
+    assert [spec.config.data.offset for spec in begun] == [0, 32]
     assert training.checkpoints()[2].parent_id == training.home.base_id()
     assert not training.line().fresh_optimizer
 
@@ -137,5 +137,5 @@ def test_a_poisonous_batch_is_quarantined_and_the_line_is_back_at_the_champion(t
     assert training.home.verdicts("training") == {good: "trained", poison: "quarantined", after: "trained"}
     assert training.batch(poison).state == "quarantined"
     assert training.checkpoints()[2].parent_id == champion
-    assert training.children.specs[-2]["state"] is None
+    assert training.children.specs[-2].config.output.resume_from is None
     assert training.home.dead() == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ratchet.errors import Stopping
-from ratchet.inference.tiny_tokenizer import VOCABULARY_SIZE
+from ratchet.inference.tiny import VOCABULARY_SIZE
 from ratchet.ledger import operator_actions
 from ratchet.ledger.queue import depth
 from ratchet.ledger.tables import VerdictRow
@@ -47,14 +47,6 @@ def test_a_batch_is_trained_in_segments_each_a_checkpoint_on_the_last(training: 
     assert training.home.verdicts("training") == {batch_id: "trained"}
 
 
-def test_a_segment_for_which_one_of_several_had_no_memory_is_begun_again_at_once(training: Any) -> None:
-    batch_id = training.queue(1)
-    training.children.short = [8, 4]
-    training.sweep()
-    assert [spec["offset"] for spec in training.children.specs] == [0, 0, 0, SEGMENT]
-    assert (training.batch(batch_id).state, len(training.checkpoints())) == ("trained", 2)
-
-
 def test_what_is_published_is_whole(training: Any) -> None:
     training.queue(1)
     training.sweep()
@@ -69,8 +61,8 @@ def test_each_segment_starts_from_the_state_of_the_last_across_batches(training:
     training.queue(1)
     training.queue(2)
     training.sweep()
-    states = [spec["state"] for spec in training.children.specs]
-    saved = [str(training.home.artifacts.fetch(c.state_artifact)) for c in training.checkpoints()[-2:]]
+    states = [spec.config.output.resume_from for spec in training.children.specs]
+    saved = [training.home.artifacts.fetch(c.state_artifact) for c in training.checkpoints()[-2:]]
     assert states[0] is None
     assert all(states[1:])
     assert states[3] == saved[0]
@@ -145,18 +137,18 @@ def test_every_epoch_is_trained_and_the_depth_never_goes_below_nothing(start_tra
 def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there(
     start_training: Callable[..., Any],
 ) -> None:
-    training = start_training(monitoring={"status_interval_s": 60.0})  # the segment ends before it is asked
+    training = start_training()
     batch_id = training.queue(1)
-    ledger, seen = training.home.ledger, training.children.specs
+    ledger, run = training.home.ledger, training.children.run
 
-    class Pausing(list[Any]):
-        def append(self, spec: Any) -> None:
-            super().append(spec)
-            if len(self) == 1:
-                with ledger.write() as tx:
-                    operator_actions.pause(tx, paused=True)
+    def pause_at_the_end(*arguments: Any, **limits: Any) -> Any:
+        training.children.run = run
+        result = run(*arguments, **limits)
+        with ledger.write() as tx:
+            operator_actions.pause(tx, paused=True)
+        return result
 
-    training.children.specs = Pausing(seen)
+    training.children.run = pause_at_the_end
     training.sweep()
     assert training.batch(batch_id).state == "training"
     assert [c.offset for c in training.checkpoints()] == [SEGMENT]
@@ -165,7 +157,7 @@ def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there
         operator_actions.pause(tx, paused=False)
     training.sweep()
     assert training.home.verdicts("training") == {batch_id: "trained"}
-    assert [spec["offset"] for spec in training.children.specs] == [0, SEGMENT]
+    assert [spec.config.data.offset for spec in training.children.specs] == [0, SEGMENT]
 
 
 def test_with_the_judges_away_training_goes_to_its_limit_and_waits(start_training: Callable[..., Any]) -> None:
@@ -223,8 +215,8 @@ def test_order_and_seed_of_the_settings_reach_the_segment(start_training: Callab
     training = start_training(data={"seed": 7, "shuffle": False}, locked={"vocab_size": VOCABULARY_SIZE})
     training.queue(1)
     training.sweep()
-    assert {(spec["seed"], spec["shuffle"]) for spec in training.children.specs} == {(7, False)}
-    assert {spec["locked"]["vocab_size"] for spec in training.children.specs} == {VOCABULARY_SIZE}
+    assert {(spec.config.data.seed, spec.config.data.shuffle) for spec in training.children.specs} == {(7, False)}
+    assert {spec.config.locked.vocab_size for spec in training.children.specs} == {VOCABULARY_SIZE}
 
 
 def test_a_batch_that_cannot_be_read_goes_to_the_dead_letters_and_the_next_is_trained(training: Any) -> None:

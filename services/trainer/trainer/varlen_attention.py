@@ -1,8 +1,8 @@
-"""Attention over rows that lie end to end, each of which sees itself alone: what flash attention does, on a CPU.
+"""Variable-length attention over packed rows, each of which attends to itself alone: flash attention's, on a CPU.
 
-Everything else of a model (projections, norms, feed-forward, loss) works token by token and takes the line as it is. So
-no token of padding goes through the model. In here rows of like length are laid beside one another for each call of
-torch's kernel, padded on the right to the longest, where causal attention cannot see it.
+Everything else of a model (projections, norms, feed-forward, loss) works token by token and takes the packed line as it
+is, so no padding goes through the model. Here rows of similar length are batched for each call of torch's kernel,
+padded on the right to the longest, where causal attention cannot see it.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-BY_ROW = "sdpa_by_row"
-"""The name of this attention, beside those of transformers."""
+VARLEN = "sdpa_varlen"
+"""The name of this attention among those of transformers."""
 
-_LEAST_SHARE = 0.5
-"""A row is at least this long, of the longest one beside it."""
+_SHORTEST_SHARE = 0.5
+"""Length of the shortest row of a batch, as a share of the longest."""
 
-_SAME = 1e-4
-"""How far logits may differ, of the largest, that are computed alike."""
+_TOLERANCE = 1e-4
+"""Largest difference of logits, relative to the largest logit, that rounding explains."""
 
 _PROBE = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 4, 5, 6, 7]])
-"""Two lines whose second rows are the same."""
+"""Two packed lines whose second rows are the same."""
 
 
-def use_by_row(model: Any, longest: int) -> bool:
-    """Let the model attend by row, if it can: whether it does. ``longest`` is the longest row that it will see.
+def use_varlen_attention(model: Any, longest: int) -> bool:
+    """Switch the model to this attention if it can be; returns whether it was. ``longest`` is the longest row to come.
 
-    Not every model can. Some look at a window or mix tokens in other ways than by attention, and some do not tell
-    their attention where rows begin. So it is tried: what a row is answered must not depend on the row before it.
+    Not every model can. Some attend to a window or mix tokens in other ways than by attention, and some do not pass
+    position ids to their attention. So it is tried: the logits of a row must not depend on the row before it.
     """
     text = model.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     before = model.config._attn_implementation
     if before != "sdpa" or any(window is not None and window < longest for window in windows):
         return False
-    model.set_attn_implementation(BY_ROW)
-    if model.config._attn_implementation == BY_ROW and _keeps_rows_apart(model):
+    model.set_attn_implementation(VARLEN)
+    if model.config._attn_implementation == VARLEN and _keeps_rows_apart(model):
         return True
     model.set_attn_implementation(before)
     return False
@@ -51,14 +51,16 @@ def use_by_row(model: Any, longest: int) -> bool:
 def _keeps_rows_apart(model: Any) -> bool:
     was_training = model.training
     model.eval()
-    places = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=model.device)
+    position_ids = torch.tensor([[0, 1, 2, 0, 1, 2, 3]], device=model.device)
     lines = _PROBE.to(model.device) % model.get_input_embeddings().num_embeddings
-    one, other = (model(input_ids=line[None], position_ids=places, use_cache=False).logits[0, 3:] for line in lines)
+    one, other = (
+        model(input_ids=line[None], position_ids=position_ids, use_cache=False).logits[0, 3:] for line in lines
+    )
     model.train(was_training)
-    return bool((one - other).abs().max() <= _SAME * one.abs().max())
+    return bool((one - other).abs().max() <= _TOLERANCE * one.abs().max())
 
 
-def attend_by_row(
+def varlen_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -93,11 +95,11 @@ def _attend(
         ]
         return sdpa_attention_forward(module, *alike, None, **options)[0].reshape(1, length, heads, -1)
     parts, order = [], []
-    for places, back in _groups(bounds):
-        beside = [states[0, :, places].transpose(0, 1) for states in (query, key, value)]
+    for position_ids, back in _groups(bounds):
+        beside = [states[0, :, position_ids].transpose(0, 1) for states in (query, key, value)]
         attended, _ = sdpa_attention_forward(module, *beside, None, **options)
         parts.append(attended.flatten(0, 1)[back])
-        order.append(places.ravel()[back])
+        order.append(position_ids.ravel()[back])
     return torch.cat(parts)[torch.cat(order).argsort()][None]
 
 
@@ -107,7 +109,7 @@ def _groups(bounds: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     rows = sorted(pairwise(bounds), key=lambda row: row[0] - row[1])
     groups: list[list[tuple[int, int]]] = []
     for begin, end in rows:
-        if groups and end - begin >= _LEAST_SHARE * (groups[-1][0][1] - groups[-1][0][0]):
+        if groups and end - begin >= _SHORTEST_SHARE * (groups[-1][0][1] - groups[-1][0][0]):
             groups[-1].append((begin, end))
         else:
             groups.append([(begin, end)])
@@ -118,16 +120,16 @@ def _places(group: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     begins = torch.tensor([begin for begin, _ in group])[:, None]
     lengths = torch.tensor([end - begin for begin, end in group])[:, None]
     columns = torch.arange(int(lengths.max()))[None]
-    places = begins + columns.minimum(lengths - 1)
-    return places, (columns < lengths).ravel().nonzero().ravel()
+    position_ids = begins + columns.minimum(lengths - 1)
+    return position_ids, (columns < lengths).ravel().nonzero().ravel()
 
 
 def _no_mask_for_lines(batch_size: int, q_length: int, kv_length: int, **options: Any) -> torch.Tensor | None:
-    """None for a line, of which ``attend_by_row`` knows the rows; else the mask of ``sdpa``."""
+    """None for a line, of which ``varlen_attention`` knows the rows; else the mask of ``sdpa``."""
     if options.get("attention_mask") is None and batch_size == 1 and q_length == kv_length:
         return None
     return sdpa_mask(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **options)
 
 
-AttentionInterface.register(BY_ROW, attend_by_row)
-AttentionMaskInterface.register(BY_ROW, _no_mask_for_lines)
+AttentionInterface.register(VARLEN, varlen_attention)
+AttentionMaskInterface.register(VARLEN, _no_mask_for_lines)

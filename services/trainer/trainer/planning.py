@@ -1,0 +1,187 @@
+"""What the worker trains next: the open batch, where in it to begin, and what has to happen first.
+
+Everything here reads the ledger; nothing trains or saves. ``PauseFlag`` and ``StopDeadline`` follow a running segment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.events.catalogue import TrainingStarted
+from ratchet.ledger import Transaction
+from ratchet.ledger.lineage import adapter_base, head, lineage, unjudged
+from ratchet.ledger.pending import lacks_verdict
+from ratchet.ledger.tables import BatchRow, CheckpointRow, RegressionRow
+from ratchet.settings import Settings
+from ratchet.systems import Subject, Work
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from trainer.segment import FULL, read_state_info, training_mode
+
+TRAINING = "training"
+
+MARGIN = 3.0
+"""Times what was measured: a machine that stops is a busy one, and rows differ in length."""
+
+SLOW_DISK_BYTES_PER_S = 50e6
+FILES_S = 10.0
+STATE_FACTOR = 4
+"""Before a save was measured: a checkpoint and its state, of fp32 weights and two moments, on a slow disk."""
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint whose weights are loaded, and the state artifact that is put on them; None for a fresh optimizer.
+
+    The weights are the checkpoint's own, or, for adapters, the frozen base weights under them.
+    """
+
+    weights: CheckpointRow
+    state: str | None
+
+
+@dataclass(frozen=True)
+class SegmentStart:
+    """Where a segment begins: after ``head``, ``offset`` rows into its batch.
+
+    ``blocked_by`` says what has to happen first. ``save_s`` is what saving a checkpoint took last, in seconds.
+    """
+
+    head: CheckpointRow
+    resume: ResumePoint
+    batch: BatchRow
+    offset: int
+    blocked_by: str | None
+    save_s: float | None = None
+
+
+def open_segment(work: Work) -> SegmentStart:
+    """Open the batch if it is queued, and find where to begin."""
+
+    def open_batch(tx: Transaction) -> None:
+        batch = tx.session.get_one(BatchRow, work.subject.id)
+        if batch.state == "queued":
+            batch.state, batch.started_at = "training", tx.now
+            lineage(tx.session).running_batch_id = batch.id
+            tx.emit(TrainingStarted(batch_id=batch.id))
+
+    work.commit(open_batch)
+    with work.read() as session:
+        main = lineage(session)
+        newest = head(session)
+        base = adapter_base(session)
+        batch = session.get_one(BatchRow, work.subject.id)
+        offset = newest.offset if newest.batch_id == batch.id else 0
+        blocked_by = _blocked_by(session, work.settings)
+        saves = (
+            select(CheckpointRow.save_s).where(CheckpointRow.save_s.is_not(None)).order_by(CheckpointRow.ordinal.desc())
+        )
+        save_s = session.scalar(saves.limit(1))
+    found = resume_point(work.settings, work.artifacts, newest, base, fresh=main.fresh_optimizer)
+    return SegmentStart(newest, found, batch, offset, blocked_by, save_s)
+
+
+def rewinds(session: Session) -> list[Subject]:
+    """Broken and critically regressed checkpoints without a verdict of training yet."""
+    bad = select(CheckpointRow.id).outerjoin(RegressionRow, RegressionRow.checkpoint_id == CheckpointRow.id)
+    bad = bad.where(
+        or_(CheckpointRow.state == "broken", RegressionRow.severity == "critical"),
+        lacks_verdict(TRAINING, "checkpoint", CheckpointRow.id),
+    )
+    return [Subject("checkpoint", id) for id in session.scalars(bad)]
+
+
+def all_steps_taken(session: Session, settings: Settings) -> bool:
+    """Whether the lineage has reached ``hyperparams.max_steps``."""
+    last = settings.hyperparams.max_steps
+    return last is not None and head(session).step >= last
+
+
+def resume_point(
+    settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
+) -> ResumePoint:
+    """What is loaded to train on from the checkpoint. ``base`` has the frozen weights under the lineage's adapters.
+
+    Where the training mode has changed, or the state does not fit, it is a fresh optimizer on the checkpoint's own
+    weights. Raises ArtifactError for a damaged state; the weights are not checked.
+    """
+    mode = training_mode(settings.model)
+    weights = checkpoint if mode == FULL else base
+    if fresh or checkpoint.state_artifact is None or weights is None or weights.state != "saved":
+        return ResumePoint(checkpoint, None)
+    info = read_state_info(artifacts.fetch(checkpoint.state_artifact))
+    if info is None or (info.mode, info.weights) != (mode, weights.weights):
+        return ResumePoint(checkpoint, None)
+    return ResumePoint(weights, checkpoint.state_artifact)
+
+
+def _blocked_by(session: Session, settings: Settings) -> str | None:
+    """What has to happen before the next segment. The batch stays open."""
+    if lineage(session).paused:
+        return "training to be resumed"
+    if rewinds(session):
+        return "a rewind that comes first"
+    if all_steps_taken(session, settings):
+        return f"more steps than hyperparams.max_steps {settings.hyperparams.max_steps} allows"
+    waiting = unjudged(session)
+    return f"judges: {waiting} checkpoints are not tested yet" if waiting >= settings.queue.unjudged_limit else None
+
+
+class PauseFlag:
+    """Whether training is paused or the batch skipped, read from the ledger at most once every ``every_s``."""
+
+    def __init__(self, work: Work, batch_id: str, every_s: float = 1.0) -> None:
+        self._every_s = every_s
+        self._work = work
+        self._batch_id = batch_id
+        self._read_at = time.monotonic()
+        self._is_set = False
+
+    def __call__(self) -> bool:
+        """Once true, it stays true."""
+        now = time.monotonic()
+        if not self._is_set and now - self._read_at >= self._every_s:
+            self._read_at = now
+            with self._work.read() as session:
+                batch = session.get_one(BatchRow, self._batch_id)
+                self._is_set = lineage(session).paused or batch.state == "skipped"
+        return self._is_set
+
+
+@dataclass
+class StopDeadline:
+    """How long a segment takes to stop when its worker is asked to: the running step, and saving what it has.
+
+    It is a bound and not a wait: a segment that is done sooner ends sooner, and one that exceeds it hangs. ``save_s``
+    is what the last save of the lineage took, None before the first.
+    """
+
+    save_s: float | None
+    size_bytes: int
+    saving_since: float | None = None
+    _longest_step_s: float = 0.0
+
+    def update(self, progress: Mapping[str, Any]) -> float:
+        """Take in a progress message, and return the seconds: 0 while there is no step that could be lost."""
+        self._longest_step_s = max(self._longest_step_s, float(progress.get("longest_step_s") or 0.0))
+        if progress.get("state") == "saving":
+            self.saving_since = time.monotonic()
+        if not self._longest_step_s:
+            return 0.0
+        return MARGIN * (self._longest_step_s + self._longest_save_s)
+
+    @property
+    def saved_s(self) -> float | None:
+        """Seconds since saving began: once everything is published, what the save took."""
+        return None if self.saving_since is None else time.monotonic() - self.saving_since
+
+    @property
+    def _longest_save_s(self) -> float:
+        if self.save_s is not None:
+            return self.save_s
+        return FILES_S + STATE_FACTOR * self.size_bytes / SLOW_DISK_BYTES_PER_S
