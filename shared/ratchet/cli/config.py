@@ -23,6 +23,7 @@ from ratchet.ledger.suites import current
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
 from ratchet.settings.placement import TRAINER
+from ratchet.settings.settings import load_with_origins, schema_with
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.stats.power import CHALLENGES, GatePower, gate_power
 
@@ -38,8 +39,11 @@ def show(
     section: Annotated[str | None, typer.Argument(help="One section, as queue.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of SECTION.FIELD = VALUE.")] = False,
 ) -> None:
-    """Show the settings in force, those that differ from the default marked with *. Secrets are masked."""
-    settings = load()
+    """Show the settings in force, and where each that is set comes from.
+
+    Those that differ from the default are marked with *, those of plug-in systems are among them. Secrets are masked.
+    """
+    settings, origins = load_with_origins(sections=() if section in Settings.model_fields else plugin_sections())
     values = settings.model_dump(mode="json")
     if section is not None and section not in values:
         raise SettingsError(f"no section {section!r}; there are: {', '.join(values)}.")
@@ -47,16 +51,21 @@ def show(
     if as_json:
         print_json(chosen)
         return
-    defaults = Settings.model_construct().model_dump(mode="json")
+    defaults = type(settings).model_construct().model_dump(mode="json")
     for name, value in chosen.items():
-        _print(name, value, defaults.get(name))
+        _print(name, value, defaults.get(name), origins)
+
+
+def plugin_sections() -> list[str]:
+    """The installed systems that declare settings of their own."""
+    from ratchet.systems import registry
+
+    return [system.name for system in registry.systems().values() if system.settings is not None]
 
 
 @app.command()
 def check() -> None:
     """Check the settings: that they are valid, that training fits this machine, and that the gate can see a gain."""
-    # scipy
-
     settings = load()
     require_plugins(settings)
     for line in check_training(settings):
@@ -77,16 +86,17 @@ def check() -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON schema of all settings, for editors and scripts."""
-    typer.echo(json.dumps(Settings.model_json_schema(), indent=2))
+    typer.echo(json.dumps(schema_with(plugin_sections()).model_json_schema(), indent=2))
 
 
-def _print(name: str, value: Any, default: Any) -> None:
-    if isinstance(value, dict):
+def _print(name: str, value: Any, default: Any, origins: Mapping[str, str]) -> None:
+    if isinstance(value, dict) and value:
         for key, inner in value.items():
-            _print(f"{name}.{key}", inner, default.get(key) if isinstance(default, dict) else None)
+            _print(f"{name}.{key}", inner, default.get(key) if isinstance(default, dict) else None, origins)
         return
     mark = " " if value == default else "*"
-    typer.echo(f"{mark} {name} = {json.dumps(value, ensure_ascii=False)}")
+    origin = f"  # {origins[name]}" if name in origins else ""
+    typer.echo(f"{mark} {name} = {json.dumps(value, ensure_ascii=False)}{origin}")
 
 
 @dataclass(frozen=True)

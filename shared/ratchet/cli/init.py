@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from ratchet.atomic_files import atomic_replace, atomic_write
 from ratchet.cli.capacity import Fit, count_parameters, fit, shared_fit, training_memory
+from ratchet.cli.config import plugin_sections
 from ratchet.cli.output import size
 from ratchet.cli.view.model import thousands
 from ratchet.data.jsonl import copy_rows, read_examples
@@ -25,6 +26,7 @@ from ratchet.errors import DataError, PreconditionFailed
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.leases.gpus import list_gpus
 from ratchet.settings import Settings, load
+from ratchet.settings.settings import schema_with
 from ratchet.settings.sources import FILE
 from ratchet.user_files import open_regular, printable
 
@@ -64,7 +66,7 @@ def init(
         _require_nameable(data)
         _check_data(data)
         chosen = {**chosen, "suites": {**chosen.get("suites", {}), **_tested_on(data, model)}}
-    _write(file, render(chosen))
+    _write(file, render(chosen, schema_with(plugin_sections())))
     load()
     typer.echo(f"wrote {file}.")
     if data is not None:
@@ -192,10 +194,10 @@ WIDTH = 110
 Chosen = Mapping[str, Mapping[str, Any]]
 
 
-def render(chosen: Chosen) -> str:
+def render(chosen: Chosen, schema: type[Settings] = Settings) -> str:
     """The file's text, with these values (by section and field) in force."""
     lines = [HEAD]
-    plain, sections = _split(Settings.model_fields)
+    plain, sections = _split(schema.model_fields)
     for name, field in plain.items():
         lines += _entry(name, field, {})
     for name, section in sections.items():

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from pydantic import Field
+from ratchet.cli.main import app
 from ratchet.errors import SettingsError
 from ratchet.settings import Section, Settings, load
 from ratchet.settings.plugin_sections import declared_section
 from ratchet.settings.section import environment, reveal
 from ratchet.settings.settings import from_values, load_with_origins, schema_with
 from ratchet.settings.sources import assign
-from ratchet.systems import System
+from ratchet.systems import System, registry
+from typer.testing import CliRunner
 
 MODULE = '''
 from pydantic import Field, SecretStr
 from ratchet.settings import Section
-from ratchet.systems import System
+from ratchet.systems import System, registry
+from typer.testing import CliRunner
 
 class GardenSettings(Section):
     """How the garden is watered."""
@@ -98,5 +102,18 @@ def test_a_system_cannot_take_a_section_of_ratchets_own_or_declare_something_els
 
     with pytest.raises(TypeError, match="one of Ratchet's own"):
         System(name="queue", host="3090", purpose="", emits=(), sweep_s=1, lanes=(), settings=Own)
-    with pytest.raises(TypeError, match="a subclass of Section is wanted"):
+    with pytest.raises(TypeError, match="has to be a subclass of Section"):
         System(name="x", host="3090", purpose="", emits=(), sweep_s=1, lanes=(), settings=Settings)  # type: ignore[arg-type]
+
+
+def test_config_show_has_it_with_where_it_came_from(garden: type[Section], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_found", cache(registry._found.__wrapped__))
+    registry.systems.cache_clear()
+    Path("ratchet.toml").write_text("[garden]\nlitres = 5\n")
+    shown = CliRunner().invoke(app, ["--set", 'garden.beds=["a"]', "config", "show", "garden"]).stdout
+    assert shown.splitlines() == [
+        "* garden.litres = 5  # ratchet.toml",
+        '* garden.beds = ["a"]  # --set',
+        "  garden.key = null",
+    ]
+    registry.systems.cache_clear()

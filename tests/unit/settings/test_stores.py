@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.bus.connection import redis_url
-from ratchet.cli.doctor.passwords import weak_passwords
+from ratchet.cli.doctor.machine import weak_passwords
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
 

@@ -33,7 +33,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/deployer/test_challenge.py": {
         "test_what_counts_as_mastered_is_set": ("gate.mastery",),
-        "test_after_how_many_uses_the_confirm_suite_is_rotated_is_set": ("suites.confirm_uses",),
     },
     "unit/deployer/test_gate.py": {
         "test_how_much_proof_is_asked_for_is_set": ("gate.alpha", "gate.margin"),
