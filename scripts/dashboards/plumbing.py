@@ -67,7 +67,7 @@ def _events() -> Panels:
         ),
         lines(
             "Events kept",
-            "In Redis, by event; the oldest go at redis.stream_length.",
+            "In Redis, by event; the oldest go after 10,000.",
             [Query("max by (event) (ratchet_stream_events)", "{{event}}")],
         ),
     ]

@@ -11,18 +11,18 @@ from tests.support.workers import wait_until
 
 
 def test_a_subject_that_always_fails_becomes_a_dead_letter_and_can_be_retried(playground: Playground) -> None:
-    playground.throw("poison-1", "good-1", "good-2")
-    wait_until(lambda: bool(playground.letters("poison-1")), what="a dead letter")
+    playground.throw("failing-1", "good-1", "good-2")
+    wait_until(lambda: bool(playground.letters("failing-1")), what="a dead letter")
     playground.wait_counted("good-1", "good-2")
-    (letter,) = playground.letters("poison-1")
-    assert (letter.failures, letter.kills, letter.error) == (3, 0, "ValueError: poison-1 is poisonous")
-    assert 'raise ValueError(f"{work.subject.id} is poisonous")' in letter.traceback
+    (letter,) = playground.letters("failing-1")
+    assert (letter.failures, letter.kills, letter.error) == (3, 0, "ValueError: failing-1 always fails")
+    assert 'raise ValueError(f"{work.subject.id} always fails")' in letter.traceback
     (playground.stack.settings.home / "antidote").touch()
     with playground.stack.ledger.write() as tx:
         dead_letters.retry(tx, letter.id, "test")
     wake(playground.stack.settings, SYSTEM)
-    wait_until(lambda: ("counting", "poison-1") in playground.verdicts(), what="the cured toy")
-    assert playground.catches("poison-1") == 1
+    wait_until(lambda: ("counting", "failing-1") in playground.verdicts(), what="the cured toy")
+    assert playground.catches("failing-1") == 1
 
 
 def test_a_subject_that_kills_its_workers_becomes_a_dead_letter_while_others_pass(open_playground: Open) -> None:

@@ -41,7 +41,7 @@ def test_an_idle_worker_whose_celery_has_gone_deaf_exits(open_playground: Open) 
     playground.wait_counted("second")
 
 
-@pytest.mark.parametrize("name", ["listener", "sweep", "status", "liveness", "lane-catch"])
+@pytest.mark.parametrize("name", ["listener", "sweep", "status", "liveness"])
 def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str) -> None:
     playground = open_playground("catching", "counting")
     playground.throw(f"losing-{name}")

@@ -22,9 +22,9 @@ def test_workers_and_hub_tell_what_happened(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", metrics_port=free_port())
     wait_until(lambda: set(pages(playground)) == {"catching", "counting"}, what="both workers in the register")
     urls = pages(playground)
-    playground.throw("ball", "poison-1")
+    playground.throw("ball", "failing-1")
     playground.wait_counted("ball")
-    wait_until(lambda: bool(playground.letters("poison-1")), what="a dead letter")
+    wait_until(lambda: bool(playground.letters("failing-1")), what="a dead letter")
     catching, counting = Scrape.of(urls["catching"]), Scrape.of(urls["counting"])
     assert urls["catching"] != urls["counting"]
     assert catching.value("ratchet_events_consumed_total", event="toy.thrown") >= 1
@@ -45,7 +45,7 @@ def test_without_redis_both_pages_are_still_served(open_playground: Open) -> Non
     wait_until(lambda: bool(pages(playground)), what="the worker in the register")
     url = pages(playground)["catching"]
     playground.stack.redis.kill()
-    assert "ratchet_claims_total" in Scrape.of(url).names()
+    wait_until(lambda: "ratchet_claims_total" in Scrape.of(url).names(), what="the page of a worker that has started")
     with discovery(playground.stack.settings, "127.0.0.1", 0) as hub:
         found = Scrape.of(f"http://127.0.0.1:{hub.server_port}/metrics")
     assert found["ratchet_redis_up"] == 0

@@ -25,7 +25,7 @@ def worker(home: Path) -> subprocess.Popen[bytes]:
         "RATCHET_HOME": str(home),
         "RATCHET_SYSTEMS": "tests.support.toys",
         "PYTHONPATH": str(ROOT),
-        "RATCHET_CONTROL__BACKOFF_LAST_S": "0.5",
+        "RATCHET_CONTROL__MAX_BACKOFF_S": "0.5",
         "RATCHET_METRICS__EXPORTERS": '{"node": "10.0.0.4:9100"}',
     }
     with open(home / "worker.log", "wb") as log:
@@ -50,7 +50,7 @@ def test_redis_is_waited_for_and_a_signal_ends_the_wait(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     migrate(ledger)
     process = worker(tmp_path)
-    wait_until(lambda: "the start waits" in log_of(tmp_path), what="waiting for Redis")
+    wait_until(lambda: "trying again in" in log_of(tmp_path), what="waiting for Redis")
     with ledger.read() as session:
         assert session.scalars(select(WorkerRow.pages)).all() == [{"node": "http://10.0.0.4:9100/metrics"}]
     ledger.close()

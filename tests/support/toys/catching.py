@@ -1,4 +1,4 @@
-"""Catches what is thrown. A toy's name says how it behaves: ``silent-1``, ``child-3``, ``poison-2`` …"""
+"""Catches what is thrown. A toy's name says how it behaves: ``silent-1``, ``child-3``, ``failing-2`` …"""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def stubborn(work: Work) -> None:
         time.sleep(10_000)
 
 
-def poison(work: Work) -> None:
+def failing(work: Work) -> None:
     if not (work.settings.home / "antidote").exists():
-        raise ValueError(f"{work.subject.id} is poisonous")
+        raise ValueError(f"{work.subject.id} always fails")
 
 
 def deadly(work: Work) -> None:
@@ -166,7 +166,7 @@ BEHAVIOURS: dict[str, Callable[[Work], None]] = {
     "deafening": deafening,
     "losing": losing,
     "stubborn": stubborn,
-    "poison": poison,
+    "failing": failing,
     "deadly": deadly,
 }
 
