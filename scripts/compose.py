@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ratchet.errors import UnknownPlugin
+from ratchet.settings.placement import JUDGE, TRAINER, Role
 from ratchet.systems import registry
-from ratchet.systems.system import Host, System
+from ratchet.systems.system import System
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "compose"
@@ -21,7 +22,7 @@ START, END = "  # generated: workers\n", "  # end\n"
 BLOCK = re.compile(f"{START}.*?{END}", re.DOTALL)
 TARGETS = frozenset(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
-HOSTS: tuple[Host, ...] = ("3090", "4090")
+HOSTS: tuple[Role, ...] = (JUDGE, TRAINER)
 AFTER = {"3090": "", "4090": "    depends_on: {prepare: {condition: service_completed_successfully}}\n"}
 """The 4090 host publishes the base model and the suites, on which its own workers wait."""
 
@@ -47,7 +48,7 @@ def rendered() -> dict[Path, str]:
     return found
 
 
-def on_host(systems: Iterable[System], host: Host) -> list[System]:
+def on_host(systems: Iterable[System], host: Role) -> list[System]:
     return [system for system in systems if system.host == host]
 
 
@@ -56,7 +57,7 @@ def workers(systems: Iterable[System]) -> str:
     return "\n".join(_service(system, number) for number, system in enumerate(systems, start=1))
 
 
-def without_gpu(host: Host, file: str, systems: Iterable[System]) -> str:
+def without_gpu(host: Role, file: str, systems: Iterable[System]) -> str:
     """The override that takes away every reservation of a card, and the exporter of cards."""
     by_hand = [name for name in ("serving",) if f"\n  {name}:\n" in file]
     lines = [

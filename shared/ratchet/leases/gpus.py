@@ -1,7 +1,7 @@
 """The GPUs of this machine, found without torch, and leases on their memory.
 
 A slot is a gigabyte of a device, in a folder that all containers of a host share. How much a process leases comes from
-the settings; that it uses no more is up to the process (see ratchet.inference.bounded).
+the settings; that it uses no more is up to the process (see ratchet.inference.gpu_limit).
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ratchet.file_lock import FileLock
 from ratchet.leases.slots import Lease, LeaseRequest, release_all, take_free
 from ratchet.lines import split_lines
 from ratchet.settings import Settings
+from ratchet.settings.placement import JUDGE
 
 TIMEOUT_S = 10.0
 FIELDS = "name,memory.total,memory.free,driver_version,uuid"
 MIB, GIB = 1024**2, 1024**3
 TRAINING, TRAINING_SHARE, OTHER_SHARE = "training", 0.5, 0.25
-SERVING, JUDGE = "serving", "3090"
+SERVING = "serving"
 
 
 @dataclass(frozen=True)

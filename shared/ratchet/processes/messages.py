@@ -21,6 +21,8 @@ from ratchet.processes.managed_process import ManagedProcess
 
 JsonObject = dict[str, Any]
 
+KILLED_S = 5.0
+"""How long the kernel may take to end what was killed."""
 _CHUNK_BYTES = 1 << 16
 
 
@@ -339,5 +341,5 @@ class ServerProcess:
         self.hang_up()
         if self.process.wait(timeout_s) is None:
             self.process.kill()
-            self.process.wait(timeout_s)
+            self.process.wait(KILLED_S)
         self._channel.close()

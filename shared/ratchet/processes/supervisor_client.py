@@ -11,6 +11,7 @@ from typing import Self
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.processes.managed_process import kill_group
 from ratchet.processes.messages import (
+    KILLED_S,
     Configure,
     ListProcesses,
     ProcessState,
@@ -33,7 +34,6 @@ REPLY_S = 60.0
 """The supervisor replies at its next tick, but first of all it imports what its workers need."""
 SHOWN_AFTER_S = 1.0
 """A stop that takes less is not worth a line."""
-KILLED_S = 5.0
 
 
 class SupervisorClient:
@@ -56,7 +56,9 @@ class SupervisorClient:
         try:
             self._server.tell(Configure(reveal(settings)))
         except ServerGone as error:
-            raise self._gone(error) from error
+            gone = self._gone(error)
+            self._server.close(0.0)
+            raise gone from error
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +101,7 @@ class SupervisorClient:
         """Stop all and wait for it; ``show`` is called with what is waited for, each time that this has changed."""
         self._server.hang_up()
         self._wait(show)
-        self._server.close(KILLED_S if self._server.process.poll() is not None else 0.0)
+        self._server.close(0.0)
 
     def _wait(self, show: Callable[[str], None]) -> None:
         """Wait for the supervisor as long as its workers may take, and some more."""

@@ -18,7 +18,7 @@ from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Suite
 from ratchet.events.catalogue import CheckpointSaved
-from ratchet.inference.model_folder import UNKNOWN, ModelInfo, hold, read_model_info
+from ratchet.inference.model_folder import UNKNOWN, ModelInfo, check_locked, read_model_info
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.ledger import Ledger, Transaction, deployments
 from ratchet.ledger.lineage import MAIN, checkpoint_id
@@ -151,7 +151,7 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
 
 def values_to_lock(settings: Settings, facts: ModelInfo) -> dict[str, str]:
     """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
-    held = hold(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
+    held = check_locked(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
     path = settings.model.path
     suites = {f"suites.{name}": str(getattr(settings.suites, name)) for name in HELD_OUT_BY}
     return {"base_model": settings.locked.base_model or path, "model_path": path, **suites, **held.recorded()}

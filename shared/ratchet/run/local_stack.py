@@ -24,13 +24,13 @@ from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
+from ratchet.settings.placement import JUDGE
 from ratchet.settings.section import environment
 from ratchet.systems import registry
 
 Say = Callable[[str], None]
 
 SERVER = "server"
-JUDGING_HOST = "3090"
 
 
 class LocalStack:
@@ -146,7 +146,7 @@ def process_names(settings: Settings) -> list[str]:
     roles = settings.placement.roles
     workers = [system.name for system in registry.systems().values() if system.host in roles]
     workers += [name for name in registry.broken() if name not in workers]
-    return [*([SERVER] if JUDGING_HOST in roles and settings.serving.url is None else []), *workers]
+    return [*([SERVER] if JUDGE in roles and settings.serving.url is None else []), *workers]
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

@@ -9,13 +9,18 @@ from pydantic import Field
 
 from ratchet.settings.section import Section
 
+Role = Literal["3090", "4090"]
+JUDGE: Role = "3090"
+TRAINER: Role = "4090"
+"""The two roles have the names of the machines that played them first, which are in all queue names."""
+
 
 class PlacementSettings(Section):
     """The host names are roles; any machine can play one or both."""
 
     machine: str = Field(default_factory=platform.node, description="This machine's name in worker names.")
-    roles: tuple[Literal["3090", "4090"], ...] = Field(
-        ("3090", "4090"), description="Roles whose systems run here: 3090 judges, 4090 trains."
+    roles: tuple[Role, ...] = Field(
+        (JUDGE, TRAINER), description="Roles whose systems run here: 3090 judges, 4090 trains."
     )
     gpus_gb: tuple[int, ...] | None = Field(
         None, description="Whole gigabytes of each GPU that may be leased. Default: all that the driver tells of."

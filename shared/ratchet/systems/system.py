@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,6 @@ from ratchet.systems.work import Outcome, Work
 if TYPE_CHECKING:
     from ratchet.artifacts import ArtifactStore
 
-Host = Role
 Find = Callable[[Session, Settings], Sequence[Subject]]
 Do = Callable[[Work], Outcome]
 Check = Callable[[Settings, Ledger, "ArtifactStore"], bool]
@@ -73,7 +72,7 @@ class System:
     """
 
     name: str
-    host: Host
+    host: Role
     purpose: str
     emits: tuple[type[Event], ...]
     sweep_s: float
