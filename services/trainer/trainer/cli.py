@@ -35,7 +35,7 @@ Train a language model on a file, once, from the command line. (`ratchet run` is
 clock, and only ever serves what is proved better.)
 
 A file has one example a line, as {"question": "2+3=", "answer": "5"} or {"messages": [{"role": "user", "content": …},
-{"role": "assistant", "content": …}]}; the other shapes are in docs/systems.md. The model is a folder or a hub name;
+{"role": "assistant", "content": …}]}; the other shapes are in README.md. The model is a folder or a hub name;
 `tiny` is built in and learns small sums on a CPU in seconds.
 """
 TAIL = f"""\
@@ -157,7 +157,7 @@ WRONG = {ErrorKind.SETTINGS, ErrorKind.DATA, ErrorKind.TEMPLATE, ErrorKind.MODEL
 """Failures of the command line, the file or the model, which the user can mend."""
 
 WAYS_OUT: Mapping[ErrorKind, str] = {
-    ErrorKind.DATA: "Mend that row or take it out; docs/systems.md has the shapes that are read.",
+    ErrorKind.DATA: "Mend that row or take it out; README.md has the shapes that are read.",
     ErrorKind.TEMPLATE: "The tokenizer's chat template has to keep question and answer and to end the answer.",
     ErrorKind.MODEL: "--model takes a folder with config.json, a tokenizer and *.safetensors, a hub name, or `tiny`.",
     ErrorKind.RESUME: "Resume with the same rows and model, or leave --resume-from-checkpoint out to start a new run.",

@@ -235,7 +235,8 @@ def _require_locked_model(config: TrainerConfig) -> None:
     """Raise SettingsError for a model that differs from what is locked."""
     folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
     if folder.is_dir() and tokenizer.is_dir():
-        check_locked(config.locked, read_model_info(folder, tokenizer), config.hyperparams.max_length, config.model.path)
+        info = read_model_info(folder, tokenizer)
+        check_locked(config.locked, info, config.hyperparams.max_length, config.model.path)
 
 
 def _require_matching_state(config: TrainerConfig, state: TrainingState) -> None:
