@@ -12,7 +12,7 @@ def training() -> Dashboard:
     rows = {
         "The line of training": _line(),
         "Data": _data(),
-        "What it learns from": _lessons(),
+        "What it learns from": _corrections(),
         "Cards": _cards(),
         "Disks": _disks(),
     }
@@ -80,7 +80,7 @@ def _data() -> Panels:
     ]
 
 
-def _lessons() -> Panels:
+def _corrections() -> Panels:
     return [
         lines(
             "The curriculum's mix",
@@ -113,8 +113,8 @@ def _lessons() -> Panels:
         ),
         lines(
             "Stopped error classes",
-            "Classes that get no lessons for now, since lessons did not help.",
-            [Query("max(ratchet_correction_stopped_classes) or vector(0)", "stopped")],
+            "Error classes that get no correction examples for now, since the last ones did not help.",
+            [Query("max(ratchet_correction_backed_off_classes) or vector(0)", "backed off")],
             span=24,
         ),
     ]

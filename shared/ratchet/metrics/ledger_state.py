@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.evaluation.record import rates_from_json
+from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.lineage import newest_evaluated, unjudged
 from ratchet.ledger.queue import depth, shortage, supply
 from ratchet.ledger.tables import (
@@ -112,15 +113,11 @@ def _last_quarantine(session: Session) -> float:
     return session.scalar(query) or 0.0
 
 
-RECENT = 50
-"""Verdicts of correction among which the newest that names stopped classes is looked for."""
-
-
 def learning(session: Session, _now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
     """One sample of each, of the newest row; none before there is one."""
     yield from _mining(session)
-    stopped = _stopped(session)
-    yield single("ratchet_correction_stopped_classes", "Error classes that get no lessons for now.", stopped)
+    text = "Error classes that get no correction examples for now."
+    yield single("ratchet_correction_backed_off_classes", text, len(classes_in_backoff(session)))
     covered: dict[str, Any] = (
         session.scalar(select(CoverageRow.numbers).order_by(CoverageRow.created_at.desc()).limit(1)) or {}
     )
@@ -144,14 +141,6 @@ def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
     shares = [((kind,), told[f"{kind}_failed"] / told[kind]) for kind in ("mined", "random") if told.get(kind)]
     text = "Share of the set before that is failed again, and of random items of its levels."
     yield gauge("ratchet_mined_failed_again_ratio", text, ("of",), shares)
-
-
-def _stopped(session: Session) -> int | None:
-    query = select(VerdictRow.numbers).where(
-        VerdictRow.system == "correction", VerdictRow.subject_kind.in_(("mined", "impact"))
-    )
-    recent = session.scalars(query.order_by(VerdictRow.id.desc()).limit(RECENT))
-    return next((len(numbers["stopped"]) for numbers in recent if "stopped" in numbers), None)
 
 
 POOL = "eval"

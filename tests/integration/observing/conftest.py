@@ -36,12 +36,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         migrate(ledger)
         with ledger.write() as tx:
             write_story(tx)
-            add_lessons(tx)
+            add_corrections(tx)
         ledger.close()
         yield found
 
 
-def add_lessons(tx: Transaction) -> None:
+def add_corrections(tx: Transaction) -> None:
     """What diversity measured of a batch, and how the newest checkpoint did on the set that was mined before."""
     newest = tx.session.scalars(select(BatchRow.id).order_by(BatchRow.id)).first()
     tx.session.add(CoverageRow(batch_id=newest, numbers={"entropy": 0.9, "novelty": 0.8}, created_at=tx.now))

@@ -7,9 +7,9 @@ import json
 from ratchet.cli.main import app
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, CoverageRow, ImpactRow, MinedRow
-from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from tests.support.rows import measured_without_gain
 from tests.support.story import batch_id, checkpoint_id
 
 
@@ -44,28 +44,6 @@ def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger:
         assert words in " ".join(shown.split()), words
     first = json.loads(ratchet("show", "mined", "--json", "--limit", "2"))["mined"][1]
     assert (first["ordinal"], first["follow_up"]["mined_failed"]) == (4, 30)
-
-
-def measured_without_gain(session: Session, batch: str, error_class: str) -> None:
-    """A trained correction batch, older than all others, after which nothing had changed."""
-    session.add(
-        BatchRow(
-            id=batch,
-            origin="correction",
-            state="trained",
-            priority=0,
-            submitted_artifact="x",
-            submitted_examples=1,
-            provenance={"classes": {error_class: 5}},
-            submitted_at=0.0,
-        )
-    )
-    numbers = {"items": 20, "before": 5, "after": 5, "gains": 0, "losses": 0, "low": -0.1, "high": 0.1}
-    session.add(
-        ImpactRow(
-            batch_id=batch, checkpoint_id="c", error_class=error_class, baseline_id="b", created_at=0.0, **numbers
-        )
-    )
 
 
 def test_corrections_show_the_effect_on_every_class_and_what_is_backed_off(ledger: Ledger) -> None:

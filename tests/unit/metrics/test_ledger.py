@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from ratchet.ledger import Ledger, health
+from ratchet.ledger.correction_backoff import PATIENCE
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -24,7 +25,7 @@ from ratchet.stats.proportions import wilson
 from ratchet.systems.registry import systems
 from sqlalchemy import delete, update
 
-from tests.support.rows import verdict
+from tests.support.rows import measured_without_gain, verdict
 from tests.support.scrape import Scrape
 from tests.support.story import batch_id, checkpoint_id
 
@@ -78,13 +79,13 @@ def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledg
         arms = [{"name": "mixed", "share": 0.25}, {"name": "adaptive", "share": 0.75}]
         told_of = {"mix": {}, "mastery": {}, "reason": "", "created_at": tx.now}
         tx.session.add(CurriculumRow(experiment={"arms": arms}, **told_of))
-        stopped = {"stopped": {"sums:carry": "so"}}
-        tx.session.add(verdict("correction", "impact", "x", "measured", tx.now, numbers=stopped))
+        for place in range(PATIENCE):
+            measured_without_gain(tx.session, f"vain{place}", "sums:carry")
     found = ask(told)
     assert found.value("ratchet_mined_items", category="unstable") == 4
     assert found.value("ratchet_mined_failed_again_ratio", of="mined") == 0.6
     assert found.value("ratchet_mined_failed_again_ratio", of="random") == 0.25
-    assert found["ratchet_correction_stopped_classes"] == 1
+    assert found["ratchet_correction_backed_off_classes"] == 1
     assert (found["ratchet_coverage_entropy_ratio"], found["ratchet_coverage_novelty_ratio"]) == (0.9, 0.7)
     assert found.value("ratchet_curriculum_share_ratio", strategy="adaptive") == 0.75
 

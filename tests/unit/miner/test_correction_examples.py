@@ -49,7 +49,7 @@ def probe() -> list[MinedItem]:
     return [mined(item) for item in build_suites(SUITES)["probe"].items]
 
 
-def test_no_lesson_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verified(probe: list[MinedItem]) -> None:
+def test_no_example_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verified(probe: list[MinedItem]) -> None:
     counts = CorrectionCounts()
     made = list(correction_examples(probe, held_out(SUITES), 8, 10_000, counts))
     keys = [item_key(made) for made in made]
@@ -64,7 +64,7 @@ def test_no_lesson_is_a_probe_item_or_any_held_out_item_and_all_golds_are_verifi
     assert counts.by_error.total() == len(made)
 
 
-def test_a_lesson_names_its_parent_and_the_mistake() -> None:
+def test_an_example_names_its_parent_and_the_mistake() -> None:
     item = mined(to_example(registry.get("chain_sum").generate(1, 5), "probe"), "1+1=999")
     (made,) = examples([item], relatives=1)
     assert made.metadata["parent"] == item.key
@@ -120,7 +120,7 @@ def test_nothing_of_a_pool_is_judged_nor_an_answer_that_is_right_nor_one_that_ca
     assert judged([mined(example, "99", found_by="fresh")], budget=1) == []
 
 
-def test_every_item_gets_one_lesson_before_any_gets_a_second(probe: list[MinedItem]) -> None:
+def test_every_item_gets_one_example_before_any_gets_a_second(probe: list[MinedItem]) -> None:
     few = probe[:5]
     parents = [made.metadata["parent"] for made in examples(few, relatives=4, budget=5)]
     assert sorted(parents) == sorted(item.key for item in few)

@@ -69,7 +69,7 @@ def test_the_question_that_is_asked_does_not_hold_the_answer() -> None:
         assert all(message.role != "assistant" for message in row.prompt)
 
 
-def test_text_without_a_family_gives_no_lesson_and_says_so() -> None:
+def test_text_without_a_family_gives_no_correction_example() -> None:
     found = [
         MinedItem(
             example=row, key=text_key(row), category="wrong", answer="no", weakness=1.0, error="wrong", found_by="fresh"

@@ -84,7 +84,7 @@ def test_the_base_models_record_shapes_the_first_mix(home: Home) -> None:
     assert home.verdicts("curriculum") == {home.base_id(): "changed"}
 
 
-def test_a_gap_in_what_was_generated_shifts_the_mix_and_lessons_do_not_hide_it(home: Home) -> None:
+def test_a_gap_in_what_was_generated_shifts_the_mix_and_correction_examples_do_not_hide_it(home: Home) -> None:
     home.add_record(home.add_checkpoint(), "probe", lambda _item: False)
     bus = home.bus(CORRECTION, DIVERSITY, CURRICULUM)
     bus.sweep()
@@ -95,8 +95,8 @@ def test_a_gap_in_what_was_generated_shifts_the_mix_and_lessons_do_not_hide_it(h
     after = weights(published(home)[-1])
     assert after["chain_sum/1"] > before["chain_sum/1"]
     assert after["reverse/2"] <= EXHAUSTED_CAP
-    lessons = [to_example(registry.get("reverse").generate(1, seed), "correction") for seed in range(50, 60)]
-    home.add_batch(lessons, "correction")
+    corrections = [to_example(registry.get("reverse").generate(1, seed), "correction") for seed in range(50, 60)]
+    home.add_batch(corrections, "correction")
     bus.sweep()
     assert weights(published(home)[-1]) == after
 
