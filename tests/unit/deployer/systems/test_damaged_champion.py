@@ -62,7 +62,8 @@ def test_its_predecessor_serves_until_it_is_back(deploying: Any, champion: str) 
     assert (deploying.desired().desired_id, deploying.desired().actual_id) == (champion, base)
     assert deploying.desired().fallback_reason.startswith(f"{base} is served in the place of the champion {champion}")
     assert "model.safetensors is damaged" in warnings(deploying)
-    assert unresolved(deploying) == [f"{base} is served in the place of the champion {champion}, until it is back."]
+    instead = f"{base} is served in the place of the champion {champion}"
+    assert unresolved(deploying) == [f"{instead}, until the champion can be read again."]
     assert deploying.home.dead() == []
     assert deploying.blocked() == []
     mend()

@@ -172,6 +172,28 @@ def test_a_champion_that_fails_its_watch_is_rolled_back_and_blocked(deploying: A
     assert deploying.deployments() == [("base", base), ("deploy", bad), ("rollback", base)]
 
 
+def test_what_an_operator_deploys_during_a_watch_stays_when_the_watch_fails(deploying: Any) -> None:
+    base = deploying.home.base_id()
+    deploying.sweep()
+    chosen, bad = deploying.add(nothing), deploying.add(easy)
+
+    def drifts() -> bool:
+        if deploying.server.live() != bad:
+            return False
+        if deploying.desired().desired_id == bad:
+            with deploying.home.ledger.write() as tx:
+                row = tx.session.get_one(CheckpointRow, chosen)
+                operator_actions.deploy(tx, row, "a demo", force=True)
+        return True
+
+    deploying.model(bad).drifts = drifts
+    deploying.sweep()
+    assert deploying.verdicts()[bad] == "rolled back"
+    assert deploying.server.live() == deploying.desired().desired_id == chosen
+    assert deploying.blocked() == [bad]
+    assert deploying.deployments() == [("base", base), ("deploy", bad), ("deploy", chosen)]
+
+
 def test_a_champion_that_answers_no_client_is_rolled_back_though_no_client_asks(
     start_deploying: Callable[..., Any],
 ) -> None:
