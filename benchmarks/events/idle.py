@@ -31,13 +31,15 @@ from ratchet.systems import registry
 
 from tests.support.workers import Stack, real_workers
 
-SETTLE_S = 20.0
+SMOKE = ("--seconds", "1", "--settle", "1", "--metrics")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 SCRAPE_S = 15.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--settle", type=float, default=20.0, help="seconds between the start and the measurement")
     parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
     port = free_port() if arguments.metrics else 0
@@ -49,11 +51,11 @@ def main() -> None:
         ExitStack() as hub,
     ):
         found = hub.enter_context(scraped(stack)) if arguments.metrics else {}
+        time.sleep(arguments.settle)
         measure(stack, found, arguments.seconds)
 
 
 def measure(stack: Stack, hub: dict[str, psutil.Process], seconds: float) -> None:
-    time.sleep(SETTLE_S)
     workers = {name: psutil.Process(member.pid) for name, member in stack.supervisor.processes().items()}
     others = {"supervisor": psutil.Process(stack.supervisor.pid), "redis": psutil.Process(stack.redis.pid)}
     everything = {**workers, **others, **hub}

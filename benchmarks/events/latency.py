@@ -80,6 +80,8 @@ app.Worker(pool="threads", concurrency=1, queues=[name], without_gossip=True, wi
 BARE, TOPIC = "bench", "bench.events"
 QUIET = ControlSettings(timer_s=1e6, liveness_s=1e6)
 """No canaries, sweeps or timers: nothing but the samples."""
+SMOKE = ("--samples", "2")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 WARM_UP = 20
 """Samples of each way that are not counted: they warm up connections and code."""
 START_S = 120.0
