@@ -12,7 +12,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/artifacts/test_artifact_store.py": {
         "test_how_large_the_cache_of_a_remote_store_grows_is_set": ("artifacts.cache_gb",),
     },
-    "unit/evaluation/test_standing.py": {
+    "unit/evaluation/test_build_suites.py": {
         "test_each_pool_has_a_size_of_its_own": ("suites.confirm_items", "suites.eval_items", "suites.probe_items"),
         "test_what_is_tested_is_set": ("suites.families",),
         "test_rows_of_the_files_that_are_set_are_tested_on": ("suites.files",),
@@ -110,7 +110,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "redis.url",
         ),
     },
-    "unit/stats/test_gate_power.py": {
+    "unit/stats/test_power.py": {
         "test_every_assumption_of_the_plan_counts": (
             "gate.flip_share",
             "gate.gain",
