@@ -6,15 +6,16 @@
 - ``unstable``: a variant of an item is answered wrong, while the item itself is answered right.
 - ``low_margin``: right, but the least certain token had a probability below UNSURE.
 
-A wrong variant is ``unstable`` however sure it was. Otherwise an answer stands in the first category that fits.
+A wrong variant is ``unstable`` however sure it was. Otherwise an answer is in the first category that fits.
 Only the probe pool and items that no pool holds are mined.
 
 An item of low margin is failed by the next checkpoint more often than one that was right and sure, and less often than
 a random one of its level (``benchmarks/mining``). So such items come after all that were wrong, take a tenth of a set
 at most, and are no reason to search on where they were found.
 
-Was it worth it? The next checkpoint is asked some mined items again, and as many random problems of the same families
-and levels that no pool holds and no earlier set had. If the mined items are not failed more often, mining found noise.
+To see whether mining was worth it, the next checkpoint is asked some mined items again, and as many random problems of
+the same families and levels that no pool holds and no earlier set had. If the mined items are not failed more often,
+mining found noise.
 """
 
 from __future__ import annotations

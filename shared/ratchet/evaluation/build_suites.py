@@ -21,7 +21,6 @@ from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, TaskFamily, to_example
 from ratchet.tasks.graders import grade_example, item_key
 
-
 _MISSES_WHEN_EXHAUSTED = 3_000
 """Draws in a row without a new held-out item after which a level counts as exhausted."""
 
@@ -41,7 +40,7 @@ def build_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
     """The suites of the first run: items of the families, then held-out rows of the user's files.
 
     The files are read here and never again; the suites are kept as artifacts. A row that asks what an item of a family
-    asks is passed over, so that no two pools share it.
+    asks is left out, so that no two pools share it.
     """
     suites = [_of_families(settings)] if settings.families else []
     if settings.files:
@@ -61,7 +60,8 @@ def rotate_confirm(settings: SuiteSettings, used: Suite) -> Suite:
 
 
 def updated_suites(settings: SuiteSettings, current: Mapping[Pool, Suite]) -> dict[Pool, Suite]:
-    """The suites' next versions where the settings name other families or levels than the current suites hold; else empty.
+    """The suites' next versions where the settings name other families or levels than the current suites hold; else
+    empty.
 
     Items of levels that stay are kept, as are the user's rows, so that no item changes its pool; those of levels that
     were taken out of the settings are dropped, and new levels are drawn, each with an equal share of a pool.
@@ -136,10 +136,10 @@ def confirm_pool(
 def split_examples(
     examples: Iterable[Example], sizes: Mapping[Pool, int], held: HoldOut
 ) -> tuple[dict[Pool, Suite], HoldOut]:
-    """Suites of a user's own examples, and the hold-out with their keys. What it does not contain is left to train on.
+    """Suites of a user's own examples, and the hold-out with their keys. What it does not contain may be trained on.
 
-    The hash of its key decides whether an example is held out, so the same file is split the same way for ever.
-    Examples whose own answer is not graded correct are passed over. Raises DataError where a pool stays empty.
+    The hash of its key decides whether an example is held out, so the same file is always split the same way.
+    Examples whose own answer is not graded correct are left out. Raises DataError where a pool stays empty.
     """
     chosen: dict[str, Example] = {}
     for example in examples:

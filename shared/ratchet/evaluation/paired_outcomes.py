@@ -15,7 +15,7 @@ from ratchet.evaluation.record import Evaluation, paired
 
 
 class CellOutcomes(BaseModel):
-    """One family and level: of ``n`` items ``gains`` are right only in the later record, ``losses`` only in the earlier."""
+    """One family and level: of ``n`` items ``gains`` are right only in the later record, ``losses`` only in the other."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

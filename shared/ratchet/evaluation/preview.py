@@ -1,4 +1,4 @@
-"""Previews: what a model in training answers to a few questions. For people to look at; nothing is decided by them."""
+"""Previews: what a model in training answers to a few questions. They are shown to people and decide nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCK_BYTES = 65_536
 class Preview(BaseModel):
     """One question, the answer to it, and what the grader says. ``step`` is the global one.
 
-    ``seen`` says whether the row had been trained on in this batch before it was asked. ``weights`` is what answered.
+    ``seen`` says whether the row had been trained on in this batch before. ``weights`` is the digest of what answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class Preview(BaseModel):
 def graded(example: Example, generation: Generation, prompt_format: PromptFormat, **known: Any) -> Preview:
     """An answer compared with the gold by the family's grader (or the declared one), after the profile has parsed it.
 
-    ``known`` are the fields that neither example nor answer tells. A row that cannot be graded says so in ``error``.
+    ``known`` are the fields that come from neither example nor answer. ``error`` says why a row cannot be graded.
     """
     from ratchet.tasks.graders import gold, grade_example  # every task family, which views of previews need not know
 
@@ -86,7 +86,7 @@ def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int
         atomic_write(journal, "".join(f"{line}\n" for line in lines[len(lines) // 2 :]))
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("ab") as file:
-        begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not take the next one along
+        begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not spoil the next one
         file.write(begun + b"".join(f"{preview.model_dump_json()}\n".encode() for preview in previews))
 
 
@@ -99,7 +99,7 @@ def _ends_a_line(journal: Path) -> bool:
 
 
 def read_previews(journal: Path, limit: int) -> list[Preview]:
-    """The newest previews, the newest last; lines that a crash cut short are passed over."""
+    """The newest previews, the newest last; lines that a crash cut short are skipped."""
     found: list[Preview] = []
     for text in _lines_from_the_end(journal):
         try:

@@ -1,4 +1,4 @@
-"""What a stated confidence has to promise."""
+"""The precision that a confidence threshold has to reach."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class CalibrationSettings(Section):
         0.9,
         gt=0,
         lt=1,
-        description="Share of right answers that the abstention threshold of a deployment has to promise.",
+        description="Share of right answers that the abstention threshold of a deployment has to reach.",
     )

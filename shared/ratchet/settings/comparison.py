@@ -8,7 +8,7 @@ from ratchet.settings.section import Section
 
 
 class ComparisonSettings(Section):
-    """Budgets of the ranking: a checkpoint that breaks one is ranked, and never deployed. Empty means no budget."""
+    """Budgets of the ranking: a checkpoint that exceeds one is ranked, and never deployed. Unset means no budget."""
 
     max_size_bytes: int | None = Field(None, ge=1, description="Most bytes of a checkpoint's files.")
     min_tokens_per_s: float | None = Field(

@@ -1,4 +1,4 @@
-"""What the diversity analyzer remembers, and what it calls a near-duplicate."""
+"""The history of the diversity analyzer, and its threshold for near-duplicates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratchet.settings.section import Section
 
 
 class DiversitySettings(Section):
-    """The history of texts lies on disk, in home/history."""
+    """The history of texts is the file home/history/texts.sqlite."""
 
     near: float = Field(0.8, gt=0, le=1, description="Jaccard index from which two texts are near-duplicates.")
     history_examples: int = Field(

@@ -22,13 +22,13 @@ class SuiteSettings(Section):
 
     families: tuple[FamilySettings, ...] = Field(
         tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
-        description="What is generated, taught and tested. What is added or taken away later changes the suites at the "
-        "next start; sizes change those of new levels alone.",
+        description="What is generated, trained on and tested. Later additions and removals change the suites at the "
+        "next start; sizes apply to new levels only.",
     )
     files: tuple[Path, ...] = Field(
         (),
-        description="JSONL files of your own; the held-out share of their rows is tested on, too. Read at the first "
-        "run alone: the held-out rows are kept, and later changes of a file change no suite.",
+        description="Your own JSONL files; the held-out share of their rows is tested on, too. They are read at the first "
+        "run only: the held-out rows are kept, and later changes of a file change no suite.",
     )
     probe_items: int = Field(
         300,
@@ -38,7 +38,7 @@ class SuiteSettings(Section):
     eval_items: int = Field(
         300, ge=1, description="Regression, comparison and calibration read these; `ratchet init` writes 1000 on a GPU."
     )
-    confirm_items: int = Field(900, ge=1, description="The deployment gate alone reads these.")
+    confirm_items: int = Field(900, ge=1, description="Only the deployment gate reads these.")
     held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level; locked.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
     seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
@@ -46,5 +46,5 @@ class SuiteSettings(Section):
     @model_validator(mode="after")
     def _something_is_tested(self) -> SuiteSettings:
         if not self.families and not self.files:
-            raise ValueError("name families or files: with neither there is nothing to test a model on.")
+            raise ValueError("name families or files: without either there is nothing to test a model on.")
         return self

@@ -5,10 +5,10 @@
 ``empty``             there is no text
 ``repetition``        the text ends in one piece of at most 20 characters, at least six times over
 ``truncated``         it ran into the token limit, and no family could read an answer
-``extraction``        the gold stands in the text, but not where the answer is read
+``extraction``        the gold is in the text, but not where the answer is read
 ====================  ===========================================================================================
 
-Then the word of the family's grader (its ``errors``). For a declared numeric grader: ``sign`` (the right number with
+Then the class of the family's grader (its ``errors``). For a declared numeric grader: ``sign`` (the right number with
 the other sign), ``off_by_one``, ``magnitude`` (off by a power of ten), ``wrong``; for a declared JSON grader:
 ``structure`` (another kind of value), ``keys`` (other keys), ``length`` (another number of entries), ``wrong``; else
 ``format`` or ``wrong``.
@@ -32,7 +32,7 @@ GENERIC: Final = {
     "empty": "there is no text",
     "repetition": "the text ends in one piece over and over",
     "truncated": "it ran into the token limit before an answer could be read",
-    "extraction": "the gold stands in the text, but not where the answer is read",
+    "extraction": "the gold is in the text, but not where the answer is read",
 }
 _LOOP = re.compile(r"(.{1,20}?)\1{5,}.{0,19}\Z", re.DOTALL)
 _TAIL = 400

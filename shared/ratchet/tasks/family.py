@@ -13,7 +13,7 @@ from ratchet.data.example import Example
 class Problem(BaseModel):
     """One problem of a family. ``key`` is equal for two problems exactly if they are the same problem.
 
-    ``seed`` stands where the family cannot parse its own questions: level and seed then make the problem again.
+    ``seed`` is set where the family cannot parse its own questions: level and seed then make the problem again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,7 @@ class Variant(BaseModel):
 class TaskFamily(Protocol):
     """A kind of problem, by level. Level 1 is the easiest. Every method is pure; randomness comes from the seed.
 
-    ``errors`` are the classes that ``grade`` tells mistakes by, ``features`` the traits that ``traits`` finds in a
+    ``errors`` are the classes of mistakes that ``grade`` finds, ``features`` the traits that ``traits`` finds in a
     problem, each with its meaning; ``variant_kinds`` are the kinds of ``variants``.
     """
 
@@ -87,7 +87,10 @@ class TaskFamily(Protocol):
         ...
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
-        """The problem in other ways, each once and none as it stands; nothing where the family knows no such change."""
+        """Other ways to ask the same problem, each once and none equal to it;
+
+        nothing where the family has no such change.
+        """
         ...
 
     def traits(self, problem: Problem) -> frozenset[str]:

@@ -27,9 +27,7 @@ from typing import Any, Final
 
 from ratchet.data.example import Example
 from ratchet.errors import DataError, MalformedExpression, UndefinedValue, UnknownPlugin
-from ratchet.profiles.regime3.grammar import parse
-from ratchet.profiles.regime3.printer import show
-from ratchet.profiles.regime3.value import evaluate
+from ratchet.profiles.regime3.grammar import evaluate, parse, show
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade, Problem, TaskFamily
 from ratchet.tasks.numerals import is_single_number, read_number
@@ -230,7 +228,7 @@ def _refuse_constant(name: str) -> Reading:
 
 
 def _read_float(text: str) -> int | float | Decimal:
-    """By its value: as a float where that has it, for a float may lie beside the number that stands there."""
+    """The exact value: a float only where it equals the number as written."""
     exact = Decimal(text)
     if abs(exact.adjusted()) > _LARGEST_EXPONENT:
         raise ValueError(f"{text[:40]} is too large or too small a number")

@@ -1,5 +1,5 @@
-"""Judge an answer: is it right or wrong? A pair of such items, one with the gold and one with a mistake that a model
-made, teaches where the difference lies.
+"""The family of judgements: is this answer right or wrong? A pair of such items, one with the gold and one with a
+mistake that a model made, shows where the difference is.
 
 ``judge:47+8= | 47+8=54`` is answered ``wrong``. What is right is decided by the grader of the family that knows the
 question, so a judgement is verified like any other gold. An item belongs to the level of the problem it asks about,
@@ -56,7 +56,7 @@ class Judge:
             answer = next((other.solution for other in relatives if other.gold != problem.gold), answer)
         return judgement(problem, answer)
 
-    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - there is no end of answers
+    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - answers are endless
         return None
 
     def parse(self, question: str) -> Problem | None:
@@ -110,12 +110,12 @@ def judgement(problem: Problem, answer: str) -> Problem:
 
 
 def subject_key(key: str) -> str:
-    """The key of the problem that a judgement asks about; any other key as it stands."""
+    """The key of the problem that a judgement asks about; any other key unchanged."""
     return key.partition(_MARK)[0]
 
 
 def _asked(question: str) -> Problem | None:
-    """The problem of the one family that knows the question; a judgement is not judged in its turn."""
+    """The problem of the one family that knows the question; a judgement is not judged itself."""
     from ratchet.tasks import registry
 
     names = (name for name in registry.known() if ":" not in name and name != NAME)

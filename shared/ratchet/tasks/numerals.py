@@ -57,7 +57,7 @@ _LATEX = {
     "times": "×",
     "cdot": "·",
 }
-"""What stands for a command. Others are left, and no number beside them is read."""
+"""Replacements of commands. Others are left as they are, and no number next to them is read."""
 _COMMAND = re.compile(r"\\+([A-Za-z]+|.)")
 _ARROWS = {"=>": "→", "==>": "→", "->": "→", "-->": "→", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
 _ARROW = re.compile(r"={1,2}>|-{1,2}>|<=|>=|!=|==")
@@ -96,7 +96,7 @@ _SINGLE_NUMBER = re.compile(
 _UNSPACED = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3"
 """Scripts that put no spaces between words."""
 _UNSPACED_SCALES = frozenset("十百千万萬亿億兆零点點分半余餘多几幾折負负第만천백십억조")
-"""Their characters that change the number beside them, with those that are numeric."""
+"""Characters that change the number next to them, with those that are numeric."""
 _UNIT = (
     r"(?:km/h|kmh|mph|km|cm|mm|kg|mg|g|ml|mL|L|cl|lbs?|oz|ft|hrs?|h|mins?|secs?|s|am|pm|AM|PM"
     r"|[ ]?USD|[ ]?EUR|[ ]?GBP|st|nd|rd|th|°[CF]?|[ ]?%)"
@@ -133,7 +133,7 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 def read_number(text: str) -> Fraction | None:
-    """The value of the number that the text gives as its answer; None where that cannot be told."""
+    """The value of the number that the text gives as its answer; None where that is unclear."""
     text = strip_markup(normalize(text))
     start = text.rfind("\\boxed{")
     if start >= 0:
@@ -291,7 +291,7 @@ def _is_free(found: re.Match[str]) -> bool:
 
 
 def _has_other_numeral(text: str, start: int) -> bool:
-    """Whether a numeral such as ``½`` stands behind that place; the ``²`` of ``cm²`` is none."""
+    """Whether a numeral such as ``½`` follows that place; the ``²`` of ``cm²`` is none."""
     if text.isascii():
         return False
     others = "".join(c for c in set(text) if unicodedata.category(c) in ("No", "Nl"))

@@ -45,16 +45,16 @@ def do(work: Work) -> Outcome:
     if rows.champion_id == rows.candidate.checkpoint_id:
         return _recorded(rows.champion_id, None, "none", {}, "It is the champion itself.")
     if rows.champion is None:
-        return _ask(rows, rows.champion_id, work.subject.id)
+        return _request(rows, rows.champion_id, work.subject.id)
     older = outdated_record(rows.champion, rows.candidate)
     if older is not None:
         pair = {rows.champion_id, work.subject.id}
-        return _ask(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
+        return _request(rows, older.checkpoint_id, *pair - {older.checkpoint_id})
     candidate, baseline = load_if_intact(work.artifacts, rows.candidate), load_if_intact(work.artifacts, rows.champion)
     if baseline is None:
-        return _ask(rows, rows.champion_id, work.subject.id, is_damaged=True)
+        return _request(rows, rows.champion_id, work.subject.id, is_damaged=True)
     if candidate is None:
-        return _ask(rows, work.subject.id, rows.champion_id, is_damaged=True)
+        return _request(rows, work.subject.id, rows.champion_id, is_damaged=True)
     verdict = judge_regression(candidate, baseline, _best_so_far(work, rows), work.settings.regression)
     return _verdict(verdict, rows.champion_id)
 
@@ -77,10 +77,10 @@ def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:
     return max((record for record in records if record is not None), key=selection_score, default=None)
 
 
-def _ask(rows: Rows, checkpoint_id: str, beside: str, *, is_damaged: bool = False) -> NotReady:
+def _request(rows: Rows, checkpoint_id: str, compared_with: str, *, is_damaged: bool = False) -> NotReady:
     return NotReady(
         f"the eval record of {checkpoint_id}",
-        lambda tx: request_evaluation(tx, checkpoint_id, rows.suite_id, NAME, beside, is_damaged=is_damaged),
+        lambda tx: request_evaluation(tx, checkpoint_id, rows.suite_id, NAME, compared_with, is_damaged=is_damaged),
     )
 
 
