@@ -64,7 +64,7 @@ class Reconciled:
 Outcome = Verdict | NotReady | Reconciled
 
 BOUNDED = "ratchet.inference.gpu_limit:run"
-GPU_PATIENCE_S = 600.0
+GPU_WAIT_S = 600.0
 """After that the claim goes back, and the subject waits with the others."""
 
 
@@ -147,7 +147,7 @@ class Work:
             return self.stop.is_set() or self.pulse.lost
 
         lease = acquire_share(
-            self.settings, self.claim.system, timeout_s=GPU_PATIENCE_S, should_stop=should_stop, cards=cards
+            self.settings, self.claim.system, timeout_s=GPU_WAIT_S, should_stop=should_stop, cards=cards
         )
         if lease is None:
             yield None

@@ -191,7 +191,7 @@ def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) ->
     (tmp_path / "elsewhere").mkdir()
     there = Home(tmp_path / "elsewhere")
     code, out, err = there.call("backup", "restore", str(tmp_path / "backup"))
-    assert (code, "go on from there" in out) == (0, True), err
+    assert (code, "continue from there" in out) == (0, True), err
     restored = there.read(select(CheckpointRow))
     finished = {batch.id for batch in there.read(select(BatchRow).where(BatchRow.state == "trained"))}
     run = there.start("run")

@@ -27,7 +27,7 @@ def test_a_further_system_for_every_checkpoint_is_waited_for(ledger: Ledger) -> 
     """It is installed on another host, which its worker's row tells of."""
     told = {"order": 50, "per_checkpoint": True, "is_judge": True, "pending": None}
     with ledger.write() as tx:
-        tx.session.add(worker_row("taste", declaration=told))
+        tx.session.add(worker_row("taste", tx.now, declaration=told))
     assert ordinals(ledger) == []
     with ledger.write() as tx:
         add_verdict(tx, "taste", checkpoint_id(1), "fine", tx.now)
