@@ -126,11 +126,16 @@ COPY --from=code /code/shared /code/evaluator /opt/code/
 CMD ["python", "-m", "ratchet.worker", "regression"]
 
 # The hub's `ratchet backup` runs pg_dump, which refuses a server newer than itself: the major version of postgres in
-# compose/hub.yml is that of this Debian's client.
+# compose/hub.yml is that of this Debian's client. Its programs come without the packages' wrappers, which need Perl.
+FROM base AS postgres-client
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
+
 FROM service AS deployer
 USER root
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install --yes --no-install-recommends libpq5 && rm -rf /var/lib/apt/lists/*
+COPY --from=postgres-client /usr/lib/postgresql /usr/lib/postgresql
 USER 10001:10001
 COPY --from=judge-packages /opt/ratchet /opt/ratchet
 COPY --from=code /code/shared /code/deployer /opt/code/

@@ -1,4 +1,4 @@
-"""What a human decides by hand, and what the ledger keeps of it."""
+"""What an operator decides, and what the ledger keeps of it."""
 
 from __future__ import annotations
 
