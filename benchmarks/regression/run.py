@@ -21,6 +21,8 @@ from ratchet.evaluation.record import in_test_split
 from ratchet.settings.regression import RegressionSettings
 from ratchet.stats.paired_tests import mcnemar_better
 
+SMOKE = ("--histories", "2", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 LEVELS, PER_LEVEL, CHECKPOINTS = 6, 50, 200
 NAMES = [f"sum:{level}:{position}" for level in range(1, LEVELS + 1) for position in range(PER_LEVEL)]
@@ -39,7 +41,7 @@ def equal_history(checkpoints: int, rng: np.random.Generator) -> Grades:
     """Grades of equal checkpoints, shape (checkpoints + 1, items), the champion first.
 
     An item is answered rightly with a chance of its own, the same for every checkpoint: half of the levels at 0.975
-    (5 % of the items flip between two checkpoints), the other half at 0.854 or 0.146 (25 % flip).
+    (5 % of the items differ between two checkpoints), the other half at 0.854 or 0.146 (25 % differ).
     """
     hard = rng.choice([0.854, 0.146], size=len(NAMES))
     chance = np.where(LEVEL <= LEVELS // 2, 0.975, hard)
@@ -213,7 +215,7 @@ def detection_to_markdown(table: list[dict[str, str | float]]) -> str:
 INTRODUCTION = """# False alarms and detection power of the regression monitor
 
 `python -m benchmarks.regression.run`, {date}: {histories} histories of 200 checkpoints, all equal to the champion,
-seed {seed}; 300 eval items on six levels, 15 % of which flip between two checkpoints. The rate is alarms per
+seed {seed}; 300 eval items on six levels, 15 % of which differ between two checkpoints. The rate is alarms per
 checkpoint (± is the 95 % half-width over histories); the nominal rate is 5 %, over all comparisons of one checkpoint
 together.
 

@@ -15,7 +15,7 @@ from ratchet.evaluation.record import Evaluation, paired
 
 
 class CellOutcomes(BaseModel):
-    """One family and level: of ``n`` items ``gains`` are right only in the later record, ``losses`` only in the other."""
+    """One family and level. Of ``n`` items ``gains`` are right in the later record only, ``losses`` in the earlier only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -36,59 +36,65 @@ CERTAIN = 4  # times the planned size: beyond it power is 1 in all but name, and
 
 
 @cache
-def superiority_power(n: int, gain: float, flip_share: float, alpha: float) -> float:
+def superiority_power(n: int, gain: float, discordant_share: float, alpha: float) -> float:
     """Chance that McNemar's one-sided test finds a model better that is truly better by ``gain``.
 
-    The models differ on ``flip_share`` of the n items.
+    The models differ on ``discordant_share`` of the n items.
     """
-    flips = np.arange(n + 1)
-    fewest_gains = scipy.stats.binom.isf(alpha, flips, 0.5) + 1
-    won_share = (flip_share + gain) / (2 * flip_share)
-    return float(scipy.stats.binom.pmf(flips, n, flip_share) @ scipy.stats.binom.sf(fewest_gains - 1, flips, won_share))
+    discordant = np.arange(n + 1)
+    fewest_gains = scipy.stats.binom.isf(alpha, discordant, 0.5) + 1
+    won_share = (discordant_share + gain) / (2 * discordant_share)
+    return float(
+        scipy.stats.binom.pmf(discordant, n, discordant_share)
+        @ scipy.stats.binom.sf(fewest_gains - 1, discordant, won_share)
+    )
 
 
-def connor_items(gain: float, flip_share: float, alpha: float, power: float) -> int:
+def connor_items(gain: float, discordant_share: float, alpha: float, power: float) -> int:
     """Connor's sample size (Biometrics 43:207-211, 1987), a little small for the exact test."""
     normal = NormalDist()
-    spread = normal.inv_cdf(1 - alpha) * sqrt(flip_share) + normal.inv_cdf(power) * sqrt(flip_share - gain**2)
+    spread = normal.inv_cdf(1 - alpha) * sqrt(discordant_share) + normal.inv_cdf(power) * sqrt(
+        discordant_share - gain**2
+    )
     return ceil((spread / gain) ** 2)
 
 
-def smallest_detectable(n: int, flip_share: float, alpha: float, power: float) -> float | None:
+def smallest_detectable(n: int, discordant_share: float, alpha: float, power: float) -> float | None:
     """The smallest true difference seen with ``power``, to a tenth of a point.
 
-    A difference cannot exceed the share of flips, so where flips are rarer than the answer they are as many as it.
-    None where not even a difference on every item would be seen.
+    A difference cannot exceed the share of discordant items, so where discordant items are rarer than the answer they
+    are as many as it. None where not even a difference on every item would be seen.
     """
     low, high = 0, 1001
     while high - low > 1:
         middle = (low + high) // 2
         difference = middle / 1000
-        seen = superiority_power(n, difference, max(flip_share, difference), alpha) >= power
+        seen = superiority_power(n, difference, max(discordant_share, difference), alpha) >= power
         low, high = (low, middle) if seen else (middle, high)
     return None if high > 1000 else high / 1000
 
 
-def items_needed(flip_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Items for an equal model to pass with about ``power``: (z_alpha + z_power)^2 * flip_share / margin^2.
+def items_needed(discordant_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Items for an equal model to pass with about ``power``: (z_alpha + z_power)^2 * discordant_share / margin^2.
 
-    At 5 % and 80 % the square is 6.18. Where flips are few the exact power is a little lower (73 % at 194 items).
+    At 5 % and 80 % the square is 6.18. Where discordant items are few the exact power is a little lower (73 % at 194
+    items).
     """
     normal = NormalDist()
     z = normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)
-    return max(ceil(z * z * flip_share / margin**2), fewest_items(margin, alpha))
+    return max(ceil(z * z * discordant_share / margin**2), fewest_items(margin, alpha))
 
 
-def affordable_alpha(n: int, flip_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
+def affordable_alpha(n: int, discordant_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """The level at which n items still give an equal model about ``power``: alpha from items_needed on.
 
     With fewer items it rises, so that both errors stay in balance, to 1 - power at most: whatever n is, a model worse
     by the margin is still refused with the chance ``power``.
     """
-    if n >= items_needed(flip_share, margin, alpha, power):
+    if n >= items_needed(discordant_share, margin, alpha, power):
         return alpha
     normal = NormalDist()
-    balanced = 1 - normal.cdf(margin * sqrt(n / flip_share) - normal.inv_cdf(power))
+    balanced = 1 - normal.cdf(margin * sqrt(n / discordant_share) - normal.inv_cdf(power))
     return min(max(balanced, alpha), 1 - power)
 
 
@@ -100,7 +106,7 @@ def fewest_items(margin: float, alpha: float = 0.05) -> int:
 
 @cache
 def noninferiority_power(
-    n: int, flip_share: float, margin: float, alpha: float = 0.05, difference: float = 0.0
+    n: int, discordant_share: float, margin: float, alpha: float = 0.05, difference: float = 0.0
 ) -> float:
     """Exact chance to pass at a true ``difference``, by adding up every likely outcome of n items.
 
@@ -108,14 +114,16 @@ def noninferiority_power(
     """
     if n == 0:
         return 0.0
-    total = np.arange(int(scipy.stats.binom.isf(NEGLIGIBLE, n, flip_share)) + 1)
-    flips, gains = np.meshgrid(total, total, indexing="ij")
-    possible = gains <= flips
-    z = np.where(possible, tango_z(gains, np.where(possible, flips - gains, 0), n, -margin), -np.inf)
+    total = np.arange(int(scipy.stats.binom.isf(NEGLIGIBLE, n, discordant_share)) + 1)
+    discordant, gains = np.meshgrid(total, total, indexing="ij")
+    possible = gains <= discordant
+    z = np.where(possible, tango_z(gains, np.where(possible, discordant - gains, 0), n, -margin), -np.inf)
     passes = z >= -scipy.special.ndtri(alpha)
     fewest_gains = np.where(passes.any(axis=1), passes.argmax(axis=1), n + 1)
-    won_share = (flip_share + difference) / (2 * flip_share)
-    return float(scipy.stats.binom.pmf(total, n, flip_share) @ scipy.stats.binom.sf(fewest_gains - 1, total, won_share))
+    won_share = (discordant_share + difference) / (2 * discordant_share)
+    return float(
+        scipy.stats.binom.pmf(total, n, discordant_share) @ scipy.stats.binom.sf(fewest_gains - 1, total, won_share)
+    )
 
 
 class GatePower(BaseModel):
@@ -184,9 +192,9 @@ def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> f
 
 
 def _per_challenge(settings: GateSettings, items: int, families: Mapping[str, int]) -> tuple[float, ...]:
-    flips, margin = PROTECTED_FLIP_SHARE, settings.margin
+    discordant, margin = PROTECTED_FLIP_SHARE, settings.margin
     certain = CERTAIN * pool_items(settings)
-    safety = prod(noninferiority_power(min(n, certain), flips, margin, SAFETY_ALPHA) for n in families.values())
+    safety = prod(noninferiority_power(min(n, certain), discordant, margin, SAFETY_ALPHA) for n in families.values())
     levels = [alpha_spent(settings.alpha, k) for k in range(1, CHALLENGES + 1)]
     seen = min(items, CERTAIN * connor_items(settings.gain, settings.flip_share, levels[-1], settings.power))
     return tuple(safety * superiority_power(seen, settings.gain, settings.flip_share, a) for a in levels)

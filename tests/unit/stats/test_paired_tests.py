@@ -39,7 +39,7 @@ def test_another_gain_never_weakens_it(gains: int, losses: int) -> None:
     assert mcnemar_better(gains + 1, losses) <= mcnemar_better(gains, losses) * (1 + 1e-12)
 
 
-def test_six_unanimous_flips_pass_the_first_challenge_and_five_do_not() -> None:
+def test_six_unanimous_differences_pass_the_first_challenge_and_five_do_not() -> None:
     first = 0.05 * 6 / np.pi**2
     assert mcnemar_better(6, 0) <= first < mcnemar_better(5, 0)
 
@@ -78,8 +78,8 @@ def test_is_the_uncorrected_mcnemar_test_at_no_difference() -> None:
 
 @given(tables)
 def test_bounds_hold_the_estimate_and_mirror_each_other(table: tuple[int, int, int]) -> None:
-    gains, flips, n = table
-    losses = flips - gains
+    gains, discordant, n = table
+    losses = discordant - gains
     low, high = lower_bound(gains, losses, n, 0.05), upper_bound(gains, losses, n, 0.05)
     assert -1 <= low <= (gains - losses) / n <= high <= 1
     assert lower_bound(losses, gains, n, 0.05) == pytest.approx(-high, abs=1e-12)
@@ -87,10 +87,10 @@ def test_bounds_hold_the_estimate_and_mirror_each_other(table: tuple[int, int, i
 
 @given(tables)
 def test_the_bound_is_where_the_test_turns(table: tuple[int, int, int]) -> None:
-    gains, flips, n = table
-    low = float(lower_bound(gains, flips - gains, n, 0.05))
+    gains, discordant, n = table
+    low = float(lower_bound(gains, discordant - gains, n, 0.05))
     if low > -0.999:
-        assert tango_z(gains, flips - gains, n, low) == pytest.approx(norm.isf(0.05), abs=1e-5)
+        assert tango_z(gains, discordant - gains, n, low) == pytest.approx(norm.isf(0.05), abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [10, 40, 80, 160])
@@ -148,7 +148,7 @@ def test_adds_up_to_alpha() -> None:
     assert 0.04999 < spent < 0.05
 
 
-def test_the_ninety_sixth_challenge_takes_nineteen_unanimous_flips() -> None:
+def test_the_ninety_sixth_challenge_takes_nineteen_unanimous_differences() -> None:
     level = alpha_spent(0.05, 96)
     assert level == pytest.approx(3.3e-6, rel=0.01)
     assert mcnemar_better(19, 0) <= level < mcnemar_better(18, 0)
