@@ -139,7 +139,7 @@ def test_a_billion_parameters_need_about_twenty_gigabytes() -> None:
 
 def test_config_show_marks_what_differs(home: Path) -> None:
     shown = ratchet("--set", "queue.low_water=500", "config", "show", "queue").stdout.splitlines()
-    assert "* queue.low_water = 500" in shown
+    assert "* queue.low_water = 500  # --set" in shown
     assert f"  queue.high_water = {Settings().queue.high_water}" in shown
     assert "there are:" in ratchet("config", "show", "nonsense", code=2).stderr
 
