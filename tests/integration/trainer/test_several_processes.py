@@ -62,7 +62,7 @@ class Training:
         pid = self.stack.supervisor.pid_of("training")
         with suppress(psutil.Error):
             below = psutil.Process(pid).children(recursive=True)
-            return sorted(child.pid for child in below if "trainer.launch" in child.cmdline())
+            return sorted(child.pid for child in below if "--rank" in child.cmdline())
         return []
 
     def status(self) -> dict[str, Any]:

@@ -1,14 +1,19 @@
-"""What a run computes on is what the settings name."""
+"""Device, precision and attention that are chosen, and micro-batches that fit the memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from ratchet.errors import SettingsError
+from ratchet.settings.training import TrainerConfig
 from trainer.config import create_default_config
-from trainer.hardware import Hardware, pick_hardware
+from trainer.core import TrainerEngine, TrainingResult, halve_micro_batch
+from trainer.hardware import CACHE_FILE, BatchSizeCache, Hardware, pick_hardware
+from trainer.monitoring import TrainingStatusWriter
+from trainer.segment import ErrorKind
 
 
 def picked(name: str, value: str) -> Hardware:
@@ -37,3 +42,100 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu() -> None:
 def test_a_gpu_that_is_not_there_is_a_wrong_setting() -> None:
     with pytest.raises(SettingsError, match=r"environment\.device is 'cuda:0'"):
         picked("environment.device", "cuda:0")
+
+
+Configure = Callable[..., TrainerConfig]
+
+
+def memory_for(rows: int, configure: Configure, tmp_path: Path, seen: list[int]) -> Callable[[], bool]:
+    """A device that has room for so many rows at once: asked after a step, it fails as torch does."""
+
+    def asked() -> bool:
+        status = (tmp_path / "status.json").read_text()
+        size = int(status.split('"batch_size": ')[1].split(",")[0])
+        seen.append(size)
+        if size > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return False
+
+    return asked
+
+
+def test_a_run_without_memory_is_tried_in_smaller_batches_with_the_same_steps(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"), should_stop=memory_for(3, configure, tmp_path, seen)
+    )
+    result = engine.run_job(configure(sum_file, hyperparams__batch_size=8))
+
+    assert result.success, result.error_message
+    assert seen[:3] == [8, 4, 2]
+    assert (result.summary["batch_size"], result.summary["gradient_accumulation"]) == (2, 4)
+    assert (result.global_step, result.summary["offset"]) == (13, 100)
+
+
+def test_memory_that_does_not_suffice_for_one_row_is_a_failure_of_that_kind(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"), should_stop=memory_for(0, configure, tmp_path, [])
+    )
+    assert engine.run_job(configure(sum_file)).error_kind is ErrorKind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulation", "smaller"),
+    [(8, 1, (4, 2)), (9, 2, (3, 6)), (7, 1, (1, 7)), (5, 4, (2, 10)), (1, 16, None)],
+)
+def test_smaller_batches_keep_the_rows_of_a_step(
+    configure: Configure, rows: int, accumulation: int, smaller: tuple[int, int] | None
+) -> None:
+    config = configure(Path("x"), hyperparams__batch_size=rows, hyperparams__gradient_accumulation=accumulation)
+    found = halve_micro_batch(config)
+    assert smaller == (
+        None if found is None else (found.hyperparams.batch_size, found.hyperparams.gradient_accumulation)
+    )
+
+
+def test_what_fitted_is_remembered_for_the_next_run_of_this_model_on_this_device(
+    configure: Configure, sum_file: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    status = TrainingStatusWriter(tmp_path / "status.json")
+    for run in ("first", "second"):
+        engine = TrainerEngine(status, should_stop=memory_for(3, configure, tmp_path, seen))
+        assert engine.run_job(configure(sum_file, run, hyperparams__batch_size=8)).finished
+    assert seen.count(8) == 1
+    assert seen.count(4) == 1
+    longer = configure(sum_file, "longer", hyperparams__batch_size=8, hyperparams__max_length=512)
+    TrainerEngine(status, should_stop=memory_for(8, configure, tmp_path, seen)).run_job(longer)
+    assert seen[-1] == 8, "other rows, other memory"
+
+
+def test_a_book_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / CACHE_FILE).write_text("{")
+    cache = BatchSizeCache(tmp_path / CACHE_FILE)
+    assert cache.get("tiny") is None
+    cache.put("tiny", 4)
+    assert cache.get("tiny") == 4
+
+
+class Short(TrainerEngine):
+    """Finds no memory in any micro-batch."""
+
+    def _run(self, config: TrainerConfig) -> TrainingResult:
+        raise torch.OutOfMemoryError(f"no memory for {config.hyperparams.batch_size} rows")
+
+
+def test_among_several_processes_the_run_fails_and_its_next_start_takes_half(
+    configure: Configure, sum_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process that tried again would be out of step with the others."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = configure(sum_file, hyperparams__batch_size=8, environment__device="cpu")
+    for rows in (8, 4):
+        result = Short(TrainingStatusWriter(tmp_path / "status.json")).run_job(config)
+        assert result.error_kind is ErrorKind.OUT_OF_MEMORY
+        assert f"for {rows} rows" in str(result.error_message)

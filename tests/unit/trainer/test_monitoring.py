@@ -1,10 +1,21 @@
+"""The status file: its writer, every field that it may hold, throughput, and the trend of the loss."""
+
 from __future__ import annotations
 
 import json
+import random
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from trainer.monitoring import TrainingStatusWriter
+import pytest
+from ratchet.settings.training import TrainerConfig
+from trainer.core import TrainerEngine
+from trainer.monitoring import STATUS_FIELDS, Throughput, TrainingStatusWriter, loss_spread, loss_trend
+from transformers import TrainerCallback
+from transformers.integrations import integration_utils
 
 
 def test_fields_add_up_and_a_new_run_forgets_them(tmp_path: Path) -> None:
@@ -54,3 +65,113 @@ def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     TrainingStatusWriter(tmp_path / "file" / "status.json").write(step=1)
     assert (tmp_path / "file").read_text() == ""
+
+
+Configure = Callable[..., TrainerConfig]
+
+
+class Unreachable(TrainerCallback):
+    def on_log(self, *_: Any, **__: Any) -> None:
+        raise ConnectionError("the tracking server is away")
+
+
+def test_a_run_fills_every_field(
+    configure: Configure, graded_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "unreachable", Unreachable)
+
+    def nobody_listens(_: dict[str, Any]) -> None:
+        raise BrokenPipeError("the worker is gone")
+
+    config = configure(
+        graded_file,
+        monitoring__logging_steps=1,
+        monitoring__preview_interval=6,
+        monitoring__system_prompt_base="Be brief.",
+        environment__report_to=("unreachable",),
+        hyperparams__num_epochs=2,
+    )
+    writer = TrainingStatusWriter(tmp_path / "status.json")
+    assert TrainerEngine(writer, report=nobody_listens).run_job(config).finished
+    status = json.loads(writer.path.read_text())
+    assert set(status) == set(STATUS_FIELDS) - {"error", "error_kind"}
+    assert [name for name, value in status.items() if value is None] == ["preview_error"]
+    assert (status["state"], status["epoch"], status["system_prompt"]) == ("finished", 2, "Be brief.")
+    assert (status["step"], status["last_step"], status["examples_done"]) == (25, 25, 200)
+    assert status["remaining_s"] == 0
+    assert status["loss_trend"] == "falling"
+    assert len(status["loss_curve"]) == 25
+    assert status["loss_curve"][-1] == [25, status["loss"]]
+    assert 0 < status["learning_rate"] <= config.hyperparams.learning_rate
+    assert 0.05 < status["peak_memory_gb"] < 24
+
+
+def test_a_failure_says_why_and_keeps_how_far_it_came(configure: Configure, graded_file: Path, tmp_path: Path) -> None:
+    def stop() -> bool:
+        raise OSError("the disk is gone")
+
+    writer = TrainingStatusWriter(tmp_path / "status.json")
+    result = TrainerEngine(writer, should_stop=stop).run_job(configure(graded_file))
+    status = json.loads(writer.path.read_text())
+    assert (status["state"], status["error_kind"]) == ("failed", result.error_kind) == ("failed", "transient")
+    assert "the disk is gone" in status["error"]
+    assert (status["step"], status["examples_total"], status["loss"]) == (0, 100, None)
+    assert set(status) <= set(STATUS_FIELDS)
+
+
+def test_progress_is_reported_at_once_and_then_once_a_second(
+    configure: Configure, graded_file: Path, tmp_path: Path
+) -> None:
+    def slowly() -> bool:
+        time.sleep(0.4)
+        return False
+
+    told: list[int] = []
+    engine = TrainerEngine(
+        TrainingStatusWriter(tmp_path / "status.json"),
+        report=lambda progress: told.append(progress["step"]),
+        should_stop=slowly,
+    )
+    assert engine.run_job(configure(graded_file, hyperparams__max_steps=4)).success
+    assert told[:2] == [0, 1]
+    assert told[-1] == 4
+    assert len(told) < 5
+
+
+def noisy(slope: float, points: int = 50, noise: float = 0.05) -> list[float]:
+    draw = random.Random(7)
+    return [2.0 + slope * step + draw.gauss(0, noise) for step in range(points)]
+
+
+@pytest.mark.parametrize(("slope", "said"), [(-0.02, "falling"), (0.0, "level"), (0.02, "rising")])
+def test_a_trend_is_seen_through_the_noise(slope: float, said: str) -> None:
+    assert loss_trend(noisy(slope)) == said
+
+
+def test_only_the_end_of_the_curve_counts() -> None:
+    assert loss_trend([9.0] * 100 + noisy(0.0)) == "level"
+
+
+def test_few_points_show_nothing() -> None:
+    assert loss_trend(noisy(-1.0, 7)) is None
+    assert loss_spread([1.0]) is None
+
+
+def test_a_curve_without_noise_has_a_trend_or_none_to_speak_of() -> None:
+    assert loss_trend([1.0] * 8) == "level"
+    assert loss_trend([float(8 - n) for n in range(8)]) == "falling"
+    assert loss_spread([1.0] * 8) == 0
+
+
+def test_the_average_is_over_all_steps_and_the_recent_one_over_the_last() -> None:
+    pace = Throughput()
+    assert (pace.average, pace.recent) == (0.0, 0.0)
+    pace.begin(100.0)
+    for step in range(1, 101):
+        pace.step(100.0 + step, 1_000 * step)
+    assert (pace.average, pace.recent) == pytest.approx((1_000, 1_000))
+    for step in range(1, 21):
+        pace.step(200.0 + 10 * step, 100_000 + 1_000 * step)
+    assert pace.elapsed_s == 300
+    assert pace.average == pytest.approx(400)
+    assert 100 < pace.recent < 120

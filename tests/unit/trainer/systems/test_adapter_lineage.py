@@ -67,7 +67,7 @@ def test_other_adapters_or_none_start_afresh_from_the_merged_head(
         training.sweep()
         begun = training.children.specs[-2:]
         assert [spec.config.output.resume_from is None for spec in begun] == [True, False]
-        assert Path(begun[0]["model"]["path"]).name == artifact(training, head)
+        assert Path(begun[0].config.model.path).name == artifact(training, head)
         head = training.line().head_id
     assert training.line().adapter_base_id is None
     assert training.home.dead() == []

@@ -1,3 +1,5 @@
+"""Order, padding and packing of rows, and the share of each rank."""
+
 from __future__ import annotations
 
 from collections import Counter
