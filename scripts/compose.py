@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ratchet.errors import UnknownPlugin
-from ratchet.settings.placement import JUDGE, TRAINER, Role
+from ratchet.settings.control import JUDGE, TRAINER, Role
 from ratchet.systems import registry
 from ratchet.systems.system import System
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from deployer.gate import Promote, conclude, screen_outcomes, weigh
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 
 from benchmarks.gate.world import History, World
 

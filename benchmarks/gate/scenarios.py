@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ratchet.cli.init import GPU_ITEMS
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.judging import SuiteSettings
 
 from benchmarks.gate.world import Cell, World
 

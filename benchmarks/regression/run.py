@@ -18,7 +18,7 @@ from evaluator.regression_verdict import judge_outcomes
 from numpy.typing import NDArray
 from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
 from ratchet.evaluation.record import in_test_split
-from ratchet.settings.regression import RegressionSettings
+from ratchet.settings.judging import RegressionSettings
 from ratchet.stats.paired_tests import mcnemar_better
 
 SMOKE = ("--histories", "2", "--dry")

@@ -35,7 +35,7 @@ import torch
 import transformers
 from ratchet.data.example import Example
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example
 

@@ -26,7 +26,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.data import CurriculumSettings
 
 PER_TOKENS = 100_000
 

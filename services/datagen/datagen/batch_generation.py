@@ -20,7 +20,7 @@ from ratchet.backoff import pause_s
 from ratchet.data.example import Example
 from ratchet.data.usage_counts import UsageCounts
 from ratchet.errors import DataError
-from ratchet.settings.generation import GenerationSettings, SourceSettings
+from ratchet.settings.data import GenerationSettings, SourceSettings
 from ratchet.tasks import registry
 
 from datagen.generators.generator import Cell, Draft, GenerationContext, Generator, Order

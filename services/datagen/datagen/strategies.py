@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.errors import UnknownPlugin
 from ratchet.evaluation.record import LevelRates, Rate
 from ratchet.plugins import STRATEGIES
-from ratchet.settings.curriculum import LOOKAHEAD_SHARE, CurriculumSettings
+from ratchet.settings.data import LOOKAHEAD_SHARE, CurriculumSettings
 
 Key = TypeVar("Key")
 Level = tuple[str, int]

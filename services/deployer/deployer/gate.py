@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.evaluation.paired_outcomes import OutcomeTable, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_tests import (
     alpha_spent,
     difference_interval,

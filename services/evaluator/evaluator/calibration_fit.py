@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answer_logprob
 from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split
-from ratchet.settings.calibration import CalibrationSettings
+from ratchet.settings.judging import CalibrationSettings
 from ratchet.stats.calibration import (
     Bin,
     CoveragePoint,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.record import Evaluation, Rate, selection_score
-from ratchet.settings.comparison import ComparisonSettings
+from ratchet.settings.judging import ComparisonSettings
 from ratchet.stats.proportions import Interval, wilson
 
 RESAMPLES = 400

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.evaluation.paired_outcomes import OutcomeCounts, OutcomeTable, outcome_table, total_of
 from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split, in_test_split, level_rates, paired
-from ratchet.settings.regression import RegressionSettings
+from ratchet.settings.judging import RegressionSettings
 from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
 from ratchet.stats.proportions import Interval

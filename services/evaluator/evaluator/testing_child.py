@@ -18,7 +18,7 @@ from ratchet.evaluation.record import Extraction, ItemRecord, RecordKey
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.prompt_format import PromptFormat, decoding_key
 from ratchet.lines import read_lines
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.graders import key_and_grade
 
 from evaluator.record_log import RecordLog

@@ -18,7 +18,7 @@ from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.prompt_format import PromptFormat, day_of
 from ratchet.settings import Settings
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.graders import item_key
 
 from miner.mined_items import GradedAnswer, MinedItem

@@ -24,7 +24,7 @@ from ratchet.inference.local_generator import BatchLimits, LocalGenerator
 from ratchet.inference.model_loading import Hardware as InferenceHardware
 from ratchet.inference.model_loading import LoadedModel
 from ratchet.inference.prompt_format import PromptFormat
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 from ratchet.settings.training import MonitoringSettings
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 

@@ -16,7 +16,7 @@ from ratchet.inference.model_folder import CONFIG, read_json, weight_files
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.leases.gpus import TRAINING, capacity_gb, list_gpus, training_processes, vram_gb
 from ratchet.settings import Settings
-from ratchet.settings.placement import TRAINER
+from ratchet.settings.control import TRAINER
 from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
 from ratchet.user_files import open_regular
 

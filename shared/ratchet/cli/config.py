@@ -22,7 +22,7 @@ from ratchet.inference.quantization import require_bitsandbytes
 from ratchet.ledger.suites import current
 from ratchet.plugins import require_plugins
 from ratchet.settings import Settings, load
-from ratchet.settings.placement import TRAINER
+from ratchet.settings.control import TRAINER
 from ratchet.settings.settings import load_with_origins, schema_with
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.stats.power import CHALLENGES, GatePower, gate_power

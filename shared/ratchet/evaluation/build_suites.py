@@ -16,7 +16,7 @@ from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError
 from ratchet.evaluation.suite import POOLS, Cell, HoldOut, Pool, Suite, hold_out, quota
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, TaskFamily, to_example
 from ratchet.tasks.graders import grade_example, item_key

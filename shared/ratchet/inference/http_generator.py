@@ -18,7 +18,7 @@ import httpx
 from ratchet.backoff import Backoff
 from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 CONNECT_TIMEOUT_S = 10.0
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})

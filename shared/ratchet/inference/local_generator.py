@@ -21,7 +21,7 @@ from ratchet.inference.model_loading import Hardware, LoadedModel, load_model, p
 from ratchet.inference.prefill import Scored, score_batch
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

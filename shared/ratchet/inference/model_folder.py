@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, SettingsError
-from ratchet.settings.locked import LockedSettings
+from ratchet.settings.training import LockedSettings
 from ratchet.user_files import open_regular
 
 CONFIG = "config.json"

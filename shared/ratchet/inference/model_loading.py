@@ -20,7 +20,7 @@ from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, 
 from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.chat_template import Tokenizer
 from ratchet.inference.model_folder import check_folder, weights_digest
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 transformers.utils.logging.disable_progress_bar()
 

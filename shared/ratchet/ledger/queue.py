@@ -18,7 +18,7 @@ from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import BatchRow, CheckpointRow, UsageCountRow
-from ratchet.settings.queue import QueueSettings
+from ratchet.settings.data import QueueSettings
 
 Origin = Literal["generation", "correction", "user"]
 TRAINER = "training"

@@ -27,7 +27,7 @@ from ratchet.errors import TransientError
 from ratchet.events import Event
 from ratchet.metrics.families import gauge
 from ratchet.settings import Settings
-from ratchet.settings.metrics import MetricsSettings
+from ratchet.settings.control import MetricsSettings
 from ratchet.systems.claims import Subject
 from ratchet.systems.controller import Controller, Observer
 from ratchet.systems.work import NotReady, Outcome, Verdict

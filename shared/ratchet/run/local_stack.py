@@ -23,8 +23,7 @@ from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
-from ratchet.settings.control import ControlSettings
-from ratchet.settings.placement import JUDGE
+from ratchet.settings.control import JUDGE, ControlSettings
 from ratchet.settings.section import environment
 from ratchet.systems import registry
 

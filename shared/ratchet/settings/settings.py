@@ -12,31 +12,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ratchet.errors import SettingsError
 from ratchet.settings import sources
-from ratchet.settings.calibration import CalibrationSettings
-from ratchet.settings.comparison import ComparisonSettings
-from ratchet.settings.control import ControlSettings
-from ratchet.settings.correction import CorrectionSettings
-from ratchet.settings.curriculum import CurriculumSettings
-from ratchet.settings.diversity import DiversitySettings
-from ratchet.settings.gate import GateSettings
-from ratchet.settings.generation import GenerationSettings
-from ratchet.settings.inference import InferenceSettings
-from ratchet.settings.locked import LockedSettings
-from ratchet.settings.metrics import MetricsSettings
-from ratchet.settings.mining import MiningSettings
-from ratchet.settings.placement import PlacementSettings
+from ratchet.settings.control import ControlSettings, MetricsSettings, PlacementSettings
+from ratchet.settings.data import (
+    CorrectionSettings,
+    CurriculumSettings,
+    DiversitySettings,
+    GenerationSettings,
+    QueueSettings,
+)
+from ratchet.settings.judging import (
+    CalibrationSettings,
+    ComparisonSettings,
+    GateSettings,
+    MiningSettings,
+    RegressionSettings,
+    SuiteSettings,
+)
 from ratchet.settings.plugin_sections import declared_section
-from ratchet.settings.queue import QueueSettings
-from ratchet.settings.regression import RegressionSettings
-from ratchet.settings.retention import RetentionSettings
 from ratchet.settings.section import Section
-from ratchet.settings.serving import ServingSettings
-from ratchet.settings.stores import ArtifactSettings, LedgerSettings, RedisSettings
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.serving import InferenceSettings, ServingSettings
+from ratchet.settings.stores import ArtifactSettings, LedgerSettings, RedisSettings, RetentionSettings
 from ratchet.settings.training import (
     DataSettings,
     EnvironmentSettings,
     HyperparamSettings,
+    LockedSettings,
     ModelSettings,
     MonitoringSettings,
     OutputSettings,

@@ -1,4 +1,4 @@
-"""Where the four stores are. Empty means: on this machine, below ``home``. Passwords may lie in files of their own."""
+"""Sections of the stores: ledger, Redis, artifacts, and what is kept; and passwords that come from files."""
 
 from __future__ import annotations
 
@@ -85,3 +85,9 @@ def _with_password(url: SecretStr | None, file: Path | None) -> str | None:
         raise SettingsError(f"{parts.scheme}://…@{place} holds a password already; take that or the file {file}.")
     netloc = f"{user}:{quote(read_secret(file), safe='')}@{place if separator else parts.netloc}"
     return urlunsplit(parts._replace(netloc=netloc))
+
+
+class RetentionSettings(Section):
+    """Old checkpoints are deleted by bytes; champion, rollback target, newest and claimed ones never."""
+
+    checkpoints_gb: float = Field(100.0, gt=0, description="Bytes of checkpoints kept, in GB.")

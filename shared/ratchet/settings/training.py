@@ -1,4 +1,4 @@
-"""Settings of a training run: model, hyperparameters, profile, monitoring, data, output, environment."""
+"""Sections of training: model, hyperparameters, profile, monitoring, locked facts, data, output, environment; and what one run of it needs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,26 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from ratchet.settings.locked import LockedSettings
 from ratchet.settings.section import Section
+
+
+class LockedSettings(Section):
+    """What may never change once a line of checkpoints has begun. Unset means: as the base model has it.
+
+    The first run checks these against the model on disk and writes them to the ledger; every later run is held to them.
+    """
+
+    base_model: str | None = Field(
+        None, min_length=1, description="The base model's own name, where model.path is only where it lies."
+    )
+    model_architecture: str | None = Field(
+        None, min_length=1, description="Architecture that the model's config.json must name, as Qwen3ForCausalLM."
+    )
+    max_context_length: int | None = Field(
+        None, ge=8, description="Context in tokens that the line keeps to; at most the model's, at least max_length."
+    )
+    vocab_size: int | None = Field(None, ge=1, description="Rows of the embedding that config.json must name.")
+
 
 SEGMENT_LIMIT_S = 900.0
 """A segment is at most this long, so that a checkpoint is never further away."""

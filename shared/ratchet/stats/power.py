@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_tests import alpha_spent, tango_z
 
 NEGLIGIBLE = 1e-12

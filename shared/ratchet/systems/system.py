@@ -15,7 +15,7 @@ from ratchet.events import Event
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings import Section, Settings
-from ratchet.settings.placement import Role
+from ratchet.settings.control import Role
 from ratchet.systems.claims import Subject
 from ratchet.systems.work import Outcome, Work
 

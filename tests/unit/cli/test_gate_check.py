@@ -10,7 +10,7 @@ import pytest
 from ratchet.cli.config import ConfirmItems, confirm_items, few_items
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.power import gate_power
 
 from tests.support.home import small_home

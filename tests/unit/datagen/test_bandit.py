@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from datagen.bandit import RULES, Experiment, Rules, Trial, assign, beginning, conclude, posterior
 from pydantic import ValidationError
-from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.data import CurriculumSettings
 
 SETTINGS = CurriculumSettings()
 ARMS = SETTINGS.strategies

@@ -8,7 +8,7 @@ from datagen.batch_generation import EMPTY, EMPTY_LAST_S, Done, affordable, allo
 from pydantic import ValidationError
 from ratchet.errors import DataError, UnknownPlugin
 from ratchet.evaluation.suite import hold_out
-from ratchet.settings.generation import GenerationSettings, SourceSettings
+from ratchet.settings.data import GenerationSettings, SourceSettings
 from ratchet.tasks import registry
 from ratchet.tasks.graders import grade_example
 

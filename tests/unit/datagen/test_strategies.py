@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import UnknownPlugin
 from ratchet.evaluation.record import LevelRates, Rate
-from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.data import CurriculumSettings
 
 SETTINGS = CurriculumSettings()
 FAMILIES = {"sum": (1, 2, 3, 4, 5)}

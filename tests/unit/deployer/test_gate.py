@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.power import SAFETY_ALPHA, pool_items
 
 from tests.support.records import evaluation

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 
 from benchmarks.gate import run
 

@@ -18,7 +18,7 @@ from ratchet.evaluation.build_suites import (
     split_examples,
 )
 from ratchet.evaluation.suite import POOLS, HoldOut, Pool, Suite, hold_out
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.graders import grade_example, item_key
 

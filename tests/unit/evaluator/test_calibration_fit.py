@@ -5,7 +5,7 @@ import pytest
 from evaluator.calibration_fit import CalibrationFit, calibrate, confidences
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import Evaluation, in_selection_split
-from ratchet.settings.calibration import CalibrationSettings
+from ratchet.settings.judging import CalibrationSettings
 from scipy.special import expit, logit
 
 from tests.support.records import evaluation

@@ -5,7 +5,7 @@ import pytest
 from evaluator.ranking import Board, Cost, Ranking, Tally, rank, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
 from ratchet.evaluation.record import Rate
-from ratchet.settings.comparison import ComparisonSettings
+from ratchet.settings.judging import ComparisonSettings
 
 from tests.support.records import evaluation
 

@@ -13,7 +13,7 @@ from evaluator.regression_verdict import (
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.paired_outcomes import CellOutcomes
 from ratchet.evaluation.record import Evaluation, in_test_split
-from ratchet.settings.regression import RegressionSettings
+from ratchet.settings.judging import RegressionSettings
 
 from tests.support.records import evaluation
 

@@ -18,7 +18,7 @@ from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.local_generator import BatchLimits, LocalGenerator
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 from tests.support.tiny_model import build_tiny_model
 

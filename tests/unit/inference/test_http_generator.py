@@ -15,7 +15,7 @@ from ratchet.data.example import Message
 from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generator
 from ratchet.inference.http_generator import HttpGenerator
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 Reply = tuple[int, Any]
 """A status, and a JSON value or a text."""

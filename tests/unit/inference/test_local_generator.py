@@ -19,7 +19,7 @@ from ratchet.inference.local_generator import BatchLimits, LocalGenerator, plan_
 from ratchet.inference.model_loading import LoadedModel, load_model, pick_hardware
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.profiles.profile import get_profile
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 
 def ask(text: str) -> Chat:

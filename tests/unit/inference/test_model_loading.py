@@ -13,7 +13,7 @@ from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.model_folder import check_folder, weights_digest
 from ratchet.inference.model_loading import load_model, pick_hardware
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = "model.safetensors"

@@ -17,7 +17,7 @@ from ratchet.inference.model_loading import LoadedModel, load_model, pick_hardwa
 from ratchet.inference.prefill import DraftBackoff
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.profiles.profile import get_profile
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 GREEDY = Decoding(max_new_tokens=16)
 SAMPLED = Decoding(max_new_tokens=16, temperature=1.0, top_p=0.95, seed=5)

@@ -22,7 +22,7 @@ from ratchet.ledger.queue import (
     usage_counts,
 )
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow
-from ratchet.settings.queue import QueueSettings
+from ratchet.settings.data import QueueSettings
 
 from tests.support.home import small_home
 from tests.support.rows import dead_letter

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_tests import lower_bound, mcnemar_better, noninferiority_p
 from ratchet.stats.power import (
     affordable_alpha,

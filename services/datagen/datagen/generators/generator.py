@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ratchet.errors import SettingsError, UnknownPlugin
 from ratchet.plugins import GENERATORS
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 
 Cell = tuple[str, int]
 """A family's name and a level."""

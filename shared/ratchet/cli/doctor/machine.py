@@ -22,7 +22,7 @@ from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
-from ratchet.settings.placement import TRAINER
+from ratchet.settings.control import TRAINER
 from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
 

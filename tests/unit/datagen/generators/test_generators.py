@@ -18,7 +18,7 @@ from ratchet.data.example import Example
 from ratchet.errors import DataError, GenerationError, SettingsError, TransientError, UnknownPlugin
 from ratchet.evaluation.suite import hold_out
 from ratchet.processes.child_runner import ChildRunner
-from ratchet.settings.inference import InferenceSettings
+from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example

@@ -1,0 +1,127 @@
+"""Sections of data: the queue, generation, correction, diversity, and the curriculum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from ratchet.settings.section import Section
+
+
+class QueueSettings(Section):
+    """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
+
+    low_water: int = Field(13_000, ge=1, description="Below this many examples generation is called.")
+    high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
+    batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
+    epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
+    mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
+    correction_share: float = Field(
+        0.25, gt=0, lt=1, description="Largest share of correction examples in a correction batch; the rest is replay."
+    )
+    correction_spacing: int = Field(
+        2, ge=0, description="Generated batches that must be queued between two correction batches."
+    )
+    correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
+    correction_examples: int = Field(1_000, ge=0, description="Most correction examples in one correction batch.")
+    unjudged_limit: int = Field(
+        20,
+        ge=1,
+        description="Training waits once so many checkpoints lack an evaluation (the judging host is away).",
+    )
+    inbox: Path | None = Field(None, description="Folder whose *.jsonl files are queued. Default: home/inbox.")
+
+    @model_validator(mode="after")
+    def _waters(self) -> QueueSettings:
+        if self.low_water > self.high_water - self.batch_examples:
+            raise ValueError(
+                f"high_water {self.high_water} must leave room for a batch of {self.batch_examples} "
+                f"above low_water {self.low_water}."
+            )
+        return self
+
+
+class SourceSettings(Section):
+    """One generator; which batches it makes is drawn at random."""
+
+    name: str = Field(min_length=1, description="A generator: tasks, teacher, script, or a plug-in.")
+    share: float = Field(1.0, gt=0, description="Its share of the batches, beside the other sources' shares.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options that the generator documents.")
+    daily_tokens: int | None = Field(
+        None, ge=1, description="It rests once it has used so many tokens of its model server within a day."
+    )
+
+
+class GenerationSettings(Section):
+    """Generators and budgets."""
+
+    sources: tuple[SourceSettings, ...] = Field(
+        (SourceSettings(name="tasks"),), min_length=1, description="Generators; `ratchet.generators` plug-ins count."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that make examples of task families at once.")
+    cooldown_s: float = Field(0.0, ge=0, description="Shortest time between two generated batches.")
+    hourly_examples: int | None = Field(None, ge=1, description="Most examples generated within an hour.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> GenerationSettings:
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources names one generator twice: {', '.join(names)}.")
+        return self
+
+
+class CorrectionSettings(Section):
+    """Sampling and judgements; size and share of a correction batch are in the section queue."""
+
+    samples: int = Field(
+        4, ge=0, description="Answers sampled from the model for an example without a worked solution; 0 samples none."
+    )
+    judged_share: float = Field(
+        0.1, ge=0, lt=1, description="Largest share of a batch's correction examples that ask if an answer is right."
+    )
+
+
+class DiversitySettings(Section):
+    """The history of texts is the file home/history/texts.sqlite."""
+
+    near: float = Field(0.8, gt=0, le=1, description="Jaccard index from which two texts are near-duplicates.")
+    history_examples: int = Field(
+        1_000_000, ge=0, description="Newest examples that a batch is compared with; older ones are forgotten."
+    )
+
+
+LOOKAHEAD_SHARE = 0.1
+"""Share of the level after the frontier: enough to see whether it is ready, before it becomes the frontier itself."""
+
+
+class CurriculumSettings(Section):
+    """When a level is mastered, the shares of the mix, and the strategies that are compared by experiment."""
+
+    mastery: float = Field(0.9, ge=0.1, le=1, description="Success rate at which a level becomes mastered.")
+    frontier_share: float = Field(
+        0.5, gt=0, le=1 - LOOKAHEAD_SHARE, description="Share of each family's first unmastered level."
+    )
+    replay_share: float = Field(
+        0.2, gt=0, le=1, description="Share that the adaptive strategy spreads alike over all levels reached."
+    )
+    strategies: tuple[str, ...] = Field(
+        ("progressive", "mixed", "reverse", "adaptive"),
+        min_length=1,
+        description="Strategies that are compared; `ratchet.strategies` plug-ins count. One alone is no experiment.",
+    )
+    favoured: str = Field(
+        "progressive", description="The strategy that is used before anything is mastered, and expected to be the best."
+    )
+    exploration: float = Field(
+        0.2, ge=0, le=1, description="Share of batches drawn evenly over the strategies while the experiment is open."
+    )
+
+    @model_validator(mode="after")
+    def _strategies_fit(self) -> CurriculumSettings:
+        if len(set(self.strategies)) < len(self.strategies):
+            raise ValueError(f"strategies names one twice: {', '.join(self.strategies)}.")
+        if self.favoured not in self.strategies:
+            raise ValueError(f"favoured {self.favoured!r} is none of the strategies {', '.join(self.strategies)}.")
+        return self

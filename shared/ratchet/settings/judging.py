@@ -1,0 +1,122 @@
+"""Sections of judging: the suites, mining, regression, comparison, calibration, and the deployment gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from ratchet.settings.section import Section
+
+
+class FamilySettings(Section):
+    """One task family and the levels of it that are taught and tested."""
+
+    name: str = Field(description="A registered family, as chain_sum or rg:spell_backward.")
+    levels: tuple[int, ...] = Field(min_length=1, description="Levels, the easiest first.")
+    protected: bool = Field(True, description="Whether the gate refuses a model that is not at least as good here.")
+
+
+class SuiteSettings(Section):
+    """Families and the sizes of the held-out pools, in items over all levels."""
+
+    families: tuple[FamilySettings, ...] = Field(
+        tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
+        description="What is generated, trained on and tested. Later additions and removals change the suites at the "
+        "next start; sizes apply to new levels only.",
+    )
+    files: tuple[Path, ...] = Field(
+        (),
+        description="Your own JSONL files; the held-out share of their rows is tested on, too. They are read at the first "
+        "run only: the held-out rows are kept, and later changes of a file change no suite.",
+    )
+    probe_items: int = Field(
+        300,
+        ge=1,
+        description="Mining, correction and curriculum learn from these; `ratchet init` writes 1000 on a GPU.",
+    )
+    eval_items: int = Field(
+        300, ge=1, description="Regression, comparison and calibration read these; `ratchet init` writes 1000 on a GPU."
+    )
+    confirm_items: int = Field(900, ge=1, description="Only the deployment gate reads these.")
+    held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level; locked.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
+    seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
+
+    @model_validator(mode="after")
+    def _something_is_tested(self) -> SuiteSettings:
+        if not self.families and not self.files:
+            raise ValueError("name families or files: without either there is nothing to test a model on.")
+        return self
+
+
+class MiningSettings(Section):
+    """Budget of the search; how many items are handed on is queue.mined_items."""
+
+    search_items: int = Field(
+        240, ge=0, description="Fresh problems that the search asks a checkpoint; 0 mines the probe record alone."
+    )
+    round_items: int = Field(48, ge=1, description="Problems asked between two decisions of the search.")
+
+
+class RegressionSettings(Section):
+    """Differences are fractions of 1."""
+
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="Chance that a checkpoint as good as its baselines is called worse anywhere."
+    )
+    critical_drop: float = Field(
+        0.05, gt=0, lt=1, description="A drop proved to exceed this is critical: training rewinds."
+    )
+
+
+class ComparisonSettings(Section):
+    """Budgets of the ranking: a checkpoint that exceeds one is ranked, and never deployed. Unset means no budget."""
+
+    max_size_bytes: int | None = Field(None, ge=1, description="Most bytes of a checkpoint's files.")
+    min_tokens_per_s: float | None = Field(
+        None, gt=0, description="Fewest tokens a second that testing must have measured on the eval suite."
+    )
+
+
+class CalibrationSettings(Section):
+    """Confidence of whole answers."""
+
+    precision: float = Field(
+        0.9,
+        gt=0,
+        lt=1,
+        description="Share of right answers that the abstention threshold of a deployment has to reach.",
+    )
+
+
+class GateSettings(Section):
+    """Error rates, margins, and the assumptions by which `ratchet config check` judges the size of the suites.
+
+    Shares and differences are fractions of 1: a margin of 0.04 is four points.
+    """
+
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="Chance that any model no better than one champion ever replaces it."
+    )
+    screen_alpha: float = Field(
+        0.1, gt=0, le=0.5, description="One-sided level of the free screen on the eval suite, before confirm is opened."
+    )
+    margin: float = Field(
+        0.04, gt=0, lt=0.5, description="Largest drop that a protected family's non-inferiority test tolerates."
+    )
+    mastery: float = Field(0.9, gt=0, le=1, description="Success rate from which a level counts as mastered.")
+    gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to see.")
+    flip_share: float = Field(
+        0.15, gt=0, le=1, description="Planning: share of all items whose grade differs between two checkpoints."
+    )
+    power: float = Field(0.8, gt=0.5, lt=1, description="Planning: the chance with which the gain must be seen.")
+
+    @model_validator(mode="after")
+    def _gain_fits_flips(self) -> GateSettings:
+        if self.gain > self.flip_share:
+            raise ValueError(
+                f"gain {self.gain} needs at least as many flips, but flip_share is {self.flip_share}: "
+                "lower gain or raise flip_share."
+            )
+        return self
