@@ -132,7 +132,7 @@ FROM base AS postgres-client
 RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
 
 FROM service AS deployer
-USER root
+USER 0:0
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libpq5 && rm -rf /var/lib/apt/lists/*
 COPY --from=postgres-client /usr/lib/postgresql /usr/lib/postgresql
