@@ -22,6 +22,8 @@ from ratchet.evaluation.record import Rate
 
 from tests.support.records import evaluation
 
+SMOKE = ("--checkpoints", "20", "--items", "50", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 FAMILIES = 4
 ROUNDS = 5

@@ -28,19 +28,24 @@ def as_markdown(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any], day:
         f"{task['most_tokens']:,} tokens.",
         "Mastered: 90 % of 100 held-out items of level 3. Tokens are counted, so the machine's load does not matter.",
         "",
-        "| arm | seeds | reached | mean tokens, 95 % interval | median | each seed |",
+        "| strategy | seeds | reached | mean tokens, 95 % interval | median | each seed |",
         "|---|---|---|---|---|---|",
         *(_row(arm, list(used[arm].values())) for arm in arms),
         "",
         *(_UNREACHED if any(run["tokens"] is None for run in runs) else ()),
-        "The same seed gives every arm the same untrained model, so the arms are compared seed by seed:",
+    ]
+    return "\n".join([*lines, *(_compared(arms, runs) if len(arms) > 1 else ())])
+
+
+def _compared(arms: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        "The same seed gives every strategy the same untrained model, so they are compared seed by seed:",
         "",
-        "| arms | tokens saved by the first, 95 % interval | seeds won |",
+        "| strategies | tokens saved by the first, 95 % interval | seeds won |",
         "|---|---|---|",
         *(_pair(one, other, runs) for one, other in combinations(arms, 2)),
         "",
     ]
-    return "\n".join(lines)
 
 
 def _row(arm: str, tokens: Sequence[int | None]) -> str:

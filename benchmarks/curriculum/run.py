@@ -1,11 +1,11 @@
-"""Tokens until the third level is mastered, by curriculum arm: the tiny model, trained directly by the engine.
+"""Tokens until the third level is mastered, by curriculum strategy: the tiny model, trained directly by the engine.
 
     nice -n 10 python -m benchmarks.curriculum.run                  # writes RESULTS.md and results.json
-    python -m benchmarks.curriculum.run --seeds 0 1 --arms adaptive mixed --dry
+    python -m benchmarks.curriculum.run --seeds 0 1 --strategies adaptive mixed --dry
 
-One run is one arm and one seed: cycles of ``--rows`` examples of the arm's mix, each followed by a probe (which the arm
+One run is one strategy and one seed: cycles of ``--rows`` examples of its mix, each followed by a probe (which it
 learns from) and by a test on other held-out items, until level 3 of the test stands at 90 % or ``--most-tokens`` are
-used up. A seed gives every arm the same untrained model. What is counted is tokens, not seconds, so a busy machine
+used up. A seed gives every strategy the same untrained model. What is counted is tokens, not seconds, so a busy machine
 changes nothing. Finished runs are kept in ``--keep``, and not made again.
 """
 
@@ -25,18 +25,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from datagen.arms import registry as arms
-from datagen.arms.arm import RECENT, Standing
-from datagen.generate import generate_batch
-from datagen.mastery import Mastery, update_mastery
+from datagen.batch_generation import generate_batch
 from datagen.mix import bend
+from datagen.strategies import RECENT, LearnerState, Mastery, get_strategy, update_mastery
 from ratchet.evaluation.build_suites import build_pools
 from ratchet.evaluation.record import LevelRates, Rate
 from ratchet.evaluation.suite import HoldOut, Pool, Suite, hold_out
 from ratchet.inference.generator import Decoding
-from ratchet.inference.local import LocalGenerator
+from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.settings.curriculum import CurriculumSettings
+from ratchet.settings.data import CurriculumSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.graders import grade_example
 from trainer.config import create_default_config
@@ -45,6 +43,8 @@ from trainer.monitoring import TrainingStatusWriter
 
 from benchmarks.curriculum.report import as_markdown
 
+SMOKE = ("--seeds", "0", "--strategies", "mixed", "--rows", "64", "--most-tokens", "1", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 ARMS = ("adaptive", "mixed", "progressive")
 TARGET_LEVEL, TARGET = 3, 0.9
@@ -100,8 +100,8 @@ class Learner:
 
     def train(self, cycle: int, held: HoldOut) -> None:
         """One batch of the arm's mix, gone on from the exact state of the last one."""
-        standing = Standing({self.task.family: self.task.levels}, self.mastery, self.history, self.settings)
-        mix = bend(self.arm, arms.get(self.arm).draft(standing), {}, (), self.settings)
+        learner = LearnerState({self.task.family: self.task.levels}, self.mastery, self.history, self.settings)
+        mix = bend(self.arm, get_strategy(self.arm).draft(learner), {}, ())
         shares = [(share.family, share.level, share.weight) for share in mix.shares]
         rows = self.folder / f"rows-{cycle}.jsonl"
         batch = generate_batch(shares, self.task.rows, self.seed * 1_000 + cycle, held, epoch_cap=10_000)
@@ -120,7 +120,7 @@ class Learner:
         """Learn from the probe, and return the rates on the test."""
         generator = LocalGenerator.load(self.model)
         measured = graded(generator, probe)
-        self.mastery = update_mastery(self.mastery, measured, self.settings)
+        self.mastery = update_mastery(self.mastery, measured, self.settings.mastery)
         self.history = (*self.history, measured)[-RECENT:]
         return graded(generator, test)
 
@@ -166,7 +166,7 @@ def kept(file: Path, task: Task, arm: str, seed: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS))
+    parser.add_argument("--strategies", nargs="+", default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--family", default="chain_sum")
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 2, 3, 4])
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = [
         kept(options.keep / f"{task.family}-{arm}-{seed}.json", task, arm, seed)
         for seed in options.seeds
-        for arm in options.arms
+        for arm in options.strategies
     ]
     text = as_markdown(runs, vars(task), time.strftime("%Y-%m-%d"))
     print(text)

@@ -18,8 +18,7 @@ from pathlib import Path
 from random import Random
 
 from datagen.batch_generation import generate_batch
-from miner.data_gate import DataGate, GatePolicy
-from miner.gate_batches import TokenCounter
+from miner.data_gate import DataGate, GatePolicy, TokenCounter
 from miner.near_duplicates import NearDuplicates
 from ratchet.data.jsonl import read_examples
 from ratchet.evaluation.suite import hold_out
@@ -28,6 +27,8 @@ from ratchet.tasks import registry
 NAMES = ("chain_sum", "reverse", "sort_digits")
 CELLS = [(name, level) for name in NAMES for level in range(1, 7)]
 HELD_OUT_TEXTS = 1_000
+SMOKE = ("200",)
+"""Arguments of its smallest size, with which a test runs it to its end."""
 MEGABYTE = 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""Speed, memory and truth of the history of texts: ``python -m benchmarks.diversity.run [EXAMPLES]``.
+"""Speed, memory and truth of the history of texts: ``python -m benchmarks.diversity.run [EXAMPLES] [--dry]``.
 
 Word problems of about 60 words arrive in batches of 50,000; every tenth is an earlier one with one to three words
 replaced (Jaccard 0.9, 0.82 or 0.74; the threshold is 0.8). One process, one thread; memory is what the process holds of
@@ -8,9 +8,9 @@ sample of new texts is compared by brute force, over all exact Jaccard indices, 
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ from miner.text_history import opened
 
 BATCH = 50_000
 THRESHOLD = 0.8
-SAMPLE, HELD = 1_000, 10_000
+SMOKE = ("2000", "--sample", "20", "--held", "200", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 WORDS = [f"{a}{b}{c}{d}" for a in "bcdfglmnprst" for b in "aeiou" for c in "dklmnrst" for d in ("", "e", "o")]
 
@@ -40,17 +41,24 @@ def problem(n: int) -> str:
     return " ".join(random.choice(WORDS) for _ in range(58)) + f". How many are {random.randrange(100)}?"
 
 
-def main(examples: int) -> None:
-    rows = []
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("examples", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("--sample", type=int, default=1_000, help="texts compared by brute force")
+    parser.add_argument("--held", type=int, default=10_000, help="texts that they are compared with")
+    parser.add_argument("--dry", action="store_true", help="write no files")
+    options = parser.parse_args()
+    rows, examples = [], options.examples
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "history"
         for start in range(0, examples, BATCH):
             rows.append(measure(folder, start, min(BATCH, examples - start)))
             print(json.dumps(rows[-1]), flush=True)
         disk_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    result = {"batches": rows, "disk_mb": round(disk_mb), "brute_force": brute_force()}
+    result = {"batches": rows, "disk_mb": round(disk_mb), "brute_force": brute_force(options.sample, options.held)}
     print(json.dumps({key: value for key, value in result.items() if key != "batches"}, indent=1))
-    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    if not options.dry:
+        (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def measure(folder: Path, start: int, size: int) -> dict[str, float]:
@@ -72,10 +80,10 @@ def measure(folder: Path, start: int, size: int) -> dict[str, float]:
     }
 
 
-def brute_force() -> dict[str, float]:
+def brute_force(sample: int, held_texts: int) -> dict[str, float]:
     """The search beside exact Jaccard indices: a sample of texts, half of them altered, against part of the history."""
-    held = [problem(n) for n in range(0, 10 * HELD, 10)]
-    asked = [problem(n) for n in _altered()]
+    held = [problem(n) for n in range(0, 10 * held_texts, 10)]
+    asked = [problem(n) for n in _altered(sample, held_texts)]
     runs = [set(word_runs(text)[0]) for text in held]
     figures = [word_runs(text)[1] for text in held]
     exact = np.array([_best(text, runs, figures) for text in asked])
@@ -95,10 +103,10 @@ def brute_force() -> dict[str, float]:
     }
 
 
-def _altered() -> Iterator[int]:
+def _altered(sample: int, held: int) -> Iterator[int]:
     """Half of the sample are altered texts whose originals are held, half are new."""
-    yield from (10 * n + 9 for n in range(HELD - SAMPLE // 2, HELD))
-    yield from (10 * HELD * 10 + 10 * n + 1 for n in range(SAMPLE // 2))
+    yield from (10 * n + 9 for n in range(held - sample // 2, held))
+    yield from (10 * held * 10 + 10 * n + 1 for n in range(sample // 2))
 
 
 def _best(text: str, runs: list[set[str]], figures: list[tuple[str, ...]]) -> float:
@@ -123,4 +131,4 @@ def _anonymous_mb() -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    main()

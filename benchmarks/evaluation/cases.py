@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import build_pools
 from ratchet.evaluation.suite import Pool, hold_out
-from ratchet.settings.suites import SuiteSettings
+from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
@@ -27,6 +27,10 @@ class Case:
     """Rows that the model has learnt from."""
     mixed: bool
     title: str
+
+    def of_rows(self, rows: int | None) -> Case:
+        """The same with another number of rows, where one is given."""
+        return self if rows is None else replace(self, rows=rows)
 
     def training(self) -> list[Example]:
         if not self.mixed:

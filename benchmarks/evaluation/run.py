@@ -3,9 +3,9 @@
     python -m benchmarks.evaluation.run            # writes RESULTS.md (with tried.md at its end) and results.json
     python -m benchmarks.evaluation.run --cases sums --items 300 --dry --models FOLDER
 
-Needs `lm-eval` beside Ratchet's packages (no part of Ratchet: install it into an environment of its own) and `shared`,
-`services/trainer` and `services/evaluator` on the path. There are three cases, each a tiny model that learns first,
-with the default hyperparameters, and then is tested:
+The harness takes part where `lm-eval` is installed (no part of Ratchet: install it into an environment of its own);
+else its columns say that it was not measured. There are three cases, each a tiny model that learns first, with the
+default hyperparameters, and then is tested:
 
 - sums: sums of levels 1 to 3, learnt until nearly all answers are right. All answers are nearly of one length.
 - shipped: the three pools as the default settings draw them: sums, words to reverse and digits to sort, six levels of
@@ -35,6 +35,7 @@ processes (a look at the environment) does not count against it.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -45,6 +46,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +54,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import lm_eval
 import torch
 import transformers
 
 from benchmarks.evaluation.cases import CASES, trained_model
-from benchmarks.evaluation.contenders import NEW_TOKENS, Answers, Harness, Ours
+from benchmarks.evaluation.contenders import NEW_TOKENS, Answers, Ours
 from tests.support.examples import write_examples
 
+SMOKE = ("--cases", "sums", "--learn", "64", "--items", "20", "--rounds", "1", "--batch-sizes", "16", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
-SIDES = ("ours", "harness")
+HAS_HARNESS = importlib.util.find_spec("lm_eval") is not None
+SIDES = ("ours", "harness") if HAS_HARNESS else ("ours",)
 KINDS = ("whole", "with gold loss", "generation")
 
 
@@ -95,12 +99,11 @@ def measure(
     found = {f"{side} {kind}": Best() for side in SIDES for kind in KINDS}
     fixed_s = float("inf")
     for batch_size in [size for size in sizes if size < 2 * count]:
-        ours, harness = Ours(model, suite, batch_size, scratch), Harness(model, suite, batch_size, scratch)
-        both: dict[str, Ours | Harness] = {"ours": ours, "harness": harness}
-        runs = [(side, kind, both[side].runs()[kind]) for kind in KINDS for side in SIDES]
+        sides = {side: contender(side)(model, suite, batch_size, scratch) for side in SIDES}
+        runs = [(side, kind, sides[side].runs()[kind]) for kind in KINDS for side in SIDES]
         for number in range(1 + rounds):
             for side, kind, run in runs:
-                clock, best = both[side].clock, found[f"{side} {kind}"]
+                clock, best = sides[side].clock, found[f"{side} {kind}"]
                 clock.total_s = 0.0
                 took_s, answers = timed(run)
                 if number == 0:
@@ -108,8 +111,17 @@ def measure(
                 elif count / took_s > best.by_batch_size.get(batch_size, 0.0):
                     best.by_batch_size[batch_size] = count / took_s
                     best.forward[batch_size] = clock.total_s / took_s
-        fixed_s = min(fixed_s, timed(partial(harness.evaluate, limit=1))[0])
+        if HAS_HARNESS:
+            fixed_s = min(fixed_s, timed(partial(sides["harness"].evaluate, limit=1))[0])
     return found, fixed_s
+
+
+def contender(side: str) -> Any:
+    if side == "ours":
+        return Ours
+    from benchmarks.evaluation.harness import Harness  # needs lm-eval
+
+    return Harness
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -125,7 +137,7 @@ def same_answers(found: dict[str, Best]) -> int:
 
 
 def case_text(title: str, found: dict[str, Best], fixed_s: float) -> str:
-    ours, harness = found["ours whole"], found["harness whole"]
+    ours = found["ours whole"]
     count = len(ours.answers)
     lengths = sorted(len(answer) for answer, _ in ours.answers)
     rows = {
@@ -133,7 +145,7 @@ def case_text(title: str, found: dict[str, Best], fixed_s: float) -> str:
         "with gold loss": "the same, and the loss of the right answer",
         "generation": "generation alone, without expected answers",
     }
-    table = "\n".join(row(what, found[f"ours {kind}"], found[f"harness {kind}"]) for kind, what in rows.items())
+    table = "\n".join(row(what, found[f"ours {kind}"], found.get(f"harness {kind}")) for kind, what in rows.items())
     return f"""## {title}
 
 {count} items, answers of {lengths[0]} to {lengths[-1]} characters, {sum(lengths) / count:.0f} in the mean.
@@ -142,21 +154,32 @@ def case_text(title: str, found: dict[str, Best], fixed_s: float) -> str:
 |---|---|---|---|
 {table}
 
-Right: {ours.right / count:.1%} here, {harness.right / count:.1%} there; the same answer in {same_answers(found)} of \
-{count} items in all six runs. Of the harness's whole run of {count / harness.speed:.2f} s, {fixed_s:.2f} s are what \
-it takes for a single item. The forward pass takes {ours.forward[ours.batch_size]:.0%} of testing's whole run and \
-{harness.forward[harness.batch_size]:.0%} of the harness's.
+{beside(ours, found.get("harness whole"), same_answers(found), fixed_s)}
 """
 
 
-def row(what: str, ours: Best, harness: Best) -> str:
+def beside(ours: Best, harness: Best | None, same: int, fixed_s: float) -> str:
+    count = len(ours.answers)
+    if harness is None:
+        return f"Right: {ours.right / count:.1%}. lm-evaluation-harness is not installed here, so it was not measured."
+    return f"""Right: {ours.right / count:.1%} here, {harness.right / count:.1%} there; the same answer in {same} of \
+{count} items in all six runs. Of the harness's whole run of {count / harness.speed:.2f} s, {fixed_s:.2f} s are what \
+it takes for a single item. The forward pass takes {ours.forward[ours.batch_size]:.0%} of testing's whole run and \
+{harness.forward[harness.batch_size]:.0%} of the harness's."""
+
+
+def row(what: str, ours: Best, harness: Best | None) -> str:
+    if harness is None:
+        return f"| {what} | {ours.speed:,.0f} ({ours.batch_size}) | not measured | – |"
     sides = " | ".join(f"{best.speed:,.0f} ({best.batch_size})" for best in (ours, harness))
     return f"| {what} | {sides} | {ours.speed / harness.speed:.2f} |"
 
 
 def head(options: argparse.Namespace, load: float) -> str:
     busy = ": other work ran beside it, so trust the ratios only." if load > 2 else "."
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, lm-eval {lm_eval.__version__}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    if HAS_HARNESS:
+        versions += f", lm-eval {version('lm_eval')}"
     return f"""# Evaluation speed
 
 `{shlex.join(["python", "-m", "benchmarks.evaluation.run", *sys.argv[1:]])}`, {time.strftime("%Y-%m-%d")}, \
@@ -182,7 +205,7 @@ def figures(found: dict[str, Best]) -> dict[str, Any]:
         }
         for name, best in found.items()
     }
-    ratios = {kind: found[f"ours {kind}"].speed / found[f"harness {kind}"].speed for kind in KINDS}
+    ratios = {kind: found[f"ours {kind}"].speed / found[f"harness {kind}"].speed for kind in KINDS if HAS_HARNESS}
     ours = found["ours whole"]
     return sides | {"ratios": ratios, "same": same_answers(found), "items": len(ours.answers), "right": ours.right}
 
@@ -193,6 +216,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=BATCH_SIZES)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--learn", type=int, help="rows that the models learn from; without it as many as the case says"
+    )
     parser.add_argument("--models", type=Path, help="a folder that keeps the trained models for another run")
     parser.add_argument("--dry", action="store_true", help="write no files")
     options = parser.parse_args()
@@ -201,7 +227,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         models = options.models or scratch
-        checkpoints = {case: trained_model(CASES[case], models / case.replace(", ", "-")) for case in options.cases}
+        cases = {case: CASES[case].of_rows(options.learn) for case in options.cases}
+        checkpoints = {case: trained_model(cases[case], models / case.replace(", ", "-")) for case in cases}
         texts = [head(options, os.getloadavg()[0])]
         for case, model in checkpoints.items():
             items = CASES[case].items(options.items)

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from ratchet.settings.gate import GateSettings
+from ratchet.settings.judging import GateSettings
 from ratchet.stats.proportions import wilson
 
 from benchmarks.gate.rules import Outcome, gate, prior, unpaired
@@ -21,6 +21,8 @@ from benchmarks.gate.scenarios import SHIPPED, better, forgetting
 from benchmarks.gate.world import World, live
 
 CHECKPOINTS, CHALLENGES = 100, 10
+SMOKE = ("--runs", "2", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 Row = dict[str, str | float | int]
 

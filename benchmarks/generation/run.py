@@ -26,6 +26,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SMOKE = ("--rows", "300", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 FAMILY, LEVELS = "chain_sum", (1, 2, 3, 4, 5, 6)
 WANTED = 20_000
@@ -41,7 +43,7 @@ def library(rows: int) -> None:
 
 
 def ratchet(rows: int, workers: int) -> None:
-    from datagen.generate import BatchGeneration
+    from datagen.batch_generation import BatchGeneration
     from datagen.generators.generator import GenerationContext
     from datagen.generators.tasks import Tasks
     from ratchet.artifacts import ArtifactStore

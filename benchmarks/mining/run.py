@@ -46,10 +46,10 @@ from ratchet.tasks.graders import item_key
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+SMOKE = ("HOME", "--searches", "1", "--drawn", "20", "--budget", "48", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 ORDERS = ("loss", "sureness")
-DRAWN = 1_500
-"""Random problems of a pair that margins are looked at on."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("homes", nargs="*", type=Path, default=[Path("run")])
     parser.add_argument("--searches", type=int, default=8, help="searches of every checkpoint")
+    parser.add_argument("--drawn", type=int, default=1_500, help="random problems of a pair, for the margins")
+    parser.add_argument("--budget", type=int, help="problems of a search; without it as mining is set")
+    parser.add_argument("--dry", action="store_true", help="write no file")
     told = parser.parse_args()
     asked: list[dict[str, Any]] = []
     follow_ups: list[dict[str, Any]] = []
     for number, home in enumerate(told.homes, start=1):
         settings = Settings(home=home)
+        if told.budget is not None:
+            budget = settings.mining.model_copy(update={"search_items": told.budget})
+            settings = settings.model_copy(update={"mining": budget})
         ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
         with ledger.read() as session:
             follow_ups += [row.numbers["follow_up"] for row in session.scalars(select(MinedRow)) if row.numbers]
             for pair in pairs(session, artifacts, settings, f"run {number}"):
-                asked.append(compared(pair, told.searches))
+                asked.append(compared(pair, told.searches, told.drawn))
                 print(json.dumps(asked[-1]), flush=True)
         asked = [each for each in asked if each["search"]["asked"]]
         ledger.close()
@@ -98,7 +104,8 @@ def main() -> None:
         "pairs": asked,
         "follow_up": followed([each for each in follow_ups if each]),
     }
-    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    if not told.dry:
+        (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({name: result[name] for name in ("persistence", "margins", "follow_up")}, indent=1))
 
 
@@ -133,7 +140,7 @@ def keys_of(session: Session, artifacts: ArtifactStore, batches: set[str | None]
     return frozenset(item_key(Example.model_validate_json(line)) for line in lines)
 
 
-def compared(pair: Pair, searches: int) -> dict[str, Any]:
+def compared(pair: Pair, searches: int, drawn_items: int) -> dict[str, Any]:
     """Failures at the next checkpoint of what was mined, by both orders, and of random problems."""
     before, after = (AnsweringModel(spec) for spec in pair.specs)
     held = held_out(pair.settings.suites)
@@ -154,7 +161,7 @@ def compared(pair: Pair, searches: int) -> dict[str, Any]:
         seen |= {item.key for item in state.found}
     levels = [f"{family}/{level}" for family, level in pair.cells]
     failures = {order: {name: dict(counts) for name, counts in tallies[order].items()} for order in ORDERS}
-    shaky = margins(before, after, drawn_by_turns(pair.cells, DRAWN, OffLimits(held, pair.trained), -1))
+    shaky = margins(before, after, drawn_by_turns(pair.cells, drawn_items, OffLimits(held, pair.trained), -1))
     return {"pair": pair.name, "levels": levels, "search": dict(found), "margins": shaky, **failures}
 
 

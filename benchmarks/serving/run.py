@@ -32,13 +32,15 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ratchet.inference.digest import weights_digest
+from ratchet.inference.model_folder import weights_digest
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.serving.client import EmbeddedServerClient
+from ratchet.serving.client import ServingClient
 
 from benchmarks.serving.load import Load, Target, ask
 from benchmarks.serving.servers import NoServer, embedded, transformers_serve
 
+SMOKE = ("--seconds", "0.2", "--rounds", "1", "--dry")
+"""Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 EMBEDDED, PEER, BATCHING = "embedded", "transformers serve", "transformers serve, batching"
 CLIENTS = (1, 16, 64, 256)
@@ -57,7 +59,7 @@ measured. The long answers and the switches come behind it.
 Found = dict[str, dict[int, Load]]
 
 
-def measure(seconds: float, executable: Path) -> dict[str, Any]:
+def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any]:
     ends_at = time.monotonic() + BUDGET_S
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
@@ -69,7 +71,7 @@ def measure(seconds: float, executable: Path) -> dict[str, Any]:
                 targets[name] = stack.enter_context(transformers_serve(executable, models[0], *options))
             except NoServer as error:
                 absent[name] = str(error).strip().splitlines()[-1]
-        rounds, best = _rounds(targets, seconds, ends_at)
+        rounds, best = _rounds(targets, seconds, ends_at, most_rounds)
         return {
             "absent": absent,
             "rounds": rounds,
@@ -81,13 +83,13 @@ def measure(seconds: float, executable: Path) -> dict[str, Any]:
         }
 
 
-def _rounds(targets: dict[str, Target], seconds: float, ends_at: float) -> tuple[int, Found]:
+def _rounds(targets: dict[str, Target], seconds: float, ends_at: float, most_rounds: int) -> tuple[int, Found]:
     """How many rounds there was time for, and the best load of each server at each number of clients."""
     best: Found = {name: {} for name in targets}
     for target in targets.values():
         asyncio.run(ask(target, 1, 1.0, TOKENS))  # warm
     started = time.monotonic()
-    for done in range(ROUNDS):
+    for done in range(most_rounds):
         now = time.monotonic()
         if done and now + (now - started) / done > ends_at:
             return done, best
@@ -98,10 +100,10 @@ def _rounds(targets: dict[str, Target], seconds: float, ends_at: float) -> tuple
                     seen = asyncio.run(ask(target, clients, seconds, TOKENS))
                     print(f"{name}, {clients} clients: {seen.requests_per_s:.0f}/s", file=sys.stderr)
                     best[name][clients] = max(best[name].get(clients, seen), seen, key=lambda load: load.requests_per_s)
-    return ROUNDS, best
+    return most_rounds, best
 
 
-def _switching(client: EmbeddedServerClient, models: list[Path]) -> dict[str, float]:
+def _switching(client: ServingClient, models: list[Path]) -> dict[str, float]:
     """Median milliseconds of a load beside the live model, and of a switch, over HTTP."""
     loads, switches = [], []
     names = ["blue", "green"]
@@ -169,11 +171,12 @@ the ratios and the CPU times, not the rates.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--transformers", type=Path, default=Path(sys.executable).parent / "transformers")
     parser.add_argument("--dry", action="store_true", help="print only")
     asked = parser.parse_args()
     load, started = os.getloadavg()[0], time.monotonic()
-    found = measure(asked.seconds, asked.transformers)
+    found = measure(asked.seconds, asked.transformers, asked.rounds)
     took = time.monotonic() - started
     table = to_markdown(found)
     print(table, f"{took:.0f} s in all", sep="\n\n")

@@ -15,9 +15,9 @@ from typing import IO
 
 import httpx
 import psutil
-from ratchet.inference.digest import weights_digest
-from ratchet.serving.client import EmbeddedServerClient
-from ratchet.serving.home import announced_url
+from ratchet.inference.model_folder import weights_digest
+from ratchet.serving.client import ServingClient
+from ratchet.serving.server_home import announced_url
 from ratchet.settings.serving import ServingSettings
 
 from benchmarks.serving.load import Target
@@ -30,12 +30,12 @@ class NoServer(Exception):
 
 
 @contextmanager
-def embedded(home: Path, model: Path) -> Iterator[tuple[Target, EmbeddedServerClient]]:
+def embedded(home: Path, model: Path) -> Iterator[tuple[Target, ServingClient]]:
     """Ratchet's own, with the model live."""
     command = [sys.executable, "-m", "ratchet.serving.server", "--home", str(home), "--port", "0"]
     with (
         _process(command, lambda: announced_url(home)) as (url, cpu_s),
-        EmbeddedServerClient.from_settings(ServingSettings(), home) as client,
+        ServingClient.from_settings(ServingSettings(), home) as client,
     ):
         client.load("blue", str(model), weights_digest(model))
         client.switch("blue", 1)

@@ -34,4 +34,4 @@ def test_it_ends_where_its_workers_fail_and_says_why() -> None:
     assert done.returncode == 1
     assert "6 handlers were to run within 15 s, and did not" in done.stderr
     assert "single@" in done.stderr
-    assert "do of the lane 'look' is None, where a function is wanted" in done.stderr
+    assert "do of the lane 'look' is None, but has to be a function" in done.stderr

@@ -1,0 +1,108 @@
+"""Every benchmark runs to its end at its smallest size, and prints the shape that its results have.
+
+A script is found by its ``__main__``. It names its smallest size in ``SMOKE``: a new one without it fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ratchet.ledger.tables import CheckpointRow
+from ratchet.run.base_model import prepare_base_model
+
+from tests.support.home import small_home
+
+ROOT = Path(__file__).parents[3]
+SCRIPTS = sorted(file for file in ROOT.glob("benchmarks/*/*.py") if "__main__" in file.read_text())
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
+IMPOSSIBLE = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
+LIMIT_S = 240.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def smallest_size(script: Path) -> list[str]:
+    """The arguments that the script names in SMOKE."""
+    for node in ast.parse(script.read_text()).body:
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["SMOKE"]:
+            return [str(argument) for argument in ast.literal_eval(node.value)]
+    pytest.fail(f"{script.relative_to(ROOT)} names no smallest size: SMOKE = (arguments, …)")
+
+
+@pytest.fixture(scope="module")
+def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the benchmark of mining reads: two checkpoints of a run, the first with levels at its frontier."""
+
+    def prepare(spec: dict[str, Any]) -> dict[str, str]:
+        return prepare_base_model(spec, lambda _message: None)
+
+    turns = count()
+    with small_home(tmp_path_factory.mktemp("finished") / "run", prepare) as home:
+        home.add_record(home.base_id(), "probe", lambda _item: next(turns) % 2 == 0)
+        newer = home.add_checkpoint()
+        with home.ledger.write() as tx:
+            base = tx.session.get_one(CheckpointRow, home.base_id())
+            row = tx.session.get_one(CheckpointRow, newer)
+            row.artifact, row.weights = base.artifact, base.weights
+        yield home.settings.home
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.parent.name}/{script.stem}")
+def test_it_runs_to_its_end_and_prints_finite_numbers(script: Path, tmp_path: Path, finished_home: Path) -> None:
+    arguments = [str(finished_home) if each == "HOME" else each for each in smallest_size(script)]
+    module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    before = {file: file.read_bytes() for file in script.parent.iterdir() if file.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-4_000:]
+    assert {file: file.read_bytes() for file in script.parent.iterdir() if file.is_file()} == before
+    assert not IMPOSSIBLE.search(done.stdout), done.stdout
+    tables = list(tables_in(done.stdout))
+    if tables:
+        for header, *rows in tables:
+            assert rows, header
+            assert {len(row) for row in rows} == {len(header)}, rows
+            assert any(NUMBER.search(cell) for row in rows for cell in row), rows
+    else:
+        found = numbers_in(json.loads(done.stdout[done.stdout.index("\n{") + 1 :]))
+        assert found
+        assert all(math.isfinite(number) for number in found)
+
+
+def tables_in(text: str) -> Iterator[list[list[str]]]:
+    """The Markdown tables, each with its header first and without the line below it."""
+    table: list[list[str]] = []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+            if not all(set(cell) <= set("-: ") for cell in cells):
+                table.append(cells)
+        elif table:
+            yield table
+            table = []
+
+
+def numbers_in(value: Any) -> list[float]:
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [number for each in inner for number in numbers_in(each)]
+    return [float(value)] if isinstance(value, int | float) else []
