@@ -1,4 +1,4 @@
-"""Sections of control: how workers claim, wait and prove that they live; where systems run; and where metrics are shown."""
+"""Sections of control: how workers claim, wait and prove that they live, where systems run, and metrics."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ControlSettings(Section):
     grace_s: float = Field(
         10.0,
         gt=0,
-        description="How long running work may take to end when its worker is asked to stop; training has longer where its "
-        "steps and saves take longer.",
+        description="How long running work may take to end when its worker is asked to stop; training has longer where "
+        "its steps and saves take longer.",
     )
     task_events: bool = Field(
         False, description="Send Celery's task events and heartbeats, which Flower shows (0.3 % of a core)."

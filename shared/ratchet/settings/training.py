@@ -1,4 +1,7 @@
-"""Sections of training: model, hyperparameters, profile, monitoring, locked facts, data, output, environment; and what one run of it needs."""
+"""Sections of training, and the configuration of one run.
+
+Model, hyperparameters, profile, monitoring, locked properties, data, output, environment.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,11 @@ class LockedSettings(Section):
 
 
 SEGMENT_LIMIT_S = 900.0
-"""A segment is at most this long, so that a checkpoint is never further away."""
+"""Longest segment, and so the most training that a kill repeats."""
 
 
 class ModelSettings(Section):
-    """The base model, and how it is held while it trains."""
+    """The base model, and what of it is trained."""
 
     path: str = Field(
         "tiny",
@@ -45,9 +48,10 @@ class ModelSettings(Section):
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
-        description="Attention kernel; auto is flash attention where installed on a GPU, sdpa row by row on a CPU "
-        "where the model allows it, else sdpa. With the first two no padding is computed. A model that lacks the one "
-        "has the next simpler, in the end eager.",
+        description="Attention kernel; auto is flash attention where installed on a GPU, variable-length sdpa "
+        "on a CPU where "
+        "the model supports it, else sdpa. The first two compute no padding. A model that lacks a kernel gets the next "
+        "simpler one, eager at last.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third slower."
@@ -133,7 +137,7 @@ class ProfileSettings(Section):
 
 
 class MonitoringSettings(Section):
-    """What a model is told in its system turn, and what a run reports of itself."""
+    """The system turn, and what a run reports of itself."""
 
     system_prompt_base: str = Field(
         "",
@@ -142,8 +146,8 @@ class MonitoringSettings(Section):
     logging_steps: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
     preview_backend: Literal["none", "local", "remote_3090"] = Field(
         "local",
-        description="Who answers a few questions while training goes on: `local`, the model that trains; "
-        "`remote_3090`, a server that speaks the OpenAI chat API and holds the weights that are live; `none`, nobody.",
+        description="Who answers previews while training goes on: `local`, the model in training; "
+        "`remote_3090`, a server that speaks the OpenAI chat API and holds the live weights; `none`, no previews.",
     )
     preview_interval: int = Field(100, ge=1, description="Steps between two previews.")
     preview_samples: int = Field(4, ge=1, le=64, description="Questions of one preview.")
@@ -180,22 +184,22 @@ class RunDataSettings(DataSettings):
 
 
 class OutputSettings(Section):
-    """Where `trainer` writes, and what it goes on from; the loop has folders of its own."""
+    """Where `trainer` writes, and what it resumes from. The loop has its own folders."""
 
     output_dir: Path | None = Field(
         None, description="Folder of a run of `trainer`. Default: home/runs/ and the file's name."
     )
     resume_from: Path | None = Field(
-        None, description="Folder of an earlier run to go on from exactly; unset, a fresh optimizer."
+        None, description="Folder of an earlier run to resume from exactly; unset, a fresh optimizer."
     )
 
 
 class RunOutputSettings(OutputSettings):
-    """Where one run writes, and what it goes on from."""
+    """Where one run writes, and what it resumes from."""
 
     output_dir: Path = Field(description="Folder of the run; holds `final_model`, `state` and the status.")
     resume_from: Path | None = Field(
-        None, description="State folder of an earlier run to go on from exactly; unset, a fresh optimizer."
+        None, description="State folder of an earlier run to resume from exactly; unset, a fresh optimizer."
     )
     first_step: int = Field(
         0, ge=0, description="Step that a fresh optimizer counts from; a state that is gone on from knows its own."

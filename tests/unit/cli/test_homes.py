@@ -190,11 +190,8 @@ def test_reset_that_cannot_remove_all_can_be_tried_again(home: Path, small_disk:
 def test_a_run_that_does_not_tell_its_process_is_not_taken_for_none(home: Path, ledger: Ledger) -> None:
     with run_lock.hold_home(home):
         (home / run_lock.LOCK_FILE).write_bytes(b"")
-        said = ratchet("stop", code=2).stderr
-        assert (
-            f"{home / run_lock.LOCK_FILE} does not tell its process: `fuser {home / run_lock.LOCK_FILE}` or `lslocks` does"
-            in said
-        )
+        said, file = ratchet("stop", code=2).stderr, home / run_lock.LOCK_FILE
+        assert f"{file} does not tell its process: `fuser {file}` or `lslocks` does" in said
         assert "is running in" in ratchet("reset", "--yes", code=2).stderr
         assert "runs in" in ratchet("backup", "restore", "somewhere", code=2).stderr
         assert "running, a process that run.lock does not name" in ratchet("status").stdout

@@ -86,7 +86,6 @@ HYPERPARAMS = st.builds(
     batch_size=st.integers(1, 4096),
     learning_rate=st.floats(1e-9, 1e-2, exclude_min=True),
     max_steps=st.none() | st.integers(1, 10**9),
-    betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
     schedule=st.sampled_from(["constant", "linear_per_segment", "cosine_per_segment"]),
     max_length=st.integers(8, 1_048_576),
 )

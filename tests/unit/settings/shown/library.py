@@ -120,7 +120,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_how_often_a_claim_is_renewed_is_set": ("control.lease_s",),
     },
     "unit/systems/test_dead_letters.py": {
-        "test_how_long_a_failed_subject_rests_is_set": ("control.max_backoff_s",),
+        "test_the_longest_pause_of_a_failed_subject_is_set": ("control.max_backoff_s",),
         "test_after_how_many_failures_a_subject_is_given_up_is_set": ("control.max_failures",),
         "test_after_how_many_deaths_a_subject_is_given_up_is_set": ("control.max_kills",),
     },

@@ -42,13 +42,13 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/evaluator/systems/test_testing_system.py": {
         "test_how_long_an_answer_may_be_is_set": ("suites.max_new_tokens",),
     },
-    "unit/evaluator/test_calibration.py": {
+    "unit/evaluator/test_calibration_fit.py": {
         "test_a_higher_promise_is_kept_by_abstaining_more": ("calibration.precision",),
     },
-    "unit/evaluator/test_comparison.py": {
+    "unit/evaluator/test_ranking.py": {
         "test_cost_is_a_budget_and_no_score": ("comparison.max_size_bytes", "comparison.min_tokens_per_s"),
     },
-    "unit/evaluator/test_regression.py": {
+    "unit/evaluator/test_regression_verdict.py": {
         "test_how_surely_a_drop_must_be_proved_is_set": ("regression.alpha",),
         "test_which_drop_is_critical_is_set": ("regression.critical_drop",),
     },
