@@ -94,7 +94,7 @@ def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> di
 
 
 def require_unicode(line: bytes, row: dict[str, Any]) -> None:
-    """Raise DataError for text that cannot be stored. The line is valid UTF-8, so only an escape can hold a surrogate."""
+    """Raise DataError for text that cannot be stored. The line is UTF-8, so only an escape can hold a surrogate."""
     if _SURROGATE.search(line) is None:
         return
     try:
