@@ -27,7 +27,7 @@ def look(watchdog: Watchdog, clock: Clock, seconds: int) -> str | None:
     said = None
     for _ in range(seconds):
         clock.now += 1.0
-        said = watchdog.look()
+        said = watchdog.check()
     return said
 
 
@@ -53,14 +53,14 @@ def test_who_waits_for_work_may_be_silent() -> None:
     assert look(watchdog, clock, 1) is not None
 
 
-def test_the_time_in_which_nobody_could_look_is_held_against_nobody() -> None:
+def test_the_time_in_which_no_check_could_run_does_not_count() -> None:
     """As when the process was stopped, or the machine slept."""
     clock = Clock()
     watchdog, watch = Watchdog(clock=clock), Watch("the batch", 5.0)
     watchdog.add(watch)
     assert look(watchdog, clock, 2) is None
     clock.now += 3_600.0
-    assert watchdog.look() is None
+    assert watchdog.check() is None
     assert look(watchdog, clock, 2) is not None
 
 
@@ -70,9 +70,9 @@ def test_where_there_is_no_limit_the_end_alone_counts() -> None:
     watchdog.add(watch)
     assert look(watchdog, clock, 10_000) is None
     watch.has_ended = True
-    assert watchdog.problem == "the page has ended, though nobody asked it to"
+    assert watchdog.problem == "the page has ended unexpectedly"
     watchdog.remove(watch)
-    assert watchdog.look() is None
+    assert watchdog.check() is None
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(0), None], ids=["raises", "exits", "returns"])
@@ -89,7 +89,7 @@ def test_a_thread_that_ends_unasked_is_named_and_its_error_logged(
     with caplog.at_level(logging.ERROR):
         thread.start()
         thread.join(60)
-    assert watchdog.problem == "thread listener has ended, though nobody asked it to"
+    assert watchdog.problem == "thread listener has ended unexpectedly"
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == ([error] if error else [])
 
 
@@ -101,7 +101,7 @@ def test_a_thread_that_was_asked_to_end_is_forgotten() -> None:
 
     thread = WatchedThread(work, watchdog, stop, name="listener", limit_s=1e6)
     thread.start()
-    assert watchdog.look() is None
+    assert watchdog.check() is None
     stop.set()
     wait_until(lambda: not thread.is_alive())
     assert watchdog.problem is None

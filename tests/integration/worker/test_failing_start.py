@@ -59,7 +59,7 @@ def rows(stack: Stack) -> dict[str, WorkerRow]:
         return {worker.system: worker for worker in session.query(WorkerRow)}
 
 
-def test_it_is_told_with_its_traceback_and_the_others_work(stack: Stack) -> None:
+def test_it_is_named_with_its_traceback_and_the_others_work(stack: Stack) -> None:
     wait_until(lambda: all(rows(stack).get(name) and rows(stack)[name].failures >= 2 for name in BROKEN), what="them")
     wait_until(lambda: "good" in rows(stack) and rows(stack)["good"].state == "running", what="the good one")
     found = rows(stack)

@@ -31,7 +31,7 @@ def test_a_silent_task_ends_its_worker_and_is_tried_again(open_playground: Open)
     assert "made no progress" in playground.stack.log("catching")
 
 
-def test_an_idle_worker_whose_celery_has_gone_deaf_exits(open_playground: Open) -> None:
+def test_an_idle_worker_whose_celery_loop_hangs_exits(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("deafening-1")
     playground.wait_counted("deafening-1")
@@ -55,7 +55,7 @@ def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str)
     playground.wait_counted("second")
 
 
-def test_a_worker_that_was_frozen_is_not_to_blame(open_playground: Open) -> None:
+def test_a_worker_that_was_frozen_goes_on(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("first")
     playground.wait_counted("first")
@@ -68,7 +68,7 @@ def test_a_worker_that_was_frozen_is_not_to_blame(open_playground: Open) -> None
     assert playground.pid() == pid
 
 
-def test_nobody_is_to_blame_while_redis_is_away(open_playground: Open) -> None:
+def test_while_redis_is_away_no_worker_is_restarted(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("first")
     playground.wait_counted("first")

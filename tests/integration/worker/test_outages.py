@@ -72,7 +72,7 @@ def test_a_postgresql_that_restarts(open_playground: Open, postgres: Postgres) -
     assert playground.all_restarts() == 0
 
 
-def test_a_supervisor_that_is_killed_leaves_nobody_behind(open_playground: Open) -> None:
+def test_a_supervisor_that_is_killed_leaves_no_process_behind(open_playground: Open) -> None:
     playground = open_playground("catching", "counting")
     workers = [playground.pid("catching"), playground.pid("counting")]
     subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(playground.stack.supervisor.pid)], check=True)

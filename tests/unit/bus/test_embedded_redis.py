@@ -53,7 +53,7 @@ def test_it_keeps_events_never_evicts_and_listens_to_this_machine_only(redis_ser
     assert settings["bind"] == "127.0.0.1"
 
 
-def test_without_the_password_nothing_is_told(redis_server: EmbeddedRedis) -> None:
+def test_without_the_password_nothing_is_answered(redis_server: EmbeddedRedis) -> None:
     with (
         Redis(port=redis_server.port, retry=Retry(NoBackoff(), 0)) as stranger,
         pytest.raises(AuthenticationError, match="authenticated"),
@@ -80,7 +80,7 @@ def test_killed_and_started_again_it_has_its_port_and_its_data(redis_server: Emb
         assert client.xlen("ratchet:events:checkpoint.saved") == 1
 
 
-def test_stopped_and_opened_anew_it_has_its_port_and_its_data(tmp_path: Path) -> None:
+def test_started_again_it_has_its_port_and_its_data(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as first, open_client(first) as client:
         client.set("key", "value")
     assert not (tmp_path / "url").exists()
@@ -161,7 +161,7 @@ def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None
     assert "main thread" in str(refusals[0])
 
 
-def test_files_that_were_left_empty_are_made_anew(tmp_path: Path) -> None:
+def test_files_that_were_left_empty_are_written_again(tmp_path: Path) -> None:
     """An empty password would let anybody in."""
     folder = tmp_path / "redis"
     folder.mkdir()
@@ -182,13 +182,13 @@ def test_files_that_were_left_empty_are_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", [b"\0\0\0\0", b"63x"])
-def test_a_port_that_cannot_be_read_is_chosen_anew(tmp_path: Path, port: bytes) -> None:
+def test_a_port_that_cannot_be_read_is_chosen_again(tmp_path: Path, port: bytes) -> None:
     (tmp_path / "port").write_bytes(port)
     with EmbeddedRedis(tmp_path) as server:
         assert (tmp_path / "port").read_text() == f"{server.port}\n"
 
 
-def test_a_full_disk_is_told_and_the_next_start_works(small_disk: SmallDisk) -> None:
+def test_a_full_disk_is_reported_and_the_next_start_works(small_disk: SmallDisk) -> None:
     folder = small_disk(4_000_000) / "redis"
     folder.mkdir()
     fill(folder)
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_the_next_start_works(small_disk: SmallDisk) -> 
 
 
 @pytest.mark.parametrize("pages", range(1, 5))
-def test_a_disk_with_room_for_a_few_small_files_is_told_too(small_disk: SmallDisk, pages: int) -> None:
+def test_a_disk_with_room_for_a_few_small_files_is_reported_too(small_disk: SmallDisk, pages: int) -> None:
     """Whether it is Redis that finds the disk full, in its log, or we."""
     folder = small_disk(4_000_000) / "redis"
     folder.mkdir()

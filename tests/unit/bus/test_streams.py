@@ -120,7 +120,7 @@ def test_a_flush_costs_what_was_there_and_nothing_after(streams: Streams, client
     assert read(streams) == ["kept0"]
 
 
-def test_a_redis_that_is_away_is_trouble_of_the_surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_redis_that_is_away_is_a_transient_error(tmp_path_factory: pytest.TempPathFactory) -> None:
     with EmbeddedRedis(tmp_path_factory.mktemp("away")) as server:
         streams = Streams(connect(server.url), length=100)
         streams.publish(letters(1))

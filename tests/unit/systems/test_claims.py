@@ -1,13 +1,22 @@
+"""Claims and their fencing tokens, the claims a worker holds, and the heartbeat that renews one."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.errors import ClaimLost
 from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import ClaimRow
+from ratchet.settings.control import ControlSettings
 from ratchet.systems import claims
-from ratchet.systems.claims import Claim, Subject
+from ratchet.systems.claims import Claim, Heartbeat, HeldClaims, Pulse, Subject
+from ratchet.watchdog import Watchdog
+from sqlalchemy import select
+
+from tests.support.workers import wait_until
 
 TOY = Subject("toy", "t1")
 LONG_S, OVER_S = 1000.0, -1.0
@@ -29,7 +38,7 @@ def row(ledger: Ledger) -> ClaimRow | None:
         return session.get(ClaimRow, ("mine", "toy", "t1"))
 
 
-def test_a_claimed_subject_is_nobody_elses(ledger: Ledger) -> None:
+def test_a_claimed_subject_cannot_be_claimed_again(ledger: Ledger) -> None:
     taken(ledger)
     assert take(ledger, "b") is None
     assert take(ledger, "a") is None
@@ -94,7 +103,7 @@ def test_what_is_given_back_remembers_its_failures(ledger: Ledger) -> None:
     assert taken(ledger).failures == 1
 
 
-def test_a_failed_subject_rests(ledger: Ledger) -> None:
+def test_a_failed_subject_is_tried_again_after_a_pause(ledger: Ledger) -> None:
     claim = taken(ledger)
     with ledger.write() as tx:
         claims.count_failure(tx, claim, rest_s=LONG_S)
@@ -110,7 +119,7 @@ def test_a_successor_inherits_what_its_name_held_and_nothing_else(ledger: Ledger
         assert claims.inherited(session, "c") == []
 
 
-def test_the_next_claim_due_is_the_first_to_expire_or_to_end_its_rest(ledger: Ledger) -> None:
+def test_the_next_claim_due_is_the_first_to_expire_or_to_end_its_pause(ledger: Ledger) -> None:
     with ledger.read() as session:
         assert claims.next_due_at(session, "mine") is None
     claim = taken(ledger, "a", 500.0)
@@ -135,3 +144,85 @@ def test_tokens_only_grow_over_all_systems(ledger: Ledger, tmp_path: Path) -> No
             tokens.append(claim.token)
             claims.finish(tx, claim)
     assert tokens == sorted(set(tokens))
+
+
+def claimed(ledger: Ledger, subject_id: str) -> Claim:
+    with ledger.write() as tx:
+        claim = claims.take(tx, "mine", Subject("toy", subject_id), "a", 1000.0)
+    assert claim is not None
+    return claim
+
+
+def held(ledger: Ledger) -> list[str]:
+    with ledger.read() as session:
+        return list(session.scalars(select(ClaimRow.subject_id).order_by(ClaimRow.subject_id)))
+
+
+def test_release_all_releases_what_is_held_and_only_that(ledger: Ledger) -> None:
+    held_claims = HeldClaims(ledger)
+    for subject_id in ("a", "b", "c"):
+        held_claims.add(claimed(ledger, subject_id))
+    done = claimed(ledger, "d")
+    held_claims.add(done)
+    held_claims.drop(done)
+    held_claims.release_all()
+    assert held(ledger) == ["d"]
+
+
+def test_what_another_has_taken_over_is_not_released(ledger: Ledger) -> None:
+    held_claims = HeldClaims(ledger)
+    claim = claimed(ledger, "a")
+    with ledger.write() as tx:
+        claims.require(tx, claim).expires_at = 0.0
+    with ledger.write() as tx:
+        assert claims.take(tx, "mine", claim.subject, "b", 1000.0)
+    held_claims.release(claim)
+    held_claims.retry_releases()
+    assert held(ledger) == ["a"]
+
+
+def test_a_claim_is_released_later_while_the_ledger_is_away(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    locker, impatient = Ledger(url), Ledger(f"{url}?timeout=0.05")
+    migrate(locker)
+    held_claims, claim = HeldClaims(impatient), claimed(impatient, "a")
+    held_claims.add(claim)
+    with locker.write():
+        held_claims.release(claim)
+    assert held(locker) == ["a"]
+    held_claims.retry_releases()
+    assert held(locker) == []
+    locker.close()
+    impatient.close()
+
+
+OFTEN = ControlSettings(lease_s=0.06)
+
+
+class Failing:
+    """A ledger that fails in a given way."""
+
+    def __init__(self, error: Exception):
+        self._error = error
+
+    def write(self) -> Any:
+        raise self._error
+
+
+def beating(error: Exception, watchdog: Watchdog, pulse: Pulse) -> Heartbeat:
+    ledger: Any = Failing(error)
+    return Heartbeat(ledger, Claim("toys", Subject("toy", "a"), "toys@here+0", 7, 0, 0), pulse, OFTEN, watchdog)
+
+
+def test_an_unexpected_error_is_a_problem() -> None:
+    watchdog = Watchdog()
+    with beating(ValueError("not as expected"), watchdog, Pulse()):
+        wait_until(lambda: watchdog.problem is not None)
+        assert watchdog.problem == "thread heartbeat-7 has ended unexpectedly"
+
+
+def test_a_lost_claim_ends_it_without_a_problem() -> None:
+    watchdog, pulse = Watchdog(), Pulse()
+    with beating(ClaimLost("another has it"), watchdog, pulse):
+        wait_until(lambda: pulse.lost)
+    assert watchdog.check() is None

@@ -89,7 +89,7 @@ def test_a_killed_child_counts_as_a_death(ledger: Ledger, settings: Settings) ->
     assert [(row.failures, row.kills) for row in toys.claims()] == [(0, 1)]
 
 
-def test_trouble_of_the_surroundings_is_waited_out_and_never_counted(ledger: Ledger, settings: Settings) -> None:
+def test_a_transient_error_is_waited_out_and_never_counted(ledger: Ledger, settings: Settings) -> None:
     troubles = iter(range(10))
 
     def troubled(work: Work) -> Outcome:
@@ -119,7 +119,7 @@ def test_a_late_commit_is_refused(ledger: Ledger, settings: Settings) -> None:
     assert [row.owner for row in toys.claims()] == ["toys@there+0"]
 
 
-def test_work_that_lost_its_claim_hears_of_it(ledger: Ledger, settings: Settings) -> None:
+def test_work_that_lost_its_claim_is_ended(ledger: Ledger, settings: Settings) -> None:
     rounds: list[int] = []
 
     def overtaken(work: Work) -> Outcome:
@@ -249,7 +249,7 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
     acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).close()
 
 
-def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against_nobody(
+def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against_no_subject(
     ledger: Ledger, settings: Settings
 ) -> None:
     def stumble(work: Work) -> Outcome:

@@ -54,7 +54,7 @@ def test_two_failures_are_remembered(ledger: Ledger) -> None:
     assert taken(ledger).failures == 2
 
 
-def test_three_failures_are_poison_with_error_and_traceback(ledger: Ledger) -> None:
+def test_three_failures_make_a_dead_letter_with_error_and_traceback(ledger: Ledger) -> None:
     fail(ledger, 3)
     (letter,) = letters(ledger)
     assert (letter.subject_kind, letter.subject_id, letter.failures) == ("toy", "t1", 3)
@@ -65,7 +65,7 @@ def test_three_failures_are_poison_with_error_and_traceback(ledger: Ledger) -> N
 
 
 @pytest.mark.parametrize("how", ["child", "worker"])
-def test_five_deaths_are_poison_only_while_others_succeed(ledger: Ledger, how: str) -> None:
+def test_five_deaths_make_a_dead_letter_only_while_others_succeed(ledger: Ledger, how: str) -> None:
     def kill(times: int) -> None:
         if how == "child":
             fail(ledger, times, killed=True)
@@ -88,7 +88,7 @@ def test_success_of_others_before_the_first_try_proves_nothing(ledger: Ledger) -
     assert letters(ledger) == []
 
 
-def test_four_deaths_and_two_failures_are_not_poison(ledger: Ledger) -> None:
+def test_four_deaths_and_two_failures_make_no_dead_letter(ledger: Ledger) -> None:
     another_succeeds(ledger)
     die(ledger, 4)
     fail(ledger, 2)
@@ -127,7 +127,7 @@ def test_a_retry_gives_a_clean_count_once(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("max_backoff_s", "rest_s"), [(500.0, FIRST_S), (0.2, 0.2)])
-def test_how_long_a_failed_subject_rests_is_set(ledger: Ledger, max_backoff_s: float, rest_s: float) -> None:
+def test_the_longest_pause_of_a_failed_subject_is_set(ledger: Ledger, max_backoff_s: float, rest_s: float) -> None:
     settings = ControlSettings(max_backoff_s=max_backoff_s)
     claim = taken(ledger)
     with ledger.write() as tx:

@@ -74,7 +74,7 @@ def test_a_package_that_cannot_be_imported_stops_no_other(package: Path, monkeyp
         registry.get("systems_here")
 
 
-def test_a_system_whose_function_is_none_is_told_as_broken(package: Path) -> None:
+def test_a_system_whose_function_is_none_is_broken(package: Path) -> None:
     (package / "ticker.py").write_text(TWELFTH.format(name="ticker").replace("do=lambda work: None", "do=None"))
     assert registry.systems() == {}
     assert "do of the lane 'tick' is None" in registry.broken()["ticker"]

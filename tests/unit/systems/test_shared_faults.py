@@ -89,11 +89,13 @@ def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger:
         assert session.scalars(select(DamageRow.resolved_at)).one() is not None
 
 
-def test_what_is_still_damaged_is_told_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
+def test_what_is_still_damaged_is_recorded_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
     run_often(toys, 2)
     with ledger.write() as tx:
-        tx.session.query(DamageRow).update(dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * health.DAMAGE_SHOWN_S))
+        tx.session.query(DamageRow).update(
+            dict.fromkeys(("found_at", "last_seen_at"), tx.now - 2 * health.DAMAGE_SHOWN_S)
+        )
     run_often(toys, 2)
     with ledger.read() as session:
         assert len(health.damages_since(session, ledger.now() - health.DAMAGE_SHOWN_S)) == 1
@@ -150,7 +152,7 @@ def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
     assert toys.controller.held._held == {}
 
 
-def test_when_one_after_the_other_fails_the_rest_is_kept(ledger: Ledger, settings: Settings) -> None:
+def test_when_one_after_the_other_fails_the_remaining_subjects_are_kept(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, [f"t{number}" for number in range(6)], fails_with(ValueError("shared")))
     run_often(toys)
     assert len(dead(ledger)) == 3
@@ -180,7 +182,7 @@ def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledge
     assert sorted(dead(ledger)) == bad
 
 
-def test_an_error_of_the_search_is_waited_out_and_told(ledger: Ledger, settings: Settings) -> None:
+def test_an_error_of_find_is_waited_out_with_its_reason(ledger: Ledger, settings: Settings) -> None:
     searched, troubles = [], []
 
     class Searching(Toys):
@@ -220,7 +222,7 @@ def test_nothing_is_checked_while_there_is_nothing_to_do(ledger: Ledger, setting
     assert Toys(ledger, settings, [], check=check).run() == 0
 
 
-def test_a_check_that_mends_has_the_subjects_looked_for_anew(ledger: Ledger, settings: Settings) -> None:
+def test_after_a_check_that_mended_something_find_is_called_again(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], check=lambda *_: bool(toys.subjects.append("b")) or len(toys.subjects) == 2)
     toys.subjects = ["a"]
     toys.do = lambda work: Verdict("fine", "") if work.subject.id == "b" else NotReady("b first")

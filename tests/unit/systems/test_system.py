@@ -9,7 +9,7 @@ def lane(name: str, *consumes: type) -> Lane:
     return Lane(name, consumes=consumes, find=lambda _session, _settings: [], do=lambda _work: None)  # type: ignore[arg-type,return-value]
 
 
-def test_a_system_hears_what_its_lanes_hear_each_once() -> None:
+def test_a_system_consumes_what_its_lanes_consume_each_once() -> None:
     lanes = (lane("gate", BatchSubmitted, BatchQueued), lane("mend", BatchQueued, BatchRejected))
     system = System("s", "3090", "", emits=(), sweep_s=60.0, lanes=lanes)
     assert system.consumes == (BatchSubmitted, BatchQueued, BatchRejected)

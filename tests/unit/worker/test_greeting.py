@@ -7,7 +7,7 @@ from ratchet.systems import registry
 from ratchet.worker.main import greeting
 
 
-def test_a_worker_says_first_what_it_runs_and_where_and_no_password() -> None:
+def test_the_first_line_of_the_log_says_what_runs_where_without_a_password() -> None:
     settings = Settings(
         home=Path("/home"),
         ledger={"url": "postgresql+psycopg://ratchet:secret@10.0.0.1:5432/ratchet"},

@@ -51,7 +51,7 @@ def test_the_register_has_each_workers_build(migrated: Ledger, registration: Reg
     assert row(migrated).version == str(Build.of("evaluator"))
 
 
-def test_a_worker_is_told_when_the_ledger_becomes_newer_than_it(migrated: Ledger, registration: Registration) -> None:
+def test_a_ledger_that_becomes_newer_than_its_worker_is_refused(migrated: Ledger, registration: Registration) -> None:
     """It was told at its start alone, and worked on until then with tables that it does not know."""
     before = row(migrated).seen_at
     pretend_newer(migrated)
@@ -72,7 +72,7 @@ def failing(ledger: Ledger) -> list[str]:
         return [worker.name for worker in health.failing_workers(session, ledger.now())]
 
 
-def test_one_that_dies_early_without_a_word_twice_in_a_row_is_told(
+def test_early_deaths_without_an_error_are_counted_from_the_second_on(
     migrated: Ledger, registration: Registration, tmp_path: Path
 ) -> None:
     """Killed for its memory, or ended by the watchdog: it had no time to say so."""

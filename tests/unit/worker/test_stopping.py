@@ -69,7 +69,7 @@ def test_work_that_takes_longer_to_give_way_is_waited_for(says_s: float, waits_s
     assert hurry.waited == waits_s
 
 
-def test_work_that_has_given_way_leaves_time_to_close_the_rest() -> None:
+def test_work_that_has_ended_leaves_time_to_close_the_rest() -> None:
     working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
     working.running["train"] = Pulse(stop_s=90.0)
 
