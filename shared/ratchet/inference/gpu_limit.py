@@ -17,24 +17,24 @@ SHARES = "RATCHET_GPU_SHARES"
 
 
 def run(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Call ``spec["target"]`` with ``spec["spec"]`` within ``spec["bound"]``. The target of a child process."""
-    confine(spec["bound"])
+    """Call ``spec["target"]`` with ``spec["spec"]`` within ``spec["gpu_limit"]``. The target of a child process."""
+    confine(spec["gpu_limit"])
     module, _, function = str(spec["target"]).partition(":")
     answer: dict[str, Any] = getattr(importlib.import_module(module), function)(spec["spec"], progress)
     return answer
 
 
-def confine(bound: Mapping[str, Any]) -> None:
-    """Let torch see the leased devices only. One device is bounded at once; of several, each rank bounds its own."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(bound["devices"])
-    os.environ[SHARES] = ",".join(map(str, bound["shares"]))
-    if len(bound["devices"]) == 1:
+def confine(limit: Mapping[str, Any]) -> None:
+    """Let torch see the leased devices only. One device is limited at once; of several, each rank limits its own."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(limit["devices"])
+    os.environ[SHARES] = ",".join(map(str, limit["shares"]))
+    if len(limit["devices"]) == 1:
         hold_to_share(0)
 
 
 def hold_to_share(device: int) -> None:
     """Take no more than the leased share of this device's memory: more is out of memory. ``confine`` came before, in
-    this process or in the one that started it; without it nothing is bounded."""
+    this process or in the one that started it; without it nothing is limited."""
     import torch
 
     shares = os.environ.get(SHARES)

@@ -20,7 +20,7 @@ from ratchet.file_lock import FileLock
 from ratchet.leases.slots import Lease, LeaseRequest, release_all, take_free
 from ratchet.lines import split_lines
 from ratchet.settings import Settings
-from ratchet.settings.placement import JUDGE
+from ratchet.settings.control import JUDGE
 
 TIMEOUT_S = 10.0
 FIELDS = "name,memory.total,memory.free,driver_version,uuid"
@@ -126,7 +126,7 @@ def _fitting(needed_gb: int, cards: int, slots: Mapping[int, list[Path]], note: 
     return GpuLease(kept, chosen, needed_gb) if chosen else None
 
 
-class Bound(TypedDict):
+class GpuLimit(TypedDict):
     """Limits of a leased process: the devices that it may see, and its share of the memory of each, in that order."""
 
     devices: list[str]
@@ -201,7 +201,7 @@ def acquire_share(
     )
 
 
-def bound(settings: Settings, lease: GpuLease) -> Bound:
+def gpu_limit(settings: Settings, lease: GpuLease) -> GpuLimit:
     """The limits of the process that runs under the lease."""
     names, sizes = device_names(settings), capacity_gb(settings)
     return {

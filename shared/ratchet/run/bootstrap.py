@@ -63,13 +63,13 @@ def bootstrap(
         renew_suites(settings, ledger, artifacts)
         return False
     suites = _published(list(build_suites(settings.suites).values()), artifacts)
-    model, facts = _publish_base(settings, artifacts, prepare)
+    model, to_lock = _publish_base(settings, artifacts, prepare)
     with ledger.write() as tx:
         if tx.session.get(LineageRow, MAIN) is None:
             tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in suites)
             _record_base(tx, model)
             tx.session.add_all(
-                LockedSettingRow(name=name, value=value, locked_at=tx.now) for name, value in facts.items()
+                LockedSettingRow(name=name, value=value, locked_at=tx.now) for name, value in to_lock.items()
             )
     return True
 
@@ -119,9 +119,9 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
         "folder": str(folder),
     }
     prepare(settings, spec)
-    facts = values_to_lock(settings, read_model_info(folder))
+    to_lock = values_to_lock(settings, read_model_info(folder))
     provenance = {"base_model": settings.model.path}
-    return artifacts.publish(folder, "checkpoint", provenance, consume=True), facts
+    return artifacts.publish(folder, "checkpoint", provenance, consume=True), to_lock
 
 
 def _record_base(tx: Transaction, model: Artifact) -> None:
@@ -149,9 +149,9 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
     tx.emit(CheckpointSaved(checkpoint_id=base.id, step=0))
 
 
-def values_to_lock(settings: Settings, facts: ModelInfo) -> dict[str, str]:
+def values_to_lock(settings: Settings, info: ModelInfo) -> dict[str, str]:
     """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
-    held = check_locked(settings.locked, facts, settings.hyperparams.max_length, settings.model.path)
+    held = check_locked(settings.locked, info, settings.hyperparams.max_length, settings.model.path)
     path = settings.model.path
     suites = {f"suites.{name}": str(getattr(settings.suites, name)) for name in HELD_OUT_BY}
     return {"base_model": settings.locked.base_model or path, "model_path": path, **suites, **held.recorded()}

@@ -20,7 +20,7 @@ import uvicorn
 
 from ratchet import settings as setting_tree
 from ratchet.errors import RatchetError, ServingError
-from ratchet.leases.gpus import Bound, acquire_share, bound
+from ratchet.leases.gpus import GpuLimit, acquire_share, gpu_limit
 from ratchet.plugins import require_plugins
 from ratchet.serving.app import build_app
 from ratchet.serving.engine import Engine, engine_of
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
     """Run in a locked home until a signal. On a GPU, a share of it is leased for the life of the process."""
     lease = acquire_share(settings, "serving", timeout_s=math.inf)
-    share = bound(settings, lease) if lease else None
+    share = gpu_limit(settings, lease) if lease else None
     if share is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share["devices"])
     watchdog = Watchdog()
@@ -69,7 +69,7 @@ def serve_by(
     host: str,
     port: int | None,
     watchdog: Watchdog,
-    share: Bound | None = None,
+    share: GpuLimit | None = None,
 ) -> None:
     """Serve an engine until a signal. A server whose threads stall ends its process."""
     token = server_token(settings.serving, home.folder)
@@ -98,7 +98,7 @@ def serve_by(
         engine.close()  # the guard keeps running: it ends a process that hangs after this, too
 
 
-def _import_torch(share: Bound | None) -> None:
+def _import_torch(share: GpuLimit | None) -> None:
     """Import torch before the first load, and keep its objects out of garbage collection."""
     importlib.import_module("ratchet.inference.local_generator")
     if share is not None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import ClaimLost, Stopping
 from ratchet.events import Event
-from ratchet.leases.gpus import Bound, acquire_share, bound
+from ratchet.leases.gpus import GpuLimit, acquire_share, gpu_limit
 from ratchet.ledger import Ledger, Transaction
 from ratchet.settings import Settings
 from ratchet.systems import claims
@@ -63,7 +63,7 @@ class Reconciled:
 
 Outcome = Verdict | NotReady | Reconciled
 
-BOUNDED = "ratchet.inference.gpu_limit:run"
+GPU_LIMITED = "ratchet.inference.gpu_limit:run"
 GPU_WAIT_S = 600.0
 """After that the claim goes back, and the subject waits with the others."""
 
@@ -134,12 +134,12 @@ class Work:
         """
         with self._gpus(cards) as found:
             if found is not None:
-                spec = {"target": target, "spec": dict(spec), "bound": found}
-                target = BOUNDED
+                spec = {"target": target, "spec": dict(spec), "gpu_limit": found}
+                target = GPU_LIMITED
             return self._run_child(target, spec, on_progress, should_end)
 
     @contextmanager
-    def _gpus(self, cards: int) -> Iterator[Bound | None]:
+    def _gpus(self, cards: int) -> Iterator[GpuLimit | None]:
         """Lease the system's share of so many cards, and say what was leased; None where there is no card."""
 
         def should_stop() -> bool:
@@ -153,7 +153,7 @@ class Work:
             yield None
             return
         with lease:
-            yield bound(self.settings, lease)
+            yield gpu_limit(self.settings, lease)
 
     def _run_child(
         self,

@@ -60,12 +60,12 @@ SMALL: dict[str, Any] = {
 class Loop:
     """A running loop and a hand that kills in it."""
 
-    parts: LocalStack
+    stack: LocalStack
     redis: EmbeddedRedis
     killed: Counter[str] = field(default_factory=Counter)
 
     def read(self, query: Callable[[Session], Any]) -> Any:
-        with self.parts.ledger.read() as session:
+        with self.stack.ledger.read() as session:
             return query(session)
 
     def wait(self, holds: Callable[[Session], Any], what: str) -> None:
@@ -87,7 +87,7 @@ class Loop:
         wait_until(lambda: self._killed_children(member), PATIENCE_S, f"a child of {member} to be there to be killed")
 
     def _killed(self, member: str) -> bool:
-        pid = self.parts.check()[member].pid
+        pid = self.stack.check()[member].pid
         if pid is None:
             return False
         with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Loop:
         return False
 
     def _killed_children(self, member: str) -> bool:
-        pid = self.parts.check()[member].pid
+        pid = self.stack.check()[member].pid
         killed = 0
         if pid is not None:
             with suppress(psutil.Error):
@@ -117,8 +117,8 @@ class Loop:
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with EmbeddedRedis(tmp_path / "redis") as redis:
         settings = Settings(home=tmp_path / "run", redis={"url": redis.url}, **SMALL)
-        with LocalStack(settings, lambda _said: None) as parts:
-            yield Loop(parts, redis)
+        with LocalStack(settings, lambda _said: None) as stack:
+            yield Loop(stack, redis)
 
 
 def count(table: Any, *where: Any) -> Callable[[Session], int]:
@@ -132,7 +132,7 @@ def working(system: str) -> Callable[[Session], int]:
 
 def test_killing_changes_nothing_but_time(loop: Loop) -> None:
     chance = random.Random(11)
-    systems = [name for name in loop.parts.check() if name != SERVER]
+    systems = [name for name in loop.stack.check() if name != SERVER]
     assert len(systems) == 11
     loop.wait(count(BatchRow, BatchRow.state == "training"), "training to begin")
     loop.kill("training")
@@ -200,7 +200,7 @@ def every_challenge_and_deployment_happened_once(session: Session) -> None:
 def clients_get_the_deployed_checkpoint(loop: Loop) -> None:
     def answer() -> httpx.Response:
         ask = {"model": "ratchet", "messages": [{"role": "user", "content": "reverse:abc"}], "max_tokens": 8}
-        return httpx.post(f"{loop.parts.endpoint()}/v1/chat/completions", json=ask, timeout=300.0)
+        return httpx.post(f"{loop.stack.endpoint()}/v1/chat/completions", json=ask, timeout=300.0)
 
     def is_from_the_champion() -> bool:
         champion = loop.read(lambda session: session.get_one(CheckpointRow, serving(session).desired_id))
@@ -210,7 +210,7 @@ def clients_get_the_deployed_checkpoint(loop: Loop) -> None:
             return False
         if response.status_code != 200 or response.headers["x-ratchet-checkpoint"] != champion.id:
             return False
-        manifest = ArtifactStore(loop.parts.settings.artifact_url).manifest(champion.artifact)
+        manifest = ArtifactStore(loop.stack.settings.artifact_url).manifest(champion.artifact)
         return bool(weights_digest(manifest) == champion.weights == response.json()["ratchet"]["weights"])
 
     wait_until(is_from_the_champion, PATIENCE_S, "an answer of the deployed checkpoint")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ratchet.errors import SettingsError, TransientError
 from ratchet.inference.gpu_limit import run
-from ratchet.leases.gpus import acquire_share, bound, capacity_gb, training_processes, vram_gb
+from ratchet.leases.gpus import acquire_share, capacity_gb, gpu_limit, training_processes, vram_gb
 from ratchet.settings import Settings
 
 SOON_S = 0.05
@@ -39,7 +39,7 @@ def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
     lease = acquire_share(cards, "training", timeout_s=SOON_S)
     assert lease is not None
     with lease:
-        assert bound(cards, lease) == {"devices": ["1"], "shares": [20 / 24]}
+        assert gpu_limit(cards, lease) == {"devices": ["1"], "shares": [20 / 24]}
 
 
 def test_more_than_a_card_has_is_an_error_of_the_settings(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_of_several_leased_cards_each_has_its_own_share(tmp_path: Path) -> None:
     lease = acquire_share(cards, "training", timeout_s=SOON_S, cards=2)
     assert lease is not None
     with lease:
-        assert bound(cards, lease) == {"devices": ["0", "2"], "shares": [9 / 24, 9 / 12]}
+        assert gpu_limit(cards, lease) == {"devices": ["0", "2"], "shares": [9 / 24, 9 / 12]}
 
 
 def test_training_on_a_cpu_leases_no_card(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch
     spec = {
         "target": "tests.support.gpu_child:told",
         "spec": {"word": "hello"},
-        "bound": {"devices": ["1"], "shares": [0.5]},
+        "gpu_limit": {"devices": ["1"], "shares": [0.5]},
     }
     assert run(spec, said.append) == {"word": "hello", "devices": "1"}
     assert said == [{"note": "hello"}]
