@@ -144,3 +144,13 @@ def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anyb
 def says_doctor(deploying: Any) -> str:
     """What `ratchet doctor` finds of the server."""
     return next(f"{found.state} {found.text}" for found in examine(deploying.home.settings) if found.check == "server")
+
+
+def test_every_reconcile_that_succeeds_is_noted_and_gives_no_verdict(deploying: Any) -> None:
+    deploying.sweep()
+    first = deploying.desired()
+    deploying.sweep()
+    again = deploying.desired()
+    assert (again.actual_id, again.fallback_reason) == (first.actual_id, None)
+    assert again.actual_at > first.actual_at
+    assert deploying.verdicts() == {}
