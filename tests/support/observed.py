@@ -18,9 +18,9 @@ from ratchet.metrics.hub import hub_registry
 from ratchet.metrics.sources import StreamSource
 from ratchet.metrics.training import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
-from ratchet.serving.fleet import Fleet
 from ratchet.serving.metrics import Metrics
-from ratchet.serving.state import StateFile
+from ratchet.serving.model_manager import ModelManager
+from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, System
 from ratchet.systems.controller import Controller
@@ -113,7 +113,7 @@ def served(settings: Settings) -> Metrics:
     def load(*_: Any) -> Any:
         raise NotImplementedError
 
-    metrics = Metrics(Fleet(settings.serving, StateFile(settings.home / "serving"), load))
+    metrics = Metrics(ModelManager(settings.serving, StateFile(settings.home / "serving"), load))
     metrics.answered(latency_s=0.1, prompt_tokens=3, generated_tokens=4)
     return metrics
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ratchet.data.example import Example
 from ratchet.evaluation.preview import BLOCK_BYTES, Preview, append_previews, graded, read_previews
-from ratchet.inference.dress import Dress
 from ratchet.inference.generator import Generation
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 
@@ -30,26 +30,26 @@ def answered(text: str) -> Generation:
 def test_the_familys_grader_judges_an_answer() -> None:
     problem = registry.get("chain_sum").generate(1, 7)
     example = to_example(problem, "test")
-    right = graded(example, answered(problem.solution), Dress(), **KNOWN)
-    wrong = graded(example, answered("no idea"), Dress(), **KNOWN)
+    right = graded(example, answered(problem.solution), PromptFormat(), **KNOWN)
+    wrong = graded(example, answered("no idea"), PromptFormat(), **KNOWN)
     assert (right.correct, right.family, right.gold, right.tokens) == (True, "chain_sum", problem.gold, 2)
     assert (wrong.correct, wrong.answer) == (False, "no idea")
 
 
-def test_the_profile_undresses_the_answer_first() -> None:
-    dressed = Dress.named("regime3")
+def test_the_profile_parses_the_answer_first() -> None:
+    formatted = PromptFormat.named("regime3")
     example = Example.ask("What is 2 + 3?", "5", grader="numeric")
-    assert graded(example, answered("<<ANS_START>> 5 <<ANS_END>>"), dressed, **KNOWN).correct
+    assert graded(example, answered("<<ANS_START>> 5 <<ANS_END>>"), formatted, **KNOWN).correct
 
 
 def test_a_row_that_cannot_be_graded_says_why() -> None:
     example = Example.ask("what is this?", "nobody knows", family="chain_sum")
-    assert "does not know the question" in str(graded(example, answered("x"), Dress(), **KNOWN).error)
+    assert "does not know the question" in str(graded(example, answered("x"), PromptFormat(), **KNOWN).error)
 
 
 def one(step: int) -> Preview:
     example = Example.ask("Is 🤔 fine?", "yes")
-    return graded(example, answered("yes"), Dress(), **{**KNOWN, "step": step})
+    return graded(example, answered("yes"), PromptFormat(), **{**KNOWN, "step": step})
 
 
 def test_the_journal_gives_back_the_newest_and_passes_over_what_a_crash_left(tmp_path: Path) -> None:
