@@ -1,4 +1,5 @@
-"""A training configuration: from a few words, from settings, or from a command line and a file."""
+"""A training configuration: with defaults for a model, from settings, or from a command line and a file. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ FLAGS: Mapping[str, str] = {
     "system_prompt": "monitoring.system_prompt_base",
     "resume_from_checkpoint": "output.resume_from",
 }
-"""Arguments of the command line, and the setting that each one sets."""
+"""Arguments of the command line, and the setting of each."""
 
 
 class ConfigLoader:
@@ -74,7 +75,7 @@ class ConfigLoader:
 
 
 def trainer_config(settings: Settings) -> TrainerConfig:
-    """What the settings say to a run of the engine. Raises SettingsError without rows to train on."""
+    """The configuration of a run of `trainer`. Raises SettingsError without rows to train on."""
     data, output = settings.data.model_dump(), settings.output.model_dump()
     if data["dataset_path"] is None:
         raise SettingsError("there is nothing to train on: give --dataset FILE, or set data.dataset_path.")
@@ -128,7 +129,7 @@ def _set(sections: dict[str, dict[str, Any]], name: str, value: Any) -> None:
 
 
 def _found() -> Path | None:
-    """The prior system's file, where nothing of today is there."""
+    """``config.json``, where there is no ratchet.toml."""
     if "RATCHET_CONFIG" in os.environ or Path(FILE).exists() or not Path(PRIOR_FILE).exists():
         return None
     return Path(PRIOR_FILE)

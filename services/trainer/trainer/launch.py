@@ -118,7 +118,7 @@ def _launch_once(spec: SegmentSpec, progress: Progress, module: str) -> SegmentR
             signals_to_handle="SIGHUP",  # by default SIGTERM kills the ranks; here it asks them to save, see RankLink
         )
         with RankLink(Path(folder) / "socket", spec, progress, stop) as link:
-            _forward_where(link)
+            _forward_dump_signal(link)
             try:
                 elastic_launch(config, sys.executable)("-m", module, RANK, str(link.path))
             except ChildFailedError as error:
@@ -142,8 +142,10 @@ def _failure(link: RankLink, error: ChildFailedError) -> SegmentResult:
     if link.failed:
         return link.failed[0]
     rank, failure = error.get_first_failure()
-    told = failure.message
-    trace = told.get("extraInfo", {}).get("py_callstack") or told.get("message") if isinstance(told, dict) else told
+    message = failure.message  # text, or what @record has written
+    trace = message
+    if isinstance(message, dict):
+        trace = message.get("extraInfo", {}).get("py_callstack") or message.get("message")
     raise RuntimeError(f"rank {rank} ended with code {failure.exitcode} and no result: {trace}") from error
 
 
@@ -155,8 +157,8 @@ def _end_by(rank: int, number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def _forward_where(link: RankLink) -> None:
-    """Have every rank write to the log where it is when the worker asks that of this process."""
+def _forward_dump_signal(link: RankLink) -> None:
+    """Have every rank write its stack to the log when the worker asks this process to."""
     faulthandler.unregister(DUMP_SIGNAL)
     signal.signal(DUMP_SIGNAL, lambda *_: link.dump_stacks())
 
@@ -203,7 +205,7 @@ class RankLink:
         self._listener.close()
 
     def dump_stacks(self) -> None:
-        """Have every rank write to the log where it is, one after the other, so that lines do not mix."""
+        """Have every rank write its stack to the log, one after the other, so that lines do not mix."""
         for pid in list(self._pids.values()):
             try:
                 os.kill(pid, DUMP_SIGNAL)
@@ -219,7 +221,7 @@ class RankLink:
             for key, channel in alive.items():
                 for message in channel.receive(0):
                     self._handle(key, channel, message)
-            self._pass_the_stop_on()
+            self._forward_stop()
         for key, channel in self._channels.items():
             for message in channel.drain():
                 self._handle(key, channel, message)
@@ -250,7 +252,7 @@ class RankLink:
             for channel in self._channels.values():
                 _send_if_alive(channel, {"done": True})
 
-    def _pass_the_stop_on(self) -> None:
+    def _forward_stop(self) -> None:
         if self._stop.is_set():
             for key in self._pids.keys() - self._asked_to_stop:
                 self._asked_to_stop.add(key)

@@ -78,7 +78,7 @@ def roll_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Reco
         newest.state_artifact = None
     main.head_id, main.fresh_optimizer, main.updated_at = target.checkpoint.id, target.fresh_optimizer, tx.now
     how = "with a fresh optimizer" if target.fresh_optimizer else "from its exact state"
-    consequence = f"Training goes on from {target.checkpoint.id} {how}"
+    consequence = f"Training resumes from {target.checkpoint.id} {how}"
     if again:
         consequence += f"; trained again: {', '.join(f'batch {id}' for id in again)}"
     artifact = damage.artifact or head_id

@@ -69,8 +69,8 @@ def varlen_attention(
     position_ids: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of queries [1, heads, length, width] to keys of one line; ``position_ids`` [1, length] begin anew with
-    each row. Whatever is no such line is left to transformers' ``sdpa``."""
+    """Attention of queries [1, heads, length, width] to keys of one line; ``position_ids`` [1, length] begin at 0 with
+    each row. Anything but a packed line is passed to transformers' ``sdpa``."""
     whole = attention_mask is None and position_ids is not None and query.shape[0] == 1
     begins = (position_ids.ravel() == 0).nonzero().ravel().tolist() if whole and position_ids is not None else []
     if len(begins) < 2 or query.shape[2] != key.shape[2]:
@@ -86,26 +86,26 @@ def _attend(
     bounds: tuple[int, ...],
     options: dict[str, Any],
 ) -> torch.Tensor:
-    """[1, length, heads, width]"""
+    """The output, [1, length, heads, width]."""
     if len({end - begin for begin, end in pairwise(bounds)}) == 1:
         rows, (_, heads, length, _) = len(bounds) - 1, query.shape
-        alike = [
+        batch = [
             states[0].reshape(-1, rows, length // rows, states.shape[3]).transpose(0, 1)
             for states in (query, key, value)
         ]
-        return sdpa_attention_forward(module, *alike, None, **options)[0].reshape(1, length, heads, -1)
+        return sdpa_attention_forward(module, *batch, None, **options)[0].reshape(1, length, heads, -1)
     parts, order = [], []
-    for position_ids, back in _groups(bounds):
-        beside = [states[0, :, position_ids].transpose(0, 1) for states in (query, key, value)]
-        attended, _ = sdpa_attention_forward(module, *beside, None, **options)
-        parts.append(attended.flatten(0, 1)[back])
-        order.append(position_ids.ravel()[back])
+    for indices, real in _groups(bounds):
+        batch = [states[0, :, indices].transpose(0, 1) for states in (query, key, value)]
+        attended, _ = sdpa_attention_forward(module, *batch, None, **options)
+        parts.append(attended.flatten(0, 1)[real])
+        order.append(indices.ravel()[real])
     return torch.cat(parts)[torch.cat(order).argsort()][None]
 
 
 @lru_cache(maxsize=8)
 def _groups(bounds: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of like length: [rows, longest] places in the line, and which of these, flattened, are no padding."""
+    """Rows of similar length: indices into the line, [rows, longest], and which of them, flattened, are no padding."""
     rows = sorted(pairwise(bounds), key=lambda row: row[0] - row[1])
     groups: list[list[tuple[int, int]]] = []
     for begin, end in rows:
@@ -113,23 +113,23 @@ def _groups(bounds: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
             groups[-1].append((begin, end))
         else:
             groups.append([(begin, end)])
-    return [_places(group) for group in groups]
+    return [_padded_indices(group) for group in groups]
 
 
-def _places(group: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded_indices(group: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
     begins = torch.tensor([begin for begin, _ in group])[:, None]
     lengths = torch.tensor([end - begin for begin, end in group])[:, None]
     columns = torch.arange(int(lengths.max()))[None]
-    position_ids = begins + columns.minimum(lengths - 1)
-    return position_ids, (columns < lengths).ravel().nonzero().ravel()
+    indices = begins + columns.minimum(lengths - 1)
+    return indices, (columns < lengths).ravel().nonzero().ravel()
 
 
-def _no_mask_for_lines(batch_size: int, q_length: int, kv_length: int, **options: Any) -> torch.Tensor | None:
-    """None for a line, of which ``varlen_attention`` knows the rows; else the mask of ``sdpa``."""
+def _no_mask_when_packed(batch_size: int, q_length: int, kv_length: int, **options: Any) -> torch.Tensor | None:
+    """None for a packed line, of which ``varlen_attention`` knows the rows; else the mask of ``sdpa``."""
     if options.get("attention_mask") is None and batch_size == 1 and q_length == kv_length:
         return None
     return sdpa_mask(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **options)
 
 
 AttentionInterface.register(VARLEN, varlen_attention)
-AttentionMaskInterface.register(VARLEN, _no_mask_for_lines)
+AttentionMaskInterface.register(VARLEN, _no_mask_when_packed)

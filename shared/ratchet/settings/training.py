@@ -48,10 +48,9 @@ class ModelSettings(Section):
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
-        description="Attention kernel; auto is flash attention where installed on a GPU, variable-length sdpa "
-        "on a CPU where "
-        "the model supports it, else sdpa. The first two compute no padding. A model that lacks a kernel gets the next "
-        "simpler one, eager at last.",
+        description="Attention kernel; auto is flash attention where installed on a GPU, variable-length sdpa on a CPU "
+        "where the model supports it, else sdpa. The first two compute no padding. A model that lacks one gets the "
+        "next simpler one, eager at last.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third slower."

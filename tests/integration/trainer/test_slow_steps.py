@@ -100,7 +100,7 @@ def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training
     (saved,) = training.checkpoints()
     assert saved.offset > trained
     assert said
-    assert all(text.startswith(f"waiting for training (batch {training.batch_id[:8]}") for text in said)
+    assert all(text.startswith(f"waiting for training (batch {training.batch_id[:8]}") for text in said), said
 
 
 def test_asked_a_second_time_it_does_not_wait(training: Training) -> None:

@@ -181,7 +181,7 @@ def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
         raise SettingsError(f"{kind}: {message}")
     if kind is ErrorKind.RESUME:
         discard_state(work, message)
-        return NotReady("its turn, since training goes on from an earlier state")
+        return NotReady("its turn, since training resumes from an earlier state")
     if kind in (ErrorKind.DATA, ErrorKind.TEMPLATE):
         raise DataError(f"{kind}: {message}")
     if kind is not ErrorKind.DIVERGED:
@@ -202,7 +202,7 @@ def _rewound(work: Work) -> Verdict:
         concerned = descends_from(tx, lineage(tx.session).head_id, checkpoint_id)
         good = champion(tx.session)
     if not concerned or good.id == checkpoint_id:
-        return Verdict("left behind", "the line of training does not pass through it any more")
+        return Verdict("left behind", "training has left it behind already")
 
     def effects(tx: Transaction) -> None:
         head_id, batch_ids = rewind(tx)
@@ -210,13 +210,13 @@ def _rewound(work: Work) -> Verdict:
             tx.emit(TrainingFailed(batch_id=id, reason=f"rewound to {head_id}"))
         _tell_of_depth(work, tx)
 
-    return Verdict("rewound", f"training goes on from the champion {good.id} with a fresh optimizer", {}, effects)
+    return Verdict("rewound", f"training resumes from the champion {good.id} with a fresh optimizer", {}, effects)
 
 
 SYSTEM = System(
     name=NAME,
     host="4090",
-    purpose="Trains the line of checkpoints on the queue, segment by segment, each from the exact state of the last.",
+    purpose="Trains a lineage of checkpoints on the queue, segment by segment, each from the exact state of the last.",
     emits=(TrainingStarted, CheckpointSaved, TrainingFinished, TrainingFailed, QueueLow),
     sweep_s=60.0,
     lanes=(

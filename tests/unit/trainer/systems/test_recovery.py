@@ -59,7 +59,7 @@ def test_a_damaged_state_costs_no_batch_and_ends_in_the_same_weights(
     assert mended.parent_id == training.checkpoints()[0].id
     assert [c.weights for c in (training.checkpoints()[0], mended, *after)] == in_peace(start_training, tmp_path, 3)
     (said,) = found(training)
-    assert f"goes on from {training.checkpoints()[0].id} from its exact state; trained again: batch {first}." in said
+    assert f"resumes from {training.checkpoints()[0].id} from its exact state; trained again: batch {first}." in said
 
 
 def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(training: Any) -> None:
