@@ -48,6 +48,7 @@ _WAIT_S = 60.0
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 _TABLES = """
@@ -57,11 +58,13 @@ CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, batch INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS bands (key INTEGER PRIMARY KEY, text INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (hash INTEGER PRIMARY KEY, batch INTEGER NOT NULL);
 CREATE TEMP TABLE own_runs (hash INTEGER PRIMARY KEY);
+CREATE TEMP TABLE wanted (key INTEGER NOT NULL, place INTEGER NOT NULL);
 """
-_SAME_BANDS = " UNION ALL ".join(
-    f"SELECT text FROM bands WHERE key BETWEEN ?{n} AND ?{n} + {SLOTS - 1}" for n in range(1, BANDS + 1)
-)
-_CANDIDATES = f"SELECT DISTINCT t.batch, t.sketch FROM ({_SAME_BANDS}) AS found JOIN texts AS t ON t.id = found.text"
+# CROSS JOIN keeps the order of ``wanted``, which is that of the keys: each page of ``bands`` is read once a chunk
+_CANDIDATES = f"""
+SELECT DISTINCT w.place, t.batch, t.sketch
+FROM wanted AS w CROSS JOIN bands AS b ON b.key BETWEEN w.key AND w.key + {SLOTS - 1} JOIN texts AS t ON t.id = b.text
+"""
 
 
 class Novelty(BaseModel):
@@ -122,12 +125,15 @@ class TextHistory:
             self._db.executemany(
                 "INSERT OR IGNORE INTO own_runs VALUES (?)", ((run,) for run in sketches.runs.tolist())
             )
-            for bands, minima in zip(sketches.bands.tolist(), sketches.bytes, strict=True):
-                near = self._batches_near(bands, minima, threshold)
-                repeats += batch in near
-                known += bool(near - {batch})
-                self._remember(text, batch, bands, minima)
-                text += 1
+            keys = (sketches.bands * np.uint64(SLOTS)).astype(np.int64)
+            earlier, own = (
+                self._near_earlier(keys, sketches.bytes, threshold),
+                near_within(keys, sketches.bytes, threshold),
+            )
+            repeats += sum(batch in earlier[place] or place in own for place in range(len(sketches)))
+            known += sum(bool(batches - {batch}) for batches in earlier)
+            self._remember(text, batch, keys, sketches.bytes)
+            text += len(sketches)
             examples += len(chunk)
             compared += len(sketches)
         runs, new_runs = self._count_runs(batch)
@@ -138,20 +144,34 @@ class TextHistory:
     def _next(self, table: str) -> int:
         return int(self._db.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
 
-    def _batches_near(self, bands: list[int], minima: U8, threshold: float) -> set[int]:
-        """The batches that hold a text whose estimated Jaccard index is at least the threshold."""
-        found = self._db.execute(_CANDIDATES, [band * SLOTS for band in bands]).fetchall()
-        if not found:
-            return set()
-        sketches = np.frombuffer(b"".join(each for _, each in found), np.uint8).reshape(len(found), -1)
-        close = estimate(sketches, minima) >= threshold
-        return {batch for (batch, _), is_near in zip(found, close, strict=True) if is_near}
+    def _near_earlier(self, keys: I64, minima: U8, threshold: float) -> list[set[int]]:
+        """For each text of a chunk the batches that hold a text with an estimated Jaccard index of the threshold."""
+        places = np.repeat(np.arange(len(keys)), BANDS)
+        order = np.argsort(keys.ravel(), kind="stable")
+        rows = zip(keys.ravel()[order].tolist(), places[order].tolist(), strict=True)
+        self._db.execute("DELETE FROM wanted")
+        self._db.executemany("INSERT INTO wanted VALUES (?, ?)", rows)
+        near: list[set[int]] = [set() for _ in keys]
+        candidates = self._db.execute(_CANDIDATES)
+        while found := candidates.fetchmany(CHUNK):
+            sketches = np.frombuffer(b"".join(each for *_, each in found), np.uint8).reshape(len(found), -1)
+            close = estimate(sketches, minima[[place for place, *_ in found]]) >= threshold
+            for (place, batch, _), is_near in zip(found, close.tolist(), strict=True):
+                if is_near:
+                    near[place].add(batch)
+        return near
 
-    def _remember(self, text: int, batch: int, bands: list[int], minima: U8) -> None:
-        """Enter a text; under a hash of a band that has its SLOTS texts it replaces an older one."""
-        slot = text % SLOTS
-        self._db.execute("INSERT INTO texts VALUES (?, ?, ?)", (text, batch, minima.tobytes()))
-        self._db.executemany("INSERT OR REPLACE INTO bands VALUES (?, ?)", ((b * SLOTS + slot, text) for b in bands))
+    def _remember(self, first: int, batch: int, keys: I64, minima: U8) -> None:
+        """Enter a chunk; under a hash of a band that has its SLOTS texts, a new text replaces an older one."""
+        texts = first + np.arange(len(keys))
+        self._db.executemany(
+            "INSERT INTO texts VALUES (?, ?, ?)",
+            ((text, batch, row.tobytes()) for text, row in zip(texts.tolist(), minima, strict=True)),
+        )
+        slots, owners = (keys + (texts % SLOTS)[:, None]).ravel(), np.repeat(texts, BANDS)
+        order = np.argsort(slots, kind="stable")
+        rows = zip(slots[order].tolist(), owners[order].tolist(), strict=True)
+        self._db.executemany("INSERT OR REPLACE INTO bands VALUES (?, ?)", rows)
 
     def _count_runs(self, batch: int) -> tuple[int, int]:
         """The batch's different runs and how many of them no earlier batch had; they are remembered as its own."""
@@ -281,6 +301,22 @@ def estimate(one: U8, other: U8) -> NDArray[np.float64]:
     """Jaccard indices of pairs of sketches [pairs, 128]; slightly below 0 for texts with nothing in common."""
     agree = (one == other).mean(axis=1)
     return np.asarray((agree - 1 / 256) / (1 - 1 / 256), np.float64)
+
+
+def near_within(keys: I64, minima: U8, threshold: float) -> set[int]:
+    """The places of a chunk whose text is near an earlier text of the chunk.
+
+    ``keys`` [texts, BANDS] are of the bands.
+    """
+    buckets: dict[int, list[int]] = {}
+    near = set()
+    for place, row in enumerate(keys.tolist()):
+        others = list({other for key in row for other in buckets.get(key, ())[-SLOTS:]})
+        if others and (estimate(minima[others], minima[place]) >= threshold).any():
+            near.add(place)
+        for key in row:
+            buckets.setdefault(key, []).append(place)
+    return near
 
 
 def _distinct(values: U64) -> U64:

@@ -15,7 +15,9 @@ from ratchet.evaluation.record import Evaluation, paired
 
 
 class CellOutcomes(BaseModel):
-    """One family and level. Of ``n`` items ``gains`` are right in the later record only, ``losses`` in the earlier only."""
+    """One family and level: of ``n`` items only the later record has ``gains`` right, and only the earlier one
+    ``losses``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

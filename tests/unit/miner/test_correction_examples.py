@@ -18,7 +18,7 @@ from miner.correction_examples import (
 from miner.mined_items import MinedItem
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import build_suites, held_out
-from ratchet.settings.suites import FamilySettings, SuiteSettings
+from ratchet.settings.judging import FamilySettings, SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import grade_example, item_key
@@ -32,9 +32,17 @@ SUITES = SuiteSettings(
 )
 
 
-def mined(example: Example, answer: str = "no idea", error: str | None = "format", found_by: str = "probe") -> MinedItem:
+def mined(
+    example: Example, answer: str = "no idea", error: str | None = "format", found_by: str = "probe"
+) -> MinedItem:
     return MinedItem(
-        example=example, key=item_key(example), category="wrong", answer=answer, weakness=1.0, error=error, found_by=found_by
+        example=example,
+        key=item_key(example),
+        category="wrong",
+        answer=answer,
+        weakness=1.0,
+        error=error,
+        found_by=found_by,
     )
 
 
