@@ -86,7 +86,7 @@ def test_with_no_state_left_training_goes_on_from_the_weights(training: Any, mon
     assert training.home.verdicts("training") == {first: "trained", second: "trained"}
     assert training.checkpoints()[2].parent_id == head.id
     assert training.children.specs[2].config.output.resume_from is None
-    assert found(training) == [f"Training goes on from {head.id} with a fresh optimizer."]
+    assert found(training) == [f"Training resumes from {head.id} with a fresh optimizer."]
 
 
 def test_damaged_weights_of_the_head_are_left_behind(training: Any) -> None:
@@ -196,7 +196,7 @@ def test_no_state_of_adapters_on_other_weights_is_gone_on_from(
     sweep_often(training, 14)
     assert training.home.verdicts("training") == dict.fromkeys([first, second, third, fourth], "trained")
     assert training.checkpoints()[5].parent_id == head.id
-    assert found(training) == [f"Training goes on from {head.id} with a fresh optimizer."]
+    assert found(training) == [f"Training resumes from {head.id} with a fresh optimizer."]
 
 
 @pytest.mark.parametrize("states", [2, 1])
