@@ -13,7 +13,7 @@ import typer
 
 from ratchet.cli.output import console, size
 from ratchet.cli.view.reading import read_view
-from ratchet.cli.view.screen import Screen, Teller
+from ratchet.cli.view.screen import ChangeLines, Screen
 from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
@@ -30,15 +30,15 @@ class LiveView:
 
     def __init__(self, settings: Settings, screen: Screen):
         self._settings, self._screen = settings, screen
-        self._teller: Teller | None = None
+        self._changes: ChangeLines | None = None
 
     def say(self, text: str) -> None:
         self._screen.say(f"ratchet: {text}")
 
     def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
-        self._teller = self._teller or Teller(ledger)
+        self._changes = self._changes or ChangeLines(ledger)
         hint = f"Ctrl-C stops cleanly · the model answers at {endpoint}/v1 · `ratchet ask`"
-        self._screen.show(read_view(ledger, self._settings), heading, hint, self._teller)
+        self._screen.show(read_view(ledger, self._settings), heading, hint, self._changes)
 
 
 def run(

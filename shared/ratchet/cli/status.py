@@ -11,7 +11,7 @@ from ratchet.cli.context import opened
 from ratchet.cli.output import Json, console, print_json
 from ratchet.cli.view.model import View
 from ratchet.cli.view.reading import read_view
-from ratchet.cli.view.screen import Frame, Screen, Teller, draw
+from ratchet.cli.view.screen import ChangeLines, Frame, Screen, draw
 from ratchet.run import run_lock
 
 EVERY_S = 0.5
@@ -23,27 +23,27 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
     Works whether or not a run is going on; the ledger keeps everything.
     """
     with opened() as (settings, ledger):
-        scene = read_view(ledger, settings)
+        view = read_view(ledger, settings)
         holder = run_lock.find_run(settings.home)
         if as_json:
             running = {"running": holder is not None, "running_pid": holder.pid if holder is not None else None}
-            print_json({**running, **as_values(scene)})
+            print_json({**running, **as_values(view)})
             return
         out = console()
-        out.print(draw(scene, Frame(out.width, 40, heading(holder, scene.hosts))))
+        out.print(draw(view, Frame(out.width, 40, heading(holder, view.hosts))))
 
 
 def watch() -> None:
     """Watch it live. In a terminal the whole view; elsewhere one line a change. Ctrl-C leaves the run alone."""
     with opened() as (settings, ledger):
         out = console()
-        teller = Teller(ledger)
+        changes = ChangeLines(ledger)
         with Screen(out) as screen:
             try:
                 while True:
-                    scene = read_view(ledger, settings)
+                    view = read_view(ledger, settings)
                     holder = run_lock.find_run(settings.home)
-                    screen.show(scene, heading(holder, scene.hosts), "Ctrl-C leaves; the run goes on", teller)
+                    screen.show(view, heading(holder, view.hosts), "Ctrl-C leaves; the run goes on", changes)
                     time.sleep(EVERY_S)
             except KeyboardInterrupt:
                 return
@@ -59,10 +59,10 @@ def heading(holder: run_lock.RunHolder | None, hosts: Mapping[str, int]) -> str:
     return f"running, {workers} worker{'s' * (workers > 1)} on {', '.join(hosts)}"
 
 
-def as_values(scene: View) -> dict[str, Any]:
-    """A scene for JSON: levels become ``family/level`` keys."""
+def as_values(view: View) -> dict[str, Any]:
+    """A view for JSON: levels become ``family/level`` keys."""
 
-    def look(values: dict[str, Any]) -> dict[str, Any]:
+    def checkpoint(values: dict[str, Any]) -> dict[str, Any]:
         levels = values.pop("levels")
         overall = values.pop("overall")
         return {
@@ -71,13 +71,13 @@ def as_values(scene: View) -> dict[str, Any]:
             "levels": {f"{family}/{level}": rate.model_dump() for (family, level), rate in levels.items()},
         }
 
-    plain = {field.name: getattr(scene, field.name) for field in dataclasses.fields(scene)}
-    plain["checkpoints"] = [look(_shallow(c)) for c in scene.checkpoints]
+    plain = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}
+    plain["checkpoints"] = [checkpoint(_shallow(c)) for c in view.checkpoints]
     for name in ("queue", "training", "live"):
         plain[name] = _shallow(plain[name]) if plain[name] is not None else None
-    plain["happenings"] = [_shallow(h) for h in scene.happenings]
-    plain["previews"] = [preview.model_dump() for preview in scene.previews]
-    plain["busy"] = [_shallow(b) for b in scene.busy]
+    plain["activities"] = [_shallow(h) for h in view.activities]
+    plain["previews"] = [preview.model_dump() for preview in view.previews]
+    plain["busy"] = [_shallow(b) for b in view.busy]
     return plain
 
 

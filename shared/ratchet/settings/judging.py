@@ -27,8 +27,8 @@ class SuiteSettings(Section):
     )
     files: tuple[Path, ...] = Field(
         (),
-        description="Your own JSONL files; the held-out share of their rows is tested on, too. They are read at the first "
-        "run only: the held-out rows are kept, and later changes of a file change no suite.",
+        description="Your own JSONL files; the held-out share of their rows is tested on, too. They are read at the "
+        "first run only: the held-out rows are kept, and later changes of a file change no suite.",
     )
     probe_items: int = Field(
         300,

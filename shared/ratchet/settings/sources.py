@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-import types
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings import SettingsError as SettingsSourceError
 from typing_extensions import TypeIs
 
 from ratchet.errors import SettingsError
@@ -97,17 +98,26 @@ def variables() -> dict[tuple[str, ...], str]:
     return dict(sorted(found.items()))  # a whole section before its fields
 
 
-def lay_environment(layers: Layers, schema: Schema) -> None:
+def lay_environment(layers: Layers, schema: type[BaseSettings]) -> None:
     """Lay the variables of the schema's settings over what there is.
 
-    Raises SettingsError for a variable of an unknown section, which would otherwise have no effect.
+    Raises SettingsError for a variable of an unknown section, which would otherwise have no effect, and for one that
+    is no JSON where its field is a list or a table.
     """
-    for path, variable in variables().items():
-        if path[0] not in schema.model_fields:
-            if len(path) > 1:
-                raise SettingsError(f"{variable}: {unknown('.'.join(path), schema)}")
+    found = variables()
+    for path, variable in found.items():
+        if path[0] not in schema.model_fields and len(path) > 1:
+            raise SettingsError(f"{variable}: {unknown('.'.join(path), schema)}")
+    try:
+        tree = EnvSettingsSource(schema)()
+    except SettingsSourceError as error:
+        raise SettingsError(f"the environment's settings cannot be read: {error}") from error
+    for path, variable in found.items():
+        value: Any = tree
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is None:
             continue
-        value: Any = _decoded(os.environ[variable], _annotation(path, schema))
         for name in reversed(path):
             value = {name: value}
         layers.lay(value, COMMAND_LINE if variable in _assigned else variable)
@@ -175,31 +185,3 @@ def nearest(name: str, schema: Schema) -> str | None:
     leaves = {other.rpartition(".")[2]: other for other in reversed(known)}
     close = get_close_matches(leaf, list(leaves), n=1, cutoff=0.75)
     return leaves[close[0]] if close else None
-
-
-def _annotation(path: tuple[str, ...], schema: Schema) -> Any:
-    """The type of the field at that path; Any below a table and for an unknown field, of which validation complains."""
-    found: Any = schema
-    for name in path:
-        if not is_section(found) or name not in found.model_fields:
-            return Any
-        found = found.model_fields[name].annotation
-    return found
-
-
-def _decoded(text: str, annotation: Any) -> Any:
-    if not _takes_json(annotation):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _takes_json(annotation: Any) -> bool:
-    """Whether a field takes more than one word: a list, a table, a section, or anything."""
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return any(_takes_json(member) for member in get_args(annotation))
-    kind = origin or annotation
-    return annotation is Any or (isinstance(kind, type) and issubclass(kind, tuple | list | dict | set | BaseModel))

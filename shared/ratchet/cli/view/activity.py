@@ -1,4 +1,4 @@
-"""What happened, newest first: verdicts, dead letters, and the events that no verdict tells of."""
+"""What happened, the newest first: verdicts, dead letters, and events that have no verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratchet.cli.view.model import Activity, plain
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow, SuiteRow, VerdictRow
 from ratchet.lines import first_line
 
-TOLD = {
+SENTENCES = {
     "training.started": "starts on {batch}",
     "checkpoint.saved": "saved {checkpoint} at step {step}",
     "training.failed": "failed on {batch}: {reason}",
@@ -21,12 +21,12 @@ TOLD = {
     "checkpoint.deployed": "{checkpoint} is live",
     "deployment.rolled_back": "rolled back from {checkpoint} to {to_checkpoint}: {reason}",
 }
-"""Events told beside the verdicts, as sentences over their fields."""
+"""Events that are listed beside the verdicts, as sentences over their fields."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How far somebody has read: the last row seen of each of the three tables."""
+    """How far the ledger has been read: the last row of each of the three tables."""
 
     verdict: int = 0
     event: int = 0
@@ -43,14 +43,14 @@ def mark(session: Session) -> Mark:
 
 
 def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Activity, ...]:
-    """The newest happenings after that mark, the newest first."""
+    """The newest activities after that mark, the newest first."""
     seen = after or Mark()
     verdicts = session.scalars(
         select(VerdictRow).where(VerdictRow.id > seen.verdict).order_by(VerdictRow.id.desc()).limit(limit)
     ).all()
     events = session.scalars(
         select(OutboxRow)
-        .where(OutboxRow.seq > seen.event, OutboxRow.name.in_(TOLD))
+        .where(OutboxRow.seq > seen.event, OutboxRow.name.in_(SENTENCES))
         .order_by(OutboxRow.seq.desc())
         .limit(limit)
     ).all()
@@ -116,4 +116,4 @@ def _event(row: OutboxRow, names: Names) -> Activity:
             kind = "batch" if key == "batch_id" else "checkpoint"
             fields[key.removesuffix("_id")] = names.of(kind, str(fields[key]))
     who = "deployment" if "deploy" in row.name else "training"
-    return Activity(row.created_at, who, plain(TOLD[row.name].format_map(fields)), row.name)
+    return Activity(row.created_at, who, plain(SENTENCES[row.name].format_map(fields)), row.name)

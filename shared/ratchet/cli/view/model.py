@@ -1,4 +1,4 @@
-"""What the view shows, as values. Drawing knows nothing of the ledger, and reading nothing of the terminal."""
+"""What the view shows, as values and as words. It is read by view.reading and drawn by view.screen."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from ratchet.cli.output import shortened
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate
+
+BARS = "·▁▂▃▄▅▆▇█"
+_RESTING = {"paused": "paused: `ratchet train resume`", "waiting": "waits for data", "starting": "starting"}
+_CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Training:
-    """The running segment, as the trainer tells of it. ``done`` and ``total`` count the batch's examples."""
+    """The running segment, as the trainer reports it. ``done`` and ``total`` count the batch's examples."""
 
     state: str
     batch_id: str | None = None
@@ -57,7 +61,7 @@ class CheckpointView:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What is deployed and why. Ordinals of checkpoints; ``actual`` is what the server last said."""
+    """What is deployed and why. Ordinals of checkpoints; ``actual`` is what the server reported last."""
 
     desired: int
     actual: int | None
@@ -102,7 +106,7 @@ class View:
     checkpoints: tuple[CheckpointView, ...]
     checkpoint_count: int
     live: Deployed | None
-    happenings: tuple[Activity, ...]
+    activities: tuple[Activity, ...]
     busy: tuple[Busy, ...]
     workers: dict[str, str]
     dead: int
@@ -111,11 +115,6 @@ class View:
     previews: tuple[Preview, ...] = ()
     hosts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-BARS = "·▁▂▃▄▅▆▇█"
-_RESTING = {"paused": "paused by hand: `ratchet train resume`", "waiting": "waits for data", "starting": "starting"}
-_CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
 
 def plain(text: str) -> str:
@@ -150,21 +149,21 @@ def elapsed(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def standing(look: CheckpointView, live: Deployed | None) -> str:
+def standing(checkpoint: CheckpointView, live: Deployed | None) -> str:
     """Where a checkpoint stands: ``live``, the deployer's word, or how many judges have spoken."""
-    if live is not None and look.ordinal == live.desired:
+    if live is not None and checkpoint.ordinal == live.desired:
         return "live" if live.actual == live.desired else "going live"
-    if look.state != "saved":
-        return look.state
-    decided = look.outcomes.get("deployment") or (
-        look.outcomes.get("testing") if look.outcomes.get("testing") == "superseded" else None
+    if checkpoint.state != "saved":
+        return checkpoint.state
+    decided = checkpoint.outcomes.get("deployment") or (
+        checkpoint.outcomes.get("testing") if checkpoint.outcomes.get("testing") == "superseded" else None
     )
     if decided:
         return "was live" if decided == "deployed" else decided
-    if look.ordinal == 0:
+    if checkpoint.ordinal == 0:
         return "the base model"
-    given = sum(system in look.outcomes for system in look.verdicts_wanted)
-    return f"{given} of {len(look.verdicts_wanted)} verdicts" if given else "waits for testing"
+    given = sum(system in checkpoint.outcomes for system in checkpoint.verdicts_wanted)
+    return f"{given} of {len(checkpoint.verdicts_wanted)} verdicts" if given else "waits for testing"
 
 
 def training_line(training: Training) -> str:
@@ -182,10 +181,10 @@ def training_line(training: Training) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def levels_line(look: CheckpointView) -> str:
+def levels_line(checkpoint: CheckpointView) -> str:
     """``chain_sum 100 98 64 3 · reverse 97 12``: per cent by level, the easiest first."""
     families: dict[str, list[str]] = {}
-    for (family, _level), rate in sorted(look.levels.items()):
+    for (family, _level), rate in sorted(checkpoint.levels.items()):
         families.setdefault(family, []).append(percent(rate))
     return " · ".join(f"{family} {' '.join(rates)}" for family, rates in families.items())
 

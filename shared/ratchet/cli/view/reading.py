@@ -1,4 +1,4 @@
-"""Reading a scene from the ledger. Read-only, a dozen indexed queries, about a millisecond each."""
+"""Reads a View from the ledger: a dozen indexed queries, about a millisecond each. It knows nothing of the terminal."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ CHUNK = 1_000
 """Checkpoints that are asked about in one query; an engine takes so many values and no more."""
 
 
-def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happenings: int = 30) -> View:
-    """The present scene, with so many of the newest checkpoints and happenings."""
+def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, activities: int = 30) -> View:
+    """The present view, with so many of the newest checkpoints and activities."""
     now = ledger.now()
     with ledger.read() as session:
         live = live_training(session, settings)
@@ -52,7 +52,7 @@ def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, happ
             checkpoints=read_checkpoints(session, newest),
             checkpoint_count=session.scalar(select(func.count()).select_from(CheckpointRow)) or 0,
             live=read_live(session),
-            happenings=recent(session, happenings),
+            activities=recent(session, activities),
             busy=_busy(session, now),
             workers={w.name: w.state for w in session.scalars(select(WorkerRow).order_by(WorkerRow.name))},
             dead=session.scalar(
@@ -104,12 +104,12 @@ def _training(session: Session, live: LiveTraining) -> Training:
 
 
 def read_checkpoints(session: Session, rows: Sequence[CheckpointRow]) -> tuple[CheckpointView, ...]:
-    """The checkpoints as people look at them, in the order given; any number of them."""
+    """The checkpoints as the view shows them, in the order given; any number of them."""
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    return tuple(look for part in parts for look in _looks(session, part))
+    return tuple(shown for part in parts for shown in _checkpoint_views(session, part))
 
 
-def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[CheckpointView]:
+def _checkpoint_views(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[CheckpointView]:
     ids = [row.id for row in rows]
     evaluations = {
         e.checkpoint_id: e
@@ -124,10 +124,10 @@ def _looks(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[Checkpoi
     for verdict in session.scalars(given):
         outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
     wanted = tuple(registry.per_checkpoint(session))
-    yield from (_look(row, evaluations.get(row.id), outcomes.get(row.id, {}), wanted) for row in rows)
+    yield from (_checkpoint_view(row, evaluations.get(row.id), outcomes.get(row.id, {}), wanted) for row in rows)
 
 
-def _look(
+def _checkpoint_view(
     row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str], wanted: tuple[str, ...]
 ) -> CheckpointView:
     return CheckpointView(

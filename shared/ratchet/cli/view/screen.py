@@ -1,4 +1,7 @@
-"""Drawing a scene with rich, to fit a terminal of any size from 80 columns and 24 rows."""
+"""Shows a View: drawn with rich on a terminal of 80 columns and 24 rows or more, elsewhere one line a change.
+
+It knows nothing of the ledger but how to read what happened since the last line.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ OUTCOME_STYLES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """What the drawing needs beside the scene: the room, and what the run says of itself."""
+    """The size of the terminal, and what stands above and below the view."""
 
     width: int
     height: int
@@ -56,47 +59,47 @@ class Frame:
     hint: str = ""
 
 
-def draw(scene: View, frame: Frame) -> Group:
+def draw(view: View, frame: Frame) -> Group:
     """The whole view, ``frame.height`` rows at most."""
-    answers, warnings = _answers(scene.previews, frame), _warnings(scene.warnings)
+    answers, warnings = _answers(view.previews, frame), _warnings(view.warnings)
     room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers) - len(warnings))
-    shown = scene.checkpoints[: max(2, min(room * 2 // 5, len(scene.checkpoints)))]
+    shown = view.checkpoints[: max(2, min(room * 2 // 5, len(view.checkpoints)))]
     parts: list[RenderableType] = [
-        _title(scene, frame),
-        _status(scene, frame.width),
+        _title(view, frame),
+        _status(view, frame.width),
         *answers,
         *warnings,
         _heading("checkpoints", frame.width),
-        _checkpoints(shown, scene.live, frame.width),
+        _checkpoints(shown, view.live, frame.width),
         _heading("what happens", frame.width),
-        *(_happening(h) for h in scene.happenings[: max(2, room - len(shown))]),
+        *(_activity(h) for h in view.activities[: max(2, room - len(shown))]),
     ]
     if frame.hint:
         parts.append(Text(frame.hint, style="dim", no_wrap=True, overflow="ellipsis"))
     return Group(*parts)
 
 
-def _title(scene: View, frame: Frame) -> Table:
+def _title(view: View, frame: Frame) -> Table:
     row = Table.grid(expand=True)
     row.add_column(no_wrap=True)
     row.add_column(justify="right", no_wrap=True, overflow="ellipsis")
-    left = Text.assemble(("ratchet", "bold"), ("  " + scene.title, "dim"))
+    left = Text.assemble(("ratchet", "bold"), ("  " + view.title, "dim"))
     right = Text(frame.heading)
-    if scene.dead:
-        right.append(f"  {scene.dead} dead letter{'s' if scene.dead > 1 else ''}", style="bold red")
+    if view.dead:
+        right.append(f"  {view.dead} dead letter{'s' if view.dead > 1 else ''}", style="bold red")
     row.add_row(left, right)
     return row
 
 
-def _status(scene: View, width: int) -> Table:
+def _status(view: View, width: int) -> Table:
     rows = Table.grid(padding=(0, 1))
     rows.add_column(width=LABEL_WIDTH, style="bold cyan")
     rows.add_column(no_wrap=True, overflow="ellipsis", width=width - LABEL_WIDTH - 2)
-    rows.add_row("queue", _queue(scene.queue, width))
-    rows.add_row("training", _training(scene.training, width))
-    rows.add_row("live", _live(scene.live, scene.at))
-    if scene.previews:
-        rows.add_row("previews", Text(model.previews_line(scene.previews)))
+    rows.add_row("queue", _queue(view.queue, width))
+    rows.add_row("training", _training(view.training, width))
+    rows.add_row("live", _live(view.live, view.at))
+    if view.previews:
+        rows.add_row("previews", Text(model.previews_line(view.previews)))
     return rows
 
 
@@ -166,8 +169,8 @@ def _heading(text: str, width: int) -> Text:
     return Text(f"── {text} ".ljust(width, "─"), style="dim", no_wrap=True)
 
 
-def _checkpoints(looks: tuple[CheckpointView, ...], live: Deployed | None, width: int) -> Table:
-    families = _families(looks)
+def _checkpoints(checkpoints: tuple[CheckpointView, ...], live: Deployed | None, width: int) -> Table:
+    families = _families(checkpoints)
     wide = 44 + sum(max(len(f), 4 * n) + 2 for f, n in families.items()) <= width
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for column in ("", "step", "loss", "eval"):
@@ -175,22 +178,22 @@ def _checkpoints(looks: tuple[CheckpointView, ...], live: Deployed | None, width
     for family in families:
         table.add_column(family, no_wrap=True)
     table.add_column("stands", no_wrap=True, overflow="ellipsis")
-    for look in looks:
-        is_live = live is not None and look.ordinal == live.desired
+    for checkpoint in checkpoints:
+        is_live = live is not None and checkpoint.ordinal == live.desired
         table.add_row(
-            Text(f"#{look.ordinal}", style="bold green" if is_live else ""),
-            f"{look.step:,}",
-            f"{look.loss:.3f}" if look.loss is not None else "",
-            f"{model.percent(look.overall)} %" if look.overall else "",
-            *(_levels(look.levels, family, wide) for family in families),
-            _standing(look, live),
+            Text(f"#{checkpoint.ordinal}", style="bold green" if is_live else ""),
+            f"{checkpoint.step:,}",
+            f"{checkpoint.loss:.3f}" if checkpoint.loss is not None else "",
+            f"{model.percent(checkpoint.overall)} %" if checkpoint.overall else "",
+            *(_levels(checkpoint.levels, family, wide) for family in families),
+            _standing(checkpoint, live),
         )
     return table
 
 
-def _families(looks: tuple[CheckpointView, ...]) -> dict[str, int]:
+def _families(checkpoints: tuple[CheckpointView, ...]) -> dict[str, int]:
     """Families with the number of their levels, over all checkpoints shown."""
-    cells = {cell for look in looks for cell in look.levels}
+    cells = {cell for checkpoint in checkpoints for cell in checkpoint.levels}
     return {f: len({level for g, level in cells if g == f}) for f in sorted({f for f, _ in cells})}
 
 
@@ -210,17 +213,17 @@ def _shade(rate: float) -> str:
     return "green" if rate >= 0.9 else "yellow" if rate >= 0.5 else "dim"
 
 
-def _standing(look: CheckpointView, live: Deployed | None) -> Text:
-    said = model.standing(look, live)
+def _standing(checkpoint: CheckpointView, live: Deployed | None) -> Text:
+    said = model.standing(checkpoint, live)
     return Text(said, style="bold green" if said == "live" else OUTCOME_STYLES.get(said, ""))
 
 
-def _happening(happening: Activity) -> Text:
-    moment = datetime.fromtimestamp(happening.at).strftime("%H:%M:%S")
+def _activity(activity: Activity) -> Text:
+    moment = datetime.fromtimestamp(activity.at).strftime("%H:%M:%S")
     return Text.assemble(
         (moment + " ", "dim"),
-        (happening.who.ljust(LABEL_WIDTH) + " ", "cyan"),
-        (happening.text, OUTCOME_STYLES.get(happening.kind, "")),
+        (activity.who.ljust(LABEL_WIDTH) + " ", "cyan"),
+        (activity.text, OUTCOME_STYLES.get(activity.kind, "")),
         no_wrap=True,
         overflow="ellipsis",
     )
@@ -229,11 +232,11 @@ def _happening(happening: Activity) -> Text:
 TRAINING_EVERY_S = 10.0
 PREVIEW_WIDTH = 120
 MOST = 200
-"""Lines told at once; more than that happens only to somebody who did not look for long."""
+"""Lines printed at once; more come together only after a long pause."""
 
 
-class Teller:
-    """Tells what is new since it last told. It starts at the ledger's present end."""
+class ChangeLines:
+    """Lines for what has changed since the last call. It starts at the ledger's present end."""
 
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
@@ -241,55 +244,62 @@ class Teller:
             self._mark = mark(session)
         self._training_at = 0.0
         self._training = ""
-        self._told_levels: set[str] = set()
+        self._shown_levels: set[str] = set()
         self._previewed_at: float | None = None
         self._warnings: tuple[str, ...] = ()
 
-    def tell(self, scene: View) -> list[str]:
+    def new_lines(self, view: View) -> list[str]:
         """The new lines, the oldest first."""
         with self._ledger.read() as session:
             seen: Mark = mark(session)
-            happenings = recent(session, MOST, self._mark)
+            activities = recent(session, MOST, self._mark)
         self._mark = seen
-        lines = [line(h.at, h.who, h.text) for h in reversed(happenings)]
+        lines = [line(h.at, h.who, h.text) for h in reversed(activities)]
         return [
             *lines,
-            *self._warned(scene),
-            *self._levels(scene),
-            *self._previews(scene),
-            *self._progress(scene),
+            *self._warned(view),
+            *self._levels(view),
+            *self._previews(view),
+            *self._progress(view),
         ]
 
-    def _warned(self, scene: View) -> list[str]:
-        """Each warning once; one that was over and comes back is told again."""
-        new = [text for text in scene.warnings if text not in self._warnings]
-        self._warnings = scene.warnings
-        return [line(scene.at, "warning", text) for text in new]
+    def _warned(self, view: View) -> list[str]:
+        """Each warning once; one that was over and comes back is printed again."""
+        new = [text for text in view.warnings if text not in self._warnings]
+        self._warnings = view.warnings
+        return [line(view.at, "warning", text) for text in new]
 
-    def _levels(self, scene: View) -> list[str]:
+    def _levels(self, view: View) -> list[str]:
         """The accuracy of each checkpoint, once, when its evaluation appears."""
-        new = [look for look in reversed(scene.checkpoints) if look.levels and look.id not in self._told_levels]
-        if not self._told_levels:
+        new = [
+            checkpoint
+            for checkpoint in reversed(view.checkpoints)
+            if checkpoint.levels and checkpoint.id not in self._shown_levels
+        ]
+        if not self._shown_levels:
             new = new[-1:]  # what was there before is history; its newest is enough
-        self._told_levels.update(look.id for look in scene.checkpoints if look.levels)
-        return [line(scene.at, "accuracy", f"#{look.ordinal}: {model.levels_line(look)} (% by level)") for look in new]
+        self._shown_levels.update(checkpoint.id for checkpoint in view.checkpoints if checkpoint.levels)
+        return [
+            line(view.at, "accuracy", f"#{checkpoint.ordinal}: {model.levels_line(checkpoint)} (% by level)")
+            for checkpoint in new
+        ]
 
-    def _previews(self, scene: View) -> list[str]:
+    def _previews(self, view: View) -> list[str]:
         """The newest preview, once: how many were right, and each answer that was not. What came before is history."""
-        newest = scene.previews[-1].at if scene.previews else 0.0
+        newest = view.previews[-1].at if view.previews else 0.0
         before, self._previewed_at = self._previewed_at, newest
         if before is None or newest <= before:
             return []
-        wrong = [preview for preview in model.last_preview(scene.previews) if not preview.correct]
-        said = [model.previews_line(scene.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
+        wrong = [preview for preview in model.last_preview(view.previews) if not preview.correct]
+        said = [model.previews_line(view.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
         return [line(newest, "preview", text) for text in said]
 
-    def _progress(self, scene: View) -> list[str]:
-        said = model.training_line(scene.training)
-        if said == self._training or scene.at - self._training_at < TRAINING_EVERY_S:
+    def _progress(self, view: View) -> list[str]:
+        said = model.training_line(view.training)
+        if said == self._training or view.at - self._training_at < TRAINING_EVERY_S:
             return []
-        self._training, self._training_at = said, scene.at
-        return [line(scene.at, "training", said)]
+        self._training, self._training_at = said, view.at
+        return [line(view.at, "training", said)]
 
 
 def line(at: float, who: str, text: str) -> str:
@@ -315,13 +325,13 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, scene: View, heading: str, hint: str, teller: Teller) -> None:
-        """Show a scene: the whole of it, or what is new in it."""
+    def show(self, view: View, heading: str, hint: str, changes: ChangeLines) -> None:
+        """Show a view: the whole of it, or what is new in it."""
         if self._live is not None:
             frame = Frame(self.console.width, self.console.height, heading, hint)
-            self._live.update(draw(scene, frame), refresh=True)
+            self._live.update(draw(view, frame), refresh=True)
             return
-        for line in teller.tell(scene):
+        for line in changes.new_lines(view):
             self.console.print(line, markup=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`ratchet config check` plans the gate with the items that suites really hold."""
+"""`ratchet config check`: what the gate can prove with the confirm items that are there."""
 
 from __future__ import annotations
 
