@@ -1,4 +1,4 @@
-"""The inference server, or the router in front of vLLM: ``ratchet serve``, or ``python -m ratchet.serving.server``."""
+"""The inference server as a process, for both engines: ``ratchet serve``, or ``python -m ratchet.serving.server``."""
 
 from __future__ import annotations
 
