@@ -111,7 +111,8 @@ class SupervisorClient:
             if workers := stopping_workers(self._settings.status_folder):
                 ends_at = max(ends_at, max(worker.until for worker in workers) + STOP_MARGIN_S)
                 who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
-                if who != shown and time.time() - began_at >= SHOWN_AFTER_S:
+                is_news = not shown or any(worker.note for worker in workers)  # the work is done: only the exit is left
+                if who != shown and is_news and time.time() - began_at >= SHOWN_AFTER_S:
                     shown = who
                     show(describe_stopping(workers))
 
