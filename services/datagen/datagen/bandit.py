@@ -84,8 +84,8 @@ class Trial(BaseModel):
 
 
 class ArmResult(BaseModel):
-    """An arm as it stands: ``points`` is its mean gain, between ``low`` and ``high`` with 95 %; ``best`` is the
-    probability that no arm is better; ``weight`` what its trials count for, being forgotten."""
+    """One arm: ``points`` is its mean gain, between ``low`` and ``high`` with 95 %; ``best`` is the
+    probability that no arm is better; ``weight`` the sum of its trials' discounted weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -114,8 +114,8 @@ class Comparison(BaseModel):
 
 
 class Experiment(BaseModel):
-    """Where the experiment stands. ``leader`` has the highest mean; comparisons are of the leader with the others, and
-    ``report`` says in words how those stand of which both have been tried."""
+    """State and result. ``leader`` has the highest mean; comparisons are of the leader with the others, and ``report``
+    puts those in words whose two arms have both been tried."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,7 +130,7 @@ class Experiment(BaseModel):
 
 
 def beginning(settings: CurriculumSettings) -> Experiment:
-    """Before any checkpoint was judged: the favoured arm has all, and nothing is believed of any."""
+    """Before any checkpoint was judged: the favoured arm has all batches, and nothing is known of any."""
     unknown = {"trials": 0, "weight": 0.0, "points": 0.0, "low": 0.0, "high": 0.0, "best": 1 / len(settings.strategies)}
     arms = tuple(
         ArmResult(name=name, share=float(name == settings.favoured), **unknown) for name in settings.strategies
@@ -139,7 +139,7 @@ def beginning(settings: CurriculumSettings) -> Experiment:
 
 
 def assign(shares: dict[str, float], seed: int) -> str:
-    """The arm of a batch, drawn by the seed: the same for the same shares and seed."""
+    """The arm of a batch. Equal shares and seeds give the same arm."""
     return Random(f"{seed} arm").choices(list(shares), list(shares.values()))[0]
 
 

@@ -1,8 +1,9 @@
-"""Make a batch: a stream of examples of a mix, held to the rules of a batch whoever drafts them.
+"""Make a batch: a stream of examples of a mix, checked by the same rules for every generator; and when one may be made.
 
 Nothing held out is in it. A finite level gives its items again and again, until each has been used as often as the
 epoch cap allows; then it is exhausted, its weight goes to the others, and the report says so. A level without an end
-gives no item twice in one batch. The same seed, mix and uses give the same batch, where the generator repeats itself.
+gives no item twice in one batch. The same seed, mix and uses give the same batch, where the generator is deterministic.
+This module does not know the ledger.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ Share = tuple[str, int, float]
 
 LARGEST_ORDER: Final = 80_000
 SMALLEST_ORDER: Final = 64
-"""A generator is not asked for less: what is lacking in the end may take some drafts to find."""
+"""A generator is not asked for less, since the last missing examples may take several drafts each."""
 
 MOST_REFUSALS = 300
 """Refused drafts in a row after which a level is exhausted: at one usable item in 50, once in 400."""
 _DRY_ORDERS = 5
-"""Orders in a row that come to nothing after which the batch ends short."""
+"""Orders in a row without a usable draft after which the batch ends short."""
 
 
 class GenerationReport(BaseModel):
-    """What a batch came to. ``made`` counts examples under ``family/level``; ``exhausted`` lists levels so.
+    """What a batch contains. ``made`` counts examples by ``family/level``; ``exhausted`` lists levels in that form.
 
     ``refused`` counts drafts by reason, and ``cost`` what the generator used (requests, tokens).
     """
@@ -53,7 +54,7 @@ class GenerationReport(BaseModel):
     refused: dict[str, int] = Field(default_factory=dict)
     cost: dict[str, int] = Field(default_factory=dict)
     repeated: int = 0
-    """Examples whose item is in this batch before."""
+    """Examples whose item is in this batch already."""
 
     @property
     def examples(self) -> int:
@@ -174,27 +175,27 @@ def _name(cell: Cell) -> str:
 
 
 EMPTY = "nothing made"
-"""Outcome of a refill that came to no example."""
+"""Outcome of a refill that made no example."""
 
 DEAD = "dead letter"
-"""Stands for a refill that was given up after its tries."""
+"""Stands for a refill that became a dead letter."""
 
 EMPTY_FIRST_S, EMPTY_LAST_S = 60.0, 3_600.0
 
 
 @dataclass(frozen=True)
-class Done:
-    """A refill that was dealt with, so many seconds ago."""
+class FinishedRefill:
+    """A refill with a verdict or a dead letter, ``age_s`` seconds ago."""
 
     outcome: str
     age_s: float
 
 
-def rest_s(done: Sequence[Done], cooldown_s: float) -> float:
+def pause_before_next_s(done: Sequence[FinishedRefill], cooldown_s: float) -> float:
     """Seconds until the next refill may begin; ``done`` has the newest first.
 
-    After refills that came to nothing the pause doubles with each, from one minute to an hour: what cannot be made is
-    not asked for again and again. One that died alone may have had a bad seed, and holds the next one up no longer.
+    The pause doubles with each empty refill, from one minute to an hour, so that what cannot be made is not tried all
+    the time. A single dead letter may be due to a bad seed, and adds no pause.
     """
     if not done:
         return 0.0
@@ -204,14 +205,14 @@ def rest_s(done: Sequence[Done], cooldown_s: float) -> float:
     return max(0.0, max(empty_s, cooldown_s) - done[0].age_s)
 
 
-def allowance(wanted: int, made_within_the_hour: int, settings: GenerationSettings) -> int:
-    """Examples that the next batch may have: what is wanted, or what the hour leaves."""
+def allowed_examples(wanted: int, made_within_the_hour: int, settings: GenerationSettings) -> int:
+    """Examples that the next batch may have: what is wanted, within the budget of the hour."""
     if settings.hourly_examples is None:
         return wanted
     return max(0, min(wanted, settings.hourly_examples - made_within_the_hour))
 
 
-def affordable(settings: GenerationSettings, used_today: Mapping[str, int]) -> list[SourceSettings]:
+def affordable_sources(settings: GenerationSettings, used_today: Mapping[str, int]) -> list[SourceSettings]:
     """The sources that have not used up their tokens of the day."""
     return [
         source
@@ -220,6 +221,6 @@ def affordable(settings: GenerationSettings, used_today: Mapping[str, int]) -> l
     ]
 
 
-def choose(sources: Sequence[SourceSettings], seed: int) -> SourceSettings:
+def choose_source(sources: Sequence[SourceSettings], seed: int) -> SourceSettings:
     """The source of the batch with this seed."""
     return Random(f"{seed} source").choices(sources, [source.share for source in sources])[0]

@@ -1,4 +1,7 @@
-"""From the ledger to the trials of the curriculum experiment: which arm taught a checkpoint, and what it gained."""
+"""Trials of the curriculum experiment, read from the ledger: which arm taught a checkpoint, and what it gained.
+
+What follows from trials is in bandit.py.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
 
 
 def tokens_between(parent: CheckpointRow, row: CheckpointRow) -> int:
-    """Trained from one to the other; where the parent left no state, the count began anew."""
+    """Tokens trained from one to the other. Where the parent left no state, the count started from 0 again."""
     return row.tokens - parent.tokens if row.tokens >= parent.tokens else row.tokens
 
 
@@ -92,7 +95,7 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
     )
 
 
-def keep(tx: Transaction, trial: TrialRow | None) -> None:
+def record_trial(tx: Transaction, trial: TrialRow | None) -> None:
     """Put a new trial into the ledger, unless it has come there meanwhile."""
     if trial is not None and tx.session.get(TrialRow, trial.checkpoint_id) is None:
         trial.created_at = tx.now

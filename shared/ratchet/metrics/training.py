@@ -1,4 +1,4 @@
-"""What a training segment says of itself in its status file, as metrics."""
+"""The status file of a training segment as metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainingCollector(Collector):
         yield single("ratchet_training_running", "1 while a segment loads, trains or saves.", running)
         yield single("ratchet_training_loss", "The newest training loss.", _number(status, "loss"))
         yield single("ratchet_training_tokens_per_second", "Trained tokens a second, 0 at rest.", speed)
-        yield single("ratchet_training_step", "Optimizer steps of the line of training.", _number(status, "step"))
+        yield single("ratchet_training_step", "Optimizer steps of the lineage.", _number(status, "step"))
         yield single(
             "ratchet_training_batch_done_examples",
             "Examples of the running batch that are trained, over all epochs.",
@@ -44,7 +44,7 @@ class TrainingCollector(Collector):
         yield from _previews(status)
         yield single(
             "ratchet_training_updated_timestamp_seconds",
-            "When the segment last said something.",
+            "When the segment last wrote its status.",
             _number(status, "updated_at"),
         )
 

@@ -39,7 +39,7 @@ PORTS_TRIED = 64
 
 EVERYWHERE = ("0.0.0.0", "")
 REMEMBERED = 1000
-"""Events whose look has not begun; older ones are forgotten."""
+"""Events whose lane has not started; older ones are forgotten."""
 
 
 class WorkerMetrics(Observer):
@@ -51,7 +51,7 @@ class WorkerMetrics(Observer):
         self._heard = Counter("ratchet_events_consumed", "Events read.", ["event"], registry=registry)
         self._start = Histogram(
             "ratchet_event_to_start_seconds",
-            "From the making of an event to the beginning of the look that it caused.",
+            "From the making of an event to the start of the lane that it woke.",
             buckets=START_S,
             registry=registry,
         )

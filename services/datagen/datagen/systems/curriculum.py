@@ -20,31 +20,33 @@ from sqlalchemy.orm import Session
 from datagen.bandit import FINISHED, Experiment, conclude
 from datagen.mix import Mix, Plan, plan
 from datagen.strategies import RECENT, LearnerState, Level, Mastery, update_mastery
-from datagen.trials import as_trial, keep, new_trial, read_trials
+from datagen.trials import as_trial, new_trial, read_trials, record_trial
 
 NAME = "curriculum"
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
     """Evaluated checkpoints, the newest first; then measured batches, the newest first."""
-    unheard = select(CoverageRow.batch_id).where(lacks_verdict(NAME, "coverage", CoverageRow.batch_id))
-    coverages = session.scalars(unheard.order_by(CoverageRow.created_at.desc()))
+    pending = select(CoverageRow.batch_id).where(lacks_verdict(NAME, "coverage", CoverageRow.batch_id))
+    coverages = session.scalars(pending.order_by(CoverageRow.created_at.desc()))
     return [*evaluated_without(session, NAME, "probe"), *(Subject("coverage", id) for id in coverages)]
 
 
 def do(work: Work) -> Outcome:
-    """A checkpoint that a newer one has overtaken shapes no mix, but its trial counts all the same."""
+    """A checkpoint older than the newest judged one changes no mix, but its trial counts."""
     is_checkpoint = work.subject.kind == "checkpoint"
     with work.read() as session:
         trial = new_trial(session, work.artifacts, work.subject.id) if is_checkpoint else None
         if _is_overtaken(session, work.subject):
-            return Verdict("superseded", "a newer one has shaped the mix already", _told(trial), _kept(trial))
+            return Verdict(
+                "superseded", "a newer one has shaped the mix already", _trial_numbers(trial), _record(trial)
+            )
         newest = session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
         before = Mastery.model_validate(newest.mastery) if newest else Mastery()
         mastery = _measured(session, work, before) if is_checkpoint else before
         made = _planned(session, work, mastery, trial, newest)
-    told = Plan.stored(newest.experiment, newest.mixes) if newest else None
-    if told is not None and made.is_same_as(told) and before == mastery and trial is None:
+    stored = Plan.stored(newest.experiment, newest.mixes) if newest else None
+    if stored is not None and made.is_same_as(stored) and before == mastery and trial is None:
         return Verdict("unchanged", "the mix stays")
     return _published(made, mastery, trial)
 
@@ -118,7 +120,7 @@ def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
     reason = _reason(made.mix, made.experiment, mastery)
 
     def effects(tx: Transaction) -> None:
-        _kept(trial)(tx)
+        _record(trial)(tx)
         row = CurriculumRow(
             id=next_counter(tx.session, "curricula"),
             mix=made.mix.model_dump(mode="json"),
@@ -134,7 +136,7 @@ def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
     numbers = {
         "mix": made.mix.model_dump(mode="json"),
         "experiment": made.experiment.model_dump(mode="json"),
-        **_told(trial),
+        **_trial_numbers(trial),
     }
     return Verdict("changed", reason, numbers, effects)
 
@@ -146,11 +148,11 @@ def _reason(mix: Mix, experiment: Experiment, mastery: Mastery) -> str:
     return f"mastered: {', '.join(mastered) or 'nothing yet'}; batches: {arms}; {mix.strategy} mix: {shares}"
 
 
-def _kept(trial: TrialRow | None) -> Any:
-    return lambda tx: keep(tx, trial)
+def _record(trial: TrialRow | None) -> Any:
+    return lambda tx: record_trial(tx, trial)
 
 
-def _told(trial: TrialRow | None) -> dict[str, Any]:
+def _trial_numbers(trial: TrialRow | None) -> dict[str, Any]:
     return {} if trial is None else {"trial": as_trial(trial, 0).model_dump(mode="json")}
 
 

@@ -12,10 +12,10 @@ from ratchet.evaluation.build_suites import held_out
 from ratchet.events.catalogue import BatchSubmitted, QueueLow
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
-from ratchet.ledger.queue import depth, all_usage_counts, shortage, submit, supply
+from ratchet.ledger.queue import all_usage_counts, depth, shortage, submit, supply
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SpendingRow, SuiteRow, VerdictRow
 from ratchet.settings import Settings
-from ratchet.settings.generation import SourceSettings
+from ratchet.settings.data import SourceSettings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
@@ -24,12 +24,12 @@ from datagen.batch_generation import (
     DEAD,
     EMPTY,
     BatchGeneration,
-    Done,
+    FinishedRefill,
     GenerationReport,
-    affordable,
-    allowance,
-    choose,
-    rest_s,
+    affordable_sources,
+    allowed_examples,
+    choose_source,
+    pause_before_next_s,
 )
 from datagen.generators.generator import GenerationContext, Generator, make_generator
 from datagen.mix import Assignment, Mix, Plan, first_plan
@@ -39,7 +39,7 @@ NAME = "generation"
 REPORT_EVERY = 1_000
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 REMEMBERED = 10
-"""Refills that the pause after empty ones looks back on."""
+"""Newest refills that the pause before the next one depends on."""
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
@@ -54,16 +54,16 @@ def find(session: Session, settings: Settings) -> list[Subject]:
     if not is_wanted or found.examples + queue.batch_examples > queue.high_water:
         return []
     now = clock(session)
-    if rest_s(_done(session, now), settings.generation.cooldown_s) > 0:
+    if pause_before_next_s(_done(session, now), settings.generation.cooldown_s) > 0:
         return []
-    room = allowance(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
-    if room == 0 or not affordable(settings.generation, used_since(session, now - DAY_S)):
+    room = allowed_examples(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
+    if room == 0 or not affordable_sources(settings.generation, used_since(session, now - DAY_S)):
         return []
     return [Subject("refill", str(number)) for number in _open_refills(session)]
 
 
 def _open_refills(session: Session) -> list[int]:
-    """The number after the last one that was dealt with; before it, those that came back from the dead letters."""
+    """The number after the last one with a verdict or a dead letter; before it, dead letters that were retried."""
     verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME)
     dead = select(DeadLetterRow.subject_id).where(DeadLetterRow.system == NAME)
     retried = dead.where(DeadLetterRow.resolved_at.is_not(None), DeadLetterRow.subject_id.not_in(verdicts))
@@ -119,12 +119,14 @@ def _job(work: Work) -> Job:
         now = clock(session)
         plan, curriculum_id = _plan(session, settings)
         room = settings.queue.high_water - depth(session).total
-        sources = affordable(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
+        sources = (
+            affordable_sources(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
+        )
         wanted = max(1, min(settings.queue.batch_examples, room))
-        n = max(1, allowance(wanted, _made_since(session, now - HOUR_S), settings.generation))
+        n = max(1, allowed_examples(wanted, _made_since(session, now - HOUR_S), settings.generation))
         used = all_usage_counts(session, at_least=_half(settings.queue.epoch_cap))
     assignment, mix = plan.draw(seed)
-    return Job(assignment, mix, curriculum_id, choose(sources, seed), n, seed, used)
+    return Job(assignment, mix, curriculum_id, choose_source(sources, seed), n, seed, used)
 
 
 def _half(epoch_cap: int) -> int:
@@ -224,12 +226,14 @@ def _verdicts() -> Any:
     return select(VerdictRow).where(VerdictRow.system == NAME).order_by(VerdictRow.id.desc())
 
 
-def _done(session: Session, now: float) -> list[Done]:
+def _done(session: Session, now: float) -> list[FinishedRefill]:
     """The last refills that were dealt with, the newest first, those that were given up among them."""
-    given = [Done(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))]
+    given = [
+        FinishedRefill(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))
+    ]
     letters = select(DeadLetterRow.created_at).where(DeadLetterRow.system == NAME, DeadLetterRow.resolved_at.is_(None))
     dead = session.scalars(letters.order_by(DeadLetterRow.id.desc()).limit(REMEMBERED))
-    return sorted([*given, *(Done(DEAD, now - at) for at in dead)], key=lambda one: one.age_s)
+    return sorted([*given, *(FinishedRefill(DEAD, now - at) for at in dead)], key=lambda one: one.age_s)
 
 
 def _made_since(session: Session, at: float) -> int:
