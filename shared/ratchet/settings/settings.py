@@ -8,8 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ratchet.errors import SettingsError
 from ratchet.settings import sources
@@ -51,20 +50,13 @@ CALLER = "the call"
 OwnSection = TypeVar("OwnSection", bound=Section)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of Ratchet. Environment variables are ``RATCHET_SECTION__FIELD``; the file is ``ratchet.toml``.
 
     The schema reads neither: ``load`` does.
     """
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        defer_build=True,
-        env_prefix=sources.PREFIX,
-        env_nested_delimiter=sources.NESTED,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     home: Path = Field(Path("run"), description="Folder of everything that Ratchet keeps on this machine.")
     model: ModelSettings = Field(default_factory=ModelSettings)
@@ -95,18 +87,6 @@ class Settings(BaseSettings):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 -- the library calls it so
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The call's own arguments alone: ``load`` lays the sources over each other, to know where a value is from."""
-        return (init_settings,)
 
     @property
     def ledger_url(self) -> str:

@@ -15,11 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource
-from pydantic_settings import SettingsError as SettingsSourceError
 from typing_extensions import TypeIs
 
 from ratchet.errors import SettingsError
@@ -98,7 +96,7 @@ def variables() -> dict[tuple[str, ...], str]:
     return dict(sorted(found.items()))  # a whole section before its fields
 
 
-def lay_environment(layers: Layers, schema: type[BaseSettings]) -> None:
+def lay_environment(layers: Layers, schema: Schema) -> None:
     """Lay the variables of the schema's settings over what there is.
 
     Raises SettingsError for a variable of an unknown section, which would otherwise have no effect, and for one that
@@ -108,10 +106,9 @@ def lay_environment(layers: Layers, schema: type[BaseSettings]) -> None:
     for path, variable in found.items():
         if path[0] not in schema.model_fields and len(path) > 1:
             raise SettingsError(f"{variable}: {unknown('.'.join(path), schema)}")
-    try:
-        tree = EnvSettingsSource(schema)()
-    except SettingsSourceError as error:
-        raise SettingsError(f"the environment's settings cannot be read: {error}") from error
+    if not found:
+        return
+    tree = _read_environment(schema)
     for path, variable in found.items():
         value: Any = tree
         for name in path:
@@ -121,6 +118,27 @@ def lay_environment(layers: Layers, schema: type[BaseSettings]) -> None:
         for name in reversed(path):
             value = {name: value}
         layers.lay(value, COMMAND_LINE if variable in _assigned else variable)
+
+
+def _read_environment(schema: Schema) -> Tree:
+    """What pydantic-settings reads from the environment for the schema: text, or JSON for a list, table or section.
+
+    It is imported here and not above, and Settings is a plain model, because the import takes a tenth of a second of
+    CPU, and most commands are started without a variable.
+    """
+    from pydantic_settings import BaseSettings, EnvSettingsSource
+    from pydantic_settings import SettingsError as UnreadableVariable
+
+    source = EnvSettingsSource(
+        cast(type[BaseSettings], schema), case_sensitive=False, env_prefix=PREFIX, env_nested_delimiter=NESTED
+    )
+    try:
+        return source()
+    except UnreadableVariable as error:
+        suspects = [variable for path, variable in variables().items() if f'"{path[0]}"' in str(error)]
+        raise SettingsError(
+            f"{', '.join(suspects)}: a list, a table or a section is written as JSON here, as in '[\"a\", \"b\"]'."
+        ) from error
 
 
 def assign(assignment: str, schema: Schema) -> None:

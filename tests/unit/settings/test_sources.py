@@ -78,3 +78,9 @@ def test_values_are_taken_as_they_are_without_file_or_environment(
     assert from_values({"queue": {"low_water": 2}}) == Settings(queue={"low_water": 2})
     with pytest.raises(SettingsError, match=r"queue\.low_water"):
         from_values({"queue": {"low_water": -1}})
+
+
+def test_a_variable_that_should_be_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_SUITES__FAMILIES", "{x")
+    with pytest.raises(SettingsError, match="RATCHET_SUITES__FAMILIES: a list, a table or"):
+        load()
