@@ -166,8 +166,8 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         else f"{summary.dead} dead letter{_s(summary.dead)}: `ratchet dead` lists them."
     )
     lines.append(
-        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet show leaderboard` ranks "
-        "the checkpoints, `ratchet why champion` explains."
+        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet show leaderboard` "
+        "ranks the checkpoints, `ratchet why champion` explains."
     )
     return "\n".join(lines)
 
