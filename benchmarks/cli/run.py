@@ -112,7 +112,8 @@ def main() -> None:
             "# CPU time of the command line\n\n"
             f"`python -m benchmarks.cli.run`, {datetime.now(UTC):%Y-%m-%d}, a two-core machine, medians of {asked.runs} "
             "runs, user\nand system time together. The home has six checkpoints, and all workers have registered. Tests "
-            "assert which modules\nare imported, never times.\n\n"
+            "assert which modules\nare imported, never times. The load average was "
+            f"{os.getloadavg()[0]:.0f}: other work raises CPU time, too, as the first three\nrows show.\n\n"
         )
         (HERE / "RESULTS.md").write_text(head + shown, encoding="utf-8")
 
