@@ -110,9 +110,9 @@ def main() -> None:
     if not asked.dry:
         head = (
             "# CPU time of the command line\n\n"
-            f"`python -m benchmarks.cli.run`, {datetime.now(UTC):%Y-%m-%d}, a two-core machine, medians of {asked.runs} "
-            "runs, user\nand system time together. The home has six checkpoints, and all workers have registered. Tests "
-            "assert which modules\nare imported, never times. The load average was "
+            f"`python -m benchmarks.cli.run`, {datetime.now(UTC):%Y-%m-%d}, two cores, medians of {asked.runs} runs, user\n"
+            "and system time together. The home has six checkpoints, and all workers have registered. "
+            "Tests assert\nwhich modules are imported, never times. The load average was "
             f"{os.getloadavg()[0]:.0f}: other work raises CPU time, too, as the first three\nrows show.\n\n"
         )
         (HERE / "RESULTS.md").write_text(head + shown, encoding="utf-8")
