@@ -128,7 +128,7 @@ def test_it_has_metrics_and_a_backlog_for_the_alert(home: Home, stack: Stack) ->
             return [entry["targets"][0] for entry in targets(session, home.ledger.now())]
 
     wait_until(lambda: bool(pages()), what="the worker in the register")
-    assert "ratchet_claims_total" in Scrape.of(f"http://{pages()[0]}/metrics").names()
+    wait_until(lambda: "ratchet_claims_total" in Scrape.of(f"http://{pages()[0]}/metrics").names(), what="its metrics")
     with discovery(home.settings, "127.0.0.1", 0) as hub:
         found = Scrape.of(f"http://127.0.0.1:{hub.server_port}/metrics")
     assert found.value("ratchet_pending_oldest_seconds", system=NAME, subjects="eval records") == 0
