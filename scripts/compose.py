@@ -109,7 +109,7 @@ def _service(system: System, number: int) -> str:
 
 
 def image_of(system: System) -> str:
-    """The image of the package that declares the system; for one with models the variant with torch, if there is one."""
+    """The image of the package that declares the system: with models the variant with torch, if there is one."""
     package = system.lanes[0].do.__module__.partition(".")[0].replace("_", "-")
     return f"{package}-gpu" if system.needs_gpu and f"{package}-gpu" in TARGETS else package
 
