@@ -110,8 +110,8 @@ def main() -> None:
     if not asked.dry:
         head = (
             "# CPU time of the command line\n\n"
-            f"`python -m benchmarks.cli.run`, {datetime.now(UTC):%Y-%m-%d}, two cores, medians of {asked.runs} runs, user\n"
-            "and system time together. The home has six checkpoints, and all workers have registered. "
+            f"`python -m benchmarks.cli.run`, {datetime.now(UTC):%Y-%m-%d}, two cores, medians of {asked.runs} runs,\n"
+            "user and system time. The home has six checkpoints, and all workers have registered. "
             "Tests assert\nwhich modules are imported, never times. The load average was "
             f"{os.getloadavg()[0]:.0f}: other work raises CPU time, too, as the first three\nrows show.\n\n"
         )
