@@ -70,7 +70,7 @@ def cpu_s(command: Sequence[str], environment: dict[str, str]) -> float:
     """CPU seconds of one run, which must succeed."""
     null = os.open(os.devnull, os.O_RDWR)
     actions = [(os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
-    pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
+    pid = os.posix_spawn(command[0], [*command], environment, file_actions=actions)
     _, status, usage = os.wait4(pid, 0)
     os.close(null)
     if status:

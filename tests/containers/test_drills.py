@@ -92,7 +92,9 @@ def test_a_backup_taken_while_everything_runs_can_be_restored(stack: Stack) -> N
         counts[table] = int(stack.hub.compose(*shell, f"psql -U ratchet -At -d copy -c 'select count(*) from {table}'"))
     assert counts == {table: made["ledger"]["rows"][table] for table in counts}
     assert counts["checkpoints"] > 0
-    again = json.loads(stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "create", "/backups/today", "--json"))
+    again = json.loads(
+        stack.hub.compose("run", "--rm", "-T", *beside, "ratchet", "backup", "create", "/backups/today", "--json")
+    )
     assert (again["copied"], again["artifacts"]) == (0, made["artifacts"])
     stack.hub.compose(*shell, "dropdb -U ratchet copy")
     nothing_went_wrong(stack)

@@ -22,11 +22,11 @@ def run(*command: str | Path, plugins: bool = True, **settings: str) -> subproce
 
 def test_a_profile_and_a_family_of_others_are_found() -> None:
     program = (
-        "from ratchet.profiles import registry as profiles; from ratchet.tasks import registry as tasks;"
+        "from ratchet.profiles.profile import get_profile, known_profiles; from ratchet.tasks import registry as tasks;"
         "from ratchet.tasks.family import to_example;"
         "row = to_example(tasks.get('double').generate(2, 0), 'test');"
-        "polite = profiles.get('polite', {'word': 'Cheers.'});"
-        "print(profiles.known(), tasks.known(), polite.transform_example(row).answer)"
+        "polite = get_profile('polite', {'word': 'Cheers.'});"
+        "print(known_profiles(), tasks.known(), polite.transform_example(row).answer)"
     )
     done = run("-c", program)
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,9 @@ def test_a_profile_and_a_family_of_others_are_found() -> None:
         assert found in done.stdout
     assert (
         "polite"
-        not in run("-c", "from ratchet.profiles import registry; print(registry.known())", plugins=False).stdout
+        not in run(
+            "-c", "from ratchet.profiles.profile import known_profiles; print(known_profiles())", plugins=False
+        ).stdout
     )
 
 

@@ -71,7 +71,7 @@ class InProcessBus:
         before = len(self.heard)
         for controller in self.controllers.values():
             for lane in controller.system.lanes:
-                controller.look(lane.name)
+                controller.run_pending(lane.name)
         self.settle()
         return self.heard[before:]
 
@@ -87,7 +87,7 @@ class InProcessBus:
     def _deliver(self, event: Event) -> None:
         for controller in self.controllers.values():
             for lane in controller.system.lanes_consuming(type(event)):
-                controller.look(lane.name, event.id)
+                controller.run_pending(lane.name, event.id)
 
     def _take(self, events: list[Event]) -> None:
         self.heard.extend(events)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ratchet.inference.tiny import build_tiny_model
-from ratchet.inference.tiny_tokenizer import build_tiny_tokenizer
+from ratchet.inference.tiny import build_tiny_model, build_tiny_tokenizer
 
 __all__ = ["build_tiny_model", "build_tiny_tokenizer"]

@@ -137,7 +137,7 @@ def _read_environment(schema: Schema) -> Tree:
     except UnreadableVariable as error:
         suspects = [variable for path, variable in variables().items() if f'"{path[0]}"' in str(error)]
         raise SettingsError(
-            f"{', '.join(suspects)}: a list, a table or a section is written as JSON here, as in '[\"a\", \"b\"]'."
+            f'{", ".join(suspects)}: a list, a table or a section is written as JSON here, as in \'["a", "b"]\'.'
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ratchet.data.example import Example
 from ratchet.errors import DataError
-from ratchet.profiles.system_turn import with_system_turn
+from ratchet.profiles.profile import with_system_turn
 
 
 @dataclass(frozen=True)
