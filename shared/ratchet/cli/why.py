@@ -14,6 +14,7 @@ from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.view.model import levels_line, percent, plain, standing
 from ratchet.cli.view.reading import read_checkpoints, read_live
+from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
@@ -78,6 +79,7 @@ def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
     ).all()
     ranked = sorted(verdicts, key=lambda v: (order.get(v.system, len(order)), v.created_at))
     return {
+        "waits_for": _missing(session, row, {verdict.system for verdict in verdicts}),
         "verdicts": [_fact(v.system, v.outcome, v.reason, v.numbers, v.created_at) for v in ranked],
         "evaluations": [_evaluation(e) for e in _of(session, EvaluationRow, EvaluationRow.checkpoint_id, row.id)],
         "challenges": [
@@ -96,10 +98,41 @@ def _facts(session: Session, row: CheckpointRow) -> dict[str, list[Fact]]:
         ],
         "dead_letters": [
             _fact(d.system, "gave up", d.error, {"id": d.id, "failures": d.failures, "kills": d.kills}, d.created_at)
-            for d in _of(session, DeadLetterRow, DeadLetterRow.subject_id, row.id)
-            if d.resolved_at is None
+            for d in _dead_letters(session, row.id)
         ],
     }
+
+
+def _missing(session: Session, row: CheckpointRow, given: set[str]) -> list[Fact]:
+    """The systems whose verdict on the checkpoint is missing, and what the deployment of it waits for.
+
+    Nothing is missing once the checkpoint is decided on: other systems then pass it over.
+    """
+    if row.ordinal == 0 or row.state != "saved" or "deployment" in given:
+        return []
+    names = [name for name in registry.per_checkpoint(session) if name not in given]
+    reasons = {"deployment": _deployment_waits(session, given)}
+    return [_fact(name, "no verdict yet", reasons.get(name, ""), {}, row.created_at) for name in names]
+
+
+def _deployment_waits(session: Session, given: set[str]) -> str:
+    frozen = serving(session).frozen_reason
+    if frozen is not None:
+        return f"deployments are frozen ({frozen}) until `ratchet deploy unfreeze`"
+    judges = [name for name in ("testing", *registry.judges(session)) if name not in given]
+    if judges:
+        return f"waits for {', '.join(judges)}"
+    return "all judges have given theirs; it waits for a better-ranked checkpoint, or for its own challenge"
+
+
+def _dead_letters(session: Session, checkpoint_id: str) -> Sequence[DeadLetterRow]:
+    """Open ones about the checkpoint itself, or about a request for a record of it."""
+    subject = DeadLetterRow.subject_id
+    query = select(DeadLetterRow).where(
+        (subject == checkpoint_id) | subject.startswith(f"{checkpoint_id}/", autoescape=True),
+        DeadLetterRow.resolved_at.is_(None),
+    )
+    return session.scalars(query.order_by(DeadLetterRow.created_at)).all()
 
 
 def _of(session: Session, table: Any, column: Any, value: str) -> Sequence[Any]:

@@ -37,7 +37,7 @@ from ratchet.settings import Settings
 from ratchet.systems import claims, dead_letters
 from ratchet.systems.claims import Claim, Heartbeat, HeldClaims, Pulse, Subject
 from ratchet.systems.system import Lane, System
-from ratchet.systems.work import Children, Outcome, Verdict, Work
+from ratchet.systems.work import Children, NotReady, Outcome, Verdict, Work
 from ratchet.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ class Controller:
     watchdog: Watchdog = field(default_factory=Watchdog)
     held: HeldClaims = field(init=False)
     wait_reasons: dict[tuple[str, Subject | None], WaitReason] = field(default_factory=dict)
+    _missing_inputs: dict[Subject, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.held = HeldClaims(self.ledger)
@@ -176,6 +177,17 @@ class Controller:
         with _counted_against_none(f"{self.system.name} cannot begin"):
             return lane.check(self.settings, self.ledger, self.artifacts)
 
+    def _log_outcome(self, subject: Subject, outcome: Outcome) -> None:
+        """Log a verdict, and what a subject waits for once: it is tried again at every wake."""
+        if isinstance(outcome, NotReady):
+            if self._missing_inputs.get(subject) != outcome.waiting_for:
+                self._missing_inputs[subject] = outcome.waiting_for
+                log.info("%s waits for %s", subject, outcome.waiting_for)
+            return
+        self._missing_inputs.pop(subject, None)
+        if isinstance(outcome, Verdict):
+            log.info("%s: %s (%s)", subject, outcome.outcome, outcome.reason)
+
     def _decide(self, lane: Lane, claim: Claim, cause: str | None) -> Outcome | None:
         work = self._work(lane, claim, cause)
         for observer in self.observers:
@@ -189,8 +201,7 @@ class Controller:
                 failpoint("after-work")
                 self._commit(claim, outcome, cause, time.monotonic() - started)
                 failpoint("after-commit")
-                if isinstance(outcome, Verdict):
-                    log.info("%s: %s (%s)", claim.subject, outcome.outcome, outcome.reason)
+                self._log_outcome(claim.subject, outcome)
         except (Stopping, TransientError):
             self.held.release(claim)
             raise

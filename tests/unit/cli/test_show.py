@@ -17,8 +17,10 @@ from ratchet.evaluation.preview import append_previews, graded
 from ratchet.inference.generator import Generation
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import BatchRow, CoverageRow, ImpactRow, MinedRow
+from ratchet.ledger.deployments import freeze
+from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, DeadLetterRow, ImpactRow, MinedRow
 from ratchet.systems import Subject, claims
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from tests.support.home import Home, small_home
@@ -106,6 +108,36 @@ def test_why_names_what_was_forgotten(judged: Home) -> None:
     shown = ratchet("why", "1").stdout
     assert "Forgotten: reverse." in shown
     assert "would have been seen with 80%" in shown
+
+
+def test_why_names_the_verdicts_that_are_missing(judged: Home) -> None:
+    found = {row["who"]: row["reason"] for row in json.loads(ratchet("why", "1", "--json").stdout)["waits_for"]}
+    assert set(found) == {"testing", "mining", "curriculum", "deployment"}
+    assert found["deployment"] == "waits for testing"
+    with judged.ledger.write() as tx:
+        freeze(tx, "a holiday")
+    assert "deployment: no verdict yet. deployments are frozen (a holiday)" in ratchet("why", "1").stdout
+
+
+def test_why_shows_the_dead_letter_of_a_requested_record(judged: Home) -> None:
+    with judged.ledger.write() as tx:
+        checkpoint = tx.session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 1)).one().id
+        subject = Subject("request", f"{checkpoint}/suite/1")
+        tx.session.add(
+            DeadLetterRow(
+                system="testing",
+                subject_kind=subject.kind,
+                subject_id=subject.id,
+                error="no answer",
+                traceback="",
+                failures=3,
+                kills=0,
+                created_at=tx.now,
+                resolved_at=None,
+                resolution=None,
+            )
+        )
+    assert "testing: gave up. no answer" in ratchet("why", "1").stdout
 
 
 def printed(*arguments: str) -> str:
