@@ -13,7 +13,6 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ratchet.artifacts import ArtifactStore
 from ratchet.ledger import Ledger
-from ratchet.metrics.families import series_names
 from ratchet.metrics.hub import hub_registry
 from ratchet.metrics.sources import StreamSource
 from ratchet.metrics.training import TrainingCollector
@@ -43,6 +42,9 @@ OF_MACHINES = {
     "nvidia_smi_utilization_gpu_ratio",
 }
 """What rules and panels read of node-exporter and nvidia_gpu_exporter, by their names."""
+
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+"""What a query adds to the name of a family, by its type."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def exported(ledger: Ledger, settings: Settings, redis_url: str) -> dict[str, Me
     finally:
         for collector in collectors:
             collector.close()
-    return dict(series_names(families))
+    return {family.name + suffix: family for family in families for suffix in SUFFIXES.get(family.type, ("",))}
 
 
 def served(settings: Settings) -> Metrics:

@@ -85,8 +85,8 @@ class Playground:
 
     def pid(self, name: str = "catching") -> int:
         """The worker's process id, waiting for a restart that is under way."""
-        wait_until(lambda: self.stack.supervisor.pid_of(name) is not None, what=f"a running {name}")
-        pid = self.stack.supervisor.pid_of(name)
+        wait_until(lambda: self.stack.supervisor.processes()[name].pid is not None, what=f"a running {name}")
+        pid = self.stack.supervisor.processes()[name].pid
         assert pid is not None
         return pid
 

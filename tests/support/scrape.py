@@ -6,8 +6,6 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
 PATIENCE_S = 30.0
 
 

@@ -1,6 +1,7 @@
-"""ChatCodec: chats to prompts of token ids, and answers of token ids to text, for one checkpoint's tokenizer.
+"""ChatCodec encodes chats as token ids and decodes answers to text, with one checkpoint's tokenizer.
 
-The same for a model in this process and for one behind vLLM. AnswerText reads an answer's text, whole or unfinished.
+It serves models in this process and models behind vLLM alike. AnswerText decodes the text of an answer, whole or
+unfinished.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratchet.errors import GenerationError
-from ratchet.inference.chat_template import Tokenizer, encode, end_of_turn, prompt_ids_batch, stop_ids
+from ratchet.inference.chat_template import Tokenizer, encode, end_of_turn, prompt_ids, stop_ids
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.prefill import Scored
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
 
 TOKENS_A_CHARACTER = 4
-"""A character takes four byte tokens at most."""
+"""A UTF-8 character takes at most four byte tokens."""
 
 
 class ChatCodec:
-    """One checkpoint's tokenizer with a prompt format. ``context`` is the most tokens of prompt and answer together."""
+    """One checkpoint's tokenizer with a prompt format. ``context`` limits the tokens of prompt and answer together."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_format: PromptFormat, context: int, weights: str):
         self.text = AnswerText(tokenizer)
@@ -31,7 +32,8 @@ class ChatCodec:
         self._prompt_format = prompt_format
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
-        """A chat as tokens, in the prompt format, its limit cut to the context. GenerationError if there is no room."""
+        """A chat as tokens, in the prompt format, with ``max_new_tokens`` reduced to what the context leaves.
+        Raises GenerationError if it leaves nothing."""
         return self._prompt(
             chat, self._token_ids([chat])[0], self._prompt_format.apply_to_decoding(decoding), occurrence
         )
@@ -39,7 +41,7 @@ class ChatCodec:
     def prompts(
         self, chats: Sequence[Chat], decoding: Decoding, drafts: Sequence[Reply | None] | None = None
     ) -> list[Prompt]:
-        """Prompts that know which of several equal ones they are, with their drafts where these fit the context."""
+        """Prompts, numbered among equal ones, with their drafts if these fit the context."""
         rows = self._token_ids(chats)
         decoding = self._prompt_format.apply_to_decoding(decoding)
         replies = self._replies([draft or () for draft in drafts]) if drafts else [()] * len(rows)
@@ -49,14 +51,14 @@ class ChatCodec:
         ]
 
     def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
-        """Prompts with the answers that are to be scored after them; a text gets its end token."""
+        """Prompts, each with the answer to score after it; the end token is appended to a text."""
         return list(zip(self._token_ids(chats), self._replies(answers), strict=True))
 
     def generation(self, prompt: Prompt, answer: Answer) -> Generation:
         return self._generation(prompt, answer, self.text.whole(answer.token_ids, prompt.decoding))
 
     def generations(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[Generation]:
-        """``generation`` of many, with one call of the tokenizer."""
+        """As ``generation``, for many answers with one call of the tokenizer."""
         texts = self.text.wholes([a.token_ids for a in answers], [prompt.decoding for prompt in prompts])
         return [self._generation(*row) for row in zip(prompts, answers, texts, strict=True)]
 
@@ -73,7 +75,7 @@ class ChatCodec:
         )
 
     def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
-        return prompt_ids_batch(self._tokenizer, [self._prompt_format.apply_to_prompt(chat) for chat in chats])
+        return prompt_ids(self._tokenizer, [self._prompt_format.apply_to_prompt(chat) for chat in chats])
 
     def _replies(self, answers: Sequence[Reply]) -> list[tuple[int, ...]]:
         end = end_of_turn(self._tokenizer)
@@ -106,7 +108,7 @@ def occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 class AnswerText:
-    """Reads token ids with one tokenizer. Special tokens are not part of any text."""
+    """Decodes token ids with one tokenizer. Special tokens are not part of any text."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -116,7 +118,7 @@ class AnswerText:
         return _cut(self._read(token_ids), decoding)
 
     def wholes(self, rows: Sequence[Sequence[int]], decodings: Sequence[Decoding]) -> list[str]:
-        """``whole`` of many rows, with one call of the tokenizer."""
+        """As ``whole``, for many rows with one call of the tokenizer."""
         texts = self._tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=True)
         return [_cut(text, decoding) for text, decoding in zip(texts, decodings, strict=True)]
 
@@ -127,7 +129,7 @@ class AnswerText:
         return text[: len(text) - held_back]
 
     def says_stop(self, token_ids: Sequence[int], decoding: Decoding) -> bool:
-        """Whether the end of the tokens holds a stop string."""
+        """Whether the last tokens contain a stop string."""
         if not decoding.stop:
             return False
         reach = TOKENS_A_CHARACTER * (max(map(len, decoding.stop)) + 1)
@@ -135,7 +137,7 @@ class AnswerText:
         return any(stop in text for stop in decoding.stop)
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """Each token by itself, special ones too."""
+        """The text of each single token, special tokens included."""
         return [str(self._tokenizer.decode([token], skip_special_tokens=False)) for token in token_ids]
 
     def _read(self, token_ids: Sequence[int]) -> str:
@@ -148,5 +150,5 @@ def _cut(text: str, decoding: Decoding) -> str:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text could be the beginning of the stop string."""
+    """Number of characters at the end of the text that could begin the stop string."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

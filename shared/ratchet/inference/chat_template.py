@@ -1,7 +1,7 @@
 """Conversations as tokens: the one place where training, evaluation and serving apply a chat template.
 
-A conversation is cut where the model starts to speak and after the token that ends its turn; each piece is
-tokenized by itself. So the tokens before a trained answer are, by construction, those of the served prompt.
+A conversation is cut where the model starts to answer and after the token that ends its turn, and each piece is
+tokenized separately. So the tokens before a trained answer are, by construction, those of the served prompt.
 """
 
 from __future__ import annotations
@@ -16,25 +16,17 @@ from ratchet.data.example import Message
 from ratchet.errors import ChatTemplateError
 
 Tokenizer = Any
-"""A fast Hugging Face tokenizer with a chat template."""
+"""A fast Hugging Face tokenizer with a chat template. transformers has no common type for it without importing torch."""
 
 _PROBE = (Message(role="user", content="Say yes."), Message(role="assistant", content="yes"))
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as token ids; ``trained[i]`` says whether the loss counts ``ids[i]``."""
+    """A conversation as token ids; ``trained[i]`` is True if ``ids[i]`` counts in the loss."""
 
     ids: list[int]
     trained: list[bool]
-
-    @property
-    def answer_ids(self) -> list[int]:
-        """The tokens of the closing answer, its end token included."""
-        start = len(self.ids)
-        while start and self.trained[start - 1]:
-            start -= 1
-        return self.ids[start:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +36,12 @@ class _Piece:
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
-    """The text up to the point where the model speaks."""
+    """The text up to the point where the model starts to answer."""
     return _apply(tokenizer, [messages], speak=True)[0]
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The tokens up to the point where the model speaks: as before the answer in training."""
-    return prompt_ids_batch(tokenizer, [messages])[0]
-
-
-def prompt_ids_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
-    """``prompt_ids`` of many conversations, with one call of the tokenizer."""
+def prompt_ids(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """The tokens of each conversation up to the point where the model speaks: as before the answer in training."""
     pieces = _pieces(tokenizer, chats, _apply(tokenizer, chats, speak=True))
     encoded = iter(encode(tokenizer, [piece.text for row in pieces for piece in row]))
     return [[token for _ in row for token in next(encoded)] for row in pieces]
@@ -66,10 +53,10 @@ def render_training(tokenizer: Tokenizer, messages: Sequence[Message]) -> Render
 
 
 def render_training_batch(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -> list[Rendered]:
-    """``render_training`` of many conversations, with one call of the tokenizer.
+    """As ``render_training``, for many conversations with one call of the tokenizer.
 
-    An answer is trained if its prompt has the same text in the whole conversation as when it is served. The last
-    answer must be; an earlier one that the template abridges (as some do with reasoning) is context only.
+    An answer is trained if its prompt has the same text in the whole conversation as when it is served. This must hold
+    for the last answer; an earlier one that the template shortens (as some do with reasoning) is context only.
     """
     pieces = _training_pieces(tokenizer, chats)
     encoded = iter(encode(tokenizer, [piece.text for row in pieces for piece in row]))
@@ -92,7 +79,7 @@ def require_trainable(tokenizer: Tokenizer) -> None:
 
 @lru_cache(maxsize=8)
 def end_of_turn(tokenizer: Tokenizer) -> str:
-    """The special token that the template writes after an answer, by which the model learns to stop."""
+    """The special token that the template writes after an answer, from which the model learns to stop."""
     tail = _apply(tokenizer, [_PROBE])[0].rpartition(_PROBE[1].content)[2]
     found = [(tail.index(token), token) for token in tokenizer.get_added_vocab() if token in tail]
     if not found:
@@ -139,8 +126,8 @@ def _training_pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]]) -
     for messages, text, row in zip(chats, texts, pieces, strict=True):
         if not row or not row[-1].trained:
             raise ChatTemplateError(
-                "the closing answer does not stand, unaltered, between its prompt as served and one end token: "
-                f"serving says {render_prompt(tokenizer, messages[:-1])[-80:]!r}, training has {text[-160:]!r}"
+                "the last answer does not appear unaltered between its prompt as served and one end token: "
+                f"serving ends with {render_prompt(tokenizer, messages[:-1])[-80:]!r}, training with {text[-160:]!r}"
             )
     return pieces
 
@@ -171,7 +158,7 @@ def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Seq
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts as they are, without special tokens but those that they spell out."""
+    """Token ids of the texts, without any special tokens but those that they spell out."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -1,12 +1,10 @@
-"""Families of metrics from values that are kept elsewhere, and the names under which queries find them."""
+"""Families of metrics from values that are kept elsewhere. It knows nothing of where they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
-SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
 """(values of the labels, value)"""
@@ -31,8 +29,3 @@ def counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples
 def single(name: str, help_text: str, value: float | None) -> GaugeMetricFamily:
     """A gauge without labels, which has no sample where the value is unknown."""
     return gauge(name, help_text, (), [] if value is None else [((), float(value))])
-
-
-def series_names(families: Iterable[Metric]) -> Mapping[str, Metric]:
-    """The family of each name that a query may use."""
-    return {family.name + suffix: family for family in families for suffix in SUFFIXES.get(family.type, ("",))}

@@ -88,9 +88,6 @@ class SupervisorClient:
         """All supervised processes by name. Raises TransientError if the supervisor is gone."""
         return self._ask(ListProcesses())
 
-    def pid_of(self, name: str) -> int | None:
-        return self.processes()[name].pid
-
     def kill(self) -> None:
         """Kill the supervisor, and what ran when it last replied. Takes no lock, and waits for nothing."""
         self._server.process.kill()

@@ -32,13 +32,12 @@ _ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
 
 @dataclass(frozen=True)
 class CompletedCycle:
-    """``judged_at`` is the time of the last verdict but the deployer's, ``decided_at`` that of the last of all."""
+    """A checkpoint on which all systems decided. ``judged_at`` is the time of the last verdict but the deployer's."""
 
     checkpoint_id: str
     ordinal: int
     outcome: str
     judged_at: float
-    decided_at: float
 
 
 def completed_cycles(session: Session) -> list[CompletedCycle]:
@@ -80,13 +79,11 @@ def _cycle(
     given = {system: verdicts[system] for system in systems if system in verdicts}
     testing = given.get("testing", ("", 0.0))[0]
     if testing == "dead" or (testing and state == "broken"):
-        at = given["testing"][1]
-        return CompletedCycle(checkpoint_id, ordinal, testing, at, at)
+        return CompletedCycle(checkpoint_id, ordinal, testing, given["testing"][1])
     if len(given) < len(systems) or DECIDER not in given:
         return None
     judged_at = max(at for system, (_, at) in given.items() if system != DECIDER)
-    outcome, at = given[DECIDER]
-    return CompletedCycle(checkpoint_id, ordinal, outcome, judged_at, max(judged_at, at))
+    return CompletedCycle(checkpoint_id, ordinal, given[DECIDER][0], judged_at)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,8 @@ class GatePower(BaseModel):
 
     ``adequate`` is what `ratchet config check` asks for, ``advice`` says the way out. ``per_challenge`` is the chance
     of the k-th challenge alone to prove the stated gain and every protected family's safety, ``within`` the chance
-    that one of the planned challenges does. ``short_families`` hold fewer confirm items, over all their levels, than
-    ``family_items_needed``; below ``family_items_least`` no result could prove them safe. ``items_needed`` is the
-    smallest suite of the same proportions that would do; None where no size would, as for very many protected families.
+    that one of the planned challenges does. ``items_needed`` is the smallest suite of the same proportions that would
+    do; None where no size would, as for very many protected families.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -142,9 +141,6 @@ class GatePower(BaseModel):
     items_needed: int | None
     per_challenge: tuple[float, ...]
     within: float
-    family_items_needed: int
-    family_items_least: int
-    short_families: dict[str, int]
     adequate: bool
     advice: str
 
@@ -166,9 +162,6 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
         items_needed=needed,
         per_challenge=per_challenge,
         within=within,
-        family_items_needed=pool,
-        family_items_least=fewest_items(settings.margin, SAFETY_ALPHA),
-        short_families=short,
         adequate=adequate,
         advice=_advice(settings, items, within, needed, short),
     )

@@ -89,8 +89,8 @@ class Testing:
         return max((part.read_text().split("\n")[1:-1] for part in parts), key=len, default=[])
 
     def _worker(self) -> int:
-        wait_until(lambda: self.stack.supervisor.pid_of("testing") is not None, PATIENCE_S, "a testing worker")
-        pid = self.stack.supervisor.pid_of("testing")
+        wait_until(lambda: self.stack.supervisor.processes()["testing"].pid is not None, PATIENCE_S, "a testing worker")
+        pid = self.stack.supervisor.processes()["testing"].pid
         assert pid is not None
         return pid
 

@@ -59,7 +59,7 @@ class Training:
 
     def ranks(self) -> list[int]:
         """The processes that train now, in the order of their start: rank 0 is the first."""
-        pid = self.stack.supervisor.pid_of("training")
+        pid = self.stack.supervisor.processes()["training"].pid
         with suppress(psutil.Error):
             below = psutil.Process(pid).children(recursive=True)
             return sorted(child.pid for child in below if "--rank" in child.cmdline())

@@ -105,7 +105,7 @@ def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training
 
 def test_asked_a_second_time_it_does_not_wait(training: Training) -> None:
     training.wait_for_a_step()
-    pid = training.stack.supervisor.pid_of("training")
+    pid = training.stack.supervisor.processes()["training"].pid
     assert pid is not None
     training.stack.supervisor.stop_process("training")
     wait_until(

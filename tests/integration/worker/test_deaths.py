@@ -26,7 +26,7 @@ def test_killed_at_a_point_it_goes_on_where_it_was(playground: Playground, point
 def test_what_died_before_its_relay_is_relayed_by_another(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", max_backoff_s=5.0)
     playground.stack.supervisor.stop_process("counting")
-    wait_until(lambda: playground.stack.supervisor.pid_of("counting") is None, what="the end of counting")
+    wait_until(lambda: playground.stack.supervisor.processes()["counting"].pid is None, what="the end of counting")
     playground.arm("before-relay")
     playground.throw("ball")
     wait_until(lambda: not playground.armed("before-relay"), what="the death")

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from tests.support.disk import SmallDisk, fill, free
 
 from .running import ratchet
 
-MakeHome = Callable[[], Path]
 COMMANDS = [
     ("run", "--cycles", "1"),
     ("serve", "--port", "0"),

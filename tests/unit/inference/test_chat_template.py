@@ -8,7 +8,6 @@ from ratchet.errors import ChatTemplateError
 from ratchet.inference.chat_template import (
     end_of_turn,
     prompt_ids,
-    prompt_ids_batch,
     render_prompt,
     render_training,
     render_training_batch,
@@ -40,7 +39,7 @@ def test_a_prompt_ends_where_the_model_speaks() -> None:
 
 @pytest.mark.parametrize("answer", [2, 4])
 def test_the_tokens_before_an_answer_are_those_of_its_prompt_when_served(answer: int) -> None:
-    served = prompt_ids(TOKENIZER, TALK[:answer])
+    (served,) = prompt_ids(TOKENIZER, [TALK[:answer]])
     rendered = render_training(TOKENIZER, TALK)
     assert rendered.ids[: len(served)] == served
     assert rendered.trained[len(served)]
@@ -48,7 +47,10 @@ def test_the_tokens_before_an_answer_are_those_of_its_prompt_when_served(answer:
 
 
 def test_the_closing_answer_is_given_with_its_end() -> None:
-    assert TOKENIZER.decode(render_training(TOKENIZER, TALK).answer_ids) == "two<|im_end|>"
+    (served,) = prompt_ids(TOKENIZER, [TALK[:4]])
+    rendered = render_training(TOKENIZER, TALK)
+    assert all(rendered.trained[len(served) :])
+    assert TOKENIZER.decode(rendered.ids[len(served) :]) == "two<|im_end|>"
 
 
 def test_a_batch_is_what_its_members_are_alone() -> None:
@@ -56,8 +58,8 @@ def test_a_batch_is_what_its_members_are_alone() -> None:
     assert render_training_batch(TOKENIZER, chats) == [render_training(TOKENIZER, chat) for chat in chats]
     assert render_training_batch(TOKENIZER, []) == []
     prompts = [TALK[:2], TALK[:4], TALK[1:2]]
-    assert prompt_ids_batch(TOKENIZER, prompts) == [prompt_ids(TOKENIZER, prompt) for prompt in prompts]
-    assert prompt_ids_batch(TOKENIZER, []) == []
+    assert prompt_ids(TOKENIZER, prompts) == [prompt_ids(TOKENIZER, [prompt])[0] for prompt in prompts]
+    assert prompt_ids(TOKENIZER, []) == []
 
 
 def test_a_turn_that_the_template_abridges_is_context_and_the_last_is_trained() -> None:
@@ -71,7 +73,9 @@ def test_a_turn_that_the_template_abridges_is_context_and_the_last_is_trained() 
 
 
 def test_an_empty_answer_still_ends() -> None:
-    assert TOKENIZER.decode(render_training(TOKENIZER, Example.ask("a", "").messages).answer_ids) == "<|im_end|>"
+    rendered = render_training(TOKENIZER, Example.ask("a", "").messages)
+    trained = [token for token, mark in zip(rendered.ids, rendered.trained, strict=True) if mark]
+    assert TOKENIZER.decode(trained) == "<|im_end|>"
 
 
 def test_generation_stops_where_training_ends_an_answer() -> None:

@@ -29,7 +29,7 @@ def supervisor(tmp_path: Path) -> Iterator[SupervisorClient]:
 
 def run(supervisor: SupervisorClient, folder: Path, name: str, script: str) -> int:
     supervisor.start_command(name, ["sh", "-c", script], folder / f"{name}.log")
-    pid = supervisor.pid_of(name)
+    pid = supervisor.processes()[name].pid
     assert pid is not None
     return pid
 
@@ -44,7 +44,7 @@ def test_a_command_that_dies_is_started_again(supervisor: SupervisorClient, tmp_
     pid = run(supervisor, tmp_path, "toy", "echo $$; exec sleep 1000")
     wait_until(lambda: log.read_text().split() == [str(pid)], what="its first words")
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: supervisor.pid_of("toy") not in (None, pid), what="another process")
+    wait_until(lambda: supervisor.processes()["toy"].pid not in (None, pid), what="another process")
     member = supervisor.processes()["toy"]
     assert (member.restarts, member.exit_code) == (1, -signal.SIGKILL)
     pids = [str(pid), str(member.pid)]
@@ -54,7 +54,7 @@ def test_a_command_that_dies_is_started_again(supervisor: SupervisorClient, tmp_
 def test_a_command_that_is_stopped_stays_down(supervisor: SupervisorClient, tmp_path: Path) -> None:
     run(supervisor, tmp_path, "toy", "exec sleep 1000")
     supervisor.stop_process("toy")
-    wait_until(lambda: supervisor.pid_of("toy") is None, what="its end")
+    wait_until(lambda: supervisor.processes()["toy"].pid is None, what="its end")
     assert supervisor.processes()["toy"].restarts == 0
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_name_is_refused_and_nothing_else_happens(supervisor: Supervi
     pid = run(supervisor, tmp_path, "toy", "exec sleep 1000")
     with pytest.raises(PreconditionFailed, match="no process 'boy'; there are: toy"):
         supervisor.stop_process("boy")
-    assert supervisor.pid_of("toy") == pid
+    assert supervisor.processes()["toy"].pid == pid
 
 
 def test_closing_ends_even_what_does_not_listen(supervisor: SupervisorClient, tmp_path: Path) -> None:

@@ -141,9 +141,11 @@ def test_training_starts_where_serving_ends(profile: Profile) -> None:
     for example in (*CONVERSATIONS, *ROWS["syllo_easy_50"][:5], *ROWS["binary_100"][:5]):
         formatted = profile.transform_example(example, "given")
         rendered = render_training(tokenizer, formatted.messages)
-        served = prompt_ids(tokenizer, prompt_as_trained(profile, example.prompt, "given"))
-        assert rendered.ids == [*served, *rendered.answer_ids]
-        assert tokenizer.decode(rendered.answer_ids) == f"{formatted.answer}<|im_end|>"
+        (served,) = prompt_ids(tokenizer, [prompt_as_trained(profile, example.prompt, "given")])
+        assert rendered.ids[: len(served)] == served
+        assert all(rendered.trained[len(served) :])
+        assert not rendered.trained[len(served) - 1]
+        assert tokenizer.decode(rendered.ids[len(served) :]) == f"{formatted.answer}<|im_end|>"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

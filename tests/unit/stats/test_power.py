@@ -146,7 +146,6 @@ def test_every_assumption_of_the_plan_counts(assumption: str, harder: float) -> 
 
 def test_a_short_family_is_named() -> None:
     power = gate_power(GateSettings(), 900, {"sums": 800, "sorts": 100})
-    assert power.short_families == {"sorts": 100}
     assert not power.adequate
     assert "sorts has 100" in power.advice
     scale = power.items_needed / 900

@@ -104,7 +104,6 @@ class View:
     queue: Queue
     training: Training
     checkpoints: tuple[CheckpointView, ...]
-    checkpoint_count: int
     live: Deployed | None
     activities: tuple[Activity, ...]
     busy: tuple[Busy, ...]

@@ -50,7 +50,6 @@ def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, acti
             queue=_queue(session, settings),
             training=_training(session, live),
             checkpoints=read_checkpoints(session, newest),
-            checkpoint_count=session.scalar(select(func.count()).select_from(CheckpointRow)) or 0,
             live=read_live(session),
             activities=recent(session, activities),
             busy=_busy(session, now),

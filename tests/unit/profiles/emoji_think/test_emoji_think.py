@@ -89,7 +89,7 @@ def test_a_question_that_asks_for_what_there_is_not_is_refused(question: str, sa
 def history(asked: Mark | None, said: str) -> list[int]:
     marks = None if asked is None else THINK if asked.emoji in THINK.pool else STOP
     question = "1?" if asked is None or marks is None else f"1?\n\n{marks.instruction(asked)}"
-    prompt = prompt_ids(TOKENIZER, conversation(question))
+    (prompt,) = prompt_ids(TOKENIZER, [conversation(question)])
     return [*prompt, *TOKENIZER.encode(said, add_special_tokens=False)]
 
 
@@ -134,7 +134,7 @@ def test_decoding_says_as_many_as_are_asked_for_whatever_the_model_wants(count: 
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for emoji in STOP.pool:
         mark = Mark(emoji, count)
-        prompt = prompt_ids(tokenizer, conversation(f"1?\n\n{STOP.instruction(mark)}"))
+        (prompt,) = prompt_ids(tokenizer, [conversation(f"1?\n\n{STOP.instruction(mark)}")])
         said, one = tokenizer.encode(f"one\n{emoji}"), tokenizer.encode(emoji)
         processors = PROFILE.logits_processors(tokenizer)
         while said[-1] != end:
