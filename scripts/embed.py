@@ -107,7 +107,7 @@ def trainer_flags() -> str:
 def shapes() -> str:
     lines = ["| shape | keys |", "|---|---|"]
     for adapter in adapters.ADAPTERS:
-        keys = [f"`{key}`" for key in adapter.required] + [f"`{key}` (may be there)" for key in adapter.optional]
+        keys = [f"`{key}`" for key in adapter.required] + [f"`{key}` (optional)" for key in adapter.optional]
         lines.append(f"| {adapter.shape} | {', '.join(keys)} |")
     return "\n".join(lines) + "\n"
 

@@ -24,7 +24,7 @@ def section(title: str) -> str:
 
 def processes() -> dict[str, list[Path]]:
     """The files of each process in the way of a row, by the name that the page gives to it."""
-    items = re.split(r"^\d+\. ", section("The way of a training row"), flags=re.M)[1:]
+    items = re.split(r"^\d+\. ", section("The path of a training row"), flags=re.M)[1:]
     named = {}
     for item in items:
         name = re.match(r"\*\*(.+?)\*\*", item)
@@ -115,7 +115,7 @@ def test_each_process_is_woken_by_an_event_of_an_earlier_one() -> None:
 
 def test_what_all_workers_share_is_chained() -> None:
     shared = re.findall(
-        r"`(shared/[\w/]+\.py)`", section("The way of a training row").rpartition("Every worker runs")[2]
+        r"`(shared/[\w/]+\.py)`", section("The path of a training row").rpartition("Every worker runs")[2]
     )
     main, *others = [ROOT / path for path in shared]
     reached = imports(main)
