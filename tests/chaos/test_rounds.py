@@ -82,7 +82,7 @@ class Chaos:
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
-def test_whatever_breaks_every_subject_ends_with_one_verdict(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_under_random_faults_every_subject_gets_one_verdict(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     print(f"RATCHET_CHAOS_SEED={SEED} RATCHET_CHAOS_ROUNDS={ROUNDS} RATCHET_CHAOS_ENGINE={ENGINE}")
     dice = random.Random(SEED)
     thrown: list[str] = []

@@ -55,7 +55,7 @@ def test_several_cards_are_given_to_the_trainer(line: str, cards: str | int, tmp
 
 
 @pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
-def test_the_example_shows_each_default_as_it_is(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_example_shows_every_default(names: tuple[str, ...], tmp_path: Path) -> None:
     """With every line that is commented out put in, Compose makes the same of the files."""
     every = re.sub(r"^#([A-Z][A-Z_0-9]+=)", r"\1", EXAMPLE, flags=re.MULTILINE)
     assert every.count("\nRATCHET_") > EXAMPLE.count("\nRATCHET_")
@@ -63,6 +63,6 @@ def test_the_example_shows_each_default_as_it_is(names: tuple[str, ...], tmp_pat
 
 
 @pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
-def test_what_must_be_set_is_asked_for(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_compose_names_a_missing_required_variable(names: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"required variable RATCHET_\w+ is missing a value: (the|a) \w+"):
         resolved(names, written(tmp_path, ""))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.containers, pytest.mark.drill, pytest.mark.timeout(1500)]
 
 
-def test_a_worker_that_is_killed_at_work_is_replaced_and_nothing_is_done_twice(stack: Stack) -> None:
+def test_a_worker_killed_while_working_is_replaced_and_nothing_is_done_twice(stack: Stack) -> None:
     def at_work() -> bool:
         return bool(query(stack.hub, "select 1 from claims where system = 'testing' and owner is not null"))
 
@@ -32,7 +32,7 @@ def test_a_worker_that_is_killed_at_work_is_replaced_and_nothing_is_done_twice(s
     nothing_went_wrong(stack)
 
 
-def test_redis_may_be_killed(stack: Stack) -> None:
+def test_the_loop_survives_a_killed_redis(stack: Stack) -> None:
     stack.hub.kill("redis")
     stack.hub.up("redis")
     goes_on(stack)

@@ -57,12 +57,12 @@ def test_an_image_without_models_is_small_and_has_no_torch(prepared: Stack, name
 
 
 @pytest.mark.parametrize("name", LEAN)
-def test_nothing_that_an_image_needs_was_taken_out_of_it(prepared: Stack, name: str) -> None:
+def test_an_image_contains_everything_it_needs(prepared: Stack, name: str) -> None:
     assert set(says(name, IMPORT_ALL, "ratchet", name).split()) <= OPTIONAL
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_image_is_labelled_and_stops_when_it_is_told_to(prepared: Stack, name: str) -> None:
+def test_an_image_is_labelled_and_stops_on_sigterm(prepared: Stack, name: str) -> None:
     config = inspected(f"ratchet-test/{name}")["Config"]
     assert (config["User"], config["StopSignal"], config["Entrypoint"]) == ("10001:10001", "SIGTERM", ["tini", "--"])
     assert config["Cmd"][0] in ("python", "celery")
@@ -74,7 +74,7 @@ def test_an_image_is_labelled_and_stops_when_it_is_told_to(prepared: Stack, name
 
 
 @pytest.mark.parametrize("name", [*LEAN, *MODELS])
-def test_an_image_runs_its_system_as_nobody_in_particular(prepared: Stack, name: str) -> None:
+def test_an_image_runs_its_system_under_any_user_id(prepared: Stack, name: str) -> None:
     config = inspected(f"ratchet-test/{name}")["Config"]
     assert says(name, "import os; print(os.getuid(), os.getgid())") == "10001 10001"
     if config["Cmd"][2] == "ratchet.worker":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 
-def test_the_store_starts_where_its_folder_belongs_to_the_user_of_the_published_image(prepared: Stack) -> None:
+def test_the_store_starts_although_the_image_owns_its_data_folder(prepared: Stack) -> None:
     """SeaweedFS's image gives /data to its user 1000, and so does a new volume."""
     name = "ratchet-test-store"
     beside = {"RATCHET_PROJECT_HUB": name, "RATCHET_STORAGE_PORT": "28334"}

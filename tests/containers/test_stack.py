@@ -35,7 +35,7 @@ EXPECTED_ALERTS = {"DiskLow": THIS_DISK, "DiskNearlyFull": THIS_DISK}
 """Alerts that this stack may fire, each with its reason."""
 
 
-def test_everything_is_healthy_and_only_the_jobs_have_ended(stack: Stack) -> None:
+def test_every_container_is_healthy_and_only_the_jobs_have_exited(stack: Stack) -> None:
     for each, jobs in ((stack.hub, {"migrate"}), (stack.trainer, {"prepare"}), (stack.judge, set[str]())):
         for service, container in each.containers().items():
             wanted = ("exited", "0") if service in jobs else ("running", "0")
@@ -43,7 +43,7 @@ def test_everything_is_healthy_and_only_the_jobs_have_ended(stack: Stack) -> Non
             assert container["Health"] in ("healthy", ""), service
 
 
-def test_the_loop_turns_to_a_deployment_that_clients_are_served(stack: Stack) -> None:
+def test_the_loop_deploys_a_checkpoint_and_clients_get_its_answers(stack: Stack) -> None:
     url = stack.url("RATCHET_SERVING_PORT")
 
     def live() -> str | None:
@@ -60,7 +60,7 @@ def test_the_loop_turns_to_a_deployment_that_clients_are_served(stack: Stack) ->
     nothing_went_wrong(stack)
 
 
-def test_a_machine_that_does_not_train_shows_what_training_says(stack: Stack) -> None:
+def test_a_machine_that_does_not_train_shows_training_progress(stack: Stack) -> None:
     """Previews lie in a file of the training machine; the others have them through Redis."""
 
     def shown() -> bool:
@@ -70,7 +70,7 @@ def test_a_machine_that_does_not_train_shows_what_training_says(stack: Stack) ->
     eventually(shown, SOON_S, "previews on the judging machine")
 
 
-def test_flower_shows_all_workers_to_whoever_may_look(stack: Stack) -> None:
+def test_flower_shows_all_workers_after_login(stack: Stack) -> None:
     url = stack.url("RATCHET_FLOWER_PORT")
     assert httpx.get(f"{url}/api/workers", timeout=10.0).status_code == 401
     login = ("admin", stack.secret("flower"))
@@ -87,7 +87,7 @@ def test_flower_shows_all_workers_to_whoever_may_look(stack: Stack) -> None:
     eventually(tells_tasks_by_name, SOON_S, "task of testing in Flower")
 
 
-def test_prometheus_finds_every_page_and_each_is_up(stack: Stack) -> None:
+def test_every_prometheus_target_is_found_and_up(stack: Stack) -> None:
     def all_up() -> bool:
         targets = prometheus(stack, "targets?state=active")["activeTargets"]
         down = [f"{t['scrapeUrl']}: {t['lastError']}" for t in targets if t["health"] != "up"]
@@ -101,7 +101,7 @@ def test_prometheus_finds_every_page_and_each_is_up(stack: Stack) -> None:
     assert prometheus(stack, "rules")["groups"]
 
 
-def test_every_panel_shows_something_but_those_named(stack: Stack) -> None:
+def test_every_panel_has_data_except_those_listed(stack: Stack) -> None:
     server, wanted = Prometheus(stack.url("RATCHET_PROMETHEUS_PORT")), panels(DASHBOARDS)
     named = [panel for panel in wanted if (panel.board, panel.title) in EMPTY]
     assert {(panel.board, panel.title) for panel in named} == EMPTY.keys()
@@ -110,7 +110,7 @@ def test_every_panel_shows_something_but_those_named(stack: Stack) -> None:
     assert server.unanswered(named, without=()) == named
 
 
-def test_no_alert_fires_but_those_expected(stack: Stack) -> None:
+def test_only_expected_alerts_fire(stack: Stack) -> None:
     """What fired while the hosts came up one after the other is over by itself."""
 
     def as_expected() -> bool:
@@ -138,7 +138,7 @@ def test_grafana_has_the_dashboards(stack: Stack) -> None:
     assert len(get(f"{url}/api/search?type=dash-db", auth=login)) >= 4
 
 
-def test_doctor_on_the_hub_reaches_every_store_and_finds_nothing_that_would_stop_it(stack: Stack) -> None:
+def test_doctor_on_the_hub_reaches_every_store_and_finds_no_error(stack: Stack) -> None:
     """It fails, and so does this call, where a finding is bad."""
     said = json.loads(stack.hub.compose("run", "--rm", "-T", "ratchet", "doctor", "--json"))
     states = {finding["check"]: finding["state"] for finding in said}
@@ -147,7 +147,7 @@ def test_doctor_on_the_hub_reaches_every_store_and_finds_nothing_that_would_stop
     )
 
 
-def test_a_host_with_a_wrong_setting_comes_up_with_an_error_that_names_it(stack: Stack) -> None:
+def test_a_host_with_a_wrong_setting_fails_with_an_error_that_names_it(stack: Stack) -> None:
     folder = stack.secrets.parent
     (folder / "wrong.toml").write_text(f'{SETTINGS}\n[model]\npath = "/models/nowhere"\n')
     wrong = {"RATCHET_TOML": str(folder / "wrong.toml")}

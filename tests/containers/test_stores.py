@@ -68,7 +68,7 @@ def test_an_artifact_travels_between_hosts_and_is_verified(storage: str, tmp_pat
         store(storage, tmp_path / "third").fetch(artifact.id)
 
 
-def test_what_was_altered_in_the_store_is_refused(storage: str, tmp_path: Path) -> None:
+def test_an_altered_file_in_the_store_is_refused(storage: str, tmp_path: Path) -> None:
     import fsspec
 
     artifact = store(storage, tmp_path / "here").publish(source(tmp_path / "source"), "checkpoint", {})
@@ -80,7 +80,7 @@ def test_what_was_altered_in_the_store_is_refused(storage: str, tmp_path: Path) 
         store(storage, tmp_path / "there").fetch(artifact.id)
 
 
-def test_an_unfinished_upload_is_no_artifact_and_is_swept_away(storage: str, tmp_path: Path) -> None:
+def test_an_unfinished_upload_is_no_artifact_and_is_deleted_by_the_sweep(storage: str, tmp_path: Path) -> None:
     import fsspec
 
     here = store(storage, tmp_path / "here")
@@ -93,12 +93,12 @@ def test_an_unfinished_upload_is_no_artifact_and_is_swept_away(storage: str, tmp
     assert here.sweep_garbage(older_than_s=0) >= 6_000_000
 
 
-def test_a_store_that_refuses_is_trouble_of_the_surroundings(storage: str, tmp_path: Path) -> None:
+def test_a_store_that_refuses_access_is_a_transient_error(storage: str, tmp_path: Path) -> None:
     with pytest.raises(TransientError, match="refuses"):
         store(storage, tmp_path / "here", secret="wrong").publish(source(tmp_path / "source"), "checkpoint", {})
 
 
-def test_postgres_takes_the_schema(tmp_path: Path) -> None:
+def test_the_schema_can_be_created_in_postgres(tmp_path: Path) -> None:
     from testcontainers.community.postgres import PostgresContainer
 
     with PostgresContainer("postgres:15-bookworm", driver="psycopg") as container:
@@ -108,7 +108,7 @@ def test_postgres_takes_the_schema(tmp_path: Path) -> None:
         ledger.close()
 
 
-def test_a_worker_may_publish_and_listen_but_not_administer() -> None:
+def test_a_worker_may_publish_and_subscribe_but_not_administer() -> None:
     from redis.exceptions import NoPermissionError
     from testcontainers.community.redis import RedisContainer
 

@@ -20,7 +20,7 @@ def run(*command: str | Path, plugins: bool = True, **settings: str) -> subproce
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_profile_and_a_family_of_others_are_found() -> None:
+def test_a_third_party_profile_and_family_are_found() -> None:
     program = (
         "from ratchet.profiles.profile import get_profile, known_profiles; from ratchet.tasks import registry as tasks;"
         "from ratchet.tasks.family import to_example;"
@@ -42,7 +42,7 @@ def test_a_profile_and_a_family_of_others_are_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_they_pass_the_contract_tests_of_ours(contract: str) -> None:
+def test_third_party_plug_ins_pass_our_contract_tests(contract: str) -> None:
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS / contract, "-k", "polite or double")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout
@@ -57,7 +57,7 @@ def test_they_pass_the_contract_tests_of_ours(contract: str) -> None:
     ],
 )
 @pytest.mark.parametrize("starts", ["config check", "serving", "worker"])
-def test_what_is_unknown_ends_a_process_at_its_start(
+def test_an_unknown_plug_in_is_an_error_at_start(
     setting: str, value: str, says: str, starts: str, tmp_path: Path
 ) -> None:
     commands: dict[str, list[str | Path]] = {

@@ -59,28 +59,28 @@ class Start:
         return "started"
 
 
-def test_what_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_store_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     assert retry(Start(*[TransientError("Redis is away")] * 4), quick(), AWAY) == "started"
     assert caplog.text.count("Redis is away") == 4
 
 
-def test_without_time_the_first_error_stands() -> None:
+def test_without_time_the_first_error_is_raised() -> None:
     start = Start(TransientError("the first"), TransientError("the second"))
     with pytest.raises(TransientError, match="the first"):
         retry(start, quick(), AWAY, limit_s=0)
 
 
-def test_waiting_ends_with_the_error_that_stands() -> None:
+def test_waiting_ends_with_the_last_error() -> None:
     with pytest.raises(TransientError, match="away"):
         retry(Start(*[TransientError("away")] * 1000), quick(), AWAY, limit_s=0.05)
 
 
-def test_a_schema_is_waited_for_where_it_is_said() -> None:
+def test_a_schema_is_waited_for_on_request() -> None:
     assert retry(Start(LedgerBehind("run it")), quick(), (*AWAY, LedgerBehind), limit_s=60) == "started"
     with pytest.raises(LedgerBehind):
         retry(Start(LedgerBehind("run it")), quick(), AWAY, limit_s=60)
 
 
-def test_what_is_refused_is_not_waited_for() -> None:
+def test_a_refusal_is_not_waited_for() -> None:
     with pytest.raises(PreconditionFailed):
         retry(Start(PreconditionFailed("no")), quick(), (*AWAY, LedgerBehind), limit_s=60)

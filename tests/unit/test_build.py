@@ -16,7 +16,7 @@ def written(folder: Path) -> Path:
     return folder
 
 
-def test_a_byte_or_a_name_makes_another_build(tmp_path: Path) -> None:
+def test_a_changed_byte_or_name_changes_the_build(tmp_path: Path) -> None:
     first, second = written(tmp_path / "first"), written(tmp_path / "second")
     assert folder_digest(first) == folder_digest(second)
     (second / "sub" / "query.lua").write_text("return 2")
@@ -26,14 +26,14 @@ def test_a_byte_or_a_name_makes_another_build(tmp_path: Path) -> None:
     assert folder_digest(first) != folder_digest(second)
 
 
-def test_what_python_writes_beside_its_files_makes_none(tmp_path: Path) -> None:
+def test_bytecode_files_do_not_change_the_build(tmp_path: Path) -> None:
     first, second = written(tmp_path / "first"), written(tmp_path / "second")
     (second / "sub" / "__pycache__").mkdir()
     (second / "sub" / "__pycache__" / "x.cpython-311.pyc").write_bytes(b"\0")
     assert folder_digest(first) == folder_digest(second)
 
 
-def test_a_worker_tells_the_build_of_its_service_and_of_what_it_runs_on() -> None:
+def test_the_build_covers_the_service_and_the_shared_library() -> None:
     build = Build.of("evaluator.systems.testing")
     assert build == Build(f"{__version__}+{package_digest('ratchet')}", "evaluator", package_digest("evaluator"))
     assert len(build.digest) == DIGITS

@@ -11,7 +11,7 @@ from ratchet.errors import RatchetError, SettingsError, TransientError
 from tests.support.disk import SmallDisk
 
 
-def test_a_full_disk_is_trouble_of_the_surroundings(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_transient_error(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
     with pytest.raises(TransientError, match=r"1,000 bytes are needed"), disk_errors(folder, 1000):
         Path("/dev/full").write_text("x")

@@ -50,7 +50,7 @@ def test_a_released_lock_is_free_and_its_file_stays(tmp_path: Path) -> None:
         assert is_locked(path)
 
 
-def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_lock_file_that_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
         FileLock.acquire(tmp_path / "file" / "lock")

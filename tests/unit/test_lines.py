@@ -37,7 +37,7 @@ several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 @several
 @given(texts=st.lists(IN_A_ROW, min_size=1, max_size=5), escaped=st.booleans())
-def test_rows_come_through_the_store(tmp_path: Path, texts: list[str], escaped: bool) -> None:
+def test_rows_survive_the_artifact_store(tmp_path: Path, texts: list[str], escaped: bool) -> None:
     file = tmp_path / "rows.jsonl"
     rows = [{"question": f"{number} {text}", "answer": text} for number, text in enumerate(texts)]
     file.write_bytes(b"".join(json.dumps(row, ensure_ascii=escaped).encode() + b"\n" for row in rows))
@@ -53,7 +53,7 @@ def test_rows_come_through_the_store(tmp_path: Path, texts: list[str], escaped: 
 
 @several
 @given(texts=st.lists(TEXTS, max_size=5))
-def test_records_come_back(tmp_path: Path, texts: list[str]) -> None:
+def test_records_survive_the_artifact_store(tmp_path: Path, texts: list[str]) -> None:
     records = tuple(
         made_up_answer(Example.ask("q", text, key="k", family="f"), True, 0.9).model_copy(update={"extracted": text})
         for text in texts

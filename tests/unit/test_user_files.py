@@ -69,7 +69,7 @@ READERS: list[tuple[Callable[[Path], object], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("read", "kind"), READERS)
-def test_what_is_no_file_is_refused_by_name(
+def test_a_pipe_or_device_is_refused_by_name(
     odd: tuple[Path, str], read: Callable[[Path], object], kind: type[Exception]
 ) -> None:
     path, said = odd
@@ -78,7 +78,9 @@ def test_what_is_no_file_is_refused_by_name(
     assert printable(path)[:200] in str(raised.value)
 
 
-def test_so_is_a_settings_file(odd: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settings_file_that_is_no_file_is_refused_by_name(
+    odd: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, said = odd
     if not os.path.lexists(path):
         said = "no such file"
@@ -103,7 +105,7 @@ def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
             assert stream.read() == file.read_bytes()
 
 
-def test_what_is_added_meanwhile_is_not_read(tmp_path: Path) -> None:
+def test_bytes_appended_meanwhile_are_not_read(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_bytes(b"one\n")
     with open_regular(file) as stream, file.open("ab") as more:
@@ -112,7 +114,7 @@ def test_what_is_added_meanwhile_is_not_read(tmp_path: Path) -> None:
         assert stream.read() == b"one\n"
 
 
-def test_a_file_of_the_kernel_ends_or_fails_by_name() -> None:
+def test_a_kernel_file_is_read_or_refused_by_name() -> None:
     with open_regular(Path("/proc/self/mem")) as stream, pytest.raises(DataError, match="cannot be read as a file"):
         stream.read()
 

@@ -31,7 +31,7 @@ def look(watchdog: Watchdog, clock: Clock, seconds: int) -> str | None:
     return said
 
 
-def test_who_is_silent_for_longer_than_its_limit_stands_still_until_it_beats_again() -> None:
+def test_a_thread_is_stalled_after_its_limit_until_its_next_beat() -> None:
     clock = Clock()
     watchdog, watch = Watchdog(clock=clock), Watch("the batch", 5.0)
     watchdog.add(watch)
@@ -42,7 +42,7 @@ def test_who_is_silent_for_longer_than_its_limit_stands_still_until_it_beats_aga
     assert look(watchdog, clock, 1) is None
 
 
-def test_who_waits_for_work_may_be_silent() -> None:
+def test_an_idle_thread_needs_no_beats() -> None:
     clock = Clock()
     watchdog, watch = Watchdog(clock=clock), Watch("the batch", 5.0)
     watchdog.add(watch)
@@ -64,7 +64,7 @@ def test_the_time_in_which_no_check_could_run_does_not_count() -> None:
     assert look(watchdog, clock, 2) is not None
 
 
-def test_where_there_is_no_limit_the_end_alone_counts() -> None:
+def test_without_a_limit_only_the_end_of_a_thread_counts() -> None:
     clock = Clock()
     watchdog, watch = Watchdog(clock=clock), Watch("the page")
     watchdog.add(watch)
@@ -131,7 +131,7 @@ def test_a_process_is_ended_though_a_thread_holds_the_log() -> None:
     assert "hold_the_log" in ended.stderr
 
 
-def test_a_process_that_is_slow_to_stop_is_left_with_a_sentence() -> None:
+def test_a_slow_shutdown_is_ended_with_a_log_line() -> None:
     left = run("from ratchet.watchdog import leave_process; leave_process('told to stop 70 s ago')")
     assert (left.returncode, left.stderr.splitlines()) == (
         0,

@@ -21,7 +21,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_it_prints_a_row_for_each_way() -> None:
+def test_the_benchmark_prints_a_row_for_each_variant() -> None:
     done = run(str(SCRIPT))
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line.startswith("|")]
@@ -29,7 +29,7 @@ def test_it_prints_a_row_for_each_way() -> None:
     assert "Ledger commit of an event" in done.stdout
 
 
-def test_it_ends_where_its_workers_fail_and_says_why() -> None:
+def test_the_benchmark_stops_with_the_reason_when_its_workers_fail() -> None:
     done = run("-c", WITHOUT_FUNCTION)
     assert done.returncode == 1
     assert "6 handlers were to run within 15 s, and did not" in done.stderr

@@ -31,7 +31,7 @@ def deploying(tmp_path: Path) -> Iterator[Deploying]:
         deploying.kill_server()
 
 
-def test_clients_are_answered_by_what_was_judged_and_deployed_across_restarts(deploying: Deploying) -> None:
+def test_the_served_answers_are_those_of_the_deployed_checkpoint_across_restarts(deploying: Deploying) -> None:
     base = deploying.home.base_id()
     deploying.sweep()
     assert deploying.answerer() == deploying.identity(base)
@@ -56,7 +56,7 @@ def test_clients_are_answered_by_what_was_judged_and_deployed_across_restarts(de
     assert deploying.home.dead() == []
 
 
-def test_a_model_that_is_not_the_one_that_was_judged_is_rolled_back_and_blocked(deploying: Deploying) -> None:
+def test_a_served_model_that_differs_from_the_judged_one_is_rolled_back_and_blocked(deploying: Deploying) -> None:
     base = deploying.home.base_id()
     deploying.sweep()
     judged = deploying.add_seed(seed=1)

@@ -116,7 +116,7 @@ def why_rolled_back(deploying: Deploying, checkpoint: str) -> str:
     return verdict.reason
 
 
-def test_clients_that_wait_too_long_get_the_last_champion_back(tmp_path: Path) -> None:
+def test_slow_answers_roll_back_to_the_last_champion(tmp_path: Path) -> None:
     with deploying(tmp_path, max_latency_ratio=2.0) as home:
         base = home.home.base_id()
         home.sweep()
@@ -128,7 +128,7 @@ def test_clients_that_wait_too_long_get_the_last_champion_back(tmp_path: Path) -
         assert set(clients.heard) == {base, slow}
 
 
-def test_clients_that_get_errors_get_the_last_champion_back(tmp_path: Path) -> None:
+def test_errors_to_clients_roll_back_to_the_last_champion(tmp_path: Path) -> None:
     with deploying(tmp_path, request_timeout_s=1.0) as home:
         base = home.home.base_id()
         home.sweep()

@@ -119,7 +119,7 @@ def standing_records(home: Home) -> dict[str, tuple[ItemRecord, ...]]:
     return {pool: load_evaluation(home.artifacts, row).items for pool, row in rows.items() if row is not None}
 
 
-def test_what_was_answered_before_a_kill_is_not_answered_again(
+def test_answers_from_before_a_kill_are_not_repeated(
     killed: tuple[Testing, dict[str, list[str]]],
 ) -> None:
     """An answer's latency was measured, so that no second answer is equal to the first."""
@@ -132,7 +132,7 @@ def test_what_was_answered_before_a_kill_is_not_answered_again(
     assert testing.stack.supervisor.processes()["testing"].restarts == 1
 
 
-def test_the_record_of_a_killed_run_is_that_of_an_undisturbed_one(
+def test_a_killed_run_gives_the_same_record_as_an_uninterrupted_one(
     killed: tuple[Testing, dict[str, list[str]]], tmp_path: Path
 ) -> None:
     testing, _ = killed

@@ -130,7 +130,7 @@ def working(system: str) -> Callable[[Session], int]:
     return count(ClaimRow, ClaimRow.system == system, ClaimRow.owner.is_not(None), ClaimRow.progress > 0)
 
 
-def test_killing_changes_nothing_but_time(loop: Loop) -> None:
+def test_a_killed_run_gives_the_same_result_as_an_uninterrupted_one(loop: Loop) -> None:
     chance = random.Random(11)
     systems = [name for name in loop.stack.check() if name != SERVER]
     assert len(systems) == 11

@@ -122,13 +122,13 @@ def prometheus(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
     ledger.close()
 
 
-def test_every_panel_is_answered(prometheus: Prometheus) -> None:
+def test_every_panel_query_returns_data(prometheus: Prometheus) -> None:
     wanted = panels(DASHBOARDS)
     assert len(wanted) > 40
     assert prometheus.unanswered(wanted, PATIENCE_S, without=()) == []
 
 
-def test_the_numbers_are_those_of_the_ledger(prometheus: Prometheus) -> None:
+def test_the_panels_show_the_numbers_of_the_ledger(prometheus: Prometheus) -> None:
     def value(expr: str) -> float:
         wait_until(lambda: bool(prometheus.query(expr)), PATIENCE_S, expr)
         return float(prometheus.query(expr)[0]["value"][1])

@@ -32,7 +32,7 @@ def test_the_rules_pass_their_tests() -> None:
     assert said.count("SUCCESS") == len(files) == len(list((PROMETHEUS / "rules").glob("*.yml")))
 
 
-def test_prometheus_itself_reads_every_query_of_a_panel(tmp_path: Path) -> None:
+def test_prometheus_parses_every_panel_query(tmp_path: Path) -> None:
     """As recording rules, which promtool parses as the server does."""
     queries = [panel.expr for panel in panels(COMPOSE / "grafana" / "dashboards")]
     rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(queries)]
@@ -41,7 +41,7 @@ def test_prometheus_itself_reads_every_query_of_a_panel(tmp_path: Path) -> None:
     assert f"SUCCESS: {len(queries)} rules found" in call(binary("promtool"), "check", "rules", str(file))
 
 
-def test_the_routes_of_alertmanager_are_accepted_and_end_at_a_receiver() -> None:
+def test_alertmanager_accepts_the_routes_and_each_ends_at_a_receiver() -> None:
     file = str(COMPOSE / "alertmanager" / "alertmanager.yml")
     call(binary("amtool"), "check-config", file)
     for severity in ("critical", "warning"):
@@ -49,7 +49,7 @@ def test_the_routes_of_alertmanager_are_accepted_and_end_at_a_receiver() -> None
         assert routed.splitlines()[0] == "hub-log"
 
 
-def test_the_receivers_that_are_shown_as_examples_are_accepted(tmp_path: Path) -> None:
+def test_alertmanager_accepts_the_example_receivers(tmp_path: Path) -> None:
     """With each line that is commented out put in, from the receivers on."""
     head, receivers, tail = (COMPOSE / "alertmanager" / "alertmanager.yml").read_text().partition("\nreceivers:\n")
     shown = re.sub(r"^( +)# (?=- |\w+:| )(?!To |By )", r"\1", tail, flags=re.MULTILINE)

@@ -29,7 +29,7 @@ def living(home: Home) -> list[psutil.Process]:
     return found
 
 
-def test_the_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_kills_everything_at_once(tmp_path: Path) -> None:
     home = Home(tmp_path)
     run = home.start("run")
     try:

@@ -36,7 +36,7 @@ def command(home: Path, arguments: Sequence[str], folder: Path) -> subprocess.Po
     )
 
 
-def test_the_refused_run_leaves_nothing_in_the_way_of_the_next_which_warns(
+def test_a_run_refused_on_a_full_disk_does_not_block_the_next_one_which_warns(
     tmp_path: Path, small_disk: SmallDisk
 ) -> None:
     disk = small_disk(400_000_000)

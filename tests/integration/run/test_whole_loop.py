@@ -138,7 +138,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
         os.kill(holder.pid, signal.SIGKILL)
 
 
-def test_a_run_ends_after_its_cycles_and_the_next_goes_on(home: Home, tmp_path: Path) -> None:
+def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "reverse abc", "answer": "cba"}\n{broken\n')
     first = home.start("run", "--cycles", "1")
     home.wait_until(select(func.count()).select_from(CheckpointRow), first)
@@ -224,7 +224,7 @@ def check_metrics(pages: dict[str, Scrape]) -> None:
     assert pages["serving"]["ratchet_serving_requests_total"] >= 1
 
 
-def test_stop_ends_a_run_from_outside_before_anything_was_trained(home: Home) -> None:
+def test_ratchet_stop_ends_a_run_before_its_first_checkpoint(home: Home) -> None:
     run = home.start("run")
     home.wait_until(select(func.count()).select_from(VerdictRow), run)
     code, out, _ = home.call("stop")

@@ -54,7 +54,7 @@ def wait_for(server: Server, name: str, value: float) -> None:
     wait_until(lambda: measured(server, name) == value, START_S, name)
 
 
-def test_whoever_hangs_up_leaves_the_batch_and_what_takes_too_long_at_the_end_is_told_to_ask_again(
+def test_a_disconnected_client_leaves_the_batch_and_an_unfinished_answer_gets_a_503_at_shutdown(
     start: Start, endless: Checkpoint, tmp_path: Path
 ) -> None:
     server = serve(start, endless, tmp_path / "home", drain_s="0.5")
@@ -76,9 +76,7 @@ def test_whoever_hangs_up_leaves_the_batch_and_what_takes_too_long_at_the_end_is
         assert int(answer.result().headers["retry-after"]) > 0
 
 
-def test_a_server_that_is_told_to_stop_answers_what_it_has_begun(
-    start: Start, endless: Checkpoint, tmp_path: Path
-) -> None:
+def test_a_stopping_server_finishes_the_answers_in_flight(start: Start, endless: Checkpoint, tmp_path: Path) -> None:
     server = serve(start, endless, tmp_path / "home", drain_s="600")
     with ThreadPoolExecutor(1) as pool:
         route = f"{server.url}/v1/chat/completions"

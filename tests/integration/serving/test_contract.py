@@ -52,11 +52,11 @@ def tokens() -> Iterator[int]:
     return itertools.count(1)
 
 
-def test_the_client_keeps_the_protocol(server: Server) -> None:
+def test_the_http_client_implements_the_protocol(server: Server) -> None:
     assert isinstance(server.client, InferenceServer)
 
 
-def test_a_loaded_checkpoint_scores_what_it_answered_as_it_answered(
+def test_scoring_an_answer_gives_the_log_probabilities_of_its_generation(
     server: Server, blue: Checkpoint, green: Checkpoint
 ) -> None:
     told = {}
@@ -72,7 +72,7 @@ def test_a_loaded_checkpoint_scores_what_it_answered_as_it_answered(
     assert len(server.client.score(blue.id, CHATS[:1], ["12"])[0]) == 3
 
 
-def test_the_embedded_server_answers_as_the_model_does_here(
+def test_the_embedded_server_answers_like_the_local_model(
     server: Server, engine: dict[str, str], blue: Checkpoint
 ) -> None:
     if engine:
@@ -86,7 +86,7 @@ def test_the_embedded_server_answers_as_the_model_does_here(
     assert texts[0] == pytest.approx(here.score(CHATS[:1], ["12"])[0], abs=1e-4)
 
 
-def test_health_tells_what_is_live_and_how_it_computes(
+def test_health_shows_the_live_checkpoint_and_how_it_computes(
     server: Server, engine: dict[str, str], tokens: Iterator[int], blue: Checkpoint
 ) -> None:
     token = next(tokens)
@@ -152,7 +152,7 @@ class Clients:
                 self.bodies.append(response.json())
 
 
-def test_clients_see_blue_then_green_and_no_error(
+def test_clients_see_the_old_then_the_new_checkpoint_and_no_error(
     server: Server, tokens: Iterator[int], blue: Checkpoint, green: Checkpoint
 ) -> None:
     server.load(blue)
@@ -175,7 +175,7 @@ def test_clients_see_blue_then_green_and_no_error(
     assert len(by_question) == 2
 
 
-def test_an_answer_is_ended_by_the_model_that_began_it(
+def test_an_answer_is_finished_by_the_checkpoint_that_began_it(
     server: Server, tokens: Iterator[int], blue: Checkpoint, green: Checkpoint
 ) -> None:
     server.load(blue)
@@ -211,7 +211,7 @@ def test_traffic_is_counted_by_checkpoint(server: Server, tokens: Iterator[int],
     assert 0 < after.latency_p50_s <= after.latency_p95_s
 
 
-def test_what_must_not_be_served_is_refused(
+def test_a_checkpoint_that_must_not_be_served_is_refused(
     server: Server, blue: Checkpoint, green: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(ServingError, match="not the expected"):
@@ -253,7 +253,7 @@ def test_unknown_checkpoints_are_refused_by_name(server: Server, tokens: Iterato
     server.client.unload("red")
 
 
-def test_a_killed_server_comes_back_with_the_same(
+def test_a_killed_server_serves_the_same_checkpoint_after_its_restart(
     start: Start, engine: dict[str, str], blue: Checkpoint, green: Checkpoint, tmp_path: Path
 ) -> None:
     first = start(tmp_path / "home", **engine)
@@ -274,7 +274,7 @@ def test_a_killed_server_comes_back_with_the_same(
     assert second.end(signal.SIGTERM) == 0
 
 
-def test_a_home_and_a_port_belong_to_one_server(server: Server, tmp_path: Path) -> None:
+def test_two_servers_cannot_share_a_home_or_a_port(server: Server, tmp_path: Path) -> None:
     port = int(server.url.rpartition(":")[2])
     for home, says in ((server.home, "another inference server runs in"), (tmp_path / "other", f"port {port}")):
         done = subprocess.run(command(home, port), capture_output=True, text=True, timeout=START_S, check=False)

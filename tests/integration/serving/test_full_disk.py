@@ -17,7 +17,7 @@ from .conftest import Checkpoint, Server, command
 Start = Callable[..., Server]
 
 
-def test_a_start_on_a_full_disk_is_a_sentence_and_the_next_one_works(
+def test_a_start_on_a_full_disk_fails_with_one_sentence_and_the_next_start_works(
     start: Start, small_disk: SmallDisk, blue: Checkpoint
 ) -> None:
     home = small_disk(1_000_000)
@@ -37,7 +37,7 @@ def test_a_start_on_a_full_disk_is_a_sentence_and_the_next_one_works(
     assert announced_url(home) == server.url
 
 
-def test_what_a_kill_left_empty_or_cut_short_stands_in_no_start_s_way(start: Start, tmp_path: Path) -> None:
+def test_empty_or_truncated_files_after_a_kill_do_not_prevent_a_start(start: Start, tmp_path: Path) -> None:
     home = tmp_path / "serving"
     home.mkdir()
     (home / "admin-token").touch()

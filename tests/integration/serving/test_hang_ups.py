@@ -124,7 +124,7 @@ def measured(server: Server, name: str) -> float:
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
-def test_two_thousand_clients_that_hang_up_leave_no_trace(
+def test_two_thousand_disconnected_clients_leave_nothing_behind(
     start: Callable[..., Server], blue: Checkpoint, tmp_path: Path
 ) -> None:
     server = start(tmp_path / "home", request_timeout_s=str(FRESH_S))

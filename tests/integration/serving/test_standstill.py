@@ -60,7 +60,7 @@ def last_health(server: Server) -> tuple[int, str | None]:
     return found[-1]
 
 
-def test_a_batch_that_stands_still_keeps_nobody_waiting_and_ends_the_server(
+def test_a_stalled_batch_fails_its_requests_in_time_and_ends_the_server(
     start: Start, blue: Checkpoint, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
@@ -80,7 +80,7 @@ def test_a_batch_that_stands_still_keeps_nobody_waiting_and_ends_the_server(
     assert 'faulty_server.py", line' in server.log, "where every thread is"
 
 
-def test_answers_that_came_too_late_count_as_failures(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
+def test_late_answers_count_as_failures(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
     """As the deployer's watch reads them. The batch goes on before it counts as standing still."""
     home = tmp_path / "home"
     server = serve(start, blue, home)
@@ -110,7 +110,7 @@ def test_a_batch_whose_thread_ends_fails_health_and_ends_the_server(
     assert ask(again).is_success
 
 
-def test_a_server_that_was_frozen_is_not_to_blame(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
+def test_a_server_that_was_suspended_is_not_taken_for_stalled(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
     """In the middle of a step, which then took longer than the limit by the clock alone."""
     home = tmp_path / "home"
     server = serve(start, blue, home)

@@ -39,7 +39,7 @@ def answers(generator: VllmModel) -> list[tuple[int, ...]]:
     return [answer.token_ids for answer in generator.generate(CHATS, DECODING)]
 
 
-def test_a_process_is_restarted_when_it_dies_and_stopped_when_its_checkpoint_is_unloaded(
+def test_a_vllm_process_is_restarted_after_it_dies_and_stopped_at_unload(
     engine: VllmEngine, blue: Checkpoint, green: Checkpoint
 ) -> None:
     first, second = engine(blue.path, blue.weights), engine(green.path, green.weights)
@@ -83,7 +83,7 @@ def test_a_profile_with_logits_processors_is_refused(blue: Checkpoint, tmp_path:
     engine.close()
 
 
-def test_a_command_that_fails_is_quoted_with_what_it_answers(blue: Checkpoint, tmp_path: Path) -> None:
+def test_a_failing_vllm_command_is_quoted_with_its_output(blue: Checkpoint, tmp_path: Path) -> None:
     says = "import sys; sys.exit('no GPU here: ' + ' '.join(sys.argv[1:]))"
     command = f"{sys.executable} -c {shlex.quote(says)} {{path}} {{name}} {{port}}"
     engine = VllmEngine(Settings(serving={"engine": "vllm", "vllm_command": command}), tmp_path / "vllm.log")

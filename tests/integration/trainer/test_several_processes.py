@@ -105,7 +105,7 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_batch_and_its_checkpoint_is_saved_and_told_once(training: Training) -> None:
+def test_two_processes_train_a_batch_and_save_one_checkpoint_with_one_event(training: Training) -> None:
     batch_id = training.home.add_batch(sums(48, longest=4), state="queued")
     training.wait(lambda: training.batch(batch_id).state == "trained", "the batch to be trained")
     (checkpoint,) = training.checkpoints(batch_id)
@@ -117,7 +117,7 @@ def test_two_processes_train_a_batch_and_its_checkpoint_is_saved_and_told_once(t
 
 
 @pytest.mark.slow
-def test_the_death_of_one_ends_all_and_the_segment_is_trained_again(training: Training) -> None:
+def test_a_killed_rank_ends_all_ranks_and_the_segment_is_trained_again(training: Training) -> None:
     """The batch is long, so that there is something to kill, and is skipped when that was seen."""
     batch_id = training.home.add_batch(sums(6_000, longest=4, seed=2), state="queued")
     training.begun_at = training.status().get("started_at", 0.0)

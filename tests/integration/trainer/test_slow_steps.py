@@ -93,7 +93,7 @@ def test_a_stop_waits_for_the_step_and_the_save_and_nothing_is_trained_again(tra
     assert training.home.dead() == []
 
 
-def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training) -> None:
+def test_a_stop_of_all_workers_waits_for_training_and_shows_what_it_waits_for(training: Training) -> None:
     training.wait_for_a_step()
     trained, said = training.status()["examples_done"], list[str]()
     training.stack.supervisor.close(said.append)
@@ -103,7 +103,7 @@ def test_who_stops_everything_waits_as_well_and_says_what_for(training: Training
     assert all(text.startswith(f"waiting for training (batch {training.batch_id[:8]}") for text in said), said
 
 
-def test_asked_a_second_time_it_does_not_wait(training: Training) -> None:
+def test_a_second_stop_request_does_not_wait(training: Training) -> None:
     training.wait_for_a_step()
     pid = training.stack.supervisor.processes()["training"].pid
     assert pid is not None

@@ -14,7 +14,7 @@ from tests.support.workers import wait_until
 
 
 @pytest.mark.parametrize("point", ["after-claim", "after-artifact", "after-work", "before-relay", "after-commit"])
-def test_killed_at_a_point_it_goes_on_where_it_was(playground: Playground, point: str) -> None:
+def test_a_worker_killed_at_any_point_continues_after_its_restart(playground: Playground, point: str) -> None:
     before = playground.all_restarts()
     playground.arm(point)
     playground.throw(f"artifact-{point}")
@@ -23,7 +23,7 @@ def test_killed_at_a_point_it_goes_on_where_it_was(playground: Playground, point
     assert not playground.armed(point)
 
 
-def test_what_died_before_its_relay_is_relayed_by_another(open_playground: Open) -> None:
+def test_events_of_a_worker_killed_before_its_relay_are_relayed_by_another(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", max_backoff_s=5.0)
     playground.stack.supervisor.stop_process("counting")
     wait_until(lambda: playground.stack.supervisor.processes()["counting"].pid is None, what="the end of counting")
@@ -35,7 +35,7 @@ def test_what_died_before_its_relay_is_relayed_by_another(open_playground: Open)
     wait_until(lambda: not _unrelayed(playground), what="an empty outbox")
 
 
-def test_a_worker_killed_in_the_middle_is_followed_by_its_successor(playground: Playground) -> None:
+def test_a_killed_worker_is_succeeded_by_one_of_the_same_name(playground: Playground) -> None:
     playground.throw("slow-1")
     playground.wait_working("slow-1")
     worker = playground.claims()[0].owner
@@ -55,7 +55,7 @@ def test_a_killed_child_is_run_again(playground: Playground) -> None:
     assert playground.pid() == pid
 
 
-def test_children_die_with_their_worker(playground: Playground) -> None:
+def test_child_processes_end_with_their_worker(playground: Playground) -> None:
     playground.throw("child-2")
     playground.wait_working("child-2")
     family = psutil.Process(playground.pid()).children(recursive=True)
@@ -65,7 +65,7 @@ def test_children_die_with_their_worker(playground: Playground) -> None:
     playground.wait_counted("child-2")
 
 
-def test_a_second_worker_takes_over_an_orphan(open_playground: Open) -> None:
+def test_a_second_worker_takes_over_an_orphaned_claim(open_playground: Open) -> None:
     playground = open_playground("catching", "counting")
     playground.throw("slow-1")
     playground.wait_working("slow-1")
@@ -94,7 +94,7 @@ def test_a_frozen_workers_late_commit_is_refused(open_playground: Open) -> None:
     playground.check_once("frozen-1")
 
 
-def test_asked_to_stop_it_gives_its_work_back_and_exits_with_0(playground: Playground) -> None:
+def test_a_stopped_worker_releases_its_claim_and_exits_with_0(playground: Playground) -> None:
     playground.throw("slow-2")
     playground.wait_working("slow-2")
     playground.stack.supervisor.stop_process("catching")
@@ -105,7 +105,7 @@ def test_asked_to_stop_it_gives_its_work_back_and_exits_with_0(playground: Playg
     playground.wait_counted("slow-2")
 
 
-def test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back(open_playground: Open) -> None:
+def test_work_that_ignores_a_stop_is_abandoned_and_its_claim_released(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", grace_s=1.0)
     playground.throw("stubborn-1")
     wait_until(lambda: bool(playground.claims()), what="a claim")
@@ -116,7 +116,7 @@ def test_work_that_does_not_give_way_is_left_behind_and_its_claim_given_back(ope
     playground.wait_counted("stubborn-1")
 
 
-def test_asked_again_it_ends_at_once(open_playground: Open) -> None:
+def test_a_second_stop_request_ends_the_worker_at_once(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", grace_s=50.0)
     playground.throw("stubborn-1")
     wait_until(lambda: bool(playground.claims()), what="a claim")

@@ -18,7 +18,7 @@ from tests.support.toys.catching import SYSTEM, ToyThrown, throw
 from tests.support.workers import wait_until
 
 
-def test_an_event_leads_to_work_and_that_to_the_next(playground: Playground) -> None:
+def test_an_event_starts_work_whose_event_starts_the_next(playground: Playground) -> None:
     playground.throw("first")  # may be found by the sweep at start, which has no cause
     playground.wait_counted("first")
     event = throw(playground.stack.ledger, "ball")
@@ -31,13 +31,13 @@ def test_an_event_leads_to_work_and_that_to_the_next(playground: Playground) -> 
     assert caught.cause == event.id
 
 
-def test_a_crowd_of_events_is_decided_once_each(playground: Playground) -> None:
+def test_each_of_many_events_is_handled_once(playground: Playground) -> None:
     toys = [f"crowd-{number}" for number in range(30)]
     playground.throw(*toys)
     playground.wait_counted(*toys)
 
 
-def test_the_same_event_twice_acts_once(playground: Playground) -> None:
+def test_a_repeated_event_has_one_effect(playground: Playground) -> None:
     event = throw(playground.stack.ledger, "twice")
     streams = Streams(connect(playground.stack.redis.url), 1000)
     assert streams.publish([EventRecord.of(event)] * 3) == 0
@@ -49,7 +49,7 @@ def test_the_same_event_twice_acts_once(playground: Playground) -> None:
     playground.wait_counted("twice", "after")
 
 
-def test_a_task_wakes_a_system(playground: Playground) -> None:
+def test_a_celery_task_wakes_a_system(playground: Playground) -> None:
     for toy, lane in (("quiet", None), ("quieter", "catch")):
         with playground.stack.ledger.write() as tx:  # no event tells of it
             tx.session.add(CounterRow(name=PREFIX_OF_TOYS + toy, value=0))
@@ -74,7 +74,7 @@ def test_an_unreadable_event_becomes_one_dead_letter_and_the_others_go_on(playgr
     assert len(playground.unread()) == 3
 
 
-def test_a_worker_is_known_and_says_what_it_does(playground: Playground) -> None:
+def test_a_worker_is_registered_with_its_current_work(playground: Playground) -> None:
     playground.throw("slow-1")
     playground.wait_working("slow-1")
     path = playground.stack.settings.status_folder / "catching.json"

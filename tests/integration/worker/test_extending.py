@@ -87,7 +87,7 @@ def missing_judges(home: Home, checkpoint: str) -> tuple[str, ...]:
         return {found.id: found for found in contenders(session)}[checkpoint].judges
 
 
-def test_it_has_a_queue_a_worker_claims_a_sweep_and_dead_letters(home: Home, stack: Stack) -> None:
+def test_a_plug_in_system_gets_a_queue_a_worker_claims_a_sweep_and_dead_letters(home: Home, stack: Stack) -> None:
     announced, silent, empty = (home.add_checkpoint() for _ in range(3))
     home.add_record(announced, "eval", lambda _item: True)
     with stack.ledger.write() as tx:
@@ -112,7 +112,7 @@ def test_it_has_a_queue_a_worker_claims_a_sweep_and_dead_letters(home: Home, sta
     wait_until((stack.settings.status_folder / f"{NAME}.json").exists, what="a status file")
 
 
-def test_why_shows_its_numbers_where_the_package_is_not_installed(home: Home, stack: Stack) -> None:
+def test_why_shows_the_numbers_of_a_plug_in_that_is_not_installed(home: Home, stack: Stack) -> None:
     checkpoint = home.add_checkpoint()
     home.add_record(checkpoint, "eval", lambda _item: False)
     wait_until(lambda: checkpoint in outcomes(home), what="its verdict")
@@ -122,7 +122,7 @@ def test_why_shows_its_numbers_where_the_package_is_not_installed(home: Home, st
     assert "the mean answer has 5 characters, where 400 are allowed" in " ".join(why.stdout.split())
 
 
-def test_it_has_metrics_and_a_backlog_for_the_alert(home: Home, stack: Stack) -> None:
+def test_a_plug_in_system_exports_metrics_and_its_backlog(home: Home, stack: Stack) -> None:
     def pages() -> list[str]:
         with home.ledger.read() as session:
             return [entry["targets"][0] for entry in targets(session, home.ledger.now())]
@@ -135,7 +135,7 @@ def test_it_has_metrics_and_a_backlog_for_the_alert(home: Home, stack: Stack) ->
     assert found.value("ratchet_workers", system=NAME) == 1
 
 
-def test_it_stands_in_the_list_of_systems_and_in_the_compose_files(installed: Path) -> None:
+def test_a_plug_in_system_is_in_the_list_of_systems_and_in_the_compose_files(installed: Path) -> None:
     shown = python(installed, "import sys; from ratchet.cli.main import app; sys.argv[1:] = ['systems']; app()")
     assert f"{NAME}  3090  checkpoint.evaluated" in shown
     code = "from scripts.compose import *; print(workers(on_host(registry.systems().values(), '3090')))"
@@ -147,7 +147,7 @@ def test_it_stands_in_the_list_of_systems_and_in_the_compose_files(installed: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_it_turns_under_ratchet_run(installed: Path, tmp_path: Path) -> None:
+def test_a_plug_in_system_runs_under_ratchet_run(installed: Path, tmp_path: Path) -> None:
     """A cycle is complete only with its verdict, and its own section of the settings counts."""
     (tmp_path / "ratchet.toml").write_text("[answer_length]\nlimit = 3\n")
     settings = {f"RATCHET_{name}": value for name, value in CYCLE.items()}

@@ -59,7 +59,7 @@ def rows(stack: Stack) -> dict[str, WorkerRow]:
         return {worker.system: worker for worker in session.query(WorkerRow)}
 
 
-def test_it_is_named_with_its_traceback_and_the_others_work(stack: Stack) -> None:
+def test_a_worker_that_fails_at_start_is_reported_with_its_traceback_and_the_others_work(stack: Stack) -> None:
     wait_until(lambda: all(rows(stack).get(name) and rows(stack)[name].failures >= 2 for name in BROKEN), what="them")
     wait_until(lambda: "good" in rows(stack) and rows(stack)["good"].state == "running", what="the good one")
     found = rows(stack)
@@ -85,7 +85,7 @@ def test_it_is_named_with_its_traceback_and_the_others_work(stack: Stack) -> Non
     assert min(told.values()) >= 2
 
 
-def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
+def test_a_run_reports_a_failing_worker_once_with_its_traceback(stack: Stack) -> None:
     wait_until(lambda: all(name in rows(stack) for name in BROKEN), what="both failures")
     failures, said = FailureReporter(), list[str]()
 
@@ -100,7 +100,7 @@ def test_a_run_says_it_once_with_the_traceback(stack: Stack) -> None:
     assert list(failures.new(stack.ledger, stack.supervisor.processes(), stack.settings.log_folder)) == []
 
 
-def test_one_that_is_mended_works_without_a_restart_of_the_others(stack: Stack, tmp_path: Path) -> None:
+def test_a_repaired_worker_starts_without_a_restart_of_the_others(stack: Stack, tmp_path: Path) -> None:
     wait_until(lambda: "no_function" in rows(stack), what="its failure")
     good = stack.supervisor.processes()["good"]
     (tmp_path / "failing_systems" / "no_function.py").write_text(GOOD.replace('"good"', '"no_function"'))
@@ -109,7 +109,7 @@ def test_one_that_is_mended_works_without_a_restart_of_the_others(stack: Stack, 
     assert stack.supervisor.processes()["good"] == good
 
 
-def test_the_pauses_grow(stack: Stack) -> None:
+def test_the_pauses_between_failing_starts_grow(stack: Stack) -> None:
     def starts() -> list[float]:
         said = [json.loads(line) for line in stack.log("no_function").split("\n") if line]
         return [line["at"] for line in said if line["message"].startswith("this worker has failed")]
@@ -120,7 +120,7 @@ def test_the_pauses_grow(stack: Stack) -> None:
     assert all(pause >= at_least for pause, at_least in zip(pauses, least, strict=True)), pauses
 
 
-def test_a_run_starts_what_cannot_be_imported_too(
+def test_a_run_also_starts_a_system_that_cannot_be_imported(
     tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)

@@ -22,7 +22,7 @@ from tests.support.workers import wait_until
 PATIENCE_S = 180.0
 
 
-def test_a_wake_is_seen_as_a_task(open_playground: Open) -> None:
+def test_a_wake_up_is_visible_as_a_celery_task(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", task_events=True)
     app, stop = broker_app(playground.stack.redis.url), threading.Event()
     seen: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ def test_a_wake_is_seen_as_a_task(open_playground: Open) -> None:
     assert playground.verdict_worker("ball") in {event["hostname"] for event in seen}
 
 
-def test_flower_shows_workers_and_tasks_by_name_to_whom_it_knows(open_playground: Open, tmp_path: Path) -> None:
+def test_flower_shows_workers_and_tasks_by_name_after_login(open_playground: Open, tmp_path: Path) -> None:
     playground = open_playground("catching", "counting", task_events=True)
     with _flower(playground.stack.redis.url, tmp_path / "flower.log") as flower:
         wait_until(lambda: _queues(flower) >= {"3090.catching", "4090.counting"}, PATIENCE_S, "both workers")

@@ -14,7 +14,7 @@ from tests.support.workers import wait_until
 LIMIT_S = 3.0
 
 
-def test_a_task_that_takes_longer_than_the_limit_but_moves_is_left_alone(open_playground: Open) -> None:
+def test_a_long_task_that_makes_progress_is_not_interrupted(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     pid = playground.pid()
     playground.throw("long-1")
@@ -22,7 +22,7 @@ def test_a_task_that_takes_longer_than_the_limit_but_moves_is_left_alone(open_pl
     assert playground.pid() == pid
 
 
-def test_a_silent_task_ends_its_worker_and_is_tried_again(open_playground: Open) -> None:
+def test_a_task_without_progress_ends_its_worker_and_is_retried(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("silent-1")
     playground.wait_counted("silent-1")
@@ -55,7 +55,7 @@ def test_a_worker_that_has_lost_a_thread_exits(open_playground: Open, name: str)
     playground.wait_counted("second")
 
 
-def test_a_worker_that_was_frozen_goes_on(open_playground: Open) -> None:
+def test_a_worker_that_was_suspended_continues(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", liveness_s=LIMIT_S)
     playground.throw("first")
     playground.wait_counted("first")

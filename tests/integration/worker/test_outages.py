@@ -15,7 +15,7 @@ from tests.support.postgres import Postgres
 from tests.support.workers import wait_until
 
 
-def test_redis_killed_and_started_again(playground: Playground) -> None:
+def test_the_loop_continues_after_redis_is_killed_and_restarted(playground: Playground) -> None:
     playground.throw("slow-1", "before")
     playground.wait_working("slow-1")
     playground.stack.redis.kill()
@@ -26,7 +26,7 @@ def test_redis_killed_and_started_again(playground: Playground) -> None:
     playground.wait_counted("slow-1", "before", "meanwhile-1", "meanwhile-2", "after")
 
 
-def test_redis_flushed_in_mid_run(playground: Playground) -> None:
+def test_the_loop_continues_after_redis_is_flushed(playground: Playground) -> None:
     client = connect(playground.stack.redis.url)
     toys = [f"flushed-{number}" for number in range(12)]
     for number, toy in enumerate(toys):
@@ -38,7 +38,7 @@ def test_redis_flushed_in_mid_run(playground: Playground) -> None:
     playground.wait_counted("next")
 
 
-def test_a_redis_that_does_not_answer_for_a_while(playground: Playground) -> None:
+def test_the_loop_waits_for_a_redis_that_does_not_answer(playground: Playground) -> None:
     playground.throw("slow-2")
     playground.wait_working("slow-2")
     connect(playground.stack.redis.url).client_pause(3000)
@@ -46,7 +46,7 @@ def test_a_redis_that_does_not_answer_for_a_while(playground: Playground) -> Non
     playground.wait_counted("slow-2", "paused")
 
 
-def test_a_locked_ledger(open_playground: Open, tmp_path: Path) -> None:
+def test_workers_wait_for_a_locked_ledger(open_playground: Open, tmp_path: Path) -> None:
     path = tmp_path / "home" / "ledger.db"
     playground = open_playground("catching", "counting", ledger_url=f"sqlite:///{path}?timeout=0.2")
     playground.throw("slow-1", "ball")
@@ -61,7 +61,7 @@ def test_a_locked_ledger(open_playground: Open, tmp_path: Path) -> None:
     assert playground.all_restarts() == 0
 
 
-def test_a_postgresql_that_restarts(open_playground: Open, postgres: Postgres) -> None:
+def test_workers_reconnect_to_a_restarted_postgresql(open_playground: Open, postgres: Postgres) -> None:
     playground = open_playground("catching", "counting", ledger_url=postgres.database())
     playground.throw("slow-1", "ball")
     playground.wait_working("slow-1")
@@ -72,7 +72,7 @@ def test_a_postgresql_that_restarts(open_playground: Open, postgres: Postgres) -
     assert playground.all_restarts() == 0
 
 
-def test_a_supervisor_that_is_killed_leaves_no_process_behind(open_playground: Open) -> None:
+def test_a_killed_supervisor_leaves_no_process_behind(open_playground: Open) -> None:
     playground = open_playground("catching", "counting")
     workers = [playground.pid("catching"), playground.pid("counting")]
     subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(playground.stack.supervisor.pid)], check=True)

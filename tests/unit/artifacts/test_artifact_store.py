@@ -37,7 +37,7 @@ def published(store: ArtifactStore, model: Path) -> Artifact:
     return store.publish(model, "checkpoint", {"job": 7})
 
 
-def test_what_is_published_is_fetched_with_its_provenance(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
+def test_a_published_artifact_is_fetched_with_its_provenance(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
     artifact = published(store, model)
     reader = another(store, tmp_path / "other-cache")
     folder = reader.fetch(artifact.id)
@@ -93,7 +93,7 @@ def test_an_unknown_file_name_lists_the_known_ones(store: ArtifactStore) -> None
 
 
 @pytest.mark.parametrize("wrong", ["", "../../etc", "A" * 64])
-def test_what_is_no_id_is_refused(store: ArtifactStore, wrong: str) -> None:
+def test_an_invalid_artifact_id_is_refused(store: ArtifactStore, wrong: str) -> None:
     with pytest.raises(ArtifactError, match="no artifact id"):
         store.fetch(wrong)
 
@@ -114,14 +114,14 @@ def test_an_unknown_protocol_names_the_setting() -> None:
         ArtifactStore("gopher://somewhere")
 
 
-def test_a_consumed_folder_is_linked_not_copied_and_gone(local: ArtifactStore, model: Path) -> None:
+def test_a_consumed_folder_is_linked_not_copied_and_removed(local: ArtifactStore, model: Path) -> None:
     inode = (model / "model.safetensors").stat().st_ino
     artifact = local.publish(model, "checkpoint", {}, consume=True)
     assert (artifact.path / "model.safetensors").stat().st_ino == inode
     assert not model.exists()
 
 
-def test_a_consumed_file_is_linked_and_gone(local: ArtifactStore, tmp_path: Path) -> None:
+def test_a_consumed_file_is_linked_and_removed(local: ArtifactStore, tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text("{}\n")
     inode = source.stat().st_ino
@@ -158,7 +158,7 @@ def test_other_file_systems_are_copied(local: ArtifactStore, tmp_path: Path) -> 
     assert not source.exists()
 
 
-def test_the_cache_of_a_remote_store_drops_what_was_unused_longest(tmp_path: Path) -> None:
+def test_the_cache_of_a_remote_store_evicts_the_least_recently_used(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     store = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", cache=cache)
     old, used, new = (store.publish_lines([name * 1000], "batch", {}).id for name in "abc")
@@ -185,7 +185,7 @@ def test_published_files_are_read_only(store: ArtifactStore, model: Path) -> Non
 
 
 @pytest.mark.parametrize(("cache_gb", "is_kept"), [(1.0, True), (1e-6, False)])
-def test_how_large_the_cache_of_a_remote_store_grows_is_set(tmp_path: Path, cache_gb: float, is_kept: bool) -> None:
+def test_the_cache_size_of_a_remote_store_follows_the_setting(tmp_path: Path, cache_gb: float, is_kept: bool) -> None:
     url = f"memory://store-{uuid.uuid4().hex}"
 
     def store() -> ArtifactStore:

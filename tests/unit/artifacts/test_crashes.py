@@ -43,7 +43,7 @@ def publish_and_die(store: ArtifactStore, source: Path, fatal_step: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_killed_before_every_single_step(tmp_path: Path) -> None:
+def test_a_publisher_killed_before_any_step_leaves_no_half_artifact(tmp_path: Path) -> None:
     reference = ArtifactStore((tmp_path / "reference").as_uri())
     expected = reference.publish(make_model(tmp_path / "model"), "checkpoint", {}).id
     outcomes = []
@@ -88,7 +88,7 @@ def test_an_upload_without_its_manifest_is_not_an_artifact_and_is_swept(tmp_path
     assert store.exists(artifact.id)
 
 
-def test_a_sweep_spares_a_living_publisher(tmp_path: Path) -> None:
+def test_a_sweep_does_not_delete_the_upload_of_a_running_publisher(tmp_path: Path) -> None:
     store = ArtifactStore((tmp_path / "store").as_uri())
 
     def lines_swept_in_the_middle() -> list[str]:
@@ -107,7 +107,7 @@ def _publish(url: str, source: Path, start: multiprocessing.synchronize.Event, i
     ids.put(ArtifactStore(url).publish(source, "checkpoint", {}).id)  # type: ignore[attr-defined]
 
 
-def test_rivals_with_the_same_content_all_get_the_one_artifact(tmp_path: Path) -> None:
+def test_concurrent_publishers_of_equal_content_get_one_artifact(tmp_path: Path) -> None:
     url = (tmp_path / "store").as_uri()
     context = multiprocessing.get_context("fork")
     start, ids = context.Event(), context.Queue()

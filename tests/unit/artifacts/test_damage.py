@@ -95,7 +95,7 @@ def point_outside(folder: Path) -> None:
         (point_outside, "manifest.json"),
     ],
 )
-def test_damage_is_refused_by_name_and_healed_by_publishing_again(
+def test_a_damaged_artifact_is_refused_by_name_until_it_is_published_again(
     store: ArtifactStore, model: Path, damage: Damage, named: str
 ) -> None:
     artifact = store.publish(model, "checkpoint", {})
@@ -116,7 +116,7 @@ def test_a_folder_under_a_wrong_id_is_refused(store: ArtifactStore, model: Path)
         store.fetch(other)
 
 
-def test_damage_at_the_remote_is_refused_and_never_cached(model: Path, tmp_path: Path) -> None:
+def test_a_damaged_remote_artifact_is_refused_and_not_cached(model: Path, tmp_path: Path) -> None:
     url = f"memory://store-{uuid.uuid4().hex}"
     artifact = ArtifactStore(url, cache=tmp_path / "cache").publish(model, "checkpoint", {})
     filesystem, root = fsspec.url_to_fs(url)
@@ -137,11 +137,11 @@ def test_a_damaged_cached_artifact_is_fetched_again(model: Path, tmp_path: Path)
     assert (store.fetch(artifact.id) / WEIGHTS).read_bytes() == (model / WEIGHTS).read_bytes()
 
 
-def test_an_unreachable_remote_is_trouble_of_the_surroundings() -> None:
+def test_an_unreachable_remote_is_a_transient_error() -> None:
     with pytest.raises(TransientError, match="s3://bucket"), remote_trouble("s3://bucket"):
         raise TimeoutError("no answer")
 
 
-def test_an_error_of_the_code_is_not_waited_out() -> None:
+def test_a_programming_error_is_not_retried() -> None:
     with pytest.raises(TypeError, match="not a path"), remote_trouble("s3://bucket"):
         raise TypeError("not a path")

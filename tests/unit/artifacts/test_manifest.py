@@ -48,7 +48,7 @@ def test_a_newer_manifest_is_refused_by_its_field() -> None:
         Manifest.parse(newer, "manifest.json")
 
 
-def test_a_published_file_keeps_its_own_sum(tmp_path: Path) -> None:
+def test_a_published_file_keeps_its_checksum(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_bytes(b"{}\n" * 10)
     manifest = ArtifactStore(str(tmp_path / "store")).publish(source, "batch", {}).manifest

@@ -26,7 +26,7 @@ from .contents import add_checkpoint, damage, elsewhere, publish, retire, rows, 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_what_is_restored_is_what_was_backed_up(
+def test_a_restored_home_equals_the_backed_up_one(
     engine: str, told: Ledger, store: ArtifactStore, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     made = make(told, store, tmp_path / "backup")
@@ -55,7 +55,9 @@ def _verdicts(ledger: Ledger) -> list[VerdictRow]:
         return list(session.scalars(select(VerdictRow)))
 
 
-def test_a_remote_store_comes_back_in_another(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_backup_of_a_remote_store_can_be_restored_into_another(
+    told: Ledger, store: ArtifactStore, tmp_path: Path
+) -> None:
     make(told, store, tmp_path / "backup")
     url = f"memory://there-{uuid.uuid4().hex}"
     there = ArtifactStore(url, cache=tmp_path / "there-cache")
@@ -64,7 +66,7 @@ def test_a_remote_store_comes_back_in_another(told: Ledger, store: ArtifactStore
         assert list(there.open_lines(artifact)) == list(store.open_lines(artifact))
 
 
-def test_the_second_time_only_what_is_new_is_copied(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_second_backup_copies_only_new_artifacts(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     first = make(told, store, tmp_path / "backup")
     add_checkpoint(told, 6, publish(store, "new"))
     second = make(told, store, tmp_path / "backup")
@@ -77,7 +79,7 @@ def test_the_second_time_only_what_is_new_is_copied(told: Ledger, store: Artifac
     assert [file.name for file in (tmp_path / "backup").glob("ledger*")] == [third.manifest.ledger.file]
 
 
-def test_every_column_that_names_an_artifact_is_looked_at() -> None:
+def test_every_ledger_column_with_an_artifact_is_backed_up() -> None:
     columns = {
         f"{table.name}.{column.name}"
         for table in Base.metadata.sorted_tables
@@ -88,9 +90,7 @@ def test_every_column_that_names_an_artifact_is_looked_at() -> None:
     assert columns == looked_at | {"damages.artifact"}  # a damaged artifact need not be kept
 
 
-def test_it_names_only_what_it_holds_while_retention_deletes(
-    told: Ledger, store: ArtifactStore, tmp_path: Path
-) -> None:
+def test_a_backup_stays_consistent_while_retention_deletes(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     """During the first round two checkpoints appear; while they are copied, the second of them goes again."""
     calls: list[tuple[int, int]] = []
 
@@ -115,7 +115,7 @@ def test_it_names_only_what_it_holds_while_retention_deletes(
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_an_artifact_that_is_needed_and_damaged_is_named_and_the_old_backup_stays(
+def test_a_damaged_artifact_is_named_and_the_previous_backup_stays(
     told: Ledger, store: ArtifactStore, tmp_path: Path
 ) -> None:
     before = make(told, store, tmp_path / "backup").manifest
@@ -132,7 +132,9 @@ def test_an_artifact_that_is_needed_and_damaged_is_named_and_the_old_backup_stay
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_reading_again_finds_and_mends_what_has_rotted(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+def test_reread_finds_and_repairs_corrupted_files_of_a_backup(
+    told: Ledger, store: ArtifactStore, tmp_path: Path
+) -> None:
     made = make(told, store, tmp_path / "backup")
     damage(tmp_path / "backup" / "artifacts", next(iter(made.manifest.artifacts)))
     assert make(told, store, tmp_path / "backup").copied == 0
@@ -153,13 +155,13 @@ def test_a_folder_of_something_else_is_refused(told: Ledger, store: ArtifactStor
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_two_at_once_are_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+def test_two_backups_at_once_are_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with locked(tmp_path / "backup"), pytest.raises(PreconditionFailed, match="another backup is being written"):
         make(told, store, tmp_path / "backup")
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_full_disk_is_told_and_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_the_same_command_continues(
     told: Ledger, store: ArtifactStore, tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
     add_checkpoint(told, 6, store.publish_lines(["x" * 1000] * 2000, "batch", {}).id)

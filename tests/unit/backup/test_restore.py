@@ -58,7 +58,7 @@ def test_a_backup_that_has_lost_a_file_is_refused(made: FinishedBackup, tmp_path
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger, tmp_path: Path) -> None:
+def test_a_home_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger, tmp_path: Path) -> None:
     url, there = elsewhere(tmp_path)
     stranger = publish(there, "stranger")
     with pytest.raises(PreconditionFailed, match="that this backup does not know"):
@@ -75,7 +75,7 @@ def test_a_place_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_ledger_that_is_at_work_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+def test_a_ledger_in_use_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with told.write() as tx:
         tx.session.get_one(WorkerRow, "training@box+0").state = "running"
     with pytest.raises(PreconditionFailed, match=r"at work .*training@box\+0.*stop them first"):
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_database_is_refused(made: FinishedBackup, tmp_path: P
 @pytest.mark.parametrize("store", ["local"], indirect=True)
 @pytest.mark.parametrize("what", ["backup.json", "ledger", "manifest.json", "rows.jsonl"])
 @pytest.mark.parametrize("odd", ["fifo", "device", "loop"])
-def test_what_is_no_file_in_a_backup_is_refused_by_name(
+def test_a_pipe_or_device_in_a_backup_is_refused_by_name(
     made: FinishedBackup, tmp_path: Path, what: str, odd: str
 ) -> None:
     folder, artifact = tmp_path / "backup", next(iter(made.manifest.artifacts))
@@ -190,7 +190,7 @@ def test_what_is_no_file_in_a_backup_is_refused_by_name(
 
 
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_what_does_not_belong_to_a_backup_is_not_opened(made: FinishedBackup, told: Ledger, tmp_path: Path) -> None:
+def test_a_foreign_file_in_a_backup_is_not_opened(made: FinishedBackup, told: Ledger, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "backup" / "fifo")
     os.mkfifo(tmp_path / "backup" / "artifacts" / "fifo")
     url, there = elsewhere(tmp_path)
@@ -256,7 +256,7 @@ def test_a_database_that_is_not_empty_is_refused_and_replaced_by_force(
 
 @pytest.mark.parametrize("engine", ["postgresql"])
 @pytest.mark.parametrize("store", ["local"], indirect=True)
-def test_a_failing_pg_dump_is_told_in_its_own_words(
+def test_the_output_of_a_failing_pg_dump_is_shown(
     told: Ledger, store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")

@@ -44,7 +44,7 @@ def test_redis_py_and_celery_take_the_same_url(redis_server: EmbeddedRedis) -> N
     assert message.payload == {"subject": 1}
 
 
-def test_it_keeps_events_never_evicts_and_listens_to_this_machine_only(redis_server: EmbeddedRedis) -> None:
+def test_the_server_persists_never_evicts_and_binds_to_loopback(redis_server: EmbeddedRedis) -> None:
     with open_client(redis_server) as client:
         settings = client.config_get("*")
     assert settings["appendonly"] == "yes"
@@ -66,7 +66,7 @@ def test_without_the_password_nothing_is_answered(redis_server: EmbeddedRedis) -
         assert (redis_server.folder / name).stat().st_mode & 0o777 == 0o600
 
 
-def test_killed_and_started_again_it_has_its_port_and_its_data(redis_server: EmbeddedRedis) -> None:
+def test_a_killed_server_restarts_with_its_port_and_data(redis_server: EmbeddedRedis) -> None:
     url = redis_server.url
     with open_client(redis_server) as client:
         client.xadd("ratchet:events:checkpoint.saved", {"id": "1"})
@@ -80,7 +80,7 @@ def test_killed_and_started_again_it_has_its_port_and_its_data(redis_server: Emb
         assert client.xlen("ratchet:events:checkpoint.saved") == 1
 
 
-def test_started_again_it_has_its_port_and_its_data(tmp_path: Path) -> None:
+def test_a_stopped_server_restarts_with_its_port_and_data(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as first, open_client(first) as client:
         client.set("key", "value")
     assert not (tmp_path / "url").exists()
@@ -112,7 +112,7 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
         EmbeddedRedis(tmp_path).start()
 
 
-def test_a_folder_with_blanks_and_quotes_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_name_may_contain_blanks_and_quotes(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / 'my "run" here') as server, open_client(server) as client:
         assert client.ping()
 
@@ -134,7 +134,7 @@ sys.stdin.read()
 """
 
 
-def test_it_ends_with_its_parent_and_the_folder_is_free_again(tmp_path: Path) -> None:
+def test_the_server_ends_with_its_parent_and_releases_the_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -146,7 +146,7 @@ def test_it_ends_with_its_parent_and_the_folder_is_free_again(tmp_path: Path) ->
         time.sleep(0.01)
 
 
-def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None:
+def test_only_the_main_thread_may_start_a_server_that_ends_with_it(tmp_path: Path) -> None:
     refusals: list[PreconditionFailed] = []
 
     def start() -> None:
@@ -161,7 +161,7 @@ def test_only_the_main_thread_may_tie_a_server_to_itself(tmp_path: Path) -> None
     assert "main thread" in str(refusals[0])
 
 
-def test_files_that_were_left_empty_are_written_again(tmp_path: Path) -> None:
+def test_empty_files_are_written_again(tmp_path: Path) -> None:
     """An empty password would let anybody in."""
     folder = tmp_path / "redis"
     folder.mkdir()

@@ -41,14 +41,14 @@ def relay_to(server: EmbeddedRedis, ledger: Ledger) -> Relay:
     return Relay(ledger, Streams(connect(server.url), 1000))
 
 
-def test_a_writer_relays_its_own_at_once(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
+def test_a_writer_relays_its_own_events_at_once(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
     ledger.after_commit = relay_to(redis_server, ledger)
     emit(ledger, "a", "b")
     assert published(redis_server) == ["a", "b"]
     assert unrelayed(ledger) == 0
 
 
-def test_leftovers_are_relayed_in_their_order_and_once(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
+def test_leftover_events_are_relayed_once_and_in_order(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
     for batch_id in "abc":
         emit(ledger, batch_id)
     relay = relay_to(redis_server, ledger)
@@ -57,7 +57,7 @@ def test_leftovers_are_relayed_in_their_order_and_once(ledger: Ledger, redis_ser
     assert unrelayed(ledger) == 0
 
 
-def test_several_relays_at_once_do_no_harm(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
+def test_concurrent_relays_do_no_harm(ledger: Ledger, redis_server: EmbeddedRedis) -> None:
     emit(ledger, *(str(number) for number in range(30)))
     threads = [threading.Thread(target=relay_to(redis_server, ledger).relay_leftovers) for _ in range(3)]
     for thread in threads:
@@ -81,7 +81,7 @@ def test_without_redis_events_wait_in_the_outbox(ledger: Ledger, redis_server: E
     assert published(redis_server) == ["a"]
 
 
-def test_a_ledger_opens_where_no_redis_runs(tmp_path: Path) -> None:
+def test_a_ledger_opens_without_redis(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     ledger = relaying_ledger(settings)
     migrate(ledger)

@@ -43,7 +43,7 @@ def read(streams: Streams, group: str = "g", *names: str, count: int = 100) -> l
     return [getattr(event, "batch_id", "") for event in events]
 
 
-def test_what_is_published_is_read_in_order_by_every_group(streams: Streams) -> None:
+def test_published_events_are_read_in_order_by_every_group(streams: Streams) -> None:
     assert streams.publish(letters(3)) == 3
     for group in ("one", "two"):
         streams.open(group, [QUEUED])
@@ -51,13 +51,13 @@ def test_what_is_published_is_read_in_order_by_every_group(streams: Streams) -> 
         assert read(streams, group) == []
 
 
-def test_publishing_again_changes_nothing(streams: Streams, client: Redis) -> None:
+def test_publishing_an_event_again_changes_nothing(streams: Streams, client: Redis) -> None:
     again = letters(2)
     assert [streams.publish(again), streams.publish(again), streams.publish(again[::-1])] == [2, 0, 0]
     assert client.xlen(PREFIX + QUEUED) == 2
 
 
-def test_publishing_from_many_at_once_adds_each_once(streams: Streams, client: Redis) -> None:
+def test_concurrent_publishing_adds_each_event_once(streams: Streams, client: Redis) -> None:
     same = letters(20)
     threads = [threading.Thread(target=streams.publish, args=(same,)) for _ in range(4)]
     for thread in threads:
@@ -67,7 +67,7 @@ def test_publishing_from_many_at_once_adds_each_once(streams: Streams, client: R
     assert client.xlen(PREFIX + QUEUED) == 20
 
 
-def test_streams_are_cut_to_their_length(streams: Streams, client: Redis) -> None:
+def test_streams_are_trimmed_to_their_maximum_length(streams: Streams, client: Redis) -> None:
     streams.publish(letters(400))
     assert 100 <= client.xlen(PREFIX + QUEUED) < 300
 
@@ -87,7 +87,7 @@ def test_several_streams_are_read_at_once(streams: Streams) -> None:
     assert sorted(read(streams, "g", QUEUED, REJECTED)) == ["b0", "b1", "r"]
 
 
-def test_what_is_read_needs_no_acknowledgement(streams: Streams, client: Redis) -> None:
+def test_events_need_no_acknowledgement(streams: Streams, client: Redis) -> None:
     streams.publish(letters(1))
     streams.open("g", [QUEUED])
     read(streams)
@@ -102,7 +102,7 @@ def test_a_group_opened_twice_stays_where_it_is(streams: Streams) -> None:
     assert read(streams) == []
 
 
-def test_racers_make_one_group(streams: Streams, client: Redis) -> None:
+def test_concurrent_opens_create_one_group(streams: Streams, client: Redis) -> None:
     threads = [threading.Thread(target=streams.open, args=("g", [QUEUED])) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -111,7 +111,7 @@ def test_racers_make_one_group(streams: Streams, client: Redis) -> None:
     assert len(client.xinfo_groups(PREFIX + QUEUED)) == 1
 
 
-def test_a_flush_costs_what_was_there_and_nothing_after(streams: Streams, client: Redis) -> None:
+def test_a_flush_loses_only_the_events_before_it(streams: Streams, client: Redis) -> None:
     streams.open("g", [QUEUED])
     streams.publish(letters(1, "lost"))
     client.flushall()

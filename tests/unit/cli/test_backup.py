@@ -25,7 +25,7 @@ def publish(home: Path, ledger: Ledger) -> str:
     return artifact
 
 
-def test_a_home_is_backed_up_and_comes_back_elsewhere(ledger: Ledger, home: Path, tmp_path: Path) -> None:
+def test_a_home_is_backed_up_and_restored_elsewhere(ledger: Ledger, home: Path, tmp_path: Path) -> None:
     artifact, folder = publish(home, ledger), str(tmp_path / "backup")
     said = ratchet("backup", "create", folder).stdout
     assert "1 artifacts" in said
@@ -40,7 +40,7 @@ def test_a_home_is_backed_up_and_comes_back_elsewhere(ledger: Ledger, home: Path
     assert "--force" in ratchet("backup", "restore", folder, code=2).stderr
 
 
-def test_a_backup_of_nothing_and_of_half_is_refused_with_the_reason(ledger: Ledger, home: Path, tmp_path: Path) -> None:
+def test_an_empty_or_incomplete_backup_is_refused_with_the_reason(ledger: Ledger, home: Path, tmp_path: Path) -> None:
     ArtifactStore((home / "artifacts").as_uri()).delete(publish(home, ledger))
     assert "the ledger needs" in ratchet("backup", "create", str(tmp_path / "backup"), code=2).stderr
     assert "no finished backup" in ratchet("backup", "restore", str(tmp_path / "backup"), code=2).stderr
@@ -48,7 +48,7 @@ def test_a_backup_of_nothing_and_of_half_is_refused_with_the_reason(ledger: Ledg
     assert "there is no ledger" in ratchet("backup", "create", str(tmp_path / "other"), code=2).stderr
 
 
-def test_a_home_in_which_a_run_goes_on_is_not_restored_into(home: Path, tmp_path: Path) -> None:
+def test_a_home_with_a_running_run_is_not_restored_into(home: Path, tmp_path: Path) -> None:
     with run_lock.hold_home(home):
         assert (
             "`ratchet stop` first" in ratchet("backup", "restore", str(tmp_path / "backup"), "--force", code=2).stderr

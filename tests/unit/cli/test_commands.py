@@ -31,7 +31,7 @@ def test_the_help_lists_every_command() -> None:
     assert [name for name in COMMANDS if f" {name} " not in shown] == []
 
 
-def test_an_error_of_ours_is_one_line_and_exit_code_2(home: Path) -> None:
+def test_a_ratchet_error_is_one_line_and_exit_code_2(home: Path) -> None:
     result = ratchet("status", code=2)
     assert "Traceback" not in result.output
     assert "`ratchet run`" in result.stderr
@@ -62,7 +62,7 @@ def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
     assert values["checkpoints"][0]["levels"]["chain_sum/1"] == {"correct": 49, "n": 50}
 
 
-def test_curriculum_shows_the_mix_and_how_the_experiment_stands(ledger: Ledger) -> None:
+def test_curriculum_shows_the_mix_and_the_state_of_the_experiment(ledger: Ledger) -> None:
     shown = ratchet("show", "curriculum").stdout
     assert "chain_sum 3" in shown
     assert "adaptive beats progressive by 0.80 ± 0.70 points per 100k tokens, P = 0.97." in shown
@@ -205,7 +205,7 @@ def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
     assert "`ratchet run` serves one" in result.stderr
 
 
-def test_refills_tell_what_was_made_by_whom_and_at_what_cost(ledger: Ledger) -> None:
+def test_refills_show_their_source_count_and_cost(ledger: Ledger) -> None:
     with ledger.write() as tx:
         numbers = {
             "generator": "teacher",

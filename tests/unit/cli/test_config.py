@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ratchet.cli.config import ConfirmItems, confirm_items, few_items
+from ratchet.cli.config import ConfirmItems, confirm_items, low_power
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.settings import Settings, load
 from ratchet.settings.judging import GateSettings
@@ -30,7 +30,7 @@ def rows(file: Path, count: int) -> Path:
     return file
 
 
-def test_after_init_with_a_model_and_few_rows_one_sentence_says_how_many_would_do(
+def test_config_check_after_init_with_few_rows_names_a_sufficient_number(
     home: Path, tmp_path: Path, model: Path
 ) -> None:
     ratchet("init", "--model", str(model), "--data", str(rows(tmp_path / "sums.jsonl", 200)))
@@ -41,7 +41,7 @@ def test_after_init_with_a_model_and_few_rows_one_sentence_says_how_many_would_d
     assert "Traceback" not in said
 
 
-def test_the_rows_that_it_asks_for_do(home: Path, tmp_path: Path, model: Path) -> None:
+def test_the_suggested_number_of_rows_is_sufficient(home: Path, tmp_path: Path, model: Path) -> None:
     file = rows(tmp_path / "sums.jsonl", 200)
     ratchet("init", "--model", str(model), "--data", str(file))
     said = " ".join(ratchet("config", "check", code=2).stderr.split())
@@ -52,7 +52,7 @@ def test_the_rows_that_it_asks_for_do(home: Path, tmp_path: Path, model: Path) -
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_rows_that_fill_no_pool_are_told_with_the_number_that_would(
+def test_too_few_rows_for_a_pool_are_refused_with_a_sufficient_number(
     home: Path, tmp_path: Path, model: Path, count: int
 ) -> None:
     file = rows(tmp_path / "sums.jsonl", 200)
@@ -63,7 +63,7 @@ def test_rows_that_fill_no_pool_are_told_with_the_number_that_would(
     assert re.search(r"about [\d,]+ rows", said)
 
 
-def test_items_are_counted_where_they_are_and_not_as_they_are_set(home: Path, tmp_path: Path) -> None:
+def test_config_check_counts_the_items_that_exist(home: Path, tmp_path: Path) -> None:
     """Of a finite level the pools take the held-out share at most, whatever size they are to have."""
     settings = Settings.model_validate(
         {
@@ -96,15 +96,15 @@ def test_after_the_first_run_the_suite_of_the_ledger_counts(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("items", [0, 1, 3])
 @pytest.mark.parametrize("protected", [{}, {"sums": 0}, {"sums": 1}])
-def test_no_items_are_a_sentence(items: int, protected: dict[str, int]) -> None:
+def test_a_plan_without_items_is_one_sentence(items: int, protected: dict[str, int]) -> None:
     settings = Settings()
     held = ConfirmItems(items, protected, kept=False)
     power = gate_power(GateSettings(), held.items, held.protected)
     assert not power.adequate
-    assert f"{items} confirm items" in few_items(settings, held, power)
+    assert f"{items} confirm items" in low_power(settings, held, power)
 
 
-def test_a_plan_that_no_size_can_meet_is_told() -> None:
+def test_a_plan_that_no_size_can_meet_is_reported() -> None:
     families = {f"family {number}": 200 for number in range(1_000)}
     power = gate_power(GateSettings(power=0.6), 900, families)
     assert not power.adequate

@@ -56,13 +56,15 @@ def is_one_sentence_with_a_way_out(said: str, kind: str, place: Path) -> bool:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_what_writes_to_it_says_what_to_do(bad_home: Path, kind: str, command: tuple[str, ...]) -> None:
+def test_commands_that_write_to_a_bad_home_name_the_way_out(
+    bad_home: Path, kind: str, command: tuple[str, ...]
+) -> None:
     result = ratchet(*command, code=2)
     assert is_one_sentence_with_a_way_out(result.stderr, kind, bad_home), result.output
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "queue list", "doctor", "logs"])
-def test_what_reads_it_ends_without_a_traceback(bad_home: Path, kind: str, command: str) -> None:
+def test_commands_that_read_a_bad_home_end_without_a_traceback(bad_home: Path, kind: str, command: str) -> None:
     result = ratchet(*command.split(), code=1 if command == "doctor" else 2)
     assert "Traceback" not in result.output
     if command not in ("doctor", "logs"):
@@ -70,20 +72,20 @@ def test_what_reads_it_ends_without_a_traceback(bad_home: Path, kind: str, comma
         assert result.stderr.startswith(said)
 
 
-def test_nothing_runs_there_and_there_is_nothing_to_reset(bad_home: Path) -> None:
+def test_stop_and_reset_find_nothing_in_a_bad_home(bad_home: Path) -> None:
     assert "nothing is running" in ratchet("stop").stdout
     result = ratchet("reset", "--yes", code=2 if bad_home.exists() else 0)
     assert result.output.count("\n") == 1
     assert "does not look like a home" in result.stderr or "there is nothing at" in result.stdout
 
 
-def test_doctor_tells_it_of_the_disk(bad_home: Path, kind: str) -> None:
+def test_doctor_reports_a_bad_home(bad_home: Path, kind: str) -> None:
     said = {line.split()[1]: line for line in ratchet("doctor", code=1).stdout.splitlines()}
     assert said["disk"].startswith("bad")
     assert {"full": "is full", "read-only": "read-only", "file": "is a file"}[kind] in said["disk"]
 
 
-def test_a_run_that_the_full_disk_refused_leaves_nothing_in_the_way(home: Path, small_disk: SmallDisk) -> None:
+def test_a_run_refused_on_a_full_disk_does_not_block_the_next_one(home: Path, small_disk: SmallDisk) -> None:
     path = small_disk(65_536) / "run"
     path.mkdir()
     os.environ["RATCHET_HOME"] = str(path)
@@ -117,7 +119,7 @@ def test_init_writes_the_whole_file_or_none(home: Path, small_disk: SmallDisk, r
         assert Path("ratchet.toml").stat().st_mode & 0o777 == 0o600
 
 
-def test_init_writes_over_a_settings_file_that_is_mounted_by_itself(home: Path, tmp_path: Path) -> None:
+def test_init_overwrites_a_settings_file_that_is_a_mount_point(home: Path, tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside.toml", tmp_path / "ratchet.toml"
     for file in (outside, inside):
         file.write_text("# by hand\n")
@@ -144,9 +146,7 @@ def test_init_copies_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -
     assert list((folder / "run" / "inbox").iterdir()) == []
 
 
-def test_the_home_is_named_where_an_error_of_the_disk_names_no_file(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_disk_error_without_a_file_names_the_home(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failing = typer.Typer()
 
     @failing.command()
@@ -174,7 +174,7 @@ def test_reset_empties_a_mount_point_that_stays(home: Path, small_disk: SmallDis
     assert home.parent.exists()
 
 
-def test_reset_that_cannot_remove_all_can_be_tried_again(home: Path, small_disk: SmallDisk) -> None:
+def test_an_incomplete_reset_can_be_repeated(home: Path, small_disk: SmallDisk) -> None:
     path = small_disk(262_144)
     os.environ["RATCHET_HOME"] = str(path)
     (path / run_lock.LOCK_FILE).touch()
@@ -185,7 +185,7 @@ def test_reset_that_cannot_remove_all_can_be_tried_again(home: Path, small_disk:
     assert "emptied" in ratchet("reset", "--yes").stdout
 
 
-def test_a_run_that_does_not_tell_its_process_is_not_taken_for_none(home: Path, ledger: Ledger) -> None:
+def test_a_run_with_an_empty_lock_file_still_counts_as_running(home: Path, ledger: Ledger) -> None:
     with run_lock.hold_home(home):
         (home / run_lock.LOCK_FILE).write_bytes(b"")
         said, file = ratchet("stop", code=2).stderr, home / run_lock.LOCK_FILE

@@ -107,7 +107,7 @@ def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
     assert {item.family for item in build_suites(load().suites)["confirm"].items} > {"chain_sum"}
 
 
-def test_a_model_of_ones_own_is_tested_on_ones_own_data_alone(home: Path, tmp_path: Path) -> None:
+def test_a_custom_model_is_tested_on_custom_data_alone(home: Path, tmp_path: Path) -> None:
     safetensors(tmp_path / "mine", (6_000, 1_000))
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
@@ -115,7 +115,7 @@ def test_a_model_of_ones_own_is_tested_on_ones_own_data_alone(home: Path, tmp_pa
     assert load().suites.families == ()
 
 
-def test_a_few_rows_are_trained_on_and_not_tested_on(home: Path, tmp_path: Path) -> None:
+def test_with_few_rows_none_are_held_out(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text('{"question": "q", "answer": "a"}\n')
     assert "nothing of this file is tested on" in ratchet("init", "--data", str(file)).stdout
@@ -149,7 +149,7 @@ def test_config_show_masks_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "hunter2" not in ratchet("config", "show").stdout
 
 
-def test_config_check_refuses_a_gate_that_cannot_see(home: Path) -> None:
+def test_config_check_refuses_a_gate_without_power(home: Path) -> None:
     assert "the settings are valid" in ratchet("config", "check").stdout
     assert "Use " in ratchet("--set", "suites.confirm_items=60", "config", "check", code=2).stderr
 

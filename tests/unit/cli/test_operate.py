@@ -68,17 +68,17 @@ def test_pause_and_resume(ledger: Ledger) -> None:
         assert not session.get_one(LineageRow, "main").paused
 
 
-def test_history_tells_what_was_live_and_every_veto(ledger: Ledger) -> None:
+def test_history_shows_what_was_live_and_every_freeze_and_block(ledger: Ledger) -> None:
     ratchet("deploy", "freeze", "--reason", "a demo")
     ratchet("deploy", "unfreeze", "--reason", "it is over")
-    acts = json.loads(ratchet("show", "history", "--json").stdout)["acts"][::-1]
-    assert [(act["action"], act["ordinal"]) for act in acts] == [
+    actions = json.loads(ratchet("show", "history", "--json").stdout)["actions"][::-1]
+    assert [(act["action"], act["ordinal"]) for act in actions] == [
         ("deploy", 1),
         ("deploy", 3),
         ("freeze", 3),
         ("unfreeze", 3),
     ]
-    assert acts[0]["until_at"] == acts[1]["at"]
+    assert actions[0]["until_at"] == actions[1]["at"]
     shown = ratchet("show", "history").stdout
     assert "a demo" in shown
     assert "so far" in shown

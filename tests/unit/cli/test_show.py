@@ -42,7 +42,7 @@ def judged(home: Path) -> Iterator[Home]:
         yield made
 
 
-def test_differing_items_are_listed_with_both_answers_what_was_lost_first(judged: Home) -> None:
+def test_diff_lists_both_answers_losses_first(judged: Home) -> None:
     values = json.loads(ratchet("show", "diff", "0", "1", "--limit", "40", "--json").stdout)
     assert (values["n"], values["gains"], values["losses"]) == (80, 20, 20)
     assert [item["gained"] for item in values["items"]] == [False] * 20 + [True] * 20
@@ -157,7 +157,7 @@ FOLLOW_UP = {
 }
 
 
-def test_mined_shows_categories_yields_and_what_the_next_one_still_fails(ledger: Ledger) -> None:
+def test_mined_shows_categories_yields_and_the_follow_up(ledger: Ledger) -> None:
     with ledger.write() as tx:
         row = tx.session.get_one(MinedRow, checkpoint_id(4))
         row.by_category = {"wrong": 10, "unstable": 4}
@@ -236,7 +236,7 @@ def test_coverage_shows_cells_features_and_near_duplicates(ledger: Ledger) -> No
     assert json.loads(printed("show", "coverage", "--json"))["batches"][0]["texts"]["known"] == 3
 
 
-def test_before_anything_happened_they_say_so(empty_ledger: Ledger) -> None:
+def test_the_views_of_an_empty_home_say_that_there_is_nothing(empty_ledger: Ledger) -> None:
     for kind in ("mined", "corrections", "coverage", "history", "generation", "suites", "leaderboard", "previews"):
         assert len(printed("show", kind).splitlines()) == 1
         found = json.loads(printed("show", kind, "--json"))
@@ -281,7 +281,7 @@ def test_status_shows_the_last_preview(ledger: Ledger, home: Path) -> None:
     assert [(found["step"], found["correct"]) for found in values["previews"]] == [(1200, 1), (1300, 1), (1300, 0)]
 
 
-def test_another_machine_shows_what_is_on_the_claim_of_the_one_that_trains(empty_ledger: Ledger, home: Path) -> None:
+def test_another_machine_shows_training_progress_from_the_claim(empty_ledger: Ledger, home: Path) -> None:
     """Its own files are of an earlier role, and older."""
     append_previews(home / "status" / "previews.jsonl", [preview(step=100, at=1.0)])
     (home / "status" / "training_status.json").write_text(json.dumps({"state": "training", "step": 100}))

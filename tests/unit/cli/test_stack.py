@@ -18,7 +18,7 @@ from tests.support.scrape import Scrape
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
 
 
-def test_it_serves_until_it_is_asked_to_stop(tmp_path: Path) -> None:
+def test_discover_serves_until_it_is_stopped(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "run")
     ledger = Ledger(settings.ledger_url)
     migrate(ledger)

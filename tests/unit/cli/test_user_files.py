@@ -60,7 +60,7 @@ def test_a_file_named_with_bytes_that_are_no_utf8_is_queued_under_a_name_that_ca
     assert r"bad\xff.jsonl has no row" in ratchet("queue", "add", str(file), code=2).stderr
 
 
-def test_of_a_line_without_end_only_its_beginning_is_copied(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
+def test_only_the_beginning_of_an_endless_line_is_copied(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     with file.open("wb") as rows:
         rows.write(GOOD.encode())
@@ -84,7 +84,7 @@ def test_a_config_that_is_no_file_is_refused(home: Path, tmp_path: Path) -> None
         assert said in ratchet("--config", str(path), "config", "show", code=2).stderr
 
 
-def test_so_is_a_password_file_and_a_file_to_test_on(
+def test_a_password_file_or_test_file_that_is_no_file_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "fifo")

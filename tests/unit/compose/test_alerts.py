@@ -24,7 +24,7 @@ def cases() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("rule", ALERTS)
-def test_an_alert_says_how_bad_it_is_what_it_is_and_where_its_runbook_is(rule: dict[str, Any]) -> None:
+def test_every_alert_has_a_severity_a_summary_and_a_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in SEVERITIES
     assert rule["annotations"]["summary"].endswith(".")
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
@@ -34,7 +34,7 @@ def test_an_alert_says_how_bad_it_is_what_it_is_and_where_its_runbook_is(rule: d
 
 
 @pytest.mark.parametrize("rule", ALERTS)
-def test_an_alert_is_tested_firing_quiet_and_without_its_series(rule: dict[str, Any]) -> None:
+def test_every_alert_has_tests_firing_quiet_and_without_series(rule: dict[str, Any]) -> None:
     own = cases()[rule["alert"]]
     assert any(case["exp_alerts"] for case in own)
     assert any(case["input_series"] and not case["exp_alerts"] for case in own)

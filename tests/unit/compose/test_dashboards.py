@@ -29,7 +29,7 @@ def test_no_dashboard_is_without_a_builder() -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_panels_have_a_title_a_sentence_a_place_and_the_provisioned_source(name: str) -> None:
+def test_panels_have_a_title_a_description_a_position_and_the_provisioned_source(name: str) -> None:
     source = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"][0]
     board = json.loads(rendered(name))
     boxes: list[dict[str, Any]] = []
@@ -64,7 +64,7 @@ def through_the_schema(board: dict[str, Any]) -> dict[str, Any]:
     return passed
 
 
-def test_what_is_provisioned_is_where_the_compose_file_puts_it() -> None:
+def test_provisioned_dashboards_are_where_compose_mounts_them() -> None:
     hub = yaml.safe_load((ROOT / "compose" / "hub.yml").read_text())["services"]
     mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in hub["grafana"]["volumes"]}
     for folder in ("datasources", "dashboards"):  # each by itself: the image has folders of other kinds beside them

@@ -41,12 +41,12 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
 
 
 @pytest.mark.parametrize("rule", [pytest.param(r, id=r.get("alert", r.get("record"))) for r in rules()])
-def test_a_rule_asks_for_what_is_exported(rule: dict[str, str], known: dict[str, Metric]) -> None:
+def test_every_metric_of_a_rule_is_exported(rule: dict[str, str], known: dict[str, Metric]) -> None:
     assert metric_names(rule["expr"]) <= known.keys() | recorded() | OF_PROMETHEUS | OF_MACHINES
 
 
 @pytest.mark.parametrize("panel", [pytest.param(p, id=f"{p.board}-{p.title}-{i}") for i, p in enumerate(panels())])
-def test_a_panel_asks_for_what_is_exported(panel: tuple[str, str, str], known: dict[str, Metric]) -> None:
+def test_every_metric_of_a_panel_is_exported(panel: tuple[str, str, str], known: dict[str, Metric]) -> None:
     names = metric_names(panel[2])
     assert names
     assert names <= known.keys() | recorded() | OF_PROMETHEUS | OF_MACHINES
@@ -62,7 +62,7 @@ UNSEEN = {
 """Families that are in no panel, and that no rule reads, each with its reason."""
 
 
-def test_whatever_is_exported_is_shown_or_watched_or_has_its_reason(known: dict[str, Metric]) -> None:
+def test_every_exported_metric_has_a_panel_an_alert_or_a_reason(known: dict[str, Metric]) -> None:
     read = {name for panel in panels() for name in metric_names(panel.expr)}
     read |= {name for rule in rules() for name in metric_names(rule["expr"])}
     families = {family.name for name, family in known.items() if not name.startswith("process_")}
@@ -76,13 +76,13 @@ def test_names_are_found_in_every_part_of_a_query() -> None:
     assert metric_names(query) == {"a_total", "b", "e", "f", "g"}
 
 
-def test_a_metric_of_ours_has_its_prefix_and_a_sentence(known: dict[str, Metric]) -> None:
+def test_every_metric_of_ratchet_has_its_prefix_and_a_description(known: dict[str, Metric]) -> None:
     own = {name: family for name, family in known.items() if not name.startswith("process_")}
     assert all(name.startswith("ratchet_") for name in own)
     assert all(family.documentation.endswith(".") for family in own.values())
 
 
-def test_the_page_for_people_names_every_metric(known: dict[str, Metric]) -> None:
+def test_the_observing_page_names_every_metric(known: dict[str, Metric]) -> None:
     page = (ROOT / "docs" / "observing.md").read_text()
     own = {name: family for name, family in known.items() if not name.startswith("process_")}
     missing = [name for name, family in own.items() if f"`{name}`" not in page and f"`{family.name}`" not in page]
@@ -91,7 +91,7 @@ def test_the_page_for_people_names_every_metric(known: dict[str, Metric]) -> Non
     assert named <= known.keys() | {family.name for family in known.values()}
 
 
-def test_something_is_watched_in_every_part_of_the_stack() -> None:
+def test_every_part_of_the_stack_has_an_alert() -> None:
     watched = {name for rule in alerts() for name in metric_names(rule["expr"])}
     parts = ("queue", "training", "regression", "pending", "deployment", "dead", "worker", "redis", "ledger", "events")
     for part in (*parts, "gpu", "filesystem", "canary"):

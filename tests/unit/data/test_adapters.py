@@ -25,18 +25,18 @@ SHAPES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("row", SHAPES, ids=lambda row: "+".join(row))
-def test_every_shape_asks_and_answers(row: dict[str, Any]) -> None:
+def test_every_shape_gives_a_question_and_an_answer(row: dict[str, Any]) -> None:
     example = adapt(row)
     assert (example.question, example.answer) == ("Q", "A")
     assert [message.role for message in example.messages] == ["user", "assistant"]
 
 
-def test_every_adapter_of_the_table_is_tried() -> None:
+def test_every_adapter_is_tested() -> None:
     tried = {next(a for a in ADAPTERS if a.fits(row)) for row in SHAPES}
     assert tried == set(ADAPTERS)
 
 
-def test_an_unknown_shape_tells_what_was_found_and_what_is_known() -> None:
+def test_an_unknown_shape_names_the_found_and_the_known_keys() -> None:
     with pytest.raises(UnknownShape) as error:
         adapt({"text": "…", "label": 1})
     assert "keys found: label, text." in str(error.value)
@@ -98,7 +98,7 @@ def test_a_known_family_needs_no_grader() -> None:
         ("", ""),
     ],
 )
-def test_content_that_is_no_text_is_spelled_out(content: Any, text: str) -> None:
+def test_content_that_is_not_text_becomes_json(content: Any, text: str) -> None:
     assert adapt({"question": "Q", "answer": content}).answer == text
 
 
@@ -128,6 +128,6 @@ def test_content_that_is_no_text_is_spelled_out(content: Any, text: str) -> None
         ({"question": "Q", "answer": "A", "grader": ["exact"]}, "metadata.grader"),
     ],
 )
-def test_what_cannot_be_read_is_named(row: dict[str, Any], words: str) -> None:
+def test_an_unreadable_row_names_the_reason(row: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         adapt(row)

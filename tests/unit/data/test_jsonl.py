@@ -47,7 +47,7 @@ def test_nested_metadata_survive() -> None:
         (b'{"text": "Q"}\n', "keys found: text"),
     ],
 )
-def test_a_bad_line_is_told_and_the_next_is_read(tmp_path: Path, line: bytes, words: str) -> None:
+def test_a_bad_line_is_reported_and_the_next_is_read(tmp_path: Path, line: bytes, words: str) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + line + GOOD)
     (one, first), (two, bad), (three, last) = read_examples(file)

@@ -47,7 +47,7 @@ def test_a_trials_outcome_is_points_for_100k_tokens() -> None:
     assert trial("mixed", -36).points == pytest.approx(-5.0)
 
 
-def test_before_anything_is_mastered_the_favoured_arm_has_all() -> None:
+def test_before_anything_is_mastered_the_favoured_arm_gets_every_batch() -> None:
     waiting = conclude([], SETTINGS, has_mastered=False)
     assert waiting.state == beginning(SETTINGS).state == "waiting"
     assert waiting.shares() == beginning(SETTINGS).shares()
@@ -63,7 +63,7 @@ def test_at_first_the_favoured_arm_leads_and_the_others_are_tried() -> None:
     assert all(share >= SETTINGS.exploration / len(ARMS) for share in shares.values())
 
 
-def test_how_the_shares_begin_is_set() -> None:
+def test_the_initial_shares_follow_the_settings() -> None:
     def begun(**changed: float | str) -> dict[str, float]:
         return concluded([], CurriculumSettings.model_validate(changed)).shares()
 
@@ -97,14 +97,14 @@ def test_a_clear_winner_ends_the_experiment_and_the_report_says_so() -> None:
     assert " points per 100k tokens, P = " in sentence
 
 
-def test_arms_that_do_not_differ_are_called_even() -> None:
+def test_equal_arms_end_the_experiment_as_even() -> None:
     done = concluded(campaign(dict.fromkeys(ARMS, 5.0), 60, seed=3), rules=Rules(even_points=3.0))
     assert done.state == "even"
     assert all("is even with" in line for line in done.report)
 
 
 @pytest.mark.parametrize("rules", [Rules(certainty=1 - 1e-12), Rules(trials_each=50.0)], ids=["certainty", "trials"])
-def test_it_ends_only_with_certainty_and_on_enough_trials(rules: Rules) -> None:
+def test_the_experiment_ends_only_with_certainty_and_enough_trials(rules: Rules) -> None:
     trials = campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}, 32, seed=2)
     assert concluded(trials).state == "decided"
     assert concluded(trials, rules=rules).state == "open"
@@ -123,7 +123,7 @@ def test_a_trial_counts_half_after_the_half_life() -> None:
     assert weights == pytest.approx([0.25, 0.5])
 
 
-def test_the_prior_counts_for_so_many_trials() -> None:
+def test_the_prior_counts_as_a_number_of_trials() -> None:
     trials = [trial("mixed", 36), trial("adaptive", 0)]
     told = [posterior(trials, SETTINGS, rules=Rules(prior_trials=trials_before)) for trials_before in (1.0, 10.0)]
     apart = [belief.difference(ARMS.index("mixed"), ARMS.index("adaptive"))[0] for belief in told]
@@ -153,7 +153,7 @@ def test_old_trials_are_forgotten() -> None:
     assert posterior(old, SETTINGS).weight.sum() < 0.6
 
 
-def test_a_finished_experiment_stays_so_until_it_is_half_forgotten() -> None:
+def test_a_decided_experiment_reopens_only_when_its_trials_are_old() -> None:
     truth = {"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}
     trials = campaign({arm: float(net) for arm, net in truth.items()}, 32, seed=2)
 
@@ -165,7 +165,7 @@ def test_a_finished_experiment_stays_so_until_it_is_half_forgotten() -> None:
     assert later(150) == "open"
 
 
-def test_gains_that_shrink_for_all_arms_do_not_pass_for_a_difference() -> None:
+def test_gains_that_shrink_for_all_arms_are_no_difference() -> None:
     """An arm that was tried early, when everything is learnt fast, is not better for that."""
     falling = [trial("mixed", 40 - n, age=39 - n) for n in range(20)]
     falling += [trial("adaptive", 20 - n, age=19 - n) for n in range(20)]
@@ -193,7 +193,7 @@ def test_an_assignment_is_random_by_its_share_and_the_same_for_its_seed() -> Non
     assert [assign(shares, 7) for _ in range(5)] == [assign(shares, 7)] * 5
 
 
-def test_settings_that_cannot_be_are_refused() -> None:
+def test_contradictory_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="favoured 'best' is none of the strategies"):
         CurriculumSettings(favoured="best")
     with pytest.raises(ValidationError, match="strategies names one twice"):

@@ -102,7 +102,7 @@ def test_between_batches_there_is_the_cooldown() -> None:
     assert pause_before_next_s([FinishedRefill("submitted", 70.0)], 60.0) == 0
 
 
-def test_what_cannot_be_made_is_asked_for_less_and_less() -> None:
+def test_pauses_grow_while_nothing_can_be_made() -> None:
     """The prior system retried every five minutes for ever."""
     pauses = [
         pause_before_next_s([FinishedRefill(EMPTY, 0.0)] * times + [FinishedRefill("submitted", 9.0)], 0.0)
@@ -111,13 +111,13 @@ def test_what_cannot_be_made_is_asked_for_less_and_less() -> None:
     assert pauses == [0.0, 60.0, 120.0, 240.0, EMPTY_LAST_S]
 
 
-def test_the_hours_budget_cuts_the_last_batch_and_then_forbids() -> None:
+def test_the_hourly_budget_shortens_the_last_batch_and_then_blocks() -> None:
     settings = GenerationSettings(hourly_examples=1_000)
     assert [allowed_examples(400, made, settings) for made in (0, 700, 1_000, 1_200)] == [400, 300, 0, 0]
     assert allowed_examples(400, 10**9, GenerationSettings()) == 400
 
 
-def test_a_source_that_has_used_up_its_day_rests() -> None:
+def test_a_source_over_its_daily_budget_is_skipped() -> None:
     paid = SourceSettings(name="teacher", daily_tokens=1_000)
     settings = GenerationSettings(sources=(SourceSettings(name="tasks"), paid))
     assert [source.name for source in affordable_sources(settings, {"teacher": 999})] == ["tasks", "teacher"]
@@ -131,6 +131,6 @@ def test_a_seed_chooses_one_source_and_many_seeds_by_share() -> None:
     assert choose_source(sources, 5) == choose_source(sources, 5)
 
 
-def test_one_generator_is_named_once() -> None:
+def test_a_generator_listed_twice_is_refused() -> None:
     with pytest.raises(ValidationError, match="names one generator twice"):
         GenerationSettings(sources=(SourceSettings(name="tasks"), SourceSettings(name="tasks")))

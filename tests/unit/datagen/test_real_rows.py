@@ -33,7 +33,7 @@ def test_real_rows_in_the_probe_leave_the_mix_to_the_families_that_can_be_made(t
     assert made <= {"chain_sum/1", "chain_sum/2"}
 
 
-def test_where_real_rows_are_all_there_is_nothing_is_generated_and_nothing_breaks(tmp_path: Path) -> None:
+def test_with_real_rows_only_nothing_is_generated_without_an_error(tmp_path: Path) -> None:
     with small_home(tmp_path / "own", suites={**REAL, "families": []}) as home:
         home.add_record(home.add_checkpoint(), "probe", lambda _item: True)
         home.bus(CURRICULUM, GENERATION).sweep()

@@ -71,7 +71,7 @@ def test_the_rate_at_which_a_level_is_mastered_is_an_argument() -> None:
     assert (HYSTERESIS, FEWEST_ITEMS) == (0.05, 5)
 
 
-def test_what_is_not_measured_keeps_its_state() -> None:
+def test_a_level_that_was_not_measured_keeps_its_state() -> None:
     after = update_mastery(mastering(2), measured(50), 0.9)
     assert after.is_mastered("sum", 2)
     assert not after.is_mastered("sum", 1)
@@ -84,7 +84,7 @@ def test_a_model_that_masters_everything_has_a_mix_too() -> None:
         assert sum(mix(strategy, everything, rates(1, 1, 1, 1, 1)).weights().values()) == pytest.approx(1)
 
 
-def test_progressive_gives_a_beginner_the_first_level_and_a_look_at_the_second() -> None:
+def test_progressive_gives_a_beginner_the_first_level_and_a_little_of_the_second() -> None:
     made = mix("progressive", Mastery())
     assert made.weights() == pytest.approx({("sum", 1): 5 / 6, ("sum", 2): 1 / 6})
     assert [share.role for share in made.shares] == ["frontier", "lookahead"]
@@ -123,17 +123,17 @@ def test_reverse_begins_with_the_hardest() -> None:
     assert made.shares[1].reason == "the hardest level not mastered"
 
 
-def test_when_all_is_mastered_all_is_replayed_alike() -> None:
+def test_when_all_levels_are_mastered_all_are_replayed_equally() -> None:
     weights = mix("progressive", mastering(1, 2, 3, 4, 5)).weights()
     assert list(weights.values()) == pytest.approx([0.2] * 5)
 
 
-def test_families_weigh_alike() -> None:
+def test_families_have_equal_weight() -> None:
     weights = mix("progressive", mastering(1, 2), families={"sum": (1, 2, 3), "sort": (1, 2)}).weights()
     assert sum(w for (family, _), w in weights.items() if family == "sort") == pytest.approx(0.5)
 
 
-def test_mixed_does_not_look_at_the_model() -> None:
+def test_mixed_does_not_depend_on_the_model() -> None:
     assert mix("mixed", Mastery()).weights() == mix("mixed", mastering(1, 2), rates(1, 1, 0.4)).weights()
     assert set(mix("mixed", Mastery()).weights().values()) == {0.2}
 
@@ -143,26 +143,26 @@ def test_adaptive_begins_at_the_first_level() -> None:
     assert mix("adaptive", Mastery(), rates(0, 0, 0, 0, 0)).weights() == pytest.approx({("sum", 1): 1.0})
 
 
-def test_adaptive_seeks_the_level_whose_ground_is_laid() -> None:
+def test_adaptive_prefers_the_level_after_the_mastered_ones() -> None:
     weights = mix("adaptive", mastering(1), rates(0.95, 0.1, 0, 0, 0)).weights()
     assert max(weights, key=lambda cell: weights[cell]) == ("sum", 2)
     assert ("sum", 4) not in weights
     assert weights["sum", 1] >= SETTINGS.replay_share / 3
 
 
-def test_adaptive_makes_way_where_teaching_shows_no_effect() -> None:
+def test_adaptive_lowers_a_level_without_progress() -> None:
     fresh = mix("adaptive", mastering(1), rates(0.95, 0.3, 0.2, 0, 0)).weights()
     stuck = mix("adaptive", mastering(1), *[rates(0.95, 0.3, 0.2 * step, 0, 0) for step in (0, 1, 2, 3)]).weights()
     assert stuck["sum", 2] / stuck["sum", 3] < fresh["sum", 2] / fresh["sum", 3]
 
 
-def test_adaptive_teaches_again_what_is_being_forgotten() -> None:
+def test_adaptive_raises_a_level_that_is_being_forgotten() -> None:
     kept = mix("adaptive", mastering(1, 2), rates(0.95, 0.9, 0.5, 0, 0), rates(0.95, 0.9, 0.5, 0, 0)).weights()
     lost = mix("adaptive", mastering(1, 2), rates(0.95, 0.9, 0.5, 0, 0), rates(0.4, 0.9, 0.5, 0, 0)).weights()
     assert lost["sum", 1] > 2 * kept["sum", 1]
 
 
-def test_adaptive_takes_chance_for_no_progress() -> None:
+def test_adaptive_ignores_progress_within_chance() -> None:
     steady = mix("adaptive", mastering(1, 2), rates(0.95, 0.9, 0.5, 0, 0, n=20), rates(0.95, 0.9, 0.5, 0, 0, n=20))
     noisy = mix("adaptive", mastering(1, 2), rates(0.95, 0.9, 0.5, 0, 0, n=20), rates(0.9, 0.9, 0.5, 0, 0, n=20))
     before, after = steady.weights()["sum", 1], noisy.weights()["sum", 1]
@@ -184,7 +184,7 @@ def test_an_exhausted_level_is_capped_and_the_rest_takes_over() -> None:
     assert "no new items left" in made.shares[0].reason
 
 
-def test_a_gap_of_one_draws_half_as_much_again() -> None:
+def test_a_gap_of_one_adds_the_coverage_shift() -> None:
     weight = mix("progressive", mastering(1, 2), gaps={("sum", 1): 1.0}).weights()["sum", 1]
     assert weight == pytest.approx(0.2 * (1 + COVERAGE_SHIFT) / (1 + 0.2 * COVERAGE_SHIFT))
 

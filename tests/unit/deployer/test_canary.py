@@ -85,7 +85,7 @@ def test_the_same_model_passes_with_its_numbers() -> None:
     assert (canary.numbers.largest_difference, canary.numbers.is_text_required) == (0.0, True)
 
 
-def test_one_moved_token_fails() -> None:
+def test_one_changed_token_fails() -> None:
     canary = check([*[Row()] * 9, moved(0.002)])
     assert not canary.passed
     assert "a log-probability differs by 0.002 from the judged one, over 0.001" in canary.reason
@@ -165,11 +165,11 @@ BEFORE = Traffic(requests=500, latency_p95_s=0.1)
     ],
     ids=["no traffic", "errors at the limit", "latency at the limit", "too few to tell", "no latency"],
 )
-def test_no_alarm(new: Traffic) -> None:
+def test_a_healthy_watch_raises_no_alarm(new: Traffic) -> None:
     assert alarm(new, BEFORE, LIMITS) is None
 
 
-def test_errors_over_the_limit_are_counted_out() -> None:
+def test_errors_over_the_limit_raise_an_alarm_with_their_counts() -> None:
     assert alarm(Traffic(requests=100, errors=3), None, LIMITS) == ("3 of 100 requests failed, over the limit of 2%")
 
 
@@ -195,6 +195,6 @@ def test_without_a_champion_to_compare_with_latency_raises_no_alarm(before: Traf
     ],
     ids=["max_error_rate", "max_latency_ratio"],
 )
-def test_the_limits_are_set(new: Traffic, wider: dict[str, float]) -> None:
+def test_the_limits_of_the_watch_follow_the_settings(new: Traffic, wider: dict[str, float]) -> None:
     assert alarm(new, BEFORE, LIMITS) is not None
     assert alarm(new, BEFORE, ServingSettings.model_validate(wider)) is None

@@ -36,7 +36,9 @@ def work_on(home: Home, checkpoint: str) -> Work:
     ],
     ids=["plain", "mastery"],
 )
-def test_what_counts_as_mastered_is_set(tmp_path: Path, gate: dict[str, float], protected: dict[str, set[int]]) -> None:
+def test_mastery_for_protection_follows_the_setting(
+    tmp_path: Path, gate: dict[str, float], protected: dict[str, set[int]]
+) -> None:
     """The champion knows level 1 of the sums, and half of level 2."""
     with small_home(tmp_path / "told", gate=gate) as home:
         sums = [item for item in home.suite_items("eval") if item.family == "chain_sum"]
@@ -58,7 +60,7 @@ def test_a_confirm_suite_is_rotated_after_its_challenges(tmp_path: Path, most: i
             assert (current(session, "confirm").id == first.id) == is_kept
 
 
-def test_a_users_rows_are_in_the_rotated_suite_although_their_file_is_gone(tmp_path: Path) -> None:
+def test_user_rows_stay_in_the_rotated_suite_without_their_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(200)))
     with small_home(tmp_path / "told", suites={"files": [file]}) as home:

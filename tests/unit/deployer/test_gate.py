@@ -54,7 +54,7 @@ def judge(
 BETTER = (cell(1, 2, 2), cell(2, 40, 10))
 
 
-def test_better_and_safe_is_promoted_with_its_numbers() -> None:
+def test_a_better_and_safe_challenger_is_promoted_with_its_numbers() -> None:
     decision = judge(BETTER)
     assert isinstance(decision, Promote)
     target, (family,) = decision.evidence.target, decision.evidence.families
@@ -66,7 +66,7 @@ def test_better_and_safe_is_promoted_with_its_numbers() -> None:
     assert "42 gains and 12 losses on 400 items" in decision.reason
 
 
-def test_equal_is_refused() -> None:
+def test_an_equal_challenger_is_refused() -> None:
     decision = judge((cell(1, 2, 2), cell(2, 20, 18)))
     assert isinstance(decision, Refuse)
     assert decision.reason.startswith("Not proved better: 22 gains and 20 losses")
@@ -128,7 +128,7 @@ def test_a_failed_smoke_test_is_refused() -> None:
     ],
     ids=["alpha", "margin"],
 )
-def test_how_much_proof_is_asked_for_is_set(table: OutcomeTable, stricter: dict[str, float]) -> None:
+def test_the_required_proof_follows_the_settings(table: OutcomeTable, stricter: dict[str, float]) -> None:
     assert isinstance(judge(table), Promote)
     assert isinstance(judge(table, settings=GateSettings.model_validate(stricter)), Refuse)
 
@@ -153,7 +153,7 @@ class TestSmallPools:
         proof = prove_family((cell(1, 0, 0, n=ENOUGH),), "sum", {1}, SETTINGS)
         assert (proof.enough, proof.alpha, proof.rule) == (True, SAFETY_ALPHA, "non_inferiority")
 
-    def test_with_fewer_the_level_is_relaxed_and_said_so(self) -> None:
+    def test_with_fewer_items_the_level_is_relaxed_and_reported(self) -> None:
         decision = judge((cell(1, 1, 1, n=75), cell(2, 90, 5)))
         assert isinstance(decision, Promote)
         (proof,) = decision.evidence.families
@@ -255,6 +255,6 @@ def test_a_model_with_a_level_proved_worse_is_not_worth_opening() -> None:
     assert "sum level 1" in seen.reason
 
 
-def test_how_promising_a_checkpoint_must_be_is_set() -> None:
+def test_the_required_promise_follows_the_setting() -> None:
     told = [GateSettings(screen_alpha=alpha) for alpha in (0.1, 0.5)]
     assert [screen_outcomes((cell(1, 9, 6, n=100),), "old", "new", s).is_worth_opening for s in told] == [False, True]

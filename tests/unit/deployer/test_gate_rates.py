@@ -18,7 +18,7 @@ def slack(rate: float) -> float:
     return 2.6 * float(np.sqrt(rate * (1 - rate) / RUNS))
 
 
-def test_equal_checkpoints_are_hardly_ever_promoted() -> None:
+def test_equal_checkpoints_are_promoted_at_most_at_rate_alpha() -> None:
     shape = run.SHIPPED[0]
     outcomes = run.run_gate(shape, RUNS, 0.5, 1, run.CHECKPOINTS, GateSettings())
     assert run.promoted(outcomes) / RUNS <= 0.05 + slack(0.05)

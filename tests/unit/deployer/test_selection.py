@@ -44,7 +44,7 @@ def score(c: Contender) -> float:
 
 
 @given(CONTENDERS)
-def test_one_challenges_exactly_when_one_is_ready_and_it_is_the_best(field: list[Contender]) -> None:
+def test_the_best_ready_candidate_challenges(field: list[Contender]) -> None:
     rulings = judge(*field)
     assert rulings.keys() == {c.id for c in field}
     challenging = [c for c in field if isinstance(rulings[c.id], Challenge)]
@@ -72,7 +72,7 @@ def test_while_frozen_no_challenge_opens_and_no_verdict_is_lost(field: list[Cont
 
 
 @given(CONTENDERS, st.randoms())
-def test_the_order_in_which_they_are_told_does_not_matter(field: list[Contender], random: object) -> None:
+def test_the_order_of_the_checkpoints_does_not_matter(field: list[Contender], random: object) -> None:
     shuffled = list(field)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert judge(*field) == judge(*shuffled)
@@ -105,12 +105,12 @@ def test_what_is_missing_is_named() -> None:
     assert judge(contender(11, judges=("regression", "taste"), severity=None)) == {"c11": Wait("regression and taste")}
 
 
-def test_one_that_waits_for_its_judges_does_not_hold_up_another() -> None:
+def test_a_checkpoint_that_waits_for_judges_does_not_block_another() -> None:
     rulings = judge(contender(11, score=0.2), contender(12, score=None))
     assert rulings["c11"] == Challenge()
 
 
-def test_a_regressed_one_is_refused_before_its_other_judges_have_spoken() -> None:
+def test_a_regressed_checkpoint_is_refused_before_its_other_verdicts() -> None:
     ruling = judge(contender(11, severity="warning", score=None))["c11"]
     assert ruling == Settle("refused", "the regression monitor says warning")
 
@@ -129,11 +129,11 @@ def test_one_whose_files_retention_has_deleted_is_no_candidate() -> None:
     assert rulings["c12"] == Challenge()
 
 
-def test_frozen_says_why_and_how_it_ends() -> None:
+def test_a_freeze_is_shown_with_its_reason_and_way_out() -> None:
     assert judge(READY, held="exam week") == {"c11": Wait("exam week")}
 
 
-def test_one_that_testing_gave_up_waits_and_lets_the_others_pass() -> None:
+def test_a_checkpoint_that_testing_gave_up_waits_without_blocking_others() -> None:
     stuck = contender(12, score=0.9, given_up="confirm")
     assert judge(READY, stuck) == {
         "c11": Challenge(),
@@ -141,7 +141,7 @@ def test_one_that_testing_gave_up_waits_and_lets_the_others_pass() -> None:
     }
 
 
-def test_a_checkpoint_over_budget_is_refused_and_holds_up_no_other() -> None:
+def test_a_checkpoint_over_budget_is_refused_without_blocking_others() -> None:
     rulings = judge(contender(12, score=0.9, over_budget="30 bytes are more than the 20 allowed"), contender(11))
     assert rulings["c12"] == Settle("refused", "it is over budget: 30 bytes are more than the 20 allowed")
     assert isinstance(rulings["c11"], Challenge)

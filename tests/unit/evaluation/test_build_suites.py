@@ -32,13 +32,13 @@ SMALL = {
 
 @pytest.mark.parametrize("pool", ["probe", "eval", "confirm"])
 @pytest.mark.parametrize("items", ["probe_items", "eval_items", "confirm_items"])
-def test_each_pool_has_a_size_of_its_own(pool: str, items: str) -> None:
+def test_each_pool_has_its_own_size(pool: str, items: str) -> None:
     suites = build_suites(SuiteSettings.model_validate({**SMALL, items: 16}))
     sizes = {str(name): len(suite.items) for name, suite in suites.items()}
     assert sizes[pool] == (16 if items.startswith(pool) else 10)
 
 
-def test_what_is_tested_is_set() -> None:
+def test_the_tested_families_follow_the_setting() -> None:
     def tested(**changed: object) -> set[tuple[str | None, int]]:
         suites = build_suites(SuiteSettings.model_validate({**SMALL, **changed}))
         return {(item.family, item.level) for suite in suites.values() for item in suite.items}
@@ -53,7 +53,7 @@ def test_another_seed_holds_out_other_items() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4])
-def test_the_pools_take_at_most_the_share_of_a_finite_level_that_is_set(share: float) -> None:
+def test_the_pools_take_at_most_the_held_out_share_of_a_finite_level(share: float) -> None:
     suites = SuiteSettings.model_validate(
         {**SMALL, "families": [{"name": "chain_sum", "levels": [1]}], "held_out_share": share}
     )
@@ -62,7 +62,7 @@ def test_the_pools_take_at_most_the_share_of_a_finite_level_that_is_set(share: f
     assert sum(key in held for key in keys) / len(keys) == pytest.approx(share, abs=0.05)
 
 
-def test_rows_of_the_files_that_are_set_are_tested_on(tmp_path: Path) -> None:
+def test_rows_of_the_configured_files_are_in_the_suites(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300)))
     suites = [build_suites(SuiteSettings.model_validate({**SMALL, "files": files}))["eval"] for files in ([], [file])]
@@ -70,7 +70,7 @@ def test_rows_of_the_files_that_are_set_are_tested_on(tmp_path: Path) -> None:
     assert asked[0] == set() != asked[1]
 
 
-def test_a_rotated_confirm_suite_has_fresh_items_and_the_users_rows_that_were_held_out_whatever_their_file_has_become(
+def test_a_rotated_confirm_suite_has_fresh_items_and_the_originally_held_out_user_rows(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "mine.jsonl"
@@ -88,7 +88,7 @@ def test_a_rotated_confirm_suite_has_fresh_items_and_the_users_rows_that_were_he
     assert [suite.version for suite in (first, second, third)] == [0, 1, 2]
 
 
-def test_a_users_row_that_is_drawn_again_for_a_family_stands_there_once() -> None:
+def test_a_user_row_that_a_family_also_draws_is_in_the_suite_once() -> None:
     settings = SuiteSettings.model_validate(SMALL)
     fresh = rotate_confirm(settings, build_suites(settings)["confirm"]).items[0]
     mine = fresh.model_copy(update={"metadata": {**fresh.metadata, "source": "mine"}})
@@ -98,7 +98,7 @@ def test_a_users_row_that_is_drawn_again_for_a_family_stands_there_once() -> Non
     ]
 
 
-def test_a_users_row_that_a_family_asks_as_well_is_no_item_of_a_second_pool(tmp_path: Path) -> None:
+def test_a_user_row_of_a_known_family_is_in_one_pool_only(tmp_path: Path) -> None:
     drawn = [item for suite in build_suites(SuiteSettings.model_validate(SMALL)).values() for item in suite.items]
     rows = [*drawn, *(Example.ask(f"question {n}", f"answer {n}") for n in range(300))]
     file = tmp_path / "mine.jsonl"
@@ -150,7 +150,7 @@ def test_a_draw_repeats_and_depends_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize(("seed", "share"), [(0, 0.2), (1, 0.1), (7, 0.2)])
-def test_a_small_level_gives_its_share_and_not_an_item_more(seed: int, share: float) -> None:
+def test_a_small_level_gives_exactly_its_share(seed: int, share: float) -> None:
     cells = [("chain_sum", 1), ("sort_digits", 1)]
     held = hold_out(FAMILIES, cells, seed, share)
     for name, level in cells:
@@ -184,7 +184,7 @@ def test_rotation_zero_is_the_first_suite() -> None:
     assert confirm_pool(FAMILIES, CELLS, SIZES, HELD, 0).id == first.id
 
 
-def test_a_small_level_rotates_through_all_it_has_before_it_begins_again() -> None:
+def test_a_small_level_uses_all_items_before_repeating_any() -> None:
     cells = [("chain_sum", 1)]
     sizes: dict[Pool, int] = {"probe": 20, "eval": 20, "confirm": 20}
     others = build_pools(FAMILIES, cells, sizes, HELD)

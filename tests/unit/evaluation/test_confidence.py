@@ -9,7 +9,7 @@ from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answ
 @pytest.mark.parametrize(
     ("kind", "expected"), [("mean", log(0.5)), ("sum", 5 * log(0.5)), ("min", log(0.125)), ("tail", 2 * log(0.5))]
 )
-def test_kinds_by_hand(kind: ConfidenceKind, expected: float) -> None:
+def test_kinds_of_confidence_match_hand_computed_values(kind: ConfidenceKind, expected: float) -> None:
     """Five tokens; the least certain quarter of them is two: a half and an eighth."""
     tokens = (log(0.5), log(1.0), log(0.5), log(0.125), log(1.0))
     assert answer_logprob(tokens, kind) == pytest.approx(expected)

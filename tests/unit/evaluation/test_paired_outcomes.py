@@ -17,7 +17,7 @@ def test_counts_gains_and_losses_by_cell() -> None:
     )
 
 
-def test_turns_round_with_its_arguments() -> None:
+def test_swapping_the_records_swaps_gains_and_losses() -> None:
     forth, back = total_of(outcome_table(before, after)), total_of(outcome_table(after, before))
     assert (forth.gains, forth.losses) == (back.losses, back.gains)
     assert forth.effect == -back.effect == pytest.approx(1 / 5)
@@ -29,7 +29,7 @@ def test_counts_only_the_items_asked_for() -> None:
     assert [cell.family for cell in table] == ["sort"]
 
 
-def test_no_item_is_an_error_and_not_a_draw() -> None:
+def test_no_common_items_is_an_error() -> None:
     with pytest.raises(EmptyEvaluation, match="a and b"):
         outcome_table(before, after, lambda _: False)
 

@@ -52,7 +52,7 @@ def one(step: int) -> Preview:
     return graded(example, answered("yes"), PromptFormat(), **{**KNOWN, "step": step})
 
 
-def test_the_journal_gives_back_the_newest_and_passes_over_what_a_crash_left(tmp_path: Path) -> None:
+def test_the_journal_returns_the_newest_previews_and_skips_torn_lines(tmp_path: Path) -> None:
     journal = tmp_path / "status" / "previews.jsonl"
     assert read_previews(journal, 3) == []
     append_previews(journal, [one(step) for step in range(5)])
@@ -78,7 +78,7 @@ def test_the_journal_stays_small(tmp_path: Path) -> None:
     assert read_previews(journal, 1)[0].step == 59
 
 
-def test_a_line_that_a_full_disk_cut_short_does_not_take_the_next_along(tmp_path: Path) -> None:
+def test_a_line_truncated_by_a_full_disk_does_not_damage_the_next(tmp_path: Path) -> None:
     journal = tmp_path / "previews.jsonl"
     append_previews(journal, [preview(step=1), preview(step=2)])
     journal.write_bytes(journal.read_bytes()[:-20])

@@ -20,7 +20,7 @@ def test_items_carry_their_keys() -> None:
     assert suite.by_id[ITEMS[0].id].messages == ITEMS[0].messages
 
 
-def test_a_key_of_the_source_is_not_believed() -> None:
+def test_a_key_given_by_the_source_is_recomputed() -> None:
     named = [Example.ask(place, "Here", key="C sharp", grader="normalized") for place in ("Where?", "Whence?")]
     assert Suite.of("eval", named).keys == {item_key(item) for item in named}
 
@@ -32,7 +32,7 @@ def test_lines_read_back_to_the_same_suite() -> None:
     assert back.id == suite.id
 
 
-def test_id_depends_on_all_that_it_is() -> None:
+def test_the_id_of_a_suite_depends_on_all_its_content() -> None:
     ids = {
         Suite.of("eval", ITEMS).id,
         Suite.of("confirm", ITEMS).id,
@@ -54,6 +54,6 @@ def test_an_empty_suite_is_refused() -> None:
         Suite.of("eval", [])
 
 
-def test_a_line_that_is_no_example_is_named() -> None:
+def test_a_suite_line_that_is_no_example_is_named() -> None:
     with pytest.raises(DataError, match="eval suite, line 2"):
         Suite.from_lines("eval", [ITEMS[0].to_line(), '{"text": 1}'])

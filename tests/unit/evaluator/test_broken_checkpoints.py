@@ -55,7 +55,7 @@ def test_a_broken_checkpoint_is_a_result(
     assert result.suites == {}
 
 
-def test_other_weights_than_announced_are_broken(spec: Spec) -> None:
+def test_weights_that_differ_from_the_announced_digest_are_broken(spec: Spec) -> None:
     assert "expected" in (run(spec(weights="0" * 64)).broken or "")
 
 
@@ -88,7 +88,7 @@ def always_says(checkpoint: Path, folder: Path, token: int) -> str:
 
 
 @pytest.mark.parametrize(("says", "fault"), [("<|im_end|>", "empty"), ("7", "repeating")])
-def test_a_model_that_says_nothing_or_one_thing_is_broken(
+def test_a_model_with_empty_or_constant_output_is_broken(
     spec: Spec, checkpoint: Path, tmp_path: Path, says: str, fault: str
 ) -> None:
     token = AutoTokenizer.from_pretrained(checkpoint).convert_tokens_to_ids(says)

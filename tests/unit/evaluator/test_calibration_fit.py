@@ -36,7 +36,7 @@ def test_levels_add_up_to_the_testing_half() -> None:
     assert all(abs(level.confidence - level.accuracy) < 0.08 for level in calibration.by_level)
 
 
-def test_kinds_of_confidence_by_hand() -> None:
+def test_confidences_match_hand_computed_values() -> None:
     item = overconfident(n=1).items[0].model_copy(update={"token_logprobs": (np.log(0.9), np.log(0.4))})
     by_kind = {kind: confidences([item], kind)[0] for kind in ("mean", "sum", "min")}
     assert by_kind == pytest.approx({"mean": 0.6, "sum": 0.36, "min": 0.4})
@@ -74,7 +74,7 @@ def test_too_few_items_for_two_halves_is_an_error() -> None:
         calibrate(evaluation("a", {("sum", 1): [True]}))
 
 
-def test_the_threshold_that_ships_keeps_its_promise_on_the_other_half() -> None:
+def test_the_shipped_threshold_reaches_its_precision_on_the_test_split() -> None:
     found = calibrate(overconfident(), CalibrationSettings(precision=0.9))
     assert found.shipped.threshold is not None
     assert found.abstention is not None
@@ -84,7 +84,7 @@ def test_the_threshold_that_ships_keeps_its_promise_on_the_other_half() -> None:
     assert found.raw.accuracy < 0.8, "without abstaining the promise would not hold"
 
 
-def test_a_higher_promise_is_kept_by_abstaining_more() -> None:
+def test_a_higher_precision_means_more_abstention() -> None:
     promised = [calibrate(overconfident(), CalibrationSettings(precision=p)).abstention for p in (0.8, 0.95)]
     coverage = [0.0 if found is None else found.coverage for found in promised]
     assert coverage[0] > coverage[1]
@@ -98,12 +98,12 @@ def test_a_served_answer_gets_the_confidence_that_was_measured() -> None:
     assert np.mean(np.array(served, float)) == pytest.approx(found.tempered.confidence)
 
 
-def test_a_model_that_is_never_right_promises_nothing() -> None:
+def test_a_model_that_is_never_right_has_no_threshold() -> None:
     found = calibrate(evaluation("a", {("sum", 1): [False] * 60}))
     assert (found.shipped.threshold, found.abstention, found.raw.auroc) == (None, None, None)
 
 
-def test_isotonic_mends_what_one_temperature_cannot() -> None:
+def test_isotonic_corrects_a_shape_that_one_temperature_cannot() -> None:
     """A level that is always right at 0.6 and one that is right in half of the cases at 0.9."""
     rng = np.random.default_rng(5)
     grades = {("sum", 1): [True] * 400, ("sum", 2): list(map(bool, rng.random(400) < 0.5))}

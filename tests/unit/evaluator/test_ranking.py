@@ -27,7 +27,7 @@ def test_a_tally_keeps_the_grades_by_family_and_item_id() -> None:
     assert Tally.model_validate_json(kept.model_dump_json()) == kept
 
 
-def test_far_apart_is_ranked_and_close_is_tied() -> None:
+def test_distant_checkpoints_are_ranked_and_close_ones_tied() -> None:
     ranking = rank(tallies([0.2, 0.9, 0.88, 0.5]))
     assert [entry.checkpoint_id for entry in ranking.entries][2:] == ["c003", "c000"]
     assert [entry.group for entry in ranking.entries] == [1, 1, 2, 3]
@@ -51,13 +51,13 @@ def test_the_order_of_arrival_changes_nothing() -> None:
     assert rank(some) == rank(list(reversed(some)))
 
 
-def test_one_checkpoint_is_the_best_there_is() -> None:
+def test_a_single_checkpoint_is_the_best() -> None:
     (entry,) = rank(tallies([0.4])).entries
     assert (entry.rank, entry.group, entry.n) == (1, 1, 300)
     assert entry.score in entry.interval
 
 
-def test_what_was_evaluated_otherwise_is_not_ranked_along() -> None:
+def test_records_under_other_conditions_are_not_comparable() -> None:
     here, there = evaluation("a", {("sum", 1): [True] * 9}), evaluation("b", {("sum", 1): [True] * 9}, suite="other")
     longer = evaluation("c", {("sum", 1): [True] * 10})
     for other in (there, longer):
@@ -100,7 +100,7 @@ def test_a_thousand_checkpoints_by_a_thousand_items() -> None:
     assert Ranking.model_validate(ranking.model_dump()) == ranking
 
 
-def test_a_board_that_grows_says_what_a_new_one_says() -> None:
+def test_an_incremental_board_equals_a_new_one() -> None:
     some = tallies([0.5, 0.6, 0.7, 0.8])
     board = Board()
     for tally_ in some:
@@ -111,7 +111,7 @@ def test_a_board_that_grows_says_what_a_new_one_says() -> None:
     assert board.rank(["c001", "c002", "unknown"]) == rank(some[1:3])
 
 
-def test_a_record_that_was_made_anew_takes_the_place_of_the_old() -> None:
+def test_a_repeated_record_replaces_the_old_one() -> None:
     some = tallies([0.5, 0.6])
     board = Board()
     for tally_ in (*some, some[1].model_copy(update={"checkpoint_id": "c000"})):
@@ -133,7 +133,7 @@ def test_families_are_ranked_on_their_own_items() -> None:
     assert first.by_family["sort"].interval.low < 0.5 < first.by_family["sort"].interval.high
 
 
-def test_cost_is_a_budget_and_no_score() -> None:
+def test_cost_does_not_change_the_score() -> None:
     some = tallies([0.7, 0.9])
     board = Board()
     for tally_ in some:
@@ -148,7 +148,7 @@ def test_cost_is_a_budget_and_no_score() -> None:
     assert slow.entries[0].over_budget == "90 tokens/s are fewer than the 100 asked for"
 
 
-def test_the_best_is_one_that_is_still_there() -> None:
+def test_the_best_checkpoint_has_kept_files() -> None:
     board = Board()
     for tally_ in tallies([0.7, 0.9]):
         board.add(tally_)

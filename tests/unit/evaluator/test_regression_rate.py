@@ -29,12 +29,12 @@ def test_equal_checkpoints_are_rarely_called_worse(benchmark: ModuleType) -> Non
     assert alarms.mean() <= 0.05
 
 
-def test_picking_and_testing_on_the_same_items_would_not_hold(benchmark: ModuleType) -> None:
+def test_picking_and_testing_on_the_same_items_raises_false_alarms(benchmark: ModuleType) -> None:
     alarms = benchmark.simulate(benchmark.best_on_all_items, histories=10, checkpoints=200, seed=11)
     assert alarms[:, 150:].mean() > 0.25
 
 
-def test_one_paired_test_on_the_other_half_holds_at_every_age(benchmark: ModuleType) -> None:
+def test_a_paired_test_on_the_test_split_keeps_its_level(benchmark: ModuleType) -> None:
     """Without the slack of Holm and of many levels: the split alone keeps a single test at its level."""
 
     def overall(grades: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_one_paired_test_on_the_other_half_holds_at_every_age(benchmark: ModuleT
     assert clustered.mean() <= 0.05 + 2.6 * clustered.std(ddof=1) / np.sqrt(len(clustered))
 
 
-def test_slow_decay_does_not_pass(benchmark: ModuleType) -> None:
+def test_slow_decay_is_detected(benchmark: ModuleType) -> None:
     """A fifth of a point a checkpoint, far below what any two neighbours show; a rolling baseline lets it through."""
     for seed in range(3):
         rng = np.random.default_rng(seed)

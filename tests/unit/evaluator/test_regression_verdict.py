@@ -132,13 +132,13 @@ def test_a_real_drop_of_the_stated_size_is_seen() -> None:
     assert seen >= 68
 
 
-def test_how_surely_a_drop_must_be_proved_is_set() -> None:
+def test_the_level_of_the_test_follows_the_setting() -> None:
     cells = {"champion": table((2, 10), (2, 2), (2, 2))}
     told = [judge_outcomes("new", cells, RegressionSettings(alpha=alpha)).severity for alpha in (0.05, 0.4)]
     assert told == ["none", "critical"]
 
 
-def test_which_drop_is_critical_is_set() -> None:
+def test_the_critical_drop_follows_the_setting() -> None:
     cells = {"champion": tuple(cell.model_copy(update={"n": 600}) for cell in table((10, 35), (9, 20), (9, 20)))}
     told = [judge_outcomes("new", cells, RegressionSettings(critical_drop=drop)).severity for drop in (0.05, 0.001)]
     assert told == ["warning", "critical"]
@@ -177,7 +177,7 @@ def test_a_rise_beyond_the_margin_is_a_warning_though_no_answer_changed() -> Non
     assert judge_regression(champion, champion, None, SETTINGS).severity == "none"
 
 
-def test_loss_that_falls_and_loss_that_rises_where_nothing_was_learnt_are_no_harm() -> None:
+def test_a_falling_loss_and_a_rise_on_unlearnt_levels_are_no_warning() -> None:
     champion = with_loss("champion", {1: 0.3, 2: 5.0})
     assert judge_regression(with_loss("new", {1: 0.1, 2: 9.0}), champion, None, SETTINGS).severity == "none"
 
@@ -188,7 +188,7 @@ def test_records_without_losses_are_judged_by_their_answers_alone() -> None:
     assert (verdict.severity, verdict.losses) == ("none", ())
 
 
-def test_one_item_gone_wild_proves_nothing() -> None:
+def test_one_outlier_proves_nothing() -> None:
     calm = pairs(0.0, 0.01)["champion"]
     wild = LossPairs(before=calm.before, after=(1e6, *calm.after[1:]))
     (rise,) = loss_rises({"champion": wild})

@@ -46,7 +46,7 @@ def test_every_item_of_every_suite_is_recorded_under_its_key(spec: Spec, checkpo
     assert [at["done"] for at in seen if at["suite"] == "eval"] == [0, 16, 32, 40]
 
 
-def test_what_ran_into_the_limit_is_truncated_and_the_rest_is_read(spec: Spec) -> None:
+def test_an_answer_at_the_limit_is_truncated_and_the_others_are_read(spec: Spec) -> None:
     items = records(run(spec()).suites["eval"])
     for item in items:
         readable = "missing" if item["extracted"] is None else "ok"
@@ -130,7 +130,7 @@ def kill_at(suite: str, done: int) -> Callable[[dict[str, Any]], None]:
     return progress
 
 
-def test_a_killed_run_goes_on_where_it_was_with_the_same_records(spec: Spec, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_the_same_records(spec: Spec, tmp_path: Path) -> None:
     whole = run(spec("whole"))
     for suite, done in (("eval", 16), ("eval", 40), ("probe", 16)):
         with pytest.raises(Killed):
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_records(spec: Spec, tmp
         assert resumed.suites[name].tokens == whole.suites[name].tokens
 
 
-def test_another_run_goes_on_with_the_longest_of_those_that_were_killed(spec: Spec, tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_longest_record_of_killed_runs(spec: Spec, tmp_path: Path) -> None:
     whole = run(spec("whole"))
     for work, done in (("first", 32), ("second", 16)):
         with pytest.raises(Killed):
@@ -167,7 +167,7 @@ def test_a_torn_line_and_what_follows_are_answered_again(spec: Spec, tmp_path: P
     assert next(at["done"] for at in seen if at["suite"] == "eval") == 19
 
 
-def test_records_made_under_other_conditions_are_not_gone_on_with(spec: Spec) -> None:
+def test_records_made_under_other_conditions_are_not_resumed(spec: Spec) -> None:
     with pytest.raises(Killed):
         run_suites(spec(), kill_at("eval", 32))
     seen: list[dict[str, Any]] = []
@@ -201,17 +201,17 @@ def item(**fields: Any) -> ItemRecord:
         (item(answer="7" * 40, finish_reason="length"), {"endless", "repeating"}),
     ],
 )
-def test_faults_of_an_answer(record: ItemRecord, expected: set[str]) -> None:
+def test_empty_endless_and_repeated_answers_are_faults(record: ItemRecord, expected: set[str]) -> None:
     assert faults(record) == expected
 
 
 @pytest.mark.parametrize("text", ["=" * 12, "so the the the the the the the the the the", "x" + "ab;" * 20])
-def test_one_thing_over_and_over_is_repeating(text: str) -> None:
+def test_a_repeated_phrase_is_a_repetition(text: str) -> None:
     assert is_repeating(text)
 
 
 @pytest.mark.parametrize("text", ["", "1", "8+0=8;8+7=15", "0+0=0;0+0=0;0+0=0", "the end of the answer is 7"])
-def test_a_worked_answer_is_not(text: str) -> None:
+def test_a_worked_answer_is_no_repetition(text: str) -> None:
     assert not is_repeating(text)
 
 

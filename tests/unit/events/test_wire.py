@@ -39,14 +39,14 @@ def test_unknown_fields_are_ignored(event: Event, key: str, value: str) -> None:
 
 
 @given(EVENTS, st.integers().filter(lambda major: major != 1))
-def test_an_unknown_major_is_refused_by_its_numbers(event: Event, major: int) -> None:
+def test_an_unknown_major_version_is_refused_with_both_versions(event: Event, major: int) -> None:
     fields = {**json.loads(encode(event)), "major": major}
     with pytest.raises(EventError, match=rf"{event.name} has major version {major}, this worker reads 1"):
         decode(json.dumps(fields))
 
 
 @given(st.binary() | TEXT | st.recursive(st.none() | st.integers() | TEXT, st.lists).map(json.dumps))
-def test_whatever_is_no_event_is_one_kind_of_error(body: bytes | str) -> None:
+def test_malformed_input_is_one_error_class(body: bytes | str) -> None:
     with pytest.raises(EventError):
         decode(body)
 

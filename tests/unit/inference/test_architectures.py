@@ -88,7 +88,7 @@ def answered(model: Any, drafts: list[tuple[int, ...]], *, score_drafts: bool = 
     )
 
 
-def test_every_way_says_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
+def test_every_decoding_path_gives_the_answers_of_single_prompts(model: Any) -> None:
     expected = [alone(model, prompt) for prompt in PROMPTS]
     astray = [(*ids[: n % 7], 40, 41, 42) for n, ids in enumerate(expected)]
     ways = {
@@ -132,7 +132,7 @@ class Asked:
         self.answered = generation
 
 
-def test_rows_that_come_and_go_say_what_the_model_says_of_a_prompt_alone(model: Any) -> None:
+def test_joining_and_leaving_rows_give_the_answers_of_single_prompts(model: Any) -> None:
     codec: Any = Wordless()
     batch: ContinuousBatch[Asked] = ContinuousBatch(model, codec, PAD, max_rows=8, max_tokens=100_000)
     everyone = [Asked(Prompt(prompt, GREEDY.max_new_tokens, GREEDY)) for prompt in PROMPTS]

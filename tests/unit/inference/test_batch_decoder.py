@@ -71,7 +71,7 @@ def drain(batch: ContinuousBatch[Asked], joining: Sequence[Asked] = ()) -> int:
     return steps
 
 
-def test_whoever_joins_when_is_answered_as_alone(generator: LocalGenerator) -> None:
+def test_a_row_that_joins_at_any_time_is_answered_as_alone(generator: LocalGenerator) -> None:
     everyone = some(generator, 30)
     draw, waiting = random.Random(1), list(everyone)
     batch: ContinuousBatch[Asked] = generator.continuous_batch(12)
@@ -89,7 +89,7 @@ def test_whoever_joins_when_is_answered_as_alone(generator: LocalGenerator) -> N
         assert answered.token_logprobs == pytest.approx(alone.token_logprobs, abs=1e-4)
 
 
-def test_a_short_answer_waits_for_no_long_one(generator: LocalGenerator) -> None:
+def test_a_short_answer_does_not_wait_for_a_long_one(generator: LocalGenerator) -> None:
     batch: ContinuousBatch[Asked] = generator.continuous_batch(8)
     long, short = asked(generator, max_new_tokens=200), asked(generator, "2+2=", max_new_tokens=3)
     batch.advance([long])
@@ -129,13 +129,13 @@ def test_how_many_rows_a_batch_has_is_limited(
     assert batch.fitting(prompts) == fitting
 
 
-def test_so_much_is_read_between_two_tokens(generator: LocalGenerator) -> None:
+def test_the_prompt_tokens_between_two_steps_are_limited(generator: LocalGenerator) -> None:
     batch: ContinuousBatch[Asked] = generator.continuous_batch(64)
     long = asked(generator, "1" * 900).prompt
     assert batch.fitting([long] * 10) == MAX_PREFILL_TOKENS // len(long.token_ids)
 
 
-def test_whoever_has_left_is_not_counted(generator: LocalGenerator) -> None:
+def test_rows_that_left_are_not_counted(generator: LocalGenerator) -> None:
     batch: ContinuousBatch[Asked] = generator.continuous_batch(2)
     leaving = Asked(asked(generator, max_new_tokens=100).prompt, ends=lambda answer: len(answer.token_ids) == 2)
     staying, newcomer = asked(generator, max_new_tokens=100), asked(generator)
@@ -159,7 +159,7 @@ def room_for(generator: LocalGenerator, rows: int) -> Iterator[None]:
     hook.remove()
 
 
-def test_where_memory_is_short_all_begin_again_in_smaller_batches(generator: LocalGenerator) -> None:
+def test_out_of_memory_restarts_all_rows_in_smaller_batches(generator: LocalGenerator) -> None:
     everyone = some(generator, 12)
     batch: ContinuousBatch[Asked] = generator.continuous_batch(64)
     with room_for(generator, 5):

@@ -26,7 +26,7 @@ def test_it_is_cut_at_the_first_stop_string(text: AnswerText) -> None:
     assert text.whole(tokens("a;b\n\nc"), Decoding(stop=("\n\n", ";"))) == "a"
 
 
-def test_a_stop_string_across_tokens_is_heard_when_it_is_complete(text: AnswerText) -> None:
+def test_a_stop_string_across_tokens_is_found_when_complete(text: AnswerText) -> None:
     ids = tokens("answer is äé;")
     heard = [text.says_stop(ids[:length], Decoding(stop=("äé",))) for length in range(1, len(ids) + 1)]
     assert heard == [False] * (len(ids) - 2) + [True, True]
@@ -36,7 +36,7 @@ def test_without_stop_strings_nothing_stops(text: AnswerText) -> None:
     assert not text.says_stop(tokens("anything"), Decoding())
 
 
-def test_what_is_settled_only_ever_grows_into_the_whole(text: AnswerText) -> None:
+def test_the_settled_text_is_always_a_prefix_of_the_whole(text: AnswerText) -> None:
     ids, decoding = tokens("größe 12END of it"), Decoding(stop=("ENDE", "END of"))
     settled = [text.settled(ids[:length], decoding) for length in range(len(ids) + 1)]
     assert all(later.startswith(earlier) for earlier, later in pairwise(settled))

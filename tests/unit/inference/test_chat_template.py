@@ -31,7 +31,7 @@ _REASONING_DROPPED = (
 )
 
 
-def test_a_prompt_ends_where_the_model_speaks() -> None:
+def test_a_prompt_ends_where_the_answer_starts() -> None:
     assert render_prompt(TOKENIZER, TALK[:2]) == (
         "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -53,7 +53,7 @@ def test_the_closing_answer_is_given_with_its_end() -> None:
     assert TOKENIZER.decode(rendered.ids[len(served) :]) == "two<|im_end|>"
 
 
-def test_a_batch_is_what_its_members_are_alone() -> None:
+def test_a_batch_equals_its_single_encodings() -> None:
     chats = [TALK, TALK[:3], Example.ask("a", "b").messages]
     assert render_training_batch(TOKENIZER, chats) == [render_training(TOKENIZER, chat) for chat in chats]
     assert render_training_batch(TOKENIZER, []) == []

@@ -239,7 +239,7 @@ NO_ANSWERS = {
 
 
 @pytest.mark.parametrize("reply", NO_ANSWERS.values(), ids=NO_ANSWERS.keys())
-def test_what_is_no_answer_is_an_error(serve: Serve, connect: Connect, reply: Reply) -> None:
+def test_a_malformed_answer_is_an_error(serve: Serve, connect: Connect, reply: Reply) -> None:
     server = serve([reply])
     with pytest.raises(GenerationError, match=server.url):
         connect(server).generate([ask("1+1=")], DECODING)

@@ -106,7 +106,7 @@ def test_scores_do_not_depend_on_the_batch(lively: Path) -> None:
         assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_nothing_asked_is_nothing_answered(generator: LocalGenerator) -> None:
+def test_no_prompts_give_no_answers(generator: LocalGenerator) -> None:
     assert generator.generate([], GREEDY) == []
     assert generator.score([], []) == []
 
@@ -153,7 +153,7 @@ def test_a_prompt_as_long_as_the_context_is_an_error(generator: LocalGenerator) 
         generator.generate([ask("1" * 1100)], GREEDY)
 
 
-def test_a_batch_out_of_time_is_an_error_and_no_answer(lively: Path) -> None:
+def test_a_batch_past_its_time_limit_is_an_error(lively: Path) -> None:
     with pytest.raises(GenerationError, match="took longer than 1e-09 s"):
         LocalGenerator.load(lively, limits=BatchLimits(timeout_s=1e-9)).generate(CHATS, GREEDY)
 
@@ -178,7 +178,7 @@ def room_for(loaded: LoadedModel, rows: int) -> Iterator[list[int]]:
     hook.remove()
 
 
-def test_short_memory_halves_the_batch_and_is_remembered(loaded: LoadedModel) -> None:
+def test_out_of_memory_halves_the_batch_size_for_good(loaded: LoadedModel) -> None:
     generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
     expected = generator.generate(CHATS, GREEDY)
     with room_for(loaded, rows=12) as sizes:

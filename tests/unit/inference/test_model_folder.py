@@ -8,7 +8,7 @@ from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.model_folder import digest_of_sums, weights_digest
 
 
-def test_it_is_the_hash_of_the_sorted_lines_of_name_and_sum(tmp_path: Path) -> None:
+def test_the_digest_is_the_hash_of_sorted_names_and_checksums(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").write_bytes(b"two")
     (tmp_path / "a.safetensors").write_bytes(b"one")
     one, two = (hashlib.sha256(text).hexdigest() for text in (b"one", b"two"))

@@ -41,7 +41,7 @@ def test_a_whole_folder_loads_with_its_digest(folder: Path) -> None:
     assert generator.context == 1024
 
 
-def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(BrokenCheckpoint, match="nowhere is not a folder"):
         check_folder(tmp_path / "nowhere")
 
@@ -140,7 +140,7 @@ def test_a_cpu_computes_in_fp32_unless_told() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_a_wrong_setting() -> None:
+def test_a_missing_gpu_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match=r"inference\.device"):
         pick_hardware(InferenceSettings(device="cuda:0"))
 
@@ -154,6 +154,6 @@ def test_a_gpu_that_is_not_there_is_a_wrong_setting() -> None:
     ],
     ids=["device", "dtype", "attention"],
 )
-def test_what_a_model_runs_on_is_set(changed: dict[str, str], chosen: tuple[str, str, str]) -> None:
+def test_device_dtype_and_attention_follow_the_settings(changed: dict[str, str], chosen: tuple[str, str, str]) -> None:
     told = pick_hardware(InferenceSettings.model_validate({"device": "cpu", **changed}))
     assert (told.device, told.dtype, told.attention) == chosen

@@ -89,7 +89,7 @@ def test_no_draft_changes_an_answer(loaded: LoadedModel, profile: str, decoding:
             assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
 
 
-def test_what_is_drafted_right_takes_one_forward_pass(loaded: LoadedModel) -> None:
+def test_a_right_draft_takes_one_forward_pass(loaded: LoadedModel) -> None:
     generator = formatted(loaded, "plain")
     plain = answer(generator, GREEDY)
     with counted_passes(loaded) as rows:
@@ -112,7 +112,7 @@ def test_a_draft_is_scored_as_it_would_be_by_itself(loaded: LoadedModel) -> None
         assert generation.draft_logprobs == pytest.approx(score, abs=1e-4)
 
 
-def test_what_does_not_fit_the_context_is_no_draft(loaded: LoadedModel) -> None:
+def test_a_draft_beyond_the_context_is_dropped(loaded: LoadedModel) -> None:
     generator = formatted(loaded, "plain")
     found = answer(generator, GREEDY, ["1" * 1023, *[None] * (len(CHATS) - 1)])
     assert [generation.token_ids for generation in found] == [g.token_ids for g in answer(generator, GREEDY)]
@@ -136,17 +136,17 @@ def passes_with_their_drafts(pays: Sequence[bool]) -> list[bool]:
     return asked
 
 
-def test_drafts_that_pay_are_always_asked() -> None:
+def test_accepted_drafts_are_always_used() -> None:
     assert all(passes_with_their_drafts([True] * 20))
 
 
-def test_refused_drafts_pause_ever_longer_until_one_pays() -> None:
+def test_rejected_drafts_are_skipped_longer_and_longer_until_one_is_accepted() -> None:
     asked = passes_with_their_drafts([False] * 30)
     assert [place for place, is_asked in enumerate(asked) if is_asked] == [0, 2, 5, 10, 19, 28]
     assert passes_with_their_drafts([False, False, True, True, False, False]) == [True, False, True, True, True, False]
 
 
-def test_wrong_drafts_are_left_out_where_nobody_wants_their_scores(loaded: LoadedModel) -> None:
+def test_rejected_drafts_are_skipped_where_their_scores_are_not_needed(loaded: LoadedModel) -> None:
     generator = formatted(loaded, "plain")
     wrong: list[Reply | None] = ["1" * 300] * len(CHATS)
     found = dict(enumerate(answer(generator, GREEDY, wrong, score_drafts=False)))
@@ -177,7 +177,7 @@ def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:
         answer(generator, GREEDY, ["1"] * len(CHATS))
 
 
-def test_nothing_drafted_is_nothing_checked(loaded: LoadedModel) -> None:
+def test_without_drafts_nothing_is_verified(loaded: LoadedModel) -> None:
     generator = formatted(loaded, "plain")
     with counted_passes(loaded) as rows, torch.inference_mode():
         answer(generator, Decoding(max_new_tokens=1), [None] * len(CHATS))

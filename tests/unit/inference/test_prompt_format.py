@@ -13,7 +13,7 @@ MOMENT = 1_770_000_000.0
 EXAMPLE = Example.ask("What is 2+3?", "(add 2 3) = 5")
 
 
-def test_what_is_configured_is_what_is_put_before_the_model() -> None:
+def test_prompts_follow_the_configured_profile_and_system_prompt() -> None:
     settings = Settings(
         profile=ProfileSettings(name="regime3"), monitoring=MonitoringSettings(system_prompt_base="Today is {date}.")
     )
@@ -25,7 +25,7 @@ def test_what_is_configured_is_what_is_put_before_the_model() -> None:
     assert prompt_format.parse(str(prompt_format.apply(EXAMPLE).answer)) == "5"
 
 
-def test_a_profile_has_the_options_that_are_set() -> None:
+def test_a_profile_gets_its_configured_options() -> None:
     def asked(profile: str, **options: object) -> str:
         told = Settings(profile=ProfileSettings(name=profile, options=options))
         return PromptFormat.configured(told, MOMENT).apply_to_prompt(EXAMPLE.prompt)[0].content

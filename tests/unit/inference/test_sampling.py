@@ -52,7 +52,7 @@ def test_a_draw_belongs_to_its_prompt_and_not_to_its_place() -> None:
     assert pick(rows, step=1) != pick(rows, step=0)
 
 
-def test_another_seed_draws_otherwise() -> None:
+def test_another_seed_gives_other_samples() -> None:
     assert pick(prompts(50, temperature=1.0, seed=1)) != pick(prompts(50, temperature=1.0, seed=2))
 
 

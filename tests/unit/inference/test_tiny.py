@@ -31,7 +31,7 @@ def test_overrides_shape_the_model(tmp_path: Path) -> None:
     assert (config["hidden_size"], config["num_hidden_layers"]) == (96, 3)
 
 
-def test_a_model_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_model_is_not_rebuilt(tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path / "tiny")
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert build_tiny_model(folder, seed=5) == folder
@@ -60,7 +60,7 @@ def test_digits_and_letters_are_single_tokens_and_words_after_a_space_are_not() 
     assert tokenizer.tokenize("<|im_start|>assistant\n7<|im_end|>") == ["<|im_start|>assistant\n", "7", "<|im_end|>"]
 
 
-def test_the_template_marks_what_the_model_says() -> None:
+def test_the_template_marks_the_assistant_turns() -> None:
     chat = [{"role": "user", "content": "2+3="}, {"role": "assistant", "content": "5"}]
     rendered = build_tiny_tokenizer().apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
     marked = [token for token, mark in zip(rendered["input_ids"], rendered["assistant_masks"], strict=True) if mark]

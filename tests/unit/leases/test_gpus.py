@@ -33,7 +33,7 @@ def test_one_card_holds_training_a_judge_and_the_server_side_by_side(tmp_path: P
         lease.close()
 
 
-def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
+def test_gpu_leases_follow_the_settings(tmp_path: Path) -> None:
     cards = settings(tmp_path, gpus_gb=(8, 24), vram_gb={"training": 20})
     assert (capacity_gb(cards), vram_gb(cards, "training"), vram_gb(cards, "testing")) == ({0: 8, 1: 24}, 20, 6)
     lease = acquire_share(cards, "training", timeout_s=SOON_S)
@@ -42,7 +42,7 @@ def test_settings_say_how_much_and_where(tmp_path: Path) -> None:
         assert gpu_limit(cards, lease) == {"devices": ["1"], "shares": [20 / 24]}
 
 
-def test_more_than_a_card_has_is_an_error_of_the_settings(tmp_path: Path) -> None:
+def test_a_lease_larger_than_its_card_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="one device has 24"):
         acquire_share(settings(tmp_path, gpus_gb=(24,), vram_gb={"training": 30}), "training", timeout_s=SOON_S)
 
@@ -82,7 +82,7 @@ def test_training_on_a_cpu_leases_no_card(tmp_path: Path) -> None:
     assert acquire_share(on_cpu, "testing", timeout_s=SOON_S) is not None
 
 
-def test_a_bounded_process_sees_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leased_process_sees_only_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
     said: list[dict[str, Any]] = []
     spec = {

@@ -56,7 +56,7 @@ def test_waiting_ends_when_asked_to_stop(tmp_path: Path) -> None:
         acquire_gpu(1, tmp_path, {0: 1}, timeout_s=PATIENT_S, should_stop=lambda: True)
 
 
-def test_threads_never_hold_more_than_there_is(tmp_path: Path) -> None:
+def test_concurrent_threads_never_exceed_the_capacity(tmp_path: Path) -> None:
     held, most, counting = 0, 0, threading.Lock()
 
     def work(vram_gb: int) -> None:
@@ -108,7 +108,7 @@ def test_more_gpus_than_have_the_room_are_a_wrong_setting(tmp_path: Path) -> Non
         acquire_gpu(5, tmp_path, {0: 8, 1: 8, 2: 4}, timeout_s=SOON_S, cards=3)
 
 
-def test_containers_that_count_their_cards_alike_share_a_folder_by_the_cards_names(tmp_path: Path) -> None:
+def test_leases_are_keyed_by_card_uuid_not_by_index(tmp_path: Path) -> None:
     def take(name: str) -> GpuLease:
         return acquire_gpu(24, tmp_path, {0: 24}, timeout_s=SOON_S, names={0: name})
 
@@ -120,7 +120,7 @@ def test_containers_that_count_their_cards_alike_share_a_folder_by_the_cards_nam
     take("GPU-aaaa").close()
 
 
-def test_gpu_memory_is_free_when_its_holder_dies(tmp_path: Path) -> None:
+def test_a_lease_is_released_when_its_holder_dies(tmp_path: Path) -> None:
     holder = Holder(lambda: acquire_gpu(6, tmp_path, {0: 8}, timeout_s=PATIENT_S))
     with pytest.raises(TransientError):
         acquire_gpu(3, tmp_path, {0: 8}, timeout_s=SOON_S)

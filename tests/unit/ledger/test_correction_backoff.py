@@ -20,7 +20,7 @@ def test_a_class_that_did_not_become_rarer_is_backed_off_after_enough_batches() 
     assert backed_off == {CARRY: "3 gained, 3 lost over 3 correction batches"}
 
 
-def test_a_gain_keeps_it_going() -> None:
+def test_a_class_with_a_gain_is_not_backed_off() -> None:
     history = [batch(0, 1), batch(5, 1), batch(0, 1)]
     assert backed_off_classes(history, patience=3, pause=6) == {}
 
@@ -31,7 +31,7 @@ def test_only_the_newest_measured_batches_count() -> None:
     assert list(backed_off_classes(history, patience=3, pause=6)) == [CARRY]
 
 
-def test_it_is_tried_again_after_a_rest() -> None:
+def test_a_backed_off_class_is_tried_again() -> None:
     bad, other = batch(0, 0), batch(3, 0, "reverse:order")
     assert backed_off_classes([bad, bad, other], patience=2, pause=2) != {}
     assert backed_off_classes([bad, bad, other, other], patience=2, pause=2) == {}
@@ -50,7 +50,7 @@ def add(tx: Transaction, name: str, at: float, gains: int) -> None:
     tx.session.add(impact)
 
 
-def test_the_newest_are_looked_back_on_the_oldest_of_them_first(ledger: Ledger) -> None:
+def test_the_newest_measurements_are_read_oldest_first(ledger: Ledger) -> None:
     with ledger.write() as tx:
         for place, name in enumerate("abcd"):
             add(tx, name, float(place), gains=place)

@@ -24,7 +24,7 @@ from ratchet.ledger.tables import BlockRow, CheckpointRow
 from tests.support.home import small_home
 
 
-def test_every_act_is_kept_with_its_reason_and_every_champion_with_its_end(tmp_path: Path) -> None:
+def test_every_action_is_kept_with_its_reason_and_every_champion_with_its_end(tmp_path: Path) -> None:
     with small_home(tmp_path / "run") as home:
         base, first = home.base_id(), home.add_checkpoint()
         with home.ledger.write() as tx:

@@ -67,7 +67,7 @@ def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> No
     assert seen == [1]
 
 
-def test_a_commit_stands_though_redis_is_away(ledger: Ledger) -> None:
+def test_a_commit_succeeds_while_redis_is_away(ledger: Ledger) -> None:
     def away(_events: list[Event]) -> None:
         raise TransientError("Redis is away")
 
@@ -78,7 +78,7 @@ def test_a_commit_stands_though_redis_is_away(ledger: Ledger) -> None:
     assert count(ledger, "n") == 1
 
 
-def test_writers_come_one_after_the_other(ledger: Ledger) -> None:
+def test_writers_are_serialized(ledger: Ledger) -> None:
     taken: list[int] = []
 
     def work() -> None:
@@ -120,14 +120,14 @@ def test_its_clock_is_epoch_seconds(ledger: Ledger) -> None:
     assert before - 1 <= now <= time.time() + 1
 
 
-def test_a_ledger_that_is_away_is_trouble_of_the_surroundings(tmp_path: Path) -> None:
+def test_an_unreachable_ledger_is_a_transient_error(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     with pytest.raises(TransientError, match=r"ledger\.db is away"):
         ledger.now()
 
 
-def test_the_trouble_does_not_tell_the_password(tmp_path: Path) -> None:
+def test_the_error_does_not_show_the_password(tmp_path: Path) -> None:
     ledger = Ledger(f"postgresql+psycopg://me:secret-word@/ratchet?host={tmp_path}")
     with pytest.raises(TransientError) as caught, ledger.write():
         pass
@@ -169,7 +169,7 @@ def mute_server() -> Iterator[str]:
         yield f"postgresql+psycopg://me@127.0.0.1:{listener.getsockname()[1]}/ratchet?sslmode=disable"
 
 
-def test_a_postgresql_that_says_nothing_is_given_up() -> None:
+def test_a_silent_postgresql_times_out() -> None:
     """``connect_timeout`` of the URL, which is a test's patience here, goes before ours."""
     with mute_server() as url:
         ledger, began = Ledger(f"{url}&connect_timeout=2"), time.monotonic()
@@ -179,7 +179,7 @@ def test_a_postgresql_that_says_nothing_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(("query", "connect_timeout"), [("", "10"), ("&connect_timeout=7", "7")])
-def test_a_link_that_was_cut_is_noticed_before_the_watchdog_ends_the_worker(
+def test_a_cut_connection_is_noticed_before_the_watchdog_fires(
     postgres: Postgres, query: str, connect_timeout: str
 ) -> None:
     with closing(Ledger(f"{postgres.url('postgres')}{query}")) as ledger, ledger.read() as session:
@@ -199,7 +199,7 @@ def test_a_link_that_was_cut_is_noticed_before_the_watchdog_ends_the_worker(
         ({"when": {1, 2}}, r"value\.when \(set\)"),
     ],
 )
-def test_what_is_no_plain_json_is_refused_and_the_column_is_named(
+def test_a_value_that_is_not_plain_json_is_refused_by_column(
     ledger: Ledger, numbers: dict[str, object], place: str
 ) -> None:
     row = {"checkpoint_id": "c1", "numbers": numbers, "created_at": 1.0}
@@ -214,7 +214,7 @@ def bulk(tx: Transaction, row: dict[str, object]) -> None:
     tx.session.execute(insert(MinedRow).values(**row, count=0, by_category={}))
 
 
-def test_the_columns_of_json_are_all_plain() -> None:
+def test_all_json_columns_are_checked() -> None:
     columns = [column for table in Base.metadata.tables.values() for column in table.columns]
     assert not [str(column) for column in columns if isinstance(column.type, JSON)]
     known = {str(column.type.column) for column in columns if isinstance(column.type, PlainJson)}

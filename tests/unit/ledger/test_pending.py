@@ -17,7 +17,7 @@ def fill(ledger: Ledger) -> None:
         tx.session.add_all([*letters, dead_letter("theirs", "toy", "elsewhere")])
 
 
-def test_lacking_are_those_without_a_verdict_or_an_open_dead_letter_of_the_system(ledger: Ledger) -> None:
+def test_lacking_subjects_have_no_verdict_and_no_open_dead_letter(ledger: Ledger) -> None:
     fill(ledger)
     query = select(CounterRow.name).where(lacks_verdict("mine", "toy", CounterRow.name)).order_by(CounterRow.name)
     with ledger.read() as session:
@@ -31,7 +31,7 @@ def test_the_kind_of_subject_matters(ledger: Ledger) -> None:
         assert len(session.scalars(query).all()) == 5
 
 
-def test_settled_are_all_the_others(ledger: Ledger) -> None:
+def test_settled_subjects_are_all_others(ledger: Ledger) -> None:
     fill(ledger)
     pairs = [("toy", name) for name in ("decided", "dead", "retried", "elsewhere", "new")] + [("game", "decided")]
     with ledger.read() as session:

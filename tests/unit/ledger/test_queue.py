@@ -87,7 +87,7 @@ def test_the_open_batch_goes_before_all_then_priority_then_waiting_time(ledger: 
     assert found == order
 
 
-def test_what_lies_in_the_dead_letters_neither_counts_nor_comes_next(ledger: Ledger) -> None:
+def test_dead_lettered_batches_neither_count_nor_come_next(ledger: Ledger) -> None:
     with ledger.write() as tx:
         stuck = add(tx, "a", state="training", examples=100)
         ungated = add(tx, "b")
@@ -109,7 +109,7 @@ def test_what_lies_in_the_dead_letters_neither_counts_nor_comes_next(ledger: Led
     assert following.id == stuck
 
 
-def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:
+def test_submitting_emits_an_event(ledger: Ledger) -> None:
     with ledger.write() as tx:
         event = submit(tx, "a" * 64, 5, "user", {"file": "mine.jsonl"}, "high")
     with ledger.read() as session:
@@ -120,7 +120,7 @@ def test_submitting_tells_of_the_batch(ledger: Ledger) -> None:
     assert batch.provenance == {"file": "mine.jsonl"}
 
 
-def test_the_same_rows_are_refused_the_second_time_with_what_became_of_them(ledger: Ledger) -> None:
+def test_repeated_rows_are_refused_with_the_state_of_the_first_batch(ledger: Ledger) -> None:
     with ledger.write() as tx:
         add(tx, "a", state="trained")
     with (
@@ -156,13 +156,13 @@ def test_too_few_examples_are_a_shortage() -> None:
     assert shortage(Supply(100, 0, None), QUEUE) is None
 
 
-def test_a_refill_goes_on_above_the_mark_that_began_it() -> None:
+def test_a_refill_continues_above_the_low_mark() -> None:
     assert shortage(Supply(105, 50_000, 10.0), QUEUE) is None
     assert shortage(Supply(105, 50_000, 10.0), QUEUE, refilling=True) == "105 examples of 110"
     assert shortage(Supply(110, 50_000, 10.0), QUEUE, refilling=True) is None
 
 
-def test_tokens_are_those_of_what_waits_and_of_what_is_left_of_the_open_batch(tmp_path: Path) -> None:
+def test_tokens_count_waiting_batches_and_the_rest_of_the_open_one(tmp_path: Path) -> None:
     with small_home(tmp_path) as home:
         home.add_batch(rows(100), state="queued", tokens=1_000)
         home.add_batch(rows(100, 100), state="training", tokens=2_000, offset=75)
@@ -179,5 +179,5 @@ def test_tokens_are_those_of_what_waits_and_of_what_is_left_of_the_open_batch(tm
         assert found.minutes == found.tokens / 30.0 / 60
 
 
-def test_the_low_mark_is_set() -> None:
+def test_the_low_mark_follows_the_setting() -> None:
     assert shortage(Supply(99, 50_000, 10.0), QUEUE.model_copy(update={"low_water": 99})) is None

@@ -37,7 +37,7 @@ def add(tx: Transaction, ordinal: int, score: float | None, dtype: str = "fp32",
     tx.session.add(record)
 
 
-def test_the_best_before_is_found_by_its_score(ledger: Ledger) -> None:
+def test_the_best_earlier_checkpoint_has_the_highest_score(ledger: Ledger) -> None:
     with ledger.write() as tx:
         tx.session.add(SuiteRow(id=SUITE, pool="eval", ordinal=1, artifact="", items=10, created_at=tx.now))
         tx.session.flush()

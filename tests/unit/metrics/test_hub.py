@@ -48,7 +48,7 @@ def test_each_alert_is_a_line_with_its_runbook(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"alerts": 1}'])
-def test_what_is_no_notification_is_refused(body: bytes) -> None:
+def test_a_malformed_notification_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):
         write_alerts(body)
 

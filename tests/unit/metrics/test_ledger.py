@@ -55,7 +55,7 @@ def test_an_empty_ledger_is_up_and_has_nothing_waiting(ledger: Ledger, ask: Ask)
     assert found["ratchet_workers"] == found["ratchet_outbox_waiting"] == 0
 
 
-def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledger, ask: Ask) -> None:
+def test_the_newest_mining_curriculum_and_coverage_are_exported(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         for table in (MinedRow, CoverageRow, CurriculumRow):
             tx.session.execute(delete(table))
@@ -90,7 +90,7 @@ def test_the_newest_words_on_what_is_weak_taught_and_covered_are_told(told: Ledg
     assert found.value("ratchet_curriculum_share_ratio", strategy="adaptive") == 0.75
 
 
-def test_the_queue_is_told_by_place_and_in_time(told: Ledger, ask: Ask) -> None:
+def test_the_queue_is_exported_by_place_and_time_left(told: Ledger, ask: Ask) -> None:
     found = ask(told)
     assert found.value("ratchet_queue_examples", place="submitted") == 8000
     assert found.value("ratchet_queue_examples", place="queued") == 8000
@@ -110,7 +110,7 @@ def test_an_empty_queue_is_short_and_how_long_it_lasts_is_unknown_before_trainin
     assert "ratchet_queue_left_seconds" not in found.names()
 
 
-def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> None:
+def test_the_oldest_pending_subject_is_exported_by_system(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.execute(
             delete(VerdictRow).where(VerdictRow.system == "regression", VerdictRow.subject_id == checkpoint_id(2))
@@ -128,7 +128,7 @@ def test_the_oldest_thing_not_done_is_told_by_system(told: Ledger, ask: Ask) -> 
     assert found.value("ratchet_pending", system="deployment") == 1
 
 
-def test_the_base_model_waits_for_no_deployment(told: Ledger, ask: Ask) -> None:
+def test_the_base_model_is_not_pending_for_deployment(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(0)))
     found = ask(told)
@@ -147,7 +147,7 @@ def test_accuracy_has_its_interval_for_newest_and_champion(told: Ledger, ask: As
     assert found.value("ratchet_checkpoint_info", role="champion", checkpoint=checkpoint_id(3)) == 1
 
 
-def test_calibration_and_regressions_are_told(told: Ledger, ask: Ask) -> None:
+def test_calibration_and_regressions_are_exported(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         values = {"severity": "critical", "created_at": tx.now}
         tx.session.execute(
@@ -163,7 +163,7 @@ def test_calibration_and_regressions_are_told(told: Ledger, ask: Ask) -> None:
     assert found.value("ratchet_regression_timestamp_seconds", severity="warning") == 0
 
 
-def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
+def test_the_served_checkpoint_is_exported(told: Ledger, ask: Ask) -> None:
     found = ask(told)
     assert found["ratchet_champion_ordinal"] == 3
     assert 145 <= found["ratchet_champion_age_seconds"] < 2000
@@ -190,7 +190,7 @@ def test_what_is_served_is_told(told: Ledger, ask: Ask) -> None:
     assert ask(told).value("ratchet_deployment_timestamp_seconds", action="rollback") > 1e9
 
 
-def test_the_line_of_training_is_told(told: Ledger, ask: Ask) -> None:
+def test_the_training_lineage_is_exported(told: Ledger, ask: Ask) -> None:
     found = ask(told)
     assert found["ratchet_checkpoint_newest_ordinal"] == 5
     assert found["ratchet_checkpoint_newest_step"] == 1250
@@ -212,7 +212,7 @@ def test_a_missing_worker_ages_and_a_stopped_one_does_not(told: Ledger, ask: Ask
         found.value("ratchet_worker_unseen_seconds", system="training")
 
 
-def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, ask: Ask) -> None:
+def test_failures_waits_and_damage_are_exported_while_they_last(told: Ledger, ask: Ask) -> None:
     found = ask(told)
     assert found["ratchet_artifacts_damaged"] == 0
     assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
@@ -238,7 +238,7 @@ def test_what_fails_waits_or_is_damaged_is_told_as_long_as_it_is(told: Ledger, a
     assert not {"ratchet_worker_failures", "ratchet_worker_waits"} & found.names()
 
 
-def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> None:
+def test_dead_letters_outbox_and_requests_are_exported(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.add(
             EvaluationRequestRow(
@@ -252,14 +252,14 @@ def test_dead_letters_outbox_and_requests_are_told(told: Ledger, ask: Ask) -> No
     assert found["ratchet_request_oldest_seconds"] >= 70
 
 
-def test_a_diverged_batch_has_its_time(told: Ledger, ask: Ask) -> None:
+def test_a_diverged_batch_is_exported_with_its_time(told: Ledger, ask: Ask) -> None:
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] == 0
     with told.write() as tx:
         tx.session.add(verdict("training", "batch", batch_id(1), "quarantined", tx.now, reason="the loss diverged"))
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] > 1e9
 
 
-def test_a_broken_checkpoint_waits_for_nobody(told: Ledger, ask: Ask) -> None:
+def test_a_broken_checkpoint_is_not_pending(told: Ledger, ask: Ask) -> None:
     with told.write() as tx:
         tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
         tx.session.execute(update(CheckpointRow).where(CheckpointRow.id == checkpoint_id(5)).values(state="broken"))
@@ -268,7 +268,7 @@ def test_a_broken_checkpoint_waits_for_nobody(told: Ledger, ask: Ask) -> None:
         assert found.value("ratchet_pending", system=judge) == 0
 
 
-def test_a_ledger_that_is_away_is_told_and_nothing_else(settings: Settings, ask: Ask) -> None:
+def test_an_unreachable_ledger_exports_only_that(settings: Settings, ask: Ask) -> None:
     away = Ledger("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
     found = ask(away)
     away.close()

@@ -45,7 +45,7 @@ def up(collector: TimeLimitedCollector) -> float:
     return float(next(iter(collector.collect())).samples[0].value)
 
 
-def test_a_slow_source_is_away_until_its_reading_is_there(source: Slow) -> None:
+def test_a_slow_source_is_down_until_its_reading_arrives(source: Slow) -> None:
     collector = TimeLimitedCollector(source, limit_s=0.01)
     assert up(collector) == 0
     assert up(collector) == 0
@@ -56,7 +56,7 @@ def test_a_slow_source_is_away_until_its_reading_is_there(source: Slow) -> None:
     collector.close()
 
 
-def test_trouble_is_told_and_the_next_scrape_asks_again(source: Slow) -> None:
+def test_a_failed_reading_is_exported_and_repeated_at_the_next_scrape(source: Slow) -> None:
     collector = TimeLimitedCollector(source, limit_s=60)
     source.error = TransientError("away")
     assert up(collector) == 0
@@ -102,7 +102,7 @@ def scrape(registry: CollectorRegistry) -> Scrape:
     return Scrape(generate_latest(registry).decode())
 
 
-def test_the_lag_of_each_group_is_told_and_an_absent_redis_too(redis_server: EmbeddedRedis) -> None:
+def test_the_lag_of_each_group_and_an_absent_redis_are_exported(redis_server: EmbeddedRedis) -> None:
     collector, registry = TimeLimitedCollector(StreamSource(lambda: redis_server.url)), CollectorRegistry()
     registry.register(collector)
     streams, name = Streams(connect(redis_server.url), length=100), BatchQueued.name

@@ -29,7 +29,7 @@ def test_workers_with_metrics_are_targets_until_they_stop(told: Ledger, settings
     ]
 
 
-def test_a_worker_not_seen_for_a_day_is_history(told: Ledger, settings: Settings) -> None:
+def test_a_worker_not_seen_for_a_day_is_no_target(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         tx.session.execute(
             update(WorkerRow).values(metrics_url="http://10.0.0.4:9101/metrics", seen_at=tx.now - 90_000)
@@ -54,7 +54,7 @@ def test_the_inference_server_is_a_target_where_it_is_known(settings: Settings) 
     ]
 
 
-def test_a_worker_tells_of_the_pages_beside_its_own(told: Ledger, settings: Settings) -> None:
+def test_a_worker_registers_the_exporters_of_its_machine(told: Ledger, settings: Settings) -> None:
     knowing = Settings(
         home=settings.home,
         metrics={"exporters": {"node": "10.0.0.4:9100"}},
@@ -73,7 +73,7 @@ def test_a_worker_tells_of_the_pages_beside_its_own(told: Ledger, settings: Sett
     assert "job" not in server
 
 
-def test_pages_of_a_worker_that_stopped_are_not_asked_for(told: Ledger, settings: Settings) -> None:
+def test_pages_of_a_stopped_worker_are_no_targets(told: Ledger, settings: Settings) -> None:
     with told.write() as tx:
         pages = {"node": "http://10.0.0.4:9100/metrics"}
         tx.session.execute(update(WorkerRow).values(metrics_url="http://10.0.0.4:9101/", state="stopped", pages=pages))

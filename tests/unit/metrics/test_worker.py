@@ -40,7 +40,7 @@ def scrape(metrics: WorkerMetrics) -> Scrape:
     return Scrape(generate_latest(metrics.registry).decode())
 
 
-def test_all_that_is_known_beforehand_begins_at_zero(controller: Controller) -> None:
+def test_known_label_values_begin_at_zero(controller: Controller) -> None:
     found = scrape(WorkerMetrics(controller, CollectorRegistry()))
     assert found.value("ratchet_claims_total", lane="play") == 0
     assert found.value("ratchet_failures_total", lane="play") == 0
@@ -49,7 +49,7 @@ def test_all_that_is_known_beforehand_begins_at_zero(controller: Controller) -> 
     assert found["process_resident_memory_bytes"] > 0
 
 
-def test_it_counts_what_a_look_does(controller: Controller) -> None:
+def test_the_work_of_a_lane_is_counted(controller: Controller) -> None:
     metrics = WorkerMetrics(controller, CollectorRegistry())
     controller.observers.append(metrics)
     controller.run_pending("play")
@@ -61,7 +61,7 @@ def test_it_counts_what_a_look_does(controller: Controller) -> None:
     assert found.value("ratchet_work_seconds_count", lane="play") == 3
 
 
-def test_an_event_is_timed_until_its_look_begins_and_once(controller: Controller) -> None:
+def test_an_event_is_timed_once_until_its_lane_starts(controller: Controller) -> None:
     metrics = WorkerMetrics(controller, CollectorRegistry())
     controller.observers.append(metrics)
     event = BatchQueued(batch_id="b")
@@ -74,7 +74,7 @@ def test_an_event_is_timed_until_its_look_begins_and_once(controller: Controller
     assert found["ratchet_event_to_start_seconds_count"] == 1
 
 
-def test_a_lane_at_work_is_seen(controller: Controller) -> None:
+def test_a_working_lane_is_exported(controller: Controller) -> None:
     metrics, seen = WorkerMetrics(controller, CollectorRegistry()), threading.Event()
     values: list[float] = []
 
@@ -99,14 +99,16 @@ def test_a_lane_at_work_is_seen(controller: Controller) -> None:
         ({"host": "0.0.0.0", "address": "10.0.0.7:9207"}, "http://10.0.0.7:9207/metrics"),
     ],
 )
-def test_prometheus_is_told_an_address_that_it_can_reach(settings: Settings, metrics: dict[str, str], url: str) -> None:
+def test_the_registered_address_is_reachable_for_prometheus(
+    settings: Settings, metrics: dict[str, str], url: str
+) -> None:
     home = settings.home
     page = MetricsPage(Settings(home=home, placement={"machine": "box"}, metrics={"port": 0, **metrics}))
     assert page.url == url.format(port=page.port)
     page.close()
 
 
-def test_the_first_port_to_try_is_set(settings: Settings) -> None:
+def test_the_first_metrics_port_follows_the_setting(settings: Settings) -> None:
     port = free_port()
     page = MetricsPage(Settings(home=settings.home, metrics={"port": port}))
     page.close()

@@ -112,14 +112,14 @@ def test_a_wrong_target_says_what_is_wrong(runner: ChildRunner, target: str, sai
     assert not caught.value.killed
 
 
-def test_lack_of_memory_is_told_apart(runner: ChildRunner) -> None:
+def test_out_of_memory_is_an_error_of_its_own(runner: ChildRunner) -> None:
     with pytest.raises(ChildFailed, match="can't allocate memory") as caught:
         runner.run("child_targets:run_out_of_memory", {})
     assert caught.value.out_of_memory
 
 
 @pytest.mark.parametrize("target", ["find_the_store_away", "fill_the_disk"])
-def test_trouble_of_the_surroundings_stays_that(runner: ChildRunner, target: str) -> None:
+def test_a_transient_error_in_a_child_stays_transient(runner: ChildRunner, target: str) -> None:
     with pytest.raises(TransientError) as caught:
         runner.run(f"child_targets:{target}", {})
     assert isinstance(caught.value.__cause__, ChildFailed)
@@ -128,14 +128,14 @@ def test_trouble_of_the_surroundings_stays_that(runner: ChildRunner, target: str
 @pytest.mark.parametrize(
     ("target", "said"), [("refuse_the_device", "torch finds no CUDA GPU"), ("miss_a_plugin", "no profile 'odd'")]
 )
-def test_a_wrong_setting_that_a_child_finds_stays_that(runner: ChildRunner, target: str, said: str) -> None:
+def test_a_settings_error_in_a_child_stays_a_settings_error(runner: ChildRunner, target: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         runner.run(f"child_targets:{target}", {})
     assert isinstance(caught.value.__cause__, ChildFailed)
     assert "child_targets.py" in caught.value.__cause__.trace
 
 
-def test_a_segfault_is_a_kill_with_the_end_of_the_log(runner: ChildRunner, tmp_path: Path) -> None:
+def test_a_segfault_is_reported_with_the_end_of_the_log(runner: ChildRunner, tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match="SIGSEGV") as caught:
         runner.run("child_targets:segfault", {}, log_path=tmp_path / "log")
     assert caught.value.killed
@@ -143,7 +143,7 @@ def test_a_segfault_is_a_kill_with_the_end_of_the_log(runner: ChildRunner, tmp_p
     assert "child_targets.py" in caught.value.trace
 
 
-def test_a_killed_child_is_told_and_the_next_run_works(runner: ChildRunner) -> None:
+def test_a_killed_child_is_reported_and_the_next_run_works(runner: ChildRunner) -> None:
     killer = Witness(lambda message: os.kill(message["pid"], signal.SIGKILL))
     with pytest.raises(ChildFailed, match="SIGKILL") as caught:
         runner.run("child_targets:sleep_for_ever", {}, on_progress=killer)
@@ -164,7 +164,7 @@ def test_workers_that_a_child_left_behind_go_with_it(runner: ChildRunner) -> Non
     wait_until_gone(*witness.messages[0]["pids"])
 
 
-def test_a_stalled_child_is_killed_and_tells_where_it_hung(runner: ChildRunner, tmp_path: Path) -> None:
+def test_a_stalled_child_is_killed_and_logs_its_stack(runner: ChildRunner, tmp_path: Path) -> None:
     witness = Witness()
     with pytest.raises(ChildFailed, match="made no progress") as caught:
         runner.run(
@@ -180,7 +180,7 @@ def test_a_stalled_child_is_killed_and_tells_where_it_hung(runner: ChildRunner, 
 
 
 @pytest.mark.parametrize("target", ["sleep_for_ever", "ignore_being_stopped"])
-def test_a_stop_ends_the_child_willing_or_not(runner: ChildRunner, target: str) -> None:
+def test_a_stop_ends_the_child_whether_it_cooperates_or_not(runner: ChildRunner, target: str) -> None:
     witness = Witness()
     with pytest.raises(Stopping):
         runner.run(
@@ -193,7 +193,7 @@ def test_a_stop_ends_the_child_willing_or_not(runner: ChildRunner, target: str) 
     assert is_gone(witness.messages[0]["pid"])
 
 
-def test_a_result_handed_in_after_the_stop_counts(runner: ChildRunner) -> None:
+def test_a_result_after_the_stop_counts(runner: ChildRunner) -> None:
     witness = Witness()
     result = runner.run(
         "child_targets:finish_when_stopped",
@@ -275,6 +275,6 @@ runner.run("child_targets:have_workers", {}, on_progress=tell)
 """
 
 
-def test_how_many_threads_a_child_uses_is_set() -> None:
+def test_the_threads_of_a_child_follow_the_setting() -> None:
     with ChildRunner(threads=3, env={"PYTHONPATH": HERE}) as runner:
         assert runner.run("child_targets:where_am_i", {})["threads"] == "3"

@@ -23,7 +23,7 @@ def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_its_exit_code_is_known_once_it_has_ended() -> None:
+def test_the_exit_code_is_known_after_the_end() -> None:
     process = spawned("raise SystemExit(7)")
     assert process.wait(60.0) == 7
     assert process.poll() == 7
@@ -31,7 +31,7 @@ def test_its_exit_code_is_known_once_it_has_ended() -> None:
     process.kill()
 
 
-def test_it_can_be_asked_to_end_or_killed() -> None:
+def test_a_process_can_be_terminated_or_killed() -> None:
     process = spawned("import time", "time.sleep(1000)")
     assert process.poll() is None
     process.terminate()
@@ -42,7 +42,7 @@ def test_it_can_be_asked_to_end_or_killed() -> None:
 
 
 @pytest.mark.parametrize("then", ["time.sleep(1000)", "pass"])
-def test_what_it_started_ends_with_it(tmp_path: Path, then: str) -> None:
+def test_its_descendants_end_with_it(tmp_path: Path, then: str) -> None:
     told = tmp_path / "pid"
     process = spawned(
         "import pathlib, subprocess, sys, time",
@@ -84,5 +84,5 @@ def test_a_fork_ends_with_its_function(body: str, code: int) -> None:
     assert process.wait(60.0) == 0
 
 
-def test_an_exit_is_described() -> None:
+def test_an_exit_status_is_described_in_words() -> None:
     assert [describe_exit(code) for code in (7, -9)] == ["ended with code 7", "was killed by SIGKILL"]

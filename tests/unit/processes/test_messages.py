@@ -49,7 +49,7 @@ def test_messages_that_arrive_together_are_all_received(ends: tuple[Channel, Cha
     assert not ends[1].closed
 
 
-def test_what_was_sent_before_the_end_is_received(ends: tuple[Channel, Channel]) -> None:
+def test_messages_sent_before_the_end_are_received(ends: tuple[Channel, Channel]) -> None:
     ends[0].send({"last": True})
     ends[0].close()
     assert list(ends[1].drain()) == [{"last": True}]

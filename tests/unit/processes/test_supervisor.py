@@ -38,7 +38,7 @@ def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_a_command_that_dies_is_started_again(supervisor: SupervisorClient, tmp_path: Path) -> None:
+def test_a_command_that_exits_is_restarted(supervisor: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "toy.log"
     log.touch()
     pid = run(supervisor, tmp_path, "toy", "echo $$; exec sleep 1000")
@@ -65,7 +65,7 @@ def test_an_unknown_name_is_refused_and_nothing_else_happens(supervisor: Supervi
     assert supervisor.processes()["toy"].pid == pid
 
 
-def test_closing_ends_even_what_does_not_listen(supervisor: SupervisorClient, tmp_path: Path) -> None:
+def test_closing_kills_a_process_that_ignores_sigterm(supervisor: SupervisorClient, tmp_path: Path) -> None:
     pids = [
         run(supervisor, tmp_path, "meek", "exec sleep 1000"),
         run(supervisor, tmp_path, "deaf", "trap '' TERM; while true; do sleep 0.1; done"),
@@ -75,7 +75,7 @@ def test_closing_ends_even_what_does_not_listen(supervisor: SupervisorClient, tm
     wait_until(lambda: not any(lives(pid) for pid in pids), what="the end of both")
 
 
-def test_a_supervisor_that_is_gone_is_trouble_of_the_surroundings(supervisor: SupervisorClient) -> None:
+def test_a_dead_supervisor_is_a_transient_error(supervisor: SupervisorClient) -> None:
     os.kill(supervisor.pid, signal.SIGKILL)
     with pytest.raises(TransientError, match=r"supervisor\.log"):
         supervisor.processes()
@@ -89,7 +89,7 @@ def test_settings_arrive_with_their_secrets(tmp_path: Path) -> None:
     assert copy.redis.url.get_secret_value() == "redis://:secret@here/0"
 
 
-def test_a_supervisor_that_stands_still_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_stalled_supervisor_is_killed_with_its_children(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, control=ControlSettings(grace_s=1.0))
     with SupervisorClient(settings, {"RATCHET_SYSTEMS": ""}, reply_s=20.0) as supervisor:
         pid = run(supervisor, tmp_path, "toy", "exec sleep 1000")
@@ -100,7 +100,7 @@ def test_a_supervisor_that_stands_still_is_ended_with_all_that_it_started(tmp_pa
         wait_until(lambda: not lives(pid), what="the end of what it started")
 
 
-def test_killed_it_leaves_nothing_behind(supervisor: SupervisorClient, tmp_path: Path) -> None:
+def test_a_killed_supervisor_ends_its_children(supervisor: SupervisorClient, tmp_path: Path) -> None:
     pids = [
         run(supervisor, tmp_path, "meek", "exec sleep 1000"),
         run(supervisor, tmp_path, "deaf", "trap '' TERM; while true; do sleep 0.1; done"),
@@ -134,7 +134,7 @@ def supervised(last_pause_s: float = 30.0) -> tuple[SupervisedProcess, list[Stub
     return SupervisedProcess(start, last_pause_s), started
 
 
-def test_it_is_started_once_and_its_death_is_noticed() -> None:
+def test_a_command_is_started_once_and_its_exit_noticed() -> None:
     process, started = supervised()
     process.check(0.0)
     process.check(0.1)
@@ -144,7 +144,7 @@ def test_it_is_started_once_and_its_death_is_noticed() -> None:
     assert process.state == ProcessState(None, 1, 7)
 
 
-def test_it_waits_longer_after_each_death_up_to_a_limit() -> None:
+def test_the_restart_pause_grows_up_to_a_limit() -> None:
     process, started = supervised(last_pause_s=1.0)
     now = 0.0
     for number, pause_s in enumerate([0.2, 0.4, 0.8, 1.0, 1.0], start=1):
@@ -157,7 +157,7 @@ def test_it_waits_longer_after_each_death_up_to_a_limit() -> None:
         now += pause_s
 
 
-def test_one_that_ran_for_long_is_started_again_after_the_first_pause() -> None:
+def test_a_command_that_ran_long_restarts_after_the_first_pause() -> None:
     process, started = supervised()
     now = 0.0
     for _ in range(6):
@@ -173,7 +173,7 @@ def test_one_that_ran_for_long_is_started_again_after_the_first_pause() -> None:
     assert len(started) == 8
 
 
-def test_one_that_was_stopped_is_not_started_again() -> None:
+def test_a_stopped_command_is_not_restarted() -> None:
     process, started = supervised()
     process.check(0.0)
     process.stop()
@@ -184,7 +184,7 @@ def test_one_that_was_stopped_is_not_started_again() -> None:
     assert process.state == ProcessState(None, 0, 0)
 
 
-def test_one_that_cannot_be_forked_now_is_tried_again() -> None:
+def test_a_failed_fork_is_retried() -> None:
     tries: list[float] = []
 
     def start() -> Any:

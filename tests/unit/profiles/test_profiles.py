@@ -65,7 +65,7 @@ def test_the_real_rows_are_there() -> None:
     }
 
 
-def test_a_profile_has_the_protocols_parts(profile: Profile) -> None:
+def test_a_profile_implements_the_protocol(profile: Profile) -> None:
     assert isinstance(profile, Profile)
     assert profile.name in known_profiles()
     assert profile.version
@@ -98,7 +98,7 @@ def test_a_conversation_that_goes_on_is_served_as_it_was_trained(profile: Profil
         assert prompt_as_trained(profile, (*trained[: end - 1], example.messages[end - 1]), "given") == trained[:end]
 
 
-def test_parsing_gives_back_what_is_graded(profile: Profile) -> None:
+def test_parsing_returns_the_graded_answer(profile: Profile) -> None:
     for example in all_examples():
         answer = profile.extract_answer(str(profile.transform_example(example).answer))
         assert answer in (str(example.answer).strip(), example.metadata.get("gold"))
@@ -118,7 +118,7 @@ def test_any_text_can_be_formatted_and_parsed(name: str, question: str, answer: 
 
 @given(answer=TEXTS)
 @pytest.mark.parametrize("name", known_profiles())
-def test_whatever_a_model_says_has_an_answer(name: str, answer: str) -> None:
+def test_any_model_output_can_be_parsed(name: str, answer: str) -> None:
     profile = get_profile(name)
     formatted = str(profile.transform_example(Example.ask("?", answer)).answer)
     for end in range(len(formatted) + 1):
@@ -149,7 +149,7 @@ def test_training_starts_where_serving_ends(profile: Profile) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_processors_read_each_row_by_itself_and_remember_nothing(profile: Profile, dtype: torch.dtype) -> None:
+def test_processors_treat_each_row_alone_and_keep_no_state(profile: Profile, dtype: torch.dtype) -> None:
     tokenizer = build_tiny_tokenizer()
     formatted = [profile.transform_example(example, "given") for example in (*CONVERSATIONS, *SUMS[:3])]
     answered = [render_training(tokenizer, example.messages).ids for example in formatted]
@@ -171,7 +171,7 @@ def test_processors_read_each_row_by_itself_and_remember_nothing(profile: Profil
 
 
 @pytest.mark.parametrize("name", known_profiles())
-def test_one_line_of_a_file_switches_training_and_serving_alike(name: str, tmp_path: Path) -> None:
+def test_one_setting_switches_training_and_serving(name: str, tmp_path: Path) -> None:
     file = tmp_path / "ratchet.toml"
     file.write_text(f'[profile]\nname = "{name}"\n')
     trained = ConfigLoader.from_args_and_json(parse(["--config", str(file), "--dataset", "rows.jsonl"])).profile
@@ -196,6 +196,6 @@ def test_unknown_names_and_options_are_errors_that_list_the_known() -> None:
         get_profile("plain", {"shade": 1})
 
 
-def test_the_day_stands_in_the_system_prompt() -> None:
+def test_the_system_prompt_has_the_date() -> None:
     assert on_day("Today is {date}.", date(2026, 2, 3)) == "Today is 2026-02-03."
     assert with_system_turn(CONVERSATIONS[0], "").messages == CONVERSATIONS[0].messages

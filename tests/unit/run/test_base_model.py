@@ -28,12 +28,12 @@ def prepare(model: Path, tmp_path: Path) -> dict[str, object]:
     return prepare_base_model({"model": str(model), "folder": str(tmp_path / "base")}, lambda _message: None)
 
 
-def test_a_folder_is_taken_as_it_is(mine: Path, tmp_path: Path) -> None:
+def test_a_model_folder_is_used_unchanged(mine: Path, tmp_path: Path) -> None:
     assert prepare(mine, tmp_path)["folder"] == str(tmp_path / "base")
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (mine / "model.safetensors").read_bytes()
 
 
-def test_the_tokenizer_is_taken_from_where_it_is_set(mine: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_path_follows_the_setting(mine: Path, tmp_path: Path) -> None:
     other = build_tiny_model(tmp_path / "other")
     template = (other / "chat_template.jinja").read_text() + "{# another #}"
     (other / "chat_template.jinja").write_text(template)

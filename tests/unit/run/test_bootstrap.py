@@ -47,7 +47,7 @@ def never(_settings: Settings, _spec: dict[str, Any]) -> dict[str, str]:
     raise AssertionError("the base model is there already")
 
 
-def test_the_first_run_makes_suites_base_model_champion_and_line(
+def test_the_first_run_creates_suites_base_model_champion_and_lineage(
     tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore
 ) -> None:
     wanted = settings(tmp_path)
@@ -68,7 +68,7 @@ def test_the_first_run_makes_suites_base_model_champion_and_line(
     assert all(key in held_out(wanted.suites) for key in keys)
 
 
-def test_the_second_time_nothing_happens(tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore) -> None:
+def test_a_second_start_changes_nothing(tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore) -> None:
     bootstrap(settings(tmp_path), ledger, artifacts, prepare)
     before = sorted(artifacts.ids())
     assert not bootstrap(settings(tmp_path), ledger, artifacts, never)
@@ -78,9 +78,7 @@ def test_the_second_time_nothing_happens(tmp_path: Path, ledger: Ledger, artifac
         assert session.query(OutboxRow).count() == 1
 
 
-def test_a_first_run_that_failed_half_way_leaves_nothing_behind_for_the_second(
-    tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore
-) -> None:
+def test_a_failed_first_run_leaves_nothing_behind(tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore) -> None:
     def killed(_settings: Settings, spec: dict[str, Any]) -> dict[str, str]:
         made_up_model(spec)
         (Path(spec["folder"]) / "model-2.safetensors").write_text("half")
@@ -132,7 +130,7 @@ def test_families_and_levels_that_are_named_later_come_into_the_suites(
 
 
 @pytest.mark.parametrize(("name", "value"), [("seed", 5), ("held_out_share", 0.1)])
-def test_what_decides_which_items_are_held_out_is_locked(
+def test_the_settings_that_decide_held_out_items_are_locked(
     tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore, name: str, value: float
 ) -> None:
     bootstrap(settings(tmp_path), ledger, artifacts, prepare)

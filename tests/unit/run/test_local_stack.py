@@ -30,7 +30,7 @@ def test_no_server_is_started_where_another_is_named(tmp_path: Path) -> None:
     assert SERVER not in process_names(told(tmp_path, serving={"url": "http://judge:8100"}))
 
 
-def test_how_many_threads_a_model_uses_is_set(tmp_path: Path) -> None:
+def test_the_threads_of_a_model_follow_the_setting(tmp_path: Path) -> None:
     assert server_environment(told(tmp_path, placement={"threads": 3}))["OMP_NUM_THREADS"] == "3"
 
 
@@ -44,5 +44,5 @@ def test_a_taken_port_is_named_by_its_setting(tmp_path: Path, section: str) -> N
             require_ports(told(tmp_path, **ports))
 
 
-def test_the_embedded_redis_takes_the_port_that_is_set(tmp_path: Path) -> None:
+def test_the_port_of_the_embedded_redis_follows_the_setting(tmp_path: Path) -> None:
     assert [EmbeddedRedis.below(told(tmp_path, redis={"port": port})).port for port in (0, 7001)] == [0, 7001]

@@ -62,7 +62,7 @@ def runs(tmp_path: Path, ledger: Ledger, model: Path) -> Runs:
     return Runs(tmp_path / "run", ledger, model)
 
 
-def test_the_first_run_records_what_the_model_on_disk_says(runs: Runs, model: Path) -> None:
+def test_the_first_run_records_the_model_on_disk(runs: Runs, model: Path) -> None:
     runs.start()
     locked = runs.locked()
     assert len(locked.pop("vocabulary")) == 64
@@ -94,7 +94,9 @@ def test_a_model_has_a_name_and_a_context_of_its_own(runs: Runs) -> None:
         ({"locked": {"max_context_length": 64}}, "max_length 128 exceeds the context length of 64"),
     ],
 )
-def test_the_first_run_refuses_another_model_than_is_meant(runs: Runs, sections: dict[str, Any], said: str) -> None:
+def test_the_first_run_refuses_a_model_that_differs_from_the_locked_settings(
+    runs: Runs, sections: dict[str, Any], said: str
+) -> None:
     with pytest.raises(SettingsError, match=said):
         runs.start(**sections)
     assert runs.locked() == {}
@@ -122,7 +124,7 @@ def test_a_later_run_refuses_a_change(runs: Runs, sections: dict[str, Any], said
 
 
 @pytest.mark.parametrize("way", ["file", "environment", "argument"])
-def test_it_does_not_matter_where_a_change_comes_from(
+def test_a_change_from_any_source_is_refused(
     runs: Runs, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.start()

@@ -46,15 +46,13 @@ def test_a_killed_run_leaves_no_lock_behind(tmp_path: Path, other: subprocess.Po
     assert run_lock.find_run(tmp_path) is None
 
 
-def test_nothing_holds_a_home_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_home_is_not_locked(tmp_path: Path) -> None:
     assert run_lock.find_run(tmp_path / "nowhere") is None
     assert run_lock.find_run(Path(__file__)) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"\0\0\0", b"\xff"])
-def test_a_run_whose_process_the_file_does_not_tell_is_still_one(
-    tmp_path: Path, other: subprocess.Popen[bytes], text: bytes
-) -> None:
+def test_a_lock_without_a_process_id_still_counts(tmp_path: Path, other: subprocess.Popen[bytes], text: bytes) -> None:
     (tmp_path / run_lock.LOCK_FILE).write_bytes(text)
     assert run_lock.find_run(tmp_path) == run_lock.RunHolder(None)
     with (
@@ -66,7 +64,7 @@ def test_a_run_whose_process_the_file_does_not_tell_is_still_one(
     assert run_lock.find_run(tmp_path) is None
 
 
-def test_a_full_disk_refuses_the_run_with_a_sentence_and_not_the_next_one(small_disk: SmallDisk) -> None:
+def test_a_full_disk_refuses_only_this_run_with_one_sentence(small_disk: SmallDisk) -> None:
     home = small_disk(65_536) / "home"
     home.mkdir()
     fill(home)
@@ -78,7 +76,7 @@ def test_a_full_disk_refuses_the_run_with_a_sentence_and_not_the_next_one(small_
         assert (home / run_lock.LOCK_FILE).read_text() == str(os.getpid())
 
 
-def test_a_home_that_cannot_be_one_is_refused_with_a_sentence(tmp_path: Path, small_disk: SmallDisk) -> None:
+def test_an_unusable_home_is_refused_with_one_sentence(tmp_path: Path, small_disk: SmallDisk) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=f"{tmp_path}/file is a file"), run_lock.hold_home(tmp_path / "file"):
         pass

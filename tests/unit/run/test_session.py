@@ -26,7 +26,7 @@ def add_failed(ledger: Ledger, ago_s: float, error: str) -> None:
 
 
 @pytest.mark.parametrize(("exit_code", "said"), [(-9, "was killed by SIGKILL"), (70, "ended with code 70")])
-def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
+def test_a_dead_worker_is_reported_with_its_exit_and_last_log_lines(
     ledger: Ledger, tmp_path: Path, exit_code: int, said: str
 ) -> None:
     failures = FailureReporter()
@@ -39,7 +39,7 @@ def test_a_worker_that_dies_is_told_with_how_it_ended_and_its_last_words(
     assert list(failures.new(ledger, again, tmp_path)) == []
 
 
-def test_what_failed_before_the_run_began_is_not_told(ledger: Ledger, tmp_path: Path) -> None:
+def test_failures_before_the_run_are_not_reported(ledger: Ledger, tmp_path: Path) -> None:
     add_failed(ledger, 60.0, "of old")
     failures = FailureReporter()
     assert list(failures.new(ledger, {}, tmp_path)) == []
@@ -48,7 +48,7 @@ def test_what_failed_before_the_run_began_is_not_told(ledger: Ledger, tmp_path: 
     assert "of now" in said
 
 
-def test_a_worker_that_told_why_it_failed_is_told_once(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_worker_that_gave_its_reason_is_reported_once(ledger: Ledger, tmp_path: Path) -> None:
     failures = FailureReporter()
     write_log(tmp_path, "training@here+0", "this worker has failed")
     add_failed(ledger, 0.0, "no module")

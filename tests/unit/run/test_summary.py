@@ -23,7 +23,7 @@ def drop(ledger: Ledger, system: str, ordinal: int) -> None:
         )
 
 
-def test_a_further_system_for_every_checkpoint_is_waited_for(ledger: Ledger) -> None:
+def test_a_cycle_waits_for_a_plug_in_system(ledger: Ledger) -> None:
     """It is installed on another host, which its worker's row tells of."""
     told = {"order": 50, "per_checkpoint": True, "is_judge": True, "pending": None}
     with ledger.write() as tx:
@@ -43,12 +43,12 @@ def test_one_missing_verdict_keeps_a_cycle_open(ledger: Ledger) -> None:
     assert ordinals(ledger) == [1, 2, 4]
 
 
-def test_a_dead_letter_is_a_last_word(ledger: Ledger) -> None:
+def test_a_dead_letter_counts_as_a_decision(ledger: Ledger) -> None:
     drop(ledger, "mining", 2)  # mining gave up on it, says the story
     assert 2 in ordinals(ledger)
 
 
-def test_what_testing_called_superseded_was_never_judged(ledger: Ledger) -> None:
+def test_a_superseded_checkpoint_is_not_judged(ledger: Ledger) -> None:
     with ledger.write() as tx:
         tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
         add_verdict(tx, "testing", checkpoint_id(5), "superseded", tx.now)
@@ -78,7 +78,7 @@ def summary(ledger: Ledger, since_s: float, done: frozenset[str] = frozenset()) 
         return summarize(session, now - since_s, now, done)
 
 
-def test_it_tells_what_was_learnt_deployed_and_why(ledger: Ledger) -> None:
+def test_the_summary_shows_what_was_learnt_and_deployed_and_why(ledger: Ledger) -> None:
     text = render(summary(ledger, 1000.0), "http://127.0.0.1:8100", "ratchet")
     for said in (
         "4 checkpoints trained, judged and decided in 16 min 40 s.",
@@ -93,7 +93,7 @@ def test_it_tells_what_was_learnt_deployed_and_why(ledger: Ledger) -> None:
         assert said in text
 
 
-def test_what_was_done_before_the_run_is_not_its_merit(ledger: Ledger) -> None:
+def test_the_summary_leaves_out_what_came_before_the_run(ledger: Ledger) -> None:
     before = frozenset(checkpoint_id(n) for n in (1, 2, 3))
     found = summary(ledger, 130.0, before)
     assert [d.ordinal for d in found.cycles] == [4]

@@ -128,7 +128,7 @@ def test_a_stop_string_ends_answer_and_stream_alike(live: TestClient) -> None:
     assert cut["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_text_parts_are_joined_and_fields_without_effect_are_read_over(live: TestClient) -> None:
+def test_text_parts_are_joined_and_fields_without_effect_are_ignored(live: TestClient) -> None:
     parts = [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}]
     neutral = {"n": 1, "frequency_penalty": 0, "tools": None, "response_format": {"type": "text"}, "top_logprobs": 0}
     turn = {"role": "user", "content": parts, "name": "me"}
@@ -168,7 +168,7 @@ WRONG = [
     (question("1" * 12_000), 400, "context_length_exceeded", "messages", "1024"),
     (question(max_tokens=1023), 400, "context_length_exceeded", "max_tokens", "max_tokens 1023"),
     (question(max_tokens=4000), 400, "too_many_tokens", "max_tokens", "2048"),
-    (question(n=2), 400, "unsupported", "n", "one answer a request"),
+    (question(n=2), 400, "unsupported", "n", "one answer per request"),
     (question(logprobs=True, top_logprobs=3), 400, "unsupported", "top_logprobs", "logprobs gives"),
     (question(response_format={"type": "json_object"}), 400, "unsupported", "response_format", "plain text"),
     (question(tools=[{"type": "function"}]), 400, "unsupported", "tools", "describe them"),
@@ -182,7 +182,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("asked", "status", "code", "param", "says"), WRONG)
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_honoured_is_refused_with_a_reason(
+def test_unsupported_fields_are_refused_with_a_reason(
     live: TestClient, asked: dict[str, Any], status: int, code: str, param: str, says: str, stream: bool
 ) -> None:
     response = live.post(ROUTE, json={**asked, "stream": stream})
@@ -197,7 +197,7 @@ def test_stream_options_are_for_streams(live: TestClient) -> None:
     assert response.json()["error"]["param"] == "stream_options"
 
 
-def test_other_routes_say_which_there_are(live: TestClient) -> None:
+def test_an_unknown_route_lists_the_known_ones(live: TestClient) -> None:
     for response in (live.post("/v1/completions", json={}), live.get(ROUTE)):
         assert "POST /v1/chat/completions" in response.json()["error"]["message"]
     assert live.get("/v1/models/cp-1").json() == live.get("/v1/models").json()["data"][1]
@@ -211,7 +211,7 @@ def test_without_a_limit_of_its_own_an_answer_is_cut_to_the_context(live: TestCl
     assert usage["total_tokens"] <= 1024
 
 
-def test_bodies_are_bounded(serve: Serve) -> None:
+def test_large_bodies_are_refused(serve: Serve) -> None:
     response = serve().post(ROUTE, json=question("1" * MAX_BODY_BYTES))
     assert response.status_code == 413
 
@@ -220,14 +220,14 @@ def test_what_is_not_json_is_refused(live: TestClient) -> None:
     assert live.post(ROUTE, content=b"1+1=").status_code == 400
 
 
-def test_before_the_first_deployment_clients_are_asked_to_come_again(serve: Serve) -> None:
+def test_before_the_first_deployment_clients_are_told_to_retry(serve: Serve) -> None:
     response = serve().post(ROUTE, json=question())
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
     assert "no checkpoint is live" in response.json()["error"]["message"]
 
 
-def test_one_more_than_may_wait_is_asked_to_come_again(
+def test_a_full_queue_tells_clients_to_retry(
     make_fleet: Callable[..., ModelManager], go_live: GoLive, blue: Path
 ) -> None:
     manager = make_fleet(max_queue=1)
@@ -253,7 +253,7 @@ def test_one_more_than_may_wait_is_asked_to_come_again(
     assert int(response.headers["retry-after"]) > 0
 
 
-def test_a_request_that_takes_too_long_is_given_up(serve: Serve, go_live: GoLive, blue: Path) -> None:
+def test_a_request_past_its_time_limit_is_abandoned(serve: Serve, go_live: GoLive, blue: Path) -> None:
     client = serve(request_timeout_s=0.05)
     go_live(client, blue)
     asked = question("1", max_tokens=1000)
@@ -262,7 +262,9 @@ def test_a_request_that_takes_too_long_is_given_up(serve: Serve, go_live: GoLive
     assert client.post(ROUTE, json=question("1", max_tokens=1)).status_code == 200
 
 
-def test_models_health_and_metrics_tell_what_is_live(serve: Serve, go_live: GoLive, blue: Path, green: Path) -> None:
+def test_models_health_and_metrics_show_the_live_checkpoint(
+    serve: Serve, go_live: GoLive, blue: Path, green: Path
+) -> None:
     client = serve()
     assert client.get("/health").json()["live"] is None
     go_live(client, blue)
@@ -343,7 +345,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_a_problem_of_a_server_in_health(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_an_answer_that_never_comes_is_given_up_in_time_and_counts_as_a_failure(
+def test_an_answer_that_never_comes_times_out_and_counts_as_a_failure(
     tmp_path: Path, go_live: GoLive, blue: Path, stream: bool
 ) -> None:
     class Still(Unbatchable):
@@ -370,7 +372,7 @@ def test_an_answer_that_never_comes_is_given_up_in_time_and_counts_as_a_failure(
         over.set()
 
 
-def test_a_client_that_hangs_up_in_the_body_is_no_error_of_the_server() -> None:
+def test_a_client_that_disconnects_in_its_body_is_no_server_error() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 

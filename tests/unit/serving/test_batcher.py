@@ -83,7 +83,7 @@ def test_a_short_answer_does_not_wait_for_a_long_one_in_its_batch(generator: Loc
     assert batcher.close(CLOSE_S)
 
 
-def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
+def test_a_full_queue_refuses_with_retry(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator, max_queue=2)
     holding = Holding(generator, batcher)
     waiting = [make_pending(generator) for _ in range(2)]
@@ -97,7 +97,7 @@ def test_a_full_queue_asks_to_come_again(generator: LocalGenerator) -> None:
     assert batcher.close(CLOSE_S)
 
 
-def test_closing_answers_what_waits_and_takes_no_more(generator: LocalGenerator) -> None:
+def test_closing_answers_waiting_requests_and_accepts_no_more(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
     waiting = make_pending(generator)
@@ -125,7 +125,7 @@ def test_a_cancelled_row_leaves_its_batch(generator: LocalGenerator) -> None:
     assert lengths == [1]
 
 
-def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) -> None:
+def test_a_request_that_waited_too_long_is_not_answered(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     holding = Holding(generator, batcher)
     grown: list[Answer] = []
@@ -138,7 +138,7 @@ def test_what_waited_too_long_is_given_up_unanswered(generator: LocalGenerator) 
     assert batcher.close(CLOSE_S)
 
 
-def test_a_long_answer_keeps_no_one_waiting(generator: LocalGenerator) -> None:
+def test_a_long_answer_does_not_delay_others(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
     began = threading.Event()
     long = make_pending(generator, tokens=1000, on_token=lambda _: began.set())
@@ -170,7 +170,7 @@ def test_first_come_first_served(generator: LocalGenerator) -> None:
     assert batcher.close(CLOSE_S)
 
 
-def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalGenerator) -> None:
+def test_a_closed_event_loop_ends_only_its_own_answer(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator)
 
     def fail(_answer: Answer) -> None:
@@ -187,7 +187,7 @@ def test_whose_event_loop_is_closed_ends_no_answer_but_its_own(generator: LocalG
     assert batcher.close(CLOSE_S)
 
 
-def test_a_failing_batch_is_told_to_all_its_clients_and_the_next_is_answered(blue: Path) -> None:
+def test_a_failing_batch_fails_all_its_requests_and_the_next_is_answered(blue: Path) -> None:
     generator = LocalGenerator.load(blue)
     norm = generator._loaded.model.model.norm.weight
     healthy = norm.clone()
@@ -224,7 +224,7 @@ def test_clients_that_hang_up_while_they_wait_do_not_end_the_thread(generator: L
     assert batcher.close(CLOSE_S)
 
 
-def test_closing_does_not_wait_for_a_batch_that_stands_still(generator: LocalGenerator) -> None:
+def test_closing_does_not_wait_for_a_stalled_batch(generator: LocalGenerator) -> None:
     watchdog = Watchdog()
     batcher = make_batcher(generator, watchdog=watchdog)
     holding = Holding(generator, batcher)
@@ -234,7 +234,7 @@ def test_closing_does_not_wait_for_a_batch_that_stands_still(generator: LocalGen
     assert watchdog.problem is None
 
 
-def test_those_who_wait_too_long_leave_their_places_in_a_full_queue(generator: LocalGenerator) -> None:
+def test_timed_out_requests_free_their_places_in_the_queue(generator: LocalGenerator) -> None:
     batcher = make_batcher(generator, max_queue=2)
     holding = Holding(generator, batcher)
     for _ in range(2):
@@ -278,7 +278,7 @@ class Ending:
         raise SystemExit
 
 
-def test_nobody_is_accepted_by_a_thread_that_is_about_to_have_ended(generator: LocalGenerator) -> None:
+def test_an_ending_thread_accepts_no_request(generator: LocalGenerator) -> None:
     """Its end is logged between the last look into the queue and the moment at which the watchdog knows of it."""
     ending: Any = Ending()
     batcher, refused, is_asked = make_batcher(ending), list[ApiError](), threading.Event()

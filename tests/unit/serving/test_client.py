@@ -28,7 +28,7 @@ def client(home: Path, timeout_s: float = 300.0, **changed: object) -> ServingCl
     ],
     ids=["plain", "port", "host", "url"],
 )
-def test_where_the_server_is_asked_is_set(tmp_path: Path, changed: dict[str, object], asked: str) -> None:
+def test_the_server_address_follows_the_setting(tmp_path: Path, changed: dict[str, object], asked: str) -> None:
     with client(tmp_path, **changed) as server, pytest.raises(TransientError, match=f"{asked}: "):
         server.health()
 

@@ -9,7 +9,7 @@ from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
 
 
-def test_what_computes_behind_the_server_is_set(tmp_path: Path) -> None:
+def test_the_engine_follows_the_setting(tmp_path: Path) -> None:
     vllm = Settings(serving={"engine": "vllm"})
     here = engine_of(Settings(serving={"engine": "embedded"}), tmp_path, Watchdog())
     elsewhere = engine_of(vllm, tmp_path, Watchdog())

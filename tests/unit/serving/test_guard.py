@@ -32,7 +32,7 @@ def test_a_thread_that_has_ended_ends_the_server() -> None:
     guard.close()
 
 
-def test_a_server_that_was_told_to_stop_and_takes_too_long_is_left_and_counts_as_no_standstill() -> None:
+def test_a_slow_shutdown_is_ended_and_is_no_stall() -> None:
     """As one that still loads a large model."""
     ended, left = list[str](), list[str]()
     guard = Guard(Watchdog(), is_stopping=lambda: True, drain_s=0.5 - CLOSE_S, end=ended.append, leave=left.append)
@@ -43,7 +43,7 @@ def test_a_server_that_was_told_to_stop_and_takes_too_long_is_left_and_counts_as
     guard.close()
 
 
-def test_a_server_that_was_frozen_while_it_stopped_has_its_time_all_the_same() -> None:
+def test_a_server_suspended_during_shutdown_keeps_its_full_time() -> None:
     ended, now = list[str](), [0.0]
 
     def is_stopping() -> bool:
@@ -64,7 +64,7 @@ def test_a_server_that_was_frozen_while_it_stopped_has_its_time_all_the_same() -
     guard.close()
 
 
-def test_the_event_loop_looks_after_the_guard() -> None:
+def test_the_event_loop_checks_the_guard() -> None:
     def fail() -> bool:
         raise ValueError("broken")
 
@@ -74,7 +74,7 @@ def test_the_event_loop_looks_after_the_guard() -> None:
     assert ended[0] == "thread guard has ended unexpectedly"
 
 
-def test_a_guard_that_was_closed_ends_nothing() -> None:
+def test_a_closed_guard_ends_nothing() -> None:
     ended = list[str]()
     guard = guarding(Watchdog(), ended)
     guard.close()

@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "scipy"}
         "deployer.canary",
     ],
 )
-def test_a_worker_without_torch_can_import_it(module: str) -> None:
+def test_the_client_can_be_imported_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(*({HEAVY} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []

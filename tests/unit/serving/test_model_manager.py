@@ -41,7 +41,7 @@ def live(manager: ModelManager) -> str | None:
     return manager.live.checkpoint_id if manager.live else None
 
 
-def test_one_of_several_is_live(manager: ModelManager) -> None:
+def test_one_of_several_loaded_checkpoints_is_live(manager: ModelManager) -> None:
     assert manager.resolve("ratchet").checkpoint_id == "blue"
     assert manager.names() == ["ratchet", "blue", "green"]
     manager.switch("green", 6)
@@ -91,7 +91,7 @@ def test_an_unloaded_checkpoint_is_unknown_and_may_be_unloaded_again(manager: Mo
         manager.resolve("green")
 
 
-def test_memory_holds_a_stated_number(make_fleet: MakeFleet, blue: Path) -> None:
+def test_the_number_of_loaded_checkpoints_is_limited(make_fleet: MakeFleet, blue: Path) -> None:
     manager = make_fleet(max_loaded=2)
     load(manager, "one", blue)
     load(manager, "two", blue)
@@ -106,14 +106,14 @@ def test_the_alias_is_no_checkpoints_name(make_fleet: MakeFleet, blue: Path) -> 
         load(make_fleet(), "ratchet", blue)
 
 
-def test_the_same_load_from_two_sides_happens_once(make_fleet: MakeFleet, blue: Path) -> None:
+def test_concurrent_loads_of_one_checkpoint_happen_once(make_fleet: MakeFleet, blue: Path) -> None:
     manager = make_fleet()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: load(manager, "blue", blue), range(4)))
     assert list(manager.health().loaded) == ["blue"]
 
 
-def test_a_restart_serves_the_same_and_remembers_the_token(
+def test_a_restart_serves_the_same_checkpoint_and_keeps_the_token(
     manager: ModelManager, make_fleet: MakeFleet, green: Path
 ) -> None:
     manager.switch("green", 8)
@@ -158,7 +158,7 @@ def test_after_a_damaged_state_a_new_deployment_is_taken_and_an_outdated_one_is_
     assert live(manager) == "blue"
 
 
-def test_the_name_that_clients_ask_for_is_set(make_fleet: MakeFleet, blue: Path) -> None:
+def test_the_stable_model_name_follows_the_setting(make_fleet: MakeFleet, blue: Path) -> None:
     manager = make_fleet(alias="assistant")
     load(manager, "blue", blue)
     manager.switch("blue", 1)
@@ -167,7 +167,7 @@ def test_the_name_that_clients_ask_for_is_set(make_fleet: MakeFleet, blue: Path)
         manager.resolve("ratchet")
 
 
-def test_how_requests_are_batched_is_set(tmp_path: Path, blue: Path) -> None:
+def test_batching_follows_the_settings(tmp_path: Path, blue: Path) -> None:
     told: list[dict[str, float]] = []
 
     def queue(checkpoint_id: str, generator: ServedModel, **limits: Any) -> Batcher:
@@ -234,7 +234,7 @@ def computing(manager: ModelManager) -> Any:
     return manager._loaded["cp-1"].batcher
 
 
-def test_a_checkpoint_whose_unload_takes_too_long_is_loaded_until_a_further_one_succeeds(
+def test_a_checkpoint_stays_loaded_until_an_unload_succeeds(
     leaving: tuple[ModelManager, list[Any]], tmp_path: Path
 ) -> None:
     manager, models = leaving
@@ -252,7 +252,7 @@ def test_a_checkpoint_whose_unload_takes_too_long_is_loaded_until_a_further_one_
     manager.unload("cp-1")
 
 
-def test_a_checkpoint_on_its_way_out_is_not_to_be_asked_or_to_go_live(leaving: tuple[ModelManager, list[Any]]) -> None:
+def test_an_unloading_checkpoint_can_neither_answer_nor_go_live(leaving: tuple[ModelManager, list[Any]]) -> None:
     manager, _ = leaving
     assert (manager.names(), manager.peek("cp-1")) == (["ratchet"], None)
     for ask in (manager.resolve, lambda name: manager.switch(name, 1)):
@@ -261,7 +261,7 @@ def test_a_checkpoint_on_its_way_out_is_not_to_be_asked_or_to_go_live(leaving: t
         assert caught.value.status == 404
 
 
-def test_a_checkpoint_on_its_way_out_is_loaded_again_once_it_is_out(
+def test_an_unloading_checkpoint_can_be_loaded_again_afterwards(
     leaving: tuple[ModelManager, list[Any]], tmp_path: Path
 ) -> None:
     manager, models = leaving
@@ -273,7 +273,7 @@ def test_a_checkpoint_on_its_way_out_is_loaded_again_once_it_is_out(
     assert manager.resolve("cp-1").generator is models[1]
 
 
-def test_nothing_asked_has_no_latency() -> None:
+def test_without_requests_there_is_no_latency() -> None:
     traffic = TrafficMeter().read()
     assert (traffic.requests, traffic.latency_p95_s) == (0, None)
 

@@ -17,13 +17,13 @@ def refused(folder: Path, serving: str, capsys: pytest.CaptureFixture[str]) -> s
     return capsys.readouterr().err
 
 
-def test_the_port_that_is_set_is_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_port_follows_the_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port} of 127.0.0.1 is taken" in refused(tmp_path, f"port = {port}", capsys)
 
 
-def test_the_host_that_is_set_is_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_host_follows_the_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The address is one of those that are kept for documents, and no machine's."""
     said = refused(tmp_path, 'host = "192.0.2.1"\nport = 0', capsys)
     assert "of 192.0.2.1 cannot be bound" in said

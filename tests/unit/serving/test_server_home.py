@@ -27,7 +27,7 @@ STATE = ServingState(
 )
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_state_is_read_as_written(tmp_path: Path) -> None:
     assert StateFile(tmp_path).read() == ServingState()
     StateFile(tmp_path).write(STATE)
     assert StateFile(tmp_path).read() == STATE
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_set_aside_and_the_token_that_it_holds_stays(
     assert StateFile(tmp_path).read() == ServingState(highest_fencing_token=token)
 
 
-def test_a_full_disk_keeps_the_state_from_before(small_disk: SmallDisk) -> None:
+def test_a_full_disk_keeps_the_previous_state(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     StateFile(home).write(STATE)
     fill(home)
@@ -77,7 +77,7 @@ def test_a_damaged_file_on_a_full_disk_keeps_its_token_for_the_next_start(small_
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0", b'{"url": "http://127', b"[]", b"{}", b"\xff"])
-def test_an_announcement_that_cannot_be_read_is_none(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_announcement_is_none(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "server.json").write_bytes(content)
     assert announced_url(tmp_path) is None
@@ -93,7 +93,7 @@ def test_a_token_file_is_read(tmp_path: Path) -> None:
     assert not token_path(tmp_path).exists()
 
 
-def test_without_one_the_server_makes_one_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_missing_token_file_is_created_readable_by_its_owner_alone(tmp_path: Path) -> None:
     made = server_token(ServingSettings(), tmp_path)
     assert len(made.get_secret_value()) > 30
     assert token_path(tmp_path).stat().st_mode & 0o777 == 0o600
@@ -113,7 +113,7 @@ def test_a_file_that_is_missing_or_empty_is_named(tmp_path: Path, content: str |
 @pytest.mark.parametrize("left", [b"", b"\n", b"\0" * 43, b"\xff\xfe"])
 def test_a_file_without_a_token_is_replaced_by_the_server(tmp_path: Path, left: bytes) -> None:
     token_path(tmp_path).write_bytes(left)
-    with pytest.raises(TransientError, match="holds no token; the server makes one as it starts"):
+    with pytest.raises(TransientError, match="holds no token; the server creates one when it starts"):
         client_token(ServingSettings(), tmp_path)
     made = server_token(ServingSettings(), tmp_path)
     assert len(made.get_secret_value()) > 30
@@ -122,11 +122,11 @@ def test_a_file_without_a_token_is_replaced_by_the_server(tmp_path: Path, left: 
 
 
 def test_a_client_waits_for_the_first_start(tmp_path: Path) -> None:
-    with pytest.raises(TransientError, match="no such file; the server makes it as it starts"):
+    with pytest.raises(TransientError, match="no such file; the server creates it when it starts"):
         client_token(ServingSettings(), tmp_path)
 
 
-def test_a_full_disk_leaves_no_token_behind_and_the_next_start_makes_one(small_disk: SmallDisk) -> None:
+def test_a_full_disk_leaves_no_token_file_and_the_next_start_creates_one(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     fill(home)
     with pytest.raises(TransientError, match="takes no more: 0 are free"):

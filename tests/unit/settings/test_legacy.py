@@ -36,7 +36,7 @@ PRIOR: dict[str, Any] = {
 """A configuration of the prior system."""
 
 
-def test_its_file_is_read_with_a_warning_for_each_name_that_changed(folder: Path) -> None:
+def test_a_config_of_the_prior_system_is_read_with_a_warning_for_each_renamed_field(folder: Path) -> None:
     Path("config.json").write_text(json.dumps(PRIOR))
     with pytest.warns(LegacySetting) as told:
         found = load(Path("config.json"))
@@ -56,7 +56,7 @@ def test_its_file_is_read_with_a_warning_for_each_name_that_changed(folder: Path
     ]
 
 
-def test_names_of_today_are_read_without_a_word(folder: Path) -> None:
+def test_current_names_are_read_without_a_warning(folder: Path) -> None:
     Path("config.json").write_text(json.dumps({"hyperparams": {"batch_size": 2}, "home": "there"}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -64,20 +64,20 @@ def test_names_of_today_are_read_without_a_word(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, fate in FIELDS.items() if isinstance(fate, Kept)])
-def test_a_kept_field_has_a_place(name: str) -> None:
+def test_every_kept_field_maps_to_a_setting(name: str) -> None:
     fate = FIELDS[name]
     assert isinstance(fate, Kept)
     assert fate.new in set(names(Settings))
 
 
 @pytest.mark.parametrize("name", [name for name, fate in FIELDS.items() if isinstance(fate, Gone)])
-def test_a_field_that_is_gone_is_no_setting_and_says_why(name: str) -> None:
+def test_a_dropped_field_is_refused_with_the_reason(name: str) -> None:
     assert name not in set(names(Settings))
     assert "any more: " in unknown(name, Settings)
 
 
 @pytest.mark.parametrize("name", [name for name, fate in FIELDS.items() if isinstance(fate, Kept) and fate.new != name])
-def test_a_renamed_field_is_suggested_by_its_name_of_today(name: str) -> None:
+def test_a_renamed_field_is_refused_with_its_new_name(name: str) -> None:
     assert f"did you mean {FIELDS[name].new}?" in unknown(name, Settings)  # type: ignore[union-attr]
 
 
@@ -96,5 +96,5 @@ def test_a_renamed_field_is_suggested_by_its_name_of_today(name: str) -> None:
         ({"suites": {"families": []}}, {"suites": {"families": []}}),
     ],
 )
-def test_values_are_turned_into_those_of_today(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_old_values_are_converted(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert rename(old)[0] == new

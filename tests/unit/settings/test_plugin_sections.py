@@ -53,7 +53,7 @@ def garden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> type[Section]:
     return declared
 
 
-def test_it_is_read_from_file_environment_and_command_line(
+def test_a_plug_in_section_is_read_from_file_environment_and_command_line(
     garden: type[Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("ratchet.toml").write_text("[garden]\nlitres = 5\nbeds = ['a']\n")
@@ -66,7 +66,7 @@ def test_it_is_read_from_file_environment_and_command_line(
     assert origins == {"garden.litres": "RATCHET_GARDEN__LITRES", "garden.beds": "--set"}
 
 
-def test_unset_it_has_its_defaults(garden: type[Section]) -> None:
+def test_an_unset_plug_in_section_has_its_defaults(garden: type[Section]) -> None:
     assert load().section(garden) == garden()
     assert "garden" in load_with_origins(sections=["garden"])[0].model_dump()
 
@@ -80,13 +80,13 @@ def test_unset_it_has_its_defaults(garden: type[Section]) -> None:
         ("[broken]\nlitres = 5\n", "broken belongs to my_plugins.broken, which fails: no such thing"),
     ],
 )
-def test_what_is_wrong_in_it_is_named(garden: type[Section], text: str, said: str) -> None:
+def test_a_wrong_value_in_a_plug_in_section_is_named(garden: type[Section], text: str, said: str) -> None:
     Path("ratchet.toml").write_text(text)
     with pytest.raises(SettingsError, match=said):
         load()
 
 
-def test_it_is_handed_on_to_processes_of_our_own_with_its_secrets(
+def test_a_plug_in_section_is_passed_to_child_processes_with_its_secrets(
     garden: type[Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load(garden={"litres": 9, "key": "word"})
@@ -106,7 +106,9 @@ def test_a_system_cannot_take_a_section_of_ratchets_own_or_declare_something_els
         System(name="x", host="3090", purpose="", emits=(), sweep_s=1, lanes=(), settings=Settings)  # type: ignore[arg-type]
 
 
-def test_config_show_has_it_with_where_it_came_from(garden: type[Section], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_show_lists_a_plug_in_section_with_its_sources(
+    garden: type[Section], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "_found", cache(registry._found.__wrapped__))
     registry.systems.cache_clear()
     Path("ratchet.toml").write_text("[garden]\nlitres = 5\n")

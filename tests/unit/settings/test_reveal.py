@@ -19,7 +19,7 @@ def unusual(tmp_path: Path) -> Settings:
     )
 
 
-def test_the_same_settings_can_be_built_from_what_is_revealed(unusual: Settings) -> None:
+def test_revealed_settings_build_the_same_settings(unusual: Settings) -> None:
     assert Settings(**reveal(unusual)) == unusual
 
 

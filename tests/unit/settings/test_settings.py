@@ -25,7 +25,7 @@ def test_command_line_then_environment_then_file_then_default(folder: Path, monk
     assert (found.batch_size, found.num_epochs, found.warmup_steps, found.max_length) == (4, 3, 2, 1024)
 
 
-def test_a_file_that_is_given_goes_before_the_one_of_the_folder(folder: Path) -> None:
+def test_an_explicit_file_takes_precedence_over_the_one_in_the_folder(folder: Path) -> None:
     Path("ratchet.toml").write_text("[queue]\nlow_water = 1\n")
     Path("mine.toml").write_text("[queue]\nlow_water = 2\n")
     assert load(Path("mine.toml")).queue.low_water == 2
@@ -51,7 +51,7 @@ def test_a_file_that_is_given_goes_before_the_one_of_the_folder(folder: Path) ->
     ],
 )
 @pytest.mark.filterwarnings("ignore::ratchet.settings.sources.LegacySetting")
-def test_what_is_wrong_in_a_file_is_named_with_what_was_probably_meant(folder: Path, text: str, said: str) -> None:
+def test_a_wrong_key_in_a_file_is_named_with_the_nearest_known_one(folder: Path, text: str, said: str) -> None:
     Path("ratchet.toml").write_text(text)
     with pytest.raises(SettingsError, match=said):
         load()
@@ -93,7 +93,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @given(hyperparams=HYPERPARAMS, prompt=TEXT, options=st.dictionaries(TEXT, st.booleans() | st.integers() | TEXT))
-def test_what_is_dumped_loads_as_the_same(hyperparams: dict[str, Any], prompt: str, options: dict[str, Any]) -> None:
+def test_dumped_settings_load_as_the_same(hyperparams: dict[str, Any], prompt: str, options: dict[str, Any]) -> None:
     sections = {
         "hyperparams": hyperparams,
         "monitoring": {"system_prompt_base": prompt},

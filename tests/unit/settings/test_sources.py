@@ -51,14 +51,14 @@ def test_tables_are_merged_and_everything_else_is_replaced() -> None:
         ("RATCHET_ENVIRONMENT__PROCESSES", "2", "environment", "processes", 2),
     ],
 )
-def test_a_text_is_read_as_its_field_takes_it(
+def test_a_text_is_parsed_by_the_type_of_its_field(
     folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, section: str, field: str, value: object
 ) -> None:
     monkeypatch.setenv(variable, text)
     assert getattr(getattr(load(), section), field) == value
 
 
-def test_a_field_goes_before_its_section(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_takes_precedence_over_its_section(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_QUEUE__LOW_WATER", "8")
     monkeypatch.setenv("RATCHET_QUEUE", '{"low_water": 7, "high_water": 70000}')
     assert (load().queue.low_water, load().queue.high_water) == (8, 70_000)

@@ -32,7 +32,7 @@ def test_a_url_without_a_user_gets_the_password_alone(secret: Path) -> None:
     assert redis_url(Settings(redis={"url": "redis://hub/0", "password_file": secret})).startswith("redis://:p%40")
 
 
-def test_two_passwords_are_one_too_many(secret: Path) -> None:
+def test_a_password_in_both_url_and_file_is_refused(secret: Path) -> None:
     settings = Settings(redis={"url": "redis://worker:other@hub/0", "password_file": secret})
     with pytest.raises(SettingsError, match="holds a password already"):
         redis_url(settings)

@@ -44,11 +44,11 @@ def test_equal_mass_bins_hold_equally_many() -> None:
     assert [b.n for b in diagram] == [50] * 10
 
 
-def test_certainty_lies_in_the_last_bin() -> None:
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     assert [b.n for b in reliability(np.array([1.0, 0.0]), np.array([1.0, 0.0]))] == [1, 1]
 
 
-def test_scores_by_hand() -> None:
+def test_scores_match_hand_computed_values() -> None:
     confidence, outcome = np.array([0.8, 0.3]), np.array([1.0, 0.0])
     assert brier(confidence, outcome) == pytest.approx((0.04 + 0.09) / 2)
     assert nll(confidence, outcome) == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
@@ -64,14 +64,14 @@ def test_every_item_is_in_one_bin_and_errors_are_shares(pairs: list[tuple[float,
     assert mce(diagram) <= 1 + 1e-12
 
 
-def test_violators_are_pooled() -> None:
+def test_isotonic_pools_adjacent_violators() -> None:
     fit = fit_isotonic(np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.0, 1.0, 0.0, 1.0]))
     assert fit.apply(np.array([0.1, 0.2, 0.25, 0.3, 0.9, 1.0])) == pytest.approx([0, 0.5, 0.5, 0.5, 1, 1])
     assert len(fit.at) == 4
 
 
 @given(pairs)
-def test_it_never_falls_and_never_fits_worse_than_saying_nothing(pairs: list[tuple[float, bool]]) -> None:
+def test_isotonic_is_monotone_and_never_fits_worse_than_the_identity(pairs: list[tuple[float, bool]]) -> None:
     confidence, outcome = np.array([c for c, _ in pairs]), np.array([float(o) for _, o in pairs])
     fit = fit_isotonic(confidence, outcome)
     assert np.all(np.diff(fit.apply(np.linspace(0, 1, 50))) >= 0)
@@ -86,7 +86,7 @@ def overconfident(temperature: float, shift: float = 0.0) -> tuple[np.ndarray, n
     return expit(logit(truth) * temperature + shift), outcome
 
 
-def test_recovers_the_temperature() -> None:
+def test_temperature_scaling_recovers_the_temperature() -> None:
     confidence, outcome = overconfident(2.5)
     fitted = fit_temperature(confidence, outcome)
     assert fitted.temperature == pytest.approx(2.5, rel=0.1)
@@ -100,14 +100,14 @@ def test_platt_also_removes_a_shift_that_no_temperature_can() -> None:
     assert errors[1] < 0.03 < errors[0]
 
 
-def test_stays_finite_when_every_answer_is_right() -> None:
+def test_temperature_stays_finite_when_every_answer_is_right() -> None:
     confidence = np.array([0.9, 0.99, 1.0])
     for scaling in (fit_temperature(confidence, np.ones(3)), fit_platt(confidence, np.ones(3))):
         assert np.isfinite([scaling.slope, scaling.intercept]).all()
         assert np.isfinite(scaling.apply(confidence)).all()
 
 
-def test_leaves_confidence_alone_by_default() -> None:
+def test_the_default_scaling_changes_nothing() -> None:
     assert Scaling().apply(np.array([0.2, 0.7])) == pytest.approx([0.2, 0.7])
 
 
@@ -115,12 +115,12 @@ def arrays(pairs: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([c for c, _ in pairs]), np.array([float(o) for _, o in pairs])
 
 
-def test_auroc_by_hand_with_a_tie() -> None:
+def test_auroc_with_a_tie_matches_a_hand_computed_value() -> None:
     assert auroc(np.array([0.9, 0.5, 0.5, 0.1]), np.array([1.0, 1.0, 0.0, 0.0])) == pytest.approx(3.5 / 4)
     assert auroc(np.array([0.2, 0.3]), np.ones(2)) is None
 
 
-def test_risk_falls_with_coverage_where_confidence_knows() -> None:
+def test_risk_falls_with_coverage_for_informative_confidence() -> None:
     curve = risk_coverage(np.array([0.9, 0.8, 0.8, 0.1]), np.array([1.0, 1.0, 0.0, 0.0]))
     assert [(point.threshold, point.coverage, point.n) for point in curve] == [
         (0.9, 0.25, 1),
@@ -142,7 +142,7 @@ def test_the_curve_ends_with_all_items_and_does_not_depend_on_their_order(pairs:
     assert len(thinned(curve)) <= 21
 
 
-def test_the_threshold_keeps_its_promise_with_room() -> None:
+def test_the_threshold_reaches_its_precision_with_margin() -> None:
     """Sure answers right in 98 of 100, unsure ones in half of the cases: 90 % is promised for the sure ones alone."""
     confidence = np.array([0.95] * 100 + [0.4] * 100)
     outcome = np.array([1.0] * 98 + [0.0] * 2 + [1.0, 0.0] * 50)
@@ -151,7 +151,7 @@ def test_the_threshold_keeps_its_promise_with_room() -> None:
     assert (found.threshold, found.coverage) == (0.95, 0.5)
 
 
-def test_a_few_lucky_answers_promise_nothing() -> None:
+def test_a_few_right_answers_support_no_threshold() -> None:
     assert threshold_for(risk_coverage(np.array([0.9] * 5 + [0.1] * 50), np.array([1.0] * 5 + [0.0] * 50)), 0.9) is None
 
 

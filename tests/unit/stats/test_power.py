@@ -120,7 +120,7 @@ def test_the_shipped_suite_is_adequate() -> None:
     assert list(power.per_challenge) == sorted(power.per_challenge, reverse=True)
 
 
-def test_too_small_a_suite_is_told_the_size_that_would_do() -> None:
+def test_too_small_a_suite_is_reported_with_a_sufficient_size() -> None:
     power = gate_power(GateSettings(), 150)
     assert not power.adequate
     assert str(power.items_needed) in power.advice
@@ -154,7 +154,7 @@ def test_a_short_family_is_named() -> None:
     ).adequate
 
 
-def test_a_family_without_items_ends_in_advice_too() -> None:
+def test_a_family_without_items_gets_advice_too() -> None:
     assert not gate_power(GateSettings(), 900, {"sums": 900, "none": 0}).adequate
 
 
@@ -171,7 +171,7 @@ def test_challenges_of_one_luck_are_one_challenge_and_of_none_are_many() -> None
     assert within_challenges(chances, 0.999) == pytest.approx(0.5, abs=0.02)
 
 
-def test_within_agrees_with_simulation() -> None:
+def test_power_within_challenges_agrees_with_simulation() -> None:
     rng = np.random.default_rng(23)
     luck = np.sqrt(0.5) * rng.standard_normal((40_000, 1)) + np.sqrt(0.5) * rng.standard_normal((40_000, 3))
     won = (luck < ndtri([0.5, 0.4, 0.3])).any(axis=1).mean()

@@ -7,7 +7,7 @@ from ratchet.errors import EmptyEvaluation
 from ratchet.stats.proportions import newcombe, wilson
 
 
-def test_twenty_items_rank_nothing() -> None:
+def test_the_interval_of_twenty_items_is_wide() -> None:
     interval = wilson(18, 20)
     assert (round(interval.low, 3), round(interval.high, 3)) == (0.699, 0.972)
 
@@ -17,7 +17,7 @@ def test_two_hundred_items_at_eighty_percent() -> None:
     assert (interval.high - interval.low) / 2 == pytest.approx(0.055, abs=0.001)
 
 
-def test_nothing_graded_is_an_error() -> None:
+def test_a_rate_of_no_items_is_an_error() -> None:
     with pytest.raises(EmptyEvaluation, match="no item"):
         wilson(0, 0)
 
@@ -45,6 +45,6 @@ def test_swapping_the_two_mirrors_the_interval() -> None:
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
 
 
-def test_nothing_is_no_proportion() -> None:
+def test_a_proportion_of_no_items_is_an_error() -> None:
     with pytest.raises(EmptyEvaluation):
         newcombe(0, 0, 1, 2)

@@ -44,14 +44,14 @@ def test_a_claimed_subject_cannot_be_claimed_again(ledger: Ledger) -> None:
     assert take(ledger, "a") is None
 
 
-def test_a_lease_that_ran_out_is_taken_over_and_counts_for_nothing(ledger: Ledger) -> None:
+def test_an_expired_lease_is_taken_over_without_counting_as_a_failure(ledger: Ledger) -> None:
     first = taken(ledger, "a", OVER_S)
     second = taken(ledger, "b")
     assert second.token > first.token
     assert (second.kills, second.failures) == (0, 0)
 
 
-def test_a_stale_token_can_do_nothing(ledger: Ledger) -> None:
+def test_a_stale_token_can_neither_renew_release_nor_commit(ledger: Ledger) -> None:
     stale = taken(ledger, "a", OVER_S)
     fresh = taken(ledger, "b")
     for late in (
@@ -85,7 +85,7 @@ def test_renewal_extends_the_lease_and_notes_the_progress(ledger: Ledger) -> Non
     assert (found.progress, found.note) == (7, "at seven")
 
 
-def test_what_is_given_back_is_free_and_leaves_no_trace(ledger: Ledger) -> None:
+def test_a_released_claim_is_free_and_leaves_no_trace(ledger: Ledger) -> None:
     claim = taken(ledger)
     with ledger.write() as tx:
         claims.release(tx, claim)
@@ -93,7 +93,7 @@ def test_what_is_given_back_is_free_and_leaves_no_trace(ledger: Ledger) -> None:
     assert take(ledger, "b") is not None
 
 
-def test_what_is_given_back_remembers_its_failures(ledger: Ledger) -> None:
+def test_a_released_claim_keeps_its_failure_count(ledger: Ledger) -> None:
     claim = taken(ledger)
     with ledger.write() as tx:
         claims.count_failure(tx, claim, rest_s=OVER_S)
@@ -169,7 +169,7 @@ def test_release_all_releases_what_is_held_and_only_that(ledger: Ledger) -> None
     assert held(ledger) == ["d"]
 
 
-def test_what_another_has_taken_over_is_not_released(ledger: Ledger) -> None:
+def test_a_claim_taken_over_by_another_is_not_released(ledger: Ledger) -> None:
     held_claims = HeldClaims(ledger)
     claim = claimed(ledger, "a")
     with ledger.write() as tx:
@@ -214,14 +214,14 @@ def beating(error: Exception, watchdog: Watchdog, pulse: Pulse) -> Heartbeat:
     return Heartbeat(ledger, Claim("toys", Subject("toy", "a"), "toys@here+0", 7, 0, 0), pulse, OFTEN, watchdog)
 
 
-def test_an_unexpected_error_is_a_problem() -> None:
+def test_an_unexpected_error_of_the_keeper_is_a_problem() -> None:
     watchdog = Watchdog()
     with beating(ValueError("not as expected"), watchdog, Pulse()):
         wait_until(lambda: watchdog.problem is not None)
         assert watchdog.problem == "thread heartbeat-7 has ended unexpectedly"
 
 
-def test_a_lost_claim_ends_it_without_a_problem() -> None:
+def test_a_lost_claim_ends_the_keeper_without_a_problem() -> None:
     watchdog, pulse = Watchdog(), Pulse()
     with beating(ClaimLost("another has it"), watchdog, pulse):
         wait_until(lambda: pulse.lost)

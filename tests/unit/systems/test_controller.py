@@ -19,7 +19,7 @@ from tests.support.ledgers import pretend_newer
 from tests.support.toy_controller import Toys, decided
 
 
-def test_it_decides_all_it_finds_in_its_order_and_once(ledger: Ledger, settings: Settings) -> None:
+def test_all_found_subjects_are_decided_once_in_order(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["b", "a"])
     assert toys.run() == 2
     assert toys.run() == 0
@@ -41,7 +41,7 @@ def test_a_verdict_its_effects_and_its_events_commit_together(ledger: Ledger, se
     assert toys.verdicts()[0].cause == "event-1"
 
 
-def test_effects_that_fail_leave_no_verdict_and_count(ledger: Ledger, settings: Settings) -> None:
+def test_failing_effects_leave_no_verdict_and_count_as_a_failure(ledger: Ledger, settings: Settings) -> None:
     def broken(_tx: Transaction) -> None:
         raise ZeroDivisionError("no effect")
 
@@ -89,7 +89,7 @@ def test_a_killed_child_counts_as_a_death(ledger: Ledger, settings: Settings) ->
     assert [(row.failures, row.kills) for row in toys.claims()] == [(0, 1)]
 
 
-def test_a_transient_error_is_waited_out_and_never_counted(ledger: Ledger, settings: Settings) -> None:
+def test_a_transient_error_is_retried_and_never_counted(ledger: Ledger, settings: Settings) -> None:
     troubles = iter(range(10))
 
     def troubled(work: Work) -> Outcome:
@@ -136,7 +136,7 @@ def test_work_that_lost_its_claim_is_ended(ledger: Ledger, settings: Settings) -
     assert [row.failures for row in toys.claims()] == [0]
 
 
-def test_a_change_in_the_middle_is_refused_too(ledger: Ledger, settings: Settings) -> None:
+def test_a_stale_intermediate_write_is_refused(ledger: Ledger, settings: Settings) -> None:
     def overtaken(work: Work) -> Outcome:
         work.commit(lambda tx: next_counter(tx.session, "early") and None)
         with ledger.write() as tx:
@@ -150,7 +150,7 @@ def test_a_change_in_the_middle_is_refused_too(ledger: Ledger, settings: Setting
         assert {row.name for row in session.scalars(select(CounterRow))} == {"early", "fencing"}
 
 
-def test_asked_to_stop_it_gives_the_subject_back_uncounted(ledger: Ledger, settings: Settings) -> None:
+def test_a_stop_releases_the_subject_without_counting_a_failure(ledger: Ledger, settings: Settings) -> None:
     def stopping(work: Work) -> Outcome:
         toys.controller.stop.set()
         work.progress("on")
@@ -162,7 +162,7 @@ def test_asked_to_stop_it_gives_the_subject_back_uncounted(ledger: Ledger, setti
     assert (toys.seen, toys.verdicts(), toys.claims()) == (["a"], [], [])
 
 
-def test_a_work_folder_belongs_to_one_claim_and_goes_with_it(ledger: Ledger, settings: Settings) -> None:
+def test_a_work_folder_belongs_to_one_claim_and_is_deleted_with_it(ledger: Ledger, settings: Settings) -> None:
     folders: list[Path] = []
 
     def littering(work: Work) -> Outcome:
@@ -191,7 +191,7 @@ def test_several_workers_decide_each_subject_once(ledger: Ledger, settings: Sett
     assert all(crowd[0].acted(subject) == 1 for subject in subjects)
 
 
-def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings) -> None:
+def test_the_claim_is_renewed_during_work(ledger: Ledger, settings: Settings) -> None:
     def watching(work: Work) -> Outcome:
         work.progress("half way")
         while True:
@@ -205,7 +205,7 @@ def test_while_it_works_its_claim_is_renewed(ledger: Ledger, settings: Settings)
     assert toys.run() == 1
 
 
-def test_how_often_a_claim_is_renewed_is_set(ledger: Ledger, settings: Settings) -> None:
+def test_the_renewal_interval_follows_the_setting(ledger: Ledger, settings: Settings) -> None:
     """Six times in a lease: five renewals take less than the usual lease of a minute, let alone five of its sixths."""
     often = settings.control.model_copy(update={"lease_s": 3.0})
     seen: set[float] = set()

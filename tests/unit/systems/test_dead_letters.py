@@ -48,7 +48,7 @@ def letters(ledger: Ledger) -> list[DeadLetterRow]:
         return list(session.scalars(select(DeadLetterRow)))
 
 
-def test_two_failures_are_remembered(ledger: Ledger) -> None:
+def test_two_failures_are_counted(ledger: Ledger) -> None:
     fail(ledger, 2)
     assert letters(ledger) == []
     assert taken(ledger).failures == 2
@@ -80,7 +80,7 @@ def test_five_deaths_make_a_dead_letter_only_while_others_succeed(ledger: Ledger
     assert (letter.kills, letter.failures) == (7, 0)
 
 
-def test_success_of_others_before_the_first_try_proves_nothing(ledger: Ledger) -> None:
+def test_successes_before_the_first_attempt_do_not_count(ledger: Ledger) -> None:
     another_succeeds(ledger)
     with ledger.write() as tx:
         tx.session.scalars(select(VerdictRow)).one().created_at = tx.now - 1000.0
@@ -95,14 +95,14 @@ def test_four_deaths_and_two_failures_make_no_dead_letter(ledger: Ledger) -> Non
     assert letters(ledger) == []
 
 
-def test_the_first_death_lets_the_subject_be_tried_again_at_once(ledger: Ledger) -> None:
+def test_after_the_first_death_the_subject_is_retried_at_once(ledger: Ledger) -> None:
     claim = taken(ledger)
     with ledger.write() as tx:
         dead_letters.record_death(tx, claim, CONTROL)
         assert claims.take(tx, "mine", TOY, "b", 10.0) is not None
 
 
-def test_a_claimed_subject_that_is_overdue_is_known(ledger: Ledger) -> None:
+def test_an_overdue_claim_is_found(ledger: Ledger) -> None:
     die(ledger, 5)
     claim = taken(ledger)
     with ledger.write() as tx:
@@ -127,7 +127,7 @@ def test_a_retry_gives_a_clean_count_once(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("max_backoff_s", "rest_s"), [(500.0, FIRST_S), (0.2, 0.2)])
-def test_the_longest_pause_of_a_failed_subject_is_set(ledger: Ledger, max_backoff_s: float, rest_s: float) -> None:
+def test_the_longest_retry_pause_follows_the_setting(ledger: Ledger, max_backoff_s: float, rest_s: float) -> None:
     settings = ControlSettings(max_backoff_s=max_backoff_s)
     claim = taken(ledger)
     with ledger.write() as tx:
@@ -136,7 +136,7 @@ def test_the_longest_pause_of_a_failed_subject_is_set(ledger: Ledger, max_backof
 
 
 @pytest.mark.parametrize("max_failures", [1, 2])
-def test_after_how_many_failures_a_subject_is_given_up_is_set(ledger: Ledger, max_failures: int) -> None:
+def test_the_failure_limit_follows_the_setting(ledger: Ledger, max_failures: int) -> None:
     settings = CONTROL.model_copy(update={"max_failures": max_failures})
     claim = taken(ledger)
     with ledger.write() as tx:
@@ -145,7 +145,7 @@ def test_after_how_many_failures_a_subject_is_given_up_is_set(ledger: Ledger, ma
 
 
 @pytest.mark.parametrize("max_kills", [1, 2])
-def test_after_how_many_deaths_a_subject_is_given_up_is_set(ledger: Ledger, max_kills: int) -> None:
+def test_the_death_limit_follows_the_setting(ledger: Ledger, max_kills: int) -> None:
     settings = CONTROL.model_copy(update={"max_kills": max_kills})
     claim = taken(ledger)
     another_succeeds(ledger)

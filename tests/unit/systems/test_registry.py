@@ -74,12 +74,12 @@ def test_a_package_that_cannot_be_imported_stops_no_other(package: Path, monkeyp
         registry.get("systems_here")
 
 
-def test_a_system_whose_function_is_none_is_broken(package: Path) -> None:
+def test_a_system_without_a_function_is_broken(package: Path) -> None:
     (package / "ticker.py").write_text(TWELFTH.format(name="ticker").replace("do=lambda work: None", "do=None"))
     assert registry.systems() == {}
     assert "do of the lane 'tick' is None" in registry.broken()["ticker"]
 
 
-def test_a_system_need_not_be_called_as_its_module(package: Path) -> None:
+def test_a_system_name_may_differ_from_its_module(package: Path) -> None:
     (package / "clock.py").write_text(TWELFTH.format(name="ticker"))
     assert registry.get("ticker").name == "ticker"

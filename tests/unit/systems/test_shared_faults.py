@@ -61,9 +61,7 @@ def run_often(toys: Toys, times: int = 30) -> None:
     [SettingsError("admin-token is empty"), UnknownPlugin("no arm 'odd'"), about(DIGEST)],
     ids=["setting", "plugin", "artifact"],
 )
-def test_what_is_not_the_subjects_own_never_makes_a_dead_letter(
-    ledger: Ledger, settings: Settings, error: Exception
-) -> None:
+def test_a_shared_fault_never_makes_a_dead_letter(ledger: Ledger, settings: Settings, error: Exception) -> None:
     toys = Toys(ledger, settings, ["a", "b"], fails_with(error))
     run_often(toys)
     assert dead(ledger) == []
@@ -89,7 +87,7 @@ def test_a_damaged_artifact_is_recorded_once_and_resolved_by_the_verdict(ledger:
         assert session.scalars(select(DamageRow.resolved_at)).one() is not None
 
 
-def test_what_is_still_damaged_is_recorded_as_long_as_it_is_met(ledger: Ledger, settings: Settings) -> None:
+def test_lasting_damage_is_recorded_each_time_it_is_met(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(about(DIGEST)))
     run_often(toys, 2)
     with ledger.write() as tx:
@@ -115,14 +113,14 @@ def test_a_damaged_artifact_of_its_own_counts_against_a_batch(ledger: Ledger, se
     assert dead(ledger) == ["a"]
 
 
-def test_a_state_that_is_kept_up_is_never_given_up(ledger: Ledger, settings: Settings) -> None:
+def test_a_reconciled_subject_never_becomes_a_dead_letter(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], fails_with(ValueError("odd")), reconciled=("toy",))
     run_often(toys)
     assert dead(ledger) == []
     assert waits(toys) == ["toy a: ValueError: odd"]
 
 
-def test_nor_is_it_given_up_for_the_deaths_of_its_processes(ledger: Ledger, settings: Settings) -> None:
+def test_a_reconciled_subject_survives_deaths_of_its_processes(ledger: Ledger, settings: Settings) -> None:
     dies = fails_with(ChildFailed("killed by SIGKILL", killed=True))
     toys = Toys(ledger, settings, ["a"], dies, reconciled=("toy",))
     run_often(toys, 10)
@@ -133,7 +131,7 @@ def test_nor_is_it_given_up_for_the_deaths_of_its_processes(ledger: Ledger, sett
     assert dead(ledger) == []
 
 
-def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
+def test_a_ledger_lost_while_recording_a_failure_releases_the_claim_later(
     ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = about(DIGEST)
@@ -152,7 +150,7 @@ def test_a_ledger_that_goes_away_while_a_failure_is_judged_takes_the_claim_back(
     assert toys.controller.held._held == {}
 
 
-def test_when_one_after_the_other_fails_the_remaining_subjects_are_kept(ledger: Ledger, settings: Settings) -> None:
+def test_after_consecutive_dead_letters_the_remaining_subjects_are_kept(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, [f"t{number}" for number in range(6)], fails_with(ValueError("shared")))
     run_often(toys)
     assert len(dead(ledger)) == 3
@@ -164,13 +162,13 @@ def test_when_one_after_the_other_fails_the_remaining_subjects_are_kept(ledger: 
     assert toys.controller.wait_reasons == {}
 
 
-def test_what_an_error_says_of_its_subject_is_that_subjects_own_fault(ledger: Ledger, settings: Settings) -> None:
+def test_an_error_about_its_subject_counts_against_it(ledger: Ledger, settings: Settings) -> None:
     subjects = [f"t{number}" for number in range(6)]
     run_often(Toys(ledger, settings, subjects, fails_with(DataError("rows.jsonl:3: is no JSON"))))
     assert sorted(dead(ledger)) == subjects
 
 
-def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledger: Ledger, settings: Settings) -> None:
+def test_a_bad_subject_among_good_ones_becomes_a_dead_letter(ledger: Ledger, settings: Settings) -> None:
     def do(work: Work) -> Outcome:
         if work.subject.id.startswith("bad"):
             raise ValueError("its own fault")
@@ -182,7 +180,7 @@ def test_a_bad_one_among_good_ones_is_given_up_however_many_were_before_it(ledge
     assert sorted(dead(ledger)) == bad
 
 
-def test_an_error_of_find_is_waited_out_with_its_reason(ledger: Ledger, settings: Settings) -> None:
+def test_an_error_of_find_makes_the_worker_wait_with_the_reason(ledger: Ledger, settings: Settings) -> None:
     searched, troubles = [], []
 
     class Searching(Toys):
@@ -199,7 +197,7 @@ def test_an_error_of_find_is_waited_out_with_its_reason(ledger: Ledger, settings
     assert toys.controller.wait_reasons == {}
 
 
-def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, settings: Settings) -> None:
+def test_shared_dependencies_are_checked_before_a_claim(ledger: Ledger, settings: Settings) -> None:
     checked = []
 
     def check(_settings: Settings, ledger: Ledger, _artifacts: ArtifactStore) -> bool:
@@ -215,14 +213,14 @@ def test_what_all_depend_on_is_checked_before_one_is_claimed(ledger: Ledger, set
     assert toys.claims() == []
 
 
-def test_nothing_is_checked_while_there_is_nothing_to_do(ledger: Ledger, settings: Settings) -> None:
+def test_nothing_is_checked_without_pending_work(ledger: Ledger, settings: Settings) -> None:
     def check(*_: object) -> bool:
         raise AssertionError("for nobody")
 
     assert Toys(ledger, settings, [], check=check).run() == 0
 
 
-def test_after_a_check_that_mended_something_find_is_called_again(ledger: Ledger, settings: Settings) -> None:
+def test_find_is_called_again_after_a_check_that_repaired_something(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"], check=lambda *_: bool(toys.subjects.append("b")) or len(toys.subjects) == 2)
     toys.subjects = ["a"]
     toys.do = lambda work: Verdict("fine", "") if work.subject.id == "b" else NotReady("b first")

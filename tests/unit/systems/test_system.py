@@ -18,7 +18,7 @@ def test_a_system_consumes_what_its_lanes_consume_each_once() -> None:
     assert system.queue == "3090.s"
 
 
-def test_the_trail_names_what_is_known_and_ends_with_its_block() -> None:
+def test_log_context_names_the_known_ids_and_ends_with_its_block() -> None:
     assert current_log_context() == {}
     with log_context(event=None, subject="toy 1", claim=3):
         assert current_log_context() == {"subject": "toy 1", "claim": 3}

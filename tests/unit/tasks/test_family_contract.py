@@ -75,14 +75,14 @@ def test_an_example_leads_back_to_its_problem(family: TaskFamily) -> None:
         assert grade_example(example, problem.solution).correct
 
 
-def test_a_question_of_nobody_is_not_parsed(family: TaskFamily) -> None:
+def test_a_foreign_question_is_not_parsed(family: TaskFamily) -> None:
     stranger = Example.ask("Who wrote Faust?", "Goethe", family=family.name, level=1)
     assert family.parse(stranger.question) is None
     with pytest.raises(DataError, match="does not know the question"):
         grade_example(stranger, "Goethe")
 
 
-def test_key_tells_problems_apart(family: TaskFamily) -> None:
+def test_different_problems_have_different_keys(family: TaskFamily) -> None:
     for level in family.levels:
         by_question = {p.question: p.key for p in (family.generate(level, seed) for seed in range(60))}
         assert len(set(by_question.values())) == len(by_question)
@@ -102,7 +102,7 @@ def test_relatives_are_others_of_the_level_with_correct_gold(family: TaskFamily)
             assert family.grade(relative, relative.solution).correct
 
 
-def test_a_small_level_has_as_many_items_as_it_says(family: TaskFamily) -> None:
+def test_a_finite_level_has_its_declared_number_of_items(family: TaskFamily) -> None:
     small = [level for level in family.levels if (family.capacity(level) or 10**9) <= 1000]
     for level in small:
         capacity = family.capacity(level)

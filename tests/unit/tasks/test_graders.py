@@ -64,7 +64,7 @@ def test_rejects(grader: str, gold: str, answer: str) -> None:
 
 @pytest.mark.parametrize("grader", ["normalized", "numeric", "json"])
 @pytest.mark.parametrize("nothing", ["", "   \n", "...", "{}", "[]", '""'])
-def test_nothing_is_never_equal_to_nothing(grader: str, nothing: str) -> None:
+def test_an_empty_answer_never_equals_an_empty_gold(grader: str, nothing: str) -> None:
     assert not graders.grade_declared(grader, nothing, nothing).correct
     assert not graders.grade_declared(grader, nothing, "42").correct
     assert not graders.grade_declared(grader, "42", nothing).correct
@@ -123,7 +123,7 @@ def test_real_gold_is_accepted_and_nothing_vacuous(name: str) -> None:
             assert not grade_example(example, nothing).correct
 
 
-def test_junk_is_accepted_for_no_puzzle() -> None:
+def test_no_puzzle_accepts_junk() -> None:
     puzzles = rows("syllo_easy_50")
     assert len(puzzles) == 50
     assert not any(grade_example(puzzle, '{"foo":1}').correct for puzzle in puzzles)

@@ -314,7 +314,7 @@ def test_another_value_and_what_is_not_understood_are_wrong(gold: str, answer: s
 
 
 @pytest.mark.parametrize("answer", NOT_READ)
-def test_where_it_cannot_be_told_no_number_is_read(answer: str) -> None:
+def test_an_ambiguous_text_has_no_number(answer: str) -> None:
     assert read_number(answer) is None
 
 
@@ -347,7 +347,7 @@ def test_numeric_is_suggested_for_one_well_formed_number_alone(gold: str, grader
 
 
 @pytest.mark.parametrize(("gold", "answer"), [("1,2,3", "9,9,3"), ("1,5", "2,5"), ("3.10", "3.1"), ("1,5", ".1,5")])
-def test_what_is_suggested_tells_these_apart(gold: str, answer: str) -> None:
+def test_the_suggested_grader_tells_different_values_apart(gold: str, answer: str) -> None:
     assert not graders.grade_declared(graders.suggest_grader(gold), gold, answer).correct
 
 
@@ -402,7 +402,7 @@ def test_an_integer_is_right_exactly_if_it_is_equal_however_it_is_spelt(data: st
 
 
 @given(st.text(alphabet="05-−.,eE/^ {}()$%×\\x²½\n#:=", max_size=40))
-def test_whatever_is_read_can_be_graded_and_shown(text: str) -> None:
+def test_every_number_that_is_read_can_be_graded_and_shown(text: str) -> None:
     grade = graders.grade_declared("numeric", "5", text)
     if read_number(text) is None:
         assert grade.extracted is None
@@ -445,7 +445,7 @@ def test_whatever_is_read_can_be_graded_and_shown(text: str) -> None:
         "x" * 100_000 + "5",
     ],
 )
-def test_long_texts_come_to_an_end(text: str) -> None:
+def test_long_texts_are_read_in_bounded_time(text: str) -> None:
     for grader in ("numeric", "json", "normalized"):
         assert graders.grade_declared(grader, "77", text).error in ("wrong", "format")
 

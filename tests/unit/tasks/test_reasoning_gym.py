@@ -40,7 +40,7 @@ def test_the_verifier_decides_not_the_spelling() -> None:
     assert not family.grade(problem, str(int(problem.gold) + 1)).correct
 
 
-def test_a_dataset_without_gold_cannot_be_taught_from() -> None:
+def test_a_dataset_without_gold_is_refused() -> None:
     with pytest.raises(DataError, match="without a gold"):
         registry.get("rg:propositional_logic").generate(1, 0)
 
@@ -56,7 +56,7 @@ def test_levels_that_the_library_cannot_make_are_no_levels() -> None:
     assert all(family.generate(level, 0).gold for level in family.levels)
 
 
-def test_a_verifier_that_accepts_nonsense_is_not_believed() -> None:
+def test_a_verifier_that_accepts_nonsense_is_rejected() -> None:
     entry = {"answer": "False"}
     assert verified_score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "True") == 0.0
     assert verified_score("game_of_life_halting", Verifier(lambda _: 1.0), entry, "False") == 1.0

@@ -84,7 +84,7 @@ def test_an_event_is_followed_to_the_end(ledger: Ledger, tmp_path: Path) -> None
     assert turning.settle() == []
 
 
-def test_a_sweep_finds_what_no_event_told(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_sweep_finds_work_without_an_event(ledger: Ledger, tmp_path: Path) -> None:
     turning = bus(ledger, tmp_path, GATE, MENDER)
     add(ledger, "c1")
     assert turning.settle() == []
@@ -104,7 +104,7 @@ def test_a_failing_child_is_a_failure_of_its_subject(ledger: Ledger, tmp_path: P
     assert letters[0].error == f"{ChildFailed.__name__}: ValueError: cannot be mended"
 
 
-def test_systems_that_drive_each_other_for_ever_are_stopped(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_endless_cycle_of_events_is_stopped(ledger: Ledger, tmp_path: Path) -> None:
     ping = endless("ping", "pong", BatchSubmitted, BatchQueued, ahead=1)
     pong = endless("pong", "ping", BatchQueued, BatchSubmitted, ahead=0)
     turning = bus(ledger, tmp_path, ping, pong)

@@ -41,7 +41,7 @@ def test_without_shuffling_the_files_order_stands() -> None:
     assert row_order(lengths(5), step_rows=2, seed=1, digest=DIGEST, shuffle=False).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_micro_batches_of_a_step_are_alike_in_length() -> None:
+def test_micro_batches_of_a_step_have_similar_lengths() -> None:
     sizes = lengths(6400)
     rows = [Row(i, np.zeros(n, np.int32), np.arange(n) > n // 2) for i, n in enumerate(sizes.tolist())]
 
@@ -57,7 +57,7 @@ def test_micro_batches_of_a_step_are_alike_in_length() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 40, 41])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_processes_share_every_step_without_overlap_and_in_step(rows: int, world_size: int) -> None:
+def test_processes_share_every_step_without_overlap(rows: int, world_size: int) -> None:
     order = np.arange(rows, dtype=np.int64)
     shares = [
         list(micro_batches(order, batch_size=2, accumulation=4, rank=rank, world_size=world_size))

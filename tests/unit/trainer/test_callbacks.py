@@ -51,7 +51,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     Broken.calls.clear()
 
 
-def test_a_tracker_hears_the_loss(train: Train, sum_file: Path) -> None:
+def test_a_tracker_receives_the_loss(train: Train, sum_file: Path) -> None:
     result = train(sum_file, environment__report_to=("ledger",), monitoring__logging_steps=5)
     assert Ledger.losses == [loss for _, loss in result.summary["loss_curve"]]
 
@@ -77,9 +77,7 @@ def test_tensorboard_writes_the_curve(train: Train, sum_file: Path, tmp_path: Pa
     assert result.summary["loss_curve"] == curve
 
 
-def test_a_tracker_that_fails_is_left_alone_and_training_ends_well(
-    train: Train, sum_file: Path, tmp_path: Path
-) -> None:
+def test_a_failing_tracker_is_disabled_and_training_finishes(train: Train, sum_file: Path, tmp_path: Path) -> None:
     result = train(sum_file, environment__report_to=("broken", "ledger"), monitoring__logging_steps=5)
     assert result.finished
     assert Broken.calls == ["log"]
@@ -107,7 +105,7 @@ def test_an_unknown_tracker_is_refused(train: Train, sum_file: Path) -> None:
 
 
 @pytest.mark.parametrize("factor", [float("nan"), 1e4])
-def test_a_loss_that_is_not_finite_or_beyond_guessing_ends_the_run_and_saves_nothing(
+def test_a_diverged_loss_ends_the_run_and_saves_nothing(
     train: Callable[..., TrainingResult], sum_file: Path, tmp_path: Path, factor: float
 ) -> None:
     model = build_tiny_model(tmp_path / "broken")
@@ -123,7 +121,7 @@ def test_a_loss_that_is_not_finite_or_beyond_guessing_ends_the_run_and_saves_not
     assert not (tmp_path / "run" / "state").exists()
 
 
-def test_divergence_after_the_last_report_is_seen_before_anything_is_saved(
+def test_divergence_after_the_last_report_is_detected_before_saving(
     train: Callable[..., TrainingResult], sum_file: Path, tmp_path: Path
 ) -> None:
     model = build_tiny_model(tmp_path / "broken")
@@ -135,7 +133,7 @@ def test_divergence_after_the_last_report_is_seen_before_anything_is_saved(
     assert result.error_kind is ErrorKind.DIVERGED
 
 
-def test_a_rate_that_would_ruin_a_larger_model_is_refused(
+def test_a_learning_rate_too_high_for_a_larger_model_is_refused(
     train: Callable[..., TrainingResult], sum_file: Path, tmp_path: Path
 ) -> None:
     larger = build_tiny_model(tmp_path / "larger", hidden_size=512, intermediate_size=4096, num_hidden_layers=2)

@@ -17,7 +17,7 @@ Train = Callable[..., TrainingResult]
 
 
 @pytest.mark.parametrize("limit", [300_000, 700_000], ids=["the model", "the optimizer"])
-def test_a_full_disk_is_waited_out_and_what_was_there_stays(train: Train, sum_file: Path, limit: int) -> None:
+def test_a_full_disk_is_waited_out_and_existing_files_stay(train: Train, sum_file: Path, limit: int) -> None:
     """The model's file has 480 KB, that of the moments twice as many."""
     first = train(sum_file, stop_after=1)
     with files_of_at_most(limit):

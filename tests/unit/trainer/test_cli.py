@@ -168,7 +168,7 @@ def resume_from_checkpoint(commands: Commands, tmp_path: Path) -> None:
     assert (gone_on.result.global_step, gone_on.total_tokens) == (2, whole.total_tokens)
 
 
-def test_adapters_go_on_across_saves(commands: Commands) -> None:
+def test_adapters_resume_across_saves(commands: Commands) -> None:
     outcome = commands.run("--set=model.lora_rank=2", "--save-steps", "1", "--model", "tiny")
     assert outcome.result.error_message is None
     assert (outcome.result.global_step, outcome.result.finished) == (2, True)
@@ -227,9 +227,7 @@ def test_every_flag_has_its_effect(flag: str, commands: Commands, tmp_path: Path
     EFFECTS[flag](commands, tmp_path)
 
 
-def test_a_file_is_read_and_flags_go_before_environment_before_file(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_override_environment_which_overrides_the_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.json").write_text('{"hyperparams": {"batch_size": 2, "num_epochs": 2, "max_length": 64}}')
     monkeypatch.setenv("RATCHET_HYPERPARAMS__BATCH_SIZE", "3")
     monkeypatch.setenv("RATCHET_HYPERPARAMS__NUM_EPOCHS", "3")
@@ -268,7 +266,7 @@ def test_the_prior_systems_file_is_read_from_the_folder(elsewhere: Path, capsys:
         (["--dataset", "unanswered.jsonl"], "unanswered.jsonl: DataError: line 2: no assistant turn"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_way_out(
+def test_errors_name_the_way_out(
     flags: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("rows.jsonl").write_text('{"question": "q", "answer": "a"}\n{"question": "q"\n')
@@ -283,7 +281,7 @@ def test_what_is_wrong_is_said_with_the_way_out(
     assert said in capsys.readouterr().err
 
 
-def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_examples_exit_codes_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["--help"])
     assert end.value.code == EXIT_DONE
@@ -292,7 +290,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in shown
 
 
-def test_a_run_tells_its_loss_and_a_failed_one_has_an_exit_code_of_its_own(
+def test_a_run_prints_its_loss_and_a_failed_one_has_its_own_exit_code(
     commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ["--dataset", str(commands.rows), "--model", str(commands.base_model), "--max-steps", "1"]
@@ -305,7 +303,7 @@ def test_a_run_tells_its_loss_and_a_failed_one_has_an_exit_code_of_its_own(
     assert cli.main([*rows, "--output-dir", "blocked/below"]) == EXIT_WRONG
 
 
-def test_a_finished_run_that_is_to_go_on_with_the_same_rows_trains_nothing(
+def test_resuming_a_finished_run_with_the_same_rows_trains_nothing(
     commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = commands.run().folder
@@ -317,7 +315,7 @@ def test_a_finished_run_that_is_to_go_on_with_the_same_rows_trains_nothing(
 
 
 @pytest.mark.slow
-def test_sigterm_stops_and_saves_and_the_run_goes_on(commands: Commands, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_run_can_be_resumed(commands: Commands, tmp_path: Path) -> None:
     rows = write_examples(tmp_path / "many.jsonl", sums(4000, longest=4))
     flags = [
         "--dataset",

@@ -23,7 +23,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "field"), fields(TrainerConfig))
-def test_every_field_says_what_it_does(name: str, field: Any) -> None:
+def test_every_field_has_a_description(name: str, field: Any) -> None:
     assert field.description, name
     assert field.description.endswith("."), name
 
@@ -67,7 +67,7 @@ def test_a_wrong_setting_is_named(section: str, field: str, value: object) -> No
         parse_config({**SECTIONS, section: {**SECTIONS.get(section, {}), field: value}})
 
 
-def test_several_mistakes_are_told_at_once() -> None:
+def test_several_mistakes_are_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         parse_config({**SECTIONS, "hyperparams": {"batch_size": "many", "max_length": 1}})
     assert "hyperparams.batch_size" in str(caught.value)

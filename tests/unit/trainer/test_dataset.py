@@ -41,7 +41,7 @@ def test_every_assistant_turn_of_a_conversation_is_trained(tmp_path: Path) -> No
     assert trained_text(prepare(write_examples(tmp_path / "a.jsonl", [chat(*turns)]))) == "one<|im_end|>two<|im_end|>"
 
 
-def test_what_comes_after_the_last_answer_is_left_out(tmp_path: Path) -> None:
+def test_turns_after_the_last_answer_are_left_out(tmp_path: Path) -> None:
     example = chat(("user", "1?"), ("assistant", "one"), ("user", "and then?"))
     rows = prepare(write_examples(tmp_path / "a.jsonl", [example]))
     assert trained_text(rows) == "one<|im_end|>"
@@ -56,12 +56,12 @@ def test_any_text_is_kept_whole(tmp_path: Path, text: str) -> None:
     assert trained_text(rows) == text + "<|im_end|>"
 
 
-def test_metadata_of_any_shape_is_no_matter(tmp_path: Path) -> None:
+def test_metadata_of_any_shape_is_accepted(tmp_path: Path) -> None:
     example = chat(("user", "a"), ("assistant", "b"), words=[{"label": "x", "syllables": ["x"]}], level=3, none=None)
     assert len(prepare(write_examples(tmp_path / "a.jsonl", [example]))) == 1
 
 
-def test_the_system_prompt_stands_before_what_has_none(tmp_path: Path) -> None:
+def test_the_system_prompt_is_added_to_rows_without_one(tmp_path: Path) -> None:
     examples = [chat(("user", "a"), ("assistant", "b")), chat(("system", "own"), ("user", "a"), ("assistant", "b"))]
     rows = prepare(write_examples(tmp_path / "a.jsonl", examples), system_prompt="given")
     assert "system\ngiven<" in TOKENIZER.decode(rows.rows[0].ids)
@@ -127,7 +127,7 @@ def test_a_template_that_cannot_carry_the_answer_aborts(tmp_path: Path, template
 _TAKES_NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
 
 
-def test_a_template_that_refuses_a_conversation_is_told_with_its_words_and_the_rows_line(tmp_path: Path) -> None:
+def test_a_refusing_template_is_reported_with_its_message_and_the_line(tmp_path: Path) -> None:
     tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = _TAKES_NO_SYSTEM + str(tokenizer.chat_template)
     path = write_examples(tmp_path / "a.jsonl", [*sums(2), chat(("system", "s"), ("user", "a"), ("assistant", "b"))])

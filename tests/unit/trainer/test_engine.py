@@ -37,7 +37,7 @@ def test_the_documented_snippet_trains_and_names_its_checkpoint(tmp_path: Path) 
     assert (status["state"], status["step"], status["examples_done"]) == ("finished", result.global_step, 40)
 
 
-def test_training_lowers_the_loss_and_the_answer_ends(train: Train, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_answers_end(train: Train, tmp_path: Path) -> None:
     question = "3+4="
     rows = [Example.ask(question, "3+4=7")] * 320
     result = train(
@@ -53,7 +53,7 @@ def test_training_lowers_the_loss_and_the_answer_ends(train: Train, tmp_path: Pa
     assert tokenizer.decode(answer) == "3+4=7<|im_end|>"
 
 
-def test_the_checkpoint_is_a_plain_readable_folder_that_a_server_can_take(train: Train, sum_file: Path) -> None:
+def test_the_checkpoint_is_a_folder_that_transformers_can_load(train: Train, sum_file: Path) -> None:
     result = train(sum_file)
     folder = Path(str(result.last_checkpoint_path))
 
@@ -120,7 +120,7 @@ def test_every_token_is_counted_once(train: Train, sum_file: Path) -> None:
     assert one.summary["trained_tokens"] == many.summary["trained_tokens"]
 
 
-def test_a_failure_is_a_value_with_its_kind(train: Train, sum_file: Path, tmp_path: Path) -> None:
+def test_a_failure_is_a_result_with_its_kind(train: Train, sum_file: Path, tmp_path: Path) -> None:
     cases = {
         ErrorKind.DATA: {"data__dataset_path": tmp_path / "absent.jsonl"},
         ErrorKind.SETTINGS: {"profile__name": "unheard_of"},
@@ -176,7 +176,7 @@ def test_a_limit_beyond_the_models_context_is_refused(train: Train, sum_file: Pa
     assert "context length of 1024" in str(result.error_message)
 
 
-def test_to_which_norm_gradients_are_clipped_is_set(train: Train, sum_file: Path) -> None:
+def test_gradient_clipping_follows_the_setting(train: Train, sum_file: Path) -> None:
     """Below AdamW's epsilon a gradient moves hardly anything."""
     told = {"hyperparams__max_steps": 4, "hyperparams__schedule": "constant", "monitoring__logging_steps": 1}
     usual, stifled = (
@@ -187,7 +187,7 @@ def test_to_which_norm_gradients_are_clipped_is_set(train: Train, sum_file: Path
     assert falls[0] > falls[1]
 
 
-def test_where_a_run_writes_and_what_it_tells_is_set(train: Train, sum_file: Path, tmp_path: Path) -> None:
+def test_output_folder_and_logging_follow_the_settings(train: Train, sum_file: Path, tmp_path: Path) -> None:
     told = {"hyperparams__max_steps": 4, "output__output_dir": tmp_path / "there", "monitoring__logging_steps": 2}
     result = train(sum_file, **told)
     assert Path(str(result.last_checkpoint_path)).is_relative_to(tmp_path / "there")
@@ -195,7 +195,7 @@ def test_where_a_run_writes_and_what_it_tells_is_set(train: Train, sum_file: Pat
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_activations_are_computed_again_where_that_is_set(train: Train, sum_file: Path) -> None:
+def test_gradient_checkpointing_follows_the_setting(train: Train, sum_file: Path) -> None:
     def passes(gradient_checkpointing: bool) -> int:
         seen: Counter[str] = Counter()
         hook = register_module_forward_pre_hook(

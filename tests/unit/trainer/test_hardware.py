@@ -10,10 +10,10 @@ import torch
 from ratchet.errors import SettingsError
 from ratchet.settings.training import TrainerConfig
 from trainer.config import create_default_config
-from trainer.core import TrainerEngine, TrainingResult, halve_micro_batch
+from trainer.core import TrainerEngine, TrainingResult
 from trainer.hardware import CACHE_FILE, BatchSizeCache, Hardware, pick_hardware
 from trainer.monitoring import TrainingStatusWriter
-from trainer.segment import ErrorKind
+from trainer.segment import ErrorKind, halve_micro_batch
 
 
 def picked(name: str, value: str) -> Hardware:
@@ -24,22 +24,22 @@ def picked(name: str, value: str) -> Hardware:
 @pytest.mark.parametrize(
     ("fp_precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_the_precision_of_the_saved_weights_is_set(fp_precision: str, dtype: torch.dtype) -> None:
+def test_the_precision_of_saved_weights_follows_the_setting(fp_precision: str, dtype: torch.dtype) -> None:
     assert picked("hyperparams.fp_precision", fp_precision).saved_dtype == dtype
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_attention_kernel_is_set(attention: str) -> None:
+def test_the_attention_kernel_follows_the_setting(attention: str) -> None:
     assert picked("model.attention", attention).attention == attention
 
 
-def test_what_needs_a_gpu_is_refused_on_a_cpu() -> None:
+def test_gpu_only_settings_are_refused_on_a_cpu() -> None:
     with pytest.raises(SettingsError, match=r"model\.attention flash_attention_2 needs a GPU"):
         picked("model.attention", "flash_attention_2")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_a_wrong_setting() -> None:
+def test_a_missing_gpu_is_a_settings_error() -> None:
     with pytest.raises(SettingsError, match=r"environment\.device is 'cuda:0'"):
         picked("environment.device", "cuda:0")
 
@@ -61,7 +61,7 @@ def memory_for(rows: int, configure: Configure, tmp_path: Path, seen: list[int])
     return asked
 
 
-def test_a_run_without_memory_is_tried_in_smaller_batches_with_the_same_steps(
+def test_out_of_memory_retries_with_smaller_batches_and_the_same_steps(
     configure: Configure, sum_file: Path, tmp_path: Path
 ) -> None:
     seen: list[int] = []
@@ -76,7 +76,7 @@ def test_a_run_without_memory_is_tried_in_smaller_batches_with_the_same_steps(
     assert (result.global_step, result.summary["offset"]) == (13, 100)
 
 
-def test_memory_that_does_not_suffice_for_one_row_is_a_failure_of_that_kind(
+def test_too_little_memory_for_one_row_is_an_out_of_memory_failure(
     configure: Configure, sum_file: Path, tmp_path: Path
 ) -> None:
     engine = TrainerEngine(
@@ -99,7 +99,7 @@ def test_smaller_batches_keep_the_rows_of_a_step(
     )
 
 
-def test_what_fitted_is_remembered_for_the_next_run_of_this_model_on_this_device(
+def test_the_batch_size_that_fitted_is_remembered_by_model_and_device(
     configure: Configure, sum_file: Path, tmp_path: Path
 ) -> None:
     seen: list[int] = []
@@ -114,7 +114,7 @@ def test_what_fitted_is_remembered_for_the_next_run_of_this_model_on_this_device
     assert seen[-1] == 8, "other rows, other memory"
 
 
-def test_a_book_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
+def test_an_unreadable_memory_file_counts_as_empty(tmp_path: Path) -> None:
     (tmp_path / CACHE_FILE).write_text("{")
     cache = BatchSizeCache(tmp_path / CACHE_FILE)
     assert cache.get("tiny") is None
@@ -129,7 +129,7 @@ class Short(TrainerEngine):
         raise torch.OutOfMemoryError(f"no memory for {config.hyperparams.batch_size} rows")
 
 
-def test_among_several_processes_the_run_fails_and_its_next_start_takes_half(
+def test_with_several_processes_the_next_start_halves_the_batch(
     configure: Configure, sum_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process that tried again would be out of step with the others."""

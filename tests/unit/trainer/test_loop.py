@@ -46,7 +46,7 @@ def test_a_padded_batch_has_the_loss_of_its_rows_one_by_one(rows: tuple[Row, ...
 
 
 @torch.no_grad()
-def test_the_content_of_the_padding_is_no_matter(rows: tuple[Row, ...], base_model: Path) -> None:
+def test_the_content_of_the_padding_does_not_matter(rows: tuple[Row, ...], base_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model).eval()
     batches = [collate(rows, pad_id=pad) for pad in (0, 100)]
     outputs = [
@@ -56,13 +56,13 @@ def test_the_content_of_the_padding_is_no_matter(rows: tuple[Row, ...], base_mod
     assert torch.equal(outputs[0], outputs[1])
 
 
-def test_a_share_without_rows_trains_nothing() -> None:
+def test_an_empty_share_of_a_step_trains_nothing() -> None:
     empty = collate([], pad_id=0)
     assert (empty.trained_tokens, empty.tokens, empty.inputs.shape, empty.logits_to_keep) == (0, 0, (1, 1), 1)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", VARLEN])
-def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
+def test_packed_rows_have_the_loss_and_gradients_of_padded_ones(
     rows: tuple[Row, ...], base_model: Path, attention: str
 ) -> None:
     """What flash attention and sdpa by row do by the places of tokens, other kernels do by a mask made of them."""
@@ -83,9 +83,7 @@ def test_rows_end_to_end_have_the_loss_and_the_gradients_of_padded_ones(
 
 @pytest.mark.parametrize("attention", ["sdpa", VARLEN])
 @torch.no_grad()
-def test_a_row_end_to_end_with_others_does_not_see_them(
-    rows: tuple[Row, ...], base_model: Path, attention: str
-) -> None:
+def test_a_packed_row_does_not_attend_to_others(rows: tuple[Row, ...], base_model: Path, attention: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model, attn_implementation=attention).eval()
     outputs = []
     for before in (rows[0], rows[1]):
@@ -96,7 +94,7 @@ def test_a_row_end_to_end_with_others_does_not_see_them(
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-5)
 
 
-def test_the_loader_lays_rows_end_to_end_where_it_is_asked(rows: tuple[Row, ...]) -> None:
+def test_the_loader_packs_rows_on_request(rows: tuple[Row, ...]) -> None:
     dataset = TrainingRows(rows, ())
     loader = BatchLoader(dataset, dataset.lines, 3, 1, 0, SINGLE_PROCESS, packed=True)
     batches = list(loader)

@@ -44,7 +44,7 @@ def after(result: TrainingResult, base_model: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_adapters_learn_and_a_whole_model_is_published(train: Train, sum_file: Path, base_model: Path) -> None:
+def test_adapters_learn_and_a_merged_model_is_saved(train: Train, sum_file: Path, base_model: Path) -> None:
     result = train(sum_file, **LORA, hyperparams__num_epochs=3)
     assert result.success, result.error_message
     curve = [loss for _, loss in result.summary["loss_curve"]]
@@ -103,7 +103,7 @@ def test_layers_that_the_model_lacks_are_a_wrong_setting(train: Train, sum_file:
 
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
-def test_ends_that_share_their_weights_take_no_adapters(train: Train, sum_file: Path, target: str) -> None:
+def test_tied_embeddings_take_no_adapters(train: Train, sum_file: Path, target: str) -> None:
     """Merged into the one, they would change the other, which was not so in training."""
     result = train(sum_file, **LORA, model__lora_targets=[target, "q_proj"])
     assert result.error_kind is ErrorKind.SETTINGS
@@ -113,9 +113,7 @@ def test_ends_that_share_their_weights_take_no_adapters(train: Train, sum_file: 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
-def test_ends_with_weights_of_their_own_take_adapters(
-    train: Train, sum_file: Path, tmp_path: Path, target: str
-) -> None:
+def test_untied_embeddings_take_adapters(train: Train, sum_file: Path, tmp_path: Path, target: str) -> None:
     untied = build_tiny_model(tmp_path / "untied", tie_word_embeddings=False)
     result = train(sum_file, **LORA, model__lora_targets=[target], model__path=str(untied))
     assert result.success, result.error_message
@@ -129,7 +127,9 @@ def test_ends_with_weights_of_their_own_take_adapters(
     assert not torch.allclose(old, new, atol=1e-4)
 
 
-def test_four_bits_need_adapters_and_a_library(train: Train, sum_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_4_bits_need_adapters_and_bitsandbytes(
+    train: Train, sum_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="lora_rank"):
         ModelSettings(load_in_4bit=True)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
@@ -147,7 +147,7 @@ FOUR_BITS = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_adapters_learn_on_weights_of_four_bits_over_a_stop_and_a_preview(
+def test_adapters_on_4_bit_weights_learn_across_a_stop_and_a_preview(
     train: Train, sum_file: Path, base_model: Path, precision: str
 ) -> None:
     settings = {**LORA, "model__load_in_4bit": True, "hyperparams__fp_precision": precision}
@@ -170,15 +170,13 @@ def test_adapters_learn_on_weights_of_four_bits_over_a_stop_and_a_preview(
 
 
 @FOUR_BITS
-def test_weights_of_four_bits_are_not_shared(configure: Callable[..., TrainerConfig]) -> None:
+def test_weights_of_4_bits_are_not_sharded(configure: Callable[..., TrainerConfig]) -> None:
     config = configure(Path("x"), **LORA, model__load_in_4bit=True, environment__parallelism="fsdp")
     with pytest.raises(SettingsError, match="fsdp does not share weights of 4 bits"):
         pick_hardware(config, Processes(0, 2))
 
 
-def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(
-    train: Train, sum_file: Path, base_model: Path
-) -> None:
+def test_saved_adapters_merge_into_full_precision_weights(train: Train, sum_file: Path, base_model: Path) -> None:
     result = train(sum_file, **LORA)
     folder = Path(str(result.last_checkpoint_path))
     again = merge_into_full_precision(str(base_model), folder / "adapter", Hardware("cpu", "fp32", "sdpa"))
@@ -187,7 +185,7 @@ def test_saved_adapters_are_merged_into_whole_weights_as_quantized_ones_need_it(
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_how_adapters_are_shaped_is_set(base_model: Path) -> None:
+def test_the_shape_of_adapters_follows_the_settings(base_model: Path) -> None:
     def shaped(**settings: float) -> tuple[int, float]:
         model = AutoModelForCausalLM.from_pretrained(base_model)
         Adapters(model, ModelSettings.model_validate(settings), 1, str(base_model))
@@ -204,7 +202,7 @@ def roomy(folder: Path, rows: int) -> Path:
 
 
 @pytest.mark.parametrize("name", ["emoji_think", "regime3"])
-def test_texts_are_one_token_each_where_there_is_room(tmp_path: Path, name: str) -> None:
+def test_profile_texts_become_one_token_each_with_unused_rows(tmp_path: Path, name: str) -> None:
     texts = get_profile(name).tokens()
     folder = roomy(tmp_path, 337 + len(texts))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -224,7 +222,7 @@ def test_texts_are_one_token_each_where_there_is_room(tmp_path: Path, name: str)
     assert len(tokenizer) == 337 + len(texts)
 
 
-def test_without_room_or_where_rows_do_not_learn_nothing_changes(tmp_path: Path) -> None:
+def test_without_unused_or_trained_rows_the_vocabulary_stays(tmp_path: Path) -> None:
     texts = get_profile("regime3").tokens()
     for rows, learns in ((338, True), (339, False)):
         folder = roomy(tmp_path / str(rows), rows)
@@ -298,7 +296,7 @@ def loss_of(trainable: Trainable, batches: list[MicroBatch]) -> float:
     return total / count
 
 
-def test_rows_beside_others_lose_what_they_lose_alone(
+def test_rows_in_a_batch_have_the_loss_of_single_rows(
     family: tuple[Path, str], configure: Callable[..., TrainerConfig], sum_file: Path
 ) -> None:
     config = configure(sum_file, model__path=str(family[0]), hyperparams__max_length=128)
@@ -311,7 +309,7 @@ def test_rows_beside_others_lose_what_they_lose_alone(
     assert loss_of(trainable, [beside]) == pytest.approx(alone, rel=1e-5)
 
 
-def test_it_is_trained_and_the_checkpoint_answers_in_a_batch_as_alone(
+def test_an_unusual_architecture_is_trained_and_answers_in_batches_as_alone(
     family: tuple[Path, str], train: Callable[..., TrainingResult], sum_file: Path
 ) -> None:
     result = train(sum_file, model__path=str(family[0]), hyperparams__max_length=128)
@@ -329,7 +327,7 @@ def test_it_is_trained_and_the_checkpoint_answers_in_a_batch_as_alone(
         assert logprobs == pytest.approx(answer.token_logprobs, abs=1e-4)
 
 
-def test_a_model_without_keys_and_values_is_refused_before_it_is_trained_for_nothing(
+def test_a_model_without_a_kv_cache_is_refused_before_training(
     train: Callable[..., TrainingResult], sum_file: Path, tmp_path: Path
 ) -> None:
     folder = build(tmp_path / "mamba", "mamba", {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4})

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 
-def test_fields_add_up_and_a_new_run_forgets_them(tmp_path: Path) -> None:
+def test_status_fields_accumulate_and_a_new_run_clears_them(tmp_path: Path) -> None:
     writer = TrainingStatusWriter(tmp_path / "deep" / "status.json")
     writer.start(state="loading")
     writer.write(step=3)
@@ -29,7 +29,7 @@ def test_fields_add_up_and_a_new_run_forgets_them(tmp_path: Path) -> None:
     assert "step" not in json.loads(writer.path.read_text())
 
 
-def test_the_last_word_of_another_process_is_added_to_what_the_first_has_told(tmp_path: Path) -> None:
+def test_the_result_of_a_child_process_is_merged_into_the_status(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     TrainingStatusWriter(path).start(state="training", step=3)
     TrainingStatusWriter(path).amend(state="failed", error="no memory")
@@ -61,7 +61,7 @@ def test_a_reader_never_sees_half_a_status(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_status_file_does_not_stop_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     TrainingStatusWriter(tmp_path / "file" / "status.json").write(step=1)
     assert (tmp_path / "file").read_text() == ""
@@ -106,7 +106,9 @@ def test_a_run_fills_every_field(
     assert 0.05 < status["peak_memory_gb"] < 24
 
 
-def test_a_failure_says_why_and_keeps_how_far_it_came(configure: Configure, graded_file: Path, tmp_path: Path) -> None:
+def test_a_failed_run_keeps_its_last_step_and_the_reason(
+    configure: Configure, graded_file: Path, tmp_path: Path
+) -> None:
     def stop() -> bool:
         raise OSError("the disk is gone")
 
@@ -157,7 +159,7 @@ def test_few_points_show_nothing() -> None:
     assert loss_spread([1.0]) is None
 
 
-def test_a_curve_without_noise_has_a_trend_or_none_to_speak_of() -> None:
+def test_a_curve_without_noise_has_a_clear_trend_or_none() -> None:
     assert loss_trend([1.0] * 8) == "level"
     assert loss_trend([float(8 - n) for n in range(8)]) == "falling"
     assert loss_spread([1.0] * 8) == 0

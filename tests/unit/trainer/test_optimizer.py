@@ -8,7 +8,7 @@ from ratchet.settings.training import HyperparamSettings
 from trainer.optimizer import Cycle, Schedule, build_lr_scheduler, build_optimizer
 
 
-def test_rate_and_decay_of_adamw_are_set() -> None:
+def test_learning_rate_and_decay_follow_the_settings() -> None:
     hyperparams = HyperparamSettings(learning_rate=1e-3, weight_decay=0.3)
     matrices, vectors = build_optimizer(torch.nn.Linear(3, 2), hyperparams).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)

@@ -28,7 +28,7 @@ def first_rows(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_there_are_files_to_test_with() -> None:
+def test_real_files_exist() -> None:
     assert len(FILES) >= 4
 
 

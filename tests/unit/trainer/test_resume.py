@@ -40,7 +40,7 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(train: Train, sum_file: Pat
     assert third.summary["total_tokens"] == straight.summary["total_tokens"]
 
 
-def test_coarser_weights_go_on_from_their_fp32_masters(train: Train, sum_file: Path) -> None:
+def test_half_precision_weights_resume_from_their_fp32_masters(train: Train, sum_file: Path) -> None:
     straight = train(sum_file, "straight", hyperparams__fp_precision="bf16")
     first = train(sum_file, "first", stop_after=4, hyperparams__fp_precision="bf16")
     second = train(sum_file, "second", after=first, hyperparams__fp_precision="bf16")
@@ -97,7 +97,7 @@ def test_a_killed_segment_run_again_changes_nothing(sum_file: Path, base_model: 
     assert again.weights == straight.weights
 
 
-def test_a_run_killed_after_any_step_and_gone_on_with_ends_with_the_same_bits(
+def test_a_run_killed_after_any_step_and_resumed_ends_with_the_same_bits(
     train: Train, configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
 ) -> None:
     straight = train(sum_file, "straight")
@@ -142,7 +142,7 @@ def test_new_settings_in_mid_batch_repeat_and_lose_no_row(train: Train, sum_file
     assert second.summary["offset"] == 3 * 8 + 2 * 5
 
 
-def test_the_next_file_goes_on_with_optimizer_and_steps(train: Train, sum_file: Path, tmp_path: Path) -> None:
+def test_the_next_file_continues_optimizer_and_steps(train: Train, sum_file: Path, tmp_path: Path) -> None:
     first = train(sum_file, "first")
     other = write_examples(tmp_path / "other.jsonl", sums(40, seed=1))
     second = train(other, "second", after=first)
@@ -156,7 +156,7 @@ def test_the_next_file_goes_on_with_optimizer_and_steps(train: Train, sum_file: 
     assert fresh.summary["weights"] != second.summary["weights"]
 
 
-def test_a_fresh_optimizer_warms_up_but_goes_on_counting(train: Train, sum_file: Path) -> None:
+def test_a_fresh_optimizer_warms_up_and_keeps_the_step_count(train: Train, sum_file: Path) -> None:
     first = train(sum_file, "first")
     second = train(
         sum_file, "second", model__path=first.last_checkpoint_path, output__first_step=first.global_step, stop_after=2
@@ -204,7 +204,7 @@ def test_a_damaged_state_is_refused_by_the_files_name(train: Train, sum_file: Pa
     assert file in str(result.error_message)
 
 
-def test_a_state_without_its_optimizer_never_starts_a_fresh_one_in_silence(train: Train, sum_file: Path) -> None:
+def test_a_state_without_its_optimizer_is_refused(train: Train, sum_file: Path) -> None:
     first = train(sum_file, "first", stop_after=1)
     (Path(str(first.state_path)) / "optimizer.safetensors").unlink()
     assert train(sum_file, "second", after=first).error_kind is ErrorKind.RESUME

@@ -51,7 +51,7 @@ def test_without_a_bound_a_segment_takes_the_whole_file(file: Path, rows: Traini
     assert (whole.steps, whole.schedule.cycle.length) == (10, 10)
 
 
-def test_a_segment_saves_after_save_steps_and_the_rate_goes_on(file: Path, rows: TrainingRows) -> None:
+def test_a_segment_saves_after_save_steps_and_the_schedule_continues(file: Path, rows: TrainingRows) -> None:
     first = plan(file, rows, save_steps=4)
     assert (first.steps, first.schedule.cycle.length) == (4, 10)
 
@@ -62,7 +62,7 @@ def test_a_cycle_outlives_a_segment(file: Path, rows: TrainingRows) -> None:
     assert (second.schedule.cycle, second.steps) == (first.schedule.cycle, 4)
 
 
-def test_training_ends_at_max_steps_whatever_num_epochs_says(file: Path, rows: TrainingRows) -> None:
+def test_training_ends_at_max_steps_for_any_num_epochs(file: Path, rows: TrainingRows) -> None:
     short = plan(file, rows, max_steps=7, num_epochs=5)
     assert (short.steps, short.schedule.cycle.length) == (7, 7)
 
@@ -91,16 +91,18 @@ def planned(file: Path, rows: TrainingRows, name: str, value: Any) -> SegmentPla
         ("data.offset", 35, 7),
     ],
 )
-def test_how_many_steps_there_are_is_set(file: Path, rows: TrainingRows, name: str, value: int, steps: int) -> None:
+def test_the_number_of_steps_follows_the_settings(
+    file: Path, rows: TrainingRows, name: str, value: int, steps: int
+) -> None:
     assert planned(file, rows, name, value).steps == steps
 
 
-def test_where_the_file_and_the_steps_begin_is_set(file: Path, rows: TrainingRows) -> None:
+def test_offset_and_start_step_follow_the_settings(file: Path, rows: TrainingRows) -> None:
     assert planned(file, rows, "data.offset", 35).offset == 35
     assert planned(file, rows, "output.first_step", 500).global_step == 500
 
 
-def test_the_order_of_rows_is_set(file: Path, rows: TrainingRows) -> None:
+def test_the_order_of_rows_follows_the_settings(file: Path, rows: TrainingRows) -> None:
     usual = plan(file, rows).order.tolist()
     assert planned(file, rows, "data.shuffle", False).order.tolist() == sorted(usual) != usual
     assert planned(file, rows, "data.seed", 7).order.tolist() != usual
@@ -115,7 +117,7 @@ def test_the_order_of_rows_is_set(file: Path, rows: TrainingRows) -> None:
     ],
     ids=["plain", "warmup_steps", "schedule"],
 )
-def test_how_the_learning_rate_goes_is_set(
+def test_the_schedule_follows_the_settings(
     file: Path, rows: TrainingRows, changed: dict[str, Any], factors: list[float]
 ) -> None:
     found = plan(file, rows, **{"warmup_steps": 0, **changed}).schedule

@@ -30,7 +30,7 @@ def place(folder: Path, step: int, *, offset: int = 5, digest: str = "") -> Path
     return folder
 
 
-def test_a_run_goes_on_from_its_furthest_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_run_resumes_from_its_furthest_intact_checkpoint(tmp_path: Path) -> None:
     place(tmp_path / "checkpoint-4", 4)
     place(tmp_path / "checkpoint-9", 9)
     (tmp_path / "checkpoint-12" / "final_model").mkdir(parents=True)
@@ -39,13 +39,13 @@ def test_a_run_goes_on_from_its_furthest_whole_checkpoint(tmp_path: Path) -> Non
     assert resumed_step(None) == -1
 
 
-def test_a_half_written_state_is_none(tmp_path: Path) -> None:
+def test_a_half_written_state_is_ignored(tmp_path: Path) -> None:
     place(tmp_path / "checkpoint-4", 4)
     (place(tmp_path / "checkpoint-9", 9) / "state" / "state.json").write_text('{"global_step": 9, "posi')
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
 
 
-def test_a_run_begun_anew_is_not_gone_on_with_from_what_another_left_here(tmp_path: Path) -> None:
+def test_a_new_run_does_not_resume_an_older_one_in_its_folder(tmp_path: Path) -> None:
     place(tmp_path, 20)
     place(tmp_path / "checkpoint-10", 10)
     place(tmp_path / IN_PROGRESS, 3)
@@ -55,7 +55,7 @@ def test_a_run_begun_anew_is_not_gone_on_with_from_what_another_left_here(tmp_pa
     assert (tmp_path / "checkpoint-10" / "final_model").is_dir(), "models stay"
 
 
-def test_a_run_that_goes_back_forgets_only_what_lay_beyond(tmp_path: Path) -> None:
+def test_dropping_states_after_a_step_keeps_the_earlier_ones(tmp_path: Path) -> None:
     for step in (5, 10):
         place(tmp_path / f"checkpoint-{step}", step)
     drop_states_after(tmp_path, 5)
@@ -71,7 +71,7 @@ def test_the_last_segment_takes_the_place_of_what_was_there(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("lacking", ["final_model", "state"])
-def test_no_state_ever_stands_beside_a_checkpoint_that_is_not_its_own(tmp_path: Path, lacking: str) -> None:
+def test_a_state_is_never_beside_a_foreign_checkpoint(tmp_path: Path, lacking: str) -> None:
     """A place that cannot be taken stands for a kill before it is."""
     place(tmp_path, 4)
     (place(tmp_path / IN_PROGRESS, 8) / lacking).rename(tmp_path / "away")
@@ -92,7 +92,7 @@ def test_a_run_that_has_trained_on_all_of_these_rows_has_nothing_left(tmp_path: 
     assert finished_step(place(tmp_path / "begun", 7, offset=9, digest=file_sha256(rows)), rows) is None
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"file/below \(--output-dir\): Not a directory"):
         require_folder(tmp_path / "file" / "below")

@@ -33,7 +33,7 @@ def with_mask(states: list[torch.Tensor], lengths: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("lengths", [[5, 5, 5], [3, 9, 1, 8, 2, 30], [1, 1], [7], [64, 2, 33, 31]])
-def test_it_gives_what_a_mask_would_give(lengths: list[int]) -> None:
+def test_variable_length_attention_equals_masked_attention(lengths: list[int]) -> None:
     states, position_ids = line(lengths)
     other, _ = line(lengths)
     found, expected = attend(states, position_ids), with_mask(other, lengths)
@@ -44,7 +44,7 @@ def test_it_gives_what_a_mask_would_give(lengths: list[int]) -> None:
         torch.testing.assert_close(one.grad, same.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_the_same_line_gives_the_same_bits_again() -> None:
+def test_the_same_packed_rows_give_the_same_bits() -> None:
     lengths = [3, 9, 1, 8, 2, 30]
     results = []
     for _ in range(2):
@@ -55,7 +55,7 @@ def test_the_same_line_gives_the_same_bits_again() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_a_row_is_answered_alike_wherever_it_stands() -> None:
+def test_a_packed_row_does_not_depend_on_its_position() -> None:
     lengths = [4, 12, 6]
     states, position_ids = line(lengths)
     found = attend(states, position_ids)[0]
@@ -87,20 +87,20 @@ def test_padded_prompts_keep_their_mask(base_model: Path) -> None:
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
 
 
-def test_a_window_shorter_than_a_row_is_in_the_way() -> None:
+def test_a_sliding_window_shorter_than_a_row_disables_packing() -> None:
     config = MistralConfig(**SMALL, num_key_value_heads=1, intermediate_size=64, sliding_window=100)
     assert not use_varlen_attention(MistralForCausalLM(config), longest=101)
     assert use_varlen_attention(MistralForCausalLM(config), longest=100)
 
 
-def test_a_model_that_does_not_tell_its_attention_where_rows_begin_keeps_its_own() -> None:
+def test_a_model_that_cannot_attend_by_row_keeps_its_kernel() -> None:
     model = FalconForCausalLM(FalconConfig(**SMALL))
     before = model.config._attn_implementation
     assert not use_varlen_attention(model, longest=64)
     assert model.config._attn_implementation == before
 
 
-def test_a_checkpoint_does_not_know_of_it(base_model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_no_trace_of_the_packing_kernel(base_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base_model)
     assert use_varlen_attention(model, longest=64)
     model.save_pretrained(tmp_path)

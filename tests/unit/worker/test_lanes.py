@@ -81,7 +81,7 @@ def test_a_woken_lane_runs_and_is_free_again(start: Start) -> None:
     assert runs.seen == [("a", "event")]
 
 
-def test_wakes_during_a_run_make_one_more_run(start: Start) -> None:
+def test_wake_ups_during_a_run_cause_one_more_run(start: Start) -> None:
     lanes, runs = start("a")
     lanes.wake("a", "one")
     runs.wait_begun()

@@ -15,7 +15,7 @@ from tests.support.redis import redis_server
 __all__ = ["redis_server"]
 
 
-def test_silence_counts_from_the_first_canary_that_is_out(redis_server: EmbeddedRedis) -> None:
+def test_silence_is_counted_from_the_first_unanswered_canary(redis_server: EmbeddedRedis) -> None:
     app = broker_app(redis_server.url)
     canary = Canary(app, "me")
     assert canary.silent_s() == 0.0
@@ -57,7 +57,7 @@ def test_lost_time_does_not_count(redis_server: EmbeddedRedis) -> None:
     app.close()
 
 
-def test_the_file_that_shows_life_is_set(tmp_path: Path) -> None:
+def test_the_liveness_file_follows_the_setting(tmp_path: Path) -> None:
     usual = alive_path(Settings(home=tmp_path), "testing@box+0")
     assert (usual.parent, usual.name) == (tmp_path / "status", "testing@box+0.alive")
     file = tmp_path / "alive"

@@ -90,7 +90,7 @@ def test_early_deaths_without_an_error_are_counted_from_the_second_on(
     assert (row(migrated).error, row(migrated).failures) == (None, 0)
 
 
-def test_one_that_stopped_or_lived_long_has_not_failed(
+def test_a_worker_that_stopped_or_ran_long_has_not_failed(
     migrated: Ledger, registration: Registration, tmp_path: Path
 ) -> None:
     registration.leave()
@@ -101,7 +101,7 @@ def test_one_that_stopped_or_lived_long_has_not_failed(
     assert row(migrated).failures == 0
 
 
-def test_what_a_lane_still_tells_while_the_worker_stops_does_not_make_it_run(
+def test_late_status_of_a_lane_does_not_mark_a_stopping_worker_as_running(
     migrated: Ledger, registration: Registration, tmp_path: Path
 ) -> None:
     controller = Controller(
@@ -119,7 +119,7 @@ def test_what_a_lane_still_tells_while_the_worker_stops_does_not_make_it_run(
     assert row(migrated).state == "stopping"
 
 
-def test_a_status_is_one_whole_record_whatever_stood_there_before(tmp_path: Path) -> None:
+def test_a_status_replaces_the_whole_record(tmp_path: Path) -> None:
     path = tmp_path / "regression.json"
     path.write_text('{"checks": [{"step": 1, "metr')
     with small_home(tmp_path / "run") as home:

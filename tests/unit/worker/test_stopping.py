@@ -54,7 +54,7 @@ def stopped(working: Any, hurry: Noted, asked: int = 1) -> list[int]:
     return codes
 
 
-def test_how_long_work_may_take_to_give_way_is_set() -> None:
+def test_the_grace_period_follows_the_setting() -> None:
     working, hurry = Working(Settings(control={"grace_s": 13.5})), Noted()
     assert stopped(working, hurry) == [0]
     assert (hurry.waited, hurry.is_set(), working.given_back) == (13.5, False, 1)
@@ -62,7 +62,7 @@ def test_how_long_work_may_take_to_give_way_is_set() -> None:
 
 
 @pytest.mark.parametrize(("says_s", "waits_s"), [(2.0, 3.5), (90.0, 90.0)])
-def test_work_that_takes_longer_to_give_way_is_waited_for(says_s: float, waits_s: float) -> None:
+def test_slow_work_gets_its_measured_time_to_stop(says_s: float, waits_s: float) -> None:
     working, hurry = Working(Settings(control={"grace_s": 3.5})), Noted()
     working.running["train"] = Pulse(stop_s=says_s)
     assert stopped(working, hurry) == [0]
@@ -82,7 +82,7 @@ def test_work_that_has_ended_leaves_time_to_close_the_rest() -> None:
     assert 85.0 + CLOSE_S - CHECK_S <= hurry.waited <= 85.0 + CLOSE_S
 
 
-def test_while_it_stops_it_says_so_now_and_then() -> None:
+def test_a_stopping_worker_logs_its_progress() -> None:
     working, hurry, said = Working(Settings(control={"grace_s": 50.0})), Noted(), list[float]()
     working.running["train"] = Pulse()
     stopper = Stopper(
@@ -106,7 +106,7 @@ def test_work_that_turns_out_slower_meanwhile_is_given_longer() -> None:
     assert hurry.waited == 20.0
 
 
-def test_asked_a_second_time_it_does_not_wait() -> None:
+def test_a_second_stop_request_does_not_wait() -> None:
     working, hurry = Working(Settings()), Noted()
     assert stopped(working, hurry, asked=2) == [0]
     assert (hurry.is_set(), working.given_back) == (True, 1)

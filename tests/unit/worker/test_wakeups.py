@@ -72,7 +72,7 @@ class Controlled:
     [({"sweep_factor": 1e-5}, OFTEN, 1), ({"timer_s": 0.01}, 1, OFTEN)],
     ids=["sweep_factor", "timer_s"],
 )
-def test_how_often_a_worker_sweeps_and_runs_its_timer_is_set(
+def test_sweep_and_timer_intervals_follow_the_settings(
     tmp_path: Path, ledger: Ledger, control: dict[str, float], sweeps: int, timers: int
 ) -> None:
     parts = Controlled(Settings(home=tmp_path, control=control))
@@ -86,7 +86,7 @@ def test_while_redis_is_away_the_sweep_wakes_the_lanes_directly(tmp_path: Path, 
     assert (parts.by_task, parts.directly) == (0, OFTEN)
 
 
-def test_a_worker_that_its_ledger_refuses_is_ended_once(tmp_path: Path, ledger: Ledger) -> None:
+def test_a_worker_refused_by_its_ledger_ends_once(tmp_path: Path, ledger: Ledger) -> None:
     """As when the ledger is migrated under it by a newer version."""
     parts = Controlled(Settings(home=tmp_path, control={"timer_s": 0.01}))
     refused: list[PreconditionFailed] = []

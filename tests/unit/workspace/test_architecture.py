@@ -62,7 +62,7 @@ def test_the_page_is_short() -> None:
 @pytest.mark.parametrize(
     "path", sorted(set(re.findall(r"`((?:shared|services|tests|scripts|compose)/[\w/.-]+)", PAGE)))
 )
-def test_every_path_it_names_exists(path: str) -> None:
+def test_every_path_of_the_page_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 

@@ -86,7 +86,7 @@ def test_every_port_is_bound_to_an_address_of_the_environment() -> None:
     for file in FILES:
         for name, service in services(file).items():
             for port in service.get("ports", ()):
-                assert re.match(r"\$\{RATCHET_(ADDRESS|LOOK_ADDRESS|SERVING_ADDRESS)", port), (name, port)
+                assert re.match(r"\$\{RATCHET_(ADDRESS|MONITORING_ADDRESS|SERVING_ADDRESS)", port), (name, port)
 
 
 def test_the_example_explains_exactly_the_variables_that_are_used() -> None:
@@ -95,7 +95,7 @@ def test_the_example_explains_exactly_the_variables_that_are_used() -> None:
     assert set(re.findall(r"^#?([A-Z][A-Z_0-9]+)=", example, re.MULTILINE)) == used
 
 
-def test_logs_are_rotated_metrics_are_forgotten_and_nothing_is_fetched_from_elsewhere() -> None:
+def test_logs_are_rotated_metrics_expire_and_nothing_is_fetched_from_elsewhere() -> None:
     assert services("common.yml")["hardened"]["logging"] == {
         "driver": "local",
         "options": {"max-size": "20m", "max-file": "3"},

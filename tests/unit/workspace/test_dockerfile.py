@@ -45,12 +45,12 @@ def test_reasoning_gym_is_left_out_unless_it_is_asked_for(stage: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["hub.yml", "gpu-4090.yml", "gpu-3090.yml"])
-def test_an_empty_variable_asks_for_it(file: str) -> None:
+def test_an_empty_without_variable_includes_reasoning_gym(file: str) -> None:
     """``${NAME-default}`` keeps a variable that is set and empty; ``${NAME:-default}`` would not."""
     assert "WITHOUT: ${RATCHET_WITHOUT-reasoning-gym}\n" in (ROOT / "compose" / file).read_text()
 
 
-def test_an_unknown_place_is_refused() -> None:
+def test_an_unknown_target_is_refused() -> None:
     command = [sys.executable, "scripts/requirements.py", "services/miner[gpu"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 1

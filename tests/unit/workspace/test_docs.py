@@ -35,25 +35,25 @@ def test_every_generated_part_is_used_somewhere() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_to_files_lead_somewhere(document: Path) -> None:
+def test_links_to_files_resolve(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_target_it_names_exists(document: Path) -> None:
+def test_every_make_target_named_in_the_docs_exists(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8"))) <= targets
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_that_it_shows_is_one(document: Path) -> None:
+def test_every_command_shown_in_the_docs_exists(document: Path) -> None:
     """Its name, its options and how many arguments it takes; what they stand for is not looked at."""
     shown = commands_in(document.read_text(encoding="utf-8"))
     assert {command: said for command in shown if (said := refusal(command))} == {}
 
 
-def test_a_command_that_is_none_is_found() -> None:
+def test_an_unknown_command_in_the_docs_is_found() -> None:
     text = "See `ratchet stauts`, `ratchet why 7 --jsn`.\n"
     shown = commands_in(text + "```\ndocker exec x ratchet deploy reset-fencing again --reason 'so'  # now\n```\n")
     assert shown == ["stauts", "why 7 --jsn", "deploy reset-fencing again --reason 'so'  # now"]

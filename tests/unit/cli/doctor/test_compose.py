@@ -41,7 +41,7 @@ def found(folder: Path) -> dict[str, Finding]:
     return {finding.check: finding for finding in examine_folder(folder)}
 
 
-def test_a_folder_that_is_ready(folder: Path) -> None:
+def test_a_complete_compose_folder_has_no_findings(folder: Path) -> None:
     findings = found(folder)
     assert {name: finding.state for name, finding in findings.items()} == {
         "env": "ok",
@@ -54,14 +54,14 @@ def test_a_folder_that_is_ready(folder: Path) -> None:
     assert CliRunner().invoke(app, ["doctor", "--compose", str(folder)]).exit_code == 0
 
 
-def test_ports_that_answer_are_told(folder: Path) -> None:
+def test_ports_that_are_in_use_are_reported(folder: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         put(folder, "RATCHET_SERVING_PORT", str(server.getsockname()[1]))
         judge = found(folder)["judge"]
     assert (judge.state, "if the 3090 host is not up yet, something else has them" in judge.text) == ("ok", True)
 
 
-def test_the_example_as_it_is_means_one_machine(folder: Path) -> None:
+def test_the_unchanged_example_describes_one_machine(folder: Path) -> None:
     shutil.copy(folder / ".env.example", folder / ".env")
     assert read_env(folder / ".env")["RATCHET_MACHINE"] == "one"
     for name in ("RATCHET_REDIS_PORT", "RATCHET_LEDGER_PORT", "RATCHET_STORAGE_PORT", "RATCHET_SERVING_PORT"):
@@ -69,7 +69,7 @@ def test_the_example_as_it_is_means_one_machine(folder: Path) -> None:
     assert "all on this one machine" in found(folder)["env"].text
 
 
-def test_what_is_wrong_with_the_names_is_told(folder: Path) -> None:
+def test_wrong_names_are_reported(folder: Path) -> None:
     put(folder, "RATCHET_MACHINE", "one")
     assert "give each machine a name" in found(folder)["env"].text
     put(folder, "RATCHET_ADDRESS", "172.17.0.1")
@@ -81,19 +81,19 @@ def test_what_is_wrong_with_the_names_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["RATCHET_ADDRESS", "RATCHET_HUB"])
-def test_ports_that_would_be_open_to_every_network_are_told(folder: Path, name: str) -> None:
+def test_ports_open_to_every_network_are_reported(folder: Path, name: str) -> None:
     put(folder, name, "0.0.0.0")
     env = found(folder)["env"]
     assert (env.state, env.text.startswith(f"{name} stands for every address")) == ("bad", True)
 
 
-def test_pages_without_a_login_that_others_see_are_told(folder: Path) -> None:
-    put(folder, "RATCHET_LOOK_ADDRESS", "192.168.1.10")
+def test_exposed_pages_without_a_login_are_reported(folder: Path) -> None:
+    put(folder, "RATCHET_MONITORING_ADDRESS", "192.168.1.10")
     pages = found(folder)["pages"]
     assert (pages.state, "ask for no login" in pages.text) == ("note", True)
 
 
-def test_what_is_wrong_with_the_passwords_is_told(folder: Path) -> None:
+def test_wrong_passwords_are_reported(folder: Path) -> None:
     secrets = folder / "secrets"
     secrets.chmod(0o755)
     assert "chmod 700" in found(folder)["passwords"].text
@@ -106,6 +106,6 @@ def test_what_is_wrong_with_the_passwords_is_told(folder: Path) -> None:
     assert "lacks grafana" in found(folder)["passwords"].text
 
 
-def test_it_knows_every_password_that_is_made() -> None:
+def test_every_generated_password_is_checked() -> None:
     made = (COMPOSE / "make-secrets").read_text().split("for name in ")[1].split(";")[0]
     assert set(SECRETS) == set(made.split())

@@ -18,7 +18,7 @@ from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.ports import LOOPBACK, free_port
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.doctor import CHECKS, Finding, examine
-from ratchet.cli.doctor.finding import Place, hindrance, hindrances
+from ratchet.cli.doctor.finding import Endpoint, connection_problem, connection_problems
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.doctor.stores import differing
 from ratchet.cli.main import app
@@ -103,7 +103,7 @@ def test_an_empty_home_can_run(tmp_path: Path) -> None:
     assert finding(settled(tmp_path), "ledger").text == "not made yet; the first run makes it"
 
 
-def test_it_prints_a_line_each_and_fails_where_a_run_would(home: Path, listening: int) -> None:
+def test_doctor_prints_a_line_for_each_check_and_fails_where_a_run_would(home: Path, listening: int) -> None:
     options = ["--home", str(home), "--set", f"serving.port={listening}", "doctor"]
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 1
@@ -111,7 +111,7 @@ def test_it_prints_a_line_each_and_fails_where_a_run_would(home: Path, listening
     assert [f["state"] for f in json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)].count("bad") == 1
 
 
-def test_a_card_is_told_with_its_driver_and_what_is_leased_of_it(tmp_path: Path, tool: Path) -> None:
+def test_a_card_is_shown_with_its_driver_and_leases(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA GeForce RTX 3090, 24576, 20480, 550.54'")
     with acquire_gpu(3, tmp_path / "leases", {0: 24}, timeout_s=60, note="testing"):
         found = finding(settled(tmp_path), "gpu")
@@ -121,7 +121,7 @@ def test_a_card_is_told_with_its_driver_and_what_is_leased_of_it(tmp_path: Path,
     assert "leased: nothing" in finding(settled(tmp_path), "gpu").text
 
 
-def test_a_card_that_does_not_hold_what_is_to_be_leased(tmp_path: Path, tool: Path) -> None:
+def test_a_card_smaller_than_its_leases_is_an_error(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA GeForce RTX 3060, 12288, [N/A], 550.54'")
     found = finding(settled(tmp_path, placement={"vram_gb": {"training": 22.0}}), "gpu")
     assert (found.state, "training asks for 22 GB" in found.text, "placement.vram_gb" in found.text) == (
@@ -131,7 +131,7 @@ def test_a_card_that_does_not_hold_what_is_to_be_leased(tmp_path: Path, tool: Pa
     )
 
 
-def test_a_lease_that_waits_in_vain_for_what_the_server_holds(tmp_path: Path, tool: Path) -> None:
+def test_a_lease_that_cannot_fit_beside_the_server_is_an_error(tmp_path: Path, tool: Path) -> None:
     """As the defaults of two machines do on the one card of a single machine."""
     says(tool, "echo 'NVIDIA GeForce RTX 4090, 24564, 20480, 550.54'")
     training = settled(tmp_path, placement={"vram_gb": {"training": 22.0}})
@@ -141,7 +141,7 @@ def test_a_lease_that_waits_in_vain_for_what_the_server_holds(tmp_path: Path, to
     assert (found.state, "22 GB where the inference server leaves 15" in found.text) == ("bad", True)
 
 
-def test_how_many_processes_train_on_the_cards_that_are_seen(tmp_path: Path, tool: Path) -> None:
+def test_the_number_of_training_processes_is_shown(tmp_path: Path, tool: Path) -> None:
     says(tool, 'for card in a b; do echo "NVIDIA GeForce RTX 4090, 24564, 20480, 550.54, GPU-$card"; done')
     assert "of 2 processes (ddp) x batch_size" in finding(settled(tmp_path), "training").text
     with acquire_gpu(3, tmp_path / "leases", {0: 24}, timeout_s=60, note="testing", names={0: "GPU-b"}):
@@ -151,20 +151,20 @@ def test_how_many_processes_train_on_the_cards_that_are_seen(tmp_path: Path, too
     assert (found.state, "of 2 cards 2 have that" in found.text) == ("bad", True)
 
 
-def test_a_driver_that_does_not_answer(tmp_path: Path, tool: Path) -> None:
+def test_an_nvidia_driver_that_does_not_answer_is_reported(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA-SMI has failed because it could not communicate with the driver.'; exit 9")
     found = finding(settled(tmp_path), "gpu")
     assert (found.state, "could not communicate" in found.text) == ("bad", True)
 
 
-def test_a_port_is_told_by_what_hinders_it(listening: int) -> None:
-    assert hindrance(Place(LOOPBACK, listening)) is None
-    assert "nothing listens at" in str(hindrance(Place(LOOPBACK, free_port())))
-    assert "is not known here" in str(hindrance(Place("no-such-host.invalid", 1)))
-    assert hindrances([Place(LOOPBACK, listening)]) == {}
+def test_a_closed_port_and_a_missing_host_are_told_apart(listening: int) -> None:
+    assert connection_problem(Endpoint(LOOPBACK, listening)) is None
+    assert "nothing listens at" in str(connection_problem(Endpoint(LOOPBACK, free_port())))
+    assert "is not known here" in str(connection_problem(Endpoint("no-such-host.invalid", 1)))
+    assert connection_problems([Endpoint(LOOPBACK, listening)]) == {}
 
 
-def test_a_port_that_a_firewall_drops_is_told_so() -> None:
+def test_a_port_dropped_by_a_firewall_is_reported_as_such() -> None:
     """As a full queue of connections drops it."""
     with socket.create_server((LOOPBACK, 0), backlog=0) as server:
         address = server.getsockname()
@@ -172,7 +172,7 @@ def test_a_port_that_a_firewall_drops_is_told_so() -> None:
         for each in waiting:
             each.setblocking(False)
             each.connect_ex(address)
-        assert "a firewall drops it" in str(hindrance(Place(*address), timeout_s=0.3))
+        assert "a firewall drops it" in str(connection_problem(Endpoint(*address), timeout_s=0.3))
         for each in waiting:
             each.close()
 
@@ -184,27 +184,27 @@ def test_a_port_that_a_firewall_drops_is_told_so() -> None:
         ("redis", {"redis": {"url": "redis://worker:{word}@127.0.0.1:{port}/0"}}),
     ],
 )
-def test_a_store_out_of_reach_is_told_with_the_reason(tmp_path: Path, check: str, sections: Any) -> None:
+def test_an_unreachable_store_is_reported_with_the_reason(tmp_path: Path, check: str, sections: Any) -> None:
     port = free_port()
     filled = json.loads(json.dumps(sections).replace("{word}", STRONG).replace("{port}", str(port)))
     found = finding(settled(tmp_path, **filled), check)
     assert (found.state, f"nothing listens at 127.0.0.1:{port}" in found.text) == ("bad", True), found
 
 
-def test_a_trouble_that_stops_several_checks_is_told_once(tmp_path: Path) -> None:
+def test_a_problem_behind_several_checks_is_reported_once(tmp_path: Path) -> None:
     url = f"postgresql+psycopg://ratchet:{STRONG}@127.0.0.1:{free_port()}/ratchet"
     found = {f.check: f for f in examine(settled(tmp_path, ledger={"url": url}))}
     assert [name for name, finding in found.items() if finding.state == "bad"] == ["ledger"]
     assert found["versions"].text == "not looked at, for the trouble of ledger"
 
 
-def test_a_server_out_of_reach_is_told_with_the_reason(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_with_the_reason(tmp_path: Path) -> None:
     serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token_file": secret_file(tmp_path)}
     found = finding(Settings(home=tmp_path, serving=serving), "server")
     assert (found.state, "nothing listens at" in found.text) == ("note", True)
 
 
-def test_a_server_that_does_not_answer_stops_a_run_that_is_going_on(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_an_error_during_a_run(tmp_path: Path) -> None:
     serving = {"url": f"http://127.0.0.1:{free_port()}", "admin_token_file": secret_file(tmp_path)}
     with run_lock.hold_home(tmp_path):
         found = finding(Settings(home=tmp_path, serving=serving), "server")
@@ -225,7 +225,7 @@ class Stalled(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_a_server_that_has_come_to_a_standstill_is_told_with_what_stands_still(tmp_path: Path) -> None:
+def test_a_stalled_server_is_reported_with_its_stalled_thread(tmp_path: Path) -> None:
     with HTTPServer((LOOPBACK, 0), Stalled) as stalled:
         threading.Thread(target=stalled.serve_forever, daemon=True).start()
         serving = {"url": f"http://{LOOPBACK}:{stalled.server_port}", "admin_token_file": secret_file(tmp_path)}
@@ -247,7 +247,7 @@ class OfAnotherToken(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_a_token_that_is_not_the_servers_is_told_with_its_setting(tmp_path: Path) -> None:
+def test_a_wrong_admin_token_is_reported_with_its_setting(tmp_path: Path) -> None:
     with HTTPServer((LOOPBACK, 0), OfAnotherToken) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         serving = {"url": f"http://{LOOPBACK}:{other.server_port}", "admin_token_file": secret_file(tmp_path)}
@@ -307,7 +307,7 @@ def test_a_worker_that_is_missing_is_named(tmp_path: Path) -> None:
     assert finding(with_workers(tmp_path / "b", one=__version__), "workers").state == "ok"
 
 
-def test_a_worker_of_this_machine_that_is_missing_from_a_run_is_bad(tmp_path: Path) -> None:
+def test_a_missing_worker_of_a_local_run_is_an_error(tmp_path: Path) -> None:
     settings = with_workers(tmp_path, one=__version__, gone=__version__)
     here = settings.model_copy(update={"placement": settings.placement.model_copy(update={"machine": "gone"})})
     with run_lock.hold_home(tmp_path):
@@ -325,14 +325,14 @@ def test_a_page_of_metrics_that_cannot_be_fetched_is_named(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("word", ["short", "ratchet12345678", "aaaaaaaaaaaaaaaa"])
-def test_a_password_that_is_no_protection_is_named_by_its_setting(tmp_path: Path, word: str) -> None:
+def test_a_weak_password_is_named_by_its_setting(tmp_path: Path, word: str) -> None:
     (tmp_path / "word").write_text(word)
     settings = settled(tmp_path, artifacts={"secret_key_file": tmp_path / "word"})
     assert weak_passwords(settings) == ["artifacts.secret_key_file"]
     assert "artifacts.secret_key_file" in finding(settings, "secrets").text
 
 
-def test_one_password_for_two_things_is_named(tmp_path: Path) -> None:
+def test_a_reused_password_is_named(tmp_path: Path) -> None:
     (tmp_path / "word").write_text(STRONG)
     settings = Settings(
         home=tmp_path,
@@ -343,7 +343,7 @@ def test_one_password_for_two_things_is_named(tmp_path: Path) -> None:
     assert "give each its own" in finding(settings, "secrets").text
 
 
-def test_a_disk_without_room_is_told_with_what_is_free(small_disk: SmallDisk) -> None:
+def test_a_full_disk_is_reported_with_its_free_space(small_disk: SmallDisk) -> None:
     disk = small_disk(64_000_000)
     settings = settled(disk / "home")
     found = finding(settings, "disk")

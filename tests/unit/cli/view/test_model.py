@@ -25,7 +25,7 @@ from ratchet.evaluation.record import Rate
 @pytest.mark.parametrize(
     ("correct", "n", "said"), [(0, 300, "0"), (1, 300, "1"), (150, 300, "50"), (299, 300, "99"), (300, 300, "100")]
 )
-def test_only_all_is_100_and_only_none_is_0(correct: int, n: int, said: str) -> None:
+def test_a_percentage_is_100_or_0_only_when_exact(correct: int, n: int, said: str) -> None:
     assert percent(Rate(correct=correct, n=n)) == said
 
 
@@ -34,21 +34,21 @@ def test_bars_grow_with_the_rate() -> None:
 
 
 @pytest.mark.parametrize(("number", "said"), [(950, "950"), (9_500, "9,500"), (18_200, "18.2k"), (1_400_000, "1.4M")])
-def test_thousands(number: float, said: str) -> None:
+def test_thousands_are_separated(number: float, said: str) -> None:
     assert thousands(number) == said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(-1, "0:00"), (59, "0:59"), (187, "3:07"), (3729, "1:02:09")])
-def test_elapsed(seconds: float, said: str) -> None:
+def test_elapsed_time_is_formatted(seconds: float, said: str) -> None:
     assert elapsed(seconds) == said
 
 
-def test_checkpoints_go_by_their_numbers() -> None:
+def test_checkpoints_are_shown_by_number() -> None:
     assert plain("c0007-3fa9c2 is\nnewer than c0012-000000") == "#7 is newer than #12"
     assert plain("batch 3fa9c2 stays") == "batch 3fa9c2 stays"
 
 
-def test_where_a_checkpoint_stands() -> None:
+def test_a_checkpoint_is_shown_with_its_state() -> None:
     live = Deployed(desired=3, actual=3, reason="", since_at=0.0)
     look = CheckpointView(
         id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining")
@@ -73,7 +73,7 @@ def test_the_training_line_says_what_is_known() -> None:
     assert "resume" in training_line(Training("paused"))
 
 
-def test_levels_are_told_by_family_the_easiest_first() -> None:
+def test_levels_are_listed_by_family_easiest_first() -> None:
     rates = {("b", 1): Rate(correct=1, n=2), ("a", 2): Rate(correct=0, n=2), ("a", 1): Rate(correct=2, n=2)}
     assert levels_line(CheckpointView("x", 1, 1, 0.0, levels=rates)) == "a 100 0 · b 50"
 

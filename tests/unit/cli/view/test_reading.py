@@ -14,7 +14,7 @@ from sqlalchemy import event
 from tests.support.disk import SmallDisk, fill, free
 
 
-def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
+def test_any_number_of_checkpoints_can_be_read(tmp_path: Path) -> None:
     """An engine takes 32,766 values in a query, and no more."""
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     migrate(ledger)
@@ -29,7 +29,7 @@ def test_any_number_of_checkpoints_can_be_looked_at(tmp_path: Path) -> None:
     assert max(values) < CHUNK + 10
 
 
-def test_a_disk_that_fills_up_is_warned_of_as_doctor_does(ledger: Ledger, small_disk: SmallDisk) -> None:
+def test_the_disk_warning_is_that_of_doctor(ledger: Ledger, small_disk: SmallDisk) -> None:
     settings = Settings(home=small_disk(64_000_000) / "home")
     (nearly,) = read_view(ledger, settings).warnings
     assert nearly == disk_shortage(settings.home)
@@ -41,11 +41,11 @@ def test_a_disk_that_fills_up_is_warned_of_as_doctor_does(ledger: Ledger, small_
     assert read_view(ledger, settings).warnings == (nearly,)
 
 
-def test_a_disk_with_room_is_not_warned_of(ledger: Ledger, small_disk: SmallDisk) -> None:
+def test_a_disk_with_room_gives_no_warning(ledger: Ledger, small_disk: SmallDisk) -> None:
     assert read_view(ledger, Settings(home=small_disk(4_000_000_000))).warnings == ()
 
 
-def test_a_damaged_artifact_is_warned_of_once_however_many_wait_for_it(ledger: Ledger, small_disk: SmallDisk) -> None:
+def test_a_damaged_artifact_gives_one_warning(ledger: Ledger, small_disk: SmallDisk) -> None:
     with ledger.write() as tx:
         for number in range(3):
             waits = f"checkpoint cp-{number} waits until it is there again."

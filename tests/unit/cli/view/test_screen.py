@@ -64,14 +64,14 @@ def test_a_home_at_its_beginning_can_be_drawn() -> None:
     assert "waits for data" in text
 
 
-def test_a_frozen_unproved_champion_that_the_server_lacks_says_so(view: View) -> None:
+def test_a_frozen_unproved_unserved_champion_is_marked_as_such(view: View) -> None:
     live = Deployed(desired=2, actual=1, reason="by hand", since_at=view.at, proved=False, frozen_reason="a demo")
     text = "\n".join(drawn(dataclasses.replace(view, live=live), 140, 40))
     for said in ("the server still has #1", "frozen: a demo", "unproved", "going live"):
         assert said in text
 
 
-def test_previews_show_answers_gold_and_how_the_last_went(view: View) -> None:
+def test_previews_show_answers_gold_and_the_last_result(view: View) -> None:
     right, wrong = preview(step=1300), preview(step=1300, answer="no idea", correct=False)
     failed = preview(step=1300, answer="", correct=False, error="format")
     asked = dataclasses.replace(view, previews=(preview(step=1200), right, wrong, failed))
@@ -84,7 +84,7 @@ def test_previews_show_answers_gold_and_how_the_last_went(view: View) -> None:
     assert "nothing  not" not in "\n".join(drawn(asked, 80, 24))
 
 
-def test_without_previews_there_is_no_word_of_them(view: View) -> None:
+def test_without_previews_the_screen_has_no_preview_row(view: View) -> None:
     assert "previews" not in "\n".join(drawn(view, 140, 40))
 
 
@@ -108,7 +108,7 @@ def test_a_warning_is_red(view: View) -> None:
     assert "\x1b[1;31m! the disk of /home is full\x1b[0m" in console.export_text(styles=True)
 
 
-def test_what_happens_is_told_once_and_in_order(empty_ledger: Ledger) -> None:
+def test_events_are_printed_once_and_in_order(empty_ledger: Ledger) -> None:
     changes, settings = ChangeLines(empty_ledger), Settings()
     with empty_ledger.write() as tx:
         write_story(tx)
@@ -130,12 +130,12 @@ def test_a_new_verdict_is_one_new_line(ledger: Ledger) -> None:
     assert "deployment   #5 refused: no proof of gain" in line
 
 
-def test_what_was_there_before_is_not_told(ledger: Ledger) -> None:
+def test_earlier_events_are_not_printed(ledger: Ledger) -> None:
     lines = ChangeLines(ledger).new_lines(read_view(ledger, Settings()))
     assert [line.split()[1] for line in lines] == ["accuracy", "training"]
 
 
-def test_a_preview_is_told_once_with_what_was_wrong(ledger: Ledger) -> None:
+def test_a_preview_is_printed_once_with_its_wrong_answers(ledger: Ledger) -> None:
     changes, view = ChangeLines(ledger), read_view(ledger, Settings())
     before = dataclasses.replace(view, previews=(preview(step=100, at=1.0),))
     after = dataclasses.replace(
@@ -149,7 +149,7 @@ def test_a_preview_is_told_once_with_what_was_wrong(ledger: Ledger) -> None:
     assert changes.new_lines(after) == []
 
 
-def test_a_warning_is_told_once_and_again_when_it_comes_back(ledger: Ledger) -> None:
+def test_a_warning_is_printed_once_and_again_when_it_returns(ledger: Ledger) -> None:
     changes, view = ChangeLines(ledger), read_view(ledger, Settings())
     full = dataclasses.replace(view, warnings=("the disk of /home is full",))
     worse = dataclasses.replace(view, warnings=("the disk of /home is full", "testing cannot start"))

@@ -58,7 +58,7 @@ def test_unknown_generators_and_options_are_refused() -> None:
         generator.make_generator("teacher", {"base_url": "x", "model": "m", "templates": {"chain_sum": "hello"}})
 
 
-def test_a_line_is_what_the_example_would_write() -> None:
+def test_the_fast_line_equals_the_line_of_the_example() -> None:
     for family in ("chain_sum", "reverse", "rg:spell_backward"):
         problem = tasks.get(family).generate(1, 7)
         assert to_line(problem) == to_example(problem, "generation").to_line()
@@ -105,15 +105,13 @@ def test_a_teacher_is_asked_by_the_familys_template(tmp_path: Path, teacher_serv
     assert not any("Solve" in example.question for example in examples)
 
 
-def test_a_teacher_that_is_away_is_the_surroundings(tmp_path: Path, teacher_server: TeacherServer) -> None:
+def test_an_unreachable_teacher_is_a_transient_error(tmp_path: Path, teacher_server: TeacherServer) -> None:
     url = teacher_server.url.replace(str(teacher_server.server_port), "1")
     with pytest.raises(TransientError):
         list(batch(Teacher(base_url=url, model="big"), tmp_path).lines())
 
 
-def test_answers_that_came_before_or_beside_a_failure_are_paid_for(
-    tmp_path: Path, teacher_server: TeacherServer
-) -> None:
+def test_answers_before_or_beside_a_failure_are_counted_as_cost(tmp_path: Path, teacher_server: TeacherServer) -> None:
     teacher_server.refused = range(10, 11)
     bills: list[dict[str, int]] = []
     making = batch(Teacher(base_url=teacher_server.url, model="big"), tmp_path, paid=bills.append)
@@ -152,7 +150,7 @@ def test_a_script_reads_an_order_and_writes_rows_in_any_known_shape(tmp_path: Pa
     assert not any(example.metadata["key"] in HELD for example in examples)
 
 
-def test_what_a_script_gets_wrong_is_refused_and_counted(tmp_path: Path) -> None:
+def test_wrong_rows_of_a_script_are_refused_and_counted(tmp_path: Path) -> None:
     rows = """
         print('{"prompt": "1+2+3=", "completion": "=7", "skill": "chain_sum"}')
         print('{"prompt": "1+2+3=", "completion": "=6", "skill": "chain_sum"}')
@@ -168,7 +166,7 @@ def test_what_a_script_gets_wrong_is_refused_and_counted(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["babi_qa1_100", "binary_100", "gsm8k_200", "syllo_easy_50"])
-def test_real_rows_that_nobody_ordered_are_refused_each_with_its_reason(tmp_path: Path, name: str) -> None:
+def test_unordered_real_rows_are_refused_each_with_its_reason(tmp_path: Path, name: str) -> None:
     rows = Path(__file__).parents[3] / "data" / f"{name}.jsonl"
     making = batch(Script(command=("cat", str(rows))), tmp_path / "work", 10)
     assert list(making.lines()) == []
@@ -185,7 +183,7 @@ def test_a_script_that_fails_says_why(tmp_path: Path) -> None:
         list(batch(Script(command=(str(tmp_path / "absent"),)), tmp_path / "work").lines())
 
 
-def test_a_script_that_does_not_end_is_ended(tmp_path: Path) -> None:
+def test_a_script_past_its_timeout_is_killed(tmp_path: Path) -> None:
     sleeper = script(tmp_path, "import time; time.sleep(600)", timeout_s=0.5)
     with pytest.raises(DataError, match=r"longer than 0.5 s"):
         list(batch(sleeper, tmp_path / "work").lines())

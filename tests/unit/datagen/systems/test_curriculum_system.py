@@ -54,7 +54,7 @@ def test_a_new_mix_is_published_with_its_reason(home: Home) -> None:
 
 
 @pytest.mark.parametrize(("mastery", "reason"), [(0.9, "mastered: nothing yet"), (0.4, "mastered: chain_sum 1, ")])
-def test_when_a_level_is_mastered_is_set(tmp_path: Path, mastery: float, reason: str) -> None:
+def test_mastery_follows_the_setting(tmp_path: Path, mastery: float, reason: str) -> None:
     turns = count()
     with small_home(tmp_path / "run", curriculum={"mastery": mastery}) as home:
         home.add_record(home.add_checkpoint(), "probe", lambda _item: next(turns) % 2 == 0)
@@ -62,7 +62,7 @@ def test_when_a_level_is_mastered_is_set(tmp_path: Path, mastery: float, reason:
         assert published(home)[0].reason.startswith(reason)
 
 
-def test_what_says_nothing_new_changes_nothing(home: Home) -> None:
+def test_an_evaluation_without_news_changes_no_mix(home: Home) -> None:
     for _ in range(2):
         home.add_record(home.add_checkpoint(), "probe", lambda _item: False)
         home.bus(CURRICULUM).sweep()
@@ -70,7 +70,7 @@ def test_what_says_nothing_new_changes_nothing(home: Home) -> None:
     assert len(published(home)) == 1
 
 
-def test_an_older_record_does_not_turn_the_mix_back(home: Home) -> None:
+def test_an_older_record_does_not_change_the_mix(home: Home) -> None:
     old, new = home.add_checkpoint(), home.add_checkpoint()
     home.add_record(old, "probe", lambda _item: False)
     home.add_record(new, "probe", lambda item: item.level == 1)
@@ -132,7 +132,7 @@ def test_a_trial_is_the_paired_gain_over_a_stretch_of_one_arms_training(home: Ho
     assert arm["trials"] == 1
 
 
-def test_what_was_not_drawn_at_random_is_no_trial(home: Home) -> None:
+def test_a_batch_that_was_not_assigned_at_random_is_no_trial(home: Home) -> None:
     home.add_record(home.base_id(), "probe", knowing(10))
     taught(home, 12, drawn("progressive", probability=1.0))
     taught(home, 14, drawn("adaptive"), "correction")
@@ -178,7 +178,7 @@ def test_a_trial_counts_even_where_a_newer_checkpoint_has_shaped_the_mix(home: H
     assert home.verdicts("curriculum")[first] == "superseded"
 
 
-def test_training_without_tokens_divides_by_nothing(home: Home) -> None:
+def test_a_stretch_without_tokens_is_no_trial(home: Home) -> None:
     """The prior system divided by a difference of steps that could be 0."""
     home.add_record(home.base_id(), "probe", knowing(10))
     checkpoint = taught(home, 14, drawn("mixed"))

@@ -27,7 +27,7 @@ from tests.support.home import Home, small_home
 from .queued import batches, refill_numbers, rows
 
 
-def test_nothing_held_out_is_generated_and_the_gate_finds_no_fault(home: Home) -> None:
+def test_no_held_out_item_is_generated_and_the_gate_accepts_every_row(home: Home) -> None:
     home.bus(GENERATION, CORRECTION).sweep()
     held = held_out(home.settings.suites)
     made = [row for batch in batches(home) for row in rows(home, batch)]
@@ -43,14 +43,14 @@ def test_no_two_refills_are_alike(home: Home) -> None:
     assert [row.id for row in rows(home, first)] != [row.id for row in rows(home, second)]
 
 
-def test_before_the_curriculum_speaks_the_mix_is_the_beginners(home: Home) -> None:
+def test_before_the_first_curriculum_the_mix_is_for_a_beginner(home: Home) -> None:
     home.bus(GENERATION).sweep()
     mix = batches(home)[0].provenance["mix"]
     assert mix["chain_sum/1"] > mix["chain_sum/2"] > 0
     assert sum(mix.values()) == pytest.approx(1.0)
 
 
-def test_the_published_mix_is_what_the_next_batches_are_made_of(home: Home) -> None:
+def test_batches_follow_the_published_mix(home: Home) -> None:
     checkpoint = home.add_checkpoint()
     home.add_record(checkpoint, "probe", lambda item: item.level == 1)
     home.bus(CURRICULUM).sweep()
@@ -70,7 +70,7 @@ def test_the_published_mix_is_what_the_next_batches_are_made_of(home: Home) -> N
         assert abs(share - weights.get("chain_sum/2", 0) - weights.get("reverse/2", 0)) < 0.12
 
 
-def test_a_decided_experiment_makes_every_batch_the_winners(home: Home) -> None:
+def test_after_a_decided_experiment_every_batch_uses_the_winner(home: Home) -> None:
     home.add_record(home.add_checkpoint(), "probe", lambda item: item.level == 1)
     home.bus(CURRICULUM).sweep()
     with home.ledger.write() as tx:
@@ -113,7 +113,7 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
     assert home.verdicts("generation")["2"] == "submitted"
 
 
-def test_where_no_refill_can_be_made_the_dead_letters_do_not_pile_up(home: Home) -> None:
+def test_impossible_refills_do_not_fill_the_dead_letters(home: Home) -> None:
     (lane,) = GENERATION.lanes
 
     def do(_work: Work) -> Outcome:
@@ -125,7 +125,7 @@ def test_where_no_refill_can_be_made_the_dead_letters_do_not_pile_up(home: Home)
     assert len(home.dead()) == 2
 
 
-def test_a_refill_tells_what_it_made_and_how(home: Home) -> None:
+def test_a_refill_records_its_provenance(home: Home) -> None:
     home.bus(GENERATION, CORRECTION).sweep()
     first = refill_numbers(home)[0]
     assert first["generator"] == "tasks"
@@ -134,7 +134,7 @@ def test_a_refill_tells_what_it_made_and_how(home: Home) -> None:
     assert [numbers["goes_on"] for numbers in refill_numbers(home)][-1] is False
 
 
-def test_how_often_an_item_may_be_in_a_batch_is_set(tmp_path: Path) -> None:
+def test_the_epoch_cap_follows_the_setting(tmp_path: Path) -> None:
     def most_uses(cap: int) -> int:
         with small_home(tmp_path / str(cap), queue={"epoch_cap": cap}) as home:
             home.bus(GENERATION).sweep()
@@ -155,7 +155,7 @@ class Counting(InlineChildren):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_in_how_many_processes_examples_are_made_is_set(tmp_path: Path, workers: int) -> None:
+def test_the_number_of_generating_processes_follows_the_setting(tmp_path: Path, workers: int) -> None:
     children = Counting()
     queue = {"low_water": 1, "high_water": 10_000, "batch_examples": CHUNK + 1}
     with small_home(tmp_path / "run", queue=queue, generation={"workers": workers}) as home:

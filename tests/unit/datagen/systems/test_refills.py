@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import TeacherServer
 
 
-def test_with_the_trainer_stopped_the_queue_comes_to_rest_between_the_waters(home: Home) -> None:
+def test_with_the_trainer_stopped_the_queue_settles_between_the_marks(home: Home) -> None:
     queue = home.settings.queue
     bus = home.bus(GENERATION, CORRECTION)
     bus.sweep()
@@ -55,7 +55,7 @@ def test_the_open_batch_counts_only_with_what_is_left_of_it(home: Home) -> None:
     assert len(batches(home)) > before
 
 
-def test_an_hours_budget_is_kept_and_the_queue_waits(tmp_path: Path) -> None:
+def test_the_hourly_budget_is_kept(tmp_path: Path) -> None:
     with small_home(tmp_path, generation={"hourly_examples": 250}) as home:
         home.bus(GENERATION, CORRECTION).sweep()
         assert [batch.submitted_examples for batch in batches(home)] == [200, 50]
@@ -67,7 +67,7 @@ def test_a_cooldown_lies_between_two_batches(tmp_path: Path) -> None:
         assert len(batches(home)) == 1
 
 
-def test_a_source_that_makes_nothing_is_not_asked_without_end(tmp_path: Path) -> None:
+def test_a_source_that_makes_nothing_is_asked_with_growing_pauses(tmp_path: Path) -> None:
     sources = [{"name": "script", "options": {"command": ["true"]}}]
     with small_home(tmp_path, generation={"sources": sources}) as home:
         bus = home.bus(GENERATION, CORRECTION)
@@ -78,7 +78,7 @@ def test_a_source_that_makes_nothing_is_not_asked_without_end(tmp_path: Path) ->
         assert home.dead() == []
 
 
-def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path: Path) -> None:
+def test_a_source_over_its_daily_tokens_is_skipped(tmp_path: Path) -> None:
     paid = {"name": "teacher", "share": 1e9, "daily_tokens": 1, "options": {"base_url": "http://x", "model": "m"}}
     with small_home(tmp_path, generation={"sources": [{"name": "tasks"}, paid]}) as home:
         with home.ledger.write() as tx:
@@ -88,7 +88,7 @@ def test_a_source_over_its_days_tokens_leaves_the_batches_to_the_others(tmp_path
         assert {batch.provenance["generator"] for batch in batches(home)} == {"tasks"}
 
 
-def test_what_an_attempt_that_failed_used_of_a_teacher_is_in_the_refills_cost_and_in_the_days_tokens(
+def test_the_tokens_of_a_failed_attempt_count_in_cost_and_daily_tokens(
     tmp_path: Path, teacher_server: TeacherServer
 ) -> None:
     teacher_server.refused = range(10, 11)
@@ -112,7 +112,7 @@ def test_what_an_attempt_that_failed_used_of_a_teacher_is_in_the_refills_cost_an
 
 
 @pytest.mark.parametrize(("high_water", "rests_at"), [(590, 400), (600, 600)])
-def test_above_which_depth_nothing_is_made_is_set(tmp_path: Path, high_water: int, rests_at: int) -> None:
+def test_the_high_mark_follows_the_setting(tmp_path: Path, high_water: int, rests_at: int) -> None:
     """The refill would go on to a tenth above the low mark, 429."""
     queue = {"low_water": 390, "high_water": high_water, "batch_examples": 200}
     with small_home(tmp_path / "run", queue=queue) as home:

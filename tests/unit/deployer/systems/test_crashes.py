@@ -59,7 +59,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
 
 
 @pytest.mark.parametrize("point", BEFORE)
-def test_a_deployment_that_was_cut_off_happens_once(deploying: Any, mortal: Mortal, point: str) -> None:
+def test_an_interrupted_deployment_happens_once(deploying: Any, mortal: Mortal, point: str) -> None:
     base, better = judged(deploying)
     die_at(mortal, deploying, point)
     assert deploying.server.live() in (base, better)
@@ -74,7 +74,7 @@ def test_a_deployment_that_was_cut_off_happens_once(deploying: Any, mortal: Mort
 
 
 @pytest.mark.parametrize("point", BACK)
-def test_a_rollback_that_was_cut_off_happens_once(deploying: Any, mortal: Mortal, point: str) -> None:
+def test_an_interrupted_rollback_happens_once(deploying: Any, mortal: Mortal, point: str) -> None:
     base, bad = judged(deploying)
     deploying.model(bad).drifts = lambda: deploying.server.live() == bad
     die_at(mortal, deploying, point)

@@ -52,7 +52,7 @@ def champion(deploying: Any) -> str:
     return better
 
 
-def test_its_predecessor_serves_until_it_is_back(deploying: Any, champion: str) -> None:
+def test_the_predecessor_of_a_damaged_champion_serves_until_it_is_back(deploying: Any, champion: str) -> None:
     base = deploying.home.base_id()
     mend = damage(deploying, champion)
     lose_what_is_loaded(deploying)
@@ -73,7 +73,7 @@ def test_its_predecessor_serves_until_it_is_back(deploying: Any, champion: str) 
     assert unresolved(deploying) == []
 
 
-def test_what_the_server_finds_damaged_is_answered_alike(deploying: Any, champion: str) -> None:
+def test_damage_found_by_the_server_has_the_same_fallback(deploying: Any, champion: str) -> None:
     """The deployer's own look is spared a file whose time and size have not changed; the server reads it all."""
 
     class Refusing(dict[str, Any]):
@@ -93,7 +93,7 @@ def test_what_the_server_finds_damaged_is_answered_alike(deploying: Any, champio
     assert deploying.server.live() == champion
 
 
-def test_one_that_a_rollback_leads_back_to_is_stood_in_for_until_it_is_back(deploying: Any, champion: str) -> None:
+def test_a_damaged_rollback_target_is_replaced_by_a_fallback_until_it_is_back(deploying: Any, champion: str) -> None:
     bad = deploying.add(everything)
     mended: list[Callable[[], None]] = []
 
@@ -114,7 +114,7 @@ def test_one_that_a_rollback_leads_back_to_is_stood_in_for_until_it_is_back(depl
     assert unresolved(deploying) == []
 
 
-def test_while_it_is_loaded_it_goes_on_serving(deploying: Any, champion: str) -> None:
+def test_a_damaged_champion_that_is_loaded_keeps_serving(deploying: Any, champion: str) -> None:
     damage(deploying, champion)
     deploying.sweep()
     assert deploying.server.live() == champion
@@ -132,7 +132,7 @@ def test_a_damaged_predecessor_is_passed_over(deploying: Any, champion: str) -> 
     assert deploying.server.live() == deploying.home.base_id()
 
 
-def test_with_nothing_whole_nothing_is_given_up_and_a_rollback_by_hand_is_carried_out(
+def test_without_an_intact_champion_reconciling_continues_and_a_manual_rollback_works(
     deploying: Any, champion: str
 ) -> None:
     base = deploying.home.base_id()
@@ -168,7 +168,9 @@ def test_a_better_one_is_deployed_over_a_damaged_champion(deploying: Any, champi
     [("", "{file}"), ("another\n", "serving.admin_token_file")],
     ids=["empty", "wrong"],
 )
-def test_a_token_of_no_use_counts_against_no_checkpoint(deploying: Any, tmp_path: Path, text: str, said: str) -> None:
+def test_a_rejected_admin_token_counts_against_no_checkpoint(
+    deploying: Any, tmp_path: Path, text: str, said: str
+) -> None:
     better = deploying.add(easy)
     file = tmp_path / "other-token"
     file.write_text(text)

@@ -37,7 +37,7 @@ def test_the_first_better_checkpoint_replaces_the_base_model(deploying: Any) -> 
     assert deploying.server.loaded() == {base, better}
 
 
-def test_a_judge_of_a_plug_in_on_another_host_is_waited_for(deploying: Any) -> None:
+def test_the_gate_waits_for_a_plug_in_judge_on_another_host(deploying: Any) -> None:
     """This process cannot import it; its worker has registered what it is."""
     with deploying.home.ledger.write() as tx:
         tx.session.add(worker_row("taste", tx.now, declaration={"is_judge": True, "per_checkpoint": True}))
@@ -63,7 +63,7 @@ def test_each_deployment_carries_the_numbers_that_proved_it(deploying: Any) -> N
     assert evidence["target"]["n"] == 120
 
 
-def test_a_champion_is_replaced_by_a_better_one_and_stays_as_the_way_back(deploying: Any) -> None:
+def test_a_replaced_champion_stays_as_the_rollback_target(deploying: Any) -> None:
     base = deploying.home.base_id()
     first = deploying.add(easy)
     deploying.sweep()
@@ -77,7 +77,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_stays_as_the_way_back(deploy
     assert deploying.challenges() == [(first, 1, "promote"), (second, 1, "promote")]
 
 
-def test_a_checkpoint_that_is_not_promising_spends_nothing(deploying: Any) -> None:
+def test_an_unpromising_checkpoint_spends_no_error_budget(deploying: Any) -> None:
     same = deploying.add(nothing)
     deploying.sweep()
     assert deploying.verdicts() == {same: "screened out"}
@@ -86,7 +86,7 @@ def test_a_checkpoint_that_is_not_promising_spends_nothing(deploying: Any) -> No
     assert deploying.server.live() == deploying.home.base_id()
 
 
-def test_a_refused_challenge_counts_and_the_next_one_has_less_to_spend(deploying: Any) -> None:
+def test_a_refused_challenge_lowers_the_next_alpha(deploying: Any) -> None:
     lucky = deploying.add(by_luck)
     heard = deploying.sweep()
     assert "deployment.refused" in heard
@@ -114,7 +114,7 @@ def test_a_challenge_that_was_open_at_a_crash_is_counted_once(deploying: Any) ->
     assert deploying.verdicts() == {better: "deployed"}
 
 
-def test_frozen_nothing_is_challenged_or_spent_and_unfrozen_it_goes_on(deploying: Any) -> None:
+def test_no_challenge_opens_while_frozen_and_they_continue_after(deploying: Any) -> None:
     base = deploying.home.base_id()
     with deploying.home.ledger.write() as tx:
         operator_actions.freeze(tx, "holidays")
@@ -168,7 +168,7 @@ def test_a_freeze_in_the_middle_of_a_challenge_holds_the_deployment_back(deployi
     assert deploying.challenges() == [(better, 1, "promote")]
 
 
-def test_what_a_human_deploys_in_the_middle_of_a_challenge_is_challenged_itself(deploying: Any) -> None:
+def test_a_manual_deployment_during_a_challenge_becomes_the_new_champion_to_challenge(deploying: Any) -> None:
     deploying.sweep()
     by_hand = deploying.add(easy)
     better = deploying.add(easy)
@@ -179,7 +179,7 @@ def test_what_a_human_deploys_in_the_middle_of_a_challenge_is_challenged_itself(
     assert deploying.verdicts()[better] == "screened out"
 
 
-def test_the_way_back_to_an_unproved_champion_leaves_it_unproved(deploying: Any) -> None:
+def test_a_rollback_to_an_unproved_champion_leaves_it_unproved(deploying: Any) -> None:
     deploying.sweep()
     by_hand = deploying.add(nothing)
     with deploying.home.ledger.write() as tx:
@@ -199,7 +199,7 @@ def test_older_ones_are_superseded_by_the_candidate_and_by_a_newer_champion(depl
     assert deploying.challenges() == [(best, 1, "promote")]
 
 
-def test_a_regressed_checkpoint_is_refused_unheard(deploying: Any) -> None:
+def test_a_regressed_checkpoint_is_refused_without_a_challenge(deploying: Any) -> None:
     first = deploying.add(everything)
     deploying.sweep()
     worse = deploying.add(easy)
@@ -210,7 +210,7 @@ def test_a_regressed_checkpoint_is_refused_unheard(deploying: Any) -> None:
     assert deploying.confirm_uses() == 1
 
 
-def test_a_checkpoint_whose_files_are_deleted_holds_up_no_other(deploying: Any) -> None:
+def test_a_checkpoint_with_deleted_files_does_not_block_others(deploying: Any) -> None:
     better, gone = deploying.add(easy), deploying.add(easy)
     with deploying.home.ledger.write() as tx:
         tx.session.get_one(CheckpointRow, gone).state = "deleted"
@@ -218,7 +218,7 @@ def test_a_checkpoint_whose_files_are_deleted_holds_up_no_other(deploying: Any) 
     assert deploying.verdicts() == {better: "deployed", gone: "superseded"}
 
 
-def test_a_record_that_testing_gave_up_keeps_no_other_waiting(deploying: Any) -> None:
+def test_a_record_that_testing_gave_up_does_not_block_others(deploying: Any) -> None:
     """The better one's confirm record was dead-lettered: the newer, lower-ranked one has its challenge meanwhile."""
     missed = {item.id for item in deploying.home.suite_items("eval")[::20]}
     best = deploying.add(everything)

@@ -23,7 +23,7 @@ REAL = {
 }
 
 
-def test_what_is_better_on_real_rows_goes_live_and_what_forgets_a_kind_of_them_does_not(
+def test_on_real_rows_a_better_model_is_deployed_and_a_forgetful_one_is_not(
     start_deploying: Callable[..., Any],
 ) -> None:
     deploying = start_deploying(suites=REAL)

@@ -13,7 +13,7 @@ from ratchet.systems import Subject, claims
 from .knowing import easy
 
 
-def test_a_restarted_server_that_lost_its_state_is_brought_back(deploying: Any) -> None:
+def test_a_restarted_server_without_state_gets_the_champion_again(deploying: Any) -> None:
     better = deploying.add(easy)
     deploying.sweep()
     deploying.server.stop()
@@ -25,7 +25,7 @@ def test_a_restarted_server_that_lost_its_state_is_brought_back(deploying: Any) 
     assert deploying.deployments()[-1] == ("deploy", better)
 
 
-def test_a_restarted_server_that_kept_its_state_needs_no_help(deploying: Any) -> None:
+def test_a_restarted_server_with_its_state_is_left_alone(deploying: Any) -> None:
     better = deploying.add(easy)
     deploying.sweep()
     deploying.server.stop()
@@ -34,7 +34,7 @@ def test_a_restarted_server_that_kept_its_state_needs_no_help(deploying: Any) ->
     assert deploying.sweep() == []
 
 
-def test_a_champion_by_hand_is_brought_to_the_server(deploying: Any) -> None:
+def test_a_manually_deployed_champion_is_loaded_into_the_server(deploying: Any) -> None:
     deploying.sweep()
     first = deploying.add(easy)
     deploying.sweep()
@@ -46,7 +46,7 @@ def test_a_champion_by_hand_is_brought_to_the_server(deploying: Any) -> None:
     assert deploying.blocked() == [first]
 
 
-def test_a_server_that_refuses_what_is_desired_is_asked_again_and_nothing_is_given_up(deploying: Any) -> None:
+def test_a_refusing_server_is_asked_again_without_limit(deploying: Any) -> None:
     better = deploying.add(easy)
     deploying.sweep()
     weights = deploying.checkpoint(better).weights
@@ -94,7 +94,7 @@ def test_a_deployer_that_was_frozen_and_taken_over_deploys_nothing_a_second_time
     assert home.dead() == []
 
 
-def test_a_lower_token_does_not_move_the_server(deploying: Any) -> None:
+def test_a_lower_token_does_not_switch_the_server(deploying: Any) -> None:
     """A switch by somebody the ledger knows nothing of is not undone with an older right."""
     base = deploying.home.base_id()
     deploying.sweep()
@@ -107,7 +107,7 @@ def test_a_lower_token_does_not_move_the_server(deploying: Any) -> None:
     assert better not in deploying.verdicts()
 
 
-def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deploying: Any) -> None:
+def test_a_restored_ledger_controls_the_server_again_after_reset_fencing(deploying: Any) -> None:
     deploying.sweep()
     with deploying.server.client() as client:
         client.switch(deploying.home.base_id(), 10_000)
@@ -124,7 +124,7 @@ def test_a_restored_ledger_has_its_say_again_once_a_human_has_fenced_it(deployin
     assert deploying.server.live() == better
 
 
-def test_with_the_server_away_nothing_is_decided_and_nothing_counts_against_anybody(deploying: Any) -> None:
+def test_an_unreachable_server_defers_decisions_without_counting_failures(deploying: Any) -> None:
     better = deploying.add(easy)
     deploying.server.stop()
     bus = deploying.bus()
@@ -146,7 +146,7 @@ def says_doctor(deploying: Any) -> str:
     return next(f"{found.state} {found.text}" for found in examine(deploying.home.settings) if found.check == "server")
 
 
-def test_every_reconcile_that_succeeds_is_noted_and_gives_no_verdict(deploying: Any) -> None:
+def test_a_successful_reconcile_is_recorded_without_a_verdict(deploying: Any) -> None:
     deploying.sweep()
     first = deploying.desired()
     deploying.sweep()

@@ -22,7 +22,7 @@ from ratchet.settings.training import MonitoringSettings
 from .knowing import easy, everything, nothing
 
 
-def test_what_clients_ask_for_is_answered_by_the_deployed_checkpoint(deploying: Any) -> None:
+def test_clients_are_answered_by_the_deployed_checkpoint(deploying: Any) -> None:
     deploying.sweep()
     better = deploying.add(easy)
     deploying.sweep()
@@ -31,7 +31,7 @@ def test_what_clients_ask_for_is_answered_by_the_deployed_checkpoint(deploying: 
     assert behind["ratchet"] == {"checkpoint": better, "weights": deploying.checkpoint(better).weights}
 
 
-def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deploying: Any) -> None:
+def test_the_calibration_ships_with_a_deployment_and_with_a_rollback(deploying: Any) -> None:
     deploying.sweep()
     better = deploying.add(easy)
     deploying.sweep()
@@ -45,7 +45,7 @@ def test_the_calibration_ships_with_the_deployment_and_with_the_way_back(deployi
     assert (live.checkpoint_id, live.certainty) == (base, shipped(deploying, base))
 
 
-def test_a_calibration_that_comes_later_is_brought_to_the_server(deploying: Any) -> None:
+def test_a_later_calibration_is_sent_to_the_server(deploying: Any) -> None:
     deploying.home.bus(DEPLOYMENT).sweep()
     assert deploying.server.manager.health().live.certainty is None
     assert deploying.sweep() == ["checkpoint.cleared", "ranking.changed", "checkpoint.calibrated"]
@@ -70,7 +70,7 @@ def test_the_canary_is_asked_under_the_system_turn_of_the_day_it_was_judged(depl
     assert first_turns == {"Today is 1970-01-02."}
 
 
-def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: Any) -> None:
+def test_a_rollout_interrupted_before_the_switch_is_finished(deploying: Any) -> None:
     deploying.sweep()
     better = deploying.add(easy)
     with deploying.home.ledger.write() as tx:
@@ -85,7 +85,7 @@ def test_a_roll_out_that_was_cut_off_before_the_switch_is_finished(deploying: An
     assert (verdict.reason, verdict.numbers) == ("it was proved", {"evidence": "e"})
 
 
-def test_where_its_record_cannot_be_read_any_more_a_roll_out_waits_for_another(deploying: Any) -> None:
+def test_a_rollout_with_an_unreadable_record_waits_for_a_new_one(deploying: Any) -> None:
     deploying.sweep()
     better = deploying.add(easy)
     deploying.home.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
@@ -106,7 +106,7 @@ def test_where_its_record_cannot_be_read_any_more_a_roll_out_waits_for_another(d
     assert deploying.verdicts() == {better: "deployed"}
 
 
-def test_a_watch_that_was_cut_off_is_held_again_and_deploys_once(start_deploying: Callable[..., Any]) -> None:
+def test_an_interrupted_watch_is_repeated_and_deploys_once(start_deploying: Callable[..., Any]) -> None:
     deploying = start_deploying(watch_s=60.0)
     deploying.sweep()
     better = deploying.add(easy)
@@ -125,7 +125,7 @@ def test_a_watch_that_was_cut_off_is_held_again_and_deploys_once(start_deploying
     assert deploying.challenges() == [(better, 1, "promote")]
 
 
-def test_how_long_a_deployment_is_watched_is_set(start_deploying: Callable[..., Any]) -> None:
+def test_the_length_of_the_watch_follows_the_setting(start_deploying: Callable[..., Any]) -> None:
     """In no time there is one look: the canary before the switch, and one after it."""
     deploying = start_deploying(watch_s=0.0)
     deploying.sweep()
@@ -137,7 +137,7 @@ def test_how_long_a_deployment_is_watched_is_set(start_deploying: Callable[..., 
     assert (looks.count(False), looks.count(True)) == (1, 1)
 
 
-def test_what_computes_otherwise_than_it_was_judged_is_refused_before_any_client_meets_it(deploying: Any) -> None:
+def test_a_challenger_that_fails_the_canary_is_refused_before_the_switch(deploying: Any) -> None:
     base = deploying.home.base_id()
     deploying.sweep()
     better = deploying.add(easy)
@@ -194,7 +194,7 @@ def test_what_an_operator_deploys_during_a_watch_stays_when_the_watch_fails(depl
     assert deploying.deployments() == [("base", base), ("deploy", bad), ("deploy", chosen)]
 
 
-def test_a_champion_that_answers_no_client_is_rolled_back_though_no_client_asks(
+def test_a_champion_that_cannot_answer_is_rolled_back_without_client_traffic(
     start_deploying: Callable[..., Any],
 ) -> None:
     deploying = start_deploying(request_timeout_s=1.0)
@@ -209,7 +209,7 @@ def test_a_champion_that_answers_no_client_is_rolled_back_though_no_client_asks(
     assert "does not answer clients: no answer within 1 s" in reason
 
 
-def test_what_answers_no_client_is_refused_before_any_meets_it(start_deploying: Callable[..., Any]) -> None:
+def test_a_challenger_that_cannot_answer_is_refused_before_the_switch(start_deploying: Callable[..., Any]) -> None:
     deploying = start_deploying(request_timeout_s=1.0)
     deploying.sweep()
     bad = deploying.add(easy)
@@ -231,7 +231,7 @@ def test_blocked_weights_stay_blocked_under_another_name_until_an_operator_unblo
     assert deploying.verdicts()[again] == "blocked"
 
 
-def test_what_a_crash_left_loaded_does_not_crowd_out_the_next_challenger(deploying: Any) -> None:
+def test_checkpoints_left_loaded_by_a_crash_are_unloaded_for_the_next_challenger(deploying: Any) -> None:
     first = deploying.add(easy)
     deploying.sweep()
     left_over = deploying.add(nothing, judge=False)
@@ -244,7 +244,7 @@ def test_what_a_crash_left_loaded_does_not_crowd_out_the_next_challenger(deployi
     assert deploying.server.live() == best
 
 
-def test_two_places_in_memory_are_enough(start_deploying: Callable[..., Any]) -> None:
+def test_room_for_two_loaded_checkpoints_is_enough(start_deploying: Callable[..., Any]) -> None:
     deploying = start_deploying(max_loaded=2)
     first = deploying.add(easy)
     deploying.sweep()

@@ -46,7 +46,7 @@ def judged(home: Home, *knowledge: object) -> list[str]:
     return ids
 
 
-def test_numbers_are_plain_json_whatever_is_judged_and_nothing_is_told_twice(home: Home) -> None:
+def test_numbers_of_verdicts_are_plain_json_and_events_are_not_repeated(home: Home) -> None:
     judged(home, nothing, everything, nothing, easy)
     bus = home.bus(REGRESSION, COMPARISON, CALIBRATION)
     bus.sweep()
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_forgot_is_critically_regressed(home: Home) -> None:
     assert "level 2" in reason or "overall" in reason
 
 
-def test_it_is_measured_against_the_best_so_far_as_well(home: Home) -> None:
+def test_a_checkpoint_is_also_compared_with_the_best_so_far(home: Home) -> None:
     base, best, worse = judged(home, nothing, everything, easy)
     home.bus(REGRESSION).sweep()
     with home.ledger.read() as session:
@@ -96,7 +96,7 @@ def test_it_is_measured_against_the_best_so_far_as_well(home: Home) -> None:
     assert {drop["baseline"] for drop in row.numbers["drops"]} == {base, best}
 
 
-def test_of_a_long_line_only_the_best_is_read_beside_the_champion(home: Home) -> None:
+def test_in_a_long_lineage_only_champion_and_best_are_read(home: Home) -> None:
     *_, best, others, worse = ids = judged(home, nothing, everything, easy, easy)
     with home.ledger.write() as tx:
         for id in ids[:3]:
@@ -132,7 +132,7 @@ def lose_record(home: Home, checkpoint: str) -> None:
     home.artifacts.delete(row.artifact)
 
 
-def test_a_record_that_cannot_be_read_is_made_anew_and_holds_nobody_up(home: Home) -> None:
+def test_an_unreadable_record_is_requested_again_without_blocking_others(home: Home) -> None:
     base, newer = judged(home, nothing, easy)
     lose_record(home, base)
     bus = home.bus(REGRESSION)
@@ -146,7 +146,7 @@ def test_a_record_that_cannot_be_read_is_made_anew_and_holds_nobody_up(home: Hom
 
 
 @pytest.mark.parametrize("judge", [CALIBRATION, COMPARISON], ids=lambda judge: judge.name)
-def test_nor_does_it_hold_up_those_who_read_one_record_alone(home: Home, judge: System) -> None:
+def test_an_unreadable_record_does_not_block_comparison_and_calibration(home: Home, judge: System) -> None:
     base, newer = judged(home, nothing, easy)
     lose_record(home, base)
     bus = home.bus(judge)
@@ -157,7 +157,7 @@ def test_nor_does_it_hold_up_those_who_read_one_record_alone(home: Home, judge: 
     assert home.verdicts(judge.name).keys() == {base, newer}
 
 
-def test_where_the_best_so_far_cannot_be_read_the_champion_is_compared_with_alone(home: Home) -> None:
+def test_with_an_unreadable_best_only_the_champion_is_the_baseline(home: Home) -> None:
     base, best, newer = judged(home, nothing, everything, easy)
     lose_record(home, best)
     home.bus(REGRESSION).sweep()
@@ -166,7 +166,7 @@ def test_where_the_best_so_far_cannot_be_read_the_champion_is_compared_with_alon
         assert {drop["baseline"] for drop in session.get_one(RegressionRow, newer).numbers["drops"]} == {base}
 
 
-def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
+def test_the_ranking_has_all_checkpoints_best_first(home: Home) -> None:
     base, middling, best = judged(home, nothing, easy, everything)
     home.bus(COMPARISON).sweep()
     with home.ledger.read() as session:
@@ -179,7 +179,7 @@ def test_the_ranking_is_over_all_with_the_best_first(home: Home) -> None:
     assert home.verdicts("comparison") == {best: "ranked", middling: "ranked", base: "ranked"}
 
 
-def test_of_a_long_line_the_newest_are_ranked_and_those_that_last(home: Home) -> None:
+def test_in_a_long_lineage_the_newest_and_the_lasting_ones_are_ranked(home: Home) -> None:
     ids = judged(home, nothing, easy, easy, everything, easy, easy)
     bus = home.bus(COMPARISON)
     bus.sweep()
@@ -192,7 +192,7 @@ def test_of_a_long_line_the_newest_are_ranked_and_those_that_last(home: Home) ->
         assert set(ranked_with(tx.session, rows[1])) == set(ids)
 
 
-def test_a_record_that_is_made_anew_is_read_again(home: Home) -> None:
+def test_a_repeated_record_is_read_again(home: Home) -> None:
     _, newer = judged(home, easy, nothing)
     bus = home.bus(COMPARISON)
     bus.sweep()
@@ -208,7 +208,7 @@ def test_a_record_that_is_made_anew_is_read_again(home: Home) -> None:
     assert last.best_checkpoint_id == newer
 
 
-def test_what_cannot_be_told_apart_is_a_tie(home: Home) -> None:
+def test_indistinguishable_checkpoints_are_tied(home: Home) -> None:
     one, two = judged(home, easy, easy)
     home.bus(COMPARISON).sweep()
     with home.ledger.read() as session:

@@ -70,7 +70,7 @@ def request(home: Home, checkpoint: str, pool: str) -> str:
     return f"{checkpoint}/{suite}/{tx.now * 1000:.0f}"
 
 
-def test_one_pass_over_the_standing_suites_and_confirm_only_on_request(home: Home) -> None:
+def test_probe_and_eval_are_run_once_and_confirm_only_on_request(home: Home) -> None:
     child = ByHeart()
     checkpoint = home.add_checkpoint()
     bus = home.bus(TESTING, children=child)
@@ -103,7 +103,7 @@ def test_the_newest_goes_first_and_what_it_overtook_is_superseded_but_never_the_
     assert home.verdicts("testing") == {new: "evaluated", old: "superseded", home.base_id(): "evaluated"}
 
 
-def test_a_request_that_comes_before_the_own_turn_of_a_checkpoint_is_not_run_twice(home: Home) -> None:
+def test_a_requested_evaluation_is_not_run_a_second_time(home: Home) -> None:
     """As where the first trained checkpoint is tested before the base model, and regression asks for the latter."""
     child = ByHeart()
     request(home, home.base_id(), "eval")
@@ -113,7 +113,7 @@ def test_a_request_that_comes_before_the_own_turn_of_a_checkpoint_is_not_run_twi
     assert home.dead() == []
 
 
-def test_where_all_records_are_there_nothing_is_run(home: Home) -> None:
+def test_with_all_records_present_nothing_is_run(home: Home) -> None:
     child = ByHeart()
     home.add_record(home.base_id(), "probe", lambda _item: True)
     home.add_record(home.base_id(), "eval", lambda _item: True)
@@ -131,7 +131,7 @@ def test_regression_gets_the_champions_record_that_it_asks_for(home: Home) -> No
     assert home.dead() == []
 
 
-def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
+def test_a_broken_checkpoint_is_reported_and_not_evaluated(home: Home) -> None:
     checkpoint = home.add_checkpoint()
     heard = home.bus(TESTING, children=ByHeart(broken="weights are not finite")).sweep()
     assert home.verdicts("testing")[checkpoint] == "broken"
@@ -143,7 +143,7 @@ def test_a_broken_checkpoint_is_told_and_not_evaluated(home: Home) -> None:
 
 
 @pytest.mark.parametrize("character", [*"\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r\n"])
-def test_a_checkpoint_is_judged_whatever_stands_in_its_answers(home: Home, character: str) -> None:
+def test_a_checkpoint_is_judged_with_any_characters_in_its_answers(home: Home, character: str) -> None:
     home.bus(TESTING, children=ByHeart(answer=f"one{character}two")).sweep()
     assert home.dead() == []
     assert home.verdicts("testing") == {home.base_id(): "evaluated"}
@@ -161,7 +161,7 @@ def made_elsewhere(home: Home, checkpoint: str) -> None:
         row.key = {**row.key, "engine": "of last year"}
 
 
-def test_records_of_another_engine_are_made_anew_as_often_as_it_takes(home: Home) -> None:
+def test_records_of_another_engine_are_repeated(home: Home) -> None:
     child = ByHeart()
     bus = home.bus(REGRESSION, TESTING, children=child)
     bus.sweep()
@@ -189,7 +189,7 @@ class KilledOnce(ByHeart):
         return super().run(target, spec, **rest)
 
 
-def test_answers_outlive_the_claim_under_which_they_were_given(home: Home) -> None:
+def test_answers_survive_the_loss_of_their_claim(home: Home) -> None:
     child = KilledOnce()
     bus = home.bus(TESTING, children=child)
     bus.sweep()
@@ -202,7 +202,7 @@ def test_answers_outlive_the_claim_under_which_they_were_given(home: Home) -> No
     assert not list((home.settings.work_folder / "answers").iterdir())
 
 
-def test_how_long_an_answer_may_be_is_set(tmp_path: Path) -> None:
+def test_the_longest_answer_follows_the_setting(tmp_path: Path) -> None:
     with small_home(tmp_path / "told", suites={"max_new_tokens": 7}) as home:
         home.bus(TESTING, children=ByHeart()).sweep()
         with home.ledger.read() as session:

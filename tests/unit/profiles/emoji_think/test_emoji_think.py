@@ -29,7 +29,7 @@ def formatted(*contents: str) -> list[str]:
     return [turn.content for turn in PROFILE.transform_example(Example(messages=conversation(*contents))).messages]
 
 
-def test_the_worked_example() -> None:
+def test_the_documented_example_is_formatted_as_shown() -> None:
     question, answer = formatted("What is 2+2?", "<think>hm</think> The answer is 4.")
     think, stop = THINK.draw("What is 2+2?"), STOP.draw("What is 2+2?")
     assert question == f"What is 2+2?\n\n{THINK.instruction(think)}\n\n{STOP.instruction(stop)}"
@@ -53,7 +53,7 @@ def test_one_pair_of_marks_holds_through_a_conversation() -> None:
     assert (one, two) == (f"{think.text}\none\n{stop.text}", f"{think.text}\ntwo\n{stop.text}")
 
 
-def test_a_question_that_asks_for_marks_itself_is_taken_at_its_word() -> None:
+def test_a_question_that_names_its_marks_keeps_them() -> None:
     asks = "1? For this task, think with 🎯 /three/ times."
     question, answer = formatted(asks, "one")
     assert question == f"{asks}\n\n{STOP.instruction(STOP.draw(asks))}"
@@ -64,7 +64,7 @@ def test_a_question_that_asks_for_marks_itself_is_taken_at_its_word() -> None:
     assert later[3].endswith("\ntwo\n🚦🚦🚦🚦")
 
 
-def test_an_answer_that_has_marks_gets_those_that_are_asked_for() -> None:
+def test_the_marks_of_an_answer_are_replaced_by_the_requested_ones() -> None:
     assert formatted("1?", "🤔🤔🤔\none\n🛑🛑")[1] == formatted("1?", "one")[1]
     assert formatted("1?", "🤔🤔\none")[1] == formatted("1?", "one")[1]
     assert bare("✨ A2\n🔚🔚🔚🔚") == "✨ A2"
@@ -81,7 +81,7 @@ def test_an_answer_that_has_marks_gets_those_that_are_asked_for() -> None:
         ("When finished, emit 🛑 /once/ to signal completion.", "/once/ is no count"),
     ],
 )
-def test_a_question_that_asks_for_what_there_is_not_is_refused(question: str, says: str) -> None:
+def test_a_question_with_an_unknown_count_is_refused(question: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         PROFILE.validate(Example.ask(question, "x"))
 
@@ -111,13 +111,13 @@ def verdicts(rows: list[list[int]], dtype: torch.dtype = torch.float32, follows:
 
 @pytest.mark.parametrize("emoji", STOP.pool)
 @pytest.mark.parametrize("count", sorted(STOP.words))
-def test_every_count_is_reached_and_none_is_passed(emoji: str, count: int) -> None:
+def test_decoding_produces_the_exact_stop_count(emoji: str, count: int) -> None:
     rows = [history(Mark(emoji, count), f"🤔🤔\none\n{emoji * said}") for said in range(count + 2)]
     assert verdicts(rows) == ["free", *["go on"] * (count - 1), "end", "end"]
 
 
 @pytest.mark.parametrize("emoji", THINK.pool)
-def test_every_count_of_thinking_is_reached_and_none_is_passed(emoji: str) -> None:
+def test_decoding_produces_the_exact_thinking_count(emoji: str) -> None:
     for count in THINK.words:
         rows = [history(Mark(emoji, count), emoji * said) for said in range(count + 2)]
         assert verdicts(rows, follows="Ċ") == ["free", *["go on"] * (count - 1), "end", "end"]
@@ -127,7 +127,7 @@ def test_every_count_of_thinking_is_reached_and_none_is_passed(emoji: str) -> No
 @pytest.mark.parametrize("pieces", [True, False], ids=["in pieces", "one token"])
 @pytest.mark.parametrize("wants", ["to end at once", "never to end"])
 @pytest.mark.parametrize("count", sorted(STOP.words))
-def test_decoding_says_as_many_as_are_asked_for_whatever_the_model_wants(count: int, wants: str, pieces: bool) -> None:
+def test_decoding_produces_the_requested_count_for_any_logits(count: int, wants: str, pieces: bool) -> None:
     tokenizer: Any = build_tiny_tokenizer()
     if not pieces:
         tokenizer.add_tokens(list(PROFILE.tokens()))
@@ -149,7 +149,7 @@ def test_decoding_says_as_many_as_are_asked_for_whatever_the_model_wants(count: 
         assert tokenizer.decode(said[:-1]) == f"one\n{mark.text}"
 
 
-def test_emoji_in_the_answers_own_words_are_free() -> None:
+def test_emoji_within_the_answer_are_not_constrained() -> None:
     rows = [history(Mark("🤔", 3), said) for said in ("🤔🤔🤔\n🤔", "so 🤔🤔🤔", "🤔🤔🤔\nso\n🤔")]
     rows += [history(Mark("🛑", 3), said) for said in ("so 🛑", "🛑 so")]
     assert verdicts(rows) == verdicts(rows, follows="Ċ") == ["free"] * 5

@@ -99,14 +99,14 @@ def typed(number: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression
 
 
 @given(expression=expressions)
-def test_parsing_what_is_printed_gives_the_expression_again(expression: Expression) -> None:
+def test_an_expression_survives_printing_and_parsing(expression: Expression) -> None:
     text = show(expression)
     assert parse(text) == expression
     assert show(parse(f"\n {text.replace('(', ' (  ').replace(')', ' ) ')}\t")) == text
 
 
 @given(expression=st.recursive(numbers, typed, max_leaves=10))
-def test_values_are_those_of_python(expression: Expression) -> None:
+def test_values_agree_with_python(expression: Expression) -> None:
     try:
         expected = eval(python(expression), {"Fraction": Fraction})
     except ZeroDivisionError:
@@ -117,7 +117,7 @@ def test_values_are_those_of_python(expression: Expression) -> None:
 
 
 @given(base=st.fractions(-9, 9, max_denominator=9), exponent=st.integers(-20, 20))
-def test_powers_are_those_of_python(base: Fraction, exponent: int) -> None:
+def test_powers_agree_with_python(base: Fraction, exponent: int) -> None:
     power = Call("pow", (Number(base), Number(Fraction(exponent))))
     if base == 0 and exponent < 0:
         with pytest.raises(UndefinedValue):
@@ -127,7 +127,7 @@ def test_powers_are_those_of_python(base: Fraction, exponent: int) -> None:
 
 
 @given(left=st.integers(0, 255), right=st.integers(0, 255), places=st.integers(0, 10))
-def test_bits_are_those_of_python(left: int, right: int, places: int) -> None:
+def test_bit_operations_agree_with_python(left: int, right: int, places: int) -> None:
     a, b = f"0b{left:08b}", f"0b{right:08b}"
     expected = {
         f"(bitand {a} {b})": left & right,
@@ -154,7 +154,7 @@ def test_an_expression_has_a_value_or_a_reason(expression: Expression) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
-def test_every_operator_refuses_other_counts(name: str) -> None:
+def test_every_operator_refuses_a_wrong_number_of_arguments(name: str) -> None:
     arity = OPERATORS[name].arity
     for count in {arity[0] - 1, arity[-1] + 1} - {0}:
         with pytest.raises(MalformedExpression, match=rf"column 1: {name} takes .* arguments, here are {count}"):
@@ -182,13 +182,13 @@ def test_every_operator_refuses_other_counts(name: str) -> None:
         ("(add " + "1 " * 6000 + ")", "at most 10000 characters"),
     ],
 )
-def test_what_is_malformed_is_named_with_its_column(text: str, says: str) -> None:
+def test_a_malformed_expression_is_refused_with_its_column(text: str, says: str) -> None:
     with pytest.raises(MalformedExpression, match=says):
         parse(text)
 
 
 @given(text=st.text("()add 0123/.-btruex", max_size=40))
-def test_the_parser_answers_any_text(text: str) -> None:
+def test_the_parser_accepts_or_refuses_any_text(text: str) -> None:
     try:
         expression = parse(text)
     except MalformedExpression:
@@ -213,7 +213,7 @@ def test_the_parser_answers_any_text(text: str) -> None:
         ("(if false (div 1 0) 3)", None),
     ],
 )
-def test_what_has_no_value_says_why(text: str, says: str | None) -> None:
+def test_an_expression_without_a_value_says_why(text: str, says: str | None) -> None:
     expression = parse(text)
     if says is None:
         evaluate(expression)
@@ -244,7 +244,7 @@ def test_products_stay_within_bounds() -> None:
         ("(div 1 0)", "(div 2 0)", False),
     ],
 )
-def test_equality_is_that_of_values(left: str, right: str, are_equal: bool) -> None:
+def test_expressions_are_equal_by_value(left: str, right: str, are_equal: bool) -> None:
     assert equal(parse(left), parse(right)) is are_equal
 
 

@@ -35,7 +35,7 @@ def formatted(answer: str, **metadata: object) -> str:
         ("", None, ""),
     ],
 )
-def test_the_markers_stand_around_the_final_part(answer: str, gold: object, expected: str) -> None:
+def test_the_markers_enclose_the_final_answer(answer: str, gold: object, expected: str) -> None:
     assert formatted(answer, **({} if gold is None else {"gold": gold})) == expected
 
 
@@ -52,7 +52,7 @@ def test_the_markers_stand_around_the_final_part(answer: str, gold: object, expe
         (f"{START}{END}", ""),
     ],
 )
-def test_the_final_answer_is_what_stands_between_the_last_markers(text: str, expected: str) -> None:
+def test_the_final_answer_is_between_the_last_markers(text: str, expected: str) -> None:
     assert PROFILE.extract_answer(text) == expected
 
 

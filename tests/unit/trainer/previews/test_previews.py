@@ -48,7 +48,7 @@ def test_a_remote_backend_without_an_address_is_a_wrong_setting(configure: Calla
         MonitoringSettings(preview_backend="remote_3090")
 
 
-def test_which_backend_answers_and_how_it_is_asked_is_set(serve: Callable[[str], Server]) -> None:
+def test_the_preview_backend_follows_the_settings(serve: Callable[[str], Server]) -> None:
     def backend(**settings: Any) -> PreviewBackend | None:
         monitoring = MonitoringSettings.model_validate(settings)
         return create_preview_backend(
@@ -100,7 +100,7 @@ def test_the_model_in_training_is_asked_about_rows_it_has_not_seen(
     assert (status["preview_step"], status["preview_asked"], status["preview_error"]) == (10, 2, None)
 
 
-def test_what_is_learnt_is_right(train: Train, graded_file: Path, tmp_path: Path) -> None:
+def test_learnt_rows_are_answered_right(train: Train, graded_file: Path, tmp_path: Path) -> None:
     family = registry.get("chain_sum")
     same = [to_example(family.generate(1, 3), "test")] * 320
     result = train(
@@ -132,7 +132,7 @@ def test_a_server_elsewhere_is_asked_and_named_with_its_weights(
     assert {(preview.backend, preview.weights, preview.answer) for preview in found} == {("remote_3090", "abc", "7")}
 
 
-def test_a_server_that_fails_is_told_of_and_training_ends_well(
+def test_a_failing_preview_server_is_reported_and_training_finishes(
     train: Train, graded_file: Path, tmp_path: Path, serve: Callable[[str], Server]
 ) -> None:
     assert train(graded_file, **remote(serve("fails"))).finished
@@ -140,7 +140,7 @@ def test_a_server_that_fails_is_told_of_and_training_ends_well(
     assert "status 500" in json.loads((tmp_path / "run.status.json").read_text())["preview_error"]
 
 
-def test_a_server_that_hangs_is_asked_once_and_training_ends_well(
+def test_a_hanging_preview_server_is_asked_once_and_training_finishes(
     train: Train, graded_file: Path, tmp_path: Path, serve: Callable[[str], Server]
 ) -> None:
     server = serve("hangs")
@@ -217,7 +217,7 @@ def test_a_backend_that_hangs_is_waited_for_once_and_not_asked_again(
     backend.released.set()
 
 
-def test_a_backend_that_throws_is_asked_again_next_time(
+def test_a_backend_that_raises_is_asked_again_next_time(
     configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
 ) -> None:
     backend = Stuck(GenerationError("no"))
@@ -249,7 +249,7 @@ class Asked:
         raise GenerationError("no")
 
 
-def test_when_previews_are_asked_is_set(
+def test_the_preview_interval_follows_the_setting(
     configure: Callable[..., TrainerConfig], sum_file: Path, tmp_path: Path
 ) -> None:
     backend = Asked()
@@ -258,6 +258,6 @@ def test_when_previews_are_asked_is_set(
     assert backend.heard == [Decoding(max_new_tokens=128, temperature=0.0)] * 2
 
 
-def test_how_many_questions_a_preview_has_is_set(train: Train, graded_file: Path, tmp_path: Path) -> None:
+def test_the_preview_size_follows_the_setting(train: Train, graded_file: Path, tmp_path: Path) -> None:
     train(graded_file, **{**PREVIEWS, "monitoring__preview_samples": 3, "monitoring__preview_interval": 10})
     assert len(recorded(tmp_path)) == 3

@@ -22,7 +22,7 @@ def artifact(training: Any, checkpoint_id: str) -> str:
     return path.name
 
 
-def test_segments_go_on_with_their_adapters_on_the_frozen_base(start_training: Callable[..., Any]) -> None:
+def test_segments_resume_their_adapters_on_the_frozen_base(start_training: Callable[..., Any]) -> None:
     training = start_training(model=LORA)
     training.queue(1)
     training.sweep()
@@ -35,7 +35,7 @@ def test_segments_go_on_with_their_adapters_on_the_frozen_base(start_training: C
     assert {"model.safetensors", "adapter"} <= files
 
 
-def test_after_a_rewind_new_adapters_stand_on_the_champion(start_training: Callable[..., Any]) -> None:
+def test_after_a_rewind_fresh_adapters_use_the_champion_as_base(start_training: Callable[..., Any]) -> None:
     training = start_training(model=LORA)
     training.queue(1)
     training.sweep()
@@ -52,7 +52,7 @@ def test_after_a_rewind_new_adapters_stand_on_the_champion(start_training: Calla
     assert training.line().adapter_base_id == champion
 
 
-def test_other_adapters_or_none_start_afresh_from_the_merged_head(
+def test_changed_adapter_settings_start_from_the_merged_head(
     start_training: Callable[..., Any], tmp_path: Path
 ) -> None:
     training = start_training(model=LORA)
@@ -73,7 +73,7 @@ def test_other_adapters_or_none_start_afresh_from_the_merged_head(
     assert training.home.dead() == []
 
 
-def test_retention_keeps_what_adapters_stand_on(start_training: Callable[..., Any]) -> None:
+def test_retention_keeps_the_base_of_adapters(start_training: Callable[..., Any]) -> None:
     training = start_training(model=LORA, retention={"checkpoints_gb": 1e-6})
     training.queue(1)
     training.sweep()

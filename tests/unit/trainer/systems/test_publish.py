@@ -31,15 +31,15 @@ def five(size: int = 10) -> list[StoredCheckpoint]:
     return [StoredCheckpoint(f"c{ordinal}", ordinal, size) for ordinal in range(5)]
 
 
-def test_nothing_goes_while_it_fits() -> None:
+def test_nothing_is_deleted_within_the_limit() -> None:
     assert select_for_deletion(five(), (), 50) == []
 
 
-def test_the_oldest_go_first_and_no_more_than_needed() -> None:
+def test_the_oldest_are_deleted_first_and_only_as_needed() -> None:
     assert select_for_deletion(five(), (), 25) == ["c0", "c1", "c2"]
 
 
-def test_a_protected_one_stays_and_a_newer_one_goes_instead() -> None:
+def test_a_protected_checkpoint_stays_and_a_newer_one_is_deleted_instead() -> None:
     assert select_for_deletion(five(), {"c0", "c2"}, 30) == ["c1", "c3"]
 
 
@@ -49,7 +49,7 @@ def test_the_newest_stays_however_large() -> None:
 
 
 @given(KEPT, st.sets(st.integers(0, 50)), st.integers(0, 800))
-def test_protected_and_newest_never_go_and_nothing_goes_in_vain(
+def test_protected_and_newest_are_never_deleted_and_no_deletion_is_needless(
     kept: list[StoredCheckpoint], chosen: set[int], limit: int
 ) -> None:
     protected = {f"c{ordinal}" for ordinal in chosen}
@@ -102,13 +102,13 @@ def on_disk(home: Home) -> dict[str, bool]:
     return {row.id: row.state == "saved" for row in rows}
 
 
-def test_the_oldest_go_and_champion_and_head_stay(home: Home, work: Work) -> None:
+def test_retention_deletes_the_oldest_and_keeps_champion_and_head(home: Home, work: Work) -> None:
     ids = six(home)
     apply_retention(work)
     assert on_disk(home) == {home.base_id(): True, **dict.fromkeys(ids[:4], False), **dict.fromkeys(ids[4:], True)}
 
 
-def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, work: Work) -> None:
+def test_retention_keeps_rollback_target_live_and_referenced_checkpoints(home: Home, work: Work) -> None:
     ids = six(home)
     with home.ledger.write() as tx:
         row = serving(tx.session)
@@ -122,7 +122,7 @@ def test_rollback_target_what_is_live_and_whatever_is_named_stay(home: Home, wor
     assert all(on_disk(home)[id] for id in ids)
 
 
-def test_a_request_that_was_answered_holds_nothing_any_more(home: Home, work: Work) -> None:
+def test_an_answered_request_protects_nothing(home: Home, work: Work) -> None:
     ids = six(home)
     with home.ledger.write() as tx:
         suite = current(tx.session, "confirm").id
@@ -149,9 +149,7 @@ def test_a_claimed_checkpoint_stays_until_the_claim_is_gone(home: Home, work: Wo
     assert not on_disk(home)[ids[0]]
 
 
-def test_an_open_challenge_of_the_champion_holds_its_challenger_and_an_outdated_one_does_not(
-    home: Home, work: Work
-) -> None:
+def test_an_open_challenge_protects_its_challenger_and_an_outdated_one_does_not(home: Home, work: Work) -> None:
     ids = six(home)
     with home.ledger.write() as tx:
         suite = current(tx.session, "confirm").id
@@ -180,7 +178,7 @@ def state(home: Home, checkpoint_id: str) -> str:
     return artifact
 
 
-def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
+def test_the_newest_two_states_are_kept(home: Home, work: Work) -> None:
     ids = [home.add_checkpoint(size_bytes=1) for _ in range(4)]
     states = [state(home, id) for id in ids]
     apply_retention(work)
@@ -190,7 +188,7 @@ def test_old_states_go_and_the_newest_two_stay(home: Home, work: Work) -> None:
         assert [session.get_one(CheckpointRow, id).state_artifact for id in ids] == [None, None, *states[2:]]
 
 
-def test_a_deleted_checkpoint_takes_its_state_along(home: Home, work: Work) -> None:
+def test_deleting_a_checkpoint_deletes_its_state(home: Home, work: Work) -> None:
     ids = six(home)
     doomed = state(home, ids[0])
     apply_retention(work)
@@ -218,7 +216,7 @@ def test_bytes_shared_with_a_checkpoint_that_stays_are_kept(home: Home, work: Wo
     assert isinstance(home.artifacts, ArtifactStore)
 
 
-def test_what_is_kept_is_set(tmp_path: Path) -> None:
+def test_retention_follows_the_settings(tmp_path: Path) -> None:
     with small_home(tmp_path / "told", retention={"checkpoints_gb": 3.5}) as home:
         states = [state(home, id) for id in six(home)]
         apply_retention(claimed(home, "training", Subject("batch", "b")))

@@ -44,7 +44,7 @@ def sweep_often(training: Any, times: int = 8) -> None:
         training.sweep()
 
 
-def test_a_damaged_state_costs_no_batch_and_ends_in_the_same_weights(
+def test_a_damaged_state_loses_no_batch_and_ends_in_the_same_weights(
     training: Any, start_training: Callable[..., Any], tmp_path: Path
 ) -> None:
     first = training.queue(1)
@@ -62,7 +62,7 @@ def test_a_damaged_state_costs_no_batch_and_ends_in_the_same_weights(
     assert f"resumes from {training.checkpoints()[0].id} from its exact state; trained again: batch {first}." in said
 
 
-def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(training: Any) -> None:
+def test_an_open_batch_resumes_at_the_intact_state(training: Any) -> None:
     batch_id = training.queue(1, rows=96)
     training.children.dies_at = 3
     training.sweep()
@@ -75,7 +75,7 @@ def test_a_batch_that_is_under_way_goes_on_where_the_intact_state_stands(trainin
     assert training.batch(batch_id).offset == 96
 
 
-def test_with_no_state_left_training_goes_on_from_the_weights(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_state_training_resumes_from_the_weights(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "STATES_KEPT", 1)
     first = training.queue(1)
     training.sweep()
@@ -89,7 +89,7 @@ def test_with_no_state_left_training_goes_on_from_the_weights(training: Any, mon
     assert found(training) == [f"Training resumes from {head.id} with a fresh optimizer."]
 
 
-def test_damaged_weights_of_the_head_are_left_behind(training: Any) -> None:
+def test_a_head_with_damaged_weights_is_abandoned(training: Any) -> None:
     first = training.queue(1)
     training.sweep()
     middle, head = training.checkpoints()
@@ -101,7 +101,7 @@ def test_damaged_weights_of_the_head_are_left_behind(training: Any) -> None:
     assert training.checkpoints()[2].parent_id == middle.id
 
 
-def test_a_state_that_cannot_be_gone_on_from_is_left_behind_too(training: Any) -> None:
+def test_a_state_that_cannot_be_resumed_is_abandoned(training: Any) -> None:
     """A byte that was wrong before it was published passes every digest; the training process finds it."""
     first = training.queue(1)
     training.sweep()
@@ -122,7 +122,7 @@ def test_a_state_that_cannot_be_gone_on_from_is_left_behind_too(training: Any) -
     assert training.checkpoints()[2].parent_id == training.checkpoints()[0].id
 
 
-def test_a_wrong_setting_gives_up_no_batch(training: Any) -> None:
+def test_a_wrong_setting_makes_no_dead_letter(training: Any) -> None:
     wrong = {"locked": LockedSettings(vocab_size=7)}
     training.home.settings = training.home.settings.model_copy(update=wrong)
     batch_ids = [training.queue(seed) for seed in (1, 2, 3, 4)]
@@ -131,7 +131,7 @@ def test_a_wrong_setting_gives_up_no_batch(training: Any) -> None:
     assert {training.batch(id).state for id in batch_ids} <= {"queued", "training"}
 
 
-def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
+def test_without_an_intact_checkpoint_training_waits(training: Any) -> None:
     training.queue(1)
     training.sweep()
     with training.home.ledger.read() as session:
@@ -143,7 +143,9 @@ def test_where_nothing_is_whole_it_is_waited_for(training: Any) -> None:
 
 
 @pytest.mark.parametrize("states", [2, 1], ids=["from an intact state", "from the merged weights"])
-def test_adapters_go_on_too(start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, states: int) -> None:
+def test_adapters_are_recovered_too(
+    start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, states: int
+) -> None:
     monkeypatch.setattr(publish, "STATES_KEPT", states)
     training = start_training(model={"lora_rank": 4})
     first = training.queue(1)
@@ -165,7 +167,7 @@ def rewind_by_hand(training: Any, checkpoint_id: str) -> None:
         main.head_id, main.fresh_optimizer = checkpoint_id, True
 
 
-def test_fresh_adapters_stand_on_the_head_so_that_is_what_is_looked_at(start_training: Callable[..., Any]) -> None:
+def test_recovery_with_fresh_adapters_checks_the_head(start_training: Callable[..., Any]) -> None:
     training = start_training(model={"lora_rank": 4})
     training.queue(1)
     training.sweep()
@@ -178,7 +180,7 @@ def test_fresh_adapters_stand_on_the_head_so_that_is_what_is_looked_at(start_tra
     assert training.checkpoints()[2].parent_id == training.home.base_id()
 
 
-def test_no_state_of_adapters_on_other_weights_is_gone_on_from(
+def test_adapter_states_on_other_weights_are_not_resumed(
     start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "STATES_KEPT", 8)
@@ -216,7 +218,7 @@ def test_a_state_that_two_checkpoints_name_is_kept_for_the_one(
     assert all(training.home.artifacts.exists(artifact) for artifact in named)
 
 
-def test_a_segment_on_a_head_that_the_line_has_left_is_not_recorded(training: Any) -> None:
+def test_a_segment_on_an_abandoned_head_is_not_recorded(training: Any) -> None:
     first = training.queue(1, rows=32)
     training.sweep()
     base = training.home.base_id()
@@ -248,7 +250,7 @@ def test_the_line_is_left_alone_while_another_worker_trains_on_it(training: Any)
     assert training.line().head_id == head.id
 
 
-def test_bad_batches_do_not_hold_up_a_good_one(training: Any) -> None:
+def test_bad_batches_do_not_block_a_good_one(training: Any) -> None:
     bad = [training.queue(seed, rows=32) for seed in (1, 2, 3, 4, 5)]
     for batch_id in bad:
         path = training.home.artifacts.fetch(training.batch(batch_id).artifact) / "rows.jsonl"
@@ -275,7 +277,7 @@ def regress(training: Any, checkpoint_id: str, severity: str = "critical") -> No
 
 
 @pytest.mark.parametrize("go_bad", [break_, regress])
-def test_the_line_goes_back_to_the_champion_and_the_batches_since_to_quarantine(training: Any, go_bad: Any) -> None:
+def test_a_rewind_returns_to_the_champion_and_quarantines_the_batches_since(training: Any, go_bad: Any) -> None:
     kept = training.queue(1)
     training.sweep()
     champion = training.checkpoints()[-1].id
@@ -305,7 +307,7 @@ def test_training_goes_on_from_the_champion_with_a_fresh_optimizer_once(training
     assert not training.line().fresh_optimizer
 
 
-def test_one_rewind_answers_all_bad_checkpoints_of_the_line_left(training: Any) -> None:
+def test_one_rewind_covers_all_bad_checkpoints_of_the_abandoned_lineage(training: Any) -> None:
     training.queue(1)
     training.sweep()
     first, second = (checkpoint.id for checkpoint in training.checkpoints())
@@ -317,7 +319,7 @@ def test_one_rewind_answers_all_bad_checkpoints_of_the_line_left(training: Any) 
     assert training.line().head_id == training.home.base_id()
 
 
-def test_a_warning_is_no_reason_to_rewind(training: Any) -> None:
+def test_a_warning_causes_no_rewind(training: Any) -> None:
     training.queue(1)
     training.sweep()
     regress(training, training.checkpoints()[-1].id, "warning")
@@ -356,7 +358,7 @@ def test_a_rewind_does_not_wait_for_the_end_of_the_batch(training: Any) -> None:
     assert training.checkpoints()[3].parent_id == training.home.base_id()
 
 
-def test_with_a_champion_of_another_branch_all_since_the_fork_is_quarantined(training: Any) -> None:
+def test_with_a_champion_on_another_branch_all_batches_since_the_fork_are_quarantined(training: Any) -> None:
     kept = training.queue(1)
     training.sweep()
     fork = training.checkpoints()[-1].id
@@ -376,7 +378,7 @@ def test_with_a_champion_of_another_branch_all_since_the_fork_is_quarantined(tra
     assert (training.batch(kept).state, training.batch(one).state) == ("trained", "quarantined")
 
 
-def test_a_poisonous_batch_is_quarantined_and_the_line_is_back_at_the_champion(training: Any) -> None:
+def test_a_poisonous_batch_is_quarantined_and_training_rewinds_to_the_champion(training: Any) -> None:
     good = training.queue(1)
     training.sweep()
     champion = training.checkpoints()[-1].id

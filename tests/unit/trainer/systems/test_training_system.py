@@ -47,7 +47,7 @@ def test_a_batch_is_trained_in_segments_each_a_checkpoint_on_the_last(training: 
     assert training.home.verdicts("training") == {batch_id: "trained"}
 
 
-def test_what_is_published_is_whole(training: Any) -> None:
+def test_published_checkpoints_are_complete(training: Any) -> None:
     training.queue(1)
     training.sweep()
     for checkpoint in training.checkpoints():
@@ -122,7 +122,7 @@ def test_between_the_last_checkpoint_and_the_verdict_nothing_is_lost_or_repeated
     assert training.home.dead() == []
 
 
-def test_every_epoch_is_trained_and_the_depth_never_goes_below_nothing(start_training: Callable[..., Any]) -> None:
+def test_every_epoch_is_trained_and_the_depth_never_goes_negative(start_training: Callable[..., Any]) -> None:
     training = start_training(hyperparams={"num_epochs": 2})
     batch_id = training.queue(1, rows=48)
     training.children.dies_at = 2
@@ -160,7 +160,7 @@ def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there
     assert [spec.config.data.offset for spec in training.children.specs] == [0, SEGMENT]
 
 
-def test_with_the_judges_away_training_goes_to_its_limit_and_waits(start_training: Callable[..., Any]) -> None:
+def test_without_judges_training_stops_at_its_limit(start_training: Callable[..., Any]) -> None:
     queue = {"low_water": 300, "high_water": 600, "batch_examples": 200, "unjudged_limit": 3}
     training = start_training(queue=queue)
     first, second = training.queue(1), training.queue(2)
