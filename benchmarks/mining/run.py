@@ -30,6 +30,7 @@ from typing import Any
 from miner.mined_items import UNSURE, GradedAnswer, MinedItem, categorise, chosen, control_items, frontier_cells
 from miner.model_children import AnsweringModel, ModelSpec
 from miner.search import Cell, Search, search
+from miner.systems.mining import SET_ITEMS
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import held_out
@@ -154,7 +155,7 @@ def compared(pair: Pair, searches: int, drawn_items: int) -> dict[str, Any]:
         weak = sum(categorise(answered) is not None for answered in drawn)
         found.update(asked=state.asked, weak=len(state.found), drawn=len(drawn), drawn_weak=weak)
         for order in ORDERS:
-            kept = chosen(rated(state.found, answers, order), pair.settings.queue.mined_items)
+            kept = chosen(rated(state.found, answers, order), SET_ITEMS)
             for category in sorted({item.category for item in kept}):
                 like = [item for item in kept if item.category == category]
                 ask_again(after, category, like, control_items(like, off, seed), tallies[order])
@@ -196,13 +197,11 @@ def searched(
         answers.update((answer.key, answer) for answer in asked)
         return asked
 
-    mining = pair.settings.mining
     state = search(
         pair.cells,
         pair.answers,
         ask,
-        budget=mining.search_items,
-        round_items=mining.round_items,
+        budget=pair.settings.mining.search_items,
         excluded=off,
         seed=seed,
     )

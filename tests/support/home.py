@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "confirm_items": 120,
         "max_new_tokens": 16,
     },
-    "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200, "correction_spacing": 1},
+    "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200},
     "mining": {"search_items": 0},
     "correction": {"samples": 0},
     "hyperparams": {"max_length": 128},

@@ -38,6 +38,14 @@ from miner.model_children import ModelSpec, SamplingResult, SamplingSpec
 
 CHILD = "miner.model_children:sample_answers"
 
+BATCHES_BETWEEN = 2
+"""Generated batches that are queued between two correction batches, so that most trained rows stay ordinary ones."""
+
+MOST_EXAMPLES = 1_000
+"""Most correction examples in one batch: about what a full set of mined items gives."""
+
+EXAMPLES_PER_ITEM = 8
+"""Most examples made from one mined item: enough to practise its kind, too few to memorise one problem."""
 
 SAMPLED_EXAMPLES = 32
 """Most examples of a batch that the model answers itself: sampling costs as much as testing them several times."""
@@ -81,13 +89,9 @@ def correct(work: Work) -> Outcome:
         backed_off = classes_in_backoff(session)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
-    if between < queue.correction_spacing:
-        return Verdict(
-            "not yet", f"batches generated since the last corrections: {between} of {queue.correction_spacing}"
-        )
-    budget = example_budget(
-        queue.correction_examples, queue.correction_share, room, ordinary.examples if ordinary else 0
-    )
+    if between < BATCHES_BETWEEN:
+        return Verdict("not yet", f"batches generated since the last corrections: {between} of {BATCHES_BETWEEN}")
+    budget = example_budget(MOST_EXAMPLES, queue.correction_share, room, ordinary.examples if ordinary else 0)
     if budget <= 0 or ordinary is None:
         return Verdict("no room", f"the queue has room for {max(0, room)} examples")
     assert mined.artifact is not None, "found by it"
@@ -121,8 +125,8 @@ def _examples(work: Work, items: list[MinedItem], budget: int, backed_off: dict[
     most_judged = int(settings.correction.judged_share * budget)
     active = [item for item in items if error_class(item) not in backed_off]
     judged = list(judgement_examples(active, held, most_judged, prompt_format.parse, counts, CLASS_SHARE))
-    rest, relatives = budget - len(judged), settings.queue.correction_relatives
-    worked = correction_examples(items, held, relatives, rest, counts, backed_off, CLASS_SHARE)
+    rest = budget - len(judged)
+    worked = correction_examples(items, held, EXAMPLES_PER_ITEM, rest, counts, backed_off, CLASS_SHARE)
     made = CorrectionExamples(list(worked), counts, backed_off)
     if made.rows and checkpoint.state == "saved":
         _resample(work, checkpoint, at, made)

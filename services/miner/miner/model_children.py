@@ -111,7 +111,6 @@ class MiningSpec(BaseModel):
     known: frozenset[str] = frozenset()
     before: dict[str, tuple[int, int]] = Field(default_factory=dict)
     budget: int = 0
-    round_items: int = 48
     seed: int = 0
     retest: tuple[Example, ...] = ()
     control: tuple[Example, ...] = ()
@@ -158,7 +157,6 @@ def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
         order.answered,
         ask,
         budget=order.budget,
-        round_items=order.round_items,
         excluded=ExcludedKeys(order.held_out, order.known),
         seed=order.seed,
         before=order.before,

@@ -27,6 +27,9 @@ from miner.mined_items import GradedAnswer, MinedItem, categorise, mined_item
 FRESH, NEAR = "fresh", "near"
 SOURCE = "mining"
 PRIOR_WEIGHT = 20.0
+ROUND_ITEMS = 48
+"""Questions between two decisions: a batch that keeps a GPU busy, and five decisions in the default budget."""
+
 _MOST_MISSES = 200
 """Draws in a row without a problem that may be asked after which an arm is closed."""
 _PER_START = 2
@@ -101,7 +104,7 @@ def search(
     ask: Ask,
     *,
     budget: int,
-    round_items: int,
+    round_items: int = ROUND_ITEMS,
     excluded: Container[str],
     seed: int,
     before: Mapping[str, tuple[int, int]] | None = None,

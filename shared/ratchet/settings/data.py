@@ -17,15 +17,9 @@ class QueueSettings(Section):
     high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
     batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
-    mined_items: int = Field(150, ge=1, description="Most weak items that mining hands on from one checkpoint.")
     correction_share: float = Field(
         0.25, gt=0, lt=1, description="Largest share of correction examples in a correction batch; the rest is replay."
     )
-    correction_spacing: int = Field(
-        2, ge=0, description="Generated batches that must be queued between two correction batches."
-    )
-    correction_relatives: int = Field(8, ge=1, description="Most examples made from one mined item.")
-    correction_examples: int = Field(1_000, ge=0, description="Most correction examples in one correction batch.")
     unjudged_limit: int = Field(
         20,
         ge=1,
@@ -73,7 +67,7 @@ class GenerationSettings(Section):
 
 
 class CorrectionSettings(Section):
-    """Sampling and judgements; size and share of a correction batch are in the section queue."""
+    """Sampling and judgements; the share of correction examples in a batch is in the section queue."""
 
     samples: int = Field(
         4, ge=0, description="Answers sampled from the model for an example without a worked solution; 0 samples none."

@@ -117,7 +117,7 @@ def test_a_mistake_is_judged_beside_the_solution_and_both_judgements_are_verifie
     assert all(grade_example(row, row.answer or "").correct for row in (wrong, right))
 
 
-def test_nothing_of_a_pool_is_judged_nor_an_answer_that_is_right_nor_one_that_cannot_be_asked_about() -> None:
+def test_no_judgements_of_pool_items_right_answers_or_unaskable_questions() -> None:
     example = to_example(registry.get("chain_sum").generate(1, 5), "mining")
     gym = to_example(registry.get("rg:spell_backward").generate(1, 5), "mining")
     assert judged([mined(example, "99")]) == []
@@ -173,7 +173,7 @@ def test_a_class_that_got_less_than_another_and_than_its_cap_had_nothing_left(bu
         assert got.get(name, 0) >= min(use, cap, largest - 1)
 
 
-def test_judgements_are_shared_out_in_the_same_way() -> None:
+def test_judgements_are_shared_among_classes_in_the_same_way() -> None:
     items = [*of_class("carry", 20, 1, "fresh"), *of_class("operand", 3, 2, "fresh")]
     made = list(judgement_examples(items, frozenset(), 20, str.strip, CorrectionCounts(), 0.5))
     classes = Counter(row.metadata["error_class"] for row in made)
@@ -181,7 +181,7 @@ def test_judgements_are_shared_out_in_the_same_way() -> None:
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7])
-def test_never_over_budget(probe: list[MinedItem], budget: int) -> None:
+def test_correction_examples_never_exceed_the_budget(probe: list[MinedItem], budget: int) -> None:
     assert len(examples(probe, budget=budget)) == budget
 
 

@@ -24,7 +24,7 @@ def answers(*errors: str | None) -> list[GradedAnswer]:
     ]
 
 
-def test_what_an_answer_shows() -> None:
+def test_the_error_class_of_an_answer_is_found() -> None:
     carry, shaky, right = answers("carry", "?", None)
     assert [shown_class(each) for each in (carry, shaky, right)] == ["chain_sum:carry", "chain_sum:low_margin", None]
 

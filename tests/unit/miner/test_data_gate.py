@@ -90,7 +90,7 @@ def test_a_good_row_gets_its_key() -> None:
         assert verdict.tokens == words(example)
 
 
-def test_a_held_out_item_is_a_leak_however_it_is_dressed() -> None:
+def test_a_held_out_item_is_a_leak_in_any_wording_or_profile() -> None:
     padded = Example.ask(" 1+2= ", "3", family="chain_sum", level=1)
     assert reasons(gate(held_out=["chain_sum:1+2"]), SUM, padded) == ["leak", "leak"]
     assert reasons(gate(held_out=[item_key(TEXT)]), Example.ask("where does the cat  sleep at night", "x")) == ["leak"]
@@ -197,7 +197,7 @@ def test_real_rows_that_ask_the_same_twice_are_found() -> None:
     assert len(keys) == 95
 
 
-def test_memory_is_flat_in_the_length_of_the_batch() -> None:
+def test_memory_does_not_grow_with_the_batch() -> None:
     def peak(rows: int) -> int:
         texts = (Example.ask(f"question {n} of many", "yes", grader="normalized") for n in range(rows))
         one = gate(near=NearDuplicates(window=100))
@@ -269,12 +269,12 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tokenizer.json"
 
 
-def test_counts_every_turn_with_what_surrounds_it(tokenizer_file: Path) -> None:
+def test_the_token_estimate_counts_every_turn_with_its_markers(tokenizer_file: Path) -> None:
     count = TokenCounter(tokenizer_file)
     assert count(Example.ask("12+3=", "12+3=15")) == 5 + 7 + 2 * TURN_TOKENS
 
 
-def test_is_no_less_than_the_chat_template_makes(tokenizer_file: Path) -> None:
+def test_the_token_estimate_is_no_less_than_the_chat_template_gives(tokenizer_file: Path) -> None:
     tokenizer = build_tiny_tokenizer()
     for question, answer in (("12+3=", "12+3=15"), ("⓪①, sort:72", "é"), ("the answer is", "x " * 50)):
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

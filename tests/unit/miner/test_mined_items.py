@@ -63,21 +63,23 @@ def answer(
         (None, 1.0, 1.0, None),
     ],
 )
-def test_categories(error: str | None, mean: float, least: float, category: Category | None) -> None:
+def test_answers_are_put_into_categories(
+    error: str | None, mean: float, least: float, category: Category | None
+) -> None:
     assert categorise(answer(ITEMS[0], error, mean, least)) == category
 
 
-def test_what_an_earlier_champion_had_right_is_forgotten_however_sure() -> None:
+def test_an_item_that_an_earlier_champion_had_right_is_forgotten_at_any_confidence() -> None:
     assert categorise(answer(ITEMS[0], "wrong", 0.95), was_right=True) == "forgotten"
     assert categorise(answer(ITEMS[0], None), was_right=True) is None
 
 
-def test_a_wrong_variant_of_what_is_right_is_unstable() -> None:
+def test_a_wrong_variant_of_a_right_item_is_unstable() -> None:
     assert categorise(answer(ITEMS[0], "carry", 0.95), is_variant=True) == "unstable"
     assert categorise(answer(ITEMS[0], None, 0.9, 0.3), is_variant=True) == "low_margin"
 
 
-def test_right_answers_stand_behind_wrong_ones_and_have_a_tenth_of_the_places() -> None:
+def test_right_answers_follow_wrong_ones_and_take_at_most_a_tenth() -> None:
     shaky = [mined_item(answer(item, None, 0.9, 0.01), "low_margin") for item in made(count=40)]
     stale = [mined_item(answer(item, "wrong"), "wrong", times_mined=9) for item in made(level=2, count=12)]
     assert [item.category for item in chosen([*shaky, *stale], 10)] == ["wrong"] * 10
@@ -101,7 +103,7 @@ def record(correct: bool, said: str, probabilities: tuple[float, ...]) -> ItemRe
     )
 
 
-def test_an_answer_is_read_off_a_record() -> None:
+def test_an_answer_is_read_from_a_record() -> None:
     wrong = GradedAnswer.of_record(ITEMS[0], record(False, "1+1=", (0.5, 0.125)), PromptFormat())
     assert wrong.error == "truncated"
     assert (wrong.mean_probability, wrong.least_probability) == pytest.approx((0.25, 0.125))
@@ -116,12 +118,12 @@ def test_whether_an_answer_is_right_is_taken_from_the_record() -> None:
     )
 
 
-def test_the_loss_of_the_right_answer_is_read_off_a_record() -> None:
+def test_the_loss_of_the_right_answer_is_read_from_a_record() -> None:
     scored = record(False, "1+1=", (0.5,)).model_copy(update={"gold_nll": 2.5})
     assert GradedAnswer.of_record(ITEMS[0], scored, PromptFormat()).gold_nll == 2.5
 
 
-def test_weakest_first_forgotten_before_wrong_before_shaky_and_the_less_likely_the_right_answer_the_weaker() -> None:
+def test_items_are_ordered_forgotten_then_wrong_by_loss_then_low_margin() -> None:
     answers = [
         answer(ITEMS[0], None, 0.5, 0.1),
         answer(ITEMS[1], mean=0.95, gold_nll=0.2),
@@ -140,7 +142,7 @@ def test_an_answer_whose_right_answer_was_not_scored_stands_last_among_the_wrong
     assert [each.example for each in mine(answers, {})] == [ITEMS[1], ITEMS[0], ITEMS[2]]
 
 
-def test_what_was_mined_before_comes_after_what_is_new() -> None:
+def test_items_mined_before_follow_new_ones() -> None:
     stubborn = item_key(ITEMS[0])
     found = mine([answer(each) for each in ITEMS], {stubborn: 3})
     assert found[-1].key == stubborn
@@ -186,11 +188,11 @@ def test_mined_items_are_compared_with_random_ones() -> None:
 
 
 @pytest.mark.parametrize("sides", [([], [], [True]), (SUMS, [True] * 10, [])])
-def test_nothing_is_not_compared(sides: tuple[list[MinedItem], list[bool], list[bool]]) -> None:
+def test_a_follow_up_without_items_is_none(sides: tuple[list[MinedItem], list[bool], list[bool]]) -> None:
     assert follow_up("c1", *sides) is None
 
 
-def test_controls_are_of_the_same_levels_and_none_is_forbidden() -> None:
+def test_controls_are_of_the_same_levels_and_not_excluded() -> None:
     forbidden = {item.key for item in SUMS} | {item_key(each) for each in made("reverse", 2, 50)}
     drawn = control_items(SUMS, forbidden, seed=3)
     assert sorted((str(each.family), each.level) for each in drawn) == sorted(item.cell for item in SUMS)
@@ -198,7 +200,7 @@ def test_controls_are_of_the_same_levels_and_none_is_forbidden() -> None:
     assert drawn == control_items(SUMS, forbidden, seed=3)
 
 
-def test_of_a_large_set_some_are_drawn_and_free_text_is_not_compared() -> None:
+def test_a_large_set_is_sampled_and_free_text_is_left_out() -> None:
     poem = mined(Example.ask("Write a poem.", "Roses.", gold="Roses.", grader="exact", family="essays"))
     assert retest_sample([poem, *SUMS], 99, seed=0) == SUMS
     assert len(retest_sample(SUMS, 3, seed=0)) == 3

@@ -18,6 +18,7 @@ from miner.model_children import (
     mine_checkpoint,
     sample_answers,
 )
+from miner.search import ROUND_ITEMS
 from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator
@@ -46,9 +47,9 @@ def mined(model: ModelSpec, **fields: Any) -> MiningResult:
 
 
 def test_fresh_weak_items_are_found_within_the_budget_and_off_the_pools(model: ModelSpec) -> None:
-    result = mined(model, cells=(("chain_sum", 2),), budget=40, round_items=20)
-    assert sum(asked for _, asked in result.yields.values()) == 40
-    assert len(result.found) == 40
+    result = mined(model, cells=(("chain_sum", 2),), budget=ROUND_ITEMS + 12)
+    assert sum(asked for _, asked in result.yields.values()) == ROUND_ITEMS + 12
+    assert len(result.found) == ROUND_ITEMS + 12
     assert not [item.key for item in result.found if item.key in HoldOut(seed=1, share=0.2)]
     assert {item.example.metadata["source"] for item in result.found} == {"mining"}
     assert all(item.error for item in result.found)
@@ -68,13 +69,13 @@ def test_the_same_order_gives_the_same_result(model: ModelSpec) -> None:
     assert first == second
 
 
-def test_the_set_before_and_its_controls_are_asked_again(model: ModelSpec) -> None:
+def test_the_previous_set_and_its_controls_are_asked(model: ModelSpec) -> None:
     items = made(count=3)
     result = mined(model, retest=tuple(items[:2]), control=(items[2],))
     assert (result.retest, result.control, result.found) == ((False, False), (False,), ())
 
 
-def test_samples_of_which_none_is_right_keep_nothing(model: ModelSpec) -> None:
+def test_without_a_right_sample_nothing_is_kept(model: ModelSpec) -> None:
     hot = model.model_copy(update={"decoding": Decoding(max_new_tokens=8, temperature=1.0)})
     spec = SamplingSpec(model=hot, items=tuple(made("reverse", 1, 3)), samples=4)
     result = SamplingResult.model_validate(sample_answers(spec.model_dump(mode="json"), lambda _: None))
@@ -95,12 +96,12 @@ def test_the_commonest_right_answer_is_kept(answers: list[str | None], kept: str
     assert best(answers) == kept
 
 
-def test_what_was_mined_before_is_not_asked_again(model: ModelSpec) -> None:
+def test_items_mined_before_are_not_asked_again(model: ModelSpec) -> None:
     known = frozenset(item_key(item) for item in made("chain_sum", 1, 500))
     assert mined(model, cells=(("chain_sum", 1),), budget=10, known=known, retest=tuple(made())).found == ()
 
 
-def test_a_model_is_asked_as_the_settings_say() -> None:
+def test_the_model_is_asked_with_the_configured_decoding() -> None:
     settings = Settings(suites={"max_new_tokens": 7}, profile={"name": "regime3"}, inference={"batch_size": 3})
     told = ModelSpec.configured(settings, Path("checkpoint"), "weights", 0.0)
     assert (told.decoding.max_new_tokens, told.profile, told.inference.batch_size) == (7, "regime3", 3)

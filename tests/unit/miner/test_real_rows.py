@@ -29,14 +29,14 @@ def answered(row: Example, text: str, finished: bool = True) -> GradedAnswer:
     return GradedAnswer.of(row, text_key(row), text, (-0.1, -0.2), PromptFormat(), finished=finished)
 
 
-def test_the_rows_are_there() -> None:
+def test_the_real_rows_exist() -> None:
     assert len(ALL) == 450
 
 
 @pytest.mark.parametrize(
     "text", ["", "I cannot say.", "Error: CUDA out of memory", "Traceback (most recent call last):"]
 )
-def test_no_reply_that_says_nothing_is_right(text: str) -> None:
+def test_an_empty_reply_is_never_right(text: str) -> None:
     assert [row.question for row in ALL if answered(row, text).is_right] == []
 
 

@@ -88,14 +88,14 @@ def test_right_answers_of_low_margin_are_kept_and_draw_no_questions() -> None:
     assert sum(each.weak for name, each in state.yields.items() if name.startswith("chain_sum")) == 0
 
 
-def test_it_goes_where_the_yield_is() -> None:
+def test_the_search_prefers_arms_with_a_high_yield() -> None:
     state, asked = run(lambda item: item.family == "reverse", 400)
     by_family = Counter(item.family for item in asked)
     assert by_family["chain_sum"] > 2 * by_family["reverse"]
     assert {item.example.family for item in state.found} == {"chain_sum"}
 
 
-def test_what_an_earlier_search_yielded_is_a_weak_prior() -> None:
+def test_yields_of_an_earlier_search_are_a_weak_prior() -> None:
     before = {arm.name: (90, 100) if arm.family == "reverse" else (0, 100) for arm in arms_of(CELLS)}
     _, asked = run(lambda _: True, 20, before=before)
     assert Counter(item.family for item in asked)["reverse"] >= 15
@@ -104,7 +104,7 @@ def test_what_an_earlier_search_yielded_is_a_weak_prior() -> None:
     assert state.asked == 500
 
 
-def test_variants_are_made_of_what_is_right_and_a_wrong_one_is_unstable() -> None:
+def test_variants_are_made_of_right_answers_and_a_wrong_one_is_unstable() -> None:
     probe = [answered(item, True) for item in made("chain_sum", 2, 40)]
     known = {each.key for each in probe}
     state, _ = run(lambda item: item_key(item) in known, 300, probe=probe)
@@ -114,7 +114,7 @@ def test_variants_are_made_of_what_is_right_and_a_wrong_one_is_unstable() -> Non
     assert {item.parent for item in unstable if item.found_by == "swap"} <= known
 
 
-def test_near_relatives_are_made_of_what_is_weak() -> None:
+def test_near_relatives_are_made_of_weak_items() -> None:
     probe = [answered(item, False) for item in made("reverse", 2, 5)]
     weak = {each.key for each in probe}
     state, _ = run(lambda _: False, 100, probe=probe)
@@ -123,7 +123,7 @@ def test_near_relatives_are_made_of_what_is_weak() -> None:
     assert {item.category for item in near} == {"wrong"}
 
 
-def test_the_same_seed_searches_the_same() -> None:
+def test_the_same_seed_gives_the_same_search() -> None:
     first, second = (run(lambda item: len(item.question) % 3 > 0) for _ in range(2))
     assert first == second
 

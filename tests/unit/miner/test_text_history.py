@@ -48,7 +48,7 @@ def add(folder: Path, batch: str, texts: list[str], most: int = 1_000_000) -> No
         return history.add(batch, [(each, True) for each in texts], 0.8)
 
 
-def test_against_brute_force(folder: Path) -> None:
+def test_near_duplicates_agree_with_brute_force(folder: Path) -> None:
     """Every pair of 150 texts with their changed copies: what the search finds is what an exact Jaccard finds."""
     texts = [text(seed) for seed in range(150)] + [changed(seed, seed % 6) for seed in range(150)]
     with opened(folder, 1_000) as history:
@@ -73,7 +73,7 @@ def test_one_template_with_other_numbers_is_another_text(folder: Path) -> None:
     assert add(folder, "b1", [f"{base} 12", f"{base} 13", f"{base} 12"]).repeats == 1
 
 
-def test_a_batch_is_told_from_itself_and_from_history(folder: Path) -> None:
+def test_repeats_within_a_batch_and_in_history_are_counted_separately(folder: Path) -> None:
     first = add(folder, "b1", [text(1), text(2), text(1)])
     assert (first.compared, first.repeats, first.known) == (3, 1, 0)
     assert first.new_runs == first.runs > 0
@@ -96,7 +96,7 @@ def test_a_batch_added_again_gets_the_same_answer_and_counts_once(folder: Path) 
         assert history.examples == 1
 
 
-def test_what_a_killed_run_added_counts_for_nothing(folder: Path) -> None:
+def test_additions_of_a_killed_run_are_rolled_back(folder: Path) -> None:
     add(folder, "b1", [text(1)])
 
     def broken() -> Iterator[tuple[str, bool]]:
@@ -127,7 +127,7 @@ def test_the_oldest_are_forgotten(folder: Path) -> None:
     assert found.known == 2
 
 
-def test_an_empty_batch_is_no_trouble(folder: Path) -> None:
+def test_an_empty_batch_can_be_added(folder: Path) -> None:
     assert add(folder, "b1", []) == Novelty()
     assert add(folder, "b2", [""]).compared == 1
 

@@ -51,6 +51,9 @@ CHAMPIONS = 5
 REMEMBERED_SETS = 10
 """Earlier sets whose items are not asked again, so that a search finds new ones."""
 
+SET_ITEMS = 150
+"""Most weak items of a set: one correction batch uses no more of them."""
+
 RETEST_ITEMS = 100
 """Items of the set before, and random ones beside them, that are asked again: differences of 14 points show."""
 
@@ -107,7 +110,7 @@ def do(work: Work) -> Outcome:
     result = _searched(work, spec)
     reached = within_reach([*found, *result.found], rates)
     retest = follow_up(before.newest or "", again, result.retest, result.control)
-    return _mined(work, chosen(reached, work.settings.queue.mined_items), result, retest)
+    return _mined(work, chosen(reached, SET_ITEMS), result, retest)
 
 
 def _case(session: Session, checkpoint_id: str) -> Case:
@@ -169,7 +172,6 @@ def _spec(
     cells: list[tuple[str, int]],
     text_keys: list[str],
 ) -> MiningSpec:
-    settings = work.settings.mining
     digest = hashlib.sha256(case.checkpoint.id.encode()).digest()
     checkpoint = work.artifacts.fetch(case.checkpoint.artifact)
     return MiningSpec(
@@ -179,8 +181,7 @@ def _spec(
         held_out=held_out(work.settings.suites).with_keys(text_keys),
         known=frozenset(before.times),
         before=before.yields,
-        budget=settings.search_items,
-        round_items=settings.round_items,
+        budget=work.settings.mining.search_items,
         seed=int.from_bytes(digest[:4], "big"),
     )
 

@@ -43,7 +43,6 @@ class ByHeart:
             told.answered,
             lambda items: [self._answer(item) for item in items],
             budget=told.budget,
-            round_items=told.round_items,
             excluded=ExcludedKeys(told.held_out, told.known),
             seed=told.seed,
         )

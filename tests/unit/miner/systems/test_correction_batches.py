@@ -92,9 +92,7 @@ def measured_without_gain(home: Home, *classes: str) -> None:
     ("classes", "is_backed_off"),
     [([SUMS] * 2, False), ([SUMS] * 3, True), ([SUMS] * 3 + [OTHERS], True), ([SUMS] * 3 + [OTHERS] * PAUSE, False)],
 )
-def test_a_class_that_batch_after_batch_did_not_help_gets_no_more_examples_for_a_while(
-    watched: Home, classes: list[str], is_backed_off: bool
-) -> None:
+def test_a_class_without_improvement_is_backed_off(watched: Home, classes: list[str], is_backed_off: bool) -> None:
     measured_without_gain(watched, *classes)
     _, batch, _ = corrected(watched, ByHeart(), [f"old{place}" for place in range(len(classes))])
     assert (SUMS not in batch.provenance["classes"]) == is_backed_off
@@ -124,21 +122,19 @@ def corrections_of(folder: Path, **sections: dict[str, float]) -> tuple[BatchRow
     return batch, rows, model.sampled
 
 
-def test_how_answers_are_sampled_is_set(tmp_path: Path) -> None:
+def test_sampling_follows_the_settings(tmp_path: Path) -> None:
     _, _, (spec,) = corrections_of(tmp_path / "some", correction={"samples": 3})
     assert (spec.samples, spec.model.decoding.temperature) == (3, SAMPLING_TEMPERATURE)
     assert 0 < len(spec.items) <= SAMPLED_EXAMPLES
     assert corrections_of(tmp_path / "none", correction={"samples": 0})[2] == []
 
 
-def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
+def test_the_make_up_of_a_correction_batch_follows_the_settings(tmp_path: Path) -> None:
     usual, rows, _ = corrections_of(tmp_path / "usual")
     counts = usual.provenance["counts"]
     assert any(row.family == "judge" for row in rows)
     _, unjudged, _ = corrections_of(tmp_path / "unjudged", correction={"judged_share": 0.0})
     assert not any(row.family == "judge" for row in unjudged)
-    fewer, _, _ = corrections_of(tmp_path / "fewer", queue={"correction_examples": 10})
-    assert fewer.provenance["counts"]["corrections"] == 10 < counts["corrections"]
     pure, _, _ = corrections_of(tmp_path / "pure", queue={"correction_share": 0.5})
     of_it = pure.provenance["counts"]
     assert (
@@ -148,30 +144,41 @@ def test_what_a_correction_batch_is_made_of_is_set(tmp_path: Path) -> None:
     )
 
 
-def test_no_class_has_more_than_its_share_of_a_batch(tmp_path: Path) -> None:
-    told = {"correction": {"judged_share": 0.0}, "queue": {"correction_examples": 20}}
-    batch, _, _ = corrections_of(tmp_path / "told", **told)
+def test_a_batch_has_at_most_its_number_of_correction_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miner.correction_batch.MOST_EXAMPLES", 10)
+    batch, _, _ = corrections_of(tmp_path / "few")
+    assert batch.provenance["counts"]["corrections"] == 10
+
+
+def test_no_class_has_more_than_its_share_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miner.correction_batch.MOST_EXAMPLES", 20)
+    batch, _, _ = corrections_of(tmp_path / "told", correction={"judged_share": 0.0})
     assert max(batch.provenance["classes"].values()) <= CLASS_SHARE * 20 < 20
 
 
-def test_how_many_examples_one_item_gives_is_set(tmp_path: Path) -> None:
-    few = {"queue": {"correction_relatives": 1, "mined_items": 3}, "correction": {"judged_share": 0.0}}
-    many = merged(few, {"queue": {"correction_relatives": 4}})
-    made_of = [corrections_of(tmp_path / name, **told)[0] for name, told in (("few", few), ("many", many))]
-    assert [batch.provenance["counts"]["corrections"] for batch in made_of] == [3, 12]
+@pytest.mark.parametrize("most", [1, 4])
+def test_one_item_gives_at_most_its_number_of_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("miner.correction_batch.EXAMPLES_PER_ITEM", most)
+    monkeypatch.setattr("miner.systems.mining.SET_ITEMS", 3)
+    batch, _, _ = corrections_of(tmp_path / "few", correction={"judged_share": 0.0})
+    assert batch.provenance["counts"]["corrections"] == 3 * most
 
 
-@pytest.mark.parametrize("correction_spacing", [1, 2])
-def test_how_many_batches_lie_between_corrections_is_set(tmp_path: Path, correction_spacing: int) -> None:
-    told = merged(WATCHED, {"queue": {"correction_spacing": correction_spacing}})
-    with small_home(tmp_path / "apart", **told) as home:
+@pytest.mark.parametrize("least", [1, 2])
+def test_generated_batches_lie_between_two_corrections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    monkeypatch.setattr("miner.correction_batch.BATCHES_BETWEEN", least)
+    with small_home(tmp_path / "apart", **WATCHED) as home:
         home.add_batch(made("reverse", 2, 20))
         checkpoint = half_right(home)
         home.bus(MINING, CORRECTION, children=ByHeart()).sweep()
-        assert (home.verdicts("correction")[checkpoint] == "not yet") == (correction_spacing > 1)
+        assert (home.verdicts("correction")[checkpoint] == "not yet") == (least > 1)
 
 
-def test_without_the_record_of_before_no_effect_is_measured(tmp_path: Path) -> None:
+def test_without_the_earlier_record_no_impact_is_measured(tmp_path: Path) -> None:
     with small_home(tmp_path / "lost", **WATCHED) as home:
         checkpoint, batch, _ = corrected(home, ByHeart())
         with home.ledger.write() as tx:

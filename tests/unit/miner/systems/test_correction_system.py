@@ -172,7 +172,7 @@ def test_an_empty_file_is_refused(home: Home, text: str) -> None:
     assert list(home.verdicts("correction").values()) == ["refused"]
 
 
-def test_a_file_of_bytes_that_are_no_text_ends_nothing(home: Home) -> None:
+def test_a_binary_file_does_not_stop_the_gate(home: Home) -> None:
     home.settings.inbox.mkdir()
     file = home.settings.inbox / "image.jsonl"
     file.write_bytes(bytes(range(256)) * 40)
@@ -200,7 +200,7 @@ def odd_entries(inbox: Path) -> dict[str, str]:
     }
 
 
-def test_an_entry_that_is_no_file_is_refused_by_name_and_the_others_pass(home: Home) -> None:
+def test_an_inbox_entry_that_is_no_file_is_refused_by_name_and_the_others_pass(home: Home) -> None:
     odd = odd_entries(home.settings.inbox)
     lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
     waiting = home.add_batch(sums(home, 2, first=1_000))
@@ -227,7 +227,7 @@ def test_a_file_with_an_odd_name_enters_under_one_that_can_be_kept(home: Home, n
     assert home.dead() == []
 
 
-def test_of_a_line_without_end_only_its_beginning_is_taken(home: Home) -> None:
+def test_only_the_beginning_of_an_endless_line_is_read(home: Home) -> None:
     file = lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
     os.truncate(file, 100_000_000)
     os.utime(file, (1_000.0, 1_000.0))
@@ -238,7 +238,7 @@ def test_of_a_line_without_end_only_its_beginning_is_taken(home: Home) -> None:
     assert home.artifacts.size_bytes(row.submitted_artifact) < 2_000_000
 
 
-def test_a_row_with_half_a_character_beside_its_turns_is_quarantined(home: Home) -> None:
+def test_a_row_with_a_lone_surrogate_in_its_metadata_is_quarantined(home: Home) -> None:
     good = sums(home, 2)
     half = json.dumps({"question": "q", "answer": "a", "note": "\ud83d"})
     lay(home, "mine.jsonl", f"{good[0].to_line()}\n{half}\n{good[1].to_line()}\n")
@@ -284,7 +284,7 @@ def test_only_the_newest_record_is_mined(home: Home) -> None:
     assert home.verdicts("mining") == {new: "mined", old: "superseded"}
 
 
-def test_a_checkpoint_that_knows_all_has_nothing_to_be_mined(home: Home) -> None:
+def test_a_perfect_checkpoint_has_nothing_to_mine(home: Home) -> None:
     checkpoint = home.add_checkpoint()
     home.add_record(checkpoint, "probe", lambda _item: True)
     assert home.bus(MINING, CORRECTION).sweep() == []
@@ -292,7 +292,7 @@ def test_a_checkpoint_that_knows_all_has_nothing_to_be_mined(home: Home) -> None
     assert home.verdicts("correction") == {}
 
 
-def test_a_checkpoint_that_knows_nothing_is_not_corrected_item_by_item(home: Home) -> None:
+def test_a_checkpoint_that_fails_everything_has_nothing_mined(home: Home) -> None:
     checkpoint = home.add_checkpoint()
     home.add_record(checkpoint, "probe", lambda _item: False)
     home.bus(MINING).sweep()
@@ -321,7 +321,7 @@ def test_a_full_queue_takes_no_corrections(home: Home) -> None:
         assert session.query(BatchRow).where(BatchRow.origin == "correction").count() == 0
 
 
-def test_which_folder_is_the_inbox_is_set(tmp_path: Path) -> None:
+def test_the_inbox_folder_follows_the_setting(tmp_path: Path) -> None:
     with small_home(tmp_path / "told", queue={"inbox": tmp_path / "drop"}) as home:
         lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
         assert (tmp_path / "drop" / "mine.jsonl").is_file()

@@ -53,7 +53,7 @@ def texts(folder: Path, **changed: float) -> dict[str, int]:
             return told
 
 
-def test_what_is_near_and_how_far_back_is_looked_are_set(tmp_path: Path) -> None:
+def test_nearness_and_history_follow_the_settings(tmp_path: Path) -> None:
     assert texts(tmp_path / "strict", near=1.0)["known"] == 1
     assert texts(tmp_path / "loose", near=0.7)["known"] == 2
     assert texts(tmp_path / "forgetful", near=0.7, history_examples=0)["known"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from miner.mined_items import MinedItem, read_mined
 from miner.model_children import MiningSpec
 from miner.systems.mining import RETEST_ITEMS
@@ -52,7 +53,7 @@ def test_the_next_checkpoint_is_asked_the_set_again_beside_random_items_and_not_
     assert model.orders[1].before == {name: tuple(pair) for name, pair in model_yields(watched).items()}
 
 
-def test_a_record_that_cannot_be_read_is_asked_for_anew(home: Home) -> None:
+def test_an_unreadable_record_is_requested_again(home: Home) -> None:
     checkpoint = half_right(home)
     with home.ledger.read() as session:
         home.artifacts.delete(
@@ -64,7 +65,7 @@ def test_a_record_that_cannot_be_read_is_asked_for_anew(home: Home) -> None:
     assert home.verdicts("mining").keys() == {checkpoint}
 
 
-def test_a_lost_set_of_before_stops_no_mining(home: Home) -> None:
+def test_a_lost_earlier_set_does_not_stop_mining(home: Home) -> None:
     first = half_right(home)
     home.bus(MINING).sweep()
     row, _ = mined_rows(home, first)
@@ -83,7 +84,7 @@ def model_yields(home: Home) -> dict[str, Any]:
         return yields
 
 
-def test_what_an_earlier_champion_had_right_is_forgotten(home: Home) -> None:
+def test_an_item_that_an_earlier_champion_had_right_is_forgotten(home: Home) -> None:
     champion = home.add_checkpoint()
     home.add_record(champion, "probe", lambda _item: True)
     with home.ledger.write() as tx:
@@ -124,18 +125,19 @@ def asked_to_search(tmp_path: Path, **changed: int) -> tuple[list[MiningSpec], l
         return model.orders, read_mined(home.artifacts, str(row.artifact)) if row else []
 
 
-def test_a_budget_of_nothing_searches_nothing(tmp_path: Path) -> None:
+def test_a_budget_of_zero_searches_nothing(tmp_path: Path) -> None:
     assert asked_to_search(tmp_path, search_items=0)[0] == []
 
 
-def test_the_search_has_its_budget_and_its_rounds_from_the_settings(tmp_path: Path) -> None:
-    (order,), found = asked_to_search(tmp_path, search_items=7, round_items=3)
-    assert (order.budget, order.round_items) == (7, 3)
+def test_the_search_has_its_budget_from_the_settings(tmp_path: Path) -> None:
+    (order,), found = asked_to_search(tmp_path, search_items=7)
+    assert order.budget == 7
     assert sum(item.found_by != "probe" for item in found) <= 7
 
 
-def test_how_many_weak_items_are_handed_on_is_set(tmp_path: Path) -> None:
-    with small_home(tmp_path / "few", queue={"mined_items": 3}) as home:
+def test_a_mined_set_has_at_most_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("miner.systems.mining.SET_ITEMS", 3)
+    with small_home(tmp_path / "few") as home:
         checkpoint = half_right(home)
         home.bus(MINING).sweep()
         assert len(mined_rows(home, checkpoint)[1]) == 3
