@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from ratchet.bus.ports import free_port
+from ratchet.ports import free_port
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.section import environment
 from ratchet.systems import registry

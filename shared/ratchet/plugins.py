@@ -1,11 +1,15 @@
-"""Checks, at the start of every process that needs them, that the plug-ins which the settings name are installed."""
+"""Checks that what the settings name is installed: plug-ins, and the optional package bitsandbytes.
+
+Every process that needs them asks at its start. Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
-from ratchet.errors import UnknownPlugin
+from ratchet.errors import SettingsError, UnknownPlugin
 from ratchet.profiles.profile import get_profile
 from ratchet.settings import Settings
 from ratchet.tasks import registry as tasks
@@ -29,3 +33,12 @@ def _require(group: str, setting: str, names: Sequence[str]) -> None:
     for name in names:
         if known and name not in known:
             raise UnknownPlugin(f"{setting}: {name!r} is not installed. Known: {', '.join(sorted(known))}.")
+
+
+def require_bitsandbytes() -> None:
+    """Raise SettingsError, with the way out, if bitsandbytes is not installed."""
+    if find_spec("bitsandbytes") is None:
+        raise SettingsError(
+            "model.load_in_4bit needs bitsandbytes, which is not installed: pip install 'services/trainer[4bit]', "
+            "or set model.load_in_4bit = false and train adapters on unquantized weights"
+        )

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ratchet.artifacts import ArtifactStore
 from ratchet.ledger import Ledger
 from ratchet.metrics.hub import hub_registry
-from ratchet.metrics.sources import StreamSource
-from ratchet.metrics.training import TrainingCollector
+from ratchet.metrics.source_collector import StreamSource
+from ratchet.metrics.training_status import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.model_manager import ModelManager

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ratchet.bus.ports import LOOPBACK, free_port
+from ratchet.ports import LOOPBACK, free_port
 
 PATIENCE_S = 180.0
 REQUEST_S = 30.0

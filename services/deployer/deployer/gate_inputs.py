@@ -20,7 +20,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
 )
 from ratchet.systems import registry
-from ratchet.systems.judging import evaluated_without
+from ratchet.systems.evaluated_checkpoints import evaluated_without
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision and attention, and the micro-batch that fits the device's memory."""
+"""The hardware of a run: device, precision and attention kernel, and the micro-batch size that fits its memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from ratchet.atomic_files import write_best_effort
 from ratchet.errors import SettingsError
-from ratchet.inference.quantization import require_bitsandbytes
+from ratchet.plugins import require_bitsandbytes
 from ratchet.settings.training import TrainerConfig
 from transformers.utils import is_flash_attn_2_available
 
@@ -24,14 +24,14 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Hardware:
-    """What was chosen. ``precision`` is a key of DTYPES. Each process has one device."""
+    """The chosen device, precision and attention. ``precision`` is a key of DTYPES. Each process has one device."""
 
     device: str
     precision: str
     attention: str
     processes: Processes = SINGLE_PROCESS
     sharded: bool = False
-    """Whether each process holds a shard of the model, not all of it."""
+    """Whether each process holds only a shard of the model."""
 
     @property
     def on_gpu(self) -> bool:
@@ -44,7 +44,7 @@ class Hardware:
 
 
 def pick_hardware(config: TrainerConfig, processes: Processes = SINGLE_PROCESS) -> Hardware:
-    """Choose from what this machine has. Raises SettingsError for what it does not have."""
+    """Choose the hardware for a run. Raises SettingsError for what this machine does not have."""
     device = config.environment.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,21 +63,21 @@ def pick_hardware(config: TrainerConfig, processes: Processes = SINGLE_PROCESS) 
         require_bitsandbytes()
         if sharded:
             raise SettingsError(
-                "environment.parallelism fsdp does not share weights of 4 bits (model.load_in_4bit): use ddp, or "
-                "adapters on whole weights"
+                "environment.parallelism fsdp cannot shard 4-bit weights (model.load_in_4bit): use ddp, or adapters "
+                "on unquantized weights"
             )
     return Hardware(device, precision, _attention(config.model.attention, on_gpu, precision), processes, sharded)
 
 
 def release_memory() -> None:
-    """Free what a failed run has left in memory."""
+    """Free the memory that a failed run has left behind."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def peak_memory_gb() -> float:
-    """Most memory that this process has had so far: of its GPU where it uses one, else of the host (10⁹ bytes)."""
+    """Peak memory of this process so far, in 10⁹ bytes: of its GPU if it uses one, else of the host."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
@@ -93,17 +93,17 @@ def _attention(wanted: str, on_gpu: bool, precision: str) -> str:
 
 
 CACHE_FILE = "memory.json"
-"""Beside the status of the run."""
+"""File name of the cache, in the folder of the run's status."""
 
 
 class BatchSizeCache:
-    """The largest micro-batch that fitted, by model and device. A file that cannot be read counts as empty."""
+    """Micro-batch sizes that fit, by model and device. An unreadable file counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def get(self, key: str) -> int | None:
-        """Rows that fitted after more did not; None where nothing is known."""
+        """Number of rows that fitted after more did not; None if unknown."""
         found = self._entries().get(key)
         return found if isinstance(found, int) else None
 
@@ -119,12 +119,22 @@ class BatchSizeCache:
 
 
 def cache_key(config: TrainerConfig, hardware: Hardware) -> str:
-    """Equal for runs that need equal memory: by model, training mode, row length, precision and device."""
+    """A key that is equal for runs with the same model, training mode, row length, precision and device.
+
+    Equal in all processes of a run as well, so that cards of different kinds train with one micro-batch.
+    """
     shape = Path(config.model.path) / "config.json"
     text = shape.read_text(encoding="utf-8") if shape.is_file() else config.model.path
     model = hashlib.sha256(text.encode()).hexdigest()[:12]
-    device = torch.cuda.get_device_name(hardware.device) if hardware.on_gpu else hardware.device
+    device = _card_names(hardware) if hardware.on_gpu else hardware.device
     parts = (model, training_mode(config.model), f"{config.hyperparams.max_length} tokens", hardware.precision, device)
     more = ["recomputed"] * config.model.gradient_checkpointing
     more += [f"shared by {hardware.processes.world_size}"] * hardware.sharded
     return " / ".join([*parts, *more])
+
+
+def _card_names(hardware: Hardware) -> str:
+    """The name of the run's card; of each kind of card on this machine, where several processes train."""
+    if hardware.processes.world_size == 1:
+        return torch.cuda.get_device_name(hardware.device)
+    return " + ".join(sorted({torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())}))

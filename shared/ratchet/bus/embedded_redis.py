@@ -24,12 +24,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from ratchet.atomic_files import atomic_write
-from ratchet.bus.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.disk import home_errors, require_writable
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.file_lock import FileLock
 from ratchet.leases.slots import try_take
 from ratchet.lines import split_lines
+from ratchet.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.processes.managed_process import end_with_parent
 from ratchet.settings import Settings
 

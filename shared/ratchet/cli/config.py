@@ -18,9 +18,8 @@ from ratchet.errors import ArtifactError, DataError, PreconditionFailed, Setting
 from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
-from ratchet.inference.quantization import require_bitsandbytes
 from ratchet.ledger.suites import current
-from ratchet.plugins import require_plugins
+from ratchet.plugins import require_bitsandbytes, require_plugins
 from ratchet.settings import Settings, load
 from ratchet.settings.control import TRAINER
 from ratchet.settings.settings import load_with_origins, schema_with
@@ -30,18 +29,18 @@ from ratchet.stats.power import CHALLENGES, GatePower, gate_power
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Settings. --set goes before the environment (RATCHET_SECTION__FIELD), that before ratchet.toml.",
+    help="Show and check the settings. --set overrides RATCHET_SECTION__FIELD, which overrides ratchet.toml.",
 )
 
 
 @app.command()
 def show(
-    section: Annotated[str | None, typer.Argument(help="One section, as queue.")] = None,
+    section: Annotated[str | None, typer.Argument(help="One section, such as queue.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of SECTION.FIELD = VALUE.")] = False,
 ) -> None:
-    """Show the settings in force, and where each that is set comes from.
+    """Show the settings in force, and where each value that is set comes from.
 
-    Those that differ from the default are marked with *, those of plug-in systems are among them. Secrets are masked.
+    Values that differ from the default are marked with *. Settings of plug-in systems are included. Secrets are masked.
     """
     settings, origins = load_with_origins(sections=() if section in Settings.model_fields else plugin_sections())
     values = settings.model_dump(mode="json")
@@ -57,7 +56,7 @@ def show(
 
 
 def plugin_sections() -> list[str]:
-    """The installed systems that declare settings of their own."""
+    """Names of the installed systems that declare their own settings."""
     from ratchet.systems import registry
 
     return [system.name for system in registry.systems().values() if system.settings is not None]
@@ -65,7 +64,7 @@ def plugin_sections() -> list[str]:
 
 @app.command()
 def check() -> None:
-    """Check the settings: that they are valid, that training fits this machine, and that the gate can see a gain."""
+    """Check the settings: that they are valid, that training fits this machine, and that the gate can detect a gain."""
     settings = load()
     require_plugins(settings)
     for line in check_training(settings):
@@ -103,8 +102,8 @@ def _print(name: str, value: Any, default: Any, origins: Mapping[str, str]) -> N
 class ConfirmItems:
     """The confirm suite in numbers: all its items, and those of each protected family.
 
-    ``kept`` says that it is the suite of the ledger, which later changes of a file do not change; ``note`` why the
-    ledger could not be asked.
+    ``kept``: it is the ledger's suite, which later changes of a file do not affect. ``note`` says why the ledger could
+    not be read.
     """
 
     items: int
@@ -114,16 +113,17 @@ class ConfirmItems:
 
 
 def check_gate(settings: Settings) -> tuple[ConfirmItems, GatePower]:
-    """The items and what they can prove. Raises SettingsError, with the number that would do, for too few of them."""
+    """The confirm items and the gate's power with them. Raises SettingsError, with the number needed, for too few
+    items."""
     try:
-        held = confirm_items(settings)
+        confirm = confirm_items(settings)
     except DataError as error:
         needed = gate_power(settings.gate, 0).items_needed
-        raise SettingsError(f"suites.files: {error} {_would_do(settings, needed)}") from error
-    power = gate_power(settings.gate, held.items, held.protected)
+        raise SettingsError(f"suites.files: {error} {_items_needed(settings, needed)}") from error
+    power = gate_power(settings.gate, confirm.items, confirm.protected)
     if not power.adequate:
-        raise SettingsError(few_items(settings, held, power))
-    return held, power
+        raise SettingsError(low_power(settings, confirm, power))
+    return confirm, power
 
 
 def confirm_items(settings: Settings) -> ConfirmItems:
@@ -131,10 +131,13 @@ def confirm_items(settings: Settings) -> ConfirmItems:
     note = ""
     try:
         suite = _kept_suite(settings)
-    except PreconditionFailed:  # no run was made yet, or none of this version: the next one builds the suites
+    except PreconditionFailed:  # there was no run yet, or none of this version: the next run builds the suites
         suite = None
     except (TransientError, ArtifactError) as error:
-        suite, note = None, f"the suites of the ledger cannot be read ({error}), so they are counted as built anew."
+        suite, note = (
+            None,
+            f"the suites of the ledger cannot be read ({error}), so they are counted as a new home would have them.",
+        )
     kept = suite is not None
     items = (suite or build_suites(settings.suites)["confirm"]).items
     by_family = Counter(item.family for item in items)
@@ -142,37 +145,41 @@ def confirm_items(settings: Settings) -> ConfirmItems:
     return ConfirmItems(len(items), protected, kept, note)
 
 
-def few_items(settings: Settings, held: ConfirmItems, power: GatePower) -> str:
-    """What to say of a suite that is too small, and what would do."""
+def low_power(settings: Settings, confirm: ConfirmItems, power: GatePower) -> str:
+    """An error message for a confirm suite that is too small, with a remedy."""
     gate = settings.gate
-    where = "kept from the first run" if held.kept else "that the settings give"
-    if 0.5**held.items > alpha_spent(gate.alpha, 1):
-        said = f"the {held.items} confirm items {where} are too few to prove anything"
+    source = "kept from the first run" if confirm.kept else "that the settings give"
+    if 0.5**confirm.items > alpha_spent(gate.alpha, 1):
+        problem = f"the {confirm.items} confirm items {source} are too few to prove anything"
     else:
         chance = f"{power.within:.0%} within {CHALLENGES} challenges"
-        said = f"the {held.items} confirm items {where} prove a gain of {gate.gain:.1%} with a chance of {chance} alone"
-    larger = power.advice if settings.suites.families else _would_do(settings, power.items_needed)
-    anew = "Later rows change no suite of this home: begin anew with more (`ratchet reset`)." if held.kept else ""
-    return f"the gate has too little power: {said}. {larger} {anew}".rstrip()
+        problem = (
+            f"the {confirm.items} confirm items {source} prove a gain of {gate.gain:.1%} with a chance of only {chance}"
+        )
+    remedy = power.advice if settings.suites.families else _items_needed(settings, power.items_needed)
+    reset = (
+        "Later rows change no suite of this home: `ratchet reset`, and start with more rows." if confirm.kept else ""
+    )
+    return f"the gate has too little power: {problem}. {remedy} {reset}".rstrip()
 
 
-def _would_do(settings: Settings, needed: int | None) -> str:
-    """How many items prove the planned gain, and the rows that a file alone has to have for them."""
+def _items_needed(settings: Settings, needed: int | None) -> str:
+    """The number of items that can prove the planned gain, and the number of rows that a file needs for them."""
     suites = settings.suites
     if needed is None:
-        return "No number of items would do: lower gate.power, widen gate.margin, or state a larger gate.gain."
-    said = f"To see a gain of {settings.gate.gain:.1%} about {needed:,} confirm items would do"
+        return "No number of items is enough: lower gate.power, widen gate.margin, or state a larger gate.gain."
+    text = f"To detect a gain of {settings.gate.gain:.1%} takes about {needed:,} confirm items"
     if suites.families:
-        return f"{said}."
+        return f"{text}."
     confirm = max(needed, suites.confirm_items)
     share = needed / confirm
     rows = ceil((suites.probe_items + suites.eval_items + confirm) * share / suites.held_out_share)
     larger = "" if confirm == suites.confirm_items else f" and suites.confirm_items {confirm:,}"
-    return f"{said}, for which suites.files need about {rows:,} rows that can be graded{larger}."
+    return f"{text}, for which suites.files need about {rows:,} rows that can be graded{larger}."
 
 
 def _kept_suite(settings: Settings) -> Suite:
-    """The confirm suite of the ledger, as the next start would have it.
+    """The ledger's confirm suite, as the next start will update it.
 
     Raises PreconditionFailed where there is none.
     """

@@ -1,4 +1,4 @@
-"""`ratchet serve` and `ratchet ask`: the inference server by itself, and a question to the model that is live."""
+"""`ratchet serve` and `ratchet ask`: run the inference server alone, and ask the live model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ratchet.settings import Settings, load
 
 def serve(
     folder: Annotated[
-        Path | None, typer.Option("--home", help="Folder of its state and token. Default: serving/ in the home.")
+        Path | None, typer.Option("--home", help="Folder for its state and token. Default: serving/ in the home.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind (serving.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind, 0 for a free one (serving.port).")] = None,
 ) -> None:
-    """Run the inference server by itself, with the engine of serving.engine. `ratchet run` starts one, too.
+    """Run the inference server by itself, with the engine of serving.engine. `ratchet run` starts one too.
 
-    Clients ask it and the deployer drives it. After a restart it serves the model that was live before.
+    Clients send requests to it, and the deployer controls it. After a restart it serves the model that was live before.
 
     With serving.engine = vllm it is a router: it starts serving.vllm_command for each checkpoint, and gives clients
     one stable model name for the live one.
@@ -37,7 +37,7 @@ def serve(
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="As the task words it, e.g. '3+4='.")],
+    question: Annotated[str, typer.Argument(help="In the task's own format, e.g. '3+4='.")],
     model: Annotated[str | None, typer.Option(help="A loaded checkpoint. Default: the one that is live.")] = None,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
@@ -58,11 +58,11 @@ def _signature(answer: dict[str, Any]) -> str:
     checkpoint, confidence = str(details.get("checkpoint", answer.get("model"))), details.get("confidence")
     if confidence is None:
         return checkpoint
-    return f"{checkpoint}, {confidence:.0%} sure" + (": too little to rely on" if details.get("should_abstain") else "")
+    return f"{checkpoint}, {confidence:.0%} sure" + (": too low to rely on" if details.get("should_abstain") else "")
 
 
 def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
-    import httpx  # a tenth of a second that `serve` does not need
+    import httpx  # a tenth of a second that `serve` saves
 
     url = settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url
     try:
@@ -76,7 +76,7 @@ def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _message(response: Any) -> str:
-    """The message of an error in the shape of the OpenAI API, or the text as it is."""
+    """The message of an error in OpenAI's format, or else the plain text."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""`ratchet migrate`: the ledger to this version's schema."""
+"""`ratchet migrate`, `prepare` and `discover`: commands for a stack that runs in containers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ratchet.errors import LedgerBehind, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate as migrate_ledger
 from ratchet.ledger.migrate import require_current
+from ratchet.logs import log_json
 from ratchet.metrics.hub import discovery
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings, load
-from ratchet.worker.logs import log_json
 
 
 def migrate(
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a ledger that does not answer yet.")] = 0.0,
 ) -> None:
-    """Bring the ledger to this version's schema; one process does it, under a lock. `ratchet run` does it by itself."""
+    """Migrate the ledger to this version's schema, in one process under a lock. `ratchet run` does it too."""
     settings = load()
     ledger = Ledger(settings.ledger_url)
     try:
@@ -40,15 +40,15 @@ def prepare(
         float, typer.Option(min=0, help="Seconds to wait for the stores, and for a ledger to be migrated.")
     ] = 0.0,
 ) -> None:
-    """Publish the base model and the test suites, once, from the host that has the model. `ratchet run` does so too."""
+    """Publish the base model and the test suites, once, from the host that has the model. `ratchet run` does it too."""
     settings = load()
     backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
     is_new = retry(lambda: _prepared(settings), backoff, (TransientError, LedgerBehind), limit_s=wait)
-    typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "all is prepared already.")
+    typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "everything is prepared already.")
 
 
 def _prepared(settings: Settings) -> bool:
-    """Whether there was anything to do. What an attempt before has published is found again by the next."""
+    """Whether there was anything to do. What an earlier attempt has published is not published again."""
     ledger = relaying_ledger(settings)
     try:
         require_current(ledger)
@@ -61,9 +61,9 @@ def discover(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9100,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve Prometheus: the register of workers as /targets, metrics of the whole stack as /metrics.
+    """Serve the registered workers as /targets and metrics of the whole stack as /metrics to Prometheus.
 
-    Runs until it is asked to stop. One is enough for all hosts.
+    Runs until stopped. One is enough for all hosts.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

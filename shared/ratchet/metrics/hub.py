@@ -21,7 +21,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from ratchet.bus.connection import redis_url
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
-from ratchet.metrics.sources import CACHE_S, LedgerSource, StreamSource, TimeLimitedCollector
+from ratchet.metrics.source_collector import CACHE_S, LedgerSource, StreamSource, TimeLimitedCollector
 from ratchet.metrics.targets import targets_json
 from ratchet.settings import Settings
 

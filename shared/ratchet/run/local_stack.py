@@ -13,11 +13,11 @@ from typing import Self
 from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.backoff import FIRST_S, Backoff, RestartDelay
 from ratchet.bus.embedded_redis import EmbeddedRedis
-from ratchet.bus.ports import require_free
 from ratchet.bus.streams import relaying_ledger
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
+from ratchet.ports import require_free
 from ratchet.processes.messages import ProcessState
 from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.run.bootstrap import bootstrap
@@ -27,7 +27,7 @@ from ratchet.settings.control import JUDGE, ControlSettings
 from ratchet.settings.section import environment
 from ratchet.systems import registry
 
-Say = Callable[[str], None]
+Announce = Callable[[str], None]
 
 SERVER = "server"
 
@@ -35,13 +35,13 @@ SERVER = "server"
 class LocalStack:
     """Redis, ledger, workers and the inference server of one home. Entering starts them all, from the main thread."""
 
-    def __init__(self, settings: Settings, say: Say):
-        self.settings, self._say = settings, say
+    def __init__(self, settings: Settings, announce: Announce):
+        self.settings, self._announce = settings, announce
         self._stack = ExitStack()
         self._redis: EmbeddedRedis | None = None
         self._supervisor: SupervisorClient | None = None
-        self._redis_restart = AnnouncedRestart(say, settings.control)
-        self._supervisor_restart = AnnouncedRestart(say, settings.control)
+        self._redis_restart = AnnouncedRestart(announce, settings.control)
+        self._supervisor_restart = AnnouncedRestart(announce, settings.control)
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
@@ -49,7 +49,7 @@ class LocalStack:
             if self.settings.redis.url is None:
                 self._redis = stack.enter_context(EmbeddedRedis.below(self.settings))
             self.ledger = self._open_ledger(stack)
-            self._say("preparing the base model and the test suites")
+            self._announce("preparing the base model and the test suites")
             bootstrap(self.settings, self.ledger, artifact_store(self.settings))
             stack.callback(self._stop_processes)
             self._start_processes()
@@ -104,7 +104,9 @@ class LocalStack:
 
     def _stop_processes(self) -> None:
         if self._supervisor is not None:
-            self._supervisor.close(lambda text: self._say(f"{text} (Ctrl-C again ends it at once, and loses that)"))
+            self._supervisor.close(
+                lambda text: self._announce(f"{text} (Ctrl-C again ends it at once, and loses that)")
+            )
 
     def _start_server(self, supervisor: SupervisorClient) -> None:
         supervisor.start_command(
@@ -118,16 +120,20 @@ class LocalStack:
 class AnnouncedRestart:
     """Says that something has died and when it is started again: at once at first, then after growing pauses."""
 
-    def __init__(self, say: Say, control: ControlSettings) -> None:
+    def __init__(self, announce: Announce, control: ControlSettings) -> None:
         backoff = Backoff(FIRST_S, control.max_backoff_s)
-        self._say, self._delay, self._is_down = say, RestartDelay(backoff, time.monotonic(), first_at_once=True), False
+        self._announce, self._delay, self._is_down = (
+            announce,
+            RestartDelay(backoff, time.monotonic(), first_at_once=True),
+            False,
+        )
 
     def is_due(self, what: str) -> bool:
         """To be asked again and again while it is down. True once, when it is to be started."""
         now = time.monotonic()
         if not self._is_down:
             self._is_down, pause_s = True, self._delay.died(now)
-            self._say(f"{what.rstrip('.')}: it is started again {f'in {pause_s:g} s' if pause_s else 'at once'}")
+            self._announce(f"{what.rstrip('.')}: it is started again {f'in {pause_s:g} s' if pause_s else 'at once'}")
         if not self._delay.is_over(now):
             return False
         self._is_down = False

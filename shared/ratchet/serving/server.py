@@ -33,11 +33,11 @@ from ratchet.watchdog import Watchdog
 log = logging.getLogger("ratchet.serving")
 
 SWITCH_INTERVAL_S = 0.0005
-"""Decoding releases the GIL at every torch operation, and must not wait Python's default 5 ms to get it back."""
+"""Decoding releases the GIL at every torch operation; with Python's default of 5 ms it would wait too long for it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal; 0 after a clean shutdown, 1 if the server cannot start."""
+    """Run until a signal; returns 0 after a clean shutdown, 1 if the server cannot start."""
     asked = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(settings: Settings, home: ServerHome, host: str, port: int | None) -> None:
-    """Run in a locked home until a signal. On a GPU, a share of it is leased for the life of the process."""
+    """Run in a locked home until a signal. On a GPU, a share of its memory is leased for the life of the process."""
     lease = acquire_share(settings, "serving", timeout_s=math.inf)
     share = gpu_limit(settings, lease) if lease else None
     if share is not None:
@@ -71,7 +71,7 @@ def serve_by(
     watchdog: Watchdog,
     share: GpuLimit | None = None,
 ) -> None:
-    """Serve an engine until a signal. A server whose threads stall ends its process."""
+    """Serve with this engine until a signal. If a thread stalls, the process ends."""
     token = server_token(settings.serving, home.folder)
     manager = ModelManager(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
     listener = _listen(host, settings.serving.port if port is None else port)
@@ -95,11 +95,11 @@ def serve_by(
     try:
         uvicorn_server.run(sockets=[listener])
     finally:
-        engine.close()  # the guard keeps running: it ends a process that hangs after this, too
+        engine.close()  # the guard keeps running, to end a process that hangs after this
 
 
 def _import_torch(share: GpuLimit | None) -> None:
-    """Import torch before the first load, and keep its objects out of garbage collection."""
+    """Import torch before the first load, and exclude its objects from garbage collection."""
     importlib.import_module("ratchet.inference.local_generator")
     if share is not None:
         importlib.import_module("ratchet.inference.gpu_limit").confine(share)
@@ -108,7 +108,7 @@ def _import_torch(share: GpuLimit | None) -> None:
 
 
 def _end_quietly_on_signals() -> None:
-    """uvicorn drains on a signal, then raises it again for the handler that was there before: make that a no-op."""
+    """uvicorn drains on a signal, then raises it again for the previous handler; make that a no-op."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
 

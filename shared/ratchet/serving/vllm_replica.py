@@ -1,8 +1,8 @@
-"""One ``vllm serve`` process for each loaded checkpoint: the check of its files before, its start, its health, its end.
+"""One ``vllm serve`` process per loaded checkpoint: the check of its files, its start, its health and its end.
 
-vLLM reads whole weights. A checkpoint that was trained by adapters holds them merged into its weights, and these are
-what was judged. (Exchanging weights inside a running vLLM, and LoRA adapters on a shared base, were left out: both
-serve something else than the judged files where a step fails halfway.)
+vLLM reads full weights. A checkpoint trained with adapters has them merged into its weights, and those are what was
+judged. (Exchanging weights inside a running vLLM, or LoRA adapters on a shared base, are not used: if a step fails
+halfway, both serve something other than the judged files.)
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.bus.ports import free_port
 from ratchet.errors import BrokenCheckpoint, ServingError
 from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.ports import free_port
 from ratchet.processes.managed_process import end_with_parent
 from ratchet.serving.vllm_api import VllmApi
 from ratchet.settings.serving import ServingSettings
 
 START_TIMEOUT_S = 900.0
-"""A large model is read from a slow disk, and its kernels are compiled: minutes, but not a quarter of an hour."""
+"""Reading a large model from a slow disk and compiling its kernels takes minutes, but not a quarter of an hour."""
 
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
@@ -32,9 +32,9 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def check_weights(path: Path, weights: str) -> None:
-    """Raise BrokenCheckpoint for a missing file, another digest, or weights that are not finite.
+    """Raise BrokenCheckpoint for a missing file, a wrong digest, or weights that are not finite.
 
-    vLLM's engine dies of weights that it cannot load, so they are checked before it sees them.
+    vLLM's engine exits on weights that it cannot load, so they are checked before it starts.
     """
     check_folder(path)
     found = weights_digest(path)
@@ -57,7 +57,7 @@ def _require_finite(path: Path) -> None:
 
 @dataclass
 class VllmReplica:
-    """A vLLM process with one checkpoint. ``model`` is the name that requests to it must give."""
+    """A vLLM process with one checkpoint. ``model`` is the model name for requests to it."""
 
     api: VllmApi
     model: str
@@ -92,7 +92,7 @@ class VllmReplicas:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, path: Path, weights: str) -> VllmReplica:
-        """A replica that answers requests. Raises ServingError, quoting the log, if it exits or takes too long."""
+        """Start a replica and wait until it is healthy. Raises ServingError, quoting the log, if that fails."""
         name = f"ratchet-{weights[:16]}"
         port = free_port()
         command = self.settings.vllm_command.format(
@@ -116,7 +116,7 @@ class VllmReplicas:
 
     @property
     def processes(self) -> tuple[subprocess.Popen[bytes], ...]:
-        """Those that run, in the order in which they were started."""
+        """The running processes, in the order in which they were started."""
         return tuple(replica.process for replica in self._replicas if replica.is_running)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.backoff import FIRST_S, Backoff
+from ratchet.disk import home_errors
 from ratchet.errors import (
     ArtifactError,
     ChildFailed,
@@ -32,7 +33,7 @@ from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import require_known_schema
 from ratchet.ledger.pending import settled
 from ratchet.ledger.tables import VerdictRow
-from ratchet.log_context import log_context
+from ratchet.logs import log_context
 from ratchet.settings import Settings
 from ratchet.systems import claims, dead_letters
 from ratchet.systems.claims import Claim, Heartbeat, HeldClaims, Pulse, Subject
@@ -143,8 +144,9 @@ class Controller:
         found = self._find_pending(lane, skipped)
         if found and self._has_mended(lane):
             found = self._find_pending(lane, skipped)
-        gone = [key for key in self.wait_reasons if key[0] == lane.name and key[1] not in {None, *found, *skipped}]
-        self._clear_waits(lane, *(subject for _, subject in gone))
+        waiting = [subject for name, subject in list(self.wait_reasons) if name == lane.name]  # other lanes add theirs
+        gone = set(waiting) - {None, *found, *skipped}
+        self._clear_waits(lane, *gone)
         for subject in found:
             with self.ledger.write() as tx:
                 if settled(tx.session, self.system.name, [(subject.kind, subject.id)]):
@@ -195,6 +197,8 @@ class Controller:
         self.running[lane.name] = work.pulse
         started = time.monotonic()
         try:
+            with home_errors(work.folder):
+                work.folder.mkdir(parents=True, exist_ok=True)
             with log_context(event=cause, subject=str(claim.subject), claim=claim.token):
                 with Heartbeat(self.ledger, claim, work.pulse, self.settings.control, self.watchdog):
                     outcome = lane.do(work)
@@ -221,8 +225,6 @@ class Controller:
         return outcome
 
     def _work(self, lane: Lane, claim: Claim, cause: str | None) -> Work:
-        folder = self.settings.work_folder / self.worker / str(claim.token)
-        folder.mkdir(parents=True, exist_ok=True)
         return Work(
             subject=claim.subject,
             claim=claim,
@@ -231,7 +233,7 @@ class Controller:
             ledger=self.ledger,
             artifacts=self.artifacts,
             children=self.children,
-            folder=folder,
+            folder=self.settings.work_folder / self.worker / str(claim.token),
             log_path=self.settings.log_folder / f"{self.system.name}.child.log",
             stop=self.stop,
             step_s=lane.step_s,

@@ -29,6 +29,7 @@ from ratchet.bus.streams import Relay, Streams
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.leases.slots import WorkerName, claim_name
 from ratchet.ledger import Ledger
+from ratchet.logs import log_json
 from ratchet.plugins import require_plugins
 from ratchet.processes.child_runner import ChildRunner
 from ratchet.settings import Settings
@@ -37,7 +38,6 @@ from ratchet.systems.controller import Controller
 from ratchet.systems.system import System
 from ratchet.worker.lanes import Lanes
 from ratchet.worker.liveness import Canary, Liveness, alive_path
-from ratchet.worker.logs import log_json
 from ratchet.worker.registration import Registration, StatusFile, has_ledger, record_failure
 from ratchet.worker.stopping import Stopper
 from ratchet.worker.wakeups import Listener, Sweep, send_sweep

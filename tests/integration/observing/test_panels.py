@@ -17,7 +17,7 @@ from ratchet.bus.streams import EventRecord, Streams
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
 from ratchet.metrics.hub import discovery
-from ratchet.metrics.training import TrainingCollector
+from ratchet.metrics.training_status import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.model_manager import ModelManager

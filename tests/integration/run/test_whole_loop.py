@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
-from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, CheckpointRow, VerdictRow
 from ratchet.metrics.hub import discovery
+from ratchet.ports import free_port
 from ratchet.run import run_lock
 from ratchet.settings import Settings
 from ratchet.systems.registry import systems

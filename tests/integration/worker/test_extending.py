@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from deployer.gate_inputs import contenders
 from ratchet.bus.connection import connect
-from ratchet.bus.ports import free_port
 from ratchet.bus.streams import PREFIX
 from ratchet.events.catalogue import CheckpointEvaluated
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow
 from ratchet.metrics.hub import discovery
 from ratchet.metrics.targets import targets
+from ratchet.ports import free_port
 from sqlalchemy import select
 
 from tests.support.home import Home, small_home

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from ratchet.bus.celery_app import broker_app, wake
-from ratchet.bus.ports import free_port
+from ratchet.ports import free_port
 
 from tests.support.playground import Open
 from tests.support.toys.catching import SYSTEM

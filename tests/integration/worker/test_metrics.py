@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ratchet.bus.ports import free_port
 from ratchet.metrics.hub import discovery
 from ratchet.metrics.targets import targets
+from ratchet.ports import free_port
 
 from tests.support.playground import Open, Playground
 from tests.support.scrape import Scrape

@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ratchet.bus.ports import free_port
 from ratchet.cli.capacity import count_parameters, fit
 from ratchet.cli.init import render
 from ratchet.errors import BrokenCheckpoint
 from ratchet.evaluation.build_suites import build_suites
+from ratchet.ports import free_port
 from ratchet.settings import Settings, load
 
 from .running import ratchet
@@ -92,17 +92,17 @@ def test_data_goes_into_the_inbox_and_bad_rows_are_named(home: Path, tmp_path: P
     file.write_text('{"question": "q", "answer": "a"}\n{broken\n')
     result = ratchet("init", "--data", str(file))
     assert "mine.jsonl:2:" in result.stderr
-    assert "1 rows can be read" in result.stdout
+    assert "1 readable rows" in result.stdout
     assert (home / "inbox" / "mine.jsonl").read_text() == file.read_text()
     file.write_text("{broken\n")
-    assert "no row that can be read" in ratchet("init", "--force", "--data", str(file), code=2).stderr
+    assert "no readable row" in ratchet("init", "--force", "--data", str(file), code=2).stderr
 
 
 def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
     said = ratchet("init", "--data", str(file)).stdout
-    assert "held out to test on" in said
+    assert "held out for testing" in said
     assert tomllib.loads(Path("ratchet.toml").read_text())["suites"] == {"files": [str(file)]}
     assert {item.family for item in build_suites(load().suites)["confirm"].items} > {"chain_sum"}
 
@@ -118,7 +118,7 @@ def test_a_custom_model_is_tested_on_custom_data_alone(home: Path, tmp_path: Pat
 def test_with_few_rows_none_are_held_out(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text('{"question": "q", "answer": "a"}\n')
-    assert "nothing of this file is tested on" in ratchet("init", "--data", str(file)).stdout
+    assert "none of this file's rows" in ratchet("init", "--data", str(file)).stdout
     assert load().suites.files == ()
 
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ratchet.bus.ports import free_port
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
+from ratchet.ports import free_port
 from ratchet.settings import Settings
 
 from tests.support.scrape import Scrape

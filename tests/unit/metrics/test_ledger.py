@@ -19,7 +19,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
     WorkerRow,
 )
-from ratchet.metrics.sources import LedgerSource, TimeLimitedCollector
+from ratchet.metrics.source_collector import LedgerSource, TimeLimitedCollector
 from ratchet.settings import Settings
 from ratchet.stats.proportions import wilson
 from ratchet.systems.registry import systems

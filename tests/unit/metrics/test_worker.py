@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from ratchet.artifacts import ArtifactStore
-from ratchet.bus.ports import free_port
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger
 from ratchet.metrics.worker import MetricsPage, WorkerMetrics
+from ratchet.ports import free_port
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted
-from ratchet.log_context import current_log_context, log_context
+from ratchet.logs import current_log_context, log_context
 from ratchet.systems import Lane, System
 
 

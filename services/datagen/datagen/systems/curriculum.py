@@ -13,7 +13,7 @@ from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, CurriculumRow, EvaluationRow, TrialRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.judging import evaluated_without
+from ratchet.systems.evaluated_checkpoints import evaluated_without
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 

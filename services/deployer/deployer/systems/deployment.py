@@ -38,7 +38,7 @@ from ratchet.serving.client import ServingClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Reconciled, Subject, System, Verdict, Work
-from ratchet.systems.judging import request_again
+from ratchet.systems.evaluated_checkpoints import request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -14,7 +14,7 @@ from ratchet.ledger.suites import current, evaluation, evaluations, made_like
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, RankingRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.judging import evaluated_without, request_again
+from ratchet.systems.evaluated_checkpoints import evaluated_without, request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -17,7 +17,7 @@ from ratchet.ledger.suites import best_before, current, evaluation, outdated_rec
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, RegressionRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.judging import evaluated_without
+from ratchet.systems.evaluated_checkpoints import evaluated_without
 from sqlalchemy.orm import Session
 
 from evaluator.regression_verdict import RegressionVerdict, judge_regression

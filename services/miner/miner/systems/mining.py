@@ -20,7 +20,7 @@ from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, MinedRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
-from ratchet.systems.judging import evaluated_without, request_again
+from ratchet.systems.evaluated_checkpoints import evaluated_without, request_again
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 

@@ -231,7 +231,7 @@ SYSTEM = System(
     ),
     vram_gb=22,
     preload=("torch", "transformers", "accelerate", "trainer.launch", "trainer.launch"),
-    metrics="ratchet.metrics.training:TrainingCollector",
+    metrics="ratchet.metrics.training_status:TrainingCollector",
     order=1,
     pending="queued batches",
 )

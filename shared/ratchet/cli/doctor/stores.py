@@ -11,10 +11,9 @@ from sqlalchemy import select
 
 from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.build import SHARED, Build, package_digest
-from ratchet.bus.connection import connect, redis_trouble, redis_url
+from ratchet.bus.connection import connect, redis_errors, redis_url
 from ratchet.bus.embedded_redis import server_executable
-from ratchet.bus.ports import is_free, port_owner
-from ratchet.cli.doctor.finding import Finding, Place, hindrance, hindrances
+from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problem, connection_problems
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.output import duration
 from ratchet.errors import TransientError
@@ -23,6 +22,7 @@ from ratchet.ledger.health import LISTED_S, PRESENT_S, failing_workers, is_expec
 from ratchet.ledger.ledger import counter_value
 from ratchet.ledger.migrate import require_current
 from ratchet.ledger.tables import WorkerRow
+from ratchet.ports import is_free, port_owner
 from ratchet.run import run_lock
 from ratchet.serving.client import ServingClient
 from ratchet.serving.server_home import announced_url
@@ -34,7 +34,7 @@ NO_ARTIFACT = "0" * 64
 
 def ledger(settings: Settings) -> Finding:
     if settings.ledger.url is None and not (settings.home / "ledger.db").exists():
-        return Finding("ledger", "note", "not made yet; the first run makes it")
+        return Finding("ledger", "note", "not there yet; the first run creates it")
     with opened(settings) as there:
         require_current(there)
         return Finding("ledger", "ok", f"{there.dialect}, schema up to date")
@@ -44,21 +44,21 @@ def redis(settings: Settings) -> Finding:
     if settings.redis.url is None and run_lock.find_run(settings.home) is None:
         return Finding("redis", "ok", f"the next run starts {server_executable()}")
     url = redis_url(settings)
-    with hint(url):
+    with explain_unreachable(url):
         client = connect(url)
-        with redis_trouble():
+        with redis_errors():
             version = client.info("server").get("redis_version")
     return Finding("redis", "ok", f"version {version} answers")
 
 
 def artifacts(settings: Settings) -> Finding:
-    with hint(settings.artifacts.endpoint or ""):
+    with explain_unreachable(settings.artifacts.endpoint or ""):
         artifact_store(settings).exists(NO_ARTIFACT)
     return Finding("artifacts", "ok", settings.artifact_url)
 
 
 def clocks(settings: Settings) -> Finding:
-    """Leases and claims are told by the ledger's clock; this machine's stands in logs and metrics."""
+    """Whether clocks agree. Leases and claims use the ledger's clock; logs and metrics use this machine's."""
     ahead = {}
     if settings.ledger.url is not None:
         with opened(settings) as there:
@@ -69,50 +69,51 @@ def clocks(settings: Settings) -> Finding:
 
 
 def differing(ahead: Mapping[str, float]) -> Finding:
-    """What to say of the seconds that this machine's clock is ahead of others."""
+    """The finding for how many seconds this machine's clock is ahead of others."""
     if not ahead:
         return Finding("clock", "ok", "the stores are on this machine")
-    said = ", ".join(f"{seconds:+.1f} s against {whose}" for whose, seconds in ahead.items())
+    offsets = ", ".join(f"{seconds:+.1f} s against {whose}" for whose, seconds in ahead.items())
     if any(abs(seconds) > CLOCK_LIMIT_S for seconds in ahead.values()):
-        return Finding("clock", "note", f"{said}: let all machines follow a time server (timedatectl set-ntp true)")
-    return Finding("clock", "ok", said)
+        text = f"{offsets}: synchronize all machines with a time server (timedatectl set-ntp true)"
+        return Finding("clock", "note", text)
+    return Finding("clock", "ok", offsets)
 
 
 def secrets(settings: Settings) -> Finding:
     if weak := weak_passwords(settings):
-        text = f"short or guessable: {', '.join(weak)}; compose/make-secrets makes good ones"
+        text = f"short or guessable: {', '.join(weak)}; compose/make-secrets creates strong ones"
         return Finding("secrets", "note", text)
     if shared := shared_passwords(settings):
-        return Finding("secrets", "note", f"one password for {' and '.join(shared)}: give each its own")
+        return Finding("secrets", "note", f"one password for {' and '.join(shared)}: give each its own password")
     return Finding("secrets", "ok", "no password is short, guessable or used twice")
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Ledger]:
-    """The ledger as it is, whatever its schema; out of reach, with the reason."""
+    """The ledger, whatever its schema. A TransientError names the network problem."""
     there = Ledger(settings.ledger_url)
     try:
-        with hint(settings.ledger_url):
+        with explain_unreachable(settings.ledger_url):
             yield there
     finally:
         there.close()
 
 
 @contextmanager
-def hint(url: str) -> Iterator[None]:
-    """Whatever is out of reach inside the block is told with what the network says of that address."""
+def explain_unreachable(url: str) -> Iterator[None]:
+    """Replace a TransientError in the block by the network's reason, if the URL's host cannot be connected to."""
     try:
         yield
     except TransientError as error:
-        place = Place.of(url)
-        why = hindrance(place) if place is not None else None
+        endpoint = Endpoint.of(url)
+        why = connection_problem(endpoint) if endpoint is not None else None
         if why is not None:
             raise TransientError(why) from error
         raise
 
 
 def _ahead_of_ledger_s(ledger: Ledger) -> float:
-    """Seconds that this machine's clock is ahead, half the way there and back taken off; connecting is not on it."""
+    """Seconds that this machine's clock is ahead, corrected by half the round trip; the connection is open before."""
     ledger.now()
     before = time.time()
     theirs = ledger.now()
@@ -122,7 +123,7 @@ def _ahead_of_ledger_s(ledger: Ledger) -> float:
 def _ahead_of_redis_s(settings: Settings) -> float:
     url = redis_url(settings)
     client = connect(url)
-    with hint(url), redis_trouble():
+    with explain_unreachable(url), redis_errors():
         client.ping()
         before = time.time()
         seconds, microseconds = client.time()
@@ -132,62 +133,64 @@ def _ahead_of_redis_s(settings: Settings) -> float:
 def server(settings: Settings) -> Finding:
     port, running = settings.serving.port, run_lock.find_run(settings.home)
     if settings.serving.url is not None:
-        return _obedience(settings, f"of its own at {settings.serving.url}", is_needed=running is not None)
+        return _check_server(settings, f"external, at {settings.serving.url}", is_needed=running is not None)
     if running is not None:
-        return _obedience(settings, f"belongs to the run, {running}", is_needed=True)
+        return _check_server(settings, f"part of the run, {running}", is_needed=True)
     if port and not is_free(port):
-        return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to another one")
-    return Finding("server", "ok", f"port {port or 'of any number'} is free")
+        return Finding("server", "bad", f"port {port} is taken by {port_owner(port)}: set serving.port to a free one")
+    return Finding("server", "ok", f"port {port or 'any'} is free")
 
 
-def _obedience(settings: Settings, text: str, *, is_needed: bool) -> Finding:
-    """Whether a running server answers, knows the token of /admin, and obeys this ledger.
+def _check_server(settings: Settings, text: str, *, is_needed: bool) -> Finding:
+    """Whether a running server answers, accepts the token of /admin, and accepts this ledger's fencing tokens.
 
-    The ledger's fencing tokens are lower after a restore from a backup. One that has come to a standstill says so
-    and is started afresh; where it says so again and again, its log has why. A run that is going on needs it.
+    The ledger's fencing tokens are lower after a restore from a backup. A server that hangs reports it and is
+    restarted; if that repeats, its log shows why. An active run needs the server.
     """
     try:
         with ServingClient.from_settings(settings.serving, settings.serving_home) as client:
             highest = client.health().highest_fencing_token
             client.ping()
     except TransientError as error:
-        place = Place.of(settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url)
-        why = (hindrance(place) if place is not None else None) or str(error)
+        url = settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url
+        endpoint = Endpoint.of(url)
+        why = (connection_problem(endpoint) if endpoint is not None else None) or str(error)
         found = f"{text}; it does not answer: {why}"
         if not is_needed:
             return Finding("server", "note", found)
-        return Finding("server", "bad", f"{found}. One that has only just been started may need a minute; see its log")
+        return Finding("server", "bad", f"{found}. A server that has just been started may need a minute; see its log")
     with opened(settings) as ledger, ledger.read() as session:
         given = counter_value(session, "fencing")
     if highest > given:
         return Finding(
             "server",
             "bad",
-            f"{text}; it obeys no fencing token below {highest}, and this ledger is at {given}: was it restored from "
-            "a backup? `ratchet deploy reset-fencing --reason …` lets the server obey it, once no other deployer runs",
+            f"{text}; it accepts no fencing token below {highest}, and this ledger is at {given}: was it restored from "
+            "a backup? `ratchet deploy reset-fencing --reason …` makes the server accept it"
+            ", once no other deployer runs",
         )
     return Finding("server", "ok", text)
 
 
 def versions(settings: Settings) -> Finding:
-    """Whether all workers that are there run this version, and of it the same build."""
+    """Whether all present workers run this version and the same build of it."""
     there, _ = _workers(settings)
     here = Build.of(SHARED).version
     if not there:
-        return Finding("versions", "ok", f"{here} here; no worker is there yet")
+        return Finding("versions", "ok", f"{here} here; there are no workers yet")
     other = _other_builds([(worker, Build.parse(worker.version)) for worker in there], here)
     if other:
-        said = "; ".join(f"{host} runs {build} ({', '.join(names)})" for (host, build), names in other.items())
-        text = f"{here} here, but {said}: bring all machines to one commit, with `up -d --build` on each"
+        others = "; ".join(f"{host} runs {build} ({', '.join(names)})" for (host, build), names in other.items())
+        text = f"{here} here, but {others}: bring all machines to one commit, with `up -d --build` on each"
         return Finding("versions", "note", text)
     hosts = sorted({worker.host for worker in there})
     return Finding("versions", "ok", f"{here} here and on all of {', '.join(hosts)}")
 
 
 def _other_builds(there: Sequence[tuple[WorkerRow, Build]], here: str) -> dict[tuple[str, str], list[str]]:
-    """Systems by host and build, where that is not the one from here.
+    """Systems by host and build, where the build differs from the one here.
 
-    A service is compared with what is installed here of it, or else with the most of its workers.
+    A service is compared with what is installed here, or else with the majority of its workers.
     """
     other: dict[tuple[str, str], list[str]] = {}
     common = {
@@ -207,29 +210,29 @@ def _most(service: str, there: Sequence[tuple[WorkerRow, Build]]) -> str:
 
 
 def workers(settings: Settings) -> Finding:
-    """Whether a worker that should be there is missing; one that said that it stopped is not.
+    """Whether a worker is missing. A worker that reported a stop is not.
 
-    One that the run in this home has started should be there for certain: it is restarted within seconds.
+    A worker of this home's run is restarted within seconds, so its absence is bad.
     """
     there, missing = _workers(settings)
     if missing:
         now = max(worker.seen_at for worker in (*there, *missing))
-        said = ", ".join(f"{worker.name} ({duration(now - worker.seen_at)})" for worker in missing)
-        text = f"{len(there)} are there; not seen for a while: {said}: look at that machine, or `ratchet logs SYSTEM`"
+        absent = ", ".join(f"{worker.name} ({duration(now - worker.seen_at)})" for worker in missing)
+        text = f"{len(there)} present; not seen for a while: {absent}: check that machine, or `ratchet logs SYSTEM`"
         is_bad = any(_belongs_to_run(worker, settings) for worker in missing)
         return Finding("workers", "bad" if is_bad else "note", text)
-    return Finding("workers", "ok", f"{len(there)} are there, none is missing")
+    return Finding("workers", "ok", f"{len(there)} present, none missing")
 
 
 def _belongs_to_run(worker: WorkerRow, settings: Settings) -> bool:
-    """Whether the run that is going on in this home has started it: the lock is written once, when a run begins."""
+    """Whether this home's active run has started it: the lock file is written once, when a run begins."""
     if worker.host != settings.placement.machine or run_lock.find_run(settings.home) is None:
         return False
     return worker.started_at >= (settings.home / run_lock.LOCK_FILE).stat().st_mtime
 
 
 def failures(settings: Settings) -> Finding:
-    """Whether a worker fails each time that it is started, with its traceback, or waits for something."""
+    """Whether a worker fails at each start, with its traceback, or waits for something."""
     if _has_no_ledger(settings):
         return Finding("failures", "ok", "no worker has been started yet")
     with opened(settings) as ledger:
@@ -238,29 +241,29 @@ def failures(settings: Settings) -> Finding:
         with ledger.read() as session:
             failed, waits = failing_workers(session, now), waiting_workers(session, now)
     if failed:
-        said = "\n".join(
-            f"{w.name} has failed {w.failures} times in a row, and is started again:\n{w.error}" for w in failed
+        text = "\n".join(
+            f"{w.name} has failed {w.failures} times in a row, and is restarted:\n{w.error}" for w in failed
         )
-        return Finding("failures", "bad", said.rstrip())
+        return Finding("failures", "bad", text.rstrip())
     if waits:
         return Finding("failures", "note", "; ".join(f"{w.name} waits: {w.error}" for w in waits))
-    return Finding("failures", "ok", "no worker fails at its start or waits for something")
+    return Finding("failures", "ok", "no worker fails at its start or is waiting")
 
 
 def pages(settings: Settings) -> Finding:
-    """Whether the pages of metrics can be reached from here, as Prometheus must on the hub."""
+    """Whether the metrics pages can be reached from here, as Prometheus on the hub must."""
     there, _ = _workers(settings)
-    places = {Place.of(worker.metrics_url): worker.name for worker in there if worker.metrics_url is not None}
-    asked = {place: name for place, name in places.items() if place is not None}
-    failed = hindrances(asked)
+    endpoints = {Endpoint.of(worker.metrics_url): worker.name for worker in there if worker.metrics_url is not None}
+    asked = {endpoint: name for endpoint, name in endpoints.items() if endpoint is not None}
+    failed = connection_problems(asked)
     if failed:
-        said = "; ".join(f"{asked[place]}: {why}" for place, why in failed.items())
-        return Finding("metrics", "note", f"{said} (matters on the hub alone, whose Prometheus fetches them)")
+        problems = "; ".join(f"{asked[endpoint]}: {why}" for endpoint, why in failed.items())
+        return Finding("metrics", "note", f"{problems} (matters only on the hub, where Prometheus fetches them)")
     return Finding("metrics", "ok", f"{len(asked)} of {len(there)} workers show metrics, and can be reached from here")
 
 
 def _workers(settings: Settings) -> tuple[list[WorkerRow], list[WorkerRow]]:
-    """Those that are there, and those that did not say that they stopped and are not; none without a ledger."""
+    """Present and missing workers. Those that reported a stop are in neither list; both are empty without a ledger."""
     if _has_no_ledger(settings):
         return [], []
     with opened(settings) as ledger:

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ratchet.bus.ports import LOOPBACK, free_port
 from ratchet.cli.doctor.finding import Finding
 from ratchet.cli.doctor.machine import SECRETS, examine_folder, read_env
 from ratchet.cli.main import app
+from ratchet.ports import LOOPBACK, free_port
 from typer.testing import CliRunner
 
 COMPOSE = Path(__file__).parents[4] / "compose"

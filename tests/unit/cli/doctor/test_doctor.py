@@ -15,7 +15,6 @@ import pytest
 from ratchet import __version__
 from ratchet.build import Build
 from ratchet.bus.embedded_redis import EmbeddedRedis
-from ratchet.bus.ports import LOOPBACK, free_port
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.doctor import CHECKS, Finding, examine
 from ratchet.cli.doctor.finding import Endpoint, connection_problem, connection_problems
@@ -27,6 +26,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.ledger_backlog import PRESENT_S
+from ratchet.ports import LOOPBACK, free_port
 from ratchet.run import run_lock
 from ratchet.serving.protocol import Health
 from ratchet.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from ratchet.metrics.training import TrainingCollector
+from ratchet.metrics.training_status import TrainingCollector
 from ratchet.settings import Settings
 from trainer.monitoring import TrainingStatusWriter
 

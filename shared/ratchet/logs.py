@@ -1,4 +1,7 @@
-"""Logs of a worker as JSON lines, each with the ids of event, subject and claim that its thread works on."""
+"""Logs as JSON lines, each with the ids of event, subject and claim that its thread works on.
+
+It imports nothing of Ratchet, since everything may log.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,30 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from ratchet.log_context import current_log_context
-
 LIMIT_BYTES = 16_000_000
+
+_CONTEXT: ContextVar[dict[str, object]] = ContextVar("ratchet_log_context")
+
+
+@contextmanager
+def log_context(**ids: object) -> Iterator[None]:
+    """Add ids, as of event, subject and claim, to the lines logged inside the block; None is left out."""
+    token = _CONTEXT.set({key: value for key, value in ids.items() if value is not None})
+    try:
+        yield
+    finally:
+        _CONTEXT.reset(token)
+
+
+def current_log_context() -> dict[str, object]:
+    """The ids of the innermost block of this thread, or none."""
+    return _CONTEXT.get({})
 
 
 class JsonLines(logging.Formatter):

@@ -7,11 +7,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from ratchet.bus.connection import connect
 from ratchet.bus.embedded_redis import EmbeddedRedis
-from ratchet.bus.streams import Letter, Streams
+from ratchet.bus.streams import EventRecord, Streams
 from ratchet.errors import TransientError
 from ratchet.events.catalogue import BatchQueued
 from ratchet.metrics.families import single
-from ratchet.metrics.sources import StreamSource, TimeLimitedCollector
+from ratchet.metrics.source_collector import StreamSource, TimeLimitedCollector
 
 from tests.support.redis import redis_server
 from tests.support.scrape import Scrape
@@ -108,7 +108,7 @@ def test_the_lag_of_each_group_and_an_absent_redis_are_exported(redis_server: Em
     streams, name = Streams(connect(redis_server.url), length=100), BatchQueued.name
     streams.open("training", [name])
     streams.open("diversity", [name])
-    streams.publish(Letter.of(BatchQueued(batch_id=str(number))) for number in range(5))
+    streams.publish(EventRecord.of(BatchQueued(batch_id=str(number))) for number in range(5))
     streams.read("training", "reader", [name], count=3)
     found = scrape(registry)
     assert found["ratchet_redis_up"] == 1

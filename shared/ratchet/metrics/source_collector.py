@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.orm import Session
 
-from ratchet.bus.connection import redis_trouble
+from ratchet.bus.connection import redis_errors
 from ratchet.bus.streams import PREFIX
 from ratchet.errors import TransientError
 from ratchet.events import CATALOGUE
@@ -131,7 +131,7 @@ class StreamSource:
     def read(self) -> list[Metric]:
         """Raises TransientError while Redis is away."""
         client, self._client = self._client or _failing_fast(self._url()), None
-        with redis_trouble():
+        with redis_errors():
             names = [name for name in sorted(CATALOGUE) if name and client.exists(PREFIX + name)]
             lengths = [((name,), float(client.xlen(PREFIX + name))) for name in names]
             lags = [((name, group), lag) for name in names for group, lag in self._lags(client, name)]

@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 import logging
 
-from ratchet.log_context import log_context
-from ratchet.worker.logs import JsonLines
+from ratchet.logs import JsonLines, log_context
 
 
 def line(level: int, message: str, *arguments: object, error: BaseException | None = None) -> dict[str, object]:
