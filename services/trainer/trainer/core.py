@@ -1,7 +1,7 @@
-"""The training engine: one entry point, seven steps, and a result whatever happens.
+"""The training engine: one entry point, seven steps, and always a result.
 
 ``TrainerEngine.run_job`` validates, loads the model, prepares the rows, creates the run, trains, previews and saves. It
-knows no ledger, no Redis and no events: a worker runs it in a child process, `trainer` from the command line.
+knows no ledger, Redis or events: a worker runs it in a child process, and the command `trainer` runs it directly.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from trainer.model import load_on_device, resolve_local_model
 from trainer.monitoring import TrainingStatusWriter
 from trainer.previews import PreviewCallback, create_preview_backend, last_rows
 from trainer.run import Run, create_run
-from trainer.segment import ErrorKind, TrainingResult, training_mode
+from trainer.segment import ErrorKind, TrainingResult, halve_micro_batch, limit_micro_batch, training_mode
 
 __all__ = ["TrainerEngine", "TrainingResult"]
 
@@ -70,9 +70,10 @@ class TrainerEngine:
         should_stop: ShouldStop = lambda: False,
         note: Callable[[str], None] = lambda _note: None,
     ) -> None:
-        """``report`` is called with progress; ``should_stop`` after every step.
+        """``report`` is called with progress, ``should_stop`` after every step.
 
-        ``note`` is called in each of several processes that has loaded its model: sharded, they do so one by one.
+        ``note`` is called in each of several processes once it has loaded the model, since loading a sharded model one
+        process at a time takes long.
         """
         self._status = status_writer
         self._report = report
@@ -81,7 +82,7 @@ class TrainerEngine:
         self.processes = Processes.from_environment()
 
     def run_job(self, config: TrainerConfig) -> TrainingResult:
-        """Train, save, and return what became of it. Never raises: a failure is a result with its kind."""
+        """Train, save, and return the result. Never raises: a failure is a result with an error kind."""
         begun_at = time.monotonic()
         if self.processes.is_main:
             self._status.start(**_first_fields(config))
@@ -94,10 +95,10 @@ class TrainerEngine:
         return result
 
     def _within_memory(self, config: TrainerConfig) -> TrainingResult:
-        """Train, with smaller micro-batches each time memory is short, and remember what fits this device.
+        """Train, with smaller micro-batches each time memory runs out, and remember the size that fits this device.
 
-        One of several processes cannot retry by itself, since the others would wait for it in a collective: the run
-        fails, half is remembered, and the summary's ``fits_smaller`` asks the launcher to start all of them again.
+        One of several processes cannot retry alone, since the others would wait for it in a collective. So the run
+        fails, the halved size is remembered, and with ``fits_smaller`` in the summary the launcher restarts all.
         """
         cache, wanted = BatchSizeCache(self._status.path.parent / CACHE_FILE), config.hyperparams.batch_size
         config = self._with_cached_size(config, cache)
@@ -114,23 +115,18 @@ class TrainerEngine:
         return result
 
     def _with_cached_size(self, config: TrainerConfig, cache: BatchSizeCache) -> TrainerConfig:
-        """The configuration with a micro-batch that is known to fit."""
+        """The configuration with a micro-batch size that is known to fit."""
         try:
             fits = cache.get(cache_key(config, pick_hardware(config, self.processes)))
         except SettingsError:
             return config
-        while fits is not None and config.hyperparams.batch_size > fits:
-            smaller = halve_micro_batch(config)
-            if smaller is None:
-                break
-            config = smaller
-        return config
+        return config if fits is None else limit_micro_batch(config, fits)
 
     def _attempt(self, config: TrainerConfig) -> TrainingResult:
         self._write(state="loading", batch_size=config.hyperparams.batch_size)
         try:
             return self._run(config)
-        except Exception as error:  # noqa: BLE001 - run_job promises a result
+        except Exception as error:  # noqa: BLE001 - run_job always returns a result
             return _failure(error)
 
     def _run(self, config: TrainerConfig) -> TrainingResult:
@@ -150,7 +146,7 @@ class TrainerEngine:
         self._write(attention=trainable.attention)
         rows = self._prepare(config, prompt_format, trainable.tokenizer)
         run = create_run(config, hardware, trainable, rows, state, self._report_training, self._should_stop)
-        run.trainer.args.output_dir = str(self._status.path.parent)  # for trackers: it outlives a segment's folder
+        run.trainer.args.output_dir = str(self._status.path.parent)  # for trackers; it outlives the segment's folder
         for tracker in trackers:
             tracker.first_step = run.plan.global_step
             run.trainer.add_callback(tracker)
@@ -161,7 +157,7 @@ class TrainerEngine:
         return run.save()
 
     def _validate(self, config: TrainerConfig) -> tuple[Hardware, TrainingState | None]:
-        """Raise for everything that can be known to be wrong before a model is loaded."""
+        """Raise for every error that can be found before the model is loaded."""
         hardware = pick_hardware(config, self.processes)
         if not config.data.dataset_path.is_file():
             raise DataError(f"{config.data.dataset_path}: no such file (data.dataset_path)")
@@ -192,7 +188,7 @@ class TrainerEngine:
         if not self.processes.is_main:
             return
         if run.hardware.sharded and monitoring.preview_backend == "local":
-            self._write(preview_error="a sharded model cannot answer by itself: use remote_3090 or none")
+            self._write(preview_error="one process cannot generate with a sharded model: use remote_3090 or none")
             return
         model = run.trainer.accelerator.unwrap_model(run.trainer.model)
         backend = create_preview_backend(monitoring, model, run.tokenizer, run.hardware, prompt_format)
@@ -213,7 +209,7 @@ class TrainerEngine:
             return
         try:
             self._report({"state": state, **progress})
-        except Exception as error:  # noqa: BLE001 - a failing listener never stops training
+        except Exception as error:  # noqa: BLE001 - a failing listener must not stop training
             self._write(report_error=f"{type(error).__name__}: {error}")
 
     def _write(self, **fields: Any) -> None:
@@ -221,18 +217,8 @@ class TrainerEngine:
             self._status.write(**fields)
 
 
-def halve_micro_batch(config: TrainerConfig) -> TrainerConfig | None:
-    """The same optimizer steps with at most half the rows in a micro-batch; None where it has one row."""
-    rows, accumulation = config.hyperparams.batch_size, config.hyperparams.gradient_accumulation
-    smaller = next((size for size in range(rows // 2, 0, -1) if rows * accumulation % size == 0), None)
-    if smaller is None:
-        return None
-    split = {"batch_size": smaller, "gradient_accumulation": rows * accumulation // smaller}
-    return config.model_copy(update={"hyperparams": config.hyperparams.model_copy(update=split)})
-
-
 def _require_locked_model(config: TrainerConfig) -> None:
-    """Raise SettingsError for a model that differs from what is locked."""
+    """Raise SettingsError if the model differs from the locked settings."""
     folder, tokenizer = Path(config.model.path), Path(config.model.tokenizer_path or config.model.path)
     if folder.is_dir() and tokenizer.is_dir():
         info = read_model_info(folder, tokenizer)
@@ -244,13 +230,13 @@ def _require_matching_state(config: TrainerConfig, state: TrainingState) -> None
     mode = training_mode(config.model)
     if mode != state.mode:
         raise ResumeError(
-            f"{config.output.resume_from} is of {state.mode}, the settings are {mode} (model.lora_rank …)"
+            f"{config.output.resume_from} was trained as {state.mode}, but the settings are {mode} (model.lora_rank …)"
         )
     expected = state.base_weights or state.weights
     weights = weights_digest(Path(config.model.path))
     if weights != expected:
         raise ResumeError(
-            f"{config.output.resume_from} resumes from weights {expected[:12]}…, "
+            f"{config.output.resume_from} needs the weights {expected[:12]}…, "
             f"but {config.model.path} holds {weights[:12]}… (model.path)"
         )
 
@@ -265,7 +251,7 @@ def _first_fields(config: TrainerConfig) -> dict[str, Any]:
 
 
 def _last_fields(result: TrainingResult) -> dict[str, Any]:
-    """A failed run keeps its last step and loss."""
+    """The status fields of a result. After a failure the last step and loss stay in the status."""
     if not result.success:
         return {"state": "failed", "error": result.error_message, "error_kind": result.error_kind}
     return {
@@ -285,7 +271,7 @@ def _failure(error: Exception) -> TrainingResult:
 
 
 def _kind(error: Exception) -> ErrorKind:
-    """torch raises a bare RuntimeError, known by its message, where the host has no memory left."""
+    """The error's kind. When the host is out of memory, torch raises a bare RuntimeError, recognised by its message."""
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error).lower():
         return ErrorKind.OUT_OF_MEMORY
     return next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), ErrorKind.UNEXPECTED)

@@ -1,8 +1,8 @@
 """Entry points of training processes: one, or several ranks under torch's elastic launcher.
 
-A worker starts one child process. Where one process trains, the child runs ``run_segment``; where several do, it runs
-``launch_ranks``, which starts one rank a card as ``torchrun`` does and speaks for all of them. This module knows
-sockets, signals and exit codes, and nothing of models. The launcher and its ranks exchange JSON lines over a Unix
+A worker starts one child process. For training in one process the child runs ``run_segment``; for several it runs
+``launch_ranks``, which starts one rank per GPU, as ``torchrun`` does, and reports for all of them. This module handles
+sockets, signals and exit codes, and knows nothing of models. The launcher and its ranks exchange JSON lines over a Unix
 socket.
 
 ``torchrun -m trainer.launch SPEC.json`` runs one segment by hand; rank 0 prints the result.
@@ -46,13 +46,13 @@ RANK = "--rank"
 
 _TICK_S = 0.25
 _DUMP_S = 0.5
-"""The worker kills this process a second after it has asked for stack traces."""
+"""Time to write all stack traces: the worker kills this process one second after requesting them."""
 
 
 def run_segment(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Train one segment in this process: an encoded SegmentSpec in, an encoded SegmentResult out, failed or not.
+    """Train one segment in this process. Takes an encoded SegmentSpec; returns an encoded SegmentResult, failed or not.
 
-    SIGTERM ends the segment after the running step: it is saved, and ``ended_by`` is ``stopped``.
+    SIGTERM ends the segment after the current step; it is saved, and ``ended_by`` is ``stopped``.
     """
     try:
         decoded = SegmentSpec.decode(spec)
@@ -63,8 +63,8 @@ def run_segment(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def train_segment(spec: SegmentSpec, progress: Progress, should_stop: ShouldStop) -> SegmentResult:
-    """Train one segment, which ends after the step at which ``should_stop`` is true."""
-    from trainer.core import TrainerEngine  # with transformers, which a launcher can do without
+    """Train one segment, which ends after the step at which ``should_stop`` returns True."""
+    from trainer.core import TrainerEngine  # imports transformers, which the launcher does not need
 
     status = TrainingStatusWriter(spec.status_path or spec.config.output.output_dir / STATUS_FILE)
     engine = TrainerEngine(status, report=progress, should_stop=should_stop, note=lambda note: progress({"note": note}))
@@ -73,7 +73,7 @@ def train_segment(spec: SegmentSpec, progress: Progress, should_stop: ShouldStop
 
 @contextmanager
 def stop_on(*numbers: signal.Signals) -> Iterator[threading.Event]:
-    """An event that the signals set. Outside the main thread, where they cannot be caught, it stays unset."""
+    """Yield an event that is set by these signals. Outside the main thread, which alone gets them, it stays unset."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -87,24 +87,31 @@ def stop_on(*numbers: signal.Signals) -> Iterator[threading.Event]:
 
 
 def launch_ranks(spec: dict[str, Any], progress: Progress, module: str = "trainer.launch") -> dict[str, Any]:
-    """Train a segment in several processes of this machine, each of which runs ``python -m module``.
+    """Train a segment in several processes on this machine, each of which runs ``python -m module``.
 
-    Takes and returns what ``run_segment`` does. A rank that has no memory ends all of them, and all begin again with
-    half the micro-batch, which that rank has noted beside the status. A rank that is killed ends this process by the
-    same signal. Raises RuntimeError, with the traceback, for a rank that fails before it has a result.
+    Takes and returns what ``run_segment`` does. If a rank runs out of memory, all ranks are restarted with half the
+    micro-batch. A rank that is killed ends this process by the same signal. Raises RuntimeError, with the traceback,
+    for a rank that fails before it has a result.
     """
     decoded = SegmentSpec.decode(spec)
-    while True:
-        result = _launch_once(decoded, progress, module)
-        if result.fits_smaller is None:
-            return result.encode()
-        progress({"note": f"no memory: again with a batch_size of {result.fits_smaller}"})
+    with stop_on(signal.SIGTERM) as stop:  # around all launches: it is sent once, and may come between two of them
+        while True:
+            try:
+                result = _launch_once(decoded, progress, stop, module)
+            except _RankKilled as killed:
+                _end_by(killed.rank, killed.number)
+                raise
+            if result.fits_smaller is None:
+                return result.encode()
+            progress({"note": f"no memory: again with a batch_size of {result.fits_smaller}"})
+            decoded = decoded.limited_to(result.fits_smaller)  # the note may be lost, as on a full disk
 
 
-def _launch_once(spec: SegmentSpec, progress: Progress, module: str) -> SegmentResult:
-    if sys.platform == "linux":  # ranks of one machine have no need of its network
+def _launch_once(spec: SegmentSpec, progress: Progress, stop: threading.Event, module: str) -> SegmentResult:
+    """Raises _RankKilled once the ranks' folder is removed, which a process that ends by a signal leaves behind."""
+    if sys.platform == "linux":  # ranks on one machine do not need its network
         os.environ.update({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"})
-    with tempfile.TemporaryDirectory(prefix="ratchet-ranks-") as folder, stop_on(signal.SIGTERM) as stop:
+    with tempfile.TemporaryDirectory(prefix="ratchet-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -113,7 +120,7 @@ def _launch_once(spec: SegmentSpec, progress: Progress, module: str) -> SegmentR
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
-            max_restarts=0,  # what a crash means is the worker's decision, which also counts the attempts
+            max_restarts=0,  # the worker decides on restarts and counts the attempts
             logs_specs=DefaultLogsSpecs(log_dir=folder),  # error files; output goes where this process writes
             signals_to_handle="SIGHUP",  # by default SIGTERM kills the ranks; here it asks them to save, see RankLink
         )
@@ -127,18 +134,24 @@ def _launch_once(spec: SegmentSpec, progress: Progress, module: str) -> SegmentR
         return link.results[0]
 
 
-def _failure(link: RankLink, error: ChildFailedError) -> SegmentResult:
-    """The result of the rank that failed first.
+class _RankKilled(Exception):
+    def __init__(self, rank: int, number: signal.Signals) -> None:
+        super().__init__(f"rank {rank} was killed by {number.name}")
+        self.rank, self.number = rank, number
 
-    When a rank dies, the collectives of the others fail a moment later. So a result of a known kind counts first, then
-    a death by a signal, then a result of an unknown kind. The launcher itself ends the other ranks with SIGTERM.
+
+def _failure(link: RankLink, error: ChildFailedError) -> SegmentResult:
+    """The result of the rank that failed first, or an end by its signal.
+
+    When a rank ends, the collectives of the others fail a moment later. So a result of a known error kind has priority,
+    then an end by a signal, then a result of an unknown kind. The launcher itself ends the other ranks with SIGTERM.
     """
     known = (result for result in link.failed if result.error_kind != ErrorKind.UNEXPECTED)
     if result := next(known, None):
         return result
     for rank, failure in error.failures.items():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-            _end_by(rank, signal.Signals(-failure.exitcode))
+            raise _RankKilled(rank, signal.Signals(-failure.exitcode))
     if link.failed:
         return link.failed[0]
     rank, failure = error.get_first_failure()
@@ -150,7 +163,7 @@ def _failure(link: RankLink, error: ChildFailedError) -> SegmentResult:
 
 
 def _end_by(rank: int, number: signal.Signals) -> None:
-    """End this process as the rank ended, so that the worker sees the same cause of death."""
+    """End this process by the same signal as the rank, so that the worker sees the same cause."""
     print(f"rank {rank} was killed by {number.name}", file=sys.stderr, flush=True)
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
@@ -158,24 +171,24 @@ def _end_by(rank: int, number: signal.Signals) -> None:
 
 
 def _forward_dump_signal(link: RankLink) -> None:
-    """Have every rank write its stack to the log when the worker asks this process to."""
+    """Have every rank write its stack to the log when the worker requests that from this process."""
     faulthandler.unregister(DUMP_SIGNAL)
     signal.signal(DUMP_SIGNAL, lambda *_: link.dump_stacks())
 
 
 class RankLink:
-    """The launcher's end of the connections to its ranks, served by a thread of its own.
+    """The launcher's end of the connections to its ranks, served by a thread.
 
-    Hands the spec to each rank, passes progress on, keeps results, and asks all ranks to stop once ``stop`` is set.
-    Ranks leave together when all have succeeded: the exit of one would break connections that others still use.
+    Sends the spec to each rank, forwards progress, keeps results, and asks all ranks to stop once ``stop`` is set.
+    Ranks exit together when all have succeeded: the exit of one would break connections that others still use.
     """
 
     def __init__(self, path: Path, spec: SegmentSpec, progress: Progress, stop: threading.Event) -> None:
         self.path = path
         self.results: dict[int, SegmentResult] = {}
-        """Of ranks that succeeded."""
+        """Results of ranks that succeeded, by rank."""
         self.failed: list[SegmentResult] = []
-        """Results of ranks that failed, in the order of their arrival."""
+        """Results of ranks that failed, in order of arrival."""
         self._spec = spec
         self._progress = progress
         self._stop = stop
@@ -197,7 +210,7 @@ class RankLink:
         self.close()
 
     def close(self) -> None:
-        """Read what the ranks have still sent, then close all connections."""
+        """Read the remaining messages of the ranks, then close all connections."""
         self._closing.set()
         self._thread.join()
         for channel in self._channels.values():
@@ -205,7 +218,7 @@ class RankLink:
         self._listener.close()
 
     def dump_stacks(self) -> None:
-        """Have every rank write its stack to the log, one after the other, so that lines do not mix."""
+        """Have the ranks write their stacks to the log, one after the other, so that lines do not interleave."""
         for pid in list(self._pids.values()):
             try:
                 os.kill(pid, DUMP_SIGNAL)
@@ -260,13 +273,13 @@ class RankLink:
 
 
 def _send_if_alive(channel: Channel, message: JsonObject) -> None:
-    with suppress(OSError):  # the elastic agent notices the death of a rank, and knows its exit code
+    with suppress(OSError):  # the elastic agent notices that a rank has ended, and knows its exit code
         channel.send(message)
 
 
-@record  # writes an exception where the elastic agent finds it
+@record  # writes an exception to a file that the elastic agent reads
 def run_rank(address: str, train: TrainRank = train_segment) -> int:
-    """The life of one rank, started by ``launch_ranks``: returns its exit code. It ends with the launcher.
+    """The main function of one rank, started by ``launch_ranks``; returns its exit code. It ends with the launcher.
 
     A rank that fails exits with 1, so that the elastic agent ends the others, which would wait for it in a collective.
     """
@@ -308,7 +321,7 @@ class _Launcher:
         self.done = threading.Event()
 
     def spec(self) -> SegmentSpec:
-        """Wait for the spec. From then on a thread reads what comes after it."""
+        """Wait for the spec, then start a thread that reads the messages after it."""
         message = self.channel.receive_one()
         if message is None:
             raise ConnectionError("the launcher has ended")
@@ -323,7 +336,7 @@ class _Launcher:
             for message in self.channel.receive(None):
                 (self.stop if "stop" in message else self.done).set()
         if not self.done.is_set():
-            os.killpg(0, signal.SIGKILL)  # the elastic agent gives each rank a process group of its own
+            os.killpg(0, signal.SIGKILL)  # the elastic agent starts each rank in its own process group
 
 
 def main() -> int:

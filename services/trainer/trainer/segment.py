@@ -86,6 +86,10 @@ class SegmentSpec(BaseModel):
         """JSON-ready. It holds secrets: never log or store it."""
         return reveal(self)
 
+    def limited_to(self, rows: int) -> Self:
+        """The same segment with at most so many rows in a micro-batch."""
+        return self.model_copy(update={"config": limit_micro_batch(self.config, rows)})
+
     @classmethod
     def decode(cls, spec: Mapping[str, Any]) -> Self:
         """Raises SettingsError that names each wrong key and value."""
@@ -154,6 +158,23 @@ class SegmentResult(BaseModel):
     @classmethod
     def decode(cls, result: Mapping[str, Any]) -> Self:
         return cls.model_validate(result)
+
+
+def halve_micro_batch(config: TrainerConfig) -> TrainerConfig | None:
+    """The same optimizer steps with at most half the rows per micro-batch; None if it has one row already."""
+    rows, accumulation = config.hyperparams.batch_size, config.hyperparams.gradient_accumulation
+    smaller = next((size for size in range(rows // 2, 0, -1) if rows * accumulation % size == 0), None)
+    if smaller is None:
+        return None
+    split = {"batch_size": smaller, "gradient_accumulation": rows * accumulation // smaller}
+    return config.model_copy(update={"hyperparams": config.hyperparams.model_copy(update=split)})
+
+
+def limit_micro_batch(config: TrainerConfig, rows: int) -> TrainerConfig:
+    """The same optimizer steps with at most ``rows`` in a micro-batch, or with one."""
+    while config.hyperparams.batch_size > rows and (smaller := halve_micro_batch(config)) is not None:
+        config = smaller
+    return config
 
 
 def training_mode(model: ModelSettings) -> str:

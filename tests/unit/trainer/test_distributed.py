@@ -54,7 +54,7 @@ def sharded_model(base_model: Path, precision: str = "fp32") -> Any:
 
 
 @pytest.mark.usefixtures("group")
-def test_every_weight_is_shared_and_whole_again_where_it_is_asked_for(base_model: Path) -> None:
+def test_every_weight_is_sharded_and_can_be_gathered(base_model: Path) -> None:
     model, before = sharded_model(base_model), AutoModelForCausalLM.from_pretrained(base_model)
     assert is_sharded(model)
     assert not is_sharded(before)
@@ -81,7 +81,7 @@ class Witness(Plain):
 
 
 @pytest.mark.usefixtures("group")
-def test_a_model_that_is_shared_is_read_by_one_process_at_a_time(configure: Any, tmp_path: Path) -> None:
+def test_a_sharded_model_is_read_by_one_process_at_a_time(configure: Any, tmp_path: Path) -> None:
     config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
     witness = Witness(tmp_path / "run" / TURNS)
     trainable = load_on_device(config, Hardware("cpu", "fp32", "sdpa", SINGLE_PROCESS, sharded=True), witness)
@@ -106,7 +106,7 @@ def test_weights_are_gathered_in_the_runs_precision_and_kept_in_fp32(
     assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_with(configure: Any) -> None:
+def test_a_model_is_sharded_with_fsdp_and_several_processes(configure: Any) -> None:
     def sharded(world_size: int, **settings: Any) -> bool:
         config: TrainerConfig = configure(Path("x"), environment__device="cpu", **settings)
         return pick_hardware(config, Processes(0, world_size)).sharded
@@ -116,10 +116,25 @@ def test_a_model_is_shared_where_that_is_set_and_there_is_somebody_to_share_it_w
     assert not sharded(1, environment__parallelism="fsdp")
 
 
-def test_a_model_that_is_shared_needs_memory_of_its_own(configure: Any) -> None:
+def test_the_memory_key_of_a_sharded_model_depends_on_the_number_of_processes(configure: Any) -> None:
     config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
     keys = {cache_key(config, pick_hardware(config, Processes(0, world_size))) for world_size in (1, 2, 4)}
     assert len(keys) == 3
+
+
+def test_processes_on_cards_of_different_kinds_share_the_micro_batch_that_fits(
+    configure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = ["RTX 4090", "RTX 3090"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: cards[int(str(card).removeprefix("cuda:"))])
+    config: TrainerConfig = configure(Path("x"))
+
+    def key(rank: int, world_size: int) -> str:
+        return cache_key(config, Hardware(f"cuda:{rank}", "bf16", "sdpa", Processes(rank, world_size, rank)))
+
+    assert key(0, 2) == key(1, 2)
+    assert key(0, 1) != key(1, 1)
 
 
 HERE = Path(__file__).parent
@@ -151,7 +166,7 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_and_go_on_from_its_state(
+def test_two_processes_take_the_steps_of_one_and_resume_its_state(
     sum_file: Path, base_model: Path, tmp_path: Path
 ) -> None:
     def spec(name: str, batch_size: int, model: str | Path = base_model, state: str | None = None) -> dict[str, Any]:
@@ -171,7 +186,7 @@ def test_two_processes_take_the_steps_of_one_and_go_on_from_its_state(
 
 
 @pytest.mark.slow
-def test_the_command_line_runs_in_two_processes_and_speaks_with_one_voice(tmp_path: Path) -> None:
+def test_the_command_line_in_two_processes_prints_once(tmp_path: Path) -> None:
     """Segment after segment, on the built-in model, which both would make."""
     write_examples(tmp_path / "sums.jsonl", sums(40, longest=4))
     flags = ["--dataset", "sums.jsonl", "--output-dir", "out", "--batch-size", "4", "--save-steps", "2"]
@@ -237,7 +252,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Shared
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_a_model_take_the_steps_of_one(shared: Shared) -> None:
+def test_two_processes_with_a_sharded_model_take_the_steps_of_one(shared: Shared) -> None:
     straight = shared["straight"]
     assert 0.4 < shared["held"] < 0.6, "of the weights a process holds its share"
     assert (straight["processes"], straight["parallelism"], straight["finished"]) == (2, "fsdp", True)
@@ -246,7 +261,7 @@ def test_two_processes_that_share_a_model_take_the_steps_of_one(shared: Shared) 
 
 
 @pytest.mark.slow
-def test_a_shared_run_that_was_stopped_ends_with_the_same_bits_and_one_process_can_go_on_with_it(
+def test_a_stopped_sharded_run_ends_with_the_same_bits_and_can_resume_in_one_process(
     shared: Shared,
 ) -> None:
     assert (shared["first"]["steps"], shared["second"]["finished"]) == (3, True)
@@ -256,7 +271,7 @@ def test_a_shared_run_that_was_stopped_ends_with_the_same_bits_and_one_process_c
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_a_shared_run_in_half_precision_saves_what_one_process_would(
+def test_a_sharded_run_in_half_precision_saves_the_files_of_one_process(
     shared: Shared, precision: str, dtype: torch.dtype
 ) -> None:
     half, alone = shared[precision], shared.alone(precision, fp_precision=precision, max_steps=3)
@@ -270,7 +285,7 @@ def test_a_shared_run_in_half_precision_saves_what_one_process_would(
 
 
 @pytest.mark.slow
-def test_adapters_on_shared_weights_learn_what_they_learn_on_whole_ones(shared: Shared) -> None:
+def test_adapters_on_sharded_weights_learn_the_same(shared: Shared) -> None:
     settings = {"save_steps": 3, "lora_rank": 4, "learning_rate": 5e-3}
     assert_alike(shared["adapters"], shared.alone("adapters", **settings))
     adapter = load_file(Path(shared["adapters"]["last_checkpoint_path"]) / "adapter" / "adapter_model.safetensors")
@@ -278,7 +293,7 @@ def test_adapters_on_shared_weights_learn_what_they_learn_on_whole_ones(shared: 
 
 
 @pytest.mark.slow
-def test_shared_activations_are_computed_again_to_the_same_end(shared: Shared) -> None:
+def test_gradient_checkpointing_with_shards_gives_the_same_result(shared: Shared) -> None:
     assert shared["recomputed"]["loss_curve"] == shared["straight"]["loss_curve"][:3]
 
 
@@ -289,7 +304,7 @@ def test_a_loss_that_is_not_finite_ends_all_processes_and_saves_nothing(shared: 
 
 
 @pytest.mark.slow
-def test_a_preview_that_a_shared_model_cannot_give_is_told_of(shared: Shared) -> None:
+def test_a_preview_of_a_sharded_model_is_reported_as_unavailable(shared: Shared) -> None:
     status = json.loads((shared.folder / "straight" / "training_status.json").read_text())
     assert "a sharded model" in status["preview_error"]
     assert status["state"] == "finished"

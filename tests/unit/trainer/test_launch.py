@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import psutil
 import pytest
 from ratchet.errors import ChildFailed, Stopping
 from ratchet.processes.child_runner import ChildRunner
+from trainer import launch
 from trainer.launch import run_segment
-from trainer.segment import SegmentResult, SegmentSpec
+from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 from tests.support.segments import segment_spec
 from tests.support.workers import wait_until
@@ -31,7 +33,9 @@ def spec(sum_file: Path, base_model: Path, tmp_path: Path) -> Callable[..., dict
     return make
 
 
-def test_the_result_is_json_with_all_that_a_ledger_keeps(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_the_result_is_json_with_every_column_of_the_ledger(
+    spec: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     result = run_segment(spec(), lambda _: None)
     assert SegmentResult.decode(json.loads(json.dumps(result))).encode() == result
     assert (result["success"], result["finished"], result["steps"], result["offset"]) == (True, True, 25, 100)
@@ -52,7 +56,7 @@ def test_progress_tells_of_step_loss_speed_and_rows(spec: Callable[..., dict[str
     assert told[-1]["examples_done"] <= told[-1]["examples_total"] == 100
 
 
-def test_sigterm_ends_the_segment_in_good_order(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_sigterm_ends_and_saves_the_segment(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def ask_to_stop(_: dict[str, Any]) -> None:
@@ -78,7 +82,7 @@ def test_a_wrong_spec_is_a_failed_result(spec: Callable[..., dict[str, Any]]) ->
     assert "hyperparams.batch_size" in result["error_message"]
 
 
-def test_a_failing_listener_never_stops_training(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_failing_callback_never_stops_training(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     def gone(_: dict[str, Any]) -> None:
         raise BrokenPipeError
 
@@ -98,9 +102,16 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[ChildRunner]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where launchers have their sockets."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def runner(temporary: Path) -> Iterator[ChildRunner]:
     path = os.pathsep.join([HERE, os.environ.get("PYTHONPATH", "")])
-    with ChildRunner(["torch", "accelerate", "trainer.launch"], env={"PYTHONPATH": path}) as runner:
+    environment = {"PYTHONPATH": path, "TMPDIR": str(temporary)}
+    with ChildRunner(["torch", "accelerate", "trainer.launch"], env=environment) as runner:
         yield runner
 
 
@@ -139,14 +150,14 @@ def launched(runner: ChildRunner, tmp_path: Path) -> Launched:
     return Launched(runner, tmp_path / "log")
 
 
-def test_rank_0_has_the_result_and_no_rank_is_left(launched: Launched) -> None:
+def test_rank_0_returns_the_result_and_no_rank_is_left_running(launched: Launched) -> None:
     result = launched.run("succeed", "succeed")
     assert (result["success"], result["global_step"]) == (True, 0)
     assert launched.pids.keys() == {0, 1}
     launched.assert_all_gone()
 
 
-def test_the_failure_of_one_rank_is_the_result_of_all(launched: Launched) -> None:
+def test_a_failure_of_one_rank_is_the_result(launched: Launched) -> None:
     result = launched.run("wait", "fail")
     assert (result["error_kind"], result["global_step"]) == ("diverged", 1)
     launched.assert_all_gone()
@@ -158,11 +169,13 @@ def test_a_rank_that_raises_is_named_with_its_traceback(launched: Launched) -> N
     launched.assert_all_gone()
 
 
-def test_the_death_of_a_rank_counts_before_what_fails_because_of_it(launched: Launched) -> None:
+def test_a_killed_rank_is_reported_before_its_consequences(launched: Launched, temporary: Path) -> None:
+    left_before = set(temporary.glob("ratchet-ranks-*"))
     with pytest.raises(ChildFailed, match="killed by SIGKILL") as caught:
         launched.run("fail later", "be killed")
     assert caught.value.killed
     assert "rank 1 was killed by SIGKILL" in caught.value.trace
+    assert set(temporary.glob("ratchet-ranks-*")) == left_before
     launched.assert_all_gone()
 
 
@@ -177,7 +190,7 @@ def test_ranks_that_ignore_a_stop_are_killed_after_the_grace_period(launched: La
     launched.assert_all_gone()
 
 
-def test_ranks_that_hang_are_killed_and_each_writes_where_it_is(launched: Launched) -> None:
+def test_hanging_ranks_are_killed_and_each_logs_its_stack(launched: Launched) -> None:
     with pytest.raises(ChildFailed, match="made no progress") as caught:
         launched.run("wait", "wait", stall_s=20.0)
     assert caught.value.trace.count("in wait_for_ever") == 2
@@ -199,8 +212,30 @@ def test_no_rank_outlives_the_fork_server(tmp_path: Path) -> None:
         launched.assert_all_gone()
 
 
+def test_a_stop_and_the_smaller_micro_batch_reach_ranks_that_begin_again(
+    sum_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, bool]] = []
+
+    def launch_once(spec: SegmentSpec, _progress: object, stop: threading.Event, _module: str) -> SegmentResult:
+        rows = spec.config.hyperparams
+        seen.append((rows.batch_size, rows.gradient_accumulation, stop.is_set()))
+        if rows.batch_size > 2:  # and none of the ranks can write down that half would fit
+            return SegmentResult(success=False, error_kind=ErrorKind.OUT_OF_MEMORY, fits_smaller=rows.batch_size // 2)
+        return SegmentResult(success=True)
+
+    def ask_to_stop(_message: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(launch, "_launch_once", launch_once)
+    spec = segment_spec(sum_file, tmp_path / "segment", ranks=2, hyperparams={"batch_size": 8})
+    assert launch.launch_ranks(spec.encode(), ask_to_stop)["success"]
+    accumulation = spec.config.hyperparams.gradient_accumulation
+    assert seen == [(8, accumulation, False), (4, 2 * accumulation, True), (2, 4 * accumulation, True)]
+
+
 @pytest.mark.slow
-def test_a_rank_without_memory_ends_all_and_all_begin_again_with_half_the_micro_batch(
+def test_an_out_of_memory_rank_restarts_all_with_half_the_micro_batch(
     runner: ChildRunner, sum_file: Path, base_model: Path, tmp_path: Path
 ) -> None:
     spec = segment_spec(
