@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.artifacts import ArtifactStore
@@ -13,6 +15,7 @@ from ratchet.ledger.tables import BatchRow, ClaimRow, DamageRow, DeadLetterRow
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.systems import Lane, NotReady, Outcome, Subject, Verdict, Work
+from ratchet.systems.controller import WaitReason
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -231,3 +234,38 @@ def test_find_is_called_again_after_a_check_that_repaired_something(ledger: Ledg
 def test_a_lane_without_a_function_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="do of the lane 'look' is None, but has to be a function"):
         Lane("look", (), lambda _session, _settings: [], None)  # type: ignore[arg-type]
+
+
+def test_a_work_folder_for_which_the_disk_has_no_room_is_waited_out_and_its_claim_released(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys, mkdir, owners = Toys(ledger, settings, ["a"]), Path.mkdir, list[str | None]()
+
+    def full_once(folder: Path, *args: Any, **options: Any) -> None:
+        if toys.worker in folder.parts and not owners:
+            owners.extend(claim.owner for claim in toys.claims())
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(folder, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", full_once)
+    assert toys.run() == 1
+    assert owners == [toys.worker]
+    assert (toys.claims(), dead(ledger)) == ([], [])
+
+
+def test_a_lane_may_begin_to_wait_while_another_looks_at_what_it_waited_for(ledger: Ledger, settings: Settings) -> None:
+    toys = Toys(ledger, settings, ["a"])
+    reasons = toys.controller.wait_reasons
+
+    class Crowded(str):
+        """A lane's name; comparing it lets another lane add a reason, as a switch of threads does."""
+
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            reasons.setdefault(("other", None), WaitReason("the disk is full", 0.0))
+            return str.__eq__(self, other)
+
+    reasons[Crowded("play"), Subject("toy", "gone")] = WaitReason("no such artifact", 0.0)
+    assert toys.run() == 1
+    assert list(reasons) == [("other", None)]
