@@ -35,7 +35,7 @@ _KINDS = (
 _ERRORS = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file",
-    errno.ELOOP: "a link that leads round in a circle",
+    errno.ELOOP: "a symbolic link that loops",
     errno.ENAMETOOLONG: "its name is too long",
 }
 

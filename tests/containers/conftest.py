@@ -101,7 +101,7 @@ def host(folder: Path, address: str, name: str, *files: str, **variables: str) -
     """A machine of that name: its own project, volumes and environment file."""
     values = {
         "RATCHET_ADDRESS": address,
-        "RATCHET_LOOK_ADDRESS": address,
+        "RATCHET_MONITORING_ADDRESS": address,
         "RATCHET_HUB": address,
         "RATCHET_JUDGE": address,
         "RATCHET_MACHINE": f"test-{name}",

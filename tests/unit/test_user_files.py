@@ -20,7 +20,7 @@ ODD = {
     "device": "is a device, not a file",
     "folder": "is a folder, not a file",
     "socket": "is a socket, not a file",
-    "loop": "a link that leads round in a circle",
+    "loop": "a symbolic link that loops",
     "link to a fifo": "is a pipe, not a file",
     "link to nothing": "no such file",
     "nothing": "no such file",

@@ -23,7 +23,7 @@ _BUGS = (AttributeError, NameError, TypeError, AssertionError, NotImplementedErr
 
 
 @contextmanager
-def remote_trouble(url: str) -> Iterator[None]:
+def remote_errors(url: str) -> Iterator[None]:
     """Turn whatever a remote store raises into a TransientError, except for absent files and errors in the code.
 
     The libraries behind fsspec have error trees of their own, so there is no narrower base to catch.
@@ -48,11 +48,11 @@ class RemoteArtifacts:
         self.url = url
 
     def exists(self, artifact_id: str) -> bool:
-        with remote_trouble(self.url):
+        with remote_errors(self.url):
             return bool(self._fs.exists(self._key(artifact_id, MANIFEST_NAME)))
 
     def ids(self) -> Iterator[str]:
-        with remote_trouble(self.url):
+        with remote_errors(self.url):
             folders = self._folders()
         for artifact_id in folders:
             if self.exists(artifact_id):
@@ -61,7 +61,7 @@ class RemoteArtifacts:
     def manifest(self, artifact_id: str) -> Manifest:
         key = self._key(artifact_id, MANIFEST_NAME)
         try:
-            with remote_trouble(self.url):
+            with remote_errors(self.url):
                 manifest = Manifest.parse(self._fs.cat_file(key), key)
         except FileNotFoundError as error:
             raise absent(artifact_id, key) from error
@@ -71,7 +71,7 @@ class RemoteArtifacts:
 
     def upload(self, manifest: Manifest, folder: Path) -> None:
         """Send the files of ``folder``, then the manifest. A file that is there in full is not sent again."""
-        with remote_trouble(self.url):
+        with remote_errors(self.url):
             if self._fs.exists(self._key(manifest.id, MANIFEST_NAME)) and self._has_all(manifest):
                 return
             for file in manifest.files:
@@ -91,7 +91,7 @@ class RemoteArtifacts:
 
     def delete(self, artifact_id: str) -> None:
         """The manifest is deleted first, so that no half of an artifact is ever read."""
-        with remote_trouble(self.url):
+        with remote_errors(self.url):
             for key in (self._key(artifact_id, MANIFEST_NAME), self._key(artifact_id)):
                 if self._fs.exists(key):
                     self._fs.rm(key, recursive=True)
@@ -99,7 +99,7 @@ class RemoteArtifacts:
     def sweep_garbage(self, older_than_s: float) -> int:
         """Remove folders without a manifest whose newest file is older; returns the bytes freed."""
         freed_bytes = 0
-        with remote_trouble(self.url):
+        with remote_errors(self.url):
             for artifact_id in self._folders():
                 keys = self._listed(artifact_id)
                 if self._key(artifact_id, MANIFEST_NAME) in keys or not keys:
@@ -135,6 +135,6 @@ class RemoteArtifacts:
         return float(moment.timestamp())
 
     def _chunks(self, key: str) -> Iterator[bytes]:
-        with remote_trouble(self.url), self._fs.open(key, "rb") as file:
+        with remote_errors(self.url), self._fs.open(key, "rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk

@@ -306,7 +306,7 @@ def _copy_ledger(ledger: Ledger, folder: Path) -> tuple[LedgerCopy, set[str]]:
 def _copy_sqlite(ledger: Ledger, draft: Path) -> tuple[dict[str, int], set[str]]:
     source = str(ledger.engine.url.database)
     with (
-        sqlite_trouble(draft),
+        sqlite_errors(draft),
         closing(sqlite3.connect(source, timeout=30.0)) as original,
         closing(sqlite3.connect(draft)) as copy,
     ):
@@ -341,7 +341,7 @@ def opened_sqlite(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def sqlite_trouble(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:

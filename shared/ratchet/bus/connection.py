@@ -36,7 +36,7 @@ def connect(url: str) -> Redis:
 
 
 @contextmanager
-def redis_trouble() -> Iterator[None]:
+def redis_errors() -> Iterator[None]:
     """Raise errors of Redis inside the block as TransientError. Redis holds nothing that the ledger does not."""
     try:
         yield

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 from sqlalchemy import select, update
 
-from ratchet.bus.connection import connect, redis_trouble, redis_url
+from ratchet.bus.connection import connect, redis_errors, redis_url
 from ratchet.events import Event, encode
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import OutboxRow
@@ -71,7 +71,7 @@ class Streams:
 
     def publish(self, records: Iterable[EventRecord]) -> int:
         """Add events to their streams; returns how many were new. One published again within an hour is dropped."""
-        with redis_trouble():
+        with redis_errors():
             return sum(
                 self._publish(
                     keys=[PREFIX + record.name, SEEN + record.event_id],
@@ -82,7 +82,7 @@ class Streams:
 
     def open(self, group: str, names: Iterable[str]) -> None:
         """Create the group on each stream, at its beginning; a group that exists keeps its position."""
-        with redis_trouble():
+        with redis_errors():
             for name in names:
                 with _allowing("BUSYGROUP"):
                     self._client.xgroup_create(PREFIX + name, group, id="0", mkstream=True)
@@ -94,7 +94,7 @@ class Streams:
 
         Groups that a flush of Redis has deleted are created again, and nothing is returned this time.
         """
-        with redis_trouble():
+        with redis_errors():
             with _allowing("NOGROUP"):
                 streams: dict[Any, Any] = {PREFIX + name: ">" for name in names}
                 answer: Any = self._client.xreadgroup(group, reader, streams, count=count, block=block_ms, noack=True)

@@ -20,7 +20,7 @@ EVERY_S = 5.0
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Copy the ledger and all artifacts into a folder while everything runs, and bring them back.",
+    help="Copy the ledger and all artifacts into a folder while everything runs, and restore them.",
 )
 
 
@@ -28,52 +28,52 @@ app = typer.Typer(
 def create(
     folder: Annotated[Path, typer.Argument(help="Folder for this backup alone, on another disk if you can.")],
     reread: Annotated[
-        bool, typer.Option("--reread", help="Also compare the digests of what is in the folder already.")
+        bool, typer.Option("--reread", help="Also verify the digests of the files that are in the folder already.")
     ] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Copy the ledger and all artifacts into a folder, while everything runs. A second time only what is new.
+    """Copy the ledger and all artifacts into a folder, while everything runs. Later backups copy only what is new.
 
-    The folder then holds one moment: every artifact that its ledger names is there, verified by digest. The backup
-    before stays complete until the end; then what this one does not need is removed.
+    The backup is consistent: every artifact that its ledger names is in the folder, verified by digest. The previous
+    backup stays complete until this one is; only then are files removed that this one does not need.
 
-    Not copied: Redis, caches, logs and metrics, which can be lost, and your settings file and passwords.
+    Not copied: Redis, caches, logs and metrics, which may be lost, and your settings file and passwords.
 
-    The ledger is copied by its engine's own means, SQLite's online backup or pg_dump, and is restored to that engine.
+    The ledger is copied with its engine's own tool, SQLite's online backup or pg_dump, and is restored to that engine.
     """
     with opened() as (settings, ledger):
         made = backups.make(ledger, artifacts(settings), folder, _Progress("copied"), reread=reread)
     if as_json:
         print_json(made.manifest.model_dump(mode="json") | {"copied": made.copied, "removed": made.removed})
         return
-    for artifact, said in made.damaged.items():
-        typer.echo(f"left out: artifact {artifact}, which the ledger does not need: {said}", err=True)
+    for artifact, error in made.damaged.items():
+        typer.echo(f"left out: artifact {artifact}, which the ledger does not need: {error}", err=True)
     manifest = made.manifest
     typer.echo(
         f"{folder}: the ledger with {sum(manifest.ledger.rows.values()):,} rows at {manifest.ledger.revision}, "
         f"{len(manifest.artifacts):,} artifacts, {size(manifest.size_bytes)} in all; "
         f"{made.copied:,} were new ({size(made.copied_bytes)}), {made.removed:,} were removed as no longer needed."
     )
-    typer.echo(f"`ratchet backup restore {folder}` brings it back.")
+    typer.echo(f"`ratchet backup restore {folder}` restores it.")
 
 
 @app.command()
 def restore(
     folder: Annotated[Path, typer.Argument(help="Folder that `ratchet backup create` has written.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the ledger that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing ledger.")] = False,
 ) -> None:
-    """Bring ledger and artifacts back from a backup, into an empty place. Stop everything first.
+    """Restore the ledger and the artifacts from a backup. Stop everything first.
 
-    The settings say where to: this home, or the database and the store that they name. A ledger goes back to the engine
-    that it came from. The whole backup is verified before anything is written. One of an older version is migrated;
-    one of a version that is not known here is refused.
+    They are restored to the home, database and artifact store that the settings name, where there must be no ledger
+    yet. The engine must be the one that the ledger came from. The whole backup is verified before anything is written.
+    A backup of an older version is migrated; one of an unknown version is refused.
 
-    With --force a ledger that is there is replaced; an SQLite file is kept beside the new one. After an interruption
-    the same command continues.
+    With --force an existing ledger is replaced; an SQLite file is kept beside the new one. An interrupted restore
+    continues when the command is run again.
     """
     settings = load()
     if (holder := run_lock.find_run(settings.home)) is not None:
-        raise PreconditionFailed(f"{holder} runs in {settings.home}: `ratchet stop` first.")
+        raise PreconditionFailed(f"{holder} is running in {settings.home}: run `ratchet stop` first.")
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)
@@ -82,18 +82,18 @@ def restore(
         "training and judging continue from there as soon as the workers run."
     )
     typer.echo(
-        "Where an inference server has been running meanwhile, `ratchet deploy reset-fencing` lets it obey this ledger "
-        "again; `ratchet doctor` says whether that is needed."
+        "If an inference server kept running, it may reject fencing tokens of this ledger: `ratchet doctor` shows "
+        "whether `ratchet deploy reset-fencing` is needed."
     )
 
 
 class _Progress:
-    """A line at intervals, so that a long copy is seen to advance."""
+    """Prints a line every few seconds, so that the progress of a long copy can be followed."""
 
     def __init__(self, verb: str) -> None:
-        self._verb, self._said_at = verb, time.monotonic()
+        self._verb, self._printed_at = verb, time.monotonic()
 
     def __call__(self, done: int, of: int, copied_bytes: int) -> None:
-        if time.monotonic() - self._said_at >= EVERY_S:
-            self._said_at = time.monotonic()
+        if time.monotonic() - self._printed_at >= EVERY_S:
+            self._printed_at = time.monotonic()
             typer.echo(f"{done:,} of {of:,} artifacts, {size(copied_bytes)} {self._verb}", err=True)

@@ -1,4 +1,4 @@
-"""What this machine can hold, found without torch: the memory for training, and the room on the disk of a home."""
+"""Checks of this machine's capacity: memory for training, and free space on the disk of a home. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, M
 from ratchet.user_files import open_regular
 
 LEAST_DISK_BYTES = 2_000_000_000
-"""With less, the next few checkpoints may not fit."""
+"""With less free space, the next few checkpoints may not fit."""
 _STEPS_BYTES = (FULL_BYTES, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
-"""What is told of a disk that fills up; below the first of them it counts as full."""
+"""Thresholds of free space that are reported as a disk fills up; below the first it counts as full."""
 
 
 def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, str]:
-    """Bytes that each training process may take, and where they are: the largest GPUs, else the free memory."""
+    """Bytes for each training process, and a description of that memory: the largest GPUs, else free main memory."""
     cards = [] if on_cpu else sorted(list_gpus(), key=lambda gpu: gpu.memory_bytes, reverse=True)[:processes]
     if cards:
         each = f" (each of {processes} cards)" if processes > 1 else ""
         return cards[-1].memory_bytes, cards[-1].name + each
     why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
-    import psutil  # views look at the disk alone
+    import psutil  # the live view checks only the disk
 
     return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"
 
 
 def free_disk(home: Path) -> tuple[int, Path]:
-    """The bytes that are free for a home, and the nearest folder to it that is there.
+    """Free bytes on the disk of a home, and the nearest folder to it that exists.
 
-    Raises TransientError for a disk that does not say.
+    Raises TransientError for a disk that cannot be queried.
     """
     folder = nearest_existing(home.resolve())
     try:
         return free_bytes(folder), folder
     except OSError as error:
         raise TransientError(
-            f"the disk of {home} does not say how much room it has ({error.strerror}): mount it again, or move the home"
+            f"the free space on the disk of {home} cannot be read ({error.strerror}): mount it again, or move the home"
         ) from error
 
 
 def disk_shortage(home: Path) -> str | None:
-    """What to say, and to do, about the disk of a home that is nearly full; None while there is room.
+    """A warning, with a remedy, about the disk of a home that is nearly full; None while there is space.
 
-    It tells the step that was reached and not the free bytes, which change all the time, so that whoever tells only
-    what is new tells it once.
+    It names the threshold that was passed and not the free bytes, which change all the time: a caller that prints only
+    new warnings prints each of them once.
     """
     try:
         free, folder = free_disk(home)
@@ -65,7 +65,7 @@ def disk_shortage(home: Path) -> str | None:
     step = next((step for step in _STEPS_BYTES if free <= step), None)
     if step is None:
         return None
-    how = "full" if step == FULL_BYTES else f"nearly full, under {size(step)} are free"
+    how = "full" if step == FULL_BYTES else f"nearly full, with less than {size(step)} free"
     return f"the disk of {folder} is {how}: make room, lower retention.checkpoints_gb, or move the home"
 
 
@@ -78,7 +78,7 @@ HEADER_LIMIT_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Fit:
-    """A model against a machine. ``where`` says what memory was meant."""
+    """The memory that a model needs and a machine has. ``where`` describes that memory."""
 
     parameters: int
     needed_bytes: int
@@ -91,7 +91,7 @@ class Fit:
 
 
 def fit(parameters: int, available_bytes: int, where: str) -> Fit:
-    """Training all weights with AdamW, as Ratchet does."""
+    """Estimate the fit for training all weights with AdamW."""
     needed = parameters * TRAINING_BYTES_PER_PARAMETER * (1 + ACTIVATIONS_SHARE)
     return Fit(parameters, math.ceil(needed), available_bytes, where)
 
@@ -110,7 +110,7 @@ def _parameters(file: Path) -> int:
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """The JSON at the head of a safetensors file: 8 bytes of its length, little-endian, then itself."""
+    """The JSON header of a safetensors file. Its length comes first, in 8 bytes, little-endian."""
     try:
         with open_regular(file, BrokenCheckpoint) as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -120,26 +120,26 @@ def _header(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BrokenCheckpoint(f"{file} is not a safetensors file: {error}.") from error
     if not isinstance(header, dict):
-        raise BrokenCheckpoint(f"{file} is not a safetensors file: its header is no object.")
+        raise BrokenCheckpoint(f"{file} is not a safetensors file: its header is not a JSON object.")
     return header
 
 
-LEARNT_BYTES = 16
-"""Of a trained parameter: fp32 master weight, gradient and AdamW's two moments."""
+TRAINED_BYTES = 16
+"""For each trained parameter: fp32 master weight, gradient and AdamW's two moments."""
 BUCKET_BYTES = 4
-"""Of a trained parameter under DDP: its gradient once more, in the buckets that processes sum up."""
+"""For each trained parameter under DDP: a second copy of its gradient, in the all-reduce buckets."""
 GATHERED_GRADIENT_BYTES = 4
-"""Of a gathered parameter under FSDP: its gradient before it is summed and shared out, in fp32."""
+"""For each gathered parameter under FSDP: its fp32 gradient before the reduce-scatter."""
 FOUR_BIT_BYTES = 0.6
-"""Of a frozen parameter in NF4, its scales included."""
+"""For each frozen parameter in NF4, including its scales."""
 LAYER_FACTOR = 34
-"""Bytes of activations, in 16 bits, of a token in a layer for each unit of width (Korthikanti et al. 2022, eq. 1,
-without the attention matrix, which fused kernels never store)."""
+"""Bytes of 16-bit activations for each token, layer and unit of hidden width (Korthikanti et al. 2022, eq. 1, without
+the attention matrix, which fused kernels never store)."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model decides on its memory."""
+    """The dimensions of a model that determine its memory."""
 
     parameters: int
     hidden: int
@@ -150,7 +150,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes of each part, with a micro-batch whose rows all have the greatest length."""
+    """Bytes by part, for a micro-batch whose rows all have the maximum length."""
 
     weights: int
     activations: int
@@ -176,45 +176,50 @@ def shape_of(folder: Path) -> Shape:
 
 
 @dataclass(frozen=True)
-class Holding:
+class ProcessLayout:
     """How many processes hold the model, and whether each holds a share of it (FSDP) or the whole (DDP)."""
 
     processes: int = 1
     sharded: bool = False
 
     @classmethod
-    def of(cls, processes: int, environment: EnvironmentSettings) -> Holding:
+    def of(cls, processes: int, environment: EnvironmentSettings) -> ProcessLayout:
         return cls(processes, processes > 1 and environment.parallelism == "fsdp")
 
 
 def budget(
-    shape: Shape, model: ModelSettings, hyperparams: HyperparamSettings, *, half: bool, holding: Holding | None = None
+    shape: Shape,
+    model: ModelSettings,
+    hyperparams: HyperparamSettings,
+    *,
+    half: bool,
+    layout: ProcessLayout | None = None,
 ) -> Budget:
-    """Of one process. ``half`` says whether computation is in 16 bits. An estimate: kernels and allocators differ."""
+    """Estimate for one process; kernels and allocators differ. ``half``: whether computation is in 16 bits."""
     tokens = hyperparams.batch_size * hyperparams.max_length
     layer = LAYER_FACTOR * shape.hidden * (1 if half else 2)
     kept = layer * shape.layers
     if model.gradient_checkpointing:
         kept = layer + 2 * shape.hidden * (1 if half else 2) * shape.layers
     return Budget(
-        weights=_held(shape, model, holding or Holding(), half=half),
+        weights=_held(shape, model, layout or ProcessLayout(), half=half),
         activations=tokens * kept,
         logits=tokens * shape.vocabulary * 8,
     )
 
 
-def _held(shape: Shape, model: ModelSettings, holding: Holding, *, half: bool) -> int:
-    """What one process holds of weights, gradients and moments."""
+def _held(shape: Shape, model: ModelSettings, layout: ProcessLayout, *, half: bool) -> int:
+    """Bytes of weights, gradients and moments in one process."""
     whole = _weights(shape, model, half=half)
-    if holding.processes == 1:
+    if layout.processes == 1:
         return whole
-    if not holding.sharded:
+    if not layout.sharded:
         return whole + BUCKET_BYTES * _trained(shape, model)
-    return whole // holding.processes + _gathered(shape, half=half)
+    return whole // layout.processes + _gathered(shape, half=half)
 
 
 def _gathered(shape: Shape, *, half: bool) -> int:
-    """What is gathered at the same time: embeddings and two layers."""
+    """Bytes that FSDP gathers at the same time: embeddings and two layers."""
     layer = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     embeddings = max(shape.vocabulary * shape.hidden, shape.parameters - shape.layers * layer)
     at_once = min(shape.parameters, embeddings + 2 * layer)
@@ -222,26 +227,26 @@ def _gathered(shape: Shape, *, half: bool) -> int:
 
 
 def _trained(shape: Shape, model: ModelSettings) -> int:
-    """Parameters that learn: all of them, or those of adapters on every linear layer."""
+    """Number of trained parameters: all of them, or those of adapters on every linear layer."""
     widths = 4 * 2 * shape.hidden + 3 * (shape.hidden + shape.intermediate)
     return model.lora_rank * widths * shape.layers if model.lora_rank else shape.parameters
 
 
 def _weights(shape: Shape, model: ModelSettings, *, half: bool) -> int:
     if not model.lora_rank:
-        return shape.parameters * LEARNT_BYTES
+        return shape.parameters * TRAINED_BYTES
     frozen = FOUR_BIT_BYTES if model.load_in_4bit else (2.0 if half else 4.0)
-    return int(shape.parameters * frozen) + _trained(shape, model) * LEARNT_BYTES
+    return int(shape.parameters * frozen) + _trained(shape, model) * TRAINED_BYTES
 
 
 def check_training(settings: Settings) -> Iterator[str]:
-    """What there is to tell of training, where this host does it. Raises SettingsError for what it cannot do."""
+    """Describe training on this host, if it trains. Raises SettingsError for settings that this host cannot meet."""
     if TRAINER not in settings.placement.roles:
         return
     sizes_gb = capacity_gb(settings, list_gpus()) if settings.environment.device != "cpu" else {}
     processes = training_processes(settings, sizes_gb)
-    if objection := objection_to(settings, sizes_gb):
-        raise SettingsError(objection)
+    if problem := training_problem(settings, sizes_gb):
+        raise SettingsError(problem)
     yield f"training: {step_of(settings, processes)}"
     folder = model_folder(settings)
     if folder is not None:
@@ -249,9 +254,9 @@ def check_training(settings: Settings) -> Iterator[str]:
 
 
 def model_folder(settings: Settings) -> Path | None:
-    """The folder of the base model; None for the built-in one and for one of the hub.
+    """The folder of the base model; None for the built-in model and for a hub name.
 
-    Raises SettingsError where the path cannot be a hub's name and no folder is there, or not all that a model has.
+    Raises SettingsError for a path that is neither a hub name nor a folder with all files of a model.
     """
     name = settings.model.path
     folder = Path(name)
@@ -261,7 +266,7 @@ def model_folder(settings: Settings) -> Path | None:
         if folder.exists() or folder.is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1:
             raise SettingsError(
                 f"model.path {name}: no such folder. It takes a folder with config.json, a tokenizer and "
-                "*.safetensors, the name of a model of the hub (as Qwen/Qwen3-0.6B), or tiny."
+                "*.safetensors, a hub name (such as Qwen/Qwen3-0.6B), or tiny."
             )
         return None
     try:
@@ -272,57 +277,57 @@ def model_folder(settings: Settings) -> Path | None:
     return folder
 
 
-def objection_to(settings: Settings, sizes_gb: Mapping[int, int]) -> str:
-    """What speaks against the processes that are to train on these cards, with the way out; empty if nothing does."""
+def training_problem(settings: Settings, sizes_gb: Mapping[int, int]) -> str:
+    """Why the training processes cannot run on these cards, with a remedy; empty if they can."""
     environment, processes = settings.environment, training_processes(settings, sizes_gb)
     if processes == 1:
         if environment.parallelism == "ddp":
             return ""
         return (
-            "environment.parallelism fsdp has nobody to share the model with: training is one process. Set "
+            "environment.parallelism fsdp needs several processes, and training is one. Set "
             f"environment.processes to the number of cards (seen here: {len(sizes_gb)}), or parallelism to ddp."
         )
     if environment.device not in ("auto", "cpu", "cuda"):
         return (
-            f"environment.processes {processes} have a card each, but environment.device names one "
+            f"environment.processes {processes} needs a card for each process, but environment.device names one card "
             f"({environment.device}): set it to cuda, or processes to 1."
         )
     if environment.parallelism == "fsdp" and settings.model.load_in_4bit:
         return (
-            "environment.parallelism fsdp does not share weights of 4 bits (model.load_in_4bit): use ddp, or adapters "
-            "on whole weights."
+            "environment.parallelism fsdp does not shard 4-bit weights (model.load_in_4bit): use ddp, or adapters on "
+            "unquantized weights."
         )
     needed_gb = math.ceil(vram_gb(settings, TRAINING, sizes_gb))
     roomy = sum(size_gb >= needed_gb for size_gb in sizes_gb.values())
     if (sizes_gb or environment.device == "cuda") and processes > roomy:
         return (
-            f"environment.processes {processes} need a card each with {needed_gb} GB for training; of {len(sizes_gb)} "
-            f"cards {roomy} have that. Lower processes (auto takes what there is) or placement.vram_gb, give the "
-            "container more cards, or train on the CPU (environment.device cpu)."
+            f"environment.processes {processes} needs as many cards with {needed_gb} GB for training; of "
+            f"{len(sizes_gb)} cards {roomy} have that much. Lower processes (auto takes as many as fit) or "
+            "placement.vram_gb, give the container more cards, or train on the CPU (environment.device cpu)."
         )
     return ""
 
 
 def step_of(settings: Settings, processes: int) -> str:
-    """How many rows an optimizer step takes, and of what that is the product."""
+    """The number of rows in an optimizer step, and its factors."""
     hyperparams, parallelism = settings.hyperparams, settings.environment.parallelism
     rows, passes = hyperparams.batch_size, hyperparams.gradient_accumulation
-    who = f"{processes} processes ({parallelism})" if processes > 1 else "1 process"
+    launched = f"{processes} processes ({parallelism})" if processes > 1 else "1 process"
     return (
-        f"a step takes {processes * rows * passes:,} rows, of {who} x batch_size {rows} x "
+        f"a step takes {processes * rows * passes:,} rows: {launched} x batch_size {rows} x "
         f"gradient_accumulation {passes}."
     )
 
 
 def shared_fit(settings: Settings, folder: Path) -> Fit | None:
-    """Training all weights of a model that this machine's cards share, an equal part each; None for a single card."""
+    """The fit for training all weights of a model sharded over this machine's cards; None for a single card."""
     processes = training_processes(settings, capacity_gb(settings, list_gpus()))
     if processes == 1 or not list_gpus():
         return None
-    shape, holding = shape_of(folder), Holding(processes, sharded=True)
-    held = budget(shape, settings.model, settings.hyperparams, half=True, holding=holding).weights
+    shape, layout = shape_of(folder), ProcessLayout(processes, sharded=True)
+    weights = budget(shape, settings.model, settings.hyperparams, half=True, layout=layout).weights
     available, where = training_memory(processes)
-    return Fit(shape.parameters, math.ceil(held * (1 + ACTIVATIONS_SHARE)), available, where)
+    return Fit(shape.parameters, math.ceil(weights * (1 + ACTIVATIONS_SHARE)), available, where)
 
 
 def _fit(settings: Settings, folder: Path, processes: int) -> str:
@@ -330,18 +335,18 @@ def _fit(settings: Settings, folder: Path, processes: int) -> str:
     on_cpu = settings.environment.device == "cpu"
     precision = settings.hyperparams.fp_precision
     half = precision in ("bf16", "fp16") or (precision == "auto" and bool(list_gpus()) and not on_cpu)
-    holding = Holding.of(processes, settings.environment)
-    needed = budget(shape_of(folder), settings.model, settings.hyperparams, half=half, holding=holding)
+    layout = ProcessLayout.of(processes, settings.environment)
+    needed = budget(shape_of(folder), settings.model, settings.hyperparams, half=half, layout=layout)
     available, where = training_memory(processes, on_cpu=on_cpu)
     each = f" in each of {processes} processes ({settings.environment.parallelism})" if processes > 1 else ""
-    said = (
+    text = (
         f"training needs about {size(needed.total)}{each} ({size(needed.weights)} of weights, gradients and moments, "
         f"{size(needed.activations)} of activations, {size(needed.logits)} of logits) of {size(available)}: {where}."
     )
     if needed.total > available:
-        shared = "" if holding.sharded else ", share the model between several cards (environment.parallelism fsdp)"
+        shard = "" if layout.sharded else ", shard the model over several cards (environment.parallelism fsdp)"
         raise SettingsError(
-            f"{said} Lower hyperparams.batch_size or max_length, set model.gradient_checkpointing{shared}, or train "
+            f"{text} Lower hyperparams.batch_size or max_length, set model.gradient_checkpointing{shard}, or train "
             "adapters (model.lora_rank, with model.load_in_4bit)."
         )
-    return said
+    return text

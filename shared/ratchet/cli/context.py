@@ -1,4 +1,5 @@
-"""What commands share: settings, ledger and artifacts of this home, and checkpoints by the names people give them."""
+"""What commands share: settings, ledger and artifacts of this home, and lookup of a checkpoint by number, id or
+role."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ def _require_ledger(settings: Settings) -> None:
     url = make_url(settings.ledger_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         with home_errors(settings.home), suppress(FileNotFoundError):
-            os.scandir(settings.home).close()  # a home that is a file, or another user's, will never have one
-        raise PreconditionFailed(f"there is no ledger at {url.database} yet: `ratchet run` makes one.")
+            os.scandir(settings.home).close()  # raises for a home that is a file or not readable
+        raise PreconditionFailed(f"there is no ledger at {url.database} yet: `ratchet run` creates it.")
 
 
 def artifacts(settings: Settings) -> ArtifactStore:
@@ -54,7 +55,7 @@ def artifacts(settings: Settings) -> ArtifactStore:
 
 
 def wake(settings: Settings, *systems: str) -> None:
-    """Ask these systems to look now. Without Redis, or for a system of another host, its next sweep does."""
+    """Wake these systems. Without Redis, or on another host, a system's next sweep does it."""
     from ratchet.bus.celery_app import wake as wake_queue  # Celery, half a second of imports
     from ratchet.systems import registry
 
@@ -64,12 +65,12 @@ def wake(settings: Settings, *systems: str) -> None:
 
 
 def label(checkpoint: CheckpointRow) -> str:
-    """As people see it: ``#7``."""
+    """The checkpoint's number as it is displayed: ``#7``."""
     return f"#{checkpoint.ordinal}"
 
 
 def find_checkpoint(session: Session, name: str) -> CheckpointRow:
-    """The checkpoint of that number, id or role. Raises PreconditionFailed where none or several fit."""
+    """The checkpoint of that number, id or role. Raises PreconditionFailed for no match or several."""
     found = _with_role(session, name) if name in NAMES else _with_number(session, name) or _with_id(session, name)
     if found is None:
         raise PreconditionFailed(
@@ -107,5 +108,7 @@ def _with_id(session: Session, name: str) -> CheckpointRow | None:
     )
     rows = session.scalars(select(CheckpointRow).where(prefix).order_by(CheckpointRow.ordinal).limit(3)).all()
     if len(rows) > 1:
-        raise PreconditionFailed(f"{name!r} fits {', '.join(f'{label(r)} {r.id}' for r in rows)}; write more of it.")
+        raise PreconditionFailed(
+            f"{name!r} matches {', '.join(f'{label(r)} {r.id}' for r in rows)}; give more characters."
+        )
     return rows[0] if rows else None

@@ -1,4 +1,4 @@
-"""`ratchet dead`: what a system gave up, why, and another chance for it."""
+"""`ratchet dead`: list, show and retry the subjects that a system gave up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ratchet.systems import dead_letters
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Dead letters: subjects that failed again and again. They block nobody; they can be looked at and retried.",
+    help="Dead letters: subjects that failed repeatedly and were set aside. Show them, and retry them.",
 )
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="Its number in `ratchet dead list`.")]
@@ -57,18 +57,18 @@ def show(number: Id, as_json: Annotated[bool, Json] = False) -> None:
         print_json(_as_values(row))
         return
     typer.echo(f"{row.system} gave up {row.subject_kind} {row.subject_id} at {clock(row.created_at)}")
-    typer.echo(f"after {row.failures} failures and {row.kills} deaths of its process: {row.error}")
+    typer.echo(f"after {row.failures} failures and {row.kills} crashes of its process: {row.error}")
     typer.echo(f"\n{row.traceback}" if row.traceback else "")
-    typer.echo(row.resolution or f"`ratchet dead retry {row.id}` gives it another chance.")
+    typer.echo(row.resolution or f"`ratchet dead retry {row.id}` tries it again.")
 
 
 @app.command()
 def retry(number: Id) -> None:
-    """Give one another chance, with a clean count."""
+    """Try one again, with its failure count reset."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             letter = dead_letters.retry(tx, number, getpass.getuser())
-        typer.echo(f"{letter.system} will look at {letter.subject_kind} {letter.subject_id} again.")
+        typer.echo(f"{letter.system} will try {letter.subject_kind} {letter.subject_id} again.")
         wake(settings, letter.system)
 
 

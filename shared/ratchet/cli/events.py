@@ -26,17 +26,17 @@ ENVELOPE = ("id", "at", "cause", "name", "major")
 
 
 def events(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the newest.")] = 30,
-    name: Annotated[str | None, typer.Option(help="Only this event, as checkpoint.saved.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list, from the newest.")] = 30,
+    name: Annotated[str | None, typer.Option(help="Only events of this name, such as checkpoint.saved.")] = None,
     cause: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only events caused by the event whose id begins like this.")
+        str | None, typer.Option(metavar="ID", help="Only events caused by the event whose id begins with this.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come; Ctrl-C ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """List events from the ledger's outbox, the newest last. With --json one object a line."""
+    """List events from the ledger's outbox, the newest last. With --json, one object per line."""
     if name is not None and name not in CATALOGUE:
-        raise PreconditionFailed(f"no event is called {name!r}; there are: {', '.join(CATALOGUE)}.")
+        raise PreconditionFailed(f"there is no event {name!r}; there are: {', '.join(CATALOGUE)}.")
     query = select(OutboxRow)
     if name is not None:
         query = query.where(OutboxRow.name == name)
@@ -70,9 +70,9 @@ def _print(rows: Iterable[OutboxRow], as_json: bool) -> None:
 
 def _line(row: OutboxRow) -> str:
     fields: dict[str, Any] = json.loads(row.body)
-    said = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ENVELOPE)
+    text = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ENVELOPE)
     waiting = "" if row.relayed_at is not None else "  (not relayed yet)"
-    return f"{clock(row.created_at)} {row.event_id[:8]} {row.name:<24} {said}{waiting}"
+    return f"{clock(row.created_at)} {row.event_id[:8]} {row.name:<24} {text}{waiting}"
 
 
 READ_BYTES = 1_000_000
@@ -80,10 +80,10 @@ TRAIL = ("event", "subject", "claim", "lane")
 
 
 def logs(
-    system: Annotated[str | None, typer.Argument(help="A system, as testing; without it all of them.")] = None,
+    system: Annotated[str | None, typer.Argument(help="A system, such as testing. Default: all.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines of each file.")] = 30,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come; Ctrl-C ends.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The lines as they were written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they were written.")] = False,
 ) -> None:
     """Show the logs of a system's workers and model processes on this machine."""
     folder = load().log_folder
@@ -108,7 +108,7 @@ def _files(folder: Path, system: str | None) -> list[Path]:
     if not chosen:
         known = sorted({_system(file) for file in files})
         raise PreconditionFailed(
-            f"no logs of {system or 'anything'} in {folder}; there are: {', '.join(known) or 'none yet'}."
+            f"no logs of {system or 'any system'} in {folder}; there are: {', '.join(known) or 'none yet'}."
         )
     return chosen
 
@@ -125,7 +125,7 @@ def _tail(file: Path, limit: int) -> tuple[list[str], int]:
 
 
 def _since(file: Path, start: int) -> tuple[list[str], int]:
-    """Whole lines from that byte, and the byte after them; a file that was rotated is read from its beginning."""
+    """Complete lines from that byte on, and the byte after them. A rotated file is read from its beginning."""
     with file.open("rb") as stream:
         stream.seek(start if start <= file.stat().st_size else 0)
         begin = stream.tell()

@@ -1,4 +1,4 @@
-"""`ratchet init`: a settings file for a model and data of your own, after a look at whether they fit."""
+"""`ratchet init`: writes a settings file for your own model and data, and checks that they fit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ratchet.user_files import open_regular, printable
 
 TINY = "tiny"
 NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
-"""A settings file that is mounted by itself, or lies in a folder of somebody else, can only be written in place."""
+"""A settings file that is itself a mount point, or is in another user's folder, can only be written in place."""
 SHOWN = 5
 GPU_ITEMS = 1_000
 LARGE = 5_000_000
@@ -48,19 +48,19 @@ def init(
         Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="JSONL file to train on.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Write over a file, or for a model that does not fit.")
+        bool, typer.Option("--force", help="Overwrite a file, and allow a model that does not fit.")
     ] = False,
 ) -> None:
     """Write ratchet.toml: every setting with its meaning, for your model and your data.
 
     A model is checked against the memory of this machine. A data file has one JSON object a line, in any of these
     shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
-    instruction/input/output, question/answer; rows that cannot be read are named with their lines. The file is
-    copied into the inbox, which the first run queues; a share of its rows is held out to test on, so leave it in place.
+    instruction/input/output, question/answer; unreadable rows are listed with their line numbers. The file is copied
+    into the inbox, which the first run queues. Part of its rows are held out for testing, so leave the file in place.
     """
     file = Path(FILE)
     if file.exists() and not force:
-        raise PreconditionFailed(f"{file.resolve()} is there already; --force writes over it.")
+        raise PreconditionFailed(f"{file.resolve()} exists already; --force overwrites it.")
     chosen = {**_for_model(model, force), **_sizes()}
     if data is not None:
         _require_nameable(data)
@@ -71,15 +71,15 @@ def init(
     typer.echo(f"wrote {file}.")
     if data is not None:
         _into_inbox(data)
-    typer.echo("`make run` (or `ratchet run`) starts.")
+    typer.echo("`make run` (or `ratchet run`) starts everything.")
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all, with the rights that it had; a link stays one."""
+    """Write the file atomically. It keeps its permissions, and a link stays a link."""
     try:
         file = file.resolve()
     except RuntimeError as error:
-        raise PreconditionFailed(f"{file}: a link that leads round in a circle; remove it first.") from error
+        raise PreconditionFailed(f"{file}: a symbolic link that loops; remove it first.") from error
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     with home_errors(file.parent):
         try:
@@ -95,7 +95,7 @@ def _for_model(name: str, force: bool) -> Chosen:
         return {}
     folder = Path(name)
     if not folder.is_dir():
-        typer.echo(f"{name} is not a folder here, so it is taken for a hub name; the first run fetches and checks it.")
+        typer.echo(f"{name} is not a folder here, so it is taken as a hub name; the first run downloads and checks it.")
         return {"model": {"path": name}, "hyperparams": _pretrained()}
     alone = fit(count_parameters(folder), *training_memory())
     shared = None if alone.fits else shared_fit(load(), folder)
@@ -104,19 +104,19 @@ def _for_model(name: str, force: bool) -> Chosen:
     if not found.fits and not force:
         raise PreconditionFailed(
             f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
-            f"{size(found.needed_bytes)}, there are {size(found.available_bytes)}; --force writes the file anyway."
+            f"{size(found.needed_bytes)}, and {size(found.available_bytes)} are available; --force writes it anyway."
         )
     chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
     if found.parameters > LARGE:
         chosen["hyperparams"] = _pretrained()
     if shared is not None:
-        typer.echo("no card holds that alone, so the cards share it (environment.parallelism fsdp).")
+        typer.echo("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
         chosen["environment"] = {"parallelism": "fsdp"}
     return chosen
 
 
 def _sizes() -> Chosen:
-    """Suites of 1,000 items where a GPU answers them in no time; the defaults are for a CPU."""
+    """Suites of 1,000 items where there is a GPU; the defaults suit a CPU."""
     return {"suites": {"probe_items": GPU_ITEMS, "eval_items": GPU_ITEMS}} if list_gpus() else {}
 
 
@@ -128,16 +128,16 @@ def _tell(found: Fit) -> None:
 
 
 def _pretrained() -> dict[str, Any]:
-    """A careful start for a pretrained model: a low rate and small batches, summed up."""
+    """Careful settings for a pretrained model: a low learning rate, and small batches with gradient accumulation."""
     return {"learning_rate": 2e-5, "batch_size": 4, "gradient_accumulation": 8}
 
 
 def _require_nameable(data: Path) -> None:
-    """The settings file names the data file, and is UTF-8."""
+    """Raise for a file name that a settings file, which is UTF-8, cannot hold."""
     path = data.resolve()
     if printable(path) != str(path):
         raise PreconditionFailed(
-            f"{printable(path)}: a name with control characters or bytes that are no UTF-8; rename it first."
+            f"{printable(path)}: the name has control characters or is not UTF-8; rename the file first."
         )
 
 
@@ -152,21 +152,21 @@ def _check_data(data: Path) -> None:
     for error in errors[:SHOWN]:
         typer.echo(f"  {error}", err=True)
     if not families:
-        raise PreconditionFailed(f"{printable(data)} has no row that can be read.")
+        raise PreconditionFailed(f"{printable(data)} has no readable row.")
     counted = ", ".join(f"{count:,} {family}" for family, count in families.most_common(SHOWN))
-    typer.echo(f"{printable(data)}: {sum(families.values()):,} rows can be read ({counted}), {len(errors):,} cannot.")
+    typer.echo(f"{printable(data)}: {sum(families.values()):,} readable rows ({counted}), {len(errors):,} unreadable.")
 
 
 def _tested_on(data: Path, model: str) -> dict[str, Any]:
-    """Where the file can be tested on, its held-out rows are; a model of one's own is then taught nothing beside it."""
+    """Suites from the file's held-out rows, if it has enough. A user's own model is then trained on nothing else."""
     alone = load().suites.model_copy(update={"families": (), "files": (data,)})
     try:
         suites = build_suites(alone)
     except DataError as error:
-        typer.echo(f"{error} So nothing of this file is tested on, but the built-in tasks are.")
+        typer.echo(f"{error} So the built-in tasks are tested, and none of this file's rows.")
         return {}
     sizes = " + ".join(f"{len(suite.items)} {pool}" for pool, suite in suites.items())
-    typer.echo(f"held out to test on: {sizes} rows; `ratchet config check` says which gain so many items can prove.")
+    typer.echo(f"held out for testing: {sizes} rows; `ratchet config check` shows what gain they can prove.")
     files = [str(data.resolve())]
     return {"files": files} if model == TINY else {"files": files, "families": []}
 
@@ -185,8 +185,8 @@ def _into_inbox(data: Path) -> None:
 
 
 HEAD = """\
-# Settings of Ratchet. A line that begins with # is a default: take the # away to change it.
-# The command line (--set queue.low_water=500) and the environment (RATCHET_QUEUE__LOW_WATER=500) go before this file.
+# Settings of Ratchet. A line that begins with # shows a default: remove the # to change it.
+# The command line (--set queue.low_water=500) and the environment (RATCHET_QUEUE__LOW_WATER=500) override this file.
 # `ratchet config check` checks it, `ratchet config show` shows what is in force.
 """
 WIDTH = 110
@@ -195,7 +195,7 @@ Chosen = Mapping[str, Mapping[str, Any]]
 
 
 def render(chosen: Chosen, schema: type[Settings] = Settings) -> str:
-    """The file's text, with these values (by section and field) in force."""
+    """The text of the file, with these values (by section and field) set."""
     lines = [HEAD]
     plain, sections = _split(schema.model_fields)
     for name, field in plain.items():
@@ -229,7 +229,7 @@ def _entry(name: str, field: FieldInfo, chosen: Mapping[str, Any]) -> list[str]:
 
 
 def _wrapped(text: str) -> Iterator[str]:
-    """Comment lines; only the first paragraph of a docstring."""
+    """Comment lines with the first paragraph of a docstring."""
     line = "#"
     for word in text.strip().split("\n\n")[0].split():
         if len(line) + len(word) >= WIDTH:
@@ -241,7 +241,7 @@ def _wrapped(text: str) -> Iterator[str]:
 
 
 def toml(value: Any) -> str:
-    """A value as TOML: JSON does for texts, numbers, booleans and lists; tables are written inline."""
+    """A value as TOML: strings, numbers, booleans and lists are written as JSON, tables inline."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if isinstance(value, Mapping):

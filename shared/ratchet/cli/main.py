@@ -1,7 +1,7 @@
-"""The entry point of the command line: which commands there are, and the options that go before them.
+"""The entry point of the command line: the list of commands, and the global options.
 
-A command's module is imported when the command is called: help and completion of a name import none of them. Errors of
-Ratchet's own become one line and exit code 2. So do those of a disk: it may be full or read-only under any command.
+A command's module is imported when the command is called; `ratchet --help` imports none of them. Ratchet's own errors
+become one line and exit code 2, and so do disk errors, since the disk may be full or read-only for any command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ratchet import __version__
 from ratchet.errors import RatchetError, SettingsError
 
 EXIT_ERROR = 2
-RUN, LOOK, ACT, SETUP = "Run", "Look", "Act", "Set up"
+RUN, INSPECT, OPERATE, SETUP = "Run", "Inspect", "Operate", "Set up"
 
 
 class Command(NamedTuple):
@@ -35,34 +35,38 @@ COMMANDS = {
     "run": Command(
         "run:run", RUN, "Start everything on this machine and show it: Redis, all systems and the inference server."
     ),
-    "stop": Command("run:stop", RUN, "Stop the run of this home, from another terminal, and wait for its end."),
+    "stop": Command("run:stop", RUN, "Stop this home's run from another terminal, and wait until it has ended."),
     "reset": Command(
         "run:reset", RUN, "Remove the home: ledger, checkpoints, queue, logs. What is in PostgreSQL or S3 stays."
     ),
     "serve": Command("serve:serve", RUN, "Run the inference server by itself, with the engine of serving.engine."),
     "ask": Command("serve:ask", RUN, "Ask the served model, and say which checkpoint answered."),
     "status": Command(
-        "status:status", LOOK, "Show what is going on right now: queue, training, checkpoints, what is live and why."
+        "status:status", INSPECT, "Show what is going on right now: queue, training, checkpoints, what is live and why."
     ),
-    "watch": Command("status:watch", LOOK, "Show it live. Ctrl-C leaves the run alone."),
-    "show": Command("show:app", LOOK, "Show one thing as a table: the leaderboard, the queue's mix, what was mined, …"),
-    "why": Command("why:why", LOOK, "Explain why a checkpoint is, or is not, live: each system's verdict."),
-    "events": Command("events:events", LOOK, "List events from the ledger's outbox, the newest last."),
-    "logs": Command("events:logs", LOOK, "Show the logs of this machine's workers and model processes."),
-    "systems": Command("systems:systems", LOOK, "List the installed systems, and the events that connect them."),
-    "queue": Command("queue:app", ACT, "Show what waits for training, and add data of your own."),
-    "train": Command("operate:train", ACT, "Pause and resume training, or skip the batch that is in training."),
-    "deploy": Command("operate:deploy", ACT, "Decide what is live: deploy, roll back, freeze."),
-    "dead": Command("dead:app", ACT, "Show what failed again and again, and retry it."),
+    "watch": Command("status:watch", INSPECT, "Show it live. Ctrl-C leaves the run alone."),
+    "show": Command("show:app", INSPECT, "Show one topic as a table: leaderboard, history, mined items, …"),
+    "why": Command("why:why", INSPECT, "Explain why a checkpoint is or is not live: each system's verdict."),
+    "events": Command("events:events", INSPECT, "List events from the ledger's outbox, the newest last."),
+    "logs": Command("events:logs", INSPECT, "Show the logs of this machine's workers and model processes."),
+    "systems": Command("systems:systems", INSPECT, "List the installed systems, and the events that connect them."),
+    "queue": Command("queue:app", OPERATE, "Show what waits for training, and add data of your own."),
+    "train": Command("operate:train", OPERATE, "Pause and resume training, or skip the batch that is in training."),
+    "deploy": Command("operate:deploy", OPERATE, "Decide what is live: deploy, roll back, freeze."),
+    "dead": Command("dead:app", OPERATE, "Show what failed repeatedly, and retry it."),
     "init": Command("init:init", SETUP, "Write ratchet.toml for your model and data: every setting with its meaning."),
     "config": Command("config:app", SETUP, "Show and check the settings."),
-    "doctor": Command("doctor:doctor", SETUP, "Check this machine and this home. Exit code 1: a run could not start."),
-    "backup": Command("backup:app", SETUP, "Copy the ledger and all artifacts into a folder, and bring them back."),
-    "migrate": Command("stack:migrate", SETUP, "Bring the ledger to this version's schema. `ratchet run` does so too."),
-    "prepare": Command(
-        "stack:prepare", SETUP, "Publish the base model and the test suites. `ratchet run` does so too."
+    "doctor": Command(
+        "doctor:doctor", SETUP, "Check this machine and this home. Exit code 1 if a run could not start."
     ),
-    "discover": Command("stack:discover", SETUP, "Serve Prometheus: where the workers are, and metrics of the stack."),
+    "backup": Command("backup:app", SETUP, "Copy the ledger and all artifacts into a folder, and restore them."),
+    "migrate": Command(
+        "stack:migrate", SETUP, "Migrate the ledger to this version's schema. `ratchet run` does it too."
+    ),
+    "prepare": Command(
+        "stack:prepare", SETUP, "Publish the base model and the test suites. `ratchet run` does it too."
+    ),
+    "discover": Command("stack:discover", SETUP, "Serve scrape targets and stack-wide metrics to Prometheus."),
 }
 
 
@@ -95,7 +99,7 @@ class LazyCommands(MutableMapping[str, Any]):
 
 def _load(name: str, target: str) -> Any:
     module, attribute = target.split(":")
-    # What an import makes stays, so each collection in the middle of it walks over everything for nothing.
+    # What an import creates stays alive, so garbage collection during the import is wasted.
     gc.disable()
     try:
         found = getattr(importlib.import_module(f"ratchet.cli.{module}"), attribute)
@@ -113,7 +117,7 @@ def _load(name: str, target: str) -> Any:
 
 
 def _print_plainly(command: Any) -> None:
-    """Help and errors without rich, whose import takes longer than all the rest of them."""
+    """Print help and errors without rich, whose import takes longer than everything else."""
     command.rich_markup_mode = None
     for inner in getattr(command, "commands", {}).values():
         _print_plainly(inner)
@@ -130,7 +134,7 @@ class Root(TyperGroup):
         return list(COMMANDS)
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
-        for heading in (RUN, LOOK, ACT, SETUP):
+        for heading in (RUN, INSPECT, OPERATE, SETUP):
             rows = [(name, command.summary) for name, command in COMMANDS.items() if command.heading == heading]
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -139,19 +143,19 @@ class Root(TyperGroup):
         try:
             return super().invoke(ctx)
         except RatchetError as error:
-            raise _refused(error) from error
+            raise _exit_with(error) from error
         except OSError as error:
             from ratchet.disk import explain_home_error
 
-            names_no_file = isinstance(error, PermissionError) and error.filename is None  # as of a port
-            trouble = explain_home_error(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))
-            if trouble is None or names_no_file:
+            names_no_file = isinstance(error, PermissionError) and error.filename is None  # as for a port
+            home_error = explain_home_error(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))
+            if home_error is None or names_no_file:
                 raise
-            raise _refused(trouble) from error
+            raise _exit_with(home_error) from error
 
 
-def _refused(error: RatchetError) -> typer.Exit:
-    """The exit to raise, once the error is printed. A name in it may be no UTF-8."""
+def _exit_with(error: RatchetError) -> typer.Exit:
+    """Print the error and return the exit to raise. File names in the message may not be UTF-8."""
     typer.echo(f"ratchet: {str(error).encode(errors='backslashreplace').decode()}", err=True)
     return typer.Exit(EXIT_ERROR)
 
@@ -174,16 +178,16 @@ def main(
     config: Annotated[
         Path | None, typer.Option(help="Settings file. Default: ratchet.toml in this folder, if there is one.")
     ] = None,
-    home: Annotated[Path | None, typer.Option(help="Folder that Ratchet keeps everything in.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for all of Ratchet's data.")] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="One setting, over file and environment."),
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Set one setting, over file and environment."),
     ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train a language model around the clock, and only ever serve one that is proved better.
+    """Train a language model around the clock, and serve only models that are proved better.
 
     `ratchet run` starts everything on this machine. `ratchet watch` shows it, `ratchet why CHECKPOINT` explains.
     """
@@ -196,7 +200,7 @@ def main(
     if home is not None:
         os.environ["RATCHET_HOME"] = str(home)
     if assign:
-        from ratchet.settings.settings import schema_with  # half the time of a start, and rarely needed
+        from ratchet.settings.settings import schema_with  # slow to import and rarely needed
         from ratchet.settings.sources import assign as put
         from ratchet.settings.sources import section_of
 

@@ -1,4 +1,4 @@
-"""`ratchet deploy` and `ratchet train`: what an operator decides in place of the systems."""
+"""`ratchet deploy` and `ratchet train`: decisions that an operator takes in place of the systems."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ratchet.ledger import operator_actions
 from ratchet.ledger.tables import BatchRow
 
 Name = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Its number (7), or the beginning of its id.")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it is kept in the ledger.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; recorded in the ledger.")]
 
 deploy = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Decide what is live, in place of the gate. `ratchet show history` lists every such act with its reason.",
+    help="Decide what is live, in place of the gate. `ratchet show history` lists each decision with its reason.",
 )
 train = typer.Typer(
     no_args_is_help=True,
@@ -32,31 +32,32 @@ def checkpoint(
     name: Name,
     reason: Reason,
     force: Annotated[
-        bool, typer.Option("--force", help="Also one that the gate has not proved; it is marked unproved.")
+        bool,
+        typer.Option("--force", help="Also deploy a checkpoint that the gate has not proved; it is marked unproved."),
     ] = False,
 ) -> None:
-    """Make a checkpoint the champion. Without --force only one that was proved before."""
+    """Make a checkpoint the champion. Without --force, only one that the gate has proved."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             found = find_checkpoint(tx.session, name)
             operator_actions.deploy(tx, found, reason, force=force)
-        typer.echo(f"#{found.ordinal} is to be live; the deployer loads, checks and switches.")
+        typer.echo(f"#{found.ordinal} will be live as soon as the deployer has loaded and checked it.")
         wake(settings, "deployment")
 
 
 @deploy.command()
 def rollback(reason: Reason = "rolled back by the operator") -> None:
-    """Go back to the champion before this one. The present weights are blocked until `ratchet deploy unblock`."""
+    """Go back to the previous champion. The current weights are blocked until `ratchet deploy unblock`."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             good_id = operator_actions.rollback(tx, reason)
-        typer.echo(f"{good_id} is to be live again; the deployer switches.")
+        typer.echo(f"{good_id} will be live again as soon as the deployer has switched.")
         wake(settings, "deployment")
 
 
 @deploy.command()
 def freeze(reason: Reason) -> None:
-    """Deploy nothing until `ratchet deploy unfreeze`. Training and judging go on."""
+    """Deploy nothing until `ratchet deploy unfreeze`. Training and judging continue."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
             operator_actions.freeze(tx, reason)
@@ -64,7 +65,7 @@ def freeze(reason: Reason) -> None:
 
 
 @deploy.command()
-def unfreeze(reason: Reason = "it may go on") -> None:
+def unfreeze(reason: Reason = "unfrozen by the operator") -> None:
     """Let the gate deploy again."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
@@ -74,8 +75,8 @@ def unfreeze(reason: Reason = "it may go on") -> None:
 
 
 @deploy.command()
-def unblock(name: Name, reason: Reason = "allowed again") -> None:
-    """Allow weights again that a rollback has blocked."""
+def unblock(name: Name, reason: Reason = "unblocked by the operator") -> None:
+    """Allow weights that a rollback has blocked to be deployed again."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             found = find_checkpoint(tx.session, name)
@@ -86,10 +87,10 @@ def unblock(name: Name, reason: Reason = "allowed again") -> None:
 
 @deploy.command("reset-fencing")
 def reset_fencing(reason: Reason) -> None:
-    """Let the server obey a ledger restored from a backup.
+    """Make the server accept a ledger restored from a backup.
 
-    The server obeys no fencing token lower than the highest it has seen, and a restored ledger gives out lower ones.
-    Make sure that no other deployer still drives the server with the ledger that was lost.
+    The server rejects fencing tokens lower than the highest that it has seen, and a restored ledger issues lower ones.
+    Make sure that no other deployer still drives the server from the lost ledger.
     """
     from ratchet.serving.client import ServingClient  # httpx
 
@@ -98,44 +99,44 @@ def reset_fencing(reason: Reason) -> None:
             above = server.health().highest_fencing_token
         with ledger.write() as tx:
             operator_actions.reset_fencing(tx, above, reason)
-        typer.echo(f"the next fencing token is above {above}; the deployer brings the server to what is desired.")
+        typer.echo(f"the next fencing token is above {above}; the deployer now brings the server to the desired state.")
         wake(settings, "deployment")
 
 
 @train.command()
 def pause() -> None:
-    """Pause training. Its running segment ends after a step, and is saved with its place in the batch.
+    """Pause training. The running segment ends after its current step and is saved with its position in the batch.
 
-    Judging, deployment and serving go on. Training stays paused over restarts, until `ratchet train resume`.
+    Judging, deployment and serving continue. Training stays paused across restarts, until `ratchet train resume`.
     """
     with opened() as (_, ledger):
         with ledger.write() as tx:
             operator_actions.pause(tx, paused=True)
-        typer.echo("training pauses; `ratchet train resume` lets it go on.")
+        typer.echo("training pauses; `ratchet train resume` continues it.")
 
 
 @train.command()
 def resume() -> None:
-    """Let training go on where it was paused."""
+    """Continue training where it was paused."""
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             operator_actions.pause(tx, paused=False)
-        typer.echo("training goes on.")
+        typer.echo("training continues.")
         wake(settings, "training")
 
 
 @train.command()
 def skip() -> None:
-    """Leave the batch that is in training, and go on with the next.
+    """Skip the batch that is in training, and continue with the next.
 
-    The running segment ends after its step and is saved: what was trained on stays. The rest of the batch is never
-    trained on; its place is kept as its offset. `ratchet queue skip` takes any batch by its id.
+    The running segment ends after its current step and is saved, so the examples trained so far count. The rest of the
+    batch is never trained on; the batch records how far training got. `ratchet queue skip` skips any batch by its id.
     """
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
             if batch is None:
-                raise PreconditionFailed("no batch is in training; `ratchet queue list` shows what waits.")
+                raise PreconditionFailed("no batch is in training; `ratchet queue list` shows the queue.")
             operator_actions.skip(tx, batch)
             text = (
                 f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for scripts, and numbers, times and sizes in few characters."""
+"""Output of commands: tables for people, JSON for scripts, and short forms of numbers, times and sizes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 Json = typer.Option("--json", help="Print JSON for scripts.")
 PLAIN_WIDTH = 120
-"""Columns where the output is no terminal: a pipe has no width, and a file is read in a wide window."""
+"""Columns where the output is not a terminal: a pipe has no width of its own."""
 
 
 def console() -> Console:
-    """The terminal, or plain text of 120 columns where there is none."""
-    from rich.console import Console  # a tenth of a second, which JSON and plain lines do without
+    """A console for the terminal, or for plain text of ``PLAIN_WIDTH`` columns where there is none."""
+    from rich.console import Console  # a tenth of a second that JSON and plain lines save
 
     made = Console(highlight=False, soft_wrap=False)
     return made if made.is_terminal else Console(highlight=False, width=max(PLAIN_WIDTH, made.width))
@@ -30,7 +30,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table without borders. A column whose name begins with ``>`` is set to the right."""
+    """Print a table without borders. A column whose name begins with ``>`` is right-aligned."""
     from rich.table import Table
     from rich.text import Text
 
@@ -43,7 +43,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def clock(at: float | None) -> str:
-    """Local time of day; with the date when it was not today."""
+    """Local time of day, or date and time if it was not today."""
     if at is None:
         return ""
     local = datetime.fromtimestamp(at)
@@ -70,6 +70,6 @@ def size(bytes_: float) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """One line of at most so many characters."""
+    """The text on one line of at most ``width`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,4 +1,4 @@
-"""`ratchet queue`: what waits for training, and a way in for data of your own."""
+"""`ratchet queue`: list the batches, add your own data, and skip a batch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPEN = ("training", "queued", "submitted")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Show what waits for training, and add data of your own. It passes the same gate as generated data.",
+    help="Show what waits for training, and add your own data. It passes the same gate as generated data.",
 )
 
 
@@ -39,7 +39,7 @@ def list_batches(
     everything: Annotated[bool, typer.Option("--all", help="Also batches that are done.")] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """List batches: the running one first, then those that wait, by priority."""
+    """List batches: first the running one, then the waiting ones by priority."""
     with opened() as (settings, ledger), ledger.read() as session:
         rows = _batches(session, everything)
         waiting, left = depth(session), supply(session)
@@ -58,7 +58,7 @@ def list_batches(
     print_table(columns, (_row(row) for row in rows))
     typer.echo(
         f"depth {waiting.total:,} examples (low water {settings.queue.low_water:,}, "
-        f"high water {settings.queue.high_water:,}): {waiting.running:,} of the running batch, "
+        f"high water {settings.queue.high_water:,}): {waiting.running:,} in the running batch, "
         f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate. About {left.tokens:,} tokens"
         + (f", {left.minutes:.1f} minutes of training." if left.minutes is not None else ".")
     )
@@ -67,12 +67,12 @@ def list_batches(
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A JSONL file.")],
-    priority: Annotated[Priority, typer.Option(help="Which batches it goes before.")] = "normal",
+    priority: Annotated[Priority, typer.Option(help="Its place among the other batches.")] = "normal",
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Queue a JSONL file, one example a line, in any of the known shapes (`ratchet init --help`).
+    """Queue a JSONL file with one example per line, in any known shape (`ratchet init --help`).
 
-    Rows that cannot be read are named here with their lines; the gate keeps them in quarantine and takes the rest.
+    Unreadable rows are listed with their line numbers; the gate quarantines them and takes the rest.
     """
     with opened() as (settings, ledger):
         found = _published(settings, file)
@@ -86,13 +86,13 @@ def add(
         print_json({"batch_id": event.batch_id, **counted, "priority": priority})
         return
     typer.echo(
-        f"batch {event.batch_id}: {found.rows:,} rows are before the gate, {found.unreadable:,} of them unreadable."
+        f"batch {event.batch_id}: {found.rows:,} rows wait for the gate, {found.unreadable:,} of them unreadable."
     )
 
 
 @app.command()
 def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")]) -> None:
-    """Take a batch out of the queue. It is kept, and no more of it is trained on."""
+    """Take a batch out of the queue. It is kept, but training on it ends."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
             row = _find(tx.session, batch)
@@ -108,9 +108,10 @@ class _Published:
 
 
 def _published(settings: Settings, file: Path) -> _Published:
-    """The file as a batch artifact, read once: the gate reads what the user wrote, and what was counted here.
+    """Publish the file as a batch artifact. It is read only once, so that the gate reads the rows that were counted
+    here.
 
-    Raises DataError for what is no file, and PreconditionFailed where no row of it can be read.
+    Raises DataError for what is not a file, and PreconditionFailed for a file without a readable row.
     """
     settings.work_folder.mkdir(parents=True, exist_ok=True)
     with open_regular(file) as source, tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
@@ -125,7 +126,7 @@ def _published(settings: Settings, file: Path) -> _Published:
         if unreadable > MOST_SHOWN:
             typer.echo(f"  … and {unreadable - MOST_SHOWN:,} more", err=True)
         if rows == unreadable:
-            raise PreconditionFailed(f"{printable(file)} has no row that can be read; nothing was queued.")
+            raise PreconditionFailed(f"{printable(file)} has no readable row; nothing was queued.")
         provenance = {"file": printable(file.name)}
         artifact = artifacts(settings).publish(Path(folder) / ROWS, "batch", provenance, consume=True)
     return _Published(artifact.id, rows, unreadable)

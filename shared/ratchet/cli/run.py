@@ -1,4 +1,4 @@
-"""`ratchet run`, `stop` and `reset`: everything on this machine, from one command."""
+"""`ratchet run`, `stop` and `reset`: start and stop everything on this machine, and remove its data."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LiveView:
         self._settings, self._screen = settings, screen
         self._changes: ChangeLines | None = None
 
-    def say(self, text: str) -> None:
-        self._screen.say(f"ratchet: {text}")
+    def announce(self, text: str) -> None:
+        self._screen.announce(f"ratchet: {text}")
 
     def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
         self._changes = self._changes or ChangeLines(ledger)
@@ -44,14 +44,14 @@ class LiveView:
 def run(
     cycles: Annotated[
         int | None,
-        typer.Option(min=1, help="End by itself after so many checkpoints were trained, judged and decided on."),
+        typer.Option(min=1, help="End after this many checkpoints were trained, judged and decided on."),
     ] = None,
 ) -> None:
     """Start everything on this machine and show it: Redis, all systems and the inference server.
 
-    Ctrl-C stops it cleanly; the next `ratchet run` goes on where it stopped.
+    Ctrl-C stops it cleanly; the next `ratchet run` continues where it stopped.
     """
-    from ratchet.run.session import Run  # Celery, and half of everything
+    from ratchet.run.session import Run  # Celery and much else
     from ratchet.run.summary import render
 
     settings = load()
@@ -65,7 +65,7 @@ def run(
 
 
 def stop() -> None:
-    """Stop the run of this home, from another terminal, and wait until it has stopped."""
+    """Stop this home's run from another terminal, and wait until it has ended."""
     settings = load()
     holder = _named_holder(settings.home)
     if holder is None:
@@ -74,28 +74,28 @@ def stop() -> None:
     if holder.pid is None:
         path = settings.home.resolve() / run_lock.LOCK_FILE
         raise PreconditionFailed(
-            f"a run is going on in {settings.home}, but {path} does not tell its process: `fuser {path}` or `lslocks` "
-            "does, and `kill PID` then stops it as this command would."
+            f"a run is active in {settings.home}, but {path} does not name its process: find it with `fuser {path}` or "
+            "`lslocks`, and stop it with `kill PID`, which is what this command does."
         )
     _terminate(holder.pid, settings.home)
-    began_at, said = time.time(), ""
+    began_at, announced = time.time(), ""
     while run_lock.find_run(settings.home) is not None:
         workers = stopping_workers(settings.status_folder)
         who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
-        if workers and who != said:
-            said = who
+        if workers and who != announced:
+            announced = who
             typer.echo(describe_stopping(workers))
         if time.time() > max([began_at, *(worker.until for worker in workers)]) + STOP_S:
             raise PreconditionFailed(
-                f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses no data but "
+                f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses only "
                 "what was trained since the last checkpoint."
             )
         time.sleep(0.1)
-    typer.echo("stopped; `ratchet run` goes on from here.")
+    typer.echo("stopped; `ratchet run` continues from here.")
 
 
 def _named_holder(home: Path) -> run_lock.RunHolder | None:
-    """What runs in the home. One that is only just beginning or ending is given a moment to name itself or be gone."""
+    """The run of the home. A run that is just starting or ending gets a moment to write its process id or to exit."""
     deadline = time.monotonic() + NAMED_S
     while (holder := run_lock.find_run(home)) is not None and holder.pid is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -107,7 +107,7 @@ def _terminate(pid: int, home: Path) -> None:
         os.kill(pid, signal.SIGTERM)
     except PermissionError as error:
         raise PreconditionFailed(
-            f"process {pid} runs in {home} and is another user's: stop it as that user."
+            f"process {pid} runs in {home} and belongs to another user: stop it as that user."
         ) from error
     except ProcessLookupError as error:
         if run_lock.find_run(home) is not None:
@@ -116,13 +116,13 @@ def _terminate(pid: int, home: Path) -> None:
             ) from error
 
 
-def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False) -> None:
     """Remove the home: ledger, checkpoints, queue, logs. What is in PostgreSQL or S3 stays."""
     settings = load()
     home = settings.home.resolve()
     holder = run_lock.find_run(settings.home)
     if holder is not None:
-        raise PreconditionFailed(f"{holder} is running in {home}: `ratchet stop` first.")
+        raise PreconditionFailed(f"{holder} is running in {home}: run `ratchet stop` first.")
     if not home.exists():
         typer.echo(f"there is nothing at {home}.")
         return
@@ -136,9 +136,9 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
 
 
 def _remove(home: Path) -> bool:
-    """Whether the folder itself is gone; one that a disk is mounted on stays.
+    """Empty and remove the folder; returns whether it is gone. A mount point stays.
 
-    The lock goes last: where something cannot be removed, what is left is known as a home at the next try.
+    The lock file is removed last: if something cannot be removed, the rest still counts as a home at the next try.
     """
     for entry in home.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -153,7 +153,7 @@ def _remove(home: Path) -> bool:
 
 
 def _require_ours(settings: Settings) -> None:
-    """A folder is removed only if Ratchet has run there."""
+    """Raise unless Ratchet has run in the folder."""
     home = settings.home.resolve()
     if not (home / run_lock.LOCK_FILE).exists():
         raise PreconditionFailed(

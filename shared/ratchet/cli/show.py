@@ -1,7 +1,7 @@
-"""`ratchet show KIND`: what the ledger keeps, as tables for people and as JSON for scripts.
+"""`ratchet show KIND`: the ledger's contents as tables for people and as JSON for scripts.
 
-A kind is a function that takes a Reader and its own options and returns a Page; ``@kind`` makes a command of it, with
-``--json``. Kinds about checkpoints are in show_checkpoints, kinds about data in show_data.
+A kind is a function that takes a Reader and its own options and returns a Page; ``@kind`` turns it into a command with
+a ``--json`` option. Kinds about checkpoints are in show_checkpoints, kinds about data in show_data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AnyCheckpoint = Annotated[
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Show one thing as a table. With --json the same records, and more of each, for scripts.",
+    help="Show one topic as a table, or with --json as records with more fields for scripts.",
 )
 
 
@@ -49,8 +49,8 @@ def _as_mapping(row: Any) -> Mapping[str, Any]:
 class Table:
     """Rows of any type, and how they are shown.
 
-    ``columns`` has a function a heading (one that begins with ``>`` is set to the right), ``values`` gives a row's
-    record for JSON, and ``name`` is the key of these records there.
+    ``columns`` maps a heading (right-aligned if it begins with ``>``) to a function of a row. ``values`` turns a row
+    into a JSON record, and ``name`` is the key of these records in the JSON.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """Tables, with text before and after them, or ``empty`` where no table has a row. ``facts`` go into the JSON."""
+    """Tables, with text before and after them, or ``empty`` if no table has a row. ``facts`` are added to the JSON."""
 
     tables: Sequence[Table]
     lead: str = ""
@@ -72,7 +72,7 @@ class Page:
 
 
 def kind(function: Callable[..., Page]) -> Callable[..., None]:
-    """A command of ``ratchet show`` from a function of a Reader and options."""
+    """Turn a function of a Reader and options into a command of ``ratchet show``."""
     signature = inspect.signature(function, eval_str=True)
 
     @wraps(function)
@@ -93,7 +93,7 @@ def kind(function: Callable[..., Page]) -> Callable[..., None]:
 
 
 def show_page(page: Page, *, as_json: bool) -> None:
-    """Print it. The JSON has a list of records a table, beside the page's facts."""
+    """Print the page. The JSON has one list of records per table, beside the page's facts."""
     if as_json:
         print_json({table.name: [table.values(row) for row in table.rows] for table in page.tables} | dict(page.facts))
         return
@@ -113,4 +113,4 @@ def show_page(page: Page, *, as_json: bool) -> None:
         typer.echo(page.note)
 
 
-from ratchet.cli import show_checkpoints, show_data  # noqa: E402, F401 -- they add their kinds
+from ratchet.cli import show_checkpoints, show_data  # noqa: E402, F401 -- they register their kinds

@@ -40,66 +40,67 @@ CONFIDENCE_KINDS = {
     "min": "its least certain token",
     "tail": "its least certain quarter",
 }
-STAGES = {"raw": "as it comes", "tempered": "at its temperature", "platt_scaled": "Platt", "isotonic": "isotonic"}
+STAGES = {"raw": "raw", "tempered": "temperature-scaled", "platt_scaled": "Platt", "isotonic": "isotonic"}
 
 
 @kind
 def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Page:
     """Rank checkpoints by their accuracy on the eval suite.
 
-    The range behind a rate is its 95 % interval (Wilson). `tie` marks those that the paired comparison, on the same
-    items, cannot tell from the best; it is empty where a checkpoint was not compared yet, or under other conditions.
+    The range is the rate's 95 % interval (Wilson). `tie` marks checkpoints that the paired comparison on the same items
+    cannot distinguish from the best. It is empty where a checkpoint was not compared yet, or was evaluated under other
+    conditions.
     """
     entries = newest_ranking(reader.session)
     if family is not None:
         return _family_leaderboard(_of_family(reader.session, entries, family)[:limit], family)
     live = read_live(reader.session)
-    ranked = [_Ranked(look, entries.get(look.id, {}), standing(look, live)) for look in _best(reader.session, limit)]
+    ranked = [_Ranked(view, entries.get(view.id, {}), standing(view, live)) for view in _best(reader.session, limit)]
     columns = {
-        "": lambda r: f"#{r.look.ordinal}",
-        ">step": lambda r: f"{r.look.step:,}",
-        ">eval %": lambda r: f"{100 * r.look.overall.value:.1f}",
+        "": lambda r: f"#{r.view.ordinal}",
+        ">step": lambda r: f"{r.view.step:,}",
+        ">eval %": lambda r: f"{100 * r.view.overall.value:.1f}",
         "95 % range": lambda r: _range(*r.bounds),
         "tie": lambda r: TIE if r.entry.get("is_tied_with_best") else "",
-        ">items": lambda r: r.look.overall.n,
-        "by level": lambda r: levels_line(r.look),
-        "saved": lambda r: clock(r.look.created_at),
+        ">items": lambda r: r.view.overall.n,
+        "by level": lambda r: levels_line(r.view),
+        "saved": lambda r: clock(r.view.created_at),
         "stands": lambda r: r.stands,
     }
-    empty = "no checkpoint has been evaluated on the eval suite in force yet."
+    empty = "no checkpoint has been evaluated on the current eval suite yet."
     return Page([Table("checkpoints", ranked, columns, _Ranked.values)], empty=empty)
 
 
 class _Ranked(NamedTuple):
     """A checkpoint with its entry of the newest ranking, which is empty where it was not compared."""
 
-    look: CheckpointView
+    view: CheckpointView
     entry: Entry
     stands: str
 
     @property
     def bounds(self) -> tuple[float, float]:
-        assert self.look.overall is not None
-        interval = wilson(self.look.overall.correct, self.look.overall.n)
+        assert self.view.overall is not None
+        interval = wilson(self.view.overall.correct, self.view.overall.n)
         return interval.low, interval.high
 
     def values(self) -> dict[str, Any]:
-        look, (low, high) = self.look, self.bounds
-        assert look.overall is not None
+        view, (low, high) = self.view, self.bounds
+        assert view.overall is not None
         return {
-            "checkpoint_id": look.id,
-            "ordinal": look.ordinal,
-            "step": look.step,
-            "correct": look.overall.correct,
-            "items": look.overall.n,
+            "checkpoint_id": view.id,
+            "ordinal": view.ordinal,
+            "step": view.step,
+            "correct": view.overall.correct,
+            "items": view.overall.n,
             "low": low,
             "high": high,
-            "levels": {f"{name}/{level}": rate.model_dump() for (name, level), rate in look.levels.items()},
+            "levels": {f"{name}/{level}": rate.model_dump() for (name, level), rate in view.levels.items()},
             "is_tied_with_best": self.entry.get("is_tied_with_best"),
             "cost": self.entry.get("cost"),
             "over_budget": self.entry.get("over_budget"),
             "stands": self.stands,
-            "created_at": look.created_at,
+            "created_at": view.created_at,
         }
 
 
@@ -110,20 +111,20 @@ def newest_ranking(session: Session) -> dict[str, Entry]:
 
 
 def _best(session: Session, limit: int) -> list[CheckpointView]:
-    """The best on the eval suite in force: a rate on an earlier one is of other items."""
+    """The best on the current eval suite; rates on earlier suites are not comparable."""
     query = select(CheckpointRow).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
     query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
     query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), EvaluationRow.items > 0)
     best_first = ((EvaluationRow.correct * 1.0 / EvaluationRow.items).desc(), CheckpointRow.ordinal.desc())
-    looks = read_checkpoints(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
-    return sorted(looks, key=lambda look: (look.overall.value if look.overall else 0.0, look.ordinal), reverse=True)
+    views = read_checkpoints(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
+    return sorted(views, key=lambda view: (view.overall.value if view.overall else 0.0, view.ordinal), reverse=True)
 
 
 def _of_family(session: Session, entries: Mapping[str, Entry], family: str) -> list[dict[str, Any]]:
-    """Places on one family's items, the best first."""
+    """Ranks on one family's items, the best first."""
     known = sorted({name for entry in entries.values() for name in entry["by_family"]})
     if family not in known:
-        raise PreconditionFailed(f"no family {family!r} is ranked: {', '.join(known) or 'nothing is, yet'}.")
+        raise PreconditionFailed(f"family {family!r} is not ranked; ranked are: {', '.join(known) or 'none yet'}.")
     rows = {row.id: row for row in session.scalars(select(CheckpointRow).where(CheckpointRow.id.in_(entries)))}
     ranked = sorted(entries.values(), key=lambda e: (e["by_family"][family]["rank"], -rows[e["checkpoint_id"]].ordinal))
     return [{"checkpoint": label(rows[entry["checkpoint_id"]]), **entry["by_family"][family]} for entry in ranked]
@@ -149,7 +150,7 @@ def _range(low: float, high: float) -> str:
 def history(reader: Reader, limit: Limit = 30) -> Page:
     """List what was live, from when to when and why.
 
-    Freezes, lifted blocks and what else an operator did stand between.
+    Freezes, removed blocks and other operator actions are listed too.
     """
     now = time.time()
     columns = {
@@ -161,7 +162,7 @@ def history(reader: Reader, limit: Limit = 30) -> Page:
         "why": lambda e: plain(e.reason),
     }
     entries = history_of(reader.session)[-limit:][::-1]
-    return Page([Table("acts", entries, columns)], empty="nothing has been deployed yet.")
+    return Page([Table("actions", entries, columns)], empty="nothing has been deployed yet.")
 
 
 def _lasted(entry: HistoryEntry, now: float) -> str:
@@ -174,8 +175,8 @@ def _lasted(entry: HistoryEntry, now: float) -> str:
 def previews(reader: Reader, limit: Limit = 12) -> Page:
     """List answers of the model in training, the newest last.
 
-    Now and then it is asked a few rows of its file, and its answers are graded. They are for looking at: no decision
-    rests on them. Other machines than the one that trains show the newest ten, while training runs.
+    At intervals the model answers a few rows of its training file, and the answers are graded. They are only for
+    information: no decision depends on them. Machines other than the trainer show the newest ten while training runs.
     """
     found = live_training(reader.session, reader.settings, limit).previews
     columns = {
@@ -197,7 +198,7 @@ def previews(reader: Reader, limit: Limit = 12) -> Page:
 
 
 class PairedItem(NamedTuple):
-    """One item that one of two checkpoints answered right and the other wrong."""
+    """An item that one of two checkpoints answered right and the other wrong."""
 
     item: Example
     before: ItemRecord
@@ -228,13 +229,13 @@ def diff(
 ) -> Page:
     """List the items on which two checkpoints differ.
 
-    What was lost comes first, then what was gained, with both answers. Confirm suites are not shown: every look at
-    their items makes them worth less as a test.
+    Losses come first, then gains, with both answers. Confirm suites are never shown: a test set loses its value when
+    its items are known.
     """
     session, store = reader.session, artifacts(reader.settings)
     row = suite_named(session, suite)
     if row.pool == "confirm":
-        raise PreconditionFailed("a confirm suite is not for looking at: it decides on deployments.")
+        raise PreconditionFailed("confirm suites are never shown: they decide on deployments.")
     pair = [find_checkpoint(session, name) for name in (earlier, later)]
     records = [_record(session, checkpoint, row) for checkpoint in pair]
     before, after = (_only_family(load_evaluation(store, record), family) for record in records)
@@ -266,7 +267,7 @@ def _record(session: Session, checkpoint: CheckpointRow, suite: SuiteRow) -> Eva
     record = evaluation(session, checkpoint.id, suite.id)
     if record is None:
         raise PreconditionFailed(
-            f"{label(checkpoint)} has no record on that suite: `ratchet why {checkpoint.ordinal}` lists what it has."
+            f"{label(checkpoint)} has no record on that suite: `ratchet why {checkpoint.ordinal}` lists its records."
         )
     return record
 
@@ -282,32 +283,32 @@ def _only_family(record: Evaluation, family: str | None) -> Evaluation:
 
 
 def sign_test(gains: int, losses: int) -> float:
-    """Exact two-sided p of so uneven a split, were gains and losses equally likely (McNemar's test)."""
+    """Exact two-sided p-value of the split if gains and losses were equally likely (McNemar's test)."""
     differing, fewer = gains + losses, min(gains, losses)
     return min(1.0, 2.0 * sum(comb(differing, k) for k in range(fewer + 1)) / 2.0**differing)
 
 
 def _summary(earlier: str, later: str, pool: str, total: OutcomeCounts) -> str:
     p = sign_test(total.gains, total.losses)
-    luck = f"luck alone does that once in {1 / p:,.0f} times" if p < 0.5 else "that may well be luck"
+    chance = f"chance alone gives that once in {1 / p:,.0f} times" if p < 0.5 else "that may well be chance"
     return (
-        f"{later} beside {earlier} on {total.n} {pool} items: {total.gains} gained, {total.losses} lost, "
-        f"{100 * total.effect:+.1f} points; {luck} (p = {p:.2g}, one comparison, not corrected)."
+        f"{later} against {earlier} on {total.n} {pool} items: {total.gains} gained, {total.losses} lost, "
+        f"{100 * total.effect:+.1f} points; {chance} (p = {p:.2g}, one comparison, not corrected)."
     )
 
 
 @kind
 def calibration(reader: Reader, checkpoint: AnyCheckpoint = "champion") -> Page:
-    """Say how far a checkpoint's confidence can be trusted.
+    """Show how well a checkpoint's confidence is calibrated.
 
-    And from which confidence on its answers are good enough. All numbers are of the half of the eval items that had no
-    part in fitting them.
+    Also shows the confidence above which its answers are accurate enough. All numbers are measured on the half of the
+    eval items that was not used for fitting.
     """
     found = find_checkpoint(reader.session, checkpoint)
     row = reader.session.get(CalibrationRow, found.id)
     if row is None or "shipped" not in row.numbers:
         raise PreconditionFailed(
-            f"{label(found)} has not been calibrated: `ratchet why {found.ordinal}` says how far it is."
+            f"{label(found)} has not been calibrated: `ratchet why {found.ordinal}` shows how far it is."
         )
     numbers = row.numbers
     stages = [{"name": name, **numbers[stage]} for stage, name in STAGES.items()]
@@ -316,7 +317,7 @@ def calibration(reader: Reader, checkpoint: AnyCheckpoint = "champion") -> Page:
         ">items": lambda level: level["n"],
         ">right": lambda level: f"{level['accuracy']:.0%}",
         ">stated": lambda level: f"{level['confidence']:.0%}",
-        ">too sure by": lambda level: f"{100 * (level['confidence'] - level['accuracy']):+.0f}",
+        ">overconfident by": lambda level: f"{100 * (level['confidence'] - level['accuracy']):+.0f}",
     }
     return Page(
         [
@@ -346,16 +347,17 @@ def _calibration_in_words(name: str, numbers: Mapping[str, Any]) -> str:
     excess = raw["confidence"] - raw["accuracy"]
     text = (
         f"{name} is right on {raw['accuracy']:.0%} of {raw['n']} items and states {raw['confidence']:.0%}: "
-        f"{'too sure' if excess > 0 else 'too modest'} by {100 * abs(excess):.0f} points. Its confidence is best read "
-        f"from {CONFIDENCE_KINDS[numbers['kind']]}, at temperature {numbers['temperature']:.2f}, which takes the "
-        f"expected calibration error from {raw['ece']:.3f} to {tempered['ece']:.3f}."
+        f"{'overconfident' if excess > 0 else 'underconfident'} by {100 * abs(excess):.0f} points. "
+        f"The best measure of its confidence is {CONFIDENCE_KINDS[numbers['kind']]}, at temperature "
+        f"{numbers['temperature']:.2f}, which changes the expected "
+        f"calibration error from {raw['ece']:.3f} to {tempered['ece']:.3f}."
     )
     found = numbers["abstention"]
     if found is None or found["precision"] is None:
-        return f"{text} No confidence promises {shipped['precision']:.0%} right answers."
+        return f"{text} No confidence level gives {shipped['precision']:.0%} right answers."
     bounds = found["interval"]
     return (
-        f"{text} Answers of a confidence of {found['threshold']:.2f} or more are {found['coverage']:.0%} of all, "
+        f"{text} Answers with a confidence of {found['threshold']:.2f} or more are {found['coverage']:.0%} of all, "
         f"and {found['precision']:.0%} of them are right ({bounds['low']:.0%} to {bounds['high']:.0%}; wanted "
         f"{found['wanted']:.0%})."
     )

@@ -26,8 +26,8 @@ from ratchet.ledger.tables import (
 
 Numbers = Mapping[str, Any]
 EXPERIMENT_STATES = {
-    "off": "one arm alone is taught: nothing is compared",
-    "waiting": "nothing is mastered yet, so nothing is compared yet",
+    "off": "there is only one arm, so nothing is compared",
+    "waiting": "no level is mastered yet, so nothing is compared yet",
     "open": "the experiment is open",
     "decided": "the experiment is decided",
     "even": "the experiment has ended: some arms do not differ",
@@ -75,14 +75,15 @@ class Trial(NamedTuple):
 
 @kind
 def curriculum(reader: Reader, limit: Limit = 10) -> Page:
-    """Show the mix of the next batches, and what teaches most.
+    """Show the mix of the next batches, and which arm improves the model most.
 
-    Batches are assigned to the arms at random, by the shares shown; a trial is the paired gain on the probe suite that
-    came of it. A range holds the arm's gain with 95 % probability; `best` is the probability that no arm is better.
+    Batches are assigned to the arms at random, by the shares shown. A trial is the paired gain on the probe suite after
+    one arm's batches. A range holds the arm's gain with 95 % probability; `best` is the probability that no arm is
+    better.
     """
     row = reader.session.scalar(select(CurriculumRow).order_by(CurriculumRow.id.desc()).limit(1))
     if row is None:
-        waits = "there is no curriculum yet: it waits for the first evaluated checkpoint."
+        waits = "there is no curriculum yet: it needs an evaluated checkpoint."
         return Page([], empty=waits, facts={"curriculum_id": None, "trials": 0})
     known = {(level["family"], level["level"]): level for level in row.mastery.get("levels", ())}
     mix = {
@@ -148,7 +149,7 @@ def _rate(level: Numbers | None) -> str:
 def generation(reader: Reader, limit: Limit = 20) -> Page:
     """List what was generated, the newest first.
 
-    By which generator and for which arm, how fast, what was refused, and what it cost.
+    Each row has the generator, the arm, the speed, the rejected examples and the cost.
     """
     query = select(VerdictRow).where(VerdictRow.system == "generation").order_by(VerdictRow.id.desc()).limit(limit)
     columns = {
@@ -178,7 +179,7 @@ def _refill_values(row: VerdictRow) -> dict[str, Any]:
 
 
 class Covered(NamedTuple):
-    """What a batch covers, and where it comes from."""
+    """What a batch covers, and its origin."""
 
     row: CoverageRow
     origin: str
@@ -204,10 +205,10 @@ class Covered(NamedTuple):
 
 @kind
 def coverage(reader: Reader, limit: Limit = 10) -> Page:
-    """Show what the newest batches cover, and what they lack.
+    """Show what the newest batches cover, and what is missing.
 
-    `new` is the share of different items that no earlier batch had, `new runs` that of runs of three words. Entropy is
-    1 where all levels have equally many rows. A gap says how far a level falls short of its share in the mix.
+    `new` is the share of distinct items that no earlier batch had, `new runs` the same for runs of three words. Entropy
+    is 1 if all levels have equally many rows. A gap is how far a level falls short of its share in the mix.
     """
     query = select(CoverageRow, BatchRow.origin).join(BatchRow, BatchRow.id == CoverageRow.batch_id)
     found = [
@@ -241,7 +242,7 @@ def coverage(reader: Reader, limit: Limit = 10) -> Page:
         else None,
         Table("batches", found, batches, Covered.values, "Batches"),
     ]
-    return Page([table for table in tables if table is not None], empty="no batch has been measured yet.")
+    return Page([table for table in tables if table is not None], empty="no batch has been analysed yet.")
 
 
 def _features(cell: Numbers) -> str:
@@ -269,15 +270,21 @@ class Mined(NamedTuple):
 
     @property
     def still_failed(self) -> str:
-        told = self.numbers.get("follow_up")
-        if not told:
+        follow_up = self.numbers.get("follow_up")
+        if not follow_up:
             return ""
-        return f"{told['mined_failed']} of {told['mined']} mined, {told['random_failed']} of {told['random']} random"
+        return (
+            f"{follow_up['mined_failed']} of {follow_up['mined']} mined, "
+            f"{follow_up['random_failed']} of {follow_up['random']} random"
+        )
 
     @property
     def against_random(self) -> str:
-        told = self.numbers.get("follow_up")
-        return f"{100 * told['excess']['low']:+.0f} to {100 * told['excess']['high']:+.0f}" if told else ""
+        follow_up = self.numbers.get("follow_up")
+        if not follow_up:
+            return ""
+        excess = follow_up["excess"]
+        return f"{100 * excess['low']:+.0f} to {100 * excess['high']:+.0f}"
 
     def values(self) -> dict[str, Any]:
         return {
@@ -295,9 +302,9 @@ class Mined(NamedTuple):
 def mined(reader: Reader, limit: Limit = 15) -> Page:
     """List what mining found, the newest checkpoint first.
 
-    `still failed` is what a checkpoint got wrong of the set mined from the one before, beside as many random items of
-    the same families and levels; the range holds the difference with 95 % probability. If it holds 0, mining is not
-    shown to beat chance there. --json has the yield of every arm of the search.
+    `still failed` counts the items of the previously mined set that a checkpoint got wrong, next to as many random
+    items of the same families and levels. The range holds the difference with 95 % probability; if it includes 0,
+    mining did not demonstrably beat chance. --json has the yield of every arm of the search.
     """
     query = select(MinedRow, CheckpointRow.ordinal).join(CheckpointRow, CheckpointRow.id == MinedRow.checkpoint_id)
     found = [Mined(*row) for row in reader.session.execute(query.order_by(CheckpointRow.ordinal.desc()).limit(limit))]
@@ -311,7 +318,7 @@ def mined(reader: Reader, limit: Limit = 15) -> Page:
         "against random, points": lambda m: m.against_random,
         "at": lambda m: clock(m.row.created_at),
     }
-    empty = "nothing has been mined yet: mining waits for the first evaluated checkpoint."
+    empty = "nothing has been mined yet: mining needs an evaluated checkpoint."
     return Page([Table("mined", found, columns, Mined.values)], empty=empty)
 
 
@@ -330,7 +337,7 @@ def corrections(reader: Reader, limit: Limit = 10) -> Page:
     """List the correction batches and their effects.
 
     The newest come first. An effect is the paired change on the probe items of the examples' levels: how many show the
-    error class before and after, and how far its rate fell, in points, with the 95 % range. Classes that did not become
+    error class before and after, and the fall of its rate in points, with the 95 % range. Classes that did not become
     rarer get no examples for some batches.
     """
     session = reader.session
@@ -382,7 +389,7 @@ def corrections(reader: Reader, limit: Limit = 10) -> Page:
 
 @kind
 def suites(reader: Reader) -> Page:
-    """List the suites: those in force, and those rotated out."""
+    """List the current suites and the retired ones."""
     records = dict(
         reader.session.execute(select(EvaluationRow.suite_id, func.count()).group_by(EvaluationRow.suite_id)).all()
     )

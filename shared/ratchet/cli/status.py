@@ -1,4 +1,4 @@
-"""`ratchet status` and `ratchet watch`: the view once, and the view as it changes."""
+"""`ratchet status` and `ratchet watch`: print the view once, or follow it as it changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERY_S = 0.5
 def status(as_json: Annotated[bool, Json] = False) -> None:
     """Show what is going on right now: queue, training, checkpoints, what is live and why.
 
-    Works whether or not a run is going on; the ledger keeps everything.
+    Works with or without an active run, since everything is in the ledger.
     """
     with opened() as (settings, ledger):
         view = read_view(ledger, settings)
@@ -34,7 +34,7 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
 
 
 def watch() -> None:
-    """Watch it live. In a terminal the whole view; elsewhere one line a change. Ctrl-C leaves the run alone."""
+    """Show the view live: in a terminal as a whole, elsewhere one line per change. Ctrl-C leaves the run alone."""
     with opened() as (settings, ledger):
         out = console()
         changes = ChangeLines(ledger)
@@ -43,14 +43,14 @@ def watch() -> None:
                 while True:
                     view = read_view(ledger, settings)
                     holder = run_lock.find_run(settings.home)
-                    screen.show(view, heading(holder, view.hosts), "Ctrl-C leaves; the run goes on", changes)
+                    screen.show(view, heading(holder, view.hosts), "Ctrl-C leaves; the run continues", changes)
                     time.sleep(EVERY_S)
             except KeyboardInterrupt:
                 return
 
 
 def heading(holder: run_lock.RunHolder | None, hosts: Mapping[str, int]) -> str:
-    """Whether something runs: a run of this home, or else workers of any machine, which are told of by number."""
+    """Text on what is running: this home's run, or else the number of workers on any machine."""
     if holder is not None:
         return f"running, {holder}"
     if not hosts:

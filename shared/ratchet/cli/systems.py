@@ -1,4 +1,4 @@
-"""`ratchet systems`: the wiring, printed from the declarations."""
+"""`ratchet systems`: the systems and their events, printed from the declarations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ratchet.systems import System, registry
 
 
 def systems(
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid graph, for documents.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid graph, for documents.")] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """List the installed systems: where they run, what they hear, what they say, how often they sweep."""
+    """List the installed systems: their hosts, the events that they consume and emit, and how often they sweep."""
     found = list(registry.systems().values())
     for name, trace in registry.broken().items():
         typer.echo(f"{name} cannot be imported: {last_line(trace)}: `ratchet doctor` shows the traceback", err=True)
@@ -39,18 +39,18 @@ def systems(
 
 
 def graph(found: Iterable[System]) -> str:
-    """A flowchart: an arrow from each system that says an event to each that hears it, drawn once a pair."""
+    """A flowchart with one arrow from each system that emits events to each system that consumes them."""
     declared = list(found)
     lines = ["flowchart LR"]
     for host in sorted({system.host for system in declared}):
         lines.append(f'  subgraph host{host}["{host} host"]')
         lines += [f"    {system.name}" for system in declared if system.host == host]
         lines.append("  end")
-    for speaker in declared:
-        for hearer in declared:
-            heard = [event.name for event in speaker.emits if event in hearer.consumes]
-            if heard:
-                lines.append(f'  {speaker.name} -- "{"<br/>".join(heard)}" --> {hearer.name}')
+    for emitter in declared:
+        for consumer in declared:
+            events = [event.name for event in emitter.emits if event in consumer.consumes]
+            if events:
+                lines.append(f'  {emitter.name} -- "{"<br/>".join(events)}" --> {consumer.name}')
     return "\n".join(lines) + "\n"
 
 

@@ -33,12 +33,12 @@ def why(
     checkpoint: Annotated[
         str, typer.Argument(help="Its number (7), the beginning of its id, champion, newest, previous or base.")
     ],
-    numbers: Annotated[bool, typer.Option("--numbers", help="Also every number behind each verdict.")] = False,
+    numbers: Annotated[bool, typer.Option("--numbers", help="Also print all numbers of each verdict.")] = False,
     as_json: Annotated[bool, Json] = False,
 ) -> None:
-    """Explain why a checkpoint is, or is not, live: each system's verdict, with the numbers it rests on.
+    """Explain why a checkpoint is, or is not, live: each system's verdict, with its numbers.
 
-    Champion, newest, previous and base are names of checkpoints too.
+    A checkpoint can also be named as champion, newest, previous or base.
     """
     with opened() as (_, ledger), ledger.read() as session:
         found = context.find_checkpoint(session, checkpoint)
@@ -56,13 +56,13 @@ def why(
 
 
 def _headline(session: Session, row: CheckpointRow) -> str:
-    look, live = read_checkpoints(session, [row])[0], read_live(session)
-    parts = [f"#{row.ordinal} ({row.id}): {standing(look, live)}."]
+    view, live = read_checkpoints(session, [row])[0], read_live(session)
+    parts = [f"#{row.ordinal} ({row.id}): {standing(view, live)}."]
     if row.ordinal:
         loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
         parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")
-    if look.overall is not None:
-        parts.append(f"Right on {percent(look.overall)} % of {look.overall.n} eval items ({levels_line(look)}).")
+    if view.overall is not None:
+        parts.append(f"Right on {percent(view.overall)} % of {view.overall.n} eval items ({levels_line(view)}).")
     if row.reason:
         parts.append(row.reason)
     if live is not None and live.desired != row.ordinal:
@@ -156,12 +156,12 @@ def _fact(who: str, outcome: str, reason: str, numbers: Mapping[str, Any], at: f
 def _paragraph(fact: Fact, *, everything: bool) -> str:
     reason = plain(str(fact["reason"] or fact["numbers"].get("reason", "")))
     line = f"  {fact['who']}: {fact['outcome']}" + (f". {reason}" if reason else "")
-    said = _numbers(fact["numbers"]) if everything else []
-    return "\n".join([line, *(f"      {number}" for number in said)])
+    numbers = _numbers(fact["numbers"]) if everything else []
+    return "\n".join([line, *(f"      {number}" for number in numbers)])
 
 
 def _numbers(numbers: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Numbers as ``name: value`` lines, scalars of one level together on one line."""
+    """Numbers as ``name: value`` lines, with the scalars of one level on one line."""
     plain = {k: v for k, v in numbers.items() if not isinstance(v, dict | list | tuple) and v is not None}
     lines = [prefix + ", ".join(f"{_words(k)} {_value(v)}" for k, v in plain.items())] if plain else []
     for name, value in numbers.items():

@@ -42,7 +42,7 @@ TAIL_BYTES = 20_000
 class View(Protocol):
     """Where a run is shown."""
 
-    def say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         """Show a line of the run's own."""
         ...
 
@@ -76,13 +76,13 @@ class Run:
         Raises PreconditionFailed while another run holds the home, and TransientError for a busy port.
         """
         began_at = self._clock()
-        with run_lock.hold_home(self._settings.home.resolve()), StopSignals(self._view.say) as signals:
-            with LocalStack(self._settings, self._view.say) as stack:
+        with run_lock.hold_home(self._settings.home.resolve()), StopSignals(self._view.announce) as signals:
+            with LocalStack(self._settings, self._view.announce) as stack:
                 signals.kill = stack.kill
                 done_before = _completed(stack.ledger)
                 problem = self._watch(stack, signals.stop, done_before, began_at)
                 endpoint = stack.endpoint()
-                self._view.say("stopping")
+                self._view.announce("stopping")
             return RunResult(self._summary(began_at, done_before), endpoint, problem)
 
     def _watch(
@@ -91,7 +91,7 @@ class Run:
         while not stop.is_set():
             processes = stack.check()
             for text in self._failures.new(stack.ledger, processes, self._settings.log_folder):
-                self._view.say(text)
+                self._view.announce(text)
             failing = _failing(processes)
             done = len(_completed(stack.ledger) - done_before)
             self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint())
@@ -133,10 +133,10 @@ class StopSignals:
     For the main thread.
     """
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, announce: Callable[[str], None]):
         self.stop = threading.Event()
         self.kill: Callable[[], None] = lambda: None
-        self._say = say
+        self._announce = announce
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -155,7 +155,7 @@ class StopSignals:
             self.kill()
             os._exit(EXIT_INTERRUPTED)
         self.stop.set()
-        self._say("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")
+        self._announce("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")
 
 
 class StallDetector:

@@ -53,7 +53,7 @@ def test_a_run_refused_on_a_full_disk_does_not_block_the_next_one_which_warns(
     try:
         assert run.stdout is not None
         warning = next(line for line in run.stdout if " warning " in line)
-        assert f"the disk of {home} is nearly full, under 500 MB are free: make room" in warning
+        assert f"the disk of {home} is nearly full, with less than 500 MB free: make room" in warning
         assert run_lock.find_run(home) == run_lock.RunHolder(run.pid)
         stopped = command(home, ["stop"], tmp_path)
         said, _ = stopped.communicate(timeout=PATIENCE_S)

@@ -75,6 +75,20 @@ def test_a_home_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger,
 
 @pytest.mark.usefixtures("made")
 @pytest.mark.parametrize("store", ["local"], indirect=True)
+def test_a_damaged_ledger_is_replaced_by_force_and_kept(told: Ledger, tmp_path: Path) -> None:
+    url, there = elsewhere(tmp_path)
+    (tmp_path / "there").mkdir(exist_ok=True)
+    (tmp_path / "there" / "ledger.db").write_bytes(b"garbage")
+    with pytest.raises(PreconditionFailed, match=r"is not empty \(a damaged file\)"):
+        restore(tmp_path / "backup", url, there)
+    restore(tmp_path / "backup", url, there, force=True)
+    assert rows_at(url) == rows(told)
+    kept = list((tmp_path / "there").glob("ledger.db.replaced-*"))
+    assert [file.read_bytes() for file in kept] == [b"garbage"]
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("store", ["local"], indirect=True)
 def test_a_ledger_in_use_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with told.write() as tx:
         tx.session.get_one(WorkerRow, "training@box+0").state = "running"
@@ -183,7 +197,7 @@ def test_a_pipe_or_device_in_a_backup_is_refused_by_name(
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero" if odd == "device" else path.name)
-    said = {"fifo": "is a pipe", "device": "is a device", "loop": "round in a circle"}[odd]
+    said = {"fifo": "is a pipe", "device": "is a device", "loop": "link that loops"}[odd]
     with pytest.raises(ArtifactError, match=f"{path}.*{said}"):
         restore(folder, *elsewhere(tmp_path))
     assert not (tmp_path / "there").exists()

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.capacity import Holding, Shape, budget, check_training, objection_to, step_of, training_memory
+from ratchet.cli.capacity import (
+    ProcessLayout,
+    Shape,
+    budget,
+    check_training,
+    step_of,
+    training_memory,
+    training_problem,
+)
 from ratchet.cli.main import app
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
@@ -23,12 +31,12 @@ CARDS = {0: 23, 1: 23}
 def weights(processes: int, parallelism: str = "ddp", half: bool = True, **settings: Any) -> int:
     """Bytes of weights, gradients and moments that each process holds."""
     environment = EnvironmentSettings.model_validate({"parallelism": parallelism})
-    holding = Holding.of(processes, environment)
+    layout = ProcessLayout.of(processes, environment)
     model = ModelSettings.model_validate(settings)
-    return budget(MIDDLE, model, HyperparamSettings(batch_size=1), half=half, holding=holding).weights
+    return budget(MIDDLE, model, HyperparamSettings(batch_size=1), half=half, layout=layout).weights
 
 
-def test_what_is_shared_is_divided_and_what_is_gathered_is_not() -> None:
+def test_sharded_memory_is_divided_and_gathered_memory_is_not() -> None:
     alone = weights(1)
     assert alone == 16 * MIDDLE.parameters
     assert weights(4) == alone + 4 * MIDDLE.parameters, "DDP holds all of it, and each gradient twice"
@@ -42,7 +50,7 @@ def test_what_is_shared_is_divided_and_what_is_gathered_is_not() -> None:
 @pytest.mark.parametrize(
     ("environment", "sizes_gb", "said"),
     [
-        ({"parallelism": "fsdp"}, {0: 23}, "nobody to share the model with"),
+        ({"parallelism": "fsdp"}, {0: 23}, "needs several processes"),
         ({"parallelism": "fsdp", "processes": 1}, CARDS, "seen here: 2"),
         ({"processes": 3}, CARDS, "of 2 cards 2 have that"),
         ({"processes": 2}, {0: 23, 1: 5}, "of 2 cards 1 have that"),
@@ -50,12 +58,12 @@ def test_what_is_shared_is_divided_and_what_is_gathered_is_not() -> None:
         ({"processes": 2, "device": "cuda:1"}, CARDS, "environment.device names one"),
     ],
 )
-def test_processes_that_cannot_be_are_told_with_the_way_out(
+def test_an_impossible_number_of_processes_is_refused_with_the_way_out(
     tmp_path: Path, environment: dict[str, Any], sizes_gb: dict[int, int], said: str
 ) -> None:
-    objection = objection_to(Settings(home=tmp_path, environment=environment), sizes_gb)
-    assert said in objection
-    assert "environment." in objection
+    problem = training_problem(Settings(home=tmp_path, environment=environment), sizes_gb)
+    assert said in problem
+    assert "environment." in problem
 
 
 @pytest.mark.parametrize(
@@ -68,22 +76,22 @@ def test_processes_that_cannot_be_are_told_with_the_way_out(
         ({"processes": 4}, {}),
     ],
 )
-def test_processes_that_can_be_are_let_be(
+def test_a_possible_number_of_processes_is_accepted(
     tmp_path: Path, environment: dict[str, Any], sizes_gb: dict[int, int]
 ) -> None:
-    assert objection_to(Settings(home=tmp_path, environment=environment), sizes_gb) == ""
+    assert training_problem(Settings(home=tmp_path, environment=environment), sizes_gb) == ""
 
 
-def test_weights_of_four_bits_are_not_shared(tmp_path: Path) -> None:
+def test_weights_of_4_bits_are_not_sharded(tmp_path: Path) -> None:
     model = {"lora_rank": 8, "load_in_4bit": True}
     settings = Settings(home=tmp_path, model=model, environment={"parallelism": "fsdp"})
-    assert "does not share weights of 4 bits" in objection_to(settings, CARDS)
+    assert "does not shard 4-bit weights" in training_problem(settings, CARDS)
 
 
-def test_a_step_is_told_with_its_factors(tmp_path: Path) -> None:
+def test_the_rows_of_a_step_are_shown_with_their_factors(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, hyperparams={"batch_size": 4, "gradient_accumulation": 8})
-    assert step_of(settings, 1) == "a step takes 32 rows, of 1 process x batch_size 4 x gradient_accumulation 8."
-    assert "96 rows, of 3 processes (ddp)" in step_of(settings, 3)
+    assert step_of(settings, 1) == "a step takes 32 rows: 1 process x batch_size 4 x gradient_accumulation 8."
+    assert "96 rows: 3 processes (ddp)" in step_of(settings, 3)
 
 
 def test_on_a_cpu_processes_share_the_memory_of_the_machine() -> None:
@@ -107,7 +115,7 @@ def test_the_model_has_to_fit_each_process(tmp_path: Path, width: int, said: str
     assert said in told
 
 
-def test_a_host_that_does_not_train_has_nothing_to_tell(tmp_path: Path) -> None:
+def test_a_host_that_does_not_train_reports_no_capacity(tmp_path: Path) -> None:
     assert list(check_training(Settings(home=tmp_path, placement={"roles": ["3090"]}))) == []
 
 
@@ -126,7 +134,7 @@ def test_a_card_of_24_gb_holds_all_weights_of_a_small_model_and_adapters_of_a_la
     assert needed(LARGE, gradient_checkpointing=True, lora_rank=16, load_in_4bit=True) < CARD
 
 
-def test_every_way_out_takes_less() -> None:
+def test_every_suggestion_needs_less_memory() -> None:
     least = needed(SMALL, batch_size=8, lora_rank=16, load_in_4bit=True, gradient_checkpointing=True)
     adapters = needed(SMALL, batch_size=8, lora_rank=16, gradient_checkpointing=True)
     whole = needed(SMALL, batch_size=8, gradient_checkpointing=True)
@@ -149,7 +157,7 @@ def test_config_check_says_whether_it_fits(home: Path, tmp_path: Path, width: in
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./mine", "~/models/mine", "one/two/three"])
-def test_config_check_refuses_a_model_that_is_nowhere(home: Path, name: str) -> None:
+def test_config_check_refuses_a_missing_model(home: Path, name: str) -> None:
     result = CliRunner().invoke(app, ["--set", f"model.path={name}", "config", "check"])
     assert (result.exit_code, f"model.path {name}: no such folder" in result.output) == (2, True), result.output
 

@@ -73,7 +73,7 @@ def test_curriculum_shows_the_mix_and_the_state_of_the_experiment(ledger: Ledger
 
 
 def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
-    assert "waits for the first evaluated checkpoint" in ratchet("show", "curriculum").stdout
+    assert "needs an evaluated checkpoint" in ratchet("show", "curriculum").stdout
     assert json.loads(ratchet("show", "curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
 
 

@@ -189,14 +189,14 @@ def test_a_run_with_an_empty_lock_file_still_counts_as_running(home: Path, ledge
     with run_lock.hold_home(home):
         (home / run_lock.LOCK_FILE).write_bytes(b"")
         said, file = ratchet("stop", code=2).stderr, home / run_lock.LOCK_FILE
-        assert f"{file} does not tell its process: `fuser {file}` or `lslocks` does" in said
+        assert f"{file} does not name its process: find it with `fuser {file}` or `lslocks`" in said
         assert "is running in" in ratchet("reset", "--yes", code=2).stderr
-        assert "runs in" in ratchet("backup", "restore", "somewhere", code=2).stderr
+        assert "is running in" in ratchet("backup", "restore", "somewhere", code=2).stderr
         assert "running, a process that run.lock does not name" in ratchet("status").stdout
         values = json.loads(ratchet("status", "--json").stdout)
         assert (values["running"], values["running_pid"]) == (True, None)
         doctor = {found["check"]: found["text"] for found in json.loads(ratchet("doctor", "--json", code=1).stdout)}
-        assert doctor["server"].startswith("belongs to the run, a process that run.lock does not name")
+        assert doctor["server"].startswith("part of the run, a process that run.lock does not name")
         (home / run_lock.LOCK_FILE).write_text(str(2**22))
         assert "not on this machine or not in this container: stop it there" in ratchet("stop", code=2).stderr
     assert home.exists()

@@ -50,7 +50,7 @@ def test_diff_lists_both_answers_losses_first(judged: Home) -> None:
     assert values["items"][0]["after"] == "wrong"
     assert values["items"][0]["before"] == values["items"][0]["gold"]
     shown = ratchet("show", "diff", "0", "1", "--limit", "5").stdout
-    assert "#1 beside #0 on 80 eval items: 20 gained, 20 lost, +0.0 points; that may well be luck" in shown
+    assert "#1 against #0 on 80 eval items: 20 gained, 20 lost, +0.0 points; that may well be chance" in shown
     assert "… and 35 more" in shown
 
 
@@ -61,7 +61,7 @@ def test_differing_items_of_one_family(judged: Home) -> None:
 
 def test_a_diff_needs_two_records_and_no_confirm_suite(judged: Home) -> None:
     assert "#0 has no record on that suite" in ratchet("show", "diff", "0", "1", "--suite", "probe", code=2).stderr
-    assert "not for looking at" in ratchet("show", "diff", "0", "1", "--suite", "confirm", code=2).stderr
+    assert "are never shown" in ratchet("show", "diff", "0", "1", "--suite", "confirm", code=2).stderr
     assert "`ratchet show suites`" in ratchet("show", "diff", "0", "1", "--suite", "ffffff", code=2).stderr
 
 
@@ -73,7 +73,7 @@ def test_the_sign_test_by_hand() -> None:
 def test_calibration_in_plain_words(judged: Home) -> None:
     shown = ratchet("show", "calibration", "1").stdout
     assert "#1 is right on" in shown
-    assert "too sure by" in shown
+    assert "overconfident by" in shown
     assert "isotonic" in shown
     assert "chain_sum 1" in shown
     values = json.loads(ratchet("show", "calibration", "1", "--json").stdout)
@@ -113,7 +113,7 @@ def test_why_names_what_was_forgotten(judged: Home) -> None:
 def test_why_names_the_verdicts_that_are_missing(judged: Home) -> None:
     found = {row["who"]: row["reason"] for row in json.loads(ratchet("why", "1", "--json").stdout)["waits_for"]}
     assert set(found) == {"testing", "mining", "curriculum", "deployment"}
-    assert found["deployment"] == "waits for testing"
+    assert found["deployment"] == "waiting for testing"
     with judged.ledger.write() as tx:
         freeze(tx, "a holiday")
     assert "deployment: no verdict yet. deployments are frozen (a holiday)" in ratchet("why", "1").stdout

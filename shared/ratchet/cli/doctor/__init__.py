@@ -1,4 +1,4 @@
-"""`ratchet doctor`: what of this machine and this home could stop a run, and what to do about it."""
+"""`ratchet doctor`: checks of this machine and this home for problems that would stop a run, with remedies."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def doctor(
     as_json: Annotated[bool, Json] = False,
     compose: Annotated[
         Path | None,
-        typer.Option(help="Look at this folder of compose files instead: .env, passwords, the ports of hub and judge."),
+        typer.Option(help="Check a folder of compose files instead: .env, passwords, and the ports of hub and judge."),
     ] = None,
 ) -> None:
     """Check this machine and this home. The exit code is 1 if something would stop a run.
 
-    Every finding that is not ok says how to mend it. Run it before the first `up`, and whenever something is odd; with
-    `--compose compose` it looks at what the compose files will be given, and at the ports that other machines open.
+    Every finding that is not ok says how to fix it. Run it before the first `up`, and whenever something seems wrong.
+    With `--compose compose` it checks the files that Docker Compose will read, and the ports that other machines open.
     """
     findings = list(examine(load()) if compose is None else examine_folder(compose))
     if as_json:
@@ -61,13 +61,13 @@ def doctor(
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """All checks; the settings themselves have been read without an error. What stops several is told once."""
-    told: dict[str, str] = {}
+    """The findings of all checks. An error that several checks raise is reported in full only once."""
+    reported: dict[str, str] = {}
     for name, check in CHECKS.items():
         try:
             yield check(settings)
         except RatchetError as error:
-            if (earlier := told.setdefault(str(error), name)) != name:
-                yield Finding(name, "note", f"not looked at, for the trouble of {earlier}")
+            if (earlier := reported.setdefault(str(error), name)) != name:
+                yield Finding(name, "note", f"not checked, for the same reason as {earlier}")
             else:
                 yield Finding(name, "bad", str(error))

@@ -14,7 +14,7 @@ State = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``bad`` stops a run; a ``note`` is worth a look; either says how to mend it."""
+    """``bad`` stops a run, a ``note`` does not; both say how to fix it."""
 
     check: str
     state: State
@@ -25,8 +25,8 @@ TIMEOUT_S = 3.0
 PORTS = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379, "postgresql+psycopg": 5432, "postgresql": 5432}
 
 
-class Place(NamedTuple):
-    """A port by its host."""
+class Endpoint(NamedTuple):
+    """A TCP port of a host."""
 
     host: str
     port: int
@@ -35,33 +35,34 @@ class Place(NamedTuple):
         return f"{self.host}:{self.port}"
 
     @classmethod
-    def of(cls, url: str) -> Place | None:
-        """None for a URL that names no host, as that of a file does."""
+    def of(cls, url: str) -> Endpoint | None:
+        """None for a URL without a host, such as that of a file."""
         parts = urlsplit(url)
         port = parts.port or PORTS.get(parts.scheme)
         return cls(parts.hostname, port) if parts.hostname and port else None
 
 
-def hindrance(place: Place, timeout_s: float = TIMEOUT_S) -> str | None:
-    """Why nothing comes of calling the port, and what to do; None where somebody answers."""
+def connection_problem(endpoint: Endpoint, timeout_s: float = TIMEOUT_S) -> str | None:
+    """Why the port cannot be connected to, with a remedy; None if it can."""
     try:
-        with socket.create_connection(place, timeout_s):
+        with socket.create_connection(endpoint, timeout_s):
             return None
     except ConnectionRefusedError:
-        return f"nothing listens at {place}: is that machine's stack up, and the port published on that address?"
+        return f"nothing listens at {endpoint}: is that machine's stack up, and the port published on that address?"
     except socket.gaierror:
-        return f"the name {place.host} is not known here: give the address, or mend the name service"
+        return f"the name {endpoint.host} cannot be resolved here: give the address, or fix the name service"
     except TimeoutError:
         return (
-            f"{place} does not answer: the address is wrong, the machine is off, or a firewall drops it; "
-            f"let this machine through to tcp {place.port} there"
+            f"{endpoint} does not answer: the address is wrong, the machine is off, or a firewall drops the packets; "
+            f"allow this machine to reach tcp {endpoint.port} there"
         )
     except OSError as error:
-        return f"{place} cannot be reached ({error.strerror or error}): is there a way to that network?"
+        return f"{endpoint} cannot be reached ({error.strerror or error}): is there a route to that network?"
 
 
-def hindrances(places: Iterable[Place]) -> dict[Place, str]:
-    """Those that do not answer, each with the reason; asked side by side."""
-    asked = list(dict.fromkeys(places))
+def connection_problems(endpoints: Iterable[Endpoint]) -> dict[Endpoint, str]:
+    """The endpoints that cannot be connected to, each with the reason. They are tried in parallel."""
+    distinct = list(dict.fromkeys(endpoints))
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return {place: said for place, said in zip(asked, pool.map(hindrance, asked), strict=True) if said is not None}
+        found = zip(distinct, pool.map(connection_problem, distinct), strict=True)
+        return {endpoint: problem for endpoint, problem in found if problem is not None}

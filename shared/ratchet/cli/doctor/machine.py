@@ -1,4 +1,4 @@
-"""Checks of this machine: Python, disk, cards, passwords; and, before the first `up`, of a folder of compose files."""
+"""Checks of this machine (Python, disk, GPUs, passwords), and of a folder of compose files before the first `up`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from ratchet.cli.capacity import disk_shortage, free_disk, objection_to, step_of
-from ratchet.cli.doctor.finding import Finding, Place, hindrances
+from ratchet.cli.capacity import disk_shortage, free_disk, step_of, training_problem
+from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
@@ -28,7 +28,7 @@ from ratchet.systems import registry
 
 GIB = 1024**3
 SERVING = "serving"
-"""Holds its lease as long as it runs; the others take turns."""
+"""Holds its GPU lease as long as it runs; the other users take turns."""
 
 
 def python(_settings: Settings) -> Finding:
@@ -58,22 +58,22 @@ def disk(settings: Settings) -> Finding:
 
 def systems(_settings: Settings) -> Finding:
     if broken := registry.broken():
-        said = "\n".join(f"{name} cannot be imported:\n{trace}" for name, trace in broken.items())
-        return Finding("systems", "bad", said.rstrip())
+        text = "\n".join(f"{name} cannot be imported:\n{trace}" for name, trace in broken.items())
+        return Finding("systems", "bad", text.rstrip())
     names = list(registry.systems())
     return Finding("systems", "ok", f"{len(names)} installed here: {', '.join(names)}")
 
 
 def cards(settings: Settings) -> Finding:
-    """The driver's word on each card, and which of their gigabytes are leased, to whom."""
+    """What the driver reports of each card, and how many gigabytes are leased to which user."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return Finding("gpu", "ok", "no NVIDIA driver here: models run on the CPU")
+        return Finding("gpu", "ok", "no NVIDIA driver: models run on the CPU")
     found = list_gpus()
     if not found:
-        said = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
-        why = " ".join((said.stdout + said.stderr).split()) or "it lists no card"
-        return Finding("gpu", "bad", f"nvidia-smi: {why}: load the driver, or give the container the card")
+        listing = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+        why = " ".join((listing.stdout + listing.stderr).split()) or "it lists no GPU"
+        return Finding("gpu", "bad", f"nvidia-smi: {why}: load the driver, or give the container access to the GPU")
     held = [leased(settings.lease_folder, gpu.uuid or str(index)) for index, gpu in enumerate(found)]
     text = "; ".join(_described(gpu, leases) for gpu, leases in zip(found, held, strict=True))
     if greedy := _never_fitting(settings, found, held):
@@ -82,34 +82,35 @@ def cards(settings: Settings) -> Finding:
 
 
 def training(settings: Settings) -> Finding:
-    """How many processes would train here, and what speaks against it. Only the trainer's container sees its cards."""
+    """How many processes would train here, and why they cannot. Only the trainer's container sees its cards."""
     if TRAINER not in settings.placement.roles:
         return Finding("training", "ok", "not on this machine")
     sizes_gb = capacity_gb(settings, list_gpus())
-    if objection := objection_to(settings, sizes_gb):
-        return Finding("training", "bad" if sizes_gb else "note", objection)
+    if problem := training_problem(settings, sizes_gb):
+        return Finding("training", "bad" if sizes_gb else "note", problem)
     return Finding("training", "ok", step_of(settings, training_processes(settings, sizes_gb)))
 
 
 def _never_fitting(settings: Settings, found: list[Gpu], held: list[Counter[str]]) -> str:
-    """Who waits for a lease in vain: more than the largest card, or than the inference server leaves of it for ever."""
+    """The users whose lease can never be granted: it exceeds the largest card, or what the inference server leaves of
+    it."""
     sizes_gb = settings.placement.gpus_gb or tuple(gpu.memory_bytes // GIB for gpu in found)
     left_gb = [size_gb - leases[SERVING] for size_gb, leases in zip(sizes_gb, held, strict=False)]
-    said = []
+    problems = []
     for user, wanted_gb in settings.placement.vram_gb.items():
         if wanted_gb > (most_gb := max(sizes_gb, default=0)):
-            said.append(f"{user} asks for {wanted_gb:g} GB where the largest card has {most_gb}")
+            problems.append(f"{user} needs {wanted_gb:g} GB, but the largest card has {most_gb}")
         elif user != SERVING and wanted_gb > (most_gb := max(left_gb, default=0)):
-            said.append(f"{user} asks for {wanted_gb:g} GB where the inference server leaves {most_gb}")
-    return ", ".join(said)
+            problems.append(f"{user} needs {wanted_gb:g} GB, but the inference server leaves {most_gb}")
+    return ", ".join(problems)
 
 
 def leased(folder: Path, device: str) -> Counter[str]:
-    """Gigabytes of a device, by its UUID or else its index, that are leased, by who holds them."""
+    """Leased gigabytes of a device (named by UUID or else by index), by the user that holds them."""
     held: Counter[str] = Counter()
     for path in sorted((folder / "gpu").glob(f"gpu-{device}-gb-*")):
         if (user := holder(path)) is not None:
-            held[user or "somebody"] += 1
+            held[user or "an unknown process"] += 1
     return held
 
 
@@ -125,13 +126,13 @@ GUESSES = frozenset({"admin", "changeme", "password", "postgres", "ratchet", "re
 
 
 def is_weak(password: str, user: str | None = None) -> bool:
-    """Whether it is short, the name of its user, or made of a word that everybody tries."""
+    """Whether it is short, the user's name, or built from a commonly guessed word."""
     bare = password.casefold().rstrip("0123456789!")
     return len(password) < LEAST_PASSWORD or password == user or bare in GUESSES or len(set(password)) < 4
 
 
 def weak_passwords(settings: Settings) -> list[str]:
-    """The settings whose password is weak. Raises SettingsError for the file of one that cannot be read."""
+    """The settings with a weak password. Raises SettingsError for a password file that cannot be read."""
     weak = []
     urls = {"ledger.url": settings.ledger.address, "redis.url": settings.redis.address}
     for name, url in urls.items():
@@ -144,7 +145,7 @@ def weak_passwords(settings: Settings) -> list[str]:
 
 
 def shared_passwords(settings: Settings) -> list[str]:
-    """The settings that have one password together."""
+    """The settings that share a password."""
     keys = _keys(settings)
     for name, url in {"ledger.url": settings.ledger.address, "redis.url": settings.redis.address}.items():
         if url is not None and (password := make_url(url).password):
@@ -182,10 +183,12 @@ SERVING_PORT = {"RATCHET_SERVING_PORT": 8100}
 
 
 def examine_folder(folder: Path) -> Iterator[Finding]:
-    """What is wrong with the folder; nothing of it is changed."""
+    """Findings about a folder of compose files; nothing in it is changed."""
     file = folder / ".env"
     if not file.is_file():
-        yield Finding("env", "bad", f"{file} is absent: cp {folder}/.env.example {file}, and set the first four in it")
+        yield Finding(
+            "env", "bad", f"{file} is missing: cp {folder}/.env.example {file}, and set its first four variables"
+        )
         return
     values = read_env(file)
     yield _names(file, values)
@@ -214,29 +217,33 @@ def _names(file: Path, values: Mapping[str, str]) -> Finding:
             f"{', '.join(everywhere)} stands for every address: the ports would be open to all networks of this machine"
         )
         return Finding(
-            "env", "bad", f"{text}, and no other machine knows where to go: set the one that they reach it by"
+            "env",
+            "bad",
+            f"{text}, and other machines would not know where to connect: set the address by which they reach it",
         )
     at_bridge = [name for name in ADDRESSES if values[name].startswith(BRIDGE)]
     if at_bridge and len(at_bridge) < len(ADDRESSES):
-        text = f"{', '.join(at_bridge)} is still Docker's own bridge, which no other machine reaches: set its address"
+        text = f"{', '.join(at_bridge)} is still Docker's bridge, which other machines cannot reach: set its address"
         return Finding("env", "bad", text)
     if at_bridge:
         return Finding("env", "ok", f"machine {values['RATCHET_MACHINE']}, all on this one machine")
     if values["RATCHET_MACHINE"] == "one":
-        text = "RATCHET_MACHINE is still the example's: give each machine a name that no other has"
+        text = "RATCHET_MACHINE still has the example's value: give each machine a unique name"
         return Finding("env", "note", text)
     where = f"hub at {values['RATCHET_HUB']}, inference server at {values['RATCHET_JUDGE']}"
     return Finding("env", "ok", f"machine {values['RATCHET_MACHINE']} at {values['RATCHET_ADDRESS']}, {where}")
 
 
 def _pages(values: Mapping[str, str]) -> Finding:
-    """Prometheus and Alertmanager ask nobody who they are."""
-    place = values.get("RATCHET_LOOK_ADDRESS") or "127.0.0.1"
-    if place.startswith(("127.", "localhost", "::1", BRIDGE)):
-        return Finding("pages", "ok", f"Grafana, Flower, Prometheus and Alertmanager are bound to {place}")
-    text = f"RATCHET_LOOK_ADDRESS={place} shows Prometheus and Alertmanager, which ask for no login, to that network"
+    """Where the monitoring pages are bound. Prometheus and Alertmanager have no login."""
+    address = values.get("RATCHET_MONITORING_ADDRESS") or "127.0.0.1"
+    if address.startswith(("127.", "localhost", "::1", BRIDGE)):
+        return Finding("pages", "ok", f"Grafana, Flower, Prometheus and Alertmanager are bound to {address}")
+    text = (
+        f"RATCHET_MONITORING_ADDRESS={address} shows Prometheus and Alertmanager, which have no login, to that network"
+    )
     return Finding(
-        "pages", "note", f"{text}: leave it at 127.0.0.1 and look through `ssh -L`, or put a proxy before them"
+        "pages", "note", f"{text}: leave it at 127.0.0.1 and use `ssh -L`, or put a proxy with a login in front"
     )
 
 
@@ -244,7 +251,7 @@ def _passwords(named: Path, folder: Path) -> Finding:
     secrets = named if named.is_absolute() else folder / named
     absent = [name for name in SECRETS if not (secrets / name).is_file()]
     if absent:
-        text = f"{secrets} lacks {', '.join(absent)}: compose/make-secrets on one machine, then copy the folder"
+        text = f"{secrets} lacks {', '.join(absent)}: run compose/make-secrets on one machine, then copy the folder"
         return Finding("passwords", "bad", text)
     words = {name: (secrets / name).read_text(encoding="utf-8").strip() for name in SECRETS}
     if weak := [name for name, word in words.items() if is_weak(word)]:
@@ -252,22 +259,22 @@ def _passwords(named: Path, folder: Path) -> Finding:
         return Finding("passwords", "note", text)
     if len(set(words.values())) < len(words):
         return Finding(
-            "passwords", "note", f"two files in {secrets} hold one password: let compose/make-secrets make them"
+            "passwords", "note", f"two files in {secrets} hold the same password: create them with compose/make-secrets"
         )
     if secrets.stat().st_mode & 0o077:
-        return Finding("passwords", "note", f"{secrets} can be entered by others: chmod 700 {secrets}")
+        return Finding("passwords", "note", f"{secrets} can be read by other users: chmod 700 {secrets}")
     return Finding("passwords", "ok", f"{len(words)} in {secrets}, none of them weak")
 
 
 def _ports(whose: str, host: str | None, ports: Mapping[str, int], values: Mapping[str, str]) -> Finding:
-    """Whether the ports answer from here. Before that machine's `up` they must not, after it they must."""
+    """Whether the ports answer from here: they should not before that machine's `up`, and should after it."""
     check = "hub" if whose == "hub" else "judge"
     if not host:
         return Finding(check, "note", f"the address of the {whose} is not set")
-    places = [Place(host, int(values.get(name) or default)) for name, default in ports.items()]
-    failed = hindrances(places)
-    answering = ", ".join(str(place) for place in places if place not in failed)
+    endpoints = [Endpoint(host, int(values.get(name) or default)) for name, default in ports.items()]
+    failed = connection_problems(endpoints)
+    answering = ", ".join(str(endpoint) for endpoint in endpoints if endpoint not in failed)
     if not failed:
-        return Finding(check, "ok", f"{answering} answer; if the {whose} is not up yet, something else has them")
-    said = "; ".join(failed.values())
-    return Finding(check, "note", f"{said}; before the `up` of the {whose} that is as it should be")
+        return Finding(check, "ok", f"{answering} answer; if the {whose} is not up yet, another program uses them")
+    problems = "; ".join(failed.values())
+    return Finding(check, "note", f"{problems}; that is expected before the `up` of the {whose}")

@@ -1,1 +1,1 @@
-"""The live view: what is going on, read from the ledger, drawn for a terminal or told in plain lines."""
+"""The live view: the state of the ledger, drawn on a terminal or printed as plain lines."""

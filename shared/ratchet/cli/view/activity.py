@@ -1,4 +1,4 @@
-"""What happened, the newest first: verdicts, dead letters, and events that have no verdict."""
+"""Recent activity, the newest first: verdicts, dead letters, and events that have no verdict."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, Outbox
 from ratchet.lines import first_line
 
 SENTENCES = {
-    "training.started": "starts on {batch}",
+    "training.started": "started {batch}",
     "checkpoint.saved": "saved {checkpoint} at step {step}",
     "training.failed": "failed on {batch}: {reason}",
     "queue.low": "the queue is low: {depth:,} examples, {low_water:,} wanted",
     "checkpoint.deployed": "{checkpoint} is live",
     "deployment.rolled_back": "rolled back from {checkpoint} to {to_checkpoint}: {reason}",
 }
-"""Events that are listed beside the verdicts, as sentences over their fields."""
+"""Events that are listed beside the verdicts, as templates of their fields."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Mark:
 
 
 def mark(session: Session) -> Mark:
-    """The present end of what happened."""
+    """The current end of the three tables."""
     return Mark(
         session.scalar(select(func.max(VerdictRow.id))) or 0,
         session.scalar(select(func.max(OutboxRow.seq))) or 0,
@@ -58,16 +58,16 @@ def recent(session: Session, limit: int, after: Mark | None = None) -> tuple[Act
         select(DeadLetterRow).where(DeadLetterRow.id > seen.letter).order_by(DeadLetterRow.id.desc()).limit(limit)
     ).all()
     names = Names(session)
-    told = [
+    activities = [
         *(_letter(letter, names) for letter in letters),
         *(_event(event, names) for event in events),
         *(_verdict(verdict, names) for verdict in verdicts),
     ]
-    return tuple(sorted(told, key=lambda h: h.at, reverse=True)[:limit])
+    return tuple(sorted(activities, key=lambda activity: activity.at, reverse=True)[:limit])
 
 
 class Names:
-    """Ids as people read them: ``#7`` for a checkpoint, the origin and a short id for a batch."""
+    """Display names of ids: ``#7`` for a checkpoint, the origin and a short id for a batch."""
 
     def __init__(self, session: Session):
         self._session = session
@@ -104,7 +104,7 @@ def _verdict(verdict: VerdictRow, names: Names) -> Activity:
 
 def _letter(letter: DeadLetterRow, names: Names) -> Activity:
     subject = names.of(letter.subject_kind, letter.subject_id)
-    error = first_line(letter.error) or "no error was noted"
+    error = first_line(letter.error) or "no error was recorded"
     text = f"gave up {subject}: {error:.200} (`ratchet dead show {letter.id}`)"
     return Activity(letter.created_at, letter.system, text, "dead")
 

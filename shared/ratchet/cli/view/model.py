@@ -1,4 +1,4 @@
-"""What the view shows, as values and as words. It is read by view.reading and drawn by view.screen."""
+"""The view as values, and their wording. view.reading creates them and view.screen draws them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate
 
 BARS = "·▁▂▃▄▅▆▇█"
-_RESTING = {"paused": "paused: `ratchet train resume`", "waiting": "waits for data", "starting": "starting"}
+_RESTING = {"paused": "paused: `ratchet train resume`", "waiting": "waiting for data", "starting": "starting"}
 _CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Depth in examples against its marks, and batches by state."""
+    """Depth in examples, with its low and high water marks, and batches by state."""
 
     depth: int
     low_water: int
@@ -42,9 +42,9 @@ class Training:
 
 @dataclass(frozen=True)
 class CheckpointView:
-    """One checkpoint as the view shows it. ``outcomes`` is the verdict of each system that has given one.
+    """One checkpoint as the view shows it. ``outcomes`` has each system's verdict so far.
 
-    ``verdicts_wanted`` names the systems that give one on every checkpoint.
+    ``verdicts_wanted`` names the systems that give a verdict on every checkpoint.
     """
 
     id: str
@@ -61,7 +61,7 @@ class CheckpointView:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What is deployed and why. Ordinals of checkpoints; ``actual`` is what the server reported last."""
+    """What is deployed and why. Ordinals of checkpoints; ``actual`` is what the server last reported."""
 
     desired: int
     actual: int | None
@@ -74,7 +74,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Activity:
-    """One line of what happened: a verdict, an event, a deployment."""
+    """One line of recent activity: a verdict, an event or a dead letter."""
 
     at: float
     who: str
@@ -94,10 +94,10 @@ class Busy:
 
 @dataclass(frozen=True)
 class View:
-    """Everything at one moment of the ledger. ``previews`` are the newest, the newest last.
+    """One consistent snapshot of the ledger. ``previews`` are the newest ones, the newest last.
 
-    ``hosts`` has the number of workers that were seen lately, by machine. ``warnings`` are sentences about what needs
-    the user's attention, the most urgent first; each stays the same word for word while its cause does.
+    ``hosts`` has the number of recently seen workers by machine. ``warnings`` are sentences about what needs the user's
+    attention, the most urgent first; the text of a warning does not change while its cause lasts.
     """
 
     at: float
@@ -117,19 +117,19 @@ class View:
 
 
 def plain(text: str) -> str:
-    """One line, with checkpoints by their number: ``c0007-3fa9c2`` is ``#7``."""
+    """The text on one line, with checkpoint ids replaced by numbers: ``c0007-3fa9c2`` becomes ``#7``."""
     return _CHECKPOINT_ID.sub(lambda found: f"#{int(found[1])}", " ".join(text.split()))
 
 
 def percent(rate: Rate) -> str:
-    """Whole per cent; 100 only where every item is right and 0 only where none is."""
+    """Whole per cent; 100 only if every item is right, and 0 only if none is."""
     if rate.correct == rate.n:
         return "100"
     return str(min(99, max(1 if rate.correct else 0, round(100 * rate.value))))
 
 
 def bar(rate: Rate) -> str:
-    """One character: a dot for none right, a full block for all but a few."""
+    """One character: from a dot for none right to a full block for nearly all."""
     return BARS[min(len(BARS) - 1, round(rate.value * (len(BARS) - 1)))] if rate.correct else BARS[0]
 
 
@@ -149,7 +149,7 @@ def elapsed(seconds: float) -> str:
 
 
 def standing(checkpoint: CheckpointView, live: Deployed | None) -> str:
-    """Where a checkpoint stands: ``live``, the deployer's word, or how many judges have spoken."""
+    """A checkpoint's status: ``live``, the deployer's outcome, or how many verdicts it has."""
     if live is not None and checkpoint.ordinal == live.desired:
         return "live" if live.actual == live.desired else "going live"
     if checkpoint.state != "saved":
@@ -162,7 +162,7 @@ def standing(checkpoint: CheckpointView, live: Deployed | None) -> str:
     if checkpoint.ordinal == 0:
         return "the base model"
     given = sum(system in checkpoint.outcomes for system in checkpoint.verdicts_wanted)
-    return f"{given} of {len(checkpoint.verdicts_wanted)} verdicts" if given else "waits for testing"
+    return f"{given} of {len(checkpoint.verdicts_wanted)} verdicts" if given else "waiting for testing"
 
 
 def training_line(training: Training) -> str:
@@ -191,10 +191,10 @@ def levels_line(checkpoint: CheckpointView) -> str:
 def previews_line(previews: Sequence[Preview]) -> str:
     """``step 1,200: 3 of 4 right · 41 of the last 50``. Takes the newest last, at least one."""
     last = last_preview(previews)
-    said = f"step {last[0].step:,}: {sum(preview.correct for preview in last)} of {len(last)} right"
+    text = f"step {last[0].step:,}: {sum(preview.correct for preview in last)} of {len(last)} right"
     if len(previews) > len(last):
-        said += f" · {sum(preview.correct for preview in previews)} of the last {len(previews)}"
-    return said
+        text += f" · {sum(preview.correct for preview in previews)} of the last {len(previews)}"
+    return text
 
 
 def last_preview(previews: Sequence[Preview]) -> list[Preview]:

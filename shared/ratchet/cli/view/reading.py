@@ -1,4 +1,5 @@
-"""Reads a View from the ledger: a dozen indexed queries, about a millisecond each. It knows nothing of the terminal."""
+"""Reads a View from the ledger: a dozen indexed queries, about a millisecond each. It does not know how the view is
+drawn."""
 
 from __future__ import annotations
 
@@ -36,11 +37,11 @@ from ratchet.systems import registry
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
-"""Checkpoints that are asked about in one query; an engine takes so many values and no more."""
+"""Checkpoints in one query; database engines limit the number of bound values."""
 
 
 def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, activities: int = 30) -> View:
-    """The present view, with so many of the newest checkpoints and activities."""
+    """The current view, with at most that many of the newest checkpoints and activities."""
     now = ledger.now()
     with ledger.read() as session:
         live = live_training(session, settings)
@@ -177,7 +178,7 @@ def _mix(session: Session) -> dict[str, float]:
 
 
 ROOM = 200
-"""Characters of an error that a warning quotes."""
+"""The most characters of an error that a warning quotes."""
 
 
 def read_warnings(session: Session, settings: Settings, now: float) -> tuple[str, ...]:
@@ -200,11 +201,11 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
 
 
 def _damages(session: Session, now: float) -> Iterator[str]:
-    """One an artifact, however many subjects wait for it; of those, what befell the first is told."""
+    """One warning per artifact, even if several subjects wait for it; the latest subject's error is shown."""
     by_artifact: dict[str, list[DamageRow]] = {}
     for damage in health.damages_since(session, now - health.DAMAGE_SHOWN_S):
         by_artifact.setdefault(damage.artifact, []).append(damage)
     for found in by_artifact.values():
         subjects = len({(damage.subject_kind, damage.subject_id) for damage in found})
-        several = f" {subjects} subjects are concerned." if subjects > 1 else ""
+        several = f" {subjects} subjects are affected." if subjects > 1 else ""
         yield f"{shortened(found[-1].error, ROOM)} {found[-1].consequence}{several}"

@@ -1,6 +1,6 @@
-"""Shows a View: drawn with rich on a terminal of 80 columns and 24 rows or more, elsewhere one line a change.
+"""Shows a View: drawn with rich on a terminal of 80 columns and 24 rows or more, elsewhere one line per change.
 
-It knows nothing of the ledger but how to read what happened since the last line.
+From the ledger it reads only the activity since the last line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_WARNINGS = 3
 
 HIGH = 30
 FEW_ANSWERS, MANY_ANSWERS = 2, 4
-"""Answers of a preview that are shown in a terminal of fewer rows than that, and in a higher one."""
+"""Answers of a preview that are shown in a terminal of fewer than ``HIGH`` rows, and in a higher one."""
 
 OUTCOME_STYLES = {
     "dead": "bold red",
@@ -51,7 +51,7 @@ OUTCOME_STYLES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of the terminal, and what stands above and below the view."""
+    """The size of the terminal, and the lines above and below the view."""
 
     width: int
     height: int
@@ -71,7 +71,7 @@ def draw(view: View, frame: Frame) -> Group:
         *warnings,
         _heading("checkpoints", frame.width),
         _checkpoints(shown, view.live, frame.width),
-        _heading("what happens", frame.width),
+        _heading("activity", frame.width),
         *(_activity(h) for h in view.activities[: max(2, room - len(shown))]),
     ]
     if frame.hint:
@@ -104,7 +104,7 @@ def _status(view: View, width: int) -> Table:
 
 
 def _warnings(warnings: Sequence[str]) -> list[Text]:
-    """A row each; where there are too many, the last row counts those that are not shown."""
+    """One row each; if there are too many, the last row counts the rest."""
     shown = list(warnings[:MOST_WARNINGS])
     if len(warnings) > MOST_WARNINGS:
         shown[-1] = f"and {len(warnings) - MOST_WARNINGS + 1} more warnings: `ratchet doctor`"
@@ -112,15 +112,15 @@ def _warnings(warnings: Sequence[str]) -> list[Text]:
 
 
 def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:
-    """A few answers of the newest preview, a line each; fewer where the terminal is low."""
+    """A few answers of the newest preview, one per line; fewer on a low terminal."""
     few = FEW_ANSWERS if frame.height < HIGH else MANY_ANSWERS
     return [_answer(preview, frame.width) for preview in model.last_preview(previews)[:few]]
 
 
 def _answer(preview: Preview, width: int) -> Text:
     mark, style = ("✓", "green") if preview.correct else ("✗", "red")
-    said = model.preview_line(preview, width - LABEL_WIDTH - 20)
-    return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), said, no_wrap=True, overflow="ellipsis")
+    text = model.preview_line(preview, width - LABEL_WIDTH - 20)
+    return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), text, no_wrap=True, overflow="ellipsis")
 
 
 def _bar(done: float, total: float, width: int) -> ProgressBar:
@@ -198,7 +198,7 @@ def _families(checkpoints: tuple[CheckpointView, ...]) -> dict[str, int]:
 
 
 def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
-    """Per cent by level, the easiest first; where there is no room, a bar a level and the family's per cent."""
+    """Per cent by level, the easiest first; if space is short, one bar per level and the family's per cent."""
     rates = [rate for (name, _), rate in sorted(levels.items()) if name == family]
     if not rates:
         return Text("")
@@ -214,8 +214,8 @@ def _shade(rate: float) -> str:
 
 
 def _standing(checkpoint: CheckpointView, live: Deployed | None) -> Text:
-    said = model.standing(checkpoint, live)
-    return Text(said, style="bold green" if said == "live" else OUTCOME_STYLES.get(said, ""))
+    status = model.standing(checkpoint, live)
+    return Text(status, style="bold green" if status == "live" else OUTCOME_STYLES.get(status, ""))
 
 
 def _activity(activity: Activity) -> Text:
@@ -232,11 +232,11 @@ def _activity(activity: Activity) -> Text:
 TRAINING_EVERY_S = 10.0
 PREVIEW_WIDTH = 120
 MOST = 200
-"""Lines printed at once; more come together only after a long pause."""
+"""The most lines printed at once; only a long pause accumulates more."""
 
 
 class ChangeLines:
-    """Lines for what has changed since the last call. It starts at the ledger's present end."""
+    """Lines for the changes since the last call. It starts at the current end of the ledger."""
 
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
@@ -264,7 +264,7 @@ class ChangeLines:
         ]
 
     def _warned(self, view: View) -> list[str]:
-        """Each warning once; one that was over and comes back is printed again."""
+        """Each new warning once; one that comes back is printed again."""
         new = [text for text in view.warnings if text not in self._warnings]
         self._warnings = view.warnings
         return [line(view.at, "warning", text) for text in new]
@@ -277,7 +277,7 @@ class ChangeLines:
             if checkpoint.levels and checkpoint.id not in self._shown_levels
         ]
         if not self._shown_levels:
-            new = new[-1:]  # what was there before is history; its newest is enough
+            new = new[-1:]  # of the evaluations before the start, the newest is enough
         self._shown_levels.update(checkpoint.id for checkpoint in view.checkpoints if checkpoint.levels)
         return [
             line(view.at, "accuracy", f"#{checkpoint.ordinal}: {model.levels_line(checkpoint)} (% by level)")
@@ -285,21 +285,22 @@ class ChangeLines:
         ]
 
     def _previews(self, view: View) -> list[str]:
-        """The newest preview, once: how many were right, and each answer that was not. What came before is history."""
+        """The newest preview, once: how many answers were right, and each wrong one. Earlier previews are not
+        printed."""
         newest = view.previews[-1].at if view.previews else 0.0
         before, self._previewed_at = self._previewed_at, newest
         if before is None or newest <= before:
             return []
         wrong = [preview for preview in model.last_preview(view.previews) if not preview.correct]
-        said = [model.previews_line(view.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
-        return [line(newest, "preview", text) for text in said]
+        texts = [model.previews_line(view.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
+        return [line(newest, "preview", text) for text in texts]
 
     def _progress(self, view: View) -> list[str]:
-        said = model.training_line(view.training)
-        if said == self._training or view.at - self._training_at < TRAINING_EVERY_S:
+        text = model.training_line(view.training)
+        if text == self._training or view.at - self._training_at < TRAINING_EVERY_S:
             return []
-        self._training, self._training_at = said, view.at
-        return [line(view.at, "training", said)]
+        self._training, self._training_at = text, view.at
+        return [line(view.at, "training", text)]
 
 
 def line(at: float, who: str, text: str) -> str:
@@ -308,7 +309,7 @@ def line(at: float, who: str, text: str) -> str:
 
 
 class Screen:
-    """A console for the length of a block. On a terminal the last picture stays when the block ends."""
+    """Shows views on a console while the block runs. On a terminal the last view stays on the screen."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -326,7 +327,7 @@ class Screen:
             self._live.stop()
 
     def show(self, view: View, heading: str, hint: str, changes: ChangeLines) -> None:
-        """Show a view: the whole of it, or what is new in it."""
+        """Show the whole view on a terminal, and otherwise only its changes."""
         if self._live is not None:
             frame = Frame(self.console.width, self.console.height, heading, hint)
             self._live.update(draw(view, frame), refresh=True)
@@ -334,6 +335,6 @@ class Screen:
         for line in changes.new_lines(view):
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
-        """A line above the view."""
+    def announce(self, text: str) -> None:
+        """Print a line above the view."""
         self.console.print(text, markup=False, soft_wrap=True)

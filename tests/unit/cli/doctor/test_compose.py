@@ -50,7 +50,7 @@ def test_a_complete_compose_folder_has_no_findings(folder: Path) -> None:
         "hub": "note",
         "judge": "note",
     }
-    assert "before the `up` of the hub that is as it should be" in findings["hub"].text
+    assert "that is expected before the `up` of the hub" in findings["hub"].text
     assert CliRunner().invoke(app, ["doctor", "--compose", str(folder)]).exit_code == 0
 
 
@@ -58,7 +58,7 @@ def test_ports_that_are_in_use_are_reported(folder: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         put(folder, "RATCHET_SERVING_PORT", str(server.getsockname()[1]))
         judge = found(folder)["judge"]
-    assert (judge.state, "if the 3090 host is not up yet, something else has them" in judge.text) == ("ok", True)
+    assert (judge.state, "if the 3090 host is not up yet, another program uses them" in judge.text) == ("ok", True)
 
 
 def test_the_unchanged_example_describes_one_machine(folder: Path) -> None:
@@ -71,9 +71,9 @@ def test_the_unchanged_example_describes_one_machine(folder: Path) -> None:
 
 def test_wrong_names_are_reported(folder: Path) -> None:
     put(folder, "RATCHET_MACHINE", "one")
-    assert "give each machine a name" in found(folder)["env"].text
+    assert "give each machine a unique name" in found(folder)["env"].text
     put(folder, "RATCHET_ADDRESS", "172.17.0.1")
-    assert "RATCHET_ADDRESS is still Docker's own bridge" in found(folder)["env"].text
+    assert "RATCHET_ADDRESS is still Docker's bridge" in found(folder)["env"].text
     put(folder, "RATCHET_HUB", "")
     assert "does not set RATCHET_HUB" in found(folder)["env"].text
     (folder / ".env").unlink()
@@ -90,7 +90,7 @@ def test_ports_open_to_every_network_are_reported(folder: Path, name: str) -> No
 def test_exposed_pages_without_a_login_are_reported(folder: Path) -> None:
     put(folder, "RATCHET_MONITORING_ADDRESS", "192.168.1.10")
     pages = found(folder)["pages"]
-    assert (pages.state, "ask for no login" in pages.text) == ("note", True)
+    assert (pages.state, "have no login" in pages.text) == ("note", True)
 
 
 def test_wrong_passwords_are_reported(folder: Path) -> None:
@@ -101,7 +101,7 @@ def test_wrong_passwords_are_reported(folder: Path) -> None:
     (secrets / "grafana").write_text("admin")
     assert "short or guessable" in found(folder)["passwords"].text
     (secrets / "grafana").write_text((secrets / "ledger").read_text())
-    assert "hold one password" in found(folder)["passwords"].text
+    assert "hold the same password" in found(folder)["passwords"].text
     (secrets / "grafana").unlink()
     assert "lacks grafana" in found(folder)["passwords"].text
 

@@ -100,7 +100,7 @@ def test_an_empty_home_can_run(tmp_path: Path) -> None:
     found = list(examine(settled(tmp_path)))
     assert len(found) == len(CHECKS)
     assert [f for f in found if f.state == "bad"] == []
-    assert finding(settled(tmp_path), "ledger").text == "not made yet; the first run makes it"
+    assert finding(settled(tmp_path), "ledger").text == "not there yet; the first run creates it"
 
 
 def test_doctor_prints_a_line_for_each_check_and_fails_where_a_run_would(home: Path, listening: int) -> None:
@@ -124,7 +124,7 @@ def test_a_card_is_shown_with_its_driver_and_leases(tmp_path: Path, tool: Path) 
 def test_a_card_smaller_than_its_leases_is_an_error(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA GeForce RTX 3060, 12288, [N/A], 550.54'")
     found = finding(settled(tmp_path, placement={"vram_gb": {"training": 22.0}}), "gpu")
-    assert (found.state, "training asks for 22 GB" in found.text, "placement.vram_gb" in found.text) == (
+    assert (found.state, "training needs 22 GB" in found.text, "placement.vram_gb" in found.text) == (
         "bad",
         True,
         True,
@@ -138,12 +138,12 @@ def test_a_lease_that_cannot_fit_beside_the_server_is_an_error(tmp_path: Path, t
     assert finding(training, "gpu").state == "ok"
     with acquire_gpu(8, tmp_path / "leases", {0: 23}, timeout_s=60, note="serving"):
         found = finding(training, "gpu")
-    assert (found.state, "22 GB where the inference server leaves 15" in found.text) == ("bad", True)
+    assert (found.state, "22 GB, but the inference server leaves 15" in found.text) == ("bad", True)
 
 
 def test_the_number_of_training_processes_is_shown(tmp_path: Path, tool: Path) -> None:
     says(tool, 'for card in a b; do echo "NVIDIA GeForce RTX 4090, 24564, 20480, 550.54, GPU-$card"; done')
-    assert "of 2 processes (ddp) x batch_size" in finding(settled(tmp_path), "training").text
+    assert "rows: 2 processes (ddp) x batch_size" in finding(settled(tmp_path), "training").text
     with acquire_gpu(3, tmp_path / "leases", {0: 24}, timeout_s=60, note="testing", names={0: "GPU-b"}):
         text = finding(settled(tmp_path), "gpu").text
     assert (text.index("leased: nothing") < text.index("leased: 3 GB by testing"), text.count("leased")) == (True, 2)
@@ -160,7 +160,7 @@ def test_an_nvidia_driver_that_does_not_answer_is_reported(tmp_path: Path, tool:
 def test_a_closed_port_and_a_missing_host_are_told_apart(listening: int) -> None:
     assert connection_problem(Endpoint(LOOPBACK, listening)) is None
     assert "nothing listens at" in str(connection_problem(Endpoint(LOOPBACK, free_port())))
-    assert "is not known here" in str(connection_problem(Endpoint("no-such-host.invalid", 1)))
+    assert "cannot be resolved here" in str(connection_problem(Endpoint("no-such-host.invalid", 1)))
     assert connection_problems([Endpoint(LOOPBACK, listening)]) == {}
 
 
@@ -172,7 +172,7 @@ def test_a_port_dropped_by_a_firewall_is_reported_as_such() -> None:
         for each in waiting:
             each.setblocking(False)
             each.connect_ex(address)
-        assert "a firewall drops it" in str(connection_problem(Endpoint(*address), timeout_s=0.3))
+        assert "a firewall drops the packets" in str(connection_problem(Endpoint(*address), timeout_s=0.3))
         for each in waiting:
             each.close()
 
@@ -195,7 +195,7 @@ def test_a_problem_behind_several_checks_is_reported_once(tmp_path: Path) -> Non
     url = f"postgresql+psycopg://ratchet:{STRONG}@127.0.0.1:{free_port()}/ratchet"
     found = {f.check: f for f in examine(settled(tmp_path, ledger={"url": url}))}
     assert [name for name, finding in found.items() if finding.state == "bad"] == ["ledger"]
-    assert found["versions"].text == "not looked at, for the trouble of ledger"
+    assert found["versions"].text == "not checked, for the same reason as ledger"
 
 
 def test_an_unreachable_server_is_reported_with_the_reason(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_checkpoint_is_shown_with_its_state() -> None:
     look = CheckpointView(
         id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining")
     )
-    assert standing(look, live) == "waits for testing"
+    assert standing(look, live) == "waiting for testing"
     assert (
         standing(dataclasses.replace(look, outcomes={"testing": "evaluated", "mining": "mined"}), live)
         == "2 of 3 verdicts"

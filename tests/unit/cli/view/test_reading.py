@@ -33,7 +33,9 @@ def test_the_disk_warning_is_that_of_doctor(ledger: Ledger, small_disk: SmallDis
     settings = Settings(home=small_disk(64_000_000) / "home")
     (nearly,) = read_view(ledger, settings).warnings
     assert nearly == disk_shortage(settings.home)
-    assert nearly.startswith(f"the disk of {settings.home.parent} is nearly full, under 100 MB are free: make room")
+    assert nearly.startswith(
+        f"the disk of {settings.home.parent} is nearly full, with less than 100 MB free: make room"
+    )
     fill(settings.home.parent)
     (full,) = read_view(ledger, settings).warnings
     assert full.startswith(f"the disk of {settings.home.parent} is full: make room, lower retention.checkpoints_gb")
@@ -54,5 +56,5 @@ def test_a_damaged_artifact_gives_one_warning(ledger: Ledger, small_disk: SmallD
     settings = Settings(home=small_disk(4_000_000_000))
     assert read_view(ledger, settings).warnings == (
         "cdcd is damaged. It waits.",
-        "abab is damaged. checkpoint cp-0 waits until it is there again. 3 subjects are concerned.",
+        "abab is damaged. checkpoint cp-0 waits until it is there again. 3 subjects are affected.",
     )

@@ -57,11 +57,11 @@ def test_levels_become_bars_where_there_is_no_room_for_numbers(view: View) -> No
 
 
 def test_a_home_at_its_beginning_can_be_drawn() -> None:
-    empty = View(0.0, Queue(0, 10, 20), Training("waiting"), (), 0, None, (), (), {}, 0)
+    empty = View(0.0, Queue(0, 10, 20), Training("waiting"), (), None, (), (), {}, 0)
     text = "\n".join(drawn(empty, 80, 24))
     assert "nothing yet" in text
     assert "low: under 10" in text
-    assert "waits for data" in text
+    assert "waiting for data" in text
 
 
 def test_a_frozen_unproved_unserved_champion_is_marked_as_such(view: View) -> None:

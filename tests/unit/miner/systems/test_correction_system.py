@@ -192,7 +192,7 @@ def odd_entries(inbox: Path) -> dict[str, str]:
     (inbox / "device.jsonl").symlink_to("/dev/zero")
     os.mkfifo(inbox / "fifo.jsonl")
     return {
-        "loop.jsonl": "a link that leads round in a circle",
+        "loop.jsonl": "a symbolic link that loops",
         "dangling.jsonl": "no such file",
         "folder.jsonl": "is a folder",
         "device.jsonl": "is a device",
