@@ -128,5 +128,9 @@ class PreconditionFailed(RatchetError):
     """A command is refused in the present state; the message says what would allow it."""
 
 
+class DamagedLedger(PreconditionFailed):
+    """The file of an SQLite ledger is no database, or a damaged one."""
+
+
 class LedgerBehind(PreconditionFailed):
     """The ledger has an older schema than this version, or none yet."""

@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from ratchet.backup.backup import (
     run_postgres_tool,
 )
 from ratchet.disk import disk_errors
-from ratchet.errors import ArtifactError, PreconditionFailed
+from ratchet.errors import ArtifactError, DamagedLedger, PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
 from ratchet.ledger.tables import Base, WorkerRow
@@ -136,6 +136,8 @@ def _found(ledger_url: str) -> tuple[str, list[str]]:
                 WorkerRow.state != "stopped", WorkerRow.seen_at > ledger.now() - ALIVE_S
             )
             alive = list(session.scalars(recent.order_by(WorkerRow.name)))
+    except DamagedLedger:
+        return "a damaged file", []
     finally:
         ledger.close()
     held = [f"{count:,} rows in {name}" for name, count in rows.items() if count and name not in PASSING_TABLES]
@@ -267,7 +269,7 @@ def _restore_sqlite(copy: Path, ledger_url: str, manifest: BackupManifest) -> No
 def _place(draft: Path, path: Path) -> None:
     """Put the file where the ledger belongs; one that is there is kept beside it."""
     if path.exists():
-        with closing(sqlite3.connect(path)) as connection:
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as connection:  # a damaged one has none
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         kept = path.with_name(f"{path.name}.replaced-{int(path.stat().st_mtime)}")
         path.rename(kept)

@@ -7,6 +7,7 @@ sees every earlier decision. Transactions are short: none is held across model w
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Stateme
 from sqlalchemy.orm import Session
 
 from ratchet.disk import home_errors, require_writable
-from ratchet.errors import NotJson, RatchetError, TransientError
+from ratchet.errors import DamagedLedger, NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import CounterRow, OutboxRow
@@ -157,11 +158,22 @@ def _translated_errors(url: str) -> Iterator[None]:
             raise TransientError(
                 f"ledger {make_url(url).render_as_string()} closed the connection: {error.orig}"
             ) from error
+        if _is_damage(error.orig):
+            raise DamagedLedger(
+                f"the ledger {make_url(url).render_as_string()} is damaged ({error.orig}): "
+                "`ratchet backup restore FOLDER --force` replaces it by a backup."
+            ) from error
         raise
     except StatementError as error:
         if isinstance(error.orig, NotJson):
             raise error.orig from error
         raise
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that the file is no database, or a damaged one."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _disk_of_sqlite(url: str) -> RatchetError | None:

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 from ratchet.errors import LedgerBehind, PreconditionFailed
 from ratchet.file_lock import FileLock
 from ratchet.ledger.ledger import Ledger
+from ratchet.ledger.tables import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -94,9 +95,16 @@ def _revision_of(ledger: Ledger) -> str | None:
 
 
 def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    """None for a ledger without tables. Raises PreconditionFailed for tables of ours that no revision stands for."""
+    there = set(inspect(connection).get_table_names())
+    revision: str | None = None
+    if "alembic_version" in there:
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is None and (ours := sorted(there & set(Base.metadata.tables))):
+        raise PreconditionFailed(
+            f"the ledger has tables ({', '.join(ours[:3])}, …) and no schema version: restore it with "
+            "`ratchet backup restore FOLDER --force`, or set `ledger.url` to a new ledger."
+        )
     return revision
 
 

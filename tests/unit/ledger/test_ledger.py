@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from ratchet.errors import NotJson, TransientError
+from ratchet.errors import DamagedLedger, NotJson, TransientError
 from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
@@ -219,3 +219,13 @@ def test_all_json_columns_are_checked() -> None:
     assert not [str(column) for column in columns if isinstance(column.type, JSON)]
     known = {str(column.type.column) for column in columns if isinstance(column.type, PlainJson)}
     assert {"verdicts.numbers", "rankings.entries", "evaluations.tally"} <= known
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"SQLite format 3\0" + b"\1" * 4096], ids=["no-database", "torn"])
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger.db").write_bytes(content)
+    with (
+        closing(Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")) as ledger,
+        pytest.raises(DamagedLedger, match=r"ledger.db is damaged .*`ratchet backup restore FOLDER --force`"),
+    ):
+        ledger.now()

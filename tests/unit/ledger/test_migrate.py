@@ -59,3 +59,12 @@ def test_a_ledger_of_an_unknown_schema_is_refused_with_the_way_out(ledger: Ledge
             attempt(ledger)
     with ledger.read() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == revision
+
+
+def test_tables_without_a_schema_version_are_refused_with_the_way_out(ledger: Ledger) -> None:
+    """As after a restore by hand that left out Alembic's table."""
+    with ledger.write() as tx:
+        tx.session.execute(text("DELETE FROM alembic_version"))
+    for attempt in (require_current, require_known_schema, migrate):
+        with pytest.raises(PreconditionFailed, match=r"no schema version: restore it .*or set `ledger.url`"):
+            attempt(ledger)
