@@ -114,7 +114,8 @@ def _with_port(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     monitoring = tree.get("monitoring")
     if not isinstance(monitoring, Mapping) or not monitoring.get("remote_3090_host"):
         return tree
-    address = f"http://{monitoring['remote_3090_host']}:{monitoring.get('remote_3090_port', 8765)}"
+    host, port = str(monitoring["remote_3090_host"]), monitoring.get("remote_3090_port", 8765)
+    address = host if "://" in host else f"http://{host}:{port}"
     return {**tree, "monitoring": {**monitoring, "remote_3090_host": address}}
 
 

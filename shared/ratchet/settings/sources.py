@@ -74,12 +74,12 @@ def read_file(file: Path) -> Tree:
 
     Raises SettingsError for what is no such file.
     """
-    text = read_text(file, SettingsError)
+    text = read_text(file, SettingsError).removeprefix("\ufeff")  # which editors on Windows write
     try:
         tree = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
         if not isinstance(tree, dict):
             raise ValueError(f"a JSON object is expected, not {type(tree).__name__}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{printable(file)}: {error}") from error
     renamed, notes = rename(tree)
     for note in notes:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from ratchet.errors import SettingsError
 from ratchet.settings.section import Section
 from ratchet.user_files import printable, read_text
+
+_LEDGER_URL = re.compile(
+    r"sqlite(\+\w+)?:///[^?].*|postgresql(\+\w+)?://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]*)(:\d*)?(/[^?]*)?(\?.*)?"
+)
+"""SQLAlchemy's grammar. SQLAlchemy itself would be imported into training processes, which have no use for it."""
 
 
 class LedgerSettings(Section):
@@ -21,6 +27,15 @@ class LedgerSettings(Section):
         description="SQLAlchemy URL, as postgresql+psycopg://user:password@host/ratchet. Default: home/ledger.db.",
     )
     password_file: Path | None = Field(None, description="File with the password of `ledger.url`, where it names none.")
+
+    @field_validator("url")
+    @classmethod
+    def _engine_is_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _LEDGER_URL.fullmatch(url.get_secret_value()):  # it may hold a password
+            raise ValueError(
+                "this is no URL of a ledger; write postgresql+psycopg://user@host/ratchet or sqlite:////folder/ledger.db"
+            )
+        return url
 
     @property
     def address(self) -> str | None:
@@ -58,6 +73,13 @@ class RedisSettings(Section):
     )
     password_file: Path | None = Field(None, description="File with the password of `redis.url`, where it names none.")
     port: int = Field(0, ge=0, le=65535, description="Port of the embedded server; 0 takes a free one.")
+
+    @field_validator("url")
+    @classmethod
+    def _scheme_is_known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("a URL of Redis begins with redis://, rediss:// or unix://, as redis://host:6379/0")
+        return url
 
     @property
     def address(self) -> str | None:

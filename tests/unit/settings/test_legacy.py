@@ -93,6 +93,7 @@ def test_a_renamed_field_is_refused_with_its_new_name(name: str) -> None:
             {"monitoring": {"remote_3090_host": "hub", "remote_3090_port": 9, "remote_3090_model_id": None}},
             {"monitoring": {"preview_url": "http://hub:9"}},
         ),
+        ({"monitoring": {"remote_3090_host": "http://hub:9"}}, {"monitoring": {"preview_url": "http://hub:9"}}),
         ({"suites": {"families": []}}, {"suites": {"families": []}}),
     ],
 )

@@ -84,3 +84,17 @@ def test_a_variable_that_should_be_json_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RATCHET_SUITES__FAMILIES", "{x")
     with pytest.raises(SettingsError, match="RATCHET_SUITES__FAMILIES: a list, a table or"):
         load()
+
+
+@pytest.mark.parametrize("name", ["ratchet.toml", "config.json"])
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, name: str) -> None:
+    text = '{"queue": {"epoch_cap": 7}}' if name.endswith("json") else "[queue]\nepoch_cap = 7\n"
+    (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8")
+    assert load(tmp_path / name).queue.epoch_cap == 7
+
+
+@pytest.mark.parametrize(("name", "text"), [("config.json", "[" * 100_000), ("ratchet.toml", "a = " + "[" * 5_000)])
+def test_a_file_nested_too_deeply_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SettingsError, match=name):
+        load(tmp_path / name)

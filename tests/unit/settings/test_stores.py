@@ -9,7 +9,7 @@ from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.bus.connection import redis_url
 from ratchet.cli.doctor.machine import weak_passwords
 from ratchet.errors import SettingsError
-from ratchet.settings import Settings
+from ratchet.settings import Settings, load
 
 
 @pytest.fixture
@@ -69,3 +69,25 @@ def test_doctor_knows_weak_passwords(secret: Path) -> None:
     )
     assert weak_passwords(weak) == ["ledger.url"]
     assert weak_passwords(Settings()) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "url", "said"),
+    [
+        ("ledger", "nonsense:hunter2", "this is no URL of a ledger; write postgresql"),
+        ("ledger", "postgresql+psycopg://me:hunter2@host:port/x", "this is no URL of a ledger"),
+        ("ledger", "mysql://me:hunter2@host/x", "this is no URL of a ledger"),
+        ("ledger", "sqlite://", "or sqlite:////folder/ledger.db"),
+        ("redis", "hunter2", "begins with redis://, rediss:// or unix://"),
+    ],
+)
+def test_a_url_that_no_store_can_have_is_refused_without_its_password(section: str, url: str, said: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(**{section: {"url": url}})
+    assert said in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me:p[#w@host/x", "postgresql:///x?host=/run", "sqlite:///x.db"])
+def test_a_url_that_sqlalchemy_can_open_is_taken(url: str) -> None:
+    assert load(ledger={"url": url}).ledger_url == url
