@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ratchet.errors import TransientError
 
 _CACHE_KIB = 8_000
 
 
 class UsageCounts:
-    """Counts by item key, in a private, temporary SQLite database that ends with ``close``. For one thread."""
+    """Counts by item key, in a private, temporary SQLite database that ends with ``close``. For one thread.
+
+    Raises TransientError where the disk of temporary files is full or fails.
+    """
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
@@ -23,17 +30,30 @@ class UsageCounts:
         self._database.execute("BEGIN")
 
     def __getitem__(self, key: str) -> int:
-        row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
+        with _disk_errors():
+            row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
         return 0 if row is None else int(row[0])
 
     def add(self, key: str) -> None:
         """Count the key once more."""
-        self._database.execute(
-            "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
-        )
+        with _disk_errors():
+            self._database.execute(
+                "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
+            )
 
     def close(self) -> None:
         self._database.close()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise TransientError(
+            f"the counts of item keys cannot be kept ({error}): make room on the disk of temporary files, or let "
+            "SQLITE_TMPDIR name a folder on another one."
+        ) from error
 
 
 def _digest(key: str) -> bytes:
