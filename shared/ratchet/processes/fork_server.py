@@ -104,6 +104,10 @@ class ForkServer:
         return ChildForked(child.pid)
 
 
+class _RunnerGone(ConnectionError):
+    """There is no runner to send to. A target's own connections may break too: those errors are sent like others."""
+
+
 def run_child(channel: Channel, log_handle: int) -> None:
     """The life of a child: receive the target, run it, report its progress, send its result or its error."""
     _write_to(log_handle)
@@ -116,14 +120,17 @@ def run_child(channel: Channel, log_handle: int) -> None:
 
     def send(message: ChildMessage) -> None:
         with sending:
-            channel.send(encode(message))
+            try:
+                channel.send(encode(message))
+            except OSError as error:
+                raise _RunnerGone from error
 
     try:
         result = load_target(request.target)(request.spec, lambda progress: send(ProgressReport(progress)))
         if not isinstance(result, dict):
             raise TypeError(f"{request.target} returned {type(result).__name__}; a target returns a dict")
         send(TargetResult(result))
-    except BrokenPipeError:
+    except _RunnerGone:
         return
     except BaseException as error:  # noqa: BLE001  the parent is told, whatever ended the target
         traceback.print_exc()

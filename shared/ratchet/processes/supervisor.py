@@ -82,6 +82,10 @@ class SupervisedProcess:
         if self.process is not None:
             self.process.terminate()
 
+    def start_again(self, start: Start) -> None:
+        """Start it once more after the end for which it was stopped."""
+        self._start, self.is_wanted = start, True
+
     def _try_to_start(self, now: float) -> None:
         try:
             self.process = self._start()
@@ -150,6 +154,8 @@ class Supervisor:
         if present is None or present.process is None:
             self._processes[name] = SupervisedProcess(start, self._settings.control.max_backoff_s)
             self._processes[name].check(time.monotonic())
+        elif not present.is_wanted:
+            present.start_again(start)
 
     def _run_worker(self, system: str) -> int:
         self._channel.close()  # a worker that held it would keep the client from noticing this process's end

@@ -157,9 +157,9 @@ class _Worker:
             quiet=True,
         )
         log.info("%s", greeting(controller.system, controller.settings))
-        for thread in self.threads:
-            thread.start()
-        try:
+        try:  # from the first thread on: until Celery handles SIGTERM, it raises SystemExit here
+            for thread in self.threads:
+                thread.start()
             celery_worker.start()
         finally:
             controller.stop.set()

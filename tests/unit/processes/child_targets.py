@@ -52,6 +52,10 @@ def fail(spec: Spec, progress: Progress) -> Spec:
     raise ValueError(f"no such level: {spec['level']}")
 
 
+def lose_a_pipe(spec: Spec, progress: Progress) -> Spec:
+    raise BrokenPipeError("the store has closed the connection")
+
+
 def leave(spec: Spec, progress: Progress) -> Spec:
     os._exit(3)
 

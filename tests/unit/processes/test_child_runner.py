@@ -103,6 +103,7 @@ def test_an_exception_comes_back_with_its_traceback(runner: ChildRunner) -> None
         ("no_such_module:run", "No module named 'no_such_module'"),
         ("child_targets:return_a_list", "returned list"),
         ("child_targets:return_a_path", "not JSON serializable"),
+        ("child_targets:lose_a_pipe", "raised BrokenPipeError: the store has closed"),
         ("child_targets:leave", "exited with code 3"),
     ],
 )

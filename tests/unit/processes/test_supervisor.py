@@ -58,6 +58,18 @@ def test_a_command_that_is_stopped_stays_down(supervisor: SupervisorClient, tmp_
     assert supervisor.processes()["toy"].restarts == 0
 
 
+def test_a_command_that_is_started_again_while_it_stops_comes_back(
+    supervisor: SupervisorClient, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'sleep 0.5; exit 0' TERM; touch {ready}; while true; do sleep 0.1; done"
+    pid = run(supervisor, tmp_path, "toy", script)
+    wait_until(ready.exists, what="its trap")
+    supervisor.stop_process("toy")
+    assert run(supervisor, tmp_path, "toy", script) == pid
+    wait_until(lambda: supervisor.processes()["toy"].pid not in (None, pid), what="another process")
+
+
 def test_an_unknown_name_is_refused_and_nothing_else_happens(supervisor: SupervisorClient, tmp_path: Path) -> None:
     pid = run(supervisor, tmp_path, "toy", "exec sleep 1000")
     with pytest.raises(PreconditionFailed, match="no process 'boy'; there are: toy"):
