@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ratchet.cli.context import opened
 from ratchet.cli.output import Json, duration, print_json, print_table
 from ratchet.ledger.health import last_line
 from ratchet.systems import System, registry
@@ -15,8 +16,17 @@ from ratchet.systems import System, registry
 def systems(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid graph, for documents.")] = False,
     as_json: Annotated[bool, Json] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="SYSTEM", help="Forget a removed system, so that deployments do not wait for it."),
+    ] = None,
 ) -> None:
     """List the installed systems: their hosts, the events that they consume and emit, and how often they sweep."""
+    if forget is not None:
+        with opened() as (_, ledger), ledger.write() as tx:
+            registry.forget(tx, forget)
+        typer.echo(f"{forget} is forgotten; a worker of it that starts registers it again.")
+        return
     found = list(registry.systems().values())
     for name, trace in registry.broken().items():
         typer.echo(f"{name} cannot be imported: {last_line(trace)}: `ratchet doctor` shows the traceback", err=True)

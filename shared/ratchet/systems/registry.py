@@ -18,9 +18,9 @@ from functools import cache
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import UnknownPlugin
-from ratchet.ledger.health import LISTED_S
-from ratchet.ledger.ledger import clock
+from ratchet.errors import PreconditionFailed, UnknownPlugin
+from ratchet.ledger.health import ABSENT, LISTED_S, PRESENT_S
+from ratchet.ledger.ledger import Transaction, clock
 from ratchet.ledger.tables import WorkerRow
 from ratchet.settings.plugin_sections import system_packages
 from ratchet.systems.system import Declaration, System
@@ -60,13 +60,35 @@ def known(session: Session) -> list[Declaration]:
     """The systems installed here, and those whose workers have registered from other hosts, in their order.
 
     An image holds the code of its own service alone, so that a command on the hub or the deployer cannot see the other
-    systems by importing them. A system that is removed is forgotten a day after its worker was last seen.
+    systems by importing them. Of several registrations of a system the newest counts. A system that is removed is left
+    out a day after its worker was last seen; a judge, for whose worker the gate waits however long it is away, only
+    once an operator has had it forgotten (see ``forget``).
     """
-    rows = session.scalars(select(WorkerRow).where(WorkerRow.seen_at > clock(session) - LISTED_S))
-    found = {row.system: Declaration.read(row) for row in rows if row.declaration}
+    listed_since = clock(session) - LISTED_S
+    rows = session.scalars(select(WorkerRow).order_by(WorkerRow.seen_at))
+    registered = {row.system: (row.seen_at, Declaration.read(row)) for row in rows if row.declaration}
+    found = {name: told for name, (seen_at, told) in registered.items() if told.is_judge or seen_at > listed_since}
     if not _are_registered(found):
         found |= {system.name: Declaration.of(system) for system in systems().values()}
     return sorted(found.values(), key=lambda declaration: (declaration.order, declaration.name))
+
+
+def forget(tx: Transaction, name: str) -> None:
+    """Forget a system that was removed, so that nothing waits for it unless a worker registers it again.
+
+    Raises PreconditionFailed for a system that is installed here, that has a worker, or that none has registered.
+    """
+    if name in systems():
+        raise PreconditionFailed(f"{name} is installed here: uninstall it first.")
+    rows = [row for row in tx.session.scalars(select(WorkerRow).where(WorkerRow.system == name)) if row.declaration]
+    if not rows:
+        raise PreconditionFailed(f"no worker has registered a system {name!r}.")
+    for row in rows:
+        if row.state not in ABSENT and row.seen_at > tx.now - PRESENT_S:
+            raise PreconditionFailed(
+                f"worker {row.name} was seen {tx.now - row.seen_at:.0f} s ago: stop it, or wait {PRESENT_S:.0f} s."
+            )
+        row.declaration = {}
 
 
 def judges(session: Session) -> list[str]:

@@ -8,6 +8,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, DeadLetterRow, DeploymentRow, LineageRow, OutboxRow, ServingRow
 from sqlalchemy import select
 
+from tests.support.rows import worker_row
 from tests.support.story import checkpoint_id
 
 from .running import ratchet
@@ -21,6 +22,13 @@ def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
     assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
     with ledger.read() as session:
         assert session.get_one(DeadLetterRow, 1).resolution is not None
+
+
+def test_a_removed_judge_is_forgotten(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        tx.session.add(worker_row("taste", tx.now - 600.0, declaration={"is_judge": True}))
+    assert "taste is forgotten" in ratchet("systems", "--forget", "taste").stdout
+    assert "no worker has registered" in ratchet("systems", "--forget", "taste", code=2).stderr
 
 
 def test_deploying_by_hand_needs_proof_or_force(ledger: Ledger) -> None:

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ratchet.errors import UnknownPlugin
+from ratchet.errors import PreconditionFailed, UnknownPlugin
+from ratchet.ledger import Ledger
 from ratchet.systems import registry
+
+from tests.support.rows import worker_row
 
 TWELFTH = """
 from ratchet.events.catalogue import BatchQueued
@@ -83,3 +86,49 @@ def test_a_system_without_a_function_is_broken(package: Path) -> None:
 def test_a_system_name_may_differ_from_its_module(package: Path) -> None:
     (package / "clock.py").write_text(TWELFTH.format(name="ticker"))
     assert registry.get("ticker").name == "ticker"
+
+
+def judges(ledger: Ledger) -> list[str]:
+    with ledger.read() as session:
+        return registry.judges(session)
+
+
+def register(ledger: Ledger, name: str, *, ago_s: float, is_judge: bool, state: str = "running") -> None:
+    with ledger.write() as tx:
+        row = worker_row("taste", tx.now - ago_s, declaration={"is_judge": is_judge}, state=state)
+        row.name = name
+        tx.session.merge(row)
+
+
+def test_the_newest_registration_of_a_system_counts(package: Path, ledger: Ledger) -> None:
+    register(ledger, "taste@a+0", ago_s=1.0, is_judge=True)
+    register(ledger, "taste@b+0", ago_s=600.0, is_judge=False, state="stopped")
+    assert judges(ledger) == ["taste"]
+    register(ledger, "taste@b+0", ago_s=0.0, is_judge=False)
+    assert judges(ledger) == []
+
+
+def test_the_gate_waits_for_a_judge_however_long_its_worker_is_away(package: Path, ledger: Ledger) -> None:
+    register(ledger, "taste@a+0", ago_s=30 * 86_400.0, is_judge=True, state="stopped")
+    assert judges(ledger) == ["taste"]
+
+
+def test_a_removed_judge_can_be_forgotten_and_registers_again(package: Path, ledger: Ledger) -> None:
+    register(ledger, "taste@a+0", ago_s=1.0, is_judge=True)
+    with pytest.raises(PreconditionFailed, match=r"taste@a\+0 was seen 1 s ago"), ledger.write() as tx:
+        registry.forget(tx, "taste")
+    assert judges(ledger) == ["taste"]
+    register(ledger, "taste@a+0", ago_s=1.0, is_judge=True, state="stopped")
+    with ledger.write() as tx:
+        registry.forget(tx, "taste")
+    assert judges(ledger) == []
+    with pytest.raises(PreconditionFailed, match="no worker has registered a system 'taste'"), ledger.write() as tx:
+        registry.forget(tx, "taste")
+    register(ledger, "taste@a+0", ago_s=0.0, is_judge=True)
+    assert judges(ledger) == ["taste"]
+
+
+def test_a_system_that_is_installed_here_is_not_forgotten(package: Path, ledger: Ledger) -> None:
+    (package / "ticker.py").write_text(TWELFTH.format(name="ticker"))
+    with pytest.raises(PreconditionFailed, match="ticker is installed here"), ledger.write() as tx:
+        registry.forget(tx, "ticker")
