@@ -66,6 +66,6 @@ def test_a_dead_letter_reaches_the_receiver_with_its_runbook(
             with prometheus_server(tmp_path / "prom", config):
                 wait_until(lambda: bool(received()), PATIENCE_S, "the alert at the receiver")
     found, _, labels = received()[0].partition(" {")
-    summary = "mining has given up 1 subjects, which wait for a human."
+    summary = "mining has 1 dead letters, which need an operator."
     assert found == f"alert DeadLetters firing: {summary} (docs/alerts.md#deadletters)"
     assert json.loads("{" + labels) | {"system": "mining", "severity": "warning"} == json.loads("{" + labels)
