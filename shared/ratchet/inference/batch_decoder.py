@@ -1,8 +1,8 @@
-"""The decoding loop: rows with one KV cache, which join and leave between two tokens.
+"""The decoding loop: rows that share one KV cache, and join and leave it between two tokens.
 
 BatchDecoder is the engine. ``decode`` answers a list of prompts with it, as testing and mining do; ContinuousBatch
 feeds it the requests of the inference server one by one (iteration-level scheduling: Yu et al. 2022, Orca). It works on
-token ids; templates and text are the business of ChatCodec.
+token ids and knows no templates or text; those are in ChatCodec.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from ratchet.inference.prefill import Prefill, Prefilled
 from ratchet.inference.sampling import Answer, Prompt, Sampler
 
 MAX_PREFILL_TOKENS = 2048
-"""Prompt tokens, padding included, that may be read between two tokens of the rows under way; one prompt always is."""
+"""Most prompt tokens, padding included, that are prefilled between two decoding steps. A single longer prompt is still
+prefilled, in a step of its own."""
 
 JOIN_AFTER = 4
-"""Reading prompts delays every row under way by about one token. So they are read at once where they are a quarter as
-many as those rows, and fewer of them only after four tokens."""
+"""Prefilling prompts delays every active row by about one token. So new prompts join at once if there are at least a
+quarter as many as active rows; fewer of them wait until four tokens have been decoded since the last join."""
 
 Owner = TypeVar("Owner")
-"""What a row is decoded for: the place of a prompt in a list, or a request."""
+"""Identifies whom a row is decoded for: the index of a prompt in a list, or a request."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Row(Generic[Owner]):
 
     @property
     def room(self) -> int:
-        """Tokens that the answer may still get."""
+        """Tokens that may still be appended to the answer."""
         return self.prompt.max_new_tokens - len(self.answer.token_ids)
 
     @property
@@ -54,7 +55,7 @@ class Row(Generic[Owner]):
 
 @dataclass
 class _Tensors:
-    """Cache and sampler of the rows, and how many tokens these have got since the last of them joined."""
+    """Cache and sampler of the rows, and the number of tokens decoded since the last row joined."""
 
     batch: Batch
     sampler: Sampler
@@ -70,7 +71,7 @@ class _Tensors:
         return tokens.tolist(), logprobs.tolist()
 
     def join(self, kept: torch.Tensor, other: _Tensors, room: int) -> None:
-        """Keep these rows, and append those of another, which have got one token."""
+        """Keep the rows ``kept``, and append those of ``other``, which have one token so far."""
         self.batch.join(kept, other.batch, room)
         self.sampler.join(kept, self.steps, other.sampler)
         self.steps = 0
@@ -107,7 +108,7 @@ class BatchDecoder(Generic[Owner]):
 
     @property
     def open_rows(self) -> list[Row[Owner]]:
-        """Those whose answers have not ended, in the order in which they joined."""
+        """Rows whose answers have not ended, in the order in which they joined."""
         return [row for row in self._rows if not row.answer.done]
 
     @property
@@ -120,11 +121,11 @@ class BatchDecoder(Generic[Owner]):
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether the cache holds plain keys and values, which can be put beside those of other rows."""
+        """Whether the cache holds plain keys and values, which can be concatenated with those of other rows."""
         return self._tensors is None or self._tensors.batch.may_be_joined
 
     def join(self, rows: Sequence[Row[Owner]], known: Sequence[Known] | None = None) -> list[Row[Owner]]:
-        """Read the prompts of new rows and give each its next token; returns those whose answers ended with it.
+        """Prefill new rows and decode the next token of each; returns those whose answers ended with it.
 
         ``known`` are the states of all tokens but the last of each row, if a forward pass has computed them already.
         """
@@ -145,7 +146,7 @@ class BatchDecoder(Generic[Owner]):
         return ended
 
     def step(self) -> list[Row[Owner]]:
-        """Give each row its next token; returns those whose answers ended with it. Nothing happens without rows."""
+        """Decode the next token of each row; returns the rows whose answers ended with it. No-op without rows."""
         if self._tensors is None:
             return []
         ended = self._extend(self._rows, *self._tensors.next())
@@ -187,9 +188,9 @@ class BatchDecoder(Generic[Owner]):
         return answer.done
 
     def _shrink(self) -> None:
-        """Drop ended rows once they are a quarter of the batch: the copy of the cache costs about one token.
+        """Drop ended rows once they are a quarter of the batch, since copying the cache costs about one token.
 
-        It depends on the answers alone, so a batch that is asked again is computed in the same shapes, bit by bit.
+        This depends on the answers alone, so the same batch is computed in the same shapes, and bit for bit, again.
         """
         if self._open == 0:
             self.clear()
@@ -197,7 +198,7 @@ class BatchDecoder(Generic[Owner]):
             self._tensors.keep(self._drop_ended())
 
     def _drop_ended(self) -> torch.Tensor:
-        """Places of the rows that stay."""
+        """Indices of the rows that stay."""
         places = [place for place, row in enumerate(self._rows) if not row.answer.done]
         self._rows = [self._rows[place] for place in places]
         return torch.tensor(places, dtype=torch.long, device=self._model.device)
@@ -205,7 +206,7 @@ class BatchDecoder(Generic[Owner]):
 
 def _require_finite(logprobs: Sequence[float]) -> None:
     if not math.isfinite(sum(logprobs)):
-        raise BrokenCheckpoint("the model computes NaN: its weights, or its precision, are broken.")
+        raise BrokenCheckpoint("the model computes NaN: its weights are broken, or its precision is too low.")
 
 
 @torch.inference_mode()
@@ -221,10 +222,10 @@ def decode(
     ends: Callable[[int, Answer], bool] | None = None,
     score_drafts: bool = True,
 ) -> list[Answer]:
-    """Answer all prompts in one batch. ``ends`` is given the place of a prompt in the list.
+    """Answer all prompts in one batch. ``ends`` receives the index of a prompt in the list.
 
-    Drafts are verified first, in the pass that reads the prompts; ``score_drafts`` False leaves them out where they
-    are mostly wrong. Raises BrokenCheckpoint on logits that are not finite, GenerationError after ``timeout_s``.
+    Drafts are verified during prefill; with ``score_drafts`` False they are skipped while most are wrong. Raises
+    BrokenCheckpoint on logits that are not finite, GenerationError after ``timeout_s``.
     """
     decoder = BatchDecoder(model, end_ids=end_ids, pad_id=pad_id, processors=processors, ends=ends)
     started = time.perf_counter()
@@ -239,7 +240,7 @@ def decode(
     for part in prefill.run(prompts, score_drafts):
         require_time()
         known |= _begin(decoder, rows, part)
-    # Rows whose states were computed together stay neighbours, so that they are copied in one piece.
+    # Rows whose states were computed together stay adjacent, so that they are copied in one piece.
     unknown = [row for row in rows if not row.answer.done and row.owner not in known]
     waiting = [*(rows[place] for place in known), *unknown]
     if waiting:
@@ -252,7 +253,7 @@ def decode(
 
 
 def _begin(decoder: BatchDecoder[int], rows: Sequence[Row[int]], part: Prefilled) -> dict[int, Known]:
-    """Give rows the tokens that prefill found. The states of those that go on, by place, where they are known."""
+    """Append the tokens found by prefill. Returns the cached states, by index, of rows that have not ended."""
     found = zip(part.rows, part.token_ids, part.logprobs, part.draft_logprobs, strict=True)
     for place, token_ids, logprobs, draft_logprobs in found:
         rows[place].answer.draft_logprobs = draft_logprobs
@@ -265,7 +266,7 @@ def _begin(decoder: BatchDecoder[int], rows: Sequence[Row[int]], part: Prefilled
 
 
 class Request(Protocol):
-    """What ContinuousBatch answers. After a shortage of memory an answer may start again from its first token."""
+    """A request to ContinuousBatch. After running out of memory, an answer may start again from its first token."""
 
     @property
     def prompt(self) -> Prompt: ...
@@ -283,7 +284,7 @@ Asker = TypeVar("Asker", bound=Request)
 class ContinuousBatch(Generic[Asker]):
     """Requests that are answered together, each from the token at which it joins. It belongs to one thread.
 
-    ``max_tokens`` is the most of rows times padded width, answers included; one row always fits.
+    ``max_tokens`` limits rows times padded width, answers included; a single row always fits.
     """
 
     def __init__(self, model: Any, codec: ChatCodec, pad_id: int, *, max_rows: int, max_tokens: int):
@@ -296,11 +297,11 @@ class ContinuousBatch(Generic[Asker]):
 
     @property
     def requests(self) -> list[Asker]:
-        """Those that are not answered yet, in the order in which they joined."""
+        """Requests that are not answered yet, in the order in which they joined."""
         return [row.owner for row in self._decoder.open_rows]
 
     def fitting(self, prompts: Sequence[Prompt]) -> int:
-        """How many of these, from the first on, may join now. At least one if no row is under way."""
+        """How many of these prompts, counted from the first, may join now. At least one if no row is active."""
         under_way = [row.prompt for row in self._decoder.open_rows]
         if under_way and not self._may_join(len(prompts), len(under_way)):
             return 0
@@ -316,10 +317,10 @@ class ContinuousBatch(Generic[Asker]):
 
     @torch.inference_mode()
     def advance(self, joining: Sequence[Asker]) -> list[Asker]:
-        """Give each request under way its next token, and each that joins its first.
+        """Decode the next token of each active request, and the first token of each that joins.
 
-        Returns those that memory was too short for: they start again, before any other, in smaller batches. Raises
-        BrokenCheckpoint on logits that are not finite and GenerationError where the model fails: then clear.
+        Returns the requests that did not fit in memory; they start again, before any other, in smaller batches. Raises
+        BrokenCheckpoint on logits that are not finite, and GenerationError if the model fails; call ``clear`` then.
         """
         whole = [*self.requests, *joining]
         try:

@@ -16,7 +16,7 @@ from ratchet.data.example import Message
 from ratchet.errors import ChatTemplateError
 
 Tokenizer = Any
-"""A fast Hugging Face tokenizer with a chat template. transformers has no common type for it without importing torch."""
+"""A fast Hugging Face tokenizer with a chat template."""
 
 _PROBE = (Message(role="user", content="Say yes."), Message(role="assistant", content="yes"))
 

@@ -1,4 +1,4 @@
-"""The Generator protocol: how every part of Ratchet asks a model for text. It imports no torch."""
+"""The Generator protocol, through which every part of Ratchet gets text from a model. It imports no torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ratchet.data.example import Message
 Chat = tuple[Message, ...]
 
 Reply = str | tuple[int, ...]
-"""An answer to score: a text, whose end token is scored too, or the very tokens of it."""
+"""An answer to score: a text, whose end token is scored too, or its exact tokens."""
 
 
 class Decoding(BaseModel):
-    """Decoding settings; ``id`` is part of a record's key. Temperature 0 is greedy."""
+    """Decoding settings. ``id`` is part of an evaluation record's key. Temperature 0 is greedy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,10 +34,10 @@ class Decoding(BaseModel):
 
 
 class Generation(BaseModel):
-    """One answer. ``token_logprobs`` (natural log) belong to ``token_ids``; the end token is included if generated.
+    """One answer. ``token_logprobs`` (natural log) match ``token_ids``; the end token is included if generated.
 
-    ``text`` is without special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs`` are
-    the log-probabilities of the draft that was given with the prompt, as ``score`` gives them, if it was verified.
+    ``text`` has no special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs`` are the
+    log-probabilities of the draft that was given with the prompt, as ``score`` returns them, if it was verified.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class Generation(BaseModel):
     weights: str
     draft_logprobs: tuple[float, ...] = ()
     answer_tokens: int = 0
-    """As a server counts them; 0 if it does not, or if ``token_ids`` has them."""
+    """Number of tokens as reported by a server; 0 if it reports none, or if ``token_ids`` is filled."""
 
 
 Progress = Callable[[int, int], None]
@@ -68,7 +68,7 @@ class Generator(Protocol):
         ...
 
     def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
-        """One answer a chat, in the order asked. Batch boundaries depend on the chats alone, so a run repeats."""
+        """One answer per chat, in order. Batch boundaries depend on the chats alone, so that a run is reproducible."""
         ...
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:

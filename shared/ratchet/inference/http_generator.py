@@ -1,6 +1,6 @@
-"""HttpGenerator: answers from a server that speaks the OpenAI chat API, retried while it is unreachable or overloaded.
+"""HttpGenerator: answers from a server with the OpenAI chat API, retried while it is unreachable or overloaded.
 
-It imports no torch. The API has no call that scores given answers, and returns no token ids.
+It imports no torch. The API cannot score given answers, and returns no token ids.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ratchet.settings.serving import InferenceSettings
 CONNECT_TIMEOUT_S = 10.0
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_ATTEMPTS = 5
-"""Tries of one request. With the pauses between them, it fails after 4 to 8 s of refusals."""
+"""Attempts per request. With the pauses between them, a request fails after 4 to 8 s."""
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
 _ERROR_TEXT = re.compile(r"\s*\[?(?:internal server )?(?:error|exception|traceback)\b\s*[]:(]", re.IGNORECASE)
-"""Some servers return their own failures as an answer's text. Log-probabilities prove that a model wrote it."""
+"""Some servers return their own failures as the text of an answer. Log-probabilities prove that a model wrote it."""
 
 
 class HttpGenerator(AbstractContextManager["HttpGenerator"]):
@@ -69,7 +69,7 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
 
     @property
     def weights(self) -> str:
-        """Of the last answer: a digest from Ratchet's server, otherwise the server's fingerprint."""
+        """The weights of the last answer: a digest from Ratchet's server, otherwise the server's fingerprint."""
         return self._weights
 
     def generate(
@@ -79,9 +79,9 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
         progress: Progress | None = None,
         arrived: Callable[[Generation], object] | None = None,
     ) -> list[Generation]:
-        """One answer a chat; the first that fails ends the others.
+        """One answer per chat; the first failure cancels the others.
 
-        ``arrived`` is called with every answer that came, even if another failed, since each of them was paid for.
+        ``arrived`` is called with every answer received, even if another failed, since each of them was paid for.
         """
         answers: dict[int, Generation] = {}
         with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
@@ -100,7 +100,7 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
         return [answers[index] for index in range(len(chats))]
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:  # noqa: ARG002
-        """Always a GenerationError: the chat API scores no given answers."""
+        """Always raises GenerationError, since the chat API cannot score given answers."""
         raise GenerationError("the OpenAI chat API cannot score given answers; score with a local generator.")
 
     def _answer(self, chat: Chat, decoding: Decoding) -> Generation:
@@ -160,7 +160,7 @@ def post_with_retries(
 
 
 def _seconds(retry_after: str | None) -> float:
-    """A Retry-After in seconds, at most the longest pause; one that is a date counts as absent."""
+    """A Retry-After header in seconds, at most the longest pause. A date counts as absent."""
     try:
         return min(max(float(retry_after or 0), 0.0), LONGEST_PAUSE_S)
     except ValueError:
@@ -169,7 +169,7 @@ def _seconds(retry_after: str | None) -> float:
 
 @dataclass(frozen=True)
 class ChatCompletion:
-    """``weights`` is None if the server does not name what answered."""
+    """``weights`` is None if the server does not identify the weights."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -180,7 +180,7 @@ class ChatCompletion:
 
 
 def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
-    """Raises GenerationError, quoting the body, for anything but one whole answer."""
+    """Parse a response. Raises GenerationError, quoting the body, for anything but one whole answer."""
     try:
         body = response.json()
     except ValueError:
@@ -198,7 +198,7 @@ def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
     if not isinstance(text, str):
         raise GenerationError(f"{url}: an answer without text: {str(choice)[:300]}")
     if finish_reason not in ("stop", "length"):
-        raise GenerationError(f"{url}: the answer ended by {finish_reason!r}: {text[:200]!r}")
+        raise GenerationError(f"{url}: the answer ended with finish_reason {finish_reason!r}: {text[:200]!r}")
     if _ERROR_TEXT.match(text) and not logprobs:
         raise GenerationError(f"{url}: an error in place of an answer: {text[:300]!r}")
     return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, answer_tokens, _weights(body))

@@ -1,6 +1,6 @@
-"""A batch of rows with their KV cache, which grows by one token at a time and which rows join and leave.
+"""A batch of rows with their KV cache, which grows one token at a time while rows join and leave.
 
-It knows tensors only: which tokens are picked, and when a row ends, is the business of sampling and batch_decoder.
+It works on tensors only: sampling picks the tokens, and batch_decoder decides when a row ends.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 States = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, each [rows, heads, tokens, width]; places after a row's tokens are padding."""
+"""Keys and values of each layer, each [rows, heads, tokens, width]; positions after a row's tokens are padding."""
 
 Known = tuple[States, int]
-"""States, and the row in them."""
+"""The states of one row: those of its batch, and its index in them."""
 
 
 class Batch:
     """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
 
-    A model that does not use the cache of transformers (as Mamba) reads all tokens at every step. ``known`` are the
-    states of all tokens but the last of each row, aligned to the left, if they have been computed already.
+    A model that does not use the cache of transformers (such as Mamba) reads all tokens at every step. ``known`` are
+    the left-aligned states of all tokens but the last of each row, if they have been computed already.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Batch:
         return output.logits[:, -1].float()
 
     def append(self, tokens: torch.Tensor) -> None:
-        """Add one token [rows] to every row."""
+        """Append one token to every row; ``tokens`` is [rows]."""
         self.history = torch.cat([self.history, tokens[:, None]], dim=1)
         last = self._positions[:, -1:] + 1
         self._positions = last if self._cached else torch.cat([self._positions, last], dim=1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop all other rows."""
+        """Keep the rows with these indices, and drop the others."""
         self._cache.reorder_cache(rows)  # unlike batch_select_indices, every kind of layer has it
         self._mask = self._mask[rows]
         self.history = self.history[rows]
@@ -79,13 +79,13 @@ class Batch:
 
     @property
     def may_be_joined(self) -> bool:
-        """Whether its cache holds keys and values of all tokens, which can be put beside those of others."""
+        """Whether the cache holds keys and values of all tokens, which can be concatenated with those of others."""
         return states_of(self._cache) is not None
 
     def join(self, rows: torch.Tensor, other: Batch, room: int) -> None:
         """Keep these rows, and append those of another batch, right-aligned; each may get ``room`` more tokens.
 
-        Both must have computed logits, and got a token since.
+        Both must have computed logits and then appended a token.
         """
         parts = ((self, rows), (other, torch.arange(len(other.history), device=rows.device)))
         lengths = torch.cat([batch._mask[kept, : batch.history.shape[1]].sum(1) for batch, kept in parts])
@@ -127,7 +127,7 @@ class Batch:
 
 
 class HeldLayer(DynamicLayer):
-    """A cache layer that keeps its first states as they are, where DynamicLayer copies them."""
+    """A cache layer that keeps its first states without a copy; DynamicLayer copies them."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any
@@ -148,14 +148,14 @@ def cache_to_fill(model: Any) -> DynamicCache:
 
 
 def states_of(cache: Any) -> States | None:
-    """The states in a cache; None if a layer is empty, or keeps anything but keys and values of all tokens."""
+    """The states in a cache; None if a layer is empty, or holds anything but keys and values of all tokens."""
     if not _keeps_all(cache) or not all(layer.is_initialized for layer in cache.layers):
         return None
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def can_be_cut(model: Any) -> bool:
-    """Whether the model's cache keeps keys and values of all tokens, as far as its configuration says."""
+    """Whether the model's cache keeps keys and values of all tokens, according to its configuration."""
     return _keeps_all(DynamicCache(config=model.config))
 
 
@@ -164,7 +164,7 @@ def _keeps_all(cache: Any) -> bool:
 
 
 def _is_used(cache: DynamicCache) -> bool:
-    """Whether the model has written to its cache, whatever kind its layers are."""
+    """Whether the model has written to its cache, with layers of any kind."""
     return any(getattr(layer, "is_initialized", False) or _has_state(layer) for layer in cache.layers)
 
 
@@ -173,7 +173,7 @@ def _has_state(layer: Any) -> bool:
 
 
 def _by_states(known: Sequence[Known]) -> list[list[Known]]:
-    """Neighbours that are in the same states."""
+    """Group adjacent rows whose states are in the same tensors."""
     return [list(group) for _, group in groupby(known, key=lambda row: id(row[0]))]
 
 

@@ -1,6 +1,6 @@
 """LocalGenerator: a Generator over a model in this process.
 
-It cuts prompts into batches that depend on the prompts alone, and decodes them with batch_decoder.
+It divides prompts into batches that depend on the prompts alone, and decodes them with batch_decoder.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ Plan = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What one batch may take, beside ``inference.batch_size`` rows."""
+    """Limits of one batch besides ``inference.batch_size``, which limits its rows."""
 
     max_tokens: int = 262_144
-    """Prompt, padding and answer of all rows: 8 GiB of keys and values for Llama 3.2 1B in bf16."""
+    """Tokens of all rows, padding and answers included: 8 GiB of keys and values for Llama 3.2 1B in bf16."""
 
     max_logits: int = 64_000_000
     """Logits held at once while given texts are scored: 256 MB in float32."""
 
     timeout_s: float = 900.0
-    """A batch that takes longer is an error, never a shorter answer."""
+    """A batch that takes longer raises an error; its answers are never truncated."""
 
 
 class LocalGenerator:
-    """A Generator over a loaded checkpoint. On a CPU in fp32 the same prompts give the same bits again."""
+    """A Generator over a loaded checkpoint. On a CPU in fp32 its answers are reproducible bit for bit."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class LocalGenerator:
         return cls(loaded, settings, prompt_format or PromptFormat(), limits)
 
     def close(self) -> None:
-        """Free the weights at once, without waiting for the garbage collector. It cannot be used any more."""
+        """Free the weights at once, without waiting for the garbage collector. The generator is unusable afterwards."""
         for parameter in self._loaded.model.parameters():
             parameter.data = torch.empty(0)
         if torch.cuda.is_available():
@@ -92,7 +92,7 @@ class LocalGenerator:
 
     @property
     def context(self) -> int:
-        """Most tokens of prompt and answer together."""
+        """Maximum number of tokens of prompt and answer together."""
         return self._loaded.context
 
     @property
@@ -119,12 +119,12 @@ class LocalGenerator:
         drafts: Sequence[Reply | None] | None = None,
         score_drafts: bool = True,
     ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
-        """Indices into ``chats`` with their answers, a batch at a time.
+        """Indices into ``chats`` with their answers, one batch at a time.
 
-        Batches whose every index is in ``done`` are left out, and the others are the same as without ``done``, so
-        that an interrupted run ends with the numbers it would have had. ``drafts`` are the expected answers: they
-        make right answers fast, and change none. Without ``score_drafts``, drafts among mostly wrong ones are
-        skipped, and get no log-probabilities.
+        Batches whose indices are all in ``done`` are skipped, and the others are the same as without ``done``, so
+        that a resumed run gives the same results as an uninterrupted one. ``drafts`` are the expected answers: they
+        speed up right answers and change none. Without ``score_drafts``, drafts are skipped while most are wrong, and
+        have no log-probabilities.
         """
         prompts = self._codec.prompts(chats, decoding, drafts)
         for batch in self.plan(prompts):
@@ -141,7 +141,7 @@ class LocalGenerator:
         )
 
     def answer(self, prompts: Sequence[Prompt], score_drafts: bool = True) -> list[Generation]:
-        """Answer these prompts in one batch, or in parts of it if memory is short, in order."""
+        """Answer these prompts, in order: in one batch, or in smaller ones if memory runs out."""
         return self._within_memory(prompts, lambda part: self._answer(part, score_drafts))
 
     def continuous_batch(self, max_rows: int) -> ContinuousBatch[Any]:
@@ -193,7 +193,7 @@ class LocalGenerator:
         return score_batch(self._loaded.model, rows, self._pad_id)
 
     def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], list[Result]]) -> list[Result]:
-        """Run over rows. When memory runs out, go on with half as many at a time, also in later calls."""
+        """Call ``run`` on all rows. When memory runs out, continue with half as many at a time, in later calls too."""
         results: list[Result] = []
         while len(results) < len(rows):
             part = rows[len(results) : len(results) + self._memory_rows]
@@ -215,8 +215,8 @@ def plan_batches(
 ) -> Plan:
     """Sort prompts by length, then by tokens, and cut them into batches.
 
-    ``new_tokens[i]`` is the most that prompt ``i`` may add. A batch has at most ``max_rows`` rows, and rows
-    times padded width (longest prompt and longest answer) stays within ``max_tokens``; one row always fits.
+    ``new_tokens[i]`` is the maximum length of answer ``i``. A batch has at most ``max_rows`` rows, and rows times
+    padded width (longest prompt plus longest answer) is at most ``max_tokens``; a single row always fits.
     The same prompts in another order give the same batches.
     """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))

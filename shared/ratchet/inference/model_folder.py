@@ -1,6 +1,6 @@
-"""A model's folder: whether its files are complete, the digest that names its weights, and what its files say about it.
+"""A model's folder: checks that its files are complete, the digest of its weights, and the metadata in its files.
 
-Nothing here imports torch or loads weights. Loading is the business of model_loading.
+Nothing here imports torch or loads weights; that is in model_loading.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ UNKNOWN = "unknown"
 
 
 def check_folder(folder: Path) -> None:
-    """Raise BrokenCheckpoint, naming the file, unless the folder is complete, whole and free of code."""
+    """Raise BrokenCheckpoint, naming the file, unless the folder is complete, undamaged and free of code."""
     if not folder.is_dir():
         raise BrokenCheckpoint(f"{folder} is not a folder.")
     if "auto_map" in read_json(folder / CONFIG):
-        raise BrokenCheckpoint(f"{folder / CONFIG} asks for code of its own (auto_map); remote code is never run.")
+        raise BrokenCheckpoint(f"{folder / CONFIG} needs remote code (auto_map), which is never run.")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise BrokenCheckpoint(f"{folder} has no tokenizer: one of {', '.join(TOKENIZERS)} is expected.")
     for file in weight_files(folder):
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Compare the length that the file's header promises with the file's own.
+    """Compare the length stated in the file's header with the file's size.
 
     Layout: eight bytes with the header's length, the JSON header, the tensors' bytes at ``data_offsets``.
     """
@@ -81,7 +81,7 @@ def check_safetensors(path: Path) -> None:
             raise BrokenCheckpoint(f"{path} has no readable safetensors header: {error}") from error
     expected = 8 + header_bytes + max(ends, default=0)
     if expected != size:
-        raise BrokenCheckpoint(f"{path} has {size} bytes where its header promises {expected}.")
+        raise BrokenCheckpoint(f"{path} has {size} bytes, but its header states {expected}.")
 
 
 def weights_digest(folder: Path) -> str:
@@ -110,19 +110,19 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """From ``config.json`` and the tokenizer's files; None for what they do not say."""
+    """Facts from ``config.json`` and the tokenizer's files; None for those that are missing."""
 
     model_architecture: str
     max_context_length: int | None
     vocab_size: int | None
     """Rows of the embedding."""
     tokens: int | None
-    """Tokens that the tokenizer knows: at most ``vocab_size``."""
+    """Size of the tokenizer's vocabulary, at most ``vocab_size``."""
     vocabulary: str
-    """Hex sha256 of the tokens and their numbers."""
+    """Hex sha256 of the tokens and their ids."""
 
     def recorded(self) -> dict[str, str]:
-        """As the ledger keeps them."""
+        """The values as stored in the ledger."""
         return {
             "model_architecture": self.model_architecture,
             "max_context_length": str(self.max_context_length or UNKNOWN),
@@ -132,7 +132,7 @@ class ModelInfo:
 
 
 def read_model_info(folder: Path, tokenizer: Path | None = None) -> ModelInfo:
-    """Of a folder, and of another folder's tokenizer if it is not the model's own. Raises BrokenCheckpoint."""
+    """Read the info of a model, with the tokenizer of another folder if one is given. Raises BrokenCheckpoint."""
     config = read_json(folder / CONFIG)
     text: dict[str, Any] = config.get("text_config", config)
     tokens, vocabulary = _vocabulary(tokenizer or folder)
@@ -146,7 +146,7 @@ def read_model_info(folder: Path, tokenizer: Path | None = None) -> ModelInfo:
 
 
 def check_locked(locked: LockedSettings, info: ModelInfo, max_length: int, model: str) -> ModelInfo:
-    """Compare a model with what was locked; returns its info with the context that training must keep to.
+    """Compare a model with the locked settings; returns its info with the context length that training must respect.
 
     Raises SettingsError, naming both values and the way out.
     """
@@ -154,12 +154,12 @@ def check_locked(locked: LockedSettings, info: ModelInfo, max_length: int, model
         wanted, found = getattr(locked, name), getattr(info, name)
         if wanted is not None and wanted != found:
             raise SettingsError(
-                f"locked.{name} is {wanted}, but {model} has {found} in its config.json. Use the model that is meant "
+                f"locked.{name} is {wanted}, but {model} has {found} in its config.json. Use the intended model "
                 f"(model.path), or set locked.{name} to {found}."
             )
     if info.tokens is not None and info.vocab_size is not None and info.tokens > info.vocab_size:
         raise SettingsError(
-            f"the tokenizer knows {info.tokens} tokens, but {model} has an embedding of {info.vocab_size}. Use the "
+            f"the tokenizer has {info.tokens} tokens, but {model} has an embedding of {info.vocab_size}. Use the "
             "tokenizer that belongs to the model (model.tokenizer_path)."
         )
     own, wanted = info.max_context_length, locked.max_context_length
@@ -176,7 +176,7 @@ def check_locked(locked: LockedSettings, info: ModelInfo, max_length: int, model
 
 
 def _vocabulary(folder: Path) -> tuple[int | None, str]:
-    """How many tokens there are, and a digest of them."""
+    """The number of tokens (None if unknown), and a digest of them."""
     file = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
     if file is None:
         raise BrokenCheckpoint(f"{folder} has no tokenizer: one of {', '.join(TOKENIZERS)} is expected.")

@@ -27,7 +27,7 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A verified model. ``context`` is the most tokens of prompt and answer together."""
+    """A verified model. ``context`` limits the tokens of prompt and answer together."""
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -54,7 +54,7 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # only to name them ourselves
+            ignore_mismatched_sizes=True,  # so that _require_all_tensors can name them in its error
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -74,10 +74,10 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
 
 
 def require_cache(model: Any) -> None:
-    """Raise BrokenCheckpoint for a model with another kind of state than keys and values, such as Mamba."""
+    """Raise BrokenCheckpoint for a model whose state is not keys and values, such as Mamba."""
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         raise BrokenCheckpoint(
-            f"{type(model).__name__} has no KV cache: only decoders with attention can be served, so only they are "
+            f"{type(model).__name__} has no KV cache: only decoders with attention can be served, so only those can be "
             "trained."
         )
 
@@ -94,7 +94,7 @@ def _require_all_tensors(folder: Path, info: dict[str, Any]) -> None:
 
 
 def _own_memory(model: Any) -> None:
-    """Copy the weights out of the mapped files, so that later changes to a file cannot reach them."""
+    """Copy the weights out of the memory-mapped files, so that later changes to a file cannot affect them."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
 
@@ -141,7 +141,7 @@ class Hardware:
 
 
 def pick_hardware(settings: InferenceSettings) -> Hardware:
-    """A GPU if there is one, in bf16 (fp16 if it has no bf16); otherwise the CPU in fp32.
+    """A GPU if there is one, in bf16 (fp16 if it does not support bf16); otherwise the CPU in fp32.
 
     Flash attention is used if it is installed and the dtype allows it, otherwise SDPA.
     """
@@ -165,13 +165,13 @@ def _best_gpu_dtype() -> str:
 
 
 _SIMPLER = (("flash_attention_2", "_supports_flash_attn"), ("sdpa", "_supports_sdpa"))
-"""Kernels, the fastest first, each with the attribute of a model's class that tells support. All have ``eager``."""
+"""Kernels, fastest first, each with the model class attribute that declares support. Every model has ``eager``."""
 
 
 def fitting_attention(config: Any, wanted: str) -> str:
-    """``wanted``, or the next simpler kernel that the model's class supports: Gemma 2 caps its scores, sdpa cannot.
+    """``wanted``, or the next simpler kernel that the model's class supports. (Gemma 2 caps its scores; sdpa cannot.)
 
-    ``config`` is transformers' config of the model. Unknown kernels are left for transformers to refuse.
+    ``config`` is the model's transformers config. Unknown kernels are returned as they are; transformers refuses them.
     """
     kernels = [kernel for kernel, _ in _SIMPLER]
     if wanted not in kernels or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

@@ -1,8 +1,8 @@
-"""Prefill: the forward passes that read prompts. A prompt's draft, an expected answer, is verified in the same pass.
+"""Prefill: the forward passes over prompts. A prompt's draft, an expected answer, is verified in the same pass.
 
-Every token of an answer is the model's own pick after the tokens before it, and the first pick that differs from the
-draft ends its use (speculative decoding: Leviathan, Kalman and Matias 2023, with a text in place of a draft model). So
-a draft changes how long an answer takes, never the answer.
+Every token of an answer is the model's own choice given the tokens before it, and the first choice that differs from
+the draft ends its use (speculative decoding: Leviathan, Kalman and Matias 2023, with a given text in place of a draft
+model). So a draft changes how long an answer takes, never the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ratchet.inference.kv_batch import States, cache_to_fill, can_be_cut, states
 from ratchet.inference.sampling import Prompt, Sampler, likeliest
 
 _MAX_TOKENS = {"cpu": 2048}
-"""Larger forward passes do not fit a CPU's cache. On other devices only the number of logits limits a pass."""
+"""Larger forward passes do not fit into a CPU's cache. On other devices only the number of logits limits a pass."""
 
 _MAX_PAUSE = 8
 
@@ -28,9 +28,9 @@ _MAX_PAUSE = 8
 class Prefilled:
     """The result of one pass. ``rows`` are indices into the prompts.
 
-    ``token_ids`` are the model's picks up to the first that differs from the draft, ends the answer or fills it, that
-    one included, with their log-probabilities. ``draft_logprobs`` are those of all of the draft's own tokens.
-    ``states`` are keys and values of prompts and drafts, or None if the model's cache cannot be cut.
+    ``token_ids`` are the tokens picked up to and including the first that differs from the draft, ends the answer or
+    reaches its limit, with their log-probabilities. ``draft_logprobs`` are those of all the draft's own tokens.
+    ``states`` are keys and values of prompts and drafts, or None if the model's cache cannot be cropped.
     """
 
     rows: Sequence[int]
@@ -41,7 +41,7 @@ class Prefilled:
 
 
 class Prefill:
-    """Reads prompts, with their drafts behind them."""
+    """Runs prompts, each followed by its draft, through the model."""
 
     def __init__(self, model: Any, *, end_ids: frozenset[int], pad_id: int, processors: Sequence[Any], max_logits: int):
         self._model = model
@@ -52,10 +52,10 @@ class Prefill:
         self._max_tokens = _MAX_TOKENS.get(model.device.type)
 
     def run(self, prompts: Sequence[Prompt], score_drafts: bool) -> Iterator[Prefilled]:
-        """Read prompts, those of similar length together. With ``score_drafts`` every draft is verified, however wrong.
+        """Prefill prompts, grouped by length. With ``score_drafts`` every draft is verified, even if most are wrong.
 
-        On a CPU all prompts are read here if the model's cache can be cut; on other devices only those with drafts,
-        since one large pass of the decoding loop reads the rest faster.
+        On a CPU all prompts are prefilled here if the model's cache can be cropped. On other devices only those with
+        drafts are, since one large pass of the decoding loop prefills the rest faster.
         """
         drafted = [row for row, prompt in enumerate(prompts) if prompt.draft]
         reads_all = self._max_tokens is not None and can_be_cut(self._model)
@@ -74,7 +74,7 @@ class Prefill:
             yield self._forward(part, [undrafted[row] for row in part])
 
     def _parts(self, prompts: Sequence[Prompt] | dict[int, Prompt], rows: Sequence[int]) -> Iterator[list[int]]:
-        """Rows by length, as many in a part as the limits of tokens and logits allow, but at least one."""
+        """Groups of rows in order of length, as large as the limits of tokens and logits allow; at least one row."""
         shape = {row: (_width(prompts[row]), prompts[row].token_ids) for row in rows}
         part: list[int] = []
         shortest = 0
@@ -130,7 +130,7 @@ class Prefill:
     def _picks(
         self, logits: torch.Tensor, places: torch.Tensor, prompts: Sequence[Prompt], drafts: torch.Tensor
     ) -> torch.Tensor:
-        """Token ids [rows, steps]: what comes next after the prompt and each part of the draft."""
+        """Token ids [rows, steps]: the model's next token after the prompt and each prefix of the draft."""
         sampler = Sampler(prompts, self._processors, logits.device)
         if sampler.is_plain:
             return likeliest(logits).gather(1, places)
@@ -146,8 +146,8 @@ class Prefill:
 class DraftBackoff:
     """Whether drafts are worth verifying: on a CPU, a rejected token costs half as much as a decoded one.
 
-    After a pass that accepts fewer than half of its draft tokens, the next 1, 2, 4, then 8 passes go without drafts,
-    until one pays again. This depends on the answers alone, not on the clock, so that a run can be repeated.
+    After a pass that accepts fewer than half of its draft tokens, the next 1, 2, 4, then 8 passes use no drafts, until
+    one pays off again. This depends on the answers alone, not on time, so that a run is reproducible.
     """
 
     def __init__(self) -> None:
@@ -170,14 +170,14 @@ def _width(prompt: Prompt) -> int:
 
 
 Scored = tuple[Sequence[int], Sequence[int]]
-"""Token ids of a prompt, and of the answer to it."""
+"""Token ids of a prompt and of its answer."""
 
 
 @torch.inference_mode()
 def score_batch(model: Any, rows: Sequence[Scored], pad_id: int) -> list[tuple[float, ...]]:
     """Natural-log probabilities of each answer's tokens, in one left-padded forward pass.
 
-    Logits are asked for at the answers' places only: rows × (longest answer + 1) × vocabulary.
+    Logits are computed at the positions of the answers only: rows × (longest answer + 1) × vocabulary.
     """
     lengths = [len(prompt) + len(answer) for prompt, answer in rows]
     width = max(lengths)

@@ -1,7 +1,7 @@
-"""PromptFormat: the profile and the system turn that stand between a bare question and the model.
+"""PromptFormat: the profile and the system turn that turn a bare question into the model's prompt.
 
-Data gate, training, testing, canary and serving all apply it, so that a model is asked as it was trained. It works on
-text; tokens and chat templates are the business of chat_codec and chat_template.
+Data gate, training, testing, canary and serving all apply it, so that a model is prompted as it was trained. It works
+on text; tokens and chat templates are in chat_codec and chat_template.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ratchet.settings import Settings
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """A profile with the text of the system turn, in which ``{date}`` has been replaced already."""
+    """A profile and the text of the system turn, in which ``{date}`` is already replaced."""
 
     profile: Profile = field(default_factory=lambda: get_profile("plain"))
     system_prompt: str = ""
@@ -30,22 +30,22 @@ class PromptFormat:
     def named(
         cls, name: str, options: Mapping[str, Any] | None = None, system_prompt: str = "", day: str = ""
     ) -> PromptFormat:
-        """From the configured base of the system turn, on a day (YYYY-MM-DD)."""
+        """From a profile's name and the configured base of the system turn, for a day (YYYY-MM-DD)."""
         profile = get_profile(name, options)
         return cls(profile, on_day(profile.system_prompt(system_prompt), day))
 
     @classmethod
     def configured(cls, settings: Settings, at: float) -> PromptFormat:
-        """From the settings, on the day of a Unix time."""
+        """From the settings, for the day of a Unix time."""
         profile = settings.profile
         return cls.named(profile.name, profile.options, settings.monitoring.system_prompt_base, day_of(at))
 
     def apply(self, example: Example) -> Example:
-        """The example as it is trained on."""
+        """The example in the format used for training."""
         return self.profile.transform_example(example, self.system_prompt)
 
     def apply_to_prompt(self, chat: Chat) -> Chat:
-        """The prompt as it stands before an answer in training."""
+        """The prompt in the format that precedes an answer in training."""
         return prompt_as_trained(self.profile, chat, self.system_prompt)
 
     def apply_to_decoding(self, decoding: Decoding) -> Decoding:
@@ -54,7 +54,7 @@ class PromptFormat:
         return decoding.model_copy(update={"stop": stop})
 
     def parse(self, text: str) -> str:
-        """The bare answer in a model's text."""
+        """Extract the bare answer from a model's text."""
         return self.profile.extract_answer(text)
 
 
@@ -64,7 +64,7 @@ def day_of(at: float) -> str:
 
 
 def decoding_key(decoding: Decoding, profile: str, options: Mapping[str, Any], system_prompt: str) -> str:
-    """The ``decoding`` of a record's key: settings, profile, and the system turn before its date."""
+    """The ``decoding`` of a record's key: settings, profile, and the system turn with ``{date}`` not yet replaced."""
     version = get_profile(profile, options).version
     parts = json.dumps([version, dict(options), system_prompt], sort_keys=True)
     return f"{decoding.id}/{profile}-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
-"""Prompts, answers, and the choice of the next token: greedy, or sampled.
+"""Prompts, answers, and the choice of the next token, greedy or sampled.
 
-The random draws of a prompt depend on its tokens and seed alone, so it is answered alike in any batch.
+The random draws of a prompt depend on its tokens and seed alone, so it gets the same answer in any batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ratchet.inference.generator import Decoding
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row to answer. ``occurrence`` distinguishes the samples of a prompt that is asked several times.
+    """One prompt to answer. ``occurrence`` distinguishes the samples if the same prompt is given several times.
 
-    ``draft`` is the expected answer, as tokens; it saves time as far as it is right.
+    ``draft`` is the expected answer as tokens; the part that is right saves time.
     """
 
     token_ids: tuple[int, ...]
@@ -32,7 +32,7 @@ class Prompt:
 
     @cached_property
     def draws(self) -> torch.Tensor:
-        """Uniform draws in [0, 1), one for each new token, the same in any batch."""
+        """Uniform draws in [0, 1), one per new token, the same in any batch."""
         text = f"{self.decoding.seed}/{self.occurrence}/{self.token_ids}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass
 class Answer:
-    """The answer to a prompt so far. ``logprobs`` are the bare model's, before temperature and processors.
+    """The answer to a prompt so far. ``logprobs`` are those of the model, before temperature and logits processors.
 
     ``draft_logprobs`` are those of all tokens of the prompt's draft.
     """
@@ -57,7 +57,7 @@ class Answer:
 class Sampler:
     """Picks the next token of every row; rows may differ in temperature and top_p.
 
-    ``begun`` is how many tokens of its answer each row has already; zero by default.
+    ``begun`` is the number of answer tokens that each row already has; zero by default.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Sampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the likeliest token is always picked."""
+        """Whether decoding is greedy, without logits processors."""
         return not self._sampled and not self._processors
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -85,7 +85,7 @@ class Sampler:
         self._top_p = self._top_p[rows]
 
     def join(self, rows: torch.Tensor, step: int, other: Sampler) -> None:
-        """Keep these rows, which have taken ``step`` draws, and append those of another sampler, which have taken one.
+        """Keep these rows, which have used ``step`` draws, and append those of ``other``, which have used one.
 
         The next draw of both is step 0.
         """
@@ -114,14 +114,14 @@ class Sampler:
 
 
 def likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The first of the largest along the last dimension: torch.argmax, which numpy finds ten times as fast on a CPU."""
+    """argmax along the last dimension, the first of equal maxima. On a CPU numpy is ten times as fast as torch."""
     return torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)
 
 
 def _nucleus(
     probabilities: torch.Tensor, tokens: torch.Tensor, top_p: torch.Tensor, draws: torch.Tensor
 ) -> torch.Tensor:
-    """Inverse-CDF sampling from the smallest set of likeliest tokens whose mass reaches top_p."""
+    """Inverse-CDF sampling from the smallest set of most likely tokens whose mass reaches top_p."""
     below = probabilities.cumsum(-1) - probabilities
     kept = torch.where(below < top_p[:, None], probabilities, 0.0)
     mass = kept.cumsum(-1)

@@ -1,8 +1,8 @@
-"""The tiny model: a Qwen3 of 120,320 parameters, made from scratch, which learns small sums in seconds.
+"""The tiny model: a randomly initialised Qwen3 with 120,320 parameters, which learns small sums in seconds.
 
 It is the default base model of ``make run`` and the model of the tests. Its tokenizer has 256 bytes, 76 word pieces and
 5 special tokens, built from constants alone. Digits and letters stay single tokens, so that arithmetic and string
-tasks are learnt digit by digit; any UTF-8 text round-trips. Importing this module does not import torch.
+tasks are learned character by character; any UTF-8 text round-trips. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 TINY_MODEL = "tiny"
-"""The model name that stands for the built-in model, where a path or a hub name is expected."""
+"""The name of the built-in model, accepted in place of a path or a hub name."""
 
 _ARCHITECTURE: dict[str, Any] = {
     "hidden_size": 64,
@@ -52,8 +52,8 @@ _SPACE = "Ġ"
 def build_tiny_model(folder: str | Path, seed: int = 0, **overrides: Any) -> Path:
     """Write the tiny model, randomly initialised from ``seed``, as a Hugging Face folder; return the folder.
 
-    ``overrides`` are fields of ``Qwen3Config``. The folder appears whole or not at all; the same seed gives
-    the same bytes. A folder that already holds a model is returned untouched.
+    ``overrides`` are fields of ``Qwen3Config``. The folder is created atomically; the same seed gives the same bytes.
+    A folder that already contains a model is returned unchanged.
     """
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
@@ -80,7 +80,7 @@ def build_tiny_model(folder: str | Path, seed: int = 0, **overrides: Any) -> Pat
 
 
 def _put(built: Path, folder: Path) -> None:
-    """Rename, unless another process was first or the folder is there for other things."""
+    """Rename ``built`` to ``folder``. If that exists without a model, copy the files into it."""
     try:
         built.rename(folder)
     except OSError:
@@ -89,7 +89,7 @@ def _put(built: Path, folder: Path) -> None:
 
 
 def resolve_model(path: str, home: str | Path) -> str:
-    """The path as given; for ``tiny``, the folder under ``home`` where it is made on first use."""
+    """The path as given; for ``tiny``, the folder under ``home``, which is built on first use."""
     return str(build_tiny_model(Path(home) / TINY_MODEL)) if path == TINY_MODEL else path
 
 
@@ -115,14 +115,14 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def byte_alphabet() -> list[str]:
-    """The 256 printable stand-ins of bytes, in byte order (the GPT-2 table)."""
+    """The 256 printable characters that represent bytes, in byte order (the GPT-2 table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    stand_ins = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(stand_ins)) for byte in range(256)]
+    substitutes = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(substitutes)) for byte in range(256)]
 
 
 def word_merges() -> list[tuple[str, str]]:
-    """The merges that spell each word after a space, a prefix at a time, without repeats."""
+    """The BPE merges that build each word after a space, letter by letter, without repeats."""
     merges: dict[tuple[str, str], None] = {}
     for word in _WORDS.split():
         piece = _SPACE

@@ -1,1 +1,1 @@
-"""The inference server that clients talk to, and the one protocol through which it is driven."""
+"""The inference server for clients, and the protocol that the deployer uses to control it."""

@@ -1,6 +1,6 @@
 """The inference server as an ASGI application: errors, the read-only routes, and /admin, which the deployer uses.
 
-Clients' requests are in chat_route. What is loaded and live is decided by the ModelManager.
+Clients' requests are in chat_route. The ModelManager holds which checkpoints are loaded and which one is live.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ratchet.settings.serving import ServingSettings
 
 ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""A canary sends its chats and answers in one body."""
+"""Large enough for a canary, which sends all its chats and answers in one body."""
 
 Result = TypeVar("Result")
 
@@ -64,7 +64,7 @@ def build_app(
 
     @app.get("/health")
     async def health(response: Response) -> Health:
-        """503 once a thread of the server has died or stalled. A checkpoint that cannot be loaded does not count."""
+        """503 once a thread of the server has ended or stalled. A checkpoint that cannot be loaded does not count."""
         if manager.watchdog.problem is not None:
             response.status_code = 503
         return manager.health()
@@ -97,7 +97,7 @@ def _lifespan(manager: ModelManager, on_tick: Callable[[], None]) -> Any:
 
 
 def _model(name: str, manager: ModelManager, created: int) -> dict[str, Any]:
-    """An entry of /v1/models; the alias names the checkpoint behind it, if any."""
+    """An entry of /v1/models; that of the alias names the live checkpoint, if any."""
     loaded = manager.peek(name)
     behind = {"checkpoint": loaded.checkpoint_id, "weights": loaded.weights} if loaded else None
     return {"id": name, "object": "model", "created": created, "owned_by": "ratchet", "ratchet": behind}
@@ -109,7 +109,7 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, TransientError):
         return ApiError(503, "engine_unavailable", str(error), retry_after_s=5)
     if isinstance(error, HTTPException):
-        return ApiError(error.status_code, "http_error", f"{error.detail}: {ROUTES} are served.")
+        return ApiError(error.status_code, "http_error", f"{error.detail}. The routes are {ROUTES}.")
     if not isinstance(error, RatchetError):
         return ApiError(
             500, "server_error", f"internal error ({type(error).__name__}); the server's log has the traceback."
@@ -118,7 +118,7 @@ def _as_api_error(error: Exception) -> ApiError:
 
 
 class AdminRoute:
-    """Loads, checks, switches and unloads checkpoints. Slow calls run in threads, so that no client waits."""
+    """Loads, checks, switches and unloads checkpoints. Slow calls run in threads, so that they do not delay clients."""
 
     def __init__(self, manager: ModelManager, metrics: Metrics, token: SecretStr, timeout_s: float):
         """``timeout_s`` is how long a client's request may take."""
@@ -139,7 +139,7 @@ class AdminRoute:
             raise ApiError(401, "unauthorized", "/admin needs the bearer token of serving.admin_token_file.")
 
     async def ping(self) -> dict[str, str]:
-        """Whether the caller's token is valid: any other is answered 401."""
+        """Check the caller's token; an invalid one is answered with 401."""
         return {"token": "valid"}
 
     async def load(self, request: Request) -> dict[str, str]:
@@ -167,9 +167,9 @@ class AdminRoute:
         return protocol.ScoreResponse(weights=loaded.weights, logprobs=tuple(logprobs))
 
     async def generate(self, request: Request) -> protocol.GenerateResponse:
-        """Answers; and the first chat once more through the clients' queue.
+        """Answer the chats, and then the first one again through the clients' queue.
 
-        A queue that does not answer fails the canary here, when no client may be around to notice.
+        So a queue that does not answer fails the canary even if there are no clients.
         """
         body = await _read_admin_body(request, protocol.GenerateRequest)
         loaded = self._manager.named(body.checkpoint_id)

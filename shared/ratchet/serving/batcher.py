@@ -1,7 +1,7 @@
-"""Requests on their way through the embedded model: one thread a checkpoint, which batches them continuously.
+"""Continuous batching of requests to the embedded model, with one thread per checkpoint.
 
-A request joins those in flight between two of their tokens. Batcher owns the queue and the thread, PendingRequest is
-one request with its time limit, TokenStream carries an answer's tokens to the event loop.
+A request joins those in flight between two decoding steps. Batcher owns the queue and the thread, PendingRequest is
+one request with its time limit, and TokenStream passes an answer's tokens to the event loop.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ OnToken = Callable[["Answer"], None]
 """Called in the batch's thread after every token of an answer."""
 
 _Token = tuple[int, int, float]
-"""Place in the answer, token id, log-probability."""
+"""Position in the answer, token id, log-probability."""
 
 BATCH_WAIT_S = 0.002
-"""How long an idle server waits after a first request for more to share its batch: the spread of a burst of clients."""
+"""How long an idle batcher waits after a first request for others to join it: the spread of a burst of clients."""
 
 STALL_FACTOR = 3
 MIN_STALL_S = 600.0
-"""A step counts as stalled after this many time limits of a request, and not before ``MIN_STALL_S``: a long prompt on a
-slow machine may well take longer than its request is allowed, which is no reason to restart the server."""
+"""A step counts as stalled after this many times the request timeout, and not before ``MIN_STALL_S``: on a slow machine
+a long prompt may take longer than its request's timeout, which is no reason to restart the server."""
 
 
 class Batcher:
-    """One thread that answers the requests of one loaded checkpoint, first come, first served.
+    """One thread that answers the requests to one loaded checkpoint, first come, first served.
 
-    The thread ends once the batcher is closed and everything is answered. ``limit_s`` is how long a request may take. A
+    The thread ends once the batcher is closed and everything is answered. ``limit_s`` is the timeout of a request. A
     single step that takes longer than ``stall_s`` counts as stalled; the default is a multiple of ``limit_s``.
     """
 
@@ -88,7 +88,8 @@ class Batcher:
         return len(self._answering)
 
     def submit(self, pending: PendingRequest) -> None:
-        """Queue a request. Raises BeingUnloaded after ``close``, a 503 ApiError with a full queue or a dead thread."""
+        """Queue a request. Raises BeingUnloaded after ``close``, and a 503 ApiError if the queue is full or the thread
+        has ended."""
         with self._change:
             if self._closing.is_set():
                 raise BeingUnloaded(self._checkpoint_id)
@@ -128,7 +129,7 @@ class Batcher:
             return bool(self._waiting or batch.requests or not self._closing.is_set())
 
     def _take_joining(self, batch: ContinuousBatch[PendingRequest]) -> list[PendingRequest]:
-        """The requests that join now; none if all that wait are over, or do not fit."""
+        """The requests that join now; none if all queued ones have expired or do not fit."""
         with self._change:
             self._expire_waiting()
             fitting = batch.fitting([pending.prompt for pending in islice(self._waiting, self._max_batch)])
@@ -141,7 +142,7 @@ class Batcher:
             return
         try:
             restarted = batch.advance(joining)
-        except Exception as error:  # their owners get the error, and the thread goes on
+        except Exception as error:  # passed on to the requests, so that the thread continues
             log.exception("a batch of %d requests to %s failed", len(self._answering), self._checkpoint_id)
             batch.clear()
             for pending in self._answering:
@@ -151,7 +152,7 @@ class Batcher:
         self._answering = batch.requests
 
     def _fail_all(self) -> None:
-        """However the thread ends, no request may be left waiting."""
+        """Fail all requests when the thread ends for any reason, so that none waits forever."""
         with self._change:
             self._has_ended = True
             for pending in (*self._answering, *self._waiting):
@@ -167,7 +168,7 @@ class Batcher:
                 return
 
     def _expire_waiting(self) -> None:
-        """Remove the requests whose clients wait no longer."""
+        """Remove the requests whose clients have stopped waiting."""
         waiting: deque[PendingRequest] = deque()
         for pending in self._waiting:
             if pending.is_over:
@@ -177,7 +178,7 @@ class Batcher:
         self._waiting = waiting
 
     def _requeue(self, requests: Sequence[PendingRequest]) -> None:
-        """Put requests at the head of the queue: they start again, before those that came later."""
+        """Put requests back at the head of the queue, to start again before those that came later."""
         with self._change:
             self._waiting.extendleft(reversed(requests))
 
@@ -187,7 +188,7 @@ def _thread_ended() -> ApiError:
 
 
 class PendingRequest:
-    """A prompt whose answer, or error, will be in ``future``; the first outcome counts."""
+    """A prompt whose answer or error is set in ``future``; the first outcome counts."""
 
     def __init__(self, prompt: Prompt, timeout_s: float, on_token: OnToken | None = None):
         self.prompt = prompt
@@ -199,7 +200,7 @@ class PendingRequest:
 
     @property
     def is_over(self) -> bool:
-        """Whether the client waits no longer: it has its answer, has disconnected, or the time is up."""
+        """Whether the client has stopped waiting: it has its answer, has disconnected, or the request timed out."""
         return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
 
     @property
@@ -209,18 +210,18 @@ class PendingRequest:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the client wants every token as it comes."""
+        """Whether the client receives each token as it is decoded."""
         return self._on_token_callback is not None
 
     def cancel(self) -> None:
-        """The client has disconnected. An answer that is there already stays."""
+        """Cancel after the client has disconnected. An answer that is already set stays."""
         self._cancelled = True
         self.fail(ClientDisconnected())
 
     def on_token(self, answer: Answer) -> bool:
-        """Pass a new token on; True if the row may end.
+        """Pass on a new token; returns True if decoding can stop.
 
-        An event loop that is closed fails this request, and must not end the batch of all others.
+        A closed event loop fails this request alone, not the whole batch.
         """
         if self.is_over:
             return True
@@ -249,7 +250,7 @@ class PendingRequest:
 
 @contextmanager
 def expiring(pending: PendingRequest) -> Iterator[None]:
-    """Let the event loop expire a request in time, whatever the thread does that should answer it."""
+    """Have the event loop expire a request in time, even if the thread that should answer it hangs."""
     timer = asyncio.get_running_loop().call_later(pending.left_s, pending.expire)
     try:
         yield
@@ -258,7 +259,7 @@ def expiring(pending: PendingRequest) -> Iterator[None]:
 
 
 class TokenStream:
-    """An answer's tokens, on their way from the batch's thread (``put``, ``end``) to the event loop (``lengths``)."""
+    """Passes an answer's tokens from the batch's thread (``put``, ``end``) to the event loop (``lengths``)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self.token_ids: list[int] = []
@@ -274,7 +275,7 @@ class TokenStream:
         self._loop.call_soon_threadsafe(self._tokens.put_nowait, None)
 
     async def lengths(self) -> AsyncIterator[int]:
-        """The number of tokens so far, each time it has changed, until the end."""
+        """Yield the number of tokens so far, each time it has changed, until the end."""
         while (token := await self._tokens.get()) is not None:
             self._take(token)
             while not self._tokens.empty():
@@ -286,7 +287,7 @@ class TokenStream:
 
     def _take(self, token: _Token) -> None:
         place, token_id, logprob = token
-        # An answer that starts again after a shortage of memory repeats its first places.
+        # An answer that starts again after running out of memory repeats its first positions.
         del self.token_ids[place:], self.logprobs[place:]
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)

@@ -1,6 +1,6 @@
-"""Chat completions in the shape of the OpenAI API: the request, the parameters that are not supported, and the answer.
+"""Chat completions in the format of the OpenAI API: requests, unsupported parameters, and answers.
 
-Every answer names the checkpoint that gave it, and how sure it is. The route is in chat_route, the queue in batcher.
+Every answer names its checkpoint and states its confidence. The route is in chat_route, the queue in batcher.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ratchet.settings.serving import ServingSettings
 
 MAX_MESSAGES = 256
 DEFAULT_NEW_TOKENS = 256
-"""Length limit of an answer if the client names none: room for the reasoning of the shipped tasks."""
+"""Length limit of an answer if the client gives none: enough for the reasoning in the built-in tasks."""
 
 
 def _joined_text(content: Any) -> Any:
@@ -44,7 +44,7 @@ def _as_system(role: Any) -> Any:
 
 
 class Turn(BaseModel):
-    """Other fields, as in an answer that another server gave, are ignored, except calls of tools."""
+    """One message of a request. Other fields, as in another server's answer, are ignored, except tool calls."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -98,7 +98,7 @@ class ChatRequest(BaseModel):
         return self.max_completion_tokens or self.max_tokens
 
     def decoding(self, settings: ServingSettings) -> Decoding:
-        """The decoding that is asked for. Raises a 400 ApiError for anything over a limit or unsupported."""
+        """The requested decoding. Raises a 400 ApiError for anything unsupported or over a limit."""
         check_supported(self.model_extra or {}, self.__class__.model_fields)
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "invalid_request", "stream_options: only with stream = true.", param="stream_options")
@@ -127,7 +127,7 @@ IGNORED = frozenset(
 
 _SAMPLING = "not supported; use temperature, top_p and seed"
 _TOOLS = "tools are not supported; describe them in a turn, and read the call in the answer"
-_ONE_ANSWER = "one answer a request is supported; ask again with another seed for more"
+_ONE_ANSWER = "one answer per request is supported; send more requests, with other seeds, for more"
 _TEXT = "answers are plain text; ask for a format in a turn"
 
 UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -149,10 +149,10 @@ UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "top_k": (_SAMPLING, (-1, 0)),
     "min_p": (_SAMPLING, (0,)),
     "prediction": ("not supported; leave it out", ()),
-    "reasoning_effort": ("not supported; the profile of the training decides how the model thinks", ("none",)),
+    "reasoning_effort": ("not supported; the profile used in training decides how the model reasons", ("none",)),
     "verbosity": ("not supported; max_tokens limits an answer", ("medium",)),
 }
-"""Why each is refused, and the values without effect, which are accepted, as null is."""
+"""The reason for refusing each field, and the values without effect, which are accepted, as is null."""
 
 
 def check_supported(given: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -209,7 +209,7 @@ class ChatAnswer:
         first: bool = False,
         whole: Generation | None = None,
     ) -> str:
-        """One server-sent event with the new part of the answer; ``whole`` is given with the last one."""
+        """One server-sent event with the new part of the answer; ``whole`` is passed with the last one."""
         delta: dict[str, str] = {"content": text} if text or first or finish_reason is None else {}
         if first:
             delta["role"] = "assistant"
@@ -239,7 +239,7 @@ class ChatAnswer:
         }
 
     def _stated(self, whole: Generation) -> dict[str, Any]:
-        """The confidence, by the calibration that was deployed with the checkpoint; None without one."""
+        """The confidence, by the calibration deployed with the checkpoint; None without one."""
         if self._certainty is None:
             return {"confidence": None, "should_abstain": False}
         confidence = self._certainty.confidence(whole.token_logprobs)

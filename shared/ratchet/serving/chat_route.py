@@ -1,6 +1,6 @@
-"""The route /v1/chat/completions: queues a request, waits for its answer or streams it, and cancels it with its client.
+"""The route /v1/chat/completions: queues a request, waits for or streams its answer, and cancels it on disconnect.
 
-Shapes of requests and answers are in chat_api, the batching in batcher.
+The formats of requests and answers are in chat_api, the batching in batcher.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ratchet.serving.model_manager import LoadedCheckpoint, ModelManager
 from ratchet.settings.serving import ServingSettings
 
 MAX_RETRIES = 10
-"""A request whose checkpoint is unloaded between resolving and queueing goes to the next live one."""
+"""Attempts to queue a request whose checkpoint is unloaded between resolving and queueing: the new live one gets it."""
 
 AFTER_SHUTDOWN_S = 10
 """Retry-After for a client whose answer would take longer than the server may drain (serving.drain_s)."""
 
 LONG_CHAT = 10_000
-"""A chat of more characters is tokenized in a thread, so that it does not block the event loop."""
+"""Chats with more characters are tokenized in a thread, so that they do not block the event loop."""
 
 MAX_BODY_BYTES = 1_048_576
-"""Far more than any context holds. A larger body is refused before it is parsed."""
+"""Far more than fits into any context. A larger body is refused before it is parsed."""
 
 
 class ChatRoute:
-    """Answers clients from whatever is live at the moment of their request."""
+    """Answers clients' requests from the checkpoint that is live when they arrive."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ChatRoute:
     async def _submit(
         self, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None = None
     ) -> tuple[LoadedCheckpoint, PendingRequest]:
-        """Queue the request. If its checkpoint is being unloaded, it goes to the one that is live by then."""
+        """Queue the request. If its checkpoint is being unloaded, queue it for the one that is live by then."""
         for _ in range(MAX_RETRIES):
             loaded = self._manager.resolve(asked.model)
             if asked.characters > LONG_CHAT:
@@ -88,15 +88,15 @@ class ChatRoute:
             except BeingUnloaded:
                 continue
             return loaded, pending
-        raise ApiError(503, "unsettled", "the live checkpoint changes too fast.", retry_after_s=1)
+        raise ApiError(503, "unsettled", "the live checkpoint changes too often; try again.", retry_after_s=1)
 
     async def _pending_in_thread(
         self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
     ) -> PendingRequest:
         """Raises TimedOut if no thread becomes free in time."""
-        making = asyncio.to_thread(self._pending, loaded, asked, decoding, on_token)
+        preparing = asyncio.to_thread(self._pending, loaded, asked, decoding, on_token)
         try:
-            return await asyncio.wait_for(making, self._settings.request_timeout_s)
+            return await asyncio.wait_for(preparing, self._settings.request_timeout_s)
         except TimeoutError:
             loaded.traffic.failed()
             raise TimedOut(self._settings.request_timeout_s) from None
@@ -126,7 +126,7 @@ class ChatRoute:
         except ClientDisconnected:
             raise
         except asyncio.CancelledError:
-            raise ApiError(503, "shutting_down", "the server is shutting down; ask again.", AFTER_SHUTDOWN_S) from None
+            raise ApiError(503, "shutting_down", "the server is shutting down; try again.", AFTER_SHUTDOWN_S) from None
         except ApiError:
             loaded.traffic.failed()
             raise
@@ -147,7 +147,7 @@ class ChatRoute:
         stream: TokenStream,
         started: float,
     ) -> AsyncIterator[str]:
-        """Server-sent events, to their end or to an error."""
+        """Server-sent events, until the end of the answer or an error."""
         text, tokens = "", 0
         try:
             yield answer.chunk("", first=True)
@@ -169,7 +169,7 @@ class ChatRoute:
 
 
 class EventStream(StreamingResponse):
-    """An answer's events. A client that disconnects ends its row in the batch, even before the first event."""
+    """An answer's events. If the client disconnects, its request leaves the batch, even before the first event."""
 
     def __init__(self, events: AsyncIterator[str], pending: PendingRequest, metrics: Metrics, headers: dict[str, str]):
         super().__init__(events, media_type="text/event-stream", headers=headers)
@@ -187,7 +187,7 @@ class EventStream(StreamingResponse):
 
 @contextmanager
 def _cancelled_with_client(request: Request, pending: PendingRequest) -> Iterator[None]:
-    """Take a request out of the batch when its client disconnects."""
+    """Remove a request from the batch when its client disconnects."""
     gone = asyncio.ensure_future(request.receive())  # after the body, only the disconnect can come
     gone.add_done_callback(lambda done: None if done.cancelled() else pending.cancel())
     try:

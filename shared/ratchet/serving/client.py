@@ -26,7 +26,7 @@ STATE_TIMEOUT_S = 10.0
 """A server that does not report its state within this time counts as unreachable."""
 
 ADMIN_TIMEOUT_S = 300.0
-"""A load reads a large model from a slow disk, and a canary waits for its answers."""
+"""Loading may read a large model from a slow disk, and a canary waits for its answers."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -35,7 +35,7 @@ class ServingClient(AbstractContextManager["ServingClient"]):
     """An InferenceServer. Safe to use from several threads. A token that the server refuses is a SettingsError."""
 
     def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = ADMIN_TIMEOUT_S):
-        import httpx  # with it come rich and pygments, a tenth of a second for everybody who lists the systems
+        import httpx  # imports rich and pygments too: 0.1 s that commands which only list the systems can do without
 
         self._base_url = base_url
         self._http = httpx.Client(
@@ -47,7 +47,7 @@ class ServingClient(AbstractContextManager["ServingClient"]):
 
     @classmethod
     def from_settings(cls, settings: ServingSettings, home: Path, timeout_s: float = ADMIN_TIMEOUT_S) -> ServingClient:
-        """For the configured server, or the one that was last started in ``home``."""
+        """A client for the configured server, or for the one last started in ``home``."""
         url = settings.url or announced_url(home) or settings.base_url
         return cls(url, client_token(settings, home), timeout_s)
 
@@ -102,14 +102,15 @@ class ServingClient(AbstractContextManager["ServingClient"]):
             return response
         if response.status_code in (502, 503, 504):
             raise TransientError(f"inference server at {self._base_url}: {_error(response, 'message')}")
-        said = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
+        problem = f"{method} {path}: {response.status_code}: {_error(response, 'message')}"
         if response.status_code in (401, 403):
             raise SettingsError(
-                f"the inference server at {self._base_url} refuses the token ({said}). Let "
-                "serving.admin_token_file hold the same token on both sides; a server without it makes its own, in the "
-                "file admin-token of its home."
+                f"the inference server at {self._base_url} refuses the token ({problem}). Put the same token into "
+                "serving.admin_token_file on both sides; a server without that setting creates its own, in the file "
+                "admin-token of its home."
             )
-        raise UnusableCheckpoint(said) if _error(response, "code") == protocol.BROKEN_CHECKPOINT else ServingError(said)
+        is_broken = _error(response, "code") == protocol.BROKEN_CHECKPOINT
+        raise UnusableCheckpoint(problem) if is_broken else ServingError(problem)
 
 
 def _read(model: type[Answer], response: httpx.Response) -> Answer:
@@ -120,7 +121,7 @@ def _read(model: type[Answer], response: httpx.Response) -> Answer:
 
 
 def _error(response: httpx.Response, field: str) -> str:
-    """A field of the error in an answer; the beginning of what it says where it has none."""
+    """A field of the error in a response; if there is none, the beginning of its text."""
     try:
         return str(response.json()["error"][field])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What computes behind the server, this process or vLLM (``serving.engine``), and the protocols that both keep.
+"""The engine behind the server, embedded or vLLM (``serving.engine``), and the protocols that both implement.
 
 It imports neither torch nor transformers until a checkpoint is loaded.
 """
@@ -39,7 +39,7 @@ class Engine:
 
 
 def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
-    """The configured engine of the server with that home. Its threads are added to the watchdog."""
+    """The configured engine of the server with this home. Its threads are added to the watchdog."""
     if settings.serving.engine == "embedded":
         return Engine(model_loader(settings), Batcher, lambda: None)
     from ratchet.serving.vllm_engine import VllmEngine, VllmQueue  # imports torch
@@ -49,7 +49,7 @@ def engine_of(settings: Settings, home: Path, watchdog: Watchdog) -> Engine:
 
 
 def model_loader(settings: Settings) -> Loader:
-    """Loads checkpoints with the prompt format of training, and today's date in the system turn."""
+    """A Loader that uses the prompt format of training, with today's date in the system turn."""
     find_folder = folder_finder(settings)
 
     def load(path: Path, weights: str) -> LocalGenerator:
@@ -62,9 +62,9 @@ def model_loader(settings: Settings) -> Loader:
 
 
 def folder_finder(settings: Settings) -> Callable[[Path], Path]:
-    """Gives the folder of a checkpoint on this machine.
+    """A function that returns the folder of a checkpoint on this machine.
 
-    A folder of another host is fetched from the artifact store: its last part is the artifact's id.
+    A folder of another host is fetched from the artifact store; the last component of its path is the artifact's id.
     """
     artifacts = artifact_store(settings)
 
@@ -89,7 +89,7 @@ class EngineInfo(Protocol):
 
 
 class ServedModel(Protocol):
-    """A checkpoint that answers: a LocalGenerator, or a VllmModel."""
+    """A loaded checkpoint: a LocalGenerator or a VllmModel."""
 
     @property
     def weights(self) -> str: ...
@@ -113,7 +113,7 @@ class ServedModel(Protocol):
 
 
 class Queue(Protocol):
-    """Clients' requests to one loaded checkpoint: a Batcher, or a VllmQueue."""
+    """Clients' requests to one loaded checkpoint: a Batcher or a VllmQueue."""
 
     @property
     def waiting(self) -> int: ...
@@ -128,7 +128,7 @@ class Queue(Protocol):
         ...
 
     def close(self, timeout_s: float) -> bool:
-        """Refuse new requests, answer the queued ones, and end; returns whether it ended in time."""
+        """Refuse new requests, answer the queued ones, and end; returns whether that took at most ``timeout_s``."""
         ...
 
 
@@ -139,7 +139,7 @@ class Loader(Protocol):
 
 
 class QueueMaker(Protocol):
-    """Opens a queue to a loaded checkpoint. ``limit_s`` is how long a request may take."""
+    """Opens a queue to a loaded checkpoint. ``limit_s`` is the timeout of a request."""
 
     def __call__(
         self,

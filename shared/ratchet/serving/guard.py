@@ -1,7 +1,7 @@
-"""Ends a server whose threads have died or stalled, so that its supervisor restarts it.
+"""Ends a server whose threads have ended or stalled, so that its supervisor restarts it.
 
-Before that, /health shows the problem for a moment. A thread watches the event loop and the other threads, and the
-event loop watches that thread.
+Before that, /health reports the problem for a moment. A thread checks the event loop and the other threads, and the
+event loop checks that thread.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ratchet.watchdog import TICK_S, Watch, Watchdog, WatchedThread, end_process
 log = logging.getLogger(__name__)
 
 LOOP_LIMIT_S = 60.0
-"""A cold import of torch, or a starved machine, may delay the event loop for many seconds."""
+"""A cold import of torch, or an overloaded machine, may delay the event loop for many seconds."""
 
 LINGER_S = 2.0
-"""How long /health shows a problem before the process exits."""
+"""How long /health reports a problem before the process exits."""
 
 CLOSE_S = 60.0
-"""Time that a shutdown may take beside the answers in flight: vLLM's processes are ended, too. A model that is being
-loaded may take longer, and is not waited for."""
+"""Time that a shutdown may take in addition to the answers in flight, for instance to end vLLM's processes. A model
+that is being loaded may take longer, and is not waited for."""
 
 
 class Guard:
-    """Checks a watchdog once a second. ``is_stopping`` says whether the server is shutting down.
+    """Checks a watchdog once a second. ``is_stopping`` returns whether the server is shutting down.
 
     ``end`` ends a server that has stalled, ``leave`` one that is only slow to shut down.
     """
@@ -60,7 +60,7 @@ class Guard:
         self._thread.join(LINGER_S)
 
     def check(self) -> None:
-        """End the process if the watching thread has died. Called by the event loop."""
+        """End the process if the guard's own thread has ended or stalled. Called by the event loop."""
         problem = self._own_watchdog.check()
         if problem is not None:
             self._end(problem)
@@ -71,7 +71,7 @@ class Guard:
             self._thread.watch.beat()
             now = self._clock()
             if self._is_stopping():
-                stopping_s += min(now - looked_at, 2 * TICK_S)  # as a watchdog counts: it may have been frozen
+                stopping_s += min(now - looked_at, 2 * TICK_S)  # as in Watchdog: the process may have been suspended
             looked_at = now
             if (problem := self._watchdog.check()) is not None:
                 log.critical("%s; the server exits in %g s", problem, LINGER_S)
@@ -85,7 +85,7 @@ class Guard:
 
 @asynccontextmanager
 async def watched_loop(watchdog: Watchdog, on_tick: Callable[[], None]) -> AsyncIterator[None]:
-    """Let the running event loop send a heartbeat, and call ``on_tick``, once a second."""
+    """Have the running event loop send a heartbeat and call ``on_tick`` once a second."""
     watch = Watch("the event loop", LOOP_LIMIT_S)
 
     async def beat() -> None:

@@ -1,4 +1,4 @@
-"""Errors of the server as HTTP responses in the shape of the OpenAI API, and the bounded reading of request bodies."""
+"""Errors of the server as HTTP responses in the format of the OpenAI API, and reading request bodies up to a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ratchet.errors import ServingError
 
 
 class ApiError(ServingError):
-    """An error response: HTTP status, short code, and a message with the way out. ``param`` is the field concerned."""
+    """An error response: HTTP status, short code, and a message with the remedy. ``param`` is the field concerned."""
 
     def __init__(
         self, status: int, code: str, message: str, retry_after_s: int | None = None, param: str | None = None
@@ -25,27 +25,27 @@ class ApiError(ServingError):
 
     @property
     def body(self) -> dict[str, Any]:
-        """In the shape of the OpenAI API."""
+        """The response body, in the format of the OpenAI API."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 class ClientDisconnected(ApiError):
-    """The client has disconnected. 499 is the status that web servers write into their logs for it."""
+    """The client has disconnected. Web servers log this as status 499."""
 
     def __init__(self) -> None:
         super().__init__(499, "client_disconnected", "the client disconnected.")
 
 
 class TimedOut(ApiError):
-    """No answer within the time that a request may take."""
+    """There was no answer within ``serving.request_timeout_s``."""
 
     def __init__(self, timeout_s: float):
         super().__init__(503, "timeout", f"no answer within {timeout_s:g} s.", retry_after_s=5)
 
 
 class BeingUnloaded(ApiError):
-    """The checkpoint accepts no more requests."""
+    """The checkpoint accepts no more requests, because it is being unloaded."""
 
     def __init__(self, checkpoint_id: str):
         super().__init__(404, "model_not_found", f"{checkpoint_id} is being unloaded.")
@@ -55,9 +55,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[Model], limit_bytes: int) -> Model:
-    """The body as a model.
+    """Parse the request body as ``model``.
 
-    Raises a 413 ApiError over the limit, a 400 one that names invalid fields, and ClientDisconnected if it breaks off.
+    Raises a 413 ApiError over the limit, a 400 ApiError that names invalid fields, and ClientDisconnected if the body
+    is incomplete.
     """
     body = bytearray()
     try:

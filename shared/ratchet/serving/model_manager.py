@@ -1,6 +1,7 @@
-"""ModelManager: the checkpoints in memory, which of them is live, and how each has done with its clients.
+"""ModelManager: the checkpoints in memory, which of them is live, and the client traffic of each.
 
-The live checkpoint is switched in one step, and is served again after a restart. What computes is an engine's business.
+The live checkpoint is switched in one step, and is served again after a restart. How a model computes is the engine's
+concern.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ratchet.watchdog import Watchdog
 log = logging.getLogger(__name__)
 _WARM_UP = (Message(role="user", content="1"),)
 WINDOW = 1000
-"""Requests over which latencies are measured."""
+"""Number of last requests over which latency quantiles are computed."""
 
 
 class TrafficMeter:
@@ -92,7 +93,7 @@ class LoadedCheckpoint:
 
 
 class ModelManager:
-    """Loads a checkpoint beside the live one, switches in one step, then unloads. Safe to use from several threads."""
+    """Holds several checkpoints and switches between them in one step. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -109,14 +110,14 @@ class ModelManager:
         self._make_queue = queue
         self._state = ServingState()
         self._loaded: dict[str, LoadedCheckpoint] = {}
-        self._unloading: set[str] = set()  # still in memory, but closed for requests
+        self._unloading: set[str] = set()  # still in memory, but closed to requests
         self._loading = threading.Lock()
         self._changing = threading.Lock()
         self._problem: str | None = None
         self._started = time.monotonic()
 
     def restore(self) -> None:
-        """Serve what was live before a restart. If that fails, start empty, and say why in ``health``."""
+        """Load what was live before a restart. If that fails, start empty and report the reason in ``health``."""
         self._state = self._state_file.read()
         live = self._state.live
         if live is None or self._state.path is None:
@@ -146,9 +147,9 @@ class ModelManager:
                 self._loaded[checkpoint_id] = loaded
 
     def unload(self, checkpoint_id: str) -> None:
-        """Wait for the checkpoint's requests, then free it.
+        """Wait for the checkpoint's requests to finish, then free it.
 
-        If they take too long, it accepts no more requests but counts as loaded, until another unload succeeds.
+        If they take too long, it accepts no more requests but counts as loaded until another unload succeeds.
         """
         with self._changing:
             if self.live is not None and self.live.checkpoint_id == checkpoint_id:
@@ -158,7 +159,7 @@ class ModelManager:
                 return
             self._unloading.add(checkpoint_id)
         if not loaded.batcher.close(2 * self._settings.request_timeout_s):
-            raise ApiError(503, "stalled", f"{checkpoint_id} is still computing an answer that is long overdue.")
+            raise ApiError(503, "stalled", f"{checkpoint_id} is still computing an answer that has long timed out.")
         loaded.generator.close()
         with self._changing:
             if self._loaded.get(checkpoint_id) is loaded:  # unless two calls unload it at once
@@ -187,7 +188,7 @@ class ModelManager:
             return was is None or was.checkpoint_id != checkpoint_id
 
     def certainty(self, loaded: LoadedCheckpoint) -> Certainty | None:
-        """The calibration that was deployed with a checkpoint; None unless it is the live one."""
+        """The calibration deployed with a checkpoint; None unless it is the live one."""
         live = self._state.live
         return live.certainty if live is not None and live.checkpoint_id == loaded.checkpoint_id else None
 
@@ -197,7 +198,7 @@ class ModelManager:
         return self._loaded.get(live.checkpoint_id) if live else None
 
     def resolve(self, model: str) -> LoadedCheckpoint:
-        """The checkpoint of a model name: the live one for the alias, otherwise the one with that id."""
+        """The checkpoint for a model name: the live one for the alias, otherwise the one with that id."""
         if model != self._settings.alias:
             return self.named(model)
         live = self.live
@@ -245,7 +246,7 @@ class ModelManager:
         return sum(loaded.batcher.in_flight for loaded in tuple(self._loaded.values()))
 
     def close(self) -> None:
-        """Answer what is queued, but wait for no answer longer than ``serving.drain_s``."""
+        """Answer the queued requests, but wait at most ``serving.drain_s``."""
         ends_at = time.monotonic() + self._settings.drain_s
         for loaded in tuple(self._loaded.values()):
             if not loaded.batcher.close(max(0.0, ends_at - time.monotonic())):

@@ -1,4 +1,4 @@
-"""What the deployer asks of an inference server, and the bodies of the /admin routes. It imports no torch."""
+"""The protocol between deployer and inference server, and the bodies of the /admin routes. It imports no torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 
 
 class Live(BaseModel):
-    """What answers under the stable model name, and the fencing token of the switch to it.
+    """The checkpoint behind the stable model name, and the fencing token of the switch to it.
 
-    ``certainty`` is the calibration that was deployed with it: with one, answers state their confidence.
+    ``certainty`` is the calibration deployed with it; if there is one, answers state their confidence.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -27,7 +27,7 @@ class Live(BaseModel):
 
 
 class Conditions(BaseModel):
-    """What the server computes with: the fields that are also part of an evaluation record's key."""
+    """The server's engine and hardware: the fields that are also part of an evaluation record's key."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +37,7 @@ class Conditions(BaseModel):
 
 
 class Traffic(BaseModel):
-    """Client requests that one loaded checkpoint has answered since it was loaded.
+    """Client requests to one checkpoint since it was loaded.
 
     ``errors`` are failures of the server, not of the client. Latencies are quantiles over the last 1,000 requests.
     """
@@ -54,8 +54,8 @@ class Traffic(BaseModel):
 class Health(BaseModel):
     """``loaded`` maps checkpoint ids to weights digests; ``conditions`` is None before anything is loaded.
 
-    ``problem`` says why a model that should be live is not, or which thread has died or stalled. Switches with a token
-    below ``highest_fencing_token`` are refused.
+    ``problem`` is the reason why a model that should be live is not, or names the thread that has ended or stalled.
+    Switches with a token below ``highest_fencing_token`` are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,22 +71,22 @@ class Health(BaseModel):
 
 @runtime_checkable
 class InferenceServer(Protocol):
-    """Holds checkpoints side by side, one of them live.
+    """Holds several checkpoints, one of them live.
 
-    Every method raises ServingError if the server refuses (the message says why), and TransientError if it cannot be
+    Every method raises ServingError, with the reason, if the server refuses, and TransientError if it cannot be
     reached. All are idempotent.
     """
 
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
-        """Load a folder beside the others. ServingError for another digest, a missing file, or weights that are NaN."""
+        """Load another folder. Raises ServingError for a wrong digest, a missing file, or weights that are NaN."""
         ...
 
     def unload(self, checkpoint_id: str) -> None:
-        """Free a checkpoint once its requests are answered, unless it is live. Nothing happens if it is not loaded."""
+        """Free a checkpoint once its requests are answered, unless it is live. No-op if it is not loaded."""
         ...
 
     def switch(self, checkpoint_id: str, fencing_token: int, certainty: Certainty | None = None) -> None:
-        """Make a loaded checkpoint live, with its calibration. ServingError for a token below the highest seen."""
+        """Make a loaded checkpoint live, with its calibration. Raises ServingError for a stale fencing token."""
         ...
 
     def score(self, checkpoint_id: str, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
@@ -94,7 +94,7 @@ class InferenceServer(Protocol):
         ...
 
     def generate(self, checkpoint_id: str, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        """Answers of a loaded checkpoint. ServingError if the clients' queue to it does not answer."""
+        """Answers of a loaded checkpoint. Raises ServingError if the queue for its clients does not answer."""
         ...
 
     def live(self) -> Live | None: ...
@@ -107,7 +107,7 @@ class InferenceServer(Protocol):
 CheckpointId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 
 BROKEN_CHECKPOINT = "broken_checkpoint"
-"""Error code of a load whose files are damaged, or have another digest than was named."""
+"""Error code of a load whose files are damaged or do not have the requested digest."""
 
 
 class Body(BaseModel):

@@ -1,6 +1,6 @@
-"""The server's folder: the lock of the server that runs in it, its address, its state over restarts, its admin token.
+"""The server's folder: the lock of the running server, its address, its state across restarts, and its admin token.
 
-Each file may be damaged by a full disk or a kill: none of them keeps the server from starting.
+A full disk or a kill may damage any of these files; none of them keeps the server from starting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PRINTABLE = re.compile(rb"[!-~]+")
 
 
 class ServerHome:
-    """A context manager that holds the folder for one server at a time, by a lock that ends with the process."""
+    """A context manager that reserves the folder for one server, by a lock that ends with the process."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -39,7 +39,7 @@ class ServerHome:
     def __enter__(self) -> Self:
         """Lock the folder, and create it if it is missing.
 
-        Raises ServingError while another server holds it, TransientError or SettingsError if it is not writable.
+        Raises ServingError while another server holds the lock, TransientError or SettingsError if it is not writable.
         """
         with home_errors(self.folder):
             self._lock = FileLock.try_acquire(self.folder / "server.lock")
@@ -83,9 +83,9 @@ class StateFile:
         self._path = home / "state.json"
 
     def read(self) -> ServingState:
-        """The last state written, or an empty one.
+        """The last written state, or an empty one.
 
-        A damaged file is set aside: a server that failed here would never start again. It comes up empty, and the
+        A damaged file is set aside, since a server that failed here would never start again. It starts empty, and the
         deployer restores what should be live.
         """
         try:
@@ -99,15 +99,15 @@ class StateFile:
             return self._set_aside(content)
 
     def write(self, state: ServingState) -> None:
-        """Raises TransientError for a full disk; the previous state stays in force."""
+        """Replace the state. Raises TransientError if the disk is full; the previous state remains."""
         atomic_write(self._path, state.model_dump_json(), durable=True)
 
     def _set_aside(self, content: bytes) -> ServingState:
-        """Keep the damaged file, and start with the fencing token that can still be read in it.
+        """Rename the damaged file, and start with the fencing token if that can still be read from it.
 
         The token is the first field, so a truncated file usually has it. If it is lost, the server accepts the first
-        switch: normally that of the current deployer, which finds nothing live. A deposed deployer that comes first
-        is overruled by the current one's next switch.
+        switch, normally from the current deployer, which finds nothing live. If a deployer with a stale token is first,
+        the current one's next switch replaces its choice.
         """
         aside = self._path.with_suffix(".json.damaged")
         with atomic_replace(aside) as draft:
@@ -116,12 +116,12 @@ class StateFile:
         state = ServingState(highest_fencing_token=int(found[1]) if found else 0)
         self.write(state)
         token = (
-            f"no fencing token below {state.highest_fencing_token} is obeyed, as before"
+            f"fencing tokens below {state.highest_fencing_token} are refused, as before"
             if found
-            else "the highest fencing token is lost with it, so any deployer is obeyed until the first switch"
+            else "the highest fencing token is lost too, so the first switch of any deployer is accepted"
         )
         log.error(
-            "%s is damaged and was set aside as %s: nothing is live until the deployer brings it back; %s",
+            "%s is damaged and was set aside as %s: nothing is live until the deployer restores it; %s",
             self._path,
             aside.name,
             token,
@@ -130,15 +130,15 @@ class StateFile:
 
 
 def token_path(home: Path) -> Path:
-    """File of the token that the server makes itself."""
+    """The file of the token that the server creates."""
     return home / "admin-token"
 
 
 def server_token(settings: ServingSettings, home: Path) -> SecretStr:
-    """The configured token, or one made once and kept in the server's home, readable by its owner alone.
+    """The configured token, or one created once in the server's home, readable by its owner alone.
 
-    The home must be locked. A file without text, as a full disk, a kill or a power cut may leave, is replaced:
-    clients read it again whenever they connect.
+    The home must be locked. An empty file, as left by a full disk, a kill or a power cut, is replaced; clients read the
+    file whenever they connect.
     """
     configured = _configured(settings)
     if configured is not None:
@@ -152,16 +152,16 @@ def server_token(settings: ServingSettings, home: Path) -> SecretStr:
 
 
 def client_token(settings: ServingSettings, home: Path) -> SecretStr:
-    """The configured token, or the one that the server on this machine has made.
+    """The configured token, or the one created by the server on this machine.
 
-    Raises TransientError while there is none: the server makes one as it starts.
+    Raises TransientError while there is none; the server creates it when it starts.
     """
     token = _configured(settings) or _kept(home)
     if token is None:
         path = token_path(home)
-        state = "holds no token; the server makes one" if path.exists() else "no such file; the server makes it"
+        state = "holds no token; the server creates one" if path.exists() else "no such file; the server creates it"
         raise TransientError(
-            f"{path}: {state} as it starts. Start the inference server here, or set serving.admin_token_file."
+            f"{path}: {state} when it starts. Start the inference server here, or set serving.admin_token_file."
         )
     return token
 
@@ -174,12 +174,12 @@ def _configured(settings: ServingSettings) -> SecretStr | None:
     except SettingsError as error:
         raise SettingsError(
             f"serving.admin_token_file: {error} Write the bearer token of /admin into it, or leave the setting out: "
-            "the server then makes a token of its own."
+            "the server then creates a token."
         ) from error
 
 
 def _kept(home: Path) -> SecretStr | None:
-    """The token that the server made; None without the file, or if it has no text."""
+    """The token that the server created; None if the file is missing or empty."""
     try:
         with home_errors(home):
             content = token_path(home).read_bytes().strip()

@@ -1,6 +1,6 @@
-"""The part of vLLM's HTTP interface that Ratchet uses, as of vLLM 0.32: completions of token ids, and their scores.
+"""The part of vLLM's HTTP API that Ratchet uses, as of vLLM 0.32: completions of token ids, and scores.
 
-It knows one server's address. Chat templates, checkpoints and processes are the business of vllm_engine.
+It knows one server's address. Chat templates, checkpoints and processes are in vllm_engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Delta:
-    """The new tokens of an answer. ``finish_reason`` is vLLM's, None while the answer goes on."""
+    """The new tokens of an answer. ``finish_reason`` is vLLM's; None while the answer continues."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -32,7 +32,7 @@ class Delta:
 class VllmApi:
     """One vLLM server. Safe to use from several threads.
 
-    Raises TransientError while it is unreachable or overloaded, or when something else answers at its address, and
+    Raises TransientError while it is unreachable or overloaded, or if another program answers at its address, and
     GenerationError for a response that is not a completion.
     """
 
@@ -63,7 +63,7 @@ class VllmApi:
         return _delta(_choice(_parsed(body.content)))
 
     def stream(self, model: str, prompt: Prompt, end_ids: Sequence[int]) -> Iterator[Delta]:
-        """The answer as it grows. vLLM drops the request when the iterator is closed."""
+        """The answer in parts, as it is decoded. vLLM aborts the request when the iterator is closed."""
         body = _body(model, prompt, end_ids, stream=True)
         try:
             with self._open().stream("POST", "/v1/completions", json=body) as response:
@@ -93,7 +93,7 @@ class VllmApi:
                 float(position[str(token)]["logprob"]) for position, token in zip(prompt_logprobs, answer, strict=True)
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise GenerationError(f"{self.url} gave no log-probabilities of the prompt: {error!r}") from error
+            raise GenerationError(f"{self.url} returned no log-probabilities of the prompt: {error!r}") from error
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -109,7 +109,7 @@ class VllmApi:
         return self._http
 
     def _state(self, path: str, key: str) -> Any:
-        """One field of a state route."""
+        """One field of a status route's response."""
         response = self._request("GET", path, timeout=STATE_TIMEOUT_S)
         try:
             return response.json()[key]
@@ -119,15 +119,15 @@ class VllmApi:
     def _unreachable(self, error: httpx.RequestError) -> TransientError:
         return TransientError(f"vLLM at {self.url}: {str(error) or type(error).__name__}")
 
-    def _unexpected(self, path: str, said: str) -> TransientError:
-        return TransientError(f"vLLM at {self.url}: {path}: unexpected answer: {said[:200]!r}")
+    def _unexpected(self, path: str, text: str) -> TransientError:
+        return TransientError(f"vLLM at {self.url}: {path}: unexpected answer: {text[:200]!r}")
 
     def _require(self, response: httpx.Response) -> None:
-        """Raise unless vLLM itself did what was asked: another server at its address may answer 200 with a web page."""
+        """Raise for an error status, or for a web page: another server at this address may answer 200 with one."""
         path = response.request.url.path
         if not response.is_success:
-            said = f"vLLM at {self.url}: {path}: {response.status_code}: {response.text[:500]}"
-            raise (TransientError if response.status_code in (429, 502, 503, 504) else GenerationError)(said)
+            problem = f"vLLM at {self.url}: {path}: {response.status_code}: {response.text[:500]}"
+            raise (TransientError if response.status_code in (429, 502, 503, 504) else GenerationError)(problem)
         if _is_page(response):
             raise self._unexpected(path, response.text)
 

@@ -1,7 +1,7 @@
-"""Serving through vLLM: chats become tokens here, by the template and profile of training, and vLLM computes.
+"""Serving through vLLM: chats are tokenized here, with the template and profile of training, and vLLM runs the model.
 
-VllmEngine loads checkpoints and restarts replicas that have died, VllmModel is one loaded checkpoint, VllmQueue carries
-clients' requests to it. How a vLLM process is started is in vllm_replica, its HTTP interface in vllm_api.
+VllmEngine loads checkpoints and restarts replicas that have exited, VllmModel is one loaded checkpoint, and VllmQueue
+passes clients' requests to it. vllm_replica starts the vLLM processes; vllm_api is their HTTP API.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from ratchet.watchdog import Watch, Watchdog, WatchedThread
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 2.0
-"""How soon a replica that has died is noticed and started again."""
+"""How often replicas are checked, and restarted if they have exited."""
 
 REQUESTS_PER_START = 10
-"""A restart makes fewer requests to vLLM than this, each with its own time limit, beside the start of the process."""
+"""Upper bound of the requests that a restart makes to vLLM, each with its own timeout, after starting the process."""
 
 STOP_TIMEOUT_S = 10.0
 
@@ -44,13 +44,13 @@ CONCURRENCY = 16
 """Requests in flight when the deployer checks a checkpoint."""
 
 RETRY_AFTER_S = 5
-"""Told to clients while vLLM is unreachable."""
+"""The Retry-After header for clients while vLLM is unreachable."""
 
 
 class VllmEngine:
-    """A Loader; ``find_folder`` gives the folder of a checkpoint on this machine.
+    """A Loader; ``find_folder`` returns the folder of a checkpoint on this machine.
 
-    A replica that has died is started again within seconds. Its requests are answered 503 until then.
+    A replica that has exited is restarted within seconds. Until then its requests are answered with 503.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class VllmEngine:
 
     @property
     def processes(self) -> tuple[subprocess.Popen[bytes], ...]:
-        """The vLLM processes that run."""
+        """The running vLLM processes."""
         return self._replicas.processes
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class VllmModel:
             return list(pool.map(lambda row: replica.api.score(replica.model, *row), rows))
 
     def answer(self, pending: PendingRequest) -> None:
-        """Settle a client's request, token by token if it streams."""
+        """Answer a client's request, token by token if it is streamed."""
         generation = self._stream(pending) if pending.is_streamed else self._complete(pending.prompt)
         if generation is not None:
             pending.settle(generation)
@@ -150,7 +150,7 @@ class VllmModel:
         with self._lock:
             if self.is_closed or self._replica.is_running:
                 return
-            log.warning("the vLLM process of %s has died; starting another", self._path)
+            log.warning("the vLLM process of %s has exited; starting another", self._path)
             self._replica.stop()
             self._replica = self._replicas.start(self._path, self.weights)
 
@@ -166,11 +166,11 @@ class VllmModel:
         return self._generation(prompt, answer, whole.finish_reason, started)
 
     def _stream(self, pending: PendingRequest) -> Generation | None:
-        """The answer, or None once no client waits for it."""
+        """The answer, or None once its client has stopped waiting."""
         started, replica, prompt = time.perf_counter(), self._replica, pending.prompt
         answer, finish_reason = Answer(), None
         for delta in replica.api.stream(replica.model, prompt, self._end_ids):
-            # One token at a time: the client's stream numbers them, and vLLM may send several in one delta.
+            # One token at a time: the client's stream counts them, and vLLM may send several in one delta.
             for token_id, logprob in zip(delta.token_ids, delta.logprobs, strict=True):
                 answer.token_ids.append(token_id)
                 answer.logprobs.append(logprob)
@@ -188,9 +188,9 @@ class VllmModel:
 
 
 def _codec(path: Path, weights: str, prompt_format: PromptFormat) -> ChatCodec:
-    """Raises BrokenCheckpoint for a tokenizer that cannot be read, and for a profile with logits processors.
+    """Build the codec. Raises BrokenCheckpoint for an unreadable tokenizer, and for a profile with logits processors.
 
-    These would run at none of vLLM's steps, and what is served would not be what was judged.
+    vLLM would not run those, so the served model would differ from the one that was judged.
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -209,7 +209,7 @@ def _codec(path: Path, weights: str, prompt_format: PromptFormat) -> ChatCodec:
 
 
 class VllmQueue:
-    """A Queue to one checkpoint. vLLM does the batching.
+    """A Queue for one checkpoint. vLLM does the batching.
 
     Up to ``max_batch`` requests are in flight; further ones wait, up to ``max_queue``.
     """
@@ -233,7 +233,7 @@ class VllmQueue:
         self._accepted = 0
         self._closing = False
         self._watchdog = watchdog
-        # Each request to vLLM has a limit of its own, so only a thread that ignores it exceeds twice that time.
+        # Each request to vLLM has its own timeout, so only a hung thread exceeds twice that time.
         self._watch = Watch(f"the queue of {checkpoint_id} to vLLM", 2 * limit_s)
         self._watch.rest()
         watchdog.add(self._watch)
@@ -274,7 +274,7 @@ class VllmQueue:
                 self._generator.answer(pending)
         except TransientError as error:
             pending.fail(ApiError(503, "engine_unavailable", str(error), RETRY_AFTER_S))
-        except Exception as error:  # the request's owner gets the error, and the pool's thread goes on
+        except Exception as error:  # passed on to the request, so that the pool's thread continues
             log.exception("a request to %s failed", self._checkpoint_id)
             pending.fail(error)
         finally:

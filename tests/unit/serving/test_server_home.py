@@ -50,7 +50,7 @@ def test_a_damaged_file_is_set_aside_and_the_token_that_it_holds_stays(
     with caplog.at_level(logging.ERROR):
         assert StateFile(tmp_path).read() == ServingState(highest_fencing_token=token)
     assert (tmp_path / "state.json.damaged").read_bytes() == content
-    assert ("no fencing token below 47" if token else "fencing token is lost") in caplog.text
+    assert ("tokens below 47 are refused" if token else "fencing token is lost") in caplog.text
     assert StateFile(tmp_path).read() == ServingState(highest_fencing_token=token)
 
 
