@@ -62,7 +62,7 @@ def measure(shape: World, runs: int, correlation: float, seed: int, settings: Ga
     add(same, "unpaired z", promoted(run_rule(unpaired, shape, runs, CHECKPOINTS, seed)), "")
     gains = better(shape)
     won = run_gate(gains, runs, correlation, seed + 1, CHALLENGES, settings)
-    text = f"{gains.effect:+.1%} at {gains.flip_share:.0%} flips"
+    text = f"{gains.effect:+.1%} with {gains.discordant_share:.0%} of items discordant"
     add(f"{text}: promoted at the first challenge", "gate", promoted(won, 1), "")
     add(f"{text}: promoted within {CHALLENGES} challenges", "gate", promoted(won), "≥ 80 %")
     loses = forgetting(shape)
@@ -123,7 +123,7 @@ INTRODUCTION = """# The gate, simulated
 `python -m benchmarks.gate.run`, {day}, {runs} runs a row, seed {seed}, default gate settings; eval suites of 300
 where the name says nothing else. A run is one champion and up to 100 later checkpoints; each is screened on the eval
 suite, and challenges on the confirm suite if it passes. Half of the levels are mastered (96 % right, 5 % of items
-flip), half are being learnt (50 % right, 25 % flip): 15 % flips over all. `correlation` is how alike the luck of
+discordant), half are being learnt (50 % right, 25 % discordant): 15 % over all. `correlation` is how alike the luck of
 successive checkpoints is. The prior rule takes the highest composite of loss, accuracy and speed on 50 random items;
 the z-test compares separate samples of the confirm size.
 

@@ -9,20 +9,20 @@ from ratchet.settings.judging import SuiteSettings
 
 from benchmarks.gate.world import Cell, World
 
-# Success rate by level of a champion half-way through its curriculum, and how many of its items flip for nothing.
+# Success rate by level of a champion half-way through its curriculum, and how many of its items are discordant by chance.
 MASTERED, LEARNING = 0.96, 0.5
-MASTERED_FLIPS, LEARNING_FLIPS = 0.05, 0.25
+MASTERED_DISCORDANT, LEARNING_DISCORDANT = 0.05, 0.25
 
 
 def _family(name: str, mastered: int, learning: int) -> list[Cell]:
-    steady = Cell(name, 0, MASTERED, MASTERED_FLIPS / 2, MASTERED_FLIPS / 2, True)
-    open_ = Cell(name, 0, LEARNING, LEARNING_FLIPS / 2, LEARNING_FLIPS / 2, False)
+    steady = Cell(name, 0, MASTERED, MASTERED_DISCORDANT / 2, MASTERED_DISCORDANT / 2, True)
+    open_ = Cell(name, 0, LEARNING, LEARNING_DISCORDANT / 2, LEARNING_DISCORDANT / 2, False)
     cells = [steady] * mastered + [open_] * learning
     return [replace(cell, level=level) for level, cell in enumerate(cells, start=1)]
 
 
 def equal(name: str, families: int, levels: int, eval_items: int, confirm_items: int) -> World:
-    """Checkpoints as good as the champion: half of the levels mastered with 5 % flips, the others with 25 %."""
+    """Checkpoints as good as the champion: half of the levels mastered with 5 % of items discordant, the others with 25 %."""
     cells = [c for f in range(families) for c in _family(f"family-{f + 1}", levels // 2, levels - levels // 2)]
     return World(name, tuple(cells), eval_items // len(cells), confirm_items // len(cells))
 
@@ -49,8 +49,8 @@ def forgetting(world: World, drop: float = 0.05) -> World:
 
 
 def _shifted(cell: Cell, gain: float) -> Cell:
-    flips = cell.gains + cell.losses
-    return replace(cell, gains=(flips + gain) / 2, losses=(flips - gain) / 2)
+    discordant = cell.gains + cell.losses
+    return replace(cell, gains=(discordant + gain) / 2, losses=(discordant - gain) / 2)
 
 
 def defaults(name: str = "shipped", **sizes: int) -> World:

@@ -49,7 +49,7 @@ class World:
         return float(np.mean([cell.gains - cell.losses for cell in self.cells]))
 
     @property
-    def flip_share(self) -> float:
+    def discordant_share(self) -> float:
         return float(np.mean([cell.gains + cell.losses for cell in self.cells]))
 
 
@@ -72,12 +72,12 @@ class History:
 
 def live(world: World, checkpoints: int, correlation: float, rng: np.random.Generator) -> History:
     """One champion and the checkpoints that come after it."""
-    evaluated = _flips(world, world.eval_items, checkpoints, correlation, rng)
-    confirmed = _flips(world, world.confirm_items, checkpoints, correlation, rng)
+    evaluated = _outcomes(world, world.eval_items, checkpoints, correlation, rng)
+    confirmed = _outcomes(world, world.confirm_items, checkpoints, correlation, rng)
     return History(world, *evaluated, *confirmed)
 
 
-def _flips(
+def _outcomes(
     world: World, per_cell: int, checkpoints: int, correlation: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     shape = (len(world.cells), per_cell)

@@ -79,7 +79,7 @@ class Trial(BaseModel):
 
     @property
     def error(self) -> float:
-        """Standard error of ``points`` from the flips alone."""
+        """Standard error of ``points`` from the discordant items alone."""
         return 100 * sqrt(self.gains + self.losses + 1) / self.items * PER_TOKENS / self.tokens
 
 
@@ -251,7 +251,7 @@ def _weights(trials: Sequence[Trial], half_life: float) -> Floats:
 
 
 def _scale(trials: Sequence[Trial], y: Floats, w: Floats) -> tuple[float, float]:
-    """Where outcomes lie, and how far those of one arm spread: never less than their flips explain."""
+    """Where outcomes lie, and how far those of one arm spread: never less than their discordant items explain."""
     if not trials:
         return 0.0, 1.0
     arms = np.array([trial.arm for trial in trials])

@@ -80,7 +80,7 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
     if before is None or after is None:
         return None
     try:
-        flips = total_of(outcome_table(before, after))
+        outcomes = total_of(outcome_table(before, after))
     except NotComparable:
         return None
     return TrialRow(
@@ -89,9 +89,9 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
         through={"checkpoints": list(found.checkpoints), "batches": list(found.batches)},
         arm=str(next(iter(found.arms))),
         tokens=found.tokens,
-        items=flips.n,
-        gains=flips.gains,
-        losses=flips.losses,
+        items=outcomes.n,
+        gains=outcomes.gains,
+        losses=outcomes.losses,
     )
 
 

@@ -1,21 +1,21 @@
-"""The deployment gate: may this challenger replace this champion? Pure; it knows nothing of ledgers or servers.
+"""The deployment gate: may this challenger replace this champion? Pure; it knows nothing of the ledger or servers.
 
-``screen`` compares two records of the eval suite. It spends no error, because passing it proves nothing; it only says
-whether a challenge is worth opening. ``decide`` compares two records of the confirm suite, which the screen never saw.
-There all of these must hold:
+``screen`` compares two records of the eval suite. It spends no error, because passing it proves nothing; it only decides
+whether to open a challenge. ``decide`` compares two records of the confirm suite, which the screen never uses. All of
+these must hold:
 
-- the target, the whole suite, is proved better at the level that the k-th challenge of this champion may spend;
+- the target, the whole suite, is proved better at the alpha of the k-th challenge of this champion;
 - each protected family, pooled over its mastered levels, is proved not worse by the margin;
 - no single level is proved worse (Holm over all levels);
 - the smoke test has passed.
 
-A family of which the champion masters nothing has nothing to lose and is not protected, so the untrained base model is
-replaced by whatever is proved better. A protected pool with fewer items than the full test needs is neither waved
-through nor refused for ever. Its level is relaxed as far as an equal model needs it, to 1 - power at most, so that a
-drop of the margin is still refused with the chance ``power``. Where there are too few items even for that, it must show
-no net loss. The reasons say which. Only a family without any item is refused outright.
+A family in which the champion masters no level is not protected, so the untrained base model is replaced by any model
+that is proved better. A protected pool with fewer items than the full test needs is neither accepted untested nor always
+refused: its alpha is relaxed until an equal model can pass, up to 1 - power, so that a drop by the margin is still
+refused with probability ``power``. With too few items even for that, it must show no net loss. The reasons name the
+rule. Only a family without any item is always refused.
 
-Effects and margins are fractions of 1.
+Effects and margins are fractions, not percentages.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from ratchet.stats.paired_tests import (
     mcnemar_better,
     noninferiority_p,
 )
-from ratchet.stats.power import PROTECTED_FLIP_SHARE, SAFETY_ALPHA, affordable_alpha, fewest_items, pool_items
+from ratchet.stats.power import PROTECTED_DISCORDANT_SHARE, SAFETY_ALPHA, affordable_alpha, fewest_items, pool_items
 from ratchet.stats.proportions import Interval
 
 HARM_ALPHA = 0.05
-"""Familywise level (Holm) at which a single level is proved worse. A constant: raising it refuses equal models."""
+"""Family-wise alpha (Holm) at which a single level is proved worse. A constant, since raising it refuses equal models."""
 
 Mastered = Mapping[str, Collection[int]]
-"""Mastered levels by family."""
+"""Mastered levels, by family."""
 
 
 class FrozenModel(BaseModel):
-    """The base of all parts of a decision."""
+    """Base class of all parts of a decision."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TargetProof(FrozenModel):
-    """The whole confirm suite: is the challenger better? ``p`` is the exact one-sided McNemar test's."""
+    """The whole confirm suite: is the challenger better? ``p`` is from the exact one-sided McNemar test."""
 
     n: int
     gains: int
@@ -67,8 +67,8 @@ class TargetProof(FrozenModel):
 class FamilyProof(FrozenModel):
     """One protected family, its mastered levels pooled: is the challenger not worse by ``margin`` or more?
 
-    ``enough`` says whether the pool reaches ``items_needed``; below it ``alpha`` is relaxed, and ``rule`` is
-    ``no_net_loss`` where so few items could prove nothing even without a single item that differs.
+    ``enough`` is True if the pool has ``items_needed`` items; with fewer, ``alpha`` is relaxed. ``rule`` is
+    ``no_net_loss`` if the items are too few to prove anything even if the two models never differ.
     """
 
     family: str
@@ -101,7 +101,7 @@ class LevelHarm(FrozenModel):
 
 
 class Evidence(FrozenModel):
-    """Everything the gate looked at in one challenge."""
+    """All test results of one challenge."""
 
     champion: str
     challenger: str
@@ -115,7 +115,7 @@ class Evidence(FrozenModel):
 
 
 class Promote(FrozenModel):
-    """The challenger is proved better, and safe. ``reason`` is for people."""
+    """The challenger is proved better and safe. ``reason`` is a readable explanation."""
 
     decision: Literal["promote"] = "promote"
     evidence: Evidence
@@ -145,10 +145,10 @@ def decide(
     settings: GateSettings,
     smoke_passed: bool,
 ) -> Promote | Refuse:
-    """The k-th challenge (from 1) of this champion, on confirm records of both.
+    """Decide on the k-th challenge (from 1) of this champion, from the confirm records of both.
 
-    ``mastered`` are the champion's mastered levels of the protected families, taken from its eval record and never from
-    the confirm record. Raises NotComparable or EmptyEvaluation.
+    ``mastered`` are the champion's mastered levels of the protected families, from its eval record and never from the
+    confirm record. Raises NotComparable or EmptyEvaluation.
     """
     evidence = weigh(
         outcome_table(champion, challenger),
@@ -211,11 +211,11 @@ def prove_family(
     settings: GateSettings,
     safety_alpha: float = SAFETY_ALPHA,
 ) -> FamilyProof:
-    """Paired non-inferiority over the mastered levels of one family; see the module for pools that are too small."""
+    """Paired non-inferiority over the mastered levels of one family. The module docstring covers small pools."""
     pool = total_of(cell for cell in table if cell.family == family and cell.level in levels)
     needed = pool_items(settings)
     enough = pool.n >= needed
-    alpha = affordable_alpha(pool.n, PROTECTED_FLIP_SHARE, settings.margin, safety_alpha, settings.power)
+    alpha = affordable_alpha(pool.n, PROTECTED_DISCORDANT_SHARE, settings.margin, safety_alpha, settings.power)
     testable = pool.n >= fewest_items(settings.margin, alpha)
     p = float(noninferiority_p(pool.gains, pool.losses, pool.n, settings.margin)) if pool.n else 1.0
     return FamilyProof(
@@ -237,7 +237,7 @@ def prove_family(
 
 
 def find_harm(table: OutcomeTable, alpha: float) -> tuple[LevelHarm, ...]:
-    """Each level's one-sided test of being worse, corrected for their number."""
+    """One-sided tests of each level being worse, with Holm's correction for the number of levels."""
     raw = mcnemar_better([cell.losses for cell in table], [cell.gains for cell in table])
     return tuple(
         LevelHarm(**cell.model_dump(), p=float(p), p_holm=corrected, harmed=corrected <= alpha)
@@ -246,7 +246,7 @@ def find_harm(table: OutcomeTable, alpha: float) -> tuple[LevelHarm, ...]:
 
 
 def conclude(evidence: Evidence) -> Promote | Refuse:
-    """Promote if every test passed, else refuse with a sentence for each that did not."""
+    """Promote if every test has passed, else refuse with one sentence for each that has not."""
     reasons = [
         *_target_reasons(evidence),
         *(_family_reason(proof) for proof in evidence.families if not proof.safe),
@@ -264,16 +264,16 @@ def _target_reasons(evidence: Evidence) -> list[str]:
         return []
     return [
         f"Not proved better: {target.gains} gains and {target.losses} losses on {target.n} items "
-        f"({target.effect:+.1%}), p = {target.p:.2g} where challenge {evidence.k} may spend {target.alpha:.2g}."
+        f"({target.effect:+.1%}), p = {target.p:.2g} above the alpha of {target.alpha:.2g} for challenge {evidence.k}."
     ]
 
 
 def _family_reason(proof: FamilyProof) -> str:
     if not proof.n:
-        return f"Family {proof.family} has no confirm item of its mastered levels: build a new confirm suite."
+        return f"Family {proof.family} has no confirm items of its mastered levels: build a new confirm suite."
     counts = f"{proof.gains} gains and {proof.losses} losses on {proof.n} mastered items ({proof.effect:+.1%})"
     if proof.rule == "no_net_loss":
-        return f"Family {proof.family} lost: {counts}; with so few items no net loss is allowed."
+        return f"Family {proof.family} is worse: {counts}; with this few items no net loss is allowed."
     sentence = (
         f"Family {proof.family} is not proved safe: {counts}; the drop may be {-proof.lower_bound:.1%}, "
         f"the margin is {proof.margin:.1%}."
@@ -293,7 +293,7 @@ def _promotion_reason(evidence: Evidence) -> str:
     sentence = (
         f"Proved better: {target.gains} gains and {target.losses} losses on {target.n} items ({target.effect:+.1%}, "
         f"95 % from {target.interval.low:+.1%} to {target.interval.high:+.1%}), p = {target.p:.2g} "
-        f"at level {target.alpha:.2g} of challenge {evidence.k}."
+        f"at an alpha of {target.alpha:.2g} for challenge {evidence.k}."
     )
     if not evidence.families:
         return f"{sentence} The champion masters nothing yet, so nothing is protected."
@@ -313,7 +313,7 @@ def _underpowered(proof: FamilyProof) -> str:
 
 
 class Screen(FrozenModel):
-    """Whether to open the confirm suite, with the numbers and the reason."""
+    """Whether to open a challenge, with the numbers and the reason."""
 
     champion: str
     challenger: str
@@ -335,7 +335,7 @@ def screen(champion: Evaluation, challenger: Evaluation, settings: GateSettings)
 
 
 def screen_outcomes(table: OutcomeTable, champion: str, challenger: str, settings: GateSettings) -> Screen:
-    """The screen from the paired outcomes alone."""
+    """As ``screen``, from paired outcomes."""
     total = total_of(table)
     p = float(mcnemar_better(total.gains, total.losses))
     harmed = tuple(level for level in find_harm(table, HARM_ALPHA) if level.harmed)
@@ -357,7 +357,7 @@ def screen_outcomes(table: OutcomeTable, champion: str, challenger: str, setting
 def _screen_reason(effect: float, p: float, alpha: float, harmed: tuple[LevelHarm, ...]) -> str:
     if harmed:
         worse = ", ".join(f"{level.family} level {level.level}" for level in harmed)
-        return f"Already worse on the eval suite in {worse}."
+        return f"Worse on the eval suite in {worse}."
     if p > alpha:
         return f"Not promising on the eval suite: {effect:+.1%}, p = {p:.2g} above {alpha:.2g}."
     return f"Promising on the eval suite: {effect:+.1%}, p = {p:.2g}."

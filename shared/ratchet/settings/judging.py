@@ -106,16 +106,16 @@ class GateSettings(Section):
     )
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate from which a level counts as mastered.")
     gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to see.")
-    flip_share: float = Field(
+    discordant_share: float = Field(
         0.15, gt=0, le=1, description="Planning: share of all items whose grade differs between two checkpoints."
     )
     power: float = Field(0.8, gt=0.5, lt=1, description="Planning: the chance with which the gain must be seen.")
 
     @model_validator(mode="after")
-    def _gain_fits_flips(self) -> GateSettings:
-        if self.gain > self.flip_share:
+    def _gain_fits_discordance(self) -> GateSettings:
+        if self.gain > self.discordant_share:
             raise ValueError(
-                f"gain {self.gain} needs at least as many flips, but flip_share is {self.flip_share}: "
-                "lower gain or raise flip_share."
+                f"gain {self.gain} exceeds discordant_share {self.discordant_share}, which counts every gained item: "
+                "lower gain or raise discordant_share."
             )
         return self

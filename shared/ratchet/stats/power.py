@@ -26,7 +26,7 @@ MOST_ITEMS = 10_000_000
 """Beyond it no suite is looked for: the chance to meet the plan does not grow any more."""
 SAFETY_ALPHA = 0.05
 """Level of each protected family's non-inferiority test."""
-PROTECTED_FLIP_SHARE = 0.05
+PROTECTED_DISCORDANT_SHARE = 0.05
 """Assumed share of the items of mastered levels whose grade differs between two checkpoints: there it is rare."""
 CHALLENGES = 10
 """Challenges of one champion within which a gain is to be seen. Later ones may spend next to nothing of alpha."""
@@ -169,7 +169,7 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
 
 def pool_items(settings: GateSettings) -> int:
     """Items of mastered levels from which a protected family is held to the full non-inferiority test."""
-    return items_needed(PROTECTED_FLIP_SHARE, settings.margin, SAFETY_ALPHA, settings.power)
+    return items_needed(PROTECTED_DISCORDANT_SHARE, settings.margin, SAFETY_ALPHA, settings.power)
 
 
 def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> float:
@@ -185,12 +185,12 @@ def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> f
 
 
 def _per_challenge(settings: GateSettings, items: int, families: Mapping[str, int]) -> tuple[float, ...]:
-    discordant, margin = PROTECTED_FLIP_SHARE, settings.margin
+    discordant, margin = PROTECTED_DISCORDANT_SHARE, settings.margin
     certain = CERTAIN * pool_items(settings)
     safety = prod(noninferiority_power(min(n, certain), discordant, margin, SAFETY_ALPHA) for n in families.values())
     levels = [alpha_spent(settings.alpha, k) for k in range(1, CHALLENGES + 1)]
-    seen = min(items, CERTAIN * connor_items(settings.gain, settings.flip_share, levels[-1], settings.power))
-    return tuple(safety * superiority_power(seen, settings.gain, settings.flip_share, a) for a in levels)
+    seen = min(items, CERTAIN * connor_items(settings.gain, settings.discordant_share, levels[-1], settings.power))
+    return tuple(safety * superiority_power(seen, settings.gain, settings.discordant_share, a) for a in levels)
 
 
 def _items_needed(settings: GateSettings, items: int, families: Mapping[str, int]) -> int | None:

@@ -28,7 +28,7 @@ def test_equal_checkpoints_are_promoted_at_most_at_rate_alpha() -> None:
 def test_five_points_at_fifteen_percent_flips_are_promoted_within_ten_challenges() -> None:
     gains = run.better(run.SHIPPED[0])
     assert gains.effect == pytest.approx(0.05)
-    assert gains.flip_share == pytest.approx(0.15)
+    assert gains.discordant_share == pytest.approx(0.15)
     outcomes = run.run_gate(gains, RUNS, 0.5, 2, run.CHALLENGES, GateSettings())
     assert run.promoted(outcomes) / RUNS >= 0.80 - slack(0.80)
 

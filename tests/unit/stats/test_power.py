@@ -132,7 +132,7 @@ def test_too_small_a_suite_is_reported_with_a_sufficient_size() -> None:
     ("assumption", "harder"),
     [
         ("gain", 0.04),
-        ("flip_share", 0.25),
+        ("discordant_share", 0.25),
         ("power", 0.95),
         ("alpha", 0.001),
         ("margin", 0.02),

@@ -122,7 +122,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/stats/test_power.py": {
         "test_every_assumption_of_the_plan_counts": (
-            "gate.flip_share",
+            "gate.discordant_share",
             "gate.gain",
         ),
     },
