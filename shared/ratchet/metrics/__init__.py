@@ -1,1 +1,1 @@
-"""Prometheus metrics: each worker's own, those of its machine, and those that are read from the ledger."""
+"""Prometheus metrics: of each worker, of training, and of the ledger and Redis."""

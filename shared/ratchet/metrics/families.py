@@ -11,7 +11,7 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
 def gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
-    """A gauge with these samples; a family without samples is there all the same."""
+    """A gauge with these samples. A family without samples is exported too."""
     family = GaugeMetricFamily(name, help_text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)
@@ -19,7 +19,7 @@ def gauge(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) 
 
 
 def counter(name: str, help_text: str, labels: tuple[str, ...], samples: Samples) -> CounterMetricFamily:
-    """A counter whose total is kept elsewhere, as in the ledger."""
+    """A counter whose total is stored elsewhere, such as in the ledger."""
     family = CounterMetricFamily(name, help_text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)

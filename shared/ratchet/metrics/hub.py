@@ -1,8 +1,8 @@
 """What the hub serves to Prometheus and Alertmanager, as one WSGI application.
 
-/targets names the pages of all workers, from the ledger's register; /metrics holds what belongs to no single worker,
-from the ledger and from Redis; Alertmanager posts to /alerts, which writes them into the log. It does not know what
-Prometheus makes of any of it.
+/targets lists the metrics pages of all workers registered in the ledger. /metrics has the metrics of the whole stack,
+from the ledger and Redis. Alertmanager posts to /alerts, which are written to the log. It does not know the alert rules
+or dashboards.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from ratchet.settings import Settings
 log = logging.getLogger(__name__)
 
 LONGEST_BODY = 1_000_000
-"""Bytes of a notification that are read; Alertmanager's have a few thousand."""
+"""The most bytes of a notification that are read; Alertmanager's have a few thousand."""
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 @contextmanager
 def discovery(settings: Settings, host: str, port: int, cache_s: float = CACHE_S) -> Iterator[WSGIServer]:
-    """Serve in a thread for the block; port 0 takes any. Raises TransientError where the port is taken.
+    """Serve in a thread while the block runs; port 0 picks a free one. Raises TransientError if the port is taken.
 
-    Neither ledger nor Redis needs to be there: both are read when a request comes.
+    Ledger and Redis may be unavailable: both are read only during a request.
     """
     ledger = Ledger(settings.ledger_url)
     registry, collectors = hub_registry(ledger, settings, cache_s)
@@ -60,7 +60,7 @@ def discovery(settings: Settings, host: str, port: int, cache_s: float = CACHE_S
 def hub_registry(
     ledger: Ledger, settings: Settings, cache_s: float = CACHE_S
 ) -> tuple[CollectorRegistry, list[TimeLimitedCollector]]:
-    """All that is exported once for the whole stack. Close the collectors afterwards."""
+    """The metrics that are exported once for the whole stack. Close the collectors afterwards."""
     registry = CollectorRegistry()
     collectors = [
         TimeLimitedCollector(LedgerSource(ledger, settings), cache_s),
@@ -93,7 +93,7 @@ def hub_app(registry: CollectorRegistry, targets: Callable[[], bytes]) -> App:
 
 
 def _targets(targets: Callable[[], bytes]) -> tuple[str, str, bytes]:
-    """Prometheus keeps the targets that it has while it is answered by an error."""
+    """The response for /targets. On an error response, Prometheus keeps its previous targets."""
     try:
         return "200 OK", "application/json", targets()
     except TransientError as error:
@@ -113,7 +113,7 @@ def _alerts(environ: dict[str, Any]) -> tuple[str, str, bytes]:
 
 
 def write_alerts(body: bytes) -> None:
-    """Log each alert of one notification: the example receiver. Raises ValueError for what is no notification."""
+    """Log each alert of one notification: the example receiver. Raises ValueError for anything else."""
     notification = json.loads(body)
     if not isinstance(notification, dict) or not isinstance(notification.get("alerts"), list):
         raise ValueError("a notification of Alertmanager has a list of alerts")
@@ -133,7 +133,7 @@ def write_alerts(body: bytes) -> None:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = 10.0  # of a client that connects and sends nothing; each request has a thread of its own
+    timeout = 10.0  # for a client that connects and sends nothing; each request has its own thread
 
     def log_message(self, *_args: Any) -> None:
         """Scrapes are not logged."""

@@ -1,4 +1,4 @@
-"""What is not done, read from the ledger: what waits and how long, dead letters, missing workers, unsent events."""
+"""Metrics of unfinished work in the ledger: waiting subjects, dead letters, missing workers and unsent events."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from ratchet.systems import registry
 
 def control(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
     yield from _workers(session, now)
-    yield from _troubled(session, now)
+    yield from _problems(session, now)
     yield from _dead(session)
     waiting = session.execute(
         select(func.count(), func.min(OutboxRow.created_at)).where(OutboxRow.relayed_at.is_(None))
     ).one()
-    yield single("ratchet_outbox_waiting", "Events in the ledger that Redis has not got yet.", waiting[0])
+    yield single("ratchet_outbox_waiting", "Events in the ledger that have not reached Redis yet.", waiting[0])
     yield single(
         "ratchet_outbox_oldest_seconds",
-        "Age of the oldest of them, 0 if none.",
+        "Age of the oldest event that has not been relayed, 0 if none.",
         max(0.0, now - waiting[1]) if waiting[1] is not None else 0.0,
     )
 
 
 def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
-    """A worker that said that it stopped, or failed, is not missing."""
+    """Seconds since workers were last seen. A worker that reported a stop or a failure is not missing."""
     rows = session.scalars(select(WorkerRow).where(health.is_expected(), WorkerRow.seen_at > now - LISTED_S)).all()
     yield gauge(
         "ratchet_worker_unseen_seconds",
-        "Time since a worker that should be there was last seen.",
+        "Time since a worker that was not stopped was last seen.",
         ("worker", "system", "host"),
         (((w.name, w.system, w.host), max(0.0, now - w.seen_at)) for w in rows),
     )
@@ -53,31 +53,31 @@ def _workers(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
     present = [w.system for w in rows if now - w.seen_at < PRESENT_S]
     yield gauge(
         "ratchet_workers",
-        "Workers that are there, by system.",
+        "Running workers by system.",
         ("system",),
         (((system,), float(present.count(system))) for system in dict.fromkeys((*names, *present))),
     )
 
 
-def _troubled(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
-    """Workers that fail or wait, and what is damaged: series that are there as long as the trouble is."""
+def _problems(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
+    """Failing and waiting workers, and damaged artifacts. A series exists only while its problem does."""
     label = ("worker", "system", "host")
     yield gauge(
         "ratchet_worker_failures",
-        "Starts in a row that have failed, of a worker that fails at its start.",
+        "Failed starts in a row of a worker.",
         label,
         (((w.name, w.system, w.host), float(w.failures)) for w in health.failing_workers(session, now)),
     )
     yield gauge(
         "ratchet_worker_waits",
-        "1 for a worker that waits for something which is no fault of its subjects.",
+        "1 for a worker that waits for something all its subjects depend on.",
         label,
         (((w.name, w.system, w.host), 1.0) for w in health.waiting_workers(session, now)),
     )
     found = health.damages_since(session, now - health.DAMAGE_SHOWN_S)
     yield single(
         "ratchet_artifacts_damaged",
-        "Artifacts found damaged within a day and not mended.",
+        "Artifacts found damaged within a day and not repaired.",
         float(len({damage.artifact for damage in found})),
     )
 
@@ -92,24 +92,24 @@ def _dead(session: Session) -> Iterator[GaugeMetricFamily]:
     names = [system.name for system in registry.known(session)]
     yield gauge(
         "ratchet_dead_letters",
-        "Subjects and events that were given up and wait for a human.",
+        "Open dead letters: subjects and events that need an operator.",
         ("system",),
         (((system,), float(counts.get(system, 0))) for system in dict.fromkeys((*names, *counts))),
     )
 
 
 def pending(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """Oldest and count of what waits for each system, and claims by system."""
+    """Age and count of the subjects that wait for each system, and claims by system."""
     ages: list[tuple[tuple[str, ...], float]] = []
     counts: list[tuple[tuple[str, ...], float]] = []
     for system in registry.known(session):
         if system.pending not in QUERIES:
-            continue  # generation waits for nothing but the depth of the queue, which has gauges of its own
+            continue  # generation depends only on the depth of the queue, which has its own gauges
         oldest, count = _oldest(session, QUERIES[system.pending](system.name))
         names = (system.name, str(system.pending))
         ages.append((names, max(0.0, now - oldest) if oldest is not None else 0.0))
         counts.append((names, count))
-    # Alerts select by ``subjects``, so that they hold for a system that is added later.
+    # Alerts select by ``subjects``, so that they also apply to systems that are added later.
     labels = ("system", "subjects")
     text = "Age of the oldest subject that waits for the system, 0 if none."
     yield gauge("ratchet_pending_oldest_seconds", text, labels, ages)
@@ -119,7 +119,7 @@ def pending(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
     asked_at = session.scalar(request)
     yield gauge(
         "ratchet_request_oldest_seconds",
-        "Age of the oldest evaluation that was asked for and is not there, 0 if none.",
+        "Age of the oldest open evaluation request, 0 if none.",
         (),
         [((), max(0.0, now - asked_at) if asked_at is not None else 0.0)],
     )
@@ -157,7 +157,7 @@ def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:
     )
     yield gauge(
         "ratchet_claim_setbacks",
-        "Failed tries and deaths of the subjects that a worker holds.",
+        "Failures and process deaths of the subjects that a worker holds.",
         label,
         (((r[0],), float(r[3])) for r in rows),
     )

@@ -1,6 +1,6 @@
-"""What the loop has made, read from the ledger: queue, lineage, accuracy, calibration, coverage, deployments.
+"""Metrics of the loop's results in the ledger: queue, lineage, accuracy, calibration, coverage and deployments.
 
-Each reader takes a session and yields families of metrics. None of them knows who scrapes it, or how often.
+Each reader takes a session and yields metric families.
 """
 
 from __future__ import annotations
@@ -40,17 +40,21 @@ BATCH_STATES = ("submitted", "queued", "training", "trained", "rejected", "quara
 
 
 def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """Queue depth by where the examples stand, its marks, and batches by state."""
+    """Queue depth by state, its water marks, and batches by state."""
     found = depth(session)
     places = {"submitted": found.submitted, "queued": found.queued, "running": found.running}
     yield gauge(
         "ratchet_queue_examples",
-        "Examples on their way to training.",
+        "Examples that wait for training or are in training.",
         ("place",),
         (((place,), float(count)) for place, count in places.items()),
     )
-    yield single("ratchet_queue_low_water_examples", "Below it generation is called.", settings.queue.low_water)
-    yield single("ratchet_queue_high_water_examples", "Generation stops at it.", settings.queue.high_water)
+    yield single(
+        "ratchet_queue_low_water_examples", "Low mark, below which generation is called.", settings.queue.low_water
+    )
+    yield single(
+        "ratchet_queue_high_water_examples", "High mark, at which generation stops.", settings.queue.high_water
+    )
     yield from _supply(session, settings)
     counts = dict(session.execute(select(BatchRow.state, func.count()).group_by(BatchRow.state)).all())
     yield gauge(
@@ -60,48 +64,64 @@ def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMe
         (((state,), float(counts.get(state, 0))) for state in dict.fromkeys((*BATCH_STATES, *counts))),
     )
     quarantined = session.scalar(select(func.sum(BatchRow.quarantined))) or 0
-    yield single("ratchet_quarantined_examples", "Rows that the gate has put aside.", float(quarantined))
+    yield single("ratchet_quarantined_examples", "Rows in quarantine.", float(quarantined))
 
 
 def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]:
     found = supply(session)
     left_s = found.minutes * 60 if found.minutes is not None else None
     yield single("ratchet_queue_tokens", "Trainable tokens in the queue.", found.tokens)
-    yield single("ratchet_queue_left_seconds", "How long it lasts at the speed of the last segments.", left_s)
+    yield single(
+        "ratchet_queue_left_seconds", "Time until the queue is empty at the speed of the last segments.", left_s
+    )
     yield single(
         "ratchet_queue_short",
-        "1 while it is below its low mark.",
+        "1 while the queue is below its low-water mark.",
         shortage(found, settings.queue) is not None,
     )
 
 
 def lineage(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """Checkpoints and the line of training."""
+    """Checkpoints and the training lineage."""
     main = session.scalar(select(LineageRow).limit(1))
     newest = session.execute(
         select(CheckpointRow.ordinal, CheckpointRow.step, CheckpointRow.tokens, CheckpointRow.created_at)
         .order_by(CheckpointRow.ordinal.desc())
         .limit(1)
     ).one_or_none()
-    yield single("ratchet_training_paused", "1 while a human has paused it.", None if main is None else main.paused)
+    yield single(
+        "ratchet_training_paused", "1 while training is paused by an operator.", None if main is None else main.paused
+    )
     yield single("ratchet_checkpoint_newest_ordinal", "Number of the newest checkpoint.", newest and newest.ordinal)
     yield single("ratchet_checkpoint_newest_step", "Optimizer steps of the newest checkpoint.", newest and newest.step)
-    yield single("ratchet_checkpoint_newest_tokens", "Tokens that it was trained on.", newest and newest.tokens)
-    yield single("ratchet_checkpoint_newest_timestamp_seconds", "When it was saved.", newest and newest.created_at)
+    yield single(
+        "ratchet_checkpoint_newest_tokens",
+        "Tokens that the newest checkpoint was trained on.",
+        newest and newest.tokens,
+    )
+    yield single(
+        "ratchet_checkpoint_newest_timestamp_seconds",
+        "When the newest checkpoint was saved.",
+        newest and newest.created_at,
+    )
     yield single(
         "ratchet_checkpoints_unjudged",
-        "Saved checkpoints that are newer than any that testing has judged.",
+        "Saved checkpoints newer than any with testing's verdict.",
         unjudged(session),
     )
-    yield single("ratchet_checkpoints_unjudged_limit", "So many make training wait.", settings.queue.unjudged_limit)
+    yield single(
+        "ratchet_checkpoints_unjudged_limit",
+        "Number of unjudged checkpoints at which training waits.",
+        settings.queue.unjudged_limit,
+    )
     yield single(
         "ratchet_training_segment_max_seconds",
-        "A checkpoint is due at least so often.",
+        "Longest time between two checkpoints.",
         settings.hyperparams.segment_max_s,
     )
     yield single(
         "ratchet_training_quarantined_timestamp_seconds",
-        "When training last gave up a batch whose loss diverged, 0 if never.",
+        "When a batch was last quarantined because its loss diverged, 0 if never.",
         _last_quarantine(session),
     )
 
@@ -114,18 +134,20 @@ def _last_quarantine(session: Session) -> float:
 
 
 def learning(session: Session, _now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """One sample of each, of the newest row; none before there is one."""
+    """Metrics of the newest coverage, curriculum and mined set; no samples before the first."""
     yield from _mining(session)
-    text = "Error classes that get no correction examples for now."
+    text = "Error classes that get no correction examples at present."
     yield single("ratchet_correction_backed_off_classes", text, len(classes_in_backoff(session)))
     covered: dict[str, Any] = (
         session.scalar(select(CoverageRow.numbers).order_by(CoverageRow.created_at.desc()).limit(1)) or {}
     )
     yield single(
-        "ratchet_coverage_entropy_ratio", "How evenly the newest batch covers its levels.", covered.get("entropy")
+        "ratchet_coverage_entropy_ratio", "Evenness of the newest batch over its levels.", covered.get("entropy")
     )
     yield single(
-        "ratchet_coverage_novelty_ratio", "Share of its items that no earlier batch had.", covered.get("novelty")
+        "ratchet_coverage_novelty_ratio",
+        "Share of the newest batch's items that no earlier batch had.",
+        covered.get("novelty"),
     )
     newest = session.scalar(select(CurriculumRow.experiment).order_by(CurriculumRow.id.desc()).limit(1)) or {}
     shares = [((str(arm["name"]),), float(arm["share"])) for arm in newest.get("arms", ())]
@@ -137,9 +159,9 @@ def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
     found = row.by_category if row is not None else {}
     items = [((str(name),), float(count)) for name, count in found.items()]
     yield gauge("ratchet_mined_items", "Items of the newest mined set.", ("category",), items)
-    told = (row.numbers.get("follow_up") if row is not None else None) or {}
-    shares = [((kind,), told[f"{kind}_failed"] / told[kind]) for kind in ("mined", "random") if told.get(kind)]
-    text = "Share of the set before that is failed again, and of random items of its levels."
+    follow_up = (row.numbers.get("follow_up") if row is not None else None) or {}
+    shares = [((kind,), follow_up[f"{kind}_failed"] / follow_up[kind]) for kind in ("mined", "random") if follow_up.get(kind)]
+    text = "Share of the previous set, and of random items of its levels, that is failed."
     yield gauge("ratchet_mined_failed_again_ratio", text, ("of",), shares)
 
 
@@ -149,11 +171,11 @@ Rows = list[tuple[tuple[str, ...], float]]
 
 
 def judging(session: Session, _now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    """Of two checkpoints, by their role: the newest that is evaluated, and the champion."""
+    """Metrics of two checkpoints by role: the newest evaluated one and the champion."""
     roles = _roles(session)
     yield gauge(
         "ratchet_checkpoint_info",
-        "Which checkpoint plays which role.",
+        "1 for each checkpoint and its role.",
         ("role", "checkpoint"),
         (((role, row.id), 1.0) for role, row in roles.items()),
     )
@@ -188,7 +210,7 @@ def _accuracy(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[Gau
     yield gauge("ratchet_accuracy_low_ratio", "Lower end of Wilson's 95 % interval.", labels, lows)
     yield gauge("ratchet_accuracy_high_ratio", "Upper end of Wilson's 95 % interval.", labels, highs)
     yield gauge("ratchet_accuracy_items", "Items behind the rate.", labels, sizes)
-    yield gauge("ratchet_accuracy_overall_ratio", "Over all items of the eval suite.", ("role",), overall)
+    yield gauge("ratchet_accuracy_overall_ratio", "Accuracy over all items of the eval suite.", ("role",), overall)
 
 
 def _record(session: Session, checkpoint_id: str) -> EvaluationRow | None:
@@ -220,13 +242,13 @@ def _regressions(session: Session) -> Iterator[GaugeMetricFamily | CounterMetric
     severities = dict.fromkeys((*SEVERITIES, *found))
     yield counter(
         "ratchet_regressions",
-        "Judgements of the regression monitor.",
+        "Verdicts of the regression monitor.",
         ("severity",),
         (((severity,), float(found.get(severity, (0, 0.0))[0])) for severity in severities),
     )
     yield gauge(
         "ratchet_regression_timestamp_seconds",
-        "When a checkpoint was last judged so, 0 if never.",
+        "When the last verdict of this severity was given, 0 if never.",
         ("severity",),
         (((severity,), float(found.get(severity, (0, 0.0))[1])) for severity in severities),
     )
@@ -237,7 +259,7 @@ OUTCOMES = ("promote", "refuse")
 
 
 def serving(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    """The champion, what the server said last, and the changes so far."""
+    """The champion, the server's last report, and the changes so far."""
     row = session.scalar(select(ServingRow).limit(1))
     if row is not None:
         yield from _champion(session, now, row)
@@ -247,23 +269,25 @@ def serving(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
 
 def _champion(session: Session, now: float, row: ServingRow) -> Iterator[GaugeMetricFamily]:
     ordinal = session.scalar(select(CheckpointRow.ordinal).where(CheckpointRow.id == row.desired_id))
-    yield single("ratchet_champion_ordinal", "Number of the checkpoint that is to be live.", ordinal)
-    yield single("ratchet_champion_age_seconds", "Since when it is.", max(0.0, now - row.since_at))
-    yield single("ratchet_champion_proved", "0 while a human has forced it.", row.proved)
-    yield single("ratchet_deployment_frozen", "1 while a human has frozen it.", bool(row.frozen_reason))
+    yield single("ratchet_champion_ordinal", "Number of the champion.", ordinal)
+    yield single("ratchet_champion_age_seconds", "Time since it became the champion.", max(0.0, now - row.since_at))
+    yield single("ratchet_champion_proved", "0 for a champion that an operator forced without proof.", row.proved)
+    yield single("ratchet_deployment_frozen", "1 while deployment is frozen by an operator.", bool(row.frozen_reason))
     is_served = row.actual_id == row.desired_id
-    yield single("ratchet_served_is_champion", "1 if the inference server last said that it serves it.", is_served)
+    yield single(
+        "ratchet_served_is_champion", "1 if the inference server last reported the champion as live.", is_served
+    )
     yield single(
         "ratchet_canary_passed",
-        "1 if the server's answers were those of the evaluation when they were last compared.",
+        "1 if the last canary passed.",
         row.canary_passed,
     )
     yield single(
         "ratchet_canary_difference",
-        "Largest difference of a token's log-probability in that comparison.",
+        "Largest difference of a token's log-probability in the last canary.",
         row.canary_difference,
     )
-    yield single("ratchet_canary_timestamp_seconds", "When that was.", row.canary_at)
+    yield single("ratchet_canary_timestamp_seconds", "When the last canary was run.", row.canary_at)
 
 
 def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
@@ -280,7 +304,7 @@ def _changes(session: Session) -> Iterator[GaugeMetricFamily | CounterMetricFami
     )
     yield gauge(
         "ratchet_deployment_timestamp_seconds",
-        "When that last happened, 0 if never.",
+        "When the last change of this kind was made, 0 if never.",
         ("action",),
         (((action,), float(found.get(action, (0, 0.0))[1])) for action in actions),
     )
@@ -291,7 +315,7 @@ def _challenges(session: Session) -> Iterator[CounterMetricFamily]:
     found = dict(session.execute(query).all())
     yield counter(
         "ratchet_challenges",
-        "Openings of a confirm suite, by what the gate said.",
+        "Challenges by outcome.",
         ("outcome",),
         (((outcome,), float(found.get(outcome, 0))) for outcome in dict.fromkeys((*OUTCOMES, *found))),
     )

@@ -107,7 +107,7 @@ class LedgerSource:
         now = self._ledger.now()
         with self._ledger.read() as session:
             found = [family for read in READS for family in read(session, now, self._settings)]
-        took = single("ratchet_ledger_read_seconds", "What this reading took.", time.monotonic() - began_at)
+        took = single("ratchet_ledger_read_seconds", "Duration of this reading.", time.monotonic() - began_at)
         return [_ledger_up(1.0), took, *found]
 
     def away(self) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""The targets of Prometheus, in the form of its HTTP discovery: whatever the ledger's register of workers names."""
+"""Prometheus targets in the format of its HTTP service discovery, from the workers registered in the ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVING = "serving"
 
 
 def known_pages(settings: Settings) -> dict[str, str]:
-    """URL by name of the pages beside its own that a worker registers: the inference server and exporters."""
+    """URLs by name of the other pages that a worker registers: the inference server and exporters."""
     pages = {name: f"http://{address}/metrics" for name, address in settings.metrics.exporters.items()}
     if settings.serving.url is not None:
         pages[SERVING] = f"{settings.serving.url.rstrip('/')}/metrics"
@@ -27,7 +27,8 @@ def known_pages(settings: Settings) -> dict[str, str]:
 
 
 def targets(session: Session, now: float) -> list[dict[str, Any]]:
-    """One entry a worker with metrics that did not say that it stopped and was seen today, and a page it knows of."""
+    """One entry for each worker with metrics that was seen within a day and has not reported a stop, and for each of
+    its other pages."""
     query = select(WorkerRow).where(
         WorkerRow.metrics_url.is_not(None), is_expected(), WorkerRow.seen_at > now - LISTED_S
     )
@@ -37,13 +38,13 @@ def targets(session: Session, now: float) -> list[dict[str, Any]]:
 
 
 def server_target(settings: Settings) -> list[dict[str, Any]]:
-    """The inference server, where it is known here: by ``serving.url``, or because it runs below this home."""
+    """The inference server, if it is known here: by ``serving.url``, or because it runs in this home."""
     url = settings.serving.url or announced_url(settings.serving_home)
     return [] if url is None else [_page(SERVING, f"{url.rstrip('/')}/metrics", "")]
 
 
 def targets_json(ledger: Ledger, settings: Settings) -> bytes:
-    """Each page once. Raises TransientError; Prometheus keeps its targets while it is answered by an error."""
+    """Each page once, as JSON. Raises TransientError."""
     now = ledger.now()
     with ledger.read() as session:
         found = targets(session, now) + server_target(settings)
@@ -51,7 +52,7 @@ def targets_json(ledger: Ledger, settings: Settings) -> bytes:
 
 
 def _page(name: str, url: str, host: str) -> dict[str, Any]:
-    """The inference server is one of ours; another page is a job of its own."""
+    """The entry of a page. The inference server counts as a Ratchet job; an exporter is a job of its own name."""
     if name == SERVING:
         there = urlsplit(url).hostname or ""
         return _target(url, SERVING, f"server@{there}", there)

@@ -1,7 +1,7 @@
-"""A worker's own metrics and its /metrics page: what it reads, claims and decides, and how long that takes.
+"""A worker's metrics and its /metrics page: the events it reads, its claims and verdicts, and their durations.
 
-The page is bound before the worker registers, since the register holds its address, and is filled once there is a
-controller. Numbers of the machine are left to the standard exporters.
+The page's port is bound before the worker registers, since the registration has its address; the page is filled once
+there is a controller. Metrics of the machine are left to the standard exporters.
 """
 
 from __future__ import annotations
@@ -35,38 +35,40 @@ from ratchet.systems.work import NotReady, Outcome, Verdict
 WORK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 START_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0)
 PORTS_TRIED = 64
-"""Workers of one machine take one port after the other."""
+"""Workers of one machine use consecutive ports."""
 
 EVERYWHERE = ("0.0.0.0", "")
 REMEMBERED = 1000
-"""Events whose lane has not started; older ones are forgotten."""
+"""The most events kept whose lane has not started yet."""
 
 
 class WorkerMetrics(Observer):
-    """Counts for one worker. The scrape adds system, worker and host as labels."""
+    """Counters of one worker. Prometheus adds system, worker and host as labels."""
 
     def __init__(self, controller: Controller, registry: CollectorRegistry):
         self.registry = registry
-        self._heard_at: OrderedDict[str, float] = OrderedDict()
-        self._heard = Counter("ratchet_events_consumed", "Events read.", ["event"], registry=registry)
+        self._received_at: OrderedDict[str, float] = OrderedDict()
+        self._received = Counter("ratchet_events_consumed", "Events read.", ["event"], registry=registry)
         self._start = Histogram(
             "ratchet_event_to_start_seconds",
-            "From the making of an event to the start of the lane that it woke.",
+            "From the creation of an event to the start of the lane that it woke.",
             buckets=START_S,
             registry=registry,
         )
         self._claims = Counter("ratchet_claims", "Subjects claimed.", ["lane"], registry=registry)
         self._verdicts = Counter("ratchet_verdicts", "Verdicts given.", ["lane", "outcome"], registry=registry)
-        self._unready = Counter("ratchet_not_ready", "Subjects put off: inputs missing.", ["lane"], registry=registry)
+        self._unready = Counter(
+            "ratchet_not_ready", "Subjects deferred because inputs are missing.", ["lane"], registry=registry
+        )
         self._failures = Counter(
-            "ratchet_failures", "Tries that count against their subject.", ["lane", "kind"], registry=registry
+            "ratchet_failures", "Attempts that count against their subject.", ["lane", "kind"], registry=registry
         )
         self._waits = Counter(
-            "ratchet_transient_waits", "Waits for ledger, Redis, disk or server.", ["lane"], registry=registry
+            "ratchet_transient_waits", "Waits for the ledger, Redis, a disk or a server.", ["lane"], registry=registry
         )
         self._work = Histogram(
             "ratchet_work_seconds",
-            "From the claim of a subject to its outcome.",
+            "Time from the claim of a subject to its outcome.",
             ["lane"],
             buckets=WORK_S,
             registry=registry,
@@ -76,7 +78,7 @@ class WorkerMetrics(Observer):
         self._begin_at_zero(controller)
 
     def _begin_at_zero(self, controller: Controller) -> None:
-        """Series that are there from the start, so that their first increase is seen."""
+        """Export series from the start, so that their first increase is seen."""
         for event in controller.system.consumes:
             self._heard.labels(event.name)
         for lane in controller.system.lanes:
@@ -114,7 +116,7 @@ class WorkerMetrics(Observer):
 
 
 class _Working(Collector):
-    """Which lanes work at the moment of the scrape."""
+    """Exports which lanes are working at the time of the scrape."""
 
     def __init__(self, controller: Controller):
         self._controller = controller
@@ -129,7 +131,7 @@ class _Working(Collector):
 
 
 class MetricsPage:
-    """One worker's /metrics page, served in a thread from the beginning. ``url`` is where Prometheus finds it."""
+    """One worker's /metrics page, served in a thread from its creation on. ``url`` is its address for Prometheus."""
 
     def __init__(self, settings: Settings):
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -143,7 +145,7 @@ class MetricsPage:
         return int(self._server.server_port)
 
     def follow(self, controller: Controller) -> None:
-        """Count what the controller does from now on, and export what its system declares."""
+        """Count the controller's actions from now on, and export the metrics that its system declares."""
         controller.observers.append(WorkerMetrics(controller, self._registry))
         if controller.system.metrics is not None:
             module, _, name = controller.system.metrics.partition(":")
@@ -156,7 +158,8 @@ class MetricsPage:
 
 
 def _started(registry: CollectorRegistry, settings: MetricsSettings) -> WSGIServer:
-    """On the first free port from ``metrics.port`` on, any for 0. Raises TransientError if none is free."""
+    """A server on the first free port from ``metrics.port`` on, or any port for 0. Raises TransientError if none is
+    free."""
     first = settings.port
     for port in [0] if first == 0 else range(first, min(first + PORTS_TRIED, 65_536)):
         try:
