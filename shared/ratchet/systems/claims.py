@@ -1,13 +1,14 @@
-"""Claims with fencing tokens: who works on a subject, and what counts against it.
+"""Claims with fencing tokens: which worker has a subject, and the failures that count against it.
 
 A claim row lives until its subject has a verdict. ``failures`` counts raised errors, ``kills`` counts processes that
-are known to have died while they worked on it: the successor of a worker's name counts that of the worker, the parent
-that of its child. A lease that merely ran out (the ledger away, a frozen host) is not counted. Tokens come from one
-counter and only grow, so a late owner is always recognised.
+are known to have died while working on it: a worker's death is counted by the next worker of its name, a child's by its
+parent. A lease that merely ran out (the ledger away, a frozen host) is not counted. Tokens come from one counter and
+only grow, so a late owner is always recognised.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -29,15 +30,15 @@ from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread
 log = logging.getLogger(__name__)
 
 HEARTBEATS = 6
-"""In one lease, so that a few may fail before another worker takes the subject over."""
+"""Heartbeats per lease, so that a few may fail before another worker takes the subject over."""
 
 STATUS_S = 2.0
-"""How often a status that has changed is written."""
+"""How often a changed status is written."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a system decides about: ``checkpoint``, ``batch``, ``request``, ``refill`` … and its id."""
+    """The thing that a system decides about: its kind (``checkpoint``, ``batch``, ``request``, ``refill`` …) and id."""
 
     kind: str
     id: str
@@ -48,11 +49,11 @@ class Subject:
 
 @dataclass
 class Pulse:
-    """Progress of the running work. The heartbeat writes it to the claim; liveness checks that it still moves.
+    """Progress of the running work. The heartbeat writes it to the claim; the liveness check requires that it advances.
 
-    ``about`` names the subject. ``status`` may read more than ``note`` tells, for people: small JSON, read every
-    ``STATUS_S``. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is how long
-    the work takes at most to give way with what it has done, where it knows that better than ``control.grace_s``.
+    ``about`` names the subject. ``status`` may return more details for people as small JSON; it is called every
+    ``STATUS_S``. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is the longest time that the
+    work needs to save its results and stop, if that is longer than ``control.grace_s``.
     """
 
     about: str = ""
@@ -80,7 +81,7 @@ class Claim:
 
 
 def take(tx: Transaction, system: str, subject: Subject, owner: str, lease_s: float) -> Claim | None:
-    """Claim a subject, or None while an owner's lease runs or a pause after a failure."""
+    """Claim a subject. Returns None while another owner's lease or a pause after a failure lasts."""
     row = tx.session.get(ClaimRow, (system, subject.kind, subject.id))
     if row is None:
         row = _new_row(system, subject, tx.now)
@@ -104,7 +105,7 @@ def require(tx: Transaction, claim: Claim) -> ClaimRow:
 def renew(
     tx: Transaction, claim: Claim, lease_s: float, progress: int, note: str, status: dict[str, Any] | None = None
 ) -> None:
-    """Extend the lease and write down the progress. Raises ClaimLost."""
+    """Extend the lease and record the progress. Raises ClaimLost."""
     row = require(tx, claim)
     row.heartbeat_at, row.expires_at = tx.now, tx.now + lease_s
     row.progress, row.note = progress, note
@@ -113,7 +114,7 @@ def renew(
 
 
 def release(tx: Transaction, claim: Claim) -> None:
-    """Release the claim, uncounted. Its row is deleted, unless failures are counted on it."""
+    """Release the claim without counting a failure. Its row is deleted unless it has failures."""
     row = require(tx, claim)
     row.owner = None
     if not row.failures and not row.kills:
@@ -121,20 +122,20 @@ def release(tx: Transaction, claim: Claim) -> None:
 
 
 def postpone(tx: Transaction, claim: Claim, rest_s: float) -> None:
-    """Release the claim, uncounted, and try the subject again after ``rest_s``."""
+    """Release the claim without counting a failure; the subject can be claimed again after ``rest_s``."""
     row = require(tx, claim)
     row.owner, row.not_before_at = None, tx.now + rest_s
 
 
 def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
-    """Count a raised error against the subject, and try it again after ``rest_s``."""
+    """Count a raised error against the subject, which can be claimed again after ``rest_s``."""
     row = require(tx, claim)
     row.failures, row.owner, row.not_before_at = row.failures + 1, None, tx.now + rest_s
     return row
 
 
 def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
-    """Count the death of the subject's process by a signal, and try it again after ``rest_s``."""
+    """Count the death of the subject's process by a signal; the subject can be claimed again after ``rest_s``."""
     row = require(tx, claim)
     row.kills, row.owner, row.not_before_at = row.kills + 1, None, tx.now + rest_s
     return row
@@ -146,7 +147,7 @@ def finish(tx: Transaction, claim: Claim) -> None:
 
 
 def inherited(session: Session, owner: str) -> list[Claim]:
-    """What an earlier process of this worker's name still holds; the lock on the name proves that it is dead."""
+    """Claims that an earlier process of this worker's name still holds; the lock on the name proves that it is dead."""
     rows = session.scalars(select(ClaimRow).where(ClaimRow.owner == owner))
     return [
         Claim(row.system, Subject(row.subject_kind, row.subject_id), owner, row.token, row.failures, row.kills)
@@ -155,7 +156,7 @@ def inherited(session: Session, owner: str) -> list[Claim]:
 
 
 def next_due_at(session: Session, system: str) -> float | None:
-    """When the next claim of this system expires or ends its pause, so that its lane has work; in the past if now."""
+    """The next time at which a claim of this system expires or a pause ends. A time in the past means now."""
     due_at = case((ClaimRow.owner.is_not(None), ClaimRow.expires_at), else_=ClaimRow.not_before_at)
     found: float | None = session.scalar(select(func.min(due_at)).where(ClaimRow.system == system))
     return found
@@ -182,7 +183,7 @@ def _new_row(system: str, subject: Subject, now: float) -> ClaimRow:
 
 
 class HeldClaims:
-    """The claims that a worker holds. One whose release failed, since the ledger was away, is released later."""
+    """The claims that a worker holds. A release that fails while the ledger is unavailable is repeated later."""
 
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
@@ -193,11 +194,11 @@ class HeldClaims:
         self._held[claim.token] = claim
 
     def drop(self, claim: Claim) -> None:
-        """The claim is over: its subject has its verdict, or the failure is counted."""
+        """Forget a claim whose subject has its verdict, or whose failure is counted."""
         self._held.pop(claim.token, None)
 
     def release(self, claim: Claim) -> None:
-        """Release the claim, uncounted; later, while the ledger is away."""
+        """Release the claim without counting a failure; if the ledger is unavailable, ``retry_releases`` does it."""
         self._held.pop(claim.token, None)
         self._unreleased[claim.token] = claim
         try:
@@ -206,7 +207,7 @@ class HeldClaims:
             log.info("the claim on %s is released later: %s", claim.subject, error)
 
     def retry_releases(self) -> None:
-        """Release what could not be released before. Raises TransientError while the ledger is away."""
+        """Repeat failed releases. Raises TransientError while the ledger is unavailable."""
         for token, claim in list(self._unreleased.items()):
             try:
                 with self._ledger.write() as tx:
@@ -216,19 +217,20 @@ class HeldClaims:
             self._unreleased.pop(token, None)
 
     def release_all(self) -> None:
-        """Release everything while its work still runs; a late commit of that work will be refused."""
+        """Release all claims, even of running work; a late commit of such work is rejected."""
         for claim in list(self._held.values()):
             self.release(claim)
 
 
 class Heartbeat:
-    """Renews a claim from a thread of its own until the block ends. A lost claim ends it and the work."""
+    """Renews a claim from its own thread until the block ends. A lost claim ends both the heartbeat and the work."""
 
     def __init__(self, ledger: Ledger, claim: Claim, pulse: Pulse, settings: ControlSettings, watchdog: Watchdog):
         self._ledger, self._claim, self._pulse, self._lease_s = ledger, claim, pulse, settings.lease_s
         self._done = threading.Event()
         self._every_s = settings.lease_s / HEARTBEATS
         self._written: dict[str, Any] | None = None
+        self._is_status_read = True
         limit_s = self._every_s + settings.liveness_s + LONGEST_CALL_S
         name = f"heartbeat-{claim.token}"
         self._thread = WatchedThread(self._run, watchdog, self._done, name=name, limit_s=limit_s)
@@ -247,11 +249,26 @@ class Heartbeat:
         due_at = time.monotonic() + self._every_s
         while not self._done.wait(self._pause_s(due_at)):
             self._thread.watch.beat()
-            status = self._pulse.status() if self._pulse.status is not None else None
+            status = self._status()
             if time.monotonic() < due_at and status == self._written:
                 continue
             self._renew(status)
             due_at = time.monotonic() + self._every_s
+
+    def _status(self) -> dict[str, Any] | None:
+        """The status of the work; None where it cannot be read or stored. It is only shown, so the lease goes on."""
+        if self._pulse.status is None:
+            return None
+        try:
+            status = self._pulse.status()
+            json.dumps(status, allow_nan=False)  # PostgreSQL takes no NaN
+        except Exception as error:  # noqa: BLE001 -- any error here would end this thread, and with it the worker
+            if self._is_status_read:
+                log.warning("the status of %s is not written: %s: %s", self._claim.subject, type(error).__name__, error)
+            self._is_status_read = False
+            return None
+        self._is_status_read = True
+        return status
 
     def _pause_s(self, due_at: float) -> float:
         left_s = max(0.0, due_at - time.monotonic())

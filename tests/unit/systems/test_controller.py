@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ratchet.errors import ChildFailed, Stopping, TransientError
@@ -203,6 +204,33 @@ def test_the_claim_is_renewed_during_work(ledger: Ledger, settings: Settings) ->
 
     toys = Toys(ledger, settings, ["a"], watching)
     assert toys.run() == 1
+
+
+@pytest.mark.parametrize("loss", ["unreadable", float("nan")])
+def test_a_status_that_cannot_be_read_or_stored_leaves_the_claim_renewed(
+    ledger: Ledger, settings: Settings, loss: Any
+) -> None:
+    often = settings.control.model_copy(update={"lease_s": 0.3})
+
+    def status() -> dict[str, Any]:
+        if loss == "unreadable":
+            raise PermissionError("previews.jsonl")
+        return {"loss": loss}
+
+    def watching(work: Work) -> Outcome:
+        work.pulse.status = status
+        until = ledger.now() + 20.0
+        while ledger.now() < until:
+            with ledger.read() as session:
+                row = session.scalars(select(ClaimRow)).one()
+            if row.heartbeat_at > row.claimed_at:
+                assert row.status == {}
+                return decided(work)
+        return NotReady("its renewal")
+
+    toys = Toys(ledger, settings.model_copy(update={"control": often}), ["a"], watching)
+    assert toys.run() == 1
+    assert toys.controller.watchdog.check() is None
 
 
 def test_the_renewal_interval_follows_the_setting(ledger: Ledger, settings: Settings) -> None:
