@@ -9,7 +9,7 @@ from ratchet.settings.judging import SuiteSettings
 
 from benchmarks.gate.world import Cell, World
 
-# Success rate by level of a champion half-way through its curriculum, and how many of its items are discordant by chance.
+# Success rates of a champion half-way through its curriculum, and the share of items that are discordant by chance.
 MASTERED, LEARNING = 0.96, 0.5
 MASTERED_DISCORDANT, LEARNING_DISCORDANT = 0.05, 0.25
 
@@ -22,7 +22,7 @@ def _family(name: str, mastered: int, learning: int) -> list[Cell]:
 
 
 def equal(name: str, families: int, levels: int, eval_items: int, confirm_items: int) -> World:
-    """Checkpoints as good as the champion: half of the levels mastered with 5 % of items discordant, the others with 25 %."""
+    """Checkpoints as good as the champion: 5 % of items discordant in the mastered half, 25 % elsewhere."""
     cells = [c for f in range(families) for c in _family(f"family-{f + 1}", levels // 2, levels - levels // 2)]
     return World(name, tuple(cells), eval_items // len(cells), confirm_items // len(cells))
 

@@ -37,7 +37,7 @@ def declared_section(name: str) -> type[Section] | None:
     if not name.isidentifier():
         return None
     for package in system_packages():
-        if not _has_module(package, name):
+        if not has_module(package, name):
             continue
         try:
             system = getattr(importlib.import_module(f"{package}.{name}"), "SYSTEM", None)
@@ -49,7 +49,7 @@ def declared_section(name: str) -> type[Section] | None:
     return None
 
 
-def _has_module(package: str, name: str) -> bool:
+def has_module(package: str, name: str) -> bool:
     """Finding a module imports its package; the fault of one that cannot be imported is shown where workers start."""
     try:
         return importlib.util.find_spec(f"{package}.{name}") is not None

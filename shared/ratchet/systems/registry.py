@@ -1,15 +1,14 @@
 """Finding the systems: every module in a package named by the entry-point group ``ratchet.systems`` declares one.
 
-A module that cannot be imported stops no other: ``broken`` names it, with its traceback.
+A module that cannot be imported does not affect the others; ``broken`` returns it with its traceback.
 
-``RATCHET_SYSTEMS`` names the packages to take instead, comma-separated; ``installed`` among them stands for those of
-the entry points. So ``installed,mine.systems`` adds a system that is no installed distribution.
+``RATCHET_SYSTEMS`` lists the packages to use instead, separated by commas; ``installed`` stands for those of the entry
+points. So ``installed,mine.systems`` adds systems from a package that is not an installed distribution.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import traceback
 from collections.abc import Collection
@@ -22,13 +21,13 @@ from ratchet.errors import PreconditionFailed, UnknownPlugin
 from ratchet.ledger.health import ABSENT, LISTED_S, PRESENT_S
 from ratchet.ledger.ledger import Transaction, clock
 from ratchet.ledger.tables import WorkerRow
-from ratchet.settings.plugin_sections import system_packages
+from ratchet.settings.plugin_sections import has_module, system_packages
 from ratchet.systems.system import Declaration, System
 
 
 @cache
 def systems() -> dict[str, System]:
-    """All installed systems by name, in the order that they declare."""
+    """All installed systems by name, in their declared order."""
     return _found()[0]
 
 
@@ -40,13 +39,13 @@ def broken() -> dict[str, str]:
 def get(name: str) -> System:
     """The system of that name. Raises UnknownPlugin with the names that are installed here.
 
-    A system in a module of its own name is found without importing the others, which a worker has no use for. Where
-    that cannot be imported, its own error is raised.
+    A system in a module of its own name is found without importing the others. If that module cannot be imported, its
+    error is raised.
     """
     for package in system_packages():
         if name == _last(package):
             importlib.import_module(package)
-        elif _has(package, name):
+        elif has_module(package, name):
             system = _declared_in(f"{package}.{name}")
             if system is not None and system.name == name:
                 return system
@@ -57,7 +56,7 @@ def get(name: str) -> System:
 
 
 def known(session: Session) -> list[Declaration]:
-    """The systems installed here, and those whose workers have registered from other hosts, in their order.
+    """The systems installed here and those registered by workers of other hosts, in their order.
 
     An image holds the code of its own service alone, so that a command on the hub or the deployer cannot see the other
     systems by importing them. Of several registrations of a system the newest counts. A system that is removed is left
@@ -92,7 +91,7 @@ def forget(tx: Transaction, name: str) -> None:
 
 
 def judges(session: Session) -> list[str]:
-    """The systems for whose verdict on a checkpoint the deployment gate waits."""
+    """The systems whose verdict on a checkpoint the deployment gate requires."""
     return [declaration.name for declaration in known(session) if declaration.is_judge]
 
 
@@ -102,13 +101,13 @@ def per_checkpoint(session: Session) -> list[str]:
 
 
 def _are_registered(found: Collection[str]) -> bool:
-    """Whether every module that may declare a system here is among these names.
+    """Whether all modules that may declare a system here are among these names.
 
-    Then none has to be imported, which takes a second: a view is drawn from what the workers have registered.
+    Then none needs to be imported, which takes a second; the workers' registrations are enough.
     """
     try:
         modules = [module for package in system_packages() for module in _modules(package)]
-    except Exception:  # noqa: BLE001 -- ``broken`` tells of a package that cannot be imported
+    except Exception:  # noqa: BLE001 -- ``broken`` returns packages that cannot be imported
         return False
     return all(_last(module) in found for module in modules)
 
@@ -132,14 +131,6 @@ def _found() -> tuple[dict[str, System], dict[str, str]]:
                 found.append(system)
     found.sort(key=lambda system: (system.order, system.name))
     return {system.name: system for system in found}, failed
-
-
-def _has(package: str, name: str) -> bool:
-    """Whether the package has a module of that name; one that cannot be imported itself has none."""
-    try:
-        return importlib.util.find_spec(f"{package}.{name}") is not None
-    except Exception:  # noqa: BLE001 -- finding a module imports its package; ``broken`` returns errors of others
-        return False
 
 
 def _modules(package_name: str) -> list[str]:

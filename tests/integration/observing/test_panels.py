@@ -19,15 +19,13 @@ from ratchet.ledger import Ledger
 from ratchet.metrics.hub import discovery
 from ratchet.metrics.training_status import TrainingCollector
 from ratchet.metrics.worker import WorkerMetrics
-from ratchet.serving.metrics import Metrics
-from ratchet.serving.model_manager import ModelManager
-from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.controller import Controller
 from trainer.monitoring import TrainingStatusWriter
 
 from tests.support.bus import InlineChildren
+from tests.support.observed import served
 from tests.support.prometheus import Prometheus, panels, prometheus_server
 from tests.support.workers import wait_until
 
@@ -63,17 +61,6 @@ def told_of_training(settings: Settings) -> None:
     streams = Streams(connect(str(settings.redis.url.get_secret_value())), length=10)  # type: ignore[union-attr]
     streams.open("training", [BatchQueued.name])
     streams.publish([EventRecord.of(BatchQueued(batch_id="b"))])
-
-
-def served(settings: Settings) -> Metrics:
-    """The page of an inference server that has answered one question."""
-
-    def load(*_: Any) -> Any:
-        raise NotImplementedError
-
-    metrics = Metrics(ModelManager(settings.serving, StateFile(settings.home / "serving"), load))
-    metrics.answered(latency_s=0.1, prompt_tokens=3, generated_tokens=4)
-    return metrics
 
 
 def others(settings: Settings) -> str:
