@@ -23,5 +23,5 @@ DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
 
 
 def rendered(name: str) -> str:
-    """The JSON that Grafana is given."""
+    """The JSON for Grafana."""
     return JSONEncoder(sort_keys=True, indent=2).encode(DASHBOARDS[name]().build()) + "\n"

@@ -1,4 +1,4 @@
-"""Judging and deploying: how good each checkpoint is, how sure that is, and what became of it."""
+"""Judging and deployment: accuracy and calibration of checkpoints, challenges, rollbacks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def judging() -> Dashboard:
     page = board("ratchet-judging", "Ratchet: judging", "Accuracy, calibration, regressions, deployments.")
     rows = {
         "The newest evaluated checkpoint": _newest(),
-        "What is deployed": _deployed(),
-        "Is what is served what was judged?": _canary(),
-        "The judges": _judges(),
+        "Deployment": _deployed(),
+        "Canary": _canary(),
+        "Judges": _judges(),
     }
     return filled(page, rows)
 
@@ -34,7 +34,7 @@ def _newest() -> Panels:
             most=1,
         ),
         lines(
-            "How sure that is",
+            "Calibration",
             "Width of Wilson's 95 % interval, by level.",
             [Query(width, "{{family}} {{level}}")],
             unit="percentunit",
@@ -70,19 +70,19 @@ def _deployed() -> Panels:
         number("Frozen", "1 while a human has frozen deployment.", Query("max(ratchet_deployment_frozen)")),
         number(
             "Rollbacks",
-            "Since the beginning.",
+            "Since the first run.",
             Query('sum(ratchet_deployments_total{action="rollback"}) or vector(0)'),
             limits=[Limit(1, "orange")],
         ),
         number(
             "Deployments",
-            "Since the beginning.",
+            "Since the first run.",
             Query('sum(ratchet_deployments_total{action="deploy"}) or vector(0)'),
         ),
-        number("Challenges", "Openings of a confirm suite.", Query("sum(ratchet_challenges_total) or vector(0)")),
+        number("Challenges", "Challenges of the champion.", Query("sum(ratchet_challenges_total) or vector(0)")),
         number(
             "Critical regressions",
-            "Since the beginning. Candidates: none of them was served.",
+            "Since the first run. These are candidates: none of them was served.",
             Query('sum(ratchet_regressions_total{severity="critical"})'),
             limits=[Limit(1, "orange")],
         ),
@@ -105,13 +105,13 @@ def _canary() -> Panels:
         ),
         number(
             "Largest difference",
-            "Of a token's log-probability, when they were last compared (limit: serving.logprob_epsilon).",
+            "Largest difference of a token's log-probability in the last canary (limit: serving.logprob_epsilon).",
             Query("max(ratchet_canary_difference)"),
             span=6,
         ),
         number(
             "Compared",
-            "How long ago.",
+            "Time since the last one.",
             Query("time() - max(ratchet_canary_timestamp_seconds)"),
             unit="s",
             span=6,
@@ -122,18 +122,18 @@ def _canary() -> Panels:
 def _judges() -> Panels:
     return [
         lines(
-            "Oldest thing not done",
+            "Oldest pending subject",
             "By system: how long the oldest subject has waited for its verdict.",
             [Query("max by (system) (ratchet_pending_oldest_seconds)", "{{system}}")],
             unit="s",
         ),
         lines(
             "Regression verdicts",
-            "Judgements so far, by severity.",
+            "Verdicts so far, by severity.",
             [Query("max by (severity) (ratchet_regressions_total)", "{{severity}}")],
         ),
         lines(
-            "Oldest record that was asked for",
+            "Oldest evaluation request",
             "An evaluation that a judge needs and testing has not made yet; 0 without one.",
             [Query("max(ratchet_request_oldest_seconds)", "age")],
             unit="s",

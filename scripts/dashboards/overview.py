@@ -1,4 +1,4 @@
-"""Is the loop turning? The page to have on the wall."""
+"""Whether the loop runs: live checkpoint, training, queue and alerts."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _now() -> Panels:
             Query("max(ratchet_champion_age_seconds)"),
             unit="s",
         ),
-        number("Queue", "Examples on their way to training.", Query("sum(ratchet_queue_examples)")),
+        number("Queue", "Examples that wait for training or are in training.", Query("sum(ratchet_queue_examples)")),
         number(
-            "Oldest thing not done",
-            "The longest that anything waits for a judge or for the gate.",
+            "Oldest pending subject",
+            "Longest time that a subject has waited for a judge or the gate.",
             Query(pending),
             unit="s",
             limits=[Limit(600, "orange"), Limit(1800, "red")],
         ),
         number(
             "Dead letters",
-            "Subjects that were given up and wait for a human.",
+            "Open dead letters, which need an operator.",
             Query("sum(ratchet_dead_letters)"),
             limits=[Limit(1, "red")],
         ),
@@ -70,7 +70,7 @@ def _loop() -> Panels:
         ),
         lines(
             "Queue",
-            "Examples by where they stand, against the marks of generation.",
+            "Examples by place, with the low and high marks of generation.",
             [
                 Query("sum by (place) (ratchet_queue_examples)", "{{place}}"),
                 Query("max(ratchet_queue_low_water_examples)", "low water"),
@@ -95,7 +95,7 @@ def _clients() -> Panels:
         ),
         lines(
             "Time to the answer",
-            "Half, and 99 of 100, of the requests had their whole answer within this time.",
+            "Median and 99th percentile of the time to a whole answer.",
             [Query(quantile.format(share=share), name) for share, name in ((0.5, "p50"), (0.99, "p99"))],
             unit="s",
         ),
@@ -106,7 +106,7 @@ def _clients() -> Panels:
         ),
         lines(
             "Waiting and loaded",
-            "Requests in the queue and being answered, and checkpoints in memory: two while a new one is checked.",
+            "Requests in the queue and in flight, and checkpoints in memory: two while a challenger is checked.",
             [
                 Query("sum(ratchet_serving_waiting)", "requests waiting"),
                 Query("sum(ratchet_serving_in_flight)", "requests in flight"),

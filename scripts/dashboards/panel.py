@@ -1,4 +1,4 @@
-"""Panels in the house style: one sentence each, one data source, thresholds where a value means trouble."""
+"""Panels with one sentence each, one data source, and thresholds for values that mean a problem."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def lines(
 def number(
     title: str, about: str, query: Query, *, unit: str = "short", limits: Sequence[Limit] = (), span: int = 4
 ) -> stat.Panel:
-    """The newest value, large, with its course behind it."""
+    """The newest value in large type over its graph."""
     steps = [Threshold(value=None, color="green"), *(Threshold(value=v, color=color) for v, color in limits)]
     return (
         stat.Panel()
@@ -88,7 +88,7 @@ def number(
 
 
 def board(uid: str, title: str, about: str) -> dashboard.Dashboard:
-    """An empty dashboard: the last hour, refreshed with the scrapes, linked to its sisters."""
+    """An empty dashboard: the last hour, refreshed with the scrapes, linked to the other dashboards."""
     return (
         dashboard.Dashboard(title)
         .uid(uid)

@@ -1,4 +1,4 @@
-"""The plumbing: workers, events, claims, and the stores."""
+"""Workers, events, claims, and the stores."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from scripts.dashboards.panel import Limit, Panels, Query, board, filled, lines,
 def plumbing() -> Dashboard:
     page = board("ratchet-plumbing", "Ratchet: plumbing", "Workers, events, claims, ledger and Redis.")
     rows = {
-        "Is it there?": _presence(),
-        "From event to work": _events(),
+        "Stores": _presence(),
+        "Events": _events(),
         "Work": _work(),
-        "Trouble": _trouble(),
+        "Problems": _problems(),
         "Cost": _cost(),
     }
     return filled(page, rows)
@@ -39,7 +39,7 @@ def _presence() -> Panels:
         ),
         number(
             "Outbox",
-            "Events in the ledger that Redis has not got yet.",
+            "Events in the ledger that have not reached Redis yet.",
             Query("max(ratchet_outbox_waiting)"),
             limits=[Limit(10, "orange"), Limit(100, "red")],
         ),
@@ -51,23 +51,23 @@ def _events() -> Panels:
     return [
         lines(
             "From event to start",
-            "Half, and 99 of 100, of the looks that an event caused began within this time.",
+            "Median and 99th percentile of the time from an event to the start of its lane.",
             [Query(quantile.format(share=share), name) for share, name in ((0.5, "p50"), (0.99, "p99"))],
             unit="s",
         ),
         lines(
-            "Events not read",
-            "How far each system is behind.",
+            "Unread events",
+            "Backlog of each system.",
             [Query("sum by (group) (ratchet_events_pending)", "{{group}}")],
         ),
         lines(
-            "Events heard",
+            "Events consumed",
             "A minute, by event.",
             [Query("sum by (event) (rate(ratchet_events_consumed_total[5m])) * 60", "{{event}}")],
         ),
         lines(
             "Events kept",
-            "In Redis, by event; the oldest go after 10,000.",
+            "In Redis, by event; at most 10,000 are kept.",
             [Query("max by (event) (ratchet_stream_events)", "{{event}}")],
         ),
     ]
@@ -77,7 +77,7 @@ def _work() -> Panels:
     quantile = "histogram_quantile(0.95, sum by (system, le) (rate(ratchet_work_seconds_bucket[15m])))"
     return [
         lines(
-            "Not done",
+            "Pending subjects",
             "Subjects that wait for each system.",
             [Query("max by (system) (ratchet_pending)", "{{system}}")],
         ),
@@ -87,30 +87,30 @@ def _work() -> Panels:
             [Query("sum by (system) (ratchet_working)", "{{system}}")],
         ),
         lines(
-            "Held in the ledger",
-            "Claims that a worker holds; more than are worked on where one has died and not run out yet.",
+            "Held claims",
+            "Claims that workers hold, including those of killed workers that have not expired yet.",
             [Query("max by (system) (ratchet_claims_held)", "{{system}}")],
         ),
         lines(
             "Longest held",
-            "Time since the oldest of them was claimed.",
+            "Time since the oldest held claim was made.",
             [Query("max by (system) (ratchet_claim_oldest_seconds)", "{{system}}")],
             unit="s",
         ),
         lines(
             "Time at work",
-            "Seconds of work a second, by system: 1 is a lane that never rests.",
+            "Seconds of work a second, by system: 1 is a lane that is always busy.",
             [Query("sum by (system) (rate(ratchet_work_seconds_sum[5m]))", "{{system}}")],
         ),
         lines(
-            "Time for a subject",
+            "Time per subject",
             "95 of 100 were done within this time, by system.",
             [Query(quantile, "{{system}}")],
             unit="s",
         ),
         lines(
-            "Taken and put off",
-            "Subjects claimed, and put off for a missing input, an hour.",
+            "Claimed and deferred",
+            "Subjects claimed, and deferred for a missing input, an hour.",
             [
                 Query("sum by (system) (increase(ratchet_claims_total[1h]))", "{{system}} taken"),
                 Query("sum by (system) (increase(ratchet_not_ready_total[1h])) > 0 or vector(0)", "{{system}} put off"),
@@ -120,21 +120,21 @@ def _work() -> Panels:
     ]
 
 
-def _trouble() -> Panels:
+def _problems() -> Panels:
     return [
         lines(
             "Failures",
-            "Tries that counted against their subject, an hour.",
+            "Attempts that counted against their subject, an hour.",
             [Query("sum by (system, kind) (increase(ratchet_failures_total[1h]))", "{{system}} {{kind}}")],
         ),
         lines(
             "Waits for the surroundings",
-            "For ledger, Redis, disk or server; an hour.",
+            "Waits for the ledger, Redis, a disk or a server, an hour.",
             [Query("sum by (system) (increase(ratchet_transient_waits_total[1h]))", "{{system}}")],
         ),
         lines(
-            "Setbacks of what is held",
-            "Failed tries and deaths so far of the subjects in work: the next step are dead letters.",
+            "Setbacks of held subjects",
+            "Failures and process deaths of the subjects in work; dead letters are the next step.",
             [Query("max by (system) (ratchet_claim_setbacks)", "{{system}}")],
         ),
         lines(
@@ -154,7 +154,7 @@ def _cost() -> Panels:
             unit="bytes",
         ),
         lines(
-            "Processor",
+            "CPU",
             "Share of a core, by worker, without its model children.",
             [Query('max by (worker) (rate(process_cpu_seconds_total{job="ratchet"}[5m]))', "{{worker}}")],
             unit="percentunit",

@@ -1,4 +1,4 @@
-"""Training: loss, speed, the queue and what goes into it, and the machine under it."""
+"""Training: loss, speed, the queue and its sources, and the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scripts.dashboards.panel import Limit, Panels, Query, board, filled, lines,
 def training() -> Dashboard:
     page = board("ratchet-training", "Ratchet: training", "Loss, speed, data, cards and disks.")
     rows = {
-        "The line of training": _line(),
+        "Training lineage": _line(),
         "Data": _data(),
         "What it learns from": _corrections(),
         "Cards": _cards(),
@@ -45,14 +45,14 @@ def _line() -> Panels:
         ),
         lines(
             "Previews",
-            "Share of the last preview's few questions that the model in training answered right. Nothing rests on it.",
+            "Share of the last preview's questions that the model in training answered right. Nothing is decided by it.",
             [Query(f"{right} / {asked}", "right")],
             unit="percentunit",
             most=1,
         ),
         lines(
             "Tokens trained",
-            "On which the newest checkpoint was trained, since the base model.",
+            "Tokens that the newest checkpoint was trained on, since the base model.",
             [Query("max(ratchet_checkpoint_newest_tokens)", "tokens")],
         ),
     ]
@@ -61,12 +61,12 @@ def _line() -> Panels:
 def _data() -> Panels:
     return [
         number(
-            "Queue lasts for",
+            "Queue time left",
             "At the speed of the last segments.",
             Query("max(ratchet_queue_left_seconds)"),
             unit="s",
         ),
-        number("Tokens in the queue", "Those that are trained on.", Query("max(ratchet_queue_tokens)")),
+        number("Tokens in the queue", "Trainable tokens.", Query("max(ratchet_queue_tokens)")),
         number(
             "Untested checkpoints",
             "Training waits at the limit (queue.unjudged_limit).",
@@ -74,7 +74,7 @@ def _data() -> Panels:
             limits=[Limit(10, "orange"), Limit(20, "red")],
             span=8,
         ),
-        number("Quarantined rows", "Put aside by the gate.", Query("max(ratchet_quarantined_examples)")),
+        number("Quarantined rows", "Rows in quarantine.", Query("max(ratchet_quarantined_examples)")),
         number("Paused", "1 while a human has paused training.", Query("max(ratchet_training_paused)")),
         lines("Batches", "Batches by state.", [Query("max by (state) (ratchet_batches)", "{{state}}")], span=24),
     ]
@@ -91,7 +91,7 @@ def _corrections() -> Panels:
         ),
         lines(
             "Coverage of the newest batch",
-            "How evenly it covers its levels, and how much of it no earlier batch had.",
+            "Entropy over its levels, and share of items that no earlier batch had.",
             [
                 Query("max(ratchet_coverage_entropy_ratio)", "evenness"),
                 Query("max(ratchet_coverage_novelty_ratio)", "new"),
@@ -106,14 +106,14 @@ def _corrections() -> Panels:
         ),
         lines(
             "Does mining find weaknesses?",
-            "Share of the set before that the next checkpoint failed again, and of random items of the same levels.",
+            "Share of the previous set that the next checkpoint fails, and of random items of the same levels.",
             [Query("max by (of) (ratchet_mined_failed_again_ratio)", "{{of}}")],
             unit="percentunit",
             most=1,
         ),
         lines(
-            "Stopped error classes",
-            "Error classes that get no correction examples for now, since the last ones did not help.",
+            "Backed-off error classes",
+            "Error classes that get no correction examples at present, because the last ones had no effect.",
             [Query("max(ratchet_correction_backed_off_classes) or vector(0)", "backed off")],
             span=24,
         ),
@@ -131,7 +131,7 @@ def _cards() -> Panels:
         ),
         lines(
             "GPU memory",
-            "In use, against what the card has.",
+            "Used and total memory.",
             [
                 Query("max by (host, uuid) (nvidia_smi_memory_used_bytes)", "{{host}} {{uuid}} used"),
                 Query("max by (host, uuid) (nvidia_smi_memory_total_bytes)", "{{host}} {{uuid}}"),
@@ -140,7 +140,7 @@ def _cards() -> Panels:
         ),
         lines(
             "GPU temperature",
-            "Above 85 degrees an alert comes.",
+            "An alert fires above 85 °C.",
             [Query("max by (host, uuid) (nvidia_smi_temperature_gpu)", "{{host}} {{uuid}}")],
             unit="celsius",
         ),
@@ -157,14 +157,14 @@ def _disks() -> Panels:
     disks = '{fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"}'
     return [
         lines(
-            "Disk left",
-            "What is free on each disk of each machine.",
+            "Free disk space",
+            "Bytes free on each disk of each machine.",
             [Query(f"min by (host, device) (node_filesystem_avail_bytes{disks})", "{{host}} {{device}}")],
             unit="bytes",
         ),
         lines(
-            "Share of the disk left",
-            "An alert comes below a tenth, and another one below 3 %.",
+            "Free share of the disk",
+            "Alerts fire below 10 % and below 3 %.",
             [
                 Query(
                     f"min by (host, device) (node_filesystem_avail_bytes{disks} / node_filesystem_size_bytes)",
