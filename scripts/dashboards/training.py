@@ -45,7 +45,7 @@ def _line() -> Panels:
         ),
         lines(
             "Previews",
-            "Share of the last preview's questions that the model in training answered right. Nothing is decided by it.",
+            "Share of the last preview's questions that the model in training answered right. It decides nothing.",
             [Query(f"{right} / {asked}", "right")],
             unit="percentunit",
             most=1,
