@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+PROBE_S, PROBED_S = 0.002, 1.0
+"""Pause before another try while only ``is_locked`` has the lock, for a moment, and how long to try at most."""
 
 
 class FileLock:
@@ -40,12 +45,17 @@ class FileLock:
 
     @classmethod
     def _locked(cls, path: Path, operation: int) -> Self | None:
-        handle = _opened(path)
+        handle, ends_at = _opened(path), time.monotonic() + PROBED_S
         try:
-            fcntl.flock(handle, operation)
-        except BlockingIOError:
-            os.close(handle)
-            return None
+            while True:
+                try:
+                    fcntl.flock(handle, operation)
+                    break
+                except BlockingIOError:
+                    if _is_held(handle) or time.monotonic() > ends_at:
+                        os.close(handle)
+                        return None
+                time.sleep(random.uniform(0.0, PROBE_S))  # it was only ``is_locked``, here or in another process
         except BaseException:
             os.close(handle)
             raise
@@ -75,11 +85,18 @@ def is_locked(path: Path) -> bool:
     """Whether a process holds the lock. Needs the right to read, no more. Raises OSError, also for an absent file."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two that ask do not see each other
-    except BlockingIOError:
-        return True
+        return _is_held(handle)
     finally:
         os.close(handle)
+
+
+def _is_held(handle: int) -> bool:
+    """Whether another has the lock. Shared, so that two that ask do not see each other, and at once released."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(handle, fcntl.LOCK_UN)
     return False
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,18 @@ def test_a_released_lock_is_free_and_its_file_stays(tmp_path: Path) -> None:
     assert path.read_text() == "short"
     with FileLock.acquire(path):
         assert is_locked(path)
+
+
+def test_a_process_that_looks_at_a_lock_does_not_count_as_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    handle = os.open(path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [handle]).start()
+    lock = FileLock.try_acquire(path)
+    assert lock is not None
+    assert is_locked(path)
+    lock.release()
 
 
 def test_a_lock_file_that_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:

@@ -238,6 +238,8 @@ class Channel:
     def receive_with_handles(self, most: int) -> tuple[JsonObject | None, list[int]]:
         """The next message of a peer that waits for an answer to each, and up to ``most`` descriptors with it."""
         line, handles, _, _ = socket.recv_fds(self._end, _CHUNK_BYTES, most)
+        for handle in handles:
+            os.set_inheritable(handle, False)  # unlike all that Python opens; a program that is started would have it
         self.closed = not line
         return (json.loads(line), handles) if line else (None, handles)
 

@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.backoff import FIRST_S, Backoff
-from ratchet.disk import home_errors
+from ratchet.disk import disk_errors, home_errors, is_full
 from ratchet.errors import (
     ArtifactError,
     ChildFailed,
@@ -213,7 +214,11 @@ class Controller:
             log.warning("%s", error)
             self.held.drop(claim)
             return None
-        except Exception as error:  # noqa: BLE001 -- the named recovery is the count of the subject's failures
+        except Exception as error:  # the named recovery is the count of the subject's failures
+            if isinstance(error, OSError) and is_full(error):  # it fails all subjects, here as in a child process
+                self.held.release(claim)
+                with disk_errors(Path(str(error.filename or work.folder))):
+                    raise
             self._failed(lane, claim, error)
             return None
         finally:

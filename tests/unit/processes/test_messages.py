@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -55,3 +56,13 @@ def test_messages_sent_before_the_end_are_received(ends: tuple[Channel, Channel]
     assert list(ends[1].drain()) == [{"last": True}]
     assert ends[1].closed
     assert ends[1].receive_one() is None
+
+
+def test_descriptors_that_are_received_are_not_inherited_by_programs() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, open(os.devnull) as file:
+        Channel(ours).send({"kind": "ForkChild"}, [file.fileno()])
+        _, handles = Channel(theirs).receive_with_handles(1)
+    assert [os.get_inheritable(handle) for handle in handles] == [False]
+    os.close(handles[0])
+    ours.close()

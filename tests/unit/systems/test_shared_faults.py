@@ -196,7 +196,7 @@ def test_an_error_of_find_makes_the_worker_wait_with_the_reason(ledger: Ledger, 
 
     toys = Searching(ledger, settings, ["a"])
     assert toys.run() == 1
-    assert troubles[0].startswith("toys cannot look for subjects: OSError: [Errno 40]")
+    assert troubles[0].startswith("toys cannot search for subjects: OSError: [Errno 40]")
     assert toys.controller.wait_reasons == {}
 
 
@@ -232,7 +232,7 @@ def test_find_is_called_again_after_a_check_that_repaired_something(ledger: Ledg
 
 
 def test_a_lane_without_a_function_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="do of the lane 'look' is None, but has to be a function"):
+    with pytest.raises(TypeError, match="do of the lane 'look' is None, which is not a function"):
         Lane("look", (), lambda _session, _settings: [], None)  # type: ignore[arg-type]
 
 
@@ -250,6 +250,21 @@ def test_a_work_folder_for_which_the_disk_has_no_room_is_waited_out_and_its_clai
     monkeypatch.setattr(Path, "mkdir", full_once)
     assert toys.run() == 1
     assert owners == [toys.worker]
+    assert (toys.claims(), dead(ledger)) == ([], [])
+
+
+def test_a_disk_that_is_full_during_the_work_counts_against_no_subject(ledger: Ledger, settings: Settings) -> None:
+    errors = [OSError(errno.ENOSPC, "No space left on device", "/tmp/rows"), OSError(errno.EDQUOT, "Quota exceeded")]
+
+    def do(_work: Work) -> Outcome:
+        if errors:
+            raise errors.pop()
+        return Verdict("fine", "")
+
+    toys = Toys(ledger, settings, ["a"], do)
+    assert toys.run() == 1
+    assert toys.seen == ["a"] * 3
+    assert not toys.controller.reschedule.is_set()  # as it is after each failure that is counted
     assert (toys.claims(), dead(ledger)) == ([], [])
 
 
