@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import select
 
 from ratchet.cli.context import opened, wake
-from ratchet.cli.output import Json, clock, print_json, print_table
+from ratchet.cli.output import MOST, Json, clock, print_json, print_table
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger.tables import DeadLetterRow
 from ratchet.lines import first_line
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Dead letters: subjects that failed repeatedly and were set aside. Show them, and retry them.",
 )
 
-Id = Annotated[int, typer.Argument(metavar="ID", help="Its number in `ratchet dead list`.")]
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=MOST, help="Its number in `ratchet dead list`.")]
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import Select, select
 
 from ratchet.cli.context import opened
-from ratchet.cli.output import Json, clock
+from ratchet.cli.output import MOST, Json, clock
 from ratchet.errors import PreconditionFailed
 from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
@@ -26,7 +26,9 @@ ENVELOPE = ("id", "at", "cause", "name", "major")
 
 
 def events(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list, from the newest.")] = 30,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=MOST, help="How many to list, from the newest.")
+    ] = 30,
     name: Annotated[str | None, typer.Option(help="Only events of this name, such as checkpoint.saved.")] = None,
     cause: Annotated[
         str | None, typer.Option(metavar="ID", help="Only events caused by the event whose id begins with this.")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Json = typer.Option("--json", help="Print JSON for scripts.")
+MOST = 2**31 - 1
+"""The largest number that every ledger takes as an id or a limit; a larger one would be an error of its driver."""
+MOST_PORT = 65_535
 PLAIN_WIDTH = 120
 """Columns where the output is not a terminal: a pipe has no width of its own."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.output import Json, print_json
+from ratchet.cli.output import MOST_PORT, Json, print_json
 from ratchet.errors import GenerationError, TransientError
 from ratchet.serving.server_home import ServerHome, announced_url
 from ratchet.settings import Settings, load
@@ -18,7 +18,9 @@ def serve(
         Path | None, typer.Option("--home", help="Folder for its state and token. Default: serving/ in the home.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind (serving.host).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind, 0 for a free one (serving.port).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=MOST_PORT, help="Port to bind, 0 for a free one (serving.port).")
+    ] = None,
 ) -> None:
     """Run the inference server by itself, with the engine of serving.engine. `ratchet run` starts one too.
 

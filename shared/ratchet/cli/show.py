@@ -16,11 +16,11 @@ import typer
 from sqlalchemy.orm import Session
 
 from ratchet.cli.context import opened
-from ratchet.cli.output import Json, print_json, print_table
+from ratchet.cli.output import MOST, Json, print_json, print_table
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to list.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="How many to list.")]
 AnyCheckpoint = Annotated[
     str, typer.Argument(help="Its number, the beginning of its id, champion, newest, previous or base.")
 ]

@@ -11,6 +11,7 @@ import typer
 from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.backoff import FIRST_S, Backoff, retry
 from ratchet.bus.streams import relaying_ledger
+from ratchet.cli.output import MOST_PORT
 from ratchet.errors import LedgerBehind, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate as migrate_ledger
@@ -58,7 +59,7 @@ def _prepared(settings: Settings) -> bool:
 
 
 def discover(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9100,
+    port: Annotated[int, typer.Option(min=0, max=MOST_PORT, help="Port to listen on.")] = 9100,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Serve the registered workers as /targets and metrics of the whole stack as /metrics to Prometheus.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import BatchRow, DeadLetterRow, DeploymentRow, LineageRow, OutboxRow, ServingRow
 from sqlalchemy import select
@@ -22,6 +23,17 @@ def test_dead_letters_are_listed_shown_and_retried(ledger: Ledger) -> None:
     assert "no open dead letter" in ratchet("dead", "retry", "1", code=2).stderr
     with ledger.read() as session:
         assert session.get_one(DeadLetterRow, 1).resolution is not None
+
+
+@pytest.mark.parametrize("command", [("dead", "show"), ("dead", "retry"), ("events", "-n"), ("show", "mined", "-n")])
+def test_a_number_that_no_ledger_can_have_is_refused(ledger: Ledger, command: tuple[str, ...]) -> None:
+    assert "less than or equal to 2147483647" in ratchet(*command, "99999999999999999999", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "discover"])
+@pytest.mark.parametrize("port", ["-1", "99999"])
+def test_a_port_that_no_machine_has_is_refused(command: str, port: str) -> None:
+    assert "Invalid value for '--port'" in ratchet(command, "--port", port, code=2).stderr
 
 
 def test_a_removed_judge_is_forgotten(ledger: Ledger) -> None:
