@@ -160,7 +160,9 @@ def _mining(session: Session) -> Iterator[GaugeMetricFamily]:
     items = [((str(name),), float(count)) for name, count in found.items()]
     yield gauge("ratchet_mined_items", "Items of the newest mined set.", ("category",), items)
     follow_up = (row.numbers.get("follow_up") if row is not None else None) or {}
-    shares = [((kind,), follow_up[f"{kind}_failed"] / follow_up[kind]) for kind in ("mined", "random") if follow_up.get(kind)]
+    shares = [
+        ((kind,), follow_up[f"{kind}_failed"] / follow_up[kind]) for kind in ("mined", "random") if follow_up.get(kind)
+    ]
     text = "Share of the previous set, and of random items of its levels, that is failed."
     yield gauge("ratchet_mined_failed_again_ratio", text, ("of",), shares)
 

@@ -1,6 +1,6 @@
-"""The ledger and Redis as sources of metrics, and the collector that reads them without holding up a scrape.
+"""The ledger and Redis as sources of metrics, and a collector that reads them without blocking a scrape.
 
-A source that is away or slow is reported as down; the rest of the page is served all the same.
+A source that is unavailable or slow is reported as down, and the rest of the page is served.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from ratchet.settings import Settings
 log = logging.getLogger(__name__)
 
 LIMIT_S = 3.0
-"""A scrape gives up after 10 s, so that one slow source must not take longer than that from the page."""
+"""Prometheus gives up a scrape after 10 s, so one slow source must take much less."""
 
 CACHE_S = 5.0
-"""Two Prometheus servers, or a person beside one, then cost one reading of the ledger and not two."""
+"""Several Prometheus servers or people then cost a single reading of the ledger."""
 
 REDIS_TIMEOUT_S = 2.0
 
 
 class Source(Protocol):
-    """A store outside this process that families are read from."""
+    """A store outside this process that metric families are read from."""
 
     def read(self) -> list[Metric]:
-        """All families, among them the one that says that the source is up. Raises TransientError."""
+        """All families, including the one that reports the source as up. Raises TransientError."""
         ...
 
     def away(self) -> list[Metric]:
-        """What is exported while it cannot be read."""
+        """The families to export while the source cannot be read."""
         ...
 
 
 class TimeLimitedCollector(Collector):
-    """Reads in a thread of its own, waits ``limit_s`` at most, and serves each reading for ``cache_s``.
+    """Reads in its own thread, waits at most ``limit_s``, and serves each reading for ``cache_s``.
 
-    A reading that takes longer counts as away. It goes on, and no second one is started beside it.
+    If a reading takes longer, the source counts as unavailable. That reading continues, and no second one is started.
     """
 
     def __init__(self, source: Source, cache_s: float = 0.0, limit_s: float = LIMIT_S):
@@ -96,7 +96,7 @@ READS: tuple[Read, ...] = (queue, lineage, learning, pending, judging, serving, 
 
 
 class LedgerSource:
-    """Read-only; some thirty indexed queries."""
+    """Metrics of the ledger, from about thirty indexed, read-only queries."""
 
     def __init__(self, ledger: Ledger, settings: Settings):
         self._ledger, self._settings = ledger, settings
@@ -121,7 +121,7 @@ def _ledger_up(value: float) -> Metric:
 class StreamSource:
     """Reads the streams of all events of the catalogue. ``url`` is called again after each failure.
 
-    A slow reading may already count as away while it still runs, so only the reading itself closes its client.
+    A slow reading may count as unavailable while it still runs, so only the reading itself closes its client.
     """
 
     def __init__(self, url: Callable[[], str]):
@@ -139,7 +139,7 @@ class StreamSource:
         return [
             _redis_up(1.0),
             gauge("ratchet_events_pending", "Events that a system has not read.", ("event", "group"), lags),
-            gauge("ratchet_stream_events", "Events kept in the stream.", ("event",), lengths),
+            gauge("ratchet_stream_events", "Events in the stream.", ("event",), lengths),
         ]
 
     def away(self) -> list[Metric]:
@@ -147,7 +147,7 @@ class StreamSource:
 
     @staticmethod
     def _lags(client: Redis, name: str) -> list[tuple[str, float]]:
-        """By group; a lag that Redis cannot tell, after a cut, is left out."""
+        """Lag by group, without those that Redis does not know after a stream was trimmed."""
         groups: Any = client.xinfo_groups(PREFIX + name)
         return [(g["name"].decode(), float(g["lag"])) for g in groups if g.get("lag") is not None]
 

@@ -29,11 +29,11 @@ class TrainingCollector(Collector):
         speed = _number(status, "tokens_per_s") if running else running
         yield single("ratchet_training_running", "1 while a segment loads, trains or saves.", running)
         yield single("ratchet_training_loss", "The newest training loss.", _number(status, "loss"))
-        yield single("ratchet_training_tokens_per_second", "Trained tokens a second, 0 at rest.", speed)
+        yield single("ratchet_training_tokens_per_second", "Trained tokens per second, 0 when not training.", speed)
         yield single("ratchet_training_step", "Optimizer steps of the lineage.", _number(status, "step"))
         yield single(
             "ratchet_training_batch_done_examples",
-            "Examples of the running batch that are trained, over all epochs.",
+            "Trained examples of the running batch, over all epochs.",
             _number(status, "examples_done"),
         )
         yield single(
@@ -57,11 +57,11 @@ class TrainingCollector(Collector):
 
 
 def _previews(status: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
-    """Of the last preview of the running segment; without one there are no samples."""
+    """Metrics of the running segment's last preview; without one there are no samples."""
     right, asked, step = (_number(status, f"preview_{name}") for name in ("correct", "asked", "step"))
     yield single("ratchet_training_preview_right", "Right answers of the last preview.", right)
     yield single("ratchet_training_preview_asked", "Questions of the last preview.", asked)
-    yield single("ratchet_training_preview_step", "Optimizer steps when it was taken.", step)
+    yield single("ratchet_training_preview_step", "Optimizer step of the last preview.", step)
 
 
 def _number(status: dict[str, Any], name: str) -> float | None:

@@ -80,7 +80,7 @@ class WorkerMetrics(Observer):
     def _begin_at_zero(self, controller: Controller) -> None:
         """Export series from the start, so that their first increase is seen."""
         for event in controller.system.consumes:
-            self._heard.labels(event.name)
+            self._received.labels(event.name)
         for lane in controller.system.lanes:
             for family in (self._claims, self._unready, self._waits, self._work):
                 family.labels(lane.name)
@@ -88,13 +88,13 @@ class WorkerMetrics(Observer):
                 self._failures.labels(lane.name, kind)
 
     def received(self, event: Event) -> None:
-        self._heard.labels(event.name).inc()
-        self._heard_at[event.id] = event.at
-        while len(self._heard_at) > REMEMBERED:
-            self._heard_at.popitem(last=False)
+        self._received.labels(event.name).inc()
+        self._received_at[event.id] = event.at
+        while len(self._received_at) > REMEMBERED:
+            self._received_at.popitem(last=False)
 
     def started(self, lane: str, cause: str | None) -> None:  # noqa: ARG002
-        made_at = self._heard_at.pop(cause, None) if cause is not None else None
+        made_at = self._received_at.pop(cause, None) if cause is not None else None
         if made_at is not None:
             self._start.observe(max(0.0, time.time() - made_at))
 

@@ -1,4 +1,5 @@
-"""The base model as a folder: the built-in tiny one, a folder of the user's, or one in the local hub cache.
+"""Copies the base model into a folder: the built-in tiny model, a user's folder, or a model from the hub or its local
+cache.
 
 Runs in a child process, since building and resolving need torch and transformers.
 """
@@ -17,9 +18,9 @@ PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*
 
 
 def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Put the model ``spec["model"]`` into the folder ``spec["folder"]``, which is returned.
+    """Copy the model ``spec["model"]`` into the folder ``spec["folder"]``, which is returned.
 
-    ``spec["tokenizer"]`` may name another folder for the tokenizer. Raises SettingsError with the way out.
+    ``spec["tokenizer"]`` may name another folder for the tokenizer. Raises SettingsError with a remedy.
     """
     from ratchet.inference.tiny import TINY_MODEL, build_tiny_model
 
@@ -51,7 +52,7 @@ def _located(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(PATTERNS)))
     except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
         raise SettingsError(
-            f"model.path {name} is neither a folder here nor a model that the hub or its local cache has: {error}"
+            f"model.path {name} is neither a folder nor a model of the hub or its local cache: {error}"
         ) from error
 
 
@@ -63,7 +64,7 @@ def _copy(source: Path, folder: Path, only: tuple[str, ...] = PATTERNS) -> None:
 
 
 def _require_template(folder: Path, name: str) -> None:
-    """Every system speaks to the model through its chat template, so a base model without one is refused here."""
+    """Raise for a base model without a chat template, since every system prompts the model through it."""
     from transformers import AutoTokenizer
 
     from ratchet.inference.chat_template import require_trainable
@@ -74,7 +75,7 @@ def _require_template(folder: Path, name: str) -> None:
         require_trainable(tokenizer)
     except ChatTemplateError as error:
         raise SettingsError(
-            f"model.path {name}: {error}. A base model that was never tuned for chat has none; any plain template "
+            f"model.path {name}: {error}. A base model that was not tuned for chat has none; any plain template "
             "will do, as long as it ends each answer with a special token."
         ) from error
     except (OSError, ValueError, KeyError) as error:

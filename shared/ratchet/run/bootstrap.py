@@ -1,7 +1,7 @@
-"""Sets up an empty ledger: test suites, the base model as checkpoint 0 and champion, and the settings that are locked.
+"""Sets up an empty ledger: test suites, the base model as checkpoint 0 and champion, and the locked settings.
 
-On a ledger that is set up it checks the locked settings, and brings suites up to date with the families and levels that
-are set. It does not know how a base model is found and copied (see base_model).
+On an existing ledger it checks the locked settings and updates the suites to the configured families and levels. It
+does not know how a base model is found and copied (see base_model).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ratchet.settings import Settings
 log = logging.getLogger(__name__)
 
 Prepare = Callable[[Settings, dict[str, Any]], object]
-"""Puts the base model into the folder that a spec names (see ratchet.run.base_model)."""
+"""Copies the base model into the folder that a spec names (see ratchet.run.base_model)."""
 
 PREPARE = "ratchet.run.base_model:prepare_base_model"
 HELD_OUT_BY = ("seed", "held_out_share")
-"""Settings of the suites that decide which items are held out: with others, tested items would be trained on."""
+"""Suite settings that determine which items are held out. A change would put tested items into training."""
 WAY_OUT = "Set it back, or start again with another home (or `ratchet reset`)."
 
 
@@ -49,10 +49,10 @@ def prepare_in_child(settings: Settings, spec: dict[str, Any]) -> object:
 def bootstrap(
     settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepare: Prepare = prepare_in_child
 ) -> bool:
-    """Set up an empty ledger; returns whether there was anything to do. Raises SettingsError for a wrong base model.
+    """Set up an empty ledger; returns whether it was empty. Raises SettingsError for an unusable base model.
 
-    On a ledger that is set up it raises SettingsError for a change of what the first run locked; and where families or
-    levels were added or taken away since, the next versions of the suites take effect.
+    On an existing ledger it raises SettingsError for a change of a locked setting. If families or levels were added or
+    removed, it publishes new versions of the suites.
     """
     require_plugins(settings)
     with ledger.read() as session:
@@ -75,9 +75,9 @@ def bootstrap(
 
 
 def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> None:
-    """Retire the suites that hold other families or levels than the settings name, and publish their successors.
+    """Retire suites whose families or levels differ from the settings, and publish their successors.
 
-    A worn confirm suite stays as worn: its uses go over to the next version.
+    The uses of a confirm suite are carried over to its next version.
     """
     with ledger.read() as session:
         rows = {pool: current(session, pool) for pool in POOLS}
@@ -96,7 +96,7 @@ def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -
             tx.session.get_one(SuiteRow, suite.id).uses = old.uses
     for suite, _ in published:
         log.info(
-            "%s suite: version %d, since other levels are named; it has %d items",
+            "%s suite: version %d for the changed levels, with %d items",
             suite.pool,
             suite.version,
             len(suite.items),
@@ -150,7 +150,7 @@ def _record_base(tx: Transaction, model: Artifact) -> None:
 
 
 def values_to_lock(settings: Settings, info: ModelInfo) -> dict[str, str]:
-    """What the first run records. Raises SettingsError where the settings ask for another model than is there."""
+    """The values that the first run records. Raises SettingsError if the model on disk does not match the settings."""
     held = check_locked(settings.locked, info, settings.hyperparams.max_length, settings.model.path)
     path = settings.model.path
     suites = {f"suites.{name}": str(getattr(settings.suites, name)) for name in HELD_OUT_BY}
@@ -158,10 +158,10 @@ def values_to_lock(settings: Settings, info: ModelInfo) -> dict[str, str]:
 
 
 def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
-    """Raise SettingsError, with old value, new value and the way out, for a change of what was locked.
+    """Raise SettingsError, with old value, new value and a remedy, for a change of a locked setting.
 
-    Whether it comes from the file, the environment or the command line makes no difference, nor does a model that was
-    changed on disk under the same name.
+    It does not matter whether the change comes from the file, the environment, the command line, or from a model that
+    was replaced on disk under the same name.
     """
     _compare(settings, "model.path", settings.model.path, recorded.get("model_path"))
     for name in ("base_model", "model_architecture", "max_context_length", "vocab_size"):
@@ -172,7 +172,7 @@ def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
     if context != UNKNOWN and settings.hyperparams.max_length > int(context):
         raise SettingsError(
             f"hyperparams.max_length {settings.hyperparams.max_length} exceeds the context length of {context} that "
-            f"{settings.home} was begun with, which is locked. Set it to {context} or less."
+            f"{settings.home} was created with, which is locked. Set it to {context} or less."
         )
     _compare_disk(settings, recorded)
 
@@ -183,7 +183,7 @@ def _compare(settings: Settings, name: str, value: object, was: str | None) -> N
 
 
 def _compare_disk(settings: Settings, recorded: Mapping[str, str]) -> None:
-    """A base model in a folder may have been exchanged; one of the hub was copied at the first run."""
+    """Check a base model in a folder, which may have been replaced. A hub model was copied at the first run."""
     folder = Path(settings.model.path)
     if settings.model.path == TINY_MODEL or not folder.is_dir():
         return

@@ -1,5 +1,5 @@
-"""What `ratchet run` starts on one machine, each after what it needs: Redis, the ledger, the inference server and the
-workers. It keeps them running and stops them in the reverse order, but does not know when."""
+"""Starts the processes of `ratchet run` on one machine in dependency order: Redis, the ledger, the inference server and
+the workers. It keeps them running and stops them in reverse order. When to stop is decided by its caller."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ SERVER = "server"
 
 
 class LocalStack:
-    """Redis, ledger, workers and the inference server of one home. Entering starts them all, from the main thread."""
+    """Redis, ledger, workers and the inference server of one home. Enter it from the main thread, which starts them
+    all."""
 
     def __init__(self, settings: Settings, announce: Announce):
         self.settings, self._announce = settings, announce
@@ -64,10 +65,9 @@ class LocalStack:
     def check(self) -> dict[str, ProcessState]:
         """The supervised processes by name.
 
-        Redis, or the supervisor with all that it started, is started again if it has died, after a pause that grows
-        while that happens again and again.
+        A Redis or a supervisor that has died is restarted, after a pause that grows if it keeps dying.
         """
-        if self._redis is not None and self._redis.pid is None and self._redis_restart.is_due("Redis has died"):
+        if self._redis is not None and self._redis.pid is None and self._redis_restart.is_due("Redis has exited"):
             self._redis.start()
         assert self._supervisor is not None
         try:
@@ -79,7 +79,7 @@ class LocalStack:
             return self._start_processes().processes()
 
     def kill(self) -> None:
-        """End the workers and the server at once, whatever they are doing. Safe in a signal handler."""
+        """Kill the workers and the server at once. Safe in a signal handler."""
         if self._supervisor is not None:
             self._supervisor.kill()
 
@@ -104,9 +104,7 @@ class LocalStack:
 
     def _stop_processes(self) -> None:
         if self._supervisor is not None:
-            self._supervisor.close(
-                lambda text: self._announce(f"{text} (Ctrl-C again ends it at once, and loses that)")
-            )
+            self._supervisor.close(lambda text: self._announce(f"{text} (Ctrl-C again kills them and loses that work)"))
 
     def _start_server(self, supervisor: SupervisorClient) -> None:
         supervisor.start_command(
@@ -118,7 +116,7 @@ class LocalStack:
 
 
 class AnnouncedRestart:
-    """Says that something has died and when it is started again: at once at first, then after growing pauses."""
+    """Announces the death of a process and when it is restarted: at first immediately, then after growing pauses."""
 
     def __init__(self, announce: Announce, control: ControlSettings) -> None:
         backoff = Backoff(FIRST_S, control.max_backoff_s)
@@ -129,11 +127,11 @@ class AnnouncedRestart:
         )
 
     def is_due(self, what: str) -> bool:
-        """To be asked again and again while it is down. True once, when it is to be started."""
+        """Call it repeatedly while the process is down. It returns True once, when the process is to be started."""
         now = time.monotonic()
         if not self._is_down:
             self._is_down, pause_s = True, self._delay.died(now)
-            self._announce(f"{what.rstrip('.')}: it is started again {f'in {pause_s:g} s' if pause_s else 'at once'}")
+            self._announce(f"{what.rstrip('.')}: restarting {f'in {pause_s:g} s' if pause_s else 'now'}")
         if not self._delay.is_over(now):
             return False
         self._is_down = False
@@ -142,11 +140,11 @@ class AnnouncedRestart:
 
 
 def process_names(settings: Settings) -> list[str]:
-    """What a run starts on this machine: the workers of its roles' systems, and the embedded inference server, unless
-    the machine judges nothing or another server is named.
+    """Names of the processes that a run starts on this machine: the workers of its roles' systems, and the embedded
+    inference server unless the machine is no judge or another server is configured.
 
-    A system that cannot be imported is started as well, whatever its role: its worker reports why it fails, and works
-    as soon as that is mended.
+    A system that cannot be imported is started too, whatever its role: its worker reports the error, and runs as soon
+    as that is fixed.
     """
     roles = settings.placement.roles
     workers = [system.name for system in registry.systems().values() if system.host in roles]
@@ -155,7 +153,7 @@ def process_names(settings: Settings) -> list[str]:
 
 
 def server_environment(settings: Settings) -> dict[str, str]:
-    """Environment of the inference server: the settings, and how many threads its model may use."""
+    """Environment of the inference server: the settings, and the number of threads for its model."""
     return {**environment(settings), "OMP_NUM_THREADS": str(settings.placement.threads)}
 
 

@@ -1,6 +1,6 @@
-"""One run a home: a lock that the kernel frees when its holder dies, with the holder's process id in it.
+"""One run per home: a lock file with the holder's process id, whose lock the kernel releases when the holder exits.
 
-The lock says whether something runs; the text in the file only says which process it is, and may be missing.
+The lock shows whether a run is active. The text in the file only names its process, and may be missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOCK_FILE = "run.lock"
 
 @dataclass(frozen=True)
 class RunHolder:
-    """The process that runs in a home. ``pid`` is None where the file does not tell it, as while a run begins."""
+    """The process of a home's run. ``pid`` is None if the file does not name it, such as while a run starts."""
 
     pid: int | None
 
@@ -32,14 +32,14 @@ class RunHolder:
 def hold_home(home: Path) -> Iterator[None]:
     """Hold the home's lock for the block.
 
-    Raises PreconditionFailed, naming the other process, while one runs; TransientError for a disk that is full or
-    fails, and SettingsError for a home that cannot be written to.
+    Raises PreconditionFailed, naming the other process, while another run is active; TransientError for a full or
+    failing disk; and SettingsError for a home that is not writable.
     """
     with home_errors(home):
         lock = FileLock.try_acquire(home / LOCK_FILE)
     if lock is None:
         raise PreconditionFailed(
-            f"a run is going on in {home} already ({RunHolder(_pid(home))}): `ratchet watch` shows it, "
+            f"a run is already active in {home} ({RunHolder(_pid(home))}): `ratchet watch` shows it, "
             "`ratchet stop` ends it."
         )
     with lock:
@@ -48,12 +48,12 @@ def hold_home(home: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # a disk that has failed meanwhile must not hide how the run ended
+            with suppress(OSError):  # a failed disk must not hide the error that ended the run
                 lock.write("")
 
 
 def find_run(home: Path) -> RunHolder | None:
-    """What runs in the home, or None when nothing does. Reading is enough, so it works in a home of another user."""
+    """The active run of the home, or None. It needs only read permission, so it works for another user's home."""
     with home_errors(home):
         try:
             return RunHolder(_pid(home)) if is_locked(home / LOCK_FILE) else None

@@ -1,7 +1,7 @@
-"""One run of `ratchet run` from start to end: start everything, show it, count cycles, stop, sum up.
+"""One run of `ratchet run`: start everything, show it, count cycles, stop, and summarize.
 
-It decides when a run ends: after so many cycles, when asked to, or when going on is useless. How things are started and
-shown is not known here.
+It decides when a run ends: after a number of cycles, on request, or when continuing is pointless. It does not know how
+processes are started or how the run is displayed.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from ratchet.settings import Settings
 
 CHECK_S = 0.5
 MAX_RESTARTS = 10
-"""A process that had to be started again so often has a fault that one more start will not heal."""
+"""A process that was restarted this often has a fault that another restart will not fix."""
 STALL_S = 600.0
-"""A run that counts cycles gives up when nothing has moved for so long."""
+"""A run with a fixed number of cycles gives up after this long without progress."""
 EXIT_INTERRUPTED = 130
-RESTART_NOTE = "It is started again, with growing pauses."
+RESTART_NOTE = "It is restarted, with growing pauses."
 TAIL_BYTES = 20_000
 
 
 class View(Protocol):
-    """Where a run is shown."""
+    """A display of a run."""
 
     def announce(self, text: str) -> None:
-        """Show a line of the run's own."""
+        """Show a message of the run itself."""
         ...
 
     def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
-        """Show what is going on now."""
+        """Show the current state."""
         ...
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``problem`` is None where it reached its goal or was asked to stop."""
+    """How a run ended. ``problem`` is None if it reached its goal or was asked to stop."""
 
     summary: Summary
     endpoint: str
@@ -61,7 +61,7 @@ class RunResult:
 
 
 class Run:
-    """One run of a home. ``cycles`` is the number after which it ends by itself; None runs until stopped."""
+    """One run of a home. ``cycles`` is the number after which it ends; None runs until stopped."""
 
     def __init__(
         self, settings: Settings, view: View, cycles: int | None = None, clock: Callable[[], float] = time.time
@@ -71,7 +71,7 @@ class Run:
         self._failures = FailureReporter()
 
     def run(self) -> RunResult:
-        """Returns when the cycles are done, when asked to stop, or with the problem that makes going on useless.
+        """Return when the cycles are done, when asked to stop, or with the problem that makes continuing pointless.
 
         Raises PreconditionFailed while another run holds the home, and TransientError for a busy port.
         """
@@ -109,13 +109,13 @@ class Run:
         return f"{failing or ''}  {counted}  {minutes}:{seconds:02}".strip()
 
     def _problem(self, stack: LocalStack, failing: str | None) -> str | None:
-        """Why a run that counts cycles should give up; one without an end waits until it is mended."""
+        """Why a run with a fixed number of cycles should give up; any other run waits until the problem is fixed."""
         if failing is not None:
             return f"{failing}; see {self._settings.log_folder}, or `ratchet logs`"
         with stack.ledger.read() as session:
             idle_s = self._stall_detector.idle_s(session)
         if idle_s > STALL_S:
-            return f"nothing has moved for {idle_s:.0f} s; `ratchet logs` and `ratchet dead` may say why"
+            return f"nothing has moved for {idle_s:.0f} s; `ratchet logs` and `ratchet dead list` may say why"
         return None
 
     def _summary(self, began_at: float, done_before: frozenset[str]) -> Summary:
@@ -128,7 +128,7 @@ class Run:
 
 
 class StopSignals:
-    """Catches SIGINT and SIGTERM for a block: the first sets ``stop``, the second calls ``kill`` and exits at once.
+    """Handles SIGINT and SIGTERM in a block: the first sets ``stop``, the second calls ``kill`` and exits at once.
 
     For the main thread.
     """
@@ -155,11 +155,11 @@ class StopSignals:
             self.kill()
             os._exit(EXIT_INTERRUPTED)
         self.stop.set()
-        self._announce("stopping; work under way is given back or saved (Ctrl-C again ends it at once)")
+        self._announce("stopping; running work is saved or released (Ctrl-C again kills it)")
 
 
 class StallDetector:
-    """Remembers when the ledger last changed as only work changes it: verdicts, events, claims, evaluations."""
+    """Remembers when the ledger last changed by work: verdicts, events, claims or evaluations."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -167,7 +167,7 @@ class StallDetector:
         self._changed_at = clock()
 
     def idle_s(self, session: Session) -> float:
-        """Seconds in which nothing has changed, counted from one call to the next. A pause by hand does not count."""
+        """Seconds without a change, counted between calls. Time in which training is paused does not count."""
         is_paused = session.scalar(select(LineageRow.paused).limit(1))
         seen = (
             session.scalar(select(func.max(VerdictRow.id))) or 0,
@@ -181,7 +181,8 @@ class StallDetector:
 
 
 class FailureReporter:
-    """Reports each failure of a process once. It is made when the run begins, and earlier failures do not count."""
+    """Reports each failure of a process once. Failures from before its creation, at the start of the run, are
+    ignored."""
 
     def __init__(self) -> None:
         self._began_at = time.monotonic()
@@ -189,9 +190,9 @@ class FailureReporter:
         self._restarts: dict[str, int] = {}
 
     def new(self, ledger: Ledger, processes: Mapping[str, ProcessState], log_folder: Path) -> Iterator[str]:
-        """Texts on the failures that are new.
+        """Messages for the new failures.
 
-        A worker that could write to the ledger has left its traceback there; of any other end there is only the log.
+        A worker that could write to the ledger has left its traceback there; otherwise there is only the log.
         """
         recorded = self._recorded(ledger)
         for name, error in recorded.items():
@@ -204,7 +205,7 @@ class FailureReporter:
                     yield from self._unreported(name, f"{name} {end}: {line} {RESTART_NOTE}")
 
     def _recorded(self, ledger: Ledger) -> dict[str, str]:
-        """Why workers have failed since the run began, by their names."""
+        """Errors of workers that have failed since the run began, by name."""
         now = ledger.now()
         began_at = now - (time.monotonic() - self._began_at)
         with ledger.read() as session:
@@ -218,13 +219,13 @@ class FailureReporter:
 
 
 def newest_log(folder: Path, name: str) -> Path | None:
-    """The log that a process wrote to last: a command's has its name, a worker's its name with host and slot."""
+    """The log that a process wrote to last. A command's log has its name, a worker's its name with host and slot."""
     logs = [folder / f"{name}.log", *folder.glob(f"{name}@*.log")]
     return max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
 
 
 def last_line(log: Path | None) -> str:
-    """The last line of a log that is not empty; of a line of JSON, as workers write it, the message."""
+    """The last non-empty line of a log, or the message in it if it is one of the workers' JSON lines."""
     if log is None:
         return "it has no log."
     with open(log, "rb") as file:
@@ -248,5 +249,5 @@ def _completed(ledger: Ledger) -> frozenset[str]:
 def _failing(processes: Mapping[str, ProcessState]) -> str | None:
     for name, process in processes.items():
         if process.restarts >= MAX_RESTARTS:
-            return f"{name} has died {process.restarts} times, the last exit code was {process.exit_code}"
+            return f"{name} has exited {process.restarts} times, last with code {process.exit_code}"
     return None

@@ -1,4 +1,4 @@
-"""What a run has achieved: its completed cycles, and the text at its end on what was learnt and deployed, and why.
+"""What a run has achieved: its completed cycles, and the closing summary of what was trained and deployed, and why.
 
 A cycle is a trained checkpoint that has all its verdicts (``System.per_checkpoint``).
 """
@@ -25,7 +25,7 @@ from ratchet.ledger.tables import (
 from ratchet.systems import registry
 
 DECIDER = "deployment"
-"""Its verdict is the outcome of a cycle; those of the others come before it."""
+"""Its verdict is the outcome of a cycle; the other systems' verdicts come before it."""
 
 _ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
 
@@ -43,8 +43,9 @@ class CompletedCycle:
 def completed_cycles(session: Session) -> list[CompletedCycle]:
     """All complete cycles, in the order of the checkpoints. The base model is not a cycle.
 
-    A dead letter counts as a verdict here: the checkpoint is given up until a person retries it. A checkpoint that
-    testing called broken is judged by no other system; one that it called superseded was never judged, and is no cycle.
+    A dead letter counts as a verdict here, since the system has given the checkpoint up until an operator retries it. A
+    checkpoint that testing found broken gets no other verdicts; one that it found superseded was never judged, and is
+    no cycle.
     """
     trained = session.execute(
         select(CheckpointRow.id, CheckpointRow.ordinal, CheckpointRow.state)
@@ -58,7 +59,7 @@ def completed_cycles(session: Session) -> list[CompletedCycle]:
 
 
 def _verdicts(session: Session, systems: Sequence[str]) -> dict[str, dict[str, tuple[str, float]]]:
-    """By checkpoint and system: outcome and time of the verdict, or of the dead letter."""
+    """Outcome and time of the verdict or dead letter, by checkpoint and system."""
     found: dict[str, dict[str, tuple[str, float]]] = {}
     letters = select(DeadLetterRow.subject_id, DeadLetterRow.system, DeadLetterRow.created_at).where(
         DeadLetterRow.subject_kind == "checkpoint", DeadLetterRow.resolved_at.is_(None)
@@ -115,7 +116,7 @@ class Summary:
 
 
 def summarize(session: Session, since: float, now: float, done_before: frozenset[str]) -> Summary:
-    """The summary of a run that began at ``since``, when the cycles of ``done_before`` were complete already."""
+    """The summary of a run that began at ``since``, when the cycles in ``done_before`` were already complete."""
     cycles = tuple(cycle for cycle in completed_cycles(session) if cycle.checkpoint_id not in done_before)
     changes = read_changes(session, since)
     serving = session.scalar(select(ServingRow).limit(1))
@@ -146,7 +147,7 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         f"{_time(summary.ran_s)}."
     ]
     if summary.live is not None:
-        lines += [f"Live is #{summary.live}, right on the eval suite:", *_rates(summary.live_levels)]
+        lines += [f"Live is #{summary.live}; right answers on the eval suite:", *_rates(summary.live_levels)]
         lines += [f"  level 1 over all families: {rate.value:.0%}" for rate in _first_level(summary.live_levels)]
     lines += [_change(change) for change in summary.changes]
     lines.append(
@@ -160,11 +161,11 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
     lines.append(
         "No dead letters."
         if not summary.dead
-        else f"{summary.dead} dead letter{_s(summary.dead)}: `ratchet dead` lists them."
+        else f"{summary.dead} dead letter{_s(summary.dead)}: `ratchet dead list` has them."
     )
     lines.append(
-        f"`ratchet run` goes on from here and serves model {alias!r} at {endpoint}/v1; `ratchet show leaderboard` "
-        "ranks the checkpoints, `ratchet why champion` explains."
+        f"`ratchet run` continues from here and serves model {alias!r} at {endpoint}/v1; `ratchet show leaderboard` "
+        "ranks the checkpoints, `ratchet why champion` explains the decision."
     )
     return "\n".join(lines)
 
@@ -196,7 +197,7 @@ def _levels(session: Session, checkpoint_id: str) -> LevelRates:
 
 
 def _trained(session: Session, since: float) -> tuple[int, int]:
-    """Examples of the batches that were under way or ended since then, and how many of them were corrections."""
+    """Examples of the batches that were in training or ended since then, and how many of them were corrections."""
     query = select(BatchRow).where(
         BatchRow.offset > 0, (BatchRow.finished_at >= since) | BatchRow.finished_at.is_(None)
     )
@@ -222,7 +223,7 @@ def _rates(levels: LevelRates) -> list[str]:
 
 
 def _first_level(levels: LevelRates) -> list[Rate]:
-    """The easiest level of all families together, or nothing where nothing was evaluated."""
+    """The easiest level over all families; empty if nothing was evaluated."""
     rates = [rate for (_, level), rate in levels.items() if level == 1]
     return [Rate(correct=sum(r.correct for r in rates), n=sum(r.n for r in rates))] if rates else []
 

@@ -1,4 +1,4 @@
-"""What a system is, which systems there are, and the controller that runs each of them."""
+"""The declaration of a system, the registry of installed systems, and the controller that runs them."""
 
 from ratchet.systems.claims import Subject
 from ratchet.systems.system import Lane, System

@@ -1,7 +1,7 @@
 """The controller of a system: it finds the subjects that lack the system's verdict, claims them, and commits decisions.
 
-Events, sweeps and commands all end in ``Controller.run_pending``. What happens twice acts once, because a verdict, its
-effects and its events commit together under a unique key and a live claim. Celery and Redis are not known here.
+Events, sweeps and commands all end in ``Controller.run_pending``. Repeated wakes are harmless, because a verdict, its
+effects and its events are committed together under a unique key and a live claim. It does not know Celery or Redis.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Called at each step of a controller, in the thread that takes it, so it must be quick. Override what you need."""
+    """Its methods are called at each step of a controller, in the controller's thread, so they must be quick. Override
+    what you need."""
 
     def received(self, event: Event) -> None:
         """The listener has read an event of the system."""
@@ -58,21 +59,21 @@ class Observer:
         """The lane begins to work on a claimed subject."""
 
     def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:
-        """A verdict, or that the subject is not ready, is committed; it took so long since the claim."""
+        """An outcome is committed, ``took_s`` after the claim."""
 
     def failed(self, lane: str, subject: Subject, killed: bool) -> None:
-        """The work raised an error that counts against the subject; ``killed``: its process died."""
+        """The work raised an error that counts against the subject. ``killed``: its process died."""
 
     def waiting(self, lane: str) -> None:
-        """The lane, or a subject of it, waits for something outside it (see Controller.wait_reasons)."""
+        """The lane or one of its subjects waits for something external (see Controller.wait_reasons)."""
 
     def resumed(self, lane: str) -> None:
-        """Something that the lane waited for is there again."""
+        """Something that the lane waited for is available again."""
 
 
 @dataclass(frozen=True)
 class WaitReason:
-    """What a lane or a subject waits for that counts against no subject, and since when (monotonic)."""
+    """What a lane or subject waits for, without counting against a subject, and since when (monotonic)."""
 
     why: str
     since: float
@@ -82,9 +83,9 @@ class WaitReason:
 class Controller:
     """Runs one system in one worker. ``worker`` is its locked name; ``stop`` is set to ask it to stop.
 
-    ``running`` maps a lane's name to the pulse of its present work, for the liveness check. ``reschedule`` is set when
-    a subject is to be tried again after a pause. ``observers`` see every step and change nothing. ``wait_reasons`` says
-    what keeps a lane (with None) or one of its subjects waiting, where that counts against no subject.
+    ``running`` maps a lane's name to the pulse of its current work, for the liveness check. ``reschedule`` is set when
+    a subject is to be tried again after a pause. ``observers`` are called at every step. ``wait_reasons`` says what a
+    lane (key None) or one of its subjects waits for without counting against a subject.
     """
 
     system: System
@@ -106,9 +107,9 @@ class Controller:
         self.held = HeldClaims(self.ledger)
 
     def run_pending(self, lane_name: str, cause: str | None = None) -> int:
-        """Decide everything in the lane that can be decided now. Returns the number of verdicts given.
+        """Decide everything in the lane that can be decided now. Returns the number of verdicts.
 
-        A TransientError is waited out here, with back-off, until it passes or the worker stops.
+        On a TransientError it tries again with back-off until the worker stops.
         """
         for observer in self.observers:
             observer.started(lane_name, cause)
@@ -158,7 +159,7 @@ class Controller:
                 if subject.kind not in lane.reconciled and dead_letters.is_over_kill_limit(
                     tx, claim, self.settings.control
                 ):
-                    dead_letters.dead_letter(tx, claim, "its process died again and again", "")
+                    dead_letters.dead_letter(tx, claim, "its process died repeatedly", "")
                     continue
             self.held.add(claim)
             failpoint("after-claim")
@@ -166,18 +167,18 @@ class Controller:
         return None
 
     def _find_pending(self, lane: Lane, skipped: set[Subject]) -> list[Subject]:
-        """What the lane finds and the system has not decided on."""
+        """The subjects that the lane finds and the system has not decided on."""
         with self.ledger.read() as session:
-            with _counted_against_none(f"{self.system.name} cannot look for subjects"):
+            with _counted_against_none(f"{self.system.name} cannot search for subjects"):
                 found = [subject for subject in lane.find(session, self.settings) if subject not in skipped]
             done = settled(session, self.system.name, [(s.kind, s.id) for s in found])
         return [subject for subject in found if (subject.kind, subject.id) not in done]
 
     def _has_mended(self, lane: Lane) -> bool:
-        """Check what all subjects of the lane depend on; whether something of it was mended."""
+        """Check what all subjects of the lane depend on; returns whether something was repaired."""
         if lane.check is None:
             return False
-        with _counted_against_none(f"{self.system.name} cannot begin"):
+        with _counted_against_none(f"{self.system.name} cannot start"):
             return lane.check(self.settings, self.ledger, self.artifacts)
 
     def _log_outcome(self, subject: Subject, outcome: Outcome) -> None:
@@ -273,7 +274,7 @@ class Controller:
         )
 
     def _failed(self, lane: Lane, claim: Claim, error: Exception) -> None:
-        """Count an error against its subject, or only postpone the subject where others depend on what failed too."""
+        """Count an error against its subject, or only postpone the subject if others depend on what failed too."""
         log.error("%s failed on %s", self.system.name, claim.subject, exc_info=error)
         try:
             require_known_schema(self.ledger)
@@ -282,7 +283,7 @@ class Controller:
             else:
                 self._postpone(lane, claim, error)
         except PreconditionFailed as reason:
-            # A newer version has migrated the ledger: what fails on it then cannot count against the subject.
+            # A newer version may have migrated the ledger; errors from that must not count against the subject.
             self.held.release(claim)
             raise TransientError(str(reason)) from error
         except TransientError:
@@ -294,9 +295,9 @@ class Controller:
         self.reschedule.set()
 
     def _is_of_subject(self, lane: Lane, claim: Claim, error: Exception) -> bool:
-        """Whether an error counts against the subject: not where other subjects depend on what failed as well.
+        """Whether an error counts against the subject. It does not if other subjects depend on what failed too.
 
-        That is a wrong setting, an artifact that is not the subject's own, and any error of a subject that is
+        Not counted are wrong settings, artifacts that are not the subject's own, and all errors of subjects that are
         reconciled rather than decided.
         """
         if isinstance(error, SettingsError | UnknownPlugin) or claim.subject.kind in lane.reconciled:
@@ -307,12 +308,13 @@ class Controller:
         return True
 
     def _postpone(self, lane: Lane, claim: Claim, error: Exception) -> None:
-        """Try the subject again later, uncounted, and say what it waits for; the others of the lane go on."""
+        """Try the subject again later without counting the error, and note what it waits for. Other subjects
+        continue."""
         subject = claim.subject
         with self.ledger.write() as tx:
             claims.postpone(tx, claim, self.settings.control.max_backoff_s)
             if isinstance(error, ArtifactError) and error.artifact is not None:
-                consequence = f"{subject} waits until it is there again."
+                consequence = f"{subject} waits until the artifact is available again."
                 health.record_damage(
                     tx, error.artifact, str(error), self.system.name, subject.kind, subject.id, consequence
                 )
@@ -325,7 +327,7 @@ class Controller:
         with self.ledger.write() as tx:
             counted = dead_letters.record_failure(tx, claim, error, killed, self.settings.control)
         if counted is dead_letters.Counted.SHARED:
-            why = f"{dead_letters.IN_A_ROW} subjects have failed one after the other, and none has succeeded"
+            why = f"{dead_letters.IN_A_ROW} subjects in a row have failed, and none has succeeded"
             self._note_wait(lane, claim.subject, f"{claim.subject}: {why}: {type(error).__name__}: {error}")
 
     def _note_wait(self, lane: Lane, subject: Subject | None, why: str) -> None:
@@ -341,7 +343,7 @@ class Controller:
                 observer.resumed(lane.name)
 
     def _wait(self, lane: Lane, seconds: float) -> None:
-        """Pause before the next try. Waiting is a sign of life."""
+        """Pause before the next try, and beat the pulse meanwhile."""
         pulse = self.running[lane.name] = Pulse()
         deadline = time.monotonic() + seconds
         while not self.stop.is_set() and time.monotonic() < deadline:
@@ -350,12 +352,12 @@ class Controller:
 
 
 class _Unforeseen(TransientError):
-    """An error of ``find`` or ``check`` that is not known to be transient: its traceback belongs into the log."""
+    """An error of ``find`` or ``check`` that is not known to be transient, so its traceback is logged."""
 
 
 @contextmanager
 def _counted_against_none(what: str) -> Iterator[None]:
-    """What is raised before a subject is claimed can count against none: it is waited out like a TransientError."""
+    """Turn errors before a claim, which can count against no subject, into TransientErrors."""
     try:
         yield
     except (TransientError, Stopping):

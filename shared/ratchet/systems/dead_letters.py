@@ -1,7 +1,6 @@
-"""The retry limit: a subject that keeps failing becomes a dead letter, so that it blocks no other, until it is retried.
+"""The retry limit: a subject that keeps failing becomes a dead letter until it is retried, so that it blocks no other.
 
-An error that many subjects have in common does not count against each of them. Where subjects come from is not known
-here.
+An error that many subjects have in common does not count against each of them.
 """
 
 from __future__ import annotations
@@ -20,22 +19,23 @@ from ratchet.systems import claims
 from ratchet.systems.claims import Claim
 
 IN_A_ROW = 3
-"""After so many subjects given up without a decision on any other, the next error is taken to be common to all."""
+"""After this many subjects in a row were given up, the next error is taken to be common to all subjects."""
 
 
 class Counted(Enum):
-    """What became of a subject whose failure was counted."""
+    """The result of counting a failure against a subject."""
 
     RETRIED = auto()
     DEAD = auto()
     SHARED = auto()
-    """It would be dead, but others were given up just before it and none has succeeded: it is kept, and tried again."""
+    """It reached the limit, but others were given up just before it and none has succeeded, so it is tried again."""
 
 
 def record_failure(tx: Transaction, claim: Claim, error: Exception, killed: bool, settings: ControlSettings) -> Counted:
-    """Count an error, or the child's death by a signal, against the subject; at the limit it becomes a dead letter.
+    """Count an error, or the death of its child by a signal, against the subject. At the limit it becomes a dead
+    letter.
 
-    An error that is about the subject's own rows or files is never taken to be common to all.
+    An error about the subject's own rows or files is never taken to be common to all.
     """
     rest_s = pause_s(claim.failures + claim.kills + 1, FIRST_S, settings.max_backoff_s)
     row = claims.count_kill(tx, claim, rest_s) if killed else claims.count_failure(tx, claim, rest_s)
@@ -52,11 +52,11 @@ def record_failure(tx: Transaction, claim: Claim, error: Exception, killed: bool
 
 
 def record_death(tx: Transaction, claim: Claim, settings: ControlSettings) -> None:
-    """Count the death of the worker that held the claim. After the first, the subject is free at once."""
+    """Count the death of the worker that held the claim. After the first one, the subject can be claimed at once."""
     rest_s = min(settings.max_backoff_s, FIRST_S * (2**claim.kills - 1))
     row = claims.count_kill(tx, claim, rest_s)
     if row.kills >= settings.max_kills and _others_succeed(tx, claim, row.first_at):
-        _write(tx, row, "its process died again and again", "")
+        _write(tx, row, "its process died repeatedly", "")
 
 
 def is_over_kill_limit(tx: Transaction, claim: Claim, settings: ControlSettings) -> bool:
@@ -71,24 +71,24 @@ def dead_letter(tx: Transaction, claim: Claim, error: str, trace: str) -> None:
 
 
 def retry(tx: Transaction, dead_letter_id: int, who: str) -> DeadLetterRow:
-    """Let a dead subject be tried again, with a clean count.
+    """Resolve a dead letter, so that its subject is tried again with its failure count reset.
 
     Raises PreconditionFailed if there is no such open dead letter.
     """
     letter = tx.session.get(DeadLetterRow, dead_letter_id)
     if letter is None or letter.resolved_at is not None:
-        raise PreconditionFailed(f"there is no open dead letter {dead_letter_id}; `ratchet dead` lists them.")
+        raise PreconditionFailed(f"there is no open dead letter {dead_letter_id}; `ratchet dead list` has them.")
     letter.resolved_at, letter.resolution = tx.now, f"retried by {who}"
     return letter
 
 
 def _is_shared(tx: Transaction, claim: Claim, since: float) -> bool:
-    """Whether others were given up before this one, and none has succeeded since it was first tried."""
+    """Whether others were given up before this subject, and none has succeeded since its first attempt."""
     return _given_up_in_a_row(tx, claim.system) >= IN_A_ROW and not _others_succeed(tx, claim, since)
 
 
 def _given_up_in_a_row(tx: Transaction, system: str) -> int:
-    """Subjects that the system has given up for their errors since it last decided on one."""
+    """The number of subjects given up for their errors since the system's last verdict."""
     decided = select(func.max(VerdictRow.created_at)).where(VerdictRow.system == system).scalar_subquery()
     letters = select(func.count()).where(
         DeadLetterRow.system == system,

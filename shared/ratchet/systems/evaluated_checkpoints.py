@@ -1,4 +1,4 @@
-"""What systems that judge checkpoints share: which checkpoints wait for them, and what to do about a damaged record."""
+"""Shared by systems that judge checkpoints: finding evaluated checkpoints, and requesting a damaged record again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.systems.work import NotReady
 
 
 def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]:
-    """Checkpoints with a record on the pool's suite in force that lack the system's verdict, the newest first."""
+    """Checkpoints with a record on the pool's current suite that lack the system's verdict, the newest first."""
     query = select(CheckpointRow.id).join(EvaluationRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
     query = query.where(
@@ -27,7 +27,7 @@ def evaluated_without(session: Session, system: str, pool: str) -> list[Subject]
 
 
 def request_again(row: EvaluationRow, who: str) -> NotReady:
-    """Wait for the record, whose file cannot be read, and request it again unless that has been done meanwhile."""
+    """Request a record whose file cannot be read again, unless that was already done, and wait for it."""
 
     def effects(tx: Transaction) -> None:
         now = evaluation(tx.session, row.checkpoint_id, row.suite_id)

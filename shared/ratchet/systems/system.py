@@ -29,16 +29,16 @@ Check = Callable[[Settings, Ledger, "ArtifactStore"], bool]
 
 @dataclass(frozen=True)
 class Lane:
-    """One slot of a system: what it looks for, and how it decides. A lane does one subject at a time.
+    """One slot of a system: which subjects it finds, and how it decides. A lane works on one subject at a time.
 
     ``find`` lists the subjects that may lack a verdict, the most urgent first; the controller drops those that have
-    one, are dead, or are claimed. ``do`` is level-triggered: it must reach the same outcome however it was woken.
+    one, are dead, or are claimed. ``do`` is level-triggered: it must reach the same outcome regardless of what woke it.
     ``step_s`` is the longest time between two progress reports.
 
-    ``check`` is called before a subject is claimed, and looks at what all of them depend on: it raises
-    TransientError for what has to be waited for, and returns True where it has mended something so that ``find``
-    may find others. ``reconciled`` names kinds of subjects that are brought to a desired state again and again, and
-    never decided: they never become dead letters. Raises TypeError for a function that is none.
+    ``check`` is called before a subject is claimed, and checks what all subjects depend on. It raises TransientError if
+    the lane has to wait, and returns True if it has repaired something, so that ``find`` may find more. ``reconciled``
+    names kinds of subjects that are repeatedly brought to a desired state and never decided; they never become dead
+    letters. Raises TypeError for a field that should be a function and is not.
     """
 
     name: str
@@ -53,22 +53,22 @@ class Lane:
         wanted = {"find": self.find, "do": self.do, **({"check": self.check} if self.check is not None else {})}
         for name, function in wanted.items():
             if not callable(function):
-                raise TypeError(f"{name} of the lane {self.name!r} is {function!r}, but has to be a function")
+                raise TypeError(f"{name} of the lane {self.name!r} is {function!r}, which is not a function")
 
 
 @dataclass(frozen=True)
 class System:
     """One of the systems. ``preload`` names modules of its model children; empty means it needs no torch.
 
-    ``order`` is its place in lists. ``per_checkpoint``: it gives a verdict on every checkpoint, and a cycle is complete
-    only with it. ``is_judge``: the deployment gate waits for that verdict. ``pending`` names the subjects that wait for
-    it, for metrics and alerts (a key of ``ratchet.ledger.pending.QUERIES``). ``metrics`` may name a ``module:callable``
-    that makes a Prometheus collector of the settings, for what its worker shows beside what all workers show.
+    ``order`` is its position in lists. ``per_checkpoint``: it gives a verdict on every checkpoint, which a complete
+    cycle requires. ``is_judge``: the deployment gate requires that verdict. ``pending`` names the subjects that wait
+    for the system, for metrics and alerts (a key of ``ratchet.ledger.pending.QUERIES``). ``metrics`` may name a
+    ``module:callable`` that creates a Prometheus collector from the settings, for metrics that only its worker exports.
     ``vram_gb`` is the GPU memory that the compose files give its models.
 
-    ``settings`` is the system's own section of the settings, of its name: ``[name]`` in the file,
+    ``settings`` is the type of the system's settings section, which has the system's name: ``[name]`` in the file,
     ``RATCHET_NAME__FIELD`` in the environment, ``work.settings.section(MySettings)`` in its functions. Such a system
-    lies in a module of its own name, so that the section is found without importing the others.
+    must be in a module of its own name, so that its section is found without importing the others.
     """
 
     name: str
@@ -88,18 +88,18 @@ class System:
 
     def __post_init__(self) -> None:
         if self.settings is not None and not (isinstance(self.settings, type) and issubclass(self.settings, Section)):
-            raise TypeError(f"settings of {self.name!r} is {self.settings!r}, but has to be a subclass of Section")
+            raise TypeError(f"settings of {self.name!r} is {self.settings!r}, which is not a subclass of Section")
         if self.settings is not None and self.name in Settings.model_fields:
-            raise TypeError(f"the section [{self.name}] is one of Ratchet's own: give the system another name")
+            raise TypeError(f"the section [{self.name}] belongs to Ratchet: give the system another name")
 
     @property
     def queue(self) -> str:
-        """Name of its Celery queue and task, as ``3090.testing``."""
+        """Name of its Celery queue and task, such as ``3090.testing``."""
         return f"{self.host}.{self.name}"
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether it runs models, and so torch."""
+        """Whether it runs models, and so needs torch."""
         return bool(self.preload)
 
     @property
@@ -121,7 +121,7 @@ class System:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What other hosts have to know about a system. Its worker registers it; the fields are those of System."""
+    """What other hosts need to know about a system. Its worker registers it; the fields are as in System."""
 
     name: str
     order: int
@@ -135,7 +135,7 @@ class Declaration:
 
     @classmethod
     def read(cls, row: WorkerRow) -> Declaration:
-        """What a worker has registered. A field that an older worker did not know has its default."""
+        """The declaration that a worker has registered. A field that an older worker did not know has its default."""
         values = row.declaration
         return cls(
             name=row.system,

@@ -1,6 +1,6 @@
-"""What a system's function gets and what it returns: its work on one claimed subject, and the outcome.
+"""The argument and the result of a system's function: the work on one claimed subject, and its outcome.
 
-How subjects are found and claimed, and how outcomes are committed, is not known here.
+It does not know how subjects are found and claimed, or how outcomes are committed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def nothing(_tx: Transaction) -> None:
-    """The effect of a verdict that changes nothing else."""
+    """The effect of an outcome that changes nothing else."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Verdict:
 class NotReady:
     """Inputs are missing. Neither a verdict nor a failed attempt: the missing input's event wakes the subject again.
 
-    ``effects`` and ``events`` may ask for what is missing.
+    ``effects`` and ``events`` may request what is missing.
     """
 
     waiting_for: str
@@ -55,7 +55,7 @@ class NotReady:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What the subject stands for is as desired. The subject gets no verdict, since it is looked at again and again."""
+    """The subject is in its desired state. It gets no verdict, so that it is checked again."""
 
     effects: Callable[[Transaction], None] = nothing
     events: tuple[Event, ...] = ()
@@ -65,7 +65,7 @@ Outcome = Verdict | NotReady | Reconciled
 
 GPU_LIMITED = "ratchet.inference.gpu_limit:run"
 GPU_WAIT_S = 600.0
-"""After that the claim goes back, and the subject waits with the others."""
+"""After this time the claim is released, and the subject is pending again."""
 
 
 class Children(Protocol):
@@ -86,7 +86,7 @@ class Children(Protocol):
 
 @dataclass
 class Work:
-    """One subject under one claim. ``folder`` belongs to this claim's token alone and is removed afterwards."""
+    """One subject under one claim. ``folder`` belongs to this claim alone and is removed afterwards."""
 
     subject: Subject
     claim: Claim
@@ -102,13 +102,13 @@ class Work:
     pulse: Pulse = field(default_factory=Pulse)
 
     def read(self) -> AbstractContextManager[Session]:
-        """A consistent reading session on the ledger."""
+        """A consistent read-only session on the ledger."""
         return self.ledger.read()
 
     def progress(self, note: str = "") -> None:
-        """Say that the work moves, and what it is at.
+        """Report progress, with a note on the current step.
 
-        Raises Stopping once the worker is asked to stop, and ClaimLost once another worker has taken over.
+        Raises Stopping if the worker was asked to stop, and ClaimLost if another worker has taken over.
         """
         self.pulse.beat(note)
         if self.pulse.lost:
@@ -126,11 +126,11 @@ class Work:
     ) -> dict[str, Any]:
         """Run ``module:function`` with a JSON spec in a child process and return its JSON result.
 
-        ``should_end`` asks it, as a stop of the worker does, to return what it has (SIGTERM).
+        When ``should_end`` returns True, the child gets SIGTERM, as when the worker stops, and returns what it has.
 
-        Where there is a GPU, the child waits for the system's share of the memory of so many ``cards`` and is held to
-        it. Raises ChildFailed when it raises, dies or stalls, SettingsError where it finds a setting wrong, and
-        Stopping or ClaimLost as ``progress`` does.
+        On a GPU, the call waits for the system's share of the memory of that many ``cards``, and the child is limited
+        to it. Raises ChildFailed when the child raises, dies or stalls, SettingsError when it finds a setting wrong,
+        and Stopping or ClaimLost as ``progress`` does.
         """
         with self._gpus(cards) as found:
             if found is not None:
@@ -140,10 +140,10 @@ class Work:
 
     @contextmanager
     def _gpus(self, cards: int) -> Iterator[GpuLimit | None]:
-        """Lease the system's share of so many cards, and say what was leased; None where there is no card."""
+        """Lease the system's share of that many cards; None without a GPU."""
 
         def should_stop() -> bool:
-            self.pulse.beat("waits for GPU memory")
+            self.pulse.beat("waiting for GPU memory")
             return self.stop.is_set() or self.pulse.lost
 
         lease = acquire_share(
@@ -182,7 +182,7 @@ class Work:
             raise
 
     def commit(self, effects: Callable[[Transaction], None]) -> None:
-        """A change in the middle of the work, refused with ClaimLost if the claim is stale."""
+        """Commit a change in the middle of the work. Raises ClaimLost if the claim is stale."""
         with self.ledger.write() as tx:
             tx.cause = self.cause
             claims.require(tx, self.claim)

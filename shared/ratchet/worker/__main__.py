@@ -10,7 +10,7 @@ from ratchet.settings.settings import load
 from ratchet.worker.main import run_worker
 
 parser = argparse.ArgumentParser(prog="python -m ratchet.worker", description=__doc__)
-parser.add_argument("system", help="name of the system, as testing")
-parser.add_argument("--logs", type=Path, default=None, help="folder of the log file; stderr without it")
+parser.add_argument("system", help="name of the system, such as testing")
+parser.add_argument("--logs", type=Path, default=None, help="folder of the log file (default: stderr)")
 arguments = parser.parse_args()
 sys.exit(run_worker(arguments.system, load(), arguments.logs))

@@ -1,7 +1,7 @@
-"""The lanes of a worker: a thread each, which runs the lane's pending work when it is woken.
+"""The lanes of a worker. Each has a thread, which runs the lane's pending work when the lane is woken.
 
 Wakes are coalesced. However many events, sweeps and tasks arrive, at most one run of a lane is under way and one more
-is pending. What the work is, and who wakes a lane, is not known here.
+is pending. It does not know what the work is, or what wakes a lane.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LaneState:
 
 
 class Lanes:
-    """Wakes the lanes of one controller, and runs each in a thread of its own until the controller stops."""
+    """Wakes the lanes of one controller, and runs each in its own thread until the controller stops."""
 
     def __init__(self, controller: Controller):
         self.controller = controller
@@ -43,7 +43,7 @@ class Lanes:
         return [LaneThread(self, name) for name in self._states]
 
     def wake(self, name: str, cause: str | None = None) -> None:
-        """Have the lane run soon, and once more after a run that is under way, which may have missed the cause."""
+        """Make the lane run soon. A run under way may have missed the cause, so the lane then runs once more."""
         state = self._states[name]
         with self._changed:
             state.is_woken, state.cause = True, cause
@@ -75,7 +75,7 @@ class Lanes:
                 self._changed.notify_all()
 
     def free(self) -> list[str]:
-        """Lanes that neither run nor are about to."""
+        """Lanes that neither run nor have a pending run."""
         return [name for name, state in self._states.items() if state.is_free]
 
     def wait_free(self, timeout_s: float) -> list[str]:
@@ -85,13 +85,13 @@ class Lanes:
             return self.free()
 
     def wait_stopped(self) -> None:
-        """Return once no lane runs. The controller has been asked to stop, so that none begins again."""
+        """Return once no lane runs. None starts again, since the controller has been asked to stop."""
         with self._changed:
             self._changed.wait_for(lambda: not any(state.is_running for state in self._states.values()))
 
 
 class LaneThread(WatchedThread):
-    """Runs one lane. It may wait for hours, and its work is judged by its progress, so its silence has no limit."""
+    """Runs one lane. It may wait for hours, and its work is checked by its progress, so its silence has no limit."""
 
     def __init__(self, lanes: Lanes, name: str):
         controller = lanes.controller

@@ -1,7 +1,7 @@
-"""Whether a worker is alive: its canary comes back through Celery, its work makes progress, and its threads go on.
+"""Liveness of a worker: its canary comes back through Celery, its work makes progress, and its threads run.
 
-The canary is a task through the worker's own queue: its return proves the way from Redis through Celery. A worker that
-is not alive exits, and its supervisor starts it again.
+The canary is a task in the worker's own queue; its return proves that Redis and Celery deliver tasks. A worker that
+fails the check exits, and its supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ RECONNECT_S = 30.0
 """Celery's longest pause between two tries to reach Redis."""
 
 STEP_MARGIN = 1.2
-"""A child that stalls is ended after ``step_s`` by its parent; a parent that has not done so by then stalls itself."""
+"""A parent kills a stalled child after ``step_s``; a parent that has not done so after this multiple is itself
+stalled."""
 
 
 class Canary:
-    """Sends canaries through Celery, and knows since when none has come back. While Redis is away, none is expected."""
+    """Sends canaries through Celery, and measures how long none has come back. While Redis is unavailable, none is
+    expected."""
 
     def __init__(self, app: Celery, queue: str):
         self._app, self._queue = app, queue
@@ -48,7 +50,7 @@ class Canary:
             self.excuse()
 
     def send(self, expires_s: float) -> None:
-        """Send one. Raises TransientError while Redis is away."""
+        """Send one. Raises TransientError while Redis is unavailable."""
         sent_at = time.monotonic()
         try:
             self._app.send_task(CANARY, queue=self._queue, expires=expires_s, retry=False)
@@ -66,13 +68,14 @@ class Canary:
             self._waiting_since = None if since is None or since + by_s > time.monotonic() else since + by_s
 
     def silent_s(self) -> float:
-        """For how long a canary has been out without any coming back."""
+        """How long canaries have been outstanding without any coming back."""
         with self._lock:
             return 0.0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     @property
     def allowed_s(self) -> float:
-        """How long Celery may take to connect, at the start and after Redis was away, before a canary can come back."""
+        """How long Celery may take to connect, at the start or after an outage of Redis, before a canary can come
+        back."""
         return RECONNECT_S if self._is_reconnecting else 0.0
 
 
@@ -86,13 +89,13 @@ class Progress:
 
 
 class Liveness(WatchedThread):
-    """Checks the worker once a tick, and touches ``alive``, whose age a health check looks at.
+    """Checks the worker at each tick, and touches the file ``alive``, whose age a health check reads.
 
-    Time in which the process was stopped or the machine slept does not count as silence.
+    Time in which the process was suspended or the machine slept does not count as silence.
     """
 
     def __init__(self, settings: ControlSettings, controller: Controller, canary: Canary, alive: Path):
-        # Not among the threads that it checks itself: the sweep checks it, every timer_s.
+        # Not among the threads that it checks itself: the sweep checks this thread every timer_s.
         self._itself = Watchdog(settings.timer_s)
         limit_s = settings.liveness_s + LONGEST_CALL_S
         super().__init__(self._run_checks, self._itself, controller.stop, name="liveness", limit_s=limit_s)
@@ -102,7 +105,7 @@ class Liveness(WatchedThread):
         self._tick_s = min(1.0, settings.liveness_s / 10)
 
     def check(self) -> None:
-        """Called by another thread: end the process if this one has ended or stands still."""
+        """Called by another thread: exit the process if this thread has ended or stalled."""
         if not self._stop_asked.is_set() and (problem := self._itself.check()):
             end_process(problem)
 

@@ -1,6 +1,6 @@
 """One worker: a process that runs one system. ``python -m ratchet.worker SYSTEM``, or ``run_worker`` after a fork.
 
-It puts the parts together: lanes with their controller, what wakes them, Celery, and what watches and reports on them.
+It assembles the parts: lanes with their controller, wakeups, Celery, liveness checks, registration and metrics.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ EXIT_REFUSED = 78
 def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
     """Run the system until asked to stop; returns the exit code.
 
-    A ledger of another schema ends it with exit code 78; a ledger or a Redis that is away is waited for. Any other
-    error, as of a system that cannot be imported or a plug-in that is not installed here, is written to the worker's
-    row in the ledger before it is raised.
+    With a ledger of another schema it exits with code 78. While the ledger or Redis is unavailable it waits. Any other
+    error, such as a system that cannot be imported or a plug-in that is not installed, is written to the worker's row
+    in the ledger before it is raised.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     try:
         system = registry.get(system_name)
         require_plugins(settings)
     except Exception as error:
-        if has_ledger(settings):  # else there is no row to write to, and no ledger is to be created
+        if has_ledger(settings):  # else there is no row to write to, and opening one would create it
             with _named(system_name, settings, log_folder) as name:
                 _report_failure(settings, name, error)
         raise
@@ -82,7 +82,7 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
 
 @contextmanager
 def _named(system_name: str, settings: Settings, log_folder: Path | None) -> Iterator[WorkerName]:
-    """The worker's name, locked for the block; it logs under it."""
+    """The worker's name, locked while the block runs. Logs are written under this name."""
     name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
     try:
         log_json(str(name), log_folder)
@@ -97,7 +97,7 @@ def _report_failure(settings: Settings, name: WorkerName, error: Exception) -> N
 
 
 class _Worker:
-    """The parts of one worker, put together."""
+    """The assembled parts of one worker."""
 
     def __init__(self, system: System, settings: Settings, worker: str):
         self.ledger = Ledger(settings.ledger_url)
@@ -141,12 +141,12 @@ class _Worker:
         ]
 
     def run(self) -> int:
-        """Run Celery's worker in this thread until it ends, with the other threads beside it; its exit code."""
+        """Run Celery's worker in this thread until it ends, beside the other threads; returns its exit code."""
         controller, events = self.controller, self.controller.settings.control.task_events
         worker_shutting_down.connect(self.stopper.asked)
         celery_worker = self.app.Worker(
             hostname=controller.worker,
-            pool="solo",  # a task only wakes a lane, so Celery's own loop runs it, and needs no threads
+            pool="solo",  # a task only wakes a lane, so it can run in Celery's own loop
             concurrency=1,
             queues=[controller.system.queue, controller.worker],
             task_events=events,
@@ -174,9 +174,9 @@ class _Worker:
 
 
 def worker_app(url: str, system: System, worker: str, lanes: Lanes, *, watched: bool = False) -> Celery:
-    """An application with the system's task and queue, and a queue of the worker's own for its canary and its sweep.
+    """An application with the system's task and queue, and the worker's own queue for its canary and sweep.
 
-    ``watched``: Flower can ask it for its state.
+    ``watched``: it answers Flower's inspection.
     """
     app = broker_app(url)
     app.conf.worker_enable_remote_control = watched
@@ -194,13 +194,13 @@ def worker_app(url: str, system: System, worker: str, lanes: Lanes, *, watched: 
 
 
 def _end_refused(error: PreconditionFailed) -> None:
-    """End as when asked to: the work gives way. The next start is refused until this host is upgraded."""
+    """Stop normally, saving the work. The worker cannot start again until this host is upgraded."""
     log.critical("%s", error)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def greeting(system: System, settings: Settings) -> str:
-    """The first line of a worker's log: what it runs, its ledger and artifacts, what wakes it. Without passwords."""
+    """The first line of a worker's log: build, ledger, artifacts and wakeups, without passwords."""
     ledger = urlsplit(settings.ledger_url)
     where = f"{ledger.hostname}:{ledger.port}" if ledger.hostname else ledger.path.removeprefix("/")
     build = Build.of(system.lanes[0].do.__module__)
@@ -212,19 +212,19 @@ def greeting(system: System, settings: Settings) -> str:
 def _metrics_page(settings: Settings) -> MetricsPage | None:
     if not settings.metrics.port:
         return None
-    from ratchet.metrics.worker import MetricsPage  # imports that a worker without metrics does not need
+    from ratchet.metrics.worker import MetricsPage  # a worker without metrics saves these imports
 
     return _once_available(lambda: MetricsPage(settings), settings)
 
 
 def _once_available(step: Callable[[], T], settings: Settings) -> T:
-    """Do a step of the start, as often as it takes while the ledger, Redis or a port is not available."""
+    """Repeat a step of the start until the ledger, Redis or a port is available."""
     backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
     return retry(step, backoff, (TransientError,))
 
 
 def _status_path(settings: Settings, system: System, worker: str) -> Path:
-    """The first worker of a system has the plain name; further ones add their slot."""
+    """The status file. The first worker of a system has the plain name; further ones add their slot."""
     settings.status_folder.mkdir(parents=True, exist_ok=True)
     slot = worker.rpartition("+")[2]
     return settings.status_folder / (f"{system.name}.json" if slot == "0" else f"{system.name}+{slot}.json")
@@ -232,7 +232,7 @@ def _status_path(settings: Settings, system: System, worker: str) -> Path:
 
 @setup_logging.connect
 def _leave_logging_alone(**_options: Any) -> None:
-    """Celery sets up no logging where a function is connected to this signal."""
+    """Connected to a Celery signal: Celery then does not configure logging."""
 
 
 @worker_ready.connect

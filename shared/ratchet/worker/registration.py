@@ -1,7 +1,8 @@
-"""What a worker tells about itself: its row in the ledger, and its status file for people and scripts on this machine.
+"""What a worker reports about itself: its row in the ledger, and its status file for people and scripts on this
+machine.
 
-The row has its state, what it waits for or why it failed. A worker that registers also releases the claims that the
-last process of its name left behind.
+The row has its state, and what it waits for or why it failed. On registration a worker also releases the claims that
+the last process of its name has left behind.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ log = logging.getLogger(__name__)
 
 
 DIED_EARLY = (
-    "it died soon after it was started, without a word: killed, out of memory, or ended by its watchdog. See its log."
+    "it died soon after its start without an error: killed, out of memory, or ended by its watchdog. See its log."
 )
 LONGEST_PAUSE_S = 60.0
-"""Between the death of a process and its next start."""
+"""The longest pause between the death of a process and its next start."""
 
 PASSING_S = 30.0
-"""What a lane waits for no longer than that is not written down: something has only restarted."""
+"""Shorter waits of a lane are not recorded: something has only restarted."""
 
 
 class Registration(Observer):
-    """Enters, refreshes and leaves the table of workers under a locked name."""
+    """Creates and updates the row of a worker in the ledger, under a locked name."""
 
     def __init__(self, ledger: Ledger, system: System, worker: str, settings: Settings, metrics_url: str | None = None):
         self._metrics_url = metrics_url
@@ -60,11 +61,11 @@ class Registration(Observer):
         self._ledger, self._system, self._worker, self._settings = ledger, system, worker, settings
 
     def enter(self) -> None:
-        """Register, and release what an earlier process of this name held: the name's lock proves that it is dead.
+        """Register, and release the claims of an earlier process of this name; the name's lock proves that it is dead.
 
-        A process that died soon after its start, without an error, counts as a start that failed.
+        A process that died soon after its start without an error counts as a failed start.
 
-        Raises PreconditionFailed for a ledger of another schema, TransientError while the ledger is away.
+        Raises PreconditionFailed for a ledger of another schema, TransientError while the ledger is unavailable.
         """
         require_current(self._ledger)
         shutil.rmtree(self._settings.work_folder / self._worker, ignore_errors=True)
@@ -92,7 +93,7 @@ class Registration(Observer):
             )
 
     def follow(self, controller: Controller) -> None:
-        """Write down what the controller waits for, as soon as it does."""
+        """Record what the controller waits for, from now on."""
         self._controller = controller
         controller.observers.append(self)
 
@@ -103,35 +104,35 @@ class Registration(Observer):
         self._write_now()
 
     def seen(self) -> None:
-        """Write down that the worker is there.
+        """Record that the worker is alive.
 
-        Raises TransientError; PreconditionFailed where the ledger became newer than it.
+        Raises TransientError, and PreconditionFailed if the ledger was migrated to a newer schema.
         """
         require_known_schema(self._ledger)
         self._write_state("running")
 
     def stopping(self) -> None:
-        """Write down that the worker is about to stop, if the ledger is there."""
+        """Record that the worker is about to stop, if the ledger is available."""
         try:
             self._write_state("stopping")
         except TransientError as error:
-            log.info("that this worker stops is not written to the ledger: %s", error)
+            log.info("the stop of this worker cannot be recorded in the ledger: %s", error)
 
     def leave(self) -> None:
-        """Write down that the worker has stopped, if the ledger is there."""
+        """Record that the worker has stopped, if the ledger is available."""
         try:
             self._write_state("stopped")
         except TransientError as error:
-            log.info("that this worker has stopped is not written to the ledger: %s", error)
+            log.info("the end of this worker cannot be recorded in the ledger: %s", error)
 
     def _write_now(self) -> None:
-        """Write it down where the ledger is there; a worker that stops has written so already."""
+        """Update the row if the ledger is available. A stopping worker has already written its state."""
         if self._controller is not None and self._controller.stop.is_set():
             return
         try:
             self._write_state("running")
         except TransientError as error:
-            log.info("what this worker waits for is not written to the ledger: %s", error)
+            log.info("the wait of this worker cannot be recorded in the ledger: %s", error)
 
     def _write_state(self, state: str) -> None:
         reasons = self._lasting_reasons()
@@ -146,7 +147,7 @@ class Registration(Observer):
                 row.state, row.error = "waiting", "\n".join(reasons)
 
     def _lasting_reasons(self) -> list[str]:
-        """What subjects wait for, and what whole lanes have waited for longer than a restart of something takes."""
+        """What subjects wait for, and what lanes have waited for longer than ``PASSING_S``."""
         reasons = list(self._controller.wait_reasons.items()) if self._controller is not None else []
         now = time.monotonic()
         return [r.why for (_, subject), r in reasons if subject is not None or now - r.since >= PASSING_S]
@@ -161,21 +162,21 @@ class Registration(Observer):
 
 
 def _died_early(before: WorkerRow, now: float) -> bool:
-    """Whether the last process of a name, known to be dead, lived briefly and wrote neither a stop nor an error."""
+    """Whether the last process of a name, known to be dead, lived briefly and recorded neither a stop nor an error."""
     if before.state in ABSENT or before.seen_at - before.started_at >= STABLE_AFTER_S:
         return False
     return now - before.started_at < STABLE_AFTER_S + LONGEST_PAUSE_S
 
 
 def has_ledger(settings: Settings) -> bool:
-    """Whether there is a ledger to write to: opening a file of SQLite would make one."""
+    """Whether there is a ledger to write to. Opening an absent SQLite file would create it."""
     return settings.ledger.url is not None or Path(make_url(settings.ledger_url).database or "").exists()
 
 
 def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
-    """Write down that a worker has failed, and why. Failures in a row are counted, since the worker is started again.
+    """Record that a worker has failed, and why. Failures in a row are counted, since the worker is restarted.
 
-    While the ledger cannot be written to, the error is in the log alone.
+    If the ledger cannot be written to, the error is only in the log.
     """
     if not has_ledger(settings):
         return
@@ -197,8 +198,8 @@ def record_failure(settings: Settings, worker: WorkerName, error: str) -> None:
                 tx.session.add(row)
             row.pid, row.started_at, row.seen_at = os.getpid(), tx.now, tx.now
             row.state, row.error, row.failures = "failed", error, row.failures + 1
-    except RatchetError as trouble:
-        log.error("this cannot be written to the ledger: %s", trouble)
+    except RatchetError as write_error:
+        log.error("this failure cannot be recorded in the ledger: %s", write_error)
     finally:
         ledger.close()
 
@@ -207,10 +208,10 @@ TICK_S = 0.5
 
 
 class StatusFile(WatchedThread, Observer):
-    """Follows a controller, and writes what has changed at most twice a second."""
+    """Follows a controller, and writes changes at most twice a second."""
 
     def __init__(self, path: Path, controller: Controller, left_s: Callable[[], float] = lambda: 0.0):
-        """``left_s`` says how long a worker that was asked to stop may still live."""
+        """``left_s`` returns how long a stopping worker may still take."""
         limit_s = controller.settings.control.liveness_s + LONGEST_CALL_S
         super().__init__(self._follow, controller.watchdog, controller.stop, name="status", limit_s=limit_s)
         self._path, self._controller = path, controller
@@ -220,7 +221,7 @@ class StatusFile(WatchedThread, Observer):
         self._left_s = left_s
 
     def decided(self, lane: str, subject: Subject, outcome: Outcome, took_s: float) -> None:  # noqa: ARG002
-        """Keep it for the status file."""
+        """Keep the outcome for the status file."""
         self._last = {
             "lane": lane,
             "subject_kind": subject.kind,
@@ -237,14 +238,14 @@ class StatusFile(WatchedThread, Observer):
             self.write("stopping", within_s=round(self._left_s(), 1))
 
     def close(self) -> None:
-        """Write that the worker has stopped; the last that is written."""
+        """Write the final state, that the worker has stopped."""
         self._closed.set()
         if self.is_alive():
             self.join(TICK_S)
         self.write("stopped")
 
     def write(self, state: str, within_s: float | None = None) -> None:
-        """Write the file if anything in it has changed. One that stops says within how many seconds, at most."""
+        """Write the file if its content has changed. ``within_s``: how long a stopping worker may still take."""
         pulses = dict(self._controller.running)
         content = {
             "system": self._controller.system.name,

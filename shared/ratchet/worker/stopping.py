@@ -1,8 +1,8 @@
-"""How a worker stops, and how others know how long that takes.
+"""Stopping a worker, and telling other processes how long that takes.
 
-Asked to stop, the work gives way and its claim is released; work that does not give way in time is left behind. Until
-then the worker's status file says how long it still needs, so that the supervisor, `ratchet run` and `ratchet stop`
-wait for as long as it takes and no longer, and can show what for.
+On a stop, the work is saved and its claim released; work that does not end in time is abandoned. Meanwhile the worker's
+status file says how long it still needs, so that the supervisor, `ratchet run` and `ratchet stop` wait exactly as long
+as necessary and can show why.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ratchet.systems.controller import (
-        Controller,  # half of everything, which a reader of status files does not need
+        Controller,  # a large import that a reader of status files does not need
     )
 
 log = logging.getLogger(__name__)
 
 ABANDON_S = 2.0
 CHECK_S = 1.0
-"""How often the work is asked again how long it takes: a step that has ended may have been longer than those before."""
+"""How often the time that the work needs is read again: it may grow with each step."""
 REPORT_S = 20.0
 CLOSE_S = 10.0
-"""Once the work has given way, Celery, the fork server and the metrics are closed."""
+"""Time to close Celery, the fork server and the metrics after the work has ended."""
 
 
 class Stopper(threading.Thread):
-    """Ends the process when its work has not given way in time, or at once when asked a second time.
+    """Exits the process if its work does not end in time, or at once on a second request.
 
-    The time is ``control.grace_s``, or what the work itself says that it takes (Pulse.stop_s), if that is longer.
+    The time is ``control.grace_s``, or ``Pulse.stop_s`` of the work if that is longer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Stopper(threading.Thread):
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[], object] = lambda: None,
     ):
-        """``hurry`` is set when asked a second time; ``leave`` ends the process with an exit code; ``report`` is called
+        """``hurry`` is set on a second request; ``leave`` exits the process with an exit code; ``report`` is called
         every ``REPORT_S`` while the worker stops."""
         super().__init__(name="stopper", daemon=True)
         self._controller = controller
@@ -60,11 +60,11 @@ class Stopper(threading.Thread):
 
     @property
     def left_s(self) -> float:
-        """How long the process may still live at most, once it was asked to stop."""
+        """The longest time until the process exits, once it was asked to stop."""
         return max(0.0, self._deadline() - self._clock())
 
     def asked(self, **_signal: Any) -> None:
-        """The worker is asked to stop. Called by Celery's signal handler, so it only sets flags."""
+        """Request a stop. Called by Celery's signal handler, so it only sets flags."""
         if self._controller.stop.is_set():
             self._hurry.set()
         self._controller.stop.set()
@@ -82,11 +82,11 @@ class Stopper(threading.Thread):
         releasing = threading.Thread(target=self._controller.held.release_all, daemon=True)
         releasing.start()
         releasing.join(ABANDON_S)
-        log.warning("the work did not give way in time and is left behind")
+        log.warning("the work did not end in time and is abandoned")
         self._leave(0)
 
     def _deadline(self) -> float:
-        """Never earlier than it was before: work that has given way has earned the time in which the rest is closed."""
+        """The deadline. It never moves to an earlier time, so that the rest can be closed after the work has ended."""
         now, pulses = self._clock(), list(self._controller.running.values())
         if self._asked_at is None:
             self._asked_at, self._closed_by = now, now + CLOSE_S
@@ -100,7 +100,7 @@ class Stopper(threading.Thread):
 
 @dataclass(frozen=True)
 class StoppingWorker:
-    """A worker that is stopping, by ``until`` at the latest (epoch seconds)."""
+    """A worker that is stopping. ``until`` is the latest time of its end, in epoch seconds."""
 
     system: str
     pid: int
@@ -113,7 +113,7 @@ class StoppingWorker:
 
 
 def stopping_workers(status_folder: Path) -> list[StoppingWorker]:
-    """The workers whose status files say that they are stopping; without torn files, and those whose time is over."""
+    """The workers that are stopping, by their status files. Unreadable files and expired ones are skipped."""
     found = (_read_status(path) for path in sorted(status_folder.glob("*.json")))
     return [worker for worker in found if worker is not None and worker.left_s > 0]
 

@@ -1,7 +1,7 @@
-"""What wakes the lanes of a worker: the listener, which reads events from Redis, and the sweep, which needs no Redis.
+"""Wakes the lanes of a worker: the listener on events from Redis, and the sweep at intervals, even without Redis.
 
-An event wakes the lanes that consume it directly, in this process. The sweep wakes all lanes at fixed intervals, by an
-ordinary Celery task where Redis is there, so that Flower shows it. What the lanes do is not known here.
+An event wakes the lanes that consume it directly, in this process. The sweep wakes all lanes at fixed intervals, if
+possible by an ordinary Celery task, so that Flower shows it. It does not know what the lanes do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAUSE_S = 1.0
 
 
 class Listener(WatchedThread):
-    """Reads only what free lanes consume, one event a free lane, so that other workers of the system get the others."""
+    """Reads only events that free lanes consume, at most one per free lane, and leaves the others to other workers."""
 
     def __init__(self, streams: Streams, ledger: Ledger, lanes: Lanes):
         controller = lanes.controller
@@ -58,7 +58,7 @@ class Listener(WatchedThread):
                 self._stop_asked.wait(PAUSE_S)
 
     def deliver(self, entry: StreamEntry) -> None:
-        """Wake the lanes that consume the event; one that cannot be read goes to the dead letters, once."""
+        """Wake the lanes that consume the event. An event that cannot be decoded becomes a dead letter, once."""
         try:
             event = decode(entry.body)
         except EventError as error:
@@ -79,19 +79,19 @@ class Listener(WatchedThread):
 
     def _dead_letter(self, entry: StreamEntry, error: EventError) -> None:
         subject_id = f"{entry.name}/{entry.id}"
-        log.error("event %s cannot be read: %s", subject_id, error)
+        log.error("event %s cannot be decoded: %s", subject_id, error)
         while not self._stop_asked.is_set():
             try:
                 dead_letter_event(self._ledger, self._system.name, subject_id, entry, error)
                 return
-            except TransientError as trouble:
-                log.warning("event %s is not among the dead letters yet: %s", subject_id, trouble)
+            except TransientError as ledger_error:
+                log.warning("the dead letter of event %s cannot be written yet: %s", subject_id, ledger_error)
                 self.watch.beat()
                 self._stop_asked.wait(PAUSE_S)
 
 
 def dead_letter_event(ledger: Ledger, system: str, subject_id: str, entry: StreamEntry, error: EventError) -> None:
-    """One dead letter for an unreadable event, however often it is read."""
+    """Write one dead letter for an undecodable event, even if it is read several times."""
     with ledger.write() as tx:
         known = select(DeadLetterRow.id).where(
             DeadLetterRow.system == system,
@@ -118,8 +118,8 @@ def dead_letter_event(ledger: Ledger, system: str, subject_id: str, entry: Strea
 class Sweep(WatchedThread):
     """Wakes all lanes at the start and every ``sweep_s``, and whenever a claim has expired or ends its pause.
 
-    Every ``timer_s`` it relays events that a crash left in the outbox, and calls ``seen`` and ``check_liveness``. The
-    controller's ``reschedule`` wakes the thread early, when a failed subject is to be tried again.
+    Every ``timer_s`` it relays events that a crash has left in the outbox, and calls ``seen`` and ``check_liveness``.
+    The controller's ``reschedule`` wakes the thread early when a failed subject is to be tried again.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Sweep(WatchedThread):
         refused: Callable[[PreconditionFailed], None],
         check_liveness: Callable[[], None] = lambda: None,
     ):
-        """``wake_by_task`` raises TransientError while Redis is away.
+        """``wake_by_task`` raises TransientError while Redis is unavailable.
 
         ``refused`` is called once, when ``seen`` raises PreconditionFailed: the worker cannot go on with this ledger.
         """
@@ -170,7 +170,7 @@ class Sweep(WatchedThread):
         try:
             self._wake_by_task()
         except TransientError as error:
-            log.info("the sweep goes without Celery: %s", error)
+            log.info("the sweep runs without Celery: %s", error)
             self._lanes.wake_all()
 
     def _run_timer(self) -> None:
@@ -186,7 +186,7 @@ class Sweep(WatchedThread):
                     refused(error)
 
     def _check_claims(self) -> float:
-        """Wake all lanes if a claim is due; else return in how many seconds the next one will be."""
+        """Wake all lanes if a claim is due. Returns the seconds until the next one is."""
         try:
             with self._ledger.read() as session:
                 due_at = claims.next_due_at(session, self._system.name)
@@ -201,7 +201,7 @@ class Sweep(WatchedThread):
 
 
 def send_sweep(app: Celery, system_queue: str, worker_queue: str, expires_s: float) -> None:
-    """Wake all lanes of this very worker by a task. Raises TransientError while Redis is away."""
+    """Wake all lanes of this worker by a task. Raises TransientError while Redis is unavailable."""
     try:
         app.send_task(system_queue, queue=worker_queue, expires=expires_s, retry=False)
     except OperationalError as error:

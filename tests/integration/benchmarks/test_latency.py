@@ -34,4 +34,4 @@ def test_the_benchmark_stops_with_the_reason_when_its_workers_fail() -> None:
     assert done.returncode == 1
     assert "6 handlers were to run within 15 s, and did not" in done.stderr
     assert "single@" in done.stderr
-    assert "do of the lane 'look' is None, but has to be a function" in done.stderr
+    assert "do of the lane 'look' is None, which is not a function" in done.stderr

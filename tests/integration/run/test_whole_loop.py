@@ -168,8 +168,8 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
     second.send_signal(signal.SIGINT)
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
-    assert "Redis has died: it is started again at once" in out
-    assert "goes on from here" in out
+    assert "Redis has exited: restarting now" in out
+    assert "continues from here" in out
     assert run_lock.find_run(home.path) is None
     assert "nothing is running" in home.call("stop")[1]
     assert _living(home) == []
@@ -228,7 +228,7 @@ def test_ratchet_stop_ends_a_run_before_its_first_checkpoint(home: Home) -> None
     run = home.start("run")
     home.wait_until(select(func.count()).select_from(VerdictRow), run)
     code, out, _ = home.call("stop")
-    assert (code, "goes on from here" in out) == (0, True)
+    assert (code, "continues from here" in out) == (0, True)
     run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0
     assert _living(home) == []

@@ -34,7 +34,7 @@ BROKEN = {
     "lacks_extra": "import a_package_that_nobody_has\n",
 }
 SAID = {
-    "no_function": "TypeError: do of the lane 'look' is None, but has to be a function",
+    "no_function": "TypeError: do of the lane 'look' is None, which is not a function",
     "lacks_extra": "ModuleNotFoundError: No module named 'a_package_that_nobody_has'",
 }
 

@@ -106,12 +106,12 @@ def test_the_first_run_refuses_a_model_that_differs_from_the_locked_settings(
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"model": {"path": "other"}}, r"model.path is other, but .* was begun with .*mine.* locked.*reset"),
-        ({"locked": {"base_model": "other"}}, r"locked.base_model is other, but .* was begun with .*mine.*reset"),
-        ({"locked": {"model_architecture": "Llama"}}, r"is Llama, but .* was begun with MadeUp.*reset"),
-        ({"locked": {"max_context_length": 512}}, r"is 512, but .* was begun with 1024.*reset"),
-        ({"locked": {"vocab_size": 2}}, r"is 2, but .* was begun with 1, .*reset"),
-        ({"hyperparams": {"max_length": 2048}}, r"max_length 2048 exceeds .* 1024 .* was begun with"),
+        ({"model": {"path": "other"}}, r"model.path is other, but .* was created with .*mine.* locked.*reset"),
+        ({"locked": {"base_model": "other"}}, r"locked.base_model is other, but .* was created with .*mine.*reset"),
+        ({"locked": {"model_architecture": "Llama"}}, r"is Llama, but .* was created with MadeUp.*reset"),
+        ({"locked": {"max_context_length": 512}}, r"is 512, but .* was created with 1024.*reset"),
+        ({"locked": {"vocab_size": 2}}, r"is 2, but .* was created with 1, .*reset"),
+        ({"hyperparams": {"max_length": 2048}}, r"max_length 2048 exceeds .* 1024 .* was created with"),
     ],
 )
 def test_a_later_run_refuses_a_change(runs: Runs, sections: dict[str, Any], said: str) -> None:
@@ -136,7 +136,7 @@ def test_a_change_from_any_source_is_refused(
         monkeypatch.setenv("RATCHET_LOCKED__VOCAB_SIZE", "2")
     else:
         given["locked"] = {"vocab_size": 2}
-    with pytest.raises(SettingsError, match=r"locked.vocab_size is 2, but .* was begun with 1"):
+    with pytest.raises(SettingsError, match=r"locked.vocab_size is 2, but .* was created with 1"):
         runs.start(load(**given))
 
 
@@ -163,5 +163,5 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(runs: Runs) -> N
             path = Path(spec["folder"]) / "tokenizer.json"
             path.write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
 
-    with pytest.raises(SettingsError, match=r"knows 2 tokens, but .* embedding of 1.*tokenizer_path"):
+    with pytest.raises(SettingsError, match=r"has 2 tokens, but .* embedding of 1.*tokenizer_path"):
         Larger(runs.home, runs.ledger, runs.model).start()

@@ -33,7 +33,7 @@ def test_a_dead_worker_is_reported_with_its_exit_and_last_log_lines(
     write_log(tmp_path, "training@here+0", "loading", "step 1")
     died = {"training": ProcessState(pid=None, restarts=1, exit_code=exit_code)}
     assert list(failures.new(ledger, died, tmp_path)) == [
-        f"training {said}: step 1 It is started again, with growing pauses."
+        f"training {said}: step 1 It is restarted, with growing pauses."
     ]
     again = {"training": ProcessState(pid=None, restarts=2, exit_code=exit_code)}
     assert list(failures.new(ledger, again, tmp_path)) == []

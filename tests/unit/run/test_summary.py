@@ -82,13 +82,13 @@ def test_the_summary_shows_what_was_learnt_and_deployed_and_why(ledger: Ledger) 
     text = render(summary(ledger, 1000.0), "http://127.0.0.1:8100", "ratchet")
     for said in (
         "4 checkpoints trained, judged and decided in 16 min 40 s.",
-        "Live is #3, right on the eval suite:\n  chain_sum  level 1 100 %, level 2 92 %",
+        "Live is #3; right answers on the eval suite:\n  chain_sum  level 1 100 %, level 2 92 %",
         "deployed #1 over #0: +16.7 points",
         "deployed #3 over #1: +16.7 points",
         "Trained on 43,200 examples, 400 of them corrections of its own mistakes; 70 weak items were mined.",
-        "1 dead letter: `ratchet dead` lists them.",
+        "1 dead letter: `ratchet dead list` has them.",
         "http://127.0.0.1:8100/v1",
-        "`ratchet run` goes on from here",
+        "`ratchet run` continues from here",
     ):
         assert said in text
 

@@ -82,7 +82,7 @@ def test_early_deaths_without_an_error_are_counted_from_the_second_on(
     second.seen()
     assert failing(migrated) == [NAME]
     assert (row(migrated).state, row(migrated).failures) == ("running", 2)
-    assert "died soon after it was started" in str(row(migrated).error)
+    assert "died soon after its start" in str(row(migrated).error)
     with migrated.write() as tx:
         tx.session.get_one(WorkerRow, NAME).started_at -= 61.0
     second.seen()
