@@ -108,8 +108,7 @@ def _decide(work: Work, server: InferenceServer) -> Outcome:
         promotion = last_deployment(session, work.subject.id) if is_champion else None
         rollback = last_rollback(session, work.subject.id)
     if promotion is not None:
-        sides = read_pair(work, work.subject.id, "eval")
-        return _roll_out(work, server, sides, dict(promotion.numbers), promotion.reason)
+        return _roll_out(work, server, work.subject.id, dict(promotion.numbers), promotion.reason)
     if rollback is not None:
         return Verdict("rolled back", rollback.reason)
     if isinstance(ruling, Settle):
@@ -155,7 +154,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
     _close_challenge(work, challenge, decision.decision, numbers)
     if isinstance(decision, Refuse):
         return _refuse(work, "refused", decision.reason, numbers)
-    return _roll_out(work, server, sides, numbers, decision.reason)
+    return _roll_out(work, server, sides.champion.id, numbers, decision.reason)
 
 
 def _smoke_test(
@@ -189,15 +188,21 @@ def _refuse(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -
     return Verdict(outcome, reason, numbers, events=(event,))
 
 
-def _roll_out(work: Work, server: InferenceServer, sides: Pair, numbers: dict[str, object], reason: str) -> Outcome:
-    """Change desired state first, then the server; the watch decides whether it stays."""
-    challenger, token = sides.challenger, work.claim.token
-    blockers: list[str | None] = []
-    work.commit(lambda tx: blockers.append(promote(tx, challenger.id, sides.champion.id, reason, numbers, token)))
+def _roll_out(
+    work: Work, server: InferenceServer, champion_id: str, numbers: dict[str, object], reason: str
+) -> Outcome:
+    """Change desired state first, then the server; the watch decides whether it stays.
+
+    ``champion_id`` is the champion that the subject was judged against, or the subject itself where it is promoted
+    already. What an operator has deployed in its place since then stays.
+    """
+    token, blockers = work.claim.token, list[str | None]()
+    work.commit(lambda tx: blockers.append(promote(tx, work.subject.id, champion_id, reason, numbers, token)))
     if blockers[0] is not None:
         return NotReady(blockers[0])
     failpoint("after-promotion")
     with work.read() as session:
+        challenger = session.get_one(CheckpointRow, work.subject.id)
         previous_id = serving(session).previous_id
         previous = session.get(CheckpointRow, previous_id) if previous_id else None
     prepared = _prepare(work, server, challenger)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from deployer.systems import deployment
 from deployer.systems.deployment import SYSTEM as DEPLOYMENT
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
@@ -15,9 +16,10 @@ from ratchet.errors import Stopping
 from ratchet.evaluation.confidence import Certainty
 from ratchet.evaluation.load_evaluation import _cached
 from ratchet.ledger import operator_actions
-from ratchet.ledger.deployments import promote
-from ratchet.ledger.tables import CalibrationRow, CheckpointRow, EvaluationRow, SuiteRow, VerdictRow
+from ratchet.ledger.deployments import last_deployment, promote
+from ratchet.ledger.tables import CalibrationRow, CheckpointRow, DeploymentRow, EvaluationRow, SuiteRow, VerdictRow
 from ratchet.settings.training import MonitoringSettings
+from sqlalchemy.orm import Session
 
 from .knowing import easy, everything, nothing
 
@@ -83,6 +85,28 @@ def test_a_rollout_interrupted_before_the_switch_is_finished(deploying: Any) -> 
     with deploying.home.ledger.read() as session:
         verdict = session.query(VerdictRow).where(VerdictRow.system == "deployment").one()
     assert (verdict.reason, verdict.numbers) == ("it was proved", {"evidence": "e"})
+
+
+def test_what_an_operator_deploys_as_a_rollout_is_resumed_stays(
+    deploying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploying.sweep()
+    chosen, better = deploying.add(nothing), deploying.add(easy)
+    deploying.home.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
+    with deploying.home.ledger.write() as tx:
+        promote(tx, better, deploying.home.base_id(), "it was proved", {}, 5)
+
+    def read_then_deployed(session: Session, checkpoint_id: str) -> DeploymentRow | None:
+        found = last_deployment(session, checkpoint_id)
+        if deploying.desired().desired_id == better:
+            with deploying.home.ledger.write() as tx:
+                operator_actions.deploy(tx, tx.session.get_one(CheckpointRow, chosen), "a demo", force=True)
+        return found
+
+    monkeypatch.setattr(deployment, "last_deployment", read_then_deployed)
+    deploying.home.bus(DEPLOYMENT).sweep()
+    assert deploying.desired().desired_id == chosen
+    assert deploying.deployments()[1:] == [("deploy", better), ("deploy", chosen)]
 
 
 def test_a_rollout_with_an_unreadable_record_waits_for_a_new_one(deploying: Any) -> None:
