@@ -1,1 +1,1 @@
-"""The deployment system: the gate that decides, and the roll-out that brings a server to what is desired."""
+"""The deployment system: the gate that decides, and the rollout that brings the server to the desired state."""

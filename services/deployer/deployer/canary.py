@@ -1,4 +1,4 @@
-"""The canary, which checks that a loaded checkpoint is the one that was judged, and the alarm of the watch. Pure.
+"""The canary, which checks that a loaded checkpoint is the one that was judged, and the alarm on live traffic. Pure.
 
 Three things are compared on a set of canary items: the server's teacher-forced log-probabilities of the judged
 answers, the grades of the server's own answers, and, where engine, dtype and GPU class are the same, their text.
@@ -18,8 +18,8 @@ from ratchet.settings.serving import ServingSettings
 from ratchet.tasks.graders import grade_example
 
 CANARY_ITEMS = 32
-"""The first items of a suite on which a loaded checkpoint is checked before the switch: a second or two of answers.
-Other weights, or another template, differ on nearly all of them."""
+"""Number of items, the first of a suite, for the check of a loaded checkpoint: one or two seconds of answers. Wrong
+weights or a wrong template differ on nearly all of them."""
 
 EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
 """Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
@@ -30,9 +30,9 @@ LEAST_COMPARED = 0.5
 
 @dataclass(frozen=True)
 class CanaryNumbers:
-    """Of ``items``, ``compared`` had tokens comparable one by one; ``lost`` and ``won`` are grades that changed.
+    """Counts over ``items``: ``compared`` could be compared token by token; ``lost`` and ``won`` are changed grades.
 
-    ``ties`` are texts whose first differing token was as likely as the judged one, within epsilon.
+    ``ties`` are texts whose first differing token was, within epsilon, as likely as the judged one.
     """
 
     items: int
@@ -48,7 +48,7 @@ class CanaryNumbers:
 
 @dataclass(frozen=True)
 class Canary:
-    """The comparison's outcome. ``reason`` is empty where it passed."""
+    """The outcome of the comparison. ``reason`` is empty if it passed."""
 
     passed: bool
     reason: str
@@ -56,7 +56,7 @@ class Canary:
 
 
 def reply(judged: ItemRecord) -> str | tuple[int, ...]:
-    """What the server is to score: the tokens of the record where it has them, else the text."""
+    """What the server has to score: the tokens of the record if it has them, else the text."""
     return judged.token_ids or judged.answer
 
 
@@ -71,10 +71,10 @@ def compare(
     served_under: Conditions | None = None,
     parse: Callable[[str], str] = str.strip,
 ) -> Canary:
-    """Compare item by item: its record, the server's answer to it, and the server's score of the judged reply.
+    """Compare each item's record with the server's answer and with the server's score of the judged reply.
 
-    The text is required to be the same only where both conditions are given and equal. ``parse`` is the profile's
-    extract_answer. Grades are not worse where no more items are lost than won. No items is a failure.
+    The texts must be the same only if both conditions are given and equal. ``parse`` is the profile's extract_answer.
+    Grades count as worse if more items are lost than won. Without items the canary fails.
     """
     epsilon = settings.logprob_epsilon or _epsilon(judged_under, served_under)
     served = [grade_example(item, parse(answer.text)) for item, answer in zip(items, answers, strict=True)]
@@ -111,10 +111,10 @@ def _fault(n: CanaryNumbers) -> str | None:
 
 
 def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float]) -> float | None:
-    """The largest difference of a token's log-probability; None where the tokens cannot be compared.
+    """The largest difference of a token's log-probability; None if the tokens cannot be compared.
 
-    A text that its tokenizer splits otherwise than the model wrote it is compared as the server itself wrote it,
-    if it did. The end token scored behind a text that ran into its limit has no counterpart.
+    If the tokenizer splits a text into other tokens than the model generated, the server's own answer is compared,
+    provided that it is the same text. For a text that reached the token limit the scored end token has no counterpart.
     """
     if not judged.token_ids and judged.finish_reason == "length":
         scored = scored[:-1]
@@ -126,7 +126,7 @@ def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float])
 
 
 def _is_tie(judged: ItemRecord, answer: Generation, epsilon: float) -> bool:
-    """Whether the first differing token was as likely as the judged one: rounding decides such a tie."""
+    """Whether the first differing token was as likely as the judged one; rounding decides such a tie."""
     pairs = enumerate(zip(judged.token_ids, answer.token_ids, strict=False))
     place = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if place is None:
@@ -146,11 +146,11 @@ def _epsilon(judged: RecordKey | None, served: Conditions | None) -> float:
 
 
 FEWEST = 20
-"""Requests below which a latency quantile says nothing."""
+"""Minimum number of requests for a meaningful latency quantile."""
 
 
 def alarm(new: Traffic, before: Traffic | None, settings: ServingSettings) -> str | None:
-    """Why the deployment should be rolled back, or None. ``before`` is the last champion's traffic."""
+    """The reason to roll the deployment back, or None. ``before`` is the previous champion's traffic."""
     if new.requests and new.errors / new.requests > settings.max_error_rate:
         return f"{new.errors} of {new.requests} requests failed, over the limit of {settings.max_error_rate:.0%}"
     if before is None or before.requests < FEWEST or new.requests < FEWEST:
@@ -160,6 +160,6 @@ def alarm(new: Traffic, before: Traffic | None, settings: ServingSettings) -> st
     if new.latency_p95_s > settings.max_latency_ratio * before.latency_p95_s:
         return (
             f"95 % of requests take up to {new.latency_p95_s:.3f} s, {new.latency_p95_s / before.latency_p95_s:.1f} "
-            f"times as long as with the last champion (limit {settings.max_latency_ratio:.1f})"
+            f"times as long as with the previous champion (limit {settings.max_latency_ratio:.1f})"
         )
     return None

@@ -1,7 +1,7 @@
-"""A challenge from screen to decision: the records it needs, what it spends, and what the gate says of them.
+"""A challenge from screen to decision: the records it needs, the error it spends, and the gate's decision.
 
-Records that are absent, damaged or not comparable are requested from testing, and the challenge waits for them. Each
-use of the confirm suite leaks a little of it, so after its budget of uses fresh items take its place.
+Records that are missing, damaged or not comparable are requested from testing, and the challenge waits for them. Each
+use of the confirm suite leaks some information about it, so after a number of uses it is replaced by fresh items.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sqlalchemy.orm import Session
 from deployer.gate import Promote, Refuse, Screen, decide, screen
 
 CHALLENGES_A_SUITE = 50
-"""Challenges after which a confirm suite is replaced: the outcome of each one reveals a little of it."""
+"""Number of challenges after which a confirm suite is replaced; the outcome of each leaks some information about it."""
 
 MASTERY_ITEMS = 5
-"""Fewest eval items on which a level can count as mastered: one lucky answer proves nothing."""
+"""Minimum number of eval items for a level to count as mastered; a single lucky answer proves nothing."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Champion and challenger on one suite; a record is None while testing has not made it.
+    """Champion and challenger on one suite; a record is None if testing has not made it yet, or it is unusable.
 
-    ``damaged`` has the ids of those whose record exists and cannot be read.
+    ``damaged`` has the ids of checkpoints whose record exists but cannot be read.
     """
 
     champion: CheckpointRow
@@ -52,7 +52,7 @@ class Pair:
 
 
 def read_pair(work: Work, challenger_id: str, pool: str) -> Pair:
-    """Both sides' records on the pool's current suite; of two that do not compare, the older counts as absent."""
+    """Both records on the pool's current suite. If they are not comparable, the older one counts as absent."""
     with work.read() as session:
         holder, challenger = champion(session), session.get_one(CheckpointRow, challenger_id)
         suite = current(session, pool)
@@ -67,7 +67,7 @@ def read_pair(work: Work, challenger_id: str, pool: str) -> Pair:
 
 
 def run_screen(work: Work, challenger_id: str) -> Screen | NotReady:
-    """The free screen on the eval suite."""
+    """The screen on the eval suite, which spends no error."""
     sides = read_pair(work, challenger_id, "eval")
     if sides.champion_record is None or sides.challenger_record is None:
         return request_records(sides)
@@ -88,9 +88,9 @@ def request_records(sides: Pair) -> NotReady:
 
 
 def open_challenge(work: Work, sides: Pair) -> ChallengeRow:
-    """The challenge of this pair, opened if it was not. Opening spends error: k is counted before anything is known.
+    """The challenge of this pair, opened if necessary. Opening it spends error: k is counted before a result is known.
 
-    One that was left open while the suite was rotated continues on the current suite, as a use of that.
+    If the suite was rotated while the challenge was open, it continues on the current suite, and counts as a use of it.
     """
 
     def open_it(tx: Transaction) -> None:
@@ -126,7 +126,7 @@ def open_challenge(work: Work, sides: Pair) -> ChallengeRow:
 
 
 def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote | Refuse:
-    """The gate's decision on a pair with both confirm records."""
+    """The gate's decision on a pair of confirm records."""
     assert sides.champion_record is not None
     assert sides.challenger_record is not None
     mastered = protected_levels(work, sides.champion.id)
@@ -136,7 +136,7 @@ def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote |
 
 
 def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:
-    """The levels that the champion masters on its eval record, in the families that the settings protect."""
+    """The levels that the champion masters, by its eval record, in the protected families of the settings."""
     with work.read() as session:
         row = evaluation(session, champion_id, current(session, "eval").id)
     if row is None:
@@ -157,10 +157,10 @@ def _challenge(session: Session, sides: Pair) -> ChallengeRow | None:
 
 
 def rotate_if_worn(work: Work, most: int = CHALLENGES_A_SUITE) -> None:
-    """Retire a confirm suite that has had ``most`` challenges, and publish the next version.
+    """Retire a confirm suite that was used for ``most`` challenges, and publish the next version.
 
-    A challenge of the subject that is under way keeps its suite; another that was left open continues on the fresh one.
-    Suites made of a user's rows only cannot be drawn again, and stay.
+    An open challenge of this subject keeps its suite; other open challenges continue on the new one. Suites made only
+    of a user's rows cannot be drawn again, and are kept.
     """
     suites = work.settings.suites
     with work.read() as session:

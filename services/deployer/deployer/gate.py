@@ -1,8 +1,8 @@
 """The deployment gate: may this challenger replace this champion? Pure; it knows nothing of the ledger or servers.
 
-``screen`` compares two records of the eval suite. It spends no error, because passing it proves nothing; it only decides
-whether to open a challenge. ``decide`` compares two records of the confirm suite, which the screen never uses. All of
-these must hold:
+``screen`` compares two records of the eval suite. It spends no error, because passing it proves nothing; it only
+decides whether to open a challenge. ``decide`` compares two records of the confirm suite, which the screen never uses.
+All of these must hold:
 
 - the target, the whole suite, is proved better at the alpha of the k-th challenge of this champion;
 - each protected family, pooled over its mastered levels, is proved not worse by the margin;
@@ -10,10 +10,10 @@ these must hold:
 - the smoke test has passed.
 
 A family in which the champion masters no level is not protected, so the untrained base model is replaced by any model
-that is proved better. A protected pool with fewer items than the full test needs is neither accepted untested nor always
-refused: its alpha is relaxed until an equal model can pass, up to 1 - power, so that a drop by the margin is still
-refused with probability ``power``. With too few items even for that, it must show no net loss. The reasons name the
-rule. Only a family without any item is always refused.
+that is proved better. A protected pool with fewer items than the full test needs is neither accepted untested nor
+always refused: its alpha is relaxed until an equal model can pass, up to 1 - power, so that a drop by the margin is
+still refused with probability ``power``. With too few items even for that, it must show no net loss. The reasons name
+the rule. Only a family without any item is always refused.
 
 Effects and margins are fractions, not percentages.
 """
@@ -39,7 +39,7 @@ from ratchet.stats.power import PROTECTED_DISCORDANT_SHARE, SAFETY_ALPHA, afford
 from ratchet.stats.proportions import Interval
 
 HARM_ALPHA = 0.05
-"""Family-wise alpha (Holm) at which a single level is proved worse. A constant, since raising it refuses equal models."""
+"""Family-wise alpha (Holm) to prove a single level worse. A constant, since raising it refuses equal models."""
 
 Mastered = Mapping[str, Collection[int]]
 """Mastered levels, by family."""
@@ -264,7 +264,7 @@ def _target_reasons(evidence: Evidence) -> list[str]:
         return []
     return [
         f"Not proved better: {target.gains} gains and {target.losses} losses on {target.n} items "
-        f"({target.effect:+.1%}), p = {target.p:.2g} above the alpha of {target.alpha:.2g} for challenge {evidence.k}."
+        f"({target.effect:+.1%}), p = {target.p:.2g} above level {target.alpha:.2g} of challenge {evidence.k}."
     ]
 
 
@@ -293,7 +293,7 @@ def _promotion_reason(evidence: Evidence) -> str:
     sentence = (
         f"Proved better: {target.gains} gains and {target.losses} losses on {target.n} items ({target.effect:+.1%}, "
         f"95 % from {target.interval.low:+.1%} to {target.interval.high:+.1%}), p = {target.p:.2g} "
-        f"at an alpha of {target.alpha:.2g} for challenge {evidence.k}."
+        f"at level {target.alpha:.2g} of challenge {evidence.k}."
     )
     if not evidence.families:
         return f"{sentence} The champion masters nothing yet, so nothing is protected."

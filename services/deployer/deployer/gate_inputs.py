@@ -1,6 +1,6 @@
-"""The inputs of the selection and the gate, read from the ledger in one consistent state.
+"""The inputs of selection and gate, read from the ledger in one consistent snapshot.
 
-It decides nothing: ``deployer.selection`` rules over the contenders that are read here.
+This module decides nothing: ``deployer.selection`` rules on the contenders that are read here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYSTEM_NAME = "deployment"
 
 
 def rulings(session: Session) -> dict[str, Ruling]:
-    """The ruling on each evaluated checkpoint without a deployment verdict, the best-ranked first."""
+    """The ruling on each evaluated checkpoint without a deployment verdict, best-ranked first."""
     field = contenders(session)
     holder = champion(session)
     ruled = rule(field, holder.id, holder.ordinal, _held(session, holder.id))
@@ -39,7 +39,7 @@ def rulings(session: Session) -> dict[str, Ruling]:
 
 
 def contenders(session: Session) -> list[Contender]:
-    """Evaluated checkpoints without a verdict; the base model is none, since it was live from the start."""
+    """Evaluated checkpoints without a verdict, except the base model, which was live from the start."""
     open_ids = [subject.id for subject in evaluated_without(session, SYSTEM_NAME, "eval")]
     if not open_ids:
         return []
@@ -49,7 +49,7 @@ def contenders(session: Session) -> list[Contender]:
 
 
 def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tuple[str, ...]]:
-    """For each checkpoint the judges that have given no verdict on it."""
+    """For each checkpoint, the judges that have no verdict on it yet."""
     names = registry.judges(session)
     query = select(VerdictRow.subject_id, VerdictRow.system).where(
         VerdictRow.subject_kind == "checkpoint",
@@ -61,7 +61,7 @@ def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tu
 
 
 def _held(session: Session, champion_id: str) -> str | None:
-    """What prevents the opening of any challenge."""
+    """What has to happen before any challenge can be opened, or None."""
     frozen, pool = serving(session).frozen_reason, _given_up(session).get(champion_id)
     if frozen is not None:
         return f"`ratchet deploy unfreeze` (frozen: {frozen})"
@@ -69,7 +69,7 @@ def _held(session: Session, champion_id: str) -> str | None:
 
 
 def _given_up(session: Session) -> dict[str, str]:
-    """Checkpoints whose record on a current suite was requested and dead-lettered by testing, with the pool."""
+    """Checkpoints for which testing has dead-lettered a record on a current suite, with the suite's pool."""
     suites = {current(session, pool).id: pool for pool in ("eval", "confirm")}
     letters = select(DeadLetterRow.subject_id).where(
         DeadLetterRow.system == "testing", DeadLetterRow.subject_kind == "request", DeadLetterRow.resolved_at.is_(None)
@@ -102,12 +102,12 @@ def _contender(
 
 
 def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
-    """The calibration that is served with the checkpoint; None before there is one."""
+    """The calibration to deploy with the checkpoint; None if there is none yet."""
     row = session.get(CalibrationRow, checkpoint_id)
     return Certainty.model_validate(row.shipped) if row is not None else None
 
 
 def _ranked(session: Session) -> dict[str, dict[str, Any]]:
-    """Entries of the newest ranking by checkpoint."""
+    """The entries of the newest ranking, by checkpoint id."""
     newest = session.scalar(select(RankingRow).order_by(RankingRow.id.desc()).limit(1))
     return {entry["checkpoint_id"]: entry for entry in newest.entries["entries"]} if newest else {}

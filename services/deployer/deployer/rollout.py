@@ -1,7 +1,7 @@
-"""Bringing a checkpoint onto the inference server: load it beside the champion, run the canary, switch, and watch it.
+"""Rolling a checkpoint out to the inference server: load it next to the champion, run the canary, switch, and watch it.
 
-Also what is served while the champion cannot be: an earlier champion with intact files, marked as a fallback. The
-champion stays desired and is tried again at every reconcile, so it is back as soon as its files are.
+If the champion cannot be served, an earlier champion with intact files is served as a fallback. The champion stays
+desired and is tried again at every reconcile, so it is served again as soon as its files are restored.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PROBE_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Rollout:
-    """Drives one inference server on behalf of one claim, whose token fences every switch.
+    """Controls one inference server under one claim, whose fencing token is sent with every switch.
 
-    ``items`` are the canary's items, ``system_prompt`` the system turn that they were judged under. It is sent along,
-    so that the server does not add that of the day.
+    ``items`` are the canary's items, ``system_prompt`` the system turn with which they were judged. It is sent with the
+    items, so that the server does not add today's.
     """
 
     work: Work
@@ -46,7 +46,7 @@ class Rollout:
 
     @property
     def parse(self) -> Callable[[str], str]:
-        """How the profile reads an answer."""
+        """The profile's function that extracts the bare answer."""
         profile = self.settings.profile
         return get_profile(profile.name, profile.options).extract_answer
 
@@ -55,7 +55,7 @@ class Rollout:
         return self.work.settings
 
     def load(self, checkpoint: CheckpointRow) -> None:
-        """Load the verified artifact beside what is live, and unload the rest. Raises ServingError, TransientError."""
+        """Load the verified artifact next to what is live, and unload the rest. Raises ServingError, TransientError."""
         live = self.server.live()
         self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)
@@ -64,7 +64,7 @@ class Rollout:
         failpoint("after-load")
 
     def smoke(self, checkpoint: CheckpointRow, record: Evaluation) -> Canary | str:
-        """Load the checkpoint and run its canary; a sentence where the server refuses to load it."""
+        """Load the checkpoint and run its canary; returns the reason if the server refuses to load it."""
         try:
             self.load(checkpoint)
             return self.canary(checkpoint.id, record)
@@ -72,7 +72,7 @@ class Rollout:
             return f"the inference server refused it: {error}"
 
     def canary(self, checkpoint_id: str, record: Evaluation) -> Canary:
-        """Score and answer the canary's items on the loaded checkpoint, and compare with its record."""
+        """Score and answer the canary's items with the loaded checkpoint, and compare them with its record."""
         judged = {item.item_id: item for item in record.items}
         chats = [with_system_turn(item, self.system_prompt).prompt for item in self.items]
         expected = [judged[item.id] for item in self.items]
@@ -95,7 +95,7 @@ class Rollout:
         return found
 
     def bring_up(self, checkpoint: CheckpointRow) -> None:
-        """Load it and make it live, under the claim's fencing token. Raises ClaimLost where that is stale."""
+        """Load the checkpoint and make it live, with the claim's fencing token. Raises ClaimLost if that is stale."""
         highest = self.server.health().highest_fencing_token
         if highest > self.work.claim.token:
             raise ClaimLost(f"the server refuses tokens below {highest}: another deployer has taken over.")
@@ -106,14 +106,14 @@ class Rollout:
         failpoint("after-switch")
 
     def tidy(self, keep: set[str]) -> None:
-        """Unload all others."""
+        """Unload all checkpoints but those in ``keep``."""
         for checkpoint_id in self.server.health().loaded:
             if checkpoint_id not in keep:
                 self.server.unload(checkpoint_id)
 
     def watch(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
-        """Watch the new champion for ``serving.watch_s``; why it should be rolled back, or None. The canary runs again
-        and again, so that a server without clients is watched too."""
+        """Watch the new champion for ``serving.watch_s``; returns the reason to roll it back, or None. The canary is
+        repeated, so that a server without clients is checked too."""
         deadline = time.monotonic() + self.settings.serving.watch_s
         while True:
             verdict = self._look(checkpoint, record, before)
@@ -125,7 +125,7 @@ class Rollout:
     def _look(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
         live = self.server.live()
         if live is None or live.weights != checkpoint.weights:
-            return f"the server serves {live.checkpoint_id if live else 'nothing'} in its place"
+            return f"the server serves {live.checkpoint_id if live else 'nothing'} instead"
         try:
             canary = self.canary(checkpoint.id, record)
         except ServingError as error:
@@ -138,11 +138,11 @@ class Rollout:
 log = logging.getLogger(__name__)
 
 DAMAGE = (ArtifactError, UnusableCheckpoint)
-"""Errors that mean that a checkpoint's files are not those that were judged."""
+"""Errors which mean that a checkpoint's files are damaged or not those that were judged."""
 
 
 def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exception) -> Callable[[Transaction], None]:
-    """Serve the newest intact earlier champion, unless one is live already; returns the effect that notes it."""
+    """Serve the newest intact earlier champion, unless one is live already; returns the effect that records this."""
     log.error("the champion %s cannot be served: %s", champion.id, error)
     served = _already_serving(work, rollout, champion) or _brought_up(work, rollout, champion)
     artifact = getattr(error, "artifact", None) or champion.artifact
@@ -150,7 +150,7 @@ def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exce
 
 
 def _already_serving(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | None:
-    """What is live, if that is another checkpoint than the champion and not blocked."""
+    """The id of the live checkpoint, if it is not the champion and not blocked."""
     live = rollout.server.live()
     if live is None or live.checkpoint_id == champion.id:
         return None
@@ -172,7 +172,7 @@ def _brought_up(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | 
 
 
 def _predecessors(session: Session, champion_id: str) -> Iterator[CheckpointRow]:
-    """Earlier champions whose files are kept and whose weights are not blocked, the newest first."""
+    """Earlier champions whose files are kept and whose weights are not blocked, newest first."""
     for checkpoint_id in earlier_champions(session):
         checkpoint = session.get_one(CheckpointRow, checkpoint_id)
         is_blocked = session.get(BlockRow, checkpoint.weights) is not None

@@ -1,7 +1,7 @@
-"""Which checkpoint may challenge the champion: a pure rule over what the judges have said.
+"""Which checkpoint may challenge the champion: a pure rule over the judges' verdicts.
 
 The candidate is the best-ranked checkpoint that is newer than the champion, not blocked, and cleared by every judge.
-Checkpoints older than the candidate are superseded; newer ones wait for the decision on it.
+Older checkpoints than the candidate are superseded; newer ones wait for the decision on it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contender:
-    """An evaluated checkpoint without a deployment verdict, and what is known of it; None is not known yet.
+    """An evaluated checkpoint without a deployment verdict, and what is known about it; None means not known yet.
 
-    ``is_kept`` is False once retention has deleted its files. ``given_up`` names the pool on which testing has
-    dead-lettered it: it waits for an operator, and no other waits for it. ``over_budget`` says which budget it breaks.
-    ``judges`` are those whose verdict is missing, also of plug-ins.
+    ``is_kept`` is False once retention has deleted its files. ``given_up`` is the pool on which testing has
+    dead-lettered it: it then waits for an operator, and no other contender waits for it. ``over_budget`` describes the
+    budget that it exceeds. ``judges`` are those, of plug-ins too, whose verdict is missing.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Settle:
-    """A verdict that needs no challenge."""
+    """A verdict without a challenge."""
 
     outcome: str
     reason: str
@@ -41,14 +41,14 @@ class Settle:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing can be decided before that exists."""
+    """No decision is possible yet."""
 
     waiting_for: str
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """This is the candidate."""
+    """The contender is the candidate, and may challenge the champion."""
 
 
 Ruling = Settle | Wait | Challenge
@@ -57,7 +57,7 @@ Ruling = Settle | Wait | Challenge
 def rule(
     contenders: Iterable[Contender], champion_id: str, champion_ordinal: int, held: str | None
 ) -> dict[str, Ruling]:
-    """A ruling for each contender, in no particular order. ``held`` is what any challenge has to wait for."""
+    """A ruling for each contender, in no particular order. ``held`` is what every challenge has to wait for."""
     field = list(contenders)
     rulings = {contender.id: _alone(contender, champion_id, champion_ordinal) for contender in field}
     eligible = [contender for contender in field if isinstance(rulings[contender.id], Challenge)]
@@ -79,12 +79,12 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
     if not contender.is_kept:
         return Settle("superseded", "newer checkpoints have taken its place on disk")
     if contender.severity not in (None, "none"):
-        return Settle("refused", f"the regression monitor says {contender.severity}")
+        return Settle("refused", f"the regression monitor reports {contender.severity}")
     if contender.over_budget is not None:
         return Settle("refused", f"it is over budget: {contender.over_budget}")
     if contender.given_up is not None:
         return Wait(f"`ratchet dead retry`: testing gave up on its {contender.given_up} record")
-    # The records of these three are needed below, so they are asked for even where no judge has registered yet.
+    # The records of these three are needed below, so they are required even before their judges have registered.
     records = {
         "regression": contender.severity is not None,
         "comparison": contender.score is not None,

@@ -1,1 +1,1 @@
-"""The training system: an engine that trains one bounded segment, and the controller that chains segments to a line."""
+"""The training system: an engine that trains one bounded segment, and the controller that chains segments."""

@@ -1,4 +1,4 @@
-"""`python -m trainer`, which `torchrun -m trainer` starts once a GPU."""
+"""`python -m trainer`, which `torchrun -m trainer` starts once per GPU."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Rows, by line number, as micro-batches in the shape that the Hugging Face Trainer iterates over.
+"""The order of rows, and their micro-batches in the form that the Hugging Face Trainer iterates over.
 
-``row_order`` is a pure function of seed, file and lengths, with each row once an epoch. A micro-batch is padded on the
-right or packed: rows end to end in one line, told apart by their position ids.
+``row_order`` is a pure function of seed, file and lengths, with each row once per epoch. A micro-batch is padded on the
+right, or packed: rows are concatenated to one sequence, separated by their position ids.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def row_order(
     epochs: int = 1,
     shuffle: bool = True,
 ) -> RowOrder:
-    """Row numbers in training order, every ``step_rows`` of them one optimizer step.
+    """Row numbers in training order; every ``step_rows`` of them are one optimizer step.
 
     Each step is a random sample of the rows, sorted by length so that its micro-batches need little padding. ``digest``
-    (hex) names the file, so that two files with one seed are not shuffled alike. An incomplete step comes last, in each
-    epoch.
+    (hex) identifies the file, so that two files with the same seed are shuffled differently. The last step of each
+    epoch may be incomplete.
     """
     if not shuffle:
         return np.tile(np.arange(len(lengths), dtype=np.int64), epochs)
@@ -68,27 +68,27 @@ def micro_batches(
 
 
 def count_micro_batches(rows: int, *, batch_size: int, accumulation: int, world_size: int = 1) -> int:
-    """How many micro-batches ``micro_batches`` yields."""
+    """The number of micro-batches that ``micro_batches`` yields."""
     complete, rest = divmod(rows, batch_size * accumulation * world_size)
     return complete * accumulation + -(-rest // (batch_size * world_size))
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """One forward pass. Padding stands to the right of a row, where causal attention cannot see it: no mask."""
+    """One forward pass. Padding is on the right, where causal attention cannot see it, so there is no mask."""
 
     inputs: torch.Tensor
     """(rows, length) of token ids."""
     logits_to_keep: int
-    """Logits are needed of so many last positions only; packed, of ``target_positions`` only."""
+    """Logits are needed for this many last positions only; if packed, for ``target_positions`` only."""
     target_positions: torch.Tensor
-    """Where in the (rows * logits_to_keep) flattened logits a trained prediction stands."""
+    """Indices of the trained predictions in the flattened logits (rows * logits_to_keep)."""
     targets: torch.Tensor
     """The tokens to be predicted there."""
     tokens: int
     """Inputs without padding."""
     position_ids: torch.Tensor | None = None
-    """(1, length), beginning at 0 with each row, where the rows are packed."""
+    """(1, length), restarting at 0 with each row; None if the rows are not packed."""
 
     @property
     def trained_tokens(self) -> int:
@@ -96,7 +96,7 @@ class MicroBatch:
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
-    """The rows padded to one micro-batch; without rows, one of a single token that trains nothing."""
+    """The rows padded to one micro-batch; without rows, a single token that trains nothing."""
     length = max((len(row.ids) for row in rows), default=2) - 1
     inputs = np.full((max(len(rows), 1), length), pad_id, np.int64)
     following = np.zeros_like(inputs)
@@ -118,7 +118,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
 
 
 def pack(rows: Sequence[Row]) -> MicroBatch:
-    """The rows end to end in one line, without padding, for attention kernels that keep them apart."""
+    """The rows concatenated to one sequence, without padding, for attention kernels that keep them separate."""
     if not rows:
         return collate(rows, 0)
     inputs = np.concatenate([row.ids[:-1] for row in rows]).astype(np.int64)
@@ -138,7 +138,7 @@ def pack(rows: Sequence[Row]) -> MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class StepSize:
-    """What one optimizer step takes, over all processes."""
+    """Tokens of one optimizer step, over all processes."""
 
     tokens: int
     trained_tokens: int
@@ -146,13 +146,13 @@ class StepSize:
 
 @dataclass
 class TokenCount:
-    """Tokens of a segment so far: ``tokens`` and ``trained`` over all processes, the rest of this one."""
+    """Tokens of a segment so far: ``tokens`` and ``trained`` over all processes, the others of this process."""
 
     tokens: int = 0
     trained: int = 0
     own: int = 0
     forwarded: int = 0
-    """Through the model, padding included."""
+    """Tokens through the model, padding included."""
 
     def add(self, step: StepSize, own: Sequence[MicroBatch]) -> None:
         self.tokens += step.tokens
@@ -176,7 +176,7 @@ class BatchLoader:
     pad_id: int
     processes: Processes
     packed: bool = False
-    """Pack the rows of a micro-batch, where the model's attention supports it."""
+    """Whether to pack the rows of a micro-batch; the model's attention has to support it."""
 
     @property
     def step_rows(self) -> int:
@@ -184,7 +184,7 @@ class BatchLoader:
         return self.batch_size * self.accumulation * self.processes.world_size
 
     def step(self, number: int) -> StepSize:
-        """The size of the step of this number, from 0: every process knows it without communication."""
+        """The size of step ``number``, counted from 0. Every process computes it without communication."""
         lines = self.lines[number * self.step_rows : (number + 1) * self.step_rows].tolist()
         rows = [self.dataset.by_line[line] for line in lines]
         return StepSize(sum(len(row.ids) - 1 for row in rows), sum(row.trained_tokens for row in rows))

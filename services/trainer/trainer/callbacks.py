@@ -1,6 +1,6 @@
-"""What happens at every step: seeding, watching the loss, reporting, stopping, and experiment trackers.
+"""Callbacks of every training step: seeding, the loss monitor, progress reports, stopping, and experiment trackers.
 
-Each class is a callback of the Hugging Face Trainer, and none knows another beyond what its constructor takes.
+Each class is a callback of the Hugging Face Trainer, and depends on others only through its constructor.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SeedPerStep(TrainerCallback):
 
 
 class LossMonitor(TrainerCallback):
-    """Keeps the loss curve, and raises Diverged for a loss that is not finite or twice that of guessing."""
+    """Records the loss curve. Raises Diverged for a loss that is not finite, or twice that of random guessing."""
 
     def __init__(self, first_step: int, vocabulary: int) -> None:
         self._first_step = first_step
@@ -74,8 +74,8 @@ class LossMonitor(TrainerCallback):
         step, loss = self._first_step + state.global_step, float(logs["loss"])
         if not math.isfinite(loss) or loss > self._limit:
             raise Diverged(
-                f"step {step}: loss {loss:g}, where guessing has {self._limit / _WORSE_THAN_GUESSING:.3g}; "
-                "the batch is suspect, or hyperparams.learning_rate too high"
+                f"step {step}: loss {loss:g}, while random guessing has {self._limit / _WORSE_THAN_GUESSING:.3g}; "
+                "the batch may be bad, or hyperparams.learning_rate too high"
             )
         self.curve.append((step, loss))
         self.learning_rate = logs.get("learning_rate")
@@ -87,10 +87,10 @@ class LossMonitor(TrainerCallback):
 
 
 class SkippedSteps(TrainerCallback):
-    """Counts the steps that the fp16 scaler skips, because a gradient was not finite in 16 bits.
+    """Counts the steps that the fp16 scaler skips because a gradient overflowed.
 
-    Such a step changes no weight and lowers the scale, by which it is known. It is no sign of divergence; its rows
-    count as seen, and the learning rate goes on with the steps.
+    Such a step changes no weight and lowers the scale, from which it is detected. It is no sign of divergence; its rows
+    count as trained, and the learning rate schedule continues.
     """
 
     def __init__(self, scaler: torch.amp.GradScaler | None) -> None:
@@ -145,7 +145,7 @@ class ProgressReporter(TrainerCallback):
         epochs: int,
         interval_s: float = REPORT_INTERVAL_S,
     ) -> None:
-        """``epochs`` is how often the file's rows are in the plan."""
+        """``epochs`` is the number of times the file's rows occur in the plan."""
         self._report = report
         self._plan = plan
         self._loss = loss
@@ -157,7 +157,7 @@ class ProgressReporter(TrainerCallback):
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the first step to the end of the last."""
+        """Seconds from the beginning of training to the end of the last step."""
         return self._throughput.elapsed_s
 
     def on_train_begin(
@@ -173,7 +173,7 @@ class ProgressReporter(TrainerCallback):
             self._report(self.snapshot(state.global_step))
 
     def snapshot(self, steps: int) -> dict[str, Any]:
-        """Where the run stands after so many steps of the segment."""
+        """Progress and loss after this many steps of the segment."""
         return {**self._position(steps), **self._learning(), "peak_memory_gb": peak_memory_gb()}
 
     def _position(self, steps: int) -> dict[str, Any]:
@@ -206,16 +206,16 @@ class ProgressReporter(TrainerCallback):
 
 
 WriteStatus = Callable[..., None]
-"""Takes fields of the status."""
+"""Called with fields of the training status."""
 
 
 class GuardedTracker(TrainerCallback):
-    """A tracker that is disabled after its first failure, which the status has as ``tracker_error``."""
+    """A tracker that is disabled after its first failure, which is written to the status as ``tracker_error``."""
 
     def __init__(self, tracker: TrainerCallback, write_status: WriteStatus) -> None:
         self.tracker = tracker
         self.first_step = 0
-        """Added to the segment's own steps, so that curves continue those of the segment before."""
+        """Added to the segment's steps, so that curves continue those of the previous segment."""
         self._write_status = write_status
         self._has_failed = False
 
@@ -226,7 +226,7 @@ class GuardedTracker(TrainerCallback):
         seen.global_step += self.first_step
         try:
             return getattr(self.tracker, event)(args, seen, *rest, **more)
-        except Exception as error:  # noqa: BLE001 - a monitor never stops training
+        except Exception as error:  # noqa: BLE001 - a failing tracker must not stop training
             self._has_failed = True
             self._write_status(tracker_error=f"{type(self.tracker).__name__}.{event}: {type(error).__name__}: {error}")
             return None
@@ -244,7 +244,7 @@ for _event in [name for name in vars(TrainerCallback) if name.startswith("on_")]
 
 
 def create_trackers(names: Sequence[str], write_status: WriteStatus) -> list[GuardedTracker]:
-    """The callbacks of ``environment.report_to``. Raises SettingsError for an unknown name or an absent library."""
+    """The callbacks of ``environment.report_to``. Raises SettingsError for an unknown name or a missing library."""
     trackers: list[GuardedTracker] = []
     for name in names:
         try:

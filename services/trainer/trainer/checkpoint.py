@@ -1,10 +1,10 @@
-"""A checkpoint and its training state on disk: written together, replaced whole or not at all, and read back exactly.
+"""A checkpoint and its training state on disk: written together, replaced atomically, and restored exactly.
 
-A checkpoint is a plain Hugging Face folder. A state is all that is needed besides it to resume as if never stopped:
+A checkpoint is a plain Hugging Face folder. The state holds everything else that is needed to resume bit for bit:
 ``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name; ``master.safetensors`` with the
-trained weights in fp32, where the checkpoint's are coarser or have adapters merged into them; ``order.safetensors``
-with the order of rows while a batch is unfinished. There is no state of random generators, since every step is seeded
-by its number.
+trained weights in fp32, if those of the checkpoint have a lower precision or merged adapters; ``order.safetensors``
+with the order of rows while a batch is unfinished. The states of random generators are not saved, since every step is
+seeded by its number.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class Position:
-    """How far a file has been trained on: ``offset`` of the ``rows`` of its order."""
+    """How far a file has been trained on: the first ``offset`` of the ``rows`` in its order."""
 
     digest: str
     offset: int
@@ -59,7 +59,7 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands after its last step."""
+    """The state of a run after its last step."""
 
     global_step: int
     fresh_at: int
@@ -72,7 +72,7 @@ class TrainingState:
     scaler: dict[str, Any] | None = None
     """State of the fp16 gradient scaler."""
     mode: str = FULL
-    """From ``training_mode``."""
+    """The result of ``training_mode``."""
     base_weights: str | None = None
     """Digest of the frozen weights under adapters."""
 
@@ -81,25 +81,25 @@ class TrainingState:
 
 
 def save_moments(folder: Path, optimizer: dict[str, torch.Tensor], order: RowOrder | None) -> None:
-    """Write the large part of a state: the result of ``moments_by_name``, and the order of an unfinished batch."""
+    """Write the tensors of a state: the result of ``moments_by_name``, and the order of an unfinished batch."""
     save_file(optimizer, folder / _OPTIMIZER)
     if order is not None:
         save_arrays({"order": order}, folder / _ORDER)
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Write the rest of it."""
+    """Write ``state.json``."""
     (folder / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
 
 
 def load_state(folder: Path) -> TrainingState:
-    """Raises ResumeError, naming the file, for what is absent, malformed or of another version."""
+    """Read ``state.json``. Raises ResumeError, naming the file, if it is missing, malformed or of another version."""
     path = folder / STATE_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields.pop("version")
         if version != VERSION:
-            raise ResumeError(f"{path} has version {version}, this trainer reads {VERSION}: start without it")
+            raise ResumeError(f"{path} has version {version}, but this trainer reads {VERSION}: start without it")
         return TrainingState(
             **{
                 **fields,
@@ -114,7 +114,7 @@ def load_state(folder: Path) -> TrainingState:
 
 
 def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """AdamW's state as ``<moment>:<parameter>`` tensors, gathered where ``keep`` is true."""
+    """AdamW's state as ``<moment>:<parameter>`` tensors; empty if ``keep`` is False (see ``gather``)."""
     return gather(
         (
             (f"{moment}:{name}", optimizer.state[parameter][moment])
@@ -127,12 +127,12 @@ def moments_by_name(model: Any, optimizer: torch.optim.Optimizer, *, keep: bool 
 
 
 def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Restore saved moments exactly. Raises ResumeError where parameters differ."""
+    """Restore saved moments exactly. Raises ResumeError if the parameters differ."""
     saved = _load_tensors(folder / _OPTIMIZER)
     expected = {f"{moment}:{name}" for name, p in model.named_parameters() if p.requires_grad for moment in _MOMENTS}
     if expected != set(saved):
         odd = sorted(expected.symmetric_difference(saved))[:3]
-        raise ResumeError(f"{folder / _OPTIMIZER} is of another model: it differs in {', '.join(odd)}")
+        raise ResumeError(f"{folder / _OPTIMIZER} belongs to another model: it differs in {', '.join(odd)}")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             optimizer.state[parameter] = {
@@ -141,19 +141,19 @@ def restore_optimizer(folder: Path, model: Any, optimizer: torch.optim.Optimizer
 
 
 def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """The weights that learn, by name, gathered where ``keep`` is true."""
+    """The trainable weights by name; empty if ``keep`` is False (see ``gather``)."""
     return gather(((name, p) for name, p in model.named_parameters() if p.requires_grad), keep=keep)
 
 
 def save_master(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Keep the trained weights in fp32 beside a checkpoint whose own are coarser, or merged with frozen ones."""
+    """Save the trained weights in fp32, for a checkpoint with a lower precision or merged adapters."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / _MASTER)
 
 
 @torch.no_grad()
 def restore_master(folder: Path, model: Any) -> None:
-    """Restore the trained weights of a model that is not sharded yet, where the state has them."""
+    """Restore the trained weights, if the state has them, of a model that is not sharded yet."""
     if not (folder / _MASTER).exists():
         return
     saved = _load_tensors(folder / _MASTER)
@@ -161,12 +161,12 @@ def restore_master(folder: Path, model: Any) -> None:
         if not parameter.requires_grad:
             continue
         if name not in saved or saved[name].shape != parameter.shape:
-            raise ResumeError(f"{folder / _MASTER} is of another model: it differs in {name}")
+            raise ResumeError(f"{folder / _MASTER} belongs to another model: it differs in {name}")
         parameter.copy_(saved[name])
 
 
 def load_order(folder: Path) -> RowOrder:
-    """The order of an unfinished batch."""
+    """Read the row order of an unfinished batch. Raises ResumeError if it cannot be read."""
     try:
         order: RowOrder = load_arrays(folder / _ORDER)["order"].astype(np.int64)
     except (OSError, KeyError, SafetensorError) as error:
@@ -183,17 +183,18 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is saved of a model and its optimizer: full tensors in main memory."""
+    """The tensors of a model and its optimizer to save: unsharded, in main memory."""
 
     moments: dict[str, torch.Tensor]
     trained: dict[str, torch.Tensor]
-    """The weights that learn, in fp32."""
+    """The trainable weights, in fp32."""
     weights: dict[str, torch.Tensor] | None
-    """All weights of a sharded model, in the precision that is served; None where the model is not sharded."""
+    """All weights of a sharded model, in the precision for serving; None if the model is not sharded."""
 
 
 def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Gathered:
-    """Every process has to call it; the main one gets the tensors. A sharded model cannot be used afterwards."""
+    """Gather all tensors to save. Must be called by every process; the main one gets the tensors. A sharded model is
+    unusable afterwards."""
     keep = hardware.processes.is_main
     moments, trained = moments_by_name(model, optimizer, keep=keep), trained_weights(model, keep=keep)
     weights = None
@@ -206,10 +207,10 @@ def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimize
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A draft folder that takes the place of ``folder`` by a rename, if the block succeeds.
+    """Yield a draft folder that replaces ``folder`` by a rename if the block succeeds.
 
-    What was there before is moved away and deleted: mapped files are never written to. A full disk is a TransientError
-    that names the folder; then nothing has changed.
+    The previous folder is moved away and deleted, so memory-mapped files are never written to. A full disk raises
+    TransientError, naming the folder, and leaves the previous folder in place.
     """
     with _disk_of(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +227,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _disk_of(folder: Path) -> Iterator[None]:
-    """``disk_errors`` for safetensors too, which has the system's error in its message only: ``… (os error 28)``."""
+    """``disk_errors`` that also covers safetensors, whose errors have the errno in the message: ``… (os error 28)``."""
     with disk_errors(folder):
         try:
             yield
@@ -238,9 +239,9 @@ def _disk_of(folder: Path) -> Iterator[None]:
 
 
 def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware, gathered: Gathered) -> None:
-    """Write the model, in the precision that is served, with all that a server needs. It cannot be used afterwards.
+    """Write the model, in the precision for serving, and its tokenizer. The model is unusable afterwards.
 
-    Adapters are merged into its weights, so that it is served as any other, and saved beside them.
+    Adapters are merged into its weights, so that it is served like any other, and also saved separately.
     """
     with replacing(folder) as draft:
         if trainable.adapters is not None:

@@ -1,6 +1,6 @@
 """The command `trainer`: trains a model on a file.
 
-Imports torch only once there is something to train, so that ``--help`` and a wrong flag are answered at once.
+torch is imported only when training starts, so that ``--help`` and errors in flags respond at once.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ EXIT_DONE, EXIT_FAILED, EXIT_WRONG, EXIT_STOPPED = 0, 1, 2, 3
 PRECISIONS = ("fp16", "bf16", "fp32")
 
 HEAD = """\
-Train a language model on a file, once, from the command line. (`ratchet run` is the loop that does it around the
-clock, and only ever serves what is proved better.)
+Train a language model on a file, once, from the command line. (`ratchet run` is the continuous loop, which serves only
+models that are proved better.)
 
-A file has one example a line, as {"question": "2+3=", "answer": "5"} or {"messages": [{"role": "user", "content": …},
-{"role": "assistant", "content": …}]}; the other shapes are in README.md. The model is a folder or a hub name;
-`tiny` is built in and learns small sums on a CPU in seconds.
+A file has one example per line, such as {"question": "2+3=", "answer": "5"} or {"messages": [{"role": "user",
+"content": …}, {"role": "assistant", "content": …}]}; README.md lists the other formats. The model is a folder or a hub
+name; `tiny` is built in and learns small sums on a CPU in seconds.
 """
 TAIL = f"""\
 examples:
   trainer --dataset sums.jsonl                                    the built-in model, into run/runs/sums/final_model
   trainer --dataset rows.jsonl --model ./Qwen3-0.6B --learning-rate 2e-5 --batch-size 4 --bf16
   trainer --dataset rows.jsonl --max-steps 500 --save-steps 100   a checkpoint-STEP every 100 steps
-  trainer --dataset rows.jsonl --resume-from-checkpoint run/runs/rows    resume exactly where it stopped
-  trainer --config config.json --dataset rows.jsonl               the prior system's configuration
-  torchrun --nproc-per-node 2 -m trainer --dataset rows.jsonl     one process a GPU
+  trainer --dataset rows.jsonl --resume-from-checkpoint run/runs/rows    continue exactly where a run stopped
+  trainer --config config.json --dataset rows.jsonl               with the prior system's configuration
+  torchrun --nproc-per-node 2 -m trainer --dataset rows.jsonl     one process per GPU
 
-A flag goes before the environment (RATCHET_HYPERPARAMS__BATCH_SIZE=4), that before the file (--config, else
-ratchet.toml or config.json in this folder), that before the defaults. --set sets what has no flag;
-docs/configuration.md has all settings.
+Flags override the environment (RATCHET_HYPERPARAMS__BATCH_SIZE=4), which overrides the file (--config, else
+ratchet.toml or config.json in this folder), which overrides the defaults. --set is for settings without a flag;
+docs/configuration.md lists all settings.
 
-Ctrl-C or SIGTERM ends the run after the running step and saves it.
+Ctrl-C or SIGTERM ends the run after the current step and saves it.
 
 exit codes: {EXIT_DONE} done, {EXIT_FAILED} training failed, {EXIT_WRONG} a flag, a setting or a row is wrong, \
 {EXIT_STOPPED} stopped early and saved
@@ -59,7 +59,7 @@ exit codes: {EXIT_DONE} done, {EXIT_FAILED} training failed, {EXIT_WRONG} a flag
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests the flag that was probably meant."""
+    """A parser whose errors suggest the flag that was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         words = [word for word in sys.argv[1:] if f" {word.partition('=')[0]}" in f" {message}"]
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser. Its help comes from the descriptions of the settings."""
+    """The argument parser, with help texts from the descriptions of the settings."""
     flags = Parser(
         "trainer",
         description=HEAD,
@@ -92,20 +92,20 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         dest="assign",
         type=_assignment,
-        help="any other setting, as model.lora_rank=16; may be given more than once",
+        help="any other setting, such as model.lora_rank=16; may be repeated",
     )
     return flags
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments; ``assign`` is a mapping. Ends the process with its exit code for a wrong flag, or for --help."""
+    """The arguments; ``assign`` is a mapping. Exits the process for a wrong flag or --help."""
     given = parser().parse_args(argv)
     given.assign = dict(given.assign)
     return given
 
 
 def flag_of(setting: str) -> str | None:
-    """The flag that sets it."""
+    """The flag for this setting; None if it has none."""
     named = {name: f"--{flag.replace('_', '-')}" for flag, name in FLAGS.items() if flag != "precision"}
     return named.get(setting)
 
@@ -146,7 +146,7 @@ def _field(setting: str) -> FieldInfo:
 def _assignment(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or "." not in name:
-        raise argparse.ArgumentTypeError(f"write SECTION.FIELD=VALUE, as model.lora_rank=16, not {text!r}")
+        raise argparse.ArgumentTypeError(f"write SECTION.FIELD=VALUE, such as model.lora_rank=16, not {text!r}")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
@@ -154,16 +154,16 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 WRONG = {ErrorKind.SETTINGS, ErrorKind.DATA, ErrorKind.TEMPLATE, ErrorKind.MODEL, ErrorKind.RESUME}
-"""Failures of the command line, the file or the model, which the user can mend."""
+"""Errors in the command line, the file or the model, which the user can fix."""
 
 WAYS_OUT: Mapping[ErrorKind, str] = {
-    ErrorKind.DATA: "Mend that row or take it out; README.md has the shapes that are read.",
-    ErrorKind.TEMPLATE: "The tokenizer's chat template has to keep question and answer and to end the answer.",
+    ErrorKind.DATA: "Fix or remove that row; README.md lists the supported formats.",
+    ErrorKind.TEMPLATE: "The tokenizer's chat template must keep question and answer, and end the answer with a token.",
     ErrorKind.MODEL: "--model takes a folder with config.json, a tokenizer and *.safetensors, a hub name, or `tiny`.",
     ErrorKind.RESUME: "Resume with the same rows and model, or leave --resume-from-checkpoint out to start a new run.",
-    ErrorKind.DIVERGED: "Lower --learning-rate, or look at the rows; nothing was overwritten.",
+    ErrorKind.DIVERGED: "Lower --learning-rate, or check the rows; nothing was overwritten.",
     ErrorKind.OUT_OF_MEMORY: "Lower --max-length, or train adapters (--set model.lora_rank=16).",
-    ErrorKind.TRANSIENT: "Once that is mended, --resume-from-checkpoint resumes from the last checkpoint.",
+    ErrorKind.TRANSIENT: "Once that is fixed, --resume-from-checkpoint resumes from the last checkpoint.",
 }
 
 
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Terminal:
-    """Shows progress: one line that changes on a terminal, a line each elsewhere."""
+    """Shows progress: on a terminal in one line that is rewritten, elsewhere in a line per report."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -216,7 +216,7 @@ class Terminal:
 
 
 def with_flags(message: str) -> str:
-    """The message with the flag beside each setting that has one."""
+    """The message with the flag added to each setting that has one."""
     for setting in FLAGS.values():
         flag = flag_of(setting)
         if flag is not None:
@@ -225,7 +225,7 @@ def with_flags(message: str) -> str:
 
 
 def all_trained(config: TrainerConfig) -> int | None:
-    """The step at which the run to resume had been trained on all of the given rows; else None."""
+    """The step at which the run to resume finished all of the given rows; None if rows are left."""
     resume_from = config.output.resume_from
     return finished_step(resume_from.parent, config.data.dataset_path) if resume_from is not None else None
 
@@ -259,7 +259,7 @@ def _wrong(message: str) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Print each warning of an old name in the settings as a line."""
+    """Print each warning about a legacy setting name as one line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LegacySetting)
         try:

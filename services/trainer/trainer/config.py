@@ -1,5 +1,6 @@
-"""A training configuration: with defaults for a model, from settings, or from a command line and a file. Imports no
-torch."""
+"""Builds a training configuration: from defaults for a model, from settings, or from a command line and a file.
+
+It imports no torch."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ FLAGS: Mapping[str, str] = {
     "system_prompt": "monitoring.system_prompt_base",
     "resume_from_checkpoint": "output.resume_from",
 }
-"""Arguments of the command line, and the setting of each."""
+"""Command-line arguments and the setting of each."""
 
 
 class ConfigLoader:
@@ -57,10 +58,10 @@ class ConfigLoader:
     def from_args_and_json(args: Namespace | None = None, file: str | Path | None = None) -> TrainerConfig:
         """Command line > environment > file > defaults.
 
-        ``args`` has attributes named as in FLAGS (None is not set), ``config`` for the file, and ``assign`` with
-        ``section.field`` to value for all other settings. The file is that one, or RATCHET_CONFIG, or ``ratchet.toml``
-        in this folder, or else the ``config.json`` of the prior system, whose names are turned into those of today with
-        a LegacySetting warning each. Raises SettingsError, naming each wrong key and the nearest right one.
+        ``args`` has attributes named as in FLAGS (None if not set), ``config`` for the file, and ``assign``, a mapping
+        of ``section.field`` to value, for all other settings. Without ``config`` or ``file``, RATCHET_CONFIG names the
+        file, or it is ``ratchet.toml`` in this folder, or the prior system's ``config.json``, whose names are converted
+        with a LegacySetting warning each. Raises SettingsError, naming each wrong key and the closest valid one.
         """
         given = vars(args) if args is not None else {}
         chosen = given.get("config") or file
@@ -75,7 +76,7 @@ class ConfigLoader:
 
 
 def trainer_config(settings: Settings) -> TrainerConfig:
-    """The configuration of a run of `trainer`. Raises SettingsError without rows to train on."""
+    """The configuration of a run of `trainer`. Raises SettingsError if there is no data set."""
     data, output = settings.data.model_dump(), settings.output.model_dump()
     if data["dataset_path"] is None:
         raise SettingsError("there is nothing to train on: give --dataset FILE, or set data.dataset_path.")
@@ -98,9 +99,10 @@ def create_default_config(
     model_path: str | Path = TINY_MODEL,
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainerConfig:
-    """Defaults that suit the model: those of the built-in tiny one, or careful ones for a pretrained one.
+    """Defaults for the model: those of the settings for the built-in tiny one, conservative ones for a pretrained one.
 
-    ``overrides`` has dotted names, as ``{"hyperparams.learning_rate": 1e-3}``. SettingsError names each wrong one.
+    ``overrides`` has dotted names, such as ``{"hyperparams.learning_rate": 1e-3}``. Raises SettingsError, naming each
+    wrong one.
     """
     sections: dict[str, dict[str, Any]] = {
         "model": {"path": str(model_path)},
@@ -114,7 +116,7 @@ def create_default_config(
 
 
 def parse_config(sections: Mapping[str, Any]) -> TrainerConfig:
-    """The sections as a configuration. SettingsError names each unknown key and each wrong value."""
+    """Validate the sections. Raises SettingsError, naming each unknown key and each wrong value."""
     try:
         return TrainerConfig.model_validate(sections)
     except ValidationError as error:
@@ -129,7 +131,7 @@ def _set(sections: dict[str, dict[str, Any]], name: str, value: Any) -> None:
 
 
 def _found() -> Path | None:
-    """``config.json``, where there is no ratchet.toml."""
+    """``config.json`` if there is one and no ratchet.toml, else None."""
     if "RATCHET_CONFIG" in os.environ or Path(FILE).exists() or not Path(PRIOR_FILE).exists():
         return None
     return Path(PRIOR_FILE)

@@ -1,4 +1,4 @@
-"""Rows to train on: a file's examples, in the profile's format, as tokens with the trained ones marked."""
+"""Training rows: a file's examples, in the profile's format, as tokens with a mask of those that are trained."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One example as tokens. ``trained[i]`` says whether the loss counts the prediction of ``ids[i]``."""
+    """One example as tokens. ``trained[i]`` is True if the prediction of ``ids[i]`` counts in the loss."""
 
     line: int
-    """Line of the file, counted from 1."""
+    """Line number in the file, from 1."""
     ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
 
     @property
     def trained_tokens(self) -> int:
-        """Predictions that count; the first token of a row is never one."""
+        """Number of predictions that count in the loss; the first token is never predicted."""
         return int(np.count_nonzero(self.trained[1:]))
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of one file, in its order, and the lines that were left out because they are too long."""
+    """The rows of one file, in order, and the line numbers of those left out because they are too long."""
 
     rows: tuple[Row, ...]
     too_long: tuple[int, ...]
@@ -64,7 +64,7 @@ class TrainingRows:
 
 
 def examples_of(path: Path) -> Iterator[tuple[int, Example]]:
-    """Line number and example of every row, in any known shape. The first row that cannot be read raises DataError."""
+    """Line number and example of every row, in any supported format. Raises DataError at the first unreadable row."""
     for line, example in read_examples(path):
         if isinstance(example, DataError):
             raise example
@@ -72,7 +72,7 @@ def examples_of(path: Path) -> Iterator[tuple[int, Example]]:
 
 
 def examples_at(path: Path, lines: Collection[int]) -> dict[int, Example]:
-    """The examples on these lines, in the order of the lines asked for."""
+    """The examples on these lines, in the given order."""
     wanted, found = set(lines), {}
     for line, example in examples_of(path):
         if line in wanted:
@@ -90,7 +90,7 @@ def prepare_rows(
     system_prompt: str,
     max_length: int,
 ) -> TrainingRows:
-    """Apply the profile, render and tokenize. Raises DataError for a row without an answer, or where no row is left."""
+    """Apply the profile, render and tokenize. Raises DataError for a row without an answer, or if no row is left."""
     rows: list[Row] = []
     too_long: list[int] = []
     for lines, formatted in _formatted_batches(examples, profile, system_prompt):
@@ -105,15 +105,15 @@ def prepare_rows(
     check_share(rows)
     if too_long and not rows:
         raise DataError(
-            f"nothing to train on: all {len(too_long)} rows have more than {max_length} tokens (hyperparams.max_length)"
+            f"nothing to train on: all {len(too_long)} rows exceed {max_length} tokens (hyperparams.max_length)"
         )
     if not rows:
-        raise DataError("nothing to train on: there is no row")
+        raise DataError("nothing to train on: the file has no rows")
     return TrainingRows(tuple(rows), tuple(too_long))
 
 
 def _rendered(lines: Sequence[int], formatted: Sequence[Example], tokenizer: Tokenizer) -> list[Rendered]:
-    """The rows as tokens. Raises ChatTemplateError, naming the first line that the template cannot carry."""
+    """The rows as tokens. Raises ChatTemplateError, naming the first line that the template cannot render."""
     try:
         return render_training_batch(tokenizer, [example.messages for example in formatted])
     except ChatTemplateError:
@@ -127,15 +127,15 @@ def _rendered(lines: Sequence[int], formatted: Sequence[Example], tokenizer: Tok
 
 
 def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], trained: Sequence[bool]) -> None:
-    """Raise ChatTemplateError unless the answer and an end are trained, and the question is not."""
+    """Raise ChatTemplateError unless the answer and an end token are trained, and the question is not."""
     answer = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if mark])
     context = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if not mark])
     if ids[-1] not in stop_ids(tokenizer):
         raise ChatTemplateError(
-            f"a row ends with {tokenizer.decode([ids[-1]])!r}, on which nothing that serves it ends"
+            f"a row ends with {tokenizer.decode([ids[-1]])!r}, which is not a stop token in serving"
         )
     if not trained[-1] or not context:
-        raise ChatTemplateError("the chat template leaves no end token to train, or nothing before the answer")
+        raise ChatTemplateError("the chat template has no end token to train, or nothing before the answer")
     if (example.answer or "").strip() not in answer:
         raise ChatTemplateError(f"the tokenizer does not keep the answer: {example.answer!r} became {answer!r}")
     if example.question.strip() not in context:
@@ -143,7 +143,7 @@ def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], tr
 
 
 def check_share(rows: Sequence[Row]) -> None:
-    """Raise ChatTemplateError for rows of which no token, or every token, is trained: masking went wrong.
+    """Raise ChatTemplateError if no token or every token is trained, which means that masking failed.
 
     Every row must train its last token, the end of the answer.
     """
@@ -151,7 +151,7 @@ def check_share(rows: Sequence[Row]) -> None:
     trained = sum(int(np.count_nonzero(row.trained)) for row in rows)
     if rows and not 0 < trained < tokens:
         raise ChatTemplateError(
-            f"{trained:,} of {tokens:,} tokens are trained: the template tells no answer from its question"
+            f"{trained:,} of {tokens:,} tokens are trained: the template does not separate answers from questions"
         )
     endless = next((row.line for row in rows if not row.trained[-1]), None)
     if endless is not None:

@@ -1,7 +1,7 @@
-"""The processes that train one model together, and a model sharded among them (FSDP2; Zhao et al., 2023).
+"""The processes that train one model together, and sharding the model among them (FSDP2; Zhao et al., 2023).
 
-Who starts the processes is no concern of this module: ``trainer.launch``, ``torchrun`` and ``accelerate launch`` all
-describe them in the same environment variables. Each process has one device.
+This module does not start the processes: ``trainer.launch``, ``torchrun`` and ``accelerate launch`` all describe them
+in the same environment variables. Each process has one device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and how many train with it. For a single one, no method communicates."""
+    """This process's rank and the number of processes. With a single process, no method communicates."""
 
     rank: int = 0
     world_size: int = 1
@@ -44,7 +44,7 @@ class Processes:
         return self.rank == 0
 
     def any(self, mine: bool, device: torch.device | str = "cpu") -> bool:
-        """Whether it holds in any process. All have to call it, and all get the same answer."""
+        """Whether ``mine`` is true in any process. Must be called by all; all get the same answer."""
         if self.world_size == 1:
             return mine
         vote = torch.tensor(float(mine), device=device)
@@ -52,7 +52,7 @@ class Processes:
         return bool(vote > 0)
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -61,7 +61,7 @@ SINGLE_PROCESS = Processes()
 
 
 def device_mesh(hardware: Hardware) -> DeviceMesh:
-    """All processes in one dimension. Every process has to call it."""
+    """A one-dimensional mesh of all processes. Must be called by all."""
     PartialState(cpu=not hardware.on_gpu)  # initializes the process group, as the Trainer will
     return init_device_mesh(torch.device(hardware.device).type, (hardware.processes.world_size,))
 
@@ -69,8 +69,8 @@ def device_mesh(hardware: Hardware) -> DeviceMesh:
 def shard(model: Any, hardware: Hardware, mesh: DeviceMesh) -> None:
     """Shard a model in place, layer by layer, so that no device ever holds more than its shard and one layer.
 
-    Shards are fp32, as all trained weights; for computation they are gathered in the run's precision, and gradients are
-    summed in fp32. Every process has to call it, with the same weights, but none waits for another.
+    Shards are fp32, as are all trained weights; they are gathered in the run's precision for computation, and gradients
+    are summed in fp32. Must be called by all processes, with the same weights; none waits for another.
     """
     policy = MixedPrecisionPolicy()
     if hardware.precision != "fp32":
@@ -86,12 +86,12 @@ def is_sharded(model: Any) -> bool:
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, gathered from all processes if it is sharded: then each of them has to call it."""
+    """The tensor, gathered from all processes if it is sharded; must then be called by all."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather(tensors: Iterable[tuple[str, torch.Tensor]], *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """Full tensors in main memory, by name. Every process has to call it; without ``keep`` the result is empty."""
+    """Full tensors in main memory, by name. Must be called by all processes; without ``keep`` the result is empty."""
     kept = {}
     for name, tensor in tensors:
         gathered = full_tensor(tensor.detach())
@@ -101,8 +101,7 @@ def gather(tensors: Iterable[tuple[str, torch.Tensor]], *, keep: bool = True) ->
 
 
 def shard_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """The tensor, which all processes have, on the parameter's device; this process's shard if the parameter is
-    sharded."""
+    """The tensor, the same in all processes, on the parameter's device; sharded if the parameter is."""
     tensor = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor) or tensor.ndim == 0:
         return tensor

@@ -1,8 +1,8 @@
-"""The Hugging Face Trainer with our own order of rows, loss and bookkeeping.
+"""The Hugging Face Trainer with Ratchet's order of rows, loss and token counts.
 
-Only public methods and hooks are overridden. What the stock loop does on every step for features that a segment does
-not use (counting operations, walking all modules, looking for optional packages, waiting for the device to test for
-NaN) is left out; benchmarks/training measures the difference.
+Only public methods and hooks are overridden. Work that the stock loop does on every step for features that a segment
+does not use (counting operations, walking all modules, looking for optional packages, waiting for the device to test
+for NaN) is left out; benchmarks/training measures the difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trainer.hardware import Hardware
 
 
 class SegmentTrainer(Trainer):
-    """Trains on exactly the micro-batches of its loader, once, in their order."""
+    """Trains on exactly the micro-batches of its loader, once and in order."""
 
     optimizer: Any
 
@@ -40,7 +40,7 @@ class SegmentTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.loader = loader
         self.count = count
-        if self.args.fp16 and self.accelerator.scaler is None:  # accelerate leaves fp16 off on a CPU, torch has it
+        if self.args.fp16 and self.accelerator.scaler is None:  # on a CPU accelerate disables fp16; torch supports it
             self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
             self.accelerator.native_amp = True
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -57,7 +57,7 @@ class SegmentTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[MicroBatch], num_batches: int, device: torch.device
     ) -> tuple[list[MicroBatch], torch.Tensor]:
-        """The micro-batches of one step, and how many tokens they train over all processes."""
+        """The micro-batches of one step, and the number of trained tokens over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
         step = self.loader.step(self.state.global_step)
         self.count.add(step, batches)
@@ -66,7 +66,7 @@ class SegmentTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: MicroBatch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of one micro-batch; returns its share of the step's mean loss a token."""
+        """Forward and backward pass of one micro-batch; returns its share of the step's mean loss per token."""
         targets = inputs.targets.to(self.args.device, non_blocking=True)
         loss_sum = cross_entropy(self._logits(model, inputs).float(), targets, reduction="sum")
         divisor = inputs.trained_tokens if num_items_in_batch is None else num_items_in_batch
@@ -78,12 +78,12 @@ class SegmentTrainer(Trainer):
         return 0
 
     def _clip(self, _parameters: Any, max_norm: float, norm_type: float = 2) -> torch.Tensor:
-        """In place of accelerate's, which converts no DTensor. The parameters are listed once, not at every step."""
+        """Replaces accelerate's function, which does not convert a DTensor. The parameters are listed only once."""
         self.accelerator.unscale_gradients()
         return full_tensor(clip_grad_norm_(self._parameters, max_norm, norm_type))
 
     def _logits(self, model: Any, batch: MicroBatch) -> torch.Tensor:
-        """(trained predictions, vocabulary): positions before all answers are not projected to the vocabulary."""
+        """Logits (trained predictions, vocabulary). Positions before all answers are not projected."""
         inputs = batch.inputs.to(self.args.device, non_blocking=True)
         positions = batch.target_positions.to(self.args.device, non_blocking=True)
         arguments = {"input_ids": inputs, "use_cache": False}
@@ -99,8 +99,8 @@ class SegmentTrainer(Trainer):
 
 
 class UnwrapOptimizer(TrainerCallback):
-    """Has the Trainer step the optimizer itself: without a gradient scaler, accelerate's wrapper only looks for absent
-    packages, at every step."""
+    """Makes the Trainer call the optimizer directly: without a gradient scaler, accelerate's wrapper does nothing but
+    look for optional packages at every step."""
 
     def __init__(self, trainer: SegmentTrainer) -> None:
         self._trainer = trainer
@@ -112,7 +112,7 @@ class UnwrapOptimizer(TrainerCallback):
 
 
 class SegmentArguments(TrainingArguments):
-    """One process drives one GPU (several GPUs are several processes), and the model is on its device already."""
+    """Arguments for one GPU per process and a model that is already on its device."""
 
     @property
     def n_gpu(self) -> int:
@@ -133,7 +133,7 @@ def build_trainer(
     count: TokenCount,
     callbacks: list[TrainerCallback],
 ) -> SegmentTrainer:
-    """The Trainer for one segment, its optimizer and learning rate already restored."""
+    """The Trainer for one segment, with an optimizer and a scheduler that are already restored."""
     return SegmentTrainer(
         loader=loader,
         count=count,
@@ -161,7 +161,7 @@ def _arguments(config: TrainerConfig, hardware: Hardware) -> TrainingArguments:
         logging_steps=config.monitoring.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",
-        report_to="none",  # trackers are added guarded, see trainer.callbacks
+        report_to="none",  # trackers are added as GuardedTracker, see trainer.callbacks
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         seed=config.data.seed % 2**32,

@@ -1,7 +1,7 @@
 """Loading a model to train: from a folder or the hub, with adapters or quantized, onto its device.
 
-Safetensors only, and no code from the folder. What is trained is held in fp32. What the rows are, and how they are
-trained on, is no concern of this module.
+It reads only safetensors and runs no code from the folder. Trained weights are in fp32. This module knows nothing of
+rows or the training loop.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from trainer.varlen_attention import VARLEN, use_varlen_attention
 transformers.utils.logging.disable_progress_bar()
 
 NEEDED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors")
-"""Files of a hub repository that are read: no code, and no weights but safetensors."""
+"""Files read from a hub repository: no code, and weights only as safetensors."""
 
 TURNS = ".turns"
-"""A lock in a run's folder, held by the process that reads the model."""
+"""Lock file in a run's folder, held by the process that is reading the model."""
 
 _SMALL_MODEL = 10_000_000
 _HIGHEST_RATE = 1e-3
@@ -48,7 +48,7 @@ _HIGHEST_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Trainable:
-    """A model that is ready to train: all of its weights, or the adapters in it."""
+    """A model that is ready to train, with all its weights or with adapters."""
 
     model: Any
     tokenizer: Tokenizer
@@ -58,19 +58,19 @@ class Trainable:
 
     @property
     def attention(self) -> str:
-        """The attention kernel."""
+        """Name of the attention kernel."""
         return str(self.model.config._attn_implementation)
 
     @property
     def supports_packing(self) -> bool:
-        """Whether rows may be packed, each attending to itself alone."""
+        """Whether rows may be packed: each then attends only to itself."""
         return self.attention in ("flash_attention_2", VARLEN)
 
 
 def resolve_local_model(config: TrainerConfig) -> TrainerConfig:
-    """The configuration with model and tokenizer as folders, so that the weights have a digest.
+    """The configuration with local folders for model and tokenizer, so that the weights have a digest.
 
-    Raises BrokenCheckpoint for what is neither a folder nor a model of the hub, or of its cache where offline.
+    Raises BrokenCheckpoint for a name that is neither a folder nor a model on the hub (offline: in its local cache).
     """
     model = config.model
     found = {"path": local_folder(resolve_model(model.path, config.output.output_dir), "model.path")}
@@ -80,20 +80,20 @@ def resolve_local_model(config: TrainerConfig) -> TrainerConfig:
 
 
 def local_folder(name: str, setting: str) -> str:
-    """The folder as it is, or that of the hub's model in the local cache, downloaded where it is missing."""
+    """An existing path unchanged; for a hub name the folder in the local cache, downloaded if necessary."""
     if Path(name).exists():
         return name
     try:
         return snapshot_download(name, allow_patterns=list(NEEDED))
     except (OSError, ValueError) as error:
-        raise BrokenCheckpoint(f"{name} is no folder, and no model of the hub ({setting}): {error}") from error
+        raise BrokenCheckpoint(f"{name} is neither a folder nor a model on the hub ({setting}): {error}") from error
 
 
 def load_on_device(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
     """Load a model, restore its fp32 weights from a state to resume from, and put it on its device.
 
-    Processes that shard a model read it one after the other, so that main memory holds it in full only once, and the
-    shards. Raises as load_model and restore_master do.
+    Processes that shard a model read it one after the other, so that main memory holds only one full copy besides the
+    shards. Raises the errors of load_model and restore_master.
     """
     if not hardware.sharded:
         trainable = _restored(config, hardware, profile)
@@ -115,7 +115,7 @@ def _restored(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Tr
 
 
 def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> Trainable:
-    """Model and tokenizer, from folders, with the profile's own tokens where the vocabulary has room to learn them.
+    """Load model and tokenizer from folders, and add the profile's tokens if the embedding has unused rows for them.
 
     Raises BrokenCheckpoint, ChatTemplateError or SettingsError.
     """
@@ -172,7 +172,7 @@ def _check_fit(config: TrainerConfig, model: Any, tokenizer: Tokenizer) -> None:
 
 
 def _set_stop_tokens(model: Any, tokenizer: Tokenizer) -> None:
-    """Have servers that read the checkpoint's generation config end an answer where training ends it."""
+    """Set the stop tokens of training in the generation config, for servers that read it."""
     stops = list(stop_ids(tokenizer))
     model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     if tokenizer.pad_token_id is not None:
@@ -180,7 +180,7 @@ def _set_stop_tokens(model: Any, tokenizer: Tokenizer) -> None:
 
 
 def quantization(model: ModelSettings, hardware: Hardware) -> Any:
-    """NF4 with double quantization (Dettmers et al., 2023), computed in the run's precision; None for whole weights."""
+    """NF4 with double quantization (Dettmers et al., 2023), computed in the run's precision; None if not quantized."""
     if not model.load_in_4bit:
         return None
     from transformers import BitsAndBytesConfig
@@ -194,12 +194,12 @@ def quantization(model: ModelSettings, hardware: Hardware) -> Any:
 
 
 class Adapters:
-    """Low-rank adapters (LoRA; Hu et al., 2021) in a model, by peft. The model's forward, names and generation stay."""
+    """Low-rank adapters (LoRA; Hu et al., 2021) in a model, through peft. The model itself stays usable as before."""
 
     def __init__(self, model: Any, settings: ModelSettings, seed: int, base_path: str) -> None:
-        """Freeze the model, loaded from ``base_path``, and put fresh adapters into it, which change nothing yet.
+        """Freeze the model, loaded from ``base_path``, and insert new adapters, which change nothing yet.
 
-        Raises SettingsError for targets that the model does not have, or whose weights another layer shares.
+        Raises SettingsError for targets that the model does not have, or that share weights with another layer.
         """
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -213,7 +213,7 @@ class Adapters:
         )
         if settings.load_in_4bit:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.gradient_checkpointing)
-            model._hf_peft_config_loaded = True  # the Trainer trains a quantized model only with this mark of adapters
+            model._hf_peft_config_loaded = True  # without this mark the Trainer refuses a quantized model
         try:
             with torch.random.fork_rng(), _without_peft_warnings():
                 torch.manual_seed(seed % 2**63)
@@ -223,7 +223,7 @@ class Adapters:
         _require_untied_targets(model)
 
     def save(self, folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
-        """Write the adapters, ``trained`` by their names in the model, as peft and inference servers read them."""
+        """Write the adapters in peft's format. ``trained`` are their weights by name in the model."""
         from peft import get_peft_model_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -236,9 +236,9 @@ class Adapters:
         config.base_model_name_or_path = before
 
     def merged(self, hardware: Hardware, folder: Path) -> Any:
-        """The model with the adapters merged into its weights, after which the adapters are gone.
+        """The model with the adapters merged into its weights. The adapters are removed from it.
 
-        Quantized or sharded weights are read again in full, and the saved adapters of ``folder`` are merged into those.
+        If the weights are quantized or sharded, the full ones are loaded again, and the adapters in ``folder`` merged.
         """
         if not self._settings.load_in_4bit and not hardware.sharded:
             return self._peft.merge_and_unload()
@@ -246,7 +246,7 @@ class Adapters:
 
 
 def _require_untied_targets(model: Any) -> None:
-    """Raise SettingsError for adapters on tied weights: merged, they would change both layers."""
+    """Raise SettingsError for adapters on tied weights: merging would change both layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not model.all_tied_weights_keys:
@@ -254,13 +254,13 @@ def _require_untied_targets(model: Any) -> None:
     ends = {"embedding": model.get_input_embeddings(), "head": model.get_output_embeddings()}
     if adapted := [name for name, layer in ends.items() if isinstance(layer, BaseTunerLayer)]:
         raise SettingsError(
-            f"model.lora_targets name the {' and the '.join(adapted)} of a model whose embedding and head are one: "
-            "merged for serving, the adapters would change both. Leave it out."
+            f"model.lora_targets include the {' and the '.join(adapted)} of a model with tied embedding and head: "
+            "merging the adapters for serving would change both. Remove it."
         )
 
 
 def merge_into_full_precision(base_path: str, adapters: Path, hardware: Hardware) -> Any:
-    """The unquantized weights of ``base_path``, in main memory, with saved adapters merged in."""
+    """Load the unquantized weights of ``base_path`` in main memory and merge saved adapters into them."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -272,8 +272,8 @@ def merge_into_full_precision(base_path: str, adapters: Path, hardware: Hardware
 
 
 def keep_weight_layout(model: Any) -> None:
-    """Keep quantized weights in their layout. In evaluation some CPUs repack them, and no gradient passes through
-    repacked weights: one preview would end the training."""
+    """Keep the layout of quantized weights. In evaluation mode bitsandbytes repacks them on some CPUs, and repacked
+    weights pass no gradient, so that a single preview would break training."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -281,7 +281,7 @@ def keep_weight_layout(model: Any) -> None:
 
 @contextmanager
 def _without_peft_warnings() -> Iterator[None]:
-    """Without its warnings of an old property of transformers, and of tied weights, which are refused here."""
+    """Suppress peft's warnings of a deprecated transformers property, and of tied weights, which are refused here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         warnings.filterwarnings(
@@ -292,10 +292,10 @@ def _without_peft_warnings() -> Iterator[None]:
 
 @torch.no_grad()
 def add_tokens(model: Any, tokenizer: Tokenizer, texts: Sequence[str]) -> bool:
-    """Make each text one token, in rows that the embedding has and the vocabulary does not use.
+    """Make each text one token, in rows of the embedding that the vocabulary does not use.
 
-    A new token starts as the mean of the pieces that it was spelled with. It is not special, so an answer's text keeps
-    it. Returns False, and changes nothing, where the rows do not suffice or are frozen. A second call changes nothing.
+    A new token starts as the mean of the tokens that it replaces. It is not special, so it stays in an answer's text.
+    Returns False, and changes nothing, if there are too few rows or they are frozen. A second call changes nothing.
     """
     pieces = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
     missing = [text for text in texts if len(pieces[text]) > 1]

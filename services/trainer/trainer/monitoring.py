@@ -1,6 +1,6 @@
-"""What a run reports of itself while it runs: the status file, its fields, throughput, and where the loss goes.
+"""Monitoring of a running training: the status file and its fields, throughput, and the trend of the loss.
 
-Imports no torch: the command line and the documentation read it too.
+It imports no torch, since the command line and the documentation use it too.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ from ratchet.atomic_files import write_best_effort
 STATUS_FILE = "training_status.json"
 
 RECENT_POINTS = 50
-"""Points of the loss curve that are judged and shown."""
+"""Number of last points of the loss curve that are shown, and used for trend and spread."""
 _FEWEST_POINTS = 8
 
 _KEPT = 0.9
-"""Weight of the past, at each step, in the recent average."""
+"""Decay per step of the recent average."""
 
 Trend = Literal["falling", "level", "rising"]
 
 STATUS_FIELDS: Mapping[str, str] = {
     "state": "`loading`, `training`, `saving`, then `finished`, `interrupted` or `failed`",
-    "updated_at": "the sign of life: when the file was last written (Unix time)",
+    "updated_at": "heartbeat: when the file was last written (Unix time)",
     "started_at": "when the run began (Unix time)",
-    "model": "folder or name of the weights that it began with",
-    "dataset": "the file that it trains on",
+    "model": "folder or name of the initial weights",
+    "dataset": "the training file",
     "profile": "the profile that formats the rows",
-    "system_prompt": "the system turn of a row that has none",
-    "max_length": "longest row in tokens",
-    "device": "what it computes on",
+    "system_prompt": "the system turn for rows without one",
+    "max_length": "maximum length of a row in tokens",
+    "device": "the device",
     "processes": "how many processes train together, each on its own device",
-    "precision": "of the saved weights and of autocast",
+    "precision": "precision of the saved weights and of autocast",
     "attention": "the attention kernel",
-    "batch_size": "rows of a micro-batch, smaller than the setting where memory was short",
+    "batch_size": "rows per micro-batch, fewer than in the setting if memory ran out",
     "step": "the global step",
-    "last_step": "the step at which this segment ends, unless its time is up sooner",
-    "epoch": "which pass over the rows, from 1",
-    "examples_done": "rows of the batch that are trained, over all epochs",
+    "last_step": "the step at which this segment ends, unless its time limit comes first",
+    "epoch": "current epoch, from 1",
+    "examples_done": "rows of the batch trained so far, over all epochs",
     "examples_total": "rows of the batch, over all epochs",
-    "examples_per_s": "since the segment began",
-    "remaining_s": "until the batch is done, at this speed",
-    "tokens_per_s": "since the segment began",
-    "tokens_per_s_recent": "over the last ten steps or so",
+    "examples_per_s": "average since the segment began",
+    "remaining_s": "seconds until the batch is done, at this speed",
+    "tokens_per_s": "average since the segment began",
+    "tokens_per_s_recent": "average over about the last ten steps",
     "longest_step_s": "the longest step of the segment, which bounds how long a stop takes",
     "loss": "the last point of the loss curve",
-    "loss_curve": "its newest 50 points, each a step and the mean loss since the point before",
-    "loss_trend": "`falling`, `level` or `rising`: newer half of those points against older, by two standard errors",
+    "loss_curve": "the newest 50 points, each a step and the mean loss since the previous point",
+    "loss_trend": "`falling`, `level` or `rising`: newer half of these points against older, by two standard errors",
     "loss_spread": "standard deviation of those points",
-    "learning_rate": "at the last point",
-    "grad_norm": "the gradient's norm before clipping, at the last point",
-    "peak_memory_gb": "the most memory so far: of the GPU where there is one, else of the process (10⁹ bytes)",
-    "preview_step": "when the last preview was taken",
-    "preview_asked": "its questions",
-    "preview_correct": "how many of them were right",
-    "preview_error": "why there was none",
-    "checkpoint": "what the run saved",
-    "rows_too_long": "rows that were left out",
-    "error": "why it failed, with the traceback where the reason is not known",
-    "error_kind": "the kind of it, as in the table above",
-    "report_error": "why progress could not be reported; training went on",
-    "tracker_error": "why a tracker of `environment.report_to` was disabled; training went on",
+    "learning_rate": "learning rate at the last point",
+    "grad_norm": "norm of the gradient before clipping, at the last point",
+    "peak_memory_gb": "peak memory so far: of the GPU if there is one, else of the process (10⁹ bytes)",
+    "preview_step": "step of the last preview",
+    "preview_asked": "number of its questions",
+    "preview_correct": "how many of them were answered correctly",
+    "preview_error": "why the last preview failed",
+    "checkpoint": "folder of the saved checkpoint",
+    "rows_too_long": "number of rows left out because they are too long",
+    "error": "why the run failed, with a traceback if the cause is unknown",
+    "error_kind": "kind of the error, see the table above",
+    "report_error": "why progress could not be reported; training continued",
+    "tracker_error": "why a tracker of `environment.report_to` was disabled; training continued",
 }
 """Every field that the status file may hold."""
 
 
 class TrainingStatusWriter:
-    """Keeps one JSON file up to date: readers see a whole status or none. ``updated_at`` is the sign of life."""
+    """Keeps one JSON file up to date. It is replaced atomically; ``updated_at`` serves as a heartbeat."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -81,14 +81,14 @@ class TrainingStatusWriter:
         self._writing = threading.Lock()
 
     def write(self, **fields: Any) -> None:
-        """Merge ``fields`` into the status and write it. A full or absent disk never stops training."""
+        """Merge ``fields`` into the status and write it. A full or missing disk never stops training."""
         with self._writing:
             self._status |= fields
             status = {**self._status, "updated_at": time.time()}
             write_best_effort(self.path, json.dumps(status, ensure_ascii=False, indent=2) + "\n")
 
     def amend(self, **fields: Any) -> None:
-        """Add to what another process has written of the run: a rank that fails reports its own error."""
+        """Update the status that another process has written, so that a rank that fails can add its error."""
         try:
             self._status = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -96,26 +96,26 @@ class TrainingStatusWriter:
         self.write(**fields)
 
     def start(self, **fields: Any) -> None:
-        """Begin a run: forget the last one's fields."""
+        """Begin a run: reset the fields of the previous one."""
         self._status = {"started_at": time.time()}
         self.write(**fields)
 
 
 class Throughput:
-    """Tokens a second. A stall shows in ``recent`` within some ten steps, in ``average`` hardly ever."""
+    """Tokens per second. A stall shows in ``recent`` within about ten steps, in ``average`` hardly at all."""
 
     def __init__(self) -> None:
         self.begin(0.0)
 
     def begin(self, now_s: float) -> None:
-        """Start the clock, of any origin."""
+        """Start measuring at ``now_s``, a time of any clock."""
         self._began_s = self._last_s = now_s
         self._tokens = 0
         self.longest_s = 0.0
         self._recent_tokens = self._recent_s = 0.0
 
     def step(self, now_s: float, tokens: int) -> None:
-        """A step has ended; ``tokens`` were trained since the beginning."""
+        """Record the end of a step; ``tokens`` is the total since the beginning."""
         self._recent_tokens = _KEPT * self._recent_tokens + (tokens - self._tokens)
         self._recent_s = _KEPT * self._recent_s + (now_s - self._last_s)
         self.longest_s = max(self.longest_s, now_s - self._last_s)
@@ -123,24 +123,24 @@ class Throughput:
 
     @property
     def elapsed_s(self) -> float:
-        """From the beginning to the end of the last step."""
+        """Seconds from the beginning to the end of the last step."""
         return self._last_s - self._began_s
 
     @property
     def average(self) -> float:
-        """Tokens a second since the beginning; 0 before the first step."""
+        """Tokens per second since the beginning; 0 before the first step."""
         return self._tokens / self.elapsed_s if self.elapsed_s else 0.0
 
     @property
     def recent(self) -> float:
-        """Tokens a second over the last ten steps or so, the newest counting most; 0 before the first step."""
+        """Tokens per second over about the last ten steps, the newest weighted most; 0 before the first step."""
         return self._recent_tokens / self._recent_s if self._recent_s else 0.0
 
 
 def loss_trend(losses: Sequence[float]) -> Trend | None:
-    """The newer half of the last points against the older half; ``level`` within two standard errors.
+    """Compare the newer half of the last points with the older half; ``level`` within two standard errors.
 
-    None of fewer than 8 points: they show nothing.
+    None for fewer than 8 points, which show no trend.
     """
     recent = losses[-RECENT_POINTS:]
     if len(recent) < _FEWEST_POINTS:
@@ -154,6 +154,6 @@ def loss_trend(losses: Sequence[float]) -> Trend | None:
 
 
 def loss_spread(losses: Sequence[float]) -> float | None:
-    """Standard deviation of the last points; None of fewer than two."""
+    """Standard deviation of the last points; None for fewer than two."""
     recent = losses[-RECENT_POINTS:]
     return stdev(recent) if len(recent) > 1 else None

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that a resumed run has the same one."""
+"""AdamW, and the learning rate as a pure function of the step, so that a resumed run continues with the same one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 FLOOR = 0.1
-"""Share of the peak learning rate at which a schedule ends. Not zero: the first steps of the next batch learn too."""
+"""Fraction of the peak learning rate at which a schedule ends; not zero, since the first steps of the next batch
+should still learn."""
 
 BETAS = (0.9, 0.95)
-"""A second moment that forgets faster than PyTorch's 0.999 recovers sooner from a batch of another kind."""
+"""A faster decay of the second moment than PyTorch's 0.999 recovers sooner from a batch of a different kind."""
 
 EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """A planned stretch of steps, ``[start, start + length)``, over which the learning rate takes its shape.
+    """A planned range of steps, ``[start, start + length)``, for one period of the learning rate schedule.
 
-    A cycle outlives an interruption: what is left of it goes on in the next segment.
+    After an interruption, the rest of the cycle continues in the next segment.
     """
 
     start: int
@@ -40,7 +41,7 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up after a fresh optimizer, then constant, or falling to the floor over each cycle."""
+    """Warm-up after a fresh optimizer, then a constant rate, or one that decays to the floor over each cycle."""
 
     shape: str
     warmup_steps: int
@@ -58,7 +59,7 @@ class Schedule:
         )
 
     def factor(self, step: int) -> float:
-        """Share of the peak learning rate at this global step; never zero."""
+        """Fraction of the peak learning rate at this global step; never zero."""
         return self._warmup(step) * self._shape(step)
 
     def _warmup(self, step: int) -> float:
@@ -74,7 +75,7 @@ class Schedule:
 
 
 def build_optimizer(model: Any, hyperparams: HyperparamSettings) -> AdamW:
-    """AdamW over the trainable weights; decay touches matrices only, not norms and biases."""
+    """AdamW over the trainable weights, with weight decay on matrices only, not on norms and biases."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
     vectors = [parameter for parameter in trainable if parameter.ndim < 2]
@@ -91,5 +92,5 @@ def build_optimizer(model: Any, hyperparams: HyperparamSettings) -> AdamW:
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule, start: int) -> LambdaLR:
-    """Learning rates from the global step ``start`` on; the scheduler itself has no state worth keeping."""
+    """A scheduler from the global step ``start`` on. It has no state that needs saving."""
     return LambdaLR(optimizer, lambda steps: schedule.factor(start + steps))

@@ -1,6 +1,6 @@
-"""What the worker trains next: the open batch, where in it to begin, and what has to happen first.
+"""What the worker trains next: the open batch, the position in it, and what has to happen first.
 
-Everything here reads the ledger; nothing trains or saves. ``PauseFlag`` and ``StopDeadline`` follow a running segment.
+This module reads the ledger; it neither trains nor saves. ``PauseFlag`` and ``StopDeadline`` track a running segment.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from trainer.segment import FULL, read_state_info, training_mode
 TRAINING = "training"
 
 MARGIN = 3.0
-"""Times what was measured: a machine that stops is a busy one, and rows differ in length."""
+"""Factor on measured times, since a machine is busy while it stops, and rows differ in length."""
 
 SLOW_DISK_BYTES_PER_S = 50e6
 FILES_S = 10.0
 STATE_FACTOR = 4
-"""Before a save was measured: a checkpoint and its state, of fp32 weights and two moments, on a slow disk."""
+"""Size of a checkpoint with its state (fp32 weights and two moments), as a multiple of the checkpoint's size. Used to
+estimate the time of a save, on a slow disk, before one was measured."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint whose weights are loaded, and the state artifact that is put on them; None for a fresh optimizer.
+    """The checkpoint whose weights are loaded, and the state artifact to resume from; None for a fresh optimizer.
 
-    The weights are the checkpoint's own, or, for adapters, the frozen base weights under them.
+    With adapters, the weights are the frozen base weights under them.
     """
 
     weights: CheckpointRow
@@ -47,9 +48,9 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class SegmentStart:
-    """Where a segment begins: after ``head``, ``offset`` rows into its batch.
+    """Where a segment begins: after ``head``, at ``offset`` in its batch.
 
-    ``blocked_by`` says what has to happen first. ``save_s`` is what saving a checkpoint took last, in seconds.
+    ``blocked_by`` describes what has to happen first. ``save_s`` is the duration of the last save, in seconds.
     """
 
     head: CheckpointRow
@@ -61,7 +62,7 @@ class SegmentStart:
 
 
 def open_segment(work: Work) -> SegmentStart:
-    """Open the batch if it is queued, and find where to begin."""
+    """Open the batch if it is queued, and find the position to begin at."""
 
     def open_batch(tx: Transaction) -> None:
         batch = tx.session.get_one(BatchRow, work.subject.id)
@@ -87,7 +88,7 @@ def open_segment(work: Work) -> SegmentStart:
 
 
 def rewinds(session: Session) -> list[Subject]:
-    """Broken and critically regressed checkpoints without a verdict of training yet."""
+    """Broken and critically regressed checkpoints that have no verdict of training yet."""
     bad = select(CheckpointRow.id).outerjoin(RegressionRow, RegressionRow.checkpoint_id == CheckpointRow.id)
     bad = bad.where(
         or_(CheckpointRow.state == "broken", RegressionRow.severity == "critical"),
@@ -105,10 +106,10 @@ def all_steps_taken(session: Session, settings: Settings) -> bool:
 def resume_point(
     settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
 ) -> ResumePoint:
-    """What is loaded to train on from the checkpoint. ``base`` has the frozen weights under the lineage's adapters.
+    """What to load to continue from the checkpoint. ``base`` has the frozen weights under the lineage's adapters.
 
-    Where the training mode has changed, or the state does not fit, it is a fresh optimizer on the checkpoint's own
-    weights. Raises ArtifactError for a damaged state; the weights are not checked.
+    If the training mode has changed, or the state does not fit, training continues on the checkpoint's own weights with
+    a fresh optimizer. Raises ArtifactError for a damaged state; the weights are not checked.
     """
     mode = training_mode(settings.model)
     weights = checkpoint if mode == FULL else base
@@ -121,11 +122,11 @@ def resume_point(
 
 
 def _blocked_by(session: Session, settings: Settings) -> str | None:
-    """What has to happen before the next segment. The batch stays open."""
+    """What has to happen before the next segment, or None. The batch stays open."""
     if lineage(session).paused:
         return "training to be resumed"
     if rewinds(session):
-        return "a rewind that comes first"
+        return "a pending rewind"
     if all_steps_taken(session, settings):
         return f"more steps than hyperparams.max_steps {settings.hyperparams.max_steps} allows"
     waiting = unjudged(session)
@@ -143,7 +144,7 @@ class PauseFlag:
         self._is_set = False
 
     def __call__(self) -> bool:
-        """Once true, it stays true."""
+        """Whether the segment should stop. Once True, it stays True."""
         now = time.monotonic()
         if not self._is_set and now - self._read_at >= self._every_s:
             self._read_at = now
@@ -155,10 +156,10 @@ class PauseFlag:
 
 @dataclass
 class StopDeadline:
-    """How long a segment takes to stop when its worker is asked to: the running step, and saving what it has.
+    """How long a segment may take to stop when its worker is asked to: the current step plus a save.
 
-    It is a bound and not a wait: a segment that is done sooner ends sooner, and one that exceeds it hangs. ``save_s``
-    is what the last save of the lineage took, None before the first.
+    This is a bound: a segment that finishes sooner ends sooner, and one that exceeds it counts as hung. ``save_s`` is
+    the duration of the lineage's last save, None before the first.
     """
 
     save_s: float | None
@@ -167,7 +168,7 @@ class StopDeadline:
     _longest_step_s: float = 0.0
 
     def update(self, progress: Mapping[str, Any]) -> float:
-        """Take in a progress message, and return the seconds: 0 while there is no step that could be lost."""
+        """Process a progress message; returns the bound in seconds, 0 while there is no step that could be lost."""
         self._longest_step_s = max(self._longest_step_s, float(progress.get("longest_step_s") or 0.0))
         if progress.get("state") == "saving":
             self.saving_since = time.monotonic()
@@ -177,7 +178,7 @@ class StopDeadline:
 
     @property
     def saved_s(self) -> float | None:
-        """Seconds since saving began: once everything is published, what the save took."""
+        """Seconds since saving began; once everything is published, the duration of the save."""
         return None if self.saving_since is None else time.monotonic() - self.saving_since
 
     @property

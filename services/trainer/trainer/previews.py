@@ -1,7 +1,7 @@
-"""Previews: a few questions answered while training goes on.
+"""Previews: a few questions that are answered during training.
 
-``PreviewBackend`` is the plug-in point: who answers. ``PreviewCallback`` asks in a thread of its own. Whatever a
-backend does, training goes on, and no preview changes a bit of what is trained.
+``PreviewBackend`` is the interface of what answers; ``PreviewCallback`` calls it in a separate thread. A backend that
+fails or hangs does not stop training, and previews do not change its results by a single bit.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     from trainer.run import SegmentPlan
 
 IN_TRAINING = "in training"
-"""In the place of the digest, which weights in training do not have."""
+"""Used in place of a digest, which weights in training do not have."""
 
 TIMEOUT_S = 10.0
 DECODING = Decoding(max_new_tokens=128, temperature=0.0)
 """Greedy and short: a preview shows what the model does, and training waits for a local one."""
 
 WriteStatus = Callable[..., None]
-"""Takes the fields of the status that a preview changes."""
+"""Called with the fields of the status that a preview changes."""
 
 
 @runtime_checkable
 class PreviewBackend(Protocol):
-    """Answers questions while a model trains. It may fail or hang."""
+    """Answers questions during training. It may fail or hang."""
 
     name: str
     uses_trained_model: bool
-    """Training has to wait for the answers, and may not change the weights meanwhile."""
+    """Whether training has to wait for the answers, because the weights must not change meanwhile."""
 
     def answer(self, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        """One answer a chat, in the order asked. The backend, or its server, applies the prompt format."""
+        """One answer per chat, in order. The backend, or its server, applies the prompt format."""
         ...
 
 
 class LocalPreviewBackend:
-    """Answers with the profile's prompt format and logits processors, as the checkpoint would be served.
+    """Answers with the model in training, with the profile's prompt format and logits processors, as in serving.
 
-    The model is switched to evaluation and back. No global random state is touched.
+    The model is switched to evaluation mode and back. Global random states are not changed.
     """
 
     name = "local"
@@ -97,9 +97,9 @@ class LocalPreviewBackend:
 
 
 class Remote3090Backend:
-    """Asks any server that speaks the OpenAI chat API, once, without a retry.
+    """Sends the questions to a server with the OpenAI chat API, without retries.
 
-    Such a server holds the weights that are live, not those in training: each answer names its weights.
+    Such a server has the live weights, not those in training; each answer names its weights.
     """
 
     name = "remote_3090"
@@ -132,10 +132,10 @@ def create_preview_backend(
 
 
 class PreviewCallback(TrainerCallback):
-    """Every ``preview_interval`` steps, asks, grades and records the rows of the file that are trained last.
+    """Every ``preview_interval`` steps, previews the rows of the file that are trained last, and records the grades.
 
-    Training waits for a backend that uses its model, as long as ``timeout_s``, and for no other. A backend that fails
-    is asked again at the next interval; one that hangs, not before it has answered.
+    Training waits up to ``timeout_s``, and only for a backend that uses its model. A backend that fails is called again
+    at the next interval; one that hangs is not called again until it has answered.
     """
 
     def __init__(
@@ -152,9 +152,9 @@ class PreviewCallback(TrainerCallback):
         timeout_s: float = TIMEOUT_S,
         margin_s: float = 1.0,
     ) -> None:
-        """``examples`` are the questions, by their line in the file.
+        """``examples`` are the questions, by line number in the file.
 
-        A backend ends by itself after ``timeout_s``; ``margin_s`` later it counts as hanging.
+        A backend should time out after ``timeout_s``; ``margin_s`` later it counts as hanging.
         """
         self._backend = backend
         self._examples = examples
@@ -180,7 +180,7 @@ class PreviewCallback(TrainerCallback):
             self._wait(step)
 
     def on_train_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Wait for a running preview, within its limit."""
+        """Wait for a running preview, up to its timeout."""
         self._wait(self._plan.global_step + state.global_step)
 
     def _wait(self, step: int) -> None:
@@ -188,14 +188,14 @@ class PreviewCallback(TrainerCallback):
             return
         self._thread.join(self._limit_s)
         if self._thread.is_alive():
-            self._write_status(preview_error=f"step {step}: the backend {self._backend.name} hangs, training goes on")
+            self._write_status(preview_error=f"step {step}: the backend {self._backend.name} hangs; training continues")
 
     def _ask(self, step: int) -> None:
         try:
             generations = self._backend.answer([example.prompt for example in self._examples.values()], self._decoding)
             previews = self._graded(step, generations)
             append_previews(self._journal, previews)
-        except Exception as error:  # noqa: BLE001 - a preview is for looking at: no failure of it may end a run
+        except Exception as error:  # noqa: BLE001 - a failing preview must not end the run
             self._write_status(preview_error=f"step {step}: {type(error).__name__}: {error}")
             return
         right = sum(preview.correct for preview in previews)
@@ -220,5 +220,5 @@ class PreviewCallback(TrainerCallback):
 
 
 def last_rows(plan: SegmentPlan, count: int) -> list[int]:
-    """Lines of the rows that the file's order trains last: new to the model as long as any."""
+    """Line numbers of the rows that are trained last, which stay unseen for as long as possible."""
     return list(dict.fromkeys(plan.order[::-1].tolist()))[:count]

@@ -1,7 +1,7 @@
-"""From a trained segment to a checkpoint in the ledger, and the retention of old ones.
+"""Publishing a trained segment as a checkpoint in the ledger, and the retention of old checkpoints.
 
-The bytes are published first; one transaction then records them. Retention goes the other way: first the ledger, then
-the bytes, so that no row names absent bytes.
+Artifacts are published first, then recorded in one transaction. Retention works in the opposite order, first the ledger
+and then the artifacts, so that no row ever names a missing artifact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainer.segment import SegmentResult
 
 @dataclass(frozen=True)
 class PublishedSegment:
-    """A segment whose checkpoint and state are in the artifact store, before the ledger knows of them."""
+    """A segment whose checkpoint and state are in the artifact store but not yet in the ledger."""
 
     start: SegmentStart
     result: SegmentResult
@@ -34,7 +34,7 @@ class PublishedSegment:
     state_artifact: str
     size_bytes: int
     adapter_base_id: str | None
-    """Of the checkpoint with the frozen weights, where adapters were trained."""
+    """Id of the checkpoint with the frozen weights, if adapters were trained."""
     save_s: float | None
 
 
@@ -64,7 +64,7 @@ def publish(work: Work, start: SegmentStart, result: SegmentResult, deadline: St
 def record(work: Work, segment: PublishedSegment) -> CheckpointRow:
     """Make the checkpoint the head of the lineage, under the claim's token.
 
-    Raises ClaimLost, also where the lineage has moved on from the head that the segment was trained on.
+    Raises ClaimLost, also if the lineage's head is no longer the one that the segment was trained on.
     """
     rows: list[CheckpointRow] = []
     head_id, batch_id = segment.start.head.id, segment.start.batch.id
@@ -72,7 +72,7 @@ def record(work: Work, segment: PublishedSegment) -> CheckpointRow:
     def effects(tx: Transaction) -> None:
         main = lineage(tx.session)
         if main.head_id != head_id:
-            raise ClaimLost(f"training has left {head_id} while batch {batch_id} was trained on it.")
+            raise ClaimLost(f"the head is no longer {head_id}, on which batch {batch_id} was trained.")
         rows.append(_checkpoint_row(tx, segment))
         tx.session.add(rows[0])
         tx.session.flush()
@@ -87,7 +87,8 @@ def record(work: Work, segment: PublishedSegment) -> CheckpointRow:
 
 
 def _examples_done(result: SegmentResult, examples: int) -> int:
-    """All of them exactly when the batch is finished: rows may have been left out, or be trained on more than once."""
+    """The offset in the batch's examples, all of them only when it is finished. It is scaled, since rows may be left
+    out or trained on several times."""
     return examples if result.finished else min(examples - 1, examples * result.offset // result.rows)
 
 
@@ -114,7 +115,7 @@ def _checkpoint_row(tx: Transaction, segment: PublishedSegment) -> CheckpointRow
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint whose bytes are on disk."""
+    """A checkpoint whose files are in the artifact store."""
 
     id: str
     ordinal: int
@@ -124,7 +125,7 @@ class StoredCheckpoint:
 def select_for_deletion(
     checkpoints: Sequence[StoredCheckpoint], protected: Collection[str], limit_bytes: float
 ) -> list[str]:
-    """Ids to delete, the oldest first, until the rest fits ``limit_bytes``. Never a protected one, nor the newest."""
+    """Ids to delete, oldest first, until the rest fits into ``limit_bytes``; never a protected one or the newest."""
     if not checkpoints:
         return []
     newest_first = sorted(checkpoints, key=lambda checkpoint: checkpoint.ordinal, reverse=True)
@@ -142,10 +143,10 @@ def select_for_deletion(
 GB = 1e9
 
 STATES_KEPT = 2
-"""Optimizer states kept, beside those in use: the newest, and one before it in case that one is damaged."""
+"""Number of training states kept besides those in use: the newest, and the one before in case the newest is damaged."""
 
 CLAIMED = ("checkpoint", "request", "mined")
-"""Kinds of subjects whose id begins with a checkpoint's."""
+"""Kinds of subjects whose id begins with a checkpoint's id."""
 
 
 def apply_retention(work: Work) -> None:
@@ -179,15 +180,15 @@ def _old_states(rows: list[CheckpointRow], protected: set[str], keep: int) -> li
 
 
 def _without_state(row: CheckpointRow) -> list[str]:
-    """Take the training state off the row; returns its artifact."""
+    """Clear the row's training state; returns its artifact."""
     artifact, row.state_artifact = row.state_artifact, None
     return [artifact] if artifact else []
 
 
 def _protected(session: Session) -> set[str]:
-    """Champion, rollback target, head, the base weights of its adapters, and all that is in use.
+    """Champion, rollback target, head, the base weights of its adapters, and all checkpoints in use.
 
-    In use is whatever a claim, an unanswered request or an open challenge names.
+    A checkpoint is in use if a claim, an unanswered request or an open challenge names it.
     """
     live = serving(session)
     main = lineage(session)

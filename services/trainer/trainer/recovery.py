@@ -1,9 +1,8 @@
-"""Two ways back: recovery from damaged files, and a rewind from bad weights.
+"""Moving training back: recovery from damaged files, and a rewind from bad weights.
 
-Recovery is for a lineage that was good and of which only files are lost: training resumes from the newest checkpoint
-with an intact state, and the batches since then are queued again. A rewind is for weights that went bad (a broken
-checkpoint, a critical regression, a diverging loss): the batches since the champion go to quarantine, and training goes
-on from it.
+Recovery is for a good lineage with lost or damaged files: training resumes from the newest checkpoint with an intact
+state, and the batches since then are queued again. A rewind is for bad weights (a broken checkpoint, a critical
+regression, a diverging loss): the batches since the champion are quarantined, and training continues from it.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecoveryPoint:
-    """Where training resumes. ``fresh_optimizer`` where only the weights are intact."""
+    """Where training resumes. ``fresh_optimizer`` is True if only the weights are intact."""
 
     checkpoint: CheckpointRow
     fresh_optimizer: bool
 
 
 def recover(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> bool:
-    """Roll training back where files of its head are damaged. Returns whether it was necessary.
+    """Roll training back if files of its head are damaged. Returns whether that was necessary.
 
-    Raises TransientError where no checkpoint of the lineage is intact.
+    Raises TransientError if no checkpoint of the lineage is intact.
     """
     with ledger.read() as session:
         main = session.get(LineageRow, "main")
@@ -58,7 +57,7 @@ def recover(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> boo
 
 
 def discard_state(work: Work, reason: str) -> None:
-    """Roll back because the training process could not resume from the head's state, although its files are intact."""
+    """Roll back because the training process cannot resume from the head's state, although its files are intact."""
     with work.read() as session:
         newest, base = head(session), adapter_base(session)
     damage = ArtifactError(reason)
@@ -68,7 +67,7 @@ def discard_state(work: Work, reason: str) -> None:
 
 
 def roll_back(tx: Transaction, head_id: str, damage: ArtifactError, target: RecoveryPoint) -> None:
-    """Make the target the head, and queue the batches since then again. Does nothing where the head has moved on."""
+    """Make the target the head, and queue the batches since then again. No-op if the head is not ``head_id``."""
     main = lineage(tx.session)
     if main.head_id != head_id:
         return
@@ -88,7 +87,7 @@ def roll_back(tx: Transaction, head_id: str, damage: ArtifactError, target: Reco
 
 
 def _is_training(session: Session, now: float) -> bool:
-    """Whether a worker trains at this moment: what it has loaded is intact, and it will move the head."""
+    """Whether a worker is training. Then the files it has loaded were intact, and it will move the head."""
     held = select(ClaimRow.system).where(
         ClaimRow.system == TRAINING, ClaimRow.owner.is_not(None), ClaimRow.expires_at > now
     )
@@ -98,7 +97,7 @@ def _is_training(session: Session, now: float) -> bool:
 def _find_damage(
     settings: Settings, artifacts: ArtifactStore, checkpoint: CheckpointRow, base: CheckpointRow | None, *, fresh: bool
 ) -> ArtifactError | None:
-    """What is wrong with the files that are loaded to resume from the checkpoint."""
+    """The error in the files that are needed to resume from the checkpoint, or None."""
     try:
         artifacts.fetch(resume_point(settings, artifacts, checkpoint, base, fresh=fresh).weights.artifact)
     except ArtifactError as error:
@@ -114,7 +113,7 @@ def _find_recovery_point(
     base: CheckpointRow | None,
     damage: ArtifactError,
 ) -> RecoveryPoint:
-    """The newest checkpoint with an intact state that fits; else, with a fresh optimizer, with intact weights."""
+    """The newest checkpoint with an intact, matching state; else, with a fresh optimizer, one with intact weights."""
     log.error("training cannot resume from %s: %s", head_id, damage)
     with ledger.read() as session:
         path = [checkpoint for checkpoint in ancestry(session, head_id) if checkpoint.state == "saved"]
@@ -125,7 +124,7 @@ def _find_recovery_point(
         if _find_damage(settings, artifacts, checkpoint, base, fresh=True) is None:
             return RecoveryPoint(checkpoint, fresh_optimizer=True)
     raise TransientError(
-        f"no checkpoint is intact: {damage} Bring the artifacts back with `ratchet backup restore`."
+        f"no checkpoint is intact: {damage} Restore the artifacts with `ratchet backup restore`."
     ) from damage
 
 
@@ -141,8 +140,8 @@ def _has_state(
 
 
 def _requeue(tx: Transaction, main: LineageRow, left: list[CheckpointRow], target: CheckpointRow) -> list[str]:
-    """Queue every batch that was trained on since the target, the oldest first, and return their ids. The one that the
-    target is in the middle of is opened again at its offset."""
+    """Queue every batch trained on since the target again, oldest first; returns their ids. A batch that the target had
+    partly trained is reopened at its offset."""
     ids = list(dict.fromkeys(checkpoint.batch_id for checkpoint in reversed(left) if checkpoint.batch_id is not None))
     opened = main.running_batch_id
     if opened is not None and opened not in ids and opened != target.batch_id:
@@ -174,7 +173,7 @@ def _reopen(batch: BatchRow, state: str, offset: int) -> None:
 
 
 def _since(session: Session, head_id: str, target_id: str) -> list[CheckpointRow]:
-    """The checkpoints from the head to the target, the newest first, without the target."""
+    """The checkpoints from the head back to the target, newest first, without the target."""
     left: list[CheckpointRow] = []
     for checkpoint in ancestry(session, head_id):
         if checkpoint.id == target_id:
@@ -184,7 +183,7 @@ def _since(session: Session, head_id: str, target_id: str) -> list[CheckpointRow
 
 
 def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[str]]:
-    """Send training back to the champion, with a fresh optimizer, and quarantine what was trained on since.
+    """Move the head back to the champion, with a fresh optimizer, and quarantine the batches trained on since.
 
     ``bad_batch_id`` is quarantined in any case. Returns the new head's id and the quarantined batches.
     """
@@ -202,12 +201,12 @@ def rewind(tx: Transaction, bad_batch_id: str | None = None) -> tuple[str, list[
 
 
 def descends_from(tx: Transaction, head_id: str, ancestor_id: str) -> bool:
-    """Whether ``ancestor_id`` is the checkpoint ``head_id`` or an ancestor of it."""
+    """Whether ``ancestor_id`` is ``head_id`` or one of its ancestors."""
     return any(checkpoint.id == ancestor_id for checkpoint in ancestry(tx.session, head_id))
 
 
 def _batches_since(tx: Transaction, head_id: str, target_id: str) -> set[str]:
-    """Batches trained on the way to the head since it parted from the way to ``target_id``."""
+    """Batches trained for the head since its last common ancestor with ``target_id``."""
     kept = {checkpoint.id for checkpoint in ancestry(tx.session, target_id)}
     left = [checkpoint for checkpoint in ancestry(tx.session, head_id) if checkpoint.id not in kept]
     return {checkpoint.batch_id for checkpoint in left if checkpoint.batch_id is not None}

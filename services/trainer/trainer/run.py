@@ -1,7 +1,7 @@
-"""One segment: what it trains on, the Trainer with all that it needs, and saving what it has trained.
+"""One segment: its plan, the Trainer with its parts, and saving the result.
 
-``plan_segment`` decides which rows, from which step, and under which part of the learning-rate schedule. ``create_run``
-restores a saved state, or starts with a fresh optimizer. Nothing here knows the ledger.
+``plan_segment`` decides on the rows, the first step, and the part of the learning rate schedule. ``create_run``
+restores a saved state or starts with a fresh optimizer. This module knows nothing of the ledger.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from trainer.segment import MODEL_FOLDER, STATE_FOLDER, TrainingResult, training
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """The rows of ``order[offset:]`` are left; this segment takes at most ``steps`` steps of ``step_rows`` rows."""
+    """The plan of a segment: at most ``steps`` steps, of ``step_rows`` rows each, from ``order[offset:]``."""
 
     digest: str
     order: RowOrder
@@ -67,11 +67,11 @@ class SegmentPlan:
 
     @property
     def lines(self) -> RowOrder:
-        """Line numbers of the rows of this segment."""
+        """Line numbers of this segment's rows."""
         return self.order[self.offset : self.offset + self.steps * self.step_rows]
 
     def position_after(self, steps: int) -> Position:
-        """Where the file stands after so many steps of this segment."""
+        """The position in the file after this many steps of the segment."""
         offset = min(self.offset + steps * self.step_rows, len(self.order))
         return Position(self.digest, offset, len(self.order))
 
@@ -79,9 +79,9 @@ class SegmentPlan:
 def plan_segment(
     config: TrainerConfig, rows: TrainingRows, state: TrainingState | None, world_size: int = 1
 ) -> SegmentPlan:
-    """Continue an unfinished file at the position in its state; else begin at ``data.offset`` of its order.
+    """Continue an unfinished file at the position in its state, or begin a new one at ``data.offset``.
 
-    The order of an unfinished file comes from the state, so that no change of settings can repeat or lose a row.
+    The order of an unfinished file comes from the state, so that no change of settings can repeat or skip a row.
     """
     hyperparams = config.hyperparams
     step_rows = hyperparams.batch_size * hyperparams.gradient_accumulation * world_size
@@ -91,7 +91,7 @@ def plan_segment(
         order = _rows_left(load_order(config.output.resume_from), unfinished.position.offset, rows)
         offset = unfinished.position.offset
         if config.data.offset not in (0, offset):
-            raise ResumeError(f"data.offset is {config.data.offset}, but the state stands at {offset}")
+            raise ResumeError(f"data.offset is {config.data.offset}, but the state is at {offset}")
     else:
         order, offset = _fresh_order(config, rows, step_rows, digest), config.data.offset
     remaining = -(-(len(order) - offset) // step_rows)
@@ -114,9 +114,9 @@ def plan_segment(
 
 
 def _steps_allowed(max_steps: int | None, step: int) -> int | None:
-    """Steps until ``hyperparams.max_steps``; None without one. Raises SettingsError where it is reached."""
+    """Steps until ``hyperparams.max_steps``; None if that is unset. Raises SettingsError if it is reached."""
     if max_steps is not None and step >= max_steps:
-        raise SettingsError(f"hyperparams.max_steps is {max_steps}, and step {step} is reached already: raise it")
+        raise SettingsError(f"hyperparams.max_steps is {max_steps}, but training is at step {step} already: raise it")
     return None if max_steps is None else max_steps - step
 
 
@@ -145,14 +145,14 @@ def _fresh_order(config: TrainerConfig, rows: TrainingRows, step_rows: int, dige
 
 
 def _rows_left(order: RowOrder, offset: int, rows: TrainingRows) -> RowOrder:
-    """The saved order without rows that became too long since."""
+    """The saved order without rows that are now too long, for example after a change of hyperparams.max_length."""
     kept = np.isin(order[offset:], rows.lines)
     return np.concatenate([order[:offset], order[offset:][kept]])
 
 
 @dataclass(frozen=True)
 class Run:
-    """A segment that is ready to train, and then to be saved."""
+    """A segment that is ready to train and to save."""
 
     config: TrainerConfig
     hardware: Hardware
@@ -171,7 +171,7 @@ class Run:
         return self.trainable.tokenizer
 
     def train(self) -> None:
-        """Train until the segment's end. Raises Diverged, and whatever torch raises."""
+        """Train until the segment's end. Raises Diverged, and any error of torch."""
         self.trainer.train()
 
     @property
@@ -180,7 +180,7 @@ class Run:
         return int(self.trainer.state.global_step)
 
     def save(self) -> TrainingResult:
-        """Write checkpoint and state under ``output.output_dir``. Every process has to call it; the main one writes."""
+        """Write checkpoint and state to ``output.output_dir``. Must be called by every process; the main one writes."""
         folder, processes = self.config.output.output_dir, self.hardware.processes
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         gathered = gather_all(model, self.trainable, self.trainer.optimizer, self.hardware)
@@ -188,7 +188,7 @@ class Run:
             self._publish(folder / MODEL_FOLDER, folder / STATE_FOLDER, model, gathered)
         processes.barrier()
         state = load_state(folder / STATE_FOLDER)
-        processes.barrier()  # before any process may move what another still reads
+        processes.barrier()  # before any process moves files that another still reads
         return TrainingResult(
             success=True,
             global_step=state.global_step,
@@ -200,8 +200,8 @@ class Run:
         )
 
     def _publish(self, model_folder: Path, state_folder: Path, model: Any, gathered: Gathered) -> None:
-        """Moves the checkpoint into its place once all that is large is written, then the state: no state is without
-        its checkpoint."""
+        """Write all large files first, then move the checkpoint into place, then the state, so that there is never a
+        state without its checkpoint."""
         with replacing(state_folder) as draft:
             if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
                 save_master(draft, gathered.trained)
@@ -257,7 +257,7 @@ class Run:
 
 
 def mean_loss(first_step: int, curve: list[tuple[int, float]]) -> float | None:
-    """Mean over all steps of a curve whose points are means over the steps since the point before."""
+    """Mean over all steps of a curve whose points are means over the steps since the previous point."""
     points = [(first_step, 0.0), *curve]
     weighted = [(step - before) * loss for (before, _), (step, loss) in pairwise(points)]
     return sum(weighted) / (points[-1][0] - first_step) if curve else None

@@ -1,7 +1,7 @@
-"""A run of `trainer`: a whole file, segment after segment, and the checkpoints in its folder.
+"""A run of the command `trainer`: training a whole file, segment by segment, and the checkpoints in its folder.
 
-Each segment starts from the exact state of the one before. Imports no torch, so that the command line can look into a
-folder at once.
+Each segment starts from the exact state of the previous one. This module imports no torch, so that the command line can
+inspect a folder quickly.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ KEPT_STATES = 2
 def latest_checkpoint(folder: Path) -> Path:
     """The complete checkpoint with the highest step: ``folder`` itself or a ``checkpoint-STEP`` in it.
 
-    Raises SettingsError where there is none.
+    Raises SettingsError if there is none.
     """
     found = {step: place for place in [folder, *_checkpoints(folder)] if (step := _step(place)) is not None}
     if not found:
         raise SettingsError(
-            f"{folder} is no run to resume: {MODEL_FOLDER} and {STATE_FOLDER} are expected in it, or in a "
-            "checkpoint-STEP below it (--resume-from-checkpoint). Leave the flag out to start a new run."
+            f"{folder} is no run to resume: {MODEL_FOLDER} and {STATE_FOLDER} are expected in it or in a "
+            "checkpoint-STEP folder in it (--resume-from-checkpoint). Leave the flag out to start a new run."
         )
     return found[max(found)]
 
 
 def require_folder(folder: Path) -> None:
-    """Make the folder. Raises SettingsError where a run could not write to it."""
+    """Create the folder. Raises SettingsError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SettingsError(f"nothing can be written to {folder} (--output-dir): {error.strerror}.") from error
+        raise SettingsError(f"cannot write to {folder} (--output-dir): {error.strerror}.") from error
 
 
 def finished_step(folder: Path, rows: Path) -> int | None:
-    """The step at which the checkpoint in ``folder`` had seen all of these rows; None where rows are left."""
+    """The step of the checkpoint in ``folder`` if it was trained on all of these rows; None if rows are left."""
     state = _state(folder)
     if state is None or not rows.is_file():
         return None
@@ -69,14 +69,14 @@ def resumed_step(resume_from: Path | None) -> int:
 
 
 def drop_states_after(folder: Path, step: int) -> None:
-    """Remove the states, not the models, that an earlier run left here after ``step``: they are not this run's."""
+    """Remove the states, but not the models, of an earlier run after ``step``; this run does not continue them."""
     for place in [folder, *_checkpoints(folder)]:
         if (found := _step(place)) is not None and found > step:
             shutil.rmtree(place / STATE_FOLDER)
 
 
 def keep_checkpoint(folder: Path, step: int) -> Path:
-    """Rename the segment in progress to ``checkpoint-STEP``. Of older ones only the models stay."""
+    """Rename the segment in progress to ``checkpoint-STEP``. Only the models of older checkpoints are kept."""
     kept = folder / f"checkpoint-{step}"
     shutil.rmtree(kept, ignore_errors=True)
     (folder / IN_PROGRESS).rename(kept)
@@ -86,10 +86,10 @@ def keep_checkpoint(folder: Path, step: int) -> Path:
 
 
 def promote(folder: Path) -> None:
-    """Move checkpoint and state of the last segment to ``final_model`` and ``state``.
+    """Move the checkpoint and state of the last segment to ``final_model`` and ``state``.
 
-    The old state goes first and the new one comes last: after a kill in between, no state is beside a checkpoint that
-    is not its own.
+    The old state is moved away first and the new one comes last, so that after a kill in between no state is next to a
+    checkpoint that it does not belong to.
     """
     segment = folder / IN_PROGRESS
     before = segment / "before"
@@ -113,7 +113,7 @@ def _step(place: Path) -> int | None:
 
 
 def _state(place: Path) -> dict[str, Any] | None:
-    """The fields of a checkpoint's state; None where it cannot be read."""
+    """The fields of a checkpoint's state; None if it cannot be read."""
     try:
         state: dict[str, Any] = json.loads((place / STATE_FOLDER / STATE_FILE).read_text(encoding="utf-8"))
         return {**state, "global_step": int(state["global_step"]), "position": dict(state["position"])}
@@ -122,10 +122,10 @@ def _state(place: Path) -> dict[str, Any] | None:
 
 
 def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: ShouldStop) -> TrainingResult:
-    """Train until every row is done, ``hyperparams.max_steps`` is reached, or a stop is asked for.
+    """Train until every row is done, ``hyperparams.max_steps`` is reached, or ``should_stop`` returns True.
 
-    Each segment but the last leaves a ``checkpoint-STEP`` in ``output.output_dir``; the last one ``final_model`` and
-    ``state``. The result is the last segment's. A failed segment leaves those before it as they are.
+    Each segment but the last writes a ``checkpoint-STEP`` in ``output.output_dir``; the last one writes ``final_model``
+    and ``state``. Returns the last segment's result. A failed segment leaves the earlier ones unchanged.
     """
     folder, processes = config.output.output_dir, engine.processes
     begun_at = resumed_step(config.output.resume_from)
@@ -150,7 +150,7 @@ def train_file(engine: TrainerEngine, config: TrainerConfig, should_stop: Should
 
 
 def _after(segment: TrainerConfig, checkpoint: Path) -> TrainerConfig:
-    """The configuration of the segment that resumes from there. Adapters stay on the same base weights."""
+    """The configuration of the segment that resumes from this checkpoint. Adapters stay on the same base weights."""
     model = segment.model
     if not model.lora_rank:
         model = model.model_copy(update={"path": str(checkpoint / MODEL_FOLDER)})
@@ -160,7 +160,7 @@ def _after(segment: TrainerConfig, checkpoint: Path) -> TrainerConfig:
 
 
 def _with_local_model(config: TrainerConfig) -> TrainerConfig:
-    """The built-in model as a folder that outlives a segment, since adapters need their base weights."""
+    """Build the built-in model in a folder that outlives the segments, since adapters need their base weights."""
     path = resolve_model(config.model.path, config.output.output_dir)
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 

@@ -1,7 +1,7 @@
-"""What goes into a training process and what comes out of it: ``SegmentSpec``, ``TrainingResult``, ``SegmentResult``.
+"""The input and output of a training process: ``SegmentSpec``, ``TrainingResult`` and ``SegmentResult``.
 
 A segment is one bounded stretch of training, from a saved state to the next. Specs and results cross the process
-boundary as JSON and are encoded and decoded here alone. Imports no torch, since the worker reads them too.
+boundary as JSON and are encoded and decoded only here. This module imports no torch, since the worker uses it too.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from ratchet.settings.training import ModelSettings, TrainerConfig
 
 MODEL_FOLDER = "final_model"
 STATE_FOLDER = "state"
-"""Of a run's folder: its checkpoint, and the training state that belongs to it."""
+"""Sub-folders of a run: its checkpoint, and the training state that belongs to it."""
 
 ADAPTER_FOLDER = "adapter"
-"""In a checkpoint: its adapters, in peft's own format, beside the merged weights."""
+"""Sub-folder of a checkpoint: its adapters, in peft's format, in addition to the merged weights."""
 
 STATE_FILE = "state.json"
-"""In the state folder: the part of the state that can be read without torch."""
+"""File in the state folder: the part of the state that can be read without torch."""
 
 FULL = "full"
 
 
 class ErrorKind(StrEnum):
-    """Why a run failed, in classes that ask for different answers."""
+    """Why a run failed, in classes that need different reactions."""
 
     SETTINGS = "settings"
     """A setting or a profile is wrong: a person must act."""
     DATA = "data"
     """A row cannot be trained on."""
     TEMPLATE = "template"
-    """The chat template cannot carry the answers."""
+    """The chat template cannot render the rows."""
     MODEL = "model"
     """The model or its tokenizer cannot be loaded."""
     RESUME = "resume"
@@ -48,16 +48,16 @@ class ErrorKind(StrEnum):
     DIVERGED = "diverged"
     """The loss is not finite, or far above that of guessing."""
     OUT_OF_MEMORY = "out_of_memory"
-    """The device's memory did not suffice: a smaller micro-batch may."""
+    """The device ran out of memory; a smaller micro-batch may fit."""
     TRANSIENT = "transient"
-    """Disk or device trouble: wait and try again."""
+    """A problem with a disk or a device: wait and try again."""
     UNEXPECTED = "unexpected"
-    """A fault in Ratchet or a library; the message carries the traceback."""
+    """A bug in Ratchet or a library; the message has the traceback."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Outcome of one run. ``finished`` says whether every row of the file has been trained on."""
+    """Outcome of one run. ``finished`` is True if every row of the file has been trained on."""
 
     success: bool
     global_step: int = 0
@@ -79,11 +79,11 @@ class SegmentSpec(BaseModel):
 
     config: TrainerConfig
     status_path: Path | None = None
-    """Where the live status is written; unset, in the output folder."""
+    """File for the live status; by default in the output folder."""
     ranks: int = 1
 
     def encode(self) -> dict[str, Any]:
-        """JSON-ready. It holds secrets: never log or store it."""
+        """The spec as JSON data. It contains secrets: never log or store it."""
         return reveal(self)
 
     def limited_to(self, rows: int) -> Self:
@@ -92,7 +92,7 @@ class SegmentSpec(BaseModel):
 
     @classmethod
     def decode(cls, spec: Mapping[str, Any]) -> Self:
-        """Raises SettingsError that names each wrong key and value."""
+        """Validate an encoded spec. Raises SettingsError, naming each wrong key and value."""
         try:
             return cls.model_validate(spec)
         except ValidationError as error:
@@ -100,7 +100,7 @@ class SegmentSpec(BaseModel):
 
 
 class SegmentResult(BaseModel):
-    """A TrainingResult and its summary, side by side. A failed one has the defaults for the rest."""
+    """The fields of a TrainingResult and of its summary, which has default values after a failure."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -123,14 +123,14 @@ class SegmentResult(BaseModel):
     steps_skipped: int = 0
     offset: int = 0
     rows: int = 0
-    """``offset`` of the ``rows``, over all epochs, are trained on."""
+    """The first ``offset`` of the ``rows``, over all epochs, are trained on."""
     rows_too_long: int = 0
     lines_too_long: tuple[int, ...] = ()
     dataset_digest: str = ""
     tokens: int = 0
     trained_tokens: int = 0
     total_tokens: int = 0
-    """Since the base model."""
+    """Tokens trained since the base model."""
     padding_share: float = 0.0
     train_s: float = 0.0
     tokens_per_s: float = 0.0
@@ -178,8 +178,8 @@ def limit_micro_batch(config: TrainerConfig, rows: int) -> TrainerConfig:
 
 
 def training_mode(model: ModelSettings) -> str:
-    """What is trained of a model: all weights, LoRA or QLoRA adapters. Equal for two settings exactly if a state of the
-    one can be resumed with the other."""
+    """A description of what is trained: all weights, LoRA or QLoRA adapters. Two settings have the same mode exactly if
+    a state of one can be resumed with the other."""
     if not model.lora_rank:
         return FULL
     bits = 4 if model.load_in_4bit else 16
@@ -189,14 +189,14 @@ def training_mode(model: ModelSettings) -> str:
 
 @dataclass(frozen=True)
 class StateInfo:
-    """What a saved state says of itself: the training mode, and the digest of the weights that it has to be put on."""
+    """Metadata of a saved state: the training mode, and the digest of the weights that it belongs to."""
 
     mode: str
     weights: str
 
 
 def read_state_info(folder: Path) -> StateInfo | None:
-    """None where its file cannot be read."""
+    """Read the metadata of a state; None if its file cannot be read."""
     try:
         fields = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         return StateInfo(str(fields.get("mode", FULL)), str(fields.get("base_weights") or fields["weights"]))

@@ -1,8 +1,8 @@
-"""Variable-length attention over packed rows, each of which attends to itself alone: flash attention's, on a CPU.
+"""Variable-length attention on a CPU, as flash attention has on a GPU: each packed row attends only to itself.
 
-Everything else of a model (projections, norms, feed-forward, loss) works token by token and takes the packed line as it
-is, so no padding goes through the model. Here rows of similar length are batched for each call of torch's kernel,
-padded on the right to the longest, where causal attention cannot see it.
+The other parts of a model (projections, norms, feed-forward, loss) work token by token and need no change, so no
+padding goes through them. Here rows of similar length are batched for each call of torch's kernel, padded on the right,
+where causal attention cannot see it, to the longest.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 VARLEN = "sdpa_varlen"
-"""The name of this attention among those of transformers."""
+"""The name under which this attention is registered with transformers."""
 
 _SHORTEST_SHARE = 0.5
-"""Length of the shortest row of a batch, as a share of the longest."""
+"""Minimum length of a row in a batch, as a fraction of the longest."""
 
 _TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest logit, that rounding explains."""
+"""Largest difference of logits, relative to the largest logit, that rounding can explain."""
 
 _PROBE = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 4, 5, 6, 7]])
-"""Two packed lines whose second rows are the same."""
+"""Two packed sequences whose second rows are the same."""
 
 
 def use_varlen_attention(model: Any, longest: int) -> bool:
-    """Switch the model to this attention if it can be; returns whether it was. ``longest`` is the longest row to come.
+    """Switch the model to this attention if it supports it; returns whether it does. ``longest`` is the longest row.
 
-    Not every model can. Some attend to a window or mix tokens in other ways than by attention, and some do not pass
-    position ids to their attention. So it is tried: the logits of a row must not depend on the row before it.
+    Some models attend to a window or mix tokens in other ways than by attention, and some do not pass position ids to
+    their attention. So it is tested: the logits of a row must not depend on the row before it.
     """
     text = model.config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -69,8 +69,8 @@ def varlen_attention(
     position_ids: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of queries [1, heads, length, width] to keys of one line; ``position_ids`` [1, length] begin at 0 with
-    each row. Anything but a packed line is passed to transformers' ``sdpa``."""
+    """Attention of queries [1, heads, length, width] to keys of one packed sequence; ``position_ids`` [1, length]
+    restart at 0 with each row. Any other input is passed to transformers' ``sdpa``."""
     whole = attention_mask is None and position_ids is not None and query.shape[0] == 1
     begins = (position_ids.ravel() == 0).nonzero().ravel().tolist() if whole and position_ids is not None else []
     if len(begins) < 2 or query.shape[2] != key.shape[2]:
@@ -105,7 +105,8 @@ def _attend(
 
 @lru_cache(maxsize=8)
 def _groups(bounds: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of similar length: indices into the line, [rows, longest], and which of them, flattened, are no padding."""
+    """Groups of rows of similar length: indices into the sequence, [rows, longest], and which of them, flattened, are
+    not padding."""
     rows = sorted(pairwise(bounds), key=lambda row: row[0] - row[1])
     groups: list[list[tuple[int, int]]] = []
     for begin, end in rows:
@@ -125,7 +126,7 @@ def _padded_indices(group: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.T
 
 
 def _no_mask_when_packed(batch_size: int, q_length: int, kv_length: int, **options: Any) -> torch.Tensor | None:
-    """None for a packed line, of which ``varlen_attention`` knows the rows; else the mask of ``sdpa``."""
+    """No mask for a packed sequence, whose rows ``varlen_attention`` separates; else the mask of ``sdpa``."""
     if options.get("attention_mask") is None and batch_size == 1 and q_length == kv_length:
         return None
     return sdpa_mask(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **options)

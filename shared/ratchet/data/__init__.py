@@ -1,1 +1,1 @@
-"""Training examples, and how they are read from people's files."""
+"""Training examples, and reading them from users' files."""

@@ -1,4 +1,4 @@
-"""The record shapes that people's files have, and how a row of each becomes an Example.
+"""The record formats of users' files, and how a row of each becomes an Example.
 
 ======================  =====================================================================================
 shape                   keys of the row
@@ -15,8 +15,9 @@ problem/answer          ``problem``, ``answer`` or ``output``
 input/output            ``input``, ``output`` or ``answer``
 ======================  =====================================================================================
 
-The first shape whose keys are all there is taken. Every other key goes to ``metadata``, together with the row's own
-``metadata``, which wins; what it displaces is kept under ``row``. Family, level and grader are filled in last.
+The first shape whose keys are all present is used. Every other key goes to ``metadata``, merged with the row's own
+``metadata``, which has priority; values that it replaces are kept under ``row``. Family, level and grader are filled in
+last.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ ROLES: Final[dict[str, Role]] = {
     "model": "assistant",
     "bot": "assistant",
 }
-"""Names of the three roles in people's records."""
+"""Names used for the three roles in users' records."""
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3, "ultra": 4, "expert": 4}
-"""Levels of named difficulties."""
+"""The level of each named difficulty."""
 
 _CIRCLED = r"=\s*([⓪①]+|-?[0-9]+)"
 _SKILLS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -54,12 +55,12 @@ _SKILLS: tuple[tuple[str, dict[str, str]], ...] = (
     ("babi", {"grader": "normalized"}),
     ("binary", {"grader": "regex", "pattern": _CIRCLED}),
 )
-"""Graders of skills by the prefix of their name; other skills get what their gold suggests."""
+"""Graders of skills by prefix of their name; for other skills the gold determines the grader (``suggest_grader``)."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One shape: the keys that identify it, the keys it reads, and how it gets the turns of a row."""
+    """One shape: the keys that identify it, the other keys it reads, and a function from a row to its turns."""
 
     shape: str
     required: tuple[str, ...]
@@ -106,12 +107,12 @@ ADAPTERS: tuple[Adapter, ...] = (
 
 
 def known_shapes() -> list[str]:
-    """The shapes with their keys, as messages list them."""
+    """The shapes with their keys, for error messages."""
     return [f"{adapter.shape} ({', '.join(adapter.required)})" for adapter in ADAPTERS]
 
 
 def adapt(row: Row) -> Example:
-    """The row as an Example. Raises UnknownShape, or DataError naming the field that cannot be read."""
+    """Convert a row to an Example. Raises UnknownShape, or DataError, naming the field that cannot be read."""
     adapter = next((adapter for adapter in ADAPTERS if adapter.fits(row)), None)
     if adapter is None:
         found = ", ".join(sorted(map(str, row))) or "none"
@@ -141,7 +142,7 @@ def _each(row: Row, key: str, needs: str | None = None) -> Iterable[Row]:
 
 
 def _metadata(row: Row, read: set[str]) -> Row:
-    """The rest of the row, overridden by its own ``metadata``."""
+    """The rest of the row, overridden by its ``metadata``."""
     inner = row.get("metadata")
     if inner is None:
         inner = {}
@@ -153,9 +154,9 @@ def _metadata(row: Row, read: set[str]) -> Row:
 
 
 def complete_metadata(example: Example) -> Example:
-    """The example with ``family``, ``level``, ``source`` and, where no family grades it, ``grader`` filled in.
+    """The example with ``family``, ``level``, ``source`` and, if no family grades it, ``grader`` filled in.
 
-    Raises DataError for a level, family or grader that means nothing.
+    Raises DataError for an invalid level, family or grader.
     """
     metadata = dict(example.metadata)
     metadata["family"] = _family(metadata)
@@ -167,11 +168,11 @@ def complete_metadata(example: Example) -> Example:
 
 
 def _family(metadata: dict[str, Any]) -> str:
-    """The row's family; else its skill or data set; else ``text``."""
+    """The row's family, else its skill, else its data set, else ``text``."""
     for key in ("family", "skill", "dataset"):
         name = metadata.get(key)
         if name is not None and not isinstance(name, str):
-            raise DataError(f"metadata.{key} is not a text.")
+            raise DataError(f"metadata.{key} is not a string.")
         if name:
             return str(name)
     return "text"
@@ -207,9 +208,9 @@ def _grading(metadata: dict[str, Any], example: Example) -> dict[str, Any]:
 
 
 def _turn_text(content: Any, place: str) -> str:
-    """The text of a turn: text parts are joined, other values are written as JSON, null is refused.
+    """The text of a turn: text parts are joined, other values are encoded as JSON, null is refused.
 
-    Raises DataError for what no store or tokenizer accepts: NUL characters and unpaired surrogates.
+    Raises DataError for NUL characters and unpaired surrogates, which databases and tokenizers do not accept.
     """
     if content is None:
         raise DataError(f"{place} is null.")

@@ -1,4 +1,4 @@
-"""An example: one conversation with its metadata, identified by the hash of its turns. And where a batch comes from."""
+"""An example is one conversation with metadata, identified by the hash of its turns. Also the provenance of batches."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Message(BaseModel):
 
 
 class Example(BaseModel):
-    """One training or test example, as on one line of a JSONL file.
+    """One training or test example, one line of a JSONL file.
 
-    ``metadata`` keeps whatever its source gave; Ratchet itself reads ``family`` (a task family's or a declared
-    grader's name), ``level`` (int, 1 is the easiest), ``gold`` (the expected answer, where it is not the last
-    assistant turn), ``grader`` and ``source``.
+    ``metadata`` keeps all fields of the source. Ratchet itself reads ``family`` (name of a task family or of another
+    kind of row), ``level`` (int, 1 is the easiest), ``gold`` (the expected answer, if it is not the last assistant
+    turn), ``grader`` and ``source``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,18 +37,18 @@ class Example(BaseModel):
 
     @property
     def id(self) -> str:
-        """32 hex digits of the sha256 over the turns alone: the same conversation has the same id everywhere."""
+        """32 hex digits of the sha256 over the turns alone, so the same conversation always has the same id."""
         turns = [[m.role, m.content] for m in self.messages]
         return hashlib.sha256(_canonical(turns).encode()).hexdigest()[:32]
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The turns up to, and without, a closing assistant turn."""
+        """The turns without a closing assistant turn."""
         return self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
 
     @property
     def question(self) -> str:
-        """The content of the last user turn, or the empty string."""
+        """The content of the last user turn, or an empty string."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
@@ -66,7 +66,7 @@ class Example(BaseModel):
         return int(self.metadata.get("level", 1))
 
     def to_line(self) -> str:
-        """The example as one line of JSON, without the line end."""
+        """The example as one line of JSON, without a newline."""
         return json.dumps(
             {"messages": [m.model_dump() for m in self.messages], "metadata": self.metadata},
             ensure_ascii=False,
@@ -74,13 +74,13 @@ class Example(BaseModel):
 
     @classmethod
     def ask(cls, question: str, answer: str, **metadata: Any) -> Example:
-        """A one-turn example."""
+        """An example of one question and its answer."""
         turns = (Message(role="user", content=question), Message(role="assistant", content=answer))
         return cls(messages=turns, metadata=metadata)
 
 
 class Provenance(BaseModel):
-    """Where a batch came from. ``parents`` are ids of what it was made from (batches, evaluations, a file's sha256)."""
+    """Where a batch came from. ``parents`` are ids of its sources (batches, evaluations, a file's sha256)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,4 +89,4 @@ class Provenance(BaseModel):
     seed: int | None = None
     parents: tuple[str, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
-    """Examples of each kind that the generator tells apart."""
+    """Number of examples of each kind that the generator distinguishes."""

@@ -1,6 +1,6 @@
-"""Read examples from JSONL: every line gives an Example or a DataError, and no line ends the reading.
+"""Reads examples from JSONL. Every line gives an Example or a DataError; a bad line does not end the reading.
 
-Memory does not grow with the file; of an over-long line only the beginning is kept.
+Memory does not grow with the file: only the beginning of an over-long line is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ratchet.user_files import open_regular, printable
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 LINE_LIMIT_BYTES = 1 << 20
-"""Longest line that is read: a row of a megabyte is no example."""
+"""Maximum length of a line; a row over a megabyte is not an example."""
 
 Numbered = tuple[int, Example | DataError]
 
@@ -27,7 +27,7 @@ Numbered = tuple[int, Example | DataError]
 def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[Numbered]:
     """Pairs of line number (from 1) and Example or DataError; the error names file and line. Blank lines are skipped.
 
-    Raises DataError for a path that leads to no regular file.
+    Raises DataError if the path is not a regular file.
     """
     with open_regular(path) as file:
         yield from examples_of(file, path.name, line_limit_bytes=line_limit_bytes)
@@ -36,7 +36,7 @@ def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Itera
 def examples_of(
     file: BinaryIO, name: str, copy: BinaryIO | None = None, line_limit_bytes: int = LINE_LIMIT_BYTES
 ) -> Iterator[Numbered]:
-    """As ``read_examples``, of an open file; what is read is also written to ``copy``, as by ``copy_rows``."""
+    """As ``read_examples``, for an open file. The lines are also written to ``copy``, as by ``copy_rows``."""
     for number, line, is_whole in bounded_lines(file, line_limit_bytes):
         if copy is not None:
             copy.write(_kept(line, is_whole))
@@ -45,9 +45,9 @@ def examples_of(
 
 
 def copy_rows(file: BinaryIO, copy: BinaryIO, line_limit_bytes: int = LINE_LIMIT_BYTES) -> int:
-    """Copy lines, each with its number; returns how many are not blank.
+    """Copy all lines; returns the number of those that are not blank.
 
-    Of a line over the limit only so much is copied that the copy is over the limit too, and refused where it is read.
+    A line over the limit is cut, but stays over the limit, so that it is refused when the copy is read.
     """
     rows = 0
     for _, line, is_whole in bounded_lines(file, line_limit_bytes):
@@ -61,7 +61,7 @@ def _kept(line: bytes, is_whole: bool) -> bytes:
 
 
 def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Number, bytes, and whether the line ended within the limit (the last one may end with the file)."""
+    """For each line its number, its bytes, and whether it ended within the limit (the last may end with the file)."""
     number = 0
     while line := file.readline(limit + 1):
         number += 1
@@ -75,7 +75,7 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
 def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """The JSON object on a line. Raises DataError for anything else.
 
-    ``constant`` reads NaN and the infinities, which are no JSON; without it they are refused.
+    ``constant`` converts NaN and infinities, which are not valid JSON; without it they are refused.
     """
     try:
         row = json.loads(line.decode(), parse_constant=constant or _refuse)
@@ -84,17 +84,17 @@ def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> di
     except (ValueError, RecursionError) as error:
         if not line.lstrip().startswith(b"{"):
             raise DataError(
-                f"not JSON: {error}. A file has one object a line: no array around them, no CSV."
+                f"not JSON: {error}. A file has one object per line: no array around them, no CSV."
             ) from error
         is_cut = not line.endswith(b"\n")
         raise DataError(f"not JSON{' (the file ends within the row)' if is_cut else ''}: {error}.") from error
     if not isinstance(row, dict):
-        raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object a line.")
+        raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object per line.")
     return row
 
 
 def require_unicode(line: bytes, row: dict[str, Any]) -> None:
-    """Raise DataError for text that cannot be stored. The line is UTF-8, so only an escape can hold a surrogate."""
+    """Raise DataError for an unpaired surrogate. The line is UTF-8, so only an escape sequence can contain one."""
     if _SURROGATE.search(line) is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""How often each item key came up in one batch: on disk, so that memory does not grow with the batch.
+"""Counts how often each item key occurs in one batch: on disk, so that memory does not grow with the batch.
 
 The data gate and the generation of batches both count with it.
 """

@@ -1,1 +1,1 @@
-"""Suites and the per-item record that every judging system reads."""
+"""Suites, and the per-item records that every judging system reads."""

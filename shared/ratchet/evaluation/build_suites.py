@@ -1,7 +1,7 @@
-"""Builds the suites from the settings: probe to learn from, eval to judge by, confirm for the deployment gate alone.
+"""Builds the suites from the settings: probe for mining, eval for the judges, confirm for the deployment gate alone.
 
-A draw depends on the seed, the levels and the sizes, and on nothing else. No item is in two pools. Of a finite level
-the pools take the held-out share at most, divided among them in proportion to their sizes.
+A draw depends only on the seed, the levels and the sizes. No item is in two pools. From a finite level the pools take
+at most the held-out share, divided in proportion to their sizes.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from ratchet.tasks.family import Problem, TaskFamily, to_example
 from ratchet.tasks.graders import grade_example, item_key
 
 _MISSES_WHEN_EXHAUSTED = 3_000
-"""Draws in a row without a new held-out item after which a level counts as exhausted."""
+"""A level counts as exhausted after this many consecutive draws without a new held-out item."""
 
 
 def cells(settings: SuiteSettings) -> list[Cell]:
-    """Every (family, level) that is taught, in the settings' order."""
+    """Every (family, level) in the settings, in their order."""
     return [(family.name, level) for family in settings.families for level in family.levels]
 
 
 @lru_cache(maxsize=4)
 def held_out(settings: SuiteSettings) -> HoldOut:
-    """The items of families that may never be trained on; the same in every process. Free text: see the suites."""
+    """The held-out items of families, the same in every process. Held-out items of free text are in the suites."""
     return hold_out(_families(settings), cells(settings), settings.seed, settings.held_out_share)
 
 
 def build_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
-    """The suites of the first run: items of the families, then held-out rows of the user's files.
+    """The suites of the first run, with items of the families, then held-out rows of the user's files.
 
-    The files are read here and never again; the suites are kept as artifacts. A row that asks what an item of a family
-    asks is left out, so that no two pools share it.
+    The files are read only here; the suites are kept as artifacts. A row that asks the same as an item of a family is
+    left out, so that no two pools share it.
     """
     suites = [_of_families(settings)] if settings.families else []
     if settings.files:
@@ -49,9 +49,9 @@ def build_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
 
 
 def rotate_confirm(settings: SuiteSettings, used: Suite) -> Suite:
-    """The confirm suite after this one: fresh items of the families, and the user's held-out rows of it again.
+    """The next version of the confirm suite, with new items of the families and the same held-out rows of the user.
 
-    Those rows are not drawn again from the user's files: what is there now may have been trained on.
+    Those rows are not drawn again from the user's files, whose current rows may have been trained on.
     """
     version = used.version + 1
     fresh = confirm_pool(_families(settings), cells(settings), _sizes(settings), held_out(settings), version)
@@ -60,11 +60,11 @@ def rotate_confirm(settings: SuiteSettings, used: Suite) -> Suite:
 
 
 def updated_suites(settings: SuiteSettings, current: Mapping[Pool, Suite]) -> dict[Pool, Suite]:
-    """The suites' next versions where the settings name other families or levels than the current suites hold; else
+    """The next versions of the suites if the settings have other families or levels than the current suites, else
     empty.
 
-    Items of levels that stay are kept, as are the user's rows, so that no item changes its pool; those of levels that
-    were taken out of the settings are dropped, and new levels are drawn, each with an equal share of a pool.
+    Items of remaining levels and the user's rows are kept, so that no item changes its pool. Items of removed levels
+    are dropped, and items of new levels are drawn, each level with an equal share of a pool.
     """
     named = cells(settings)
     held_by = {(item.family, item.level) for pool, suite in current.items() for item in _drawn(pool, suite)}
@@ -86,7 +86,7 @@ def updated_suites(settings: SuiteSettings, current: Mapping[Pool, Suite]) -> di
 
 
 def _drawn(pool: Pool, suite: Suite) -> list[Example]:
-    """Items that were drawn from families; the others are the user's."""
+    """Items that were drawn from families; the others are the user's rows."""
     return [item for item in suite.items if item.metadata.get("source") == pool]
 
 
@@ -100,7 +100,7 @@ def _of_files(settings: SuiteSettings, drawn: Set[str]) -> dict[Pool, Suite]:
 
 
 def _rows(files: Sequence[Path]) -> Iterator[Example]:
-    """The readable rows of all files; the gate names the others."""
+    """The readable rows of all files; the data gate reports the others."""
     for file in files:
         try:
             yield from (row for _, row in read_examples(file) if isinstance(row, Example))
@@ -119,16 +119,16 @@ def _sizes(settings: SuiteSettings) -> dict[Pool, int]:
 def build_pools(
     families: Mapping[str, TaskFamily], cells: Sequence[Cell], sizes: Mapping[Pool, int], held: HoldOut
 ) -> dict[Pool, Suite]:
-    """The first suite of each pool, with ``sizes`` items over all cells, or as many as finite levels leave."""
+    """The first suite of each pool, with ``sizes`` items over all cells, or fewer if finite levels have fewer."""
     return {pool: _suite(families, cells, sizes, held, pool, 0) for pool in POOLS}
 
 
 def confirm_pool(
     families: Mapping[str, TaskFamily], cells: Sequence[Cell], sizes: Mapping[Pool, int], held: HoldOut, version: int
 ) -> Suite:
-    """The confirm suite of this version: items that no earlier version and no other pool has.
+    """The confirm suite of this version, with items that are in no earlier version and no other pool.
 
-    A finite level that has no unused items left begins again with those used longest ago.
+    When a finite level has no unused items left, those used longest ago are used again.
     """
     return _suite(families, cells, sizes, held, "confirm", version)
 
@@ -136,10 +136,10 @@ def confirm_pool(
 def split_examples(
     examples: Iterable[Example], sizes: Mapping[Pool, int], held: HoldOut
 ) -> tuple[dict[Pool, Suite], HoldOut]:
-    """Suites of a user's own examples, and the hold-out with their keys. What it does not contain may be trained on.
+    """Suites of a user's examples, and the hold-out with their keys. Examples not in it may be trained on.
 
-    The hash of its key decides whether an example is held out, so the same file is always split the same way.
-    Examples whose own answer is not graded correct are left out. Raises DataError where a pool stays empty.
+    The hash of an example's key decides whether it is held out, so the same file is always split the same way. Examples
+    whose answer is not graded as correct are left out. Raises DataError if a pool would be empty.
     """
     chosen: dict[str, Example] = {}
     for example in examples:
@@ -152,7 +152,7 @@ def split_examples(
     for pool in POOLS:
         taken, drawn = drawn[: shares[pool]], drawn[shares[pool] :]
         if not taken:
-            raise DataError(f"{len(chosen)} examples held out are too few for three pools; give more rows.")
+            raise DataError(f"{len(chosen)} held-out examples are too few for three pools; provide more rows.")
         suites[pool] = Suite.of(pool, taken)
     return suites, held.with_keys(key for suite in suites.values() for key in suite.keys)
 
@@ -177,7 +177,7 @@ def _suite(
 
 
 def _by_cell(cells: Sequence[Cell], sizes: Mapping[Pool, int]) -> dict[Cell, dict[Pool, int]]:
-    """Each pool's size spread evenly; what does not divide goes to the first levels."""
+    """Each pool's size divided evenly among the cells; the remainder goes to the first ones."""
     return {
         cell: {pool: sizes[pool] // len(cells) + (place < sizes[pool] % len(cells)) for pool in POOLS}
         for place, cell in enumerate(cells)
@@ -190,7 +190,8 @@ def _shares(family: TaskFamily, level: int, wanted: Mapping[Pool, int], share: f
 
 
 def _allotment(wanted: Mapping[Pool, int], room: int) -> dict[Pool, int]:
-    """What each pool gets of so many items: what it wants, or its proportional part, by largest remainders."""
+    """The number of items for each pool: its wanted size, or, if ``room`` is less in total, its proportional share by
+    the largest remainder method."""
     total = sum(wanted.values())
     if total <= room:
         return dict(wanted)
@@ -203,14 +204,14 @@ def _allotment(wanted: Mapping[Pool, int], room: int) -> dict[Pool, int]:
 
 
 def _window(family: TaskFamily, level: int, held: HoldOut, before: int, size: int, version: int) -> list[Problem]:
-    """The pool's items of this version, past those of the pools before it in the level's stream."""
+    """The pool's items of this version, which follow those of the earlier pools in the level's stream."""
     start = version * size
     own = list(islice(_held_out(family, level, held), before, before + start + size))
     return [own[(start + place) % len(own)] for place in range(min(size, len(own)))]
 
 
 def _held_out(family: TaskFamily, level: int, held: HoldOut) -> Iterator[Problem]:
-    """Every held-out problem of the level once, in an order that the seed decides."""
+    """Every held-out problem of the level once, in an order that depends on the seed."""
     random = Random(f"{held.seed} {family.name} {level}")
     seen: set[str] = set()
     misses = 0

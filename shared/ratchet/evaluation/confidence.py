@@ -1,4 +1,4 @@
-"""How sure a model is of a whole answer, from its tokens' log-probabilities. Without numpy, so that servers use it."""
+"""A model's confidence in a whole answer, from its tokens' log-probabilities. Without numpy, for use in servers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 ConfidenceKind = Literal["mean", "sum", "min", "tail"]
 KINDS: tuple[ConfidenceKind, ...] = ("mean", "sum", "min", "tail")
 CERTAIN = 1e-6
-"""Confidences are kept so far from 0 and 1 before they are recalibrated."""
+"""Confidences are clipped to this distance from 0 and 1 before they are recalibrated."""
 
 TAIL = 4
-"""One token in so many makes the tail."""
+"""The tail is one token in this many, the least certain ones."""
 
 
 def answer_logprob(token_logprobs: Sequence[float], kind: ConfidenceKind) -> float:
-    """One natural-log probability of an answer of one token at least, 0 at most.
+    """One natural-log probability, at most 0, for an answer of at least one token.
 
-    ``sum``: the probability of the very answer. ``mean``: its geometric mean over the tokens. ``min``: its least
+    ``sum``: the probability of the whole answer. ``mean``: the geometric mean over its tokens. ``min``: its least
     certain token. ``tail``: the geometric mean over the least certain quarter of its tokens.
     """
     if kind == "min":
@@ -36,10 +36,10 @@ def answer_logprob(token_logprobs: Sequence[float], kind: ConfidenceKind) -> flo
 
 
 class Certainty(BaseModel):
-    """What ships with a deployment: how to state a confidence, and from which one on an answer may be given.
+    """The calibration deployed with a checkpoint: how to state a confidence, and below which one to abstain.
 
-    A stated confidence is sigmoid(logit(exp(answer_logprob)) / temperature). Answers of at least ``threshold`` were
-    right with ``precision`` at the least when it was chosen; None where no threshold could promise that.
+    A stated confidence is sigmoid(logit(exp(answer_logprob)) / temperature). When ``threshold`` was chosen, answers of
+    at least this confidence were right with at least ``precision``; None if no threshold achieves that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,12 +50,12 @@ class Certainty(BaseModel):
     precision: float = Field(gt=0, lt=1)
 
     def confidence(self, token_logprobs: Sequence[float]) -> float | None:
-        """The stated confidence of an answer; None where its tokens have no log-probabilities."""
+        """The stated confidence of an answer; None if its tokens have no log-probabilities."""
         if not token_logprobs:
             return None
         raw = min(max(exp(answer_logprob(token_logprobs, self.kind)), CERTAIN), 1 - CERTAIN)
         return 1 / (1 + exp(-(log(raw) - log1p(-raw)) / self.temperature))
 
     def should_abstain(self, confidence: float | None) -> bool:
-        """Whether an answer of that confidence falls below what was promised; never where nothing was."""
+        """Whether the confidence is below the threshold; False if there is none."""
         return self.threshold is not None and (confidence is None or confidence < self.threshold)

@@ -1,6 +1,6 @@
-"""Loads suites and evaluations: the ledger's row says which artifact, the artifact's lines are the items.
+"""Loads suites and evaluations: the ledger's row names the artifact, and the artifact's lines are the items.
 
-This is the one module of the package that knows the ledger's tables.
+This is the only module of the package that uses the ledger's tables.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 ITEMS = "items.jsonl"
 KEPT = 8
-"""Records that a worker holds: one of a thousand answers of 200 tokens takes about 20 MB."""
+"""Number of records cached in a worker; one with a thousand answers of 200 tokens takes about 20 MB."""
 
 
 def load_evaluation(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
-    """The evaluation of a ledger row. Raises EmptyEvaluation where it has no items, ArtifactError for a bad file."""
+    """The evaluation of a ledger row. Raises EmptyEvaluation if it has no items, ArtifactError for a damaged file."""
     return _cached(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
 
 
 def load_if_intact(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation | None:
-    """The same; None where the file is damaged or gone: then the checkpoint has to be tested again."""
+    """As ``load_evaluation``, but None if the file is damaged or missing; the checkpoint must then be tested again."""
     try:
         return load_evaluation(artifacts, row)
     except ArtifactError as error:
@@ -36,12 +36,12 @@ def load_if_intact(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation |
 
 
 def load_suite(artifacts: ArtifactStore, row: SuiteRow) -> Suite:
-    """The suite of a ledger row. Raises ArtifactError, or DataError naming a line."""
+    """The suite of a ledger row. Raises ArtifactError, or DataError, naming a line."""
     return Suite.from_lines(row.pool, artifacts.open_lines(row.artifact), row.ordinal)  # type: ignore[arg-type]
 
 
 def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
-    """The row of a suite that was published as ``artifact``, in force from now on."""
+    """The row of a suite that was published as ``artifact``, valid from ``now`` on."""
     return SuiteRow(
         id=suite.id,
         pool=suite.pool,

@@ -1,6 +1,6 @@
-"""Paired outcomes: on which of the same items a later checkpoint is right and an earlier one wrong, and vice versa.
+"""Paired outcomes: how many of the same items a later checkpoint answers right and an earlier one wrong, or vice versa.
 
-They are counted by family and level, which is all that the paired tests need (ratchet.stats.paired_tests).
+They are counted by family and level, which is sufficient for the paired tests (ratchet.stats.paired_tests).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ratchet.evaluation.record import Evaluation, paired
 
 
 class CellOutcomes(BaseModel):
-    """One family and level: of ``n`` items only the later record has ``gains`` right, and only the earlier one
-    ``losses``.
+    """One family and level: of ``n`` items, ``gains`` are right only in the later record, ``losses`` only in the
+    earlier one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class OutcomeCounts(BaseModel):
 
     @property
     def effect(self) -> float:
-        """Difference of the success rates; above 0 the later checkpoint is better."""
+        """Difference of the success rates; positive if the later checkpoint is better."""
         return (self.gains - self.losses) / self.n if self.n else 0.0
 
     @property
@@ -52,9 +52,9 @@ OutcomeTable = tuple[CellOutcomes, ...]
 
 
 def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], bool] | None = None) -> OutcomeTable:
-    """Paired outcomes from ``earlier`` to ``later`` on the items whose id passes ``only``, sorted by family and level.
+    """Paired outcomes from ``earlier`` to ``later``, sorted by family and level, for items whose id passes ``only``.
 
-    Raises NotComparable for records made under other conditions, EmptyEvaluation where no item is left.
+    Raises NotComparable for records made under different conditions, EmptyEvaluation if no item is left.
     """
     cells: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0, 0])
     for before, after in paired(earlier, later):
@@ -65,7 +65,7 @@ def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], 
             cell[2] += before.correct and not after.correct
     if not cells:
         raise EmptyEvaluation(
-            f"{earlier.checkpoint_id} and {later.checkpoint_id} share no graded item to be compared on."
+            f"{earlier.checkpoint_id} and {later.checkpoint_id} have no graded items in common to compare."
         )
     return tuple(
         CellOutcomes(family=family, level=level, n=n, gains=gains, losses=losses)
@@ -74,7 +74,7 @@ def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], 
 
 
 def total_of(cells: Iterable[CellOutcomes]) -> OutcomeCounts:
-    """All cells together."""
+    """The sum over all cells."""
     table = tuple(cells)
     return OutcomeCounts(
         n=sum(c.n for c in table), gains=sum(c.gains for c in table), losses=sum(c.losses for c in table)

@@ -1,4 +1,4 @@
-"""Previews: what a model in training answers to a few questions. They are shown to people and decide nothing."""
+"""Previews: answers of a model in training to a few questions. They are for display and affect no decision."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from ratchet.inference.prompt_format import PromptFormat
 
 JOURNAL = "previews.jsonl"
-"""The journal's name in the folder of status files."""
+"""File name of the journal, in the folder of status files."""
 JOURNAL_LIMIT_BYTES = 2_000_000
 BLOCK_BYTES = 65_536
 
 
 class Preview(BaseModel):
-    """One question, the answer to it, and what the grader says. ``step`` is the global one.
+    """One question, its answer, and the grade. ``step`` is the global step.
 
-    ``seen`` says whether the row had been trained on in this batch before. ``weights`` is the digest of what answered.
+    ``seen`` is True if the row had already been trained on in this batch. ``weights`` is the digest of the weights that
+    answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,17 +53,17 @@ class Preview(BaseModel):
 
 
 def graded(example: Example, generation: Generation, prompt_format: PromptFormat, **known: Any) -> Preview:
-    """An answer compared with the gold by the family's grader (or the declared one), after the profile has parsed it.
+    """Grade an answer by the family's grader (or the declared one), after the profile has extracted it.
 
-    ``known`` are the fields that come from neither example nor answer. ``error`` says why a row cannot be graded.
+    ``known`` are the fields that come from neither example nor answer. ``error`` is set if a row cannot be graded.
     """
-    from ratchet.tasks.graders import gold, grade_example  # every task family, which views of previews need not know
+    from ratchet.tasks.graders import gold, grade_example  # imports all task families, not needed to read previews
 
     try:
         grade = grade_example(example, prompt_format.parse(generation.text))
         extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)
-    except DataError as trouble:
-        extracted, is_correct, error, expected = None, False, str(trouble), example.answer or ""
+    except DataError as ungradable:
+        extracted, is_correct, error, expected = None, False, str(ungradable), example.answer or ""
     return Preview(
         weights=generation.weights,
         family=example.family,
@@ -80,13 +81,13 @@ def graded(example: Example, generation: Generation, prompt_format: PromptFormat
 
 
 def append_previews(journal: Path, previews: Sequence[Preview], limit_bytes: int = JOURNAL_LIMIT_BYTES) -> None:
-    """Add lines to the journal; one that has grown beyond the limit loses its older half first."""
+    """Append to the journal. If it exceeds the limit, its older half is removed first."""
     if journal.exists() and journal.stat().st_size > limit_bytes:
         lines = split_lines(journal.read_bytes().decode(errors="replace"))
         atomic_write(journal, "".join(f"{line}\n" for line in lines[len(lines) // 2 :]))
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("ab") as file:
-        begun = b"" if _ends_a_line(journal) else b"\n"  # a line that was cut short does not spoil the next one
+        begun = b"" if _ends_a_line(journal) else b"\n"  # so that a truncated line does not corrupt the next one
         file.write(begun + b"".join(f"{preview.model_dump_json()}\n".encode() for preview in previews))
 
 
@@ -99,7 +100,7 @@ def _ends_a_line(journal: Path) -> bool:
 
 
 def read_previews(journal: Path, limit: int) -> list[Preview]:
-    """The newest previews, the newest last; lines that a crash cut short are skipped."""
+    """The last ``limit`` previews, newest last; lines truncated by a crash are skipped."""
     found: list[Preview] = []
     for text in _lines_from_the_end(journal):
         try:
@@ -112,7 +113,7 @@ def read_previews(journal: Path, limit: int) -> list[Preview]:
 
 
 def _lines_from_the_end(journal: Path) -> Iterator[bytes]:
-    """The last line first; the file is read as far back as lines are taken. Nothing of an absent file."""
+    """Lines in reverse order, reading the file only as far back as needed. Empty if the file is missing."""
     try:
         file = journal.open("rb")
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The per-item record of an evaluation, and what is read from it: rates by level, mastered levels, the two splits.
+"""The per-item record of an evaluation, and statistics of it: rates by level, mastered levels, and the two splits.
 
-Testing stores one record a checkpoint and suite; every judge reads it. A record's key says under which conditions it
-was made, and only records made under the same conditions are compared.
+Testing stores one record per checkpoint and suite; every judge reads it. A record's key has the conditions under which
+it was made, and only records made under the same conditions are compared.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ MasteredLevels = dict[str, frozenset[int]]
 class ItemRecord(BaseModel):
     """How one checkpoint answered one item of one suite.
 
-    ``token_logprobs`` are natural-log probabilities of the tokens that were generated, in order (the end token
-    included where it was generated); ``token_ids`` are those tokens, where the engine tells them. ``correct`` is
-    what the family's grader says. ``extraction`` says whether an answer could be read from the text at all
-    (``missing``), or the text ran into the token limit (``truncated``). ``gold_nll`` is the mean negative
-    log-probability, in nats a token, of the right answer as it is trained on; None where it was not asked for, or
-    there is none that fits.
+    ``token_logprobs`` are natural-log probabilities of the generated tokens, in order (with the end token, if it was
+    generated); ``token_ids`` are those tokens, if the engine returns them. ``correct`` is the grader's result.
+    ``extraction`` is ``missing`` if no answer could be read from the text, ``truncated`` if the text reached the token
+    limit. ``gold_nll`` is the mean negative log-probability, in nats per token, of the right answer in its training
+    format; None if it was not computed, or there is no right answer that fits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +50,7 @@ class ItemRecord(BaseModel):
 
 
 class RecordKey(BaseModel):
-    """What a record depends on. Two records are compared only when all but ``weights`` are equal."""
+    """Everything that a record depends on. Two records are compared only if all but ``weights`` are equal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,11 +75,13 @@ class RecordKey(BaseModel):
         mine, theirs = self.conditions(), other.conditions()
         differing = [f"{k}: {mine[k]} != {theirs[k]}" for k in mine if mine[k] != theirs[k]]
         if differing:
-            raise NotComparable("records differ in " + "; ".join(differing) + ". Evaluate both again alike.")
+            raise NotComparable(
+                "records differ in " + "; ".join(differing) + ". Evaluate both again under the same conditions."
+            )
 
 
 class Evaluation(BaseModel):
-    """A key with the records of all items, in the suite's order."""
+    """A record key with the records of all items, in the suite's order."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,7 +93,7 @@ class Evaluation(BaseModel):
 def paired(a: Evaluation, b: Evaluation) -> list[tuple[ItemRecord, ItemRecord]]:
     """Items of both evaluations, matched by item id, in the order of ``a``.
 
-    Raises NotComparable when conditions differ or when either has items that the other lacks.
+    Raises NotComparable if the conditions or the items differ.
     """
     a.key.require_comparable(b.key)
     other = {item.item_id: item for item in b.items}
@@ -112,7 +113,7 @@ def records_from_lines(lines: Iterable[str]) -> tuple[ItemRecord, ...]:
 
 
 class Rate(BaseModel):
-    """``correct`` of ``n`` items."""
+    """A success rate: ``correct`` of ``n`` items."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -134,7 +135,7 @@ def level_rates(items: Iterable[ItemRecord]) -> LevelRates:
 
 
 def rates_to_json(rates: LevelRates) -> ByLevel:
-    """Rates as the ledger keeps them, ``{family: {level: [correct, n]}}``; a level is a string, as JSON keys are."""
+    """Rates as stored in the ledger, ``{family: {level: [correct, n]}}``; levels are strings, as JSON keys must be."""
     by_level: ByLevel = {}
     for (family, level), rate in sorted(rates.items()):
         by_level.setdefault(family, {})[str(level)] = [rate.correct, rate.n]
@@ -151,10 +152,10 @@ def rates_from_json(by_level: Mapping[str, Mapping[str, Sequence[int]]]) -> Leve
 
 
 def mastered_levels(evaluation: Evaluation, threshold: float, fewest_items: int) -> MasteredLevels:
-    """Per family with at least one such level: the levels answered at ``threshold`` or better, on enough items.
+    """The levels with a rate of at least ``threshold`` on at least ``fewest_items`` items, by family.
 
-    For the gate read it off the champion's *eval* record. Read off the confirm record that the gate then tests on,
-    levels with a lucky champion would be picked, and an equal challenger would look worse on them.
+    For the gate it must be computed from the champion's *eval* record. From the confirm record, on which the gate then
+    tests, it would select levels where the champion was lucky, and an equal challenger would look worse on them.
     """
     mastered: dict[str, set[int]] = {}
     for (family, level), rate in level_rates(evaluation.items).items():
@@ -164,11 +165,11 @@ def mastered_levels(evaluation: Evaluation, threshold: float, fewest_items: int)
 
 
 def in_selection_split(item_id: str) -> bool:
-    """Whether an item belongs to the half that checkpoints are picked by: one bit of its id's hash, always the same.
+    """Whether an item belongs to the half for selecting checkpoints: one bit of its id's hash.
 
-    Whatever picks a checkpoint by its score (the best so far, the next candidate) reads the selection split. Whatever
-    then asks whether a checkpoint is worse than the one so picked, or how good a fitted number is, reads the test
-    split: picking and testing on the same items is the winner's curse.
+    Code that selects a checkpoint by its score (the best so far, the next candidate) uses the selection split. Code
+    that then tests whether a checkpoint is worse than the selected one, or how good a fitted number is, uses the test
+    split, since selecting and testing on the same items is biased (the winner's curse).
     """
     return hashlib.sha256(b"half:" + item_id.encode()).digest()[0] % 2 == 0
 
@@ -179,8 +180,8 @@ def in_test_split(item_id: str) -> bool:
 
 
 def selection_score(evaluation: Evaluation) -> float:
-    """Success rate on the selection split: what the best so far, and the next candidate, are picked by."""
+    """Success rate on the selection split, by which the best checkpoint and the next candidate are selected."""
     grades = [item.correct for item in evaluation.items if in_selection_split(item.item_id)]
     if not grades:
-        raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded item in the selection split.")
+        raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded items in the selection split.")
     return sum(grades) / len(grades)

@@ -1,8 +1,8 @@
-"""A suite: the fixed, held-out items of one pool, identified by their content; and which items are held out.
+"""A suite is the fixed, held-out items of one pool, identified by their content. HoldOut decides what is held out.
 
-A hash of an item's key decides whether it is held out, so that every process knows it without a list. A held-out item
-is in no training data, whether a suite uses it or not. So a pool can be rotated to fresh items years later, and none of
-them was ever trained on.
+A hash of an item's key decides whether it is held out, so that every process can compute it without a list. A held-out
+item is in no training data, even if no suite uses it. So a pool can be rotated to new items years later, and none of
+them has ever been trained on.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from ratchet.tasks.judge import subject_key
 
 Pool = Literal["probe", "eval", "confirm"]
 POOLS: tuple[Pool, ...] = ("probe", "eval", "confirm")
-"""Pools that are drawn from what is held out."""
+"""The pools, all of held-out items."""
 
 Cell = tuple[str, int]
 """A family's name and a level."""
 
 ENUMERABLE = 2_000
-"""Levels of at most so many items are counted out, so that the share is a limit and not an average."""
+"""Levels of at most this many items are enumerated, so that the share is a limit and not an average."""
 
 _SEEDS_AN_ITEM = 12
-"""Seeds tried for each item of a small level: an item does not turn up with a chance of e^-12."""
+"""Seeds tried per item of a small level; an item is missed with a probability of e^-12."""
 
 
 class Suite(BaseModel):
-    """Items of one pool. ``version`` counts the pool's draws from 0; each item is there once and carries its key."""
+    """Items of one pool. ``version`` counts the pool's draws from 0. Each item occurs once and has its key."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,12 +46,12 @@ class Suite(BaseModel):
 
     @classmethod
     def of(cls, pool: Pool, items: Iterable[Example], version: int = 0) -> Suite:
-        """A suite of these items. Raises DataError where two ask the same."""
+        """A suite of these items. Raises DataError if two of them ask the same."""
         keyed = tuple(_keyed(item) for item in items)
         seen: set[str] = set()
         for item in keyed:
             if item.metadata["key"] in seen:
-                raise DataError(f"{pool}: {item.metadata['key']} is there twice; a suite holds each item once.")
+                raise DataError(f"{pool}: {item.metadata['key']} occurs twice; a suite has each item only once.")
             seen.add(item.metadata["key"])
         return cls(pool=pool, version=version, items=keyed)
 
@@ -63,7 +63,7 @@ class Suite(BaseModel):
 
     @cached_property
     def keys(self) -> frozenset[str]:
-        """Keys of the items, for telling what is held out."""
+        """Keys of the items, to determine what is held out."""
         return frozenset(str(item.metadata["key"]) for item in self.items)
 
     @cached_property
@@ -72,12 +72,12 @@ class Suite(BaseModel):
         return {item.id: item for item in self.items}
 
     def to_lines(self) -> list[str]:
-        """One item a line, as plain examples."""
+        """One line per item, as plain examples."""
         return [item.to_line() for item in self.items]
 
     @classmethod
     def from_lines(cls, pool: Pool, lines: Iterable[str], version: int = 0) -> Suite:
-        """The inverse of to_lines. Raises DataError naming the line."""
+        """The inverse of to_lines. Raises DataError, naming the line."""
         items = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -88,14 +88,14 @@ class Suite(BaseModel):
 
 
 def _keyed(item: Example) -> Example:
-    """With its own key, whatever the source of the item called so."""
+    """The item with its key in ``metadata``, replacing any field of that name from the item's source."""
     return item.model_copy(update={"metadata": {**item.metadata, "key": item_key(item)}})
 
 
 class HoldOut(BaseModel):
-    """A container of item keys: ``key in hold_out``. The hash decides for items of families, ``keys`` for free text.
+    """The held-out item keys: ``key in hold_out``. A hash decides for items of families, ``keys`` for free text.
 
-    A judgement on an answer is held out with the problem that it asks about.
+    A judgement on an answer is held out exactly if its problem is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +103,7 @@ class HoldOut(BaseModel):
     seed: int = Field(ge=0)
     share: float = Field(gt=0, le=0.5)
     released: frozenset[str] = frozenset()
-    """Items of small levels that the hash holds out beyond the share; they are trained on."""
+    """Items of small levels that the hash selects beyond the share; they may be trained on."""
     keys: frozenset[str] = frozenset()
     """Items of free text that a suite uses."""
 
@@ -116,18 +116,18 @@ class HoldOut(BaseModel):
         return self.lot(item) < self.share and item not in self.released
 
     def lot(self, key: str) -> float:
-        """A number from 0 to 1 that the key draws; those that draw less than the share are held out."""
+        """The key's hash as a number from 0 to 1; keys below the share are held out."""
         digest = hashlib.blake2b(key.encode(), digest_size=8, salt=self.seed.to_bytes(16, "big")).digest()
         return int.from_bytes(digest, "big") / 2.0**64
 
     def with_keys(self, keys: Iterable[str]) -> HoldOut:
-        """As this, with more items of free text held out."""
+        """A copy with more items of free text held out."""
         texts = frozenset(key for key in keys if key.startswith(TEXT_KEY))
         return self.model_copy(update={"keys": self.keys | texts})
 
 
 def hold_out(families: Mapping[str, TaskFamily], cells: Iterable[Cell], seed: int, share: float = 0.2) -> HoldOut:
-    """The hold-out of these levels: the share of every level, and of a small one not an item more."""
+    """The hold-out of these levels: about the share of every level, and never more than that of a small one."""
     plain = HoldOut(seed=seed, share=share)
     released: set[str] = set()
     for name, level in cells:
@@ -143,5 +143,5 @@ def hold_out(families: Mapping[str, TaskFamily], cells: Iterable[Cell], seed: in
 
 
 def quota(capacity: int, share: float) -> int:
-    """The most items that may be held out of a level of so many."""
+    """The maximum number of held-out items of a level with ``capacity`` items."""
     return int(capacity * share)

@@ -12,7 +12,7 @@ from ratchet.profiles.profile import with_system_turn
 
 @dataclass(frozen=True)
 class Plain:
-    """Questions and answers as they are, behind the configured system turn."""
+    """Questions and answers unchanged, after the configured system turn."""
 
     name: ClassVar[str] = "plain"
     version: ClassVar[str] = "1"

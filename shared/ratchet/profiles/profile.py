@@ -1,6 +1,6 @@
-"""The protocol of a profile, the registry of those that are installed, and what all of them do with the system turn.
+"""The Profile protocol, the registry of installed profiles, and functions for the system turn that all of them share.
 
-A profile is a plug-in of the entry-point group ``ratchet.profiles``. None of them imports torch before it is asked for
+A profile is a plug-in of the entry-point group ``ratchet.profiles``. The built-in ones import torch only for their
 logits processors.
 """
 
@@ -23,32 +23,31 @@ GROUP = "ratchet.profiles"
 class Profile(Protocol):
     """How examples are formatted and answers parsed. Every method is pure.
 
-    Randomness is local and seeded by the prompt's content, so that the same prompt is formatted alike in
-    training, evaluation and serving. What training asks for must be reachable under the profile's logits
-    processors.
+    Randomness is local and seeded by the prompt's content, so that the same prompt is formatted alike in training,
+    evaluation and serving. The logits processors must allow the format that is used in training.
     """
 
     name: str
     version: str
 
     def system_prompt(self, base: str) -> str:
-        """The system turn for conversations that have none, made from the configured base; empty for none."""
+        """The system turn for conversations without one, from the configured base; empty for no system turn."""
         ...
 
     def transform_example(self, example: Example, system_prompt: str = "") -> Example:
-        """The example as it is trained on. Without a closing answer, the prompt as it is put to the model."""
+        """The example in the format used for training; without a closing answer, the prompt for the model."""
         ...
 
     def logits_processors(self, tokenizer: Any, /) -> list[Any]:
-        """Stateless, batch-safe processors in the manner of ``transformers.LogitsProcessor``."""
+        """Stateless, batch-safe processors with the interface of ``transformers.LogitsProcessor``."""
         ...
 
     def stop(self) -> tuple[str, ...]:
-        """Texts that end an answer besides the end token."""
+        """Stop strings, which end an answer in addition to the end token."""
         ...
 
     def tokens(self) -> tuple[str, ...]:
-        """Texts to make one token each in training, where the model's vocabulary has unused rows for all of them."""
+        """Texts that become one token each in training, if the embedding has unused rows for all of them."""
         ...
 
     def extract_answer(self, text: str) -> str:
@@ -61,7 +60,7 @@ class Profile(Protocol):
 
 
 def get_profile(name: str, options: Mapping[str, Any] | None = None) -> Profile:
-    """The profile of this name with its options.
+    """The profile with this name and these options.
 
     Raises UnknownPlugin, listing the known ones, and SettingsError for options that it does not have.
     """
@@ -89,7 +88,7 @@ def _points() -> dict[str, EntryPoint]:
 
 
 def prompt_as_trained(profile: Profile, messages: Sequence[Message], system_prompt: str = "") -> tuple[Message, ...]:
-    """A prompt as it stands before an answer in training."""
+    """A prompt in the format that precedes an answer in training."""
     return profile.transform_example(Example(messages=tuple(messages)), system_prompt).messages
 
 

@@ -1,7 +1,7 @@
-"""How far stated confidence is from success, how to recalibrate it, and what abstaining buys.
+"""Calibration: how far stated confidence is from success, how to recalibrate it, and what abstaining gains.
 
-Confidences lie in [0, 1], outcomes are 0 or 1; both are one-dimensional and equally long. Items of one confidence are
-answered together or not at all, so that nothing depends on their order.
+Confidences are in [0, 1], outcomes are 0 or 1; both are one-dimensional and equally long. Items of equal confidence are
+either all answered or all abstained from, so that the results do not depend on their order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Bin(BaseModel):
 
 
 def reliability(confidence: Floats, outcome: Floats, bins: int = 10, binning: Binning = "equal_width") -> list[Bin]:
-    """The non-empty bins in rising order. Equal-width bins are [0, 1/B), …, [1-1/B, 1]; equal-mass ones hold n/B."""
+    """The non-empty bins in rising order. Equal-width bins are [0, 1/B), …, [1-1/B, 1]; equal-mass ones have n/B."""
     order = np.argsort(confidence, kind="stable")
     ranked = confidence[order]
     if binning == "equal_width":
@@ -48,7 +48,7 @@ def reliability(confidence: Floats, outcome: Floats, bins: int = 10, binning: Bi
 
 
 def ece(diagram: list[Bin]) -> float:
-    """Expected calibration error: the gaps of the bins, weighted by how many items each holds."""
+    """Expected calibration error: the mean gap of the bins, weighted by their numbers of items."""
     return sum(b.n * b.gap for b in diagram) / sum(b.n for b in diagram)
 
 
@@ -58,18 +58,18 @@ def mce(diagram: list[Bin]) -> float:
 
 
 def brier(confidence: Floats, outcome: Floats) -> float:
-    """Mean squared distance of confidence from outcome."""
+    """Brier score: the mean squared difference of confidence and outcome."""
     return float(np.mean((confidence - outcome) ** 2))
 
 
 def nll(confidence: Floats, outcome: Floats) -> float:
-    """Mean negative log-likelihood in nats; confidences are kept 1e-6 away from 0 and 1."""
+    """Mean negative log-likelihood in nats; confidences are clipped to 1e-6 from 0 and 1."""
     kept = np.clip(confidence, TINY, 1 - TINY)
     return float(-np.mean(outcome * np.log(kept) + (1 - outcome) * np.log1p(-kept)))
 
 
 class Isotonic(BaseModel):
-    """Knots of the function; between them it is linear, beyond them constant."""
+    """Knots of the function, which is linear between them and constant beyond."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,9 +81,9 @@ class Isotonic(BaseModel):
 
 
 def fit_isotonic(confidence: Floats, outcome: Floats) -> Isotonic:
-    """Least squares over the non-decreasing functions, by pooling adjacent violators (Zadrozny and Elkan 2002).
+    """Least-squares fit of a non-decreasing function, by pooling adjacent violators (Zadrozny and Elkan 2002).
 
-    Equal confidences count as one place; of each level step only the two ends are kept as knots.
+    Equal confidences count as one point; of each constant step only the two ends are kept as knots.
     """
     at, place, weights = np.unique(confidence, return_inverse=True, return_counts=True)
     mean = np.bincount(place, weights=outcome) / weights
@@ -107,7 +107,7 @@ class Scaling(BaseModel):
 
     @property
     def temperature(self) -> float:
-        """The divisor of the logit; above 1 where the model is overconfident."""
+        """The divisor of the logit; above 1 if the model is overconfident."""
         return 1 / self.slope
 
     def apply(self, confidence: Floats) -> Floats:
@@ -118,7 +118,7 @@ class Scaling(BaseModel):
 
 
 def fit_temperature(confidence: Floats, outcome: Floats) -> Scaling:
-    """The temperature of least negative log-likelihood (Guo et al. 2017), between e^-3 and e^3."""
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017), between e^-3 and e^3."""
     found = scipy.optimize.minimize_scalar(
         lambda t: nll(Scaling(slope=float(np.exp(-t))).apply(confidence), outcome),
         bounds=LOG_TEMPERATURES,
@@ -128,10 +128,10 @@ def fit_temperature(confidence: Floats, outcome: Floats) -> Scaling:
 
 
 def fit_platt(confidence: Floats, outcome: Floats) -> Scaling:
-    """Slope and intercept of least negative log-likelihood (Platt 1999).
+    """The slope and intercept that minimise the negative log-likelihood (Platt 1999).
 
-    The slope stays positive, so that the order of confidences is kept; a slight ridge keeps both finite where every
-    outcome is the same.
+    The slope stays positive, so that the order of confidences is kept; a slight ridge penalty keeps both finite if all
+    outcomes are the same.
     """
 
     def loss(parameters: Floats) -> float:
@@ -146,7 +146,8 @@ ONE_SIDED = 0.95
 
 
 class CoveragePoint(BaseModel):
-    """Answering the ``n`` items of at least ``threshold`` covers that share of all and is wrong with ``risk``."""
+    """Answering the ``n`` items with a confidence of at least ``threshold``: ``coverage`` is their share of all items,
+    ``risk`` the share of wrong answers among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -157,9 +158,9 @@ class CoveragePoint(BaseModel):
 
 
 def auroc(confidence: Floats, outcome: Floats) -> float | None:
-    """Chance that a right answer has more confidence than a wrong one, ties counting half (Mann and Whitney 1947).
+    """Probability that a right answer has a higher confidence than a wrong one; ties count half (Mann, Whitney 1947).
 
-    None where all outcomes are the same.
+    None if all outcomes are the same.
     """
     right = int(outcome.sum())
     wrong = len(outcome) - right
@@ -170,7 +171,7 @@ def auroc(confidence: Floats, outcome: Floats) -> float | None:
 
 
 def risk_coverage(confidence: Floats, outcome: Floats) -> list[CoveragePoint]:
-    """A point for each distinct confidence, from the surest answers alone to all of them (El-Yaniv and Wiener 2010)."""
+    """One point per distinct confidence, from the most confident answers to all of them (El-Yaniv and Wiener 2010)."""
     order = np.argsort(-confidence, kind="stable")
     ranked, wrong = confidence[order], np.cumsum(1 - outcome[order])
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -186,13 +187,13 @@ def risk_coverage(confidence: Floats, outcome: Floats) -> list[CoveragePoint]:
 
 
 def area_under(curve: list[CoveragePoint]) -> float:
-    """Mean risk over all coverages: each point's risk holds from the coverage before it on. Lower is better."""
+    """Mean risk over all coverages; a point's risk applies from the previous point's coverage on. Lower is better."""
     starts = [0.0, *(point.coverage for point in curve[:-1])]
     return sum(point.risk * (point.coverage - start) for point, start in zip(curve, starts, strict=True))
 
 
 def thinned(curve: list[CoveragePoint], points: int = 20) -> list[CoveragePoint]:
-    """About so many points of the curve, evenly over coverage, the last one always."""
+    """About ``points`` points of the curve, evenly distributed over coverage, including the last one."""
     kept: dict[int, CoveragePoint] = {}
     for point in curve:
         kept.setdefault(int(np.ceil(point.coverage * points - 1e-9)), point)
@@ -201,9 +202,9 @@ def thinned(curve: list[CoveragePoint], points: int = 20) -> list[CoveragePoint]
 
 
 def threshold_for(curve: list[CoveragePoint], precision: float) -> CoveragePoint | None:
-    """The point of most coverage whose precision is at least so much by Wilson's lower bound (95 %, one-sided).
+    """The point of highest coverage whose precision by Wilson's lower bound (95 %, one-sided) is sufficient.
 
-    None where no point reaches it: too few items, or a model that is never sure enough.
+    None if no point reaches it, because of too few items or a model that is never confident enough.
     """
     good = [point for point in curve if _least(point) >= precision]
     return max(good, key=lambda point: point.coverage, default=None)

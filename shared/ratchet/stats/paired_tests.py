@@ -1,9 +1,8 @@
-"""Tests of two models on the same items, and how the error of many such tests is bounded.
+"""Tests of two models on the same items, and bounds on the error of many such tests.
 
-``gains`` are the items that the second model won, ``losses`` those that it lost, of ``n`` items. McNemar's exact test
-asks whether it is better, Tango's score method how large the difference may be and whether it is below a margin
-(non-inferiority). Holm's correction bounds the error over tests that are made at once, alpha_spent over tests that are
-made one after another.
+Of ``n`` items, ``gains`` are right only for the second model, ``losses`` only for the first. McNemar's exact test tests
+whether the second model is better; Tango's score method gives bounds of the difference and tests whether it is below a
+margin (non-inferiority). Holm's correction bounds the error over simultaneous tests, alpha_spent over successive ones.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ PARTS, ROUNDS = 64, 6  # 64^6: bounds to ten decimals
 
 
 def mcnemar_better(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
-    """McNemar's exact test, one-sided p: chance of so many gains or more if gains and losses were equally likely.
+    """One-sided p of McNemar's exact test: the probability of at least this many gains if gains and losses were equally
+    likely.
 
     Conditional on the number of items that differ it is a sign test, so it is valid for every n. Element-wise; the
-    binomial tail at one half is written as a regularised incomplete beta function.
+    binomial tail at one half is computed as a regularised incomplete beta function.
     """
     won, lost = np.asarray(gains, float), np.asarray(losses, float)
     tail = scipy.special.betainc(np.maximum(won, 1), lost + 1, 0.5)
@@ -34,10 +34,10 @@ def mcnemar_better(gains: ArrayLike, losses: ArrayLike) -> NDArray[np.float64]:
 def tango_z(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, difference: ArrayLike) -> NDArray[np.float64]:
     """Score statistic of the hypothesis that the true difference, gains minus losses over n, is ``difference``.
 
-    Standard normal under it; positive where the data lie above it. Element-wise. Tango's score method (Statistics in
-    Medicine 17:891-908, 1998) takes the variance that is most likely under the hypothesis. It is defined with no
-    difference on any item. Enumerating every outcome shows its one-sided level of 5 % to stay under 5.8 %, except at
-    the corner n * margin = 2.7 with no gains at all, where it touches 6.8 % (tests/unit/stats/test_paired_tests.py).
+    Standard normal under the hypothesis; positive if the data are above it. Element-wise. Tango's score method
+    (Statistics in Medicine 17:891-908, 1998) uses the most likely variance under the hypothesis. It is defined even if
+    no item differs. Enumerating every outcome shows that the actual level of a one-sided 5 % test stays below 5.8 %,
+    except at n * margin = 2.7 without any gains, where it reaches 6.8 % (tests/unit/stats/test_paired_tests.py).
     """
     b, c, size, delta = (np.asarray(x, float) for x in (gains, losses, n, difference))
     linear = (2 * size - b + c) * delta - b - c
@@ -53,7 +53,7 @@ def tango_z(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, difference: Array
 def lower_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
     """The smallest difference that a one-sided test at ``alpha`` does not exclude. Element-wise.
 
-    Below the estimate the statistic falls with the difference, so the bracket is cut into 64 parts again and again.
+    Below the estimate the statistic decreases with the difference, so the bracket is repeatedly divided into 64 parts.
     """
     b, c, size, level = np.broadcast_arrays(*(np.asarray(x, float) for x in (gains, losses, n, alpha)))
     critical = -scipy.special.ndtri(level)
@@ -69,14 +69,14 @@ def lower_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayL
 
 
 def upper_bound(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> NDArray[np.float64]:
-    """The largest difference not excluded: the mirror image of lower_bound."""
+    """The largest difference that is not excluded, by symmetry with ``lower_bound``."""
     return -lower_bound(losses, gains, n, alpha)
 
 
 def noninferiority_p(gains: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: float) -> NDArray[np.float64]:
-    """One-sided p of "the true difference is -margin or below". At most alpha exactly if lower_bound >= -margin.
+    """One-sided p of "the true difference is at most -margin". It is at most alpha exactly if lower_bound >= -margin.
 
-    "Not significantly worse" does not show that a model is not worse by more than a margin; this does.
+    This shows that a model is not worse by more than a margin, which "not significantly worse" does not.
     """
     return np.asarray(scipy.special.ndtr(-tango_z(gains, losses, n, -margin)), dtype=np.float64)
 
@@ -98,9 +98,9 @@ def difference_interval(gains: int, losses: int, n: int, confidence: float = 0.9
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values in the order given (Holm 1979): reject where they are at most alpha.
+    """Adjusted p-values in the given order (Holm 1979): reject those that are at most alpha.
 
-    The chance of any false rejection stays at most alpha, however the tests depend on each other.
+    The probability of any false rejection is at most alpha, for any dependence between the tests.
     """
     raw = np.asarray(p, float)
     order = np.argsort(raw, kind="stable")
@@ -111,7 +111,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def alpha_spent(alpha: float, k: int) -> float:
-    """Level of the k-th challenge, k from 1: alpha * 6 / (pi^2 k^2). Over all k they add up to alpha."""
+    """Level of the k-th challenge, k from 1: alpha * 6 / (pi^2 k^2). The sum over all k is alpha."""
     if k < 1:
         raise ValueError(f"challenges are counted from 1, not {k}.")
     return alpha * 6 / (pi * k) ** 2

@@ -1,7 +1,7 @@
-"""What a paired comparison of n items can show: power, sample sizes, and whether a gate's suites are large enough.
+"""Power and sample sizes of a paired comparison of n items, and whether a gate's suites are large enough.
 
-Exact power adds up every likely outcome: the number of items that differ is binomial, and the gains among them are
-binomial again.
+Exact power sums over every likely outcome: the number of items that differ is binomial, and so is the number of gains
+among them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ LUCK = np.linspace(-6, 6, 241)
 LUCK_WEIGHT = np.exp(-(LUCK**2) / 2) / np.exp(-(LUCK**2) / 2).sum()
 LEAST_ITEMS = 50
 MOST_ITEMS = 10_000_000
-"""Beyond it no suite is looked for: the chance to meet the plan does not grow any more."""
+"""The largest suite considered; beyond it the power hardly increases."""
 SAFETY_ALPHA = 0.05
 """Level of each protected family's non-inferiority test."""
 PROTECTED_DISCORDANT_SHARE = 0.05
-"""Assumed share of the items of mastered levels whose grade differs between two checkpoints: there it is rare."""
+"""Assumed share of discordant items on mastered levels, where different grades of two checkpoints are rare."""
 CHALLENGES = 10
-"""Challenges of one champion within which a gain is to be seen. Later ones may spend next to nothing of alpha."""
+"""Challenges of one champion within which a gain should be detected. Later ones may spend almost none of alpha."""
 CHALLENGE_CORRELATION = 0.5
-"""Assumed correlation of the luck of successive challenges, which share the items and the training run."""
-CERTAIN = 4  # times the planned size: beyond it power is 1 in all but name, and is not worth computing
+"""Assumed correlation of successive challenges, which share the items and the training run."""
+CERTAIN = 4  # times the planned size; beyond it power is practically 1 and not worth computing
 
 
 @cache
 def superiority_power(n: int, gain: float, discordant_share: float, alpha: float) -> float:
-    """Chance that McNemar's one-sided test finds a model better that is truly better by ``gain``.
+    """Probability that McNemar's one-sided test finds a model better that is truly better by ``gain``.
 
     The models differ on ``discordant_share`` of the n items.
     """
@@ -51,7 +51,7 @@ def superiority_power(n: int, gain: float, discordant_share: float, alpha: float
 
 
 def connor_items(gain: float, discordant_share: float, alpha: float, power: float) -> int:
-    """Connor's sample size (Biometrics 43:207-211, 1987), a little small for the exact test."""
+    """Connor's sample size (Biometrics 43:207-211, 1987), slightly too small for the exact test."""
     normal = NormalDist()
     spread = normal.inv_cdf(1 - alpha) * sqrt(discordant_share) + normal.inv_cdf(power) * sqrt(
         discordant_share - gain**2
@@ -60,7 +60,7 @@ def connor_items(gain: float, discordant_share: float, alpha: float, power: floa
 
 
 def smallest_detectable(n: int, discordant_share: float, alpha: float, power: float) -> float | None:
-    """The smallest true difference seen with ``power``, to a tenth of a point.
+    """The smallest true difference that is detected with ``power``, to a tenth of a percentage point.
 
     A difference cannot exceed the share of discordant items, so where discordant items are rarer than the answer they
     are as many as it. None where not even a difference on every item would be seen.
@@ -86,10 +86,10 @@ def items_needed(discordant_share: float, margin: float, alpha: float = 0.05, po
 
 
 def affordable_alpha(n: int, discordant_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The level at which n items still give an equal model about ``power``: alpha from items_needed on.
+    """The level at which an equal model passes with about ``power`` on n items: ``alpha`` from items_needed on.
 
-    With fewer items it rises, so that both errors stay in balance, to 1 - power at most: whatever n is, a model worse
-    by the margin is still refused with the chance ``power``.
+    With fewer items it increases to keep both errors in balance, up to 1 - power, so that for any n a model that is
+    worse by the margin is still refused with probability ``power``.
     """
     if n >= items_needed(discordant_share, margin, alpha, power):
         return alpha
@@ -99,7 +99,7 @@ def affordable_alpha(n: int, discordant_share: float, margin: float, alpha: floa
 
 
 def fewest_items(margin: float, alpha: float = 0.05) -> int:
-    """Below so many items not even an answer-for-answer equal model passes: there is nothing to prove it with."""
+    """The minimum number of items with which a model without any differing item passes."""
     z = NormalDist().inv_cdf(1 - alpha)
     return ceil(z * z * (1 - margin) / margin)
 
@@ -108,7 +108,7 @@ def fewest_items(margin: float, alpha: float = 0.05) -> int:
 def noninferiority_power(
     n: int, discordant_share: float, margin: float, alpha: float = 0.05, difference: float = 0.0
 ) -> float:
-    """Exact chance to pass at a true ``difference``, by adding up every likely outcome of n items.
+    """Exact probability to pass at a true ``difference``, by summing over every likely outcome of n items.
 
     With ``difference = -margin`` it is the test's actual level.
     """
@@ -146,9 +146,9 @@ class GatePower(BaseModel):
 
 
 def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str, int] | None = None) -> GatePower:
-    """Power at ``settings.gain`` of a confirm suite of ``items``, of which each protected family has so many.
+    """Power at ``settings.gain`` of a confirm suite of ``items``, with the given numbers for each protected family.
 
-    Planned for an equal record on every protected family, all levels of which are mastered.
+    This assumes equal records on every protected family, with all levels mastered.
     """
     families = dict(protected_items or {})
     per_challenge = _per_challenge(settings, items, families)
@@ -168,14 +168,14 @@ def gate_power(settings: GateSettings, items: int, protected_items: Mapping[str,
 
 
 def pool_items(settings: GateSettings) -> int:
-    """Items of mastered levels from which a protected family is held to the full non-inferiority test."""
+    """Number of items of mastered levels from which the full non-inferiority test applies to a protected family."""
     return items_needed(PROTECTED_DISCORDANT_SHARE, settings.margin, SAFETY_ALPHA, settings.power)
 
 
 def within_challenges(per_challenge: tuple[float, ...], correlation: float) -> float:
-    """Chance that at least one challenge succeeds when their normal scores share ``correlation`` of their luck.
+    """Probability that at least one challenge succeeds if their normal scores have this correlation.
 
-    One-factor model: given the common luck the challenges are independent; the luck is averaged out numerically.
+    One-factor model: given the common factor the challenges are independent; the factor is integrated numerically.
     """
     single = np.clip(np.asarray(per_challenge), 1e-12, 1 - 1e-12)
     given_luck = scipy.special.ndtr(
@@ -214,16 +214,16 @@ def _advice(settings: GateSettings, items: int, within: float, needed: int | Non
     if within < settings.power:
         sentences.append(
             f"{items} confirm items prove a gain of {settings.gain:.1%} within {CHALLENGES} challenges with "
-            f"a chance of {within:.0%}, not {settings.power:.0%}."
+            f"a probability of {within:.0%}, not {settings.power:.0%}."
         )
     if not sentences:
         return "The suites are large enough for this gate."
     if needed is None:
         sentences.append(
-            "No number of items would do: lower gate.power, widen gate.margin, or state a larger gate.gain."
+            "No number of items is enough: lower gate.power, widen gate.margin, or set a larger gate.gain."
         )
     else:
         sentences.append(
-            f"Use {needed} confirm items in the same proportions, widen gate.margin, or state a larger gate.gain."
+            f"Use {needed} confirm items in the same proportions, widen gate.margin, or set a larger gate.gain."
         )
     return " ".join(sentences)

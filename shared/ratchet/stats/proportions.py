@@ -1,6 +1,6 @@
-"""Intervals of a proportion and of the difference of two independent ones, with the standard library alone.
+"""Confidence intervals of a proportion, and of the difference of two independent ones, with the standard library alone.
 
-The command line and the metrics use them, so they need neither numpy nor scipy. Proportions of the same items are in
+The command line and the metrics use them without importing numpy or scipy. Comparisons on the same items are in
 paired_tests.
 """
 
@@ -15,7 +15,7 @@ from ratchet.errors import EmptyEvaluation
 
 
 class Interval(BaseModel):
-    """Two-sided, both ends included."""
+    """A two-sided interval, both ends included."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What went wrong in an answer, found by programs: from the text alone first, then by the item's own grader.
+"""Classes of errors in answers, determined by programs: from the text alone first, then by the item's grader.
 
 ====================  ===========================================================================================
 ``error_text``        the text is a program's error message
@@ -41,8 +41,8 @@ _TAIL = 400
 def classify(example: Example, answer: str, text: str | None = None, *, finished: bool = True) -> str | None:
     """The error class of an answer; None where it is right.
 
-    ``answer`` is the bare answer, ``text`` all that the model said (with its reasoning), ``finished`` whether it ended
-    by itself. Raises DataError as grade_example does.
+    ``answer`` is the bare answer, ``text`` the model's whole output with its reasoning, ``finished`` whether it ended
+    before the token limit. Raises DataError as grade_example does.
     """
     grade = grade_example(example, answer)
     if grade.correct:

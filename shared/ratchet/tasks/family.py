@@ -1,4 +1,4 @@
-"""The plug-in point for a kind of problem: everything that knows about it, in one object."""
+"""The interface of a task family: one object with everything about a kind of problem, from generation to grading."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ratchet.data.example import Example
 
 
 class Problem(BaseModel):
-    """One problem of a family. ``key`` is equal for two problems exactly if they are the same problem.
+    """One problem of a family. Two problems have the same ``key`` exactly if they are the same problem.
 
-    ``seed`` is set where the family cannot parse its own questions: level and seed then make the problem again.
+    ``seed`` is set if the family cannot parse its own questions; level and seed then generate the problem again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,21 +28,21 @@ class Problem(BaseModel):
 
 
 class Grade(BaseModel):
-    """What a grader found about one answer. ``extracted`` is None where no answer could be read."""
+    """A grader's result for one answer. ``extracted`` is None if no answer could be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     correct: bool
     extracted: str | None
     error: str | None = None
-    """None where correct, else the family's error class (``format``, ``off_by_one``, ``carry``, ``wrong`` …)."""
+    """None if correct, else the family's error class (``format``, ``off_by_one``, ``carry``, ``wrong`` …)."""
 
 
 class Variant(BaseModel):
-    """A problem that asks the same as another one in a different way: whoever can solve one can solve the other.
+    """A problem that asks the same as another one in a different way: a model that can solve one can solve the other.
 
-    ``kind`` names the change (``swap``, ``shuffle``, ``rename``). The level is the same; the gold is the same, or what
-    the change makes of it.
+    ``kind`` is the change (``swap``, ``shuffle``, ``rename``). The level is the same; the gold answer is the same, or
+    changed accordingly.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,10 +53,10 @@ class Variant(BaseModel):
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A kind of problem, by level. Level 1 is the easiest. Every method is pure; randomness comes from the seed.
+    """A kind of problem with levels, of which 1 is the easiest. Every method is pure; randomness comes from the seed.
 
-    ``errors`` are the classes of mistakes that ``grade`` finds, ``features`` the traits that ``traits`` finds in a
-    problem, each with its meaning; ``variant_kinds`` are the kinds of ``variants``.
+    ``errors`` are the error classes of ``grade``, ``features`` the possible results of ``traits``, each with its
+    meaning; ``variant_kinds`` are the kinds of ``variants``.
     """
 
     name: str
@@ -67,15 +67,15 @@ class TaskFamily(Protocol):
     variant_kinds: tuple[str, ...]
 
     def generate(self, level: int, seed: int) -> Problem:
-        """The problem of this level and seed: the same twice, on every machine."""
+        """The problem of this level and seed, the same on every call and every machine."""
         ...
 
     def capacity(self, level: int) -> int | None:
-        """How many different problems the level has; None where they are practically endless."""
+        """The number of different problems of the level; None if it is practically unlimited."""
         ...
 
     def parse(self, question: str) -> Problem | None:
-        """The problem that a rendered question states; None where it is not one of this family."""
+        """The problem of a question; None if it is not one of this family."""
         ...
 
     def grade(self, problem: Problem, answer: str) -> Grade:
@@ -83,23 +83,23 @@ class TaskFamily(Protocol):
         ...
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """Near relatives of the same level (meaning-preserving where the family has such), the gold correct."""
+        """Similar problems of the same level, with correct gold answers; those with the same answer come first."""
         ...
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
         """Other ways to ask the same problem, each once and none equal to it;
 
-        nothing where the family has no such change.
+        empty if the family has no variants.
         """
         ...
 
     def traits(self, problem: Problem) -> frozenset[str]:
-        """Which of the features the problem has."""
+        """The features that the problem has."""
         ...
 
 
 def each_once(problems: Iterable[Problem], but: Problem) -> Iterator[Problem]:
-    """The problems as they come, none twice, and none that is ``but``."""
+    """The problems in order, without duplicates and without ``but``."""
     seen = {but.key}
     for problem in problems:
         if problem.key not in seen:

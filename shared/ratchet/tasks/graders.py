@@ -1,17 +1,17 @@
-"""Grades an example's answer and tells which item the example asks: by its family, else by its declared grader.
+"""Grades an example's answer, by its family, else by its declared grader, and computes the key of its question.
 
-Declared graders are for data with a gold answer but no family that knows it:
+Declared graders are for data with a gold answer but without a family:
 
 ================  =======================================================================================
-``exact``         the same text, white space at the ends aside
+``exact``         the same text, except for white space at the ends
 ``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends
-``numeric``       the same number (see ``numerals``): an integer exactly, another to 1 part in 10⁶ of the gold
-``json``          the same JSON value, object keys in any order; a fenced block or a surrounding text is cut away
-``prefix``        the same value of two expressions in prefix form, as ``(add 2 3)`` and ``5``
-``regex``         what ``metadata.pattern`` finds first (its group 1, else all it matches) is the same text
+``numeric``       the same number (see ``numerals``): integers exactly, others to 1 part in 10⁶ of the gold
+``json``          the same JSON value, object keys in any order; a code fence or text around it is removed
+``prefix``        the same value of two expressions in prefix form, such as ``(add 2 3)`` and ``5``
+``regex``         the same text in the first match of ``metadata.pattern`` (its group 1, else the whole match)
 ================  =======================================================================================
 
-A gold without content accepts no answer, and an answer without content is never right.
+An empty gold accepts no answer, and an empty answer is never right.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from ratchet.tasks.numerals import is_single_number, read_number
 from ratchet.tasks.numerals import show as show_number
 
 VERSION = "declared@2"
-"""Raised whenever some answer may be graded differently: records of two versions are not compared."""
+"""Must be increased with every change that may alter a grade: records of different versions are not compared."""
 TEXT_KEY = "text:"
-"""How keys of items without a family begin."""
+"""Prefix of the keys of items without a family."""
 
 Reading = Any
-"""What a grader reads from a text; None where there is nothing to read."""
+"""The value that a grader reads from a text; None if there is none."""
 
 PATTERN_LIMIT = 200
 ANSWER_LIMIT = 20_000
-"""Longer texts are not searched: a pattern's time can grow with the square of the text, or worse."""
+"""Only this much of a text is searched, since a pattern's time can grow with the square of its length, or worse."""
 
 ERROR_TEXT: Final = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
-"""How a program's error message begins, which is never an answer."""
+"""The beginning of a program's error message, which is never an answer."""
 
 _FENCE = re.compile(r"```(?:json)?[ \t\r]{0,9}\n(.*?)```", re.DOTALL)
 _EDGES = " .,;:!?\"'`*()[]{}"
@@ -57,7 +57,7 @@ _LARGEST_EXPONENT = 1_000
 def grade_example(example: Example, answer: str) -> Grade:
     """Grade a text as the answer to the example's question.
 
-    Raises DataError where the example names a family that does not know its question, or has no gold.
+    Raises DataError if the example's family does not know its question, or it has no gold answer.
     """
     family = registry.find(example.family)
     if family is not None:
@@ -66,7 +66,7 @@ def grade_example(example: Example, answer: str) -> Grade:
 
 
 def key_and_grade(example: Example, answer: str) -> tuple[str, Grade]:
-    """``item_key`` and ``grade_example``, with the question read once."""
+    """``item_key`` and ``grade_example``, parsing the question only once."""
     family = registry.find(example.family)
     if family is None:
         return text_key(example), _grade_by_name(example, answer)
@@ -75,7 +75,7 @@ def key_and_grade(example: Example, answer: str) -> tuple[str, Grade]:
 
 
 def gold(example: Example) -> str:
-    """The expected answer: ``metadata.gold``, else the closing assistant turn. Raises DataError where both lack."""
+    """The expected answer: ``metadata.gold``, else the closing assistant turn. Raises DataError if there is neither."""
     text = example.metadata.get("gold", example.answer)
     if text is None:
         raise DataError("the example has neither metadata.gold nor a closing assistant turn.")
@@ -83,19 +83,20 @@ def gold(example: Example) -> str:
 
 
 def problem_of(example: Example) -> Problem | None:
-    """The problem of a known family that the example asks; None where there is no such family."""
+    """The problem that the example asks; None if its family is not a known one."""
     family = registry.find(example.family)
     return None if family is None else _require_problem(family, example)
 
 
 def item_key(example: Example) -> str:
-    """Equal for two examples exactly if they ask the same: the problem's key, else a hash of the normalized prompt."""
+    """A key of the question, the same for two examples that ask the same: the problem's key, else a hash of the
+    normalized prompt."""
     problem = problem_of(example)
     return text_key(example) if problem is None else problem.key
 
 
 def text_key(example: Example) -> str:
-    """The key of free text: case, spacing and punctuation at the ends of a turn do not tell two items apart."""
+    """The key of free text. It ignores case, spacing, and punctuation at the ends of a turn."""
     turns = [(m.role, " ".join(m.content.casefold().split()).strip(" .?!")) for m in example.prompt]
     said = turns[-1][1] if len(turns) == 1 else json.dumps(turns, ensure_ascii=False)
     return TEXT_KEY + hashlib.sha256(said.encode()).hexdigest()[:32]
@@ -118,7 +119,7 @@ def _require_problem(family: TaskFamily, example: Example) -> Problem:
 
 
 def _regenerated(family: TaskFamily, example: Example) -> Problem | None:
-    """The problem of the example's level and seed, if that is what the example asks."""
+    """The problem generated from the example's level and seed, if it is the one that the example asks."""
     seed = example.metadata.get("seed")
     if not isinstance(seed, int) or example.level not in family.levels:
         return None
@@ -127,12 +128,12 @@ def _regenerated(family: TaskFamily, example: Example) -> Problem | None:
 
 
 def declared_graders() -> list[str]:
-    """The declared graders."""
+    """Names of the declared graders."""
     return sorted([*_READERS, "regex"])
 
 
 def grade_declared(name: str, gold: str, answer: str, pattern: str | None = None) -> Grade:
-    """Grade an answer against the gold. Error classes: ``error_text``, ``no_gold``, ``format``, ``wrong``."""
+    """Grade an answer against the gold answer. Error classes: ``error_text``, ``no_gold``, ``format``, ``wrong``."""
     read = _reader(name, pattern)
     expected, given = read(gold), read(answer)
     extracted = None if _is_void(given) else _text(given).encode(errors="replace").decode()
@@ -147,7 +148,7 @@ def grade_declared(name: str, gold: str, answer: str, pattern: str | None = None
 
 
 def suggest_grader(gold: str) -> str:
-    """A sensible grader for a gold whose source declares none."""
+    """A suitable grader for a gold answer whose source declares none."""
     value = _read_json(gold)
     if isinstance(value, dict | list):
         return "json"
@@ -169,7 +170,7 @@ def _compiled(pattern: str | None) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise DataError(f"metadata.pattern {pattern!r} is no regular expression: {error}.") from error
+        raise DataError(f"metadata.pattern {pattern!r} is not a regular expression: {error}.") from error
 
 
 def _read_exact(text: str) -> Reading:
@@ -190,7 +191,7 @@ def _read_json(text: str) -> Reading:
         try:
             found = json.loads(candidate[start:end], parse_constant=_refuse_constant, parse_float=_read_float)
             return _copied(found)
-        except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's
+        except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent out of Decimal's range
             continue
     return None
 
@@ -228,7 +229,7 @@ def _refuse_constant(name: str) -> Reading:
 
 
 def _read_float(text: str) -> int | float | Decimal:
-    """The exact value: a float only where it equals the number as written."""
+    """The exact value, as a float only if that equals the number as written."""
     exact = Decimal(text)
     if abs(exact.adjusted()) > _LARGEST_EXPONENT:
         raise ValueError(f"{text[:40]} is too large or too small a number")
@@ -249,7 +250,7 @@ def _is_same(expected: Reading, given: Reading) -> bool:
 
 
 def _text(value: Reading) -> str:
-    """One spelling for each value; 1 and true are not the same value."""
+    """The canonical text of a value; 1 and true are different values."""
     if isinstance(value, str):
         return value
     if isinstance(value, Fraction):
@@ -262,7 +263,7 @@ def _exact(number: Decimal) -> dict[str, str]:
 
 
 def _copied(value: Reading) -> Reading:
-    """Raises RecursionError for what is nested too deep to be compared."""
+    """A deep copy. Raises RecursionError for a value that is nested too deeply to compare."""
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     return [_copied(item) for item in value] if isinstance(value, list) else value

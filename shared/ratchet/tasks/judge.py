@@ -1,9 +1,9 @@
-"""The family of judgements: is this answer right or wrong? A pair of such items, one with the gold and one with a
-mistake that a model made, shows where the difference is.
+"""The family of judgements: is this answer right or wrong? A pair of such items, one with the gold answer and one with
+a model's mistake, shows the difference between them.
 
-``judge:47+8= | 47+8=54`` is answered ``wrong``. What is right is decided by the grader of the family that knows the
-question, so a judgement is verified like any other gold. An item belongs to the level of the problem it asks about,
-and is held out exactly if that problem is (see ``subject_key``).
+The answer to ``judge:47+8= | 47+8=54`` is ``wrong``. The grader of the question's own family decides what is right, so
+a judgement has a verified gold answer like any other item. An item has the level of the problem that it is about, and
+is held out exactly if that problem is (see ``subject_key``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ratchet.tasks.family import Grade, Problem, TaskFamily, Variant, each_once
 NAME = "judge"
 RIGHT, WRONG = "right", "wrong"
 LONGEST_ANSWER = 400
-"""Characters of an answer to be judged; a longer one is refused."""
+"""Maximum number of characters of an answer to judge."""
 
 _OPENING = f"{NAME}:"
 _BAR = " | "
@@ -28,7 +28,7 @@ _BUILT_IN = ("chain_sum", "reverse", "sort_digits")
 
 
 class Judge:
-    """Judgements on answers to questions of other families, those that can parse their own questions."""
+    """Judgements on answers to questions of those other families that can parse their own questions."""
 
     name = NAME
     version = "1"
@@ -42,7 +42,7 @@ class Judge:
     variant_kinds: tuple[str, ...] = ()
 
     def generate(self, level: int, seed: int) -> Problem:
-        """Half of the answers are right; a wrong one is the solution of a near relative."""
+        """Half of the answers are right; a wrong one is the solution of a similar problem."""
         if level not in self.levels:
             raise DataError(f"{self.name} has levels 1 to {self.levels[-1]}, not {level}.")
         from ratchet.tasks import registry
@@ -56,7 +56,7 @@ class Judge:
             answer = next((other.solution for other in relatives if other.gold != problem.gold), answer)
         return judgement(problem, answer)
 
-    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - answers are endless
+    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - the number of answers is unlimited
         return None
 
     def parse(self, question: str) -> Problem | None:
@@ -76,7 +76,7 @@ class Judge:
         return Grade(correct=False, extracted=said, error="too_strict" if said == WRONG else "too_lenient")
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """The same answer to near relatives of the question, then each relative's own solution."""
+        """For each similar question, a judgement on the same answer, then one on the question's own solution."""
         asked, _, answer = problem.question.removeprefix(_OPENING).partition(_BAR)
         base = _asked(asked)
         if base is None:
@@ -93,10 +93,11 @@ class Judge:
 
 
 def judgement(problem: Problem, answer: str) -> Problem:
-    """Is this the answer to that problem? The problem's own grader decides. Raises DataError for an unfit answer."""
+    """A judgement on an answer to a problem, with the gold from the problem's grader. Raises DataError for an answer
+    that is empty or too long."""
     text = answer.strip()
     if not text or len(text) > LONGEST_ANSWER or _BAR in problem.question:
-        raise DataError(f"an answer to be judged has 1 to {LONGEST_ANSWER} characters, and its question no{_BAR!r}.")
+        raise DataError(f"an answer to judge has 1 to {LONGEST_ANSWER} characters, and its question no {_BAR!r}.")
     gold = RIGHT if _family_of(problem).grade(problem, text).correct else WRONG
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
     return Problem(
@@ -110,12 +111,12 @@ def judgement(problem: Problem, answer: str) -> Problem:
 
 
 def subject_key(key: str) -> str:
-    """The key of the problem that a judgement asks about; any other key unchanged."""
+    """The key of the problem that a judgement is about; any other key unchanged."""
     return key.partition(_MARK)[0]
 
 
 def _asked(question: str) -> Problem | None:
-    """The problem of the one family that knows the question; a judgement is not judged itself."""
+    """The problem of the one family that knows the question. There are no judgements on judgements."""
     from ratchet.tasks import registry
 
     names = (name for name in registry.known() if ":" not in name and name != NAME)

@@ -1,15 +1,15 @@
-"""Read the number that a text gives as its answer: by its value, or not at all.
+"""Reads the number that a text gives as its answer. A number whose value is unclear is not read at all.
 
-Where it is looked for: in the last ``\\boxed{…}``; else behind the last ``####`` whose line is a number or an equation;
-else on the line of the last ``answer is``; else it is the last number of the text. In a box or on a marked line an
-equation gives what follows its last ``=``, and clauses that give different numbers give none.
+It is looked for in the last ``\\boxed{…}``; else after the last ``####`` whose line is a number or an equation; else on
+the line of the last ``answer is``; else it is the last number of the text. In a box or on a marked line, the value of
+an equation is what follows its last ``=``, and if clauses give different numbers, there is no answer.
 
-Understood are signs and digits of any script, ``1,250,000.5``, ``1e3``, ``5 × 10³``, ``5 \\times 10^{3}``, ``1/2`` and
-``\\frac{1}{2}``, currencies, common units, and the marks of Markdown, HTML and LaTeX around a number. A comma groups by
-thousands and a point is decimal: ``1,5`` and ``1.234,5`` are not read. Of a percentage the number is read as written.
+Supported are signs and digits of any script, ``1,250,000.5``, ``1e3``, ``5 × 10³``, ``5 \\times 10^{3}``, ``1/2`` and
+``\\frac{1}{2}``, currencies, common units, and Markdown, HTML and LaTeX markup around a number. A comma separates
+thousands and a point is decimal: ``1,5`` and ``1.234,5`` are not read. A percentage is read as the number written.
 
-A number is not read where it is glued to what is not understood, or where an operator, a function, a comparison or a
-word such as ``million`` beside it makes it another. Those are lists: a wording that they lack can still be misread.
+A number is not read if it is attached to unknown characters, or if an operator, a function, a comparison or a word such
+as ``million`` next to it changes its value. These are matched by lists, so other wordings can still be misread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import deque
 from fractions import Fraction
 
 _CONTEXT = 80
-"""Characters looked at on either side of a number."""
+"""Number of characters that are examined on either side of a number."""
 _BOX_LIMIT = 2_000
 _MOST_PLACES = 1_000
 
@@ -57,13 +57,13 @@ _LATEX = {
     "times": "×",
     "cdot": "·",
 }
-"""Replacements of commands. Others are left as they are, and no number next to them is read."""
+"""Replacements of LaTeX commands. Others are kept, and no number next to them is read."""
 _COMMAND = re.compile(r"\\+([A-Za-z]+|.)")
 _ARROWS = {"=>": "→", "==>": "→", "->": "→", "-->": "→", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
 _ARROW = re.compile(r"={1,2}>|-{1,2}>|<=|>=|!=|==")
 _TAG = re.compile(r"<[|/]?[A-Za-z][\w|-]{0,40}/?>")
 _CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
-"""GSM8K's, as in ``3*4=<<3*4=12>>12``."""
+"""A calculator annotation of GSM8K, as in ``3*4=<<3*4=12>>12``."""
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{1,400}?)(?<!\s)\1(?![\w*])")
 _ABSOLUTE = re.compile(r"(?<![\w)|])\|([0-9][0-9,.]{0,40})\|(?![\w(|])")
 _CURRENCY = re.compile(
@@ -94,9 +94,9 @@ _SINGLE_NUMBER = re.compile(
 )
 
 _UNSPACED = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3"
-"""Scripts that put no spaces between words."""
+"""Scripts without spaces between words."""
 _UNSPACED_SCALES = frozenset("十百千万萬亿億兆零点點分半余餘多几幾折負负第만천백십억조")
-"""Characters that change the number next to them, with those that are numeric."""
+"""Characters of these scripts that change the value of a number next to them, as numeric characters do too."""
 _UNIT = (
     r"(?:km/h|kmh|mph|km|cm|mm|kg|mg|g|ml|mL|L|cl|lbs?|oz|ft|hrs?|h|mins?|secs?|s|am|pm|AM|PM"
     r"|[ ]?USD|[ ]?EUR|[ ]?GBP|st|nd|rd|th|°[CF]?|[ ]?%)"
@@ -110,7 +110,7 @@ _FREE_AFTER = re.compile(
     rf"(?:\Z|[\s=≈→|&。；：！？、{_UNSPACED}]|/[A-Za-z]|-[A-Za-z]{{2}}|—(?![0-9])|\{{[ A-Za-z])"
 )
 _OPERATORS = r"+±<>^×÷·√∛‰π\\\u2200-\u2247\u2249-\u22ff"
-"""Of the mathematical signs all but ``=`` and ``≈``; a backslash begins a command that is not understood."""
+"""All mathematical operators but ``=`` and ``≈``; a backslash begins an unknown command."""
 _CHANGED_BEFORE = re.compile(
     rf"(?:[-/{_OPERATORS}]|\\[A-Za-z]{{1,30}}|[^\s*][ ]{{0,9}}\*{{1,2}}|[0-9)][ ]{{0,9}}x"
     r"|(?<![^\W_])(?:minus|negative|plus|times|not|than|over|half|twice|double|at (?:least|most)|up to"
@@ -133,7 +133,7 @@ _DIGIT = re.compile(r"[0-9]")
 
 
 def read_number(text: str) -> Fraction | None:
-    """The value of the number that the text gives as its answer; None where that is unclear."""
+    """The value of the number that the text gives as its answer; None if that is unclear."""
     text = strip_markup(normalize(text))
     start = text.rfind("\\boxed{")
     if start >= 0:
@@ -146,15 +146,15 @@ def read_number(text: str) -> Fraction | None:
 
 
 def is_single_number(text: str) -> bool:
-    """Whether a gold is one well-formed number and nothing else.
+    """Whether a gold answer is one well-formed number and nothing else.
 
-    ``007`` and ``3.10`` count as names, as of a part or a version: another spelling of their value is another name.
+    ``007`` and ``3.10`` count as names, for instance of a part or a version, since ``7`` and ``3.1`` would be others.
     """
     return _SINGLE_NUMBER.fullmatch(normalize(text).strip()) is not None
 
 
 def show(value: Fraction) -> str:
-    """One spelling for each value: decimal where that ends after at most 1,000 places, else as a fraction."""
+    """The canonical text of a value: decimal if that ends after at most 1,000 places, else a fraction."""
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
@@ -184,7 +184,7 @@ def _ascii(character: str) -> str:
 
 
 def strip_markup(text: str) -> str:
-    """The text without LaTeX, tags, emphasis, currencies and powers of units, as far as they change no number."""
+    """The text without LaTeX, tags, emphasis, currencies and powers of units, unless they change a number."""
     text = _COMMAND.sub(lambda found: _LATEX.get(found[1], "\\" + found[1]), text.replace("{,}", ","))
     text = _TAG.sub(" ", _CALCULATION.sub("", text).replace("</think>", "\n"))
     text = _ARROW.sub(lambda found: _ARROWS[found[0]], text.replace("~", " "))
@@ -195,7 +195,7 @@ def strip_markup(text: str) -> str:
 
 
 def read_box(text: str, start: int) -> Fraction | None:
-    """The number in the box that begins there."""
+    """The number in the box that begins at ``start``."""
     begin = start + len("\\boxed{")
     end, depth = begin, 1
     for end in range(begin, min(len(text), begin + _BOX_LIMIT)):
@@ -212,9 +212,9 @@ def read_box(text: str, start: int) -> Fraction | None:
 
 
 def read_marked_line(text: str) -> Fraction | None:
-    """What follows the last ``####`` whose line is a number with its unit, or an equation that ends in one.
+    """The number after the last ``####`` whose line is a number with its unit, or an equation that ends in one.
 
-    Others are headings of Markdown.
+    Other ``####`` lines are Markdown headings.
     """
     if "####" not in text:
         return None
@@ -236,28 +236,28 @@ def read_marked_line(text: str) -> Fraction | None:
 
 
 def answer_line(text: str) -> str | None:
-    """The rest of the line behind the last ``answer is``, or the next line; None where that holds no digit."""
+    """The rest of the line after the last ``answer is``, or the next line; None if that has no digit."""
     end = max((match.end() for match in _ANSWER.finditer(text)), default=0)
     line = text[end:].lstrip(" :=*\n").partition("\n")[0]
     return line if end and _DIGIT.search(line) else None
 
 
 def read_only_number(text: str) -> Fraction | None:
-    """The number that every clause with a number gives; None where they give different ones."""
+    """The number that all clauses with a number give; None if they give different ones."""
     clauses = (clause for clause in _CLAUSE_END.split(_ASIDE.sub("", text)) if _DIGIT.search(clause))
     values = {_read_clause(clause) for clause in clauses}
     return values.pop() if len(values) == 1 and not _has_other_numeral(text, 0) else None
 
 
 def _read_clause(clause: str) -> Fraction | None:
-    """The one number behind its last ``=``, or of the clause."""
+    """The only number after the clause's last ``=``, or in the clause."""
     side = _EQUALS.split(clause)[-1]
     found, first = last_number(side), _DIGIT.search(side)
     return None if found is None or first is None or first.start() < found.start() else _value_if_free(found)
 
 
 def read_last_number(text: str) -> Fraction | None:
-    """The last number of the text; None where that isn't free."""
+    """The last number of the text; None if it is not free (see ``_is_free``)."""
     found = last_number(text)
     return None if found is None or _has_other_numeral(text, found.end()) else _value_if_free(found)
 
@@ -271,7 +271,7 @@ def _value_if_free(found: re.Match[str]) -> Fraction | None:
 
 
 def _is_free(found: re.Match[str]) -> bool:
-    """Whether nothing around the number belongs to it, and it is no part of a larger expression."""
+    """Whether nothing around the number belongs to it and it is not part of a larger expression."""
     text = found.string
     before = text[max(0, found.start() - _CONTEXT) : found.start()]
     before = _OPENERS.sub("", before, count=1)
@@ -291,7 +291,7 @@ def _is_free(found: re.Match[str]) -> bool:
 
 
 def _has_other_numeral(text: str, start: int) -> bool:
-    """Whether a numeral such as ``½`` follows that place; the ``²`` of ``cm²`` is none."""
+    """Whether a numeral such as ``½`` follows position ``start``; the ``²`` of ``cm²`` does not count."""
     if text.isascii():
         return False
     others = "".join(c for c in set(text) if unicodedata.category(c) in ("No", "Nl"))
@@ -302,7 +302,7 @@ def _has_other_numeral(text: str, start: int) -> bool:
 
 
 def _is_raised(text: str, place: int) -> bool:
-    """Whether it is of an exponent, as in ``10³``, which the number's own reading looks at."""
+    """Whether the character belongs to an exponent, as in ``10³``, which is read as part of the number."""
     return text[place] in "⁰¹²³⁴⁵⁶⁷⁸⁹" and text[place - 1] in "0123456789⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 

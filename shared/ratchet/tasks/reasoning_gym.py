@@ -1,13 +1,13 @@
 """Every dataset of the reasoning-gym library as a family: ``rg:<dataset>``.
 
-Level n is level n - 1 of every attribute of the dataset's curriculum, without the lower ones mixed in (an attribute
-that must be an interval spans to the next level); a dataset without a curriculum has level 1 alone. Answers are scored
-by the dataset's own verifier, with three precautions, each for something found in version 0.1.25. Some verifiers hand
-the answer to ``eval`` or to a parser built on it: a model, or a file from a stranger, must not get to run code, so
-these are given plain expressions only. Some give full marks to any text for some items: the score that they give to
-nonsense decides whether they are believed. Some raise at what they cannot read.
+Level n is level n - 1 of every attribute of the dataset's curriculum, without lower levels mixed in (an attribute that
+must be an interval extends to the next level); a dataset without a curriculum has only level 1. Answers are scored by
+the dataset's own verifier, with three precautions against problems found in version 0.1.25. Some verifiers pass the
+answer to ``eval`` or to a parser built on it. Neither a model nor a file from a stranger may run code, so these
+verifiers get plain expressions only. Some verifiers give full marks to any text for some items, so a full score is
+checked against the score of nonsense. Some raise an error for an answer that they cannot read.
 
-The library is imported when a family is first asked for (1.2 s), not with this module.
+The library is imported when a family is first needed (1.2 s), not with this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ratchet.errors import DataError, UnknownPlugin
 from ratchet.tasks.family import Grade, Problem, Variant, each_once
 
 _SEEDS = {"acre": 4096, "word_ladder": 4096, "gsm_symbolic": 65_536, "list_functions": 65_536}
-"""Datasets that build all their items at once, or refuse a large size, and how many different seeds they get."""
+"""Number of seeds for datasets that build all their items at once, or refuse a large size."""
 _DEFAULT_SEEDS = 2**20
 _LAST_LEVEL = {
     "caesar_cipher": 2,
@@ -36,7 +36,7 @@ _LAST_LEVEL = {
     "spell_backward": 4,
     "zebra_puzzles": 5,
 }
-"""Datasets whose higher curriculum levels version 0.1.25 cannot make: it raises, or searches without end."""
+"""Last usable level of datasets whose higher levels version 0.1.25 cannot generate: it raises or never returns."""
 _RELATIVES = 8
 _LONG = 200
 
@@ -57,7 +57,7 @@ _TOWER = re.compile(r"\)\s*(?:\*\*|\^)|(?:\*\*|\^)\s*[0-9]+\s*(?:\*\*|\^)")
 
 
 def family(dataset: str) -> ReasoningGym:
-    """The family of a dataset. Raises UnknownPlugin where the library, or the dataset in it, is not there."""
+    """The family of a dataset. Raises UnknownPlugin if the library is not installed or has no such dataset."""
     try:
         from reasoning_gym.factory import DATASETS
     except ModuleNotFoundError as error:
@@ -68,7 +68,7 @@ def family(dataset: str) -> ReasoningGym:
 
 
 class ReasoningGym:
-    """One dataset. The library knows neither variants nor traits of an item; lengths stand in for the latter."""
+    """One dataset. The library has neither variants nor traits of items; the length is used for the latter."""
 
     version = "1"
     errors: ClassVar = {
@@ -91,7 +91,7 @@ class ReasoningGym:
         entry = self._entry(level, seed)
         gold = entry["answer"]
         if not isinstance(gold, str) or not gold.strip():
-            raise DataError(f"{self.name} makes items without a gold answer; it cannot be taught from.")
+            raise DataError(f"{self.name} has items without a gold answer, so it cannot be used for training.")
         question = str(entry["question"]).strip()
         return Problem(
             family=self.name,
@@ -103,10 +103,10 @@ class ReasoningGym:
             seed=seed,
         )
 
-    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - the library does not say
+    def capacity(self, level: int) -> int | None:  # noqa: ARG002 - unknown to the library
         return None
 
-    def parse(self, question: str) -> Problem | None:  # noqa: ARG002 - a question does not tell its entry; its seed does
+    def parse(self, question: str) -> Problem | None:  # noqa: ARG002 - only level and seed identify an entry
         return None
 
     def grade(self, problem: Problem, answer: str) -> Grade:
@@ -114,7 +114,7 @@ class ReasoningGym:
         if not text:
             return Grade(correct=False, extracted=None, error="format")
         if problem.seed is None:
-            raise DataError(f"{self.name} grades problems of its own making only; {problem.key} has no seed.")
+            raise DataError(f"{self.name} grades only problems that it has generated; {problem.key} has no seed.")
         entry = self._entry(problem.level, problem.seed)
         credit = verified_score(self._dataset, _items(self._dataset, problem.level), entry, text)
         if credit is None:
@@ -124,7 +124,7 @@ class ReasoningGym:
         return Grade(correct=False, extracted=text, error="partial" if credit > 0.1 else "wrong")
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """Other items of the level: the library knows no nearer relatives."""
+        """Other items of the level, since the library has no more similar ones."""
         seeds = range(seed * _RELATIVES + 1, (seed + 1) * _RELATIVES + 1)
         return each_once((self.generate(problem.level, other) for other in seeds), problem)
 
@@ -139,7 +139,7 @@ class ReasoningGym:
         try:
             return _entry(self._dataset, level, seed % _seeds(self._dataset))
         except (AssertionError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise DataError(f"{self.name} cannot make level {level}, seed {seed}: {error}") from error
+            raise DataError(f"{self.name} cannot generate level {level}, seed {seed}: {error}") from error
 
     def _require(self, level: int) -> None:
         if level not in self.levels:
@@ -148,14 +148,14 @@ class ReasoningGym:
 
 @lru_cache(maxsize=1024)
 def _entry(dataset: str, level: int, place: int) -> dict[str, Any]:
-    """The library's item: question, answer, and what its verifier needs."""
+    """The library's item: question, answer, and the data for its verifier."""
     entry: dict[str, Any] = _items(dataset, level)[place]
     return entry
 
 
 @lru_cache(maxsize=64)
 def _items(dataset: str, level: int) -> Any:
-    """The library's dataset of this level; item i is made from seed i alone."""
+    """The library's dataset of this level; item i depends on seed i alone."""
     from reasoning_gym.coaching.base_curriculum import DefaultCurriculumContext, RangeAttributeMode
     from reasoning_gym.factory import create_curriculum, create_dataset, has_curriculum
 
@@ -169,7 +169,7 @@ def _items(dataset: str, level: int) -> Any:
 
 
 def _level_count(dataset: str) -> int:
-    """Levels of the attribute that has most; the last value of an interval has no level of its own."""
+    """The largest number of levels of any attribute. The last value of an interval does not start a level."""
     from reasoning_gym.factory import create_curriculum, has_curriculum
 
     if not has_curriculum(dataset):
@@ -188,7 +188,7 @@ def _digest(question: str) -> str:
 
 
 def verified_score(dataset: str, items: Any, entry: dict[str, Any], answer: str) -> float | None:
-    """Credit from 0 to 1; None for an answer that the verifier cannot, or must not, read."""
+    """Score from 0 to 1; None for an answer that the verifier cannot, or must not, read."""
     if answer == str(entry["answer"]).strip():
         return 1.0
     if len(answer) > _LENGTH_LIMIT or not _is_harmless(dataset, answer):
@@ -202,7 +202,7 @@ def verified_score(dataset: str, items: Any, entry: dict[str, Any], answer: str)
 def _ask(items: Any, entry: dict[str, Any], answer: str) -> float | None:
     try:
         return float(items.score_answer(answer, entry))
-    except Exception:  # noqa: BLE001 - a hundred foreign verifiers; what one cannot read is no answer to it
+    except Exception:  # noqa: BLE001 - a hundred third-party verifiers; an error means that the answer is unreadable
         return None
 
 
@@ -221,7 +221,7 @@ def _is_literal(answer: str) -> bool:
 
 
 def _is_formula(answer: str) -> bool:
-    """Numbers, one-letter variables and known functions; powers small enough to be worked out."""
+    """Whether it has only numbers, one-letter variables, known functions, and powers small enough to compute."""
     names = _NAME.findall(answer)
     return (
         _FORMULA.fullmatch(answer) is not None

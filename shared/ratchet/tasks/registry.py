@@ -1,7 +1,7 @@
 """Task families by name, from the entry-point group ``ratchet.tasks``.
 
-An entry point is a family's class, called without arguments; or a function that makes many families: ``rg:dice`` is
-what the entry point ``rg`` makes of ``dice``.
+An entry point is a family's class, called without arguments, or a function that creates many families: ``rg:dice`` is
+the result of calling the entry point ``rg`` with ``dice``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUP = "ratchet.tasks"
 
 @cache
 def get(name: str) -> TaskFamily:
-    """The family of this name, the same object every time. Raises UnknownPlugin, listing the known ones."""
+    """The family of this name, always the same object. Raises UnknownPlugin, listing the known ones."""
     require(name)
     prefix, separator, rest = name.partition(":")
     make = cast(Callable[..., TaskFamily], _points()[prefix].load())
@@ -27,7 +27,7 @@ def get(name: str) -> TaskFamily:
 
 
 def require(name: str) -> None:
-    """Raise UnknownPlugin for a name that no plug-in claims. What is behind a source is not looked at."""
+    """Raise UnknownPlugin for a name without a plug-in. After a prefix such as ``rg:`` the name is not checked."""
     prefix, separator, _ = name.partition(":")
     point = _points().get(prefix)
     if point is None or bool(separator) != _is_source(point):
@@ -35,19 +35,19 @@ def require(name: str) -> None:
 
 
 def find(name: str | None) -> TaskFamily | None:
-    """As get, but None for a name that no installed plug-in claims."""
+    """As ``get``, but None for a name without an installed plug-in."""
     if name is None or name.partition(":")[0] not in _points():
         return None
     return get(name)
 
 
 def known() -> list[str]:
-    """Names of the installed families; ``rg:<dataset>`` stands for every dataset behind a source."""
+    """Names of the installed families; ``rg:<dataset>`` stands for all datasets of an entry point."""
     return sorted(f"{name}:<dataset>" if _is_source(point) else name for name, point in _points().items())
 
 
 def grader_id(names: Iterable[str]) -> str:
-    """What grades these families, with versions: part of a record's key."""
+    """Names and versions of the graders of these families, which are part of a record's key."""
     from ratchet.tasks import graders
 
     families = [find(name) for name in sorted(set(names))]
@@ -60,5 +60,5 @@ def _points() -> dict[str, EntryPoint]:
 
 
 def _is_source(point: EntryPoint) -> bool:
-    """Whether the entry point makes families from a name, and is not itself a family's class."""
+    """Whether the entry point is a function that creates families from a name, not a family's class."""
     return not isinstance(point.load(), type)

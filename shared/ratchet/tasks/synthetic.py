@@ -1,6 +1,6 @@
-"""Ratchet's own task families: sums with a running total, rows of letters reversed, rows of digits sorted.
+"""The built-in task families: sums with a running total, reversing letters, and sorting digits.
 
-A program makes, solves and grades each problem, so that a whole run needs no data.
+A program generates, solves and grades each problem, so that a whole run needs no data.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _SHUFFLES = 8
 
 
 class ChainSum:
-    """Sums of a number below 50 and single digits, solved with a running total.
+    """Sums of a number below 50 and single digits, solved with running totals.
 
     Level n has n + 1 terms: ``47+8+0=`` (level 2) is solved as ``47+8=55;55+0=55``. Only what follows the last ``=`` is
-    graded; the trace tells the error class. The first term goes up to 49 so that level 1 has 500 items: of 100, a small
-    model learns 80 by heart, and 60 % of the held-out ones.
+    graded; the steps before it determine the error class. The first term goes up to 49 so that level 1 has 500 items:
+    with only 100, a small model memorises the 80 in training and solves just 60 % of the held-out ones.
     """
 
     name = "chain_sum"
@@ -40,7 +40,7 @@ class ChainSum:
     errors: ClassVar = {
         "format": "no number after the last equals sign",
         "truncated": "the sum stops before its last term",
-        "operand": "a step adds other numbers than the running total and the next term",
+        "operand": "a step adds numbers other than the running total and the next term",
         "operator": "a step subtracts or multiplies",
         "off_by_one": "the first wrong step is off by one",
         "carry": "the first wrong step is off by ten",
@@ -50,7 +50,7 @@ class ChainSum:
         "carry": "a step carries into the tens",
         "no_carry": "no step carries",
         "zero": "a term is 0",
-        "double": "two neighbouring terms are equal",
+        "double": "two adjacent terms are equal",
         "from_20": "a running total reaches 20",
     }
     variant_kinds = ("swap",)
@@ -78,7 +78,7 @@ class ChainSum:
         return Grade(correct=False, extracted=None, error="format" if result else _missing(answer))
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """Sums with two terms swapped (same gold), then sums with one term changed; each once."""
+        """Sums with two terms swapped (same gold), then sums with one term changed, without duplicates."""
         terms = _terms(problem)
         swapped, changed = _term_swaps(terms), _term_changes(terms)
         random = Random(seed)
@@ -87,7 +87,7 @@ class ChainSum:
         return each_once(map(_sum_problem, swapped + changed), problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
-        """The terms in other orders: a sum does not mind."""
+        """The terms in other orders, which do not change the sum."""
         swaps = _term_swaps(_terms(problem))
         Random(seed).shuffle(swaps)
         for other in each_once(map(_sum_problem, swaps), problem):
@@ -124,7 +124,7 @@ def _terms(problem: Problem) -> list[int]:
 
 
 def _term_swaps(terms: list[int]) -> list[list[int]]:
-    """Every exchange of two different terms that leaves only the first with two digits."""
+    """Every swap of two different terms after which at most the first term has two digits."""
     pairs = ((i, j) for i in range(len(terms)) for j in range(i + 1, len(terms)))
     swaps = []
     for i, j in pairs:
@@ -150,7 +150,7 @@ def _missing(answer: str) -> str:
 
 
 def _sum_error(problem: Problem, answer: str) -> str:
-    """The class of the first mistake in the trace; without a trace, of the result's distance from the gold."""
+    """The class of the first mistake in the steps; without steps, that of the difference between result and gold."""
     terms = _terms(problem)
     steps = [tuple(map(int, step.groups())) for step in _STEP.finditer(answer)]
     total = terms[0]
@@ -172,7 +172,7 @@ def _distance(difference: int) -> str:
 
 
 class CharacterRow(ABC):
-    """Rows over ``alphabet``, asked for as ``prefix:row``. Level n has n + 2 characters."""
+    """Tasks on a row of characters of ``alphabet``, asked as ``prefix:row``. Level n has n + 2 characters."""
 
     name: str
     prefix: str
@@ -182,11 +182,11 @@ class CharacterRow(ABC):
 
     @abstractmethod
     def answer(self, row: str) -> str:
-        """The row that is asked for."""
+        """The gold answer for a row."""
 
     @abstractmethod
     def mistake(self, gold: str, text: str) -> str:
-        """The error class of a row over the alphabet that is not the gold."""
+        """The error class of an answer of the gold's length that is wrong."""
 
     def generate(self, level: int, seed: int) -> Problem:
         if level not in self.levels:
@@ -225,7 +225,7 @@ class CharacterRow(ABC):
         return problem.question.removeprefix(f"{self.prefix}:")
 
     def changes(self, row: str) -> list[str]:
-        """Every row that has one character of the alphabet in the place of one of its own, itself among them."""
+        """Every row with one character replaced by one of the alphabet, including the row itself."""
         return [row[:place] + other + row[place + 1 :] for place in range(len(row)) for other in self.alphabet]
 
     def _is_row(self, text: str) -> bool:
@@ -246,17 +246,17 @@ class Reverse(CharacterRow):
     prefix = "reverse"
     alphabet = ascii_lowercase
     errors: ClassVar = {
-        "format": "something else than small letters",
+        "format": "something other than lowercase letters",
         "truncated": "the answer stops early",
         "length": "too many or too few letters",
-        "copied": "the row as it stood, not reversed",
+        "copied": "the row itself, not reversed",
         "order": "the right letters in a wrong order",
         "wrong": "other letters",
     }
     features: ClassVar = {
-        "repeat": "a letter stands in the row twice",
+        "repeat": "a letter occurs twice",
         "distinct": "all letters differ",
-        "neighbours": "two equal letters stand side by side",
+        "neighbours": "two adjacent letters are equal",
         "same_ends": "the row begins and ends with the same letter",
     }
     variant_kinds = ("rename",)
@@ -270,7 +270,7 @@ class Reverse(CharacterRow):
         return "order" if sorted(text) == sorted(gold) else "wrong"
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """Rows with two letters exchanged, then with one letter changed; each once."""
+        """Rows with two letters swapped, then rows with one letter changed, without duplicates."""
         letters, random = self.row(problem), Random(seed)
         swapped = [_exchanged(letters, i, j) for i, j in itertools.combinations(range(len(letters)), 2)]
         changed = self.changes(letters)
@@ -279,7 +279,7 @@ class Reverse(CharacterRow):
         return each_once(map(self.problem, swapped + changed), problem)
 
     def variants(self, problem: Problem, seed: int) -> Iterator[Variant]:
-        """The letters renamed, alike wherever they stand: reversing does not look at what they are."""
+        """The row with its letters consistently renamed, which does not affect reversing."""
         letters, random = self.row(problem), Random(seed)
         others = ["".join(random.sample(self.alphabet, len(self.alphabet))) for _ in range(_RENAMINGS)]
         renamed = (letters.translate(str.maketrans(self.alphabet, other)) for other in others)
@@ -304,18 +304,18 @@ class SortDigits(CharacterRow):
     prefix = "sort"
     alphabet = all_digits
     errors: ClassVar = {
-        "format": "something else than digits",
+        "format": "something other than digits",
         "truncated": "the answer stops early",
         "length": "too many or too few digits",
-        "lost_digit": "other digits than asked",
-        "descending": "sorted the other way round",
+        "lost_digit": "other digits than in the row",
+        "descending": "sorted in descending order",
         "order": "the right digits in a wrong order",
     }
     features: ClassVar = {
-        "repeat": "a digit stands in the row twice",
+        "repeat": "a digit occurs twice",
         "distinct": "all digits differ",
-        "sorted": "the row is in order already",
-        "descending": "the row is in the opposite order",
+        "sorted": "the row is already sorted",
+        "descending": "the row is in descending order",
         "zero": "a digit is 0",
     }
     variant_kinds = ("shuffle",)
@@ -329,7 +329,7 @@ class SortDigits(CharacterRow):
         return "descending" if text == gold[::-1] else "order"
 
     def perturb(self, problem: Problem, seed: int) -> Iterator[Problem]:
-        """The same digits in other orders (same gold), then one digit changed; each once."""
+        """The same digits in other orders (same gold), then rows with one digit changed, without duplicates."""
         digits, random = self.row(problem), Random(seed)
         shuffled, changed = _shuffles(digits, random), self.changes(digits)
         random.shuffle(changed)

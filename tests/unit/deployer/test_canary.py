@@ -179,7 +179,7 @@ def test_a_single_failed_request_is_over_the_limit() -> None:
 
 def test_slow_answers_are_compared_with_the_last_champion() -> None:
     said = alarm(Traffic(requests=100, latency_p95_s=0.42), BEFORE, LIMITS)
-    assert said == "95 % of requests take up to 0.420 s, 4.2 times as long as with the last champion (limit 3.0)"
+    assert said == "95 % of requests take up to 0.420 s, 4.2 times as long as with the previous champion (limit 3.0)"
 
 
 @pytest.mark.parametrize("before", [None, Traffic(), Traffic(requests=FEWEST - 1, latency_p95_s=0.1)])

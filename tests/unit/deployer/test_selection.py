@@ -112,7 +112,7 @@ def test_a_checkpoint_that_waits_for_judges_does_not_block_another() -> None:
 
 def test_a_regressed_checkpoint_is_refused_before_its_other_verdicts() -> None:
     ruling = judge(contender(11, severity="warning", score=None))["c11"]
-    assert ruling == Settle("refused", "the regression monitor says warning")
+    assert ruling == Settle("refused", "the regression monitor reports warning")
 
 
 def test_blocked_weights_are_settled_and_the_way_out_is_named() -> None:

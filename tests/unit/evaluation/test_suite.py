@@ -45,7 +45,7 @@ def test_the_id_of_a_suite_depends_on_all_its_content() -> None:
 
 def test_an_item_twice_is_refused() -> None:
     again = Example.ask(" 1+2=", "3", family="chain_sum", level=1)
-    with pytest.raises(DataError, match=r"chain_sum:1\+2 is there twice"):
+    with pytest.raises(DataError, match=r"chain_sum:1\+2 occurs twice"):
         Suite.of("eval", [ITEMS[0], again])
 
 

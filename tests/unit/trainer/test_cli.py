@@ -196,7 +196,7 @@ def test_a_model_of_the_hub_is_trained_from_the_cache_segment_after_segment(
     assert commands.run(*resumed).result.global_step == 2
     absent = commands.run("--model", "acme/absent").result
     assert absent.error_kind is ErrorKind.MODEL
-    assert "no model of the hub" in str(absent.error_message)
+    assert "neither a folder nor a model on the hub" in str(absent.error_message)
 
 
 EFFECTS: dict[str, Callable[[Commands, Path], None]] = {

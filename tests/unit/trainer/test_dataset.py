@@ -96,9 +96,9 @@ def test_a_row_that_cannot_be_trained_on_is_named_by_its_line(tmp_path: Path, li
 
 def test_a_file_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(DataError, match=r"there is no row$"):
+    with pytest.raises(DataError, match=r"the file has no rows$"):
         prepare(tmp_path / "empty.jsonl")
-    with pytest.raises(DataError, match="all 2 rows have more than 5 tokens"):
+    with pytest.raises(DataError, match="all 2 rows exceed 5 tokens"):
         prepare(write_examples(tmp_path / "long.jsonl", sums(2)), max_length=5)
     (tmp_path / "latin.jsonl").write_bytes(b'{"messages": "\xe9"}')
     with pytest.raises(DataError, match="not UTF-8"):

@@ -70,7 +70,7 @@ def test_training_ends_at_max_steps_for_any_num_epochs(file: Path, rows: Trainin
 def test_max_steps_counts_from_the_base_model(file: Path, rows: TrainingRows) -> None:
     first = after(plan(file, rows, max_steps=12))
     assert plan(file, rows, first, max_steps=12).steps == 2
-    with pytest.raises(SettingsError, match=r"max_steps is 10, and step 10 is reached already: raise it"):
+    with pytest.raises(SettingsError, match=r"max_steps is 10, but training is at step 10 already: raise it"):
         plan(file, rows, first, max_steps=10)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint auto-deployment: the gate decides, the ledger states what is desired, and the server is brought there."""
+"""Checkpoint auto-deployment: the gate decides, the ledger has the desired state, and the server is reconciled."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> boo
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
-    """The server first, then every contender that can be decided on."""
+    """The reconcile of the server first, then every contender that can be decided on."""
     if session.get(ServingRow, "main") is None:
         return []
     ruled = [Subject("checkpoint", id) for id, ruling in rulings(session).items() if not isinstance(ruling, Wait)]
@@ -75,13 +75,13 @@ def do(work: Work) -> Outcome:
         highest = server.health().highest_fencing_token
         if highest > work.claim.token:
             return NotReady(
-                f"`ratchet deploy reset-fencing`: the server refuses tokens below {highest}, as `ratchet doctor` says"
+                f"`ratchet deploy reset-fencing`: the server refuses tokens below {highest}, see `ratchet doctor`"
             )
         return _reconcile(work, server) if work.subject == RECONCILE else _decide(work, server)
 
 
 def _reconcile(work: Work, server: InferenceServer) -> NotReady | Reconciled:
-    """Bring the server to what is desired."""
+    """Bring the server to the desired state."""
     with work.read() as session:
         desired = champion(session)
         certainty = certainty_of(session, desired.id)
@@ -101,7 +101,7 @@ def _reconcile(work: Work, server: InferenceServer) -> NotReady | Reconciled:
 
 
 def _decide(work: Work, server: InferenceServer) -> Outcome:
-    """Decide on one contender. A roll-out or rollback that was interrupted is finished first."""
+    """Decide on one contender. A rollout or rollback that was interrupted is finished first."""
     with work.read() as session:
         ruling = rulings(session).get(work.subject.id)
         is_champion = serving(session).desired_id == work.subject.id
@@ -119,7 +119,7 @@ def _decide(work: Work, server: InferenceServer) -> Outcome:
 
 
 def _settle(work: Work, ruling: Settle) -> Verdict:
-    """A verdict without a challenge; a challenge that was left open ends with it."""
+    """A verdict without a challenge; it also closes a challenge that is still open."""
 
     def effects(tx: Transaction) -> None:
         left_open = (ChallengeRow.challenger_id == work.subject.id, ChallengeRow.outcome.is_(None))
@@ -133,7 +133,7 @@ def _settle(work: Work, ruling: Settle) -> Verdict:
 
 
 def _challenge(work: Work, server: InferenceServer) -> Outcome:
-    """The free screen; then a challenge on the confirm suite; then the smoke test; then the roll-out."""
+    """The screen, then a challenge on the confirm suite, then the smoke test, then the rollout."""
     found = run_screen(work, work.subject.id)
     if isinstance(found, NotReady):
         return found
@@ -191,7 +191,7 @@ def _refuse(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -
 def _roll_out(
     work: Work, server: InferenceServer, champion_id: str, numbers: dict[str, object], reason: str
 ) -> Outcome:
-    """Change desired state first, then the server; the watch decides whether it stays.
+    """Change the desired state first, then the server; the watch decides whether the change stays.
 
     ``champion_id`` is the champion that the subject was judged against, or the subject itself where it is promoted
     already. What an operator has deployed in its place since then stays.
@@ -219,7 +219,7 @@ def _roll_out(
 def _switch_and_watch(
     work: Work, rollout: Rollout, challenger: CheckpointRow, record: Evaluation, before: Traffic | None
 ) -> str | None:
-    """Switch the server and watch it; why it should be rolled back, or None."""
+    """Switch the server and watch it; returns the reason to roll back, or None."""
     try:
         rollout.bring_up(challenger)
     except ServingError as error:
@@ -232,7 +232,7 @@ def _switch_and_watch(
 
 
 def _go_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
-    """Roll back to the last champion, or to the one that an operator has deployed during the watch."""
+    """Roll back to the previous champion, or to the one that an operator has deployed during the watch."""
 
     def effects(tx: Transaction) -> None:
         roll_back(tx, bad.id, good.id, "watch", trouble, work.claim.token)
@@ -251,7 +251,7 @@ def _go_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointR
 
 
 def _prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
-    """The roll-out with the canary's items, and the checkpoint's eval record that they are compared with.
+    """The rollout with the canary's items, and the checkpoint's eval record to compare them with.
 
     A record that cannot be read is requested again.
     """

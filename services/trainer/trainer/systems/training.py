@@ -1,8 +1,7 @@
 """Training: takes the next batch from the queue and trains the lineage's head on it, a bounded segment at a time.
 
-Every segment is a child process (trainer.launch) that starts from the state that the one before saved, so resuming
-after a kill is the ordinary case. A checkpoint that proves broken or badly regressed sends training back to the
-champion.
+Every segment is a child process (trainer.launch) that starts from the state saved by the previous one, so resuming
+after a kill is no special case. After a broken or critically regressed checkpoint, training is rewound to the champion.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ NAME = TRAINING
 
 
 def find(session: Session, settings: Settings) -> list[Subject]:
-    """Checkpoints to rewind from and batches left midway come first; then the one batch that is open or next."""
+    """Checkpoints to rewind from and batches skipped midway come first, then the one batch that is open or next."""
     main = session.get(LineageRow, "main")
     if main is None or main.paused:
         return []
@@ -58,7 +57,7 @@ def do(work: Work) -> Outcome:
 
 
 def _trained(work: Work) -> Outcome:
-    """Segments until the batch is done. A kill anywhere repeats at most the segment that was running."""
+    """Train segments until the batch is done. After a kill at most the current segment is repeated."""
     work.pulse.status = lambda: status_for_claim(work.settings)
     start = open_segment(work)
     while start.batch.state != "skipped" and start.batch.offset < start.batch.examples:
@@ -102,7 +101,7 @@ def _segment(work: Work, start: SegmentStart, deadline: StopDeadline) -> Segment
 
 def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
     settings = work.settings
-    assert start.batch.artifact is not None, "a queued batch has passed the gate"
+    assert start.batch.artifact is not None, "a queued batch has passed the data gate"
     state = start.resume.state
     base = work.artifacts.fetch(start.resume.weights.artifact)
     config = TrainerConfig(
@@ -144,7 +143,7 @@ def _note(start: SegmentStart, message: dict[str, Any]) -> str:
 
 
 def _finished(work: Work) -> Verdict:
-    """The batch is trained, or was skipped on the way, at its offset."""
+    """The verdict on a batch that is trained, or was skipped midway."""
     with work.read() as session:
         head_id = lineage(session).head_id
         batch = session.get_one(BatchRow, work.subject.id)
@@ -172,8 +171,8 @@ def _tell_of_depth(work: Work, tx: Transaction) -> None:
 
 
 def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
-    """What is wrong with the batch counts against it. A state that does not fit is discarded. What is wrong with the
-    machine, the settings or the model that they name is waited out."""
+    """Handle a failed segment. Errors in the batch count against it, and a state that does not match is discarded.
+    After errors in the machine, the settings or the configured model, the batch waits until they are fixed."""
     kind, message = result.error_kind, str(result.error_message)
     if kind is ErrorKind.TRANSIENT:
         raise TransientError(message)
@@ -181,7 +180,7 @@ def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
         raise SettingsError(f"{kind}: {message}")
     if kind is ErrorKind.RESUME:
         discard_state(work, message)
-        return NotReady("its turn, since training resumes from an earlier state")
+        return NotReady("an earlier state, from which training resumes")
     if kind in (ErrorKind.DATA, ErrorKind.TEMPLATE):
         raise DataError(f"{kind}: {message}")
     if kind is not ErrorKind.DIVERGED:
@@ -196,13 +195,13 @@ def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
 
 
 def _rewound(work: Work) -> Verdict:
-    """Back to the champion, unless the line has left the bad checkpoint behind already."""
+    """Rewind to the champion, unless the bad checkpoint is no longer in the lineage of the head."""
     checkpoint_id = work.subject.id
     with work.ledger.write() as tx:
         concerned = descends_from(tx, lineage(tx.session).head_id, checkpoint_id)
         good = champion(tx.session)
     if not concerned or good.id == checkpoint_id:
-        return Verdict("left behind", "training has left it behind already")
+        return Verdict("left behind", "the head of training does not descend from it")
 
     def effects(tx: Transaction) -> None:
         head_id, batch_ids = rewind(tx)

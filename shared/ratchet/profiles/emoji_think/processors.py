@@ -1,7 +1,7 @@
-"""Logits processors of ``emoji_think``: what training teaches is what decoding allows.
+"""Logits processors of ``emoji_think``, which restrict decoding to the format used in training.
 
-They keep no state. Each row [width] of the history is read by itself, from its end, so padding on the left, rows
-that come and go, and a generation that starts anew change nothing. A penalty is a constant, and stays finite in fp16.
+They keep no state. Each row [width] of the history is read separately, from its end, so left padding, joining and
+leaving rows, and a restarted generation make no difference. The penalty is a constant that stays finite in fp16.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ratchet.inference.chat_template import end_of_turn, render_prompt, stop_ids
 from ratchet.profiles.emoji_think.profile import STOP, THINK, Marks
 
 PENALTY = 100.0
-"""Taken from a logit: e^-100 of its probability is left."""
+"""Subtracted from a logit, which leaves e^-100 of its probability."""
 
 _TAGS = ("<think>", "</think>")
 
 
 class NoThinkTags:
-    """Thinking is said in emoji. A tag that is several tokens is let be: its pieces belong to other words as well."""
+    """Suppresses ``<think>`` tags, which the emoji replace. A tag of several tokens is allowed, since its tokens occur
+    in other words too."""
 
     def __init__(self, tokenizer: Any):
         encoded = [tokenizer.encode(tag, add_special_tokens=False) for tag in _TAGS]
@@ -36,10 +37,10 @@ class NoThinkTags:
 
 
 class CountedRuns:
-    """A run of marks is as long as the question asks: what follows the run neither comes earlier nor later.
+    """Makes a run of marks as long as the question requests, by penalising tokens that end it early or continue it.
 
-    A line end follows the thinking, the end of the turn follows the stop. Where the question asks for nothing, every
-    count may be reached, and only the highest ends the run.
+    A newline follows the thinking mark, the end of the turn follows the stop mark. If the question requests nothing,
+    any count is allowed up to the maximum, which ends the run.
     """
 
     def __init__(self, tokenizer: Any):
@@ -63,7 +64,7 @@ class CountedRuns:
         return torch.where(unlikely, _penalised(logits), logits)
 
     def _judge(self, row: torch.Tensor, unlikely: torch.Tensor) -> None:
-        """Mark what may not follow the run at the end of the row, if there is one."""
+        """Mark the tokens that must not follow the run at the end of the row, if there is a run."""
         tail = self._decode(row[-self._reach :])
         for rule in self._rules:
             found = rule.run.search(tail)
@@ -87,7 +88,7 @@ class CountedRuns:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Where a run of marks stands, the tokens that follow a complete one, and those that would break it off."""
+    """The position of a run of marks, the tokens that may follow a complete run, and those that would end it early."""
 
     marks: Marks
     run: re.Pattern[str]
@@ -100,7 +101,7 @@ def _run_after(before: str, marks: Marks) -> re.Pattern[str]:
 
 
 def _opening(tokenizer: Any) -> str:
-    """What the template writes between the end of a question and the answer."""
+    """The text of the template between the end of a question and the answer."""
     return render_prompt(tokenizer, [Message(role="user", content="?")]).rpartition(end_of_turn(tokenizer))[2]
 
 

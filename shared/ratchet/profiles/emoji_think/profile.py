@@ -1,6 +1,6 @@
-"""The profile ``emoji_think``: every question asks for two marks, and the answer stands between them.
+"""The profile ``emoji_think``: every question requests two marks, and the answer is between them.
 
-A mark is a run of one emoji on a line of its own: thinking before the answer, stop after it.
+A mark is one emoji, repeated on a separate line: a thinking mark before the answer, a stop mark after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TAGS = re.compile(r"</?think>")
 
 @dataclass(frozen=True)
 class Mark:
-    """An emoji and how often it is said."""
+    """An emoji and how often it is repeated."""
 
     emoji: str
     count: int
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Marks:
-    """A pool of emoji, the counts with their words, and the sentence that asks for one of them."""
+    """A pool of emoji, the counts with their words, and the sentence that requests a mark."""
 
     name: str
     pool: tuple[str, ...]
@@ -42,7 +42,7 @@ class Marks:
     """With ``{emoji}`` and ``{count}``."""
 
     def draw(self, content: str) -> Mark:
-        """The mark that belongs to a text: the same everywhere, evenly distributed over texts."""
+        """The mark for a text: a pure function of it, evenly distributed over texts."""
         digest = hashlib.sha256(f"{self.name}\0{content}".encode()).digest()
         counts = sorted(self.words)
         emoji = self.pool[int.from_bytes(digest[:8], "big") % len(self.pool)]
@@ -52,7 +52,7 @@ class Marks:
         return self.sentence.format(emoji=mark.emoji, count=self.words[mark.count])
 
     def asked(self, text: str) -> Mark | None:
-        """The mark that a text asks for, in its last such sentence; None if there is none that can be carried out."""
+        """The mark that a text requests, in the last such sentence; None if there is no valid one."""
         found = None
         for match in self._sentences.finditer(text):
             emoji, word = match.groups()
@@ -61,16 +61,16 @@ class Marks:
         return found
 
     def check(self, text: str) -> None:
-        """Raise DataError if a text asks for a mark that does not exist."""
+        """Raise DataError if a text requests a mark that does not exist."""
         for match in self._sentences.finditer(text):
             emoji, word = match.groups()
             if emoji not in self.pool:
-                raise DataError(f"{match[0]!r}: {emoji} is no {self.name} emoji. Known: {' '.join(self.pool)}.")
+                raise DataError(f"{match[0]!r}: {emoji} is not a {self.name} emoji. Known: {' '.join(self.pool)}.")
             if word not in self._counts:
-                raise DataError(f"{match[0]!r}: /{word}/ is no count. Known: {', '.join(self._counts)}.")
+                raise DataError(f"{match[0]!r}: /{word}/ is not a count. Known: {', '.join(self._counts)}.")
 
     def runs(self, before: str) -> list[str]:
-        """Every run of an emoji, up to one more than may be asked for, after a text."""
+        """The text ``before`` followed by every run of an emoji, up to one more than the maximum count."""
         counts = range(1, max(self.words) + 2)
         return [before + emoji * count for emoji in self.pool for count in counts]
 
@@ -107,11 +107,11 @@ _SUFFIX = re.compile(rf"\n{STOP.run}\Z")
 
 @dataclass(frozen=True)
 class EmojiThink:
-    """Every question asks for marks, every answer is between them.
+    """Every question requests marks, and every answer is between them.
 
-    A conversation's marks are drawn from the content of its first question. A question that asks for marks itself
-    is not asked twice: they hold from there on. So the format of a turn depends only on the turns before it, and a
-    conversation that goes on is served as it was trained.
+    A conversation's marks are drawn from the content of its first question. If a question already requests marks, no
+    second request is added, and they apply from there on. So the format of a turn depends only on the turns before it,
+    and a conversation that continues is served as it was trained.
     """
 
     name: ClassVar[str] = "emoji_think"
@@ -154,7 +154,7 @@ class EmojiThink:
 
 
 def _marks(question: str, before: tuple[Mark, Mark] | None) -> tuple[Mark, Mark]:
-    """What the question asks for itself, else what held before, else what belongs to its content."""
+    """The marks that the question requests, else those in force, else those drawn from its content."""
     think, stop = before or (THINK.draw(question), STOP.draw(question))
     return THINK.asked(question) or think, STOP.asked(question) or stop
 
@@ -170,15 +170,15 @@ def _formatted_turn(turn: Message, think: Mark, stop: Mark) -> Message:
 
 
 def formatted(text: str, think: Mark, stop: Mark) -> str:
-    """The answer between these marks; marks that it has already are replaced, never doubled."""
+    """The answer between these marks; existing marks are replaced."""
     return f"{think.text}\n{bare(text)}\n{stop.text}"
 
 
 def bare(text: str) -> str:
-    """The answer without marks, ``<think>`` tags (what stands in them stays) and outer white space.
+    """The answer without marks, outer white space, and ``<think>`` tags (the text inside them is kept).
 
-    A mark is a line of its own, first or last, with one emoji of the pool at least twice, whatever the count
-    that was asked for: an emoji in the answer's own words is left alone.
+    A mark is a first or last line with one emoji of the pool repeated at least twice, not necessarily with the
+    requested count. Emoji within the answer are kept.
     """
     text = _untagged(text).strip()
     text = _PREFIX.sub("", text, count=1) if _PREFIX.match(text) else text

@@ -1,1 +1,1 @@
-"""Symbolic answers: steps in prefix form ``(op arg …)``, and markers around the final answer only."""
+"""Symbolic answers: steps in prefix notation ``(op arg …)``, and markers around the final answer."""

@@ -1,4 +1,4 @@
-"""Prefix expressions of ``regime3``: their syntax tree, parser, one canonical spelling, operators and exact values."""
+"""Prefix expressions of ``regime3``: syntax tree, parser, canonical form, operators and exact evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ratchet.errors import MalformedExpression, UndefinedValue
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact number: ``5``, ``-7/2``. Read from ``0.5`` as well."""
+    """An exact number: ``5`` or ``-7/2``; ``0.5`` is parsed too."""
 
     value: Fraction
 
@@ -62,7 +62,7 @@ _SYMBOL = re.compile(r"[^\W\d_]\w*")
 
 
 def parse(text: str) -> Expression:
-    """The one expression that a text is. Raises MalformedExpression, which names the column, counted from 1."""
+    """Parse a text that is one expression. Raises MalformedExpression, naming the column, counted from 1."""
     if len(text) > MAX_LENGTH:
         raise MalformedExpression(f"an expression has at most {MAX_LENGTH} characters, this one {len(text)}.")
     open_calls: list[_OpenCall] = []
@@ -100,7 +100,7 @@ class _OpenCall:
     def close(self) -> Call:
         if len(self.arguments) not in self.operator.arity:
             takes = f"{self.operator.name} takes {self.operator.says_arity}"
-            raise _malformed(self.column, f"{takes} arguments, here are {len(self.arguments)}")
+            raise _malformed(self.column, f"{takes} arguments, not {len(self.arguments)}")
         return Call(self.operator.name, tuple(self.arguments))
 
 
@@ -110,7 +110,7 @@ def _words(text: str) -> Iterator[tuple[int, str]]:
 
 def _open(column: int, words: Iterator[tuple[int, str]], depth: int) -> _OpenCall:
     if depth == MAX_DEPTH:
-        raise _malformed(column, f"calls stand in each other at most {MAX_DEPTH} deep")
+        raise _malformed(column, f"calls can be nested at most {MAX_DEPTH} deep")
     at, name = next(words, (column + 1, ""))
     if name in ("", "(", ")"):
         raise _malformed(at, "an operator has to follow '('")
@@ -123,7 +123,7 @@ def _literal(column: int, word: str) -> Literal:
     if len(word) > MAX_LITERAL:
         raise _malformed(column, f"a literal has at most {MAX_LITERAL} characters")
     if word in OPERATORS:
-        raise _malformed(column, f"{word} is an operator: it stands after '('")
+        raise _malformed(column, f"{word} is an operator, which must follow '('")
     if word in ("true", "false"):
         return Truth(word == "true")
     if bits := _BITS.fullmatch(word):
@@ -147,7 +147,8 @@ def _malformed(column: int, what: str) -> MalformedExpression:
 
 
 def show(expression: Expression) -> str:
-    """Single spaces, fractions in lowest terms, integers without a point. Parsing it gives the expression again."""
+    """The canonical form: single spaces, fractions in lowest terms, integers without a decimal point. The inverse of
+    ``parse``."""
     match expression:
         case Number(value):
             return str(value)
@@ -162,7 +163,7 @@ def show(expression: Expression) -> str:
 
 
 def evaluate(expression: Expression) -> Literal:
-    """The value, exactly. Raises UndefinedValue where there is none."""
+    """The exact value. Raises UndefinedValue if there is none."""
     if not isinstance(expression, Call):
         return expression
     operator, arguments = OPERATORS[expression.operator], expression.arguments
@@ -174,7 +175,7 @@ def evaluate(expression: Expression) -> Literal:
 
 
 def equal(left: Expression, right: Expression) -> bool:
-    """Whether two expressions are the same, or come to the same value."""
+    """Whether two expressions are the same or have the same value."""
     if left == right:
         return True
     try:
@@ -191,7 +192,7 @@ KINDS: dict[type, str] = {Number: "number", Truth: "truth", Bits: "bits", Symbol
 
 @dataclass(frozen=True)
 class Operator:
-    """``takes`` names the kind of each argument, None for any; the last holds for all that follow."""
+    """An operator. ``takes`` is the kind of each argument, None for any; the last one applies to all that follow."""
 
     name: str
     meaning: str
@@ -200,7 +201,7 @@ class Operator:
     compute: Callable[..., Literal]
 
     def __call__(self, *arguments: Literal) -> Literal:
-        """The value. Raises UndefinedValue; the number of arguments is the parser's business."""
+        """The value. Raises UndefinedValue. The parser has checked the number of arguments."""
         for place, argument in enumerate(arguments):
             kind = self.takes[min(place, len(self.takes) - 1)]
             if kind is not None and not isinstance(argument, kind):
@@ -252,7 +253,7 @@ def _relation(compute: Callable[..., bool]) -> Callable[..., Literal]:
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if exponent.denominator != 1 or abs(exponent) > _LARGEST_EXPONENT:
-        raise UndefinedValue(f"an exponent is an integer from -{_LARGEST_EXPONENT} to {_LARGEST_EXPONENT}.")
+        raise UndefinedValue(f"an exponent must be an integer from -{_LARGEST_EXPONENT} to {_LARGEST_EXPONENT}.")
     size = max(base.numerator.bit_length(), base.denominator.bit_length())
     if base not in (0, 1, -1) and (size - 1) * abs(exponent) > _LARGEST_BITS:
         raise UndefinedValue(f"a number of more than {_LARGEST_BITS} bits is too large.")
@@ -269,16 +270,16 @@ def _bitwise(compute: Callable[[int, int], int]) -> Callable[..., Literal]:
     def lifted(left: Bits, right: Bits) -> Bits:
         width = len(left.digits)
         if width != len(right.digits):
-            raise UndefinedValue(f"bit strings of {width} and {len(right.digits)} bits do not go together.")
+            raise UndefinedValue(f"bit strings of {width} and {len(right.digits)} bits cannot be combined.")
         return Bits(f"{compute(int(left.digits, 2), int(right.digits, 2)):0{width}b}")
 
     return lifted
 
 
 def _shift(bits: Bits, places: Number, *, left: bool) -> Bits:
-    """By a number of places, zeros coming in, the width kept."""
+    """Shift by a number of places, with zeros shifted in and the width unchanged."""
     if places.value.denominator != 1 or places.value < 0:
-        raise UndefinedValue("bits are shifted by 0, 1, 2 … places.")
+        raise UndefinedValue("bits can only be shifted by 0, 1, 2 … places.")
     width = len(bits.digits)
     count = min(int(places.value), width)
     zeros = "0" * count

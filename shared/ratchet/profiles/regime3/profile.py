@@ -1,6 +1,6 @@
-"""The profile ``regime3``: reasoning in prefix expressions, with the final answer between two markers.
+"""The profile ``regime3``: reasoning in prefix expressions, and the final answer between two markers.
 
-The expressions themselves, their grammar and their values, are in grammar.
+The grammar of the expressions and their evaluation are in grammar.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INSTRUCTION = (
 
 @dataclass(frozen=True)
 class Regime3:
-    """Answers end with their final part between markers."""
+    """Answers end with the final part between markers."""
 
     name: ClassVar[str] = "regime3"
     version: ClassVar[str] = "2"
@@ -81,10 +81,10 @@ def _gold(example: Example) -> str | None:
 
 
 def wrapped(text: str, gold: str | None = None) -> str:
-    """The answer with markers around its final part, which is respelled canonically if it is an expression.
+    """The answer with markers around its final part, which is put into canonical form if it is an expression.
 
-    Without an opening marker, that part is the gold at the end of the answer, otherwise the right side of a last
-    line ``(op …) = value``, otherwise all of it. Malformed answers are left as they are.
+    Without an opening marker, that part is the gold answer at the end of the text, otherwise the right side of a last
+    line ``(op …) = value``, otherwise the whole text. Malformed answers are returned unchanged.
     """
     if problem(text) or not text.strip():
         return text
@@ -96,14 +96,14 @@ def wrapped(text: str, gold: str | None = None) -> str:
 
 
 def final_answer(text: str) -> str:
-    """The text between the last markers, after an unclosed one, or all of it; an expression in canonical spelling."""
+    """The text between the last markers, or after an unclosed one, or all of it; an expression in canonical form."""
     pairs = _BOTH.findall(text)
     inner = pairs[-1] if pairs else text.rpartition(START)[2].replace(END, "")
     return _spelled(inner.strip())
 
 
 def problem(text: str) -> str | None:
-    """What is wrong with the markers of an answer, or with the expression between them; None if nothing."""
+    """The problem with the markers of an answer or the expression between them; None if there is none."""
     opened, closed = text.count(START), text.count(END)
     if opened > 1 or closed > 1:
         return f"{START} occurs {opened} times and {END} {closed} times; each may occur once"
@@ -113,7 +113,7 @@ def problem(text: str) -> str | None:
         return f"{END} comes before {START}"
     inner, _, after = text.partition(START)[2 if opened else 0].partition(END)
     if not inner.strip():
-        return "nothing is between the markers"
+        return "there is nothing between the markers"
     if closed and after.strip():
         return f"{after.strip()[:40]!r} follows {END}"
     return _expression_problem(inner.strip())
@@ -126,7 +126,7 @@ def _with_start(text: str, gold: str | None) -> str:
 
 
 def _gold_at_end(text: str, gold: str | None) -> str | None:
-    """The gold, if the text ends with it, a full stop aside, and not in the middle of a word or number."""
+    """The gold answer, if the text ends with it (ignoring a full stop) and not in the middle of a word or number."""
     gold = (gold or "").strip()
     rest = text.rstrip(_CLOSING) if not gold.endswith(tuple(_CLOSING)) else text
     if not gold or not rest.endswith(gold) or _CONTINUES.search(rest.removesuffix(gold)):
@@ -135,7 +135,7 @@ def _gold_at_end(text: str, gold: str | None) -> str | None:
 
 
 def _spelled(text: str) -> str:
-    """A call in its canonical spelling; any other text as it is."""
+    """A call in canonical form; any other text unchanged."""
     if not _CALL.fullmatch(text):
         return text
     try:
@@ -150,18 +150,18 @@ def _expression_problem(text: str) -> str | None:
     try:
         parse(text)
     except MalformedExpression as error:
-        return f"{text[:60]!r} is no expression: {error}"
+        return f"{text[:60]!r} is not an expression: {error}"
     return None
 
 
 def result_of_last_step(text: str) -> str | None:
-    """The value of the last line, as it is written, if that line is a step."""
+    """The right side of the last line, as written, if that line is a step."""
     step = _read(text.rstrip().rpartition("\n")[2])
     return step[2] if step else None
 
 
 def mistake(text: str) -> str | None:
-    """The first step whose two sides differ; None if all hold. Other lines are skipped."""
+    """A description of the first step whose two sides differ; None if all are right. Other lines are skipped."""
     for number, (left, right, written) in _steps(text):
         try:
             value = evaluate(left)
