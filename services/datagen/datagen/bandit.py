@@ -1,4 +1,4 @@
-"""The curriculum experiment: which strategy teaches most for a token, and what share of the batches each gets next.
+"""The curriculum experiment: which strategy improves the model most per token, and the share of batches of each.
 
 A switchback experiment; its arms are the strategies. Batches are assigned to arms at random; a trial is the paired gain
 on the probe suite from the checkpoint before to the one after, for each 100,000 tokens trained in between. Its outcome
@@ -39,15 +39,15 @@ class Rules:
     """How the experiment is evaluated and ended. The defaults are what runs; tests vary them."""
 
     advantage: float = 2.0
-    """How much better the favoured arm is taken to be at first, in spreads of one trial."""
+    """Assumed advantage of the favoured arm before any trial, in spreads of one trial."""
     prior_trials: float = 2.0
     """Trials that the prior of each mean counts for."""
     half_life: float = 30.0
-    """Checkpoints after which a trial counts half: a model that has moved on learns from other things."""
+    """Checkpoints after which a trial counts half, since a model that has changed learns from other data."""
     certainty: float = 0.95
     """Probability at which the experiment is decided."""
     trials_each: float = 2.0
-    """Fewest trials of each arm, as they count now, for it to end."""
+    """Discounted trials of each arm that are needed to end the experiment."""
     even_points: float = 0.5
     """Arms that differ by less are even: points of the probe suite per 100,000 tokens."""
 
@@ -130,7 +130,7 @@ class Experiment(BaseModel):
 
 
 def beginning(settings: CurriculumSettings) -> Experiment:
-    """Before any checkpoint was judged: the favoured arm has all batches, and nothing is known of any."""
+    """The state before any evaluation: the favoured arm gets all batches."""
     unknown = {"trials": 0, "weight": 0.0, "points": 0.0, "low": 0.0, "high": 0.0, "best": 1 / len(settings.strategies)}
     arms = tuple(
         ArmResult(name=name, share=float(name == settings.favoured), **unknown) for name in settings.strategies
@@ -150,7 +150,7 @@ DRAWS = 20_000
 _TREND_PRECISION = 0.005
 """Precision of the prior of the trend over one half-life, centred on none and wide."""
 _SPREAD_PRIOR = 1.0
-"""The prior's shape: its guess of the noise counts for two trials."""
+"""Shape of the prior: its estimate of the noise counts as two trials."""
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ class Posterior:
 def posterior(
     trials: Sequence[Trial], settings: CurriculumSettings, advantage: float = 0.0, rules: Rules = RULES
 ) -> Posterior:
-    """What is believed of the arms' gains, at the mean age of the trials that count.
+    """Posterior of the arms' gains, at the mean age of the trials that count.
 
-    Without ``advantage`` the arms are held to be alike before any trial; with it the favoured one is held to be better
-    by so many spreads of one trial.
+    Without ``advantage`` all arms have the same prior; with it the favoured one's prior is better by this number of
+    spreads of one trial.
     """
     arms = settings.strategies
     known = [trial for trial in trials if trial.arm in arms]
@@ -216,14 +216,13 @@ def conclude(
     was_finished: bool = False,
     rules: Rules = RULES,
 ) -> Experiment:
-    """Where the experiment stands, and the share of the next batches that each arm gets.
+    """The state of the experiment, and the share of the next batches that each arm gets.
 
-    Before anything is mastered (``waiting``) the favoured arm has all. The experiment ends when the leader is better
-    than (``decided``), or no different from (``even``), every other arm with ``certainty``, on ``trials_each`` trials
-    of each; the leader has all then. Once finished it stays so until half of that is left: what is forgotten opens it
-    again.
+    Before anything is mastered (``waiting``) the favoured arm gets all batches. The experiment ends when the leader is
+    better than (``decided``), or no different from (``even``), every other arm with ``certainty``, on ``trials_each``
+    trials of each; the leader then gets all batches. It reopens when the discounted trials have fallen to half of that.
 
-    What is reported rests on the trials alone; the favour for one arm only bends the shares.
+    The report rests on the trials alone; the prior advantage only affects the shares.
     """
     belief = posterior(trials, settings, rules=rules)
     best = belief.probability_best()

@@ -1,4 +1,5 @@
-"""Make a batch: a stream of examples of a mix, checked by the same rules for every generator; and when one may be made.
+"""Generates a batch: a stream of examples of a mix, checked by the same rules for every generator; and decides when one
+may be generated.
 
 Nothing held out is in it. A finite level gives its items again and again, until each has been used as often as the
 epoch cap allows; then it is exhausted, its weight goes to the others, and the report says so. A level without an end
@@ -32,7 +33,7 @@ Share = tuple[str, int, float]
 
 LARGEST_ORDER: Final = 80_000
 SMALLEST_ORDER: Final = 64
-"""A generator is not asked for less, since the last missing examples may take several drafts each."""
+"""Smallest order to a generator, since the last missing examples may take several drafts each."""
 
 MOST_REFUSALS = 300
 """Refused drafts in a row after which a level is exhausted: at one usable item in 50, once in 400."""
@@ -194,8 +195,8 @@ class FinishedRefill:
 def pause_before_next_s(done: Sequence[FinishedRefill], cooldown_s: float) -> float:
     """Seconds until the next refill may begin; ``done`` has the newest first.
 
-    The pause doubles with each empty refill, from one minute to an hour, so that what cannot be made is not tried all
-    the time. A single dead letter may be due to a bad seed, and adds no pause.
+    The pause doubles with each empty refill, from one minute to an hour, so that impossible refills are not retried
+    constantly. A single dead letter may be due to a bad seed, and adds no pause.
     """
     if not done:
         return 0.0
@@ -206,14 +207,14 @@ def pause_before_next_s(done: Sequence[FinishedRefill], cooldown_s: float) -> fl
 
 
 def allowed_examples(wanted: int, made_within_the_hour: int, settings: GenerationSettings) -> int:
-    """Examples that the next batch may have: what is wanted, within the budget of the hour."""
+    """Examples that the next batch may have: the wanted number, within the hourly budget."""
     if settings.hourly_examples is None:
         return wanted
     return max(0, min(wanted, settings.hourly_examples - made_within_the_hour))
 
 
 def affordable_sources(settings: GenerationSettings, used_today: Mapping[str, int]) -> list[SourceSettings]:
-    """The sources that have not used up their tokens of the day."""
+    """The sources that are still below their daily tokens."""
     return [
         source
         for source in settings.sources

@@ -1,8 +1,8 @@
 """A mix: how much of the next batches each level gets, and why; and the plan, a mix for each strategy.
 
-A strategy drafts a mix from what the model can do. Then what is known of the data bends it: a coverage gap shifts
-weight between levels and never adds any, and a level without new items is capped. A batch draws its strategy from the
-plan. It does not know the ledger.
+A strategy drafts a mix from the model's mastery. The draft is then adjusted by the state of the data: a coverage gap
+shifts weight between levels, and a level without new items is capped. A batch draws its strategy from the plan. This
+module does not know the ledger.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datagen.bandit import Experiment, assign, beginning
 from datagen.strategies import Draft, LearnerState, Level, Mastery, get_strategy, normalised
 
 COVERAGE_SHIFT = 0.5
-"""How strongly a coverage gap draws weight: at a gap of 1, a level gets this much more before shares are normalised."""
+"""Strength of a coverage gap: at a gap of 1, a level's weight grows by this share before shares are normalised."""
 
 EXHAUSTED_CAP = 0.05
 """Largest share of a level whose distinct items are used up: enough to keep it in memory."""
@@ -76,7 +76,7 @@ def bend(
 
 
 def _capped(weights: Mapping[Level, float], exhausted: Collection[Level], cap: float) -> dict[Level, float]:
-    """Exhausted levels at ``cap`` at most, what they lose going to the others in proportion; where all are, no cap."""
+    """Exhausted levels limited to ``cap``, the excess shared among the others; no cap if all are exhausted."""
     free = {cell: weight for cell, weight in weights.items() if cell not in exhausted}
     if not sum(free.values()):
         return dict(weights)
@@ -127,7 +127,7 @@ class Plan(BaseModel):
         return all(self.mixes[arm].weights() == other.mixes[arm].weights() for arm in self.mixes)
 
     def draw(self, seed: int) -> tuple[Assignment, Mix]:
-        """The strategy of the batch with this seed, and what it teaches."""
+        """The strategy of the batch with this seed, and its mix."""
         shares = self.experiment.shares()
         arm = assign(shares, seed)
         return Assignment(arm=arm, probability=shares[arm]), self.mixes[arm]
@@ -136,13 +136,13 @@ class Plan(BaseModel):
 def plan(
     learner: LearnerState, experiment: Experiment, gaps: Mapping[Level, float], exhausted: Collection[Level]
 ) -> Plan:
-    """Every strategy's draft, bent by what is known of the data. Raises UnknownPlugin for one that is not installed."""
+    """Every strategy's draft, adjusted by the state of the data. Raises UnknownPlugin for one that is not installed."""
     drafts = {arm: get_strategy(arm).draft(learner) for arm in learner.settings.strategies}
     mixes = {arm: bend(arm, draft, gaps, exhausted) for arm, draft in drafts.items()}
     return Plan(experiment=experiment, mixes=mixes)
 
 
 def first_plan(learner: LearnerState) -> Plan:
-    """Before the curriculum has run: the favoured strategy, for a model that masters nothing."""
+    """The plan before the first curriculum: the favoured strategy, for a model that masters nothing."""
     beginner = LearnerState(learner.families, Mastery(), (), learner.settings)
     return plan(beginner, beginning(learner.settings), {}, ())

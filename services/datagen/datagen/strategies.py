@@ -1,7 +1,7 @@
-"""Curriculum strategies: from what a model has mastered to a draft of what the next batches teach.
+"""Curriculum strategies: each drafts the weights of the levels in the next batches from the model's mastery.
 
-A strategy is a class named in the entry-point group ``ratchet.strategies``. It sees the model's mastery and its last
-success rates, and knows nothing of coverage, of the queue, or of how well it teaches: mix.py and bandit.py see to that.
+A strategy is a class named in the entry-point group ``ratchet.strategies``. It gets the model's mastery and its last
+success rates, and does not know coverage, the queue or its own effect, which mix.py and bandit.py handle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Draft = Mapping[Level, Drafted]
 
 
 def normalised(weights: Mapping[Key, float]) -> dict[Key, float]:
-    """The weights with a sum of 1; all alike where none is above 0."""
+    """The weights with a sum of 1; all equal if none is above 0."""
     total = sum(weights.values())
     if total <= 0:
         return {key: 1 / len(weights) for key in weights}
@@ -73,7 +73,7 @@ class Mastery(BaseModel):
 
 
 HYSTERESIS = 0.05
-"""A level is lost again only this far below the rate at which it was won; on a few dozen items rates vary as much."""
+"""A level is lost only this far below the rate at which it was won, since rates on a few dozen items vary as much."""
 
 FEWEST_ITEMS = 5
 """Probe items on which a level is judged at least."""
@@ -180,14 +180,14 @@ def _climbed(learner: LearnerState, ladders: dict[str, list[int]], which: str) -
 
 
 def _roles(learner: LearnerState, family: str, rungs: Sequence[int]) -> dict[int, str]:
-    """Roles of the levels in the mix. A level beyond the look-ahead has none until its turn comes."""
+    """Roles of the levels in the mix. A level beyond the look-ahead has none yet."""
     unmastered = [level for level in rungs if not learner.mastery.is_mastered(family, level)]
     replayed = {level: "replay" for level in rungs if level not in unmastered}
     return replayed | dict(zip(unmastered, ("frontier", "lookahead"), strict=False))
 
 
 def _family_weights(learner: LearnerState, roles: dict[int, str]) -> dict[int, float]:
-    """Weights within one family, adding up to 1; the share of a role that nobody has goes to the others."""
+    """Weights within one family, with a sum of 1; the share of a role that no level has goes to the others."""
     settings = learner.settings
     shares = {
         "frontier": settings.frontier_share,

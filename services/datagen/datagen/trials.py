@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from datagen.bandit import RULES, Trial
 
 WINDOW_HALF_LIVES = 6
-"""Older trials, which would count for less than a sixtieth, are not read."""
+"""Trials beyond this age, which would count for less than a sixtieth, are not read."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
 
 
 def record_trial(tx: Transaction, trial: TrialRow | None) -> None:
-    """Put a new trial into the ledger, unless it has come there meanwhile."""
+    """Add a new trial to the ledger, unless it is there already."""
     if trial is not None and tx.session.get(TrialRow, trial.checkpoint_id) is None:
         trial.created_at = tx.now
         tx.session.add(trial)

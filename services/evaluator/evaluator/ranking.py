@@ -92,7 +92,7 @@ class Cost(BaseModel):
     is_kept: bool = True
 
     def over_budget(self, budget: ComparisonSettings) -> str | None:
-        """Which budget it exceeds, in words; None where it exceeds none."""
+        """The exceeded budget in words, or None."""
         if budget.max_size_bytes is not None and self.size_bytes > budget.max_size_bytes:
             return f"{self.size_bytes:,} bytes are more than the {budget.max_size_bytes:,} allowed"
         if budget.min_tokens_per_s is not None and self.tokens_per_s < budget.min_tokens_per_s:
@@ -237,7 +237,7 @@ def _deviations(tally: Tally) -> Matrix:
 
 @lru_cache(maxsize=4)
 def _weights(items: int) -> Matrix:
-    """The resamples of a suite of so many items: the same for all its checkpoints, always."""
+    """The resampling weights of a suite with this number of items, always the same."""
     return np.random.default_rng(SEED).standard_exponential((items, RESAMPLES), dtype=np.float32)
 
 
@@ -254,7 +254,7 @@ def _ranks(scores: Scores) -> NDArray[np.int64]:
 
 
 def _tied(scores: Scores, deviations: Matrix) -> tuple[NDArray[np.bool_], Scores]:
-    """Which of them may be the best of them, and the bound on the distance of each to the leader."""
+    """Which tallies may be the best, and the bound on the distance of each to the leader."""
     reach = np.quantile(deviations.max(axis=0) - deviations, CONFIDENCE, axis=1)
     distance = scores.max() - scores
     return distance <= reach, distance + reach

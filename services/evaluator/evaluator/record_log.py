@@ -1,4 +1,4 @@
-"""The growing file of one suite's item records, so that a killed run goes on where it was."""
+"""The growing file of one suite's item records, so that a killed run can be resumed."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 Both baselines were picked for their scores, the best so far among many. So they are picked on the selection split of
 the eval items and the checkpoint is tested against them on the test split (``ratchet.evaluation.record``); picked and
-tested on the same items, equal checkpoints would soon look worse every third time. Every comparison, with either
+tested on the same items, an equal checkpoint would soon look worse every third time. Every comparison, with either
 baseline, overall, by family and by level, and that of the loss, is one hypothesis of one Holm correction.
 
-The loss of the right answers rises before answers change, and shows on fewer items. Only levels that the baseline had
-learnt count: while others are learnt, the loss of those that are not goes up and down and means no harm. They are
-picked on the selection split, the loss is compared on the test split. No single item decides, since differences are
-clipped at one nat a token.
+The loss of the right answers rises before answers change, and fewer items suffice to show it. Only levels that the
+baseline had learnt count: the loss of the others fluctuates during training without harm. They are picked on the
+selection split, and the loss is compared on the test split. Differences are clipped at one nat a token, so that no
+single item decides.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class RegressionVerdict(BaseModel):
     ``smallest_visible_drop`` is what the overall comparison would have found with chance ``power``, at the share
     of discordant items seen and Holm's first step; None where the items are too few for any. ``visible_by_family``
     does so for each family. ``forgotten`` names the families with a proved drop, ``losses`` has the rise of the right
-    answers' loss since each baseline: at most a warning where it is proved, since a rewind is for answers that are
-    lost.
+    answers' loss since each baseline. A proved rise is at most a warning, since only lost answers justify a rewind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

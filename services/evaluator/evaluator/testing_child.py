@@ -1,6 +1,6 @@
 """Testing's work in a child process: load a checkpoint once, answer every item of every suite, grade, record.
 
-The spec and the result travel as JSON. A broken checkpoint is a result; whatever else goes wrong is an exception.
+The spec and the result travel as JSON. A broken checkpoint is a result; any other failure is an exception.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TestingSpec(BaseModel):
     """One checkpoint folder and the suites to answer.
 
     ``weights`` is the digest that the folder must have. ``parent_degenerate`` says that the checkpoint before this
-    one gave no answers either (as an untrained model does): then bad output alone does not make this one broken.
+    one also gave no answers (as an untrained model does): then bad output alone does not make this one broken.
     ``earlier`` are the work folders of runs of this checkpoint that were killed.
     ``system_prompt`` is the configured base, ``date`` the text that its ``{date}`` stands for.
     """
@@ -81,7 +81,7 @@ class TestingSpec(BaseModel):
 
 
 class SuiteResult(BaseModel):
-    """What became of one suite. ``items`` is the file of its ItemRecords, in the suite's order."""
+    """The result of one suite. ``items`` is the file of its ItemRecords, in the suite's order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,7 +95,7 @@ class SuiteResult(BaseModel):
 
 
 class TestingResult(BaseModel):
-    """The child's answer. ``broken`` is why the checkpoint may not go on; ``degenerate`` is stated in any case."""
+    """The child's result. ``broken`` is why the checkpoint is rejected; ``degenerate`` is set in any case."""
 
     __test__ = False
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,7 +107,7 @@ class TestingResult(BaseModel):
 
 
 def run_suites(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Takes a TestingSpec, returns a TestingResult. After a kill the next run goes on at the next unanswered batch."""
+    """Takes a TestingSpec, returns a TestingResult. After a kill the next run resumes at the first unanswered batch."""
     return TestingSession(TestingSpec.model_validate(spec), progress).run().model_dump(mode="json")
 
 
@@ -175,7 +175,7 @@ class TestingSession:
         )
 
     def _golds(self, items: list[Example]) -> list[str | None]:
-        """The right answers as they are trained on, where there are any."""
+        """The right answers in the format of training; None for items without one."""
         golds = [self._prompt_format.apply(item).answer or item.metadata.get("gold") for item in items]
         return [gold if isinstance(gold, str) else None for gold in golds]
 
@@ -235,7 +235,7 @@ def read_suite(path: Path) -> dict[str, Example]:
 
 
 class OutputCensus:
-    """Counts faulty answers over all suites: empty, endless, or the same over and over."""
+    """Counts faulty answers over all suites: empty, endless, or repetitive."""
 
     def __init__(self) -> None:
         self._faults: Counter[str] = Counter()
@@ -247,7 +247,7 @@ class OutputCensus:
             self._faults.update(faults(record))
 
     def verdict(self) -> str | None:
-        """The fault that nearly all answers share, with its numbers; None where there is none."""
+        """The fault that nearly all answers share, with its numbers, or None."""
         for fault, count in self._faults.most_common(1):
             if count >= NEARLY_ALL * self._total:
                 return f"{fault} answers on {count} of {self._total} items"
@@ -267,7 +267,7 @@ def faults(record: ItemRecord) -> set[str]:
 
 
 def is_repeating(text: str) -> bool:
-    """Whether, after its first quarter, a text says one thing of up to 16 characters at least eight times."""
+    """Whether, after its first quarter, a text repeats a string of up to 16 characters at least eight times."""
     tail = text[len(text) // 4 :]
     longest = min(LONGEST_PERIOD, len(tail) // REPEATS)
     return any(tail[period:] == tail[:-period] for period in range(1, longest + 1))

@@ -1,1 +1,1 @@
-"""Mining, correction and diversity: what a model gets wrong, examples made of it, the data gate, and coverage."""
+"""Mining, correction and diversity: finding what a model gets wrong, examples for it, the data gate, and coverage."""

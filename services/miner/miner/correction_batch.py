@@ -1,6 +1,6 @@
 """Makes a correction batch: correction examples from a mined set among ordinary rows, within the room of the queue.
 
-Where the model is still there it answers some examples itself (rejection sampling), which replaces bare golds.
+If the checkpoint still exists, it answers some examples itself (rejection sampling); these answers replace bare golds.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _resample(work: Work, checkpoint: CheckpointRow, at: float, made: Correction
 
 
 def _replace(rows: list[Example], place: int, text: str) -> bool:
-    """Use this answer instead, if it says more than the gold and the grader, asked once more, accepts it."""
+    """Use this answer instead if it has more than the gold and the grader accepts it once more."""
     row = rows[place]
     if text.strip() == row.answer or not grade_example(row, text).correct:
         return False

@@ -1,8 +1,8 @@
 """Correction examples: from a weak answer to training examples whose gold a grader has verified.
 
-No item of a pool becomes one, so that the probe stays a fair test, and no answer of the model itself. They are the item
-where no pool holds it, and its relatives (the family's perturbations), with the family's own worked solution; and
-judgements: the model's mistake and the solution, each to be called right or wrong.
+No item of a pool becomes an example, so that the probe stays a fair test, and no unverified answer of the model. The
+examples are the item itself if no pool holds it, and its relatives (the family's perturbations), with the family's
+worked solution; and judgements: the model's mistake and the solution, each to be called right or wrong.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def correction_examples(
 ) -> Iterator[Example]:
     """At most ``budget`` examples, up to ``relatives`` an item.
 
-    Error classes take turns, and so do the items within a class: each class gets the same share, and what one has no
-    use for goes to the others (max-min fairness), until it has had ``class_share`` of the budget. An item of no known
-    family has no relatives and is passed over, and so is an item of a ``backed_off`` error class.
+    Error classes take turns, and so do the items within a class: each class gets the same share, what it
+    cannot use goes to the others (max-min fairness), and none gets more than ``class_share`` of the budget. Items of no
+    known family, which have no relatives, and of a ``backed_off`` error class are skipped.
     """
     seen: set[str] = set()
     by_class: dict[str, list[Iterator[Example]]] = {}
@@ -74,7 +74,7 @@ def judgement_examples(
 ) -> Iterator[Example]:
     """Pairs of judge items on mistakes, at most ``budget`` items: the model's answer is wrong, the solution right.
 
-    ``bare`` takes the answer out of what the model said. Only items that no pool holds, of families that can parse
+    ``bare`` extracts the answer from the model's text. Only items that no pool holds, of families that can parse
     their own questions. Error classes take turns, as with ``correction_examples``.
     """
     by_class: dict[str, list[MinedItem]] = {}
@@ -89,21 +89,21 @@ def judgement_examples(
 
 
 def class_cap(budget: int, share: float) -> int:
-    """The most of so many examples that one error class may have; one at least."""
+    """Most examples of ``budget`` that one error class may have; at least one."""
     return max(1, int(share * budget + _ROUNDING))
 
 
 def example_budget(most: int, share: float, room: int, ordinary: int) -> int:
     """How many correction examples a batch may hold: at most ``share`` of it, the rest being ordinary rows.
 
-    Correction examples alone, all of hard kinds, would make a model forget the rest. ``room`` is what the queue takes,
-    ``ordinary`` how many rows there are to mix in.
+    Correction examples alone, all of hard kinds, would make a model forget the rest. ``room`` is the
+    number of examples that the queue can take, ``ordinary`` the number of rows to mix in.
     """
     return min(most, int(share * room), int(share / (1 - share) * ordinary))
 
 
 def replay_size(examples: int, share: float, batch: int) -> int:
-    """Ordinary rows beside so many correction examples: so many that these are at most ``share``, and fill a batch."""
+    """Ordinary rows to mix in, so that the correction examples are at most ``share`` of the batch, and it is filled."""
     exact = examples * (1 - share) / share
     return max(math.ceil(exact - _ROUNDING), batch - examples)
 
@@ -114,7 +114,7 @@ def error_class(item: MinedItem) -> str:
 
 
 def _in_turns(queues: Iterable[Iterable[Made]]) -> Iterator[Made]:
-    """One of each, then a second of each, and so on; a queue that is used up is passed over."""
+    """One of each, then a second of each, and so on; an exhausted queue is skipped."""
     return (each for turn in zip_longest(*queues) for each in turn if each is not None)
 
 

@@ -2,7 +2,7 @@
 
 For a class, every probe item of its family, at the levels of the examples, counts as showing it or not, before the
 batch (in the record that was mined) and after. Counting all of these items, and not only those that were wrong, avoids
-regression to the mean: mistakes that were picked for being mistakes become fewer by themselves.
+regression to the mean: items that were chosen because they were wrong are less often wrong the next time anyway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from miner.mined_items import UNSURE, GradedAnswer, graded_answers
 
 MINED = "mined:"
 RECENT = 20
-"""Newest correction batches that are looked at; an older one has been measured, or will not be."""
+"""Newest correction batches that are considered; an older one has been measured, or never will be."""
 
 EVALUATIONS = 3
 """Evaluations after a batch that measure its impact: the effect may pass, and training goes on meanwhile."""
@@ -126,7 +126,7 @@ def measure(work: Work) -> Outcome:
         baseline = _baseline(batch)
         before, after = (evaluation(session, id, suite.id) for id in (baseline, checkpoint_id))
     if before is None or after is None or _differ(before, after):
-        return Verdict("not comparable", f"{baseline} and {checkpoint_id} have no records made alike on this probe")
+        return Verdict("not comparable", f"{baseline} and {checkpoint_id} have no comparable records on this probe")
     earlier, later = load_if_intact(work.artifacts, before), load_if_intact(work.artifacts, after)
     if earlier is None or later is None:
         return Verdict("not comparable", f"a record of {baseline} or {checkpoint_id} on this probe cannot be read")

@@ -32,7 +32,7 @@ CHUNK = 500
 """Rows that are read before their usage counts are looked up, all at once."""
 
 TURN_TOKENS = 5
-"""What a chat template puts around a turn: opener, role, line ends, end mark."""
+"""Tokens that a chat template adds to a turn: opener, role, line ends, end mark."""
 
 UsageLookup = Callable[[Collection[str]], Mapping[str, int]]
 """How often items of these keys were trained on in earlier batches; a key that is missing was not."""
@@ -299,7 +299,7 @@ def _name(example: Example) -> str:
 
 
 class TokenCounter:
-    """Tokens of all turns, with what the chat template adds: an estimate that is right to a few tokens a turn."""
+    """Tokens of all turns, with what the chat template adds: an estimate, exact to a few tokens a turn."""
 
     def __init__(self, tokenizer_file: Path):
         if not tokenizer_file.is_file():

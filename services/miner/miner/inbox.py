@@ -1,4 +1,4 @@
-"""The inbox: JSONL files that a person puts into a folder. They stay there; each version of a file is taken once.
+"""The inbox: JSONL files that a user puts into a folder. They stay there; each version of a file is taken once.
 
 The folder may hold anything. An entry that is no file, or cannot be read, is refused by name; the others are taken.
 """
@@ -23,7 +23,7 @@ from ratchet.user_files import open_regular, printable
 log = logging.getLogger(__name__)
 
 QUIET_S = 2.0
-"""A file that was written to less long ago may be half-written."""
+"""A file that was modified more recently may still be incomplete."""
 
 
 def waiting_files(inbox: Path) -> list[Subject]:

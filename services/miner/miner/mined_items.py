@@ -10,8 +10,8 @@ A wrong variant is ``unstable`` however sure it was. Otherwise an answer is in t
 Only the probe pool and items that no pool holds are mined.
 
 An item of low margin is failed by the next checkpoint more often than one that was right and sure, and less often than
-a random one of its level (``benchmarks/mining``). So such items come after all that were wrong, take a tenth of a set
-at most, and are no reason to search on where they were found.
+a random one of its level (``benchmarks/mining``). So such items come after all wrong ones, take at most a
+tenth of a set, and do not direct the search.
 
 To see whether mining was worth it, the next checkpoint is asked some mined items again, and as many random problems of
 the same families and levels that no pool holds and no earlier set had. If the mined items are not failed more often,
@@ -42,13 +42,13 @@ SURE = 0.9
 """Mean token probability from which a wrong answer is overconfident."""
 
 UNSURE = 0.5
-"""Token probability below which a right answer is one of low margin: another token was about as likely."""
+"""Token probability below which a right answer has a low margin: another token was about as likely."""
 
 FRONTIER = 0.2, 0.8
-"""Success rates between which a level is searched: below, one example puts nothing right; above, little is left."""
+"""Success rates between which a level is searched: below, one example does not help; above, little is left to learn."""
 
 LOW_MARGIN_SHARE = 0.1
-"""Most of a set's places that right answers may have."""
+"""Largest share of a set that right answers may take."""
 
 PROBE = "probe"
 """``found_by`` of an item that came from the probe record."""
@@ -181,8 +181,8 @@ def mine(
 ) -> list[MinedItem]:
     """The weak ones among the answers to a probe, the weakest first.
 
-    ``times_mined`` counts how often a key was mined from earlier checkpoints: what was mined before comes after what
-    is new at the same frontier, so that one item that stays wrong is not in every set. ``was_right`` holds the keys
+    ``times_mined`` counts how often a key was mined from earlier checkpoints: items mined before come after new
+    ones at the same frontier, so that an item that stays wrong is not in every set. ``was_right`` holds the keys
     that an earlier champion answered right.
     """
     found = [
@@ -202,7 +202,7 @@ def weakest_first(found: Iterable[MinedItem]) -> list[MinedItem]:
 
 
 def chosen(found: Iterable[MinedItem], places: int) -> list[MinedItem]:
-    """A set of at most so many items: the weakest wrong ones, then those of low margin where places are left."""
+    """A set of at most ``places`` items: the weakest wrong ones, then those of low margin if there is room."""
     ranked = weakest_first(found)
     wrong = [item for item in ranked if not item.is_right][:places]
     low_margin = [item for item in ranked if item.is_right][: int(LOW_MARGIN_SHARE * places)]
@@ -267,7 +267,7 @@ class FollowUp(BaseModel):
 
 
 def retest_sample(items: Sequence[MinedItem], most: int, seed: int) -> list[MinedItem]:
-    """At most so many of a set, at random: only items whose family can make others like them."""
+    """At most ``most`` items of a set, at random: only those whose family can make similar ones."""
     known = [item for item in items if registry.find(item.example.family) is not None]
     return known if len(known) <= most else Random(f"{seed} retest").sample(known, most)
 

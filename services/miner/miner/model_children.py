@@ -1,8 +1,8 @@
 """Mining's and correction's work with a loaded checkpoint, in a child process: specs, results and the entry points.
 
 Mining searches for weak answers and asks an earlier set again. Rejection sampling answers an item several times and
-keeps what its grader calls right: a model's own right solutions, found by sampling, are good examples for it, since
-they are in its own words (Yuan et al., arXiv:2308.01825, 2023). Specs and results travel as JSON.
+keeps an answer that the grader accepts: a model's own right solutions are good examples for it, since they are in its
+own words (Yuan et al., arXiv:2308.01825, 2023). Specs and results travel as JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModelSpec(BaseModel):
 
     @classmethod
     def configured(cls, settings: Settings, checkpoint: Path, weights: str, at: float) -> Self:
-        """As testing asks it; ``at`` is a time on the day that the system turn names."""
+        """With the decoding of testing; ``at`` is a time on the day that the system turn names."""
         return cls(
             checkpoint=checkpoint,
             weights=weights,
@@ -65,7 +65,7 @@ class ModelSpec(BaseModel):
 
 
 class AnsweringModel:
-    """The loaded model. Loading raises BrokenCheckpoint for a folder that is not what it should be."""
+    """The loaded model. Loading raises BrokenCheckpoint for a damaged folder or another digest."""
 
     def __init__(self, spec: ModelSpec):
         from ratchet.inference.local_generator import LocalGenerator

@@ -2,7 +2,7 @@
 
 Two texts are near-duplicates if the sets of their three-word runs overlap by a Jaccard index of about 0.8 or more, and
 they contain the same numbers: one template with other numbers is another exercise. The index is estimated from 128
-permutations (standard error 0.035 at 0.8), and 32 bands of 4 let a pair at 0.8 slip through once in ten million.
+permutations (standard error 0.035 at 0.8), and 32 bands of 4 miss a pair at 0.8 once in ten million.
 """
 
 from __future__ import annotations

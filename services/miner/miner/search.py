@@ -1,4 +1,4 @@
-"""Budgeted search for weak answers: a bandit over family × level × move that asks where weakness was found.
+"""Budgeted search for weak answers: a bandit over family × level × move that asks more where weak answers were found.
 
 The moves at a level are ``fresh`` (a new problem), ``near`` (a near relative of a weak one) and every kind of variant
 that the family has (of a problem that the model has right). Each arm's yield, the share of asked problems that were
@@ -6,7 +6,7 @@ answered wrong, has a Beta posterior; every slot of a round goes to the arm with
 Biometrika 25:285-294, 1933). The yields of the search before are a prior worth ``PRIOR_WEIGHT`` questions an arm
 at most.
 
-No item of a pool is asked, none that was mined before, and none twice.
+Items of the pools, items mined before and questions already asked are excluded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUND_ITEMS = 48
 _MOST_MISSES = 200
 """Draws in a row without a problem that may be asked after which an arm is closed."""
 _PER_START = 2
-"""Questions made from one start, so that none takes the whole budget."""
+"""Questions made from one start item, so that none uses the whole budget."""
 
 Cell = tuple[str, int]
 Ask = Callable[[list[Example]], list[GradedAnswer]]
@@ -152,7 +152,7 @@ class ProblemSource:
             self.remember(answer)
 
     def next(self, arm: Arm) -> Question | None:
-        """The arm's next question; None where it has none just now."""
+        """The arm's next question; None if it has none at present."""
         return next(self._streams[arm], None)
 
     def remember(self, answer: GradedAnswer) -> None:
@@ -163,7 +163,7 @@ class ProblemSource:
             known[problem.family, problem.level].append(problem)
 
     def reopen(self, arm: Arm) -> None:
-        """Look again, since there may be new starts."""
+        """Reopen arms, since there may be new start items."""
         self._streams[arm] = self._questions(arm)
 
     def _questions(self, arm: Arm) -> Iterator[Question]:

@@ -1,4 +1,4 @@
-"""The texts of the batches measured so far: which texts of a new batch are near one of them, and which words are new.
+"""History of the texts of all measured batches: which texts of a new batch are near one of them, and what is new.
 
 The history is one SQLite file. It holds a MinHash sketch of each text, the hashes of the sketch's bands
 (locality-sensitive hashing) and every run of three words. Memory does not grow with it. The file is a cache of what the
@@ -37,11 +37,11 @@ ANSWERS = 1_000
 
 BANDS, BAND_MINIMA = 25, 5
 BAND_BITS, RUN_BITS = 36, 40
-"""Bits of the hash of a band and of a run. Short keys keep the tables small: among 60 million runs a new one is taken
-for a known one with a chance of 0.005 %."""
+"""Bits of the hash of a band and of a run. Short keys keep the tables small: with 60 million runs, a new one collides
+with a known one with a chance of 0.005 %."""
 
 SLOTS = 32
-"""Texts kept for one hash of a band: of a template that came a thousand times the newest few are enough to find it."""
+"""Texts kept for one hash of a band: the newest few are enough to find a template that was used a thousand times."""
 
 _CACHE_KIB = 64_000
 _WAIT_S = 60.0
@@ -185,7 +185,7 @@ class TextHistory:
         return runs, runs - known
 
     def _forget(self) -> None:
-        """Drop the oldest batches beyond the limit, an eighth of it at a time since that reads the whole file."""
+        """Drop the oldest batches beyond the limit, an eighth of it at a time since this reads the whole file."""
         rows = self._db.execute("SELECT id, examples FROM batches WHERE examples > 0 ORDER BY id").fetchall()
         left, last = sum(examples for _, examples in rows), 0
         surplus = 0
@@ -244,7 +244,7 @@ def _prepared(file: Path) -> sqlite3.Connection:
 
 
 def _trouble(error: sqlite3.Error, file: Path) -> Exception:
-    """What to raise in the place of an error of SQLite. A damaged file is removed, so that the next attempt works."""
+    """The error to raise for an error of SQLite. A damaged file is removed, so that the next attempt works."""
     if _is_damage(error):
         _discard(file, error)
         return TransientError(

@@ -1,4 +1,4 @@
-"""The plug-in point for a source of examples, and what passes between it and the making of a batch."""
+"""The plug-in point for a source of examples, with its order, drafts and context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cell = tuple[str, int]
 
 
 class Order(BaseModel):
-    """``count`` examples of these levels, by weight. Equal orders are answered alike wherever that can be had.
+    """``count`` examples of these levels, by weight. Equal orders should give equal drafts where the source allows it.
 
     A batch takes several orders where some drafts are refused; ``part`` counts them from 0.
     """
@@ -49,15 +49,15 @@ class Tally:
 
 
 def nothing(_note: object) -> None:
-    """No progress is told, and no bill is kept."""
+    """Ignores progress and cost."""
 
 
 @dataclass
 class GenerationContext:
     """What a generator works with. ``folder`` is its own, and removed afterwards.
 
-    ``child`` runs ``module:function`` with a JSON spec in a process of its own; None makes everything here. ``paid`` is
-    told at once what was used of a model server, so that it is known whatever becomes of the batch.
+    ``child`` runs ``module:function`` with a JSON spec in its own process; None makes everything here. ``paid`` is
+    called at once with the usage of a model server, so that it counts even if the batch fails.
     """
 
     held_out: Container[str]
@@ -80,18 +80,18 @@ class GenerationContext:
 class Generator(Protocol):
     """A source of examples, made by calling its class with the options of the settings.
 
-    What it drafts is held to the rules of a batch by whoever asks; a draft that breaks them is refused there.
+    The caller checks drafts against the rules of a batch and refuses those that break them.
     """
 
     @property
     def version(self) -> str:
-        """Of what it makes: another version may answer the same order otherwise."""
+        """Version of its output: another version may answer the same order differently."""
         ...
 
     def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
         """Examples that answer the order, each with a true gold; fewer where it has no more.
 
-        Raises TransientError where its server or command is away, GenerationError or DataError where it is wrong.
+        Raises TransientError if its server or command is unavailable, GenerationError or DataError if it is wrong.
         """
         ...
 

@@ -36,7 +36,7 @@ class Script(Section):
 
     version: ClassVar[str] = "1"
     command: tuple[str, ...] = Field(min_length=1, description="The program and its arguments; no shell reads them.")
-    timeout_s: float = Field(600.0, gt=0, description="It is killed, with all it started, after this long.")
+    timeout_s: float = Field(600.0, gt=0, description="Time limit, after which it is killed with its descendants.")
 
     def drafts(self, order: Order, context: GenerationContext) -> Iterator[Draft]:
         context.folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Script(Section):
     def _await(self, process: subprocess.Popen[bytes], context: GenerationContext) -> None:
         deadline = time.monotonic() + self.timeout_s
         while process.poll() is None:
-            context.progress("the script is at work")
+            context.progress("the script is running")
             if time.monotonic() > deadline:
                 raise DataError(f"the script {self.command[0]!r} took longer than {self.timeout_s:g} s.")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,7 +91,7 @@ def _tell(process: subprocess.Popen[bytes], order: Order) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The script and whatever it started."""
+    """End the script and its descendants."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -52,7 +52,7 @@ class Tasks(Section):
 def chunk(
     order: Order, number: int, held_out: Container[str], count: Callable[[dict[str, int]], None]
 ) -> Iterator[Draft]:
-    """The drafts of one chunk; ``count`` hears how many draws were held out."""
+    """The drafts of one chunk; ``count`` is called with the number of held-out draws."""
     random = Random(f"{order.seed} {order.part} {number}")
     cells: dict[Cell, float] = {(family, level): weight for family, level, weight in order.weights}
     families = {family: registry.get(family) for family, _ in cells}
@@ -102,7 +102,7 @@ def to_line(problem: Problem) -> str:
 
 
 def _free(family: TaskFamily, level: int, random: Random, held_out: Container[str]) -> tuple[Problem | None, int]:
-    """A problem that is not held out, and how many draws were; None where there seems to be none."""
+    """A problem that is not held out, and how many draws were; None if there seems to be none."""
     for held in range(MOST_DRAWS):
         problem = family.generate(level, random.getrandbits(48))
         if problem.key not in held_out:

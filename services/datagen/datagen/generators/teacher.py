@@ -1,5 +1,5 @@
 """Worked answers from a larger model behind an OpenAI-compatible server: the family asks, the teacher answers, the
-grader checks. An answer that is not right, or not whole, is refused and counted; nobody learns from it."""
+grader checks. A wrong or truncated answer is refused and counted, and is not trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Teacher(Section):
     """A model server and how it is asked. Its key is `inference.api_key`; concurrency and retries are `inference`'s.
 
     A template may name ``{question}``, ``{level}`` and ``{family}``. What is trained on is the bare question with the
-    teacher's answer. It costs money: give the source a ``daily_tokens``.
+    teacher's answer. Set ``daily_tokens`` of the source to limit the cost.
     """
 
     version: ClassVar[str] = "1"
@@ -69,7 +69,7 @@ class Teacher(Section):
                         yield draft
 
     def chat(self, problem: Problem) -> Chat:
-        """What the teacher is asked."""
+        """The chat for the teacher."""
         template = self.templates.get(problem.family, "{question}")
         said = template.format(question=problem.question, level=problem.level, family=problem.family)
         system = (Message(role="system", content=self.system),) if self.system else ()

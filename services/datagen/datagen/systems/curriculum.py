@@ -1,4 +1,4 @@
-"""Curriculum optimizer: which strategy teaches most, and what the next batches are made of."""
+"""Curriculum optimizer: which strategy improves the model most, and the mix of the next batches."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _age(session: Session, trial: TrialRow) -> int:
 
 
 def _is_overtaken(session: Session, subject: Subject) -> bool:
-    """Whether the verdict has been given on a newer subject of the kind: an older one says nothing new."""
+    """Whether a newer subject of this kind has a verdict: an older one adds nothing."""
     if subject.kind == "checkpoint":
         ordinal = session.get_one(CheckpointRow, subject.id).ordinal
         later = select(CheckpointRow.id).where(

@@ -130,7 +130,7 @@ def _job(work: Work) -> Job:
 
 
 def _half(epoch_cap: int) -> int:
-    """Uses from which on an item's earlier uses are looked at, so that memory does not grow with all items ever used.
+    """Number of uses from which an item's earlier uses are loaded, so that memory stays bounded.
 
     An item below it can be used as often again in this batch without passing the cap, unless it comes up in the batch
     more than half of the cap's times; the gate, which knows all uses, stops those.
@@ -142,7 +142,7 @@ def _context(work: Work, generator: str) -> GenerationContext:
     settings = work.settings
 
     def paid(used: Mapping[str, int]) -> None:
-        with work.ledger.write() as tx:  # whoever holds the claim by now: the tokens are used
+        with work.ledger.write() as tx:  # even if another worker holds the claim by now: the tokens are used
             tx.session.add(SpendingRow(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
 
     return GenerationContext(
@@ -176,7 +176,7 @@ def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
 
 
 def _provenance(job: Job, generator: Generator) -> dict[str, Any]:
-    """All that is known before the first example."""
+    """The part of the provenance that is known before the first example."""
     made_by = Provenance(
         generator=job.source.name,
         version=generator.version,
@@ -198,7 +198,7 @@ def _reported(work: Work, batch: BatchGeneration) -> Iterator[str]:
 
 
 def _goes_on(work: Work, report: GenerationReport) -> bool:
-    """Whether another batch is to follow at once, the marks being held higher while a refill lasts."""
+    """Whether another batch follows at once; the low mark is higher while a refill lasts."""
     with work.read() as session:
         left = supply(session).with_more(report.examples)
     return shortage(left, work.settings.queue, refilling=True) is not None
@@ -227,7 +227,7 @@ def _verdicts() -> Any:
 
 
 def _done(session: Session, now: float) -> list[FinishedRefill]:
-    """The last refills that were dealt with, the newest first, those that were given up among them."""
+    """The last finished refills, the newest first, including dead letters."""
     given = [
         FinishedRefill(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))
     ]

@@ -1,4 +1,4 @@
-"""Model comparison engine: a ranking over all evaluated checkpoints, with its uncertainty."""
+"""Model comparison: a ranking of all evaluated checkpoints, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    """Rank what was evaluated like the subject. A worker reads the grades of each record once.
+    """Rank the checkpoints that were evaluated under the subject's conditions.
 
-    A record that cannot be read is requested again where it is the subject's own, and left out where it is another's.
+    A worker reads the grades of each record once.
+    A record that cannot be read is requested again if it is the subject's own, and left out if it is another's.
     """
     with work.read() as session:
         subject = evaluation(session, work.subject.id, current(session, "eval").id)

@@ -1,6 +1,5 @@
-"""Automated testing: one pass of each checkpoint over the probe and eval suites, every item stored;
-
-others on request.
+"""Automated testing: one pass of each checkpoint over the probe and eval suites, and over others on
+request. Every item is stored.
 """
 
 from __future__ import annotations
@@ -135,7 +134,7 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
 
 
 def _answers(work: Work, checkpoint_id: str) -> Path:
-    """Folder of the answers so far, one for each claim: the next claim goes on with what a killed worker left."""
+    """Folder of the answers so far, one for each claim: the next claim continues with the answers of a killed worker."""
     return work.settings.work_folder / "answers" / checkpoint_id
 
 

@@ -84,7 +84,7 @@ def find(session: Session, _settings: Settings) -> list[Subject]:
 
 
 def do(work: Work) -> Outcome:
-    """Mine the newest checkpoint: an older one has been overtaken, and its weak items may be right by now."""
+    """Mine the newest checkpoint: an older one is superseded, and its weak items may be right by now."""
     with work.read() as session:
         case = _case(session, work.subject.id)
         earlier_rows = _earlier_rows(session)
@@ -148,7 +148,7 @@ def _earlier_sets(work: Work, rows: list[MinedRow]) -> EarlierSets:
 
 
 def _remembered(work: Work, row: MinedRow) -> list[MinedItem]:
-    """The items of an earlier set; none where it cannot be read, since the next set does not depend on it."""
+    """The items of an earlier set; empty if it cannot be read, since the next set does not depend on it."""
     try:
         return read_mined(work.artifacts, str(row.artifact))
     except ArtifactError as error:
@@ -187,7 +187,7 @@ def _spec(
 
 
 def _searched(work: Work, spec: MiningSpec) -> MiningResult:
-    """The child's result; no model is loaded where there is nothing to ask, or the budget is 0."""
+    """The child's result; no model is loaded if there is nothing to ask or the budget is 0."""
     if not spec.budget or not (spec.cells or spec.retest):
         return MiningResult()
     return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
