@@ -132,7 +132,7 @@ class BatchDecoder(Generic[Owner]):
         room = max(row.room for row in (*self._rows, *rows))
         prompts = [row.prompt for row in rows]
         new = _Tensors(
-            Batch(self._model, [row.token_ids for row in rows], self._pad_id, room, known),
+            Batch(self._model, [row.token_ids for row in rows], self._pad_id, [row.room for row in rows], known),
             Sampler(prompts, self._processors, self._model.device, [len(row.answer.token_ids) for row in rows]),
         )
         self._open += len(rows)

@@ -24,7 +24,8 @@ Known = tuple[States, int]
 class Batch:
     """Left-padded rows with their KV cache. ``history`` [rows, width] is all tokens so far, with padding.
 
-    A model that does not use the cache of transformers (such as Mamba) reads all tokens at every step. ``known`` are
+    A model that does not use the cache of transformers (such as Mamba) reads all tokens at every step. ``rooms`` are
+    the tokens that each row may still get; one that stays longer gets no further positions. ``known`` are
     the left-aligned states of all tokens but the last of each row, if they have been computed already.
     """
 
@@ -33,10 +34,10 @@ class Batch:
         model: Any,
         prompts: Sequence[Sequence[int]],
         pad_id: int,
-        room: int,
+        rooms: Sequence[int],
         known: Sequence[Known] | None = None,
     ):
-        width = max(map(len, prompts))
+        width, room = max(map(len, prompts)), max(rooms)
         rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         columns = torch.arange(width + room, device=model.device)
@@ -45,6 +46,8 @@ class Batch:
         self.history = torch.tensor(rows, device=model.device)
         self._mask = (columns >= (width - lengths)[:, None]).long()
         self._positions = (self._mask[:, :width].cumsum(1) - 1).clamp(min=0)
+        # An ended row stays until it is dropped. Where positions are learned, there may be none for what it gets then.
+        self._last_positions = (lengths + torch.tensor(rooms, device=model.device) - 1)[:, None]
         self._cache = DynamicCache(config=model.config)
         self._cached = 0
         if known:
@@ -67,7 +70,7 @@ class Batch:
     def append(self, tokens: torch.Tensor) -> None:
         """Append one token to every row; ``tokens`` is [rows]."""
         self.history = torch.cat([self.history, tokens[:, None]], dim=1)
-        last = self._positions[:, -1:] + 1
+        last = (self._positions[:, -1:] + 1).minimum(self._last_positions)
         self._positions = last if self._cached else torch.cat([self._positions, last], dim=1)
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -76,6 +79,7 @@ class Batch:
         self._mask = self._mask[rows]
         self.history = self.history[rows]
         self._positions = self._positions[rows]
+        self._last_positions = self._last_positions[rows]
 
     @property
     def may_be_joined(self) -> bool:
@@ -100,6 +104,7 @@ class Batch:
         self.history = torch.cat([pad(row, (width - row.shape[1], 0), value=self._pad_id) for row in histories])
         self._mask = (torch.arange(width + room, device=rows.device) >= (width - lengths)[:, None]).long()
         self._positions = lengths[:, None] - 1
+        self._last_positions = torch.cat([batch._last_positions[kept] for batch, kept in parts])
         self._cached = width - 1
 
     def _take(self, known: Sequence[Known], lengths: torch.Tensor) -> None:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, GenerationError
-from ratchet.inference.batch_decoder import JOIN_AFTER, MAX_PREFILL_TOKENS, ContinuousBatch
+from ratchet.inference.batch_decoder import JOIN_AFTER, MAX_PREFILL_TOKENS, ContinuousBatch, decode
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.local_generator import BatchLimits, LocalGenerator
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
 from ratchet.settings.serving import InferenceSettings
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.support.tiny_model import build_tiny_model
 
@@ -202,3 +203,20 @@ def test_a_model_that_forgets_tokens_is_asked_one_batch_after_the_other(tmp_path
     drain(batch, [second])
     assert first.answered
     assert second.answered
+
+
+def test_an_answer_that_fills_the_context_does_not_fail_the_rows_beside_it() -> None:
+    """Positions are learned, and the ended row stays in the batch until more have ended."""
+    shape: dict[str, Any] = {"vocab_size": 50, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).eval()
+    long = Prompt(tuple(range(1, 31)), 2, Decoding())
+    short = [Prompt((token,), 20, Decoding()) for token in range(1, 8)]
+
+    def answers(*prompts: Prompt) -> list[list[int]]:
+        found = decode(model, prompts, end_ids=frozenset(), pad_id=0, timeout_s=60.0, max_logits=10_000)
+        return [answer.token_ids for answer in found]
+
+    together = answers(long, *short)
+    assert [len(token_ids) for token_ids in together] == [2, *[20] * 7]
+    assert together == [alone for prompt in (long, *short) for alone in answers(prompt)]
