@@ -19,7 +19,7 @@ from ratchet.atomic_files import atomic_replace, atomic_write
 from ratchet.cli.capacity import Fit, count_parameters, fit, shared_fit, training_memory
 from ratchet.cli.config import plugin_sections
 from ratchet.cli.output import size
-from ratchet.cli.view.model import thousands
+from ratchet.cli.view.view_model import thousands
 from ratchet.data.jsonl import copy_rows, read_examples
 from ratchet.disk import home_errors
 from ratchet.errors import DataError, PreconditionFailed

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from ratchet.cli.context import artifacts, find_checkpoint, label
 from ratchet.cli.output import clock, duration, shortened
 from ratchet.cli.show import AnyCheckpoint, Limit, Page, Reader, Table, kind
-from ratchet.cli.view.model import CheckpointView, levels_line, plain, standing, task
 from ratchet.cli.view.reading import SHOWN_POOL, read_checkpoints, read_live
+from ratchet.cli.view.view_model import CheckpointView, levels_line, plain, standing, task
 from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.load_evaluation import load_evaluation, load_suite

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from ratchet.cli.context import opened
 from ratchet.cli.output import Json, console, print_json
-from ratchet.cli.view.model import View
 from ratchet.cli.view.reading import read_view
 from ratchet.cli.view.screen import ChangeLines, Frame, Screen, draw
+from ratchet.cli.view.view_model import View
 from ratchet.run import run_lock
 
 EVERY_S = 0.5

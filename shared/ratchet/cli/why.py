@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from ratchet.cli import context
 from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
-from ratchet.cli.view.model import levels_line, percent, plain, standing
 from ratchet.cli.view.reading import read_checkpoints, read_live
+from ratchet.cli.view.view_model import levels_line, percent, plain, standing
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import (
     BlockRow,

@@ -134,7 +134,7 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
 
 
 def _answers(work: Work, checkpoint_id: str) -> Path:
-    """Folder of the answers so far, one for each claim: the next claim continues with the answers of a killed worker."""
+    """Folder of the answers so far, one for each claim: the next one continues with those of a killed worker."""
     return work.settings.work_folder / "answers" / checkpoint_id
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.view.model import Activity, plain
+from ratchet.cli.view.view_model import Activity, plain
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, OutboxRow, SuiteRow, VerdictRow
 from ratchet.lines import first_line
 

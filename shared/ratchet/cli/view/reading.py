@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.output import shortened
 from ratchet.cli.view.activity import recent
-from ratchet.cli.view.model import Busy, CheckpointView, Deployed, Queue, Training, View
+from ratchet.cli.view.view_model import Busy, CheckpointView, Deployed, Queue, Training, View
 from ratchet.evaluation.record import Rate, rates_from_json
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES

@@ -17,9 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.cli.view import model
+from ratchet.cli.view import view_model
 from ratchet.cli.view.activity import Mark, mark, recent
-from ratchet.cli.view.model import Activity, CheckpointView, Deployed, Queue, Training, View
+from ratchet.cli.view.view_model import Activity, CheckpointView, Deployed, Queue, Training, View
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate
 from ratchet.ledger import Ledger
@@ -99,7 +99,7 @@ def _status(view: View, width: int) -> Table:
     rows.add_row("training", _training(view.training, width))
     rows.add_row("live", _live(view.live, view.at))
     if view.previews:
-        rows.add_row("previews", Text(model.previews_line(view.previews)))
+        rows.add_row("previews", Text(view_model.previews_line(view.previews)))
     return rows
 
 
@@ -108,18 +108,18 @@ def _warnings(warnings: Sequence[str]) -> list[Text]:
     shown = list(warnings[:MOST_WARNINGS])
     if len(warnings) > MOST_WARNINGS:
         shown[-1] = f"and {len(warnings) - MOST_WARNINGS + 1} more warnings: `ratchet doctor`"
-    return [Text(f"! {model.plain(text)}", style="bold red", no_wrap=True, overflow="ellipsis") for text in shown]
+    return [Text(f"! {view_model.plain(text)}", style="bold red", no_wrap=True, overflow="ellipsis") for text in shown]
 
 
 def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:
     """A few answers of the newest preview, one per line; fewer on a low terminal."""
     few = FEW_ANSWERS if frame.height < HIGH else MANY_ANSWERS
-    return [_answer(preview, frame.width) for preview in model.last_preview(previews)[:few]]
+    return [_answer(preview, frame.width) for preview in view_model.last_preview(previews)[:few]]
 
 
 def _answer(preview: Preview, width: int) -> Text:
     mark, style = ("✓", "green") if preview.correct else ("✗", "red")
-    text = model.preview_line(preview, width - LABEL_WIDTH - 20)
+    text = view_model.preview_line(preview, width - LABEL_WIDTH - 20)
     return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), text, no_wrap=True, overflow="ellipsis")
 
 
@@ -146,7 +146,7 @@ def _queue(queue: Queue, width: int) -> RenderableType:
 
 
 def _training(training: Training, width: int) -> RenderableType:
-    text = Text(model.training_line(training))
+    text = Text(view_model.training_line(training))
     if not training.total:
         return text
     return _beside(_bar(training.done, training.total, width), text)
@@ -155,14 +155,14 @@ def _training(training: Training, width: int) -> RenderableType:
 def _live(live: Deployed | None, now: float) -> Text:
     if live is None:
         return Text("nothing yet", style="dim")
-    text = Text.assemble((f"#{live.desired}", "bold green"), f" for {model.elapsed(now - live.since_at)}")
+    text = Text.assemble((f"#{live.desired}", "bold green"), f" for {view_model.elapsed(now - live.since_at)}")
     if live.actual != live.desired:
         text.append(f" (the server still has {'nothing' if live.actual is None else f'#{live.actual}'})", "yellow")
     if live.frozen_reason is not None:
         text.append(f"  frozen: {live.frozen_reason}", "yellow")
     if not live.proved:
         text.append("  unproved", "yellow")
-    return text.append(f"  {model.plain(live.reason)}", "dim")
+    return text.append(f"  {view_model.plain(live.reason)}", "dim")
 
 
 def _heading(text: str, width: int) -> Text:
@@ -184,7 +184,7 @@ def _checkpoints(checkpoints: tuple[CheckpointView, ...], live: Deployed | None,
             Text(f"#{checkpoint.ordinal}", style="bold green" if is_live else ""),
             f"{checkpoint.step:,}",
             f"{checkpoint.loss:.3f}" if checkpoint.loss is not None else "",
-            f"{model.percent(checkpoint.overall)} %" if checkpoint.overall else "",
+            f"{view_model.percent(checkpoint.overall)} %" if checkpoint.overall else "",
             *(_levels(checkpoint.levels, family, wide) for family in families),
             _standing(checkpoint, live),
         )
@@ -203,10 +203,10 @@ def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
     if not rates:
         return Text("")
     if wide:
-        return Text("").join(Text(model.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
-    bars = Text("").join(Text(model.bar(rate), style=_shade(rate.value)) for rate in rates)
+        return Text("").join(Text(view_model.percent(rate).rjust(3) + " ", style=_shade(rate.value)) for rate in rates)
+    bars = Text("").join(Text(view_model.bar(rate), style=_shade(rate.value)) for rate in rates)
     pooled = Rate(correct=sum(rate.correct for rate in rates), n=sum(rate.n for rate in rates))
-    return bars.append(f" {model.percent(pooled)}%", "dim")
+    return bars.append(f" {view_model.percent(pooled)}%", "dim")
 
 
 def _shade(rate: float) -> str:
@@ -214,7 +214,7 @@ def _shade(rate: float) -> str:
 
 
 def _standing(checkpoint: CheckpointView, live: Deployed | None) -> Text:
-    status = model.standing(checkpoint, live)
+    status = view_model.standing(checkpoint, live)
     return Text(status, style="bold green" if status == "live" else OUTCOME_STYLES.get(status, ""))
 
 
@@ -280,7 +280,7 @@ class ChangeLines:
             new = new[-1:]  # of the evaluations before the start, the newest is enough
         self._shown_levels.update(checkpoint.id for checkpoint in view.checkpoints if checkpoint.levels)
         return [
-            line(view.at, "accuracy", f"#{checkpoint.ordinal}: {model.levels_line(checkpoint)} (% by level)")
+            line(view.at, "accuracy", f"#{checkpoint.ordinal}: {view_model.levels_line(checkpoint)} (% by level)")
             for checkpoint in new
         ]
 
@@ -291,12 +291,15 @@ class ChangeLines:
         before, self._previewed_at = self._previewed_at, newest
         if before is None or newest <= before:
             return []
-        wrong = [preview for preview in model.last_preview(view.previews) if not preview.correct]
-        texts = [model.previews_line(view.previews), *(model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong)]
+        wrong = [preview for preview in view_model.last_preview(view.previews) if not preview.correct]
+        texts = [
+            view_model.previews_line(view.previews),
+            *(view_model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong),
+        ]
         return [line(newest, "preview", text) for text in texts]
 
     def _progress(self, view: View) -> list[str]:
-        text = model.training_line(view.training)
+        text = view_model.training_line(view.training)
         if text == self._training or view.at - self._training_at < TRAINING_EVERY_S:
             return []
         self._training, self._training_at = text, view.at

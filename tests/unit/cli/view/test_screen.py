@@ -6,9 +6,9 @@ import dataclasses
 import io
 
 import pytest
-from ratchet.cli.view.model import Deployed, Queue, Training, View
 from ratchet.cli.view.reading import read_view
 from ratchet.cli.view.screen import ChangeLines, Frame, draw
+from ratchet.cli.view.view_model import Deployed, Queue, Training, View
 from ratchet.evaluation.record import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings

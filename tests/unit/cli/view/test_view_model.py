@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ratchet.cli.view.model import (
+from ratchet.cli.view.view_model import (
     CheckpointView,
     Deployed,
     Training,
