@@ -15,7 +15,7 @@ from ratchet.cli.context import artifacts, find_checkpoint, label
 from ratchet.cli.output import clock, duration, shortened
 from ratchet.cli.show import AnyCheckpoint, Limit, Page, Reader, Table, kind
 from ratchet.cli.view.reading import SHOWN_POOL, read_checkpoints, read_live
-from ratchet.cli.view.view_model import CheckpointView, levels_line, plain, standing, task
+from ratchet.cli.view.view_model import CheckpointView, levels_line, plain, status_text, task
 from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.load_evaluation import load_evaluation, load_suite
@@ -55,7 +55,7 @@ def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Pag
     if family is not None:
         return _family_leaderboard(_of_family(reader.session, entries, family)[:limit], family)
     live = read_live(reader.session)
-    ranked = [_Ranked(view, entries.get(view.id, {}), standing(view, live)) for view in _best(reader.session, limit)]
+    ranked = [_Ranked(view, entries.get(view.id, {}), status_text(view, live)) for view in _best(reader.session, limit)]
     columns = {
         "": lambda r: f"#{r.view.ordinal}",
         ">step": lambda r: f"{r.view.step:,}",

@@ -13,7 +13,7 @@ from ratchet.cli import context
 from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.view.reading import read_checkpoints, read_live
-from ratchet.cli.view.view_model import levels_line, percent, plain, standing
+from ratchet.cli.view.view_model import levels_line, percent, plain, status_text
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.tables import (
     BlockRow,
@@ -57,7 +57,7 @@ def why(
 
 def _headline(session: Session, row: CheckpointRow) -> str:
     view, live = read_checkpoints(session, [row])[0], read_live(session)
-    parts = [f"#{row.ordinal} ({row.id}): {standing(view, live)}."]
+    parts = [f"#{row.ordinal} ({row.id}): {status_text(view, live)}."]
     if row.ordinal:
         loss = f", training loss {row.train_loss:.3f}" if row.train_loss is not None else ""
         parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")

@@ -214,7 +214,7 @@ def _shade(rate: float) -> str:
 
 
 def _standing(checkpoint: CheckpointView, live: Deployed | None) -> Text:
-    status = view_model.standing(checkpoint, live)
+    status = view_model.status_text(checkpoint, live)
     return Text(status, style="bold green" if status == "live" else OUTCOME_STYLES.get(status, ""))
 
 

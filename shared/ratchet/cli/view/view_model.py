@@ -148,7 +148,7 @@ def elapsed(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def standing(checkpoint: CheckpointView, live: Deployed | None) -> str:
+def status_text(checkpoint: CheckpointView, live: Deployed | None) -> str:
     """A checkpoint's status: ``live``, the deployer's outcome, or how many verdicts it has."""
     if live is not None and checkpoint.ordinal == live.desired:
         return "live" if live.actual == live.desired else "going live"

@@ -15,7 +15,7 @@ from ratchet.cli.view.view_model import (
     percent,
     plain,
     shortened,
-    standing,
+    status_text,
     thousands,
     training_line,
 )
@@ -50,19 +50,19 @@ def test_checkpoints_are_shown_by_number() -> None:
 
 def test_a_checkpoint_is_shown_with_its_state() -> None:
     live = Deployed(desired=3, actual=3, reason="", since_at=0.0)
-    look = CheckpointView(
+    view = CheckpointView(
         id="x", ordinal=4, step=1, created_at=0.0, verdicts_wanted=("testing", "regression", "mining")
     )
-    assert standing(look, live) == "waiting for testing"
+    assert status_text(view, live) == "waiting for testing"
     assert (
-        standing(dataclasses.replace(look, outcomes={"testing": "evaluated", "mining": "mined"}), live)
+        status_text(dataclasses.replace(view, outcomes={"testing": "evaluated", "mining": "mined"}), live)
         == "2 of 3 verdicts"
     )
-    assert standing(dataclasses.replace(look, outcomes={"testing": "superseded"}), live) == "superseded"
-    assert standing(dataclasses.replace(look, outcomes={"deployment": "deployed"}), live) == "was live"
-    assert standing(dataclasses.replace(look, state="broken"), live) == "broken"
-    assert standing(dataclasses.replace(look, ordinal=3), live) == "live"
-    assert standing(dataclasses.replace(look, ordinal=3), dataclasses.replace(live, actual=1)) == "going live"
+    assert status_text(dataclasses.replace(view, outcomes={"testing": "superseded"}), live) == "superseded"
+    assert status_text(dataclasses.replace(view, outcomes={"deployment": "deployed"}), live) == "was live"
+    assert status_text(dataclasses.replace(view, state="broken"), live) == "broken"
+    assert status_text(dataclasses.replace(view, ordinal=3), live) == "live"
+    assert status_text(dataclasses.replace(view, ordinal=3), dataclasses.replace(live, actual=1)) == "going live"
 
 
 def test_the_training_line_says_what_is_known() -> None:
