@@ -1,7 +1,7 @@
-"""Rounds of random mishaps. ``RATCHET_CHAOS_ROUNDS`` says how many, ``RATCHET_CHAOS_SEED`` which ones, and
+"""Rounds of random faults. ``RATCHET_CHAOS_ROUNDS`` says how many, ``RATCHET_CHAOS_SEED`` which ones, and
 ``RATCHET_CHAOS_ENGINE`` (``sqlite`` or ``postgresql``) on which ledger.
 
-Whatever breaks, every toy ends with exactly one verdict of each system, its effects committed once.
+Whatever fails, every toy gets exactly one verdict of each system, its effects committed once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONTROL = ControlSettings(**{**SHORT.model_dump(), **UNLIKE_SHORT})
 
 @dataclass
 class Chaos:
-    """Breaks things at random, and mends what does not mend itself."""
+    """Injects random faults, and repairs those that do not recover by themselves."""
 
     playground: Playground
     dice: random.Random
@@ -53,7 +53,7 @@ class Chaos:
             self.playground.signal(signal.SIGKILL, name)
 
     def freeze_worker(self) -> None:
-        """Longer than a lease, so that somebody takes over and the frozen one comes back too late."""
+        """Longer than a lease, so that another worker takes over before the suspended one continues."""
         pid = self.playground.pid(self.dice.choice(MEMBERS))
         os.kill(pid, signal.SIGSTOP)
         time.sleep(1.2 * CONTROL.lease_s)

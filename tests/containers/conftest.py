@@ -40,14 +40,14 @@ watch_s = 3.0
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
-    """Everything here needs an engine; where there is none it is skipped, with the reason."""
+    """These tests need a container engine and are skipped without one, with the reason."""
     if reason := missing_engine():
         pytest.skip(reason)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The three hosts, and where things are to be found."""
+    """The three hosts and their addresses."""
 
     hub: Host
     trainer: Host

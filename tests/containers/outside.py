@@ -1,4 +1,4 @@
-"""What the tests of the stack look at, all of it from outside: the ledger, the pages, Prometheus."""
+"""The outside view of the stack for its tests: ledger, web pages, Prometheus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decided(stack: Stack) -> int:
 
 
 def goes_on(stack: Stack) -> None:
-    """Wait until another checkpoint has been trained, judged and decided on."""
+    """Wait until one more checkpoint has been trained, judged and decided on."""
     before = decided(stack)
     eventually(lambda: decided(stack) > before, LOOP_S, "further verdict of deployment")
 

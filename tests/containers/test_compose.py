@@ -1,4 +1,4 @@
-"""`docker compose config` of every file, alone and with each override: what Compose itself makes of them."""
+"""`docker compose config` of every file, alone and with each override."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def resolved(names: tuple[str, ...], env_file: Path) -> dict[str, Any]:
-    """The services as Compose will run them. Raises AssertionError with what Compose says of a file that it refuses."""
+    """The services as Compose would run them. Raises AssertionError with the message of Compose for a refused file."""
     host = Host(tuple(COMPOSE / name for name in names), env_file)
     found: dict[str, Any] = yaml.safe_load(host.compose("--profile", "*", "config"))
     return found
@@ -56,7 +56,7 @@ def test_several_cards_are_given_to_the_trainer(line: str, cards: str | int, tmp
 
 @pytest.mark.parametrize("names", WHOLE.values(), ids=WHOLE)
 def test_the_example_shows_every_default(names: tuple[str, ...], tmp_path: Path) -> None:
-    """With every line that is commented out put in, Compose makes the same of the files."""
+    """Uncommenting every line of the example does not change the result of Compose."""
     every = re.sub(r"^#([A-Z][A-Z_0-9]+=)", r"\1", EXAMPLE, flags=re.MULTILINE)
     assert every.count("\nRATCHET_") > EXAMPLE.count("\nRATCHET_")
     assert resolved(names, written(tmp_path, every)) == resolved(names, written(tmp_path, EXAMPLE))

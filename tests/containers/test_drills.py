@@ -1,4 +1,4 @@
-"""What happens to the stack when parts of it are killed, stopped, added and restored: `make test-containers DRILLS=1`.
+"""Parts of the stack are killed, stopped, added and restored: `make test-containers DRILLS=1`.
 
 The drills use one stack, and are written so that each can be the first.
 """

@@ -1,4 +1,4 @@
-"""The images of others as they are published, in what their stand-ins here are not like them."""
+"""Published third-party images, where they differ from the replacements used in the other tests."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_every_panel_has_data_except_those_listed(stack: Stack) -> None:
 
 
 def test_only_expected_alerts_fire(stack: Stack) -> None:
-    """What fired while the hosts came up one after the other is over by itself."""
+    """Alerts that fired while the hosts started one after the other end by themselves."""
 
     def as_expected() -> bool:
         found = prometheus(stack, "alerts")["alerts"]
@@ -127,7 +127,7 @@ def test_only_expected_alerts_fire(stack: Stack) -> None:
 
 
 def alerts_that_the_judges_call_for(stack: Stack) -> set[str]:
-    """A real model may train itself badly worse at any time; then, and only then, somebody is to be told."""
+    """A real model may get much worse in training at any time; only then may this alert fire."""
     worse = query(stack.hub, "select checkpoint_id from regressions where severity = 'critical'")
     return {"RegressionCritical"} if worse else set()
 
@@ -139,7 +139,7 @@ def test_grafana_has_the_dashboards(stack: Stack) -> None:
 
 
 def test_doctor_on_the_hub_reaches_every_store_and_finds_no_error(stack: Stack) -> None:
-    """It fails, and so does this call, where a finding is bad."""
+    """The command fails, and this call with it, if a finding is an error."""
     said = json.loads(stack.hub.compose("run", "--rm", "-T", "ratchet", "doctor", "--json"))
     states = {finding["check"]: finding["state"] for finding in said}
     assert {states[check] for check in ("ledger", "redis", "artifacts", "secrets", "server", "versions")} == {"ok"}, (

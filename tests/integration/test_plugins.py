@@ -1,4 +1,4 @@
-"""Plug-ins of a third party are found by entry point; what is not found ends a process at its start."""
+"""Plug-ins of a third party are found by entry point; an unknown one is an error at start."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ class InlineChildren:
 
 
 class InProcessBus:
-    """Turns some systems on one ledger, synchronously. ``heard`` are all events in the order of their commits.
+    """Runs some systems on one ledger, synchronously. ``heard`` are all events in the order of their commits.
 
-    More than ``most_events`` in one go are taken for a circle.
+    More than ``most_events`` in one sweep are taken for an endless cycle.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def missing_engine() -> str | None:
 
 
 def docker(*arguments: str, timeout_s: float = COMMAND_S) -> str:
-    """Output of a docker command. Raises AssertionError with what it said where it fails."""
+    """Output of a docker command. Raises AssertionError with its error output if it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "RATCHET_"))}
     answer = subprocess.run(
         ["docker", *arguments], capture_output=True, text=True, env=environment, timeout=timeout_s, check=False
@@ -78,7 +78,7 @@ class Host:
         self.compose("down", "--volumes", "--timeout", "5", "--remove-orphans")
 
     def containers(self, *, all_of_them: bool = True) -> dict[str, dict[str, str]]:
-        """What ``docker compose ps`` says of each service's container."""
+        """The output of ``docker compose ps`` for each service's container."""
         lines = self.compose("ps", "--format", "json", *(["--all"] if all_of_them else []))
         return {row["Service"]: row for row in map(json.loads, split_lines(lines))}
 

@@ -1,4 +1,4 @@
-"""Arms the points of ``ratchet.failpoint``, at which a process dies."""
+"""Arms the points of ``ratchet.failpoint``, at which a process kills itself."""
 
 from __future__ import annotations
 

@@ -8,6 +8,6 @@ from typing import Any
 
 
 def told(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Its own word, and the devices that are left to it."""
+    """Its name, and the visible devices."""
     progress({"note": spec["word"]})
     return {"word": spec["word"], "devices": os.environ["CUDA_VISIBLE_DEVICES"]}

@@ -73,7 +73,7 @@ class Home:
             return session.scalars(select(CheckpointRow.id).where(CheckpointRow.ordinal == 0)).one()
 
     def add_checkpoint(self, batch_id: str | None = None, *, size_bytes: int = 1_000) -> str:
-        """A checkpoint that was not trained, at the head of the line."""
+        """An untrained checkpoint at the head of the lineage."""
         folder = self.settings.work_folder / "made-up"
         folder.mkdir(parents=True, exist_ok=True)
         with self.ledger.write() as tx:
@@ -183,7 +183,7 @@ def merged(base: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, An
 
 
 def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
-    """Stands in for ratchet.run.base_model where no model is asked: one token a character."""
+    """A replacement for ratchet.run.base_model in tests without a model: one token a character."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder = Path(spec["folder"])
@@ -211,7 +211,7 @@ def made_up_key(weights: str, suite_id: str) -> RecordKey:
 
 
 def made_up_answer(item: Example, is_right: bool, sure: float) -> ItemRecord:
-    """One item answered by its own solution, or by a wrong word."""
+    """One item answered by its own solution, or wrongly."""
     text = str(item.answer) if is_right else "wrong"
     return ItemRecord(
         item_id=item.id,

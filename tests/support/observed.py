@@ -1,4 +1,4 @@
-"""What the configuration of Prometheus and Grafana says, for the tests that hold it against the code."""
+"""The configuration of Prometheus and Grafana, for the tests that compare it with the code."""
 
 from __future__ import annotations
 

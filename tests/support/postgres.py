@@ -19,7 +19,7 @@ SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "list
 
 
 class NoPostgres(Exception):
-    """There are no server binaries here; the message says how to get them."""
+    """The server binaries are missing; the message names the way to get them."""
 
 
 class Postgres:
@@ -60,7 +60,7 @@ class Postgres:
         return self.url(name)
 
     def drop(self, url: str) -> None:
-        """Remove a database, whoever is connected to it."""
+        """Remove a database, even with open connections."""
         self._say(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
 
     def template(self, fill: Callable[[str], None]) -> str:

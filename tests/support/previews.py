@@ -1,4 +1,4 @@
-"""A preview with what a test says of it, and the rest as usual."""
+"""A preview with the given fields, and defaults for the rest."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ USUAL = Preview(
 
 
 def preview(**told: Any) -> Preview:
-    """A right answer to ``12+7=`` where nothing else is told."""
+    """A right answer to ``12+7=`` by default."""
     return Preview.model_validate({**USUAL.model_dump(), **told})

@@ -22,11 +22,11 @@ WITHOUT_A_GPU = ("nvidia_smi_",)
 
 
 class NoPrometheus(Exception):
-    """A binary is not here; the message says how to get it."""
+    """A binary is missing; the message names the way to get it."""
 
 
 class Panel(NamedTuple):
-    """One query of a panel, and where it stands."""
+    """One query of a panel, with its dashboard and title."""
 
     board: str
     title: str

@@ -1,4 +1,4 @@
-"""Two builds of one version are told apart by what is in their files, and by nothing else."""
+"""Two builds of one version differ by the content of their files, and by nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a path leads to is read as a file or refused by name, at once."""
+"""Any path is read as a regular file or refused by name, without blocking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ODD = {
 
 @pytest.fixture(params=ODD)
 def odd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A path that leads to no regular file, and what is said of it."""
+    """A path that is no regular file, and its error."""
     name, path = str(request.param), tmp_path / "odd.jsonl"
     server = socket.socket(socket.AF_UNIX)
     if name == "fifo":

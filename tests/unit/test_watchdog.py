@@ -1,4 +1,4 @@
-"""Threads that end or stand still are named; those that rest, were asked to end, or could not run are not."""
+"""Threads that end or stall are named; idle, stopped or suspended ones are not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Clock:
 
 
 def look(watchdog: Watchdog, clock: Clock, seconds: int) -> str | None:
-    """Look once a second; the last word."""
+    """Check once a second; returns the last result."""
     said = None
     for _ in range(seconds):
         clock.now += 1.0

@@ -1,4 +1,4 @@
-"""The benchmark of event latency runs to its end, also where its workers fail."""
+"""The benchmark of event latency ends in any case, even if its workers fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs to its end at its smallest size, and prints the shape that its results have.
+"""Every benchmark runs at its smallest size, and prints tables of the shape of its results.
 
 A script is found by its ``__main__``. It names its smallest size in ``SMOKE``: a new one without it fails here.
 """
@@ -59,7 +59,9 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.parent.name}/{script.stem}")
-def test_it_runs_to_its_end_and_prints_finite_numbers(script: Path, tmp_path: Path, finished_home: Path) -> None:
+def test_each_benchmark_runs_at_its_smallest_size_and_prints_finite_numbers(
+    script: Path, tmp_path: Path, finished_home: Path
+) -> None:
     arguments = [str(finished_home) if each == "HOME" else each for each in smallest_size(script)]
     module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -1,4 +1,4 @@
-"""The deployer, a real server process and real models: who answers, what a restart does, what a canary catches."""
+"""The deployer with a real server process and real models: answers, restarts, failing canaries."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A champion that misbehaves with its clients goes back by itself: seen in the answers that they get.
+"""A champion with slow or failing answers is rolled back, as its clients see it.
 
-The models are real ones that always say the same: the champion ends its answer at once, the challenger is large and
+The models are real ones with a constant answer: the champion ends its answer at once, the challenger is large and
 never ends. So it is slow, or too slow, on any machine.
 """
 
@@ -29,7 +29,7 @@ FEW = {"eval_items": 12, "probe_items": 4, "confirm_items": 4, "max_new_tokens":
 
 
 def constant_model(folder: Path, says: str, **architecture: Any) -> Path:
-    """A model whose every next token is ``says``: one hidden place is the same for all tokens, and decides."""
+    """A model whose next token is always ``says``: one hidden dimension is equal for all tokens, and decides."""
     from safetensors.torch import load_file, save_file
 
     build_tiny_model(folder, tie_word_embeddings=False, **architecture)
@@ -63,7 +63,7 @@ def deploying(tmp_path: Path, **serving: Any) -> Iterator[Deploying]:
 
 
 class Clients:
-    """Threads that ask the live model without a pause, and keep who answered, or the status of an error."""
+    """Threads that query the live model without a pause, and keep the answering checkpoint or the error status."""
 
     def __init__(self, url: str, count: int, max_tokens: int):
         self._url, self._over = url, threading.Event()
@@ -82,12 +82,12 @@ class Clients:
             thread.join()
 
     def wait_for(self, more: int) -> None:
-        """Until so many more answers have come."""
+        """Wait for this number of further answers."""
         target = len(self.heard) + more
         wait_until(lambda: len(self.heard) >= target, PATIENCE_S, f"{more} answers")
 
     def wait_until_only(self, checkpoint: str) -> None:
-        """Until this one has given twenty answers in a row."""
+        """Wait until this checkpoint has given twenty answers in a row."""
         wait_until(lambda: self.heard[-20:] == [checkpoint] * 20, PATIENCE_S, f"answers of {checkpoint} alone")
 
     def _run(self) -> None:
@@ -99,7 +99,7 @@ class Clients:
 
 
 def challenged(deploying: Deploying, clients: Clients, model: Path) -> str:
-    """Deploy the model while clients ask; the checkpoint's id once the deployer has had its last word."""
+    """Deploy the model under client traffic; returns the checkpoint's id after the deployer's verdict."""
     clients.wait_for(100)
     bad = deploying.add_model(model)
     deploying.sweep()

@@ -36,7 +36,7 @@ SECTIONS: dict[str, Any] = merged(
 
 
 def wide_tiny_model(spec: dict[str, Any]) -> dict[str, str]:
-    """Wide random weights: every answer is another."""
+    """Wide random weights, so that every answer differs."""
     return {"folder": str(build_tiny_model(spec["folder"], seed=3, initializer_range=0.3))}
 
 
@@ -49,14 +49,14 @@ def untested(folder: Path) -> Iterator[Home]:
 
 @dataclass
 class Testing:
-    """A home with a testing worker, and a hand that kills in it."""
+    """A home with a testing worker whose processes can be killed."""
 
     __test__ = False
     home: Home
     stack: Stack
 
     def kill_child(self, suite: str) -> list[str]:
-        """SIGKILL what answers, in the middle of the suite; returns the answers that were written by then."""
+        """SIGKILL the answering child in the middle of the suite; returns the answers written so far."""
         child, answers = self._frozen(suite)
         child.kill()
         return answers
@@ -113,7 +113,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testing, 
 
 
 def standing_records(home: Home) -> dict[str, tuple[ItemRecord, ...]]:
-    """The base model's record of each standing suite."""
+    """The base model's record on the probe and eval suites."""
     with home.ledger.read() as session:
         rows = {pool: evaluation(session, home.base_id(), current(session, pool).id) for pool in ALWAYS_TESTED}
     return {pool: load_evaluation(home.artifacts, row).items for pool, row in rows.items() if row is not None}

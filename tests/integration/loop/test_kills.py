@@ -58,7 +58,7 @@ SMALL: dict[str, Any] = {
 
 @dataclass
 class Loop:
-    """A running loop and a hand that kills in it."""
+    """A running loop whose processes can be killed."""
 
     stack: LocalStack
     redis: EmbeddedRedis
@@ -69,7 +69,7 @@ class Loop:
             return query(session)
 
     def wait(self, holds: Callable[[Session], Any], what: str) -> None:
-        """Until it holds. A dead letter ends the wait at once: what was given up is waited for in vain."""
+        """Wait until it holds. A dead letter fails the wait at once, since it could never end."""
 
         def looked() -> bool:
             given_up = self.read(lambda session: [f"{row.system}: {row.error}" for row in session.query(DeadLetterRow)])
@@ -79,11 +79,11 @@ class Loop:
         wait_until(looked, PATIENCE_S, what)
 
     def kill(self, member: str) -> None:
-        """SIGKILL a worker, or the server, whatever it is at; one that is being started again is waited for."""
+        """SIGKILL a worker, or the server, at any moment; waits for one that is being restarted."""
         wait_until(lambda: self._killed(member), PATIENCE_S, f"{member} to be there to be killed")
 
     def kill_child(self, member: str) -> None:
-        """SIGKILL what computes for a worker, as soon as something does."""
+        """SIGKILL a worker's child as soon as there is one."""
         wait_until(lambda: self._killed_children(member), PATIENCE_S, f"a child of {member} to be there to be killed")
 
     def _killed(self, member: str) -> bool:
@@ -126,7 +126,7 @@ def count(table: Any, *where: Any) -> Callable[[Session], int]:
 
 
 def working(system: str) -> Callable[[Session], int]:
-    """Whether the system is at a subject that has made progress."""
+    """Whether the system works on a subject that has made progress."""
     return count(ClaimRow, ClaimRow.system == system, ClaimRow.owner.is_not(None), ClaimRow.progress > 0)
 
 

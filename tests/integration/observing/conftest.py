@@ -1,4 +1,4 @@
-"""Real Prometheus and Alertmanager; where their binaries are not, the tests are skipped with the reason."""
+"""Real Prometheus and Alertmanager; without their binaries the tests are skipped with the reason."""
 
 from __future__ import annotations
 

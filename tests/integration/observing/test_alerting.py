@@ -1,4 +1,4 @@
-"""An alert of ours goes the whole way: ledger, hub, Prometheus with our rules, Alertmanager with our routes, webhook.
+"""An alert from end to end: ledger, hub, Prometheus with its rules, Alertmanager with its routes, webhook.
 
 The files are those of the stack; only addresses and waiting times are changed, so that the test takes seconds.
 """
@@ -23,7 +23,7 @@ PATIENCE_S = 180.0
 
 
 def hasty_prometheus(folder: Path, hub: str, alertmanager: str) -> dict[str, Any]:
-    """The stack's configuration with seconds for minutes."""
+    """The stack's configuration with seconds instead of minutes."""
     config: dict[str, Any] = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "2s", "scrape_timeout": "2s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(folder / "rules" / "*.yml")]

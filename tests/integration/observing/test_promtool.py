@@ -50,7 +50,7 @@ def test_alertmanager_accepts_the_routes_and_each_ends_at_a_receiver() -> None:
 
 
 def test_alertmanager_accepts_the_example_receivers(tmp_path: Path) -> None:
-    """With each line that is commented out put in, from the receivers on."""
+    """The file with every line after the receivers uncommented."""
     head, receivers, tail = (COMPOSE / "alertmanager" / "alertmanager.yml").read_text().partition("\nreceivers:\n")
     shown = re.sub(r"^( +)# (?=- |\w+:| )(?!To |By )", r"\1", tail, flags=re.MULTILINE)
     assert shown != tail

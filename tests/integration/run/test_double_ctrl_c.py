@@ -1,4 +1,4 @@
-"""Ctrl-C twice: a run ends at once, and nothing that it started is left."""
+"""A second Ctrl-C ends a run at once, with all processes that it started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def living(home: Home) -> list[psutil.Process]:
-    """Processes that know this home."""
+    """Processes with this home in their command line or environment."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""`ratchet run` on a disk that is full, and on the same one with room again."""
+"""`ratchet run` on a full disk, and on the same disk with free space again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole thing from the outside: `ratchet run` with real workers, a real Redis, a real model; small settings."""
+"""`ratchet run` from the outside, with real workers, a real Redis, a real model and small settings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Home:
         return int((self.path / "redis" / "redis.pid").read_text())
 
     def answer(self, question: str) -> dict[str, Any]:
-        """What the served model says, once one is live."""
+        """The served model's answer, once one is live."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             code, out, err = self.call("ask", question, "--json")
@@ -88,7 +88,7 @@ class Home:
         pytest.fail(f"no model was served in time: {err}")
 
     def pages(self) -> dict[str, Scrape]:
-        """What Prometheus sees once all are there: each worker's page and the server's by system, and the hub's."""
+        """The pages of all Prometheus targets once they are registered: workers and server by system, and the hub."""
         deadline = time.monotonic() + PATIENCE_S
         with discovery(Settings(home=self.path), "127.0.0.1", 0) as hub:
             while True:
@@ -101,7 +101,7 @@ class Home:
                 time.sleep(0.5)
 
     def wait_until(self, query: object, process: subprocess.Popen[str]) -> None:
-        """Until the query counts something in the ledger of a run that goes on."""
+        """Wait until the query counts something in the ledger of the running run."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()
@@ -177,7 +177,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
 
 
 def back_up(home: Home, folder: Path) -> dict[str, Any]:
-    """A backup of a run that goes on, and what it answered at that time; frozen, so that it is the same model after."""
+    """A backup of a running run, and its answers at that time; deployment is frozen, so the model stays the same."""
     code, _, err = home.call("deploy", "freeze", "--reason", "for a backup")
     assert code == 0, err
     answered = home.answer("reverse abc")
@@ -187,7 +187,7 @@ def back_up(home: Home, folder: Path) -> dict[str, Any]:
 
 
 def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) -> None:
-    """A restored home serves what was served, goes on from there, and trains nothing a second time."""
+    """A restored home serves the same model, continues from there, and trains nothing twice."""
     (tmp_path / "elsewhere").mkdir()
     there = Home(tmp_path / "elsewhere")
     code, out, err = there.call("backup", "restore", str(tmp_path / "backup"))
@@ -210,7 +210,7 @@ def check_that_it_goes_on_elsewhere(tmp_path: Path, answered: dict[str, Any]) ->
 
 
 def check_metrics(pages: dict[str, Scrape]) -> None:
-    """Every part of a run tells of itself, and what it tells is so."""
+    """Every part of a run exports its metrics, with the right values."""
     hub = pages["hub"]
     assert hub["ratchet_ledger_up"] == 1
     assert hub.value("ratchet_workers", system="training") == 1
@@ -235,7 +235,7 @@ def test_ratchet_stop_ends_a_run_before_its_first_checkpoint(home: Home) -> None
 
 
 def _living(home: Home) -> list[str]:
-    """Command lines of processes that outlive a run of this home; one that is still starting gets time to notice."""
+    """Command lines of processes that outlive a run of this home; one that is still starting gets time to exit."""
     deadline = time.monotonic() + PATIENCE_S
     while (found := _processes(home)) and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Real servers in processes of their own."""
+"""Real servers in their own processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for ``vllm serve`` with the HTTP interface of vLLM 0.32, for what Ratchet uses of it.
+"""A fake ``vllm serve`` with the part of the HTTP interface of vLLM 0.32 that Ratchet uses.
 
 It computes with the real weights of a checkpoint, though in its own simple way (the next token depends on the last
 three through the embeddings), so that other weights give other answers and the score of an answer is what it was

@@ -1,4 +1,4 @@
-"""A server over a model whose batches stand still, or end their thread, once a test has put a file into its home."""
+"""A server whose batches stall, or end their thread, once a test has put a file into its home."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FaultyBatch:
 
 
 class FaultyGenerator:
-    """A model that is sound but for its batch."""
+    """A working model with a faulty batch."""
 
     def __init__(self, generator: LocalGenerator, home: Path):
         self._generator, self._home = generator, home

@@ -1,4 +1,4 @@
-"""What a server does for clients that leave, and for those that are there when it ends."""
+"""Clients that disconnect, and clients in flight when the server stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of InferenceServer: kept by the embedded server, and by the router in front of vLLM."""
+"""The contract of InferenceServer, for the embedded server and the router in front of vLLM."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ def test_health_shows_the_live_checkpoint_and_how_it_computes(
 
 
 def answerer(server: Server) -> str:
-    """Who answers a client now."""
+    """The checkpoint that answers a client now."""
     asked = {"model": "ratchet", "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}
     response = httpx.post(f"{server.url}/v1/chat/completions", json=asked, timeout=START_S)
     return str(response.json()["ratchet"]["checkpoint"])
 
 
 class Clients:
-    """Threads that ask the live model without a pause, and keep what they were told."""
+    """Threads that query the live model without a pause, and keep its answers."""
 
     def __init__(self, url: str, count: int):
         self._url = url
@@ -132,7 +132,7 @@ class Clients:
             thread.join()
 
     def wait_for(self, more: int) -> None:
-        """Until so many more answers have come."""
+        """Wait for this number of further answers."""
         target = len(self.bodies) + more
         while len(self.bodies) < target and not self.faults:
             self._over.wait(0.01)

@@ -1,4 +1,4 @@
-"""A server whose first start meets a full disk, or was killed on the way, and the next one with room again."""
+"""A server whose first start meets a full disk or is killed, and the next start with free space."""
 
 from __future__ import annotations
 

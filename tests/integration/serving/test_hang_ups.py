@@ -1,4 +1,4 @@
-"""Thousands of clients that hang up, in every phase of a request: whoever comes after them is answered as ever."""
+"""Thousands of clients that disconnect in every phase of a request; later clients are answered as usual."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def request(*, stream: bool = False, tokens: int = 1_000) -> tuple[bytes, bytes]
 
 
 class Client:
-    """A connection that is cut: politely, or by a reset as of a client that is killed."""
+    """A connection that is closed, or reset as by a killed client."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.reader, self.writer = reader, writer
@@ -101,7 +101,7 @@ async def hang_up(url: str, phase: Phase, by_reset: bool) -> None:
 
 
 async def hang_up_often(url: str) -> None:
-    """One by one while the server is idle, in each phase; then many at once, the phases mixed."""
+    """One by one while the server is idle, in each phase; then many at once in mixed phases."""
     for number in range(ONE_BY_ONE):
         for phase in PHASES:
             await hang_up(url, phase, by_reset=number % 2 == 0)

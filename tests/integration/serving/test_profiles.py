@@ -61,7 +61,7 @@ def train(profile: Profile, rows: list[Example], folder: Path) -> Checkpoint:
 
 
 def ask(url: str, example: Example) -> dict[str, Any]:
-    """A client's request, which knows nothing of profiles."""
+    """A client's request, without any marks of the profile."""
     asked = {"model": "ratchet", "messages": [{"role": "user", "content": example.question}], "max_tokens": 64}
     choice: dict[str, Any] = httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()["choices"][0]
     return choice

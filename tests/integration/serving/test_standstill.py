@@ -1,4 +1,4 @@
-"""A server whose batches stand still, or have lost their thread, says so, refuses in time, and exits."""
+"""A server with a stalled batch or a dead thread reports it, refuses requests in time, and exits."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_stalled_batch_fails_its_requests_in_time_and_ends_the_server(
 
 
 def test_late_answers_count_as_failures(start: Start, blue: Checkpoint, tmp_path: Path) -> None:
-    """As the deployer's watch reads them. The batch goes on before it counts as standing still."""
+    """As the deployer's watch reads them. The batch continues before it counts as stalled."""
     home = tmp_path / "home"
     server = serve(start, blue, home)
     (home / STALL).touch()

@@ -1,4 +1,4 @@
-"""vLLM behind the server: one process a checkpoint, and what happens when it dies."""
+"""vLLM behind the server: one process for each checkpoint, restarted when it dies."""
 
 from __future__ import annotations
 

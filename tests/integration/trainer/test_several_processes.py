@@ -1,4 +1,4 @@
-"""Training as several processes, by a real worker on a real Redis: one voice, one checkpoint, nobody left behind."""
+"""Training as several processes, by a real worker on a real Redis: one status, one checkpoint, no leftovers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECTIONS: dict[str, Any] = {
 
 @dataclass
 class Training:
-    """A training worker, and the eyes and hands of a test on it."""
+    """A training worker that a test can observe and kill."""
 
     home: Home
     stack: Stack
@@ -52,7 +52,7 @@ class Training:
             return list(found.order_by(CheckpointRow.ordinal))
 
     def times_told(self, checkpoint: CheckpointRow) -> int:
-        """How often it was said that the checkpoint is saved."""
+        """How many `checkpoint.saved` events there are."""
         with self.home.ledger.read() as session:
             saved = session.query(OutboxRow).filter(OutboxRow.name == "checkpoint.saved")
             return sum(json.loads(row.body)["checkpoint_id"] == checkpoint.id for row in saved)
@@ -118,7 +118,7 @@ def test_two_processes_train_a_batch_and_save_one_checkpoint_with_one_event(trai
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_ranks_and_the_segment_is_trained_again(training: Training) -> None:
-    """The batch is long, so that there is something to kill, and is skipped when that was seen."""
+    """The batch is long, so that there is something to kill, and is skipped afterwards."""
     batch_id = training.home.add_batch(sums(6_000, longest=4, seed=2), state="queued")
     training.begun_at = training.status().get("started_at", 0.0)
     dead = training.at_work(batch_id)

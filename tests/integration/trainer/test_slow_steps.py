@@ -1,4 +1,4 @@
-"""A training worker that is stopped while its steps take longer than the grace that is set: nothing trained is lost."""
+"""A training worker is stopped while its steps take longer than `grace_s`: no trained step is lost."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.support.workers import SHORT, real_workers
 
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
-    """A worker of each toy system, for all tests of a module; they throw different toys."""
+    """A worker of each toy system, for all tests of a module."""
     home = tmp_path_factory.mktemp("playground") / "home"
     with real_workers(home, ["catching", "counting"], packages=["tests.support.toys"], path=[ROOT]) as stack:
         yield Playground(stack)

@@ -1,4 +1,4 @@
-"""Subjects that always fail, or kill whoever touches them: they end in the dead letters and block nobody."""
+"""Subjects that always fail, or kill their workers, become dead letters and do not block others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers and children that die at the worst moments: every subject still ends with exactly one verdict."""
+"""Workers and children that are killed at the worst moments: every subject still gets exactly one verdict."""
 
 from __future__ import annotations
 

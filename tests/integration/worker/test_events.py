@@ -91,7 +91,7 @@ def test_a_worker_is_registered_with_its_current_work(playground: Playground) ->
 
 
 def _status(path: Path, *keys: str) -> Any:
-    """What the status file says just now under these keys, None where it says nothing; its own thread writes it."""
+    """The present values of these keys of the status file, or None; a thread of the worker writes it."""
     found: Any = json.loads(path.read_text()) if path.exists() else None
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None

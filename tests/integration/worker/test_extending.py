@@ -71,7 +71,7 @@ def stack(home: Home, installed: Path) -> Iterator[Stack]:
 
 
 def python(installed: Path, code: str) -> str:
-    """What a process with the package installed prints."""
+    """The output of a process with the package installed."""
     environment = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
@@ -82,7 +82,7 @@ def outcomes(home: Home) -> dict[str, str]:
 
 
 def missing_judges(home: Home, checkpoint: str) -> tuple[str, ...]:
-    """What the deployment gate still waits for."""
+    """The missing verdicts that the deployment gate waits for."""
     with home.ledger.read() as session:
         return {found.id: found for found in contenders(session)}[checkpoint].judges
 

@@ -1,4 +1,4 @@
-"""A worker that fails when it is started: told everywhere with its traceback, and started again with growing pauses."""
+"""A worker that fails at its start is reported everywhere with its traceback, and restarted with growing pauses."""
 
 from __future__ import annotations
 

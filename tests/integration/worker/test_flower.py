@@ -1,4 +1,4 @@
-"""Flower sees the workers, and the ordinary tasks that wake a system, where task events are on."""
+"""Flower shows the workers, and the tasks that wake a system, if task events are on."""
 
 from __future__ import annotations
 

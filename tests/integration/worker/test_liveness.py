@@ -1,4 +1,4 @@
-"""A worker that is silent exits and is started afresh; one that merely takes long, or was frozen, goes on."""
+"""A worker without progress exits and is restarted; one that is slow, or was suspended, continues."""
 
 from __future__ import annotations
 

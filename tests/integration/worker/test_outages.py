@@ -1,4 +1,4 @@
-"""Redis or the ledger away for a while: everything waits, nothing is lost, and nothing counts against a subject."""
+"""Redis or the ledger is away for a while: workers wait, nothing is lost, and no failure is counted."""
 
 from __future__ import annotations
 

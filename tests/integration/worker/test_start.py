@@ -1,4 +1,4 @@
-"""What a worker does before it begins, and that it needs no supervisor."""
+"""The start of a worker, which needs no supervisor."""
 
 from __future__ import annotations
 

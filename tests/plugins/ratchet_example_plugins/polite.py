@@ -12,7 +12,7 @@ from ratchet.profiles.profile import with_system_turn
 
 @dataclass(frozen=True)
 class Polite:
-    """``word`` is what is said after an answer."""
+    """``word`` is appended to every answer."""
 
     name: ClassVar[str] = "polite"
     version: ClassVar[str] = "1"

@@ -1,4 +1,4 @@
-"""What has happened in the story: batches, checkpoints, and what was said of them."""
+"""The past of the story: batches, checkpoints, and their verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How things stand at the end of the story: head, server, curriculum, a dead letter, and who is at work."""
+"""The present state of the story: head, server, curriculum, a dead letter, and working systems."""
 
 from __future__ import annotations
 

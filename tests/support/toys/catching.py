@@ -1,4 +1,4 @@
-"""Catches what is thrown. A toy's name says how it behaves: ``silent-1``, ``child-3``, ``failing-2`` …"""
+"""Catches what is thrown. A toy's name sets its behaviour: ``silent-1``, ``child-3``, ``failing-2`` …"""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def slow(work: Work) -> None:
 
 
 def frozen(work: Work) -> None:
-    """Goes on until the thaw, without asking whether it still holds its claim."""
+    """Continues until it is resumed, without checking its claim."""
     work.progress("waiting for the thaw")
     while not (work.settings.home / "thaw").exists():
         work.pulse.beat()
@@ -114,7 +114,7 @@ def frozen(work: Work) -> None:
 
 
 def silent(work: Work) -> None:
-    """Hangs the first time, and says nothing."""
+    """Hangs the first time, without progress."""
     marker = work.settings.home / f"{work.subject.id}.tried"
     if not marker.exists():
         marker.touch()
@@ -122,7 +122,7 @@ def silent(work: Work) -> None:
 
 
 def deafening(_work: Work) -> None:
-    """Stops the loop of the worker's Celery for ever, as a connection does that dies without a word."""
+    """Blocks the loop of the worker's Celery for ever, as a silently lost connection does."""
     for hub in [each for each in gc.get_objects() if isinstance(each, Hub)]:
         hub.call_soon(time.sleep, 10_000)
 

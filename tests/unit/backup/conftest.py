@@ -21,7 +21,7 @@ __all__ = ["ledger", "store"]
 
 @pytest.fixture
 def engine() -> str:
-    """SQLite; the tests of both engines say so."""
+    """SQLite; tests of both engines override this."""
     return "sqlite"
 
 

@@ -175,7 +175,7 @@ def test_a_full_disk_is_reported_and_the_same_command_continues(
 
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
-    """Lets no file grow above so many bytes, as a full disk does; -1 lets them grow again."""
+    """Limits the size of files in bytes, as a full disk does; -1 removes the limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most if most >= 0 else before[0], before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

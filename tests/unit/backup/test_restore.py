@@ -105,7 +105,7 @@ def test_a_backup_of_a_newer_schema_is_refused(made: FinishedBackup, tmp_path: P
 
 
 def reseal(folder: Path, change: Callable[[sqlite3.Connection], object] | None = None, **fields: Any) -> None:
-    """Change what is in the ledger of a backup, or said of it, and let its sum fit again."""
+    """Change the ledger of a backup or its manifest, and update the checksum."""
     manifest = BackupManifest.read(folder)
     ledger = folder / manifest.ledger.file
     if change is not None:

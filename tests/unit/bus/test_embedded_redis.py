@@ -162,7 +162,7 @@ def test_only_the_main_thread_may_start_a_server_that_ends_with_it(tmp_path: Pat
 
 
 def test_empty_files_are_written_again(tmp_path: Path) -> None:
-    """An empty password would let anybody in."""
+    """An empty password would admit everyone."""
     folder = tmp_path / "redis"
     folder.mkdir()
     for name in ("password", "port", "url", "redis.conf", "redis.pid"):

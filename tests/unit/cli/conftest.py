@@ -17,7 +17,7 @@ from tests.support.story import write_story
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home, in a working folder without a settings file; the environment names it.
 
-    Commands hand their options on to worker processes through the environment, so it is put back afterwards.
+    Commands pass their options to worker processes through the environment, so it is put back afterwards.
     """
     before = dict(os.environ)
     monkeypatch.chdir(tmp_path)

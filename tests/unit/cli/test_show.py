@@ -1,4 +1,4 @@
-"""The kinds of `ratchet show`: columns, records, and what is said where there is nothing yet."""
+"""The topics of `ratchet show`: columns, records, and messages for an empty ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each alert has what somebody needs who is woken by it, and its three cases."""
+"""Each alert has a severity, a summary, a runbook, and three test cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboards are what their builders say, and the files that provision them name what is there."""
+"""The dashboards equal the output of their builders, and their provisioning names existing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No alert and no panel asks for a metric that nobody exports, and nothing is exported by two."""
+"""Alerts and panels use only exported metrics, and each metric has one exporter."""
 
 from __future__ import annotations
 

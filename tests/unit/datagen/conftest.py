@@ -11,7 +11,7 @@ from ratchet.tasks import registry
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """An OpenAI-compatible server that knows sums. Every so many answers are wrong, or cut short; the requests of a
+    """An OpenAI-compatible server that adds numbers. Every n-th answer is wrong, or truncated; the requests of a
     range of numbers, from 1, are refused."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
-from deployer.canary import FEWEST, Canary, alarm, compare, reply
+from deployer.canary import MIN_REQUESTS, Canary, alarm, compare, reply
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
 from ratchet.inference.generator import Generation
@@ -22,7 +22,7 @@ LOGPROBS = (-0.1, -0.2, -0.3)
 
 @dataclass(frozen=True)
 class Row:
-    """One canary item: judged and served alike unless said otherwise. The right answer is ``2``."""
+    """One canary item, by default judged and served alike. The right answer is ``2``."""
 
     judged: str = "2"
     served: str = "2"
@@ -160,7 +160,7 @@ BEFORE = Traffic(requests=500, latency_p95_s=0.1)
         Traffic(),
         Traffic(requests=100, errors=2, latency_p95_s=0.1),
         Traffic(requests=100, latency_p95_s=0.3),
-        Traffic(requests=FEWEST - 1, latency_p95_s=9.0),
+        Traffic(requests=MIN_REQUESTS - 1, latency_p95_s=9.0),
         Traffic(requests=100, latency_p95_s=None),
     ],
     ids=["no traffic", "errors at the limit", "latency at the limit", "too few to tell", "no latency"],
@@ -182,7 +182,7 @@ def test_slow_answers_are_compared_with_the_last_champion() -> None:
     assert said == "95 % of requests take up to 0.420 s, 4.2 times as long as with the previous champion (limit 3.0)"
 
 
-@pytest.mark.parametrize("before", [None, Traffic(), Traffic(requests=FEWEST - 1, latency_p95_s=0.1)])
+@pytest.mark.parametrize("before", [None, Traffic(), Traffic(requests=MIN_REQUESTS - 1, latency_p95_s=0.1)])
 def test_without_a_champion_to_compare_with_latency_raises_no_alarm(before: Traffic | None) -> None:
     assert alarm(Traffic(requests=100, latency_p95_s=60.0), before, LIMITS) is None
 

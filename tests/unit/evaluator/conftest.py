@@ -1,4 +1,4 @@
-"""A checkpoint that answers, one that says nothing, and what testing's child is asked about them."""
+"""A checkpoint that answers, one with empty answers, and specs for testing's child."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base model as it starts: it never ends, and says nothing."""
+    """The untrained base model, whose answers are empty and never end."""
     return build_tiny_model(tmp_path_factory.mktemp("untrained") / "model")
 
 

@@ -1,4 +1,4 @@
-"""Testing's child: one load, every item recorded, the same twice, resumed after a kill, broken checkpoints told."""
+"""Testing's child: one load, every item recorded, repeatable, resumed after a kill, broken checkpoints reported."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_unknown_field_of_the_spec_is_refused(spec: Spec) -> None:
 
 
 class Killed(Exception):
-    """Stands for a SIGKILL between two batches."""
+    """Simulates a SIGKILL between two batches."""
 
 
 def kill_at(suite: str, done: int) -> Callable[[dict[str, Any]], None]:

@@ -1,4 +1,4 @@
-"""A model with something to say: wide random weights give every prompt an answer of its own, and some an end."""
+"""A model with wide random weights: every prompt has a different answer, and some answers end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches, drafts and cut caches give what each architecture's own ``generate`` says of a prompt alone."""
+"""Batches, drafts and cropped caches give the output of each architecture's ``generate`` on single prompts."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Wordless:
     def text(self) -> Wordless:
         return self
 
-    def says_stop(self, _token_ids: list[int], _decoding: Decoding) -> bool:
+    def has_stop_string(self, _token_ids: list[int], _decoding: Decoding) -> bool:
         return False
 
     def generation(self, _prompt: Prompt, answer: Answer) -> Answer:

@@ -226,7 +226,7 @@ def test_a_model_that_computes_nan_is_broken(loaded: LoadedModel) -> None:
 
 @dataclass(frozen=True)
 class Shouting:
-    """Asks loudly, ends at a semicolon, and never says an even digit."""
+    """A profile with upper-case questions, the stop string `;`, and no even digits."""
 
     name: str = "shouting"
     version: str = "1"

@@ -1,4 +1,4 @@
-"""Leases among processes: never more than there is, and free again when a holder dies."""
+"""Leases among processes: the total is limited, and a lease is released when its holder dies."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_a_backed_off_class_is_tried_again() -> None:
 
 
 def add(tx: Transaction, name: str, at: float, gains: int) -> None:
-    """A correction batch that was trained, and what it did to the one class that it taught."""
+    """A trained correction batch, and its impact on its one error class."""
     batch_id = submit(tx, name * 64, 10, "correction", {"classes": {"sums:carry": 1}}).batch_id
     tx.session.flush()
     row = tx.session.get_one(BatchRow, batch_id)

@@ -164,7 +164,7 @@ def test_a_writer_of_postgresql_waits_as_long_as_one_of_sqlite_or_as_the_server_
 
 @contextmanager
 def mute_server() -> Iterator[str]:
-    """A server that takes connections and says nothing, as one does whose packets are dropped."""
+    """A server that accepts connections and never answers, as when packets are dropped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"postgresql+psycopg://me@127.0.0.1:{listener.getsockname()[1]}/ratchet?sslmode=disable"
 

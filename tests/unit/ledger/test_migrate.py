@@ -62,7 +62,7 @@ def test_a_ledger_of_an_unknown_schema_is_refused_with_the_way_out(ledger: Ledge
 
 
 def test_tables_without_a_schema_version_are_refused_with_the_way_out(ledger: Ledger) -> None:
-    """As after a restore by hand that left out Alembic's table."""
+    """As after a manual restore without Alembic's table."""
     with ledger.write() as tx:
         tx.session.execute(text("DELETE FROM alembic_version"))
     for attempt in (require_current, require_known_schema, migrate):

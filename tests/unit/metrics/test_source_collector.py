@@ -19,7 +19,7 @@ from tests.support.workers import wait_until
 
 
 class Slow:
-    """Answers once it is let go; raises what it is given first."""
+    """Answers once it is released; first raises the given errors."""
 
     def __init__(self) -> None:
         self.go, self.readings = threading.Event(), 0
@@ -123,7 +123,7 @@ def test_the_lag_of_each_group_and_an_absent_redis_are_exported(redis_server: Em
 
 
 def test_a_server_that_was_slow_for_a_while_is_there_again(redis_server: EmbeddedRedis) -> None:
-    """The reading goes on while it is told of as away."""
+    """The reading continues while the source counts as down."""
     client = connect(redis_server.url)
     Streams(client, length=100).open("training", [BatchQueued.name])
     collector = TimeLimitedCollector(StreamSource(lambda: redis_server.url), limit_s=0.05)

@@ -26,7 +26,7 @@ def text(seed: int, words: int = 40) -> str:
 
 
 def changed(seed: int, places: int) -> str:
-    """The text with so many of its words replaced."""
+    """The text with this number of words replaced."""
     random, words = Random(-seed - 1), text(seed).split()
     for place in random.sample(range(len(words)), places):
         words[place] = "other"

@@ -124,7 +124,7 @@ def test_a_killed_supervisor_ends_its_children(supervisor: SupervisorClient, tmp
 
 
 class Stub:
-    """A process that ends when it is told to."""
+    """A process that ends on SIGTERM."""
 
     def __init__(self) -> None:
         self.pid, self.code, self.signals = 1, None, list[str]()

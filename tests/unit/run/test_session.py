@@ -1,4 +1,4 @@
-"""What a run says of processes that fail, and when it stands still."""
+"""Reports of a run about failing processes, and its stall detection."""
 
 from __future__ import annotations
 

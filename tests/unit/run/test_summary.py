@@ -1,4 +1,4 @@
-"""Which cycles are complete, and what a run says at its end."""
+"""Which cycles are complete, and the summary at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients get: the OpenAI shape, the name of what answered, and errors that say the way out."""
+"""Responses to clients: the OpenAI shape, the answering checkpoint, and errors with the way out."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_a_token_can_be_tried_before_anything_is_loaded(serve: Serve) -> None:
 
 
 class Unbatchable:
-    """A model that is sound but for its batch."""
+    """A working model with a faulty batch."""
 
     def __init__(self, generator: LocalGenerator):
         self._generator = generator

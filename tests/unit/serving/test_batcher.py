@@ -42,7 +42,7 @@ def make_batcher(generator: LocalGenerator, watchdog: Watchdog | None = None, **
 
 
 class Holding:
-    """Keeps the batch busy inside the first token of a pending until it is let go."""
+    """Blocks the batch in the first token of a pending request until it is released."""
 
     def __init__(self, generator: LocalGenerator, batcher: Batcher):
         self._entered, self._let_go = threading.Event(), threading.Event()
@@ -268,7 +268,7 @@ def test_a_step_may_outlast_the_request_it_is_for(
 
 
 class Ending:
-    """A model whose batch ends its thread once it is let go."""
+    """A model whose batch ends its thread once it is released."""
 
     def __init__(self) -> None:
         self.is_let_go = threading.Event()

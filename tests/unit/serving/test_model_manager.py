@@ -182,7 +182,7 @@ def test_batching_follows_the_settings(tmp_path: Path, blue: Path) -> None:
 
 
 class Computing:
-    """A queue that is not done with its answers in time, until it is let go."""
+    """A queue that does not finish its answers in time, until it is released."""
 
     waiting = in_flight = 0
 

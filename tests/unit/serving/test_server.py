@@ -10,7 +10,7 @@ from ratchet.serving import server
 
 
 def refused(folder: Path, serving: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a server says that cannot start with these settings."""
+    """The error of a server that cannot start with these settings."""
     file = folder / "ratchet.toml"
     file.write_text(f"[serving]\n{serving}\n")
     assert server.main(["--home", str(folder / "serving"), "--config", str(file)]) == 1

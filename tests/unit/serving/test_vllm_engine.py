@@ -34,7 +34,7 @@ class Clock:
 
 
 class Hanging:
-    """Stands where vLLM would be, and answers once it is let go."""
+    """A fake vLLM that answers once it is released."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()

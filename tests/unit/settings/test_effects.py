@@ -1,4 +1,4 @@
-"""No setting is an ornament: code reads each, and a test shows what each changes. The table is in shown/.
+"""Every setting has an effect: code reads it, and a test shows what it changes. The table is in shown/.
 
 To add a field: read it somewhere; write a test that gives it another value and sees what changes; and name that test,
 with the field, in shown/. The field's name must stand in the test. A field that changes nothing is taken out.

@@ -1,4 +1,4 @@
-"""The configuration of the prior system is read, and every name of it that is another one now is told."""
+"""The configuration of the prior system is read, with a warning for every renamed field."""
 
 from __future__ import annotations
 

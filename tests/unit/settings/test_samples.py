@@ -1,4 +1,4 @@
-"""Every sample configuration is one."""
+"""Every sample configuration is valid."""
 
 from __future__ import annotations
 

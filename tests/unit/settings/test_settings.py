@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said of wrong ones."""
+"""Sources of settings and their precedence, and errors for wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each value comes from, and how a text of the environment is read."""
+"""The source of each value, and the parsing of environment variables."""
 
 from __future__ import annotations
 

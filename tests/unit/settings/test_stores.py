@@ -1,4 +1,4 @@
-"""Passwords in files of their own."""
+"""Passwords from files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration errors, recalibration and abstention: by hand, by properties, and beside torchmetrics."""
+"""Calibration errors, recalibration and abstention: hand-computed values, properties, and torchmetrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ratchet.stats.calibration import (
     area_under,
     auroc,
     brier,
+    downsampled,
     ece,
     fit_isotonic,
     fit_platt,
@@ -21,7 +22,6 @@ from ratchet.stats.calibration import (
     nll,
     reliability,
     risk_coverage,
-    thinned,
     threshold_for,
 )
 from scipy.special import expit, logit
@@ -138,8 +138,8 @@ def test_the_curve_ends_with_all_items_and_does_not_depend_on_their_order(pairs:
     assert curve == risk_coverage(confidence[::-1], outcome[::-1])
     assert curve[-1].coverage == 1.0
     assert curve[-1].risk == pytest.approx(1 - outcome.mean())
-    assert thinned(curve)[-1] == curve[-1]
-    assert len(thinned(curve)) <= 21
+    assert downsampled(curve)[-1] == curve[-1]
+    assert len(downsampled(curve)) <= 21
 
 
 def test_the_threshold_reaches_its_precision_with_margin() -> None:

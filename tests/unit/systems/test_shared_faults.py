@@ -1,4 +1,4 @@
-"""What befalls all subjects alike is counted against none of them."""
+"""Shared faults count against no subject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every registered family promises. A plug-in author runs these on a family of his own by its name."""
+"""The contract of every registered family. Plug-in authors can run these tests on their own family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A number is read by its value or not at all: no wrong answer is right because a part of it was overlooked."""
+"""A number is read by its value or not at all: no wrong answer is graded right because a part was skipped."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def configure(base_model: Path, tmp_path: Path) -> Callable[..., TrainerConfig]:
 
 @pytest.fixture
 def train(configure: Callable[..., TrainerConfig], tmp_path: Path) -> Callable[..., TrainingResult]:
-    """Run the engine. ``after`` is the run to go on from; ``stop_after`` steps asks for an end."""
+    """Run the engine. ``after`` is the run to resume; ``stop_after`` steps asks for an end."""
 
     def run(
         data: Path,

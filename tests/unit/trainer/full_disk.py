@@ -1,4 +1,4 @@
-"""A disk that takes no more."""
+"""A full disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """What is longer fails to be written, as on a full disk (EFBIG in the place of ENOSPC)."""
+    """Longer files fail to be written, as on a full disk (EFBIG instead of ENOSPC)."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""A launcher whose ranks train nothing, but do what ``profile.options`` of the spec tells each of them."""
+"""A launcher whose ranks do not train, but act as ``profile.options`` of the spec says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def launch(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def act(spec: SegmentSpec, progress: Progress, should_stop: ShouldStop) -> SegmentResult:
-    """The result has the rank in the place of its step."""
+    """The result has the rank instead of a step."""
     rank = Processes.from_environment().rank
     progress({"rank": rank, "pid": os.getpid()})
     then = spec.config.profile.options["then"][rank]

@@ -1,4 +1,4 @@
-"""Trackers that fail, and losses that diverge."""
+"""Failing trackers and diverging losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Train = Callable[..., TrainingResult]
 
 
 class Ledger(TrainerCallback):
-    """A tracker as a library would bring it."""
+    """A tracker as a library would register it."""
 
     losses: ClassVar[list[float]] = []
     steps: ClassVar[list[int]] = []

@@ -1,4 +1,4 @@
-"""Saving on a disk that takes no more."""
+"""Saving on a full disk."""
 
 from __future__ import annotations
 

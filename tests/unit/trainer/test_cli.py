@@ -1,4 +1,4 @@
-"""`trainer` on the command line: what each flag does, where values come from, and what is said of wrong ones."""
+"""`trainer` on the command line: effects of the flags, sources of values, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS = 16
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command line led to."""
+    """The result of a command line."""
 
     result: TrainingResult
     folder: Path
@@ -78,7 +78,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Comm
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No settings of the surroundings."""
+    """Without settings from the environment."""
     monkeypatch.chdir(tmp_path)
     for variable in [name for name in os.environ if name.startswith("RATCHET_")]:
         monkeypatch.delenv(variable)
@@ -177,7 +177,7 @@ def test_adapters_resume_across_saves(commands: Commands) -> None:
 def test_a_model_of_the_hub_is_trained_from_the_cache_segment_after_segment(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its name, with nothing to be reached, whole and with adapters, which stand on it from then on."""
+    """By its name and offline, in full and with adapters, which keep it as their base."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--acme--tiny"
     shutil.copytree(commands.base_model, repository / "snapshots" / commit)

@@ -1,4 +1,4 @@
-"""Several processes train what one would: sharding in one process, and real gloo processes under torchrun."""
+"""Several processes train like one: sharding in one process, and real gloo processes under torchrun."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trainer.distributed import (
 )
 from trainer.hardware import Hardware, cache_key, pick_hardware
 from trainer.launch import run_segment
-from trainer.model import TURNS, load_on_device
+from trainer.model import LOAD_LOCK, load_on_device
 from transformers import AutoModelForCausalLM
 
 from tests.support.examples import sums, write_examples
@@ -70,7 +70,7 @@ def test_every_weight_is_sharded_and_can_be_gathered(base_model: Path) -> None:
 
 @dataclass(frozen=True)
 class Witness(Plain):
-    """Is asked for its tokens once the model is read, and sees whether others could read theirs."""
+    """Its tokens are read after the model, and it sees whether other processes could read theirs."""
 
     turns: Path = Path()
     others_waited: list[bool] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Witness(Plain):
 @pytest.mark.usefixtures("group")
 def test_a_sharded_model_is_read_by_one_process_at_a_time(configure: Any, tmp_path: Path) -> None:
     config: TrainerConfig = configure(Path("x"), environment__device="cpu", environment__parallelism="fsdp")
-    witness = Witness(tmp_path / "run" / TURNS)
+    witness = Witness(tmp_path / "run" / LOAD_LOCK)
     trainable = load_on_device(config, Hardware("cpu", "fp32", "sdpa", SINGLE_PROCESS, sharded=True), witness)
     assert witness.others_waited == [True]
     assert is_sharded(trainable.model)
@@ -239,7 +239,7 @@ class Shared:
         ).encode()
 
     def alone(self, name: str, after: str | None = None, **settings: Any) -> dict[str, Any]:
-        """What one process makes of the same rows."""
+        """The result of one process on the same rows."""
         return run_segment(self.spec(f"alone-{name}", after, batch_size=6, **settings), lambda _: None)
 
     def __getitem__(self, name: str) -> Any:

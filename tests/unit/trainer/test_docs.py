@@ -1,4 +1,4 @@
-"""The example of docs/training.md runs as it stands there."""
+"""The example of docs/training.md runs unchanged."""
 
 from __future__ import annotations
 

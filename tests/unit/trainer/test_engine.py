@@ -138,7 +138,7 @@ def test_a_step_whose_gradients_do_not_fit_in_fp16_is_skipped_and_is_no_divergen
 ) -> None:
     """The scale is too large at first: gradients are infinite, and it is halved until they are not.
 
-    Steps, rows and learning rate go on meanwhile: a run that is stopped after that ends with the same bits.
+    Steps, rows and learning rate advance meanwhile: a run that is stopped after that ends with the same bits.
     """
     settings = {"hyperparams__fp_precision": "fp16", "monitoring__logging_steps": 1}
     begun = train(sum_file, "begun", **settings, stop_after=1)

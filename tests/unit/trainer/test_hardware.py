@@ -48,7 +48,7 @@ Configure = Callable[..., TrainerConfig]
 
 
 def memory_for(rows: int, configure: Configure, tmp_path: Path, seen: list[int]) -> Callable[[], bool]:
-    """A device that has room for so many rows at once: asked after a step, it fails as torch does."""
+    """A device with memory for this number of rows: it fails as torch does."""
 
     def asked() -> bool:
         status = (tmp_path / "status.json").read_text()

@@ -1,4 +1,4 @@
-"""A segment in a child process, and several ranks under one launcher: one result, one stop, nothing left behind."""
+"""A segment in a child process, and several ranks under one launcher: one result, one stop, no process left behind."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def runner(temporary: Path) -> Iterator[ChildRunner]:
 
 
 def told(folder: Path, *then: str) -> dict[str, Any]:
-    """A spec by which each rank does what it is told."""
+    """A spec with the actions of each rank."""
     profile = {"options": {"then": list(then)}}
     return segment_spec(folder / "none.jsonl", folder / "segment", ranks=len(then), profile=profile).encode()
 
 
 class Launched:
-    """A launch of ranks that do as they are told, and what was heard of it."""
+    """A launch of such ranks, with the received progress."""
 
     def __init__(self, runner: ChildRunner, log: Path) -> None:
         self.runner, self.log = runner, log

@@ -1,4 +1,4 @@
-"""What is computed on padded, sliced, unmasked batches is what each row by itself would give."""
+"""Padded, packed and sliced batches give the loss and gradients of single rows."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ LORA = {"model__lora_rank": 4, "hyperparams__learning_rate": 5e-3}
 
 
 def after(result: TrainingResult, base_model: Path) -> dict[str, str | None]:
-    """Adapters are gone on with on the weights that they stand on."""
+    """Adapters are resumed on their base weights."""
     return {"model__path": str(base_model), "output__resume_from": result.state_path}
 
 
@@ -104,7 +104,7 @@ def test_layers_that_the_model_lacks_are_a_wrong_setting(train: Train, sum_file:
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
 def test_tied_embeddings_take_no_adapters(train: Train, sum_file: Path, target: str) -> None:
-    """Merged into the one, they would change the other, which was not so in training."""
+    """Merging into one would change the other, which did not happen in training."""
     result = train(sum_file, **LORA, model__lora_targets=[target, "q_proj"])
     assert result.error_kind is ErrorKind.SETTINGS
     assert "with tied embedding and head" in str(result.error_message)
@@ -260,7 +260,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def build(folder: Path, kind: str, shape: dict[str, Any]) -> Path:
-    """Wide random weights, so that what a token sees tells in what it answers."""
+    """Wide random weights, so that the answer depends on every visible token."""
     tokenizer = build_tiny_tokenizer()
     special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = AutoConfig.for_model(kind, vocab_size=VOCABULARY_SIZE, **special, **shape)

@@ -1,4 +1,4 @@
-"""Rows as people have them: four record shapes, nested metadata, circled digits, JSON answers, long prompts."""
+"""Rows as users have them: four record shapes, nested metadata, circled digits, JSON answers, long prompts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def numbers() -> list[tuple[Row, str]]:
 
 
 def objects() -> list[tuple[Row, str]]:
-    """Answers that are JSON, left as objects by whoever wrote the file."""
+    """Answers that are JSON objects instead of text."""
     found = []
     for row in real("syllo_easy_50", 50):
         *before, last = row["messages"]
@@ -131,7 +131,7 @@ def system_turns() -> list[tuple[Row, str]]:
 
 
 def emoji() -> list[tuple[Row, str]]:
-    """Flags, families and skin tones: several code points that are one sign."""
+    """Flags, families and skin tones: several code points for one character."""
     signs = "\U0001f914\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f1eb\U0001f1ee\U0001f44d\U0001f3fd"
     found = []
     for row in real("binary_100", ROWS):
@@ -141,7 +141,7 @@ def emoji() -> list[tuple[Row, str]]:
 
 
 def metadata() -> list[tuple[Row, str]]:
-    """Keys that nobody knows, nested and of any type, beside the row's own."""
+    """Unknown keys, nested and of any type, beside the row's own."""
     more = {"id": 7, "score": None, "tags": [{"deep": [1, [2, None]]}], "weights": {"a": 0.5}}
     rows = real("gsm8k_200", ROWS)
     return [({**row, **more, "metadata": {**row["metadata"], **more}}, row["expected_answer"]) for row in rows]

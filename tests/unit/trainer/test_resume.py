@@ -71,7 +71,7 @@ def test_a_killed_segment_run_again_changes_nothing(sum_file: Path, base_model: 
         )
 
     def run(spec: SegmentSpec, die_after: int | None = None) -> SegmentResult:
-        """``die_after`` so many steps the process is killed."""
+        """The process is killed after ``die_after`` steps."""
         steps = iter(range(1, 100))
 
         def kill_self() -> bool:

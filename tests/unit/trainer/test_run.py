@@ -1,4 +1,4 @@
-"""How many steps a segment takes: those left, up to the end of the cycle, the next save, or the last step allowed."""
+"""The number of steps of a segment: to the end of the file, the cycle, the next save, or `max_steps`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run: where it is gone on from, and what another run that was here before has to do with that."""
+"""The folder of a run: where it resumes, also after an earlier run in the same folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.run_folder import (
 
 
 def place(folder: Path, step: int, *, offset: int = 5, digest: str = "") -> Path:
-    """A checkpoint that says by its files at which step it is."""
+    """A checkpoint whose files contain its step."""
     for name in ("final_model", "state"):
         (folder / name).mkdir(parents=True)
         (folder / name / "step").write_text(str(step))
@@ -72,7 +72,7 @@ def test_the_last_segment_takes_the_place_of_what_was_there(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("lacking", ["final_model", "state"])
 def test_a_state_is_never_beside_a_foreign_checkpoint(tmp_path: Path, lacking: str) -> None:
-    """A place that cannot be taken stands for a kill before it is."""
+    """A path that cannot be replaced simulates a kill before the replacement."""
     place(tmp_path, 4)
     (place(tmp_path / IN_PROGRESS, 8) / lacking).rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Attention by row: what a kernel with a mask gives, for rows of any lengths in any order; and for whom it is."""
+"""Attention by row equals attention with a mask, for rows of any lengths in any order; models that use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lanes run in threads of their own; wakes are coalesced."""
+"""Lanes run in their own threads; wake-ups are coalesced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.workers import wait_until
 
 @dataclass
 class Runs:
-    """Stands where the controller would be: it notes each run, and lets it end when the test says so."""
+    """A fake controller that records each run, and ends it when the test does."""
 
     system: System
     stop: threading.Event = field(default_factory=threading.Event)

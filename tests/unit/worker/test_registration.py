@@ -52,7 +52,7 @@ def test_the_register_has_each_workers_build(migrated: Ledger, registration: Reg
 
 
 def test_a_ledger_that_becomes_newer_than_its_worker_is_refused(migrated: Ledger, registration: Registration) -> None:
-    """It was told at its start alone, and worked on until then with tables that it does not know."""
+    """Checking only at the start would let it work on with tables that it does not know."""
     before = row(migrated).seen_at
     pretend_newer(migrated)
     with pytest.raises(PreconditionFailed, match="which this version does not know"):
@@ -61,7 +61,7 @@ def test_a_ledger_that_becomes_newer_than_its_worker_is_refused(migrated: Ledger
 
 
 def restarted(ledger: Ledger, home: Path) -> Registration:
-    """A worker of the same name, as the one before has left no word."""
+    """A worker of the same name, whose predecessor left no status."""
     found = Registration(ledger, registry.get("regression"), NAME, Settings(home=home))
     found.enter()
     return found
@@ -75,7 +75,7 @@ def failing(ledger: Ledger) -> list[str]:
 def test_early_deaths_without_an_error_are_counted_from_the_second_on(
     migrated: Ledger, registration: Registration, tmp_path: Path
 ) -> None:
-    """Killed for its memory, or ended by the watchdog: it had no time to say so."""
+    """Killed for its memory, or ended by the watchdog, without time to report."""
     restarted(migrated, tmp_path)
     assert failing(migrated) == []
     second = restarted(migrated, tmp_path)

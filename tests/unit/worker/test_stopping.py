@@ -1,4 +1,4 @@
-"""How long running work may take to give way, and what ends the wait."""
+"""How long running work may take to stop, and what ends the wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.worker.stopping import CHECK_S, CLOSE_S, Stopper
 
 
 class Noted(threading.Event):
-    """An event that is never waited for, and notes for how long it would have been; ``meanwhile`` happens then."""
+    """An event that records the requested waits instead of waiting; ``meanwhile`` is called then."""
 
     waited = 0.0
     meanwhile: Callable[[float], None] = staticmethod(lambda _waited: None)
@@ -27,7 +27,7 @@ class Noted(threading.Event):
 
 @dataclass
 class Working:
-    """What a stopper sees of a controller with a claim."""
+    """The part of a controller with a claim that a stopper uses."""
 
     settings: Settings
     stop: threading.Event = field(default_factory=threading.Event)
@@ -44,7 +44,7 @@ class Working:
 
 
 def stopped(working: Any, hurry: Noted, asked: int = 1) -> list[int]:
-    """The exit codes that a process would have ended with after being asked so often."""
+    """The exit codes after this number of stop requests."""
     codes: list[int] = []
     leave: Callable[[int], object] = codes.append
     stopper = Stopper(working, hurry=hurry, leave=leave, clock=lambda: hurry.waited)

@@ -1,4 +1,4 @@
-"""How often a worker sweeps and runs its timer, with Redis and without."""
+"""The intervals of a worker's sweeps and timer, with Redis and without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OFTEN = 5
 
 @dataclass
 class Controlled:
-    """Stands where lanes, controller and relay would be, and counts the calls; enough of them end the sweep."""
+    """A fake for lanes, controller and relay that counts the calls, and ends the sweep after enough of them."""
 
     settings: Settings
     system: System = field(default_factory=lambda: System("s", "3090", "", emits=(), sweep_s=1_000.0, lanes=()))
@@ -54,7 +54,7 @@ class Controlled:
         self._end_after(self.timers)
 
     def sweep(self, ledger: Ledger, seen: Any = None, refused: Any = lambda _error: None) -> None:
-        """Until it has ended by itself."""
+        """Wait until it has ended by itself."""
         parts: Any = self
         sweep = Sweep(ledger, parts, parts, self.wake_by_task, seen or self.seen, refused)
         sweep.start()

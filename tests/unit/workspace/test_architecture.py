@@ -1,4 +1,4 @@
-"""docs/architecture.md: the files and tests that it names exist, and a row's way is the one that the code takes."""
+"""docs/architecture.md: the files and tests that it names exist, and the path of a row is that of the code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def section(title: str) -> str:
 
 
 def processes() -> dict[str, list[Path]]:
-    """The files of each process in the way of a row, by the name that the page gives to it."""
+    """The files of each process on the path of a row, by the name that the page gives to it."""
     items = re.split(r"^\d+\. ", section("The path of a training row"), flags=re.M)[1:]
     named = {}
     for item in items:
@@ -75,7 +75,7 @@ def test_there_are_eight_invariants_and_each_names_its_test() -> None:
 
 @pytest.mark.parametrize("process", WAY)
 def test_a_process_imports_its_files_in_this_order(process: str) -> None:
-    """Each file is imported by one that stands before it."""
+    """Each file is imported by an earlier one."""
     files = WAY[process]
     assert len(files) == len(set(files))
     for number, path in enumerate(files[1:], start=1):

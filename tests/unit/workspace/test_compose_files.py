@@ -23,7 +23,7 @@ class Loader(yaml.SafeLoader):
 
 
 def tagged(loader: Loader, _suffix: str, node: yaml.Node) -> Any:
-    """What takes the place of a value: a list as it stands, or nothing."""
+    """The replacement of a value: a list, or nothing."""
     return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else None
 
 
@@ -109,7 +109,7 @@ def test_logs_are_rotated_metrics_expire_and_nothing_is_fetched_from_elsewhere()
 
 
 def test_no_password_is_a_variable() -> None:
-    """Whoever may ask the engine sees a container's variables."""
+    """Any user of the engine can read a container's variables."""
     for file in (*FILES, "common.yml"):
         for name, service in services(file).items():
             variables = service.get("environment") or {}

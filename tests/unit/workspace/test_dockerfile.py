@@ -1,4 +1,4 @@
-"""The Dockerfile is clean, and installs what its images need: no more, and with everything once `WITHOUT` is empty."""
+"""The Dockerfile passes hadolint, and installs exactly what its images need; with an empty `WITHOUT`, everything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text_of(stage: str) -> str:
 
 
 def installed_by(stage: str, without: str) -> set[str]:
-    """What a stage of packages asks for, its arguments taken from the Dockerfile."""
+    """The requirements of a stage of packages, with the arguments of the Dockerfile."""
     called = re.search(r"scripts/requirements\.py (.*?)>needed\.txt", text_of(stage), re.DOTALL)
     assert called is not None
     arguments = called[1].replace("\\\n", " ").replace("${WITHOUT}", without).split()
@@ -72,7 +72,7 @@ def test_every_package_has_its_pinned_version(stage: str) -> None:
 
 
 def test_the_layer_with_torch_rests_on_nothing_but_its_own_pins() -> None:
-    """A change of any other pin, or of a pyproject.toml, leaves its gigabytes where they are."""
+    """A change of any other pin, or of a pyproject.toml, does not rebuild the layer."""
     assert re.findall(r"^COPY (?!--from)(.*) \S+$", text_of("tools") + text_of("torch-alone"), re.MULTILINE) == [
         "constraints-torch.txt"
     ]

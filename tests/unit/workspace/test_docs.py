@@ -1,4 +1,4 @@
-"""The documents say what the code says."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_make_target_named_in_the_docs_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_shown_in_the_docs_exists(document: Path) -> None:
-    """Its name, its options and how many arguments it takes; what they stand for is not looked at."""
+    """Its name, its options and the number of its arguments; their values are not checked."""
     shown = commands_in(document.read_text(encoding="utf-8"))
     assert {command: said for command in shown if (said := refusal(command))} == {}
 
@@ -62,7 +62,7 @@ def test_an_unknown_command_in_the_docs_is_found() -> None:
 
 
 def commands_in(text: str) -> list[str]:
-    """What follows the word ``ratchet`` in code: between backticks, and in lines of a block that call it."""
+    """The arguments of ``ratchet`` in code: between backticks, and in lines of code blocks."""
     outside, blocks = (
         re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL),
         re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL),
@@ -74,7 +74,7 @@ def commands_in(text: str) -> list[str]:
 
 
 def refusal(command: str) -> str | None:
-    """Why the command line would not take it, None where it would."""
+    """The error of the command line, or None."""
     words = shlex.split(re.split(r" [|&>] | && ", command)[0], comments=True)
     found = typer.main.get_command(embed.app)
     while True:

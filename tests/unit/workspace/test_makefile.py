@@ -1,4 +1,4 @@
-"""Plain `make` teaches: every target has a line."""
+"""Plain `make` lists every target with a line of help."""
 
 from __future__ import annotations
 

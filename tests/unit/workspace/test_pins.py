@@ -1,4 +1,4 @@
-"""One file pins everything, and the environment that the tests run in is the one it describes."""
+"""One file pins everything, and the test environment is the one it describes."""
 
 from __future__ import annotations
 

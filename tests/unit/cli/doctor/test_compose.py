@@ -19,7 +19,7 @@ COMPOSE = Path(__file__).parents[4] / "compose"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder as the first steps of docs/deploy.md leave it, with ports that nobody has."""
+    """A folder after the first steps of docs/deploy.md, with free ports."""
     for name in (".env.example", "make-secrets"):
         shutil.copy(COMPOSE / name, tmp_path / name)
     subprocess.run([tmp_path / "make-secrets"], check=True)

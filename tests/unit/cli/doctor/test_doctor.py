@@ -1,4 +1,4 @@
-"""Each finding of `ratchet doctor`, brought about by a real part that is as the finding says."""
+"""Each finding of `ratchet doctor`, caused by a real part in that condition."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def listening() -> Iterator[int]:
 
 @pytest.fixture
 def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for the driver's own tool; what it says is up to the test."""
+    """A fake of the driver's tool, with output set by the test."""
     path = tmp_path / "bin" / "nvidia-smi"
     path.parent.mkdir()
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
@@ -283,7 +283,7 @@ def test_hosts_of_another_version_are_named(tmp_path: Path) -> None:
 
 
 def test_hosts_with_another_build_of_this_version_are_named(tmp_path: Path) -> None:
-    """Both said 0.1.0 once, and looked alike."""
+    """Version numbers alone would be equal."""
     here = Build.of("evaluator")
     shared, service = f"{__version__}+00000000", f"{here.version}.evaluator.11111111"
     versions = {"one": str(here), "two": f"{shared}.evaluator.{here.digest}", "three": service}

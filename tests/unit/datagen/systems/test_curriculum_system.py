@@ -27,7 +27,7 @@ def published(home: Home) -> list[CurriculumRow]:
 
 
 def knowing(items: int) -> Knows:
-    """A made-up model that answers so many of the probe right, the same ones first."""
+    """A fake model that answers this number of probe items right, always the same ones first."""
     answered: set[str] = set()
 
     def knows(item: Example) -> bool:
@@ -106,7 +106,7 @@ def drawn(arm: str, probability: float = 0.4) -> dict[str, Any]:
 
 
 def taught(home: Home, items: int, provenance: dict[str, Any], origin: Origin = "generation") -> str:
-    """A checkpoint trained on a batch of its own, and its record: so many of the 40 items right."""
+    """A checkpoint trained on its own batch, with a record in which this number of the 40 items is right."""
     batch = home.add_batch([to_example(registry.get("reverse").generate(1, next(SEEDS)), "test")], origin)
     with home.ledger.write() as tx:
         tx.session.get_one(BatchRow, batch).provenance = provenance

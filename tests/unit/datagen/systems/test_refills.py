@@ -113,7 +113,7 @@ def test_the_tokens_of_a_failed_attempt_count_in_cost_and_daily_tokens(
 
 @pytest.mark.parametrize(("high_water", "rests_at"), [(590, 400), (600, 600)])
 def test_the_high_mark_follows_the_setting(tmp_path: Path, high_water: int, rests_at: int) -> None:
-    """The refill would go on to a tenth above the low mark, 429."""
+    """The refill would continue to a tenth above the low mark, 429."""
     queue = {"low_water": 390, "high_water": high_water, "batch_examples": 200}
     with small_home(tmp_path / "run", queue=queue) as home:
         home.bus(GENERATION).sweep()

@@ -68,7 +68,7 @@ class OneStep:
 
 @dataclass
 class Model:
-    """Answers what it knows by the item's own solution. ``drifts`` says when it no longer computes as it was judged,
+    """Answers known items by their solution. ``drifts`` tells whether it computes differently than when it was judged,
     ``stalls`` when clients get no answer."""
 
     weights: str
@@ -156,7 +156,7 @@ class Server:
 
 @dataclass
 class Deploying:
-    """A home with a server, and models that are what tests say they are."""
+    """A home with a server, and fake models with behaviour set by the tests."""
 
     home: Home
     server: Server
@@ -241,8 +241,7 @@ class Deploying:
 
 @pytest.fixture
 def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
-    """Make a home and a server with these serving settings, and suites where told; one a test. The base model knows
-    nothing."""
+    """Make a home and a server with these serving settings and suites. The base model answers nothing right."""
     opened: list[tuple[Any, Server]] = []
 
     def make(suites: dict[str, Any] | None = None, **serving_settings: Any) -> Deploying:

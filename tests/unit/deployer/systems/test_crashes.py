@@ -36,7 +36,7 @@ class Mortal:
     points: Path
 
     def sweep(self, deploying: Any) -> int:
-        """Let a deployer of its own process work at the home; returns its exit code."""
+        """Run a deployer process in the home; returns its exit code."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(environment(deploying.home.settings)) + "\n")
@@ -98,7 +98,7 @@ def judged(deploying: Any) -> tuple[str, str]:
 
 
 def die_at(mortal: Mortal, deploying: Any, point: str) -> None:
-    """Let a deployer die there, and its claims expire as if not renewed."""
+    """Kill a deployer at this point, and expire its claims."""
     arm(mortal.points, point)
     assert mortal.sweep(deploying) == -signal.SIGKILL
     assert not (mortal.points / point).exists()

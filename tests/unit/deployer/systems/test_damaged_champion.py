@@ -1,4 +1,4 @@
-"""A champion whose files are damaged: its predecessor stands in, marked as such, until it is back."""
+"""A champion with damaged files: its predecessor is served as a fallback until it is back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def file_of(deploying: Any, checkpoint_id: str) -> Path:
 
 
 def damage(deploying: Any, checkpoint_id: str) -> Callable[[], None]:
-    """Flip a byte of its weights; returns what mends it."""
+    """Flip a byte of its weights; returns a function that repairs it."""
     file = file_of(deploying, checkpoint_id)
     whole = file.read_bytes()
     file.chmod(0o644)

@@ -1,4 +1,4 @@
-"""The deployer on suites of the rows that people have, and of no family that is taught."""
+"""The deployer on suites of real rows, without any trained family."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.support.home import Home, made_up_answer, made_up_key, small_home
 
 @dataclass
 class ByHeart:
-    """Stands in for the model child: answers every item right, or tells what it is told to tell."""
+    """A fake model child: answers every item right, or returns the given result."""
 
     broken: str | None = None
     answer: str | None = None
@@ -154,7 +154,7 @@ def test_a_checkpoint_is_judged_with_any_characters_in_its_answers(home: Home, c
 
 
 def made_elsewhere(home: Home, checkpoint: str) -> None:
-    """Let the checkpoint's eval record be of an engine that is used no more."""
+    """Change the checkpoint's eval record to another engine."""
     with home.ledger.write() as tx:
         row = evaluation(tx.session, checkpoint, current(tx.session, "eval").id)
         assert row is not None
@@ -175,7 +175,7 @@ def test_records_of_another_engine_are_repeated(home: Home) -> None:
 
 
 class KilledOnce(ByHeart):
-    """Dies the first time, with some answers on disk; notes which folders it may go on with."""
+    """Is killed the first time, with some answers on disk; records which folders it may resume from."""
 
     def __init__(self) -> None:
         super().__init__()

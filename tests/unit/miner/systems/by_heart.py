@@ -24,7 +24,7 @@ WATCHED = {"mining": {"search_items": 60}, "correction": {"samples": 2, "judged_
 
 @dataclass
 class ByHeart:
-    """Stands in for the model: it knows no sum of three terms, and samples every answer with a word before it."""
+    """A fake model: it fails sums of three terms, and puts a word before every sampled answer."""
 
     orders: list[MiningSpec] = field(default_factory=list)
     sampled: list[SamplingSpec] = field(default_factory=list)

@@ -184,7 +184,7 @@ def test_a_binary_file_does_not_stop_the_gate(home: Home) -> None:
 
 
 def odd_entries(inbox: Path) -> dict[str, str]:
-    """Entries that are no file, under the names by which they are refused, with what is said of each."""
+    """Entries that are no file, with the names and messages of their refusal."""
     inbox.mkdir(exist_ok=True)
     (inbox / "loop.jsonl").symlink_to("loop.jsonl")
     (inbox / "dangling.jsonl").symlink_to("nothing")

@@ -41,7 +41,7 @@ def story(seed: int, words: int = 120) -> str:
 
 
 def texts(folder: Path, **changed: float) -> dict[str, int]:
-    """What is told of a second batch's two texts: one was in the first batch, the other was but for a word."""
+    """The numbers of a second batch with two texts: one from the first batch, and one that differs by a word."""
     with small_home(folder, diversity=changed, hyperparams={"max_length": 1024}) as home:
         first = [Example.ask(story(seed), "yes") for seed in range(3)]
         near = [*story(1).split()[:-1], "other"]

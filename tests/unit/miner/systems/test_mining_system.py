@@ -116,7 +116,7 @@ def test_without_a_level_near_the_frontier_no_model_is_loaded(watched: Home) -> 
 
 
 def asked_to_search(tmp_path: Path, **changed: int) -> tuple[list[MiningSpec], list[MinedItem]]:
-    """What the model is told and what is mined, with these settings of mining."""
+    """The spec of the model child and the mined items, with these settings."""
     model = ByHeart()
     with small_home(tmp_path / "told", mining={**WATCHED["mining"], **changed}) as home:
         checkpoint = half_right(home)

@@ -1,4 +1,4 @@
-"""A chat server that answers, fails, hangs or dawdles."""
+"""A chat server that answers, fails, hangs or is slow."""
 
 from __future__ import annotations
 

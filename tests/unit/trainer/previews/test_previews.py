@@ -1,4 +1,4 @@
-"""Who answers previews: the model in training, a server, or nobody."""
+"""Preview backends: the model in training, a server, or none."""
 
 from __future__ import annotations
 

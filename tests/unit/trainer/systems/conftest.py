@@ -72,13 +72,13 @@ class Children(InlineChildren):
 
 @dataclass
 class Training:
-    """Training in a home, with short words for what tests ask of it."""
+    """Training in a home, with shortcuts for the tests."""
 
     home: Home
     children: Children
 
     def sweep(self) -> list[str]:
-        """Names of the events that came of it."""
+        """Sweep, and return the names of the emitted events."""
         return [event.name for event in self.home.bus(TRAINING, children=self.children).sweep()]
 
     def queue(self, seed: int, rows: int = ROWS, **columns: Any) -> str:

@@ -1,4 +1,4 @@
-"""A line of training that trains adapters: what segments stand on, and what becomes of it when settings change."""
+"""Training of adapters: the base of each segment, and changes of the settings."""
 
 from __future__ import annotations
 

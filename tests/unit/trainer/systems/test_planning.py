@@ -1,4 +1,4 @@
-"""Pause, resume and skip while a segment runs: each is a state with an offset, and survives a restart."""
+"""Pause, resume and skip during a segment: each keeps an offset and survives a restart."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def work(home: Home) -> Work:
 
 
 def six(home: Home) -> list[str]:
-    """Six checkpoints of a gigabyte each, by their own word."""
+    """Six checkpoints with a recorded size of one gigabyte each."""
     return [home.add_checkpoint(size_bytes=GB) for _ in range(6)]
 
 

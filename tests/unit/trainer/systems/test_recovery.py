@@ -1,4 +1,4 @@
-"""Damaged files of the training line: what is set aside, where training goes on, and what it trains again."""
+"""Damaged files of the training lineage: where training resumes, and which batches it trains again."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_adapters_are_recovered_too(
 
 
 def rewind_by_hand(training: Any, checkpoint_id: str) -> None:
-    """What a rewind does to the line."""
+    """The effects of a rewind on the lineage."""
     with training.home.ledger.write() as tx:
         main = lineage(tx.session)
         main.head_id, main.fresh_optimizer = checkpoint_id, True
