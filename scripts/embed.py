@@ -1,4 +1,4 @@
-"""Write the generated parts of the documents again: what stands between ``<!-- generated: NAME -->`` and its end."""
+"""Write the generated parts of the documents: the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def commands() -> str:
 
 def operators() -> str:
     """A table of the prefix operators."""
-    rows = [f"| `{op.name}` | {op.says_arity} | {op.says_takes} | {op.meaning} |" for op in OPERATORS.values()]
+    rows = [f"| `{op.name}` | {op.arity_text} | {op.argument_kinds} | {op.meaning} |" for op in OPERATORS.values()]
     return "\n".join(["| operator | arguments | of kind | value |", "|---|---|---|---|", *rows]) + "\n"
 
 
@@ -71,7 +71,7 @@ def settings() -> str:
 
 
 def legacy() -> str:
-    """The settings of the prior system, each with its name of today or the reason why it is gone."""
+    """The settings of the prior system, each with its present name or the reason why it was dropped."""
     return _fates(FIELDS)
 
 

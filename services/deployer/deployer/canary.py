@@ -24,7 +24,7 @@ weights or a wrong template differ on nearly all of them."""
 EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
 """Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
 
-LEAST_COMPARED = 0.5
+MIN_COMPARED_SHARE = 0.5
 """Share of items whose tokens must be comparable one by one."""
 
 
@@ -98,7 +98,7 @@ def compare(
 
 
 def _fault(n: CanaryNumbers) -> str | None:
-    if n.compared < max(1.0, LEAST_COMPARED * n.items):
+    if n.compared < max(1.0, MIN_COMPARED_SHARE * n.items):
         return f"only {n.compared} of {n.items} canary items can be compared token by token"
     if n.largest_difference > n.epsilon:
         return f"a log-probability differs by {n.largest_difference:.3g} from the judged one, over {n.epsilon:g}"
@@ -145,7 +145,7 @@ def _epsilon(judged: RecordKey | None, served: Conditions | None) -> float:
     return max((EPSILON.get(dtype, EPSILON["bf16"]) for dtype in dtypes), default=EPSILON["bf16"])
 
 
-FEWEST = 20
+MIN_REQUESTS = 20
 """Minimum number of requests for a meaningful latency quantile."""
 
 
@@ -153,7 +153,7 @@ def alarm(new: Traffic, before: Traffic | None, settings: ServingSettings) -> st
     """The reason to roll the deployment back, or None. ``before`` is the previous champion's traffic."""
     if new.requests and new.errors / new.requests > settings.max_error_rate:
         return f"{new.errors} of {new.requests} requests failed, over the limit of {settings.max_error_rate:.0%}"
-    if before is None or before.requests < FEWEST or new.requests < FEWEST:
+    if before is None or before.requests < MIN_REQUESTS or new.requests < MIN_REQUESTS:
         return None
     if before.latency_p95_s is None or new.latency_p95_s is None:
         return None

@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session
 
 from deployer.gate import Promote, Refuse, Screen, decide, screen
 
-CHALLENGES_A_SUITE = 50
+CHALLENGES_PER_SUITE = 50
 """Number of challenges after which a confirm suite is replaced; the outcome of each leaks some information about it."""
 
-MASTERY_ITEMS = 5
+MIN_MASTERY_ITEMS = 5
 """Minimum number of eval items for a level to count as mastered; a single lucky answer proves nothing."""
 
 
@@ -141,7 +141,7 @@ def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:
         row = evaluation(session, champion_id, current(session, "eval").id)
     if row is None:
         return {}
-    mastered = mastered_levels(load_evaluation(work.artifacts, row), work.settings.gate.mastery, MASTERY_ITEMS)
+    mastered = mastered_levels(load_evaluation(work.artifacts, row), work.settings.gate.mastery, MIN_MASTERY_ITEMS)
     return {family: levels for family, levels in mastered.items() if family in _protected(work.settings)}
 
 
@@ -156,7 +156,7 @@ def _challenge(session: Session, sides: Pair) -> ChallengeRow | None:
     return session.scalar(query)
 
 
-def rotate_if_worn(work: Work, most: int = CHALLENGES_A_SUITE) -> None:
+def rotate_if_used_up(work: Work, most: int = CHALLENGES_PER_SUITE) -> None:
     """Retire a confirm suite that was used for ``most`` challenges, and publish the next version.
 
     An open challenge of this subject keeps its suite; other open challenges continue on the new one. Suites made only
@@ -164,22 +164,22 @@ def rotate_if_worn(work: Work, most: int = CHALLENGES_A_SUITE) -> None:
     """
     suites = work.settings.suites
     with work.read() as session:
-        worn = current(session, "confirm")
+        used_up = current(session, "confirm")
         in_use = session.scalar(
             select(ChallengeRow.id).where(
-                ChallengeRow.suite_id == worn.id,
+                ChallengeRow.suite_id == used_up.id,
                 ChallengeRow.champion_id == champion(session).id,
                 ChallengeRow.challenger_id == work.subject.id,
                 ChallengeRow.outcome.is_(None),
             )
         )
-    if worn.uses < most or in_use is not None or not suites.families:
+    if used_up.uses < most or in_use is not None or not suites.families:
         return
-    fresh = rotate_confirm(suites, load_suite(work.artifacts, worn))
+    fresh = rotate_confirm(suites, load_suite(work.artifacts, used_up))
     artifact = work.artifacts.publish_lines(fresh.to_lines(), "suite", {"pool": fresh.pool, "suite": fresh.id})
 
     def effects(tx: Transaction) -> None:
-        tx.session.get_one(SuiteRow, worn.id).retired_at = tx.now
+        tx.session.get_one(SuiteRow, used_up.id).retired_at = tx.now
         tx.session.add(suite_row(fresh, artifact.id, tx.now))
 
     work.commit(effects)

@@ -35,7 +35,7 @@ from ratchet.stats.paired_tests import (
     mcnemar_better,
     noninferiority_p,
 )
-from ratchet.stats.power import PROTECTED_DISCORDANT_SHARE, SAFETY_ALPHA, affordable_alpha, fewest_items, pool_items
+from ratchet.stats.power import PROTECTED_DISCORDANT_SHARE, SAFETY_ALPHA, affordable_alpha, min_items, pool_items
 from ratchet.stats.proportions import Interval
 
 HARM_ALPHA = 0.05
@@ -216,7 +216,7 @@ def prove_family(
     needed = pool_items(settings)
     enough = pool.n >= needed
     alpha = affordable_alpha(pool.n, PROTECTED_DISCORDANT_SHARE, settings.margin, safety_alpha, settings.power)
-    testable = pool.n >= fewest_items(settings.margin, alpha)
+    testable = pool.n >= min_items(settings.margin, alpha)
     p = float(noninferiority_p(pool.gains, pool.losses, pool.n, settings.margin)) if pool.n else 1.0
     return FamilyProof(
         family=family,

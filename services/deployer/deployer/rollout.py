@@ -57,7 +57,7 @@ class Rollout:
     def load(self, checkpoint: CheckpointRow) -> None:
         """Load the verified artifact next to what is live, and unload the rest. Raises ServingError, TransientError."""
         live = self.server.live()
-        self.tidy({checkpoint.id} | ({live.checkpoint_id} if live else set()))
+        self.unload_others({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)
         self.work.progress(f"loading {checkpoint.id}")
         self.server.load(checkpoint.id, str(path), checkpoint.weights)
@@ -105,7 +105,7 @@ class Rollout:
         self.server.switch(checkpoint.id, self.work.claim.token, certainty)
         failpoint("after-switch")
 
-    def tidy(self, keep: set[str]) -> None:
+    def unload_others(self, keep: set[str]) -> None:
         """Unload all checkpoints but those in ``keep``."""
         for checkpoint_id in self.server.health().loaded:
             if checkpoint_id not in keep:
@@ -116,13 +116,13 @@ class Rollout:
         repeated, so that a server without clients is checked too."""
         deadline = time.monotonic() + self.settings.serving.watch_s
         while True:
-            verdict = self._look(checkpoint, record, before)
+            verdict = self._probe(checkpoint, record, before)
             if verdict is not None or time.monotonic() >= deadline:
                 return verdict
             self.work.progress(f"watching {checkpoint.id}")
             self.work.stop.wait(PROBE_PAUSE_S)
 
-    def _look(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
+    def _probe(self, checkpoint: CheckpointRow, record: Evaluation, before: Traffic | None) -> str | None:
         live = self.server.live()
         if live is None or live.weights != checkpoint.weights:
             return f"the server serves {live.checkpoint_id if live else 'nothing'} instead"
@@ -137,7 +137,7 @@ class Rollout:
 
 log = logging.getLogger(__name__)
 
-DAMAGE = (ArtifactError, UnusableCheckpoint)
+DAMAGED_FILES = (ArtifactError, UnusableCheckpoint)
 """Errors which mean that a checkpoint's files are damaged or not those that were judged."""
 
 
@@ -164,7 +164,7 @@ def _brought_up(work: Work, rollout: Rollout, champion: CheckpointRow) -> str | 
     for candidate in candidates:
         try:
             rollout.bring_up(candidate)
-        except DAMAGE as error:
+        except DAMAGED_FILES as error:
             log.error("%s cannot be served either: %s", candidate.id, error)
         else:
             return candidate.id

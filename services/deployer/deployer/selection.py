@@ -59,17 +59,17 @@ def rule(
 ) -> dict[str, Ruling]:
     """A ruling for each contender, in no particular order. ``held`` is what every challenge has to wait for."""
     field = list(contenders)
-    rulings = {contender.id: _alone(contender, champion_id, champion_ordinal) for contender in field}
+    rulings = {contender.id: _ruling_alone(contender, champion_id, champion_ordinal) for contender in field}
     eligible = [contender for contender in field if isinstance(rulings[contender.id], Challenge)]
     if not eligible:
         return rulings
     best = max(eligible, key=lambda contender: (contender.score or 0.0, contender.ordinal))
     for contender in eligible:
-        rulings[contender.id] = _beside(contender, best, held)
+        rulings[contender.id] = _ruling_against(contender, best, held)
     return rulings
 
 
-def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
+def _ruling_alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
     if contender.blocked is not None:
         return Settle(
             "blocked", f"its weights are blocked: {contender.blocked}; `ratchet deploy unblock` allows them again"
@@ -94,7 +94,7 @@ def _alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Rul
     return Wait(" and ".join(missing)) if missing else Challenge()
 
 
-def _beside(contender: Contender, best: Contender, held: str | None) -> Ruling:
+def _ruling_against(contender: Contender, best: Contender, held: str | None) -> Ruling:
     if contender.ordinal < best.ordinal:
         return Settle("superseded", f"{best.id} is newer and ranks at least as high")
     if contender.id != best.id:

@@ -23,6 +23,7 @@ from ratchet.stats.calibration import (
     area_under,
     auroc,
     brier,
+    downsampled,
     ece,
     fit_isotonic,
     fit_platt,
@@ -31,7 +32,6 @@ from ratchet.stats.calibration import (
     nll,
     reliability,
     risk_coverage,
-    thinned,
     threshold_for,
 )
 from ratchet.stats.proportions import Interval, wilson
@@ -147,7 +147,7 @@ def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = Non
         raw_diagram=tuple(reliability(raw, outcome)),
         diagram=tuple(reliability(tempered, outcome)),
         diagram_equal_mass=tuple(reliability(tempered, outcome, binning="equal_mass")),
-        curve=tuple(thinned(risk_coverage(tempered, outcome))),
+        curve=tuple(downsampled(risk_coverage(tempered, outcome))),
         shipped=shipped,
         abstention=_abstention(shipped, tempered, outcome),
         fitted_on=len(selection),

@@ -72,7 +72,7 @@ class ConfigLoader:
         flags = {name: given[flag] for flag, name in FLAGS.items() if given.get(flag) is not None}
         for name, value in {**assigned, **flags}.items():
             _set(sections, name, value)
-        return trainer_config(load(Path(chosen) if chosen else _found(), **sections))
+        return trainer_config(load(Path(chosen) if chosen else _prior_file(), **sections))
 
 
 def trainer_config(settings: Settings) -> TrainerConfig:
@@ -130,7 +130,7 @@ def _set(sections: dict[str, dict[str, Any]], name: str, value: Any) -> None:
     sections.setdefault(section, {})[field] = value
 
 
-def _found() -> Path | None:
+def _prior_file() -> Path | None:
     """``config.json`` if there is one and no ratchet.toml, else None."""
     if "RATCHET_CONFIG" in os.environ or Path(FILE).exists() or not Path(PRIOR_FILE).exists():
         return None

@@ -39,7 +39,7 @@ transformers.utils.logging.disable_progress_bar()
 NEEDED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "model*.safetensors")
 """Files read from a hub repository: no code, and weights only as safetensors."""
 
-TURNS = ".turns"
+LOAD_LOCK = ".turns"
 """Lock file in a run's folder, held by the process that is reading the model."""
 
 _SMALL_MODEL = 10_000_000
@@ -101,7 +101,7 @@ def load_on_device(config: TrainerConfig, hardware: Hardware, profile: Profile) 
             trainable.model.to(hardware.device)
         return trainable
     mesh = device_mesh(hardware)
-    with FileLock.acquire(config.output.output_dir / TURNS):
+    with FileLock.acquire(config.output.output_dir / LOAD_LOCK):
         trainable = _restored(config, hardware, profile)
         shard(trainable.model, hardware, mesh)
     return trainable

@@ -20,9 +20,9 @@ STATUS_FILE = "training_status.json"
 
 RECENT_POINTS = 50
 """Number of last points of the loss curve that are shown, and used for trend and spread."""
-_FEWEST_POINTS = 8
+_MIN_POINTS = 8
 
-_KEPT = 0.9
+_DECAY = 0.9
 """Decay per step of the recent average."""
 
 Trend = Literal["falling", "level", "rising"]
@@ -116,8 +116,8 @@ class Throughput:
 
     def step(self, now_s: float, tokens: int) -> None:
         """Record the end of a step; ``tokens`` is the total since the beginning."""
-        self._recent_tokens = _KEPT * self._recent_tokens + (tokens - self._tokens)
-        self._recent_s = _KEPT * self._recent_s + (now_s - self._last_s)
+        self._recent_tokens = _DECAY * self._recent_tokens + (tokens - self._tokens)
+        self._recent_s = _DECAY * self._recent_s + (now_s - self._last_s)
         self.longest_s = max(self.longest_s, now_s - self._last_s)
         self._tokens, self._last_s = tokens, now_s
 
@@ -143,7 +143,7 @@ def loss_trend(losses: Sequence[float]) -> Trend | None:
     None for fewer than 8 points, which show no trend.
     """
     recent = losses[-RECENT_POINTS:]
-    if len(recent) < _FEWEST_POINTS:
+    if len(recent) < _MIN_POINTS:
         return None
     older, newer = recent[: len(recent) // 2], recent[len(recent) // 2 :]
     change = fmean(newer) - fmean(older)

@@ -163,7 +163,7 @@ def apply_retention(work: Work) -> None:
             if row.id in doomed:
                 row.state, row.reason = "deleted", "retention"
                 gone.append(row.artifact)
-                gone.extend(_without_state(row))
+                gone.extend(_detach_state(row))
         gone.extend(_old_states(rows, protected, STATES_KEPT))
         named = {artifact for row in rows if row.state == "saved" for artifact in (row.artifact, row.state_artifact)}
         gone[:] = [artifact for artifact in gone if artifact not in named]
@@ -176,10 +176,10 @@ def apply_retention(work: Work) -> None:
 def _old_states(rows: list[CheckpointRow], protected: set[str], keep: int) -> list[str]:
     with_state = sorted((row for row in rows if row.state_artifact), key=lambda row: row.ordinal, reverse=True)
     old = [row for row in with_state[keep:] if row.id not in protected]
-    return [artifact for row in old for artifact in _without_state(row)]
+    return [artifact for row in old for artifact in _detach_state(row)]
 
 
-def _without_state(row: CheckpointRow) -> list[str]:
+def _detach_state(row: CheckpointRow) -> list[str]:
     """Clear the row's training state; returns its artifact."""
     artifact, row.state_artifact = row.state_artifact, None
     return [artifact] if artifact else []

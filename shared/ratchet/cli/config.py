@@ -167,7 +167,7 @@ def _items_needed(settings: Settings, needed: int | None) -> str:
     """The number of items that can prove the planned gain, and the number of rows that a file needs for them."""
     suites = settings.suites
     if needed is None:
-        return "No number of items is enough: lower gate.power, widen gate.margin, or state a larger gate.gain."
+        return "No number of items is enough: lower gate.power, widen gate.margin, or set a larger gate.gain."
     text = f"To detect a gain of {settings.gate.gain:.1%} takes about {needed:,} confirm items"
     if suites.families:
         return f"{text}."

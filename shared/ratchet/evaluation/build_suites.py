@@ -144,9 +144,9 @@ def split_examples(
     chosen: dict[str, Example] = {}
     for example in examples:
         key = item_key(example)
-        if held.lot(key) < held.share and example.answer and grade_example(example, example.answer).correct:
+        if held.unit_hash(key) < held.share and example.answer and grade_example(example, example.answer).correct:
             chosen.setdefault(key, example)
-    drawn = [chosen[key] for key in sorted(chosen, key=held.lot)]
+    drawn = [chosen[key] for key in sorted(chosen, key=held.unit_hash)]
     shares = _allotment(sizes, len(drawn))
     suites: dict[Pool, Suite] = {}
     for pool in POOLS:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 ConfidenceKind = Literal["mean", "sum", "min", "tail"]
 KINDS: tuple[ConfidenceKind, ...] = ("mean", "sum", "min", "tail")
-CERTAIN = 1e-6
+CLIP = 1e-6
 """Confidences are clipped to this distance from 0 and 1 before they are recalibrated."""
 
 TAIL = 4
@@ -53,7 +53,7 @@ class Certainty(BaseModel):
         """The stated confidence of an answer; None if its tokens have no log-probabilities."""
         if not token_logprobs:
             return None
-        raw = min(max(exp(answer_logprob(token_logprobs, self.kind)), CERTAIN), 1 - CERTAIN)
+        raw = min(max(exp(answer_logprob(token_logprobs, self.kind)), CLIP), 1 - CLIP)
         return 1 / (1 + exp(-(log(raw) - log1p(-raw)) / self.temperature))
 
     def should_abstain(self, confidence: float | None) -> bool:

@@ -17,7 +17,7 @@ from ratchet.ledger.tables import EvaluationRow, SuiteRow
 log = logging.getLogger(__name__)
 
 ITEMS = "items.jsonl"
-KEPT = 8
+CACHED_RECORDS = 8
 """Number of records cached in a worker; one with a thousand answers of 200 tokens takes about 20 MB."""
 
 
@@ -53,7 +53,7 @@ def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
     )
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHED_RECORDS)
 def _cached(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
     items = records_from_lines(artifacts.open_lines(artifact, ITEMS))
     if not items:

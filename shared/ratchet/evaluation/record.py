@@ -151,15 +151,15 @@ def rates_from_json(by_level: Mapping[str, Mapping[str, Sequence[int]]]) -> Leve
     }
 
 
-def mastered_levels(evaluation: Evaluation, threshold: float, fewest_items: int) -> MasteredLevels:
-    """The levels with a rate of at least ``threshold`` on at least ``fewest_items`` items, by family.
+def mastered_levels(evaluation: Evaluation, threshold: float, min_items: int) -> MasteredLevels:
+    """The levels with a rate of at least ``threshold`` on at least ``min_items`` items, by family.
 
     For the gate it must be computed from the champion's *eval* record. From the confirm record, on which the gate then
     tests, it would select levels where the champion was lucky, and an equal challenger would look worse on them.
     """
     mastered: dict[str, set[int]] = {}
     for (family, level), rate in level_rates(evaluation.items).items():
-        if rate.n >= fewest_items and rate.value >= threshold:
+        if rate.n >= min_items and rate.value >= threshold:
             mastered.setdefault(family, set()).add(level)
     return {family: frozenset(levels) for family, levels in mastered.items()}
 

@@ -31,7 +31,7 @@ Cell = tuple[str, int]
 ENUMERABLE = 2_000
 """Levels of at most this many items are enumerated, so that the share is a limit and not an average."""
 
-_SEEDS_AN_ITEM = 12
+_SEEDS_PER_ITEM = 12
 """Seeds tried per item of a small level; an item is missed with a probability of e^-12."""
 
 
@@ -113,9 +113,9 @@ class HoldOut(BaseModel):
         if key.startswith(TEXT_KEY):
             return key in self.keys
         item = subject_key(key)
-        return self.lot(item) < self.share and item not in self.released
+        return self.unit_hash(item) < self.share and item not in self.released
 
-    def lot(self, key: str) -> float:
+    def unit_hash(self, key: str) -> float:
         """The key's hash as a number from 0 to 1; keys below the share are held out."""
         digest = hashlib.blake2b(key.encode(), digest_size=8, salt=self.seed.to_bytes(16, "big")).digest()
         return int.from_bytes(digest, "big") / 2.0**64
@@ -136,8 +136,8 @@ def hold_out(families: Mapping[str, TaskFamily], cells: Iterable[Cell], seed: in
             raise DataError(f"{name} has no level {level}; a suite cannot hold out items of it.")
         capacity = family.capacity(level)
         if capacity is not None and capacity <= ENUMERABLE:
-            keys = {family.generate(level, seed).key for seed in range(capacity * _SEEDS_AN_ITEM)}
-            held = sorted((key for key in keys if key in plain), key=plain.lot)
+            keys = {family.generate(level, seed).key for seed in range(capacity * _SEEDS_PER_ITEM)}
+            held = sorted((key for key in keys if key in plain), key=plain.unit_hash)
             released.update(held[quota(capacity, share) :])
     return plain.model_copy(update={"released": frozenset(released)})
 

@@ -122,7 +122,7 @@ class BatchDecoder(Generic[Owner]):
     @property
     def can_be_joined(self) -> bool:
         """Whether the cache holds plain keys and values, which can be concatenated with those of other rows."""
-        return self._tensors is None or self._tensors.batch.may_be_joined
+        return self._tensors is None or self._tensors.batch.can_be_joined
 
     def join(self, rows: Sequence[Row[Owner]], known: Sequence[Known] | None = None) -> list[Row[Owner]]:
         """Prefill new rows and decode the next token of each; returns those whose answers ended with it.
@@ -346,7 +346,7 @@ class ContinuousBatch(Generic[Asker]):
         return is_worth_it and self._decoder.can_be_joined
 
     def _ends(self, request: Asker, answer: Answer) -> bool:
-        return request.on_token(answer) or self._codec.text.says_stop(answer.token_ids, request.prompt.decoding)
+        return request.on_token(answer) or self._codec.text.has_stop_string(answer.token_ids, request.prompt.decoding)
 
     def _settle(self, ended: Sequence[Row[Asker]]) -> None:
         for row in ended:

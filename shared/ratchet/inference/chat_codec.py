@@ -15,7 +15,7 @@ from ratchet.inference.prefill import Scored
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
 
-TOKENS_A_CHARACTER = 4
+TOKENS_PER_CHARACTER = 4
 """A UTF-8 character takes at most four byte tokens."""
 
 
@@ -128,11 +128,11 @@ class AnswerText:
         held_back = max((_overlap(text, stop) for stop in decoding.stop), default=0)
         return text[: len(text) - held_back]
 
-    def says_stop(self, token_ids: Sequence[int], decoding: Decoding) -> bool:
+    def has_stop_string(self, token_ids: Sequence[int], decoding: Decoding) -> bool:
         """Whether the last tokens contain a stop string."""
         if not decoding.stop:
             return False
-        reach = TOKENS_A_CHARACTER * (max(map(len, decoding.stop)) + 1)
+        reach = TOKENS_PER_CHARACTER * (max(map(len, decoding.stop)) + 1)
         text = self._read(token_ids[-reach:])
         return any(stop in text for stop in decoding.stop)
 

@@ -82,7 +82,7 @@ class Batch:
         self._last_positions = self._last_positions[rows]
 
     @property
-    def may_be_joined(self) -> bool:
+    def can_be_joined(self) -> bool:
         """Whether the cache holds keys and values of all tokens, which can be concatenated with those of others."""
         return states_of(self._cache) is not None
 
@@ -131,7 +131,7 @@ class Batch:
         self._positions = self._positions[:, -1:]
 
 
-class HeldLayer(DynamicLayer):
+class ZeroCopyLayer(DynamicLayer):
     """A cache layer that keeps its first states without a copy; DynamicLayer copies them."""
 
     def update(
@@ -144,11 +144,11 @@ class HeldLayer(DynamicLayer):
         return key_states, value_states
 
 
-def cache_to_fill(model: Any) -> DynamicCache:
+def prefill_cache(model: Any) -> DynamicCache:
     """An empty cache for one forward pass."""
     cache = DynamicCache(config=model.config)
     if _keeps_all(cache):
-        cache.layers = [HeldLayer() for _ in cache.layers]
+        cache.layers = [ZeroCopyLayer() for _ in cache.layers]
     return cache
 
 
@@ -159,13 +159,13 @@ def states_of(cache: Any) -> States | None:
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def can_be_cut(model: Any) -> bool:
+def can_be_cropped(model: Any) -> bool:
     """Whether the model's cache keeps keys and values of all tokens, according to its configuration."""
     return _keeps_all(DynamicCache(config=model.config))
 
 
 def _keeps_all(cache: Any) -> bool:
-    return all(type(layer) in (DynamicLayer, HeldLayer) for layer in cache.layers)
+    return all(type(layer) in (DynamicLayer, ZeroCopyLayer) for layer in cache.layers)
 
 
 def _is_used(cache: DynamicCache) -> bool:

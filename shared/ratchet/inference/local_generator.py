@@ -158,12 +158,12 @@ class LocalGenerator:
         rows = self._codec.scored(chats, answers)
         if not rows:
             return []
-        logits_a_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
+        logits_per_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
         whole = [[*prompt, *answer] for prompt, answer in rows]
         plan = plan_batches(
             whole,
             [0] * len(whole),
-            max_rows=max(1, min(self._settings.batch_size, self._limits.max_logits // logits_a_row)),
+            max_rows=max(1, min(self._settings.batch_size, self._limits.max_logits // logits_per_row)),
             max_tokens=self._limits.max_tokens,
         )
         scores: dict[int, tuple[float, ...]] = {}
@@ -173,8 +173,8 @@ class LocalGenerator:
         return [scores[index] for index in range(len(rows))]
 
     def _answer(self, prompts: Sequence[Prompt], score_drafts: bool) -> list[Generation]:
-        def says_stop(row: int, answer: Answer) -> bool:
-            return self.text.says_stop(answer.token_ids, prompts[row].decoding)
+        def has_stop_string(row: int, answer: Answer) -> bool:
+            return self.text.has_stop_string(answer.token_ids, prompts[row].decoding)
 
         answers = decode(
             self._loaded.model,
@@ -184,7 +184,7 @@ class LocalGenerator:
             timeout_s=self._limits.timeout_s,
             max_logits=self._limits.max_logits,
             processors=self._codec.processors,
-            ends=says_stop if any(prompt.decoding.stop for prompt in prompts) else None,
+            ends=has_stop_string if any(prompt.decoding.stop for prompt in prompts) else None,
             score_drafts=score_drafts,
         )
         return self._codec.generations(prompts, answers)

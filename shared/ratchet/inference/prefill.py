@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from ratchet.inference.kv_batch import States, cache_to_fill, can_be_cut, states_of
-from ratchet.inference.sampling import Prompt, Sampler, likeliest
+from ratchet.inference.kv_batch import States, can_be_cropped, prefill_cache, states_of
+from ratchet.inference.sampling import Prompt, Sampler, argmax
 
 _MAX_TOKENS = {"cpu": 2048}
 """Larger forward passes do not fit into a CPU's cache. On other devices only the number of logits limits a pass."""
@@ -58,7 +58,7 @@ class Prefill:
         drafts are, since one large pass of the decoding loop prefills the rest faster.
         """
         drafted = [row for row, prompt in enumerate(prompts) if prompt.draft]
-        reads_all = self._max_tokens is not None and can_be_cut(self._model)
+        reads_all = self._max_tokens is not None and can_be_cropped(self._model)
         bare = [row for row, prompt in enumerate(prompts) if reads_all and not prompt.draft]
         backoff = DraftBackoff()
         for part in self._parts(prompts, drafted):
@@ -96,7 +96,7 @@ class Prefill:
         inputs = self._padded([[*prompt.token_ids, *prompt.draft[:-1]] for prompt in prompts])
         width = inputs.shape[1]
         first = min(len(prompt.token_ids) for prompt in prompts) - 1
-        cache = cache_to_fill(self._model)
+        cache = prefill_cache(self._model)
         output = self._model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=width - first)
         logits = output.logits.float()
         begins = torch.tensor([len(prompt.token_ids) - 1 - first for prompt in prompts], device=device)
@@ -133,7 +133,7 @@ class Prefill:
         """Token ids [rows, steps]: the model's next token after the prompt and each prefix of the draft."""
         sampler = Sampler(prompts, self._processors, logits.device)
         if sampler.is_plain:
-            return likeliest(logits).gather(1, places)
+            return argmax(logits).gather(1, places)
         width = max(len(prompt.token_ids) for prompt in prompts)
         heads = [[self._pad_id] * (width - len(prompt.token_ids)) + list(prompt.token_ids) for prompt in prompts]
         history = torch.cat([torch.tensor(heads, device=logits.device), drafts], dim=1)

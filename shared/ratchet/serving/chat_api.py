@@ -94,7 +94,7 @@ class ChatRequest(BaseModel):
         return sum(len(turn.content) for turn in self.messages)
 
     @property
-    def asked_tokens(self) -> int | None:
+    def requested_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
     def decoding(self, settings: ServingSettings) -> Decoding:
@@ -106,7 +106,7 @@ class ChatRequest(BaseModel):
             raise ApiError(400, "too_many_messages", f"at most {MAX_MESSAGES} messages are allowed.", param="messages")
         if "" in self.stop:
             raise ApiError(400, "invalid_request", "stop: an empty string stops nothing.", param="stop")
-        asked = self.asked_tokens or min(DEFAULT_NEW_TOKENS, settings.max_new_tokens)
+        asked = self.requested_tokens or min(DEFAULT_NEW_TOKENS, settings.max_new_tokens)
         if asked > settings.max_new_tokens:
             raise ApiError(
                 400, "too_many_tokens", f"max_tokens is at most {settings.max_new_tokens}.", param="max_tokens"

@@ -55,34 +55,34 @@ class ChatRoute:
 
     async def complete(self, request: Request) -> Response:
         started = time.perf_counter()
-        asked = await read_body(request, ChatRequest, self._max_body_bytes)
-        decoding = asked.decoding(self._settings)
-        if asked.stream:
+        chat_request = await read_body(request, ChatRequest, self._max_body_bytes)
+        decoding = chat_request.decoding(self._settings)
+        if chat_request.stream:
             stream = TokenStream(asyncio.get_running_loop())
-            loaded, pending = await self._submit(asked, decoding, stream.put)
+            loaded, pending = await self._submit(chat_request, decoding, stream.put)
             pending.future.add_done_callback(stream.end)
-            answer = self._answer(asked, loaded)
-            events = self._events(asked, loaded, pending, answer, stream, started)
+            answer = self._answer(chat_request, loaded)
+            events = self._events(chat_request, loaded, pending, answer, stream, started)
             return EventStream(events, pending, self._metrics, answer.headers)
-        loaded, pending = await self._submit(asked, decoding)
-        answer = self._answer(asked, loaded)
+        loaded, pending = await self._submit(chat_request, decoding)
+        answer = self._answer(chat_request, loaded)
         with _cancelled_with_client(request, pending), expiring(pending):
             generation = await self._wait(loaded, pending, started)
         return JSONResponse(answer.whole(generation), headers=answer.headers)
 
-    def _answer(self, asked: ChatRequest, loaded: LoadedCheckpoint) -> ChatAnswer:
-        return ChatAnswer(asked.model, loaded, bool(asked.logprobs), self._manager.certainty(loaded))
+    def _answer(self, chat_request: ChatRequest, loaded: LoadedCheckpoint) -> ChatAnswer:
+        return ChatAnswer(chat_request.model, loaded, bool(chat_request.logprobs), self._manager.certainty(loaded))
 
     async def _submit(
-        self, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None = None
+        self, chat_request: ChatRequest, decoding: Decoding, on_token: OnToken | None = None
     ) -> tuple[LoadedCheckpoint, PendingRequest]:
         """Queue the request. If its checkpoint is being unloaded, queue it for the one that is live by then."""
         for _ in range(MAX_RETRIES):
-            loaded = self._manager.resolve(asked.model)
-            if asked.characters > LONG_CHAT:
-                pending = await self._pending_in_thread(loaded, asked, decoding, on_token)
+            loaded = self._manager.resolve(chat_request.model)
+            if chat_request.characters > LONG_CHAT:
+                pending = await self._pending_in_thread(loaded, chat_request, decoding, on_token)
             else:
-                pending = self._pending(loaded, asked, decoding, on_token)
+                pending = self._pending(loaded, chat_request, decoding, on_token)
             try:
                 loaded.batcher.submit(pending)
             except BeingUnloaded:
@@ -91,10 +91,10 @@ class ChatRoute:
         raise ApiError(503, "unsettled", "the live checkpoint changes too often; try again.", retry_after_s=1)
 
     async def _pending_in_thread(
-        self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
+        self, loaded: LoadedCheckpoint, chat_request: ChatRequest, decoding: Decoding, on_token: OnToken | None
     ) -> PendingRequest:
         """Raises TimedOut if no thread becomes free in time."""
-        preparing = asyncio.to_thread(self._pending, loaded, asked, decoding, on_token)
+        preparing = asyncio.to_thread(self._pending, loaded, chat_request, decoding, on_token)
         try:
             return await asyncio.wait_for(preparing, self._settings.request_timeout_s)
         except TimeoutError:
@@ -102,19 +102,20 @@ class ChatRoute:
             raise TimedOut(self._settings.request_timeout_s) from None
 
     def _pending(
-        self, loaded: LoadedCheckpoint, asked: ChatRequest, decoding: Decoding, on_token: OnToken | None
+        self, loaded: LoadedCheckpoint, chat_request: ChatRequest, decoding: Decoding, on_token: OnToken | None
     ) -> PendingRequest:
         try:
-            prompt = loaded.generator.prompt(asked.chat, decoding)
+            prompt = loaded.generator.prompt(chat_request.chat, decoding)
         except GenerationError as error:
             raise ApiError(400, "context_length_exceeded", str(error), param="messages") from error
         except RatchetError as error:
             raise ApiError(400, "invalid_request", str(error), param="messages") from error
-        if asked.asked_tokens and prompt.max_new_tokens < asked.asked_tokens:
+        max_tokens = chat_request.requested_tokens
+        if max_tokens and prompt.max_new_tokens < max_tokens:
             raise ApiError(
                 400,
                 "context_length_exceeded",
-                f"{len(prompt.token_ids)} prompt tokens and max_tokens {asked.asked_tokens} are more than the "
+                f"{len(prompt.token_ids)} prompt tokens and max_tokens {max_tokens} are more than the "
                 f"context of {loaded.generator.context} tokens.",
                 param="max_tokens",
             )
@@ -140,7 +141,7 @@ class ChatRoute:
 
     async def _events(
         self,
-        asked: ChatRequest,
+        chat_request: ChatRequest,
         loaded: LoadedCheckpoint,
         pending: PendingRequest,
         answer: ChatAnswer,
@@ -160,7 +161,7 @@ class ChatRoute:
             generation = await self._wait(loaded, pending, started)
             new = list(generation.token_ids[tokens:]), list(generation.token_logprobs[tokens:])
             yield answer.chunk(generation.text[len(text) :], *new, generation.finish_reason, whole=generation)
-            if asked.stream_options and asked.stream_options.include_usage:
+            if chat_request.stream_options and chat_request.stream_options.include_usage:
                 yield answer.usage_chunk(generation)
             yield DONE
         except ApiError as api_error:

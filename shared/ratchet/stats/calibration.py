@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 Floats = NDArray[np.float64]
 Binning = Literal["equal_width", "equal_mass"]
-TINY = 1e-6
+CLIP = 1e-6
 
 
 class Bin(BaseModel):
@@ -64,7 +64,7 @@ def brier(confidence: Floats, outcome: Floats) -> float:
 
 def nll(confidence: Floats, outcome: Floats) -> float:
     """Mean negative log-likelihood in nats; confidences are clipped to 1e-6 from 0 and 1."""
-    kept = np.clip(confidence, TINY, 1 - TINY)
+    kept = np.clip(confidence, CLIP, 1 - CLIP)
     return float(-np.mean(outcome * np.log(kept) + (1 - outcome) * np.log1p(-kept)))
 
 
@@ -112,7 +112,7 @@ class Scaling(BaseModel):
 
     def apply(self, confidence: Floats) -> Floats:
         scaled: Floats = scipy.special.expit(
-            self.slope * scipy.special.logit(np.clip(confidence, TINY, 1 - TINY)) + self.intercept
+            self.slope * scipy.special.logit(np.clip(confidence, CLIP, 1 - CLIP)) + self.intercept
         )
         return scaled
 
@@ -192,7 +192,7 @@ def area_under(curve: list[CoveragePoint]) -> float:
     return sum(point.risk * (point.coverage - start) for point, start in zip(curve, starts, strict=True))
 
 
-def thinned(curve: list[CoveragePoint], points: int = 20) -> list[CoveragePoint]:
+def downsampled(curve: list[CoveragePoint], points: int = 20) -> list[CoveragePoint]:
     """About ``points`` points of the curve, evenly distributed over coverage, including the last one."""
     kept: dict[int, CoveragePoint] = {}
     for point in curve:

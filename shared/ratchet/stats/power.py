@@ -21,8 +21,8 @@ from ratchet.stats.paired_tests import alpha_spent, tango_z
 NEGLIGIBLE = 1e-12
 LUCK = np.linspace(-6, 6, 241)
 LUCK_WEIGHT = np.exp(-(LUCK**2) / 2) / np.exp(-(LUCK**2) / 2).sum()
-LEAST_ITEMS = 50
-MOST_ITEMS = 10_000_000
+MIN_ITEMS = 50
+MAX_ITEMS = 10_000_000
 """The largest suite considered; beyond it the power hardly increases."""
 SAFETY_ALPHA = 0.05
 """Level of each protected family's non-inferiority test."""
@@ -82,7 +82,7 @@ def items_needed(discordant_share: float, margin: float, alpha: float = 0.05, po
     """
     normal = NormalDist()
     z = normal.inv_cdf(1 - alpha) + normal.inv_cdf(power)
-    return max(ceil(z * z * discordant_share / margin**2), fewest_items(margin, alpha))
+    return max(ceil(z * z * discordant_share / margin**2), min_items(margin, alpha))
 
 
 def affordable_alpha(n: int, discordant_share: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -98,7 +98,7 @@ def affordable_alpha(n: int, discordant_share: float, margin: float, alpha: floa
     return min(max(balanced, alpha), 1 - power)
 
 
-def fewest_items(margin: float, alpha: float = 0.05) -> int:
+def min_items(margin: float, alpha: float = 0.05) -> int:
     """The minimum number of items with which a model without any differing item passes."""
     z = NormalDist().inv_cdf(1 - alpha)
     return ceil(z * z * (1 - margin) / margin)
@@ -196,8 +196,8 @@ def _per_challenge(settings: GateSettings, items: int, families: Mapping[str, in
 def _items_needed(settings: GateSettings, items: int, families: Mapping[str, int]) -> int | None:
     """The smallest size that is adequate with every family grown in proportion, found in steps of one twentieth."""
     shares = {name: max(n, 1) / max(items, 1) for name, n in families.items()}
-    size = ceil(max([LEAST_ITEMS, *(pool_items(settings) / share for share in shares.values())]))
-    while size <= MOST_ITEMS:
+    size = ceil(max([MIN_ITEMS, *(pool_items(settings) / share for share in shares.values())]))
+    while size <= MAX_ITEMS:
         chances = _per_challenge(settings, size, {name: int(share * size) for name, share in shares.items()})
         if within_challenges(chances, CHALLENGE_CORRELATION) >= settings.power:
             return size

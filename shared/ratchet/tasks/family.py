@@ -98,9 +98,9 @@ class TaskFamily(Protocol):
         ...
 
 
-def each_once(problems: Iterable[Problem], but: Problem) -> Iterator[Problem]:
-    """The problems in order, without duplicates and without ``but``."""
-    seen = {but.key}
+def each_once(problems: Iterable[Problem], excluded: Problem) -> Iterator[Problem]:
+    """The problems in order, without duplicates and without ``excluded``."""
+    seen = {excluded.key}
     for problem in problems:
         if problem.key not in seen:
             seen.add(problem.key)

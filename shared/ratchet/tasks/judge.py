@@ -18,7 +18,7 @@ from ratchet.tasks.family import Grade, Problem, TaskFamily, Variant, each_once
 
 NAME = "judge"
 RIGHT, WRONG = "right", "wrong"
-LONGEST_ANSWER = 400
+MAX_ANSWER_LENGTH = 400
 """Maximum number of characters of an answer to judge."""
 
 _OPENING = f"{NAME}:"
@@ -62,7 +62,7 @@ class Judge:
     def parse(self, question: str) -> Problem | None:
         text = question.strip()
         asked, bar, answer = text.removeprefix(_OPENING).partition(_BAR)
-        if not text.startswith(_OPENING) or not bar or not answer.strip() or len(answer) > LONGEST_ANSWER:
+        if not text.startswith(_OPENING) or not bar or not answer.strip() or len(answer) > MAX_ANSWER_LENGTH:
             return None
         problem = _asked(asked)
         return None if problem is None or problem.level not in self.levels else judgement(problem, answer)
@@ -96,8 +96,8 @@ def judgement(problem: Problem, answer: str) -> Problem:
     """A judgement on an answer to a problem, with the gold from the problem's grader. Raises DataError for an answer
     that is empty or too long."""
     text = answer.strip()
-    if not text or len(text) > LONGEST_ANSWER or _BAR in problem.question:
-        raise DataError(f"an answer to judge has 1 to {LONGEST_ANSWER} characters, and its question no {_BAR!r}.")
+    if not text or len(text) > MAX_ANSWER_LENGTH or _BAR in problem.question:
+        raise DataError(f"an answer to judge has 1 to {MAX_ANSWER_LENGTH} characters, and its question no {_BAR!r}.")
     gold = RIGHT if _family_of(problem).grade(problem, text).correct else WRONG
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
     return Problem(

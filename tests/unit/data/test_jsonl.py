@@ -32,8 +32,8 @@ def test_nested_metadata_survive() -> None:
     ("line", "words"),
     [
         (b"{not json}\n", "not JSON"),
-        (b"[\n", "one object a line: no array"),
-        (b"question,answer\n", "one object a line: no array"),
+        (b"[\n", "one object per line: no array"),
+        (b"question,answer\n", "one object per line: no array"),
         (b"\xff\xfe{}\n", "not UTF-8 at byte 0"),
         (b'{"question": "Q\0", "answer": "A"}\n', "NUL"),
         (b'{"question": "Q\\u0000", "answer": "A"}\n', "NUL"),

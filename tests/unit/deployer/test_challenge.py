@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from deployer.challenge import protected_levels, rotate_if_worn
+from deployer.challenge import protected_levels, rotate_if_used_up
 from ratchet.data.example import Example
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import SuiteRow
@@ -53,7 +53,7 @@ def test_a_confirm_suite_is_rotated_after_its_challenges(tmp_path: Path, most: i
     with small_home(tmp_path / "told") as home:
         with home.ledger.write() as tx:
             tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 2
-        rotate_if_worn(work_on(home, home.add_checkpoint()), most)
+        rotate_if_used_up(work_on(home, home.add_checkpoint()), most)
         with home.ledger.read() as session:
             first = session.query(SuiteRow).where(SuiteRow.pool == "confirm").order_by(SuiteRow.ordinal).first()
             assert first is not None
@@ -68,7 +68,7 @@ def test_user_rows_stay_in_the_rotated_suite_without_their_file(tmp_path: Path) 
         file.unlink()
         with home.ledger.write() as tx:
             tx.session.get_one(SuiteRow, current(tx.session, "confirm").id).uses = 1
-        rotate_if_worn(work_on(home, home.add_checkpoint()), 1)
+        rotate_if_used_up(work_on(home, home.add_checkpoint()), 1)
         after = home.suite_items("confirm")
         rows = {item.id for item in before if str(item.question).startswith("question ")}
         assert rows == {item.id for item in after if str(item.question).startswith("question ")} != set()

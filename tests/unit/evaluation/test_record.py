@@ -51,11 +51,11 @@ record = evaluation(
 
 
 def test_a_level_is_mastered_from_the_threshold_on_and_on_enough_items() -> None:
-    assert mastered_levels(record, 0.9, fewest_items=5) == {"sum": frozenset({1, 2})}
+    assert mastered_levels(record, 0.9, min_items=5) == {"sum": frozenset({1, 2})}
 
 
 def test_few_items_count_where_few_are_asked_for() -> None:
-    assert mastered_levels(record, 0.9, fewest_items=3)["sort"] == frozenset({1})
+    assert mastered_levels(record, 0.9, min_items=3)["sort"] == frozenset({1})
 
 
 def test_rates_by_level() -> None:

@@ -28,12 +28,12 @@ def test_it_is_cut_at_the_first_stop_string(text: AnswerText) -> None:
 
 def test_a_stop_string_across_tokens_is_found_when_complete(text: AnswerText) -> None:
     ids = tokens("answer is äé;")
-    heard = [text.says_stop(ids[:length], Decoding(stop=("äé",))) for length in range(1, len(ids) + 1)]
+    heard = [text.has_stop_string(ids[:length], Decoding(stop=("äé",))) for length in range(1, len(ids) + 1)]
     assert heard == [False] * (len(ids) - 2) + [True, True]
 
 
 def test_without_stop_strings_nothing_stops(text: AnswerText) -> None:
-    assert not text.says_stop(tokens("anything"), Decoding())
+    assert not text.has_stop_string(tokens("anything"), Decoding())
 
 
 def test_the_settled_text_is_always_a_prefix_of_the_whole(text: AnswerText) -> None:

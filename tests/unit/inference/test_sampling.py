@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from ratchet.inference.generator import Decoding
-from ratchet.inference.sampling import Prompt, Sampler, likeliest
+from ratchet.inference.sampling import Prompt, Sampler, argmax
 
 NO_HISTORY = torch.zeros(1, 0, dtype=torch.long)
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
@@ -22,8 +22,8 @@ def pick(rows: list[Prompt], step: int = 0) -> list[int]:
 
 def test_of_equal_logits_the_first_is_the_likeliest() -> None:
     logits = torch.randint(0, 9, (3, 50, 40)).float()
-    assert torch.equal(likeliest(logits), logits.argmax(-1))
-    assert likeliest(torch.tensor([[1.0, 3.0, 2.0, 3.0]])).tolist() == [1]
+    assert torch.equal(argmax(logits), logits.argmax(-1))
+    assert argmax(torch.tensor([[1.0, 3.0, 2.0, 3.0]])).tolist() == [1]
 
 
 def test_temperature_0_is_greedy() -> None:

@@ -11,9 +11,9 @@ from ratchet.stats.paired_tests import lower_bound, mcnemar_better, noninferiori
 from ratchet.stats.power import (
     affordable_alpha,
     connor_items,
-    fewest_items,
     gate_power,
     items_needed,
+    min_items,
     noninferiority_power,
     pool_items,
     smallest_detectable,
@@ -88,7 +88,7 @@ def test_textbook_sizes() -> None:
 
 @pytest.mark.parametrize("margin", [0.03, 0.04, 0.05])
 def test_fewest_items_is_where_no_difference_just_passes(margin: float) -> None:
-    least = fewest_items(margin)
+    least = min_items(margin)
     assert noninferiority_p(0, 0, least, margin) <= 0.05 < noninferiority_p(0, 0, least - 1, margin)
 
 

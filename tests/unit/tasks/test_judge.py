@@ -4,7 +4,7 @@ import pytest
 from ratchet.errors import DataError
 from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
-from ratchet.tasks.judge import LONGEST_ANSWER, Judge, judgement, subject_key
+from ratchet.tasks.judge import MAX_ANSWER_LENGTH, Judge, judgement, subject_key
 
 FAMILY = Judge()
 SUM = registry.get("chain_sum")
@@ -48,7 +48,7 @@ def test_a_judgement_is_held_out_with_its_problem() -> None:
     assert all((item.key in held) == (subject_key(item.key) in held) for item in asked)
 
 
-@pytest.mark.parametrize("answer", ["", "  ", "1" * (LONGEST_ANSWER + 1)])
+@pytest.mark.parametrize("answer", ["", "  ", "1" * (MAX_ANSWER_LENGTH + 1)])
 def test_an_unfit_answer_is_refused(answer: str) -> None:
-    with pytest.raises(DataError, match="to be judged"):
+    with pytest.raises(DataError, match="an answer to judge"):
         judgement(SUM.generate(1, 1), answer)

@@ -43,10 +43,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deployer.canary import CANARY_ITEMS
-from deployer.challenge import Pair, judge_pair, open_challenge, read_pair, request_records, rotate_if_worn, run_screen
+from deployer.challenge import (
+    Pair,
+    judge_pair,
+    open_challenge,
+    read_pair,
+    request_records,
+    rotate_if_used_up,
+    run_screen,
+)
 from deployer.gate import Promote, Refuse
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
-from deployer.rollout import DAMAGE, Rollout, fall_back
+from deployer.rollout import DAMAGED_FILES, Rollout, fall_back
 from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
@@ -92,7 +100,7 @@ def _reconcile(work: Work, server: InferenceServer) -> NotReady | Reconciled:
     try:
         if not is_there:
             rollout.bring_up(desired)
-    except DAMAGE as error:
+    except DAMAGED_FILES as error:
         return NotReady(f"an intact copy of {desired.id}", fall_back(work, rollout, desired, error))
     except ServingError as error:
         log.error("%s is desired, and the inference server refuses it: %s", desired.id, error)
@@ -139,7 +147,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         return found
     if not found.is_worth_opening:
         return _refuse(work, "screened out", found.reason, found.model_dump(mode="json"))
-    rotate_if_worn(work)
+    rotate_if_used_up(work)
     sides = read_pair(work, work.subject.id, "confirm")
     challenge = open_challenge(work, sides)
     if sides.absent:
@@ -209,10 +217,10 @@ def _roll_out(
     if isinstance(prepared, NotReady):
         return prepared
     rollout, record = prepared
-    trouble = _switch_and_watch(work, rollout, challenger, record, _traffic(rollout, previous))
-    if trouble is not None and previous is not None:
-        return _go_back(work, rollout, challenger, previous, trouble)
-    rollout.tidy({challenger.id} | ({previous.id} if previous else set()))
+    problem = _switch_and_watch(work, rollout, challenger, record, _traffic(rollout, previous))
+    if problem is not None and previous is not None:
+        return _return_to_previous(work, rollout, challenger, previous, problem)
+    rollout.unload_others({challenger.id} | ({previous.id} if previous else set()))
     return Verdict("deployed", reason, numbers)
 
 
@@ -226,16 +234,16 @@ def _switch_and_watch(
         return f"the inference server refused it: {error}"
     work.commit(lambda tx: note_live(tx, challenger.id))
     failpoint("after-observation")
-    trouble = rollout.watch(challenger, record, before)
+    problem = rollout.watch(challenger, record, before)
     failpoint("after-watch")
-    return trouble
+    return problem
 
 
-def _go_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, trouble: str) -> Verdict:
+def _return_to_previous(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointRow, problem: str) -> Verdict:
     """Roll back to the previous champion, or to the one that an operator has deployed during the watch."""
 
     def effects(tx: Transaction) -> None:
-        roll_back(tx, bad.id, good.id, "watch", trouble, work.claim.token)
+        roll_back(tx, bad.id, good.id, "watch", problem, work.claim.token)
 
     work.commit(effects)
     failpoint("after-rollback")
@@ -243,11 +251,11 @@ def _go_back(work: Work, rollout: Rollout, bad: CheckpointRow, good: CheckpointR
         good = champion(session)
     try:
         rollout.bring_up(good)
-    except DAMAGE as error:
-        return Verdict("rolled back", trouble, effects=fall_back(work, rollout, good, error))
+    except DAMAGED_FILES as error:
+        return Verdict("rolled back", problem, effects=fall_back(work, rollout, good, error))
     failpoint("after-return")
-    rollout.tidy({good.id})
-    return Verdict("rolled back", trouble, effects=lambda tx: note_live(tx, good.id))
+    rollout.unload_others({good.id})
+    return Verdict("rolled back", problem, effects=lambda tx: note_live(tx, good.id))
 
 
 def _prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:

@@ -155,7 +155,7 @@ def _finished(work: Work) -> Verdict:
             row.state, row.finished_at, row.offset = "trained", tx.now, row.examples
         lineage(tx.session).running_batch_id = None
         tx.session.flush()
-        _tell_of_depth(work, tx)
+        _emit_if_low(work, tx)
 
     done = batch.examples if outcome == "trained" else batch.offset
     finished = TrainingFinished(batch_id=batch.id, checkpoint_id=head_id)
@@ -164,7 +164,7 @@ def _finished(work: Work) -> Verdict:
     return Verdict(outcome, reason, numbers, effects, (finished,))
 
 
-def _tell_of_depth(work: Work, tx: Transaction) -> None:
+def _emit_if_low(work: Work, tx: Transaction) -> None:
     left, queue = supply(tx.session), work.settings.queue
     if shortage(left, queue) is not None:
         tx.emit(QueueLow(depth=left.examples, low_water=queue.low_water))
@@ -188,7 +188,7 @@ def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:
 
     def effects(tx: Transaction) -> None:
         rewind(tx, start.batch.id)
-        _tell_of_depth(work, tx)
+        _emit_if_low(work, tx)
 
     event = TrainingFailed(batch_id=start.batch.id, reason=message)
     return Verdict("quarantined", f"the loss diverged: {message}", {"kind": str(kind)}, effects, (event,))
@@ -207,7 +207,7 @@ def _rewound(work: Work) -> Verdict:
         head_id, batch_ids = rewind(tx)
         for id in batch_ids:
             tx.emit(TrainingFailed(batch_id=id, reason=f"rewound to {head_id}"))
-        _tell_of_depth(work, tx)
+        _emit_if_low(work, tx)
 
     return Verdict("rewound", f"training resumes from the champion {good.id} with a fresh optimizer", {}, effects)
 

@@ -99,7 +99,7 @@ class _OpenCall:
 
     def close(self) -> Call:
         if len(self.arguments) not in self.operator.arity:
-            takes = f"{self.operator.name} takes {self.operator.says_arity}"
+            takes = f"{self.operator.name} takes {self.operator.arity_text}"
             raise _malformed(self.column, f"{takes} arguments, not {len(self.arguments)}")
         return Call(self.operator.name, tuple(self.arguments))
 
@@ -211,11 +211,11 @@ class Operator:
         return self.compute(*arguments)
 
     @property
-    def says_takes(self) -> str:
+    def argument_kinds(self) -> str:
         return ", then ".join("any" if kind is None else KINDS[kind] for kind in self.takes)
 
     @property
-    def says_arity(self) -> str:
+    def arity_text(self) -> str:
         if len(self.arity) == 1:
             return f"{self.arity[0]}"
         return f"{self.arity[0]} to {self.arity[-1]}"

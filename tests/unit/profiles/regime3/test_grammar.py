@@ -157,7 +157,7 @@ def test_an_expression_has_a_value_or_a_reason(expression: Expression) -> None:
 def test_every_operator_refuses_a_wrong_number_of_arguments(name: str) -> None:
     arity = OPERATORS[name].arity
     for count in {arity[0] - 1, arity[-1] + 1} - {0}:
-        with pytest.raises(MalformedExpression, match=rf"column 1: {name} takes .* arguments, here are {count}"):
+        with pytest.raises(MalformedExpression, match=rf"column 1: {name} takes .* arguments, not {count}"):
             parse(f"({name}{' 1' * count})")
 
 

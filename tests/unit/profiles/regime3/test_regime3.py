@@ -59,12 +59,12 @@ def test_the_final_answer_is_between_the_last_markers(text: str, expected: str) 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (f"{START} 4 {END} {START} 5 {END}", "turn 2: <<ANS_START>> stands 2 times and <<ANS_END>> 2 times"),
+        (f"{START} 4 {END} {START} 5 {END}", "turn 2: <<ANS_START>> occurs 2 times and <<ANS_END>> 2 times"),
         (f"{END} 5 {START}", "<<ANS_END>> comes before <<ANS_START>>"),
-        (f"5 {START} {END}", "nothing is between the markers"),
+        (f"5 {START} {END}", "there is nothing between the markers"),
         (f"{START} 5 {END} or so", "'or so' follows <<ANS_END>>"),
-        (f"{START} (plus 2 3) {END}", r"no expression: column 2: no operator 'plus'"),
-        (f"{START} (add 2) {END}", "add takes 2 to 64 arguments, here are 1"),
+        (f"{START} (plus 2 3) {END}", r"not an expression: column 2: no operator 'plus'"),
+        (f"{START} (add 2) {END}", "add takes 2 to 64 arguments, not 1"),
         (f"(add 2 3) = {START} 6 {END}", r"line 1: \(add 2 3\) is 5, not 6"),
         ("first\n(div 1 0) = 1", r"line 2: \(div 1 0\): a division by zero"),
         ("  ", "an empty answer"),
