@@ -65,7 +65,7 @@ def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Pag
         ">items": lambda r: r.view.overall.n,
         "by level": lambda r: levels_line(r.view),
         "saved": lambda r: clock(r.view.created_at),
-        "stands": lambda r: r.stands,
+        "status": lambda r: r.status,
     }
     empty = "no checkpoint has been evaluated on the current eval suite yet."
     return Page([Table("checkpoints", ranked, columns, _Ranked.values)], empty=empty)
@@ -76,7 +76,7 @@ class _Ranked(NamedTuple):
 
     view: CheckpointView
     entry: Entry
-    stands: str
+    status: str
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -99,7 +99,7 @@ class _Ranked(NamedTuple):
             "is_tied_with_best": self.entry.get("is_tied_with_best"),
             "cost": self.entry.get("cost"),
             "over_budget": self.entry.get("over_budget"),
-            "stands": self.stands,
+            "status": self.status,
             "created_at": view.created_at,
         }
 

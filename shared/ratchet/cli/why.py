@@ -121,7 +121,7 @@ def _deployment_waits(session: Session, given: set[str]) -> str:
         return f"deployments are frozen ({frozen}) until `ratchet deploy unfreeze`"
     judges = [name for name in ("testing", *registry.judges(session)) if name not in given]
     if judges:
-        return f"waits for {', '.join(judges)}"
+        return f"waiting for {', '.join(judges)}"
     return "all judges have given theirs; it waits for a better-ranked checkpoint, or for its own challenge"
 
 

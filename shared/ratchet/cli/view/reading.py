@@ -92,7 +92,7 @@ def _training(session: Session, live: LiveTraining) -> Training:
         return Training("paused" if line is not None and line.paused else "starting" if live.is_claimed else "waiting")
     status = live.status
     return Training(
-        state=str(status.get("state") or "training") if live.is_claimed else "rests",
+        state=str(status.get("state") or "training") if live.is_claimed else "idle",
         batch_id=batch.id,
         origin=batch.origin,
         done=max(batch.offset, int(status.get("examples_done") or 0)),

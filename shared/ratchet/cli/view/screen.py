@@ -177,7 +177,7 @@ def _checkpoints(checkpoints: tuple[CheckpointView, ...], live: Deployed | None,
         table.add_column(column, justify="right", no_wrap=True)
     for family in families:
         table.add_column(family, no_wrap=True)
-    table.add_column("stands", no_wrap=True, overflow="ellipsis")
+    table.add_column("status", no_wrap=True, overflow="ellipsis")
     for checkpoint in checkpoints:
         is_live = live is not None and checkpoint.ordinal == live.desired
         table.add_row(

@@ -11,7 +11,7 @@ from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate
 
 BARS = "·▁▂▃▄▅▆▇█"
-_RESTING = {"paused": "paused: `ratchet train resume`", "waiting": "waiting for data", "starting": "starting"}
+_IDLE = {"paused": "paused: `ratchet train resume`", "waiting": "waiting for data", "starting": "starting"}
 _CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
 
@@ -167,8 +167,8 @@ def status_text(checkpoint: CheckpointView, live: Deployed | None) -> str:
 
 def training_line(training: Training) -> str:
     """Step, loss and speed, as far as they are known."""
-    if training.state in _RESTING:
-        return _RESTING[training.state]
+    if training.state in _IDLE:
+        return _IDLE[training.state]
     parts = [
         training.state if training.state != "training" else "",
         f"step {training.step:,}" if training.step is not None else "",
