@@ -1,4 +1,4 @@
-# `make` alone prints this list. Everything happens in this folder: .venv/ holds the packages, run/ what Ratchet keeps.
+# `make` alone prints this list. Everything stays in this folder: .venv/ has the packages, run/ the data of Ratchet.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -6,7 +6,7 @@ RATCHET := $(BIN)/ratchet
 CYCLES ?=
 TESTS ?= tests
 JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 8 ? cores : 8)))
-# That many processes take files of tests in the order of their names, since most long ones stand first in it.
+# Number of processes. They take test files in the order of their names, since most long ones come first in it.
 SIDE_BY_SIDE = $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 CODE := shared services tests scripts benchmarks
 
@@ -15,7 +15,7 @@ help: ## Print this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: install ## Start everything and watch the loop turn; CYCLES=6 ends after six judged checkpoints
+run: install ## Start everything and show it live; CYCLES=6 ends after six judged checkpoints
 	@$(RATCHET) run $(if $(CYCLES),--cycles $(CYCLES))
 
 .PHONY: stop
@@ -23,15 +23,15 @@ stop: ## Stop what `make run` started, from another terminal
 	@[ ! -x $(RATCHET) ] || $(RATCHET) stop
 
 .PHONY: reset
-reset: ## Throw away run/ (asks first): checkpoints, ledger, queue and all
+reset: ## Delete run/ (asks first): checkpoints, ledger, queue and all
 	@[ ! -x $(RATCHET) ] || $(RATCHET) reset
 
 .PHONY: install
-install: ## Make .venv with what `make run` needs; instant if it is there
+install: ## Create .venv with what `make run` needs; instant if it exists
 	@scripts/install run
 
 .PHONY: install-dev
-install-dev: ## Make .venv with what tests and checks need as well
+install-dev: ## Create .venv with what tests and checks need as well
 	@scripts/install dev
 
 .PHONY: test
@@ -63,19 +63,19 @@ types: install-dev ## Check the types, strictly
 	@$(BIN)/mypy -p benchmarks
 
 .PHONY: imports
-imports: install-dev ## Check who may import whom
+imports: install-dev ## Check the rules for imports
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: docs
-docs: install-dev ## Write the generated parts of the docs again
+docs: install-dev ## Update the generated parts of the docs
 	@$(BIN)/python scripts/embed.py
 
 .PHONY: dashboards
-dashboards: install-dev ## Write Grafana's dashboards again, from scripts/dashboards
+dashboards: install-dev ## Update Grafana's dashboards from scripts/dashboards
 	@$(BIN)/python -m scripts.dashboards
 
 .PHONY: compose
-compose: install-dev ## Write the workers' services of the compose files again, from the systems' declarations
+compose: install-dev ## Update the workers' services of the compose files from the systems' declarations
 	@$(BIN)/python -m scripts.compose
 
 .PHONY: pins

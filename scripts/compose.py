@@ -31,7 +31,7 @@ PORTS = {"3090": "92", "4090": "93"}
 
 NODE = {"3090": "9100", "4090": "9101"}
 GPU = {"3090": "9835", "4090": "9836"}
-"""The exporters' ports, which differ because one machine may play both roles."""
+"""The exporters' ports, which differ because one machine may have both roles."""
 
 
 def rendered() -> dict[Path, str]:
@@ -58,7 +58,7 @@ def workers(systems: Iterable[System]) -> str:
 
 
 def without_gpu(host: Role, file: str, systems: Iterable[System]) -> str:
-    """The override that takes away every reservation of a card, and the exporter of cards."""
+    """The override that removes every reservation of a card, and the exporter of cards."""
     by_hand = [name for name in ("serving",) if f"\n  {name}:\n" in file]
     lines = [
         "# For a machine without a GPU:",
@@ -115,7 +115,7 @@ def image_of(system: System) -> str:
 
 
 def _exporters(system: System, *, with_gpu: bool) -> str:
-    """JSON. Workers of cards alone name the exporter of cards, since without them it does not run."""
+    """JSON. Only workers with a card name the exporter of cards, since it does not run without one."""
     host = system.host
     node = f'"node": "${{RATCHET_ADDRESS}}:${{RATCHET_NODE_PORT_{host}:-{NODE[host]}}}"'
     gpu = f'"gpu": "${{RATCHET_ADDRESS}}:${{RATCHET_GPU_PORT_{host}:-{GPU[host]}}}"'

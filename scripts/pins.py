@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ["hatchling", "editables"]
 APART = {"4bit"}
-"""Extras that pin their own versions, since only who wants them has them: peft imports bitsandbytes wherever it is
+"""Extras that pin their own versions and are not installed by default: peft imports bitsandbytes wherever it is
 installed, which costs every process that trains a second and a half and 50 MB."""
 HEADER = "# Every dependency, direct and transitive, at the version that is tested. Written by `make pins`.\n"
 TORCH_HEADER = (
@@ -77,7 +77,7 @@ def wanted(dist: Distribution, extras: frozenset[str]) -> list[Requirement]:
 
 
 def of_torch() -> dict[str, Distribution]:
-    """Torch and what it depends on; its build for NVIDIA cards pins further packages of its own by itself."""
+    """Torch and its dependencies; its build for NVIDIA cards pins further packages itself."""
     return followed([("torch", frozenset())])
 
 

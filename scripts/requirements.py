@@ -1,4 +1,4 @@
-"""Print what packages of this workspace need from elsewhere: ``python scripts/requirements.py services/miner[gpu] …``.
+"""Print the external requirements of workspace packages: ``python scripts/requirements.py services/miner[gpu] …``.
 
 An image installs this first, so that a change of the code leaves the layer with the packages as it is. ``-NAME`` leaves
 out a package.

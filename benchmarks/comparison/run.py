@@ -1,4 +1,4 @@
-"""How long a ranking takes: all at once, one checkpoint more, and beside the bootstrap that starts anew each time.
+"""Time of a ranking: all at once, with one more checkpoint, and with a bootstrap that starts over each time.
 
 python -m benchmarks.comparison.run              # 1,000 checkpoints by 1,000 items; writes RESULTS.md, results.json
 python -m benchmarks.comparison.run --checkpoints 100 --dry
@@ -82,8 +82,8 @@ def to_markdown(results: list[dict[str, Any]]) -> str:
 INTRODUCTION = """# Time of a ranking
 
 `python -m benchmarks.comparison.run`, {date}, one process on a shared two-core machine, medians of five rounds. Four
-families, 400 resamples of the items. To reach: 1,000 × 1,000 in less than 2 s. A checkpoint that joins costs its own
-items (second column, the same however many are ranked) and a new order of what is known (third column).
+families, 400 resamples of the items. To reach: 1,000 × 1,000 in less than 2 s. A new checkpoint costs its own
+items (second column, independent of the number of ranked ones) and a new order of all (third column).
 
 """
 

@@ -1,4 +1,4 @@
-"""What the runs of the curriculum benchmark come to: means with intervals, and differences seed by seed."""
+"""Results of the curriculum benchmark: means with intervals, and differences seed by seed."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@
     python -m benchmarks.curriculum.run --seeds 0 1 --strategies adaptive mixed --dry
 
 One run is one strategy and one seed: cycles of ``--rows`` examples of its mix, each followed by a probe (which it
-learns from) and by a test on other held-out items, until level 3 of the test stands at 90 % or ``--most-tokens`` are
-used up. A seed gives every strategy the same untrained model. What is counted is tokens, not seconds, so a busy machine
-changes nothing. Finished runs are kept in ``--keep``, and not made again.
+learns from) and by a test on other held-out items, until level 3 of the test reaches 90 % or ``--most-tokens`` are
+used up. A seed gives every strategy the same untrained model. Tokens are counted, not seconds, so the load of the
+machine does not matter. Finished runs are kept in ``--keep`` and not repeated.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ ARMS = ("adaptive", "mixed", "progressive")
 TARGET_LEVEL, TARGET = 3, 0.9
 PROBE_ITEMS, TEST_ITEMS = 60, 100
 """Items of each level."""
-LONGEST_ANSWER = 64
+MAX_ANSWER_LENGTH = 64
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is taught and tested, the same for every run."""
+    """What is trained and tested, the same for every run."""
 
     family: str
     levels: tuple[int, ...]
@@ -82,7 +82,7 @@ class Task:
 
 @dataclass
 class Learner:
-    """A model on its way through cycles of an arm's mix."""
+    """A model that is trained in cycles on an arm's mix."""
 
     task: Task
     arm: str
@@ -99,7 +99,7 @@ class Learner:
         self.model = build_tiny_model(self.folder / "model", seed=self.seed)
 
     def train(self, cycle: int, held: HoldOut) -> None:
-        """One batch of the arm's mix, gone on from the exact state of the last one."""
+        """Train one batch of the arm's mix, resumed from the exact state of the last one."""
         learner = LearnerState({self.task.family: self.task.levels}, self.mastery, self.history, self.settings)
         mix = bend(self.arm, get_strategy(self.arm).draft(learner), {}, ())
         shares = [(share.family, share.level, share.weight) for share in mix.shares]
@@ -126,7 +126,7 @@ class Learner:
 
 
 def graded(generator: LocalGenerator, suite: Suite) -> LevelRates:
-    answers = generator.generate([item.prompt for item in suite.items], Decoding(max_new_tokens=LONGEST_ANSWER))
+    answers = generator.generate([item.prompt for item in suite.items], Decoding(max_new_tokens=MAX_ANSWER_LENGTH))
     counts: dict[tuple[str, int], list[int]] = {}
     for item, answer in zip(suite.items, answers, strict=True):
         cell = counts.setdefault((str(item.family), item.level), [0, 0])
@@ -153,7 +153,7 @@ def run(task: Task, arm: str, seed: int) -> dict[str, Any]:
 
 
 def kept(file: Path, task: Task, arm: str, seed: int) -> dict[str, Any]:
-    """The run as it was kept, else made now and kept."""
+    """The kept run, or a new one, which is then kept."""
     if file.is_file():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found

@@ -1,8 +1,8 @@
-"""Speed, memory and truth of the history of texts: ``python -m benchmarks.diversity.run [EXAMPLES] [--dry]``.
+"""Speed, memory and accuracy of the history of texts: ``python -m benchmarks.diversity.run [EXAMPLES] [--dry]``.
 
 Word problems of about 60 words arrive in batches of 50,000; every tenth is an earlier one with one to three words
-replaced (Jaccard 0.9, 0.82 or 0.74; the threshold is 0.8). One process, one thread; memory is what the process holds of
-its own (anonymous) and at its peak in all. At the end a
+replaced (Jaccard 0.9, 0.82 or 0.74; the threshold is 0.8). One process, one thread; memory is the process's
+anonymous memory and its total peak. At the end a
 sample of new texts is compared by brute force, over all exact Jaccard indices, with a part of the history.
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measure(folder: Path, start: int, size: int) -> dict[str, float]:
-    """Add one batch; what the texts themselves cost to make is not counted."""
+    """Add one batch; the time to make the texts is not counted."""
     texts = [(problem(n), True) for n in range(start, start + size)]
     began, cpu = time.perf_counter(), time.process_time()
     with opened(folder, 10**9) as history:

@@ -1,4 +1,4 @@
-"""What is asked, and of which models: see run.py."""
+"""The items and models of the benchmark: see run.py."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FAMILIES = [(family.name, family.levels) for family in SuiteSettings().families]
 @dataclass(frozen=True)
 class Case:
     rows: int
-    """Rows that the model has learnt from."""
+    """Rows that the model is trained on."""
     mixed: bool
     title: str
 
     def of_rows(self, rows: int | None) -> Case:
-        """The same with another number of rows, where one is given."""
+        """The same case with another number of rows, if given."""
         return self if rows is None else replace(self, rows=rows)
 
     def training(self) -> list[Example]:
@@ -54,7 +54,7 @@ def generated(family: str, level: int, seed: int) -> Example:
 
 
 def trained_model(case: Case, folder: Path) -> Path:
-    """The tiny model after the rows of the case, with the default hyperparameters; as it is if it is there."""
+    """The tiny model after the rows of the case, with the default hyperparameters; an existing one is reused."""
     found = folder / "run" / "final_model"
     if not found.exists():
         folder.mkdir(parents=True, exist_ok=True)

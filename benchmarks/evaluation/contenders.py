@@ -1,4 +1,4 @@
-"""The side that is ours: testing. See run.py."""
+"""Testing's side of the comparison. See run.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other side: lm-evaluation-harness, which is imported only where it is installed. See run.py."""
+"""lm-evaluation-harness's side of the comparison; imported only if it is installed. See run.py."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class World:
-    """Cells with so many eval and confirm items in each."""
+    """Cells with these numbers of eval and confirm items in each."""
 
     name: str
     cells: tuple[Cell, ...]

@@ -70,7 +70,7 @@ class Client:
 
 
 async def ask(target: Target, clients: int, seconds: float, tokens: int, long: Sequence[int] = ()) -> Load:
-    """Load a server with so many clients, beside others that want answers of ``long`` tokens and are not counted."""
+    """Load a server with this number of clients, beside uncounted ones that request answers of ``long`` tokens."""
     asking = [Client(target, number, tokens) for number in range(clients)]
     beside = [Client(target, number, length) for number, length in enumerate(long)]
     server, client, started = target.cpu_s(), time.process_time(), time.perf_counter()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Write the users, each with its own password and no more rights than it needs, and start Redis.
+# Write the users, each with its own password and only the rights that it needs, and start Redis.
 set -eu
 password() { cat "/run/secrets/redis-$1"; }
 ordinary='~* &* +@all -@admin -@dangerous +info +role'
