@@ -18,12 +18,12 @@ def test_a_full_disk_is_a_transient_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", [disk_errors, home_errors])
-def test_other_errors_of_a_disk_stay_what_they_are(tmp_path: Path, trouble: type) -> None:
+def test_other_disk_errors_are_unchanged(tmp_path: Path, trouble: type) -> None:
     with pytest.raises(FileNotFoundError), trouble(tmp_path):
         open(tmp_path / "absent")  # noqa: SIM115
 
 
-def test_a_disk_that_can_only_be_read_says_how_to_go_on(small_disk: SmallDisk) -> None:
+def test_a_read_only_disk_is_an_error_with_the_way_out(small_disk: SmallDisk) -> None:
     folder = small_disk(65_536, "ro")
     for refused in (lambda: atomic_write(folder / "file", "x"), lambda: require_writable(folder / "home")):
         with pytest.raises(TransientError, match=f"{folder}.* is mounted read-only.*Mount it for writing"):

@@ -13,7 +13,7 @@ def line(level: int, message: str, *arguments: object, error: BaseException | No
     return parsed
 
 
-def test_a_line_says_when_who_and_what() -> None:
+def test_a_log_line_has_time_worker_and_message() -> None:
     found = line(logging.WARNING, "lost %s", "toy 1")
     assert (found["level"], found["worker"], found["logger"]) == ("warning", "toys@here+0", "ratchet.toys")
     assert found["message"] == "lost toy 1"
@@ -21,7 +21,7 @@ def test_a_line_says_when_who_and_what() -> None:
     assert str(found["time"]).endswith("Z")
 
 
-def test_a_line_carries_the_ids_of_what_its_thread_works_on() -> None:
+def test_a_log_line_has_the_ids_of_its_threads_work() -> None:
     with log_context(event="e1", subject="toy 1", claim=7):
         found = line(logging.INFO, "on it")
     assert (found["event"], found["subject"], found["claim"]) == ("e1", "toy 1", 7)

@@ -119,7 +119,7 @@ def test_a_kernel_file_is_read_or_refused_by_name() -> None:
         stream.read()
 
 
-def test_a_file_whose_size_is_not_told_is_read_all_the_same() -> None:
+def test_a_file_of_unknown_size_is_read() -> None:
     with open_regular(Path("/proc/self/status")) as stream:
         assert stream.read().startswith(b"Name:")
 

@@ -93,7 +93,7 @@ def test_a_stop_waits_for_the_step_and_the_save_and_nothing_is_trained_again(tra
     assert training.home.dead() == []
 
 
-def test_a_stop_of_all_workers_waits_for_training_and_shows_what_it_waits_for(training: Training) -> None:
+def test_a_stop_of_all_workers_waits_for_training_and_shows_the_work(training: Training) -> None:
     training.wait_for_a_step()
     trained, said = training.status()["examples_done"], list[str]()
     training.stack.supervisor.close(said.append)

@@ -18,7 +18,7 @@ def pages(playground: Playground) -> dict[str, str]:
     return {entry["labels"]["system"]: f"http://{entry['targets'][0]}/metrics" for entry in found}
 
 
-def test_workers_and_hub_export_metrics_of_what_happened(open_playground: Open) -> None:
+def test_workers_and_hub_export_metrics_of_finished_work(open_playground: Open) -> None:
     playground = open_playground("catching", "counting", metrics_port=free_port())
     wait_until(lambda: set(pages(playground)) == {"catching", "counting"}, what="both workers in the register")
     urls = pages(playground)

@@ -42,7 +42,7 @@ def test_a_wrong_setting_is_named(home: Path) -> None:
     assert "sections are" in ratchet("--set", "cue.low_water=1", "config", "show", code=2).stderr
 
 
-def test_status_says_whether_something_runs(home: Path) -> None:
+def test_status_shows_whether_a_run_is_active(home: Path) -> None:
     assert heading(RunHolder(7), {"box": 3}) == "running, process 7"
     assert heading(RunHolder(None), {}) == "running, a process that run.lock does not name"
     assert heading(None, {"box": 3, "other": 8}) == "running, 11 workers on box, other"
@@ -72,7 +72,7 @@ def test_curriculum_shows_the_mix_and_the_state_of_the_experiment(ledger: Ledger
     assert values["newest_trials"][0]["points"] == 2.0
 
 
-def test_curriculum_says_so_before_there_is_one(empty_ledger: Ledger) -> None:
+def test_curriculum_without_a_plan_prints_a_message(empty_ledger: Ledger) -> None:
     assert "needs an evaluated checkpoint" in ratchet("show", "curriculum").stdout
     assert json.loads(ratchet("show", "curriculum", "--json").stdout) == {"curriculum_id": None, "trials": 0}
 
@@ -157,7 +157,7 @@ def test_queue_lists_and_skips(ledger: Ledger) -> None:
     assert [b["state"] for b in values["batches"]] == ["training", "queued", "submitted"]
     assert "depth 20,800 examples" in ratchet("queue", "list").stdout
     ratchet("queue", "skip", "07")
-    assert "only one that waits" in ratchet("queue", "skip", "07", code=2).stderr
+    assert "only a waiting or running batch" in ratchet("queue", "skip", "07", code=2).stderr
     with ledger.read() as session:
         assert session.get_one(BatchRow, "07" + "b" * 30).state == "skipped"
 
@@ -189,7 +189,7 @@ def test_migrate_makes_the_ledger(home: Path) -> None:
     assert "dead letters" in ratchet("dead", "list").stdout
 
 
-def test_migrate_says_that_the_ledger_is_away(home: Path) -> None:
+def test_migrate_reports_an_unreachable_ledger(home: Path) -> None:
     away = "ledger.url=postgresql+psycopg://ratchet@127.0.0.1:9/ratchet"
     assert "is away" in ratchet("--set", away, "migrate", code=2).stderr
 
@@ -200,7 +200,7 @@ def test_prepare_waits_for_stores_but_not_with_a_setting_that_is_wrong(home: Pat
     assert "/no/model" in ratchet("--set", "model.path=/no/model", "prepare", "--wait", "600", code=2).stderr
 
 
-def test_ask_without_a_server_says_how_to_get_one(home: Path) -> None:
+def test_ask_without_a_server_names_the_way_to_start_one(home: Path) -> None:
     result = ratchet("--set", "serving.port=1", "ask", "1+1=", code=2)
     assert "`ratchet run` serves one" in result.stderr
 

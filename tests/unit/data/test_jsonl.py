@@ -65,7 +65,7 @@ def test_an_unknown_shape_keeps_its_class(tmp_path: Path) -> None:
     assert [type(row) for _, row in read_examples(file)] == [UnknownShape]
 
 
-def test_a_file_that_ends_within_a_row_says_so(tmp_path: Path) -> None:
+def test_a_truncated_last_row_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(GOOD + GOOD[:-10])
     (_, first), (number, cut) = read_examples(file)

@@ -88,7 +88,7 @@ def test_the_share_moves_to_the_arm_that_teaches_most() -> None:
     assert shares["reverse"] < 0.1
 
 
-def test_a_clear_winner_ends_the_experiment_and_the_report_says_so() -> None:
+def test_a_clear_winner_ends_the_experiment_and_is_reported() -> None:
     done = concluded(campaign({"progressive": 5, "mixed": 5, "reverse": 0, "adaptive": 30}, 32, seed=2))
     assert (done.state, done.leader) == ("decided", "adaptive")
     assert done.shares()["adaptive"] == 1.0

@@ -62,7 +62,7 @@ def test_an_exhausted_level_ends_and_the_others_go_on() -> None:
     assert report.repeated >= report.made["chain_sum/1"] - USABLE
 
 
-def test_a_batch_of_exhausted_levels_is_short_and_says_so() -> None:
+def test_a_batch_of_exhausted_levels_is_short_and_reports_them() -> None:
     batch = generate_batch([("chain_sum", 1, 1.0)], 3000, 1, HELD, epoch_cap=1)
     made = list(batch)
     assert 0.9 * USABLE < len(made) <= USABLE

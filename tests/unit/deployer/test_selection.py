@@ -86,7 +86,7 @@ def test_the_newest_ready_one_is_never_settled(field: list[Contender]) -> None:
         assert not isinstance(judge(*field)[newest.id], Settle)
 
 
-def test_what_is_older_than_the_candidate_is_superseded_and_what_is_newer_waits_for_it() -> None:
+def test_older_checkpoints_than_the_candidate_are_superseded_and_newer_ones_wait() -> None:
     rulings = judge(contender(11, score=0.4), contender(12, score=0.9), contender(13, score=0.8))
     assert rulings["c11"] == Settle("superseded", "c12 is newer and ranks at least as high")
     assert rulings["c12"] == Challenge()
@@ -99,7 +99,7 @@ def test_of_equals_the_newer_one_challenges() -> None:
     assert isinstance(rulings["c11"], Settle)
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_verdicts_are_named() -> None:
     assert judge(contender(11, score=None, calibrated=False)) == {"c11": Wait("comparison and calibration")}
     assert judge(contender(11, severity=None)) == {"c11": Wait("regression")}
     assert judge(contender(11, judges=("regression", "taste"), severity=None)) == {"c11": Wait("regression and taste")}

@@ -28,7 +28,7 @@ def test_the_temperature_pulls_towards_a_half() -> None:
     assert certainty.should_abstain(certainty.confidence((log(0.6),)))
 
 
-def test_what_has_no_log_probabilities_has_no_confidence() -> None:
+def test_an_answer_without_log_probabilities_has_no_confidence() -> None:
     certainty = Certainty(kind="mean", temperature=1.0, threshold=0.5, precision=0.9)
     assert certainty.confidence(()) is None
     assert certainty.should_abstain(None)

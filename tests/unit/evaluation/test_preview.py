@@ -42,7 +42,7 @@ def test_the_profile_parses_the_answer_first() -> None:
     assert graded(example, answered("<<ANS_START>> 5 <<ANS_END>>"), formatted, **KNOWN).correct
 
 
-def test_a_row_that_cannot_be_graded_says_why() -> None:
+def test_an_ungradable_row_has_the_reason() -> None:
     example = Example.ask("what is this?", "nobody knows", family="chain_sum")
     assert "does not know the question" in str(graded(example, answered("x"), PromptFormat(), **KNOWN).error)
 

@@ -155,7 +155,7 @@ def test_a_run_resumes_from_the_longest_record_of_killed_runs(spec: Spec, tmp_pa
     assert records(third.suites["eval"]) == records(whole.suites["eval"])
 
 
-def test_a_torn_line_and_what_follows_are_answered_again(spec: Spec, tmp_path: Path) -> None:
+def test_a_torn_line_and_all_after_it_are_answered_again(spec: Spec, tmp_path: Path) -> None:
     whole = run(spec("whole"))
     with pytest.raises(Killed):
         run_suites(spec(), kill_at("eval", 32))

@@ -176,7 +176,7 @@ def test_no_memory_for_one_is_an_error(generator: LocalGenerator) -> None:
         drain(batch, some(generator, 3))
 
 
-def test_a_model_that_computes_nan_is_broken_and_a_cleared_batch_begins_anew(generator: LocalGenerator) -> None:
+def test_a_model_that_computes_nan_is_broken_and_a_cleared_batch_can_be_reused(generator: LocalGenerator) -> None:
     batch: ContinuousBatch[Asked] = generator.continuous_batch(4)
     norm = generator._loaded.model.model.norm.weight
     healthy = norm.clone()

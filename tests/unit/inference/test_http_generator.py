@@ -174,7 +174,7 @@ def test_an_error_that_lasts_is_transient(serve: Serve, connect: Connect) -> Non
         connect(server, max_attempts=3).generate([ask("1+1=")], DECODING)
 
 
-def test_how_many_requests_are_in_flight_is_set(serve: Serve, connect: Connect) -> None:
+def test_the_number_of_requests_in_flight_follows_the_setting(serve: Serve, connect: Connect) -> None:
     """Each request gives a second one a moment to come beside it."""
     both = threading.Barrier(2)
 

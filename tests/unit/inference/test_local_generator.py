@@ -111,7 +111,7 @@ def test_no_prompts_give_no_answers(generator: LocalGenerator) -> None:
     assert generator.score([], []) == []
 
 
-def test_a_prompt_asked_several_times_is_sampled_anew(generator: LocalGenerator) -> None:
+def test_a_repeated_prompt_gets_different_samples(generator: LocalGenerator) -> None:
     answers = generator.generate([ask("1+1=")] * 8, SAMPLED)
     assert len({answer.token_ids for answer in answers}) == 8
 
@@ -122,7 +122,7 @@ def test_progress_counts_to_the_end(lively: Path) -> None:
     assert seen == [(16, 40), (32, 40), (40, 40)]
 
 
-def test_an_interrupted_run_goes_on_with_the_same_numbers(lively: Path) -> None:
+def test_an_interrupted_run_resumes_with_the_same_numbers(lively: Path) -> None:
     generator = with_settings(lively, batch_size=16)
     whole = dict(generator.batches(CHATS, GREEDY))
     first, second, third = whole

@@ -132,7 +132,7 @@ def test_a_loaded_model_does_not_depend_on_its_files(folder: Path) -> None:
     assert torch.equal(loaded.model.model.norm.weight, before)
 
 
-def test_a_cpu_computes_in_fp32_unless_told() -> None:
+def test_a_cpu_computes_in_fp32_by_default() -> None:
     told = pick_hardware(InferenceSettings(device="cpu", dtype="bf16", attention="eager"))
     assert pick_hardware(InferenceSettings(device="cpu")).dtype == "fp32"
     assert (told.dtype, told.torch_dtype, told.gpu_class) == ("bf16", torch.bfloat16, "cpu")

@@ -160,7 +160,7 @@ def test_rejected_drafts_are_skipped_where_their_scores_are_not_needed(loaded: L
     ]
 
 
-def test_a_stop_string_in_what_was_drafted_ends_the_row(loaded: LoadedModel) -> None:
+def test_a_stop_string_in_a_draft_ends_the_row(loaded: LoadedModel) -> None:
     generator = formatted(loaded, "plain")
     plain = answer(generator, GREEDY)
     stop = next(text for text in (generation.text[3:5] for generation in plain) if len(text) == 2)

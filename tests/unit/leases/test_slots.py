@@ -104,7 +104,7 @@ def test_a_job_on_several_gpus_has_all_of_them_or_none(tmp_path: Path) -> None:
 
 
 def test_more_gpus_than_have_the_room_are_a_wrong_setting(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"each of 3 devices are asked for where 2.*environment\.processes"):
+    with pytest.raises(SettingsError, match=r"each of 3 devices are needed, but 2.*environment\.processes"):
         acquire_gpu(5, tmp_path, {0: 8, 1: 8, 2: 4}, timeout_s=SOON_S, cards=3)
 
 
@@ -157,6 +157,6 @@ def test_a_full_disk_does_not_prevent_leases_and_leaves_no_lock_behind(small_dis
     assert (folder / "names" / "testing@box+0").read_text() == ""
 
 
-def test_a_lease_on_a_disk_that_can_only_be_read_says_so(small_disk: SmallDisk) -> None:
+def test_a_lease_on_a_read_only_disk_is_an_error_that_names_it(small_disk: SmallDisk) -> None:
     with pytest.raises(TransientError, match="mounted read-only"):
         try_take(small_disk(65_536, "ro") / "names" / "testing")

@@ -134,7 +134,7 @@ def test_the_error_does_not_show_the_password(tmp_path: Path) -> None:
     assert "secret-word" not in str(caught.value)
 
 
-def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
+def test_the_lock_timeout_of_sqlite_follows_the_url(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     holder, waiting = Ledger(url), Ledger(f"{url}?timeout=0.05")
     with holder.write():
@@ -146,7 +146,7 @@ def test_a_writer_waits_as_long_as_the_url_says(tmp_path: Path) -> None:
     waiting.close()
 
 
-def test_a_writer_of_postgresql_waits_as_long_as_one_of_sqlite_or_as_the_server_says(postgres: Postgres) -> None:
+def test_the_lock_timeout_of_postgresql_is_that_of_sqlite_or_of_the_server(postgres: Postgres) -> None:
     url = postgres.database()
     holder, waiting = Ledger(url), Ledger(f"{url}&options=-c lock_timeout=50")
     with holder.write() as tx:

@@ -77,7 +77,7 @@ def test_it_serves_metrics_targets_and_alerts_and_names_them_elsewhere(
     assert "/metrics, /targets and /alerts" in text
 
 
-def test_without_a_ledger_there_are_no_targets_and_the_server_goes_on(tmp_path: Path) -> None:
+def test_without_a_ledger_there_are_no_targets_and_the_server_keeps_running(tmp_path: Path) -> None:
     with discovery(Settings(home=tmp_path / "none"), "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.server_port}"
         assert get(f"{url}/targets")[0] == 503

@@ -137,7 +137,7 @@ def test_items_are_ordered_forgotten_then_wrong_by_loss_then_low_margin() -> Non
     assert found[1].answer == "said"
 
 
-def test_an_answer_whose_right_answer_was_not_scored_stands_last_among_the_wrong_ones() -> None:
+def test_an_answer_without_a_gold_loss_is_last_among_the_wrong_ones() -> None:
     answers = [answer(ITEMS[0]), answer(ITEMS[1], gold_nll=0.01), answer(ITEMS[2], None, 0.5, 0.01)]
     assert [each.example for each in mine(answers, {})] == [ITEMS[1], ITEMS[0], ITEMS[2]]
 
@@ -148,7 +148,7 @@ def test_items_mined_before_follow_new_ones() -> None:
     assert found[-1].key == stubborn
 
 
-def test_only_levels_within_reach_are_near_the_frontier_but_what_was_forgotten_is_kept() -> None:
+def test_only_levels_within_reach_and_forgotten_items_are_kept() -> None:
     (hard,), (unseen,), (lost,) = (made(level=level) for level in (3, 4, 5))
     found = mine([answer(each) for each in (ITEMS[0], hard, unseen, lost)], {}, {item_key(lost)})
     near = within_reach(found, {("chain_sum", 1): 0.2, ("chain_sum", 3): 0.19})

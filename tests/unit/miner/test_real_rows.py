@@ -89,7 +89,7 @@ def test_an_answer_is_unsure_by_its_tokens_and_not_by_its_first() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_level_is_read_where_it_stands_and_repeats_are_found(file: Path, tmp_path: Path) -> None:
+def test_levels_are_read_from_any_field_and_repeats_are_found(file: Path, tmp_path: Path) -> None:
     batch = [*rows(file), *rows(file)[:10]]
     found = measure([Row(row, text_key(row)) for row in batch], {})
     assert {(cell.family, cell.level) for cell in found.cells} == {(row.family, row.level) for row in batch}

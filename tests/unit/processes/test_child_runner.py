@@ -107,7 +107,7 @@ def test_an_exception_comes_back_with_its_traceback(runner: ChildRunner) -> None
         ("child_targets:leave", "exited with code 3"),
     ],
 )
-def test_a_wrong_target_says_what_is_wrong(runner: ChildRunner, target: str, said: str) -> None:
+def test_a_wrong_target_is_an_error_with_the_reason(runner: ChildRunner, target: str, said: str) -> None:
     with pytest.raises(ChildFailed, match=said) as caught:
         runner.run(target, {})
     assert not caught.value.killed

@@ -90,7 +90,7 @@ def test_a_served_prompt_is_formatted_as_in_training(profile: Profile) -> None:
         assert profile.transform_example(example, "given").prompt == prompt_as_trained(profile, example.prompt, "given")
 
 
-def test_a_conversation_that_goes_on_is_served_as_it_was_trained(profile: Profile) -> None:
+def test_a_continued_conversation_is_served_as_it_was_trained(profile: Profile) -> None:
     example = CONVERSATIONS[3]
     trained = profile.transform_example(example, "given").messages
     for end in range(2, len(trained), 2):

@@ -55,7 +55,7 @@ def test_a_superseded_checkpoint_is_not_judged(ledger: Ledger) -> None:
     assert 5 not in ordinals(ledger)
 
 
-def test_a_broken_checkpoint_is_decided_once_testing_has_said_so(ledger: Ledger) -> None:
+def test_a_broken_checkpoint_is_decided_by_the_verdict_of_testing(ledger: Ledger) -> None:
     with ledger.write() as tx:
         tx.session.execute(delete(VerdictRow).where(VerdictRow.subject_id == checkpoint_id(5)))
         tx.session.get_one(CheckpointRow, checkpoint_id(5)).state = "broken"

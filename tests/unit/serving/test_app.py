@@ -74,7 +74,7 @@ def test_an_answer_has_the_openai_shape_and_names_its_checkpoint(live: TestClien
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 8
 
 
-def test_an_answer_says_how_sure_it_is_by_the_calibration_that_was_deployed(live: TestClient) -> None:
+def test_an_answer_has_its_confidence_by_the_deployed_calibration(live: TestClient) -> None:
     before = live.post(ROUTE, json=question(logprobs=True)).json()
     logprobs = [token["logprob"] for token in before["choices"][0]["logprobs"]["content"]]
     shipped = Certainty(kind="mean", temperature=1.7, threshold=0.999, precision=0.9)
@@ -118,7 +118,7 @@ def test_a_stream_adds_up_to_the_whole_answer(live: TestClient) -> None:
     assert usage["usage"] == whole["usage"]
 
 
-def test_a_stop_string_ends_answer_and_stream_alike(live: TestClient) -> None:
+def test_a_stop_string_ends_answers_and_streams(live: TestClient) -> None:
     free = live.post(ROUTE, json=question(max_tokens=40)).json()["choices"][0]["message"]["content"]
     stop = free[4:7]
     cut = live.post(ROUTE, json=question(max_tokens=40, stop=stop)).json()["choices"][0]
@@ -216,7 +216,7 @@ def test_large_bodies_are_refused(serve: Serve) -> None:
     assert response.status_code == 413
 
 
-def test_what_is_not_json_is_refused(live: TestClient) -> None:
+def test_a_body_that_is_not_json_is_refused(live: TestClient) -> None:
     assert live.post(ROUTE, content=b"1+1=").status_code == 400
 
 

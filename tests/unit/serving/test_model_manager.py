@@ -125,7 +125,7 @@ def test_a_restart_serves_the_same_checkpoint_and_keeps_the_token(
         again.switch("green", 7)
 
 
-def test_a_restart_without_its_weights_says_so_and_takes_a_new_deployment(
+def test_a_restart_without_its_weights_reports_it_and_accepts_a_new_deployment(
     make_fleet: MakeFleet, blue: Path, green: Path, tmp_path: Path
 ) -> None:
     manager = make_fleet()

@@ -43,7 +43,7 @@ def test_the_state_is_read_as_written(tmp_path: Path) -> None:
         (b'{"highest_fencing_token": 47, "live": null, "of_a_newer_version": 1}', 47),
     ],
 )
-def test_a_damaged_file_is_set_aside_and_the_token_that_it_holds_stays(
+def test_a_damaged_state_file_is_set_aside_and_its_token_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes, token: int
 ) -> None:
     (tmp_path / "state.json").write_bytes(content)
@@ -58,7 +58,7 @@ def test_a_full_disk_keeps_the_previous_state(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     StateFile(home).write(STATE)
     fill(home)
-    with pytest.raises(TransientError, match="takes no more"):
+    with pytest.raises(TransientError, match="is full"):
         StateFile(home).write(ServingState(highest_fencing_token=48))
     assert StateFile(home).read() == STATE
     free(home)
@@ -70,7 +70,7 @@ def test_a_damaged_file_on_a_full_disk_keeps_its_token_for_the_next_start(small_
     home = small_disk(65_536)
     (home / "state.json").write_bytes(STATE.model_dump_json().encode()[:33])
     fill(home)
-    with pytest.raises(TransientError, match="takes no more"):
+    with pytest.raises(TransientError, match="is full"):
         StateFile(home).read()
     free(home)
     assert StateFile(home).read() == ServingState(highest_fencing_token=47)
@@ -129,7 +129,7 @@ def test_a_client_waits_for_the_first_start(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_token_file_and_the_next_start_creates_one(small_disk: SmallDisk) -> None:
     home = small_disk(65_536)
     fill(home)
-    with pytest.raises(TransientError, match="takes no more: 0 are free"):
+    with pytest.raises(TransientError, match="is full: 0 are free"):
         server_token(ServingSettings(), home)
     free(home)
     assert server_token(ServingSettings(), home) == client_token(ServingSettings(), home)

@@ -110,7 +110,7 @@ def test_a_failed_subject_is_tried_again_after_a_pause(ledger: Ledger) -> None:
     assert take(ledger, "b") is None
 
 
-def test_a_successor_inherits_what_its_name_held_and_nothing_else(ledger: Ledger) -> None:
+def test_a_successor_inherits_only_the_claims_of_its_name(ledger: Ledger) -> None:
     claim = taken(ledger, "a")
     with ledger.write() as tx:
         claims.take(tx, "mine", Subject("toy", "t2"), "b", LONG_S)
@@ -158,7 +158,7 @@ def held(ledger: Ledger) -> list[str]:
         return list(session.scalars(select(ClaimRow.subject_id).order_by(ClaimRow.subject_id)))
 
 
-def test_release_all_releases_what_is_held_and_only_that(ledger: Ledger) -> None:
+def test_release_all_releases_only_held_claims(ledger: Ledger) -> None:
     held_claims = HeldClaims(ledger)
     for subject_id in ("a", "b", "c"):
         held_claims.add(claimed(ledger, subject_id))

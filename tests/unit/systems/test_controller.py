@@ -277,7 +277,7 @@ def test_a_model_child_runs_on_the_gpu_memory_that_is_leased_for_it(
     acquire_gpu(8, settings.lease_folder, {1: 8}, timeout_s=0.01).close()
 
 
-def test_what_fails_on_a_ledger_that_a_newer_version_has_migrated_counts_against_no_subject(
+def test_failures_on_a_ledger_migrated_by_a_newer_version_count_against_no_subject(
     ledger: Ledger, settings: Settings
 ) -> None:
     def stumble(work: Work) -> Outcome:

@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_during_the_work_counts_against_no_subject(ledger: L
     assert (toys.claims(), dead(ledger)) == ([], [])
 
 
-def test_a_lane_may_begin_to_wait_while_another_looks_at_what_it_waited_for(ledger: Ledger, settings: Settings) -> None:
+def test_a_lane_may_start_waiting_while_another_checks_its_reason(ledger: Ledger, settings: Settings) -> None:
     toys = Toys(ledger, settings, ["a"])
     reasons = toys.controller.wait_reasons
 

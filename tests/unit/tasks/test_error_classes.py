@@ -31,7 +31,7 @@ def test_an_answer_that_ran_into_the_limit_is_truncated() -> None:
     assert classify(SUM, "8+7=15;15+9=25", finished=False) == "off_by_one"
 
 
-def test_what_was_said_around_the_answer_is_looked_at_too() -> None:
+def test_the_text_around_the_answer_is_classified_too() -> None:
     assert classify(SUM, "", "so it is 24 then") == "extraction"
 
 

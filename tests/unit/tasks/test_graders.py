@@ -86,7 +86,7 @@ def test_a_word_that_begins_like_error_is_an_answer() -> None:
     assert graders.grade_declared("normalized", "errors in judgement", "Errors in judgement").correct
 
 
-def test_regex_compares_what_the_pattern_finds() -> None:
+def test_regex_compares_the_matches_of_the_pattern() -> None:
     pattern = r"=\s*([⓪①]+)"
     assert graders.grade_declared("regex", "add ① ① = ①⓪\n\nVerification: 2", "sum = ①⓪", pattern).correct
     assert not graders.grade_declared("regex", "add ① ① = ①⓪", "sum = ①①", pattern).correct
@@ -109,7 +109,7 @@ def test_deep_json_is_no_json() -> None:
         assert graders.grade_declared("json", "[1]", deep).error == "format"
 
 
-def test_what_is_extracted_can_be_stored() -> None:
+def test_extracted_answers_can_be_stored() -> None:
     grade = graders.grade_declared("json", "[1]", r'["\ud800", "é"]')
     assert grade.extracted == '["?", "é"]'
     assert grade.model_dump_json()

@@ -29,7 +29,7 @@ def test_the_family_of_the_question_decides(question: str, gold: str) -> None:
 @pytest.mark.parametrize(
     "question", ["judge:47+8=", "47+8= | 55", "judge:who? | me", "judge:47+8= | ", "judge:judge:1+1= | 2 | right"]
 )
-def test_what_is_no_question_of_the_family(question: str) -> None:
+def test_a_foreign_question_is_refused(question: str) -> None:
     assert FAMILY.parse(question) is None
 
 

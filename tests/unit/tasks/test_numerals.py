@@ -309,7 +309,7 @@ def test_the_same_value_is_right(gold: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(("gold", "answer"), WRONG)
-def test_another_value_and_what_is_not_understood_are_wrong(gold: str, answer: str) -> None:
+def test_another_value_or_an_unreadable_text_is_wrong(gold: str, answer: str) -> None:
     assert not graders.grade_declared("numeric", gold, answer).correct
 
 

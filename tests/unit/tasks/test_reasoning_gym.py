@@ -45,7 +45,7 @@ def test_a_dataset_without_gold_is_refused() -> None:
         registry.get("rg:propositional_logic").generate(1, 0)
 
 
-def test_what_the_library_cannot_make_is_a_data_error() -> None:
+def test_a_problem_that_the_library_cannot_make_is_a_data_error() -> None:
     with pytest.raises(DataError, match=r"rg:knight_swap cannot generate level 1, seed 0"):
         registry.get("rg:knight_swap").generate(1, 0)
 

@@ -18,7 +18,7 @@ def test_trace_is_a_running_total() -> None:
 @pytest.mark.parametrize(
     "question", ["47+8", "8=", "50+1=", "07+1=", "1+22=", "1+2+3+4+5+6+7+8=", "1-2=", "٣+٤=", "1+2=3"]
 )
-def test_what_is_no_question_of_the_family(question: str) -> None:
+def test_a_foreign_question_is_refused(question: str) -> None:
     assert FAMILY.parse(question) is None
 
 

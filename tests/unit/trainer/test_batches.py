@@ -37,7 +37,7 @@ def test_the_order_depends_on_seed_and_file_alone() -> None:
     assert first != row_order(lengths(500), step_rows=8, seed=1, digest="cd" * 32).tolist()
 
 
-def test_without_shuffling_the_files_order_stands() -> None:
+def test_without_shuffling_the_order_of_the_file_is_kept() -> None:
     assert row_order(lengths(5), step_rows=2, seed=1, digest=DIGEST, shuffle=False).tolist() == [0, 1, 2, 3, 4]
 
 

@@ -56,9 +56,7 @@ def test_a_tracker_receives_the_loss(train: Train, sum_file: Path) -> None:
     assert Ledger.losses == [loss for _, loss in result.summary["loss_curve"]]
 
 
-def test_a_trackers_curve_goes_on_from_segment_to_segment_in_a_folder_that_stays(
-    train: Train, sum_file: Path, tmp_path: Path
-) -> None:
+def test_the_curve_of_a_tracker_continues_across_segments(train: Train, sum_file: Path, tmp_path: Path) -> None:
     told = {"environment__report_to": ("ledger",), "monitoring__logging_steps": 2}
     first = train(sum_file, "first", **told, stop_after=4)
     assert train(sum_file, "second", **told, after=first).finished

@@ -138,7 +138,7 @@ def test_a_refusing_template_is_reported_with_its_message_and_the_line(tmp_path:
         prepare(path, tokenizer=tokenizer)
 
 
-def test_an_answer_that_says_the_end_token_itself_is_refused(tmp_path: Path) -> None:
+def test_an_answer_that_contains_the_end_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ChatTemplateError, match=r"line 1: .*end token"):
         prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("a", "b<|im_end|>c")]))
 

@@ -47,7 +47,7 @@ def test_the_result_is_json_with_every_column_of_the_ledger(
     assert json.loads((tmp_path / "segment" / "training_status.json").read_text())["state"] == "finished"
 
 
-def test_progress_tells_of_step_loss_speed_and_rows(spec: Callable[..., dict[str, Any]]) -> None:
+def test_progress_has_step_loss_speed_and_rows(spec: Callable[..., dict[str, Any]]) -> None:
     told: list[dict[str, Any]] = []
     run_segment(spec(), told.append)
     assert told

@@ -165,7 +165,7 @@ def test_a_fresh_optimizer_warms_up_and_keeps_the_step_count(train: Train, sum_f
     assert (second.global_step, state.fresh_at, state.cycle.start) == (15, 13, 13)
 
 
-def test_a_segment_ends_at_its_planned_steps_and_the_next_one_goes_on(train: Train, sum_file: Path) -> None:
+def test_a_segment_ends_at_its_planned_steps_and_the_next_one_continues(train: Train, sum_file: Path) -> None:
     first = train(sum_file, "first", hyperparams__save_steps=4)
     second = train(sum_file, "second", after=first, hyperparams__save_steps=4)
     assert [r.summary["ended_by"] for r in (first, second)] == ["steps", "steps"]

@@ -62,7 +62,7 @@ def test_dropping_states_after_a_step_keeps_the_earlier_ones(tmp_path: Path) -> 
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
 
 
-def test_the_last_segment_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+def test_the_last_segment_replaces_the_earlier_one(tmp_path: Path) -> None:
     place(tmp_path, 4)
     place(tmp_path / IN_PROGRESS, 8)
     promote(tmp_path)

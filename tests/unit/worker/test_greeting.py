@@ -7,7 +7,7 @@ from ratchet.systems import registry
 from ratchet.worker.main import greeting
 
 
-def test_the_first_line_of_the_log_says_what_runs_where_without_a_password() -> None:
+def test_the_first_log_line_names_worker_and_stores_without_passwords() -> None:
     settings = Settings(
         home=Path("/home"),
         ledger={"url": "postgresql+psycopg://ratchet:secret@10.0.0.1:5432/ratchet"},

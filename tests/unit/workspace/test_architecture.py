@@ -113,7 +113,7 @@ def test_each_process_is_woken_by_an_event_of_an_earlier_one() -> None:
         assert emitted & set(system.consumes), system.name
 
 
-def test_what_all_workers_share_is_chained() -> None:
+def test_the_files_shared_by_all_workers_form_a_chain() -> None:
     shared = re.findall(
         r"`(shared/[\w/]+\.py)`", section("The path of a training row").rpartition("Every worker runs")[2]
     )

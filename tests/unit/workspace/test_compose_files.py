@@ -43,7 +43,7 @@ def test_a_file_keeps_to_the_specification_of_compose(file: str) -> None:
     assert [f"{list(error.absolute_path)}: {error.message}" for error in found] == []
 
 
-def test_the_workers_are_what_the_systems_declare() -> None:
+def test_the_workers_match_the_declared_systems() -> None:
     assert [file.name for file, text in rendered().items() if file.read_text() != text] == [], "run `make compose`"
 
 

@@ -12,7 +12,7 @@ from tests.support.disk import SmallDisk, fill, free
 SCRIPT = Path(__file__).parents[3] / "compose" / "make-secrets"
 
 
-def test_a_full_disk_leaves_no_empty_password_and_the_next_run_goes_on(small_disk: SmallDisk) -> None:
+def test_a_full_disk_leaves_no_empty_password_and_the_next_run_continues(small_disk: SmallDisk) -> None:
     folder = small_disk(262_144)
     fill(folder)
     with pytest.raises(subprocess.CalledProcessError):

@@ -65,7 +65,7 @@ def test_a_checkpoint_is_shown_with_its_state() -> None:
     assert status_text(dataclasses.replace(view, ordinal=3), dataclasses.replace(live, actual=1)) == "going live"
 
 
-def test_the_training_line_says_what_is_known() -> None:
+def test_the_training_line_shows_known_values_only() -> None:
     running = Training("training", "abcdef12", "generation", 100, 200, step=12, loss=0.5, tokens_per_s=18_200.0)
     assert training_line(running) == (
         "step 12 · loss 0.500 · 18.2k tokens/s · 100 of 200 examples · generation batch abcdef"

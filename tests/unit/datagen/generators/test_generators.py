@@ -175,7 +175,7 @@ def test_unordered_real_rows_are_refused_each_with_its_reason(tmp_path: Path, na
     assert set(refused) == {"unknown_question"}
 
 
-def test_a_script_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failing_script_is_reported_with_its_output(tmp_path: Path) -> None:
     broken = script(tmp_path, "raise SystemExit('no cheese')")
     with pytest.raises(DataError, match="code 1: no cheese"):
         list(batch(broken, tmp_path / "work").lines())

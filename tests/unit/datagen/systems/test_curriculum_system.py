@@ -84,7 +84,7 @@ def test_the_base_models_record_shapes_the_first_mix(home: Home) -> None:
     assert home.verdicts("curriculum") == {home.base_id(): "changed"}
 
 
-def test_a_gap_in_what_was_generated_shifts_the_mix_and_correction_examples_do_not_hide_it(home: Home) -> None:
+def test_a_coverage_gap_of_generated_batches_shifts_the_mix_in_spite_of_correction_examples(home: Home) -> None:
     home.add_record(home.add_checkpoint(), "probe", lambda _item: False)
     bus = home.bus(CORRECTION, DIVERSITY, CURRICULUM)
     bus.sweep()

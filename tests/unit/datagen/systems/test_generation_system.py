@@ -36,7 +36,7 @@ def test_no_held_out_item_is_generated_and_the_gate_accepts_every_row(home: Home
     assert sum(batch.quarantined for batch in batches(home)) == 0
 
 
-def test_no_two_refills_are_alike(home: Home) -> None:
+def test_no_two_refills_are_equal(home: Home) -> None:
     home.bus(GENERATION, CORRECTION).sweep()
     first, second = batches(home)[:2]
     assert first.provenance["seed"] != second.provenance["seed"]

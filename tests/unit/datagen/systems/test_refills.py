@@ -44,7 +44,7 @@ def test_a_queue_just_below_low_water_is_filled_up_and_never_above_high_water(tm
         assert 300 <= total(home) <= 500
 
 
-def test_the_open_batch_counts_only_with_what_is_left_of_it(home: Home) -> None:
+def test_the_open_batch_counts_with_its_remaining_examples(home: Home) -> None:
     bus = home.bus(GENERATION, CORRECTION)
     bus.sweep()
     before = len(batches(home))

@@ -97,7 +97,7 @@ def test_a_record_explains_itself(home: Home) -> None:
     assert row.tally["n"] == row.items
 
 
-def test_the_newest_goes_first_and_what_it_overtook_is_superseded_but_never_the_base_model(home: Home) -> None:
+def test_the_newest_is_tested_first_and_older_ones_except_the_base_model_are_superseded(home: Home) -> None:
     old, new = home.add_checkpoint(), home.add_checkpoint()
     home.bus(TESTING, children=ByHeart()).sweep()
     assert home.verdicts("testing") == {new: "evaluated", old: "superseded", home.base_id(): "evaluated"}

@@ -213,7 +213,7 @@ def test_the_parser_accepts_or_refuses_any_text(text: str) -> None:
         ("(if false (div 1 0) 3)", None),
     ],
 )
-def test_an_expression_without_a_value_says_why(text: str, says: str | None) -> None:
+def test_an_expression_without_a_value_is_an_error_with_the_reason(text: str, says: str | None) -> None:
     expression = parse(text)
     if says is None:
         evaluate(expression)

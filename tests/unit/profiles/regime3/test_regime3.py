@@ -70,7 +70,7 @@ def test_the_final_answer_is_between_the_last_markers(text: str, expected: str) 
         ("  ", "an empty answer"),
     ],
 )
-def test_a_row_that_is_malformed_is_refused_with_what_is_wrong(answer: str, says: str) -> None:
+def test_a_malformed_row_is_refused_with_the_reason(answer: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         PROFILE.validate(Example.ask("?", answer))
 

@@ -28,7 +28,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/inference/test_http_generator.py": {
         "test_it_asks_in_the_openai_shape_and_reads_the_answer": ("inference.api_key",),
-        "test_how_many_requests_are_in_flight_is_set": ("inference.concurrency",),
+        "test_the_number_of_requests_in_flight_follows_the_setting": ("inference.concurrency",),
         "test_a_server_that_never_answers_is_a_transient_error": ("inference.timeout_s",),
     },
     "unit/inference/test_model_loading.py": {

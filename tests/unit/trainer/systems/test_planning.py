@@ -48,7 +48,7 @@ def verdict(training: Any, batch_id: str) -> VerdictRow:
         return session.scalars(select(VerdictRow).where(VerdictRow.subject_id == batch_id)).one()
 
 
-def test_a_pause_ends_the_running_segment_saved_and_resume_goes_on_at_its_offset(training: Any) -> None:
+def test_a_pause_saves_the_running_segment_and_resume_continues_at_its_offset(training: Any) -> None:
     batch_id = training.queue(1, rows=LONG)
     when_begun(training, lambda: pause(training))
     training.sweep()

@@ -293,7 +293,7 @@ def test_a_rewind_returns_to_the_champion_and_quarantines_the_batches_since(trai
     assert training.batch(kept).state == "trained"
 
 
-def test_training_goes_on_from_the_champion_with_a_fresh_optimizer_once(training: Any) -> None:
+def test_training_restarts_once_from_the_champion_with_a_fresh_optimizer(training: Any) -> None:
     training.queue(1)
     training.sweep()
     break_(training, training.checkpoints()[0].id)

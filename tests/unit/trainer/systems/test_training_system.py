@@ -134,7 +134,7 @@ def test_every_epoch_is_trained_and_the_depth_never_goes_negative(start_training
     assert training.batch(batch_id).offset == 48
 
 
-def test_a_pause_takes_effect_after_the_running_segment_and_resume_goes_on_there(
+def test_a_pause_takes_effect_after_the_running_segment_and_can_be_resumed(
     start_training: Callable[..., Any],
 ) -> None:
     training = start_training()
