@@ -37,7 +37,7 @@ class Stretch:
 
 
 def stretch(session: Session, checkpoint_id: str) -> Stretch | None:
-    """From the nearest ancestor with a record on the probe suite; None where there is none."""
+    """From the nearest ancestor with a record on the probe suite; None if there is none."""
     suite = current(session, "probe").id
     after = evaluation(session, checkpoint_id, suite)
     row = session.get_one(CheckpointRow, checkpoint_id)

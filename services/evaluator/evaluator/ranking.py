@@ -146,7 +146,7 @@ class Ranking(BaseModel):
     def best(self) -> Entry:
         """The highest entry whose files are kept and that is within its budgets;
 
-        where there is none, the highest of all.
+        if there is none, the highest of all.
         """
         usable = (e for e in self.entries if e.over_budget is None and (e.cost is None or e.cost.is_kept))
         return next(usable, self.entries[0])
@@ -192,7 +192,7 @@ class Board:
         costs: Mapping[str, Cost] | None = None,
         budget: ComparisonSettings | None = None,
     ) -> Ranking:
-        """Rank all entered checkpoints, or those of these ids. Raises EmptyEvaluation where there is none."""
+        """Rank all entered checkpoints, or those of these ids. Raises EmptyEvaluation if there is none."""
         names = sorted(self._rows if checkpoint_ids is None else self._rows.keys() & set(checkpoint_ids))
         if not names:
             raise EmptyEvaluation("there is no evaluation to rank.")

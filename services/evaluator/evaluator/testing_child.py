@@ -216,7 +216,7 @@ class TestingSession:
 
 
 def read_suite(path: Path) -> dict[str, Example]:
-    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation where there is none."""
+    """The examples by id, in order. Raises DataError naming file and line, and EmptyEvaluation if there is none."""
     examples: dict[str, Example] = {}
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():

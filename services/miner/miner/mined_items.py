@@ -77,7 +77,7 @@ class GradedAnswer(BaseModel):
 
     @property
     def cell(self) -> tuple[str, int]:
-        """Family (``text`` where there is none) and level."""
+        """Family (``text`` if there is none) and level."""
         return self.example.family or "text", self.example.level
 
     @property

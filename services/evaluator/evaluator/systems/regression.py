@@ -72,7 +72,7 @@ def _rows(work: Work) -> Rows:
 
 
 def _best_so_far(work: Work, rows: Rows) -> Evaluation | None:
-    """None where there is none, or none that can be read: then the champion is the only baseline."""
+    """None if there is none that can be read: then the champion is the only baseline."""
     records = [load_if_intact(work.artifacts, row) for row in rows.best]
     return max((record for record in records if record is not None), key=selection_score, default=None)
 

@@ -1,6 +1,6 @@
 """Self-correction: the data gate before the queue, examples made from mined mistakes, and their measured impact.
 
-The gate has a lane of its own, so that data does not wait for the generation of examples.
+The gate has its own lane, so that data does not wait for the generation of examples.
 """
 
 from __future__ import annotations
