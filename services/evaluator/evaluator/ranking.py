@@ -144,10 +144,7 @@ class Ranking(BaseModel):
 
     @property
     def best(self) -> Entry:
-        """The highest entry whose files are kept and that is within its budgets;
-
-        if there is none, the highest of all.
-        """
+        """The highest entry within its budgets whose files are kept; if there is none, the highest of all."""
         usable = (e for e in self.entries if e.over_budget is None and (e.cost is None or e.cost.is_kept))
         return next(usable, self.entries[0])
 
