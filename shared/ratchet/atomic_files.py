@@ -1,6 +1,6 @@
-"""Writes our own small files whole: readers see the old file or the new one, and so they do after a kill.
+"""Writes small files atomically: readers see either the old or the new file, even after a kill.
 
-It does not know what a file holds, or what trouble with a disk is called (see ratchet.disk).
+It does not know what a file contains, or how disk errors are explained (see ratchet.disk).
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def atomic_replace(path: Path, *, durable: bool = False, mode: int = 0o644) -> I
 
 
 def write_best_effort(path: Path, text: str) -> None:
-    """``atomic_write`` for a file that is only for people to look at: an error is logged, and the work goes on.
+    """``atomic_write`` for a file that is only for information: an error is logged and not raised.
 
-    It is logged once until the file is written again, since some are written several times a second.
+    An error is logged only once until the file is written again, since some are written several times a second.
     """
     try:
         atomic_write(path, text)

@@ -1,7 +1,7 @@
-"""Exponential back-off: how long to pause before the next try. It does not know what is tried, or how often.
+"""Exponential back-off: how long to pause before the next try. It does not know what is tried.
 
-tenacity and backoff wrap a whole call; most of our loops pause between calls that they make themselves, and must wake
-up at once when a worker is asked to stop, so the pause is the only part worth sharing.
+tenacity and backoff wrap a whole call. Most of our loops pause between calls that they make themselves and must wake at
+once when a worker is asked to stop, so only the pause is shared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 FIRST_S = 0.5
-"""The first pause, where nothing speaks for another; `control.max_backoff_s` is the longest."""
+"""The usual first pause; `control.max_backoff_s` is the longest."""
 
 
 def pause_s(failures: int, first_s: float, last_s: float) -> float:
@@ -49,7 +49,7 @@ class Backoff:
         return pause_s(self.failures, self._first_s, self._last_s) * (1.0 - self._jitter * random.random())
 
     def wait(self, stop: Event | None = None, *, at_least_s: float = 0.0) -> bool:
-        """Sleep for the next pause, or until ``stop`` is set; whether it is set."""
+        """Sleep for the next pause, or until ``stop`` is set; returns whether it is set."""
         wait_s = max(self.next_s(), at_least_s)
         if stop is not None:
             return stop.wait(wait_s)
@@ -58,7 +58,7 @@ class Backoff:
 
 
 STABLE_AFTER_S = 60.0
-"""What has run for so long has not failed at its start: the pauses begin again with the first."""
+"""A process that has run for this long has not failed at its start, so the pauses begin again with the first."""
 
 
 class RestartDelay:

@@ -1,4 +1,4 @@
-"""Which build of the code a process runs: two builds of one version are told apart by a digest of their files."""
+"""Identifies the build that a process runs: builds of the same version differ in a digest of their files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Build:
 
     @classmethod
     def of(cls, module: str) -> Build:
-        """The build of the service that a module belongs to, together with the shared package that it runs on."""
+        """The build of a module's service and of the shared package."""
         package = module.partition(".")[0]
         shared = f"{__version__}+{package_digest(SHARED)}"
         return cls(shared) if package == SHARED else cls(shared, package, package_digest(package))
 
     @classmethod
     def parse(cls, text: str) -> Build:
-        """The inverse of ``str``; of any other text the whole is the version."""
+        """The inverse of ``str``. Any other text becomes the version."""
         head, plus, tail = text.partition("+")
         parts = tail.split(".")
         return cls(f"{head}+{parts[0]}", *parts[1:]) if plus and len(parts) in (1, 3) else cls(text)
@@ -42,7 +42,7 @@ class Build:
 
 @cache
 def package_digest(package: str) -> str:
-    """The first digits of SHA-256 over the names and contents of a package's files, without what Python compiles.
+    """The first digits of SHA-256 over the names and contents of a package's files, without compiled Python files.
 
     Empty where the package is not installed.
     """

@@ -1,6 +1,6 @@
-"""What an error of the operating system says about a disk, as one of our errors with the way out; and how much is free.
+"""Turns operating-system errors of a disk into Ratchet's errors with a remedy, and measures free space.
 
-A full or failing disk is transient: workers try again. A folder that is not ours to write to is a wrong setting.
+A full or failing disk is a transient error, which workers retry. A folder that is not writable is a wrong setting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from ratchet.errors import RatchetError, SettingsError, TransientError
 
 FULL_BYTES = 10_000_000
-"""A disk with less counts as full: no log, no batch and no checkpoint is sure to fit."""
+"""A disk with less free space counts as full: even a log or a batch may not fit."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FAILING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
@@ -41,7 +41,7 @@ def disk_errors(folder: Path, needed_bytes: int | None = None) -> Iterator[None]
 
 @contextmanager
 def home_errors(folder: Path) -> Iterator[None]:
-    """``disk_errors``, and a folder that cannot be written to: a SettingsError that says what is in the way."""
+    """As ``disk_errors``; in addition a folder that is not writable becomes a SettingsError with the reason."""
     try:
         yield
     except OSError as error:
@@ -51,13 +51,13 @@ def home_errors(folder: Path) -> Iterator[None]:
 
 
 def explain_home_error(error: OSError, folder: Path) -> RatchetError | None:
-    """What to raise in the place of an error on a folder that we write to; None for an error of another kind."""
+    """The error to raise instead of an OSError on a folder that Ratchet writes to; None for other errors."""
     if (explained := explain_disk_error(error, folder)) is not None:
         return explained
     place = error.filename or folder
     if is_forbidden(error):
         return SettingsError(
-            f"{place}: user {os.geteuid()} has no right to it ({error.strerror}). Give them the right, or {_ELSEWHERE}."
+            f"{place}: user {os.geteuid()} has no permission ({error.strerror}). Give them permission, or {_ELSEWHERE}."
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         blocker = next((there for there in (folder, *folder.parents) if os.path.isfile(there)), place)
@@ -70,12 +70,12 @@ def explain_home_error(error: OSError, folder: Path) -> RatchetError | None:
 
 
 def explain_disk_error(error: OSError, place: Path | str, needed_bytes: int | None = None) -> TransientError | None:
-    """What to raise in the place of an error that the disk of ``place`` causes; None for an error of another kind."""
+    """The error to raise instead of an OSError that the disk of ``place`` causes; None for other errors."""
     if is_full(error):
         needed = "" if needed_bytes is None else f" {needed_bytes:,} bytes are needed,"
         return TransientError(
-            f"The disk of {place} takes no more:{needed} {free_bytes(Path(place)):,} are free ({error.strerror}). "
-            "Make room, or lower retention.checkpoints_gb; workers then go on by themselves."
+            f"The disk of {place} is full:{needed} {free_bytes(Path(place)):,} are free ({error.strerror}). "
+            "Make room, or lower retention.checkpoints_gb; workers then continue automatically."
         )
     if error.errno == errno.EROFS:
         return TransientError(
@@ -87,7 +87,7 @@ def explain_disk_error(error: OSError, place: Path | str, needed_bytes: int | No
     if error.errno in _FAILING:
         file = f" ({error.filename})" if error.filename else ""
         return TransientError(
-            f"The disk of {place} fails: {error.strerror}{file}. Look at `dmesg` and its mount; workers try again by "
+            f"The disk of {place} fails: {error.strerror}{file}. Check `dmesg` and its mount; workers try again by "
             "themselves."
         )
     return None
@@ -98,16 +98,16 @@ def is_forbidden(error: OSError) -> bool:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise, as ``home_errors`` does, unless the folder, or the place where it is to be made, takes a byte."""
+    """Raise, as ``home_errors`` does, unless the folder, or the place where it is to be created, is writable."""
     with home_errors(folder), tempfile.TemporaryFile(dir=nearest_existing(folder), buffering=0) as file:
         file.write(b"\0")
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk of a folder, which need not exist yet."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(nearest_existing(folder)).free
 
 
 def nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the nearest above it that exists and may be looked at."""
+    """The folder itself, or its nearest parent that exists and is accessible."""
     return next(place for place in (folder, *folder.parents) if os.path.exists(place))

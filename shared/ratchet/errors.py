@@ -1,4 +1,4 @@
-"""The one error tree. Every class says when it is raised; every message says the way out."""
+"""Ratchet's exceptions. Each class says when it is raised, and each message names a remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class RatchetError(Exception):
 
 
 class TransientError(RatchetError):
-    """The ledger, Redis, a disk or a server is away. Never counts against a subject: wait and try again."""
+    """The ledger, Redis, a disk or a server is unavailable. It never counts against a subject; the work is retried."""
 
 
 class SettingsError(RatchetError):
@@ -18,7 +18,7 @@ class SettingsError(RatchetError):
 class ArtifactError(RatchetError):
     """An artifact is half-written, truncated, altered or absent. Names the file.
 
-    ``artifact`` is the id of the one in the store that it is about, where it is one of the store.
+    ``artifact`` is its id, if it is an artifact of the store.
     """
 
     artifact: str | None = None
@@ -29,7 +29,7 @@ class BrokenCheckpoint(ArtifactError):
 
 
 class DataError(RatchetError):
-    """A row or a file of examples cannot be read, or not be trained on. Names the file and the line."""
+    """A row or a file of examples cannot be read or trained on. Names the file and the line."""
 
 
 class UnknownShape(DataError):
@@ -37,7 +37,7 @@ class UnknownShape(DataError):
 
 
 class MalformedExpression(DataError):
-    """A prefix expression does not parse, or its markers do not stand as they should. Names the column."""
+    """A prefix expression does not parse, or its markers are in the wrong places. Names the column."""
 
 
 class NotJson(DataError):
@@ -61,15 +61,14 @@ class ClaimLost(RatchetError):
 
 
 class Stopping(RatchetError):
-    """The worker is asked to stop; the subject goes back, uncounted, for whoever comes next."""
+    """The worker was asked to stop. The subject's claim is released without counting a failure."""
 
 
 class ChildFailed(RatchetError):
     """A child process raised, was killed, or stopped making progress.
 
-    ``killed`` says that it died by a signal it did not ask for; ``out_of_memory`` that its device or host had
-    no room; ``error_type`` names the class of the exception, if it raised one; ``trace`` is its traceback or
-    the end of its log.
+    ``killed``: it died by a signal that Ratchet did not send; ``out_of_memory``: its device or host had no memory left;
+    ``error_type`` names the class of the exception, if it raised one; ``trace`` is its traceback or the end of its log.
     """
 
     def __init__(
@@ -89,11 +88,11 @@ class ChildFailed(RatchetError):
 
 
 class GenerationError(RatchetError):
-    """A model server or a local model failed to answer. Never an answer, never a wrong answer."""
+    """A model server or a local model failed to answer. Such a failure is never graded as a wrong answer."""
 
 
 class EmptyEvaluation(RatchetError):
-    """An evaluation graded no item: it is neither 0 nor 1, it is an error."""
+    """An evaluation graded no item, so its accuracy is undefined."""
 
 
 class NotComparable(RatchetError):
@@ -101,7 +100,7 @@ class NotComparable(RatchetError):
 
 
 class TrainingError(RatchetError):
-    """A training run cannot start or go on; the message names the field or the row."""
+    """A training run cannot start or continue; the message names the field or the row."""
 
 
 class ResumeError(TrainingError):
@@ -109,7 +108,7 @@ class ResumeError(TrainingError):
 
 
 class Diverged(TrainingError):
-    """The training loss is not finite, or far above that of guessing."""
+    """The training loss is not finite, or far above the loss of random guessing."""
 
 
 class ChatTemplateError(RatchetError):
@@ -121,15 +120,15 @@ class ServingError(RatchetError):
 
 
 class UnusableCheckpoint(ServingError):
-    """The inference server was told to load a checkpoint whose files are damaged, or not those that were named."""
+    """The inference server cannot load a checkpoint whose files are damaged or are not the named ones."""
 
 
 class PreconditionFailed(RatchetError):
-    """A command is refused in the present state; the message says what would allow it."""
+    """A command is not possible in the current state; the message says what is needed."""
 
 
 class DamagedLedger(PreconditionFailed):
-    """The file of an SQLite ledger is no database, or a damaged one."""
+    """The file of an SQLite ledger is not a database, or is damaged."""
 
 
 class LedgerBehind(PreconditionFailed):

@@ -21,7 +21,7 @@ DEPLOYING = (
     "after-rollback",
     "after-return",
 )
-"""The points of a deployment, in its order; the last two are those of a rollback."""
+"""The failpoints of a deployment, in order; the last two are in a rollback."""
 
 POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit", *DEPLOYING)
 

@@ -1,7 +1,7 @@
 """Locks on files and folders by flock, which the kernel releases when the last process that holds them ends.
 
-It is advisory, for processes of one machine, or of several that share a file system with working locks. What a lock
-protects and what its file says is known to the callers.
+It is advisory, for processes of one machine, or of several that share a file system with working locks. It does not
+know what a lock protects or what its file contains.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FileLock:
 
     @classmethod
     def try_acquire(cls, path: Path) -> Self | None:
-        """The lock, or None while another has it. Otherwise as ``acquire``."""
+        """The lock, or None while another process holds it. Otherwise as ``acquire``."""
         return cls._locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
@@ -62,7 +62,7 @@ class FileLock:
         return cls(path, handle)
 
     def write(self, text: str) -> None:
-        """Replace the text of the locked file, as to say who holds it. Raises OSError where the disk is full."""
+        """Replace the text of the locked file, such as the holder's name. Raises OSError if the disk is full."""
         os.ftruncate(self.handle, 0)
         os.pwrite(self.handle, text.encode(), 0)
 
@@ -82,7 +82,7 @@ class FileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock. Needs the right to read, no more. Raises OSError, also for an absent file."""
+    """Whether a process holds the lock. Needs only read permission. Raises OSError, also for an absent file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         return _is_held(handle)

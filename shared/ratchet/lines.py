@@ -1,7 +1,7 @@
 """Lines of files and streams: they end at a line feed and nowhere else.
 
 ``str.splitlines`` and httpx's ``iter_lines`` also break at U+2028, U+2029, U+0085, \\v, \\f and \\x1c to \\x1e. All of
-these may be part of a JSON string, so neither is used in Ratchet. What is on a line is not known here.
+these may be part of a JSON string, so neither is used in Ratchet. It does not know what a line contains.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def stream_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def lines_as_shown(text: str) -> list[str]:
-    """The lines that a person sees in a text: it may break at the other characters, too."""
+    """The lines of a text as they are displayed: it may also break at the other characters."""
     return text.splitlines()
 
 
 def first_line(text: str) -> str:
-    """The first line that a person sees, as of an error."""
+    """The first line as it is displayed, such as that of an error."""
     return next(iter(lines_as_shown(text)), "")
 
 
 def to_json_line(value: Any) -> str:
-    """A value as JSON on one line, for a reader that may break lines anywhere: without the line end."""
+    """A value as JSON on one line, also for readers that break at other characters; without the line end."""
     return json.dumps(value, ensure_ascii=False).translate(_BREAKS)

@@ -23,7 +23,7 @@ _CONTEXT: ContextVar[dict[str, object]] = ContextVar("ratchet_log_context")
 
 @contextmanager
 def log_context(**ids: object) -> Iterator[None]:
-    """Add ids, as of event, subject and claim, to the lines logged inside the block; None is left out."""
+    """Add ids, such as event, subject and claim, to the lines logged in the block; None is left out."""
     token = _CONTEXT.set({key: value for key, value in ids.items() if value is not None})
     try:
         yield
@@ -59,7 +59,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_json(worker: str, folder: Path | None) -> None:
-    """Send this process's logs to ``<folder>/<worker>.log``, or to stderr where there is no folder."""
+    """Send this process's logs to ``<folder>/<worker>.log``, or to stderr without a folder."""
     if folder is None:
         handler: logging.Handler = logging.StreamHandler(sys.stderr)
     else:
@@ -72,4 +72,4 @@ def log_json(worker: str, folder: Path | None) -> None:
     for noisy in ("celery", "kombu", "alembic", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", module="celery")  # being root is the container's business
+    warnings.filterwarnings("ignore", module="celery")  # in a container the process may run as root

@@ -1,6 +1,6 @@
-"""Checks that what the settings name is installed: plug-ins, and the optional package bitsandbytes.
+"""Checks that plug-ins named in the settings, and the optional package bitsandbytes, are installed.
 
-Every process that needs them asks at its start. Nothing here imports torch.
+Every process that needs them calls it at its start. It does not import torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def require_plugins(settings: Settings) -> None:
 
 
 def _require(group: str, setting: str, names: Sequence[str]) -> None:
-    """Where no plug-in of the group is installed, the data systems are not either, and nothing can be checked."""
+    """If no plug-in of the group is installed, neither are the data systems, and nothing can be checked."""
     known = {point.name for point in entry_points(group=group)}
     for name in names:
         if known and name not in known:
@@ -36,7 +36,7 @@ def _require(group: str, setting: str, names: Sequence[str]) -> None:
 
 
 def require_bitsandbytes() -> None:
-    """Raise SettingsError, with the way out, if bitsandbytes is not installed."""
+    """Raise SettingsError, with a remedy, if bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise SettingsError(
             "model.load_in_4bit needs bitsandbytes, which is not installed: pip install 'services/trainer[4bit]', "

@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: which are free, and who has the others."""
+"""Ports of the loopback interface: which are free, and which process uses the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port on which no process listens now; one may by the time it is used."""
+    """A port on which no process listens now. Another process may take it before it is used."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -32,16 +32,16 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, setting: str) -> None:
-    """Raises TransientError that names the port, who listens there, and the ``setting`` that moves us."""
+    """Raise TransientError, naming the port, its process and the ``setting`` to change, if the port is in use."""
     if not is_free(port):
         raise TransientError(
-            f"Port {port} is busy: {port_owner(port)} has it. Stop that, or set {setting} to another port, "
+            f"Port {port} is in use by {port_owner(port)}. Stop that, or set {setting} to another port, "
             "or to 0 for a free one."
         )
 
 
 def port_owner(port: int) -> str:
-    """The process that listens on ``port``, as far as this user may know."""
+    """The process that listens on ``port``, if this user may see it."""
     try:
         listeners = [
             connection.pid

@@ -1,7 +1,7 @@
 """Files that a user names or puts into a folder: opened only if they are regular, and shown under a printable name.
 
 A pipe would block and a device has no end, so a path is checked before it is opened, and again on the descriptor that
-is read. No more is read than the file held when it was opened. What is in it is not known here.
+is read. No more is read than the file held when it was opened. It does not know what a file contains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ratchet.disk import explain_disk_error, is_forbidden
 from ratchet.errors import DataError, RatchetError, SettingsError
 
 TEXT_LIMIT_BYTES = 10_000_000
-"""The most that a file may have that is read whole: settings, a password."""
+"""The largest file that is read as a whole, such as settings or a password."""
 
 _BUFFER_BYTES = 1 << 17
 
@@ -41,7 +41,7 @@ _ERRORS = {
 
 
 def printable(name: str | Path) -> str:
-    """A name, or a text with one in it, fit for JSON, the ledger and a terminal.
+    """A name, or a text with a name in it, made safe for JSON, the ledger and a terminal.
 
     Control characters, and bytes that are not UTF-8, become ``\\xff``.
     """
@@ -81,7 +81,7 @@ def read_text(path: Path, kind: type[RatchetError] = DataError) -> str:
     with open_regular(path, kind) as file:
         content = file.read(TEXT_LIMIT_BYTES + 1)
     if len(content) > TEXT_LIMIT_BYTES:
-        raise kind(f"{printable(path)}: more than {TEXT_LIMIT_BYTES:,} bytes; this is another file than the one meant.")
+        raise kind(f"{printable(path)}: more than {TEXT_LIMIT_BYTES:,} bytes; this is probably the wrong file.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -93,7 +93,7 @@ class _Regular(io.FileIO):
 
     def __init__(self, handle: int, size_bytes: int, path: Path, kind: type[RatchetError]) -> None:
         super().__init__(handle, "rb")
-        self._has_size = size_bytes > 0  # not so on some file systems, and for the kernel's own files
+        self._has_size = size_bytes > 0  # some file systems, and files of the kernel, report no size
         self._limit_bytes = size_bytes or TEXT_LIMIT_BYTES
         self._path, self._kind = path, kind
 
@@ -108,7 +108,7 @@ class _Regular(io.FileIO):
                 f"{printable(self._path)} cannot be read as a file ({error.strerror}): copy what you want of it first."
             ) from error
         if read is None:
-            raise self._kind(f"{printable(self._path)}: there is nothing to read in it at the moment.")
+            raise self._kind(f"{printable(self._path)}: it currently has nothing to read.")
         return read
 
     def read(self, size: int | None = -1) -> bytes:
@@ -129,6 +129,6 @@ def _explain(path: Path, error: OSError, kind: type[RatchetError]) -> RatchetErr
     if (explained := explain_disk_error(error, printable(path))) is not None:
         return explained
     if is_forbidden(error):
-        return SettingsError(f"{printable(path)}: user {os.geteuid()} may not read it: give them the right.")
+        return SettingsError(f"{printable(path)}: user {os.geteuid()} may not read it: give them permission.")
     reason = _ERRORS.get(error.errno or 0) or error.strerror or type(error).__name__
     return kind(f"{printable(path)}: {reason}.")

@@ -1,7 +1,7 @@
-"""Watches the threads that a process cannot do without, and names one that has ended unexpectedly or stands still.
+"""Watches a process's essential threads, and reports one that has ended unexpectedly or stalled.
 
-It does not know what they do. Silence is counted between two checks, so that the time in which no check could run,
-since the process was stopped or the machine slept, does not count.
+It does not know what they do. Silence is counted between checks, so that time in which the process was suspended or the
+machine slept does not count.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ EXIT_STALLED = 70
 
 TICK_S = 1.0
 LONGEST_CALL_S = 120.0
-"""A call to Redis or to the ledger has given up by then, so a loop that makes one each round is allowed this long.
+"""The longest time before a call to Redis or the ledger gives up, and so the limit of a loop with one call per round.
 
 A write to PostgreSQL may take longest: 30 s to find a link dead, 10 s to connect again, 30 s for the writer's lock,
 and 30 s where the link is cut once more (ratchet.ledger.ledger.LINK).
 """
 
 LAST_WORDS_S = 2.0
-"""The process ends after that even where a stalled thread holds the lock of the log."""
+"""The process exits after this time even if a stalled thread holds the lock of the log."""
 
 
 class Watch:
-    """The signs of life of one long-lived loop. Without ``limit_s`` only its end counts."""
+    """The signs of life of one long-lived loop. Without ``limit_s`` only its end is a problem."""
 
     def __init__(self, name: str, limit_s: float | None = None):
         self.name = name
@@ -53,7 +53,7 @@ class Watch:
 
 
 class _Silence:
-    """For how long a watch has been silent, between the checks of one watchdog."""
+    """How long a watch has been silent, counted between the checks of one watchdog."""
 
     def __init__(self, watch: Watch):
         self.watch, self.beats, self.seconds = watch, watch.beats, 0.0
@@ -74,7 +74,7 @@ class _Silence:
 
 
 class Watchdog:
-    """Checks watches whenever ``check`` is called, which has to be at least every ``tick_s``. Thread-safe."""
+    """Checks watches when ``check`` is called, which must be at least every ``tick_s``. Thread-safe."""
 
     def __init__(self, tick_s: float = TICK_S, clock: Callable[[], float] = time.monotonic):
         self._tick_s, self._clock = tick_s, clock
@@ -101,14 +101,14 @@ class Watchdog:
 
     @property
     def problem(self) -> str | None:
-        """The first that has ended unexpectedly, or that stood still at the last check."""
+        """The first problem: a thread that ended unexpectedly or was stalled at the last check."""
         with self._lock:
             found = [silence.problem for silence in self._silences.values()]
         return next((problem for problem in found if problem is not None), None)
 
 
 class WatchedThread(threading.Thread):
-    """A daemon thread that has to go on until ``stop`` is set. An end before that is logged, and is a problem.
+    """A daemon thread that must run until ``stop`` is set. An earlier end is logged and is a problem.
 
     ``work`` calls ``self.watch.beat`` at least every ``limit_s``.
     """
@@ -146,17 +146,17 @@ def end_process(problem: str) -> NoReturn:
     """Write the stack of every thread to stderr, log the problem, and exit at once."""
     _exit_soon(EXIT_STALLED)
     faulthandler.dump_traceback(all_threads=True)
-    log.critical("this process exits, to be started again: %s", problem)
+    log.critical("this process exits, to be restarted: %s", problem)
     os._exit(EXIT_STALLED)
 
 
 def leave_process(why: str) -> NoReturn:
-    """Exit with 0 at once: the process was asked to stop, and takes too long."""
+    """Exit with code 0 at once: the process was asked to stop and takes too long."""
     _exit_soon(0)
     log.error("this process exits without waiting any longer: %s", why)
     os._exit(0)
 
 
 def _exit_soon(code: int) -> None:
-    with contextlib.suppress(RuntimeError):  # no thread can be started: then nothing guards against a log that hangs
+    with contextlib.suppress(RuntimeError):  # no thread can be started, so nothing guards against a log that blocks
         threading.Timer(LAST_WORDS_S, os._exit, (code,)).start()

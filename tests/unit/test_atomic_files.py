@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(
         atomic_write(path, old)
     fill(path.parent)
     before = sorted(os.listdir(path.parent))
-    with pytest.raises(TransientError, match=f"The disk of {path.parent} takes no more: 0 are free"):
+    with pytest.raises(TransientError, match=f"The disk of {path.parent} is full: 0 are free"):
         atomic_write(path, "new" * 100)
     assert sorted(os.listdir(path.parent)) == before
     for _ in range(3):

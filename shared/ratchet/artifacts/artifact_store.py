@@ -30,7 +30,7 @@ TRIM_EVERY_S = 600.0
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published artifact; ``path`` is its folder on this machine, to read only."""
+    """A published artifact; ``path`` is its read-only folder on this machine."""
 
     manifest: Manifest
     path: Path
@@ -51,7 +51,7 @@ class Artifact:
 class ArtifactStore:
     """Artifacts at an fsspec ``url``. A remote one keeps verified copies in the local folder ``cache``.
 
-    ``cache_bytes`` bounds those copies; without it they stay. ``options`` go to the file system of the URL.
+    ``cache_bytes`` limits these copies; without it they are kept. ``options`` go to the file system of the URL.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ArtifactStore:
             self._remote = RemoteArtifacts(filesystem, root, url)
 
     def publish(self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False) -> Artifact:
-        """Publish a file, or a folder with all below it. The same content again is the same artifact.
+        """Publish a file, or a folder with everything below it. The same content is always the same artifact.
 
         With ``consume`` the caller gives ``source`` up: it is hard-linked where the disk allows, and removed at the
         end. Otherwise only read-only files are linked; files that may still be written to are copied.
@@ -108,7 +108,7 @@ class ArtifactStore:
         return self._put(fill)
 
     def fetch(self, artifact_id: str) -> Path:
-        """The artifact's folder on this machine, verified. Models map these files into memory: never write there."""
+        """The artifact's verified folder on this machine. Models map these files into memory, so never write there."""
         remote = self._remote
         with _about(artifact_id):
             if remote is not None and self._folder.intact(artifact_id) is None:
@@ -141,19 +141,19 @@ class ArtifactStore:
         return (self._remote or self._folder).ids()
 
     def delete(self, artifact_id: str) -> None:
-        """Remove it from the store and this machine; it may be absent already. Open and mapped files stay readable."""
+        """Remove it from the store and this machine; it may already be absent. Open and mapped files stay readable."""
         if self._remote is not None:
             self._remote.delete(artifact_id)
         self._folder.delete(artifact_id)
 
     def copy_to(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
-        """Copy an artifact into another folder, past the cache, verified on the way; an intact one there stays."""
+        """Copy an artifact into another folder without the cache, and verify it; an intact one there is kept."""
         source = self._remote or self._folder
         manifest = source.manifest(artifact_id)
         return folder.put(lambda draft: source.read_into(draft, manifest), manifest.size_bytes)
 
     def take_from(self, folder: ArtifactFolder, artifact_id: str) -> Manifest:
-        """Copy in an artifact of another folder, verified first; one that is here complete stays."""
+        """Copy an artifact from another folder after verifying it; a complete one here is kept."""
         manifest = folder.verified(artifact_id)
         if self._remote is not None:
             self._remote.upload(manifest, folder.path(artifact_id))
@@ -162,7 +162,7 @@ class ArtifactStore:
         return manifest
 
     def sweep_garbage(self, older_than_s: float) -> int:
-        """Remove what publishers left unfinished that died ``older_than_s`` ago; returns the bytes freed."""
+        """Remove unfinished artifacts of publishers that died ``older_than_s`` ago; returns the bytes freed."""
         freed_bytes = self._folder.sweep_garbage(older_than_s)
         return freed_bytes + (self._remote.sweep_garbage(older_than_s) if self._remote is not None else 0)
 
@@ -175,7 +175,7 @@ class ArtifactStore:
         return 0 if self._remote is None else self._folder.trim(most_bytes, unused_for_s)
 
     def _trim_at_intervals(self) -> None:
-        """At intervals, since looking through a large cache takes a while."""
+        """Trim only at intervals, since scanning a large cache takes a while."""
         if self._cache_bytes is not None and time.monotonic() - self._trimmed_at >= TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
             self.trim_cache(self._cache_bytes)
@@ -191,7 +191,7 @@ class ArtifactStore:
 
 @contextmanager
 def _about(artifact_id: str) -> Iterator[None]:
-    """Let errors raised inside the block name the artifact."""
+    """Set the artifact on errors raised in the block."""
     try:
         yield
     except ArtifactError as error:
@@ -204,7 +204,7 @@ def _files_of(source: Path) -> dict[str, Path]:
         return {source.name: source}
     files = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()}
     if not files:
-        raise ArtifactError(f"{source} holds no file to publish; is the path right, and was it written?")
+        raise ArtifactError(f"{source} has no file to publish; check the path, and that it was written.")
     return files
 
 
@@ -220,7 +220,7 @@ GB = 1_000_000_000
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:
-    """The store that the settings name, behind this machine's cache where it is remote.
+    """The store that the settings name, with this machine's cache if it is remote.
 
     Raises SettingsError for a URL that cannot be opened.
     """

@@ -1,7 +1,7 @@
 """Artifacts as folders of a local disk: the ``file://`` store, and the cache of a remote one.
 
-An artifact is put together in a staging folder, where its files are hashed on the way in, and appears under its id by
-one rename, complete with its manifest. It does not know of remote stores.
+An artifact is built in a staging folder, where its files are hashed as they arrive, and appears under its id by one
+rename, complete with its manifest. It does not know remote stores.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ANY_WRITE_BIT = 0o222
 _NO_LINKS_HERE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES})
 
 Fingerprint = tuple[int, int, int, int]
-"""Device, inode, modification time in ns, size: while they stay, so does the content."""
+"""Device, inode, modification time in ns and size. While they are unchanged, the content is taken to be unchanged."""
 
 
 class Staging:
-    """A private folder in which an artifact is put together.
+    """A private folder in which an artifact is built.
 
-    Files come in by link or copy and are hashed on the way, once; the manifest is written last.
+    Files are added by link or copy and hashed once; the manifest is written last.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +46,7 @@ class Staging:
         self._files: list[ManifestFile] = []
 
     def add_file(self, source: Path, path: str, *, consume: bool) -> None:
-        """Link ``source`` where the caller gives it up (``consume``) or it is read-only; copy it otherwise."""
+        """Link ``source`` if the caller gives it up (``consume``) or it is read-only; otherwise copy it."""
         target = self._place(path)
         if consume or not source.stat().st_mode & _ANY_WRITE_BIT:
             with contextlib.suppress(_CannotLink):
@@ -60,7 +60,7 @@ class Staging:
         self._take(_write(self._place(path), _encoded(lines, path), path))
 
     def add_expected(self, chunks: Iterable[bytes], expected: ManifestFile, where: str) -> None:
-        """Take in a download. Raises ArtifactError, naming ``where`` it came from, for anything but ``expected``."""
+        """Add a download. Raises ArtifactError, naming its source ``where``, unless it matches ``expected``."""
         arrived = _write(self._place(expected.path), chunks, expected.path)
         if arrived != expected:
             raise damaged(
@@ -89,7 +89,7 @@ class Staging:
     def _place(self, path: str) -> Path:
         if path == MANIFEST_NAME:
             raise ArtifactError(
-                f"{MANIFEST_NAME} is the store's own name; publish a folder without that file "
+                f"{MANIFEST_NAME} is reserved by the store; publish a folder without that file "
                 "(this one may be an artifact already)."
             )
         target = self.folder / path
@@ -99,9 +99,9 @@ class Staging:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Staging]:
-    """A staging folder under ``root``; what is still there at the end is removed.
+    """A staging folder under ``root``; whatever is left at the end is removed.
 
-    Its lock tells a sweep that the publisher is alive, however long publishing takes.
+    Its lock shows a sweep that the publisher is alive, even if publishing takes long.
     """
     folder = root / uuid.uuid4().hex
     folder.mkdir(parents=True)
@@ -174,7 +174,7 @@ def _write(target: Path, chunks: Iterable[bytes], path: str) -> ManifestFile:
 
 
 def chunks(source: Path) -> Iterator[bytes]:
-    """The bytes of a file, a megabyte at a time. Raises ArtifactError for what is no file."""
+    """The bytes of a file, a megabyte at a time. Raises ArtifactError if it is not a regular file."""
     with open_regular(source, ArtifactError) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
@@ -183,7 +183,7 @@ def chunks(source: Path) -> Iterator[bytes]:
 def _encoded(lines: Iterable[str], path: str) -> Iterator[bytes]:
     for number, line in enumerate(lines, start=1):
         if "\n" in line:
-            raise ArtifactError(f"{path}:{number}: the line holds a line break; encode it as JSON first.")
+            raise ArtifactError(f"{path}:{number}: the line contains a line break; encode it as JSON first.")
         yield line.encode() + b"\n"
 
 
@@ -222,7 +222,7 @@ class ArtifactFolder:
         return manifest
 
     def verified(self, artifact_id: str) -> Manifest:
-        """The manifest, after every file was compared with it; unchanged files are hashed once a process."""
+        """The manifest, after every file was verified against it; unchanged files are hashed once per process."""
         manifest, folder = self.manifest(artifact_id), self.path(artifact_id)
         expected = {file.path: file for file in manifest.files}
         if unlisted := sorted(_file_paths(folder) - expected.keys() - {MANIFEST_NAME}):
@@ -239,7 +239,7 @@ class ArtifactFolder:
             return None
 
     def put(self, fill: Callable[[Staging], Manifest], needed_bytes: int | None = None) -> Manifest:
-        """Let ``fill`` build an artifact, then rename it to its id. Content that is here already stays."""
+        """Build an artifact with ``fill``, then rename it to its id. Content that exists already is kept."""
         with disk_errors(self.root, needed_bytes), staging(self.root / _STAGING) as draft:
             manifest = fill(draft)
             self._verified.update(draft.fingerprints)
@@ -249,7 +249,7 @@ class ArtifactFolder:
             return self.manifest(manifest.id)
 
     def read_into(self, draft: Staging, manifest: Manifest) -> Manifest:
-        """Copy every file into ``draft``, compared with the manifest on the way."""
+        """Copy every file into ``draft``, verified against the manifest."""
         for file in manifest.files:
             path = self.path(manifest.id) / file.path
             try:
@@ -262,13 +262,13 @@ class ArtifactFolder:
         return manifest
 
     def has_all(self, manifest: Manifest) -> bool:
-        """Whether the artifact is there with every file in its size. Contents are not read."""
+        """Whether the artifact exists with every file at its full size. Contents are not read."""
         folder = self.path(manifest.id)
         sizes = {path: (folder / path).lstat().st_size for path in _file_paths(folder)}
         return self.exists(manifest.id) and all(sizes.get(file.path) == file.size_bytes for file in manifest.files)
 
     def delete(self, artifact_id: str) -> None:
-        """Rename it out of the way, then remove it. It may be absent already."""
+        """Rename it out of the way, then remove it. It may already be absent."""
         doomed = self._doomed()
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path(artifact_id), doomed)
@@ -283,7 +283,7 @@ class ArtifactFolder:
         return freed_bytes
 
     def touch(self, artifact_id: str) -> None:
-        """Note the use of an artifact, which ``trim`` goes by."""
+        """Record the use of an artifact, for ``trim``."""
         os.utime(self.path(artifact_id))
 
     def trim(self, most_bytes: int, unused_for_s: float) -> int:

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: its files, their digests, and where they come from.
+"""The manifest of an artifact: its files, their digests, and their provenance.
 
 An artifact's id is the digest of its files alone, so equal content is one artifact.
 """
@@ -52,7 +52,7 @@ class ManifestFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The last file of an artifact to be written; without it there is no artifact."""
+    """The file of an artifact that is written last; without it the artifact does not exist."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -130,5 +130,5 @@ def weights_digest(manifest: Manifest) -> str:
 
 def checked_id(artifact_id: str) -> str:
     if not _ID.fullmatch(artifact_id):
-        raise ArtifactError(f"{artifact_id!r} is no artifact id; an id is 64 hexadecimal digits.")
+        raise ArtifactError(f"{artifact_id!r} is not an artifact id; an id is 64 hexadecimal digits.")
     return artifact_id

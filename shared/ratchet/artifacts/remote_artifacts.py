@@ -1,7 +1,7 @@
 """Artifacts in an object store, on any fsspec file system; every byte passes through the local cache.
 
-Nothing is renamed there: an artifact exists once its manifest does, which is written last. A store that fails or cannot
-be reached is told apart from an artifact that is damaged.
+Nothing is renamed there: an artifact exists once its manifest does, which is written last. Failures of the store are
+distinguished from damaged artifacts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ratchet.errors import RatchetError, TransientError
 _CHUNK_BYTES = 1 << 20
 
 _BUGS = (AttributeError, NameError, TypeError, AssertionError, NotImplementedError)
-"""What no store raises for being out of reach. As a TransientError it would be waited for without end."""
+"""Errors that no unreachable store raises. As TransientErrors they would be retried forever."""
 
 
 @contextmanager
 def remote_errors(url: str) -> Iterator[None]:
-    """Turn whatever a remote store raises into a TransientError, except for absent files and errors in the code.
+    """Turn any error of a remote store into a TransientError, except absent files and programming errors.
 
     The libraries behind fsspec have error trees of their own, so there is no narrower base to catch.
     """
@@ -34,8 +34,8 @@ def remote_errors(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise TransientError(
-            f"The artifact store {url} is out of reach or refuses: {type(error).__name__}: {error}. "
-            "Check its address and credentials; the work is tried again by itself."
+            f"The artifact store {url} cannot be reached or refuses access: {type(error).__name__}: {error}. "
+            "Check its address and credentials; the work is retried automatically."
         ) from error
 
 
@@ -70,7 +70,7 @@ class RemoteArtifacts:
         return manifest
 
     def upload(self, manifest: Manifest, folder: Path) -> None:
-        """Send the files of ``folder``, then the manifest. A file that is there in full is not sent again."""
+        """Upload the files of ``folder``, then the manifest. A file that is already complete is not uploaded again."""
         with remote_errors(self.url):
             if self._fs.exists(self._key(manifest.id, MANIFEST_NAME)) and self._has_all(manifest):
                 return
@@ -79,7 +79,7 @@ class RemoteArtifacts:
             self._fs.pipe_file(self._key(manifest.id, MANIFEST_NAME), (folder / MANIFEST_NAME).read_bytes())
 
     def read_into(self, draft: Staging, manifest: Manifest) -> Manifest:
-        """Bring every file into ``draft``, compared with the manifest on the way."""
+        """Download every file into ``draft``, verified against the manifest."""
         for file in manifest.files:
             key = self._key(manifest.id, file.path)
             try:
@@ -90,7 +90,7 @@ class RemoteArtifacts:
         return manifest
 
     def delete(self, artifact_id: str) -> None:
-        """The manifest is deleted first, so that no half of an artifact is ever read."""
+        """The manifest is deleted first, so that an incomplete artifact is never read."""
         with remote_errors(self.url):
             for key in (self._key(artifact_id, MANIFEST_NAME), self._key(artifact_id)):
                 if self._fs.exists(key):
@@ -119,7 +119,7 @@ class RemoteArtifacts:
         return sorted(name for name in names if len(name) == 64)
 
     def _listed(self, artifact_id: str) -> dict[str, dict[str, Any]]:
-        """The files of a folder as the store has them now: what is remembered of it may lack sizes and times."""
+        """The files of a folder from a fresh listing, since a cached one may lack sizes and times."""
         folder = self._key(artifact_id)
         self._fs.invalidate_cache(folder)
         found = self._fs.find(folder, detail=True)
@@ -130,7 +130,7 @@ class RemoteArtifacts:
         return all(sizes.get(self._key(manifest.id, file.path)) == file.size_bytes for file in manifest.files)
 
     def _modified_at(self, key: str, entry: Mapping[str, Any]) -> float:
-        """The listing's own word where it has one: some stores, asked again, take a file for a folder."""
+        """The time from the listing if it has one: some stores, asked for a file, take it for a folder."""
         moment = entry.get("LastModified") or self._fs.modified(key)
         return float(moment.timestamp())
 

@@ -1,4 +1,4 @@
-"""Backups: one folder with a copy of the ledger and of every artifact, and the way back from it."""
+"""Backups: a folder with a copy of the ledger and of every artifact, and restoring from it."""
 
 from ratchet.backup.backup import BackupManifest, FinishedBackup, LedgerCopy, make
 from ratchet.backup.restore import restore

@@ -1,8 +1,8 @@
-"""Making a backup while everything runs: the ledger by its engine's own means, and a copy of every artifact.
+"""Makes a backup while everything runs: the ledger with its engine's own tool, and a copy of every artifact.
 
-Artifacts that are there are copied first, then the ledger, then what has come since. Whatever the copied ledger names
-was published before it was copied, so it can lack only what retention has deleted meanwhile; then the ledger is copied
-again. SQLite is copied by its online backup, PostgreSQL by ``pg_dump``. A backup does not move from one to the other.
+Existing artifacts are copied first, then the ledger, then newer artifacts. Everything that the copied ledger names was
+published before, so only artifacts that retention has deleted meanwhile can be missing; then the ledger is copied
+again. SQLite is copied by its online backup, PostgreSQL by ``pg_dump``; a backup is restored to the same engine.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ KEPT_ARTIFACTS: tuple[Column, ...] = (
     SuiteRow.artifact,
     EvaluationRow.artifact,
 )
-"""Columns whose artifacts are kept for ever."""
+"""Columns whose artifacts are kept forever."""
 
 RETIRED_ARTIFACTS: tuple[Column, ...] = (CheckpointRow.artifact, CheckpointRow.state_artifact)
-"""Columns whose artifacts retention deletes while the row stays, with another ``state`` than saved."""
+"""Columns whose artifacts retention deletes; the row stays, with a ``state`` other than saved."""
 
 
 class LedgerCopy(BaseModel):
@@ -88,7 +88,7 @@ class LedgerCopy(BaseModel):
 
     @classmethod
     def of(cls, path: Path, engine: Engine, revision: str | None, rows: Mapping[str, int]) -> LedgerCopy:
-        """Rename ``path`` to the name under which its content is kept, and describe it."""
+        """Rename ``path`` to its name by content, and describe it."""
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         name = f"ledger-{sha256[:16]}.{SUFFIXES[engine]}"
@@ -105,7 +105,7 @@ class LedgerCopy(BaseModel):
         return path
 
     def copy_to(self, path: Path, target: Path) -> None:
-        """Copy the verified file, and compare it once more on the way."""
+        """Copy the verified file, and verify the copy."""
         digest = hashlib.sha256()
         with open_regular(path, ArtifactError) as source, open(target, "wb") as copy:
             while chunk := source.read(_CHUNK_BYTES):
@@ -119,7 +119,7 @@ class LedgerCopy(BaseModel):
 
 
 class BackupManifest(BaseModel):
-    """``version`` is Ratchet's. ``artifacts`` has the bytes of each by its id, which is the digest of its files."""
+    """``version`` is Ratchet's. ``artifacts`` has the size in bytes of each by its id."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -157,9 +157,9 @@ class BackupManifest(BaseModel):
 
 @dataclass(frozen=True)
 class FinishedBackup:
-    """``copied`` artifacts were new to the folder; ``removed`` ones are not needed any more.
+    """``copied`` artifacts were new to the folder; ``removed`` ones were no longer needed.
 
-    ``damaged`` are artifacts of the store that the ledger does not need, each with what is wrong.
+    ``damaged`` are damaged artifacts of the store that the ledger does not need, each with the error.
     """
 
     manifest: BackupManifest
@@ -177,11 +177,11 @@ def make(
     *,
     reread: bool = False,
 ) -> FinishedBackup:
-    """Bring the backup in ``folder`` up to date; only what is new is copied. The backup before stays until the end.
+    """Update the backup in ``folder``; only new artifacts are copied. The previous backup stays until the end.
 
-    ``reread`` also compares with their digests the artifacts that are in the folder already. Raises PreconditionFailed
-    for a folder of something else, ArtifactError for an artifact that the ledger needs and that is damaged or gone,
-    TransientError for a full disk.
+    ``reread`` also verifies the digests of the artifacts that are in the folder already. Raises PreconditionFailed for
+    a folder with other content, ArtifactError for a damaged or missing artifact that the ledger needs, TransientError
+    for a full disk.
     """
     with disk_errors(folder), locked(folder):
         copier = _ArtifactCopier(store, artifacts_of(folder), progress or _no_progress, reread)
@@ -211,7 +211,7 @@ def locked(folder: Path) -> Iterator[None]:
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise PreconditionFailed(f"user {os.geteuid()} cannot write to {folder}: {error.strerror}.") from error
     if lock is None:
-        raise PreconditionFailed(f"another backup is being written to {folder}: wait for its end.")
+        raise PreconditionFailed(f"another backup is being written to {folder}: wait until it has finished.")
     with lock:
         yield
 
@@ -237,8 +237,8 @@ def needed_artifacts(connection: Connection) -> set[str]:
 def run_postgres_tool(name: str, *arguments: str, url: str) -> None:
     """Run ``pg_dump`` or ``pg_restore``, connected to the ledger at ``url``.
 
-    The password goes through the environment, where other users cannot read it. Raises PreconditionFailed where the
-    tool is not installed or fails.
+    The password is passed in the environment, which other users cannot read. Raises PreconditionFailed where the tool
+    is not installed or fails.
     """
     address = make_url(url).set(drivername="postgresql")
     environment = dict(os.environ)
@@ -252,7 +252,7 @@ def run_postgres_tool(name: str, *arguments: str, url: str) -> None:
 
 
 def postgres_tool(name: str) -> str:
-    """The path of a client program of PostgreSQL, the newest where there are several."""
+    """The path of a PostgreSQL client program, the newest if there are several."""
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     found = str(installed[-1]) if installed else shutil.which(name)
     if found is None:
@@ -266,7 +266,7 @@ def postgres_tool(name: str) -> str:
 def _copy_consistently(
     ledger: Ledger, store: ArtifactStore, folder: Path, copier: _ArtifactCopier
 ) -> tuple[LedgerCopy, dict[str, int]]:
-    """A copy of the ledger whose artifacts are all in the backup, and the bytes of those and of all the store has."""
+    """A copy of the ledger whose artifacts are all in the backup, and the sizes of those and of all the store's."""
     for _ in range(MAX_LEDGER_COPIES):
         ledger_copy, needed = _copy_ledger(ledger, folder)
         wanted = needed | set(store.ids())
@@ -287,7 +287,7 @@ def _incomplete(lost: list[str], damaged: dict[str, str]) -> ArtifactError:
     first = damaged.get(lost[0], f"artifact {lost[0]} is not in the store")
     return ArtifactError(
         f"the ledger needs {len(lost)} artifact(s) that cannot be copied, so the backup would not be complete: "
-        f"{first} The backup that was in the folder before is unchanged."
+        f"{first} The previous backup in the folder is unchanged."
     )
 
 
@@ -321,7 +321,7 @@ def _copy_sqlite(ledger: Ledger, draft: Path) -> tuple[dict[str, int], set[str]]
 
 
 def _dump_postgres(ledger: Ledger, draft: Path) -> tuple[dict[str, int], set[str]]:
-    """The dump and what is counted are of one snapshot, so that they agree while others write."""
+    """Dump and count in one snapshot, so that they agree while others write."""
     tables = [f"--table={name}" for name in (REVISIONS, *Base.metadata.tables)]
     snapshot = ledger.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with snapshot.connect() as connection:
@@ -333,7 +333,7 @@ def _dump_postgres(ledger: Ledger, draft: Path) -> tuple[dict[str, int], set[str
 
 @contextmanager
 def opened_sqlite(path: Path) -> Iterator[Connection]:
-    """A copied ledger, to be read only. ``immutable`` keeps SQLite from looking for a log beside it, or making one."""
+    """A copied ledger, opened read-only. ``immutable`` keeps SQLite from looking for or creating a log file."""
     address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool)
     with engine.connect() as connection:
@@ -349,7 +349,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 
 
 class _ArtifactCopier:
-    """Copies artifacts into a backup; ``sizes`` has the bytes of those that are in it."""
+    """Copies artifacts into a backup; ``sizes`` has the sizes of those in it."""
 
     def __init__(self, store: ArtifactStore, folder: ArtifactFolder, progress: ProgressCallback, reread: bool) -> None:
         self._store, self._folder, self._progress, self._reread = store, folder, progress, reread
@@ -358,7 +358,7 @@ class _ArtifactCopier:
         self.copied, self.copied_bytes = 0, 0
 
     def copy(self, artifacts: Iterable[str]) -> None:
-        """Copy those that are not in the backup. One that has been deleted meanwhile, or is damaged, is left out."""
+        """Copy those that are not in the backup. Deleted and damaged ones are left out."""
         waiting = sorted(set(artifacts) - self.sizes.keys())
         for number, artifact in enumerate(waiting, start=1):
             try:
@@ -391,12 +391,13 @@ def _require_space(folder: Path, size_bytes: int) -> None:
     if free_bytes < size_bytes + SPARE_BYTES:
         raise PreconditionFailed(
             f"the disk of {folder.parent} is full: {free_bytes:,} bytes are free, and the next artifact has "
-            f"{size_bytes:,}. What was copied stays; with more space the same command continues from here."
+            f"{size_bytes:,}. What was copied is kept; with more space the same command continues from here."
         )
 
 
 def _prune(folder: Path, manifest: BackupManifest) -> int:
-    """Remove what earlier backups in the folder had and this one does not need; returns the artifacts removed."""
+    """Remove what this backup does not need from earlier ones in the folder; returns the number of removed
+    artifacts."""
     for file in folder.glob("ledger-*"):
         if file.name != manifest.ledger.file:
             file.unlink()
@@ -411,7 +412,7 @@ def _prune(folder: Path, manifest: BackupManifest) -> int:
 def _require_ours(folder: Path) -> None:
     for name in sorted(path.name for path in folder.iterdir()):
         if name not in (ARTIFACTS, MANIFEST, "lost+found") and not name.startswith(_OUR_PREFIXES):
-            raise PreconditionFailed(f"{folder} holds something else ({name}): give a backup a folder of its own.")
+            raise PreconditionFailed(f"{folder} contains something else ({name}): give a backup its own folder.")
 
 
 def _no_progress(_done: int, _of: int, _copied_bytes: int) -> None:

@@ -1,9 +1,9 @@
-"""Restoring a backup: into an empty place, or over what is there where that is asked for.
+"""Restores a backup, into an empty place or, on request, over an existing ledger.
 
-Everything is verified before anything is written: every file by its digest, and the copied ledger against what the
-manifest says of it, since a digest proves nothing of a manifest that is wrong. The ledger comes last, so that an
-interrupted restore leaves a place without one, and the same command continues. Redis is not restored: whatever the
-ledger says is not done is found by the systems' sweeps.
+Everything is verified before anything is written: every file by its digest, and the copied ledger against its
+description in the manifest, since digests do not detect a wrong manifest. The ledger is written last, so that an
+interrupted restore leaves no ledger, and the same command continues. Redis is not restored: the systems' sweeps find
+unfinished work in the ledger.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ALIVE_S = 120.0
 """Every worker updates its row twice a minute."""
 
 PASSING_TABLES = frozenset({"workers", "claims", "counters", "outbox"})
-"""Tables that workers write to before there is anything to lose."""
+"""Tables that workers write to before a ledger has content worth keeping."""
 
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 _TAKE_ANOTHER = "take another backup"
@@ -63,7 +63,7 @@ def restore(
     *,
     force: bool = False,
 ) -> BackupManifest:
-    """Bring ledger and artifacts to what the backup in ``folder`` has; other artifacts of the store stay.
+    """Restore ledger and artifacts from the backup in ``folder``; other artifacts of the store are kept.
 
     A backup of an older schema is migrated. An SQLite ledger that is replaced by ``force`` is kept beside the new one.
     Raises PreconditionFailed for a place that is in use, of another engine or, without ``force``, not empty, and for a
@@ -96,7 +96,7 @@ def _require_engine(ledger_url: str, manifest: BackupManifest) -> None:
     if found != wanted:
         raise PreconditionFailed(
             f"this backup is of a ledger in {NAMES[wanted]}, and `ledger.url` names one in {NAMES.get(found, found)}: "
-            f"a ledger is restored to the engine that it came from; let `ledger.url` name one in {NAMES[wanted]}."
+            f"a ledger is restored to the engine that it came from; set `ledger.url` to one in {NAMES[wanted]}."
         )
 
 
@@ -104,7 +104,7 @@ def _require_empty(ledger_url: str, store: ArtifactStore, manifest: BackupManife
     found, alive = _found(ledger_url)
     if alive:
         raise PreconditionFailed(
-            f"{len(alive)} worker(s) are at work on the ledger that would be replaced ({', '.join(alive[:3])}): "
+            f"{len(alive)} worker(s) are using the ledger that would be replaced ({',  '.join(alive[:3])}): "
             f"stop them first; one that was killed counts as alive for {ALIVE_S:.0f} s."
         )
     if found and not force:
@@ -115,13 +115,13 @@ def _require_empty(ledger_url: str, store: ArtifactStore, manifest: BackupManife
     strangers = [artifact for artifact in store.ids() if artifact not in manifest.artifacts]
     if strangers and not force:
         raise PreconditionFailed(
-            f"the store {store.url} has {len(strangers)} artifact(s) that this backup does not know: restore into an "
+            f"the store {store.url} has {len(strangers)} artifact(s) that are not in this backup: restore into an "
             "empty place, or keep them beside the others with --force."
         )
 
 
 def _found(ledger_url: str) -> tuple[str, list[str]]:
-    """What is in the ledger already, in words, and the workers that use it."""
+    """A description of the existing ledger's content, and the workers that use it."""
     path = _file(ledger_url)
     if path is not None and not path.exists():
         return "", []
@@ -146,7 +146,7 @@ def _found(ledger_url: str) -> tuple[str, list[str]]:
 
 @dataclass
 class _Contents:
-    """What a copied ledger holds."""
+    """The contents of a copied ledger."""
 
     revisions: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
@@ -154,7 +154,7 @@ class _Contents:
 
 
 def _require_as_described(copy: Path, manifest: BackupManifest) -> None:
-    """Raise ArtifactError unless revision, rows and artifacts of the copied ledger are as the manifest says."""
+    """Raise ArtifactError unless the copied ledger's revision, rows and artifacts match the manifest."""
     if manifest.ledger.revision is None:
         raise ArtifactError(f"{MANIFEST} names no revision of its ledger; {_TAKE_ANOTHER}.")
     found = _sqlite_contents(copy) if manifest.ledger.engine == "sqlite" else _dump_contents(copy)
@@ -198,7 +198,7 @@ def _sqlite_contents(copy: Path) -> _Contents:
             return _Contents(revisions, rows, needed_artifacts(connection) if is_complete else set())
     except DBAPIError as error:
         raise ArtifactError(
-            f"{printable(copy)} is no SQLite file that can be read ({error.orig}); {_TAKE_ANOTHER}."
+            f"{printable(copy)} is not a readable SQLite file ({error.orig}); {_TAKE_ANOTHER}."
         ) from error
 
 
@@ -215,7 +215,7 @@ _NULL = r"\N"
 
 
 def _dump_contents(copy: Path) -> _Contents:
-    """Read from the dump without a server: ``pg_restore`` writes it out as SQL, with the rows in COPY blocks."""
+    """Read the dump without a server: ``pg_restore`` prints it as SQL, with the rows in COPY blocks."""
     kept = {(column.class_.__tablename__, column.key) for column in KEPT_ARTIFACTS}
     retired = {(column.class_.__tablename__, column.key) for column in RETIRED_ARTIFACTS}
     found = _Contents()
@@ -247,11 +247,9 @@ def _dumped_lines(copy: Path) -> Iterator[str]:
         assert process.stderr is not None
         for line in process.stdout:
             yield line.decode().rstrip("\n")
-        said = process.stderr.read()
+        stderr = process.stderr.read()
     if process.returncode != 0:
-        raise ArtifactError(
-            f"{printable(copy)} is no dump that can be read ({said.decode().strip()}); {_TAKE_ANOTHER}."
-        )
+        raise ArtifactError(f"{printable(copy)} is not a readable dump ({stderr.decode().strip()}); {_TAKE_ANOTHER}.")
 
 
 def _restore_sqlite(copy: Path, ledger_url: str, manifest: BackupManifest) -> None:
@@ -267,7 +265,7 @@ def _restore_sqlite(copy: Path, ledger_url: str, manifest: BackupManifest) -> No
 
 
 def _place(draft: Path, path: Path) -> None:
-    """Put the file where the ledger belongs; one that is there is kept beside it."""
+    """Move the file to the ledger's path; an existing one is kept beside it."""
     if path.exists():
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as connection:  # a damaged one has none
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -300,6 +298,6 @@ def _migrate(url: str) -> None:
 
 
 def _file(ledger_url: str) -> Path | None:
-    """The file of an SQLite ledger, None for a server."""
+    """The file of an SQLite ledger, or None for a server."""
     url = make_url(ledger_url)
     return Path(str(url.database)).resolve() if url.get_backend_name() == "sqlite" else None

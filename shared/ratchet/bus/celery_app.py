@@ -1,7 +1,7 @@
 """The Celery application: its settings, and the task that wakes a system from another process.
 
-Each system has one queue and one task, both of the name ``System.queue``. What a worker does when it is woken is not
-known here.
+Each system has one queue and one task, both named ``System.queue``. It does not know what a worker does when it is
+woken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ratchet.settings import Settings
 from ratchet.systems.system import System
 
 VISIBILITY_S = 3600
-"""Equal in every application of a broker, since the shortest wins. A task that comes twice wakes twice: harmless."""
+"""Must be equal in all applications of a broker, since the shortest wins. A task that is delivered twice is
+harmless."""
 
 
 def broker_app(url: str) -> Celery:

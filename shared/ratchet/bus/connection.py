@@ -1,4 +1,4 @@
-"""Where Redis is, and clients whose errors are raised as TransientError."""
+"""The address of Redis, and clients whose errors become TransientErrors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def redis_url(settings: Settings) -> str:
 
 
 def connect(url: str) -> Redis:
-    """A client; it connects with its first command, and again after every loss."""
+    """A client that connects at its first command and reconnects after a lost connection."""
     return Redis.from_url(
         url,
         socket_timeout=SOCKET_TIMEOUT_S,
@@ -37,7 +37,7 @@ def connect(url: str) -> Redis:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Raise errors of Redis inside the block as TransientError. Redis holds nothing that the ledger does not."""
+    """Turn errors of Redis in the block into TransientErrors. Everything in Redis can be rebuilt from the ledger."""
     try:
         yield
     except RedisError as error:

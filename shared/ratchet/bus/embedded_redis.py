@@ -1,6 +1,6 @@
-"""A Redis server of our own for one machine, and which binary it runs: loopback, password, append-only file.
+"""An embedded Redis server for one machine, on loopback with a password and an append-only file, and its binary.
 
-Everything of it lies below one folder. What is stored in it is not known here.
+All its files are in one folder. It does not know what is stored in it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def server_executable() -> Path:
 
 
 def _major_version(executable: Path) -> int:
-    """0 for what does not say its version the way Redis and Valkey do."""
+    """The major version; 0 if the output is not that of Redis or Valkey."""
     shown = subprocess.run([executable, "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"\bv=(\d+)\.", shown)
     return int(match[1]) if match else 0
@@ -91,12 +91,12 @@ def embedded_url(settings: Settings) -> str:
 
 
 class EmbeddedRedis:
-    """Runs a server in ``folder``; with ``port`` 0 on a free port, the same as last time if that is free still.
+    """Runs a server in ``folder``. With ``port`` 0 it uses a free port, if possible the same as last time.
 
-    The URL, which holds the password, is in ``folder/url``, for its owner alone, from ``start`` to ``stop``.
-    With ``dies_with_parent`` the server ends, data saved, when this process does; start it from the main thread
-    then, since the kernel watches the thread. A server that is still ending in ``folder`` is waited for. What was
-    acknowledged more than a second ago survives any kill.
+    From ``start`` to ``stop`` the URL with the password is in ``folder/url``, readable only by its owner. With
+    ``dies_with_parent`` the server saves its data and ends when this process does. Start it from the main thread then,
+    since the kernel watches the thread. If a server is still shutting down in ``folder``, ``start`` waits for it.
+    Writes older than a second survive a kill.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """Understood by redis-py and by Celery alike."""
+        """A URL for redis-py and for Celery."""
         return f"redis://:{self._password()}@{LOOPBACK}:{self.port}/0"
 
     @property
@@ -141,12 +141,12 @@ class EmbeddedRedis:
         return self
 
     def stop(self) -> None:
-        """End it, data saved; a second time is fine."""
+        """Save the data and end the server. May be called twice."""
         (self.folder / "url").unlink(missing_ok=True)
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash would. ``start`` brings it back on the same port with its data."""
+        """Kill the server, as in a crash. ``start`` starts it again on the same port with its data."""
         self._end(signal.SIGKILL)
 
     def __enter__(self) -> Self:
@@ -174,7 +174,7 @@ class EmbeddedRedis:
             if self._is_ready(self._process):
                 return
             if attempts_left == 0 or self._fixed_port or is_free(self.port):
-                require_writable(self.folder)  # a full disk, which is the reason then, took no log either
+                require_writable(self.folder)  # a full disk, where there is no log either
                 raise TransientError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
 
     def _choose_port(self) -> None:
@@ -190,7 +190,7 @@ class EmbeddedRedis:
 
     def _spawn(self, executable: Path, lock: FileLock) -> subprocess.Popen[bytes]:
         if self._dies_with_parent and threading.current_thread() is not threading.main_thread():
-            raise PreconditionFailed("A Redis that dies with its parent is started from the main thread.")
+            raise PreconditionFailed("A Redis with dies_with_parent must be started from the main thread.")
         with home_errors(self.folder):
             (self.folder / "data").mkdir(exist_ok=True)
         atomic_write(self.folder / "redis.conf", self._configuration(), mode=0o600)
@@ -221,7 +221,7 @@ class EmbeddedRedis:
         return "".join(f"{name} {value}\n" for name, value in options.items())
 
     def _password(self) -> str:
-        """Created once, and again where the file is empty, which would let any user in. No data depends on it."""
+        """Created once, and again if the file is empty, since an empty password admits any user."""
         path = self.folder / "password"
         if not (password := _text(path)):
             password = secrets.token_urlsafe(24)
@@ -260,7 +260,7 @@ class EmbeddedRedis:
 
 
 def _text(path: Path) -> str | None:
-    """What stands in a small file, without the NULs that a power cut may have left in its place; None without one."""
+    """The text of a small file, without NULs that a power cut may have left; None if it is absent."""
     try:
         return path.read_text(errors="replace").replace("\0", "").strip()
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""Events on Redis Streams, one stream an event name and one consumer group a system; and the relay that publishes them.
+"""Events on Redis Streams, with one stream per event name and one consumer group per system, and the outbox relay.
 
-An event only says that a lane has something to look at. It is acknowledged when it is read, streams are cut to a
-length and nothing is redelivered: the sweep of a system finds what a lost event would have woken it for. The ledger's
-outbox is the durable feed. What the lanes do is not known here.
+An event only wakes a lane. It is acknowledged when it is read, streams are trimmed, and nothing is redelivered: a
+system's sweep finds the subjects of lost events. The ledger's outbox is the durable feed. It does not know what the
+lanes do.
 
-Streams are used, and not a topic exchange of Celery, because they are faster (benchmarks/events/RESULTS.md): one call
-of a script publishes an event, and its reader wakes a lane without a task's message around it.
+Streams are used instead of a Celery topic exchange because they are faster (benchmarks/events/RESULTS.md): one script
+call publishes an event, and its reader wakes a lane without the overhead of a task message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEEN = "ratchet:event:"
 REMEMBER_S = 3600
 BLOCK_MS = 1000
 LENGTH = 10_000
-"""Entries that a stream keeps; a worker that has missed more is woken by its sweep."""
+"""The entries that a stream keeps. A worker that has missed more is woken by its sweep."""
 
 BATCH = 500
 """Events that are relayed together after an outage."""
@@ -63,14 +63,15 @@ class StreamEntry:
 
 
 class Streams:
-    """Publishes and reads. All methods raise TransientError while Redis is away."""
+    """Publishes and reads events. All methods raise TransientError while Redis is unavailable."""
 
     def __init__(self, client: Redis, length: int = LENGTH):
         self._client, self._length = client, length
         self._publish = client.register_script(PUBLISH)
 
     def publish(self, records: Iterable[EventRecord]) -> int:
-        """Add events to their streams; returns how many were new. One published again within an hour is dropped."""
+        """Add events to their streams; returns how many were new. An event that is published again within an hour is
+        dropped."""
         with redis_errors():
             return sum(
                 self._publish(
@@ -105,7 +106,7 @@ class Streams:
 
 @contextmanager
 def _allowing(code: str) -> Iterator[None]:
-    """Pass over an error answer of Redis that starts with this code."""
+    """Ignore a Redis error with this code."""
     try:
         yield
     except ResponseError as error:
@@ -118,7 +119,7 @@ def _entry(stream: bytes, entry_id: bytes, fields: dict[bytes, bytes]) -> Stream
 
 
 class Relay:
-    """Publishes what was committed and marks it. Any number of relays may do the same work at once."""
+    """Publishes committed events and marks them as relayed. Several relays may run at once."""
 
     def __init__(self, ledger: Ledger, streams: Streams):
         self._ledger, self._streams = ledger, streams
@@ -128,7 +129,8 @@ class Relay:
         self._relay([EventRecord.of(event) for event in events])
 
     def relay_leftovers(self) -> int:
-        """Relay what a crash or an outage left in the outbox; returns how many. Raises TransientError."""
+        """Relay the events that a crash or an outage has left in the outbox; returns their number. Raises
+        TransientError."""
         relayed = 0
         while records := self._unrelayed():
             self._relay(records)
@@ -154,7 +156,7 @@ class Relay:
 def relaying_ledger(settings: Settings) -> Ledger:
     """The configured ledger, whose transactions relay their own events after the commit.
 
-    It opens without Redis: events then wait in the outbox for the next relay.
+    It works without Redis; events then wait in the outbox for the next relay.
     """
     ledger = Ledger(settings.ledger_url)
 

@@ -1,1 +1,1 @@
-"""Leases on what a machine has few of: GPU memory and worker names. Freed the moment the holder dies."""
+"""Leases on scarce resources of a machine: GPU memory and worker names. They are released when the holder dies."""

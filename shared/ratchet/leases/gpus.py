@@ -1,7 +1,7 @@
 """The GPUs of this machine, found without torch, and leases on their memory.
 
-A slot is a gigabyte of a device, in a folder that all containers of a host share. How much a process leases comes from
-the settings; that it uses no more is up to the process (see ratchet.inference.gpu_limit).
+A slot is a gigabyte of a device, in a folder that all containers of a host share. The settings say how much a process
+leases. The process itself must respect that limit (see ratchet.inference.gpu_limit).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SERVING = "serving"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU, with its memory, and how much of that is free now where the driver says so."""
+    """One NVIDIA GPU, with its memory, and its free memory if the driver reports it."""
 
     name: str
     memory_bytes: int
     free_bytes: int | None = None
     driver: str = ""
     uuid: str = ""
-    """Tells it from all others, however they are counted; empty where the driver does not give it."""
+    """Identifies the GPU regardless of numbering; empty if the driver does not report it."""
 
 
 def list_gpus() -> list[Gpu]:
-    """The GPUs that the driver's own tool lists; none where there is no such tool, or it has no driver."""
+    """The GPUs that nvidia-smi lists; none without the tool or the driver."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -87,21 +87,21 @@ def acquire_gpu(
 ) -> GpuLease:
     """Wait for ``vram_gb`` (rounded up) on each of ``cards`` devices, whose sizes ``capacity_gb`` gives by index.
 
-    ``names`` tell the devices apart on this host, where containers count them differently. Of the devices with room the
-    fullest are taken, so that large jobs find room on others; several are leased together or not at all. One lease a
-    process: a holder that asks again can wait for itself. Raises TransientError after ``timeout_s``, Stopping when
-    asked to stop, and SettingsError for more than there is. Set the same limit in each process by
-    ``torch.cuda.set_per_process_memory_fraction``.
+    ``names`` identify the devices on this host, since containers may number them differently. Of the devices with
+    enough room the fullest are taken, so that large jobs find room on others; several are leased together or not at
+    all. A process may hold one lease: a second request could wait for itself. Raises TransientError after
+    ``timeout_s``, Stopping when asked to stop, and SettingsError for more than the devices have. Set the same limit in
+    each process by ``torch.cuda.set_per_process_memory_fraction``.
     """
     needed_gb, largest_gb = math.ceil(vram_gb), max(capacity_gb.values(), default=0)
     if not 1 <= needed_gb <= largest_gb:
         raise SettingsError(
-            f"{vram_gb} GB of GPU memory are asked for where one device has {largest_gb}; "
+            f"{vram_gb} GB of GPU memory are needed, but one device has {largest_gb}; "
             "take a smaller model, 4-bit weights, or several devices."
         )
     if (fitting := sum(size_gb >= needed_gb for size_gb in capacity_gb.values())) < cards:
         raise SettingsError(
-            f"{needed_gb} GB on each of {cards} devices are asked for where {fitting} can have that; lower "
+            f"{needed_gb} GB on each of {cards} devices are needed, but {fitting} have that much; lower "
             "environment.processes, or placement.vram_gb."
         )
     gpus, what = folder / "gpu", f"{needed_gb} GB of GPU memory" + (f" on each of {cards} devices" * (cards > 1))
@@ -134,9 +134,9 @@ class GpuLimit(TypedDict):
 
 
 def capacity_gb(settings: Settings, found: Sequence[Gpu] | None = None) -> dict[int, int]:
-    """Whole gigabytes that may be leased of each device, by index; empty where there is none.
+    """Whole gigabytes of each device that may be leased, by index; empty without a device.
 
-    ``found`` are the devices that are there now; left out, those that were there when this process first asked.
+    ``found`` are the present devices; by default those that this process found first.
     """
     named = settings.placement.gpus_gb
     cards = _gpus_at_start() if found is None else found
@@ -144,7 +144,7 @@ def capacity_gb(settings: Settings, found: Sequence[Gpu] | None = None) -> dict[
 
 
 def device_names(settings: Settings) -> dict[int, str]:
-    """The name of each device on the whole machine: its UUID where the driver gives it, else its index."""
+    """The machine-wide name of each device: its UUID if the driver reports it, else its index."""
     uuids = {index: gpu.uuid for index, gpu in enumerate(_gpus_at_start()) if gpu.uuid}
     return {index: uuids.get(index, str(index)) for index in capacity_gb(settings)}
 
@@ -152,7 +152,7 @@ def device_names(settings: Settings) -> dict[int, str]:
 def vram_gb(settings: Settings, user: str, sizes_gb: Mapping[int, int] | None = None) -> float:
     """Gigabytes that ``user`` (a system, or ``serving``) leases on this machine, of each card that it computes on.
 
-    ``sizes_gb`` is from capacity_gb, which is asked where it is left out.
+    ``sizes_gb`` is as from capacity_gb, which is the default.
     """
     sizes_gb = capacity_gb(settings) if sizes_gb is None else sizes_gb
     largest_gb = max(sizes_gb.values(), default=0)
@@ -161,9 +161,9 @@ def vram_gb(settings: Settings, user: str, sizes_gb: Mapping[int, int] | None = 
 
 
 def training_processes(settings: Settings, sizes_gb: Mapping[int, int] | None = None) -> int:
-    """Processes that train together in the loop: as many as are set, else one for each card with room for its lease.
+    """The number of processes that train together in the loop: as set, else one for each card with room for its lease.
 
-    A card that the inference server of this machine fills up, so that training would wait for it for ever, is left out.
+    A card without enough room beside this machine's inference server is left out, since training would wait forever.
     """
     environment = settings.environment
     if environment.processes != "auto":
@@ -185,7 +185,7 @@ def acquire_share(
     should_stop: Callable[[], bool] = lambda: False,
     cards: int = 1,
 ) -> GpuLease | None:
-    """Wait for the share of ``user`` on so many cards; None where no GPU is used. Raises as ``acquire_gpu`` does."""
+    """Wait for the share of ``user`` on that many cards; None if no GPU is used. Raises as ``acquire_gpu`` does."""
     sizes = capacity_gb(settings)
     if not sizes or (user == TRAINING and settings.environment.device == "cpu"):
         return None

@@ -1,7 +1,7 @@
 """Leases on slots: lock files in a folder that all processes of a host share, with the holder's name as their text.
 
-What a slot stands for (a gigabyte of a GPU, a worker's name) is known to those that lease it. The kernel frees
-the slots of a process that dies.
+The callers know what a slot stands for (a gigabyte of a GPU, a worker's name). The kernel releases the slots of a
+process that dies.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LeaseRequest:
 
     @contextmanager
     def at_the_head(self) -> Iterator[None]:
-        """Wait to be the one request that collects slots, so that small ones do not starve a large one."""
+        """Wait for this request's turn to collect slots, so that small requests do not starve a large one."""
         while (queue := try_take(self._folder / QUEUE)) is None:
             self.wait()
         with queue:
@@ -66,7 +66,7 @@ class LeaseRequest:
         if time.monotonic() >= self._deadline:
             raise TransientError(
                 f"No {self._what} came free in {self._timeout_s:.0f} s. Held: {_holders(self._folder)}. "
-                "The work is tried again by itself."
+                "The work is retried automatically."
             )
         self._backoff.wait()
 
@@ -78,8 +78,8 @@ def try_take(path: Path, note: str = "") -> FileLock | None:
     if lock is not None:
         try:
             lock.write(f"pid {os.getpid()} {note}".strip())
-        except OSError as error:  # as on a full disk: the text is only for people
-            log.warning("a lock is held, but its file cannot say by whom: %s", error.strerror)
+        except OSError as error:  # such as a full disk; the text is only for people
+            log.warning("the holder of a lock cannot be written to its file: %s", error.strerror)
     return lock
 
 
@@ -105,13 +105,17 @@ def holder(path: Path) -> str | None:
 
 
 def _holders(folder: Path) -> str:
-    notes = [f"{path.name} by {path.read_text() or 'somebody'}" for path in sorted(folder.iterdir()) if is_locked(path)]
-    return ", ".join(notes) or "none any more"
+    notes = [
+        f"{path.name} by {path.read_text() or 'an unknown process'}"
+        for path in sorted(folder.iterdir())
+        if is_locked(path)
+    ]
+    return ", ".join(notes) or "none now"
 
 
 @dataclass(frozen=True)
 class WorkerName:
-    """``system@host+slot``: of two living workers of a host no two share one. Held until ``release``."""
+    """``system@host+slot``, unique among the living workers of a host. Held until ``release``."""
 
     system: str
     host: str

@@ -1,4 +1,4 @@
-"""The ledger: every fact and decision, in SQLite or PostgreSQL. It is the truth; all else is a hint."""
+"""The ledger: all state and decisions, in SQLite or PostgreSQL. It is the only source of truth."""
 
 from ratchet.ledger.ledger import Ledger, Transaction
 

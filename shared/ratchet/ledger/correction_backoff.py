@@ -1,4 +1,5 @@
-"""Correction back-off: error classes that get no correction examples for now, because the last ones did not help."""
+"""Correction back-off: error classes that temporarily get no correction examples, because the last ones did not
+help."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ GainsAndLosses = tuple[int, int]
 """Probe items that stopped showing an error class, and items that started to."""
 
 PATIENCE = 3
-"""Measured batches without a gain after which a class is backed off: one or two may well be chance."""
+"""Measured batches without a gain after which a class is backed off; one or two may be chance."""
 
 PAUSE = 6
-"""Correction batches that such a class sits out before it is tried again: by then the model is another one."""
+"""Correction batches without such a class before it is tried again, when the model has changed."""
 
 HISTORY = 200
-"""Correction batches that are looked back on, beside those of a pause."""
+"""Correction batches that are read in addition to those of a pause."""
 
 
 @dataclass(frozen=True)

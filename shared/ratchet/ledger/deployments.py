@@ -1,8 +1,8 @@
-"""What is to be served: the only writer of the serving state, of the blocks on weights, and of their history.
+"""The desired deployment: the only writer of the serving state, of blocks on weights, and of their history.
 
 The gate, the watch over a new deployment and the operator call these functions inside a write transaction; each change
-of desired state gets a row of history in the same transaction. Whether a change is allowed is decided by the caller.
-The deployment system then brings the inference server to what is desired, and notes here what it found live.
+of desired state gets a history row in the same transaction. The caller decides whether a change is allowed. The
+deployment system then brings the inference server to the desired state, and records here what is live.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ CHAMPION_CHANGES: tuple[Action, ...] = ("base", "deploy", "rollback")
 """Actions that make another checkpoint the champion."""
 
 SERVING_SUBJECT = ("deployment", "serving", MAIN)
-"""System, kind and id of the subject that stands for bringing the server to what is desired."""
+"""System, kind and id of the subject whose work is to bring the server to the desired state."""
 
 
 def serving(session: Session) -> ServingRow:
     """Desired and actual deployment. Raises PreconditionFailed before the first run."""
     row = session.get(ServingRow, MAIN)
     if row is None:
-        raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
+        raise PreconditionFailed("this ledger is not set up yet: `ratchet run` does it.")
     return row
 
 
 def champion(session: Session) -> CheckpointRow:
-    """The checkpoint that is to be live."""
+    """The champion: the checkpoint that should be live."""
     return session.get_one(CheckpointRow, serving(session).desired_id)
 
 
@@ -54,10 +54,10 @@ def begin(tx: Transaction, base_id: str) -> None:
 def promote(
     tx: Transaction, checkpoint_id: str, champion_id: str, reason: str, numbers: Mapping[str, Any], token: int
 ) -> str | None:
-    """Make the checkpoint the champion in the place of the one that it was proved against.
+    """Make the checkpoint the champion in place of the one that it was proved against.
 
-    Idempotent. Where an operator froze deployment or changed the champion while the challenge was under way, nothing
-    changes and the return value says what the checkpoint has to wait for.
+    Idempotent. If an operator froze deployments or changed the champion during the challenge, nothing changes and the
+    return value says what the checkpoint has to wait for.
     """
     row = serving(tx.session)
     if row.desired_id == checkpoint_id:
@@ -65,7 +65,7 @@ def promote(
     if row.frozen_reason is not None:
         return f"`ratchet deploy unfreeze` (frozen: {row.frozen_reason})"
     if row.desired_id != champion_id:
-        return f"a challenge of {row.desired_id}, which has taken the place of {champion_id}"
+        return f"a challenge of {row.desired_id}, which has replaced {champion_id}"
     deploy(tx, checkpoint_id, "gate", reason, numbers, token, is_proved=True)
     return None
 
@@ -89,7 +89,7 @@ def deploy(
 def roll_back(tx: Transaction, bad_id: str, good_id: str, actor: Actor, reason: str, token: int | None = None) -> str:
     """Block the weights of ``bad_id`` and make ``good_id`` the champion again; returns the id of the champion.
 
-    Where an operator has deployed another checkpoint meanwhile, the weights are blocked and that champion stays.
+    If an operator has deployed another checkpoint meanwhile, only the weights are blocked.
     """
     bad = tx.session.get_one(CheckpointRow, bad_id)
     if tx.session.get(BlockRow, bad.weights) is None:
@@ -124,15 +124,14 @@ def unblock(tx: Transaction, checkpoint: CheckpointRow, reason: str) -> None:
 
 
 def note_fencing_reset(tx: Transaction, reason: str) -> None:
-    """Keep that the fencing counter was raised; the row itself takes the first of the higher tokens."""
+    """Record that the fencing counter was raised. The row itself takes the first of the higher tokens."""
     _note(tx, "reset-fencing", "operator", serving(tx.session).desired_id, None, reason)
 
 
 def note_live(tx: Transaction, checkpoint_id: str | None) -> None:
-    """Note what the server reports as live.
+    """Record what the server reports as live.
 
-    Once that is the champion, no fallback stands in for it, its damage counts as mended, and the first time the
-    deployment is announced.
+    If that is the champion, the fallback ends, its damage is resolved, and the deployment is announced the first time.
     """
     row = serving(tx.session)
     if checkpoint_id == row.desired_id:
@@ -144,9 +143,9 @@ def note_live(tx: Transaction, checkpoint_id: str | None) -> None:
 
 
 def note_fallback(tx: Transaction, champion_id: str, served_id: str | None, artifact: str, error: str) -> None:
-    """Note that a damaged champion cannot be served, and what is served in its place; None for nothing.
+    """Record that a damaged champion cannot be served, and what is served instead; None for nothing.
 
-    Nothing is noted where the champion has changed meanwhile.
+    Does nothing if the champion has changed meanwhile.
     """
     row = serving(tx.session)
     if row.desired_id != champion_id:
@@ -158,7 +157,7 @@ def note_fallback(tx: Transaction, champion_id: str, served_id: str | None, arti
 
 
 def note_canary(tx: Transaction, checkpoint_id: str, passed: bool, difference: float) -> None:
-    """Note what the last canary found. ``difference`` is of log-probabilities; one that is not finite becomes None."""
+    """Record the result of the last canary. ``difference`` is of log-probabilities; a non-finite one becomes None."""
     row = serving(tx.session)
     row.canary_id, row.canary_passed, row.canary_at = checkpoint_id, passed, tx.now
     row.canary_difference = difference if isfinite(difference) else None
@@ -187,7 +186,7 @@ def last_rollback(session: Session, checkpoint_id: str) -> DeploymentRow | None:
 
 
 def earlier_champions(session: Session) -> list[str]:
-    """Ids of all that have been champion, the newest first, each once; the present champion is among them."""
+    """Ids of all past champions and the current one, the newest first, each once."""
     changes = select(DeploymentRow.checkpoint_id).where(DeploymentRow.action.in_(CHAMPION_CHANGES))
     return list(dict.fromkeys(session.scalars(changes.order_by(DeploymentRow.id.desc()))))
 

@@ -1,6 +1,6 @@
-"""What is wrong at this moment: artifacts found damaged, and workers that fail or wait.
+"""Current problems: artifacts found damaged, and workers that fail or wait.
 
-It only records and reads; what is done about it is decided elsewhere.
+It only records and reads them; what to do is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DamageRow, MinedRow, WorkerRow
 
 DAMAGE_SHOWN_S = 86_400.0
-"""Damage is shown for a day after it was last met, even if it is repaired by then: a disk may be failing."""
+"""Damage is shown for a day after it was last found, even if it was repaired since: a disk may be failing."""
 
 LISTED_S = 86_400.0
-"""A worker that has not been seen for so long is not listed."""
+"""A worker that has not been seen for this long is not listed."""
 
 PRESENT_S = 120.0
-"""A worker seen so recently counts as present: each updates its row twice a minute, and one that fails at its start is
-started again more often than that."""
+"""A worker seen within this time counts as present. Each worker updates its row twice a minute, and a failing one is
+restarted more often than that."""
 
 ABSENT = ("stopping", "stopped", "failed")
 
@@ -28,7 +28,7 @@ def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
     """The subject's own artifacts, which no other subject needs.
 
     Requests and mined sets are named after their checkpoint; suites are shared. A checkpoint's records are left out,
-    since one that cannot be read is made again.
+    since an unreadable one is requested again.
     """
     own: tuple[str | None, ...] = ()
     if kind == "batch":
@@ -43,7 +43,7 @@ def artifacts_of(session: Session, kind: str, subject_id: str) -> set[str]:
 def record_damage(
     tx: Transaction, artifact: str, error: str, system: str, kind: str, subject_id: str, consequence: str
 ) -> None:
-    """Record that the system met a damaged artifact while working on the subject; one row until it is resolved."""
+    """Record that the system found a damaged artifact while working on the subject, in one row until it is resolved."""
     known = tx.session.scalar(_open_damages(system, kind, subject_id).where(DamageRow.artifact == artifact).limit(1))
     if known is not None:
         known.error, known.consequence, known.last_seen_at = error, consequence, tx.now
@@ -64,14 +64,14 @@ def record_damage(
 
 
 def resolve_damage(tx: Transaction, system: str, kind: str, subject_id: str) -> None:
-    """Mark all damage that the system met while working on the subject as resolved."""
+    """Mark all damage that the system found while working on the subject as resolved."""
     ids = list(tx.session.scalars(_open_damages(system, kind, subject_id).with_only_columns(DamageRow.id)))
     if ids:
         tx.session.execute(update(DamageRow).where(DamageRow.id.in_(ids)).values(resolved_at=tx.now))
 
 
 def damages_since(session: Session, since: float) -> list[DamageRow]:
-    """Unresolved damage met since then, the newest first."""
+    """Unresolved damage found since then, the newest first."""
     query = select(DamageRow).where(DamageRow.resolved_at.is_(None), DamageRow.last_seen_at > since)
     return list(session.scalars(query.order_by(DamageRow.id.desc())))
 
@@ -84,15 +84,15 @@ def is_expected() -> ColumnElement[bool]:
 def failing_workers(session: Session, now: float) -> list[WorkerRow]:
     """Workers whose last start failed, and will be tried again.
 
-    One whose processes die early is running whenever it is looked at, and its error says how the one before ended. It
-    counts from the second early death in a row on.
+    A worker whose processes die early has the state running, with the previous process's end as its error. It counts
+    from the second early death in a row.
     """
     dies_again = and_(WorkerRow.state == "running", WorkerRow.failures >= 2, WorkerRow.error.is_not(None))
     return _recent(session, or_(WorkerRow.state == "failed", dies_again), now)
 
 
 def waiting_workers(session: Session, now: float) -> list[WorkerRow]:
-    """Workers that wait for something that their subjects are not to blame for, such as a full disk."""
+    """Workers that wait for something other than their subjects, such as space on a full disk."""
     return _recent(session, WorkerRow.state == "waiting", now)
 
 

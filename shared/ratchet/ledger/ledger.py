@@ -28,7 +28,7 @@ from ratchet.ledger.tables import CounterRow, OutboxRow
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 30.0
-"""How long a writer waits for the others, on either engine."""
+"""How long a writer waits for other writers, on either engine."""
 
 LINK = {
     "connect_timeout": 10,  # seconds
@@ -38,8 +38,8 @@ LINK = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-"""libpq's parameters by which the connection to a server without power or network is given up. By default that takes a
-quarter of an hour, or never happens. No ``options``: PgBouncer refuses them."""
+"""libpq parameters to give up a connection to a server without power or network, which by default takes a quarter of an
+hour or never happens. ``options`` is not used because PgBouncer rejects it."""
 
 # A function in FROM is called before those that are selected. A lock_timeout set by the role or the URL is kept.
 TAKE_WRITER_LOCK = text(
@@ -62,7 +62,7 @@ def clock(session: Session) -> float:
 class Transaction:
     """One write. ``now`` is the ledger's clock at its start; events emitted here are committed with the change.
 
-    ``cause`` is given to every event that names none of its own.
+    ``cause`` is set on every event that has none.
     """
 
     session: Session
@@ -90,11 +90,11 @@ class Transaction:
 class Ledger:
     """A ledger at an SQLAlchemy URL: ``sqlite:///path`` or ``postgresql+psycopg://…``.
 
-    A writer waits 30 seconds for the others, unless ``?timeout=`` in the URL (SQLite) or a ``lock_timeout``
-    (PostgreSQL) says otherwise.
+    A writer waits 30 seconds for other writers, unless ``?timeout=`` in the URL (SQLite) or a ``lock_timeout``
+    (PostgreSQL) is set.
 
     ``after_commit`` is called with the events of every committed transaction. A TransientError from it, as without
-    Redis, is logged, and the next relay sends them.
+    Redis, is logged; the next relay sends the events.
     """
 
     def __init__(self, url: str, after_commit: Callable[[list[Event]], None] | None = None):
@@ -109,7 +109,7 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A read-only session on one consistent state. Its rows stay readable afterwards."""
+        """A read-only session on one consistent state. Its rows can still be read after the block."""
         with _translated_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
             yield session
             session.expunge_all()
@@ -150,8 +150,8 @@ def _translated_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        if (trouble := _disk_of_sqlite(url)) is not None:
-            raise TransientError(f"ledger {make_url(url).render_as_string()}: {trouble}") from error
+        if (disk_error := _disk_of_sqlite(url)) is not None:
+            raise TransientError(f"ledger {make_url(url).render_as_string()}: {disk_error}") from error
         raise TransientError(f"ledger {make_url(url).render_as_string()} is away: {error.orig}") from error
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -177,7 +177,7 @@ def _is_damage(error: BaseException | None) -> bool:
 
 
 def _disk_of_sqlite(url: str) -> RatchetError | None:
-    """What is wrong with the disk of an SQLite ledger, which SQLite itself hardly says."""
+    """The error of the disk of an SQLite ledger, which SQLite's own error does not name."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
@@ -227,13 +227,13 @@ def next_counter(session: Session, name: str) -> int:
 
 
 def counter_value(session: Session, name: str) -> int:
-    """The last number given out; 0 before the first."""
+    """The last number of that counter; 0 before the first."""
     row = session.get(CounterRow, name)
     return row.value if row is not None else 0
 
 
 def raise_counter(session: Session, name: str, least: int) -> bool:
-    """Let the next number be higher than ``least``; returns whether that changed anything. In a write transaction."""
+    """Make the next number higher than ``least``; returns whether that changed anything. Needs a write transaction."""
     if counter_value(session, name) >= least:
         return False
     session.merge(CounterRow(name=name, value=least))

@@ -20,7 +20,7 @@ def lineage(session: Session) -> LineageRow:
     """The lineage. Raises PreconditionFailed before the first run."""
     row = session.get(LineageRow, MAIN)
     if row is None:
-        raise PreconditionFailed("nothing has been set up here yet: `ratchet run` does it.")
+        raise PreconditionFailed("this ledger is not set up yet: `ratchet run` does it.")
     return row
 
 
@@ -57,7 +57,7 @@ def checkpoint_id(ordinal: int, weights: str) -> str:
 def unjudged(session: Session) -> int:
     """Saved checkpoints that are newer than any that testing has given its verdict on.
 
-    Older ones are left out: testing takes the newest first, so one that it skipped or dead-lettered does not tell
+    Older ones are left out: testing takes the newest first, so a skipped or dead-lettered checkpoint does not show
     whether testing runs.
     """
     judged = exists().where(

@@ -1,6 +1,6 @@
-"""The live status of training, for views on every machine: its worker keeps it on its claim, with the newest previews.
+"""The live status of training, for views on every machine. Its worker stores it on its claim, with the newest previews.
 
-It is only shown; nothing is decided by it. The full status is the file that training writes on its own machine.
+It is only displayed and never decides anything. The full status is in a file on the training machine.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SYSTEM = "training"
 STATUS_FILE = "training_status.json"
 FIELDS = ("state", "step", "loss", "tokens_per_s", "examples_done")
 PREVIEWS = 10
-"""On a claim, which is written every other second; the journal on the machine that trains has more."""
+"""Previews on a claim, which is written every two seconds; the journal on the training machine has more."""
 
 
 @dataclass(frozen=True)
 class LiveTraining:
-    """``is_claimed``: a worker trains just now. ``status`` has those of ``FIELDS`` that are known."""
+    """``is_claimed``: a worker is training. ``status`` has those of ``FIELDS`` that are known."""
 
     is_claimed: bool = False
     status: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class LiveTraining:
 
 
 def status_for_claim(settings: Settings) -> dict[str, Any]:
-    """What training has written on this machine, as small JSON for its claim; empty where it has not written yet."""
+    """The training status of this machine as small JSON for the claim; empty before training has written one."""
     try:
         found: Any = json.loads((settings.status_folder / STATUS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,7 +45,8 @@ def status_for_claim(settings: Settings) -> dict[str, Any]:
 
 
 def live_training(session: Session, settings: Settings, previews: int = PREVIEWS) -> LiveTraining:
-    """The status on the claim, and so many of the newest previews: the claim's, or this machine's if they are newer."""
+    """The status on the claim, and the newest ``previews`` previews: the claim's, or this machine's if they are
+    newer."""
     claim = session.scalar(select(ClaimRow).where(ClaimRow.system == SYSTEM, ClaimRow.owner.is_not(None)).limit(1))
     status = claim.status if claim is not None else {}
     claimed = _previews(status.get("previews", ()))
@@ -55,7 +56,7 @@ def live_training(session: Session, settings: Settings, previews: int = PREVIEWS
 
 
 def _previews(values: Any) -> tuple[Preview, ...]:
-    """None where another version of Ratchet wrote them differently: they are only shown."""
+    """The previews; empty if another version of Ratchet wrote them in another format."""
     try:
         return tuple(Preview.model_validate(value) for value in values)
     except (TypeError, ValidationError):

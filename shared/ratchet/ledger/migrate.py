@@ -1,8 +1,8 @@
 """Brings a ledger to the schema of this version, one process at a time.
 
-A ledger whose schema this version does not know, because a later version or a build before the first release made it,
-is refused and left as it is. Looking needs no Alembic, which takes a third of a second to import: its migrations are
-read as text, and the revision from its table.
+A ledger with a schema that this version does not know, from a later version or a build before the first release, is
+refused and not changed. Checking the schema does not import Alembic, which takes a third of a second: the migrations
+are read as text, and the revision is read from its table.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def migrate(ledger: Ledger) -> str:
 def require_current(ledger: Ledger) -> None:
     """Raise unless the ledger has exactly this version's schema.
 
-    LedgerBehind where `ratchet migrate` would do, PreconditionFailed where it would not, TransientError while the
+    Raises LedgerBehind if `ratchet migrate` helps, PreconditionFailed if it does not, and TransientError while the
     ledger cannot be reached.
     """
     found = _revision_of(ledger)
@@ -60,7 +60,8 @@ def require_current(ledger: Ledger) -> None:
 
 
 def require_known_schema(ledger: Ledger) -> None:
-    """Raise PreconditionFailed for a schema that this version does not know, TransientError while it is away."""
+    """Raise PreconditionFailed for a schema that this version does not know, TransientError while the ledger is
+    unavailable."""
     require_known(_revision_of(ledger))
 
 
@@ -110,7 +111,7 @@ def _revision(connection: Connection) -> str | None:
 
 @cache
 def _known() -> dict[str, str | None]:
-    """The revisions of this version, each with the one that it follows."""
+    """The revisions of this version, each with its predecessor."""
     found = {}
     for file in (FOLDER / "versions").glob("*.py"):
         declared = {name: revision or None for name, revision in _REVISION.findall(file.read_text(encoding="utf-8"))}

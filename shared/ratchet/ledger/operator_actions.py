@@ -1,7 +1,7 @@
-"""What an operator may decide: deployments, rollbacks, freezes, blocks, pauses and skipped batches.
+"""Actions of an operator: deployments, rollbacks, freezes, blocks, pauses and skipped batches.
 
-Each function checks that the action makes sense and raises PreconditionFailed with the way out where it does not. They
-change desired state only; the deployment and training systems act on it.
+Each function checks that the action is valid and otherwise raises PreconditionFailed with a remedy. They only change
+desired state; the deployment and training systems act on it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ def deploy(tx: Transaction, checkpoint: CheckpointRow, reason: str, *, force: bo
     if not is_proved and not force:
         raise PreconditionFailed(
             f"the gate has not proved {checkpoint.id} better: `ratchet why {checkpoint.ordinal}` says why. "
-            "--force deploys it all the same, as a champion marked unproved."
+            "--force deploys it anyway, as a champion marked unproved."
         )
     deployments.deploy(tx, checkpoint.id, "operator", reason, is_proved=is_proved)
 
 
 def rollback(tx: Transaction, reason: str) -> str:
-    """Go back to the champion before this one and block the present weights. Returns the id of the new champion."""
+    """Go back to the previous champion and block the current weights. Returns the id of the new champion."""
     row = serving(tx.session)
     if row.previous_id is None:
         raise PreconditionFailed(
-            "there is no earlier champion to go back to; `ratchet deploy checkpoint CHECKPOINT` takes any."
+            "there is no earlier champion to go back to; `ratchet deploy checkpoint CHECKPOINT` deploys any."
         )
     _require_servable(tx, tx.session.get_one(CheckpointRow, row.previous_id))
     return deployments.roll_back(tx, row.desired_id, row.previous_id, "operator", reason)
 
 
 def freeze(tx: Transaction, reason: str) -> None:
-    """Allow no deployment until ``unfreeze``. Judging goes on."""
+    """Allow no deployment until ``unfreeze``. Judging continues."""
     deployments.freeze(tx, reason)
 
 
@@ -53,7 +53,7 @@ def unfreeze(tx: Transaction, reason: str) -> None:
 
 
 def unblock(tx: Transaction, checkpoint: CheckpointRow, reason: str) -> None:
-    """Allow the weights of a rolled-back checkpoint again."""
+    """Allow the weights of a rolled-back checkpoint to be deployed again."""
     if tx.session.get(BlockRow, checkpoint.weights) is None:
         blocked = tx.session.scalars(select(BlockRow.checkpoint_id)).all()
         raise PreconditionFailed(f"{checkpoint.id} is not blocked; blocked are: {', '.join(blocked) or 'none'}.")
@@ -63,8 +63,8 @@ def unblock(tx: Transaction, checkpoint: CheckpointRow, reason: str) -> None:
 def reset_fencing(tx: Transaction, above: int, reason: str) -> None:
     """Raise the fencing counter above the highest token that the inference server has seen.
 
-    Needed after a restore from a backup: the server refuses the lower tokens that the restored ledger would give out.
-    Only safe where no deployer still drives that server from another ledger.
+    Needed after a restore from a backup, because the server rejects the lower tokens of the restored ledger. Only safe
+    if no deployer still drives that server from another ledger.
     """
     if not raise_counter(tx.session, "fencing", above):
         raise PreconditionFailed(f"this ledger's fencing tokens are above the server's ({above}) already.")
@@ -72,7 +72,7 @@ def reset_fencing(tx: Transaction, above: int, reason: str) -> None:
 
 
 def pause(tx: Transaction, *, paused: bool) -> None:
-    """Set or clear the pause flag of training. A running segment ends after its step, saved."""
+    """Set or clear the pause flag of training. A running segment ends after its current step and is saved."""
     row = lineage(tx.session)
     if row.paused == paused:
         raise PreconditionFailed("training is paused already." if paused else "training is not paused.")
@@ -80,14 +80,12 @@ def pause(tx: Transaction, *, paused: bool) -> None:
 
 
 def skip(tx: Transaction, batch: BatchRow) -> None:
-    """Train no further on a batch. What was trained stays; the batch's offset says how much that is.
+    """Stop training on a batch. Examples trained so far count; the batch's offset is their number.
 
-    A running segment of it ends after its step, saved, and the trainer's verdict follows.
+    A running segment of it ends after its current step and is saved, and the trainer's verdict follows.
     """
     if batch.state not in ("submitted", "queued", "training"):
-        raise PreconditionFailed(
-            f"batch {batch.id} is {batch.state}; only one that waits or is in training can be skipped."
-        )
+        raise PreconditionFailed(f"batch {batch.id} is {batch.state}; only a waiting or running batch can be skipped.")
     batch.state, batch.finished_at = "skipped", tx.now
 
 
@@ -98,5 +96,5 @@ def _require_servable(tx: Transaction, checkpoint: CheckpointRow) -> None:
     block = tx.session.get(BlockRow, checkpoint.weights)
     if block is not None:
         raise PreconditionFailed(
-            f"{checkpoint.id} is blocked ({block.reason}): `ratchet deploy unblock {checkpoint.ordinal}` first."
+            f"{checkpoint.id} is blocked ({block.reason}): run `ratchet deploy unblock {checkpoint.ordinal}` first."
         )

@@ -1,6 +1,6 @@
-"""What a system still has to decide: which subjects lack its verdict, and since when they wait.
+"""Queries for a system's pending subjects, which lack its verdict, and since when they wait.
 
-It does not know the systems: each names in its declaration which of ``QUERIES`` is its own.
+It does not know the systems; each declares which of ``QUERIES`` applies to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, EvaluationRow, SuiteRow, VerdictRow
 
 _CHUNK = 1_000
-"""Ids in one query; an engine accepts 32,766 (SQLite) or 65,535 (PostgreSQL) values."""
+"""Ids in one query. SQLite accepts 32,766 values, PostgreSQL 65,535."""
 
 
 def lacks_verdict(system: str, kind: str, subject_id: Any) -> ColumnElement[bool]:
@@ -54,7 +54,7 @@ def settled(session: Session, system: str, subjects: Iterable[tuple[str, str]]) 
 
 
 Waiting = Select[Any]
-"""Selects since when each subject without a system's verdict waits, in epoch seconds."""
+"""Selects, for each subject without a system's verdict, since when it waits (epoch seconds)."""
 
 
 def _saved(system: str) -> Waiting:
@@ -64,7 +64,7 @@ def _saved(system: str) -> Waiting:
 
 
 def _evaluated(system: str, pool: str, *, trained_only: bool = False) -> Waiting:
-    """Checkpoints with a record on the pool's suite in force, since that record was made."""
+    """Checkpoints with a record on the pool's current suite, waiting since that record was made."""
     query = select(EvaluationRow.created_at).join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
     query = query.join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
     return query.where(

@@ -1,4 +1,4 @@
-"""The training queue: how deep it is, which batch is next, how one is submitted, and whether the supply runs short.
+"""The training queue: its depth, the next batch, submission of batches, and shortage of supply.
 
 Also the usage counts: how often each item has been queued for training, over all batches.
 """
@@ -23,15 +23,16 @@ from ratchet.settings.data import QueueSettings
 Origin = Literal["generation", "correction", "user"]
 TRAINER = "training"
 GATE = "correction"
-"""The system whose verdict takes a batch out of the submitted; the trainer's takes it out of the queue."""
+"""The system whose verdict moves a batch from submitted to queued; the trainer's verdict takes it out of the queue."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 RECENT_SEGMENTS = 5
-"""Segments whose median speed is taken."""
+"""The number of segments whose median speed is used."""
 
 HYSTERESIS = 0.1
-"""A refill goes on until the low mark is exceeded by this share, so that the queue does not oscillate around it."""
+"""A refill continues until the low-water mark is exceeded by this share, so that the queue does not oscillate around
+it."""
 
 _CHUNK = 500
 
@@ -40,7 +41,7 @@ _CHUNK = 500
 class Depth:
     """Examples on their way to training, by state. ``running`` is the untrained rest of the batch in training.
 
-    Batches among the dead letters do not count.
+    Batches with an open dead letter do not count.
     """
 
     submitted: int
@@ -88,7 +89,7 @@ def submit(
     known = tx.session.get(BatchRow, batch_id)
     if known is not None:
         raise PreconditionFailed(
-            f"batch {batch_id} is known already, it is {known.state}: the same rows were submitted before."
+            f"batch {batch_id} exists already and is {known.state}: the same rows were submitted before."
         )
     tx.session.add(
         BatchRow(
@@ -120,7 +121,7 @@ class Supply:
     tokens_per_s: float | None
 
     def with_more(self, examples: int) -> Supply:
-        """With so many more examples of the mean length."""
+        """The supply with that many more examples of mean length."""
         length = self.tokens / self.examples if self.examples else 0.0
         return Supply(self.examples + examples, self.tokens + round(examples * length), self.tokens_per_s)
 
@@ -131,20 +132,20 @@ class Supply:
 
 
 def supply(session: Session) -> Supply:
-    """The supply at this moment."""
+    """The current supply."""
     waiting = depth(session)
     counted = _waiting_tokens(session)
     return Supply(waiting.total, counted + round(waiting.submitted * _mean_length(session)), _speed(session))
 
 
 def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) -> str | None:
-    """What is in short supply, in words; None for nothing. While ``refilling``, more is wanted (see HYSTERESIS)."""
+    """A description of the shortage, or None if there is none. While ``refilling``, more is wanted (see HYSTERESIS)."""
     wanted = round(queue.low_water * (1 + HYSTERESIS)) if refilling else queue.low_water
     return f"{found.examples:,} examples of {wanted:,}" if found.examples < wanted else None
 
 
 def all_usage_counts(session: Session, at_least: int = 1) -> dict[str, int]:
-    """Usage counts by item key, of the items used ``at_least`` so often."""
+    """Usage counts by item key, of items used at least ``at_least`` times."""
     query = select(UsageCountRow.key, UsageCountRow.uses).where(UsageCountRow.uses >= at_least)
     return {row.key: row.uses for row in session.execute(query)}
 

@@ -16,7 +16,7 @@ from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, Evaluatio
 _CHUNK = 500
 
 ALWAYS_TESTED = ("probe", "eval")
-"""Pools that every checkpoint is tested on; ``confirm`` only on request."""
+"""Pools that every checkpoint is tested on; ``confirm`` is tested only on request."""
 
 
 def current(session: Session, pool: str) -> SuiteRow:
@@ -29,9 +29,9 @@ def current(session: Session, pool: str) -> SuiteRow:
 
 
 def suite_named(session: Session, name: str) -> SuiteRow:
-    """The suite that a user names: by its pool, for the current one, or by the beginning of its id.
+    """The suite that a user names by its pool (the current suite) or by the beginning of its id.
 
-    Raises PreconditionFailed unless exactly one fits.
+    Raises PreconditionFailed unless exactly one matches.
     """
     if name in (*ALWAYS_TESTED, "confirm"):
         return current(session, name)
@@ -39,7 +39,7 @@ def suite_named(session: Session, name: str) -> SuiteRow:
     rows = session.scalars(fitting).all() if len(name) >= 4 else []
     if len(rows) != 1:
         raise PreconditionFailed(
-            f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: `ratchet show suites` has them."
+            f"{'no suite' if not rows else 'more than one suite'} begins with {name!r}: see `ratchet show suites`."
         )
     return rows[0]
 
@@ -65,8 +65,8 @@ def evaluations(session: Session, checkpoint_ids: Sequence[str], suite_id: str) 
 def best_before(session: Session, baseline: EvaluationRow, ordinal: int) -> tuple[EvaluationRow, ...]:
     """Candidates for the best record of older checkpoints, made under the baseline's conditions on its suite.
 
-    The one with the highest selection score, the newest of several, and those whose score is not in the ledger. So the
-    best is found by reading one record, however long the lineage is.
+    These are the record with the highest selection score (the newest if several tie), and those without a score in the
+    ledger. So a single record needs to be read, regardless of the length of the lineage.
     """
     score = EvaluationRow.tally["selection_score"].as_float()
     query = select(EvaluationRow).join(CheckpointRow, CheckpointRow.id == EvaluationRow.checkpoint_id)
@@ -88,10 +88,10 @@ def made_like(record: EvaluationRow) -> ColumnElement[bool]:
 def request_evaluation(
     tx: Transaction, checkpoint_id: str, suite_id: str, who: str, beside: str, *, is_damaged: bool = False
 ) -> None:
-    """Request a record that is to be compared with that of the checkpoint ``beside``, and announce it. Idempotent.
+    """Request a record to be compared with that of the checkpoint ``beside``, and emit an event. Idempotent.
 
-    Nothing happens where there is one that can be compared, unless it ``is_damaged``. An older one that cannot is
-    dropped and made again under today's conditions; its items stay in the artifact store.
+    Does nothing if there is a comparable record, unless it ``is_damaged``. A record that is not comparable is dropped
+    and made again under current conditions; its items stay in the artifact store.
     """
     record, other = (evaluation(tx.session, name, suite_id) for name in (checkpoint_id, beside))
     if record is not None and not is_damaged and (other is None or outdated_record(record, other) is not record):

@@ -1,1 +1,1 @@
-"""Processes of ours: children that run one function, and the long-lived ones that a supervisor keeps running."""
+"""Ratchet's processes: children that run one function, and long-lived ones that a supervisor keeps running."""

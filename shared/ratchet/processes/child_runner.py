@@ -1,7 +1,7 @@
 """Runs a function in a child process: JSON in, progress and JSON out, no pickle, no shared state.
 
-Models live in such children: their memory, a GPU's too, is free again when they have exited. The children are forked
-from a server that has imported torch already. What the function computes is not known here.
+Models run in such children, so that all their memory, including a GPU's, is freed when they exit. The children are
+forked from a server that has already imported torch. It does not know what the function computes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 EXIT_S = 10.0
 """How long a child may take to exit after its result; then it is killed."""
 DUMP_S = 1.0
-"""For a child to write where its threads are, and to have its own processes do so."""
+"""Time for a child and its own processes to dump their threads' stacks."""
 SERVER_EXIT_S = 5.0
 TICK_S, POLL_S = 0.25, 0.01
 TAIL_BYTES = 8_000
@@ -61,8 +61,8 @@ def _ignore(_message: dict[str, Any]) -> None:
 class ChildRunner:
     """Forks a child for each run from a server that has imported ``preload``; the server starts with the first run.
 
-    Any number of threads may run children at once. Whatever happens to this process, no child outlives it.
-    ``threads`` is what OpenMP and BLAS take by default in a child; ``env`` overrides the environment.
+    Any number of threads may run children at once. No child outlives this process, even if it is killed. ``threads`` is
+    the number of OpenMP and BLAS threads in a child; ``env`` overrides the environment.
     """
 
     def __init__(self, preload: Sequence[str] = (), *, threads: int = 1, env: Mapping[str, str] | None = None) -> None:
@@ -127,7 +127,7 @@ class ChildRunner:
                 return _Child.fork(server, log_handle)
             except ServerGone:
                 self._retire(server)
-        raise TransientError("The fork server dies as soon as it is asked for a child; see its stderr.")
+        raise TransientError("The fork server exits whenever it is asked for a child; see its stderr.")
 
     def _living_server(self) -> ServerProcess:
         with self._starting:
@@ -164,7 +164,7 @@ class ChildRunner:
 
 
 class _Child:
-    """One forked child, which its server signals and reaps for us."""
+    """One forked child, which its server signals and reaps on request."""
 
     def __init__(self, server: ServerProcess, pid: int, channel: Channel) -> None:
         self.pid = pid
@@ -199,7 +199,7 @@ class _Child:
         return self._exit_code
 
     def send_signal(self, number: int) -> None:
-        """SIGKILL goes to all that the child started, any other signal to the child alone."""
+        """SIGKILL is sent to the child and everything it started, any other signal only to the child."""
         with contextlib.suppress(ServerGone):
             self._server.ask(SignalChild(self.pid, int(number)))
 
@@ -210,11 +210,11 @@ class _Child:
         return self._exit_code
 
     def end(self, exit_s: float) -> None:
-        """Let it exit for so long, then kill it; gone, with its memory, when this returns."""
+        """Wait for it to exit, then kill it. Its memory is free when this returns."""
         if self.wait(exit_s) is None:
             self.send_signal(signal.SIGKILL)
             while self.wait(timeout_s=1.0) is None:
-                log.warning("child %d does not die; waiting", self.pid)
+                log.warning("child %d does not exit; waiting", self.pid)
         self.channel.close()
 
 
@@ -253,7 +253,7 @@ class _Run:
             self._check_stall()
 
     def _messages(self) -> Iterator[ChildMessage]:
-        """What came within a tick. All that a dead child has sent is read before its death is raised."""
+        """The messages of one tick. Everything that a dead child has sent is read before its death is raised."""
         channel = self._child.channel
         for message in channel.receive(TICK_S):
             yield decode(message)
@@ -277,7 +277,7 @@ class _Run:
             self._child.wait(DUMP_S)
             raise ChildFailed(
                 f"{self._target} made no progress for {silence_s:.0f} s and was killed; "
-                "raise its system's step time if it needs longer between two signs of life."
+                "raise its system's step time if it needs longer between two progress reports."
             )
 
     def _failure(self, error: TargetError) -> RatchetError:
@@ -291,9 +291,9 @@ class _Run:
         )
         for kind, is_of_kind in ((TransientError, error.is_transient), (SettingsError, error.is_of_settings)):
             if is_of_kind:
-                trouble = kind(error.message)
-                trouble.__cause__ = failure
-                return trouble
+                own_error = kind(error.message)
+                own_error.__cause__ = failure
+                return own_error
         return failure
 
     def _death(self) -> RatchetError:
@@ -326,7 +326,7 @@ def _open_log(path: Path) -> Iterator[int]:
 
 
 def _tail(path: Path, start: int) -> str:
-    """The last bytes that the child wrote; no further back than ``start``."""
+    """The last bytes that the child wrote, from ``start`` on at the earliest."""
     if not path.is_file():
         return ""
     with open(path, "rb") as file:
@@ -335,7 +335,7 @@ def _tail(path: Path, start: int) -> str:
 
 
 def _with_threads(threads: int) -> dict[str, str]:
-    """Few threads, so that the server can fork and children do not compete; CUDA stays untouched."""
+    """Environment for few threads, so that the server can fork and children do not compete for cores."""
     count = str(threads)
     return {
         "OMP_NUM_THREADS": count,

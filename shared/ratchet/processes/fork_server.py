@@ -1,8 +1,8 @@
 """The fork server: imports heavy modules once, in a single thread, then forks a child for each function to run.
 
 Runs as ``python -m ratchet.processes.fork_server MODULE…`` with its channel as standard input, and ends when that
-closes, with all its children. It knows nothing of what the functions do. A child stays a zombie until it is polled, so
-that its process id stays its own.
+closes, with all its children. It does not know what the functions do. A child stays a zombie until it is polled, so
+that its process id is not reused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from ratchet.processes.messages import (
 )
 
 DUMP_SIGNAL = signal.SIGUSR1
-"""Makes a child write to its log where each of its threads is."""
+"""Makes a child write the stack of each of its threads to its log."""
 
 Progress = Callable[[dict[str, Any]], None]
 """What a target calls to report progress; the message is any JSON object."""
@@ -60,7 +60,7 @@ class ForkServer:
         self._children: dict[int, ManagedProcess] = {}
 
     def serve(self) -> None:
-        """Until the runner is gone, however it went; then nothing that was started here is left."""
+        """Serve until the runner is gone for any reason; then end everything that was started here."""
         try:
             while True:
                 message, handles = self._channel.receive_with_handles(2)
@@ -109,7 +109,7 @@ class _RunnerGone(ConnectionError):
 
 
 def run_child(channel: Channel, log_handle: int) -> None:
-    """The life of a child: receive the target, run it, report its progress, send its result or its error."""
+    """The body of a child: receive the target, run it, report its progress, and send its result or error."""
     _write_to(log_handle)
     message = channel.receive_one()
     if message is None:
@@ -132,7 +132,7 @@ def run_child(channel: Channel, log_handle: int) -> None:
         send(TargetResult(result))
     except _RunnerGone:
         return
-    except BaseException as error:  # noqa: BLE001  the parent is told, whatever ended the target
+    except BaseException as error:  # noqa: BLE001  every error of the target is sent to the parent
         traceback.print_exc()
         send(_described(error))
 
@@ -155,7 +155,7 @@ def _described(error: BaseException) -> TargetError:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch raises OutOfMemoryError on a GPU, and a bare RuntimeError where the host has no more."""
+    """torch raises OutOfMemoryError on a GPU, and a plain RuntimeError when the host's memory runs out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -173,9 +173,10 @@ def _write_to(log_handle: int) -> None:
 
 
 def _die_with(channel: Channel) -> None:
-    """The parent sends no more after its request: what can be read is its end, and then this process group ends too.
+    """Kill this process group when the parent ends. The parent sends nothing after its request, so a readable channel
+    means its end.
 
-    The parent-death signal alone would not do: it comes when the fork server ends, not when the runner does.
+    The parent-death signal is not enough: it is sent when the fork server ends, not when the runner does.
     """
     try:
         channel.receive(None)
@@ -189,7 +190,7 @@ def main() -> None:
     try:
         for module in sys.argv[1:]:
             importlib.import_module(module)
-    except Exception:  # noqa: BLE001  the runner names the module and the way out
+    except Exception:  # noqa: BLE001  the runner reports the module and a remedy
         greeting = ImportFailed(traceback.format_exc())
     else:
         greeting = Ready(_thread_count())

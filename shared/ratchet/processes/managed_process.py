@@ -1,6 +1,6 @@
-"""One process that this process started: how it is started, signalled, killed with all that it started, and reaped.
+"""A process that this process started: starting, signalling, killing with all its descendants, and reaping it.
 
-It does not know what the process does, or whether it is started again.
+It does not know what the process does, or whether it is restarted.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ManagedProcess:
     def fork(cls, body: Callable[[], int], *, parent_death_signal: int = signal.SIGTERM) -> ManagedProcess:
         """Run ``body`` in a fork of this process and exit with the code that it returns.
 
-        For single-threaded processes: a lock that another thread holds at the fork stays locked in the child for ever.
-        The process receives ``parent_death_signal`` when this one ends. Raises OSError.
+        Only for single-threaded processes: a lock that another thread holds at the fork stays locked in the child. The
+        process receives ``parent_death_signal`` when this one ends. Raises OSError.
         """
         parent = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -71,8 +71,8 @@ class ManagedProcess:
     ) -> ManagedProcess:
         """Start a command line in a new session, also from a process with threads.
 
-        ``output`` is a descriptor for what it writes; None leaves it this process's own. It has no parent-death signal:
-        it has to notice itself that the other end of its ``stdin`` is closed. Raises OSError.
+        ``output`` is a descriptor for its stdout and stderr; None inherits this process's. It has no parent-death
+        signal, so it must itself notice that the other end of its ``stdin`` is closed. Raises OSError.
         """
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
         if output is not None:
@@ -82,7 +82,7 @@ class ManagedProcess:
     def poll(self) -> int | None:
         """The exit code, negative where a signal killed it; None while it runs.
 
-        What it started and left behind is killed as soon as it is found to have ended.
+        When it has ended, processes that it has left behind are killed.
         """
         with self._reaping:
             if self._exit_code is None and self._has_ended():
@@ -91,14 +91,14 @@ class ManagedProcess:
         return self._exit_code
 
     def wait(self, timeout_s: float) -> int | None:
-        """``poll``, for up to so long."""
+        """Poll for up to ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while (exit_code := self.poll()) is None and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         return exit_code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, to it alone; SIGKILL goes to all that it started as well."""
+        """Send a signal only to this process; SIGKILL also goes to everything it started."""
         if number == signal.SIGKILL:
             self.kill()
         elif self._exit_code is None:
@@ -108,7 +108,7 @@ class ManagedProcess:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and all that it started, without waiting. Takes no lock: it may be called in a signal handler."""
+        """Kill it and everything it started, without waiting. It takes no lock, so a signal handler may call it."""
         if self._exit_code is None:
             kill_group(self.pid)
 
@@ -130,7 +130,7 @@ def describe_exit(exit_code: int | None) -> str:
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Have the kernel send this process the signal when the thread that started it ends. On Linux; nothing elsewhere.
+    """Make the kernel send this process the signal when the thread that started it ends. Does nothing except on Linux.
 
     A parent that has ended before the call is not noticed.
     """
@@ -139,7 +139,7 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
 
 def _live(body: Callable[[], int], parent: int, parent_death_signal: int, mask: set[int | signal.Signals]) -> NoReturn:
-    """The life of a forked process. It never returns into the loop of its parent."""
+    """The body of a forked process. It never returns into its parent's code."""
     code = EXIT_CRASHED
     try:
         os.setpgid(0, 0)

@@ -1,6 +1,6 @@
-"""What our processes send each other, and how: typed messages, encoded as JSON, a line each, over a socket.
+"""Messages between Ratchet's processes: typed, encoded as one line of JSON each, and sent over a socket.
 
-All encoding and decoding is here. What the messages make a process do is not.
+It does not know how a process acts on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ratchet.processes.managed_process import ManagedProcess
 JsonObject = dict[str, Any]
 
 KILLED_S = 5.0
-"""How long the kernel may take to end what was killed."""
+"""How long the kernel may take to end a killed process."""
 _CHUNK_BYTES = 1 << 16
 
 
@@ -64,7 +64,7 @@ class TargetError:
 
 @dataclass(frozen=True)
 class Ready:
-    """The fork server has imported its modules, and runs so many threads."""
+    """The fork server has imported its modules, and runs this many threads."""
 
     threads: int
 
@@ -148,7 +148,8 @@ class ListProcesses:
 
 @dataclass(frozen=True)
 class ProcessState:
-    """One supervised process. ``pid`` is None while it is down; ``exit_code`` is that of the last that ended."""
+    """One supervised process. ``pid`` is None while it is down; ``exit_code`` is that of the last process that
+    ended."""
 
     pid: int | None
     restarts: int
@@ -183,7 +184,7 @@ def encode(message: Message) -> JsonObject:
 
 
 def decode(fields: JsonObject) -> Any:
-    """The message that ``encode`` was given."""
+    """The message that ``encode`` has encoded."""
     kind = _KINDS[fields["kind"]]
     values = {name: value for name, value in fields.items() if name != "kind"}
     if kind is ProcessList:
@@ -192,7 +193,7 @@ def decode(fields: JsonObject) -> Any:
 
 
 class Channel:
-    """One end of a connected socket. ``closed`` once the other end is gone and all that it sent was received."""
+    """One end of a connected socket. ``closed`` once the other end is gone and everything it sent was received."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -210,7 +211,7 @@ class Channel:
         return cls(end)
 
     def send(self, message: JsonObject, handles: Sequence[int] = ()) -> None:
-        """Blocks until all of it is handed over; raises OSError when the other end is gone.
+        """Send a message, blocking until it is written; raises OSError when the other end is gone.
 
         ``handles`` are descriptors to pass along with a short message.
         """
@@ -221,7 +222,7 @@ class Channel:
             self._end.sendall(line)
 
     def receive(self, timeout_s: float | None) -> list[JsonObject]:
-        """The messages complete by now, after waiting up to ``timeout_s`` (None: for ever) for more bytes."""
+        """The messages received so far, after waiting up to ``timeout_s`` (None: forever) for more bytes."""
         if not self._ready:
             self._read(timeout_s)
         messages = list(self._ready)
@@ -229,7 +230,7 @@ class Channel:
         return messages
 
     def receive_one(self, timeout_s: float | None = None) -> JsonObject | None:
-        """The next message; None when the other end is gone, or nothing has come for ``timeout_s``."""
+        """The next message; None when the other end is gone, or nothing was received for ``timeout_s``."""
         while not self._ready and not self.closed:
             if not self._read(timeout_s):
                 return None
@@ -244,12 +245,12 @@ class Channel:
         return (json.loads(line), handles) if line else (None, handles)
 
     def drain(self) -> Iterator[JsonObject]:
-        """What lies ready, without waiting for more."""
+        """The messages received so far, without waiting."""
         while not self.closed and (self._ready or wait_for_any([self], 0)):
             yield from self.receive(0)
 
     def shut_down(self) -> None:
-        """End the conversation for both ends, and wake a thread that waits for a message."""
+        """Shut the connection down for both ends, which wakes a thread that waits for a message."""
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 
@@ -260,7 +261,7 @@ class Channel:
         return self._end.fileno()
 
     def _read(self, timeout_s: float | None) -> bool:
-        """Whether there was anything to read, bytes or the end."""
+        """Read once; returns whether there were bytes or the end of the stream."""
         if not wait_for_any([self], timeout_s):
             return False
         try:
@@ -276,13 +277,14 @@ class Channel:
 
 
 class HasFileno(Protocol):
-    """What can be polled: a Channel, or a socket that listens."""
+    """Anything that can be polled: a Channel, or a listening socket."""
 
     def fileno(self) -> int: ...
 
 
 def wait_for_any(sources: Sequence[HasFileno], timeout_s: float | None) -> bool:
-    """Whether one of them has bytes, a connection or its end to receive, after up to ``timeout_s`` (None: for ever)."""
+    """Whether one of them has bytes, a connection or the end of its stream, after up to ``timeout_s`` (None:
+    forever)."""
     poll = select.poll()
     for source in sources:
         poll.register(source, select.POLLIN)
@@ -290,13 +292,13 @@ def wait_for_any(sources: Sequence[HasFileno], timeout_s: float | None) -> bool:
 
 
 class ServerGone(Exception):
-    """A server process has ended, and all that it started with it."""
+    """A server process has ended, with everything it started."""
 
 
 class ServerProcess:
-    """A module of ours in a process of its own, which answers one request at a time. Any thread may ask.
+    """A module of Ratchet in its own process, which answers one request at a time. Any thread may send requests.
 
-    The server ends, with all that it started, when its end of the channel closes: also when this process is killed.
+    The server ends, with everything it started, when its end of the channel closes, even if this process is killed.
     """
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], output: int | None = None) -> None:
@@ -322,24 +324,24 @@ class ServerProcess:
             raise ServerGone("it has closed its channel")
         return decode(reply)
 
-    def tell(self, message: Message) -> None:
-        """Send what has no reply. Raises ServerGone."""
+    def send(self, message: Message) -> None:
+        """Send a message that has no reply. Raises ServerGone."""
         try:
             self._channel.send(encode(message))
         except OSError as error:
             raise ServerGone(str(error)) from error
 
     def first(self) -> Any:
-        """What the server says by itself when it begins; None where it ends before."""
+        """The server's first message, which is not a reply; None if it ends before sending one."""
         greeting = self._channel.receive_one()
         return None if greeting is None else decode(greeting)
 
     def hang_up(self) -> None:
-        """Ask the server to end, with all that it started, and do not wait."""
+        """Ask the server to end, with everything it started, without waiting."""
         self._channel.shut_down()
 
     def close(self, timeout_s: float) -> None:
-        """Hang up, wait for the end for so long, and then kill it."""
+        """Hang up, wait for the server's end up to ``timeout_s``, and then kill it."""
         self.hang_up()
         if self.process.wait(timeout_s) is None:
             self.process.kill()

@@ -1,5 +1,5 @@
-"""The supervisor: a single-threaded process that has imported everything, forks a worker for each system, and starts
-again what dies.
+"""The supervisor: a single-threaded process that has imported everything, forks a worker for each system, and restarts
+processes that exit.
 
 It runs as ``python -m ratchet.processes.supervisor`` with its channel as standard input (see SupervisorClient). When
 the channel closes it stops everything, so that nothing outlives the process that started it. It does not know what a
@@ -45,15 +45,15 @@ TICK_S = 0.1
 FIRST_PAUSE_S = 0.2
 STOP_MARGIN_S = 4.0
 STATUS_READ_S = 0.5
-"""How often the status files of workers that stop are read."""
+"""How often the status files of stopping workers are read."""
 KILLED_S = 3.0
-"""How long the kernel may take to end what was killed; with the margin it is below what the client waits."""
+"""How long the kernel may take to end killed processes; with the margin it is less than the client's wait."""
 
 Start = Callable[[], ManagedProcess]
 
 
 class SupervisedProcess:
-    """A process by name that is started again when it dies, after pauses that double up to ``last_pause_s``."""
+    """A process that is restarted when it exits, after pauses that double up to ``last_pause_s``."""
 
     def __init__(self, start: Start, last_pause_s: float = 30.0) -> None:
         self._start = start
@@ -68,7 +68,7 @@ class SupervisedProcess:
         return ProcessState(self.process.pid if self.process else None, self.restarts, self.exit_code)
 
     def check(self, now: float) -> None:
-        """Notice its death, and start it when that is due. ``now`` is monotonic."""
+        """Reap it if it has exited, and restart it when its pause is over. ``now`` is monotonic."""
         if self.process is not None and (exit_code := self.process.poll()) is not None:
             self.process, self.exit_code = None, exit_code
             self._delay.died(now)
@@ -77,7 +77,7 @@ class SupervisedProcess:
             self._try_to_start(now)
 
     def stop(self) -> None:
-        """Ask it to end, and do not start it again."""
+        """Ask it to stop, and do not restart it."""
         self.is_wanted = False
         if self.process is not None:
             self.process.terminate()
@@ -97,14 +97,14 @@ class SupervisedProcess:
 
 
 class Supervisor:
-    """Keeps processes running until it is told to stop."""
+    """Keeps processes running until it is stopped."""
 
     def __init__(self, settings: Settings, channel: Channel) -> None:
         self._settings, self._channel = settings, channel
         self._processes: dict[str, SupervisedProcess] = {}
 
     def handle(self, request: SupervisorRequest) -> SupervisorReply:
-        """Carry out one request and list the processes, or say what is wrong with it."""
+        """Carry out one request. Returns the list of processes, or why the request was refused."""
         match request:
             case StartWorker(name, system):
                 self._add(name, partial(ManagedProcess.fork, partial(self._run_worker, system)))
@@ -124,7 +124,8 @@ class Supervisor:
             process.check(now)
 
     def stop(self) -> None:
-        """End all: SIGTERM at first, SIGKILL once the workers' grace is over, or the time that they say they need."""
+        """Stop all processes: SIGTERM first, and SIGKILL after the workers' grace period or the time that they report
+        to need."""
         for process in self._processes.values():
             process.stop()
         self._wait_for_all(self._settings.control.grace_s + STOP_MARGIN_S, extend=True)
@@ -133,9 +134,9 @@ class Supervisor:
         self._wait_for_all(KILLED_S)
 
     def _wait_for_all(self, limit_s: float, *, extend: bool = False) -> None:
-        """Reap until none runs, so that none is left to the process that inherits orphans.
+        """Reap until no process runs, so that none is orphaned.
 
-        With ``extend`` for as long as the workers' status files say that they still need.
+        With ``extend`` it waits as long as the workers' status files ask for.
         """
         ends_at, read_at = time.time() + limit_s, time.time()
         while (running := self._running()) and time.time() < ends_at:
@@ -158,7 +159,7 @@ class Supervisor:
             present.start_again(start)
 
     def _run_worker(self, system: str) -> int:
-        self._channel.close()  # a worker that held it would keep the client from noticing this process's end
+        self._channel.close()  # else the client would not notice this process's end while a worker runs
         return run_worker(system, self._settings, self._settings.log_folder)
 
 

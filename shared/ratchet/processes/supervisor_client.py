@@ -1,4 +1,4 @@
-"""Starts the supervisor, has it start workers and commands, asks it for their state, and stops it with all of them."""
+"""Starts the supervisor, requests processes and their state from it, and stops it with all of them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ratchet.worker.stopping import describe_stopping, stopping_workers
 STOP_MARGIN_S = 8.0
 CHECK_S = 0.5
 REPLY_S = 60.0
-"""The supervisor replies at its next tick, but first of all it imports what its workers need."""
+"""The supervisor replies at its next tick, but before the first reply it imports the modules of its workers."""
 SHOWN_AFTER_S = 1.0
-"""A stop that takes less is not worth a line."""
+"""Shorter stops are not announced."""
 
 
 class SupervisorClient:
-    """A running supervisor. It and all that it started end with ``close``, or with this process.
+    """A running supervisor. It and everything it started end with ``close`` or with this process.
 
     ``environment`` is added to this process's own. The supervisor's own output goes to ``logs/supervisor.log``.
     """
@@ -54,7 +54,7 @@ class SupervisorClient:
                 output=log.fileno(),
             )
         try:
-            self._server.tell(Configure(reveal(settings)))
+            self._server.send(Configure(reveal(settings)))
         except ServerGone as error:
             gone = self._gone(error)
             self._server.close(0.0)
@@ -71,7 +71,7 @@ class SupervisorClient:
         return self._server.process.pid
 
     def start_worker(self, system: str, name: str | None = None) -> None:
-        """Start a worker of the system and keep it running. ``name`` tells apart two workers of one system."""
+        """Start a worker of the system and keep it running. ``name`` distinguishes several workers of one system."""
         self._ask(StartWorker(name or system, system))
 
     def start_command(
@@ -81,7 +81,7 @@ class SupervisorClient:
         self._ask(StartCommand(name, list(command), dict(environment or {}), str(log)))
 
     def stop_process(self, name: str) -> None:
-        """Ask one process to stop; it is not started again. Raises PreconditionFailed if there is none of that name."""
+        """Ask one process to stop; it is not restarted. Raises PreconditionFailed for an unknown name."""
         self._ask(StopProcess(name))
 
     def processes(self) -> dict[str, ProcessState]:
@@ -89,19 +89,19 @@ class SupervisorClient:
         return self._ask(ListProcesses())
 
     def kill(self) -> None:
-        """Kill the supervisor, and what ran when it last replied. Takes no lock, and waits for nothing."""
+        """Kill the supervisor and the processes of its last reply, without a lock and without waiting."""
         self._server.process.kill()
         for pid in self._pids:
             kill_group(pid)
 
     def close(self, show: Callable[[str], None] = lambda _text: None) -> None:
-        """Stop all and wait for it; ``show`` is called with what is waited for, each time that this has changed."""
+        """Stop everything and wait for it. ``show`` is called with what is waited for whenever that changes."""
         self._server.hang_up()
         self._wait(show)
         self._server.close(0.0)
 
     def _wait(self, show: Callable[[str], None]) -> None:
-        """Wait for the supervisor as long as its workers may take, and some more."""
+        """Wait for the supervisor as long as its workers may take, plus a margin."""
         began_at, shown = time.time(), ""
         ends_at = began_at + self._settings.control.grace_s + STOP_MARGIN_S
         while self._server.process.wait(CHECK_S) is None and time.time() < ends_at:

@@ -179,7 +179,8 @@ def require_unchanged(settings: Settings, recorded: Mapping[str, str]) -> None:
 
 def _compare(settings: Settings, name: str, value: object, was: str | None) -> None:
     if value is not None and was is not None and str(value) != was:
-        raise SettingsError(f"{name} is {value}, but {settings.home} was begun with {was}, which is locked. {WAY_OUT}")
+        home = settings.home
+        raise SettingsError(f"{name} is {value}, but {home} was created with {was}, which is locked. {WAY_OUT}")
 
 
 def _compare_disk(settings: Settings, recorded: Mapping[str, str]) -> None:
@@ -193,7 +194,7 @@ def _compare_disk(settings: Settings, recorded: Mapping[str, str]) -> None:
     for name in ("model_architecture", "vocab_size", "vocabulary"):
         if recorded.get(name) not in (None, now[name]):
             raise SettingsError(
-                f"{name} of {folder} is {_short(now[name])}, but {settings.home} was begun with "
+                f"{name} of {folder} is {_short(now[name])}, but {settings.home} was created with "
                 f"{_short(recorded[name])}, which is locked. Put the model back as it was, or start again with another "
                 "home (or `ratchet reset`)."
             )

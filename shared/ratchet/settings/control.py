@@ -1,4 +1,4 @@
-"""Sections of control: how workers claim, wait and prove that they live, where systems run, and metrics."""
+"""Sections of control: claims, retries and liveness of workers, placement of systems, and metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ class ControlSettings(Section):
     """Leases, retries and liveness, the same for every system."""
 
     lease_s: float = Field(
-        60.0, gt=0, description="A claim that is not renewed for so long is free; it is renewed six times as often."
+        60.0, gt=0, description="A claim expires if it is not renewed for this long; it is renewed six times as often."
     )
-    timer_s: float = Field(30.0, gt=0, description="How often a worker looks for orphaned claims and unrelayed events.")
+    timer_s: float = Field(
+        30.0, gt=0, description="How often a worker checks for orphaned claims and unrelayed events."
+    )
     sweep_factor: float = Field(1.0, gt=0, description="Multiplies every system's sweep interval.")
-    liveness_s: float = Field(90.0, gt=0, description="A worker silent for so long exits, and is started again.")
+    liveness_s: float = Field(
+        90.0, gt=0, description="A worker without a sign of life for this long exits and is restarted."
+    )
     grace_s: float = Field(
         10.0,
         gt=0,
@@ -30,19 +34,19 @@ class ControlSettings(Section):
         False, description="Send Celery's task events and heartbeats, which Flower shows (0.3 % of a core)."
     )
     alive_file: Path | None = Field(
-        None, description="File that a living worker touches. Default: one a worker in home/status."
+        None, description="File that a living worker touches. Default: one per worker in home/status."
     )
     max_backoff_s: float = Field(30.0, gt=0, description="Longest pause between two tries; the first are shorter.")
     max_failures: int = Field(3, ge=1, description="Errors after which a subject becomes a dead letter.")
     max_kills: int = Field(
-        5, ge=1, description="Deaths of its process after which a subject becomes one, while others succeed."
+        5, ge=1, description="Deaths of its process after which a subject becomes a dead letter, if others succeed."
     )
 
 
 Role = Literal["3090", "4090"]
 JUDGE: Role = "3090"
 TRAINER: Role = "4090"
-"""The two roles have the names of the machines that played them first, which are in all queue names."""
+"""The roles are named after the GPUs of the first machines; these names are part of all queue names."""
 
 
 class PlacementSettings(Section):
@@ -53,7 +57,7 @@ class PlacementSettings(Section):
         (JUDGE, TRAINER), description="Roles whose systems run here: 3090 judges, 4090 trains."
     )
     gpus_gb: tuple[int, ...] | None = Field(
-        None, description="Whole gigabytes of each GPU that may be leased. Default: all that the driver tells of."
+        None, description="Whole gigabytes of each GPU that may be leased. Default: all that the driver reports."
     )
     vram_gb: dict[str, float] = Field(
         default_factory=dict,
@@ -64,7 +68,7 @@ class PlacementSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Metrics are pages that Prometheus fetches; where they are is in the ledger's register of workers."""
+    """Metrics pages for Prometheus. Their addresses are registered in the ledger."""
 
     port: int = Field(
         0,
@@ -76,10 +80,10 @@ class MetricsSettings(Section):
     host: str = Field("127.0.0.1", description="Address that the page is bound to.")
     address: str | None = Field(
         None,
-        description="What Prometheus is to call this worker, host or host:port, where that is not the bound address.",
+        description="Address by which Prometheus reaches this worker, host or host:port, if not the bound one.",
     )
     exporters: dict[str, str] = Field(
         default_factory=dict,
         description='Other programs of this machine with a /metrics page, as {node = "10.0.0.4:9100"}: name and '
-        "host:port. Its workers tell Prometheus of them, each as a job of that name.",
+        "host:port. Its workers register them for Prometheus, each as a job of that name.",
     )

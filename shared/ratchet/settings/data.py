@@ -13,8 +13,8 @@ from ratchet.settings.section import Section
 class QueueSettings(Section):
     """Depth counts examples: submitted, queued, and the untrained rest of the running batch."""
 
-    low_water: int = Field(13_000, ge=1, description="Below this many examples generation is called.")
-    high_water: int = Field(38_000, ge=1, description="Generation never lifts the depth above this.")
+    low_water: int = Field(13_000, ge=1, description="Depth below which generation starts.")
+    high_water: int = Field(38_000, ge=1, description="Generation never raises the depth above this.")
     batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
     correction_share: float = Field(
@@ -23,7 +23,7 @@ class QueueSettings(Section):
     unjudged_limit: int = Field(
         20,
         ge=1,
-        description="Training waits once so many checkpoints lack an evaluation (the judging host is away).",
+        description="Training waits once this many checkpoints lack an evaluation (the judging host is unavailable).",
     )
     inbox: Path | None = Field(None, description="Folder whose *.jsonl files are queued. Default: home/inbox.")
 
@@ -38,13 +38,13 @@ class QueueSettings(Section):
 
 
 class SourceSettings(Section):
-    """One generator; which batches it makes is drawn at random."""
+    """One generator. The generator of each batch is drawn at random by the shares."""
 
     name: str = Field(min_length=1, description="A generator: tasks, teacher, script, or a plug-in.")
-    share: float = Field(1.0, gt=0, description="Its share of the batches, beside the other sources' shares.")
+    share: float = Field(1.0, gt=0, description="Its share of the batches, relative to the other sources' shares.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options that the generator documents.")
     daily_tokens: int | None = Field(
-        None, ge=1, description="It rests once it has used so many tokens of its model server within a day."
+        None, ge=1, description="It pauses once it has used this many tokens of its model server within a day."
     )
 
 
@@ -70,7 +70,7 @@ class CorrectionSettings(Section):
     """Sampling and judgements; the share of correction examples in a batch is in the section queue."""
 
     samples: int = Field(
-        4, ge=0, description="Answers sampled from the model for an example without a worked solution; 0 samples none."
+        4, ge=0, description="Answers sampled from the model for an example without a worked solution; 0 for none."
     )
     judged_share: float = Field(
         0.1, ge=0, lt=1, description="Largest share of a batch's correction examples that ask if an answer is right."
@@ -98,15 +98,16 @@ class CurriculumSettings(Section):
         0.5, gt=0, le=1 - LOOKAHEAD_SHARE, description="Share of each family's first unmastered level."
     )
     replay_share: float = Field(
-        0.2, gt=0, le=1, description="Share that the adaptive strategy spreads alike over all levels reached."
+        0.2, gt=0, le=1, description="Share that the adaptive strategy spreads evenly over all levels reached."
     )
     strategies: tuple[str, ...] = Field(
         ("progressive", "mixed", "reverse", "adaptive"),
         min_length=1,
-        description="Strategies that are compared; `ratchet.strategies` plug-ins count. One alone is no experiment.",
+        description="Strategies that are compared; `ratchet.strategies` plug-ins count. One needs no experiment.",
     )
     favoured: str = Field(
-        "progressive", description="The strategy that is used before anything is mastered, and expected to be the best."
+        "progressive",
+        description="The strategy that is used before any level is mastered, and expected to be the best.",
     )
     exploration: float = Field(
         0.2, ge=0, le=1, description="Share of batches drawn evenly over the strategies while the experiment is open."

@@ -10,9 +10,9 @@ from ratchet.settings.section import Section
 
 
 class FamilySettings(Section):
-    """One task family and the levels of it that are taught and tested."""
+    """One task family and its levels for training and testing."""
 
-    name: str = Field(description="A registered family, as chain_sum or rg:spell_backward.")
+    name: str = Field(description="A registered family, such as chain_sum or rg:spell_backward.")
     levels: tuple[int, ...] = Field(min_length=1, description="Levels, the easiest first.")
     protected: bool = Field(True, description="Whether the gate refuses a model that is not at least as good here.")
 
@@ -27,7 +27,7 @@ class SuiteSettings(Section):
     )
     files: tuple[Path, ...] = Field(
         (),
-        description="Your own JSONL files; the held-out share of their rows is tested on, too. They are read at the "
+        description="Your own JSONL files; a held-out share of their rows is tested on, too. They are read at the "
         "first run only: the held-out rows are kept, and later changes of a file change no suite.",
     )
     probe_items: int = Field(
@@ -39,14 +39,18 @@ class SuiteSettings(Section):
         300, ge=1, description="Regression, comparison and calibration read these; `ratchet init` writes 1000 on a GPU."
     )
     confirm_items: int = Field(900, ge=1, description="Only the deployment gate reads these.")
-    held_out_share: float = Field(0.2, gt=0, le=0.5, description="Most that the pools take of a finite level; locked.")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer in tokens; a longer one is cut and graded so.")
+    held_out_share: float = Field(
+        0.2, gt=0, le=0.5, description="Largest share of a finite level that the pools take; locked."
+    )
+    max_new_tokens: int = Field(
+        64, ge=1, description="Longest answer in tokens; a longer one is truncated before grading."
+    )
     seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
 
     @model_validator(mode="after")
     def _something_is_tested(self) -> SuiteSettings:
         if not self.families and not self.files:
-            raise ValueError("name families or files: without either there is nothing to test a model on.")
+            raise ValueError("name families or files: without either there is nothing to test a model with.")
         return self
 
 
@@ -62,10 +66,10 @@ class RegressionSettings(Section):
     """Differences are fractions of 1."""
 
     alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Chance that a checkpoint as good as its baselines is called worse anywhere."
+        0.05, gt=0, lt=0.5, description="Chance that a checkpoint as good as its baselines is reported as worse."
     )
     critical_drop: float = Field(
-        0.05, gt=0, lt=1, description="A drop proved to exceed this is critical: training rewinds."
+        0.05, gt=0, lt=1, description="A drop significantly larger than this is critical: training rewinds."
     )
 
 
@@ -74,7 +78,7 @@ class ComparisonSettings(Section):
 
     max_size_bytes: int | None = Field(None, ge=1, description="Most bytes of a checkpoint's files.")
     min_tokens_per_s: float | None = Field(
-        None, gt=0, description="Fewest tokens a second that testing must have measured on the eval suite."
+        None, gt=0, description="Fewest tokens per second that testing must measure on the eval suite."
     )
 
 
@@ -105,11 +109,13 @@ class GateSettings(Section):
         0.04, gt=0, lt=0.5, description="Largest drop that a protected family's non-inferiority test tolerates."
     )
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate from which a level counts as mastered.")
-    gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to see.")
+    gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to detect.")
     discordant_share: float = Field(
         0.15, gt=0, le=1, description="Planning: share of all items whose grade differs between two checkpoints."
     )
-    power: float = Field(0.8, gt=0.5, lt=1, description="Planning: the chance with which the gain must be seen.")
+    power: float = Field(
+        0.8, gt=0.5, lt=1, description="Planning: the probability with which the gain must be detected."
+    )
 
     @model_validator(mode="after")
     def _gain_fits_discordance(self) -> GateSettings:

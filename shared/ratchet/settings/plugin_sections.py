@@ -1,7 +1,7 @@
-"""Sections of plug-in systems: a system that declares ``System(settings=MySettings)`` has a section of its own name.
+"""Sections of plug-in systems: a system that declares ``System(settings=MySettings)`` has a section named after it.
 
-A section is looked for when a file, the environment or ``--set`` names it. Only the module of that system is imported
-then, which is why such a system has to lie in a module of its own name.
+A section is searched for when a file, the environment or ``--set`` names it. Only that system's module is imported, so
+such a system must be in a module of its own name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def system_packages() -> list[str]:
 
 
 def declared_section(name: str) -> type[Section] | None:
-    """The settings that the system of that name declares; None where there is no such system, or it has none.
+    """The settings that the system of that name declares; None if there is no such system or it has none.
 
     Raises SettingsError where its module cannot be imported.
     """
@@ -50,7 +50,7 @@ def declared_section(name: str) -> type[Section] | None:
 
 
 def has_module(package: str, name: str) -> bool:
-    """Finding a module imports its package; the fault of one that cannot be imported is shown where workers start."""
+    """Finding a module imports its package; errors of that import are reported when workers start."""
     try:
         return importlib.util.find_spec(f"{package}.{name}") is not None
     except Exception:  # noqa: BLE001 -- whatever a plug-in raises, the other packages are searched

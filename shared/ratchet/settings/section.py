@@ -27,7 +27,7 @@ def reveal(settings: BaseModel) -> dict[str, Any]:
 
 
 def environment(settings: BaseModel) -> dict[str, str]:
-    """Environment variables from which another program of ours reads the same settings. They hold secrets too."""
+    """Environment variables from which another Ratchet process reads the same settings. They hold secrets too."""
     plain = reveal(settings)
     return {
         f"RATCHET_{name.upper()}": value if isinstance(value, str) else json.dumps(value)

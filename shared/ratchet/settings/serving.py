@@ -1,4 +1,4 @@
-"""Sections of answering: how models are asked, and the inference server."""
+"""Sections of inference and serving: how models generate answers, and the inference server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ratchet.settings.section import Section
 
 
 class InferenceSettings(Section):
-    """How a local model is loaded and batched, and how a remote one is asked."""
+    """How a local model is loaded and batched, and how a remote one is called."""
 
     device: str = Field(
         "auto",
@@ -23,8 +23,8 @@ class InferenceSettings(Section):
     )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
-        description="Attention kernel; auto is flash attention where installed, else sdpa. A model that lacks the "
-        "one has the next simpler, in the end eager.",
+        description="Attention kernel; auto is flash attention where installed, else sdpa. A model without support for "
+        "it uses the next simpler one, finally eager.",
     )
     batch_size: int = Field(256, ge=1, le=8192, description="Most prompts answered in one batch.")
     timeout_s: float = Field(120.0, gt=0, description="Timeout of one request to a remote model server.")
@@ -36,7 +36,7 @@ class ServingSettings(Section):
     """Where the server listens, what it accepts, and what makes the deployer roll back."""
 
     engine: Literal["embedded", "vllm"] = Field(
-        "embedded", description="What computes: this process, or vLLM processes that it starts."
+        "embedded", description="What runs the models: this process, or vLLM processes that it starts."
     )
     vllm_command: str = Field(
         "vllm serve {path} --served-model-name {name} --host 127.0.0.1 --port {port} --dtype {dtype} "
@@ -45,27 +45,27 @@ class ServingSettings(Section):
     )
     host: str = Field("127.0.0.1", description="Address that the server binds.")
     port: int = Field(8100, ge=0, le=65_535, description="Port of the server; 0 takes a free one.")
-    url: str | None = Field(None, description="Base URL that the deployer uses, where it is not http://host:port.")
+    url: str | None = Field(None, description="Base URL that the deployer uses, if it is not http://host:port.")
     alias: str = Field("ratchet", min_length=1, description="The one stable model name that clients ask for.")
     admin_token_file: Path | None = Field(
         None,
-        description="File with the bearer token of /admin; without it the server makes one in its home folder.",
+        description="File with the bearer token of /admin; without it the server creates one in its home folder.",
     )
-    max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory side by side.")
+    max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory at the same time.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more gets a 503 with Retry-After.")
     max_new_tokens: int = Field(2048, ge=1, description="Largest length limit a client may ask for.")
     request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer gets a 503.")
-    drain_s: float = Field(
-        10.0, gt=0, description="Longest time that a server which shuts down waits for the answers in flight."
-    )
+    drain_s: float = Field(10.0, gt=0, description="Longest time that a stopping server waits for running requests.")
     logprob_epsilon: float | None = Field(
-        None, gt=0, description="Largest canary difference in log-probability; by dtype where not set."
+        None, gt=0, description="Largest canary difference in log-probability; depends on dtype if unset."
     )
     watch_s: float = Field(15.0, ge=0, description="How long a new deployment is watched.")
-    max_error_rate: float = Field(0.02, ge=0, le=1, description="More errors than this in the watch roll back.")
+    max_error_rate: float = Field(
+        0.02, ge=0, le=1, description="A higher error rate than this during the watch rolls back."
+    )
     max_latency_ratio: float = Field(
-        3.0, gt=1, description="A 95th percentile over this multiple of the last champion's rolls back."
+        3.0, gt=1, description="A 95th-percentile latency above this multiple of the last champion's rolls back."
     )
 
     @field_validator("vllm_command")

@@ -45,7 +45,7 @@ from ratchet.settings.training import (
 from ratchet.user_files import printable
 
 CALLER = "the call"
-"""Origin of what was passed to ``load`` itself."""
+"""Origin of values that were passed to ``load`` itself."""
 
 OwnSection = TypeVar("OwnSection", bound=Section)
 
@@ -58,7 +58,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
-    home: Path = Field(Path("run"), description="Folder of everything that Ratchet keeps on this machine.")
+    home: Path = Field(Path("run"), description="Folder for all of Ratchet's data on this machine.")
     model: ModelSettings = Field(default_factory=ModelSettings)
     hyperparams: HyperparamSettings = Field(default_factory=HyperparamSettings)
     profile: ProfileSettings = Field(default_factory=ProfileSettings)
@@ -130,7 +130,8 @@ class Settings(BaseModel):
         return self.queue.inbox or self.home.resolve() / "inbox"
 
     def section(self, kind: type[OwnSection]) -> OwnSection:
-        """The section that a plug-in system declares with ``System(settings=kind)``; unset, its defaults."""
+        """The section that a plug-in system declares with ``System(settings=kind)``, or its defaults if it is not
+        set."""
         for name in type(self).model_fields:
             if isinstance(value := getattr(self, name), kind):
                 return value
@@ -138,9 +139,10 @@ class Settings(BaseModel):
 
 
 def load(file: Path | None = None, **overrides: Any) -> Settings:
-    """The settings in force. ``overrides`` go before environment and file (TOML, or JSON as ``config.json``).
+    """The settings in force. ``overrides`` take precedence over environment and file (TOML, or JSON such as
+    ``config.json``).
 
-    Raises SettingsError that names each wrong key or value, for an unreadable file and an unknown variable too.
+    Raises SettingsError, which names each wrong key, value and variable, also for an unreadable file.
     """
     return load_with_origins(file, **overrides)[0]
 
@@ -148,9 +150,9 @@ def load(file: Path | None = None, **overrides: Any) -> Settings:
 def load_with_origins(
     file: Path | None = None, *, sections: Collection[str] = (), **overrides: Any
 ) -> tuple[Settings, dict[str, str]]:
-    """The settings, and by dotted name where each value that is no default came from.
+    """The settings, and the origin of each value that is not a default, by dotted name.
 
-    ``sections`` names plug-in systems whose sections are wanted though nothing sets them.
+    ``sections`` names plug-in systems whose sections are included even if nothing sets them.
     """
     if file is not None and not os.path.lexists(file):
         raise SettingsError(f"{printable(file)}: no such file; `ratchet init` writes one.")
@@ -165,12 +167,12 @@ def load_with_origins(
 
 
 def from_values(values: Mapping[str, Any]) -> Settings:
-    """Settings from a tree such as ``reveal`` gives, without looking at file or environment. Raises SettingsError."""
+    """Settings from a tree such as ``reveal`` returns, without file or environment. Raises SettingsError."""
     return _validated(schema_with(values), values)
 
 
 def schema_with(names: Collection[str]) -> type[Settings]:
-    """The schema, with the sections of those plug-in systems that are among the names."""
+    """The schema with the sections of the plug-in systems among the names."""
     declared = {name: declared_section(name) for name in sorted({*names} - {*Settings.model_fields})}
     return _schema(tuple((name, kind) for name, kind in declared.items() if kind is not None))
 

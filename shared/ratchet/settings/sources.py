@@ -1,8 +1,7 @@
 """Where settings come from: a file, the environment and ``--set``, laid over each other in one tree.
 
-The tree keeps where each of its values came from.
-This module knows the shape of the schema, and not what any setting means. A text of the environment is read as JSON
-where its field is a list, a table or a section, and is left to validation elsewhere.
+The tree keeps where each of its values came from. This module knows the schema, but not the meaning of any setting. An
+environment variable is parsed as JSON if its field is a list, a table or a section; otherwise validation parses it.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ _assigned: set[str] = set()
 
 
 class LegacySetting(UserWarning):
-    """A settings file uses a name of the prior system; the message has the name of today."""
+    """A settings file uses a name of the prior system; the message has the current name."""
 
 
 @dataclass
 class Layers:
-    """A tree of values, and by dotted name where each came from. What is laid over later counts."""
+    """A tree of values, and the origin of each by dotted name. Later layers take precedence."""
 
     tree: Tree = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     def lay(self, tree: Mapping[str, Any], origin: str) -> None:
-        """Tables are merged, everything else is replaced."""
+        """Add a layer: tables are merged, everything else is replaced."""
         self._lay(self.tree, tree, origin, "")
 
     def _lay(self, below: Tree, above: Mapping[str, Any], origin: str, prefix: str) -> None:
@@ -65,20 +64,20 @@ class Layers:
 
 
 def file_in_force(given: Path | None) -> Path:
-    """The file that was given, or RATCHET_CONFIG, or ``ratchet.toml`` in this folder; it need not be there."""
+    """The file that was given, or RATCHET_CONFIG, or ``ratchet.toml`` in this folder. It may not exist."""
     return given or Path(os.environ.get("RATCHET_CONFIG", FILE))
 
 
 def read_file(file: Path) -> Tree:
     """The tree of a TOML or, for ``*.json``, JSON file; a LegacySetting warning for each name of the prior system.
 
-    Raises SettingsError for what is no such file.
+    Raises SettingsError for anything else.
     """
     text = read_text(file, SettingsError).removeprefix("\ufeff")  # which editors on Windows write
     try:
         tree = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
         if not isinstance(tree, dict):
-            raise ValueError(f"a JSON object is expected, not {type(tree).__name__}")
+            raise ValueError(f"expected a JSON object, not {type(tree).__name__}")
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{printable(file)}: {error}") from error
     renamed, notes = rename(tree)
@@ -97,10 +96,10 @@ def variables() -> dict[tuple[str, ...], str]:
 
 
 def lay_environment(layers: Layers, schema: Schema) -> None:
-    """Lay the variables of the schema's settings over what there is.
+    """Add the environment's variables for the schema's settings as a layer.
 
-    Raises SettingsError for a variable of an unknown section, which would otherwise have no effect, and for one that
-    is no JSON where its field is a list or a table.
+    Raises SettingsError for a variable of an unknown section, which would otherwise have no effect, and for invalid
+    JSON where the field is a list or a table.
     """
     found = variables()
     for path, variable in found.items():
@@ -121,7 +120,8 @@ def lay_environment(layers: Layers, schema: Schema) -> None:
 
 
 def _read_environment(schema: Schema) -> Tree:
-    """What pydantic-settings reads from the environment for the schema: text, or JSON for a list, table or section.
+    """The values that pydantic-settings reads from the environment for the schema: text, or JSON for lists, tables and
+    sections.
 
     It is imported here and not above, and Settings is a plain model, because the import takes a tenth of a second of
     CPU, and most commands are started without a variable.
@@ -137,7 +137,7 @@ def _read_environment(schema: Schema) -> Tree:
     except UnreadableVariable as error:
         suspects = [variable for path, variable in variables().items() if f'"{path[0]}"' in str(error)]
         raise SettingsError(
-            f'{", ".join(suspects)}: a list, a table or a section is written as JSON here, as in \'["a", "b"]\'.'
+            f'{", ".join(suspects)}: write a list, a table or a section as JSON, such as \'["a", "b"]\'.'
         ) from error
 
 
@@ -147,7 +147,7 @@ def assign(assignment: str, schema: Schema) -> None:
     section = name.strip().split(".")[0]
     if not separator or section not in schema.model_fields:
         raise SettingsError(
-            f"--set {assignment}: write SECTION.FIELD=VALUE, as in queue.low_water=500; sections are "
+            f"--set {assignment}: write SECTION.FIELD=VALUE, such as queue.low_water=500; sections are "
             f"{', '.join(schema.model_fields)}."
         )
     variable = PREFIX + name.strip().replace(".", NESTED).upper()
@@ -173,17 +173,17 @@ def is_section(annotation: Any) -> TypeIs[Schema]:
 
 
 def explain(error: ValidationError, schema: Schema) -> str:
-    """One line a mistake: its dotted name and what is wrong, for an unknown name with the nearest known one."""
+    """One line per mistake: its dotted name and the error, for an unknown name with the nearest known one."""
     lines = []
     for mistake in error.errors():
         name = ".".join(map(str, mistake["loc"]))
-        said = unknown(name, schema) if mistake["type"] == "extra_forbidden" else str(mistake["msg"])
-        lines.append(f"  {name}: {said}")
+        message = unknown(name, schema) if mistake["type"] == "extra_forbidden" else str(mistake["msg"])
+        lines.append(f"  {name}: {message}")
     return "\n".join(lines)
 
 
 def unknown(name: str, schema: Schema) -> str:
-    """Says that there is no such setting, and which one was probably meant."""
+    """An error message for an unknown setting, with the one that was probably meant."""
     prior = FIELDS.get(name)
     if isinstance(prior, Gone):
         return f"there is no such setting any more: {prior.because}"

@@ -1,4 +1,4 @@
-"""Sections of the stores: ledger, Redis, artifacts, and what is kept; and passwords that come from files."""
+"""Sections of the stores: ledger, Redis, artifacts and retention; and passwords from files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LEDGER_URL = re.compile(
 
 
 class LedgerSettings(Section):
-    """The truth: SQLite by default, PostgreSQL for several hosts."""
+    """Where the ledger is: SQLite by default, PostgreSQL for several hosts."""
 
     url: SecretStr | None = Field(
         None,
-        description="SQLAlchemy URL, as postgresql+psycopg://user:password@host/ratchet. Default: home/ledger.db.",
+        description="SQLAlchemy URL, such as postgresql+psycopg://user:password@host/ratchet. Default: home/ledger.db.",
     )
     password_file: Path | None = Field(None, description="File with the password of `ledger.url`, where it names none.")
 
@@ -33,7 +33,7 @@ class LedgerSettings(Section):
     def _engine_is_known(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not _LEDGER_URL.fullmatch(url.get_secret_value()):  # it may hold a password
             raise ValueError(
-                "this is no URL of a ledger; write postgresql+psycopg://user@host/ratchet or sqlite:////folder/ledger.db"
+                "this is not the URL of a ledger; write postgresql+psycopg://user@host/ratchet or sqlite:////folder/ledger.db"
             )
         return url
 
@@ -44,17 +44,19 @@ class LedgerSettings(Section):
 
 
 class ArtifactSettings(Section):
-    """The bytes: a folder by default, an S3-compatible store for several hosts."""
+    """Where artifacts are: a folder by default, an S3-compatible store for several hosts."""
 
-    url: str | None = Field(None, description="fsspec URL, as s3://bucket/ratchet. Default: home/artifacts.")
-    endpoint: str | None = Field(None, description="Base URL of an S3 server other than Amazon's, as http://host:8333.")
+    url: str | None = Field(None, description="fsspec URL, such as s3://bucket/ratchet. Default: home/artifacts.")
+    endpoint: str | None = Field(
+        None, description="Base URL of an S3 server other than Amazon's, such as http://host:8333."
+    )
     access_key: str | None = Field(None, description="Access key of the S3 server.")
     secret_key_file: Path | None = Field(None, description="File with the secret key of the S3 server.")
     cache_gb: float = Field(50.0, gt=0, description="Size of the local cache in front of a remote store.")
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the file system is opened with. Raises SettingsError where the file of the key cannot be read."""
+        """Options for opening the file system. Raises SettingsError if the file of the key cannot be read."""
         options: dict[str, Any] = {}
         if self.endpoint:
             options |= {"endpoint_url": self.endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
@@ -66,10 +68,10 @@ class ArtifactSettings(Section):
 
 
 class RedisSettings(Section):
-    """Events and queues."""
+    """The server for events and queues."""
 
     url: SecretStr | None = Field(
-        None, description="As redis://:password@host:6379/0. Default: an embedded server below home."
+        None, description="Such as redis://:password@host:6379/0. Default: an embedded server below home."
     )
     password_file: Path | None = Field(None, description="File with the password of `redis.url`, where it names none.")
     port: int = Field(0, ge=0, le=65535, description="Port of the embedded server; 0 takes a free one.")
@@ -104,7 +106,7 @@ def _with_password(url: SecretStr | None, file: Path | None) -> str | None:
     parts = urlsplit(url.get_secret_value())
     user, separator, place = parts.netloc.rpartition("@")
     if ":" in user:
-        raise SettingsError(f"{parts.scheme}://…@{place} holds a password already; take that or the file {file}.")
+        raise SettingsError(f"{parts.scheme}://…@{place} already has a password; use either that or the file {file}.")
     netloc = f"{user}:{quote(read_secret(file), safe='')}@{place if separator else parts.netloc}"
     return urlunsplit(parts._replace(netloc=netloc))
 

@@ -176,7 +176,7 @@ class DataSettings(Section):
 class RunDataSettings(DataSettings):
     """The rows of one run, and where in their order it begins."""
 
-    dataset_path: Path = Field(description="JSONL file with one example a line.")
+    dataset_path: Path = Field(description="JSONL file with one example per line.")
     offset: int = Field(
         0, ge=0, description="Rows of the order to pass over; a state that is gone on from knows its own."
     )

@@ -45,7 +45,7 @@ def test_a_run_refused_on_a_full_disk_does_not_block_the_next_one_which_warns(
     refused = command(home, ["run"], tmp_path)
     out, err = refused.communicate(timeout=PATIENCE_S)
     assert (refused.returncode, out) == (2, "")
-    assert err.startswith(f"ratchet: The disk of {home} takes no more: 0 are free")
+    assert err.startswith(f"ratchet: The disk of {home} is full: 0 are free")
     assert err.count("\n") == 1
     free(disk)
 

@@ -24,7 +24,7 @@ def test_a_start_on_a_full_disk_fails_with_one_sentence_and_the_next_start_works
     fill(home)
     refused = subprocess.run(command(home), capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"ratchet inference server: The disk of {home} takes no more: 0 are free")
+    assert refused.stderr.startswith(f"ratchet inference server: The disk of {home} is full: 0 are free")
     assert refused.stderr.count("\n") == 1
     free(home)
     server = start(home)

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from ratchet.artifacts import ArtifactStore
-from ratchet.artifacts.remote_artifacts import remote_trouble
+from ratchet.artifacts.remote_artifacts import remote_errors
 from ratchet.errors import ArtifactError, TransientError
 
 Damage = Callable[[Path], None]
@@ -138,10 +138,10 @@ def test_a_damaged_cached_artifact_is_fetched_again(model: Path, tmp_path: Path)
 
 
 def test_an_unreachable_remote_is_a_transient_error() -> None:
-    with pytest.raises(TransientError, match="s3://bucket"), remote_trouble("s3://bucket"):
+    with pytest.raises(TransientError, match="s3://bucket"), remote_errors("s3://bucket"):
         raise TimeoutError("no answer")
 
 
 def test_a_programming_error_is_not_retried() -> None:
-    with pytest.raises(TypeError, match="not a path"), remote_trouble("s3://bucket"):
+    with pytest.raises(TypeError, match="not a path"), remote_errors("s3://bucket"):
         raise TypeError("not a path")

@@ -146,7 +146,7 @@ def test_reread_finds_and_repairs_corrupted_files_of_a_backup(
 def test_a_folder_of_something_else_is_refused(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(PreconditionFailed, match=r"holds something else \(cat.jpg\)"):
+    with pytest.raises(PreconditionFailed, match=r"contains something else \(cat.jpg\)"):
         make(told, store, tmp_path / "photos")
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
     with pytest.raises(PreconditionFailed, match="cannot write"):
@@ -166,7 +166,7 @@ def test_a_full_disk_is_reported_and_the_same_command_continues(
 ) -> None:
     add_checkpoint(told, 6, store.publish_lines(["x" * 1000] * 2000, "batch", {}).id)
     small_files(1_000_000)
-    with pytest.raises(TransientError, match="takes no more"):
+    with pytest.raises(TransientError, match="is full"):
         make(told, store, tmp_path / "backup")
     assert not (tmp_path / "backup" / "backup.json").exists()
     small_files(-1)

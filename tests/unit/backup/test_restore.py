@@ -61,7 +61,7 @@ def test_a_backup_that_has_lost_a_file_is_refused(made: FinishedBackup, tmp_path
 def test_a_home_that_is_not_empty_is_refused_and_replaced_by_force(told: Ledger, tmp_path: Path) -> None:
     url, there = elsewhere(tmp_path)
     stranger = publish(there, "stranger")
-    with pytest.raises(PreconditionFailed, match="that this backup does not know"):
+    with pytest.raises(PreconditionFailed, match="that are not in this backup"):
         restore(tmp_path / "backup", url, there)
     there.delete(stranger)
     restore(tmp_path / "backup", url, there)
@@ -92,7 +92,7 @@ def test_a_damaged_ledger_is_replaced_by_force_and_kept(told: Ledger, tmp_path: 
 def test_a_ledger_in_use_is_never_replaced(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
     with told.write() as tx:
         tx.session.get_one(WorkerRow, "training@box+0").state = "running"
-    with pytest.raises(PreconditionFailed, match=r"at work .*training@box\+0.*stop them first"):
+    with pytest.raises(PreconditionFailed, match=r"using the ledger .*training@box\+0.*stop them first"):
         restore(tmp_path / "backup", told.url, store, force=True)
 
 
@@ -176,7 +176,7 @@ def test_a_ledger_that_is_not_the_one_that_was_copied_is_refused(
 def test_a_file_that_is_no_database_is_refused(made: FinishedBackup, tmp_path: Path) -> None:
     (tmp_path / "backup" / made.manifest.ledger.file).write_bytes(b"rotten" * 1_000)
     reseal(tmp_path / "backup")
-    with pytest.raises(ArtifactError, match="is no SQLite file"):
+    with pytest.raises(ArtifactError, match="is not a readable SQLite file"):
         restore(tmp_path / "backup", *elsewhere(tmp_path))
     assert not (tmp_path / "there").exists()
 
@@ -242,7 +242,7 @@ def test_a_dump_is_compared_with_its_manifest_before_anything_is_written(
             restore(folder, url, there)
     (folder / BackupManifest.read(folder).ledger.file).write_bytes(b"rotten" * 1_000)
     reseal(folder, rows=rows, artifacts=made.manifest.artifacts, revision=made.manifest.ledger.revision)
-    with pytest.raises(ArtifactError, match="is no dump that can be read"):
+    with pytest.raises(ArtifactError, match="is not a readable dump"):
         restore(folder, url, there)
     assert list(there.ids()) == []
     assert tables_at(url) == []

@@ -192,7 +192,7 @@ def test_a_full_disk_is_reported_and_the_next_start_works(small_disk: SmallDisk)
     folder = small_disk(4_000_000) / "redis"
     folder.mkdir()
     fill(folder)
-    with pytest.raises(TransientError, match="takes no more: 0 are free"):
+    with pytest.raises(TransientError, match="is full: 0 are free"):
         EmbeddedRedis(folder).start()
     free(folder)
     with EmbeddedRedis(folder) as server, open_client(server) as client:

@@ -142,7 +142,7 @@ def test_init_copies_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -
     rows = "".join(f'{{"question": "reverse {n}", "answer": "{str(n)[::-1]}"}}\n' for n in range(10_000, 12_000))
     Path("mine.jsonl").write_text(rows)
     result = ratchet("init", "--data", "mine.jsonl", code=2)
-    assert "takes no more" in result.stderr
+    assert "is full" in result.stderr
     assert list((folder / "run" / "inbox").iterdir()) == []
 
 
@@ -159,7 +159,7 @@ def test_a_disk_error_without_a_file_names_the_home(home: Path, capsys: pytest.C
     assert group.main(["fail"], standalone_mode=False) == 2
     said = capsys.readouterr().err
     assert str(home) in said
-    assert "takes no more" in said
+    assert "is full" in said
 
 
 def test_reset_empties_a_mount_point_that_stays(home: Path, small_disk: SmallDisk) -> None:

@@ -124,7 +124,7 @@ def test_repeated_rows_are_refused_with_the_state_of_the_first_batch(ledger: Led
     with ledger.write() as tx:
         add(tx, "a", state="trained")
     with (
-        pytest.raises(PreconditionFailed, match="aaaaaaaaaaaaaaaa is known already, it is trained"),
+        pytest.raises(PreconditionFailed, match="aaaaaaaaaaaaaaaa exists already and is trained"),
         ledger.write() as tx,
     ):
         submit(tx, "a" * 64, 100, "user", {})

@@ -68,7 +68,7 @@ def test_a_full_disk_refuses_only_this_run_with_one_sentence(small_disk: SmallDi
     home = small_disk(65_536) / "home"
     home.mkdir()
     fill(home)
-    with pytest.raises(TransientError, match=f"The disk of {home} takes no more: 0 are free"), run_lock.hold_home(home):
+    with pytest.raises(TransientError, match=f"The disk of {home} is full: 0 are free"), run_lock.hold_home(home):
         pass
     assert run_lock.find_run(home) is None
     free(home)

@@ -72,7 +72,7 @@ def test_a_wrong_variable_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_json_file_that_is_no_object_is_refused(folder: Path) -> None:
     Path("list.json").write_text("[1]")
-    with pytest.raises(SettingsError, match=r"list.json: a JSON object is expected, not list"):
+    with pytest.raises(SettingsError, match=r"list.json: expected a JSON object, not list"):
         load(Path("list.json"))
 
 

@@ -82,7 +82,7 @@ def test_values_are_taken_as_they_are_without_file_or_environment(
 
 def test_a_variable_that_should_be_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_SUITES__FAMILIES", "{x")
-    with pytest.raises(SettingsError, match="RATCHET_SUITES__FAMILIES: a list, a table or"):
+    with pytest.raises(SettingsError, match="RATCHET_SUITES__FAMILIES: write a list, a table or"):
         load()
 
 

@@ -34,7 +34,7 @@ def test_a_url_without_a_user_gets_the_password_alone(secret: Path) -> None:
 
 def test_a_password_in_both_url_and_file_is_refused(secret: Path) -> None:
     settings = Settings(redis={"url": "redis://worker:other@hub/0", "password_file": secret})
-    with pytest.raises(SettingsError, match="holds a password already"):
+    with pytest.raises(SettingsError, match="already has a password"):
         redis_url(settings)
 
 
@@ -74,9 +74,9 @@ def test_doctor_knows_weak_passwords(secret: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "url", "said"),
     [
-        ("ledger", "nonsense:hunter2", "this is no URL of a ledger; write postgresql"),
-        ("ledger", "postgresql+psycopg://me:hunter2@host:port/x", "this is no URL of a ledger"),
-        ("ledger", "mysql://me:hunter2@host/x", "this is no URL of a ledger"),
+        ("ledger", "nonsense:hunter2", "this is not the URL of a ledger; write postgresql"),
+        ("ledger", "postgresql+psycopg://me:hunter2@host:port/x", "this is not the URL of a ledger"),
+        ("ledger", "mysql://me:hunter2@host/x", "this is not the URL of a ledger"),
         ("ledger", "sqlite://", "or sqlite:////folder/ledger.db"),
         ("redis", "hunter2", "begins with redis://, rediss:// or unix://"),
     ],

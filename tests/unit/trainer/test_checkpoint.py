@@ -25,7 +25,7 @@ def test_a_full_disk_is_waited_out_and_existing_files_stay(train: Train, sum_fil
         again = train(sum_file, stop_after=2)
     for result in (second, again):
         assert result.error_kind is ErrorKind.TRANSIENT, result.error_message
-        assert "takes no more" in str(result.error_message)
+        assert "is full" in str(result.error_message)
         assert "Traceback" not in str(result.error_message)
     assert load_state(Path(str(first.state_path))).weights == weights_digest(Path(str(first.last_checkpoint_path)))
     assert train(sum_file, "second", after=first).global_step > 1

@@ -298,7 +298,7 @@ def test_a_run_prints_its_loss_and_a_failed_one_has_its_own_exit_code(
     assert "step 1, loss" in capsys.readouterr().out
     with files_of_at_most(300_000):
         assert cli.main([*rows, "--output-dir", "full"]) == EXIT_FAILED
-    assert "The disk of full/.segment/state takes no more" in capsys.readouterr().err
+    assert "The disk of full/.segment/state is full" in capsys.readouterr().err
     Path("blocked").write_text("a file where a folder should be")
     assert cli.main([*rows, "--output-dir", "blocked/below"]) == EXIT_WRONG
 

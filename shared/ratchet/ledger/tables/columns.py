@@ -1,8 +1,7 @@
 """The declarative base and the column types that the tables share.
 
-JSON columns refuse what no JSON reader can read before it is written, and name the column: Python writes NaN and
-infinities into JSON unless it is told not to; SQLite would keep them, PostgreSQL refuses them, and neither says where
-they came from.
+JSON columns reject values that are not valid JSON before they are written, and name the column. By default Python
+writes NaN and infinities into JSON; SQLite would store them, PostgreSQL rejects them, and neither names the column.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints and their lineage, what is served, and what the judges said."""
+"""The tables of checkpoints and their lineage, of deployments, and of evaluations and judgements."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class DeploymentRow(Base):
 
 
 class ChallengeRow(Base):
-    """The k-th opening of a confirm suite against a champion, and what the gate said."""
+    """The k-th challenge of a champion on a confirm suite, and the gate's outcome."""
 
     __tablename__ = "challenges"
     __table_args__ = (UniqueConstraint("champion_id", "k"), UniqueConstraint("champion_id", "challenger_id"))
@@ -192,7 +192,7 @@ class RegressionRow(Base):
 
 
 class RankingRow(Base):
-    """A ranking over all evaluated checkpoints; the newest row rules."""
+    """A ranking over all evaluated checkpoints; the newest row is in force."""
 
     __tablename__ = "rankings"
 
