@@ -81,7 +81,7 @@ def test_a_backup_taken_while_everything_runs_can_be_restored(stack: Stack) -> N
     """The commands of docs/deploy.md, into a database and a folder of the store beside those in use."""
     shell = ("exec", "-T", "postgres", "sh", "-ec")
     said = stack.hub.compose("run", "--rm", "-T", "ratchet", "backup", "create", "/backups/today")
-    assert "brings it back" in said
+    assert "restores it" in said
     made = json.loads((stack.secrets.parent / "backups" / "today" / "backup.json").read_text())
     stack.hub.compose(*shell, "createdb -U ratchet copy")
     ledger = f"postgresql+psycopg://ratchet@{stack.address}:{PORTS['RATCHET_LEDGER_PORT']}/copy"

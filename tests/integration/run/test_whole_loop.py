@@ -182,7 +182,7 @@ def back_up(home: Home, folder: Path) -> dict[str, Any]:
     assert code == 0, err
     answered = home.answer("reverse abc")
     code, out, err = home.call("backup", "create", str(folder))
-    assert (code, "brings it back" in out) == (0, True), err
+    assert (code, "restores it" in out) == (0, True), err
     return answered
 
 
