@@ -102,7 +102,7 @@ def test_a_system_cannot_take_a_section_of_ratchets_own_or_declare_something_els
 
     with pytest.raises(TypeError, match="belongs to Ratchet"):
         System(name="queue", host="3090", purpose="", emits=(), sweep_s=1, lanes=(), settings=Own)
-    with pytest.raises(TypeError, match="has to be a subclass of Section"):
+    with pytest.raises(TypeError, match="which is not a subclass of Section"):
         System(name="x", host="3090", purpose="", emits=(), sweep_s=1, lanes=(), settings=Settings)  # type: ignore[arg-type]
 
 
