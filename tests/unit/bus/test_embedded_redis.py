@@ -95,7 +95,7 @@ def test_a_taken_port_is_left_for_a_free_one_unless_it_was_asked_for(tmp_path: P
     with socket.create_server(("127.0.0.1", port)):
         with EmbeddedRedis(tmp_path) as second:
             assert second.port != port
-        with pytest.raises(TransientError, match=rf"Port {port} is busy.*pid {os.getpid()}.*redis\.port"):
+        with pytest.raises(TransientError, match=rf"Port {port} is in use by .*pid {os.getpid()}.*redis\.port"):
             EmbeddedRedis(tmp_path, port=port).start()
 
 
