@@ -128,7 +128,7 @@ def _problems() -> Panels:
             [Query("sum by (system, kind) (increase(ratchet_failures_total[1h]))", "{{system}} {{kind}}")],
         ),
         lines(
-            "Waits for the surroundings",
+            "Waits for what is unavailable",
             "Waits for the ledger, Redis, a disk or a server, an hour.",
             [Query("sum by (system) (increase(ratchet_transient_waits_total[1h]))", "{{system}}")],
         ),

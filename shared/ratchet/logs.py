@@ -37,7 +37,7 @@ def current_log_context() -> dict[str, object]:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: at, level, worker, logger, message, and the log context of the thread that logs."""
+    """One JSON object per line: at, level, worker, logger, message, and the log context of the thread that logs."""
 
     def __init__(self, worker: str):
         super().__init__()

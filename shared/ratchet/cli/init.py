@@ -53,7 +53,7 @@ def init(
 ) -> None:
     """Write ratchet.toml: every setting with its meaning, for your model and your data.
 
-    A model is checked against the memory of this machine. A data file has one JSON object a line, in any of these
+    A model is checked against the memory of this machine. A data file has one JSON object per line, in any of these
     shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
     instruction/input/output, question/answer; unreadable rows are listed with their line numbers. The file is copied
     into the inbox, which the first run queues. Part of its rows are held out for testing, so leave the file in place.
