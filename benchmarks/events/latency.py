@@ -126,13 +126,13 @@ def main() -> None:
         pipe = Pipe(home / "pipe")
         os.environ["BENCH_PIPE"] = str(home / "pipe")
         with real_workers(home / "home", names, packages=["bench_systems"], path=[home], control=QUIET) as stack:
-            pipe.take(len(names), START_S)  # every worker runs its lane once at its start
-            with celery_workers(stack.redis.url) as app:
-                try:
+            try:
+                pipe.take(len(names), START_S)  # every worker runs its lane once at its start
+                with celery_workers(stack.redis.url) as app:
                     wait_for_all(app, pipe)
                     measure(stack, app, pipe, samples)
-                except TimeoutError as error:
-                    sys.exit(f"{error}\n{failures(stack)}")
+            except TimeoutError as error:
+                sys.exit(f"{error}\n{failures(stack)}")
 
 
 @contextlib.contextmanager
