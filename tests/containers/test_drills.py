@@ -71,7 +71,7 @@ def test_a_second_judging_host_joins_and_takes_work(stack: Stack, second: Host) 
 
     def is_found() -> bool:
         targets = json.dumps(prometheus(stack, "targets?state=active"))
-        return f"{stack.address}:29221" in targets
+        return f"{stack.address}:29401" in targets
 
     eventually(is_found, SOON_S, "second host in Prometheus")
     nothing_went_wrong(stack)

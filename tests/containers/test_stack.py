@@ -94,7 +94,7 @@ def test_every_prometheus_target_is_found_and_up(stack: Stack) -> None:
         assert down == []
         labels = [target["labels"] for target in targets]
         assert {each["system"] for each in labels if each["job"] == "ratchet"} == {*systems(), "serving"}
-        assert {each.get("host") for each in labels if each["job"] == "node"} == {None, "test-4090", "test-3090"}
+        assert {each.get("host") for each in labels if each["job"] == "node"} == {"hub", "test-4090", "test-3090"}
         return {"redis", "flower", "hub", "alertmanager", "prometheus"} <= {each["job"] for each in labels}
 
     eventually(all_up, SOON_S, "Prometheus with all targets up")

@@ -240,15 +240,21 @@ def run_postgres_tool(name: str, *arguments: str, url: str) -> None:
     The password is passed in the environment, which other users cannot read. Raises PreconditionFailed where the tool
     is not installed or fails.
     """
-    address = make_url(url).set(drivername="postgresql")
-    environment = dict(os.environ)
-    if address.password is not None:
-        environment["PGPASSWORD"] = str(address.password)
-    database = f"--dbname={address.set(password=None).render_as_string()}"
-    command = [postgres_tool(name), *arguments, database]
+    database, password = postgres_address(url)
+    environment = {**os.environ, **({"PGPASSWORD": password} if password is not None else {})}
+    command = [postgres_tool(name), *arguments, f"--dbname={database}"]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if done.returncode != 0:
         raise PreconditionFailed(f"{name} failed: {' '.join(done.stderr.decode(errors='replace').split())}")
+
+
+def postgres_address(url: str) -> tuple[str, str | None]:
+    """The ledger's URL as libpq reads it, without its password, and the password."""
+    address = make_url(url).set(drivername="postgresql")
+    # URL.set takes None for "leave it", and a URL with a password is rendered with *** in its place.
+    return address._replace(password=None).render_as_string(), None if address.password is None else str(
+        address.password
+    )
 
 
 def postgres_tool(name: str) -> str:

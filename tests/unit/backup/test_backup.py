@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from ratchet.artifacts import ArtifactStore
 from ratchet.backup import BackupManifest, make, restore
-from ratchet.backup.backup import KEPT_ARTIFACTS, RETIRED_ARTIFACTS, artifacts_of, locked, needed_artifacts
+from ratchet.backup.backup import (
+    KEPT_ARTIFACTS,
+    RETIRED_ARTIFACTS,
+    artifacts_of,
+    locked,
+    needed_artifacts,
+    postgres_address,
+)
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
@@ -179,3 +186,8 @@ def small_files() -> Iterator[Callable[[int], None]]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most if most >= 0 else before[0], before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_postgres_tools_get_the_password_apart_from_the_address() -> None:
+    address, password = postgres_address("postgresql+psycopg://ratchet:s%40fe@hub:5432/ledger?sslmode=require")
+    assert (address, password) == ("postgresql://ratchet@hub:5432/ledger?sslmode=require", "s@fe")
