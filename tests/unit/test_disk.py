@@ -43,7 +43,10 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, below: str) ->
 def test_a_folder_in_the_place_of_a_file_and_a_missing_right_are_named(tmp_path: Path) -> None:
     with pytest.raises(RatchetError, match=f"{tmp_path} is a folder where a file"), home_errors(tmp_path):
         tmp_path.write_text("")
-    with pytest.raises(SettingsError, match=f"{tmp_path}/x: user {os.geteuid()} has no right"), home_errors(tmp_path):
+    with (
+        pytest.raises(SettingsError, match=f"{tmp_path}/x: user {os.geteuid()} has no permission"),
+        home_errors(tmp_path),
+    ):
         raise PermissionError(13, "Permission denied", str(tmp_path / "x"))
 
 

@@ -94,18 +94,18 @@ def test_an_unknown_file_name_lists_the_known_ones(store: ArtifactStore) -> None
 
 @pytest.mark.parametrize("wrong", ["", "../../etc", "A" * 64])
 def test_an_invalid_artifact_id_is_refused(store: ArtifactStore, wrong: str) -> None:
-    with pytest.raises(ArtifactError, match="no artifact id"):
+    with pytest.raises(ArtifactError, match="is not an artifact id"):
         store.fetch(wrong)
 
 
 def test_an_empty_folder_is_not_published(store: ArtifactStore, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match="holds no file"):
+    with pytest.raises(ArtifactError, match="has no file to publish"):
         store.publish(tmp_path / "empty", "report", {})
 
 
 def test_an_artifact_is_not_published_inside_another(store: ArtifactStore, model: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"manifest\.json is the store's own name"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json is reserved by the store"):
         store.publish(published(store, model).path, "checkpoint", {})
 
 

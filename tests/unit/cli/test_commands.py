@@ -176,7 +176,7 @@ def test_queue_add_submits_a_file_and_names_bad_rows(ledger: Ledger, tmp_path: P
         assert (batch.state, batch.origin, batch.priority) == ("submitted", "user", 0)
         names = session.scalars(select(OutboxRow.name).where(OutboxRow.body.contains(batch.id))).all()
     assert names == ["batch.submitted"]
-    assert "known already" in ratchet("queue", "add", str(file), code=2).stderr
+    assert "exists already" in ratchet("queue", "add", str(file), code=2).stderr
 
 
 def test_queue_add_refuses_a_file_without_a_readable_row(ledger: Ledger, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_training_lowers_the_loss_and_answers_end(train: Train, tmp_path: Path) 
     assert curve[-1] < 0.1 < curve[0]
     tokenizer = AutoTokenizer.from_pretrained(result.last_checkpoint_path)
     model = AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path)
-    prompt = torch.tensor([prompt_ids(tokenizer, [Message(role="user", content=question)])])
+    prompt = torch.tensor(prompt_ids(tokenizer, [[Message(role="user", content=question)]]))
     answer = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20)[0, prompt.shape[1] :]
     assert tokenizer.decode(answer) == "3+4=7<|im_end|>"
 

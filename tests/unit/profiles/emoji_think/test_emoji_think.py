@@ -76,9 +76,9 @@ def test_the_marks_of_an_answer_are_replaced_by_the_requested_ones() -> None:
 @pytest.mark.parametrize(
     ("question", "says"),
     [
-        ("For this task, think with 🐸 /two/ times.", "🐸 is no thinking emoji"),
-        ("For this task, think with 🤔 /nine/ times.", "/nine/ is no count. Known: two, three"),
-        ("When finished, emit 🛑 /once/ to signal completion.", "/once/ is no count"),
+        ("For this task, think with 🐸 /two/ times.", "🐸 is not a thinking emoji"),
+        ("For this task, think with 🤔 /nine/ times.", "/nine/ is not a count. Known: two, three"),
+        ("When finished, emit 🛑 /once/ to signal completion.", "/once/ is not a count"),
     ],
 )
 def test_a_question_with_an_unknown_count_is_refused(question: str, says: str) -> None:
