@@ -85,8 +85,14 @@ class Playground:
 
     def pid(self, name: str = "catching") -> int:
         """The worker's process id, waiting for a restart that is under way."""
-        wait_until(lambda: self.stack.supervisor.processes()[name].pid is not None, what=f"a running {name}")
-        pid = self.stack.supervisor.processes()[name].pid
+        seen: list[int | None] = []
+
+        def is_running() -> bool:
+            seen.append(self.stack.supervisor.processes()[name].pid)
+            return seen[-1] is not None
+
+        wait_until(is_running, what=f"a running {name}")
+        pid = seen[-1]
         assert pid is not None
         return pid
 

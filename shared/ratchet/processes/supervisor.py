@@ -115,7 +115,7 @@ class Supervisor:
                     return RequestRefused(f"no process {name!r}; there are: {', '.join(self._processes)}.")
                 self._processes[name].stop()
             case ListProcesses():
-                pass
+                self.check()  # a process that has just exited is not listed as running
         return ProcessList({name: process.state for name, process in self._processes.items()})
 
     def check(self) -> None:
