@@ -49,7 +49,7 @@ def commands() -> str:
     lines = ["| command | does |", "|---|---|"]
     for name, command in COMMANDS.items():
         inner = getattr(root.commands[name], "commands", {})  # type: ignore[attr-defined]
-        listed = f" ({', '.join(f'`{each}`' for each in inner)})" if inner else ""
+        listed = f" ({', '.join(f'`{each}`' for each in sorted(inner))})" if inner else ""
         lines.append(f"| `ratchet {name}` | {command.summary}{listed} |")
     return "\n".join(lines) + "\n"
 

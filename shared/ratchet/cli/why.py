@@ -14,7 +14,7 @@ from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.view.reading import read_checkpoints, read_live
 from ratchet.cli.view.view_model import levels_line, percent, plain, status_text
-from ratchet.ledger.deployments import serving
+from ratchet.ledger.deployments import champion, serving
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
@@ -122,6 +122,8 @@ def _deployment_waits(session: Session, given: set[str]) -> str:
     judges = [name for name in ("testing", *registry.judges(session)) if name not in given]
     if judges:
         return f"waiting for {', '.join(judges)}"
+    if _dead_letters(session, champion(session).id):
+        return "waits for the champion, a record of which testing has given up: `ratchet why champion`"
     return "all judges have given theirs; it waits for a better-ranked checkpoint, or for its own challenge"
 
 

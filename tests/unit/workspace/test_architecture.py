@@ -66,6 +66,11 @@ def test_every_path_of_the_page_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
 
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(\w+\.py)`", PAGE))))
+def test_every_file_that_it_names_without_a_folder_is_one_of_the_product(name: str) -> None:
+    assert any(list(source.rglob(name)) for source in SOURCES)
+
+
 def test_there_are_eight_invariants_and_each_names_its_test() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", section("Invariants"))
     assert len(named) == 8

@@ -70,12 +70,26 @@ def check(settings: Settings, _ledger: Ledger, _artifacts: ArtifactStore) -> boo
     return False
 
 
+_LOGGED_WAITS: dict[str, str] = {}
+"""What contenders waited for when they were last looked for, by checkpoint."""
+
+
 def find(session: Session, _settings: Settings) -> list[Subject]:
     """The reconcile of the server first, then every contender that can be decided on."""
     if session.get(ServingRow, "main") is None:
         return []
-    ruled = [Subject("checkpoint", id) for id, ruling in rulings(session).items() if not isinstance(ruling, Wait)]
-    return [RECONCILE, *ruled]
+    ruled = rulings(session)
+    _log_waits({id: ruling.waiting_for for id, ruling in ruled.items() if isinstance(ruling, Wait)})
+    return [RECONCILE, *(Subject("checkpoint", id) for id, ruling in ruled.items() if not isinstance(ruling, Wait))]
+
+
+def _log_waits(waits: dict[str, str]) -> None:
+    """Log what each contender waits for, once: it is looked for at every wake."""
+    for id, waiting_for in waits.items():
+        if _LOGGED_WAITS.get(id) != waiting_for:
+            log.info("checkpoint/%s waits for %s", id, waiting_for)
+    _LOGGED_WAITS.clear()
+    _LOGGED_WAITS.update(waits)
 
 
 def do(work: Work) -> Outcome:

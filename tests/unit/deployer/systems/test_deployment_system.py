@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_a_challenge_that_was_open_at_a_crash_is_counted_once(deploying: Any) ->
     deploying.sweep()
     assert deploying.challenges() == [(better, 1, "promote")]
     assert deploying.verdicts() == {better: "deployed"}
+
+
+def test_what_a_contender_waits_for_is_logged_once(deploying: Any, caplog: pytest.LogCaptureFixture) -> None:
+    deploying.sweep()
+    with deploying.home.ledger.write() as tx:
+        operator_actions.freeze(tx, "holidays")
+    better = deploying.add(easy)
+    with caplog.at_level(logging.INFO, logger="deployer.systems.deployment"):
+        deploying.sweep()
+        deploying.sweep()
+    waits = [record.getMessage() for record in caplog.records if "holidays" in record.getMessage()]
+    assert waits == [f"checkpoint/{better} waits for `ratchet deploy unfreeze` (frozen: holidays)"]
 
 
 def test_no_challenge_opens_while_frozen_and_they_continue_after(deploying: Any) -> None:
