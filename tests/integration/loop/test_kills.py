@@ -126,8 +126,8 @@ def count(table: Any, *where: Any) -> Callable[[Session], int]:
 
 
 def working(system: str) -> Callable[[Session], int]:
-    """Whether the system works on a subject that has made progress."""
-    return count(ClaimRow, ClaimRow.system == system, ClaimRow.owner.is_not(None), ClaimRow.progress > 0)
+    """Whether the system works on a subject. A short one may end before a heartbeat notes its progress."""
+    return count(ClaimRow, ClaimRow.system == system, ClaimRow.owner.is_not(None))
 
 
 def test_a_killed_run_gives_the_same_result_as_an_uninterrupted_one(loop: Loop) -> None:
