@@ -101,7 +101,8 @@ class Loop:
         killed = 0
         if pid is not None:
             with suppress(psutil.Error):
-                for child in psutil.Process(pid).children(recursive=True):
+                children = psutil.Process(pid).children(recursive=True)
+                for child in children if len(children) > 1 else ():  # the first is the fork server, which does no work
                     child.kill()
                     killed += 1
         self.killed[f"child of {member}"] += killed
