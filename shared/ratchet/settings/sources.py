@@ -31,8 +31,8 @@ COMMAND_LINE = "--set"
 Tree = dict[str, Any]
 Schema = type[BaseModel]
 
-_assigned: set[str] = set()
-"""Variables that ``--set`` has written: worker processes inherit them, and ``config show`` tells them apart."""
+_assigned: dict[str, str] = {}
+"""The value that ``--set`` has written into each variable; ``config show`` tells these from the others."""
 
 
 class LegacySetting(UserWarning):
@@ -116,7 +116,7 @@ def lay_environment(layers: Layers, schema: Schema) -> None:
             continue
         for name in reversed(path):
             value = {name: value}
-        layers.lay(value, COMMAND_LINE if variable in _assigned else variable)
+        layers.lay(value, COMMAND_LINE if _assigned.get(variable) == os.environ[variable] else variable)
 
 
 def _read_environment(schema: Schema) -> Tree:
@@ -151,8 +151,7 @@ def assign(assignment: str, schema: Schema) -> None:
             f"{', '.join(schema.model_fields)}."
         )
     variable = PREFIX + name.strip().replace(".", NESTED).upper()
-    os.environ[variable] = value.strip()
-    _assigned.add(variable)
+    os.environ[variable] = _assigned[variable] = value.strip()
 
 
 def section_of(assignment: str) -> str:

@@ -26,6 +26,15 @@ def test_each_value_knows_where_it_came_from(folder: Path, monkeypatch: pytest.M
     }
 
 
+def test_a_variable_that_is_set_again_after_the_command_line_is_a_variable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assign("queue.low_water=3", Settings)
+    assert load_with_origins()[1] == {"queue.low_water": "--set"}
+    monkeypatch.setenv("RATCHET_QUEUE__LOW_WATER", "2")
+    assert load_with_origins()[1] == {"queue.low_water": "RATCHET_QUEUE__LOW_WATER"}
+
+
 def test_tables_are_merged_and_everything_else_is_replaced() -> None:
     layers = Layers()
     layers.lay({"placement": {"vram_gb": {"testing": 4, "serving": 8}, "roles": ["3090"]}}, "below")
