@@ -30,6 +30,12 @@ JOIN_AFTER = 4
 """Prefilling prompts delays every active row by about one token. So new prompts join at once if there are at least a
 quarter as many as active rows; fewer of them wait until four tokens have been decoded since the last join."""
 
+SHRINK_BELOW = 3 / 4
+"""Ended rows are dropped once at most this share of the batch is open, since copying the cache costs about one token."""
+
+SHRINK_BELOW_WHEN_JOINED = 1 / 2
+"""The same where rows join again and again: a join copies the cache anyway, and drops ended rows as it does."""
+
 Owner = TypeVar("Owner")
 """Identifies whom a row is decoded for: the index of a prompt in a list, or a request."""
 
@@ -96,12 +102,14 @@ class BatchDecoder(Generic[Owner]):
         pad_id: int,
         processors: Sequence[Any] = (),
         ends: Callable[[Owner, Answer], bool] | None = None,
+        shrink_below: float = SHRINK_BELOW,
     ):
         self._model = model
         self._end_ids = end_ids
         self._pad_id = pad_id
         self._processors = processors
         self._ends = ends
+        self._shrink_below = shrink_below
         self._rows: list[Row[Owner]] = []
         self._open = 0
         self._tensors: _Tensors | None = None
@@ -188,13 +196,13 @@ class BatchDecoder(Generic[Owner]):
         return answer.done
 
     def _shrink(self) -> None:
-        """Drop ended rows once they are a quarter of the batch, since copying the cache costs about one token.
+        """Drop ended rows once there are many of them.
 
         This depends on the answers alone, so the same batch is computed in the same shapes, and bit for bit, again.
         """
         if self._open == 0:
             self.clear()
-        elif self._tensors is not None and 4 * self._open <= 3 * len(self._rows):
+        elif self._tensors is not None and self._open <= self._shrink_below * len(self._rows):
             self._tensors.keep(self._drop_ended())
 
     def _drop_ended(self) -> torch.Tensor:
@@ -292,7 +300,12 @@ class ContinuousBatch(Generic[Asker]):
         self._max_rows = max_rows
         self._max_tokens = max_tokens
         self._decoder: BatchDecoder[Asker] = BatchDecoder(
-            model, end_ids=codec.end_ids, pad_id=pad_id, processors=codec.processors, ends=self._ends
+            model,
+            end_ids=codec.end_ids,
+            pad_id=pad_id,
+            processors=codec.processors,
+            ends=self._ends,
+            shrink_below=SHRINK_BELOW_WHEN_JOINED,
         )
 
     @property
