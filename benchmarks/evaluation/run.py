@@ -1,6 +1,6 @@
 """Evaluation speed of testing beside lm-evaluation-harness's HF backend: same model, same items, one run.
 
-    python -m benchmarks.evaluation.run            # writes RESULTS.md (with tried.md at its end) and results.json
+    python -m benchmarks.evaluation.run            # writes RESULTS.md (with speed.md at its end) and results.json
     python -m benchmarks.evaluation.run --cases sums --items 300 --dry --models FOLDER
 
 The harness takes part where `lm-eval` is installed (no part of Ratchet: install it into an environment of its own);
@@ -13,7 +13,7 @@ default hyperparameters, and then is tested:
 - shipped, early: the same items, and a model that has seen a sixth of the rows: most of its answers are wrong.
 
 Both sides answer the same chats greedily, in this process, on one thread, the model being loaded before the clock
-starts. Each is tried at several batch sizes, turn about, and its best one counts. Three things are timed:
+starts. Each runs at several batch sizes, in turn, and its best one counts. Three things are timed:
 
 - whole: all that a user gets. Here a testing session: the suite is read, every item answered with the log-probability
   of every token, graded, and written as a record. There `simple_evaluate` with a task of the same items (exact match of
@@ -238,8 +238,8 @@ def main() -> None:
             results[case] = figures(found)
             print(texts[-1], flush=True)
             if not options.dry:
-                tried = (HERE / "tried.md").read_text(encoding="utf-8")
-                (HERE / "RESULTS.md").write_text("\n".join([*texts, tried]), encoding="utf-8")
+                speed = (HERE / "speed.md").read_text(encoding="utf-8")
+                (HERE / "RESULTS.md").write_text("\n".join([*texts, speed]), encoding="utf-8")
                 (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
