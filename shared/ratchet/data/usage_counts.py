@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ratchet.errors import TransientError
 
@@ -30,31 +28,21 @@ class UsageCounts:
         self._database.execute("BEGIN")
 
     def __getitem__(self, key: str) -> int:
-        with _disk_errors():
-            row = self._database.execute("SELECT n FROM seen WHERE digest = ?", (_digest(key),)).fetchone()
+        row = self._execute("SELECT n FROM seen WHERE digest = ?", key).fetchone()
         return 0 if row is None else int(row[0])
 
     def add(self, key: str) -> None:
         """Count the key once more."""
-        with _disk_errors():
-            self._database.execute(
-                "INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", (_digest(key),)
-            )
+        self._execute("INSERT INTO seen VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET n = n + 1", key)
 
     def close(self) -> None:
         self._database.close()
 
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise TransientError(
-            f"the counts of item keys cannot be kept ({error}): make room on the disk of temporary files, or let "
-            "SQLITE_TMPDIR name a folder on another one."
-        ) from error
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+    def _execute(self, statement: str, key: str) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(statement, (hashlib.blake2b(key.encode(), digest_size=16).digest(),))
+        except sqlite3.Error as error:
+            raise TransientError(
+                f"the counts of item keys cannot be kept ({error}): make room on the disk of temporary files, or let "
+                "SQLITE_TMPDIR name a folder on another one."
+            ) from error

@@ -31,7 +31,7 @@ JOIN_AFTER = 4
 quarter as many as active rows; fewer of them wait until four tokens have been decoded since the last join."""
 
 SHRINK_BELOW = 3 / 4
-"""Ended rows are dropped once at most this share of the batch is open, since copying the cache costs about one token."""
+"""Ended rows are dropped once at most this share of the batch is open: copying the cache costs about one token."""
 
 SHRINK_BELOW_WHEN_JOINED = 1 / 2
 """The same where rows join again and again: a join copies the cache anyway, and drops ended rows as it does."""
