@@ -67,6 +67,9 @@ def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any
         target, client = stack.enter_context(embedded(folder / "home", models[0]))
         targets, absent = {EMBEDDED: target}, {}
         for name, options in ((PEER, ()), (BATCHING, ("--continuous-batching",))):
+            if PEER in absent:
+                absent[name] = absent[PEER]
+                continue
             try:
                 targets[name] = stack.enter_context(transformers_serve(executable, models[0], *options))
             except NoServer as error:

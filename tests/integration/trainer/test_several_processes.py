@@ -28,7 +28,7 @@ SECTIONS: dict[str, Any] = {
     "placement": {"gpus_gb": (24, 24)},
     "hyperparams": {"batch_size": 4, "max_length": 128},
     "monitoring": {"preview_backend": "none"},
-    "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": 60.0}),
+    "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": 60.0, "sweep_factor": 0.02}),
 }
 
 

@@ -62,7 +62,7 @@ def training(tmp_path: Path) -> Iterator[Training]:
     sections: dict[str, Any] = {
         "hyperparams": {"batch_size": STEP_ROWS, "max_length": 128},
         "monitoring": {"preview_backend": "none"},
-        "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": GRACE_S}),
+        "control": SHORT.model_copy(update={"liveness_s": 600.0, "grace_s": GRACE_S, "sweep_factor": 0.02}),
     }
     folder = tmp_path / "run"
     with small_home(folder, prepare, **sections) as home:

@@ -245,7 +245,8 @@ def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
     opened: list[tuple[Any, Server]] = []
 
     def make(suites: dict[str, Any] | None = None, **serving_settings: Any) -> Deploying:
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio sets no NODELAY
+        listener.bind(("127.0.0.1", 0))
         token_file = tmp_path / "token"
         token_file.write_text(TOKEN)
         told = {
