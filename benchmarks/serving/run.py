@@ -65,7 +65,7 @@ def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any
         folder = Path(scratch)
         models = [build_tiny_model(folder / name, seed=seed) for name, seed in (("blue", 3), ("green", 4))]
         target, client = stack.enter_context(embedded(folder / "home", models[0]))
-        targets, absent = {EMBEDDED: target}, {}
+        targets, absent = {EMBEDDED: target}, dict[str, str]()
         for name, options in ((PEER, ()), (BATCHING, ("--continuous-batching",))):
             if PEER in absent:
                 absent[name] = absent[PEER]

@@ -39,6 +39,7 @@ from tests.support.examples import sums, write_examples
 SMOKE = ("--rows", "64", "--seeds", "1", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
+OTHER_ROWS = 400
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,13 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="write no file")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    others = min(OTHER_ROWS, options.rows)
     lines = [
         "# Padding and learning",
         "",
         f"`python -m benchmarks.training.padding --rows {options.rows} --seeds {options.seeds}`, "
-        f"{time.strftime('%Y-%m-%d')}, one thread. Steps of 32 rows of two kinds; mean loss on 400 other rows after "
-        "one epoch. Tokens without padding, a second of CPU time, loading and saving included; the best of the seeds.",
+        f"{time.strftime('%Y-%m-%d')}, one thread. Steps of 32 rows of two kinds; mean loss on {others} other rows "
+        "after one epoch. Tokens without padding, a second of CPU time, loading and saving included, best seed.",
         "",
         "| rows | micro-batch × accumulation | padding | tokens/s | loss | least and most |",
         "|---|---|---|---|---|---|",
@@ -115,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = write_examples(folder / "rows.jsonl", rows_of(options.rows, 1))
-        other = write_examples(folder / "other.jsonl", rows_of(400, 2))
+        other = write_examples(folder / "other.jsonl", rows_of(others, 2))
         for way in WAYS:
             found = [trained(way, data, folder, seed) for seed in range(options.seeds)]
             losses = [loss_on(checkpoint, other) for *_, checkpoint in found]

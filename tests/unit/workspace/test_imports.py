@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from ratchet.systems.registry import systems
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "transformers", "scipy", "numpy", "reasoning_gym", "sympy")
@@ -30,6 +31,17 @@ for name in {names!r}:
 print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
 """
 
+PRELOADED = """
+import ast, importlib, inspect, json, sys
+names = {names!r}
+for name in names:
+    importlib.import_module(name)
+ours = [sys.modules[name] for name in names if name.split(".")[0] not in ("torch", "transformers", "accelerate")]
+used = {{node.module for module in ours for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.ImportFrom)}}
+print(json.dumps(sorted(used - sys.modules.keys())))
+"""
+
 
 def loaded(python: Path, cwd: Path, names: tuple[str, ...] = LIGHT, heavy: tuple[str, ...] = HEAVY) -> list[str]:
     """Those of the heavy packages that importing the modules brings in."""
@@ -47,6 +59,16 @@ def test_importing_the_light_modules_loads_nothing_heavy(tmp_path: Path) -> None
 def test_the_command_line_starts_at_once(tmp_path: Path) -> None:
     names = ("ratchet.cli.main",)
     assert loaded(Path(sys.executable), tmp_path, names, HEAVY + SLOW_TO_IMPORT) == []
+
+
+@pytest.mark.parametrize("names", sorted({system.preload for system in systems().values() if system.preload}))
+def test_a_model_child_finds_everything_preloaded(names: tuple[str, ...]) -> None:
+    """What is not imported before the fork is imported again by every child, which can take seconds."""
+    assert len(set(names)) == len(names)
+    run = subprocess.run(
+        [sys.executable, "-c", PRELOADED.format(names=names)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(run.stdout) == []
 
 
 @pytest.mark.slow

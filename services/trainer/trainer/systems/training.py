@@ -229,7 +229,7 @@ SYSTEM = System(
         ),
     ),
     vram_gb=22,
-    preload=("torch", "transformers", "accelerate", "trainer.launch", "trainer.launch"),
+    preload=("torch", "transformers", "accelerate", "trainer.launch", "trainer.core"),
     metrics="ratchet.metrics.training_status:TrainingCollector",
     order=1,
     pending="queued batches",
