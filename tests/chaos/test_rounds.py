@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +41,33 @@ class Chaos:
     dice: random.Random
 
     def kill_worker(self) -> None:
-        self.playground.signal(signal.SIGKILL, self.dice.choice(MEMBERS))
+        self._signal(signal.SIGKILL, self.dice.choice(MEMBERS))
 
     def ask_worker_to_stop(self) -> None:
-        self.playground.signal(signal.SIGTERM, self.dice.choice(MEMBERS))
+        self._signal(signal.SIGTERM, self.dice.choice(MEMBERS))
 
     def kill_at_point(self) -> None:
         self.playground.arm(self.dice.choice(POINTS))
 
     def kill_all_workers(self) -> None:
         for name in MEMBERS:
-            self.playground.signal(signal.SIGKILL, name)
+            self._signal(signal.SIGKILL, name)
 
     def freeze_worker(self) -> None:
         """Longer than a lease, so that another worker takes over before the suspended one continues."""
-        pid = self.playground.pid(self.dice.choice(MEMBERS))
-        os.kill(pid, signal.SIGSTOP)
+        name = self.dice.choice(MEMBERS)
+        pid = self._signal(signal.SIGSTOP, name)
         time.sleep(1.2 * CONTROL.lease_s)
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals, name: str) -> int:
+        """Signal a worker. An earlier fault may end it just now: one that was asked to stop, and then suspended, is
+        killed by the supervisor."""
+        pid = self.playground.pid(name)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return pid
 
     def crash_redis(self) -> None:
         self.playground.stack.redis.kill()
