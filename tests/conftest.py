@@ -19,6 +19,7 @@ ROOM_BYTES = 2_000_000_000
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the homes of tests in memory, where it has room: they sync often, and none of them outlives the run."""
+    gc.disable()  # until all tests are collected
     option = config.option
     if option.basetemp is None and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM_BYTES:
         option.basetemp = tempfile.mkdtemp(prefix="ratchet-tests-", dir=MEMORY_DISK)
@@ -35,3 +36,4 @@ def pytest_collection_finish() -> None:
     """Spare the collector what lives to the end, 750,000 objects: training asks for full rounds in every segment."""
     gc.collect()
     gc.freeze()
+    gc.enable()
