@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,20 @@ ROOM_BYTES = 2_000_000_000
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the homes of tests in memory, where it has room: they sync often, and none of them outlives the run."""
-    gc.disable()  # until all tests are collected
     option = config.option
     if option.basetemp is None and os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM_BYTES:
         option.basetemp = tempfile.mkdtemp(prefix="ratchet-tests-", dir=MEMORY_DISK)
         config.add_cleanup(lambda: shutil.rmtree(option.basetemp, ignore_errors=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Without garbage collection, which takes a fifth of the time here."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,4 +46,3 @@ def pytest_collection_finish() -> None:
     """Spare the collector what lives to the end, 750,000 objects: training asks for full rounds in every segment."""
     gc.collect()
     gc.freeze()
-    gc.enable()
