@@ -8,18 +8,36 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 _canonical = json.JSONEncoder(ensure_ascii=False).encode
 
 
+def _is_unset(value: Any) -> bool:
+    return value is None or value == ()
+
+
 class Message(BaseModel):
-    """One turn of a conversation."""
+    """One turn of a conversation. Fields with a default are written, and count for ids, only where they are set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Role
     content: str
+    train: bool | None = Field(None, exclude_if=_is_unset)
+    """False: the turn is context and never trained on. None: as turns of this role are."""
+    tool_calls: tuple[dict[str, Any], ...] = Field((), exclude_if=_is_unset)
+    """Calls of an assistant turn, as OpenAI writes them: id, type, function {name, arguments}."""
+    tool_call_id: str | None = Field(None, exclude_if=_is_unset)
+    """Of a tool turn: the id of the call that it answers."""
+    name: str | None = Field(None, exclude_if=_is_unset)
+    """The speaker; of a tool turn, the name of the tool."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What of the turn goes into its example's id."""
+        extras = self.model_dump(exclude={"role", "content"})
+        return [self.role, self.content, extras] if extras else [self.role, self.content]
 
 
 class Example(BaseModel):
@@ -27,7 +45,7 @@ class Example(BaseModel):
 
     ``metadata`` keeps all fields of the source. Ratchet itself reads ``family`` (name of a task family or of another
     kind of row), ``level`` (int, 1 is the easiest), ``gold`` (the expected answer, if it is not the last assistant
-    turn), ``grader`` and ``source``.
+    turn), ``grader``, ``tools`` and ``source``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +56,7 @@ class Example(BaseModel):
     @property
     def id(self) -> str:
         """32 hex digits of the sha256 over the turns alone, so the same conversation always has the same id."""
-        turns = [[m.role, m.content] for m in self.messages]
+        turns = [message.identity for message in self.messages]
         return hashlib.sha256(_canonical(turns).encode()).hexdigest()[:32]
 
     @property
@@ -56,6 +74,11 @@ class Example(BaseModel):
         """The content of the closing assistant turn, or None."""
         last = self.messages[-1]
         return last.content if last.role == "assistant" else None
+
+    @property
+    def tools(self) -> list[dict[str, Any]] | None:
+        """The functions that the assistant may call, as a chat template takes them; None if there are none."""
+        return self.metadata.get("tools") or None
 
     @property
     def family(self) -> str | None:
