@@ -18,6 +18,7 @@ from ratchet.ledger.tables.data_tables import (
     ImpactRow,
     MinedRow,
     SpendingRow,
+    TaskRow,
     TrialRow,
     UsageCountRow,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "ServingRow",
     "SpendingRow",
     "SuiteRow",
+    "TaskRow",
     "TrialRow",
     "UsageCountRow",
     "VerdictRow",

@@ -1,8 +1,8 @@
-"""The tables of batches, of mined items, of the curriculum, and of what the data did to the model."""
+"""The tables of batches and tasks, of mined items, of the curriculum, and of what the data did to the model."""
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
@@ -10,6 +10,8 @@ from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
 
 class BatchRow(Base):
     """A set of examples. ``state``: submitted → queued → training → trained; or rejected, quarantined, skipped.
+
+    Rows of a user's ``task`` are ``stored`` when they have passed the data gate: batches are made from them.
 
     ``submitted_artifact`` is what was submitted, ``artifact`` what passed the data gate, ``quarantine_artifact`` the
     rows that did not, each with its reason. ``offset`` counts the examples already in a saved checkpoint.
@@ -21,6 +23,7 @@ class BatchRow(Base):
 
     id: Mapped[Id]
     origin: Mapped[str]
+    task: Mapped[str | None] = mapped_column(default=None)
     state: Mapped[str]
     priority: Mapped[int]
     submitted_artifact: Mapped[str]
@@ -37,6 +40,34 @@ class BatchRow(Base):
     queued_at: Mapped[float | None]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+
+
+class TaskRow(Base):
+    """A data set that a model is taught and judged on, under a name of its own. ``kind``: user, or general.
+
+    The name is the family of its rows and items. ``held_out`` names the artifact of the held-out rows by pool;
+    ``version`` grows when they change. ``rows`` counts distinct rows, held-out ones included. ``passes`` counts how
+    often its training rows have been put into batches. ``state``: active, or used_up with the reason.
+    """
+
+    __tablename__ = "tasks"
+
+    name: Mapped[Id]
+    kind: Mapped[str]
+    metric: Mapped[str]
+    grader: Mapped[str | None]
+    pattern: Mapped[str | None]
+    source: Mapped[str] = mapped_column(Text)
+    protected: Mapped[bool] = mapped_column(default=True)
+    version: Mapped[int] = mapped_column(default=0)
+    held_out: Mapped[Json]
+    rows: Mapped[int]
+    held_rows: Mapped[int]
+    passes: Mapped[Float] = mapped_column(default=0.0)
+    state: Mapped[str] = mapped_column(default="active")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[Float]
+    updated_at: Mapped[Float]
 
 
 class UsageCountRow(Base):
