@@ -19,8 +19,8 @@ from random import Random
 
 from datagen.batch_generation import generate_batch
 from miner.data_gate import DataGate, GatePolicy, TokenCounter
-from miner.near_duplicates import NearDuplicates
 from ratchet.data.jsonl import read_examples
+from ratchet.data.near_duplicates import NearDuplicates
 from ratchet.evaluation.suite import hold_out
 from ratchet.tasks import registry
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from miner.near_duplicates import word_runs
 from miner.text_history import opened
+from ratchet.data.near_duplicates import word_runs
 
 BATCH = 50_000
 THRESHOLD = 0.8

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
+from ratchet.data.near_duplicates import NearDuplicates, Sketch
 from ratchet.data.usage_counts import UsageCounts
 from ratchet.errors import DataError, TransientError, UnknownPlugin
 from ratchet.inference.prompt_format import PromptFormat
@@ -25,8 +26,6 @@ from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
 from tokenizers import Tokenizer
-
-from miner.near_duplicates import NearDuplicates, Sketch
 
 CHUNK = 500
 """Rows that are read before their usage counts are looked up, all at once."""

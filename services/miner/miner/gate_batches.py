@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ratchet.data.jsonl import read_examples
+from ratchet.data.near_duplicates import NearDuplicates
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -23,7 +24,6 @@ from ratchet.tasks import registry
 from sqlalchemy import select
 
 from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, TokenCounter, UsageLookup
-from miner.near_duplicates import NearDuplicates
 
 REPORT_EVERY = 500
 ROWS = "rows.jsonl"

@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from ratchet.data.near_duplicates import PERMUTATIONS, SEED, word_runs
 from ratchet.disk import explain_home_error, home_errors
 from ratchet.errors import TransientError
 from rensa import RMinHash
-
-from miner.near_duplicates import PERMUTATIONS, SEED, word_runs
 
 log = logging.getLogger(__name__)
 

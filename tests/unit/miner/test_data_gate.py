@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from miner.data_gate import TURN_TOKENS, Accepted, DataGate, GatePolicy, Quarantined, TokenCounter
-from miner.near_duplicates import NearDuplicates
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
+from ratchet.data.near_duplicates import NearDuplicates
 from ratchet.errors import DataError
 from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.prompt_format import PromptFormat

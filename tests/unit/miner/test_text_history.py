@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from miner import text_history
-from miner.near_duplicates import word_runs
 from miner.text_history import ANSWERS, BANDS, FILE, Novelty, estimate, opened, sketch
+from ratchet.data.near_duplicates import word_runs
 from ratchet.errors import TransientError
 
 WORDS = [f"{a}{b}{c}" for a in "bdgklm" for b in "aeiou" for c in "nrst"]
