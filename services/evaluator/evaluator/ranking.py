@@ -67,16 +67,17 @@ def tally(evaluation: Evaluation) -> Tally:
     """One pass over the items. Raises EmptyEvaluation where there are none."""
     if not evaluation.items:
         raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded item, so it cannot be ranked.")
-    items = sorted(evaluation.items, key=lambda item: (item.family, item.item_id))
+    graded = [item for item in evaluation.items if item.correct is not None]
+    items = sorted(graded, key=lambda item: (item.family, item.item_id))
     families: dict[str, list[bool]] = {}
     for item in items:
-        families.setdefault(item.family, []).append(item.correct)
+        families.setdefault(item.family, []).append(item.correct is True)
     return Tally(
         checkpoint_id=evaluation.checkpoint_id,
         conditions=evaluation.key.conditions(),
         items=hashlib.sha256("\n".join(item.item_id for item in items).encode()).hexdigest()[:16],
         n=len(items),
-        grades=np.packbits([item.correct for item in items]).tobytes().hex(),
+        grades=np.packbits([item.correct is True for item in items]).tobytes().hex(),
         by_family={name: Rate(correct=sum(g), n=len(g)) for name, g in families.items()},
         selection_score=selection_score(evaluation),
     )

@@ -9,17 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.data.example import Example
 from ratchet.errors import BrokenCheckpoint, DataError, EmptyEvaluation
-from ratchet.evaluation.record import Extraction, ItemRecord, RecordKey
+from ratchet.evaluation.record import Extraction, ItemRecord, Metric, RecordKey
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.prompt_format import PromptFormat, decoding_key
 from ratchet.lines import read_lines
 from ratchet.settings.serving import InferenceSettings
-from ratchet.tasks.graders import key_and_grade
+from ratchet.tasks.error_classes import classify
+from ratchet.tasks.graders import key_and_grade, text_key
 
 from evaluator.record_log import RecordLog
 
@@ -81,11 +82,15 @@ class TestingSpec(BaseModel):
 
 
 class SuiteResult(BaseModel):
-    """The result of one suite. ``items`` is the file of its ItemRecords, in the suite's order."""
+    """The result of one suite. ``items`` is the file of its ItemRecords, in the suite's order.
+
+    ``correct`` of the ``graded`` items are right; the others have another metric than accuracy.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int
+    graded: int
     correct: int
     key: RecordKey
     items: Path
@@ -153,11 +158,10 @@ class TestingSession:
         self._report(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0
         chats = [item.prompt for item in items]
-        for batch, generations in generator.batches(
-            chats, self._spec.decoding, done, self._golds(items), suite.score_gold
-        ):
+        score_gold = suite.score_gold or any(metric_of(item) == "loss" for item in items)
+        for batch, generations in generator.batches(chats, self._spec.decoding, done, self._golds(items), score_gold):
             log.append(
-                self._record(ids[index], items[index], generation, suite.score_gold)
+                self._record(ids[index], items[index], generation, score_gold)
                 for index, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
@@ -167,7 +171,8 @@ class TestingSession:
         self._census.add(records)
         return SuiteResult(
             n=len(records),
-            correct=sum(record.correct for record in records),
+            correct=sum(record.correct is True for record in records),
+            graded=sum(record.correct is not None for record in records),
             key=key,
             items=path,
             tokens=sum(len(record.token_logprobs) for record in records),
@@ -181,22 +186,33 @@ class TestingSession:
 
     def _record(self, item_id: str, item: Example, generation: Generation, score_gold: bool) -> ItemRecord:
         scores = generation.draft_logprobs if score_gold else ()
-        key, grade = key_and_grade(item, self._prompt_format.parse(generation.text))
-        extraction: Extraction = "ok" if grade.extracted is not None else "missing"
+        is_truncated = generation.finish_reason == "length"
+        said = self._prompt_format.parse(generation.text)
+        metric = metric_of(item)
+        if metric == "accuracy":
+            key, grade = key_and_grade(item, said)
+            error = None if grade.correct else classify(item, said, generation.text, finished=not is_truncated)
+            extracted, correct = grade.extracted, grade.correct
+        else:
+            key, extracted, correct, error = text_key(item), said or None, None, None
+        extraction: Extraction = "ok" if extracted is not None else "missing"
         return ItemRecord(
             item_id=item_id,
             key=key,
             family=item.family or UNKNOWN_FAMILY,
             level=item.level,
             answer=generation.text,
-            extracted=grade.extracted,
-            extraction="truncated" if generation.finish_reason == "length" else extraction,
-            correct=grade.correct,
+            extracted=extracted,
+            extraction="truncated" if is_truncated else extraction,
+            correct=correct,
             token_logprobs=generation.token_logprobs,
             finish_reason=generation.finish_reason,
             latency_s=generation.latency_s,
             token_ids=generation.token_ids,
             gold_nll=-sum(scores) / len(scores) if scores else None,
+            gold_tokens=len(scores) or None,
+            metric=metric,
+            error=error,
         )
 
     def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:
@@ -213,6 +229,14 @@ class TestingSession:
 
     def _report(self, suite: SuiteFile, log: RecordLog, items: list[Example]) -> None:
         self._progress({"suite": suite.name, "done": len(log), "total": len(items)})
+
+
+def metric_of(item: Example) -> Metric:
+    """The metric that the item states; accuracy if it states none. Raises DataError for an unknown one."""
+    stated = item.metadata.get("metric", "accuracy")
+    if stated not in get_args(Metric):
+        raise DataError(f"item {item.id}: metric {stated!r} is none of {', '.join(get_args(Metric))}.")
+    return cast(Metric, stated)
 
 
 def read_suite(path: Path) -> dict[str, Example]:

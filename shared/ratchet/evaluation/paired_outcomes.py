@@ -58,6 +58,8 @@ def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], 
     """
     cells: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0, 0])
     for before, after in paired(earlier, later):
+        if before.correct is None or after.correct is None:
+            continue
         if only is None or only(before.item_id):
             cell = cells[before.family, before.level]
             cell[0] += 1

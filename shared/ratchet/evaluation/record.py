@@ -2,12 +2,17 @@
 
 Testing stores one record per checkpoint and suite; every judge reads it. A record's key has the conditions under which
 it was made, and only records made under the same conditions are compared.
+
+Each item is measured by one metric: ``accuracy`` (the grader says right or wrong), ``loss`` (mean negative
+log-likelihood of the reference answer, in nats per token), or ``judge`` (an LLM judge's preference for the model's
+answer over the reference answer). Success rates are of the accuracy items alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -16,20 +21,28 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import EmptyEvaluation, NotComparable
 
+Metric = Literal["accuracy", "loss", "judge"]
 Extraction = Literal["ok", "missing", "truncated"]
 LevelRates = dict[tuple[str, int], "Rate"]
 ByLevel = dict[str, dict[str, list[int]]]
 MasteredLevels = dict[str, frozenset[int]]
+
+GENERAL = "general"
+"""Family of the general prompts with the base model's own answers: protected, and never a reason to deploy."""
 
 
 class ItemRecord(BaseModel):
     """How one checkpoint answered one item of one suite.
 
     ``token_logprobs`` are natural-log probabilities of the generated tokens, in order (with the end token, if it was
-    generated); ``token_ids`` are those tokens, if the engine returns them. ``correct`` is the grader's result.
-    ``extraction`` is ``missing`` if no answer could be read from the text, ``truncated`` if the text reached the token
-    limit. ``gold_nll`` is the mean negative log-probability, in nats per token, of the right answer in its training
-    format; None if it was not computed, or there is no right answer that fits.
+    generated); ``token_ids`` are those tokens, if the engine returns them. ``extraction`` is ``missing`` if no answer
+    could be read from the text, ``truncated`` if the text reached the token limit. ``gold_nll`` is the mean negative
+    log-probability, in nats per token, of the reference answer in its training format, over its ``gold_tokens`` tokens;
+    None if it was not computed, or there is no reference answer that fits.
+
+    ``correct`` is the grader's result, None unless the metric is accuracy; ``error`` is the class of a wrong answer
+    (ratchet.tasks.error_classes). ``preference`` is the LLM judge's: 1 for the answer in both orders, 0 for the
+    reference in both, 0.5 otherwise, None where there is no vote, for the reason in ``no_vote``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,12 +54,35 @@ class ItemRecord(BaseModel):
     answer: str
     extracted: str | None
     extraction: Extraction
-    correct: bool
+    correct: bool | None
     token_logprobs: tuple[float, ...]
     finish_reason: Literal["stop", "length"]
     latency_s: float
     token_ids: tuple[int, ...] = ()
     gold_nll: float | None = None
+    gold_tokens: int | None = None
+    metric: Metric = "accuracy"
+    error: str | None = None
+    preference: float | None = None
+    no_vote: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """What is compared between checkpoints, by the metric; higher is better. None where it was not measured."""
+        if self.metric == "accuracy":
+            return None if self.correct is None else float(self.correct)
+        if self.metric == "loss":
+            return None if self.gold_nll is None else -self.gold_nll
+        return self.preference
+
+    @property
+    def bounded_score(self) -> float | None:
+        """The score as a number from 0 to 1, so that those of several metrics can be averaged.
+
+        A loss becomes exp(-loss), the geometric mean of the probabilities of the reference answer's tokens.
+        """
+        score = self.score
+        return math.exp(score) if score is not None and self.metric == "loss" else score
 
 
 class RecordKey(BaseModel):
@@ -126,11 +162,12 @@ class Rate(BaseModel):
 
 
 def level_rates(items: Iterable[ItemRecord]) -> LevelRates:
-    """The rate of each (family, level) that has items."""
+    """The rate of each (family, level) that has items of metric accuracy."""
     counts: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for item in items:
-        counts[item.family, item.level][0] += item.correct
-        counts[item.family, item.level][1] += 1
+        if item.correct is not None:
+            counts[item.family, item.level][0] += item.correct
+            counts[item.family, item.level][1] += 1
     return {cell: Rate(correct=correct, n=n) for cell, (correct, n) in sorted(counts.items())}
 
 
@@ -149,6 +186,44 @@ def rates_from_json(by_level: Mapping[str, Mapping[str, Sequence[int]]]) -> Leve
         for family, levels in by_level.items()
         for level, counts in levels.items()
     }
+
+
+class TaskScore(BaseModel):
+    """The mean score of a task whose metric is loss or judge: nats per token, lower is better, or the share preferred.
+
+    ``n`` items were measured, of ``items``. ``low`` and ``high`` are the mean's 95 % interval (normal).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Metric
+    items: int
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def task_scores(items: Iterable[ItemRecord]) -> dict[str, TaskScore]:
+    """The mean loss or preference of each family with that metric, where at least one item was measured."""
+    found: dict[str, list[ItemRecord]] = defaultdict(list)
+    for item in items:
+        if item.metric != "accuracy":
+            found[item.family].append(item)
+    scores = {family: _task_score(of_family) for family, of_family in sorted(found.items())}
+    return {family: score for family, score in scores.items() if score is not None}
+
+
+def _task_score(items: Sequence[ItemRecord]) -> TaskScore | None:
+    metric = items[0].metric
+    values = [item.gold_nll if metric == "loss" else item.preference for item in items]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    mean = math.fsum(known) / len(known)
+    variance = math.fsum((value - mean) ** 2 for value in known) / max(1, len(known) - 1)
+    half = 1.96 * math.sqrt(variance / len(known))
+    return TaskScore(metric=metric, items=len(items), n=len(known), mean=mean, low=mean - half, high=mean + half)
 
 
 def mastered_levels(evaluation: Evaluation, threshold: float, min_items: int) -> MasteredLevels:
@@ -180,8 +255,16 @@ def in_test_split(item_id: str) -> bool:
 
 
 def selection_score(evaluation: Evaluation) -> float:
-    """Success rate on the selection split, by which the best checkpoint and the next candidate are selected."""
-    grades = [item.correct for item in evaluation.items if in_selection_split(item.item_id)]
-    if not grades:
+    """Mean bounded score on the selection split, by which the best checkpoint and the next candidate are selected.
+
+    With accuracy items alone it is their success rate. Items of the general task and items without a score do not
+    count.
+    """
+    scores = [
+        item.bounded_score
+        for item in evaluation.items
+        if item.family != GENERAL and in_selection_split(item.item_id) and item.bounded_score is not None
+    ]
+    if not scores:
         raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded items in the selection split.")
-    return sum(grades) / len(grades)
+    return math.fsum(scores) / len(scores)

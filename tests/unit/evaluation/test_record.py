@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import (
+    GENERAL,
     Rate,
     in_selection_split,
     in_test_split,
     level_rates,
     mastered_levels,
+    records_from_lines,
     selection_score,
+    task_scores,
 )
 
 from tests.support.records import evaluation
@@ -62,3 +67,42 @@ def test_rates_by_level() -> None:
     rates = level_rates(record.items)
     assert rates["sum", 3] == Rate(correct=8, n=10)
     assert rates["sum", 3].value == 0.8
+
+
+def test_a_line_of_an_earlier_version_is_read_as_accuracy() -> None:
+    record = evaluation("a", {("sum", 1): [True]}).items[0]
+    old = record.model_dump(mode="json", exclude={"metric", "error", "preference", "no_vote", "gold_tokens"})
+    (read,) = records_from_lines([json.dumps(old)])
+    assert read == record
+    assert (read.metric, read.score, read.bounded_score) == ("accuracy", 1.0, 1.0)
+
+
+def test_a_score_follows_the_metric_and_higher_is_better() -> None:
+    record = evaluation("a", {("notes", 1): [True]}).items[0].model_copy(update={"correct": None})
+    loss = record.model_copy(update={"metric": "loss", "gold_nll": 2.0})
+    judged = record.model_copy(update={"metric": "judge", "preference": 0.5, "gold_nll": 2.0})
+    assert (loss.score, loss.bounded_score) == (-2.0, pytest.approx(0.1353, abs=1e-4))
+    assert (judged.score, judged.bounded_score) == (0.5, 0.5)
+    assert loss.model_copy(update={"gold_nll": None}).score is None
+
+
+def test_rates_are_of_accuracy_items_and_task_scores_of_the_others() -> None:
+    graded = evaluation("a", {("sum", 1): [True, False]})
+    free = [
+        item.model_copy(
+            update={"item_id": f"notes:{nll}", "family": "notes", "metric": "loss", "correct": None, "gold_nll": nll}
+        )
+        for item, nll in zip(graded.items * 2, (1.0, 2.0, 3.0, None), strict=True)
+    ]
+    items = (*graded.items, *free)
+    assert level_rates(items) == {("sum", 1): Rate(correct=1, n=2)}
+    (score,) = task_scores(items).values()
+    assert (score.metric, score.items, score.n, score.mean) == ("loss", 4, 3, 2.0)
+    assert score.low < 1.0 < 3.0 < score.high
+
+
+def test_the_general_task_does_not_count_for_selection() -> None:
+    graded = evaluation("a", {("sum", 1): [True, False] * 10})
+    general = [item.model_copy(update={"item_id": f"g{i}", "family": GENERAL}) for i, item in enumerate(graded.items)]
+    both = graded.model_copy(update={"items": (*graded.items, *general)})
+    assert selection_score(both) == selection_score(graded)
