@@ -20,6 +20,11 @@ BETAS = (0.9, 0.95)
 
 EPSILON = 1e-8
 
+WARMUP_SHARE = 0.06
+LONGEST_WARMUP = 20
+"""Without ``hyperparams.warmup_steps``, this share of the first cycle's steps, at least one and at most so many: with a
+short decay of the second moment, AdamW's estimates settle within that many steps, however long the run is."""
+
 
 @dataclass(frozen=True)
 class Cycle:
@@ -51,12 +56,10 @@ class Schedule:
 
     @classmethod
     def of(cls, hyperparams: HyperparamSettings, cycle: Cycle, fresh_at: int) -> Schedule:
-        return cls(
-            shape=hyperparams.schedule,
-            warmup_steps=hyperparams.warmup_steps,
-            cycle=cycle,
-            fresh_at=fresh_at,
-        )
+        warmup_steps = hyperparams.warmup_steps
+        if warmup_steps is None:
+            warmup_steps = default_warmup(cycle.length) if cycle.start == fresh_at else 0
+        return cls(shape=hyperparams.schedule, warmup_steps=warmup_steps, cycle=cycle, fresh_at=fresh_at)
 
     def factor(self, step: int) -> float:
         """Fraction of the peak learning rate at this global step; never zero."""
@@ -72,6 +75,11 @@ class Schedule:
         if self.shape == "cosine_per_segment":
             return FLOOR + (1.0 - FLOOR) * (1.0 + math.cos(math.pi * done)) / 2.0
         return 1.0
+
+
+def default_warmup(steps: int) -> int:
+    """Steps of warm-up for a first cycle of so many steps."""
+    return max(1, min(LONGEST_WARMUP, math.ceil(WARMUP_SHARE * steps)))
 
 
 def build_optimizer(model: Any, hyperparams: HyperparamSettings) -> AdamW:

@@ -96,10 +96,11 @@ class HyperparamSettings(Section):
         le=1e-2,
         description="Peak learning rate; 1e-5 to 5e-5 suits a pretrained model of a billion parameters.",
     )
-    warmup_steps: int = Field(
-        20,
+    warmup_steps: int | None = Field(
+        None,
         ge=0,
-        description="Steps of linear warm-up after a start with a fresh optimizer; never again after.",
+        description="Steps of linear warm-up after a start with a fresh optimizer; never again after. Unset, 6 % of "
+        "the first batch's steps, from 1 to 20.",
     )
     schedule: Literal["constant", "linear_per_segment", "cosine_per_segment"] = Field(
         "linear_per_segment", description="Shape of the learning rate over each planned segment."

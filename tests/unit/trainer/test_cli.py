@@ -110,7 +110,7 @@ def learning_rate(commands: Commands, tmp_path: Path) -> None:
 
 
 def warmup_steps(commands: Commands, tmp_path: Path) -> None:
-    assert commands.run("--warmup-steps", "1").weights != commands.run().weights
+    assert commands.run("--warmup-steps", "9").weights != commands.run().weights
 
 
 def epochs(commands: Commands, tmp_path: Path) -> None:

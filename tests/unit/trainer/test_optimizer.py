@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ratchet.settings.training import HyperparamSettings
-from trainer.optimizer import Cycle, Schedule, build_lr_scheduler, build_optimizer
+from trainer.optimizer import Cycle, Schedule, build_lr_scheduler, build_optimizer, default_warmup
 
 
 def test_learning_rate_and_decay_follow_the_settings() -> None:
@@ -33,6 +33,20 @@ def make(shape: str, **changes: object) -> Schedule:
 def test_warm_up_counts_from_the_fresh_optimizer_only() -> None:
     warming = make("constant", warmup_steps=4, fresh_at=10)
     assert [warming.factor(step) for step in (10, 11, 12, 13, 14, 500)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1), (3, 1), (40, 3), (375, 20), (100_000, 20)])
+def test_without_a_setting_the_warm_up_is_a_share_of_the_planned_steps(steps: int, expected: int) -> None:
+    assert default_warmup(steps) == expected
+    schedule = Schedule.of(HyperparamSettings(schedule="constant"), Cycle(7, steps), fresh_at=7)
+    factors = [schedule.factor(7 + step) for step in range(steps)]
+    assert factors[0] == pytest.approx(1 / expected)
+    assert factors[-1] == 1.0, "even three steps reach the peak"
+
+
+def test_only_the_cycle_after_a_fresh_optimizer_warms_up() -> None:
+    later = Schedule.of(HyperparamSettings(schedule="constant"), Cycle(3, 400), fresh_at=0)
+    assert later.factor(3) == 1.0
 
 
 @pytest.mark.parametrize("shape", ["linear_per_segment", "cosine_per_segment"])
