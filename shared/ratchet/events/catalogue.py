@@ -136,6 +136,22 @@ class BatchRejected(Event):
     reason: str
 
 
+class BatchStored(Event):
+    """Rows of a user's task have passed the data gate; batches are made from them."""
+
+    name = "batch.stored"
+    batch_id: str
+    task: str
+
+
+class TaskUsedUp(Event):
+    """Nothing that can be made of a task's rows helps any more."""
+
+    name = "task.used_up"
+    task: str
+    reason: str
+
+
 class CoverageMeasured(Event):
     name = "coverage.measured"
     batch_id: str

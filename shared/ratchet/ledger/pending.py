@@ -84,8 +84,10 @@ def _submitted(system: str) -> Waiting:
 
 
 def _admitted(system: str) -> Waiting:
-    """Batches that have passed the data gate."""
-    return select(BatchRow.queued_at).where(BatchRow.artifact.is_not(None), lacks_verdict(system, "batch", BatchRow.id))
+    """Batches that have passed the data gate on their way to training."""
+    return select(BatchRow.queued_at).where(
+        BatchRow.artifact.is_not(None), BatchRow.task.is_(None), lacks_verdict(system, "batch", BatchRow.id)
+    )
 
 
 def _queued(system: str) -> Waiting:

@@ -41,7 +41,7 @@ _CHUNK = 500
 class Depth:
     """Examples on their way to training, by state. ``running`` is the untrained rest of the batch in training.
 
-    Batches with an open dead letter do not count.
+    Batches with an open dead letter, and rows that are to be stored, do not count.
     """
 
     submitted: int
@@ -80,10 +80,12 @@ def submit(
     origin: Origin,
     provenance: Mapping[str, Any],
     priority: str = "normal",
+    task: str | None = None,
 ) -> BatchSubmitted:
     """Submit a published batch to the data gate; returns the event, not yet emitted.
 
-    Raises PreconditionFailed for content that was submitted before.
+    Rows of a user's ``task`` are stored once they have passed, and never queued themselves. Raises PreconditionFailed
+    for content that was submitted before.
     """
     batch_id = artifact_id[:16]
     known = tx.session.get(BatchRow, batch_id)
@@ -95,6 +97,7 @@ def submit(
         BatchRow(
             id=batch_id,
             origin=origin,
+            task=task,
             state="submitted",
             priority=PRIORITIES[priority],
             submitted_artifact=artifact_id,
@@ -181,7 +184,7 @@ def _waiting() -> Select[BatchRow]:
 
 def _sum(session: Session, column: ColumnElement[int] | Any, state: str, system: str, origin: Origin | None) -> int:
     query = select(func.coalesce(func.sum(column), 0))
-    query = query.where(BatchRow.state == state, lacks_verdict(system, "batch", BatchRow.id))
+    query = query.where(BatchRow.state == state, BatchRow.task.is_(None), lacks_verdict(system, "batch", BatchRow.id))
     return int(session.scalar(query if origin is None else query.where(BatchRow.origin == origin)) or 0)
 
 

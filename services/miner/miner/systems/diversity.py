@@ -26,8 +26,10 @@ REPORT_EVERY = 1_000
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
-    """Batches that have passed the gate, the newest first."""
-    query = select(BatchRow.id).where(BatchRow.artifact.is_not(None), lacks_verdict(NAME, "batch", BatchRow.id))
+    """Batches that have passed the gate on their way to training, the newest first."""
+    query = select(BatchRow.id).where(
+        BatchRow.artifact.is_not(None), BatchRow.task.is_(None), lacks_verdict(NAME, "batch", BatchRow.id)
+    )
     return [Subject("batch", id) for id in session.scalars(query.order_by(BatchRow.queued_at.desc()))]
 
 

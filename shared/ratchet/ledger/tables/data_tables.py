@@ -47,7 +47,9 @@ class TaskRow(Base):
 
     The name is the family of its rows and items. ``held_out`` names the artifact of the held-out rows by pool;
     ``version`` grows when they change. ``rows`` counts distinct rows, held-out ones included. ``passes`` counts how
-    often its training rows have been put into batches. ``state``: active, or used_up with the reason.
+    often its training rows have been put into batches since rows were last added. ``state``: active, or used_up with
+    the reason. ``best_id`` is the checkpoint with the best probe record on it, and ``stale`` counts the checkpoints
+    since that were trained on it and measured.
     """
 
     __tablename__ = "tasks"
@@ -64,6 +66,8 @@ class TaskRow(Base):
     rows: Mapped[int]
     held_rows: Mapped[int]
     passes: Mapped[Float] = mapped_column(default=0.0)
+    best_id: Mapped[str | None] = mapped_column(default=None)
+    stale: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(default="active")
     reason: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[Float]

@@ -26,6 +26,8 @@ def upgrade() -> None:
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("held_rows", sa.Integer(), nullable=False),
         sa.Column("passes", sa.Double(), nullable=False),
+        sa.Column("best_id", sa.String(), nullable=True),
+        sa.Column("stale", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
