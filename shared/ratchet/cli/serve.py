@@ -9,6 +9,7 @@ import typer
 
 from ratchet.cli.output import MOST_PORT, Json, print_json
 from ratchet.errors import GenerationError, TransientError
+from ratchet.proxies import DIRECT
 from ratchet.serving.server_home import ServerHome, announced_url
 from ratchet.settings import Settings, load
 
@@ -68,7 +69,8 @@ def _answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
 
     url = settings.serving.url or announced_url(settings.serving_home) or settings.serving.base_url
     try:
-        response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=settings.inference.timeout_s)
+        with httpx.Client(mounts=DIRECT, timeout=settings.inference.timeout_s) as http:
+            response = http.post(f"{url}/v1/chat/completions", json=body)
     except httpx.HTTPError as error:
         raise TransientError(f"no model answers at {url} ({error}); `ratchet run` serves one.") from error
     if response.is_error:

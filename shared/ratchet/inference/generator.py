@@ -50,6 +50,9 @@ class Generation(BaseModel):
     latency_s: float
     weights: str
     draft_logprobs: tuple[float, ...] = ()
+    reasoning_only: bool = False
+    """Whether a server spent the whole answer on reasoning, which it keeps apart, so that ``text`` is empty."""
+
     answer_tokens: int = 0
     """Number of tokens as reported by a server; 0 if it reports none, or if ``token_ids`` is filled."""
 

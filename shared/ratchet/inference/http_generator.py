@@ -18,6 +18,7 @@ import httpx
 from ratchet.backoff import Backoff
 from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.proxies import mounts_for
 from ratchet.settings.serving import InferenceSettings
 
 CONNECT_TIMEOUT_S = 10.0
@@ -32,12 +33,25 @@ _ERROR_TEXT = re.compile(r"\s*\[?(?:internal server )?(?:error|exception|traceba
 """Some servers return their own failures as the text of an answer. Log-probabilities prove that a model wrote it."""
 
 
+DROPPABLE = ("seed", "logprobs", "max_tokens", "max_completion_tokens")
+"""Fields that some servers refuse and an answer can do without. The request is sent again without the one that a
+refusal names; in place of ``max_tokens`` ``max_completion_tokens`` is tried first, as OpenAI's newer models want it."""
+
+_REFUSED = frozenset({400, 422})
+_UNKNOWN = re.compile(
+    r"support|unknown|unrecogni[sz]ed|unexpected|extra|not (permitted|allowed)|max_completion_tokens", re.IGNORECASE
+)
+"""Says that a field is refused whatever its value. A limit that is only too high is never left out: answers would have
+no limit, and would be paid for."""
+
+
 class HttpGenerator(AbstractContextManager["HttpGenerator"]):
     """A Generator over ``{base_url}/v1/chat/completions``.
 
     A response without an answer (an error body, whatever its status; no choice; no text; another finish reason) is a
     GenerationError. A server that stays unreachable or overloaded through all attempts is a TransientError. The API
-    returns no token ids; ``token_logprobs`` are empty if the server gives none.
+    returns no token ids; ``token_logprobs`` are empty if the server gives none. Fields that the server refuses
+    (``DROPPABLE``) are left out from then on.
     """
 
     def __init__(
@@ -58,7 +72,9 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
             headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
             timeout=httpx.Timeout(self._settings.timeout_s, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=self._settings.concurrency),
+            mounts=mounts_for(self._url),
         )
+        self._refused: dict[str, str | None] = {}  # a field, and what is sent in its place
         self._weights = f"remote:{model}"
 
     def close(self) -> None:
@@ -82,6 +98,7 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
         """One answer per chat; the first failure cancels the others.
 
         ``arrived`` is called with every answer received, even if another failed, since each of them was paid for.
+        Raises GenerationError where all answers are reasoning only, so that a caller stops paying for more of them.
         """
         answers: dict[int, Generation] = {}
         with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
@@ -97,6 +114,11 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
                 if arrived:
                     for future in came:
                         arrived(future.result())
+        if answers and all(answer.reasoning_only for answer in answers.values()):
+            raise GenerationError(
+                f"{self._url}: status 200, but every answer was reasoning only, without a text: raise max_tokens "
+                f"above {decoding.max_new_tokens}, or switch reasoning off at the server."
+            )
         return [answers[index] for index in range(len(chats))]
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:  # noqa: ARG002
@@ -105,17 +127,12 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
 
     def _answer(self, chat: Chat, decoding: Decoding) -> Generation:
         started = time.perf_counter()
-        response = post_with_retries(
-            self._http,
-            self._url,
-            self._body(chat, decoding),
-            max_attempts=self._max_attempts,
-            first_pause_s=self._first_pause_s,
-        )
+        response = self._post(self._body(chat, decoding))
         completion = read_completion(response, self._url)
         self._weights = completion.weights or self._weights
         return Generation(
             text=completion.text,
+            reasoning_only=completion.reasoning_only,
             token_ids=(),
             token_logprobs=completion.logprobs,
             finish_reason=completion.finish_reason,
@@ -124,6 +141,28 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
             latency_s=time.perf_counter() - started,
             weights=completion.weights or f"remote:{self._model}",
         )
+
+    def _post(self, body: dict[str, object]) -> httpx.Response:
+        """The response, to a request without the fields that the server has refused."""
+        while True:
+            sent = self._accepted(body)
+            response = post_with_retries(
+                self._http, self._url, sent, max_attempts=self._max_attempts, first_pause_s=self._first_pause_s
+            )
+            field = refused_field(response, sent)
+            if field is None:
+                return response
+            self._refused[field] = "max_completion_tokens" if field == "max_tokens" else None
+
+    def _accepted(self, body: dict[str, object]) -> dict[str, object]:
+        sent = {}
+        for field, value in body.items():
+            name: str | None = field
+            while name in self._refused:
+                name = self._refused[name]
+            if name is not None:
+                sent[name] = value
+        return sent
 
     def _body(self, chat: Chat, decoding: Decoding) -> dict[str, object]:
         return {
@@ -167,6 +206,19 @@ def _seconds(retry_after: str | None) -> float:
         return 0.0
 
 
+def refused_field(response: httpx.Response, sent: Mapping[str, object]) -> str | None:
+    """The field of the request that a refusal names, if it is one that can be left out."""
+    if response.status_code not in _REFUSED:
+        return None
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    said = str(body)
+    named = [field for field in DROPPABLE if field in sent and re.search(rf"\b{field}\b", said)]
+    return next((field for field in named if not field.startswith("max_") or _UNKNOWN.search(said)), None)
+
+
 @dataclass(frozen=True)
 class ChatCompletion:
     """``weights`` is None if the server does not identify the weights."""
@@ -177,6 +229,7 @@ class ChatCompletion:
     prompt_tokens: int
     answer_tokens: int
     weights: str | None
+    reasoning_only: bool = False
 
 
 def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
@@ -189,19 +242,23 @@ def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
         raise GenerationError(f"{url}: status {response.status_code}: {_message(body)}")
     try:
         choice = body["choices"][0]
-        text, finish_reason = choice["message"]["content"], choice["finish_reason"]
+        message, finish_reason = choice["message"], choice["finish_reason"]
+        text, reasoning = message["content"], message.get("reasoning_content") or message.get("reasoning")
         logprobs = tuple(float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ())
         usage = body.get("usage") or {}
         prompt_tokens, answer_tokens = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise GenerationError(f"{url}: no chat completion ({error!r}): {str(body)[:300]}") from error
+    reasoning_only = not text and isinstance(reasoning, str) and bool(reasoning.strip())
+    text = "" if reasoning_only else text
     if not isinstance(text, str):
         raise GenerationError(f"{url}: an answer without text: {str(choice)[:300]}")
     if finish_reason not in ("stop", "length"):
         raise GenerationError(f"{url}: the answer ended with finish_reason {finish_reason!r}: {text[:200]!r}")
     if _ERROR_TEXT.match(text) and not logprobs:
         raise GenerationError(f"{url}: an error in place of an answer: {text[:300]!r}")
-    return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, answer_tokens, _weights(body))
+    weights = _weights(body)
+    return ChatCompletion(text, finish_reason, logprobs, prompt_tokens, answer_tokens, weights, reasoning_only)
 
 
 def _weights(body: dict[str, Any]) -> str | None:

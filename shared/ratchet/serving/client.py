@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from ratchet.errors import ServingError, SettingsError, TransientError, UnusableCheckpoint
 from ratchet.evaluation.confidence import Certainty
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.proxies import DIRECT
 from ratchet.serving import protocol
 from ratchet.serving.protocol import Health, Live, Traffic
 from ratchet.serving.server_home import announced_url, client_token
@@ -40,6 +41,7 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         self._base_url = base_url
         self._http = httpx.Client(
             base_url=base_url,
+            mounts=DIRECT,
             headers={"authorization": f"Bearer {admin_token.get_secret_value()}"},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             verify=base_url.startswith("https:"),  # reading the certificates takes 80 ms

@@ -15,6 +15,7 @@ import httpx
 from ratchet.errors import GenerationError, TransientError
 from ratchet.inference.sampling import Prompt
 from ratchet.lines import stream_lines
+from ratchet.proxies import DIRECT
 
 CONNECT_TIMEOUT_S = 5.0
 STATE_TIMEOUT_S = 5.0
@@ -40,6 +41,7 @@ class VllmApi:
         self.url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=self.url,
+            mounts=DIRECT,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             verify=url.startswith("https:"),

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator
 
 from ratchet.errors import SettingsError
+from ratchet.proxies import is_local
 from ratchet.settings.section import Section
 from ratchet.user_files import printable, read_text
 
@@ -59,7 +60,10 @@ class ArtifactSettings(Section):
         """Options for opening the file system. Raises SettingsError if the file of the key cannot be read."""
         options: dict[str, Any] = {}
         if self.endpoint:
-            options |= {"endpoint_url": self.endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+            config: dict[str, Any] = {"s3": {"addressing_style": "path"}}
+            if is_local(self.endpoint):
+                config["proxies"] = {}  # none, also where the environment names one
+            options |= {"endpoint_url": self.endpoint, "config_kwargs": config}
         if self.access_key:
             options["key"] = self.access_key
         if self.secret_key_file:

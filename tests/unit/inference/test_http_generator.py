@@ -251,6 +251,76 @@ def test_a_text_about_an_error_is_an_answer_where_tokens_prove_it(serve: Serve, 
     assert connect(server).generate([ask("1+1=")], DECODING)[0].text == "Error: the sum is 2"
 
 
+def refusing(*fields: str, says: str = "Unsupported parameter: '{}' is not supported with this model.") -> Any:
+    """A script of a server that refuses these fields, the first that it finds."""
+
+    def script(body: dict[str, Any]) -> Reply:
+        named = next((field for field in fields if field in body), None)
+        if named is None:
+            return answer("2")
+        return 400, {"error": {"message": says.format(named), "param": named}}
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        (("seed",), {"max_tokens", "logprobs"}),
+        (("logprobs",), {"max_tokens", "seed"}),
+        (("max_tokens",), {"max_completion_tokens", "seed", "logprobs"}),
+        (("seed", "logprobs", "max_tokens", "max_completion_tokens"), set()),
+    ],
+)
+def test_a_field_that_the_server_refuses_is_left_out_from_then_on(
+    serve: Serve, connect: Connect, fields: tuple[str, ...], sent: set[str]
+) -> None:
+    server = serve(refusing(*fields))
+    generator = connect(server)
+    for _ in range(2):
+        assert generator.generate([ask("1+1=")], DECODING)[0].text == "2"
+    assert len(server.requests) == 2 + len(fields)
+    droppable = {"seed", "logprobs", "max_tokens", "max_completion_tokens"}
+    assert server.requests[-1].keys() & droppable == sent
+    assert server.requests[-1].get("max_completion_tokens", 8) == 8
+
+
+def test_fields_are_found_in_a_refusal_without_a_param(serve: Serve, connect: Connect) -> None:
+    says = "[{{'type': 'extra_forbidden', 'loc': ['body', '{}'], 'msg': 'Extra inputs are not permitted'}}]"
+    server = serve([(422, says.format("seed")), answer("2")])
+    assert connect(server).generate([ask("1+1=")], DECODING)[0].text == "2"
+    assert "seed" not in server.requests[-1]
+
+
+def test_a_limit_that_is_too_high_is_an_error_and_never_left_out(serve: Serve, connect: Connect) -> None:
+    server = serve(refusing("max_tokens", says="{} is too large: at most 4 tokens can be asked for."))
+    with pytest.raises(GenerationError, match=f"{server.url}.*status 400.*at most 4"):
+        connect(server).generate([ask("1+1=")], DECODING)
+    assert len(server.requests) == 1
+
+
+def reasoned(text: str | None = "") -> Reply:
+    message = {"content": text, "reasoning_content": "First I add one and one."}
+    return 200, {"choices": [{"message": message, "finish_reason": "length"}], "usage": {"completion_tokens": 8}}
+
+
+def test_an_answer_of_reasoning_alone_is_told_apart_and_paid_for(serve: Serve, connect: Connect) -> None:
+    server = serve(lambda body: reasoned() if body["messages"][0]["content"] == "1" else answer("2"))
+    paid: list[Any] = []
+    found = connect(server).generate([ask("1"), ask("2")], DECODING, arrived=paid.append)
+    assert [(each.text, each.reasoning_only) for each in found] == [("", True), ("2", False)]
+    assert sorted(each.answer_tokens for each in paid) == [0, 8]
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_spending_stops_where_every_answer_is_reasoning_alone(serve: Serve, connect: Connect, text: str | None) -> None:
+    server = serve(lambda _body: reasoned(text))
+    paid: list[Any] = []
+    with pytest.raises(GenerationError, match=r"reasoning only.*raise max_tokens above 8"):
+        connect(server).generate([ask("1"), ask("2")], DECODING, arrived=paid.append)
+    assert len(paid) == 2
+
+
 def test_one_error_ends_the_whole_run(serve: Serve, connect: Connect) -> None:
     def fail_on_3(body: dict[str, Any]) -> Reply:
         return (400, "no 3") if body["messages"][0]["content"] == "3" else answer("2")

@@ -77,6 +77,9 @@ class Teacher(Section):
 
     def _checked(self, problem: Problem, answer: Generation, context: GenerationContext) -> Draft | None:
         text = answer.text.strip()
+        if answer.reasoning_only:
+            context.tally.refused["reasoning_only"] += 1
+            return None
         if answer.finish_reason == "length":
             context.tally.refused["truncated"] += 1
             return None

@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "python": machine.python,
     "machine": machine.machine,
     "disk": machine.disk,
+    "proxy": machine.proxies,
     "gpu": machine.cards,
     "training": machine.training,
     "systems": machine.systems,

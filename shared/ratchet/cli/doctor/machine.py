@@ -21,6 +21,7 @@ from ratchet.disk import require_writable
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.lines import read_lines
+from ratchet.proxies import configured
 from ratchet.settings import Settings
 from ratchet.settings.control import TRAINER
 from ratchet.settings.stores import read_secret
@@ -54,6 +55,19 @@ def disk(settings: Settings) -> Finding:
         return Finding("disk", "bad", f"{shortage} ({size(free)} free)")
     require_writable(settings.home.resolve())
     return Finding("disk", "ok", f"{size(free)} free at {folder}")
+
+
+def proxies(_settings: Settings) -> Finding:
+    """Which proxies the environment sets, since a wrong one cuts off teachers and model hubs."""
+    found = " ".join(f"{name}={value}" for name, value in configured().items())
+    if not found:
+        return Finding("proxy", "ok", "none in the environment")
+    return Finding(
+        "proxy",
+        "note",
+        f"{found}: used for hosts on the internet (teachers, judges, model hubs), never for this machine or the local "
+        "network; unset it if that is not meant",
+    )
 
 
 def systems(_settings: Settings) -> Finding:
