@@ -17,9 +17,9 @@ import torch
 
 from ratchet.errors import BrokenCheckpoint, GenerationError
 from ratchet.inference.chat_codec import ChatCodec
-from ratchet.inference.generator import Generation
+from ratchet.inference.generator import Generation, TopTokens
 from ratchet.inference.kv_batch import Batch, Known, is_out_of_memory
-from ratchet.inference.prefill import Prefill, Prefilled
+from ratchet.inference.prefill import Prefill, Prefilled, likeliest
 from ratchet.inference.sampling import Answer, Prompt, Sampler
 
 MAX_PREFILL_TOKENS = 2048
@@ -60,6 +60,15 @@ class Row(Generic[Owner]):
 
 
 @dataclass
+class _Next:
+    """One token of each row, with log-probabilities. ``top`` is empty unless a row asks for the likeliest tokens."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    top: list[TopTokens]
+
+
+@dataclass
 class _Tensors:
     """Cache and sampler of the rows, and the number of tokens decoded since the last row joined."""
 
@@ -67,14 +76,15 @@ class _Tensors:
     sampler: Sampler
     steps: int = 0
 
-    def next(self) -> tuple[list[int], list[float]]:
-        """The next token of every row, and its log-probability."""
+    def next(self, top: int) -> _Next:
+        """The next token of every row, and the ``top`` likeliest ones."""
         logits = self.batch.logits()
         tokens = self.sampler.pick(logits, self.batch.history, self.steps)
-        logprobs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        logprobs = logits.log_softmax(-1)
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
         self.batch.append(tokens)
         self.steps += 1
-        return tokens.tolist(), logprobs.tolist()
+        return _Next(tokens.tolist(), chosen.tolist(), likeliest(logprobs, top) if top else [])
 
     def join(self, kept: torch.Tensor, other: _Tensors, room: int) -> None:
         """Keep the rows ``kept``, and append those of ``other``, which have one token so far."""
@@ -144,7 +154,7 @@ class BatchDecoder(Generic[Owner]):
             Sampler(prompts, self._processors, self._model.device, [len(row.answer.token_ids) for row in rows]),
         )
         self._open += len(rows)
-        ended = self._extend(rows, *new.next())
+        ended = self._extend(rows, new.next(_most_top(rows)))
         if self._tensors is None:
             self._tensors = new
         else:
@@ -157,7 +167,7 @@ class BatchDecoder(Generic[Owner]):
         """Decode the next token of each row; returns the rows whose answers ended with it. No-op without rows."""
         if self._tensors is None:
             return []
-        ended = self._extend(self._rows, *self._tensors.next())
+        ended = self._extend(self._rows, self._tensors.next(_most_top(self._rows)))
         self._shrink()
         return ended
 
@@ -173,12 +183,16 @@ class BatchDecoder(Generic[Owner]):
         """Drop all rows."""
         self._rows, self._open, self._tensors = [], 0, None
 
-    def _extend(self, rows: Sequence[Row[Owner]], tokens: list[int], logprobs: list[float]) -> list[Row[Owner]]:
-        _require_finite(logprobs)
+    def _extend(self, rows: Sequence[Row[Owner]], new: _Next) -> list[Row[Owner]]:
+        _require_finite(new.logprobs)
         now = time.perf_counter()
         ended = []
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
-            if not row.answer.done and self._append(row, token, logprob, now):
+        for place, row in enumerate(rows):
+            if row.answer.done:
+                continue
+            if row.prompt.top_logprobs:
+                row.answer.top_logprobs.append(new.top[place][: row.prompt.top_logprobs])
+            if self._append(row, new.tokens[place], new.logprobs[place], now):
                 ended.append(row)
         self._open -= len(ended)
         return ended
@@ -210,6 +224,11 @@ class BatchDecoder(Generic[Owner]):
         places = [place for place, row in enumerate(self._rows) if not row.answer.done]
         self._rows = [self._rows[place] for place in places]
         return torch.tensor(places, dtype=torch.long, device=self._model.device)
+
+
+def _most_top(rows: Sequence[Row[Owner]]) -> int:
+    """How many likeliest tokens the row that wants most asks for."""
+    return max(row.prompt.top_logprobs for row in rows)
 
 
 def _require_finite(logprobs: Sequence[float]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratchet.errors import GenerationError
-from ratchet.inference.chat_template import Tokenizer, encode, end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.chat_template import Tokenizer, encode, encode_text, end_of_turn, prompt_ids, stop_ids
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.prefill import Scored
 from ratchet.inference.prompt_format import PromptFormat
@@ -50,6 +50,22 @@ class ChatCodec:
             for chat, row, occurrence, draft in zip(chats, rows, occurrences(rows), replies, strict=True)
         ]
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """A bare text as tokens, without template or profile, with the special tokens that the tokenizer puts around a
+        text; a begin token that the text spells out itself is not doubled."""
+        return encode_text(self._tokenizer, text)
+
+    def require_known(self, token_ids: Sequence[int]) -> None:
+        """Raise GenerationError for an id that is no token of this model."""
+        known = len(self._tokenizer)
+        wrong = next((token for token in token_ids if not 0 <= token < known), None)
+        if wrong is not None:
+            raise GenerationError(f"{wrong} is no token id of this model, whose ids are below {known}.")
+
+    def text_prompt(self, token_ids: Sequence[int], decoding: Decoding, occurrence: int = 0) -> Prompt:
+        """A prompt of exactly these tokens, which the model continues. Raises GenerationError as ``prompt`` does."""
+        return self._fit(token_ids, decoding, occurrence, self.text.whole(token_ids, Decoding()))
+
     def scored(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[Scored]:
         """Prompts, each with the answer to score after it; the end token is appended to a text."""
         return list(zip(self._token_ids(chats), self._replies(answers), strict=True))
@@ -72,6 +88,7 @@ class ChatCodec:
             latency_s=answer.latency_s,
             weights=self.weights,
             draft_logprobs=tuple(answer.draft_logprobs),
+            top_logprobs=tuple(answer.top_logprobs),
         )
 
     def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
@@ -86,11 +103,20 @@ class ChatCodec:
     def _prompt(
         self, chat: Chat, token_ids: Sequence[int], decoding: Decoding, occurrence: int, draft: tuple[int, ...] = ()
     ) -> Prompt:
+        return self._fit(token_ids, decoding, occurrence, chat[-1].content, draft)
+
+    def _fit(
+        self,
+        token_ids: Sequence[int],
+        decoding: Decoding,
+        occurrence: int,
+        text: str,
+        draft: tuple[int, ...] = (),
+    ) -> Prompt:
         room = self.context - len(token_ids)
         if room < 1:
             raise GenerationError(
-                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: "
-                f"{chat[-1].content[:60]!r}…"
+                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: {text[:60]!r}…"
             )
         fitting = draft if len(draft) <= room else ()
         return Prompt(tuple(token_ids), min(decoding.max_new_tokens, room), decoding, occurrence, fitting)

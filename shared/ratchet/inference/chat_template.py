@@ -157,6 +157,16 @@ def _pieces(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], texts: Seq
     return pieces
 
 
+def encode_text(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """Token ids of a bare text as the tokenizer encodes one, with at most one begin token."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    ids = tuple(backend.encode(text, add_special_tokens=True).ids)
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == (bos, bos) else ids
+
+
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     """Token ids of the texts, without any special tokens but those that they spell out."""
     backend = tokenizer.backend_tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,19 @@ Chat = tuple[Message, ...]
 
 Reply = str | tuple[int, ...]
 """An answer to score: a text, whose end token is scored too, or its exact tokens."""
+
+
+TopTokens = tuple[tuple[int, float], ...]
+"""The likeliest tokens of one position with their natural-log probabilities, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Natural-log probabilities of each token of a text after those before it (None for the first), and at each
+    position the likeliest tokens, where they were asked for."""
+
+    logprobs: tuple[float | None, ...]
+    top: tuple[TopTokens, ...]
 
 
 class Decoding(BaseModel):
@@ -38,6 +52,7 @@ class Generation(BaseModel):
 
     ``text`` has no special tokens. ``weights`` is the digest of the weights that answered. ``draft_logprobs`` are the
     log-probabilities of the draft that was given with the prompt, as ``score`` returns them, if it was verified.
+    ``top_logprobs`` match ``token_ids`` too, if the prompt asked for the likeliest tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +65,7 @@ class Generation(BaseModel):
     latency_s: float
     weights: str
     draft_logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[TopTokens, ...] = ()
     reasoning_only: bool = False
     """Whether a server spent the whole answer on reasoning, which it keeps apart, so that ``text`` is empty."""
 

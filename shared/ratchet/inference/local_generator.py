@@ -15,10 +15,10 @@ import torch
 from ratchet.errors import GenerationError
 from ratchet.inference.batch_decoder import ContinuousBatch, decode
 from ratchet.inference.chat_codec import AnswerText, ChatCodec
-from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply, TokenScores
 from ratchet.inference.kv_batch import is_out_of_memory
 from ratchet.inference.model_loading import Hardware, LoadedModel, load_model, pick_hardware
-from ratchet.inference.prefill import Scored, score_batch
+from ratchet.inference.prefill import Scored, score_batch, score_texts
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
 from ratchet.settings.serving import InferenceSettings
@@ -99,6 +99,10 @@ class LocalGenerator:
     def text(self) -> AnswerText:
         return self._codec.text
 
+    @property
+    def codec(self) -> ChatCodec:
+        return self._codec
+
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
         """See ChatCodec.prompt."""
         return self._codec.prompt(chat, decoding, occurrence)
@@ -156,19 +160,35 @@ class LocalGenerator:
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         rows = self._codec.scored(chats, answers)
-        if not rows:
-            return []
-        logits_per_row = (max(len(answer) for _, answer in rows) + 1) * self._loaded.model.config.vocab_size
         whole = [[*prompt, *answer] for prompt, answer in rows]
+        return self._scored(rows, whole, max((len(answer) + 1 for _, answer in rows), default=1), self._score)
+
+    def score_texts(self, texts: Sequence[tuple[int, ...]], top: int = 0) -> list[TokenScores]:
+        """Each text's tokens scored after those before them, with the ``top`` likeliest tokens at each position."""
+
+        def score(rows: Sequence[tuple[int, ...]]) -> list[TokenScores]:
+            return score_texts(self._loaded.model, rows, self._pad_id, top)
+
+        return self._scored(texts, texts, max(map(len, texts), default=1), score)
+
+    def _scored(
+        self,
+        rows: Sequence[Row],
+        whole: Sequence[Sequence[int]],
+        longest: int,
+        score: Callable[[Sequence[Row]], list[Result]],
+    ) -> list[Result]:
+        """Score rows in batches; ``longest`` is the most positions of a row for which logits are held."""
+        logits_per_row = longest * self._loaded.model.config.get_text_config().vocab_size
         plan = plan_batches(
             whole,
             [0] * len(whole),
             max_rows=max(1, min(self._settings.batch_size, self._limits.max_logits // logits_per_row)),
             max_tokens=self._limits.max_tokens,
         )
-        scores: dict[int, tuple[float, ...]] = {}
+        scores: dict[int, Result] = {}
         for batch in plan:
-            found = self._within_memory([rows[index] for index in batch], self._score)
+            found = self._within_memory([rows[index] for index in batch], score)
             scores.update(zip(batch, found, strict=True))
         return [scores[index] for index in range(len(rows))]
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
+from ratchet.inference.generator import TokenScores, TopTokens
 from ratchet.inference.kv_batch import States, can_be_cropped, prefill_cache, states_of
 from ratchet.inference.sampling import Prompt, Sampler, argmax
 
@@ -179,6 +180,36 @@ def score_batch(model: Any, rows: Sequence[Scored], pad_id: int) -> list[tuple[f
 
     Logits are computed at the positions of the answers only: rows × (longest answer + 1) × vocabulary.
     """
+    logits, targets = _answer_logits(model, rows, pad_id)
+    logprobs = logits.gather(2, targets)[..., 0] - logits.logsumexp(-1)
+    return [tuple(row[len(row) - len(answer) :]) for row, (_, answer) in zip(logprobs.tolist(), rows, strict=True)]
+
+
+@torch.inference_mode()
+def score_texts(model: Any, texts: Sequence[Sequence[int]], pad_id: int, top: int) -> list[TokenScores]:
+    """Each token of every text scored after those before it, and the ``top`` likeliest tokens at each position."""
+    longer = [place for place, text in enumerate(texts) if len(text) > 1]
+    scores = [TokenScores((None,) * len(text), ((),) * len(text)) for text in texts]
+    if not longer:
+        return scores
+    logits, targets = _answer_logits(model, [(texts[place][:1], texts[place][1:]) for place in longer], pad_id)
+    logprobs = logits.log_softmax(-1)
+    chosen = logprobs.gather(2, targets)[..., 0].tolist()
+    best = [likeliest(row, top) if top else [()] * len(row) for row in logprobs]
+    for row, place in enumerate(longer):
+        first = len(chosen[row]) - len(texts[place]) + 1
+        scores[place] = TokenScores((None, *chosen[row][first:]), ((), *best[row][first:]))
+    return scores
+
+
+def likeliest(logprobs: torch.Tensor, count: int) -> list[TopTokens]:
+    """The ``count`` likeliest tokens of each row [rows, vocabulary]."""
+    values, tokens = logprobs.topk(min(count, logprobs.shape[-1]))
+    return [tuple(zip(ids, row, strict=True)) for ids, row in zip(tokens.tolist(), values.tolist(), strict=True)]
+
+
+def _answer_logits(model: Any, rows: Sequence[Scored], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [rows, longest answer, vocabulary] before each answer's tokens, right-aligned, and those tokens."""
     lengths = [len(prompt) + len(answer) for prompt, answer in rows]
     width = max(lengths)
     padded = [[pad_id] * (width - n) + [*p, *a] for (p, a), n in zip(rows, lengths, strict=True)]
@@ -194,6 +225,4 @@ def score_batch(model: Any, rows: Sequence[Scored], pad_id: int) -> list[tuple[f
         logits_to_keep=kept,
     )
     logits = output.logits[:, :-1].float()
-    targets = tokens[:, -logits.shape[1] :, None]
-    logprobs = logits.gather(2, targets)[..., 0] - logits.logsumexp(-1)
-    return [tuple(row[len(row) - len(answer) :]) for row, (_, answer) in zip(logprobs.tolist(), rows, strict=True)]
+    return logits, tokens[:, -logits.shape[1] :, None]

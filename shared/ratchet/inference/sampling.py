@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ratchet.inference.generator import Decoding
+from ratchet.inference.generator import Decoding, TopTokens
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One prompt to answer. ``occurrence`` distinguishes the samples if the same prompt is given several times.
 
-    ``draft`` is the expected answer as tokens; the part that is right saves time.
+    ``draft`` is the expected answer as tokens; the part that is right saves time. ``top_logprobs`` is how many of the
+    likeliest tokens are reported at each position of an answer in a ContinuousBatch. ``response_format`` is JSON of
+    the OpenAI API, for engines that constrain answers.
     """
 
     token_ids: tuple[int, ...]
@@ -29,6 +31,8 @@ class Prompt:
     decoding: Decoding
     occurrence: int = 0
     draft: tuple[int, ...] = ()
+    top_logprobs: int = 0
+    response_format: str | None = None
 
     @cached_property
     def draws(self) -> torch.Tensor:
@@ -43,7 +47,8 @@ class Prompt:
 class Answer:
     """The answer to a prompt so far. ``logprobs`` are those of the model, before temperature and logits processors.
 
-    ``draft_logprobs`` are those of all tokens of the prompt's draft.
+    ``draft_logprobs`` are those of all tokens of the prompt's draft; ``top_logprobs`` are the likeliest tokens at each
+    position, if the prompt asks for them.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -52,6 +57,7 @@ class Answer:
     done: bool = False
     latency_s: float = 0.0
     draft_logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[TopTokens] = field(default_factory=list)
 
 
 class Sampler:
