@@ -16,7 +16,6 @@ differences. With many items it is nearly as powerful as the t-test.
 
 from __future__ import annotations
 
-from functools import cache
 from math import ceil, sqrt
 from statistics import NormalDist
 
@@ -31,9 +30,6 @@ Floats = NDArray[np.float64]
 
 BOUNDS: dict[Metric, float] = {"accuracy": 1.0, "loss": 0.5, "judge": 1.0}
 """Where differences are clipped. Half a nat a token is far more than what two neighbouring checkpoints differ by."""
-
-DRAWS = 1_000
-"""Simulated suites behind a power."""
 
 _HALVINGS = 40
 
@@ -112,49 +108,43 @@ def mean_interval(differences: ArrayLike, bound: float, confidence: float = 0.95
     )
 
 
-@cache
-def score_power(n: int, gain: float, spread: float, alpha: float, bound: float) -> float:
-    """Probability to prove a model better whose differences are normal with this mean and standard deviation.
-
-    It is simulated with a fixed seed: the same arguments always give the same power.
-    """
-    drawn = gain + spread * np.random.default_rng(n).standard_normal((DRAWS, n))
-    return float((mean_above_p(drawn, 0.0, bound) <= alpha).mean())
-
-
-@cache
 def smallest_gain(n: int, spread: float, alpha: float, power: float, bound: float) -> float | None:
-    """The smallest true gain that is proved with ``power``, to a hundredth of the bound; None where there is none."""
-    low, high = 0, 101
-    while high - low > 1:
-        middle = (low + high) // 2
-        is_seen = score_power(n, middle / 100 * bound, spread, alpha, bound) >= power
-        low, high = (low, middle) if is_seen else (middle, high)
-    return None if high > 100 else high / 100 * bound
+    """The smallest true gain that n items prove with ``power``; None if they prove none within the bound.
+
+    ``spread`` is the standard deviation of the clipped differences. By a normal approximation, which is within a tenth
+    of the simulated gain from 40 items on, and up to a third above it with 20 items at small alphas.
+    """
+    if n < 1 or not _proves(n, bound, spread, alpha, power, bound):
+        return None
+    low, high = 0.0, bound
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _proves(n, middle, spread, alpha, power, bound) else (middle, high)
+    return high
 
 
 def scores_needed(gain: float, spread: float, alpha: float, power: float, bound: float) -> int:
-    """Items to prove this gain with ``power``, about: by the normal approximation, with the added difference."""
-    normal = NormalDist()
-    z_alpha, z_power = normal.inv_cdf(1 - alpha), normal.inv_cdf(power)
+    """Items to prove this gain with ``power``, about, to a twentieth."""
     n = 1
-    while n * gain - bound - z_power * spread * sqrt(n) < z_alpha * sqrt(n * (spread**2 + gain**2) + bound**2):
+    while not _proves(n, gain, spread, alpha, power, bound):
         n = max(n + 1, ceil(n * 1.05))
     return n
 
 
 def affordable_margin(n: int, spread: float, alpha: float, power: float, bound: float) -> float:
-    """The smallest margin within which an equal model is proved not worse with about ``power``.
-
-    ``spread`` is the standard deviation of the clipped differences. By the normal approximation, as ``scores_needed``.
-    """
-    normal = NormalDist()
-    z_alpha, z_power = normal.inv_cdf(1 - alpha), normal.inv_cdf(power)
+    """The smallest margin within which an equal model is proved not worse with about ``power``, at most the bound."""
     low, high = 0.0, bound
     for _ in range(_HALVINGS):
         margin = (low + high) / 2
-        missed = bound - margin
-        sum_of_weights = n * margin - missed - z_power * spread * sqrt(n)
-        passes = sum_of_weights >= z_alpha * sqrt(n * (spread**2 + margin**2) + missed**2)
+        passes = _proves(n, margin, spread, alpha, power, bound - margin)
         low, high = (low, margin) if passes else (margin, high)
     return high
+
+
+def _proves(n: int, distance: float, spread: float, alpha: float, power: float, missed: float) -> bool:
+    """Whether a mean this far above the threshold is proved with ``power``, if the added difference is ``missed`` below
+    it. The weighted sum has mean n * distance - missed and second moments of the weights as variance.
+    """
+    normal = NormalDist()
+    unlucky = n * distance - missed - normal.inv_cdf(power) * spread * sqrt(n)
+    return unlucky >= normal.inv_cdf(1 - alpha) * sqrt(n * (spread**2 + distance**2) + missed**2)

@@ -11,7 +11,6 @@ from ratchet.stats.paired_scores import (
     mean_interval,
     mean_lower_bound,
     mean_upper_bound,
-    score_power,
     scores_needed,
     smallest_gain,
 )
@@ -105,12 +104,18 @@ def test_a_t_test_would_promote_where_harm_is_rare() -> None:
     assert (scipy.stats.t.sf(t, 19) <= 0.03).mean() > 0.1
 
 
-def test_planning_agrees_with_the_test() -> None:
-    gain = smallest_gain(60, 0.2, 0.03, 0.8, BOUND)
+@pytest.mark.parametrize(("n", "spread", "alpha"), [(46, 0.2, 0.03), (150, 0.1, 0.001), (200, 0.4, 0.03)])
+def test_the_planned_gain_is_proved_with_the_planned_power(n: int, spread: float, alpha: float) -> None:
+    gain = smallest_gain(n, spread, alpha, 0.8, BOUND)
     assert gain is not None
-    assert score_power(60, gain, 0.2, 0.03, BOUND) >= 0.8 > score_power(60, gain - 0.01, 0.2, 0.03, BOUND)
-    assert scores_needed(gain, 0.2, 0.03, 0.8, BOUND) == pytest.approx(60, rel=0.15)
+    drawn = gain + spread * np.random.default_rng(4).standard_normal((1_000, n))
+    assert (mean_above_p(drawn, 0.0, BOUND) <= alpha).mean() == pytest.approx(0.82, abs=0.1)
+    assert scores_needed(gain, spread, alpha, 0.8, BOUND) == pytest.approx(n, rel=0.06)
+
+
+def test_three_items_prove_nothing() -> None:
     assert smallest_gain(3, 0.2, 0.03, 0.8, BOUND) is None
+    assert smallest_gain(0, 0.2, 0.03, 0.8, BOUND) is None
 
 
 @pytest.mark.parametrize(("n", "spread"), [(20, 0.1), (46, 0.2), (300, 0.1)])
