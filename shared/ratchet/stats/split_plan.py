@@ -8,11 +8,15 @@ numpy and scipy are imported on the first call.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.evaluation.record import Metric
 from ratchet.settings.judging import GateSettings
+
+if TYPE_CHECKING:
+    from ratchet.evaluation.suite import Pool
 
 LARGEST_SHARE = 0.5
 """Of few rows, the share that is held out: more would leave too little to learn from."""
@@ -57,22 +61,31 @@ class SplitPlan(BaseModel):
         return self.probe + self.eval + self.confirm
 
     @property
+    def sizes(self) -> dict[Pool, int]:
+        """Items by pool."""
+        return {"probe": self.probe, "eval": self.eval, "confirm": self.confirm}
+
+    @property
     def smallest_gain_text(self) -> str:
         """The gain in the metric's unit, such as ``20 points`` or ``0.12 nats a token``."""
         return "nothing" if self.smallest_gain is None else gain_text(self.smallest_gain, self.metric)
 
-    @property
-    def sentence(self) -> str:
-        """What can be proved, for `ratchet init` and `ratchet data add`."""
+    def sentences(self) -> list[str]:
+        """What can be proved, and how many rows would prove half of it, for `ratchet init` and `ratchet data add`."""
         if self.smallest_gain is None or self.rows_to_halve is None:
-            return (
-                f"Nothing can be proved on {self.confirm} held-out rows: no checkpoint of this task will be deployed. "
-                f"From {fewest_rows(self.metric)} rows on, a large gain can be."
-            )
-        return (
-            f"On {self.confirm} held-out rows a gain of {self.smallest_gain_text} or more is proved with "
-            f"{self.power:.0%}; {self.rows_to_halve:,} rows would prove half of it."
-        )
+            return [
+                f"Nothing can be proved on {self.confirm} held-out rows, so no gain on this task can deploy a checkpoint.",
+                f"From {fewest_rows(self.metric)} rows on, a large gain can be proved.",
+            ]
+        return [
+            f"On {self.confirm} held-out rows a gain of {self.smallest_gain_text} or more is proved with a chance of "
+            f"{self.power:.0%}.",
+            f"With {self.rows_to_halve:,} rows, half of it is.",
+        ]
+
+    def as_values(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.model_dump(mode="json")
 
 
 def gain_text(gain: float, metric: Metric) -> str:

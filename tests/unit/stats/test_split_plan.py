@@ -25,7 +25,7 @@ def test_every_row_is_used_once_and_at_most_half_are_held_out(metric: Metric, ro
 
 def test_of_a_hundred_rows_confirm_gets_forty() -> None:
     plan = plan_split(100, "accuracy", GATE)
-    assert (plan.train, plan.probe, plan.eval, plan.confirm) == (50, 5, 5, 40)
+    assert (plan.train, plan.sizes) == (50, {"probe": 5, "eval": 5, "confirm": 40})
     gain = plan.smallest_gain
     assert gain is not None
     alpha = alpha_spent(GATE.alpha, 1)
@@ -41,7 +41,7 @@ def test_the_rows_that_halve_the_gain_do(metric: Metric) -> None:
     assert many.smallest_gain is not None
     assert many.confirm >= (few.confirm_to_halve or 0)
     assert many.smallest_gain == pytest.approx(few.smallest_gain / 2, rel=0.2)
-    assert f"{few.rows_to_halve:,} rows" in few.sentence
+    assert f"With {few.rows_to_halve:,} rows" in few.sentences()[1]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -49,8 +49,8 @@ def test_where_nothing_can_be_proved_it_says_so(metric: Metric) -> None:
     fewest = fewest_rows(metric, GATE)
     none = plan_split(fewest - 1, metric, GATE)
     assert (none.smallest_gain, none.rows_to_halve) == (None, None)
-    assert none.sentence.startswith("Nothing can be proved")
-    assert f"From {fewest} rows on" in none.sentence
+    assert none.sentences()[0].startswith("Nothing can be proved")
+    assert f"From {fewest} rows on" in none.sentences()[1]
     assert plan_split(fewest, metric, GATE).smallest_gain is not None
 
 
