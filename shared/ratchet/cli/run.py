@@ -59,6 +59,8 @@ def run(
         ended = Run(settings, LiveView(settings, screen), cycles).run()
     text = render(ended.summary, ended.endpoint, settings.serving.alias)
     console().print(f"\n{text}", markup=False)
+    if ended.used_up is not None:
+        console().print(f"The run ended by itself: all data is used up. {ended.used_up}", markup=False)
     if ended.problem is not None:
         typer.echo(f"ratchet: gave up: {ended.problem}", err=True)
         raise typer.Exit(1)

@@ -1,25 +1,24 @@
-"""Builds the suites from the settings: probe for mining, eval for the judges, confirm for the deployment gate alone.
+"""Builds the suites: probe for mining, eval for the judges, confirm for the deployment gate alone.
 
-A draw depends only on the seed, the levels and the sizes. No item is in two pools. From a finite level the pools take
-at most the held-out share, divided in proportion to their sizes.
+A suite has items drawn from task families, and the held-out rows of users' tasks, which are split where they come in
+(ratchet.user_tasks.split). A draw depends only on the seed, the levels and the sizes. No item is in two pools. From a
+finite level the pools take at most the held-out share, divided in proportion to their sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from random import Random
 
 from ratchet.data.example import Example
-from ratchet.data.jsonl import read_examples
-from ratchet.errors import DataError, SettingsError
-from ratchet.evaluation.suite import POOLS, Cell, HoldOut, Pool, Suite, hold_out, quota
+from ratchet.errors import PreconditionFailed
+from ratchet.evaluation.suite import POOLS, Cell, HoldOut, Pool, Suite, hold_out, keyed, quota
 from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry
 from ratchet.tasks.family import Problem, TaskFamily, to_example
-from ratchet.tasks.graders import grade_example, item_key
+from ratchet.tasks.graders import item_key
 
 _MISSES_WHEN_EXHAUSTED = 3_000
 """A level counts as exhausted after this many consecutive draws without a new held-out item."""
@@ -36,16 +35,29 @@ def held_out(settings: SuiteSettings) -> HoldOut:
     return hold_out(_families(settings), cells(settings), settings.seed, settings.held_out_share)
 
 
-def build_suites(settings: SuiteSettings) -> dict[Pool, Suite]:
-    """The suites of the first run, with items of the families, then held-out rows of the user's files.
+HeldRows = Mapping[Pool, Sequence[Example]]
+"""Held-out rows of users' tasks, by pool."""
 
-    The files are read only here; the suites are kept as artifacts. A row that asks the same as an item of a family is
-    left out, so that no two pools share it.
+
+def build_suites(settings: SuiteSettings, own: HeldRows | None = None) -> dict[Pool, Suite]:
+    """The suites of the first run: items of the families, and the held-out rows of users' tasks.
+
+    A row that asks the same as an item of a family is left out, so that no two pools share it. Raises
+    PreconditionFailed if a pool would be empty.
     """
-    suites = [_of_families(settings)] if settings.families else []
-    if settings.files:
-        suites.append(_of_files(settings, {key for part in suites for suite in part.values() for key in suite.keys}))
-    return {pool: Suite.of(pool, [item for part in suites for item in part[pool].items]) for pool in POOLS}
+    drawn = _of_families(settings) if settings.families else {}
+    taken = {key for suite in drawn.values() for key in suite.keys}
+    suites = {}
+    for pool in POOLS:
+        items = list(drawn[pool].items) if pool in drawn else []
+        items += [row for row in (own or {}).get(pool, ()) if item_key(row) not in taken]
+        if not items:
+            raise PreconditionFailed(
+                "there is nothing to test a model on: add data of your own (`ratchet data add FILE`), or name built-in "
+                "families in suites.families."
+            )
+        suites[pool] = Suite.of(pool, items)
+    return suites
 
 
 def rotate_confirm(settings: SuiteSettings, used: Suite) -> Suite:
@@ -59,29 +71,32 @@ def rotate_confirm(settings: SuiteSettings, used: Suite) -> Suite:
     return Suite.of("confirm", [*(i for i in fresh.items if i.metadata["key"] not in kept), *kept.values()], version)
 
 
-def updated_suites(settings: SuiteSettings, current: Mapping[Pool, Suite]) -> dict[Pool, Suite]:
-    """The next versions of the suites if the settings have other families or levels than the current suites, else
-    empty.
+def updated_suites(
+    settings: SuiteSettings, current: Mapping[Pool, Suite], own: HeldRows | None = None
+) -> dict[Pool, Suite]:
+    """The next versions of the suites that differ from the settings' families and levels, or from the held-out rows of
+    users' tasks; empty if none does.
 
-    Items of remaining levels and the user's rows are kept, so that no item changes its pool. Items of removed levels
-    are dropped, and items of new levels are drawn, each level with an equal share of a pool.
+    Items of remaining levels are kept, so that no item changes its pool. Items of removed levels are dropped, and items
+    of new levels are drawn, each level with an equal share of a pool. Of users' rows, those of ``own`` are added or
+    replaced, and the others are kept.
     """
     named = cells(settings)
     held_by = {(item.family, item.level) for pool, suite in current.items() for item in _drawn(pool, suite)}
     new = [cell for cell in named if cell not in held_by]
-    if not new and held_by <= set(named):
-        return {}
-    sizes: dict[Pool, int] = {pool: -(-size * len(new) // len(named)) for pool, size in _sizes(settings).items()}
+    sizes: dict[Pool, int] = (
+        {pool: -(-size * len(new) // len(named)) for pool, size in _sizes(settings).items()} if new else {}
+    )
     fresh = build_pools(_families(settings), new, sizes, held_out(settings)) if new else {}
     suites = {}
     for pool, suite in current.items():
         gone = {item.id for item in _drawn(pool, suite) if (item.family, item.level) not in named}
-        kept = [item for item in suite.items if item.id not in gone]
-        drawn = fresh[pool].items if pool in fresh else ()
-        keys = {item.metadata["key"] for item in kept}
-        more = [item for item in drawn if item.metadata["key"] not in keys]
-        if gone or more:
-            suites[pool] = Suite.of(pool, [*kept, *more], suite.version + 1)
+        items = {item.metadata["key"]: item for item in suite.items if item.id not in gone}
+        items |= {row.metadata["key"]: row for row in map(keyed, (own or {}).get(pool, ()))}
+        for item in fresh[pool].items if pool in fresh else ():
+            items.setdefault(item.metadata["key"], item)
+        if items and list(items.values()) != list(suite.items):
+            suites[pool] = Suite.of(pool, items.values(), suite.version + 1)
     return suites
 
 
@@ -92,20 +107,6 @@ def _drawn(pool: Pool, suite: Suite) -> list[Example]:
 
 def _of_families(settings: SuiteSettings) -> dict[Pool, Suite]:
     return build_pools(_families(settings), cells(settings), _sizes(settings), held_out(settings))
-
-
-def _of_files(settings: SuiteSettings, drawn: Set[str]) -> dict[Pool, Suite]:
-    rows = (row for row in _rows(settings.files) if item_key(row) not in drawn)
-    return split_examples(rows, _sizes(settings), held_out(settings))[0]
-
-
-def _rows(files: Sequence[Path]) -> Iterator[Example]:
-    """The readable rows of all files; the data gate reports the others."""
-    for file in files:
-        try:
-            yield from (row for _, row in read_examples(file) if isinstance(row, Example))
-        except DataError as error:
-            raise SettingsError(f"suites.files: {error}") from error
 
 
 def _families(settings: SuiteSettings) -> dict[str, TaskFamily]:
@@ -131,30 +132,6 @@ def confirm_pool(
     When a finite level has no unused items left, those used longest ago are used again.
     """
     return _suite(families, cells, sizes, held, "confirm", version)
-
-
-def split_examples(
-    examples: Iterable[Example], sizes: Mapping[Pool, int], held: HoldOut
-) -> tuple[dict[Pool, Suite], HoldOut]:
-    """Suites of a user's examples, and the hold-out with their keys. Examples not in it may be trained on.
-
-    The hash of an example's key decides whether it is held out, so the same file is always split the same way. Examples
-    whose answer is not graded as correct are left out. Raises DataError if a pool would be empty.
-    """
-    chosen: dict[str, Example] = {}
-    for example in examples:
-        key = item_key(example)
-        if held.unit_hash(key) < held.share and example.answer and grade_example(example, example.answer).correct:
-            chosen.setdefault(key, example)
-    drawn = [chosen[key] for key in sorted(chosen, key=held.unit_hash)]
-    shares = _allotment(sizes, len(drawn))
-    suites: dict[Pool, Suite] = {}
-    for pool in POOLS:
-        taken, drawn = drawn[: shares[pool]], drawn[shares[pool] :]
-        if not taken:
-            raise DataError(f"{len(chosen)} held-out examples are too few for three pools; provide more rows.")
-        suites[pool] = Suite.of(pool, taken)
-    return suites, held.with_keys(key for suite in suites.values() for key in suite.keys)
 
 
 def _suite(

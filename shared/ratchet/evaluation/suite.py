@@ -47,13 +47,13 @@ class Suite(BaseModel):
     @classmethod
     def of(cls, pool: Pool, items: Iterable[Example], version: int = 0) -> Suite:
         """A suite of these items. Raises DataError if two of them ask the same."""
-        keyed = tuple(_keyed(item) for item in items)
+        with_keys = tuple(keyed(item) for item in items)
         seen: set[str] = set()
-        for item in keyed:
+        for item in with_keys:
             if item.metadata["key"] in seen:
                 raise DataError(f"{pool}: {item.metadata['key']} occurs twice; a suite has each item only once.")
             seen.add(item.metadata["key"])
-        return cls(pool=pool, version=version, items=keyed)
+        return cls(pool=pool, version=version, items=with_keys)
 
     @cached_property
     def id(self) -> str:
@@ -87,7 +87,7 @@ class Suite(BaseModel):
         return cls.of(pool, items, version)
 
 
-def _keyed(item: Example) -> Example:
+def keyed(item: Example) -> Example:
     """The item with its key in ``metadata``, replacing any field of that name from the item's source."""
     return item.model_copy(update={"metadata": {**item.metadata, "key": item_key(item)}})
 

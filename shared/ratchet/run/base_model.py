@@ -67,12 +67,12 @@ def _require_template(folder: Path, name: str) -> None:
     """Raise for a base model without a chat template, since every system prompts the model through it."""
     from transformers import AutoTokenizer
 
-    from ratchet.inference.chat_template import require_trainable
+    from ratchet.inference.chat_template import chat_template
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer.name_or_path = name
-        require_trainable(tokenizer)
+        chat_template(tokenizer).require_trainable()
     except ChatTemplateError as error:
         raise SettingsError(
             f"model.path {name}: {error}. A base model that was not tuned for chat has none; any plain template "

@@ -14,19 +14,20 @@ from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
 from ratchet.errors import SettingsError
-from ratchet.evaluation.build_suites import build_suites, updated_suites
-from ratchet.evaluation.load_evaluation import load_suite, suite_row
-from ratchet.evaluation.suite import POOLS, Suite
+from ratchet.evaluation.build_suites import build_suites
+from ratchet.evaluation.load_evaluation import suite_row
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.model_folder import UNKNOWN, ModelInfo, check_locked, read_model_info
+from ratchet.inference.prompt_format import day_of
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.ledger import Ledger, Transaction, deployments
 from ratchet.ledger.lineage import MAIN, checkpoint_id
-from ratchet.ledger.suites import current
-from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, TaskRow
 from ratchet.plugins import require_plugins
 from ratchet.processes.child_runner import ChildRunner
 from ratchet.settings import Settings
+from ratchet.user_tasks.general import REPLAY, TASK, GeneralSpec, general_rows, read_prompts
+from ratchet.user_tasks.suites import held_out_rows, publish_rows, publish_suites, renew_suites
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ Prepare = Callable[[Settings, dict[str, Any]], object]
 """Copies the base model into the folder that a spec names (see ratchet.run.base_model)."""
 
 PREPARE = "ratchet.run.base_model:prepare_base_model"
+ANSWER_PROMPTS = "ratchet.user_tasks.general:answer_prompts"
 HELD_OUT_BY = ("seed", "held_out_share")
 """Suite settings that determine which items are held out. A change would put tested items into training."""
 WAY_OUT = "Set it back, or start again with another home (or `ratchet reset`)."
@@ -41,9 +43,19 @@ WAY_OUT = "Set it back, or start again with another home (or `ratchet reset`)."
 
 def prepare_in_child(settings: Settings, spec: dict[str, Any]) -> object:
     """Prepare the base model in a child process, since it needs torch."""
+    return run_in_child(settings, PREPARE, spec)
+
+
+def run_in_child(settings: Settings, target: str, spec: dict[str, Any]) -> Mapping[str, Any]:
+    """Call a function in a child process. Its notes of progress are logged."""
     settings.log_folder.mkdir(parents=True, exist_ok=True)
     with ChildRunner() as children:
-        return children.run(PREPARE, spec, log_path=settings.log_folder / "bootstrap.child.log")
+        return children.run(target, spec, log_path=settings.log_folder / "bootstrap.child.log", on_progress=_log_note)
+
+
+def _log_note(message: Mapping[str, Any]) -> None:
+    if note := message.get("note"):
+        log.info("%s", note)
 
 
 def bootstrap(
@@ -51,8 +63,8 @@ def bootstrap(
 ) -> bool:
     """Set up an empty ledger; returns whether it was empty. Raises SettingsError for an unusable base model.
 
-    On an existing ledger it raises SettingsError for a change of a locked setting. If families or levels were added or
-    removed, it publishes new versions of the suites.
+    On an existing ledger it raises SettingsError for a change of a locked setting. If families, levels or tasks have
+    changed, it publishes new versions of the suites.
     """
     require_plugins(settings)
     with ledger.read() as session:
@@ -62,52 +74,19 @@ def bootstrap(
         require_unchanged(settings, locked)
         renew_suites(settings, ledger, artifacts)
         return False
-    suites = _published(list(build_suites(settings.suites).values()), artifacts)
     model, to_lock = _publish_base(settings, artifacts, prepare)
+    add_general_task(settings, ledger, artifacts, model)
+    with ledger.read() as session:
+        own = held_out_rows(session, artifacts)
+    suites = publish_suites(list(build_suites(settings.suites, own).values()), artifacts)
     with ledger.write() as tx:
         if tx.session.get(LineageRow, MAIN) is None:
-            tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in suites)
+            tx.session.add_all(suite_row(suite, artifact, tx.now) for suite, artifact in suites)
             _record_base(tx, model)
             tx.session.add_all(
                 LockedSettingRow(name=name, value=value, locked_at=tx.now) for name, value in to_lock.items()
             )
     return True
-
-
-def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -> None:
-    """Retire suites whose families or levels differ from the settings, and publish their successors.
-
-    The uses of a confirm suite are carried over to its next version.
-    """
-    with ledger.read() as session:
-        rows = {pool: current(session, pool) for pool in POOLS}
-    suites = updated_suites(settings.suites, {pool: load_suite(artifacts, row) for pool, row in rows.items()})
-    if not suites:
-        return
-    published = _published(list(suites.values()), artifacts)
-    with ledger.write() as tx:
-        if any(current(tx.session, pool).id != row.id for pool, row in rows.items()):
-            return
-        tx.session.add_all(suite_row(suite, artifact.id, tx.now) for suite, artifact in published)
-        tx.session.flush()
-        for suite, _ in published:
-            old = tx.session.get_one(SuiteRow, rows[suite.pool].id)
-            old.retired_at = tx.now
-            tx.session.get_one(SuiteRow, suite.id).uses = old.uses
-    for suite, _ in published:
-        log.info(
-            "%s suite: version %d for the changed levels, with %d items",
-            suite.pool,
-            suite.version,
-            len(suite.items),
-        )
-
-
-def _published(suites: list[Suite], artifacts: ArtifactStore) -> list[tuple[Suite, Artifact]]:
-    return [
-        (suite, artifacts.publish_lines(suite.to_lines(), "suite", {"pool": suite.pool, "suite": suite.id}))
-        for suite in suites
-    ]
 
 
 def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare) -> tuple[Artifact, dict[str, str]]:
@@ -122,6 +101,44 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
     to_lock = values_to_lock(settings, read_model_info(folder))
     provenance = {"base_model": settings.model.path}
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), to_lock
+
+
+def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStore, model: Artifact) -> None:
+    """Add the task ``general`` with the base model's answers, unless it is the built-in model, which knows nothing."""
+    prompts = () if settings.model.path == TINY_MODEL else read_prompts(settings.suites.general_prompts)
+    if not prompts:
+        return
+    now = ledger.now()
+    spec = GeneralSpec(
+        folder=artifacts.fetch(model.id),
+        prompts=prompts,
+        inference=settings.inference,
+        profile=settings.profile.name,
+        profile_options=settings.profile.options,
+        system_prompt=settings.monitoring.system_prompt_base,
+        day=day_of(now),
+    )
+    answered = run_in_child(settings, ANSWER_PROMPTS, spec.model_dump(mode="json"))
+    held, replayed = general_rows(prompts, answered["answers"])
+    if not replayed:
+        log.warning("the base model ends too few of its answers to general prompts, so nothing protects them")
+        return
+    published: dict[str, str] = {pool: publish_rows(artifacts, rows, "suite") for pool, rows in held.items()}
+    published |= {REPLAY: publish_rows(artifacts, replayed, "batch")}
+    count = sum(map(len, held.values()))
+    with ledger.write() as tx:
+        if tx.session.get(TaskRow, TASK.name) is None:
+            tx.session.add(
+                TaskRow(
+                    **TASK.model_dump(),
+                    source=str(settings.suites.general_prompts),
+                    held_out=published,
+                    rows=count + len(replayed),
+                    held_rows=count,
+                    created_at=tx.now,
+                    updated_at=tx.now,
+                )
+            )
 
 
 def _record_base(tx: Transaction, model: Artifact) -> None:

@@ -20,14 +20,17 @@ from typing import Any, Protocol, Self
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.tables import ClaimRow, EvaluationRow, LineageRow, OutboxRow, VerdictRow
 from ratchet.processes.managed_process import describe_exit
 from ratchet.processes.messages import ProcessState
 from ratchet.run import run_lock
 from ratchet.run.local_stack import LocalStack
-from ratchet.run.summary import Summary, completed_cycles, summarize
+from ratchet.run.summary import Summary, completed_cycles, has_undecided, summarize
 from ratchet.settings import Settings
+from ratchet.user_tasks.supply import are_all_used_up
+from ratchet.user_tasks.task import all_tasks
 
 CHECK_S = 0.5
 MAX_RESTARTS = 10
@@ -53,11 +56,13 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``problem`` is None if it reached its goal or was asked to stop."""
+    """How a run ended. ``problem`` is None if it reached its goal or was asked to stop; ``used_up`` says that it ended
+    before its cycles, because all data has been used and decided on."""
 
     summary: Summary
     endpoint: str
     problem: str | None = None
+    used_up: str | None = None
 
 
 class Run:
@@ -78,12 +83,13 @@ class Run:
         began_at = self._clock()
         with run_lock.hold_home(self._settings.home.resolve()), StopSignals(self._view.announce) as signals:
             with LocalStack(self._settings, self._view.announce) as stack:
+                self._require_data(stack)
                 signals.kill = stack.kill
                 done_before = _completed(stack.ledger)
                 problem = self._watch(stack, signals.stop, done_before, began_at)
-                endpoint = stack.endpoint()
+                endpoint, used_up = stack.endpoint(), self._used_up(stack) if problem is None else None
                 self._view.announce("stopping")
-            return RunResult(self._summary(began_at, done_before), endpoint, problem)
+            return RunResult(self._summary(began_at, done_before), endpoint, problem, used_up)
 
     def _watch(
         self, stack: LocalStack, stop: threading.Event, done_before: frozenset[str], began_at: float
@@ -97,9 +103,10 @@ class Run:
             self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint())
             if self._cycles is not None and done >= self._cycles:
                 return None
-            problem = self._problem(stack, failing) if self._cycles is not None else None
-            if problem is not None:
-                return problem
+            if self._cycles is not None:
+                problem = self._problem(stack, failing)
+                if problem is not None or self._used_up(stack) is not None:
+                    return problem
             stop.wait(CHECK_S)
         return None
 
@@ -117,6 +124,27 @@ class Run:
         if idle_s > STALL_S:
             return f"nothing has moved for {idle_s:.0f} s; `ratchet logs` and `ratchet dead list` may say why"
         return None
+
+    def _require_data(self, stack: LocalStack) -> None:
+        """Say that there is nothing to train on. Raises PreconditionFailed if cycles were asked for."""
+        with stack.ledger.read() as session:
+            has_data = bool(self._settings.suites.families or all_tasks(session, "user"))
+        inbox = self._settings.inbox
+        if has_data or (inbox.is_dir() and any(inbox.iterdir())):
+            return
+        way_out = f"`ratchet data add FILE` adds rows of your own; files in {inbox} are taken, too."
+        if self._cycles is not None:
+            raise PreconditionFailed(f"there is nothing to train on. {way_out}")
+        self._view.announce(f"there is nothing to train on yet. {way_out}")
+
+    def _used_up(self, stack: LocalStack) -> str | None:
+        """Why a run with a fixed number of cycles ends early: nothing is left to train on or to decide."""
+        if self._cycles is None:
+            return None
+        with stack.ledger.read() as session:
+            if not are_all_used_up(session, self._settings) or has_undecided(session):
+                return None
+            return " ".join(f"{task.name}: {task.reason}" for task in all_tasks(session, "user"))
 
     def _summary(self, began_at: float, done_before: frozenset[str]) -> Summary:
         ledger = Ledger(self._settings.ledger_url)

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.evaluation.record import LevelRates, Rate, rates_from_json
+from ratchet.ledger.pending import QUERIES
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -56,6 +57,12 @@ def completed_cycles(session: Session) -> list[CompletedCycle]:
     verdicts = _verdicts(session, systems)
     found = (_cycle(id_, ordinal, state, verdicts.get(id_, {}), systems) for id_, ordinal, state in trained)
     return [cycle for cycle in found if cycle is not None]
+
+
+def has_undecided(session: Session) -> bool:
+    """Whether a trained checkpoint waits for the deployer: tested on the current suites, and not decided on."""
+    undecided = QUERIES["eval records of trained checkpoints"](DECIDER)
+    return session.scalar(undecided.limit(1)) is not None
 
 
 def _verdicts(session: Session, systems: Sequence[str]) -> dict[str, dict[str, tuple[str, float]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,13 +23,14 @@ class SuiteSettings(Section):
 
     families: tuple[FamilySettings, ...] = Field(
         tuple(FamilySettings(name=name, levels=(1, 2, 3, 4, 5, 6)) for name in ("chain_sum", "reverse", "sort_digits")),
-        description="What is generated, trained on and tested. Later additions and removals change the suites at the "
-        "next start; sizes apply to new levels only.",
+        description="Built-in tasks that are generated, trained on and tested. Without this setting they are for the "
+        "built-in model alone: a model of your own learns from your data. Later additions and removals change the "
+        "suites at the next start; sizes apply to new levels only.",
     )
-    files: tuple[Path, ...] = Field(
-        (),
-        description="Your own JSONL files; a held-out share of their rows is tested on, too. They are read at the "
-        "first run only: the held-out rows are kept, and later changes of a file change no suite.",
+    general_prompts: Path | Literal["builtin", "none"] = Field(
+        "builtin",
+        description="Prompts whose answers by the base model protect what a pretrained model can do already: Ratchet's "
+        "own, a file of yours (JSONL with `prompt`), or none. Read at the first run only.",
     )
     probe_items: int = Field(
         300,
@@ -46,12 +48,6 @@ class SuiteSettings(Section):
         64, ge=1, description="Longest answer in tokens; a longer one is truncated before grading."
     )
     seed: int = Field(20_261, ge=0, description="Seed of the pools; locked.")
-
-    @model_validator(mode="after")
-    def _something_is_tested(self) -> SuiteSettings:
-        if not self.families and not self.files:
-            raise ValueError("name families or files: without either there is nothing to test a model with.")
-        return self
 
 
 class MiningSettings(Section):

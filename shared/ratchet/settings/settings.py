@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from ratchet.errors import SettingsError
 from ratchet.settings import sources
@@ -43,6 +43,9 @@ from ratchet.settings.training import (
     ProfileSettings,
 )
 from ratchet.user_files import printable
+
+BUILT_IN = "tiny"
+"""``model.path`` of the built-in model."""
 
 CALLER = "the call"
 """Origin of values that were passed to ``load`` itself."""
@@ -87,6 +90,18 @@ class Settings(BaseModel):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_models_have_no_built_in_tasks(cls, tree: Any) -> Any:
+        """The built-in families are for the built-in model, and for whoever names them."""
+        if not isinstance(tree, Mapping):
+            return tree
+        model, suites = tree.get("model", {}), tree.get("suites", {})
+        path = model.get("path", BUILT_IN) if isinstance(model, Mapping) else getattr(model, "path", BUILT_IN)
+        if path == BUILT_IN or not isinstance(suites, Mapping) or "families" in suites:
+            return tree
+        return {**tree, "suites": {**suites, "families": ()}}
 
     @property
     def ledger_url(self) -> str:

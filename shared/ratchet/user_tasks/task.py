@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ratchet.data.example import Example
 from ratchet.errors import DataError, PreconditionFailed
-from ratchet.evaluation.record import Metric
+from ratchet.evaluation.record import GENERAL, Metric
 from ratchet.ledger.tables import TaskRow
 from ratchet.tasks import registry
+from ratchet.tasks.graders import gold, suggest_grader
 
 Kind = Literal["user", "general"]
-
-GENERAL = "general"
-"""Name and kind of the task with general prompts and the base model's own answers to them."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -39,22 +38,21 @@ class Task(BaseModel):
     protected: bool = True
     version: int = Field(0, ge=0)
 
-    @field_validator("name")
-    @classmethod
-    def _is_free(cls, name: str) -> str:
-        require_name(name)
-        return name
-
     @classmethod
     def of(cls, row: TaskRow) -> Task:
         return cls.model_validate({field: getattr(row, field) for field in cls.model_fields})
 
-    def metadata(self) -> dict[str, object]:
-        """The fields that every row and item of the task carries in its metadata."""
-        fields: dict[str, object] = {"family": self.name, "level": 1}
+    def labelled(self, row: Example) -> Example:
+        """The row as one of this task: with its family, its metric, and the grader that the task declares."""
+        metadata = {key: value for key, value in row.metadata.items() if key != "metric"}
+        metadata |= {"family": self.name, "level": 1}
         if self.metric != "accuracy":
-            return {**fields, "metric": self.metric}
-        return {**fields, **{k: v for k, v in {"grader": self.grader, "pattern": self.pattern}.items() if v}}
+            metadata["metric"] = self.metric
+        elif self.grader is not None:
+            metadata |= {"grader": self.grader, **({"pattern": self.pattern} if self.pattern is not None else {})}
+        elif "grader" not in metadata and row.answer is not None:
+            metadata["grader"] = suggest_grader(gold(row))
+        return row.model_copy(update={"metadata": metadata})
 
 
 def require_name(name: str) -> None:
@@ -63,8 +61,8 @@ def require_name(name: str) -> None:
         raise DataError(
             f"{name!r} is no name for a task: use up to 63 small letters, digits, dots, dashes and underscores."
         )
-    if registry.find(name) is not None:
-        raise DataError(f"{name!r} is a built-in task family; choose another name for the task.")
+    if name == GENERAL or registry.find(name) is not None:
+        raise DataError(f"{name!r} is a name of Ratchet's own; choose another one for the task.")
 
 
 def name_of_file(stem: str) -> str:

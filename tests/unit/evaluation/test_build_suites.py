@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 from ratchet.data.example import Example
-from ratchet.data.jsonl import read_examples
-from ratchet.errors import DataError
+from ratchet.errors import DataError, PreconditionFailed
 from ratchet.evaluation.build_suites import (
     build_pools,
     build_suites,
     confirm_pool,
     held_out,
     rotate_confirm,
-    split_examples,
+    updated_suites,
 )
 from ratchet.evaluation.suite import POOLS, HoldOut, Pool, Suite, hold_out
 from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry
-from ratchet.tasks.graders import grade_example, item_key
+from ratchet.tasks.graders import grade_example
 
 SMALL = {
     "families": [{"name": "reverse", "levels": [1, 2]}],
@@ -62,30 +61,56 @@ def test_the_pools_take_at_most_the_held_out_share_of_a_finite_level(share: floa
     assert sum(key in held for key in keys) / len(keys) == pytest.approx(share, abs=0.05)
 
 
-def test_rows_of_the_configured_files_are_in_the_suites(tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300)))
-    suites = [build_suites(SuiteSettings.model_validate({**SMALL, "files": files}))["eval"] for files in ([], [file])]
-    asked = [{item.question for item in suite.items if str(item.question).startswith("question ")} for suite in suites]
-    assert asked[0] == set() != asked[1]
+def own_rows(first: int) -> dict[Pool, list[Example]]:
+    rows = [Example.ask(f"question {n}", f"answer {n}", family="mine", source="task") for n in range(first, first + 30)]
+    return {"probe": rows[:10], "eval": rows[10:20], "confirm": rows[20:]}
 
 
-def test_a_rotated_confirm_suite_has_fresh_items_and_the_originally_held_out_user_rows(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300)))
-    settings = SuiteSettings.model_validate({**SMALL, "files": [file]})
-    first = build_suites(settings)["confirm"]
-    file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(300, 900)))
+def test_held_out_rows_of_tasks_are_in_the_suites_beside_the_items_of_families() -> None:
+    suites = build_suites(SuiteSettings.model_validate(SMALL), own_rows(0))
+    for suite in suites.values():
+        assert Counter(item.family for item in suite.items) == {"reverse": 10, "mine": 10}
+    alone = build_suites(SuiteSettings.model_validate({**SMALL, "families": []}), own_rows(0))
+    assert {item.family for suite in alone.values() for item in suite.items} == {"mine"}
+
+
+def test_without_families_and_tasks_nothing_can_be_tested() -> None:
+    with pytest.raises(PreconditionFailed, match="ratchet data add FILE"):
+        build_suites(SuiteSettings.model_validate({**SMALL, "families": []}))
+
+
+def test_rows_of_a_new_task_come_into_the_suites_and_the_others_stay() -> None:
+    settings = SuiteSettings.model_validate(SMALL)
+    first = build_suites(settings, own_rows(0))
+    assert updated_suites(settings, first, own_rows(0)) == {}
+    both = {pool: [*own_rows(0)[pool], *own_rows(100)[pool]] for pool in POOLS}
+    second = updated_suites(settings, first, both)
+    for pool in POOLS:
+        assert first[pool].keys < second[pool].keys
+        assert len(second[pool].items) == 30
+        assert second[pool].version == 1
+
+
+def test_a_task_that_is_measured_differently_replaces_its_rows() -> None:
+    settings = SuiteSettings.model_validate(SMALL)
+    first = build_suites(settings, own_rows(0))
+    by_loss = {
+        pool: [row.model_copy(update={"metadata": {**row.metadata, "metric": "loss"}}) for row in rows]
+        for pool, rows in own_rows(0).items()
+    }
+    second = updated_suites(settings, first, by_loss)
+    assert {item.metadata.get("metric") for item in second["eval"].items if item.family == "mine"} == {"loss"}
+    assert second["eval"].keys == first["eval"].keys
+
+
+def test_a_rotated_confirm_suite_has_fresh_items_and_the_held_out_rows_of_tasks() -> None:
+    settings = SuiteSettings.model_validate(SMALL)
+    first = build_suites(settings, own_rows(0))["confirm"]
     second = rotate_confirm(settings, first)
-    file.unlink()
-    third = rotate_confirm(settings, second)
-    own = [{i.id for i in suite.items if str(i.question).startswith("question ")} for suite in (first, second, third)]
-    assert own[0] == own[1] == own[2] != set()
-    drawn = [{i.id for i in suite.items} - own[0] for suite in (first, second, third)]
-    assert drawn[0].isdisjoint(drawn[1])
-    assert [suite.version for suite in (first, second, third)] == [0, 1, 2]
+    own = [{item.id for item in suite.items if item.family == "mine"} for suite in (first, second)]
+    assert own[0] == own[1] != set()
+    assert {i.id for i in first.items}.isdisjoint({i.id for i in second.items} - own[0])
+    assert [suite.version for suite in (first, second)] == [0, 1]
 
 
 def test_a_user_row_that_a_family_also_draws_is_in_the_suite_once() -> None:
@@ -96,16 +121,6 @@ def test_a_user_row_that_a_family_also_draws_is_in_the_suite_once() -> None:
     assert [item.metadata["source"] for item in suite.items if item.metadata["key"] == fresh.metadata["key"]] == [
         "mine"
     ]
-
-
-def test_a_user_row_of_a_known_family_is_in_one_pool_only(tmp_path: Path) -> None:
-    drawn = [item for suite in build_suites(SuiteSettings.model_validate(SMALL)).values() for item in suite.items]
-    rows = [*drawn, *(Example.ask(f"question {n}", f"answer {n}") for n in range(300))]
-    file = tmp_path / "mine.jsonl"
-    file.write_text("".join(row.to_line() + "\n" for row in rows))
-    suites = build_suites(SuiteSettings.model_validate({**SMALL, "files": [file]}))
-    keys = [key for suite in suites.values() for key in suite.keys]
-    assert len(keys) == len(set(keys)) > len(drawn)
 
 
 FAMILIES = {name: registry.get(name) for name in ("chain_sum", "reverse", "sort_digits")}
@@ -209,21 +224,3 @@ def test_a_hold_out_reads_back_from_json() -> None:
     assert "text:abc" in back
     assert "text:abc" not in HELD
     assert 7 not in back
-
-
-def test_a_file_is_split_the_same_way_for_ever() -> None:
-    examples = [example for _, example in read_examples(DATA / "gsm8k_200.jsonl") if isinstance(example, Example)]
-    sizes: dict[Pool, int] = {"probe": 10, "eval": 10, "confirm": 10}
-    suites, held = split_examples(examples, sizes, HELD)
-    backwards, _ = split_examples(examples[::-1], sizes, HELD)
-    assert {pool: suite.keys for pool, suite in suites.items()} == {p: s.keys for p, s in backwards.items()}
-    assert [len(suites[pool].items) for pool in POOLS] == [10, 10, 10]
-    left = [example for example in examples if item_key(example) not in held]
-    assert len(left) == len(examples) - 30
-    assert not {item_key(example) for example in left} & set().union(*(suite.keys for suite in suites.values()))
-
-
-def test_a_file_too_small_to_split_is_refused() -> None:
-    examples = [Example.ask(f"Where is room {n}?", "here", grader="normalized") for n in range(4)]
-    with pytest.raises(DataError, match="too few for three pools"):
-        split_examples(examples, SIZES, HELD)

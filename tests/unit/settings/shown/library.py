@@ -15,7 +15,6 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/evaluation/test_build_suites.py": {
         "test_each_pool_has_its_own_size": ("suites.confirm_items", "suites.eval_items", "suites.probe_items"),
         "test_the_tested_families_follow_the_setting": ("suites.families",),
-        "test_rows_of_the_configured_files_are_in_the_suites": ("suites.files",),
         "test_the_pools_take_at_most_the_held_out_share_of_a_finite_level": ("suites.held_out_share",),
         "test_another_seed_holds_out_other_items": ("suites.seed",),
     },

@@ -1,0 +1,262 @@
+"""Adds rows to a task, new or known: holds some out, publishes the rest for the data gate, and renews the suites.
+
+The rows come as a canonical JSONL file (``ratchet.data``); it does not know how a file of another format becomes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.data.example import Example, Provenance
+from ratchet.data.jsonl import read_examples
+from ratchet.errors import DataError, PreconditionFailed
+from ratchet.evaluation.record import Metric
+from ratchet.evaluation.suite import POOLS, Pool
+from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger.queue import submit
+from ratchet.ledger.tables import BatchRow, TaskRow
+from ratchet.settings import Settings
+from ratchet.stats.split_plan import SplitPlan, plan_split
+from ratchet.tasks import registry
+from ratchet.tasks.graders import text_key
+from ratchet.user_tasks.metric import Suggestion, suggest_metric
+from ratchet.user_tasks.split import Split, split_rows
+from ratchet.user_tasks.suites import held_out_rows, publish_rows, renew_suites
+from ratchet.user_tasks.task import Task, name_of_file, require_name
+
+ROWS = "rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person may decide about a task's rows; None where Ratchet chooses."""
+
+    task: str | None = None
+    metric: Metric | None = None
+    grader: str | None = None
+    pattern: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file's rows before anything is written: the task, its split and its plan, and what else the file holds.
+
+    ``suggestion`` is None for a known task. ``family_rows`` are of built-in families and belong to no task.
+    """
+
+    file: Path
+    source: str
+    task: Task
+    is_new: bool
+    suggestion: Suggestion | None
+    split: Split
+    plan: SplitPlan
+    sample: tuple[Example, ...]
+    readable: int
+    family_rows: int
+    unreadable: tuple[str, ...]
+
+
+def prepare(
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, file: Path, source: str, choice: Choice
+) -> Prepared | None:
+    """Read the rows, choose the metric, and split them; None if all rows are of built-in families.
+
+    Raises DataError for a file without a readable row or with too few, PreconditionFailed for a choice that contradicts
+    a known task.
+    """
+    sample, counts, unreadable = _survey(file, choice.task is not None)
+    if not counts["readable"]:
+        raise PreconditionFailed(f"{source} has no readable row; nothing was added.")
+    if counts["own"] == 0:
+        return None
+    name = choice.task or _name_for(sample, source)
+    require_name(name)
+    with ledger.read() as session:
+        known = session.get(TaskRow, name)
+        if known is not None:
+            session.expunge(known)
+        held = held_out_rows(session, artifacts)
+        stored = _stored_keys(session, artifacts, name)
+    suggestion = None
+    if known is None:
+        suggestion = suggest_metric(sample)
+        task = Task(name=name, metric=choice.metric or suggestion.metric, grader=choice.grader, pattern=choice.pattern)
+    else:
+        task = Task.of(known)
+        _require_same(task, choice)
+    own = {pool: [row for row in held[pool] if row.family == name] for pool in POOLS}
+    others = frozenset(text_key(row) for pool in POOLS for row in held[pool] if row.family != name)
+
+    def sizes(rows: int) -> Mapping[Pool, int]:
+        plan = plan_rows(settings, task, rows)
+        return {"probe": plan.probe, "eval": plan.eval, "confirm": plan.confirm}
+
+    split = split_rows(
+        (task.labelled(row) for row in own_rows(file, choice.task is not None)),
+        sizes,
+        settings.suites.seed,
+        held_before=own,
+        trained_before=stored | others,
+        rows_before=known.rows if known is not None else 0,
+    )
+    return Prepared(
+        file=file,
+        source=source,
+        task=task,
+        is_new=known is None,
+        suggestion=suggestion,
+        split=split,
+        plan=plan_rows(settings, task, split.rows),
+        sample=tuple(task.labelled(row) for row in sample),
+        readable=counts["readable"],
+        family_rows=counts["readable"] - counts["own"],
+        unreadable=tuple(unreadable),
+    )
+
+
+def plan_rows(settings: Settings, task: Task, rows: int) -> SplitPlan:
+    """How many of a task's rows are held out, and what they can prove."""
+    suites = settings.suites
+    return plan_split(
+        rows,
+        task.metric,
+        settings.gate,
+        most_probe=suites.probe_items,
+        most_eval=suites.eval_items,
+        most_confirm=suites.confirm_items,
+    )
+
+
+def commit(
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepared: Prepared, priority: str = "normal"
+) -> str:
+    """Publish the held-out rows and the training rows, and record both in one transaction; returns the batch's id.
+
+    Raises PreconditionFailed for rows that were added before, or if the task was changed meanwhile.
+    """
+    task, split = prepared.task, prepared.split
+    held = {pool: publish_rows(artifacts, items, "suite") for pool, items in split.held_out.items()}
+    provenance = Provenance(generator="file", version="2", parents=(prepared.source,)).model_dump(mode="json")
+    artifact = artifacts.publish_lines(_training_lines(prepared), "batch", {"file": prepared.source, "task": task.name})
+    rows = prepared.readable - prepared.family_rows + len(prepared.unreadable) - split.held_rows - split.near
+
+    with ledger.write() as tx:
+        origin = {**provenance, "held_out": split.held_rows}
+        event = submit(tx, artifact.id, max(rows, 0), "user", origin, priority, task=task.name)
+        _record(tx, prepared, held)
+        tx.emit(event)
+    renew_suites(settings, ledger, artifacts)
+    return event.batch_id
+
+
+def own_rows(file: Path, all_rows: bool) -> Iterator[Example]:
+    """The readable rows that belong to a task: all, or those of no built-in family."""
+    for _, row in read_examples(file):
+        if isinstance(row, Example) and (all_rows or registry.find(row.family) is None):
+            yield row
+
+
+def family_lines(file: Path, prepared: Prepared | None) -> tuple[int, Iterator[str]]:
+    """The rows of built-in families as lines, with their number; without a task, all lines of the file."""
+    if prepared is None:
+        with open(file, "rb") as lines:
+            count = sum(bool(line.strip()) for line in lines)
+        return count, _all_lines(file)
+    rows = (row for _, row in read_examples(file) if isinstance(row, Example) and registry.find(row.family) is not None)
+    return prepared.family_rows, (row.to_line() for row in rows)
+
+
+def _all_lines(file: Path) -> Iterator[str]:
+    with open(file, "rb") as lines:
+        yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines if line.strip())
+
+
+def _survey(file: Path, all_rows: bool) -> tuple[list[Example], dict[str, int], list[str]]:
+    """The first rows of a task, counts, and the errors of unreadable rows."""
+    sample: list[Example] = []
+    counts, unreadable = {"readable": 0, "own": 0}, list[str]()
+    for _, row in read_examples(file):
+        if isinstance(row, DataError):
+            unreadable.append(str(row))
+            continue
+        counts["readable"] += 1
+        if all_rows or registry.find(row.family) is None:
+            counts["own"] += 1
+            if len(sample) < 1_000:
+                sample.append(row)
+    return sample, counts, unreadable
+
+
+def _name_for(sample: Sequence[Example], source: str) -> str:
+    """The family or skill that all rows name, else the file's name."""
+    named = {row.family for row in sample}
+    if len(named) == 1 and (only := str(named.pop())) != "text":
+        return name_of_file(only)
+    return name_of_file(Path(source).name.split(".")[0])
+
+
+def _stored_keys(session: Session, artifacts: ArtifactStore, task: str) -> frozenset[str]:
+    """Keys of the rows that the task has been given to train on, whether or not they have passed the data gate."""
+    query = select(BatchRow.submitted_artifact).where(BatchRow.task == task)
+    found = set()
+    for artifact in session.scalars(query):
+        for _, row in read_examples(artifacts.fetch(artifact) / ROWS):
+            if isinstance(row, Example):
+                found.add(text_key(row))
+    return frozenset(found)
+
+
+def _require_same(task: Task, choice: Choice) -> None:
+    for field in ("metric", "grader", "pattern"):
+        asked, known = getattr(choice, field), getattr(task, field)
+        if asked is not None and asked != known:
+            raise PreconditionFailed(
+                f"the task {task.name} has the {field} {known}, not {asked}: change it with "
+                f"`ratchet data set {task.name} --{field} {asked}`, or give these rows a task of their own."
+            )
+
+
+def _training_lines(prepared: Prepared) -> Iterator[str]:
+    """The rows to train on, and those that could not be read, which the data gate puts into quarantine."""
+    bad = {number for number, row in read_examples(prepared.file) if isinstance(row, DataError)}
+    if bad:
+        with open(prepared.file, "rb") as lines:
+            numbered = enumerate(lines, start=1)
+            yield from (
+                line.decode(errors="backslashreplace").rstrip("\n") for number, line in numbered if number in bad
+            )
+    own = own_rows(prepared.file, prepared.family_rows == 0)
+    yield from (row.to_line() for row in prepared.split.training_rows(map(prepared.task.labelled, own)))
+
+
+def _record(tx: Transaction, prepared: Prepared, held: dict[Pool, str]) -> None:
+    task, split = prepared.task, prepared.split
+    row = tx.session.get(TaskRow, task.name)
+    if (row is None) != prepared.is_new:
+        raise PreconditionFailed(f"the task {task.name} was added by another command meanwhile; try again.")
+    values: dict[str, Any] = {
+        "held_out": dict(held),
+        "rows": split.rows,
+        "held_rows": split.held_rows,
+        "state": "active",
+        "reason": "",
+        "updated_at": tx.now,
+    }
+    if row is None:
+        fixed = task.model_dump(exclude={"version"})
+        tx.session.add(TaskRow(**fixed, **values, source=prepared.source, created_at=tx.now))
+        return
+    if dict(row.held_out) != dict(held):
+        row.version += 1
+    for name, value in values.items():
+        setattr(row, name, value)
+    if prepared.source not in row.source.split(", "):
+        row.source = f"{row.source}, {prepared.source}"
