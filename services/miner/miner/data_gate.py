@@ -38,12 +38,16 @@ UsageLookup = Callable[[Collection[str]], Mapping[str, int]]
 
 
 class GatePolicy(BaseModel):
-    """Limits: tokens of a row, and how often an item may be trained on over all batches."""
+    """Limits: tokens of a row, and how often an item may be trained on over all batches.
+
+    ``repeats_text``: the batch is made of rows that have passed the gate, and may hold one several times.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(ge=1)
     epoch_cap: int = Field(ge=1)
+    repeats_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class DataGate:
     """The gate for one batch: iterate ``examine`` once, then read ``report``.
 
     ``held_out`` contains the keys of held-out items, ``near`` their free texts; ``count_tokens`` gives the length of an
-    example as ``prompt_format`` has it trained on.
+    example as ``prompt_format`` has it trained on. ``stored`` are the rows that the batch's task has already.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class DataGate:
         usage: UsageLookup = lambda _: {},
         near: NearDuplicates | None = None,
         prompt_format: PromptFormat | None = None,
+        stored: Iterable[Example] = (),
     ):
         self._policy = policy
         self._held_out = held_out
@@ -94,6 +99,7 @@ class DataGate:
         self._usage = usage
         self._near = near or NearDuplicates()
         self._prompt_format = prompt_format or PromptFormat()
+        self._stored = stored
         self._counts = GateCounts()
 
     @property
@@ -105,6 +111,9 @@ class DataGate:
         """A verdict for every row, in order."""
         stream = iter(rows)
         with closing(UsageCounts()) as seen:
+            for row in self._stored:
+                seen.add(text_key(row))
+                self._near.remember(_sketch(row))
             while chunk := [(line, self._read(line, row)) for line, row in islice(stream, CHUNK)]:
                 before = self._usage({item.key for _, item in chunk if isinstance(item, _Item)})
                 for line, item in chunk:
@@ -116,7 +125,7 @@ class DataGate:
         if isinstance(row, DataError):
             return Quarantined(line=line, reason="unreadable", detail=str(row))
         try:
-            return _item(row, self._policy.epoch_cap, self._prompt_format)
+            return _item(row, self._policy, self._prompt_format)
         except _Rejection as rejection:
             return rejection.of(line, row)
         except TransientError:
@@ -133,7 +142,7 @@ class DataGate:
         except _Rejection as rejection:
             return rejection.of(line, item.row)
         seen.add(item.key)
-        if sketch is not None:
+        if sketch is not None and not self._policy.repeats_text:
             self._near.remember(sketch)
         return Accepted(line=line, example=item.example, tokens=tokens)
 
@@ -144,22 +153,27 @@ class DataGate:
     def _require_no_leak(self, item: _Item) -> Sketch | None:
         """The sketch of free text; nothing is compared by text where a family knows the item."""
         if item.key in self._held_out:
-            raise _Rejection("leak", f"{item.key} is held out for testing.")
+            what = "this question" if item.is_text else item.key
+            raise _Rejection("leak", f"{what} is held out for testing, so it is not trained on.")
         if not item.is_text:
             return None
-        sketch = Sketch.of("\n".join(m.content for m in item.example.prompt), gold(item.example))
+        sketch = _sketch(item.example)
         if self._near.is_leak(sketch):
-            raise _Rejection("near_leak", "nearly the same text is held out for testing.")
+            raise _Rejection(
+                "near_leak", "nearly the same text is held out for testing, so this one is not trained on."
+            )
         return sketch
 
     def _require_unused(self, item: _Item, sketch: Sketch | None, before: int, seen: UsageCounts) -> None:
         here = seen[item.key]
         if here + before >= self._policy.epoch_cap:
             raise _Rejection("epoch_cap", f"{item.key} was trained on {here + before} times.")
+        where = "among the task's rows" if self._stored else "in this batch"
         if here >= item.batch_cap:
-            raise _Rejection("duplicate", f"{item.key} is in this batch already.")
-        if sketch is not None and self._near.is_repeat(sketch):
-            raise _Rejection("near_duplicate", "nearly the same text, with the same answer, is in this batch already.")
+            what = "this question" if item.is_text else item.key
+            raise _Rejection("duplicate", f"{what} is {where} already.")
+        if sketch is not None and not self._policy.repeats_text and self._near.is_repeat(sketch):
+            raise _Rejection("near_duplicate", f"nearly the same text, with the same answer, is {where} already.")
 
     def _require_short(self, item: _Item) -> int:
         tokens = self._count_tokens(self._prompt_format.apply(item.example))
@@ -168,12 +182,12 @@ class DataGate:
         return tokens
 
 
-def _item(example: Example, epoch_cap: int, prompt_format: PromptFormat) -> _Item:
+def _item(example: Example, policy: GatePolicy, prompt_format: PromptFormat) -> _Item:
     """The row's item with its own answer graded. Raises _Rejection for a row that has none."""
     answer = example.answer
     if not example.question.strip():
         raise _Rejection("schema", "there is no user turn with text.")
-    if answer is None or not answer.strip():
+    if answer is None or not (answer.strip() or example.messages[-1].tool_calls):
         raise _Rejection("schema", "the last turn is not an assistant's answer.")
     try:
         prompt_format.profile.validate(example)
@@ -183,16 +197,27 @@ def _item(example: Example, epoch_cap: int, prompt_format: PromptFormat) -> _Ite
     try:
         problem = problem_of(example)
         if problem is None:
-            item = _keyed(example, text_key(example))
-            return _Item(example, item, text_key(example), 1, is_text=True, grade=grade_example(example, answer))
+            key, cap = text_key(example), policy.epoch_cap if policy.repeats_text else 1
+            return _Item(example, _keyed(example, key), key, cap, is_text=True, grade=_text_grade(example, answer))
     except (DataError, UnknownPlugin) as error:
         raise _Rejection("unknown_question", str(error)) from error
     if problem.level != example.level:
         raise _Rejection("unknown_question", f"{problem.key} is of level {problem.level}, not {example.level}.")
     family = registry.get(problem.family)
-    batch_cap = 1 if family.capacity(problem.level) is None else epoch_cap
+    batch_cap = 1 if family.capacity(problem.level) is None else policy.epoch_cap
     grade = family.grade(problem, answer)
     return _Item(example, _keyed(example, problem.key), problem.key, batch_cap, is_text=False, grade=grade)
+
+
+def _text_grade(example: Example, answer: str) -> Grade:
+    """The grade of free text; right where its metric has no grader, since any answer is the reference there."""
+    if example.metadata.get("metric", "accuracy") != "accuracy":
+        return Grade(correct=True, extracted=answer, error=None)
+    return grade_example(example, answer)
+
+
+def _sketch(example: Example) -> Sketch:
+    return Sketch.of("\n".join(message.content for message in example.prompt), gold(example))
 
 
 def _keyed(example: Example, key: str) -> Example:
@@ -218,8 +243,8 @@ Reason = Literal[
 ``unknown_question``: the family does not know the question, or the row states another level, or a family or grader
 that does not exist. ``plugin``: the family's or the profile's own code failed on it. ``gold``: the grader does not
 accept the row's own answer. ``leak``, ``near_leak``: the item, or nearly its text, is held out. ``duplicate``,
-``near_duplicate``: it is in this batch already. ``epoch_cap``: it has been trained on as often as allowed.
-``too_long``: more tokens than allowed.
+``near_duplicate``: it is in this batch, or among the rows of its task, already. ``epoch_cap``: it has been trained on
+as often as allowed. ``too_long``: more tokens than allowed.
 """
 
 

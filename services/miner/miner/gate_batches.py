@@ -1,4 +1,7 @@
-"""Passes a submitted batch through the data gate, publishes its accepted and its quarantined rows, and queues it."""
+"""Passes a submitted batch through the data gate, publishes its accepted and its quarantined rows, and queues it.
+
+Rows of a user's task are stored instead: batches are made from them again and again, which the gate then lets pass.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.data.near_duplicates import NearDuplicates
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
-from ratchet.events.catalogue import BatchQueued, BatchRejected
+from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchStored
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import add_usage_counts, usage_counts
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import BatchRow, CheckpointRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, TaskRow
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
+from ratchet.user_tasks.supply import ACTIVE, STORED, stored_batches, stored_rows
 from sqlalchemy import select
 
 from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, TokenCounter, UsageLookup
 
 REPORT_EVERY = 500
 ROWS = "rows.jsonl"
+MADE = ("generation", "correction")
+"""Origins of batches whose free text comes from rows that have been stored."""
 
 
 @dataclass
@@ -52,7 +59,7 @@ class GateStream:
 
 
 def gate_batch(work: Work, batch: BatchRow) -> Verdict:
-    """Queue the accepted rows; every other row is kept in the quarantine artifact."""
+    """Queue or store the accepted rows; every other row is kept in the quarantine artifact."""
     stream = _gate_stream(work, batch)
     submitted = work.artifacts.fetch(batch.submitted_artifact) / ROWS
     provenance = {"batch": batch.id, "submitted": batch.submitted_artifact}
@@ -63,6 +70,8 @@ def gate_batch(work: Work, batch: BatchRow) -> Verdict:
         quarantine = work.artifacts.publish(stream.quarantine, "batch", provenance, consume=True).id
     if not report.accepted:
         return _rejected(batch, report, quarantine)
+    if batch.task is not None:
+        return _stored(batch, batch.task, report, accepted.id, quarantine)
     return _queued(batch, report, accepted.id, quarantine, stream.usage)
 
 
@@ -71,16 +80,29 @@ def _gate_stream(work: Work, batch: BatchRow) -> GateStream:
     with work.read() as session:
         base = session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 0)).one()
         suites = [load_suite(work.artifacts, current(session, pool)) for pool in POOLS]
+        stored = stored_batches(session, batch.task) if batch.task is not None else []
     counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
     gate = DataGate(
-        GatePolicy(max_tokens=settings.hyperparams.max_length, epoch_cap=settings.queue.epoch_cap),
+        GatePolicy(
+            max_tokens=settings.hyperparams.max_length,
+            epoch_cap=settings.queue.epoch_cap,
+            repeats_text=batch.task is None and batch.origin in MADE,
+        ),
         held_out(settings.suites).with_keys(key for suite in suites for key in suite.keys),
         counter,
         _usage_lookup(work),
         _near(suites),
         PromptFormat.configured(settings, batch.submitted_at),
+        _with_progress(work, stored_rows(work.artifacts, stored)) if stored else (),
     )
     return GateStream(gate, work.folder / "quarantine.jsonl", work)
+
+
+def _with_progress(work: Work, rows: Iterator[Example]) -> Iterator[Example]:
+    for number, row in enumerate(rows):
+        if number % REPORT_EVERY == 0:
+            work.progress(f"{number} rows that the task has already")
+        yield row
 
 
 def _usage_lookup(work: Work) -> UsageLookup:
@@ -103,12 +125,33 @@ def _write(file: IO[str], line: str) -> None:
     file.write(line + "\n")
 
 
+def _stored(batch: BatchRow, task_name: str, report: GateReport, artifact: str, quarantine: str | None) -> Verdict:
+    """The task is to be taught again from the start: its new rows have not been."""
+
+    def effects(tx: Transaction) -> None:
+        row = _accepted(tx, batch.id, report, artifact, quarantine)
+        if row.state == "submitted":
+            row.state = STORED
+        task = tx.session.get(TaskRow, task_name)
+        if task is not None:
+            task.state, task.reason, task.passes, task.stale, task.updated_at = ACTIVE, "", 0.0, 0, tx.now
+
+    event = BatchStored(batch_id=batch.id, task=task_name)
+    return Verdict("stored", _words(report), report.model_dump(mode="json"), effects, (event,))
+
+
+def _accepted(tx: Transaction, batch_id: str, report: GateReport, artifact: str, quarantine: str | None) -> BatchRow:
+    """The batch's row with what passed, and what did not."""
+    row = tx.session.get_one(BatchRow, batch_id)
+    row.artifact, row.quarantine_artifact = artifact, quarantine
+    row.examples, row.tokens, row.quarantined = report.accepted, report.tokens, report.rows - report.accepted
+    row.report = report.model_dump(mode="json")
+    return row
+
+
 def _queued(batch: BatchRow, report: GateReport, artifact: str, quarantine: str | None, usage: Counter[str]) -> Verdict:
     def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(BatchRow, batch.id)
-        row.artifact, row.quarantine_artifact = artifact, quarantine
-        row.examples, row.tokens, row.quarantined = report.accepted, report.tokens, report.rows - report.accepted
-        row.report = report.model_dump(mode="json")
+        row = _accepted(tx, batch.id, report, artifact, quarantine)
         if row.state == "submitted":
             row.state, row.queued_at = "queued", tx.now
         add_usage_counts(tx, usage)

@@ -42,6 +42,7 @@ class ModelSpec(BaseModel):
     inference: InferenceSettings = InferenceSettings()
     profile: str = "plain"
     profile_options: dict[str, Any] = Field(default_factory=dict)
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     system_prompt: str = ""
     day: str = ""
 
@@ -55,13 +56,16 @@ class ModelSpec(BaseModel):
             inference=settings.inference,
             profile=settings.profile.name,
             profile_options=settings.profile.options,
+            template_variables=settings.profile.template_variables,
             system_prompt=settings.monitoring.system_prompt_base,
             day=day_of(at),
         )
 
     @property
     def prompt_format(self) -> PromptFormat:
-        return PromptFormat.named(self.profile, self.profile_options, self.system_prompt, self.day)
+        return PromptFormat.named(
+            self.profile, self.profile_options, self.system_prompt, self.day, self.template_variables
+        )
 
 
 class AnsweringModel:

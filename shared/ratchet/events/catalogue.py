@@ -144,6 +144,13 @@ class BatchStored(Event):
     task: str
 
 
+class TaskMeasured(Event):
+    """It is known whether the checkpoint is better on the tasks that it was trained on."""
+
+    name = "task.measured"
+    checkpoint_id: str
+
+
 class TaskUsedUp(Event):
     """Nothing that can be made of a task's rows helps any more."""
 

@@ -15,7 +15,9 @@ class QueueSettings(Section):
 
     low_water: int = Field(13_000, ge=1, description="Depth below which generation starts.")
     high_water: int = Field(38_000, ge=1, description="Generation never raises the depth above this.")
-    batch_examples: int = Field(12_000, ge=1, description="Examples in a generated batch.")
+    batch_examples: int = Field(
+        12_000, ge=1, description="Examples in a generated batch, and most rows in one of your tasks."
+    )
     epoch_cap: int = Field(3_000, ge=1, description="How often the same item may be trained on, over all batches.")
     correction_share: float = Field(
         0.25, gt=0, lt=1, description="Largest share of correction examples in a correction batch; the rest is replay."
@@ -55,8 +57,17 @@ class GenerationSettings(Section):
         (SourceSettings(name="tasks"),), min_length=1, description="Generators; `ratchet.generators` plug-ins count."
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that make examples of task families at once.")
-    cooldown_s: float = Field(0.0, ge=0, description="Shortest time between two generated batches.")
-    hourly_examples: int | None = Field(None, ge=1, description="Most examples generated within an hour.")
+    cooldown_s: float = Field(0.0, ge=0, description="Shortest time between two batches generated of families.")
+    hourly_examples: int | None = Field(
+        None, ge=1, description="Most examples of families generated within an hour; passes over your rows are free."
+    )
+    replay_share: float = Field(
+        0.15,
+        ge=0,
+        le=0.9,
+        description="Share of a batch of your own rows that replays others against forgetting: the base model's general "
+        "answers, tasks that are no longer taught, and families.",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> GenerationSettings:

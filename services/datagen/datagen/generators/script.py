@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
-from ratchet.data.adapters import complete_metadata
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
+from ratchet.data.metadata import complete_metadata
 from ratchet.errors import DataError, RatchetError, SettingsError
 from ratchet.settings.section import Section
 from ratchet.tasks.graders import grade_example, problem_of

@@ -30,6 +30,9 @@ class Teacher(Section):
     version: ClassVar[str] = "1"
     base_url: str = Field(min_length=1, description="As https://host/v1.")
     model: str = Field(min_length=1, description="The server's name of the model.")
+    tasks: tuple[str, ...] = Field(
+        (), description="Your tasks that it writes new rows for; with some it makes no examples of families."
+    )
     system: str = Field("", description="System turn of every request; unset, none.")
     templates: Mapping[str, str] = Field(
         default_factory=dict, description="User turn by family; a family without one is asked its bare question."

@@ -1,25 +1,38 @@
-"""Data generation: keeps the queue between low and high water with batches of the curriculum's mix."""
+"""Data generation: batches of the curriculum's mix while too little waits, and batches of the rows of users' tasks.
+
+Families, passes over users' rows, and a teacher's new rows have a lane each, so that none waits for another.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ratchet.data.example import Provenance
 from ratchet.evaluation.build_suites import held_out
-from ratchet.events.catalogue import BatchSubmitted, QueueLow
+from ratchet.events.catalogue import (
+    BatchStored,
+    BatchSubmitted,
+    ExamplesMined,
+    QueueLow,
+    TaskMeasured,
+    TaskUsedUp,
+    TrainingFinished,
+    TrainingStarted,
+)
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.queue import all_usage_counts, depth, shortage, submit, supply
-from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SpendingRow, SuiteRow, VerdictRow
+from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SuiteRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.settings.data import SourceSettings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from sqlalchemy import Integer, cast, func, select, union_all
 from sqlalchemy.orm import Session
 
+from datagen import task_refills, task_teacher
 from datagen.batch_generation import (
     DEAD,
     EMPTY,
@@ -33,11 +46,15 @@ from datagen.batch_generation import (
 )
 from datagen.generators.generator import GenerationContext, Generator, make_generator
 from datagen.mix import Assignment, Mix, Plan, first_plan
+from datagen.spending import DAY_S, cost_of, recorder, used_since
 from datagen.strategies import LearnerState, Mastery
 
 NAME = "generation"
 REPORT_EVERY = 1_000
-HOUR_S, DAY_S = 3_600.0, 86_400.0
+REFILL = "refill"
+"""Kind of the subject: a batch of families, by its number."""
+
+HOUR_S = 3_600.0
 REMEMBERED = 10
 """Newest refills that the pause before the next one depends on."""
 
@@ -57,15 +74,21 @@ def find(session: Session, settings: Settings) -> list[Subject]:
     if pause_before_next_s(_done(session, now), settings.generation.cooldown_s) > 0:
         return []
     room = allowed_examples(queue.batch_examples, _made_since(session, now - HOUR_S), settings.generation)
-    if room == 0 or not affordable_sources(settings.generation, used_since(session, now - DAY_S)):
+    if room == 0 or not _sources(session, settings, now):
         return []
-    return [Subject("refill", str(number)) for number in _open_refills(session)]
+    return [Subject(REFILL, str(number)) for number in _open_refills(session)]
+
+
+def _sources(session: Session, settings: Settings, now: float) -> list[SourceSettings]:
+    """The sources of families that are still below their daily tokens."""
+    affordable = affordable_sources(settings.generation, used_since(session, now - DAY_S))
+    return [source for source in affordable if not source.options.get("tasks")]
 
 
 def _open_refills(session: Session) -> list[int]:
     """The number after the last one with a verdict or a dead letter; before it, dead letters that were retried."""
-    verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME)
-    dead = select(DeadLetterRow.subject_id).where(DeadLetterRow.system == NAME)
+    verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME, VerdictRow.subject_kind == REFILL)
+    dead = select(DeadLetterRow.subject_id).where(DeadLetterRow.system == NAME, DeadLetterRow.subject_kind == REFILL)
     retried = dead.where(DeadLetterRow.resolved_at.is_not(None), DeadLetterRow.subject_id.not_in(verdicts))
     numbers = union_all(verdicts, dead).subquery().c.subject_id
     last = session.scalar(select(func.max(cast(numbers, Integer)))) or 0
@@ -102,7 +125,7 @@ def do(work: Work) -> Outcome:
     artifact = work.artifacts.publish_lines(_reported(work, batch), "batch", provenance)
     numbers = {
         **batch.report.model_dump(mode="json"),
-        "cost": batch.report.cost | _cost_of(work),
+        "cost": batch.report.cost | cost_of(work),
         "generator": job.source.name,
         "assignment": provenance["assignment"],
         "took_s": time.monotonic() - started,
@@ -119,9 +142,7 @@ def _job(work: Work) -> Job:
         now = clock(session)
         plan, curriculum_id = _plan(session, settings)
         room = settings.queue.high_water - depth(session).total
-        sources = (
-            affordable_sources(settings.generation, used_since(session, now - DAY_S)) or settings.generation.sources
-        )
+        sources = _sources(session, settings, now) or settings.generation.sources
         wanted = max(1, min(settings.queue.batch_examples, room))
         n = max(1, allowed_examples(wanted, _made_since(session, now - HOUR_S), settings.generation))
         used = all_usage_counts(session, at_least=_half(settings.queue.epoch_cap))
@@ -140,11 +161,6 @@ def _half(epoch_cap: int) -> int:
 
 def _context(work: Work, generator: str) -> GenerationContext:
     settings = work.settings
-
-    def paid(used: Mapping[str, int]) -> None:
-        with work.ledger.write() as tx:  # even if another worker holds the claim by now: the tokens are used
-            tx.session.add(SpendingRow(generator=generator, refill=work.subject.id, created_at=tx.now, **used))
-
     return GenerationContext(
         held_out(settings.suites),
         work.folder / "drafts",
@@ -152,18 +168,8 @@ def _context(work: Work, generator: str) -> GenerationContext:
         settings.inference,
         work.child,
         work.progress,
-        paid=paid,
+        paid=recorder(work, generator),
     )
-
-
-def _cost_of(work: Work) -> dict[str, int]:
-    """What the refill used of model servers, attempts that failed included."""
-    with work.read() as session:
-        rows = session.scalars(select(SpendingRow).where(SpendingRow.refill == work.subject.id)).all()
-    if not rows:
-        return {}
-    names = ("requests", "prompt_tokens", "answer_tokens")
-    return {name: sum(getattr(row, name) for row in rows) for name in names}
 
 
 def _plan(session: Session, settings: Settings) -> tuple[Plan, int]:
@@ -223,7 +229,8 @@ def _refusals(report: GenerationReport) -> str:
 
 
 def _verdicts() -> Any:
-    return select(VerdictRow).where(VerdictRow.system == NAME).order_by(VerdictRow.id.desc())
+    refills = select(VerdictRow).where(VerdictRow.system == NAME, VerdictRow.subject_kind == REFILL)
+    return refills.order_by(VerdictRow.id.desc())
 
 
 def _done(session: Session, now: float) -> list[FinishedRefill]:
@@ -231,29 +238,35 @@ def _done(session: Session, now: float) -> list[FinishedRefill]:
     given = [
         FinishedRefill(row.outcome, now - row.created_at) for row in session.scalars(_verdicts().limit(REMEMBERED))
     ]
-    letters = select(DeadLetterRow.created_at).where(DeadLetterRow.system == NAME, DeadLetterRow.resolved_at.is_(None))
+    letters = select(DeadLetterRow.created_at).where(
+        DeadLetterRow.system == NAME, DeadLetterRow.subject_kind == REFILL, DeadLetterRow.resolved_at.is_(None)
+    )
     dead = session.scalars(letters.order_by(DeadLetterRow.id.desc()).limit(REMEMBERED))
     return sorted([*given, *(FinishedRefill(DEAD, now - at) for at in dead)], key=lambda one: one.age_s)
 
 
 def _made_since(session: Session, at: float) -> int:
     made = select(func.sum(BatchRow.submitted_examples)).where(BatchRow.origin == NAME, BatchRow.submitted_at >= at)
-    return session.scalar(made) or 0
-
-
-def used_since(session: Session, at: float) -> dict[str, int]:
-    """Tokens of model servers that each generator has used."""
-    tokens = func.sum(SpendingRow.prompt_tokens + SpendingRow.answer_tokens)
-    query = select(SpendingRow.generator, tokens).where(SpendingRow.created_at >= at).group_by(SpendingRow.generator)
-    return {name: int(used) for name, used in session.execute(query)}
+    rows = session.scalar(made.where(task_refills.made_of_rows())) or 0
+    return (session.scalar(made) or 0) - rows
 
 
 SYSTEM = System(
     name=NAME,
     host="4090",
-    purpose="Generates examples of the curriculum's mix while too little waits for training.",
-    emits=(BatchSubmitted,),
-    sweep_s=300.0,
-    lanes=(Lane("generate", (QueueLow,), find, do, step_s=300.0),),
+    purpose="Makes batches of the curriculum's mix and of users' rows, and lets a teacher write more of these.",
+    emits=(BatchSubmitted, TaskUsedUp),
+    sweep_s=60.0,
+    lanes=(
+        Lane("generate", (QueueLow,), find, do, step_s=300.0),
+        Lane(
+            "pass",
+            (BatchStored, TrainingStarted, TrainingFinished, TaskMeasured, ExamplesMined),
+            task_refills.find,
+            task_refills.do,
+            step_s=300.0,
+        ),
+        Lane("ask", (BatchStored, TaskMeasured), task_teacher.find, task_teacher.do, step_s=300.0),
+    ),
     order=10,
 )

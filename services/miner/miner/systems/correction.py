@@ -5,7 +5,15 @@ The gate has its own lane, so that data does not wait for the generation of exam
 
 from __future__ import annotations
 
-from ratchet.events.catalogue import BatchQueued, BatchRejected, BatchSubmitted, CheckpointEvaluated, ExamplesMined
+from ratchet.events.catalogue import (
+    BatchQueued,
+    BatchRejected,
+    BatchStored,
+    BatchSubmitted,
+    CheckpointEvaluated,
+    ExamplesMined,
+    TaskMeasured,
+)
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import BatchRow, MinedRow, SuiteRow
 from ratchet.settings import Settings
@@ -50,11 +58,11 @@ SYSTEM = System(
     name=NAME,
     host="3090",
     purpose="Passes batches through the data gate, turns mistakes into verified examples, and measures their effect.",
-    emits=(BatchQueued, BatchRejected, BatchSubmitted),
+    emits=(BatchQueued, BatchRejected, BatchStored, BatchSubmitted),
     sweep_s=300.0,
     lanes=(
         Lane("gate", (BatchSubmitted,), find_batches, gate),
-        Lane("correct", (ExamplesMined,), find_mined, correct),
+        Lane("correct", (ExamplesMined, TaskMeasured), find_mined, correct),
         Lane("measure", (CheckpointEvaluated,), find_measurable, measure),
     ),
     preload=("torch", "transformers", "miner.model_children", "ratchet.inference.local_generator"),

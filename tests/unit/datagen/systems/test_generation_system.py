@@ -92,7 +92,7 @@ def test_before_the_first_run_nothing_is_generated(tmp_path: Path) -> None:
 
 
 def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when_retried(home: Home) -> None:
-    (lane,) = GENERATION.lanes
+    lane = GENERATION.lane("generate")
 
     def do(work: Work) -> Outcome:
         if work.subject.id == "2":
@@ -114,7 +114,7 @@ def test_a_refill_in_the_dead_letters_does_not_stop_the_next_and_comes_back_when
 
 
 def test_impossible_refills_do_not_fill_the_dead_letters(home: Home) -> None:
-    (lane,) = GENERATION.lanes
+    lane = GENERATION.lane("generate")
 
     def do(_work: Work) -> Outcome:
         raise ValueError("a family that raises whatever it is asked")

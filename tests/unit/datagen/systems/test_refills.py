@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from datagen.spending import used_since
 from datagen.systems.generation import SYSTEM as GENERATION
-from datagen.systems.generation import used_since
 from miner.systems.correction import SYSTEM as CORRECTION
 from ratchet.ledger.tables import BatchRow, SpendingRow
 
