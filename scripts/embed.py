@@ -105,10 +105,11 @@ def trainer_flags() -> str:
 
 
 def shapes() -> str:
-    lines = ["| shape | keys |", "|---|---|"]
+    """A table of the row layouts: one key of each group is needed."""
+    lines = ["| shape | needs | may have |", "|---|---|---|"]
     for adapter in adapters.ADAPTERS:
-        keys = [f"`{key}`" for key in adapter.required] + [f"`{key}` (optional)" for key in adapter.optional]
-        lines.append(f"| {adapter.shape} | {', '.join(keys)} |")
+        needs = "; ".join(" or ".join(f"`{key}`" for key in group) for group in adapter.required)
+        lines.append(f"| {adapter.shape} | {needs} | {', '.join(f'`{key}`' for key in adapter.optional)} |")
     return "\n".join(lines) + "\n"
 
 

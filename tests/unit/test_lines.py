@@ -39,10 +39,10 @@ several = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(IN_A_ROW, min_size=1, max_size=5), escaped=st.booleans())
 def test_rows_survive_the_artifact_store(tmp_path: Path, texts: list[str], escaped: bool) -> None:
     file = tmp_path / "rows.jsonl"
-    rows = [{"question": f"{number} {text}", "answer": text} for number, text in enumerate(texts)]
+    rows = [{"question": f"{number} {text}", "answer": f"{text}."} for number, text in enumerate(texts)]
     file.write_bytes(b"".join(json.dumps(row, ensure_ascii=escaped).encode() + b"\n" for row in rows))
     examples = [row for _, row in read_examples(file) if isinstance(row, Example)]
-    assert [example.answer for example in examples] == texts
+    assert [example.answer for example in examples] == [f"{text}." for text in texts]
     store = ArtifactStore(str(tmp_path / "store"))
     artifact = store.publish_lines((example.to_line() for example in examples), "batch", {})
     again = [Example.model_validate_json(line) for line in store.open_lines(artifact.id)]

@@ -1,240 +1,331 @@
-"""The record formats of users' files, and how a row of each becomes an Example.
+"""The record shapes of users' files, and how a row of each becomes an Example.
 
-======================  =====================================================================================
-shape                   keys of the row
-======================  =====================================================================================
-messages                ``messages``: [{role, content}, …]
-conversations           ``conversations``: [{from, value}, …] (ShareGPT) or [{role, content}, …]
-user_prompt/expected    ``user_prompt``, ``expected_answer``
-user_prompt/response    ``user_prompt``, ``assistant_response``
-prompt/completion       ``prompt``, ``completion``
-prompt/expected         ``prompt``, ``expected``
-instruction             ``instruction``, ``output``; ``input`` may follow the instruction
-question/answer         ``question``, ``answer``
-problem/answer          ``problem``, ``answer`` or ``output``
-input/output            ``input``, ``output`` or ``answer``
-======================  =====================================================================================
-
-The first shape whose keys are all present is used. Every other key goes to ``metadata``, merged with the row's own
-``metadata``, which has priority; values that it replaces are kept under ``row``. Family, level and grader are filled in
-last.
+The table ``ADAPTERS`` lists them; the first whose keys are present is used. Keys may be written in any case. Columns
+with a meaning are used or refused by name; every other key goes to ``metadata``, merged with the row's own
+``metadata``, which has priority; values that it replaces are kept under ``row``. It does not know what file a row is
+from.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
-from ratchet.data.example import Example, Message, Role
-from ratchet.errors import DataError, UnknownPlugin, UnknownShape
-from ratchet.tasks import graders, registry
+from ratchet.data.choices import ask_choice, list_choices
+from ratchet.data.example import Example, Message
+from ratchet.data.metadata import complete_metadata
+from ratchet.data.turns import is_chat, message, read_chat, read_tools, turn_text
+from ratchet.errors import DataError, UnknownShape
 
 Row = dict[str, Any]
-Turns = list[tuple[Any, Any]]
 
-ROLES: Final[dict[str, Role]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
-"""Names used for the three roles in users' records."""
-
-LEVELS = {"easy": 1, "medium": 2, "hard": 3, "ultra": 4, "expert": 4}
-"""The level of each named difficulty."""
-
-_CIRCLED = r"=\s*([⓪①]+|-?[0-9]+)"
-_SKILLS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("gsm8k", {"grader": "numeric"}),
-    ("babi", {"grader": "normalized"}),
-    ("binary", {"grader": "regex", "pattern": _CIRCLED}),
+QUESTIONS: Final = ("user_prompt", "prompt", "query", "instruction", "question", "problem", "input")
+"""Keys of a question."""
+GOLDS: Final = ("expected_answer", "expected", "answer", "final_answer")
+"""Keys of an answer, or, beside one of ``SOLUTIONS``, of its result alone."""
+SOLUTIONS: Final = ("assistant_response", "completion", "response", "output", "solution")
+"""Keys of an answer in full."""
+_TAKES_INPUT = ("prompt", "query", "instruction")
+"""Questions that ``input`` may follow."""
+_SYSTEM = ("system", "system_prompt")
+_CHAT = (*_SYSTEM, "tools")
+_RIVALS = (
+    frozenset(QUESTIONS) - {"input"},
+    frozenset((*SOLUTIONS, *GOLDS)),
+    frozenset(_SYSTEM),
 )
-"""Graders of skills by prefix of their name; for other skills the gold determines the grader (``suggest_grader``)."""
+"""Keys of which one, once a user has named a column for it, takes the place of the others."""
+
+_UNUSABLE: Final = {
+    "image": "only text can be trained on",
+    "images": "only text can be trained on",
+    "audio": "only text can be trained on",
+    "video": "only text can be trained on",
+    "videos": "only text can be trained on",
+    "functions": "it is the older form of tools: write it as tools",
+}
+_ONLY_WITH_QUESTIONS: Final = ("history", "context")
+_PREFERENCES = (
+    "these are preference pairs, and training takes one right answer: to train on the chosen ones, name the columns of "
+    "the question and of the answer, as in `--map prompt=prompt,completion=chosen`"
+)
+_TOKENS = "token ids belong to one tokenizer: give the text that they were made from, as prompt and completion"
+_UNREADABLE: Final[dict[str, str]] = {
+    "rejected": _PREFERENCES,
+    "chosen": _PREFERENCES,
+    "input_ids": _TOKENS,
+    "token_ids": _TOKENS,
+    "tokens": _TOKENS,
+    "text": "bare text asks nothing: split it into a question and its answer, in columns such as prompt and completion",
+}
+"""Columns of rows that no adapter reads, and what to do about them."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A row under lower-case keys. ``used`` collects the keys, as written, that have been read."""
+
+    row: Row
+    names: dict[str, str]
+    used: set[str] = field(default_factory=lambda: {"metadata"})
+
+    @classmethod
+    def of(cls, row: Row, mapped: Collection[str] = ()) -> Columns:
+        """Without the rivals of columns that the user has named."""
+        names = {name.casefold(): name for name in row}
+        names |= {name: name for name in names if name in row}  # where case tells two keys apart
+        for group in _RIVALS if mapped else ():
+            if not group.isdisjoint(mapped):
+                names = {key: name for key, name in names.items() if key not in group or key in mapped}
+        return cls(row, names)
+
+    def is_there(self, key: str) -> bool:
+        return key in self.names
+
+    def has(self, key: str) -> bool:
+        """Whether the column is there with a value: in tables, an absent value is null or empty."""
+        return key in self.names and self.row[self.names[key]] not in (None, "", [], {})
+
+    def filled(self, keys: Collection[str]) -> list[str]:
+        return [key for key in keys if self.has(key)]
+
+    def first(self, keys: Collection[str]) -> str | None:
+        """The first that has a value, else the first that is there."""
+        return next(iter(self.filled(keys)), next((key for key in keys if key in self.names), None))
+
+    def take(self, key: str) -> Any:
+        """The value, which is thereby not metadata; None if there is none."""
+        if key not in self.names:
+            return None
+        self.used.add(self.names[key])
+        return self.row[self.names[key]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a row says: its turns, and metadata that follow from the shape."""
+
+    messages: list[Message]
+    metadata: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One shape: the keys that identify it, the other keys it reads, and a function from a row to its turns."""
+    """One shape: groups of keys of each of which one is needed, the other keys that it reads, and how it reads."""
 
     shape: str
-    required: tuple[str, ...]
-    turns: Callable[[Row], Turns]
+    required: tuple[tuple[str, ...], ...]
+    read: Callable[[Columns], Reading]
     optional: tuple[str, ...] = ()
 
-    def fits(self, row: Row) -> bool:
-        return all(key in row for key in self.required)
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        return frozenset(key for group in self.required for key in group) | frozenset(self.optional) | {"gold"}
+
+    def fits(self, columns: Columns, test: Callable[[Columns, str], bool]) -> bool:
+        return all(any(test(columns, key) for key in group) for group in self.required)
 
 
-def _pair(shape: str, question: str, answer: str) -> Adapter:
-    return Adapter(shape, (question, answer), lambda row: [("user", row[question]), ("assistant", row[answer])])
+def _chat(column: str) -> Callable[[Columns], Reading]:
+    def read(columns: Columns) -> Reading:
+        for key in columns.filled(_ONLY_WITH_QUESTIONS):
+            raise DataError(f"column {key} beside {column}: write it into the turns, or rename the column.")
+        return _in_conversation(columns, read_chat(columns.take(column), column))
+
+    return read
 
 
-def _messages(row: Row) -> Turns:
-    return [(turn["role"], turn.get("content")) for turn in _each(row, "messages", "role")]
+def _choices(columns: Columns) -> Reading:
+    question, options = _one(columns, QUESTIONS, "question"), str(columns.first(_OPTIONS))
+    answer = columns.take(str(columns.first(_PICKS)))
+    for key in columns.filled(SOLUTIONS):
+        raise DataError(f"column {key} beside {options}: an answer by letter has no other text; rename the column.")
+    choices = list_choices(columns.take(options), options)
+    asked, letter = ask_choice(_with_context(columns, question, ""), choices, answer)
+    turns = [*_history(columns), message("user", asked, question), message("assistant", letter, "answer")]
+    return _in_conversation(columns, turns, {"gold": letter, "grader": "choice"})
 
 
-def _conversations(row: Row) -> Turns:
-    turns = list(_each(row, "conversations"))
-    return [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+def _pair(columns: Columns) -> Reading:
+    question = _one(columns, QUESTIONS, "question", but="input")
+    full, brief = columns.filled(SOLUTIONS), columns.filled(GOLDS)
+    if full and brief:
+        answer, gold = _one(columns, SOLUTIONS, "answer"), _one(columns, GOLDS, "result")
+        metadata = {"gold": turn_text(columns.take(gold), gold)}
+    else:
+        answer, metadata = _one(columns, (*SOLUTIONS, *GOLDS), "answer"), {}
+    if (question, answer) == ("prompt", "completion") and columns.row.get("label") is False:
+        raise DataError("label is false: the completion is one that people rejected.")
+    suffix = ""
+    if columns.has("input") and question != "input":
+        if question not in _TAKES_INPUT:
+            raise DataError(_ambiguous("question", (question, "input")))
+        suffix = f"\n\n{turn_text(columns.take('input'), 'input')}"
+    turns = [*_asked(columns, question, suffix), *_answered(columns, answer)]
+    return _in_conversation(columns, [*_history(columns), *turns], metadata)
 
 
-def _instruction(row: Row) -> Turns:
-    context = row.get("input")
-    task = _turn_text(row["instruction"], "instruction")
-    return [("user", f"{task}\n\n{_turn_text(context, 'input')}" if context else task), ("assistant", row["output"])]
+def _asked(columns: Columns, question: str, suffix: str) -> list[Message]:
+    """The question's turn. Answers within a question of several turns are examples, and not trained on."""
+    value = columns.row[columns.names[question]]
+    if not is_chat(value):
+        return [message("user", _with_context(columns, question, suffix), question)]
+    if suffix or columns.has("context"):
+        raise DataError(f"{question} is a list of turns: write {'input' if suffix else 'context'} into them.")
+    turns = read_chat(columns.take(question), question)
+    return [turn.model_copy(update={"train": False}) if turn.role == "assistant" else turn for turn in turns]
 
+
+def _answered(columns: Columns, answer: str) -> list[Message]:
+    value = columns.take(answer)
+    return read_chat(value, answer) if is_chat(value) else [message("assistant", value, answer)]
+
+
+def _with_context(columns: Columns, question: str, suffix: str) -> str:
+    """The question after its ``context``, if there is one."""
+    asked = turn_text(columns.take(question), question) + suffix
+    if not columns.has("context"):
+        return asked
+    context = columns.take("context")
+    passages = context if isinstance(context, list) else [context]
+    if not all(isinstance(passage, str) for passage in passages):
+        raise DataError("context is neither text nor a list of texts.")
+    return "\n\n".join([*(turn_text(passage, "context") for passage in passages), asked])
+
+
+def _history(columns: Columns) -> list[Message]:
+    """The turns of ``history``, pairs of a question and its answer."""
+    if not columns.has("history"):
+        return []
+    pairs = columns.take("history")
+    if is_chat(pairs):
+        return read_chat(pairs, "history")
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise DataError("history is not a list of pairs [question, answer].")
+    return [
+        turn
+        for place, (asked, said) in enumerate(pairs, start=1)
+        for turn in (
+            message("user", asked, f"history: question {place}"),
+            message("assistant", said, f"history: answer {place}"),
+        )
+    ]
+
+
+def _in_conversation(columns: Columns, turns: list[Message], metadata: Row | None = None) -> Reading:
+    """The turns after the system turn that a column states, with the tools that another lists."""
+    found = dict(metadata or {})
+    if "tools" in columns.names and (tools := read_tools(columns.take("tools"))) is not None:
+        found["tools"] = tools
+    stated = columns.filled(_SYSTEM)
+    if stated:
+        system = message("system", columns.take(_one(columns, _SYSTEM, "system prompt")), stated[0])
+        if turns[0].role == "system" and turns[0].content != system.content:
+            raise DataError(f"column {stated[0]} and the first turn are two different system prompts: keep one.")
+        turns = turns if turns[0].role == "system" else [system, *turns]
+    return Reading(turns, found)
+
+
+def _one(columns: Columns, keys: Collection[str], what: str, but: str = "") -> str:
+    """The one column of these that holds the question, answer, …; ``but`` may be there beside it.
+
+    Raises DataError where two have different values.
+    """
+    found = columns.filled(keys)
+    rivals = [key for key in found if key != but] if len(found) > 1 else found
+    values = [columns.row[columns.names[key]] for key in rivals]
+    if any(value != values[0] for value in values):
+        raise DataError(_ambiguous(what, rivals))
+    for key in rivals:
+        columns.take(key)
+    return rivals[0] if rivals else str(columns.first(keys))
+
+
+def _ambiguous(what: str, keys: Collection[str]) -> str:
+    chosen = next(iter(keys))
+    return f"{' and '.join(keys)} could each be the {what}: say which, as in `--map {chosen}={chosen}`."
+
+
+_OPTIONS = ("choices", "options")
+_PICKS = ("answerkey", "answer_key", "answer_idx", "answer_index", "answer", "correct_answer", "label")
 
 ADAPTERS: tuple[Adapter, ...] = (
-    Adapter("messages", ("messages",), _messages),
-    Adapter("conversations", ("conversations",), _conversations),
-    _pair("user_prompt/expected", "user_prompt", "expected_answer"),
-    _pair("user_prompt/response", "user_prompt", "assistant_response"),
-    _pair("prompt/completion", "prompt", "completion"),
-    _pair("prompt/expected", "prompt", "expected"),
-    Adapter("instruction", ("instruction", "output"), _instruction, optional=("input",)),
-    _pair("question/answer", "question", "answer"),
-    _pair("problem/answer", "problem", "answer"),
-    _pair("problem/answer", "problem", "output"),
-    _pair("input/output", "input", "output"),
-    _pair("input/output", "input", "answer"),
+    Adapter("messages", (("messages",),), _chat("messages"), optional=_CHAT),
+    Adapter("conversations", (("conversations",),), _chat("conversations"), optional=_CHAT),
+    Adapter("conversation", (("conversation",),), _chat("conversation"), optional=_CHAT),
+    Adapter("multiple choice", (QUESTIONS, _OPTIONS, _PICKS), _choices, optional=("context", "history", *_CHAT)),
+    Adapter(
+        "question and answer",
+        (QUESTIONS, (*SOLUTIONS, *GOLDS)),
+        _pair,
+        optional=("context", "history", *_CHAT),
+    ),
 )
+KEYS: Final = frozenset[str]().union(*(adapter.keys for adapter in ADAPTERS))
+"""Every key that a column may be mapped to."""
 
 
 def known_shapes() -> list[str]:
     """The shapes with their keys, for error messages."""
-    return [f"{adapter.shape} ({', '.join(adapter.required)})" for adapter in ADAPTERS]
+    return [f"{each.shape} ({', '.join('|'.join(group) for group in each.required)})" for each in ADAPTERS]
 
 
-def adapt(row: Row) -> Example:
-    """Convert a row to an Example. Raises UnknownShape, or DataError, naming the field that cannot be read."""
-    adapter = next((adapter for adapter in ADAPTERS if adapter.fits(row)), None)
+def adapt(row: Row, mapped: Collection[str] = ()) -> Example:
+    """Convert a row to an Example. ``mapped`` are keys that the user has named columns for, which must be read.
+
+    Raises UnknownShape, or DataError, naming the field that cannot be read.
+    """
+    columns = Columns.of(row, mapped)
+    adapter = _find(columns, mapped)
     if adapter is None:
-        found = ", ".join(sorted(map(str, row))) or "none"
-        raise UnknownShape(f"keys found: {found}. Known shapes: {'; '.join(known_shapes())}.")
-    messages = tuple(_message(role, content) for role, content in adapter.turns(row))
-    if not messages:
-        raise DataError(f"{adapter.required[0]} is empty.")
-    read = {*adapter.required, *adapter.optional, "metadata"}
-    return complete_metadata(Example(messages=messages, metadata=_metadata(row, read)))
+        raise UnknownShape(_explain_shape(columns))
+    for key in _UNUSABLE.keys() & columns.names.keys():
+        if columns.has(key):
+            raise UnknownShape(f"column {columns.names[key]}: {_UNUSABLE[key]}.")
+    reading = adapter.read(columns)
+    if all(turn.train is False for turn in reading.messages if turn.role == "assistant") and _is_answered(reading):
+        raise DataError("no turn of the assistant is trained on: each has weight 0.")
+    columns.used.update(columns.names[key] for key in columns.names.keys() & KEYS if not columns.has(key))
+    metadata = _metadata(row, columns.used, reading.metadata)
+    return complete_metadata(Example(messages=tuple(reading.messages), metadata=metadata))
 
 
-def _message(role: Any, content: Any) -> Message:
-    known = ROLES.get(role) if isinstance(role, str) else None
-    if known is None:
-        raise DataError(f"role {role!r} is not one of {', '.join(ROLES)}.")
-    return Message(role=known, content=_turn_text(content, f"the {known} turn"))
+def _find(columns: Columns, mapped: Collection[str]) -> Adapter | None:
+    """The first whose keys all have values; else the first whose keys are there, whose error then names the key."""
+    able = [adapter for adapter in ADAPTERS if adapter.keys.issuperset(mapped)] if mapped else ADAPTERS
+    tests = (Columns.has, Columns.is_there)
+    return next((adapter for test in tests for adapter in able if adapter.fits(columns, test)), None)
 
 
-def _each(row: Row, key: str, needs: str | None = None) -> Iterable[Row]:
-    turns = row[key]
-    if not isinstance(turns, list):
-        raise DataError(f"{key} is not a list.")
-    for place, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or (needs is not None and needs not in turn):
-            raise DataError(f"{key}: turn {place} is not an object with a role.")
-        yield turn
+def _is_answered(reading: Reading) -> bool:
+    return any(turn.role == "assistant" for turn in reading.messages)
 
 
-def _metadata(row: Row, read: set[str]) -> Row:
-    """The rest of the row, overridden by its ``metadata``."""
+def _explain_shape(columns: Columns) -> str:
+    found = ", ".join(sorted(map(str, columns.row))) or "none"
+    is_pair = columns.filled((*QUESTIONS, *SOLUTIONS, *GOLDS))
+    for key, remedy in _UNREADABLE.items():
+        if key in columns.names and (remedy == _PREFERENCES or not is_pair):
+            return f"keys found: {found}; {remedy}."
+    return f"keys found: {found}. Known shapes: {'; '.join(known_shapes())}."
+
+
+def _metadata(row: Row, read: set[str], implied: Row) -> Row:
+    """The rest of the row, overridden by its ``metadata``; what the shape implies holds where neither states it."""
     inner = row.get("metadata")
-    if inner is None:
-        inner = {}
+    if isinstance(inner, str) and inner.strip():  # a cell of a table
+        try:
+            inner = json.loads(inner)
+        except ValueError as error:
+            raise DataError(f"metadata is not JSON: {error}.") from error
+    inner = inner or {}
     if not isinstance(inner, dict):
         raise DataError("metadata is not an object.")
-    outer = {key: value for key, value in row.items() if key not in read}
-    displaced = {key: value for key, value in outer.items() if key in inner and inner[key] != value}
+    outer = {**implied, **{key: value for key, value in row.items() if key not in read}}
+    displaced = {
+        key: value for key, value in outer.items() if key in inner and inner[key] != value and key not in implied
+    }
     return {**outer, **inner, **({"row": displaced} if displaced else {})}
-
-
-def complete_metadata(example: Example) -> Example:
-    """The example with ``family``, ``level``, ``source`` and, if no family grades it, ``grader`` filled in.
-
-    Raises DataError for an invalid level, family or grader.
-    """
-    metadata = dict(example.metadata)
-    metadata["family"] = _family(metadata)
-    metadata["level"] = _level(metadata)
-    metadata.setdefault("source", "file")
-    if not _is_known(metadata["family"]):
-        metadata |= _grading(metadata, example)
-    return example.model_copy(update={"metadata": metadata})
-
-
-def _family(metadata: dict[str, Any]) -> str:
-    """The row's family, else its skill, else its data set, else ``text``."""
-    for key in ("family", "skill", "dataset"):
-        name = metadata.get(key)
-        if name is not None and not isinstance(name, str):
-            raise DataError(f"metadata.{key} is not a string.")
-        if name:
-            return str(name)
-    return "text"
-
-
-def _is_known(family: str) -> bool:
-    try:
-        return registry.find(family) is not None
-    except UnknownPlugin as error:
-        raise DataError(f"metadata.family: {error}") from error
-
-
-def _level(metadata: dict[str, Any]) -> int:
-    stated = metadata.get("level")
-    if stated is None:
-        difficulty = metadata.get("difficulty", "easy")
-        stated = LEVELS.get(difficulty.casefold(), 1) if isinstance(difficulty, str) else 1
-    text = str(stated)
-    if isinstance(stated, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 1000:
-        raise DataError(f"metadata.level {stated!r} is not a number from 1 to 1000.")
-    return int(text)
-
-
-def _grading(metadata: dict[str, Any], example: Example) -> dict[str, Any]:
-    name = metadata.get("grader")
-    if name is not None:
-        if name not in graders.declared_graders():
-            raise DataError(f"metadata.grader {name!r} is not one of {', '.join(graders.declared_graders())}.")
-        return {"grader": name}
-    skill = str(metadata.get("skill", metadata["family"])).casefold()
-    by_skill = next((grading for prefix, grading in _SKILLS if skill.startswith(prefix)), None)
-    return by_skill or {"grader": graders.suggest_grader(str(metadata.get("gold", example.answer or "")))}
-
-
-def _turn_text(content: Any, place: str) -> str:
-    """The text of a turn: text parts are joined, other values are encoded as JSON, null is refused.
-
-    Raises DataError for NUL characters and unpaired surrogates, which databases and tokenizers do not accept.
-    """
-    if content is None:
-        raise DataError(f"{place} is null.")
-    text = content if isinstance(content, str) else _joined(content, place)
-    if "\0" in text:
-        raise DataError(f"{place} contains a NUL character.")
-    if not _is_unicode(text):
-        raise DataError(f"{place} contains an unpaired surrogate.")
-    return text
-
-
-def _joined(content: Any, place: str) -> str:
-    is_parts = isinstance(content, list) and content and all(isinstance(p, dict) and "type" in p for p in content)
-    if not is_parts:
-        return json.dumps(content, ensure_ascii=False)
-    kinds = {str(part["type"]) for part in content}
-    if kinds != {"text"} or not all(isinstance(part.get("text"), str) for part in content):
-        raise DataError(f"{place} has parts of type {', '.join(sorted(kinds))}; only text can be trained on.")
-    return "".join(part["text"] for part in content)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,20 +6,42 @@ Memory does not grow with the file: only the beginning of an over-long line is k
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ratchet.data.adapters import adapt
 from ratchet.data.example import Example
+from ratchet.data.turns import Numeral
 from ratchet.errors import DataError
 from ratchet.user_files import open_regular, printable
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape of a NUL, not the six characters spelt out, which follow a backslash that is itself escaped."""
+
+REFUSED = "refused"
+"""The only key of a line that stands for a row that was refused when its file was converted; the value says why."""
 
 LINE_LIMIT_BYTES = 1 << 20
 """Maximum length of a line; a row over a megabyte is not an example."""
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _read_number(text: str) -> Numeral:
+    number = Numeral(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_read_number)
+"""Strict JSON: NaN, infinities and numbers out of range raise ValueError; numbers remember how they were written."""
 
 Numbered = tuple[int, Example | DataError]
 
@@ -37,11 +59,12 @@ def examples_of(
     file: BinaryIO, name: str, copy: BinaryIO | None = None, line_limit_bytes: int = LINE_LIMIT_BYTES
 ) -> Iterator[Numbered]:
     """As ``read_examples``, for an open file. The lines are also written to ``copy``, as by ``copy_rows``."""
+    shown = printable(name)
     for number, line, is_whole in bounded_lines(file, line_limit_bytes):
         if copy is not None:
             copy.write(_kept(line, is_whole))
         if line.strip():
-            yield number, _read(f"{printable(name)}:{number}", line, is_whole, line_limit_bytes)
+            yield number, _read(f"{shown}:{number}", line, is_whole, line_limit_bytes)
 
 
 def copy_rows(file: BinaryIO, copy: BinaryIO, line_limit_bytes: int = LINE_LIMIT_BYTES) -> int:
@@ -72,13 +95,10 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
         yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, is_whole
 
 
-def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
-    """The JSON object on a line. Raises DataError for anything else.
-
-    ``constant`` converts NaN and infinities, which are not valid JSON; without it they are refused.
-    """
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object on a line. Raises DataError for anything else, and for NaN and numbers out of range."""
     try:
-        row = json.loads(line.decode(), parse_constant=constant or _refuse)
+        row = DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}.") from error
     except (ValueError, RecursionError) as error:
@@ -91,6 +111,12 @@ def json_object(line: bytes, constant: Callable[[str], Any] | None = None) -> di
     if not isinstance(row, dict):
         raise DataError(f"a JSON {type(row).__name__}, not an object. A file has one object per line.")
     return row
+
+
+def require_no_nul(line: bytes) -> None:
+    """Raise DataError for a NUL character in JSON."""
+    if b"\0" in line or (b"\\u0000" in line and _NUL.search(line)):
+        raise DataError("contains a NUL character, which a database cannot store: remove it.")
 
 
 def require_unicode(line: bytes, row: dict[str, Any]) -> None:
@@ -107,15 +133,12 @@ def _read(place: str, line: bytes, is_whole: bool, limit: int) -> Example | Data
     try:
         if not is_whole:
             raise DataError(f"longer than {limit} bytes.")
-        if b"\0" in line or b"\\u0000" in line:
-            raise DataError("contains a NUL character.")
+        require_no_nul(line)
         row = json_object(line)
+        if row.keys() == {REFUSED}:
+            return DataError(str(row[REFUSED]))
         example = adapt(row)  # first, since its error names the turn
         require_unicode(line, row)
     except DataError as error:
         return type(error)(f"{place}: {error}")
     return example
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

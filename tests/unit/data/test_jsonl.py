@@ -37,6 +37,9 @@ def test_nested_metadata_survive() -> None:
         (b"\xff\xfe{}\n", "not UTF-8 at byte 0"),
         (b'{"question": "Q\0", "answer": "A"}\n', "NUL"),
         (b'{"question": "Q\\u0000", "answer": "A"}\n', "NUL"),
+        (b'{"question": "Q\\\\\\u0000", "answer": "A"}\n', "NUL"),
+        (b'{"question": "Q", "answer": "A", "tag\\u0000": 1}\n', "NUL"),
+        (b'{"prompt": "Q", "completion": 1e400}\n', "1e400 is too large a number"),
         (b'{"question": "\\ud800", "answer": "A"}\n', "surrogate"),
         (b"[1, 2]\n", "a JSON list, not an object"),
         (b"null\n", "not an object"),
@@ -57,6 +60,36 @@ def test_a_bad_line_is_reported_and_the_next_is_read(tmp_path: Path, line: bytes
     assert isinstance(bad, DataError)
     assert words in str(bad)
     assert str(bad).startswith("rows.jsonl:2: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (b'"As \\\\u0000."', "As \\u0000."),
+        (b'"\\\\\\\\u0000"', "\\\\u0000"),
+        (b"5", "5"),
+        (b"5.0", "5.0"),
+        (b"3.10", "3.10"),
+        (b"1E3", "1E3"),
+        (b"123456789012345678901234567890", "123456789012345678901234567890"),
+    ],
+)
+def test_an_answer_stays_as_it_was_written(tmp_path: Path, written: bytes, answer: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"prompt": "what", "completion": ' + written + b', "weight": 0.5}\n')
+    ((_, example),) = read_examples(file)
+    assert isinstance(example, Example)
+    assert example.answer == answer
+    file.write_text(example.to_line())
+    ((_, again),) = read_examples(file)
+    assert again == example
+
+
+def test_a_line_that_stands_for_a_refused_row_says_where_and_why(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(GOOD + b'{"refused": "mine.csv:7: answer is null."}\n')
+    _, (number, refused) = read_examples(file)
+    assert (number, str(refused), type(refused)) == (2, "mine.csv:7: answer is null.", DataError)
 
 
 def test_an_unknown_shape_keeps_its_class(tmp_path: Path) -> None:
