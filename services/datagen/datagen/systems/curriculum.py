@@ -1,11 +1,15 @@
-"""Curriculum optimizer: which strategy improves the model most, and the mix of the next batches."""
+"""Curriculum optimizer: which strategy improves the model most, and the mix of the next batches.
+
+It also sees whether a checkpoint is the best so far on each user's task, which decides how long its rows are taught.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ratchet.evaluation.record import LevelRates, rates_from_json
-from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged
+from ratchet.events import Event
+from ratchet.events.catalogue import CheckpointEvaluated, CoverageMeasured, CurriculumChanged, TaskMeasured
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import next_counter
 from ratchet.ledger.pending import lacks_verdict
@@ -20,9 +24,12 @@ from sqlalchemy.orm import Session
 from datagen.bandit import FINISHED, Experiment, conclude
 from datagen.mix import Mix, Plan, plan
 from datagen.strategies import RECENT, LearnerState, Level, Mastery, update_mastery
+from datagen.task_progress import TaskMeasure, measure_tasks, record_measures, words
 from datagen.trials import as_trial, new_trial, read_trials, record_trial
 
 NAME = "curriculum"
+RECENT_BATCHES = 50
+"""Newest measured batches among which the last one of families is looked for."""
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -45,10 +52,11 @@ def do(work: Work) -> Outcome:
         before = Mastery.model_validate(newest.mastery) if newest else Mastery()
         mastery = _measured(session, work, before) if is_checkpoint else before
         made = _planned(session, work, mastery, trial, newest)
+        measures = measure_tasks(session, work.artifacts, work.subject.id) if is_checkpoint else []
     stored = Plan.stored(newest.experiment, newest.mixes) if newest else None
     if stored is not None and made.is_same_as(stored) and before == mastery and trial is None:
-        return Verdict("unchanged", "the mix stays")
-    return _published(made, mastery, trial)
+        return _unchanged(work.subject.id, measures)
+    return _published(work.subject.id, made, mastery, trial, measures)
 
 
 def _planned(
@@ -106,21 +114,41 @@ def _coverage(session: Session) -> tuple[dict[Level, float], set[Level]]:
     generated = (
         select(CoverageRow).join(BatchRow, BatchRow.id == CoverageRow.batch_id).where(BatchRow.origin == "generation")
     )
-    newest = session.scalar(generated.order_by(CoverageRow.created_at.desc()).limit(1))
+    measured = session.scalars(generated.order_by(CoverageRow.created_at.desc()).limit(RECENT_BATCHES))
+    pairs = ((row, session.get_one(BatchRow, row.batch_id).provenance) for row in measured)
+    newest, origin = next(((row, told) for row, told in pairs if told.get("mix")), (None, {}))
     if newest is None:
         return {}, set()
     gaps = {(cell["family"], int(cell["level"])): float(cell["gap"]) for cell in newest.numbers["cells"]}
-    origin = session.get_one(BatchRow, newest.batch_id).provenance
-    pairs = (name.rpartition("/") for name in origin.get("exhausted", []))
-    exhausted = {(family, int(level)) for family, _, level in pairs}
+    names = (name.rpartition("/") for name in origin.get("exhausted", []))
+    exhausted = {(family, int(level)) for family, _, level in names}
     return {level: gap for level, gap in gaps.items() if gap > 0}, exhausted
 
 
-def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
-    reason = _reason(made.mix, made.experiment, mastery)
+def _unchanged(subject: str, measures: list[TaskMeasure]) -> Verdict:
+    def effects(tx: Transaction) -> None:
+        record_measures(tx, subject, measures)
+
+    reason = "; ".join(filter(None, ("the mix stays", words(measures))))
+    return Verdict("unchanged", reason, _task_numbers(measures), effects, _measured_events(subject, measures))
+
+
+def _measured_events(subject: str, measures: list[TaskMeasure]) -> tuple[Event, ...]:
+    return (TaskMeasured(checkpoint_id=subject),) if measures else ()
+
+
+def _task_numbers(measures: list[TaskMeasure]) -> dict[str, Any]:
+    return {"tasks": [measure.model_dump(mode="json") for measure in measures]} if measures else {}
+
+
+def _published(
+    subject: str, made: Plan, mastery: Mastery, trial: TrialRow | None, measures: list[TaskMeasure]
+) -> Verdict:
+    reason = _reason(made.mix, made.experiment, mastery, measures)
 
     def effects(tx: Transaction) -> None:
         _record(trial)(tx)
+        record_measures(tx, subject, measures)
         row = CurriculumRow(
             id=next_counter(tx.session, "curricula"),
             mix=made.mix.model_dump(mode="json"),
@@ -137,15 +165,18 @@ def _published(made: Plan, mastery: Mastery, trial: TrialRow | None) -> Verdict:
         "mix": made.mix.model_dump(mode="json"),
         "experiment": made.experiment.model_dump(mode="json"),
         **_trial_numbers(trial),
+        **_task_numbers(measures),
     }
-    return Verdict("changed", reason, numbers, effects)
+    return Verdict("changed", reason, numbers, effects, _measured_events(subject, measures))
 
 
-def _reason(mix: Mix, experiment: Experiment, mastery: Mastery) -> str:
+def _reason(mix: Mix, experiment: Experiment, mastery: Mastery, measures: list[TaskMeasure]) -> str:
     mastered = [f"{level.family} {level.level}" for level in mastery.levels if level.is_mastered]
     shares = ", ".join(f"{share.family} {share.level} {share.weight:.0%}" for share in mix.shares)
     arms = ", ".join(f"{name} {share:.0%}" for name, share in experiment.shares().items() if share)
-    return f"mastered: {', '.join(mastered) or 'nothing yet'}; batches: {arms}; {mix.strategy} mix: {shares}"
+    of_families = f"batches: {arms}; {mix.strategy} mix: {shares}" if mix.shares else ""
+    told = (f"mastered: {', '.join(mastered) or 'nothing yet'}", of_families, words(measures))
+    return "; ".join(filter(None, told))
 
 
 def _record(trial: TrialRow | None) -> Any:
@@ -159,8 +190,8 @@ def _trial_numbers(trial: TrialRow | None) -> dict[str, Any]:
 SYSTEM = System(
     name=NAME,
     host="3090",
-    purpose="Finds by experiment which strategy teaches most, and turns it, mastery and coverage into the next mix.",
-    emits=(CurriculumChanged,),
+    purpose="Finds which strategy teaches most and decides the next mix; sees whether a task still gains.",
+    emits=(CurriculumChanged, TaskMeasured),
     sweep_s=300.0,
     lanes=(Lane("plan", (CheckpointEvaluated, CoverageMeasured), find, do),),
     order=9,
