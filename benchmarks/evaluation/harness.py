@@ -13,7 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from ratchet.inference.chat_template import render_prompt
+from ratchet.inference.chat_template import chat_template
 from ratchet.tasks.graders import gold
 from transformers import AutoTokenizer
 
@@ -29,7 +29,7 @@ class Harness:
         self._scratch = scratch
         items = list(read_suite(suite).values())
         tokenizer = AutoTokenizer.from_pretrained(model)
-        self._prompts = [render_prompt(tokenizer, item.prompt) for item in items]
+        self._prompts = [chat_template(tokenizer).prompt_text(item.prompt) for item in items]
         prompts, golds = (
             tokenizer(texts, add_special_tokens=False).input_ids
             for texts in (self._prompts, [f"{item.answer}{tokenizer.eos_token}" for item in items])

@@ -76,6 +76,7 @@ class TestingSpec(BaseModel):
     inference: InferenceSettings = InferenceSettings()
     profile: str = "plain"
     profile_options: dict[str, Any] = Field(default_factory=dict)
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     system_prompt: str = ""
     date: str = ""
     parent_degenerate: bool = True
@@ -125,7 +126,9 @@ class TestingSession:
         self._spec = spec
         self._progress = progress
         self._census = OutputCensus()
-        self._prompt_format = PromptFormat.named(spec.profile, spec.profile_options, spec.system_prompt, spec.date)
+        self._prompt_format = PromptFormat.named(
+            spec.profile, spec.profile_options, spec.system_prompt, spec.date, spec.template_variables
+        )
 
     def run(self) -> TestingResult:
         self._spec.work_folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +224,9 @@ class TestingSession:
             weights=generator.weights,
             suite=suite.version,
             grader=suite.grader,
-            decoding=decoding_key(spec.decoding, spec.profile, spec.profile_options, spec.system_prompt),
+            decoding=decoding_key(
+                spec.decoding, spec.profile, spec.profile_options, spec.system_prompt, spec.template_variables
+            ),
             dtype=hardware.dtype,
             engine=hardware.engine,
             gpu_class=hardware.gpu_class,

@@ -237,6 +237,9 @@ def _done(config: TrainerConfig, result: TrainingResult) -> int:
         named = result.summary["lines_too_long"]
         lines = ", ".join(map(str, named)) + (", …" if skipped > len(named) else "")
         print(f"left out, longer than --max-length {config.hyperparams.max_length}: {skipped:,} (line {lines})")
+    if refused := result.summary.get("rows_refused"):
+        line, reason = next(iter(result.summary["lines_refused"].items()))
+        print(f"left out, refused by the chat template: {refused:,} (first line {line}: {reason})")
     if result.finished or result.global_step == steps:
         return EXIT_DONE
     print(f"stopped; --resume-from-checkpoint {folder} resumes.")

@@ -170,8 +170,8 @@ class TrainerEngine:
 
     def _prompt_format(self, config: TrainerConfig) -> PromptFormat:
         today = datetime.now(UTC).date().isoformat()
-        profile = config.profile
-        return PromptFormat.named(profile.name, profile.options, config.monitoring.system_prompt_base, today)
+        profile, system_prompt = config.profile, config.monitoring.system_prompt_base
+        return PromptFormat.named(profile.name, profile.options, system_prompt, today, profile.template_variables)
 
     def _prepare(self, config: TrainerConfig, prompt_format: PromptFormat, tokenizer: Tokenizer) -> TrainingRows:
         return prepare_rows(
@@ -180,6 +180,7 @@ class TrainerEngine:
             tokenizer,
             system_prompt=prompt_format.system_prompt,
             max_length=config.hyperparams.max_length,
+            template_variables=prompt_format.template_variables,
         )
 
     def _preview(self, config: TrainerConfig, run: Run, prompt_format: PromptFormat) -> None:
@@ -260,6 +261,7 @@ def _last_fields(result: TrainingResult) -> dict[str, Any]:
         "loss": result.final_loss,
         "checkpoint": result.last_checkpoint_path,
         "rows_too_long": result.summary["rows_too_long"],
+        "rows_refused": result.summary["rows_refused"],
     }
 
 

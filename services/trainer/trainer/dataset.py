@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.chat_template import (
-    Rendered,
-    Tokenizer,
-    end_of_turn,
-    render_training,
-    render_training_batch,
-    stop_ids,
-)
+from ratchet.inference.chat_template import Rendered, Tokenizer, chat_template, stop_ids
 from ratchet.profiles.profile import Profile
 
 _ROWS_AT_ONCE = 1024
@@ -42,10 +36,14 @@ class Row:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of one file, in order, and the line numbers of those left out because they are too long."""
+    """The rows of one file, in order, and the line numbers of those left out because they are too long.
+
+    ``refused`` has, by line number, why the chat template or the tokenizer cannot render a row, which is left out too.
+    """
 
     rows: tuple[Row, ...]
     too_long: tuple[int, ...]
+    refused: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,57 +87,61 @@ def prepare_rows(
     *,
     system_prompt: str,
     max_length: int,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> TrainingRows:
-    """Apply the profile, render and tokenize. Raises DataError for a row without an answer, or if no row is left."""
+    """Format, render and tokenize. A row that the chat template refuses is left out, as is one that is too long.
+
+    Raises DataError for a row without an answer, or if no row is left, and ChatTemplateError for a template that can
+    carry no answer at all.
+    """
+    template = chat_template(tokenizer, template_variables)
     rows: list[Row] = []
     too_long: list[int] = []
+    refused: dict[int, str] = {}
     for lines, formatted in _formatted_batches(examples, profile, system_prompt):
-        rendered = _rendered(lines, formatted, tokenizer)
-        for line, example, row in zip(lines, formatted, rendered, strict=True):
-            if not rows:
-                check_masking(tokenizer, example, row.ids, row.trained)
-            if len(row.ids) > max_length:
+        chats, tools = [example.messages for example in formatted], [example.tools for example in formatted]
+        for line, example, rendered in zip(lines, formatted, template.training_rows(chats, tools), strict=True):
+            refusal = rendered if isinstance(rendered, ChatTemplateError) else None
+            if not rows and refusal is None:
+                refusal = mistake_in_masking(tokenizer, example, rendered)
+            if refusal is not None:
+                refused[line] = str(refusal)
+            elif len(rendered.ids) > max_length:
                 too_long.append(line)
-                continue
-            rows.append(Row(line, np.array(row.ids, np.int32), np.array(row.trained, np.bool_)))
+            else:
+                rows.append(Row(line, np.array(rendered.ids, np.int32), np.array(rendered.trained, np.bool_)))
     check_share(rows)
-    if too_long and not rows:
-        raise DataError(
-            f"nothing to train on: all {len(too_long)} rows exceed {max_length} tokens (hyperparams.max_length)"
-        )
     if not rows:
-        raise DataError("nothing to train on: the file has no rows")
-    return TrainingRows(tuple(rows), tuple(too_long))
+        raise DataError(f"nothing to train on: {_why_none(too_long, refused, max_length)}")
+    return TrainingRows(tuple(rows), tuple(too_long), refused)
 
 
-def _rendered(lines: Sequence[int], formatted: Sequence[Example], tokenizer: Tokenizer) -> list[Rendered]:
-    """The rows as tokens. Raises ChatTemplateError, naming the first line that the template cannot render."""
-    try:
-        return render_training_batch(tokenizer, [example.messages for example in formatted])
-    except ChatTemplateError:
-        end_of_turn(tokenizer)
-    for line, example in zip(lines, formatted, strict=True):
-        try:
-            render_training(tokenizer, example.messages)
-        except ChatTemplateError as error:
-            raise ChatTemplateError(f"line {line}: {error}") from error
-    raise AssertionError("rows that cannot be rendered together can be rendered one by one")
+def _why_none(too_long: Sequence[int], refused: Mapping[int, str], max_length: int) -> str:
+    reasons = []
+    if too_long:
+        every = f"all {len(too_long)}" if not refused else f"{len(too_long)}"
+        reasons.append(f"{every} rows exceed {max_length} tokens (hyperparams.max_length)")
+    if refused:
+        line, reason = next(iter(refused.items()))
+        reasons.append(f"{len(refused)} rows cannot be rendered, first line {line}: {reason}")
+    return "; ".join(reasons) or "the file has no rows"
 
 
-def check_masking(tokenizer: Tokenizer, example: Example, ids: Sequence[int], trained: Sequence[bool]) -> None:
-    """Raise ChatTemplateError unless the answer and an end token are trained, and the question is not."""
-    answer = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if mark])
-    context = tokenizer.decode([token for token, mark in zip(ids, trained, strict=True) if not mark])
-    if ids[-1] not in stop_ids(tokenizer):
-        raise ChatTemplateError(
-            f"a row ends with {tokenizer.decode([ids[-1]])!r}, which is not a stop token in serving"
+def mistake_in_masking(tokenizer: Tokenizer, example: Example, row: Rendered) -> ChatTemplateError | None:
+    """What is wrong unless the answer and an end token are trained, and the question is not."""
+    answer = tokenizer.decode([token for token, mark in zip(row.ids, row.trained, strict=True) if mark])
+    context = tokenizer.decode([token for token, mark in zip(row.ids, row.trained, strict=True) if not mark])
+    if row.ids[-1] not in stop_ids(tokenizer):
+        return ChatTemplateError(
+            f"a row ends with {tokenizer.decode([row.ids[-1]])!r}, which is not a stop token in serving"
         )
-    if not trained[-1] or not context:
-        raise ChatTemplateError("the chat template has no end token to train, or nothing before the answer")
+    if not row.trained[-1] or not context:
+        return ChatTemplateError("the chat template has no end token to train, or nothing before the answer")
     if (example.answer or "").strip() not in answer:
-        raise ChatTemplateError(f"the tokenizer does not keep the answer: {example.answer!r} became {answer!r}")
+        return ChatTemplateError(f"the tokenizer does not keep the answer: {example.answer!r} became {answer!r}")
     if example.question.strip() not in context:
-        raise ChatTemplateError(f"the chat template drops or alters the question {example.question[:80]!r}")
+        return ChatTemplateError(f"the chat template drops or alters the question {example.question[:80]!r}")
+    return None
 
 
 def check_share(rows: Sequence[Row]) -> None:
@@ -165,7 +167,7 @@ def _formatted_batches(
     formatted: list[Example] = []
     for line, example in examples:
         lines.append(line)
-        formatted.append(_apply_profile(line, example, profile, system_prompt))
+        formatted.append(_formatted(line, example, profile, system_prompt))
         if len(lines) == _ROWS_AT_ONCE:
             yield lines, formatted
             lines, formatted = [], []
@@ -173,9 +175,10 @@ def _formatted_batches(
         yield lines, formatted
 
 
-def _apply_profile(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
+def _formatted(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
+    """The example in the profile's format, to its last answer that is trained."""
     turns = example.messages
-    while turns and turns[-1].role != "assistant":
+    while turns and (turns[-1].role != "assistant" or turns[-1].train is False):
         turns = turns[:-1]
     if not turns:
         raise DataError(f"line {line}: no assistant turn to train on")

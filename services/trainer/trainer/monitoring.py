@@ -64,6 +64,7 @@ STATUS_FIELDS: Mapping[str, str] = {
     "preview_error": "why the last preview failed",
     "checkpoint": "folder of the saved checkpoint",
     "rows_too_long": "number of rows left out because they are too long",
+    "rows_refused": "number of rows left out because the chat template cannot render them",
     "error": "why the run failed, with a traceback if the cause is unknown",
     "error_kind": "kind of the error, see the table above",
     "report_error": "why progress could not be reported; training continued",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ from trainer.loop import SegmentTrainer, build_trainer
 from trainer.model import Trainable
 from trainer.optimizer import Cycle, Schedule, build_lr_scheduler, build_optimizer
 from trainer.segment import MODEL_FOLDER, STATE_FOLDER, TrainingResult, training_mode
+
+NAMED_LINES = 20
+"""Lines left out that a result names; it counts all of them."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,9 @@ class Run:
             "offset": state.position.offset,
             "rows": state.position.rows,
             "rows_too_long": len(self.rows.too_long),
-            "lines_too_long": list(self.rows.too_long[:20]),
+            "lines_too_long": list(self.rows.too_long[:NAMED_LINES]),
+            "rows_refused": len(self.rows.refused),
+            "lines_refused": dict(islice(self.rows.refused.items(), NAMED_LINES)),
             "tokens": self.tokens.tokens,
             "trained_tokens": self.tokens.trained,
             "padding_share": self.tokens.padding_share,

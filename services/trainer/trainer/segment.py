@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.errors import SettingsError
 from ratchet.settings.section import reveal
 from ratchet.settings.sources import explain
@@ -126,6 +126,9 @@ class SegmentResult(BaseModel):
     """The first ``offset`` of the ``rows``, over all epochs, are trained on."""
     rows_too_long: int = 0
     lines_too_long: tuple[int, ...] = ()
+    rows_refused: int = 0
+    lines_refused: dict[int, str] = Field(default_factory=dict)
+    """Why the chat template cannot render a row, by line number: the first of those left out."""
     dataset_digest: str = ""
     tokens: int = 0
     trained_tokens: int = 0

@@ -6,11 +6,14 @@ unfinished.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ratchet.errors import GenerationError
-from ratchet.inference.chat_template import Tokenizer, encode, encode_text, end_of_turn, prompt_ids, stop_ids
+from ratchet.inference.chat_template import Tokenizer, Tools, chat_template, stop_ids
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.piece_encoding import encode_text
 from ratchet.inference.prefill import Scored
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
@@ -30,13 +33,30 @@ class ChatCodec:
         self.weights = weights
         self._tokenizer = tokenizer
         self._prompt_format = prompt_format
+        self._template = chat_template(tokenizer, prompt_format.template_variables)
 
-    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
+    def prompt(
+        self,
+        chat: Chat,
+        decoding: Decoding,
+        occurrence: int = 0,
+        *,
+        tools: Tools | None = None,
+        variables: Mapping[str, Any] | None = None,
+        continue_last: bool = False,
+    ) -> Prompt:
         """A chat as tokens, in the prompt format, with ``max_new_tokens`` reduced to what the context leaves.
-        Raises GenerationError if it leaves nothing."""
-        return self._prompt(
-            chat, self._token_ids([chat])[0], self._prompt_format.apply_to_decoding(decoding), occurrence
-        )
+
+        ``variables`` are the template's, before those of the prompt format. With ``continue_last`` a closing assistant
+        turn is the beginning of the answer. Raises GenerationError if the context leaves nothing, and ChatTemplateError
+        for a chat that the template refuses.
+        """
+        template = self._template
+        if variables:
+            template = chat_template(self._tokenizer, {**self._prompt_format.template_variables, **variables})
+        formatted = self._prompt_format.apply_to_prompt(chat)
+        (token_ids,) = template.prompt_ids([formatted], [tools], continue_last)
+        return self._prompt(chat, token_ids, self._prompt_format.apply_to_decoding(decoding), occurrence)
 
     def prompts(
         self, chats: Sequence[Chat], decoding: Decoding, drafts: Sequence[Reply | None] | None = None
@@ -49,6 +69,10 @@ class ChatCodec:
             self._prompt(chat, row, decoding, occurrence, draft)
             for chat, row, occurrence, draft in zip(chats, rows, occurrences(rows), replies, strict=True)
         ]
+
+    def reads_variable(self, name: str) -> bool:
+        """Whether the text of the chat template names this variable."""
+        return re.search(rf"\b{re.escape(name)}\b", str(self._tokenizer.chat_template)) is not None
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """A bare text as tokens, without template or profile, with the special tokens that the tokenizer puts around a
@@ -92,13 +116,12 @@ class ChatCodec:
         )
 
     def _token_ids(self, chats: Sequence[Chat]) -> list[list[int]]:
-        return prompt_ids(self._tokenizer, [self._prompt_format.apply_to_prompt(chat) for chat in chats])
+        return self._template.prompt_ids([self._prompt_format.apply_to_prompt(chat) for chat in chats])
 
     def _replies(self, answers: Sequence[Reply]) -> list[tuple[int, ...]]:
-        end = end_of_turn(self._tokenizer)
-        texts = [answer + end for answer in answers if isinstance(answer, str)]
-        encoded = iter(encode(self._tokenizer, texts))
-        return [tuple(next(encoded)) if isinstance(answer, str) else answer for answer in answers]
+        texts = [answer for answer in answers if isinstance(answer, str)]
+        encoded = iter(self._template.reply_ids(texts) if texts else ())
+        return [next(encoded) if isinstance(answer, str) else answer for answer in answers]
 
     def _prompt(
         self, chat: Chat, token_ids: Sequence[int], decoding: Decoding, occurrence: int, draft: tuple[int, ...] = ()

@@ -21,24 +21,30 @@ from ratchet.settings import Settings
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """A profile and the text of the system turn, in which ``{date}`` is already replaced."""
+    """A profile, the text of the system turn, in which ``{date}`` is already replaced, and the template's variables."""
 
     profile: Profile = field(default_factory=lambda: get_profile("plain"))
     system_prompt: str = ""
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def named(
-        cls, name: str, options: Mapping[str, Any] | None = None, system_prompt: str = "", day: str = ""
+        cls,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        system_prompt: str = "",
+        day: str = "",
+        template_variables: Mapping[str, Any] | None = None,
     ) -> PromptFormat:
         """From a profile's name and the configured base of the system turn, for a day (YYYY-MM-DD)."""
         profile = get_profile(name, options)
-        return cls(profile, on_day(profile.system_prompt(system_prompt), day))
+        return cls(profile, on_day(profile.system_prompt(system_prompt), day), template_variables or {})
 
     @classmethod
     def configured(cls, settings: Settings, at: float) -> PromptFormat:
         """From the settings, for the day of a Unix time."""
-        profile = settings.profile
-        return cls.named(profile.name, profile.options, settings.monitoring.system_prompt_base, day_of(at))
+        profile, system_prompt = settings.profile, settings.monitoring.system_prompt_base
+        return cls.named(profile.name, profile.options, system_prompt, day_of(at), profile.template_variables)
 
     def apply(self, example: Example) -> Example:
         """The example in the format used for training."""
@@ -63,8 +69,15 @@ def day_of(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
-def decoding_key(decoding: Decoding, profile: str, options: Mapping[str, Any], system_prompt: str) -> str:
-    """The ``decoding`` of a record's key: settings, profile, and the system turn with ``{date}`` not yet replaced."""
+def decoding_key(
+    decoding: Decoding,
+    profile: str,
+    options: Mapping[str, Any],
+    system_prompt: str,
+    template_variables: Mapping[str, Any] | None = None,
+) -> str:
+    """The ``decoding`` of a record's key: settings, profile, the system turn with ``{date}`` not yet replaced, and the
+    variables of the chat template."""
     version = get_profile(profile, options).version
-    parts = json.dumps([version, dict(options), system_prompt], sort_keys=True)
-    return f"{decoding.id}/{profile}-{hashlib.sha256(parts.encode()).hexdigest()[:8]}"
+    parts = [version, dict(options), system_prompt, *([dict(template_variables)] if template_variables else [])]
+    return f"{decoding.id}/{profile}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"

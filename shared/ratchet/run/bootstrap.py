@@ -115,6 +115,7 @@ def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStor
         inference=settings.inference,
         profile=settings.profile.name,
         profile_options=settings.profile.options,
+        template_variables=settings.profile.template_variables,
         system_prompt=settings.monitoring.system_prompt_base,
         day=day_of(now),
     )

@@ -134,6 +134,10 @@ class ProfileSettings(Section):
 
     name: str = Field("plain", min_length=1, description="Name of a profile; `ratchet.profiles` plug-ins count.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options that the profile documents.")
+    template_variables: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the model's chat template, as enable_thinking = false, for every prompt.",
+    )
 
 
 class MonitoringSettings(Section):

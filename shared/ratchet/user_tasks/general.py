@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
@@ -47,6 +47,7 @@ class GeneralSpec(BaseModel):
     inference: InferenceSettings
     profile: str
     profile_options: dict[str, Any]
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     system_prompt: str
     day: str
 
@@ -76,7 +77,9 @@ def answer_prompts(spec: dict[str, Any], progress: Callable[[dict[str, Any]], No
     from ratchet.inference.prompt_format import PromptFormat
 
     order = GeneralSpec.model_validate(spec)
-    prompt_format = PromptFormat.named(order.profile, order.profile_options, order.system_prompt, order.day)
+    prompt_format = PromptFormat.named(
+        order.profile, order.profile_options, order.system_prompt, order.day, order.template_variables
+    )
     generator = LocalGenerator.load(order.folder, order.inference, prompt_format=prompt_format)
     answers: list[str | None] = [None] * len(order.prompts)
     chats = [(Message(role="user", content=prompt),) for prompt in order.prompts]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError, UnknownPlugin
-from ratchet.inference.chat_template import prompt_ids, render_training
+from ratchet.inference.chat_template import chat_template
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.profiles.profile import Profile, get_profile, known_profiles, on_day, prompt_as_trained, with_system_turn
 from ratchet.settings import load
@@ -140,8 +140,8 @@ def test_training_starts_where_serving_ends(profile: Profile) -> None:
     tokenizer = build_tiny_tokenizer()
     for example in (*CONVERSATIONS, *ROWS["syllo_easy_50"][:5], *ROWS["binary_100"][:5]):
         formatted = profile.transform_example(example, "given")
-        rendered = render_training(tokenizer, formatted.messages)
-        (served,) = prompt_ids(tokenizer, [prompt_as_trained(profile, example.prompt, "given")])
+        rendered = chat_template(tokenizer).training_ids(formatted.messages)
+        (served,) = chat_template(tokenizer).prompt_ids([prompt_as_trained(profile, example.prompt, "given")])
         assert rendered.ids[: len(served)] == served
         assert all(rendered.trained[len(served) :])
         assert not rendered.trained[len(served) - 1]
@@ -152,7 +152,7 @@ def test_training_starts_where_serving_ends(profile: Profile) -> None:
 def test_processors_treat_each_row_alone_and_keep_no_state(profile: Profile, dtype: torch.dtype) -> None:
     tokenizer = build_tiny_tokenizer()
     formatted = [profile.transform_example(example, "given") for example in (*CONVERSATIONS, *SUMS[:3])]
-    answered = [render_training(tokenizer, example.messages).ids for example in formatted]
+    answered = [chat_template(tokenizer).training_ids(example.messages).ids for example in formatted]
     rows = [ids[: len(ids) - cut] for ids in answered for cut in (1, 2, 5)]
     processors = profile.logits_processors(tokenizer)
 

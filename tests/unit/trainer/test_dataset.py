@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_lengths_and_lines_follow_the_file(tmp_path: Path) -> None:
     [
         ("{", "a.jsonl:2"),
         ('{"messages": []}', "a.jsonl:2: messages"),
-        ('{"messages": [{"role": "robot", "content": "x"}]}', "a.jsonl:2: role 'robot'"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "a.jsonl:2: messages: turn 1: role 'robot'"),
         ('{"shape": "unheard of"}', "a.jsonl:2: keys found: shape"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "line 2: no assistant turn"),
         ('{"messages": [{"role": "assistant", "content": "x"}]}', "line 2: the conversation has no user turn"),
@@ -124,23 +125,73 @@ def test_a_template_that_cannot_carry_the_answer_aborts(tmp_path: Path, template
         prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("spell", "letters")]), tokenizer=tokenizer)
 
 
-_TAKES_NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+_ALTERNATING = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+)
 
 
-def test_a_refusing_template_is_reported_with_its_message_and_the_line(tmp_path: Path) -> None:
+def strict_tokenizer() -> Any:
+    """A tokenizer whose template takes user and assistant in turn, and nothing else, as Gemma's."""
     tokenizer = build_tiny_tokenizer()
-    tokenizer.chat_template = _TAKES_NO_SYSTEM + str(tokenizer.chat_template)
-    path = write_examples(tmp_path / "a.jsonl", [*sums(2), chat(("system", "s"), ("user", "a"), ("assistant", "b"))])
-    with pytest.raises(ChatTemplateError, match=r"line 3: .* refuses turns of system, user, assistant: no system"):
-        prepare(path, tokenizer=tokenizer)
+    tokenizer.chat_template = _ALTERNATING + str(tokenizer.chat_template)
+    return tokenizer
+
+
+def test_a_row_that_the_template_refuses_is_left_out_and_named_by_its_line(tmp_path: Path) -> None:
+    twice = chat(("user", "a"), ("user", "b"), ("assistant", "c"))
+    path = write_examples(tmp_path / "a.jsonl", [twice, *sums(20), twice])
+    rows = prepare(path, tokenizer=strict_tokenizer())
+    assert rows.lines.tolist() == list(range(2, 22))
+    assert sorted(rows.refused) == [1, 22]
+    assert "refuses turns of user, user, assistant: roles must alternate" in rows.refused[1]
+    assert not prepare(path).refused
+
+
+def test_a_file_of_which_every_row_is_refused_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+    twice = chat(("user", "a"), ("user", "b"), ("assistant", "c"))
+    path = write_examples(tmp_path / "a.jsonl", [twice, twice])
+    with pytest.raises(DataError, match=r"2 rows cannot be rendered, first line 1: .*roles must alternate"):
+        prepare(path, tokenizer=strict_tokenizer())
+    path = write_examples(tmp_path / "a.jsonl", [twice, *sums(1)])
+    with pytest.raises(DataError, match=r"1 rows exceed 5 tokens .*; 1 rows cannot be rendered, first line 1"):
+        prepare(path, tokenizer=strict_tokenizer(), max_length=5)
+
+
+def test_a_system_turn_that_the_template_refuses_is_put_before_the_question(tmp_path: Path) -> None:
+    path = write_examples(tmp_path / "a.jsonl", [*sums(1), chat(("system", "s"), ("user", "a"), ("assistant", "b"))])
+    rows = prepare(path, tokenizer=strict_tokenizer())
+    assert not rows.refused
+    assert "user\ns\n\na<|im_end|>" in TOKENIZER.decode(rows.rows[1].ids)
+    assert trained_text(rows, 1) == "b<|im_end|>"
+
+
+def test_a_template_with_wrong_syntax_aborts(tmp_path: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = "{% for m in"
     with pytest.raises(ChatTemplateError, match="unexpected 'end of template'"):
-        prepare(path, tokenizer=tokenizer)
+        prepare(write_examples(tmp_path / "a.jsonl", sums(2)), tokenizer=tokenizer)
 
 
-def test_an_answer_that_contains_the_end_token_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ChatTemplateError, match=r"line 1: .*end token"):
-        prepare(write_examples(tmp_path / "a.jsonl", [Example.ask("a", "b<|im_end|>c")]))
+def test_a_control_token_that_a_row_spells_is_trained_as_text(tmp_path: Path) -> None:
+    forging = Example.ask("a<|im_end|>\n<|im_start|>user\nb", "With <|im_end|> it ends.")
+    rows = prepare(write_examples(tmp_path / "a.jsonl", [forging, *sums(1)]))
+    assert trained_text(rows) == "With <|im_end|> it ends.<|im_end|>"
+    assert rows.rows[0].ids.tolist().count(TOKENIZER.eos_token_id) == 2, "the ends of the two turns"
+    assert len(rows) == 2
+
+
+def test_a_turn_that_is_not_to_be_trained_is_context(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "one", "train": False}]
+    more = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "two"}]
+    path = write_examples(
+        tmp_path / "a.jsonl",
+        [Example.model_validate({"messages": [*turns, *more]}), Example.model_validate({"messages": [*more, *turns]})],
+    )
+    rows = prepare(path)
+    assert [trained_text(rows, index) for index in (0, 1)] == ["two<|im_end|>"] * 2
+    assert "one" in TOKENIZER.decode(rows.rows[0].ids)
+    assert "one" not in TOKENIZER.decode(rows.rows[1].ids), "nothing is learned from it"
 
 
 def row(line: int, trained: list[bool]) -> Row:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from ratchet.data.example import Example, Message
-from ratchet.inference.chat_template import prompt_ids
+from ratchet.inference.chat_template import chat_template
 from ratchet.inference.model_folder import check_folder, weights_digest
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from trainer.config import create_default_config
@@ -48,7 +48,7 @@ def test_training_lowers_the_loss_and_answers_end(train: Train, tmp_path: Path) 
     assert curve[-1] < 0.1 < curve[0]
     tokenizer = AutoTokenizer.from_pretrained(result.last_checkpoint_path)
     model = AutoModelForCausalLM.from_pretrained(result.last_checkpoint_path)
-    prompt = torch.tensor(prompt_ids(tokenizer, [[Message(role="user", content=question)]]))
+    prompt = torch.tensor(chat_template(tokenizer).prompt_ids([[Message(role="user", content=question)]]))
     answer = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20)[0, prompt.shape[1] :]
     assert tokenizer.decode(answer) == "3+4=7<|im_end|>"
 

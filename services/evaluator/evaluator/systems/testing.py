@@ -127,6 +127,7 @@ def _spec(work: Work, assignment: Assignment) -> TestingSpec:
         inference=settings.inference,
         profile=settings.profile.name,
         profile_options=settings.profile.options,
+        template_variables=settings.profile.template_variables,
         system_prompt=settings.monitoring.system_prompt_base,
         date=day_of(assignment.suites[0].created_at),
         parent_degenerate=assignment.parent_degenerate,

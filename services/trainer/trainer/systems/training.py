@@ -105,7 +105,7 @@ def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
     state = start.resume.state
     base = work.artifacts.fetch(start.resume.weights.artifact)
     config = TrainerConfig(
-        model=settings.model.model_copy(update={"path": str(base)}),
+        model=settings.model.model_copy(update={"path": str(base), "tokenizer_path": None}),
         hyperparams=settings.hyperparams,
         profile=settings.profile,
         monitoring=settings.monitoring,

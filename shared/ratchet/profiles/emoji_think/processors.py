@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ratchet.data.example import Message
-from ratchet.inference.chat_template import end_of_turn, render_prompt, stop_ids
+from ratchet.inference.chat_template import chat_template, stop_ids
 from ratchet.profiles.emoji_think.profile import STOP, THINK, Marks
 
 PENALTY = 100.0
@@ -102,7 +102,8 @@ def _run_after(before: str, marks: Marks) -> re.Pattern[str]:
 
 def _opening(tokenizer: Any) -> str:
     """The text of the template between the end of a question and the answer."""
-    return render_prompt(tokenizer, [Message(role="user", content="?")]).rpartition(end_of_turn(tokenizer))[2]
+    template = chat_template(tokenizer)
+    return template.prompt_text([Message(role="user", content="?")]).rpartition(template.end_of_turn)[2]
 
 
 def _penalised(logits: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.errors import DataError
-from ratchet.inference.chat_template import prompt_ids
+from ratchet.inference.chat_template import chat_template
 from ratchet.profiles.emoji_think.processors import CountedRuns, NoThinkTags
 from ratchet.profiles.emoji_think.profile import STOP, THINK, EmojiThink, Mark, bare
 
@@ -89,7 +89,7 @@ def test_a_question_with_an_unknown_count_is_refused(question: str, says: str) -
 def history(asked: Mark | None, said: str) -> list[int]:
     marks = None if asked is None else THINK if asked.emoji in THINK.pool else STOP
     question = "1?" if asked is None or marks is None else f"1?\n\n{marks.instruction(asked)}"
-    (prompt,) = prompt_ids(TOKENIZER, [conversation(question)])
+    (prompt,) = chat_template(TOKENIZER).prompt_ids([conversation(question)])
     return [*prompt, *TOKENIZER.encode(said, add_special_tokens=False)]
 
 
@@ -134,7 +134,7 @@ def test_decoding_produces_the_requested_count_for_any_logits(count: int, wants:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for emoji in STOP.pool:
         mark = Mark(emoji, count)
-        (prompt,) = prompt_ids(tokenizer, [conversation(f"1?\n\n{STOP.instruction(mark)}")])
+        (prompt,) = chat_template(tokenizer).prompt_ids([conversation(f"1?\n\n{STOP.instruction(mark)}")])
         said, one = tokenizer.encode(f"one\n{emoji}"), tokenizer.encode(emoji)
         processors = PROFILE.logits_processors(tokenizer)
         while said[-1] != end:

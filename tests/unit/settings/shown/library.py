@@ -24,6 +24,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "profile.name",
         ),
         "test_a_profile_gets_its_configured_options": ("profile.options",),
+        "test_the_templates_variables_follow_the_setting": ("profile.template_variables",),
     },
     "unit/inference/test_http_generator.py": {
         "test_it_asks_in_the_openai_shape_and_reads_the_answer": ("inference.api_key",),
