@@ -1,4 +1,4 @@
-"""Whether a model fits this machine: memory estimates, cards and processes, and what `config check` says."""
+"""Whether a model fits this machine: cards and processes, and what `config check` says."""
 
 from __future__ import annotations
 
@@ -8,43 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.capacity import (
-    ProcessLayout,
-    Shape,
-    budget,
-    check_training,
-    step_of,
-    training_memory,
-    training_problem,
-)
+from ratchet.cli.capacity import check_training, step_of, training_memory, training_problem
 from ratchet.cli.main import app
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
-from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
 from typer.testing import CliRunner
 
-MIDDLE = Shape(3_000_000_000, hidden=2560, intermediate=9_728, layers=36, vocabulary=151_936)
-CARD = 24_000_000_000
 CARDS = {0: 23, 1: 23}
-
-
-def weights(processes: int, parallelism: str = "ddp", half: bool = True, **settings: Any) -> int:
-    """Bytes of weights, gradients and moments that each process holds."""
-    environment = EnvironmentSettings.model_validate({"parallelism": parallelism})
-    layout = ProcessLayout.of(processes, environment)
-    model = ModelSettings.model_validate(settings)
-    return budget(MIDDLE, model, HyperparamSettings(batch_size=1), half=half, layout=layout).weights
-
-
-def test_sharded_memory_is_divided_and_gathered_memory_is_not() -> None:
-    alone = weights(1)
-    assert alone == 16 * MIDDLE.parameters
-    assert weights(4) == alone + 4 * MIDDLE.parameters, "DDP holds all of it, and each gradient twice"
-    assert alone / 4 < weights(4, "fsdp") < alone / 4 + 6 * MIDDLE.parameters
-    assert weights(8, "fsdp") < CARD < weights(2, "fsdp") < alone
-    assert weights(1, "fsdp") == alone
-    assert weights(4, "fsdp", half=False) > weights(4, "fsdp")
-    assert weights(4, lora_rank=8) < weights(4, "fsdp")
 
 
 @pytest.mark.parametrize(
@@ -117,30 +87,6 @@ def test_the_model_has_to_fit_each_process(tmp_path: Path, width: int, said: str
 
 def test_a_host_that_does_not_train_reports_no_capacity(tmp_path: Path) -> None:
     assert list(check_training(Settings(home=tmp_path, placement={"roles": ["3090"]}))) == []
-
-
-SMALL = Shape(600_000_000, hidden=1024, intermediate=3072, layers=28, vocabulary=151_936)
-LARGE = Shape(8_000_000_000, hidden=4096, intermediate=12_288, layers=36, vocabulary=151_936)
-
-
-def needed(shape: Shape, batch_size: int = 1, max_length: int = 1024, **model: object) -> int:
-    hyperparams = HyperparamSettings(batch_size=batch_size, max_length=max_length)
-    return budget(shape, ModelSettings.model_validate(model), hyperparams, half=True).total
-
-
-def test_a_card_of_24_gb_holds_all_weights_of_a_small_model_and_adapters_of_a_large_one() -> None:
-    assert needed(SMALL, gradient_checkpointing=True) < CARD
-    assert needed(LARGE, gradient_checkpointing=True) > CARD
-    assert needed(LARGE, gradient_checkpointing=True, lora_rank=16, load_in_4bit=True) < CARD
-
-
-def test_every_suggestion_needs_less_memory() -> None:
-    least = needed(SMALL, batch_size=8, lora_rank=16, load_in_4bit=True, gradient_checkpointing=True)
-    adapters = needed(SMALL, batch_size=8, lora_rank=16, gradient_checkpointing=True)
-    whole = needed(SMALL, batch_size=8, gradient_checkpointing=True)
-    assert least < adapters < whole < needed(SMALL, batch_size=8)
-    assert needed(SMALL, batch_size=4) < needed(SMALL, batch_size=8)
-    assert needed(SMALL, max_length=512) < needed(SMALL)
 
 
 @pytest.mark.parametrize(("width", "code", "said"), [(1_000_000, 2, "train adapters"), (10, 0, "training needs about")])
