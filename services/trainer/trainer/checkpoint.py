@@ -1,10 +1,11 @@
 """A checkpoint and its training state on disk: written together, replaced atomically, and restored exactly.
 
-A checkpoint is a plain Hugging Face folder. The state holds everything else that is needed to resume bit for bit:
-``state.json``; ``optimizer.safetensors`` with AdamW's moments by parameter name; ``master.safetensors`` with the
-trained weights in fp32, if those of the checkpoint have a lower precision or merged adapters; ``order.safetensors``
-with the order of rows while a batch is unfinished. The states of random generators are not saved, since every step is
-seeded by its number.
+A checkpoint is a plain Hugging Face folder with weights in the precision of the base model, or the adapters alone (see
+ratchet.inference.adapter_folder). The state holds everything else that is needed to resume bit for bit: ``state.json``;
+``optimizer.safetensors`` with AdamW's moments by parameter name; ``master.safetensors`` with the trained weights in
+fp32, where the checkpoint has not all of their bits or training begins from its base; ``order.safetensors`` with the
+order of rows while a batch is unfinished. The states of random generators are not saved, since every step is seeded by
+its number.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from ratchet.disk import disk_errors
 from ratchet.errors import ResumeError
+from ratchet.inference.model_folder import add_old_rope_keys
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -32,7 +34,7 @@ from trainer.batches import RowOrder
 from trainer.distributed import gather, shard_like
 from trainer.hardware import Hardware
 from trainer.optimizer import Cycle
-from trainer.segment import ADAPTER_FOLDER, FULL, STATE_FILE
+from trainer.segment import FULL, STATE_FILE
 
 if TYPE_CHECKING:
     from trainer.model import Trainable
@@ -146,7 +148,7 @@ def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]
 
 
 def save_master(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Save the trained weights in fp32, for a checkpoint with a lower precision or merged adapters."""
+    """Save the trained weights in fp32, for a checkpoint with a lower precision, or of adapters."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / _MASTER)
 
@@ -189,7 +191,7 @@ class Gathered:
     trained: dict[str, torch.Tensor]
     """The trainable weights, in fp32."""
     weights: dict[str, torch.Tensor] | None
-    """All weights of a sharded model, in the precision for serving; None if the model is not sharded."""
+    """All weights of a sharded model, in the precision of a checkpoint; None if the model is not sharded."""
 
 
 def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimizer, hardware: Hardware) -> Gathered:
@@ -199,7 +201,7 @@ def gather_all(model: Any, trainable: Trainable, optimizer: torch.optim.Optimize
     moments, trained = moments_by_name(model, optimizer, keep=keep), trained_weights(model, keep=keep)
     weights = None
     if hardware.sharded and trainable.adapters is None:
-        model.to(hardware.saved_dtype)
+        model.to(trainable.saved_dtype)
         tied = model.all_tied_weights_keys
         weights = gather(((name, w) for name, w in model.state_dict().items() if name not in tied), keep=keep)
     return Gathered(moments, trained, weights)
@@ -238,16 +240,18 @@ def _disk_of(folder: Path) -> Iterator[None]:
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
 
 
-def write_checkpoint(folder: Path, model: Any, trainable: Trainable, hardware: Hardware, gathered: Gathered) -> None:
-    """Write the model, in the precision for serving, and its tokenizer. The model is unusable afterwards.
+def write_checkpoint(folder: Path, model: Any, trainable: Trainable, gathered: Gathered) -> None:
+    """Write the weights, in the precision of the base, or the adapters alone; and configuration and tokenizer.
 
-    Adapters are merged into its weights, so that it is served like any other, and also saved separately.
+    The model is unusable afterwards.
     """
     with replacing(folder) as draft:
         if trainable.adapters is not None:
-            trainable.adapters.save(draft / ADAPTER_FOLDER, gathered.trained)
-            model = trainable.adapters.merged(hardware, draft / ADAPTER_FOLDER)
-        model.to(hardware.saved_dtype)
-        model.config.use_cache = True
-        model.save_pretrained(draft, state_dict=gathered.weights)
+            trainable.adapters.save(draft, gathered.trained)
+            model.generation_config.save_pretrained(draft)
+        else:
+            model.to(trainable.saved_dtype)
+            model.config.use_cache = True
+            model.save_pretrained(draft, state_dict=gathered.weights)
         trainable.tokenizer.save_pretrained(draft)
+        add_old_rope_keys(draft)

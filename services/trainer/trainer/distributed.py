@@ -74,7 +74,7 @@ def shard(model: Any, hardware: Hardware, mesh: DeviceMesh) -> None:
     """
     policy = MixedPrecisionPolicy()
     if hardware.precision != "fp32":
-        policy = MixedPrecisionPolicy(param_dtype=hardware.saved_dtype, reduce_dtype=torch.float32)
+        policy = MixedPrecisionPolicy(param_dtype=hardware.compute_dtype, reduce_dtype=torch.float32)
     layer_classes = set(model._no_split_modules or ())  # transformers has no public name for it
     for layer in [module for module in model.modules() if type(module).__name__ in layer_classes]:
         fully_shard(layer, mesh=mesh, mp_policy=policy)

@@ -38,8 +38,8 @@ class Hardware:
         return self.device.startswith("cuda")
 
     @property
-    def saved_dtype(self) -> torch.dtype:
-        """Dtype of the published weights. Training itself keeps fp32 weights and computes under autocast."""
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of autocast and of frozen weights. Trained weights are in fp32; checkpoints have their base's dtype."""
         return DTYPES[self.precision]
 
 

@@ -1,11 +1,14 @@
 """Loading a model to train: from a folder or the hub, with adapters or quantized, onto its device.
 
-It reads only safetensors and runs no code from the folder. Trained weights are in fp32. This module knows nothing of
-rows or the training loop.
+Given a checkpoint of adapters of the shape that is to be trained, training continues them on their base; given one of
+another shape, it begins on the merged weights. Only safetensors are read, and no code from the folder runs. Trained
+weights are in fp32. This module knows nothing of rows or the training loop.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,20 +21,29 @@ import transformers
 from huggingface_hub import snapshot_download
 from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.file_lock import FileLock
+from ratchet.inference.adapter_folder import (
+    ADAPTER_CONFIG,
+    BaseReference,
+    base_name,
+    checked_base,
+    is_adapter,
+    whole_base,
+)
 from ratchet.inference.chat_template import Tokenizer, stop_ids
-from ratchet.inference.model_folder import check_folder, weights_digest
-from ratchet.inference.model_loading import fitting_attention, require_cache
+from ratchet.inference.model_folder import ADAPTER, CONFIG, check_folder, stored_dtype, weights_digest
+from ratchet.inference.model_loading import DTYPES, fitting_attention, load_merged, require_cache, whole_weights
 from ratchet.inference.tiny import resolve_model
 from ratchet.profiles.profile import Profile
 from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.checkpoint import restore_master
 from trainer.distributed import device_mesh, shard
 from trainer.hardware import Hardware
+from trainer.segment import training_mode
 from trainer.varlen_attention import VARLEN, use_varlen_attention
 
 transformers.utils.logging.disable_progress_bar()
@@ -52,9 +64,14 @@ class Trainable:
 
     model: Any
     tokenizer: Tokenizer
+    saved_dtype: torch.dtype
+    """Dtype of the weights in checkpoints: that of the base model's files."""
     adapters: Adapters | None = None
-    base_weights: str | None = None
-    """Digest of the frozen weights under the adapters."""
+
+    @property
+    def base_weights(self) -> str | None:
+        """Digest of the frozen weights under the adapters."""
+        return self.adapters.base_weights if self.adapters is not None else None
 
     @property
     def attention(self) -> str:
@@ -70,13 +87,15 @@ class Trainable:
 def resolve_local_model(config: TrainerConfig) -> TrainerConfig:
     """The configuration with local folders for model and tokenizer, so that the weights have a digest.
 
-    Raises BrokenCheckpoint for a name that is neither a folder nor a model on the hub (offline: in its local cache).
+    The name as given stays that of the base model. Raises BrokenCheckpoint for a name that is neither a folder nor a
+    model on the hub (offline: in its local cache).
     """
     model = config.model
     found = {"path": local_folder(resolve_model(model.path, config.output.output_dir), "model.path")}
     if model.tokenizer_path is not None:
         found["tokenizer_path"] = local_folder(model.tokenizer_path, "model.tokenizer_path")
-    return config.model_copy(update={"model": model.model_copy(update=found)})
+    locked = config.locked.model_copy(update={"base_model": config.locked.base_model or model.path})
+    return config.model_copy(update={"model": model.model_copy(update=found), "locked": locked})
 
 
 def local_folder(name: str, setting: str) -> str:
@@ -119,36 +138,53 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
 
     Raises BrokenCheckpoint, ChatTemplateError or SettingsError.
     """
-    folder = config.model.path
-    check_folder(Path(folder))
+    folder = Path(config.model.path)
+    check_folder(folder)
+    base, start = _base_of(folder, config.model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or folder, trust_remote_code=False)
-        shape = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32 if config.model.lora_rank == 0 else hardware.saved_dtype,
-            attn_implementation=fitting_attention(shape, hardware.attention),
-            use_safetensors=True,
-            trust_remote_code=False,
-            **_quantized(config, hardware),
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        model = _load_weights(base, config, hardware)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, BrokenCheckpoint) as error:
         raise BrokenCheckpoint(f"{folder} cannot be loaded (model.path): {error}") from error
     require_cache(model)
     keep_weight_layout(model)
     _check_fit(config, model, tokenizer)
     if config.model.attention == "auto" and not hardware.on_gpu:
         use_varlen_attention(model, config.hyperparams.max_length)
-    adapters = Adapters(model, config.model, config.data.seed, folder) if config.model.lora_rank else None
+    adapters = None
+    if config.model.lora_rank:
+        name = config.locked.base_model or config.model.path
+        adapters = Adapters(model, config.model, config.data.seed, base, name if start is None else base_name(start))
+        if start is not None:
+            adapters.load(start)
     add_tokens(model, tokenizer, profile.tokens())
     _set_stop_tokens(model, tokenizer)
-    base_weights = weights_digest(Path(folder)) if adapters is not None else None
-    return Trainable(model.train(), tokenizer, adapters, base_weights)
+    return Trainable(model.train(), tokenizer, DTYPES[stored_dtype(whole_base(base))], adapters)
 
 
-def _quantized(config: TrainerConfig, hardware: Hardware) -> dict[str, Any]:
-    found = quantization(config.model, hardware)
-    return {} if found is None else {"quantization_config": found, "device_map": {"": hardware.device}}
+def _base_of(folder: Path, model: ModelSettings) -> tuple[Path, Path | None]:
+    """The folder of the weights to load, and that of adapters to continue on them, if there are any."""
+    if model.lora_rank and is_adapter(folder) and BaseReference.read(folder).mode == training_mode(model):
+        return checked_base(folder), folder
+    return folder, None
+
+
+def _load_weights(base: Path, config: TrainerConfig, hardware: Hardware) -> Any:
+    """Trained weights in fp32, frozen ones in the precision of the run."""
+    attention = fitting_attention(AutoConfig.from_pretrained(base, trust_remote_code=False), hardware.attention)
+    if not config.model.load_in_4bit:
+        dtype = hardware.compute_dtype if config.model.lora_rank else torch.float32
+        return load_merged(base, dtype, attn_implementation=attention)
+    with whole_weights(base, config.output.output_dir) as whole:
+        return AutoModelForCausalLM.from_pretrained(
+            whole,
+            dtype=hardware.compute_dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            quantization_config=quantization(hardware),
+            device_map={"": hardware.device},
+        )
 
 
 def _check_fit(config: TrainerConfig, model: Any, tokenizer: Tokenizer) -> None:
@@ -179,32 +215,33 @@ def _set_stop_tokens(model: Any, tokenizer: Tokenizer) -> None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def quantization(model: ModelSettings, hardware: Hardware) -> Any:
-    """NF4 with double quantization (Dettmers et al., 2023), computed in the run's precision; None if not quantized."""
-    if not model.load_in_4bit:
-        return None
+def quantization(hardware: Hardware) -> Any:
+    """NF4 with double quantization (Dettmers et al., 2023), computed in the run's precision."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=hardware.saved_dtype,
+        bnb_4bit_compute_dtype=hardware.compute_dtype,
     )
 
 
 class Adapters:
     """Low-rank adapters (LoRA; Hu et al., 2021) in a model, through peft. The model itself stays usable as before."""
 
-    def __init__(self, model: Any, settings: ModelSettings, seed: int, base_path: str) -> None:
-        """Freeze the model, loaded from ``base_path``, and insert new adapters, which change nothing yet.
+    def __init__(self, model: Any, settings: ModelSettings, seed: int, base: Path, name: str) -> None:
+        """Freeze the model, loaded from the folder ``base``, and insert new adapters, which change nothing yet.
 
-        Raises SettingsError for targets that the model does not have, or that share weights with another layer.
+        ``name`` is the base model's name for readers of the saved adapters. Raises SettingsError for targets that the
+        model does not have, or that share weights with another layer.
         """
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
         self._settings = settings
-        self._base_path = base_path
+        self._base = base
+        self._name = name
+        self.base_weights = weights_digest(base)
         config = LoraConfig(
             r=settings.lora_rank,
             lora_alpha=settings.lora_scale,
@@ -222,27 +259,34 @@ class Adapters:
             raise SettingsError(f"model.lora_targets do not fit the model: {error}") from error
         _require_untied_targets(model)
 
+    def load(self, folder: Path) -> None:
+        """Set the adapters to those of a checkpoint of the same shape. Raises BrokenCheckpoint if they differ."""
+        from peft import set_peft_model_state_dict
+
+        try:
+            found = set_peft_model_state_dict(self._peft, load_file(folder / ADAPTER))
+        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+            raise BrokenCheckpoint(f"{folder / ADAPTER} cannot be loaded: {error}") from error
+        if found.unexpected_keys or any("lora_" in name for name in found.missing_keys):
+            raise BrokenCheckpoint(f"{folder / ADAPTER} does not fit {self._base}.")
+
     def save(self, folder: Path, trained: Mapping[str, torch.Tensor]) -> None:
-        """Write the adapters in peft's format. ``trained`` are their weights by name in the model."""
+        """Write the adapters in peft's format, a reference to their base, and the base's configuration.
+
+        ``trained`` are their weights by name in the model. Equal weights give equal bytes.
+        """
         from peft import get_peft_model_state_dict
 
-        folder.mkdir(parents=True, exist_ok=True)
         named = {f"base_model.model.{name}": tensor for name, tensor in trained.items()}
         weights = get_peft_model_state_dict(self._peft, named, save_embedding_layers=False)
-        save_file(weights, folder / "adapter_model.safetensors")
-        config = self._peft.peft_config["default"]
-        before, config.base_model_name_or_path = config.base_model_name_or_path, None
-        config.save_pretrained(str(folder))
-        config.base_model_name_or_path = before
-
-    def merged(self, hardware: Hardware, folder: Path) -> Any:
-        """The model with the adapters merged into its weights. The adapters are removed from it.
-
-        If the weights are quantized or sharded, the full ones are loaded again, and the adapters in ``folder`` merged.
-        """
-        if not self._settings.load_in_4bit and not hardware.sharded:
-            return self._peft.merge_and_unload()
-        return merge_into_full_precision(self._base_path, folder, hardware)
+        save_file(weights, folder / ADAPTER, {"format": "pt"})
+        config = self._peft.peft_config["default"].to_dict()
+        config |= {"base_model_name_or_path": self._name, "inference_mode": True}
+        text = json.dumps(config, indent=2, sort_keys=True, default=sorted)  # target_modules is a set
+        (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+        scale = self._settings.lora_scale / self._settings.lora_rank
+        BaseReference.to(self._base, self.base_weights, training_mode(self._settings), scale).write(folder)
+        shutil.copyfile(self._base / CONFIG, folder / CONFIG)
 
 
 def _require_untied_targets(model: Any) -> None:
@@ -257,18 +301,6 @@ def _require_untied_targets(model: Any) -> None:
             f"model.lora_targets include the {' and the '.join(adapted)} of a model with tied embedding and head: "
             "merging the adapters for serving would change both. Remove it."
         )
-
-
-def merge_into_full_precision(base_path: str, adapters: Path, hardware: Hardware) -> Any:
-    """Load the unquantized weights of ``base_path`` in main memory and merge saved adapters into them."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    whole = AutoModelForCausalLM.from_pretrained(
-        base_path, dtype=hardware.saved_dtype, use_safetensors=True, trust_remote_code=False
-    )
-    with _without_peft_warnings():
-        return PeftModel.from_pretrained(whole, str(adapters)).merge_and_unload()
 
 
 def keep_weight_layout(model: Any) -> None:

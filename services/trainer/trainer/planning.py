@@ -30,16 +30,17 @@ MARGIN = 3.0
 
 SLOW_DISK_BYTES_PER_S = 50e6
 FILES_S = 10.0
-STATE_FACTOR = 4
-"""Size of a checkpoint with its state (fp32 weights and two moments), as a multiple of the checkpoint's size. Used to
-estimate the time of a save, on a slow disk, before one was measured."""
+STATE_FACTOR = 7
+"""Size of a checkpoint in 16 bits with its state (fp32 weights and two moments), as a multiple of the checkpoint's.
+Used to estimate the time of a save, on a slow disk, before one was measured."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
     """The checkpoint whose weights are loaded, and the state artifact to resume from; None for a fresh optimizer.
 
-    With adapters, the weights are the frozen base weights under them.
+    Exact resumption of adapters begins from the frozen weights under them. Without a state they may be a checkpoint of
+    adapters itself: training continues those with a fresh optimizer, or merges them if others are to be trained.
     """
 
     weights: CheckpointRow

@@ -85,7 +85,7 @@ class LocalPreviewBackend:
         was_training = self._model.training
         autocast = torch.autocast(
             self._hardware.device.partition(":")[0],
-            self._hardware.saved_dtype,
+            self._hardware.compute_dtype,
             enabled=self._hardware.precision != "fp32",
         )
         self._model.eval()

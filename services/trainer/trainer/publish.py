@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointSaved
+from ratchet.inference.adapter_folder import BaseReference, is_adapter
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.lineage import checkpoint_id, lineage, next_ordinal
@@ -33,22 +34,29 @@ class PublishedSegment:
     artifact: str
     state_artifact: str
     size_bytes: int
-    adapter_base_id: str | None
-    """Id of the checkpoint with the frozen weights, if adapters were trained."""
+    base_artifact: str | None
+    """The artifact of the frozen weights, if adapters were trained."""
     save_s: float | None
 
 
 def publish(work: Work, start: SegmentStart, result: SegmentResult, deadline: StopDeadline) -> PublishedSegment:
-    """Publish the folders of a successful segment."""
+    """Publish the folders of a successful segment. A checkpoint of adapters requires the artifact of its base."""
     assert result.last_checkpoint_path is not None
     assert result.state_path is not None
+    base = BaseReference.read(result.last_checkpoint_path).artifact if is_adapter(result.last_checkpoint_path) else None
     provenance = {
         "parent": start.head.id,
         "batch": start.batch.id,
         "offset": result.offset,
         "step": result.global_step,
     }
-    checkpoint = work.artifacts.publish(result.last_checkpoint_path, "checkpoint", provenance, consume=True)
+    checkpoint = work.artifacts.publish(
+        result.last_checkpoint_path,
+        "checkpoint",
+        provenance,
+        consume=True,
+        requires=[base] if base is not None else [],
+    )
     state = work.artifacts.publish(result.state_path, "state", provenance, consume=True)
     return PublishedSegment(
         start=start,
@@ -56,7 +64,7 @@ def publish(work: Work, start: SegmentStart, result: SegmentResult, deadline: St
         artifact=checkpoint.id,
         state_artifact=state.id,
         size_bytes=checkpoint.size_bytes,
-        adapter_base_id=start.resume.weights.id if work.settings.model.lora_rank else None,
+        base_artifact=base,
         save_s=deadline.saved_s,
     )
 
@@ -77,13 +85,19 @@ def record(work: Work, segment: PublishedSegment) -> CheckpointRow:
         tx.session.add(rows[0])
         tx.session.flush()
         main.head_id, main.fresh_optimizer, main.updated_at = rows[0].id, False, tx.now
-        main.adapter_base_id = segment.adapter_base_id
+        main.adapter_base_id = _checkpoint_of(tx.session, segment.base_artifact)
         batch = tx.session.get_one(BatchRow, batch_id)
         batch.offset = _examples_done(segment.result, batch.examples)
         tx.emit(CheckpointSaved(checkpoint_id=rows[0].id, step=segment.result.global_step, batch_id=batch_id))
 
     work.commit(effects)
     return rows[0]
+
+
+def _checkpoint_of(session: Session, artifact: str | None) -> str | None:
+    """The id of the saved checkpoint with this artifact."""
+    query = select(CheckpointRow.id).where(CheckpointRow.artifact == artifact, CheckpointRow.state == "saved")
+    return None if artifact is None else session.scalar(query.order_by(CheckpointRow.ordinal).limit(1))
 
 
 def _examples_done(result: SegmentResult, examples: int) -> int:

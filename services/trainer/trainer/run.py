@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ratchet.errors import DataError, ResumeError, SettingsError
 from ratchet.inference.chat_template import Tokenizer
 from ratchet.inference.model_folder import weights_digest
@@ -206,11 +207,11 @@ class Run:
         """Write all large files first, then move the checkpoint into place, then the state, so that there is never a
         state without its checkpoint."""
         with replacing(state_folder) as draft:
-            if self.hardware.precision != "fp32" or self.trainable.adapters is not None:
+            if self.trainable.saved_dtype != torch.float32 or self.trainable.adapters is not None:
                 save_master(draft, gathered.trained)
             finished = self.plan.position_after(self.steps).finished
             save_moments(draft, gathered.moments, None if finished else self.plan.order)
-            write_checkpoint(model_folder, model, self.trainable, self.hardware, gathered)
+            write_checkpoint(model_folder, model, self.trainable, gathered)
             save_state(draft, self._state(weights_digest(model_folder)))
 
     def _state(self, weights: str) -> TrainingState:

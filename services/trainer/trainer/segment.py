@@ -23,9 +23,6 @@ MODEL_FOLDER = "final_model"
 STATE_FOLDER = "state"
 """Sub-folders of a run: its checkpoint, and the training state that belongs to it."""
 
-ADAPTER_FOLDER = "adapter"
-"""Sub-folder of a checkpoint: its adapters, in peft's format, in addition to the merged weights."""
-
 STATE_FILE = "state.json"
 """File in the state folder: the part of the state that can be read without torch."""
 

@@ -78,9 +78,18 @@ class ArtifactStore:
             self._folder = ArtifactFolder((cache or DEFAULT_CACHE).expanduser())
             self._remote = RemoteArtifacts(filesystem, root, url)
 
-    def publish(self, source: Path, kind: Kind, provenance: Mapping[str, Any], *, consume: bool = False) -> Artifact:
+    def publish(
+        self,
+        source: Path,
+        kind: Kind,
+        provenance: Mapping[str, Any],
+        *,
+        consume: bool = False,
+        requires: Iterable[str] = (),
+    ) -> Artifact:
         """Publish a file, or a folder with everything below it. The same content is always the same artifact.
 
+        ``requires`` are the ids of published artifacts that the content refers to: they are fetched with this one.
         With ``consume`` the caller gives ``source`` up: it is hard-linked where the disk allows, and removed at the
         end. Otherwise only read-only files are linked; files that may still be written to are copied.
         """
@@ -89,7 +98,7 @@ class ArtifactStore:
         def fill(draft: Staging) -> Manifest:
             for path, file in files.items():
                 draft.add_file(file, path, consume=consume)
-            return draft.seal(kind, provenance)
+            return draft.seal(kind, provenance, requires)
 
         artifact = self._put(fill, needed_bytes=sum(file.stat().st_size for file in files.values()))
         if consume:
@@ -108,17 +117,22 @@ class ArtifactStore:
         return self._put(fill)
 
     def fetch(self, artifact_id: str) -> Path:
-        """The artifact's verified folder on this machine. Models map these files into memory, so never write there."""
+        """The artifact's verified folder on this machine. Models map these files into memory, so never write there.
+
+        What the artifact requires is then beside it, under its own id, and verified too.
+        """
         remote = self._remote
         with _about(artifact_id):
             if remote is not None and self._folder.intact(artifact_id) is None:
                 manifest = remote.manifest(artifact_id)
                 self._folder.put(lambda draft: remote.read_into(draft, manifest), manifest.size_bytes)
                 self._trim_at_intervals()
-            self._folder.verified(artifact_id)
+            manifest = self._folder.verified(artifact_id)
             if remote is not None:
                 self._folder.touch(artifact_id)
-            return self._folder.path(artifact_id)
+        for required in manifest.requires:
+            self.fetch(required)
+        return self._folder.path(artifact_id)
 
     def open_lines(self, artifact_id: str, name: str = "rows.jsonl") -> Iterator[str]:
         """The lines of one file, without their line ends; the artifact is verified before the first."""

@@ -70,8 +70,8 @@ class Staging:
             )
         self._take(arrived)
 
-    def seal(self, kind: Kind, provenance: Mapping[str, Any]) -> Manifest:
-        manifest = Manifest.of(self._files, kind, provenance)
+    def seal(self, kind: Kind, provenance: Mapping[str, Any], requires: Iterable[str] = ()) -> Manifest:
+        manifest = Manifest.of(self._files, kind, provenance, requires)
         self.seal_as(manifest)
         return manifest
 

@@ -52,7 +52,10 @@ class ManifestFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The file of an artifact that is written last; without it the artifact does not exist."""
+    """The file of an artifact that is written last; without it the artifact does not exist.
+
+    ``requires`` are the ids of artifacts without which this one is of no use, as the base weights of adapters.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,6 +64,7 @@ class Manifest(BaseModel):
     id: str = _Sha256
     files: tuple[ManifestFile, ...] = Field(min_length=1)
     provenance: Mapping[str, JsonValue]
+    requires: tuple[str, ...] = ()
     created_at: float
 
     @model_validator(mode="after")
@@ -70,13 +74,16 @@ class Manifest(BaseModel):
         return self
 
     @classmethod
-    def of(cls, files: Iterable[ManifestFile], kind: Kind, provenance: Mapping[str, Any]) -> Manifest:
+    def of(
+        cls, files: Iterable[ManifestFile], kind: Kind, provenance: Mapping[str, Any], requires: Iterable[str] = ()
+    ) -> Manifest:
         listed = tuple(sorted(files, key=lambda file: file.path))
         return cls(
             kind=kind,
             id=content_id(listed),
             files=listed,
             provenance=dict(provenance),
+            requires=tuple(checked_id(artifact_id) for artifact_id in requires),
             created_at=time.time(),
         )
 
@@ -116,12 +123,13 @@ def content_id(files: Iterable[ManifestFile]) -> str:
 def weights_digest(manifest: Manifest) -> str:
     """Identity of a model's weights: sha256 over the sorted lines ``path sha256`` of its safetensors.
 
-    Only files of the top folder count; tokenizer, config and optimizer do not change it.
+    Only files of the top folder count; tokenizer, config and optimizer do not change it. Raises ArtifactError where
+    there are none, and for adapters, whose identity includes that of the weights under them.
     """
     weights = [file for file in manifest.files if re.fullmatch(r"[^/]+\.safetensors", file.path)]
-    if not weights:
+    if not weights or manifest.requires:
         raise ArtifactError(
-            f"{manifest.kind} {manifest.id} holds no *.safetensors in its top folder, so it has no weights; "
+            f"{manifest.kind} {manifest.id} holds no whole weights (*.safetensors in its top folder); "
             "publish the folder that save_pretrained wrote."
         )
     lines = sorted(f"{file.path} {file.sha256}\n" for file in weights)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from ratchet.user_files import open_regular
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_model.safetensors"
+BASE = "base.json"
+"""A checkpoint of adapters has these files in place of whole weights (see adapter_folder)."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 UNKNOWN = "unknown"
 
@@ -38,8 +42,10 @@ def check_folder(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The model's safetensors files: one, or the shards that the index names."""
-    if (folder / INDEX).exists():
+    """The model's safetensors files: one, or the shards that the index names; of adapters, their one file."""
+    if (folder / BASE).exists():
+        names = [ADAPTER]
+    elif (folder / INDEX).exists():
         shards = read_json(folder / INDEX).get("weight_map", {})
         names = sorted(set(shards.values()))
     else:
@@ -64,9 +70,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Compare the length stated in the file's header with the file's size.
+    """Compare the length stated in the file's header with the file's size."""
+    read_header(path)
 
-    Layout: eight bytes with the header's length, the JSON header, the tensors' bytes at ``data_offsets``.
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: ``dtype``, ``shape`` and ``data_offsets`` of each tensor by its name.
+
+    Layout: eight bytes with the header's length, the JSON header, the tensors' bytes at ``data_offsets``. Raises
+    BrokenCheckpoint for a file that is not as long as its header says.
     """
     with open_regular(path, BrokenCheckpoint) as file:
         size = os.fstat(file.fileno()).st_size
@@ -75,30 +87,56 @@ def check_safetensors(path: Path) -> None:
         if header_bytes + 8 > size:
             raise BrokenCheckpoint(f"{path} is truncated: its header does not fit into {size} bytes.")
         try:
-            header = json.loads(file.read(header_bytes))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            header: dict[str, Any] = json.loads(file.read(header_bytes))
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            ends = [entry["data_offsets"][1] for entry in tensors.values()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenCheckpoint(f"{path} has no readable safetensors header: {error}") from error
     expected = 8 + header_bytes + max(ends, default=0)
     if expected != size:
         raise BrokenCheckpoint(f"{path} has {size} bytes, but its header states {expected}.")
+    return tensors
+
+
+_DTYPES = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp32"}
+
+
+def stored_dtype(folder: Path) -> str:
+    """The precision of a model's files: bf16, fp16 or fp32, by the most bytes. Raises BrokenCheckpoint.
+
+    Weights in another format (8 bits and fewer) count as bf16, to which they are expanded.
+    """
+    sizes: Counter[str] = Counter()
+    for file in weight_files(folder):
+        for tensor in read_header(file).values():
+            first, end = tensor["data_offsets"]
+            sizes[_DTYPES.get(tensor["dtype"], "bf16")] += end - first
+    return max(sizes, key=lambda name: (sizes[name], name)) if sizes else "fp32"
 
 
 def weights_digest(folder: Path) -> str:
     """Hex sha256 over the sorted lines ``<name> <sha256>\\n`` of the folder's ``*.safetensors`` files.
 
-    Raises BrokenCheckpoint if there is none. Sub-folders (optimizer states) do not count.
+    Adapters have one more line, ``base <digest of the weights under them> <their factor>``. Raises BrokenCheckpoint if
+    there is no weights file. Sub-folders (optimizer states) do not count.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BrokenCheckpoint(f"{folder} holds no *.safetensors file; only safetensors weights are read.")
-    return digest_of_sums({file.name: file_sha256(file) for file in files})
+    sums = {file.name: file_sha256(file) for file in files}
+    if not (folder / BASE).exists():
+        return digest_of_sums(sums)
+    base = read_json(folder / BASE)
+    return _digest({**sums, "base": f"{base.get('weights')} {base.get('scale')}"})
 
 
 def digest_of_sums(sums: Mapping[str, str]) -> str:
-    """The weights digest from each file's sha256, by relative path; only ``*.safetensors`` files count."""
-    weights = {name: sha for name, sha in sums.items() if name.endswith(".safetensors") and "/" not in name}
-    lines = "".join(f"{name} {weights[name]}\n" for name in sorted(weights))
+    """The digest of whole weights from each file's sha256, by relative path; only ``*.safetensors`` files count."""
+    return _digest({name: sha for name, sha in sums.items() if name.endswith(".safetensors") and "/" not in name})
+
+
+def _digest(parts: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {parts[name]}\n" for name in sorted(parts))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -106,6 +144,31 @@ def file_sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes. Raises BrokenCheckpoint unless it is a regular file."""
     with open_regular(path, BrokenCheckpoint) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def add_old_rope_keys(folder: Path) -> None:
+    """Add the keys of transformers 4 for rotary embeddings to a ``config.json`` that has only those of transformers 5.
+
+    Readers of the old keys, such as vLLM on transformers 4, would take the default base frequency, without an error. A
+    model with different rotary embeddings by layer has no old form, and is left as it is.
+    """
+    path = folder / CONFIG
+    config = read_json(path)
+    sections = [config, *(value for value in config.values() if isinstance(value, dict) and "rope_parameters" in value)]
+    changed = [section for section in sections if _with_old_rope(section)]
+    if changed:
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _with_old_rope(section: dict[str, Any]) -> bool:
+    """Add the old keys to one section of a configuration; whether that changed it."""
+    rope = section.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" not in rope or "rope_theta" in section:
+        return False
+    rest = {name: value for name, value in rope.items() if name != "rope_theta"}
+    is_plain = rest.get("rope_type", "default") == "default" and set(rest) <= {"rope_type"}
+    section |= {"rope_theta": rope["rope_theta"], "rope_scaling": None if is_plain else rest}
+    return True
 
 
 @dataclass(frozen=True)

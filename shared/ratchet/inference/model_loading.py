@@ -1,12 +1,17 @@
 """Loads a checkpoint for inference, with the device, precision and attention kernel that fit this machine.
 
-Only safetensors are read; no code from the folder runs, and nothing comes from the network.
+Adapters are merged into their base as they are loaded, so that everything that judges, serves or exports a checkpoint
+has the same weights. Only safetensors are read; no code from the folder runs, and nothing comes from the network.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +19,14 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, it is paid once in a fork server
 
 from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.adapter_folder import ADAPTER_CONFIG, BaseReference, checked_base, is_adapter
 from ratchet.inference.chat_template import Tokenizer
-from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.inference.model_folder import ADAPTER, BASE, add_old_rope_keys, check_folder, stored_dtype, weights_digest
 from ratchet.settings.serving import InferenceSettings
 
 transformers.utils.logging.disable_progress_bar()
@@ -47,21 +54,10 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _require_vocabulary(folder, tokenizer, config.get_text_config().vocab_size)
         hardware = replace(hardware, attention=fitting_attention(config, hardware.attention))
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=hardware.torch_dtype,
-            attn_implementation=hardware.attention,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # so that _require_all_tensors can name them in its error
-            output_loading_info=True,
-        )
+        model = _load_whole(folder, attn_implementation=hardware.attention, dtype=hardware.torch_dtype)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{folder} cannot be loaded: {error}") from error
-    _require_all_tensors(folder, info)
     require_cache(model)
-    _own_memory(model)
     _require_finite(folder, model)
     model.to(hardware.device).eval().requires_grad_(False)
     return LoadedModel(
@@ -71,6 +67,108 @@ def load_model(folder: Path, hardware: Hardware, expected_weights: str | None = 
         hardware=hardware,
         context=_context(config.get_text_config(), tokenizer),
     )
+
+
+def load_merged(folder: Path, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
+    """The model of a checkpoint, with adapters merged into their base in the precision in which that is stored.
+
+    It is converted to ``dtype`` if one is given. ``options`` go to transformers. The weights are in this process's own
+    memory. Raises BrokenCheckpoint.
+    """
+    check_folder(folder)
+    try:
+        return _load_whole(folder, dtype, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise BrokenCheckpoint(f"{folder} cannot be loaded: {error}") from error
+
+
+def _load_whole(folder: Path, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
+    if is_adapter(folder):
+        model = _load_whole(checked_base(folder), **options)
+        merge_adapters(model, folder)
+        if dtype is not None:
+            _convert(model, dtype)
+        return model
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype or DTYPES[stored_dtype(folder)],
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # so that _require_all_tensors can name them in its error
+        output_loading_info=True,
+        **options,
+    )
+    _require_all_tensors(folder, info)
+    _own_memory(model)
+    found: PreTrainedModel = model
+    return found
+
+
+def _convert(model: Any, dtype: torch.dtype) -> None:
+    """Convert what is saved of a model. Other buffers, as the frequencies of rotary embeddings, keep their precision,
+    as they do when a model is loaded in ``dtype``."""
+    saved = set(model.state_dict())
+    buffers = (buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point())
+    for tensor in (*model.parameters(), *buffers):
+        tensor.data = tensor.data.to(dtype)
+    model.config.dtype = dtype
+
+
+_PREFIX = "base_model.model."
+_PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+"""Endings of peft's names of a layer's two matrices."""
+
+
+@torch.no_grad()
+def merge_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Add the adapters of a checkpoint to the weights of its base: W + scale · B·A (Hu et al., 2021, section 4.1).
+
+    The sum is rounded once, to the precision of the weights. It is computed in float64 on the CPU, so that every
+    machine gets the same bits. Raises BrokenCheckpoint for adapters that do not fit the model.
+    """
+    scale, tensors = BaseReference.read(folder).scale, load_file(folder / ADAPTER)
+    merged = 0
+    for end_a, end_b in _PAIRS:
+        for name in sorted(name for name in tensors if name.endswith(end_a)):
+            layer = name.removeprefix(_PREFIX).removesuffix(end_a)
+            try:
+                weight = model.get_parameter(f"{layer}.weight")
+                delta = tensors[_PREFIX + layer + end_b].double() @ tensors[name].double() * scale
+                weight.copy_(weight.double().add_(delta if "embedding" not in end_a else delta.T))
+            except (AttributeError, KeyError, RuntimeError) as error:
+                raise BrokenCheckpoint(f"{folder / ADAPTER} does not fit its base at {layer}: {error}") from error
+            merged += 2
+    if merged != len(tensors):
+        raise BrokenCheckpoint(f"{folder / ADAPTER} has {len(tensors)} tensors, of which {merged} are adapters.")
+
+
+def write_merged(folder: Path, target: Path) -> None:
+    """Write a checkpoint of adapters as a folder with whole weights, in the precision of its base.
+
+    ``target`` must not exist. Its other files are those of the checkpoint. Raises BrokenCheckpoint.
+    """
+    model = load_merged(folder)
+    model.config.use_cache = True
+    model.save_pretrained(target)
+    for file in folder.iterdir():
+        if file.is_file() and file.name not in (ADAPTER, ADAPTER_CONFIG, BASE, "manifest.json"):
+            (target / file.name).unlink(missing_ok=True)
+            shutil.copyfile(file, target / file.name)
+    add_old_rope_keys(target)
+
+
+@contextmanager
+def whole_weights(folder: Path, scratch: Path) -> Iterator[Path]:
+    """The folder itself where its weights are whole; for adapters a folder below ``scratch`` with merged weights, which
+    is removed at the end. For readers of folders that cannot merge."""
+    if not is_adapter(folder):
+        yield folder
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".merged-") as parent:
+        write_merged(folder, Path(parent) / "model")
+        yield Path(parent) / "model"
 
 
 def require_cache(model: Any) -> None:

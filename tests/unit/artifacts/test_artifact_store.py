@@ -50,6 +50,18 @@ def test_a_published_artifact_is_fetched_with_its_provenance(store: ArtifactStor
     assert reader.size_bytes(artifact.id) == 5002
 
 
+def test_what_an_artifact_requires_is_fetched_beside_it(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
+    base = published(store, model)
+    (tmp_path / "adapters.safetensors").write_bytes(b"1")
+    artifact = store.publish(tmp_path / "adapters.safetensors", "checkpoint", {}, requires=[base.id])
+    folder = another(store, tmp_path / "other-cache").fetch(artifact.id)
+    assert (folder.parent / base.id / "model.safetensors").exists()
+    store.delete(base.id)
+    with pytest.raises(ArtifactError) as refused:
+        another(store, tmp_path / "empty-cache").fetch(artifact.id)
+    assert refused.value.artifact == base.id
+
+
 def test_equal_content_is_one_artifact(store: ArtifactStore, model: Path) -> None:
     first = published(store, model)
     second = store.publish(model, "checkpoint", {"job": 8})

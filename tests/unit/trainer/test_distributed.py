@@ -158,8 +158,9 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
     for (step, loss), (other_step, other_loss) in zip(one["loss_curve"], other["loss_curve"], strict=True):
         assert step == other_step
         assert loss == pytest.approx(other_loss, rel=1e-4)
-    for file in ("final_model/model.safetensors", "state/optimizer.safetensors"):
-        mine, its = (load_file(Path(result["last_checkpoint_path"]).parent / file) for result in (one, other))
+    for file in ("final_model/*.safetensors", "state/optimizer.safetensors"):
+        places = (Path(result["last_checkpoint_path"]).parent for result in (one, other))
+        mine, its = (load_file(next(place.glob(file))) for place in places)
         assert mine.keys() == its.keys()
         for name, tensor in mine.items():
             torch.testing.assert_close(tensor, its[name], rtol=0, atol=1e-4)
@@ -270,25 +271,21 @@ def test_a_stopped_sharded_run_ends_with_the_same_bits_and_can_resume_in_one_pro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_a_sharded_run_in_half_precision_saves_the_files_of_one_process(
-    shared: Shared, precision: str, dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_sharded_run_in_half_precision_saves_the_files_of_one_process(shared: Shared, precision: str) -> None:
     half, alone = shared[precision], shared.alone(precision, fp_precision=precision, max_steps=3)
     assert half["loss_curve"] == [[step, pytest.approx(loss, rel=1e-2)] for step, loss in alone["loss_curve"]]
     weights = load_file(Path(half["last_checkpoint_path"]) / "model.safetensors")
     assert weights.keys() == load_file(Path(alone["last_checkpoint_path"]) / "model.safetensors").keys()
-    assert {tensor.dtype for tensor in weights.values()} == {dtype}
-    assert AutoModelForCausalLM.from_pretrained(half["last_checkpoint_path"], dtype="auto").dtype == dtype
-    master = load_file(Path(half["state_path"]) / "master.safetensors")
-    assert {tensor.dtype for tensor in master.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert AutoModelForCausalLM.from_pretrained(half["last_checkpoint_path"], dtype="auto").dtype == torch.float32
 
 
 @pytest.mark.slow
 def test_adapters_on_sharded_weights_learn_the_same(shared: Shared) -> None:
     settings = {"save_steps": 3, "lora_rank": 4, "learning_rate": 5e-3}
     assert_alike(shared["adapters"], shared.alone("adapters", **settings))
-    adapter = load_file(Path(shared["adapters"]["last_checkpoint_path"]) / "adapter" / "adapter_model.safetensors")
+    adapter = load_file(Path(shared["adapters"]["last_checkpoint_path"]) / "adapter_model.safetensors")
     assert {tensor.shape[0] for name, tensor in adapter.items() if "lora_A" in name} == {4}
 
 

@@ -24,8 +24,8 @@ def picked(name: str, value: str) -> Hardware:
 @pytest.mark.parametrize(
     ("fp_precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_the_precision_of_saved_weights_follows_the_setting(fp_precision: str, dtype: torch.dtype) -> None:
-    assert picked("hyperparams.fp_precision", fp_precision).saved_dtype == dtype
+def test_the_precision_of_a_run_follows_the_setting(fp_precision: str, dtype: torch.dtype) -> None:
+    assert picked("hyperparams.fp_precision", fp_precision).compute_dtype == dtype
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

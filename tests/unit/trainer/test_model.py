@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,16 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, SettingsError
+from ratchet.inference.adapter_folder import BaseReference, base_name
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.inference.model_loading import load_merged, write_merged
+from ratchet.inference.model_loading import load_model as load_for_inference
+from ratchet.inference.model_loading import pick_hardware as pick_for_inference
 from ratchet.inference.tiny import VOCABULARY_SIZE, build_tiny_model, build_tiny_tokenizer
 from ratchet.profiles.plain import Plain
 from ratchet.profiles.profile import get_profile
+from ratchet.settings.serving import InferenceSettings
 from ratchet.settings.training import ModelSettings, TrainerConfig
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
@@ -27,8 +34,8 @@ from trainer.batches import MicroBatch, collate, pack
 from trainer.core import TrainingResult
 from trainer.dataset import examples_of, prepare_rows
 from trainer.distributed import Processes
-from trainer.hardware import Hardware, pick_hardware
-from trainer.model import Adapters, Trainable, add_tokens, load_model, merge_into_full_precision
+from trainer.hardware import pick_hardware
+from trainer.model import Adapters, Trainable, add_tokens, load_model
 from trainer.segment import ErrorKind, read_state_info, training_mode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -43,8 +50,17 @@ def after(result: TrainingResult, base_model: Path) -> dict[str, str | None]:
     return {"model__path": str(base_model), "output__resume_from": result.state_path}
 
 
+IDS = torch.arange(3, 40)[None]
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=IDS).logits
+    return found
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_adapters_learn_and_a_merged_model_is_saved(train: Train, sum_file: Path, base_model: Path) -> None:
+def test_adapters_learn_and_are_saved_without_a_merged_copy(train: Train, sum_file: Path, base_model: Path) -> None:
     result = train(sum_file, **LORA, hyperparams__num_epochs=3)
     assert result.success, result.error_message
     curve = [loss for _, loss in result.summary["loss_curve"]]
@@ -52,11 +68,69 @@ def test_adapters_learn_and_a_merged_model_is_saved(train: Train, sum_file: Path
     folder = Path(str(result.last_checkpoint_path))
     check_folder(folder)
     assert weights_digest(folder) == result.summary["weights"] != weights_digest(base_model)
-    ids = torch.arange(3, 40)[None]
-    served = AutoModelForCausalLM.from_pretrained(folder).eval()
-    separate = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), folder / "adapter").eval()
-    with torch.no_grad():
-        torch.testing.assert_close(served(input_ids=ids).logits, separate(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert [file.name for file in folder.glob("*.safetensors")] == ["adapter_model.safetensors"]
+    kept, own = (json.loads((place / "config.json").read_text()) for place in (base_model, folder))
+    assert own == {**kept, "rope_theta": 10000.0, "rope_scaling": None}
+    assert PeftConfig.from_pretrained(folder).base_model_name_or_path == base_name(folder) == str(base_model)
+    assert BaseReference.read(folder).weights == weights_digest(base_model)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_what_is_judged_exported_and_read_by_peft_is_one_model(
+    train: Train, sum_file: Path, base_model: Path, tmp_path: Path
+) -> None:
+    folder = Path(str(train(sum_file, **LORA).last_checkpoint_path))
+    write_merged(folder, tmp_path / "whole")
+    judged = logits(load_merged(folder))
+    assert torch.equal(judged, logits(AutoModelForCausalLM.from_pretrained(tmp_path / "whole")))
+    separate = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), folder)
+    torch.testing.assert_close(judged, logits(separate), rtol=1e-4, atol=1e-4)
+    check_folder(tmp_path / "whole")
+    names = {file.name for file in (tmp_path / "whole").iterdir()}
+    assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "generation_config.json"} <= names
+    assert not {"adapter_model.safetensors", "adapter_config.json", "base.json"} & names
+
+
+def test_other_base_weights_or_none_are_refused_by_digest(train: Train, sum_file: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(build_tiny_model(tmp_path / "own"), tmp_path / "base")
+    folder = Path(str(train(sum_file, **LORA, model__path=str(own), stop_after=1).last_checkpoint_path))
+    expected = weights_digest(folder)
+    loaded = load_for_inference(folder, pick_for_inference(InferenceSettings()), expected)
+    assert loaded.weights == expected
+    shutil.copyfile(build_tiny_model(tmp_path / "other", seed=1) / "model.safetensors", own / "model.safetensors")
+    with pytest.raises(BrokenCheckpoint, match=r"but the adapters in .* belong to"):
+        load_merged(folder)
+    shutil.rmtree(own)
+    with pytest.raises(BrokenCheckpoint, match=r"base weights of the adapters .* is missing"):
+        load_merged(folder)
+
+
+def test_a_changed_factor_or_base_is_another_model(train: Train, sum_file: Path) -> None:
+    folder = Path(str(train(sum_file, **LORA, stop_after=1).last_checkpoint_path))
+    before, reference = weights_digest(folder), BaseReference.read(folder)
+    digests = {before}
+    for change in ({"scale": 3.0}, {"weights": "0" * 64}):
+        reference.model_copy(update=change).write(folder)
+        digests.add(weights_digest(folder))
+    assert len(digests) == 3
+
+
+def test_adapters_of_the_same_shape_are_continued_and_others_start_on_the_merged_weights(
+    train: Train, sum_file: Path, base_model: Path
+) -> None:
+    first = Path(str(train(sum_file, "first", **LORA, stop_after=4).last_checkpoint_path))
+    begin = {"model__path": str(first), "stop_after": 1, "hyperparams__learning_rate": 1e-9}
+    same = Path(str(train(sum_file, "same", model__lora_rank=4, **begin).last_checkpoint_path))
+    assert BaseReference.read(same) == BaseReference.read(first)
+    assert base_name(same) == str(base_model)
+    other = Path(str(train(sum_file, "other", model__lora_rank=8, **begin).last_checkpoint_path))
+    assert BaseReference.read(other).weights == weights_digest(first)
+    whole = Path(str(train(sum_file, "whole", **begin).last_checkpoint_path))
+    assert (whole / "model.safetensors").exists()
+    expected = logits(load_merged(first))
+    assert not torch.allclose(expected, logits(load_merged(base_model)), atol=1e-4)
+    for folder in (same, other, whole):
+        torch.testing.assert_close(logits(load_merged(folder)), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_adapters_are_kept_in_the_state(train: Train, sum_file: Path) -> None:
@@ -87,8 +161,7 @@ def test_a_state_of_other_adapters_or_none_is_refused(train: Train, sum_file: Pa
     first = train(sum_file, "first", stop_after=1, **LORA)
     wider = train(sum_file, "wider", **{**LORA, "model__lora_rank": 8}, **after(first, base_model))
     whole = train(sum_file, "whole", **after(first, base_model))
-    merged = train(sum_file, "merged", **LORA, after=first)
-    for result in (wider, whole, merged):
+    for result in (wider, whole):
         assert result.error_kind is ErrorKind.RESUME, result.error_message
     assert "rank=4" in str(wider.error_message)
 
@@ -117,13 +190,10 @@ def test_untied_embeddings_take_adapters(train: Train, sum_file: Path, tmp_path:
     untied = build_tiny_model(tmp_path / "untied", tie_word_embeddings=False)
     result = train(sum_file, **LORA, model__lora_targets=[target], model__path=str(untied))
     assert result.success, result.error_message
-    folder, ids = Path(str(result.last_checkpoint_path)), torch.arange(3, 40)[None]
-    merged = AutoModelForCausalLM.from_pretrained(folder).eval()
-    before = AutoModelForCausalLM.from_pretrained(untied).eval()
-    with torch.no_grad():
-        old, new = before(input_ids=ids).logits, merged(input_ids=ids).logits
-        separate = PeftModel.from_pretrained(before, folder / "adapter").eval()
-        torch.testing.assert_close(new, separate(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    folder = Path(str(result.last_checkpoint_path))
+    old, new = logits(AutoModelForCausalLM.from_pretrained(untied)), logits(load_merged(folder))
+    separate = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(untied), folder)
+    torch.testing.assert_close(new, logits(separate), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(old, new, atol=1e-4)
 
 
@@ -163,10 +233,8 @@ def test_adapters_on_4_bit_weights_learn_across_a_stop_and_a_preview(
     assert info is not None
     assert "bits=4" in info.mode
     assert all("lora_" in name for name in load_file(Path(str(second.state_path)) / "master.safetensors"))
-    served = AutoModelForCausalLM.from_pretrained(second.last_checkpoint_path, dtype="auto")
-    base = AutoModelForCausalLM.from_pretrained(base_model)
-    assert served.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    assert torch.equal(served.model.norm.weight, base.model.norm.weight.to(served.dtype)), "whole weights are served"
+    served, base = load_merged(Path(str(second.last_checkpoint_path))), load_merged(base_model)
+    assert torch.equal(served.model.norm.weight, base.model.norm.weight), "the base in its own precision is served"
 
 
 @FOUR_BITS
@@ -176,19 +244,10 @@ def test_weights_of_4_bits_are_not_sharded(configure: Callable[..., TrainerConfi
         pick_hardware(config, Processes(0, 2))
 
 
-def test_saved_adapters_merge_into_full_precision_weights(train: Train, sum_file: Path, base_model: Path) -> None:
-    result = train(sum_file, **LORA)
-    folder = Path(str(result.last_checkpoint_path))
-    again = merge_into_full_precision(str(base_model), folder / "adapter", Hardware("cpu", "fp32", "sdpa"))
-    published = AutoModelForCausalLM.from_pretrained(folder)
-    for name, tensor in published.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
-
-
 def test_the_shape_of_adapters_follows_the_settings(base_model: Path) -> None:
     def shaped(**settings: float) -> tuple[int, float]:
         model = AutoModelForCausalLM.from_pretrained(base_model)
-        Adapters(model, ModelSettings.model_validate(settings), 1, str(base_model))
+        Adapters(model, ModelSettings.model_validate(settings), 1, base_model, "base")
         layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
         return layer.r["default"], layer.scaling["default"]
 

@@ -4,13 +4,16 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ratchet.settings.training import TrainerConfig
+from safetensors.torch import load_file, save_file
 from trainer.checkpoint import load_order, load_state
 from trainer.core import TrainerEngine, TrainingResult
 from trainer.launch import train_segment
@@ -40,11 +43,28 @@ def test_a_run_stopped_twice_ends_with_the_same_bits(train: Train, sum_file: Pat
     assert third.summary["total_tokens"] == straight.summary["total_tokens"]
 
 
-def test_half_precision_weights_resume_from_their_fp32_masters(train: Train, sum_file: Path) -> None:
-    straight = train(sum_file, "straight", hyperparams__fp_precision="bf16")
-    first = train(sum_file, "first", stop_after=4, hyperparams__fp_precision="bf16")
-    second = train(sum_file, "second", after=first, hyperparams__fp_precision="bf16")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_in_half_precision_resumes_from_its_fp32_masters(
+    train: Train, sum_file: Path, base_model: Path, tmp_path: Path, precision: str
+) -> None:
+    half = Path(shutil.copytree(base_model, tmp_path / "half"))
+    weights = {name: tensor.bfloat16() for name, tensor in load_file(half / "model.safetensors").items()}
+    save_file(weights, half / "model.safetensors", {"format": "pt"})
+    settings = {"model__path": str(half), "hyperparams__fp_precision": precision}
+    straight = train(sum_file, "straight", **settings)
+    first = train(sum_file, "first", stop_after=4, **settings)
+    second = train(sum_file, "second", after=first, hyperparams__fp_precision=precision)
     assert second.summary["weights"] == straight.summary["weights"]
+    saved, master = (
+        load_file(Path(str(place)) / name)
+        for place, name in (
+            (second.last_checkpoint_path, "model.safetensors"),
+            (second.state_path, "master.safetensors"),
+        )
+    )
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in master.values()} == {torch.float32}
+    assert all(torch.equal(master[name].bfloat16(), tensor) for name, tensor in saved.items())
 
 
 def test_dropout_is_the_same_after_a_stop(train: Train, sum_file: Path, base_model: Path, tmp_path: Path) -> None:

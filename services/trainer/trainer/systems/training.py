@@ -25,7 +25,7 @@ from ratchet.ledger.deployments import champion
 from ratchet.ledger.lineage import lineage, unjudged
 from ratchet.ledger.live_training import status_for_claim
 from ratchet.ledger.queue import next_batch, shortage, skipped_midway, supply
-from ratchet.ledger.tables import BatchRow, LineageRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow
 from ratchet.settings import Settings
 from ratchet.settings.training import RunDataSettings, RunOutputSettings, TrainerConfig
 from ratchet.systems import Lane, NotReady, Outcome, Subject, System, Verdict, Work
@@ -109,7 +109,7 @@ def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
         hyperparams=settings.hyperparams,
         profile=settings.profile,
         monitoring=settings.monitoring,
-        locked=settings.locked,
+        locked=settings.locked.model_copy(update={"base_model": _base_name(settings, start.resume.weights)}),
         environment=settings.environment,
         data=RunDataSettings(
             dataset_path=work.artifacts.fetch(start.batch.artifact) / "rows.jsonl",
@@ -128,6 +128,11 @@ def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
         status_path=settings.status_folder / STATUS_FILE,
         ranks=training_processes(settings),
     )
+
+
+def _base_name(settings: Settings, weights: CheckpointRow) -> str:
+    """The name of the weights under new adapters: the user's for the base model, else the checkpoint's id."""
+    return weights.id if weights.ordinal else settings.locked.base_model or settings.model.path
 
 
 def _note(start: SegmentStart, message: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ratchet.inference.adapter_folder import base_name
 from ratchet.ledger.tables import CheckpointRow
 
 LORA = {"lora_rank": 4}
@@ -32,10 +33,15 @@ def test_segments_resume_their_adapters_on_the_frozen_base(start_training: Calla
     assert [spec.config.output.resume_from is None for spec in training.children.specs] == [True, False]
     assert (second.parent_id, training.line().adapter_base_id) == (first.id, base)
     files = {path.name for path in training.home.artifacts.fetch(second.artifact).iterdir()}
-    assert {"model.safetensors", "adapter"} <= files
+    assert {"adapter_model.safetensors", "adapter_config.json", "base.json"} <= files
+    assert "model.safetensors" not in files
+    assert training.home.artifacts.manifest(second.artifact).requires == (artifact(training, base),)
+    assert base_name(training.home.artifacts.fetch(second.artifact)) == training.home.settings.model.path
 
 
-def test_after_a_rewind_fresh_adapters_use_the_champion_as_base(start_training: Callable[..., Any]) -> None:
+def test_after_a_rewind_the_champions_adapters_are_continued_on_the_same_base(
+    start_training: Callable[..., Any],
+) -> None:
     training = start_training(model=LORA)
     training.queue(1)
     training.sweep()
@@ -48,13 +54,12 @@ def test_after_a_rewind_fresh_adapters_use_the_champion_as_base(start_training: 
     training.sweep()
     training.queue(3)
     training.sweep()
-    assert grounds(training)[-2:] == [artifact(training, champion)] * 2
-    assert training.line().adapter_base_id == champion
+    base = training.home.base_id()
+    assert grounds(training)[-2:] == [artifact(training, champion), artifact(training, base)]
+    assert training.line().adapter_base_id == base
 
 
-def test_changed_adapter_settings_start_from_the_merged_head(
-    start_training: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_changed_adapter_settings_start_from_the_merged_head(start_training: Callable[..., Any]) -> None:
     training = start_training(model=LORA)
     training.queue(1)
     training.sweep()
@@ -68,8 +73,11 @@ def test_changed_adapter_settings_start_from_the_merged_head(
         begun = training.children.specs[-2:]
         assert [spec.config.output.resume_from is None for spec in begun] == [True, False]
         assert Path(begun[0].config.model.path).name == artifact(training, head)
+        assert training.line().adapter_base_id == (head if model["lora_rank"] else None)
+        if model["lora_rank"]:
+            folder = training.home.artifacts.fetch(training.checkpoints()[-1].artifact)
+            assert base_name(folder) == head, "which is no model of the user's"
         head = training.line().head_id
-    assert training.line().adapter_base_id is None
     assert training.home.dead() == []
 
 

@@ -142,7 +142,7 @@ def test_without_an_intact_checkpoint_training_waits(training: Any) -> None:
         recover(training.home.settings, training.home.ledger, training.home.artifacts)
 
 
-@pytest.mark.parametrize("states", [2, 1], ids=["from an intact state", "from the merged weights"])
+@pytest.mark.parametrize("states", [2, 1], ids=["from an intact state", "from the saved adapters"])
 def test_adapters_are_recovered_too(
     start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, states: int
 ) -> None:
@@ -173,11 +173,16 @@ def test_recovery_with_fresh_adapters_checks_the_head(start_training: Callable[.
     training.sweep()
     middle, _ = training.checkpoints()
     rewind_by_hand(training, middle.id)
-    flip_a_byte(training, middle.artifact, "model.safetensors")
+    flip_a_byte(training, middle.artifact, "adapter_model.safetensors")
     second = training.queue(2)
     sweep_often(training)
     assert training.home.verdicts("training")[second] == "trained"
     assert training.checkpoints()[2].parent_id == training.home.base_id()
+
+
+def set_rank(training: Any, rank: int) -> None:
+    model = training.home.settings.model.model_copy(update={"lora_rank": rank})
+    training.home.settings = training.home.settings.model_copy(update={"model": model})
 
 
 def test_adapter_states_on_other_weights_are_not_resumed(
@@ -185,19 +190,22 @@ def test_adapter_states_on_other_weights_are_not_resumed(
 ) -> None:
     monkeypatch.setattr(publish, "STATES_KEPT", 8)
     training = start_training(model={"lora_rank": 4})
-    first, second = training.queue(1), training.queue(2)
+    first = training.queue(1, rows=32)
     training.sweep()
-    champion = training.checkpoints()[2].id
-    rewind_by_hand(training, champion)
+    set_rank(training, 8)
+    second = training.queue(2, rows=32)
+    training.sweep()
+    merged = training.checkpoints()[-1].id
+    set_rank(training, 4)
     third = training.queue(3, rows=32)
     training.sweep()
     head = training.checkpoints()[-1]
-    assert (head.parent_id, training.line().adapter_base_id) == (champion, champion)
+    assert (head.parent_id, training.line().adapter_base_id) == (merged, merged)
     flip_a_byte(training, head.state_artifact, "optimizer.safetensors")
     fourth = training.queue(4)
     sweep_often(training, 14)
     assert training.home.verdicts("training") == dict.fromkeys([first, second, third, fourth], "trained")
-    assert training.checkpoints()[5].parent_id == head.id
+    assert training.checkpoints()[3].parent_id == head.id
     assert found(training) == [f"Training resumes from {head.id} with a fresh optimizer."]
 
 
