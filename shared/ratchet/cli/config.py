@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ import typer
 from ratchet.cli.capacity import check_training
 from ratchet.cli.context import artifacts, opened
 from ratchet.cli.output import print_json
-from ratchet.errors import ArtifactError, DataError, PreconditionFailed, SettingsError, TransientError
+from ratchet.errors import ArtifactError, PreconditionFailed, SettingsError, TransientError
 from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -71,15 +70,39 @@ def check() -> None:
         typer.echo(line)
     if settings.model.load_in_4bit and TRAINER in settings.placement.roles:
         require_bitsandbytes()
-    held, power = check_gate(settings)
-    if held.note:
-        typer.echo(held.note, err=True)
-    typer.echo(f"the settings are valid. {power.advice}")
-    typer.echo(
-        f"with {held.items:,} confirm items a true gain of {settings.gate.gain:.0%} is proved at the first challenge "
-        f"with a chance of {power.per_challenge[0]:.0%}, within {CHALLENGES} challenges with "
-        f"{power.within:.0%}."
-    )
+    lines = list(check_tasks(settings))
+    if not settings.suites.families:
+        typer.echo("the settings are valid." + ("" if lines else f" There is nothing to learn from yet: {ADD_DATA}"))
+    else:
+        held, power = check_gate(settings)
+        if held.note:
+            typer.echo(held.note, err=True)
+        typer.echo(f"the settings are valid. {power.advice}")
+        typer.echo(
+            f"with {held.items:,} confirm items a true gain of {settings.gate.gain:.0%} is proved at the first "
+            f"challenge with a chance of {power.per_challenge[0]:.0%}, within {CHALLENGES} challenges with "
+            f"{power.within:.0%}."
+        )
+    for line in lines:
+        typer.echo(line)
+
+
+ADD_DATA = "`ratchet data add FILE` adds your rows, at any time."
+
+
+def check_tasks(settings: Settings) -> Iterator[str]:
+    """For each task of this home what gain its held-out rows can prove; nothing before the first task."""
+    from ratchet.user_tasks.add import plan_rows
+    from ratchet.user_tasks.task import Task, all_tasks
+
+    try:
+        with opened(settings) as (_, ledger), ledger.read() as session:
+            tasks = all_tasks(session, "user")
+    except PreconditionFailed:
+        return
+    for row in tasks:
+        for sentence in plan_rows(settings, Task.of(row), row.rows).sentences():
+            yield f"task {row.name}: {sentence}"
 
 
 @app.command()
@@ -115,11 +138,7 @@ class ConfirmItems:
 def check_gate(settings: Settings) -> tuple[ConfirmItems, GatePower]:
     """The confirm items and the gate's power with them. Raises SettingsError, with the number needed, for too few
     items."""
-    try:
-        confirm = confirm_items(settings)
-    except DataError as error:
-        needed = gate_power(settings.gate, 0).items_needed
-        raise SettingsError(f"suites.files: {error} {_items_needed(settings, needed)}") from error
+    confirm = confirm_items(settings)
     power = gate_power(settings.gate, confirm.items, confirm.protected)
     if not power.adequate:
         raise SettingsError(low_power(settings, confirm, power))
@@ -127,7 +146,7 @@ def check_gate(settings: Settings) -> tuple[ConfirmItems, GatePower]:
 
 
 def confirm_items(settings: Settings) -> ConfirmItems:
-    """Count the items. Raises DataError where the rows of ``suites.files`` do not fill the pools."""
+    """Count the items of the built-in families; those of tasks are judged by themselves."""
     note = ""
     try:
         suite = _kept_suite(settings)
@@ -139,7 +158,8 @@ def confirm_items(settings: Settings) -> ConfirmItems:
             f"the suites of the ledger cannot be read ({error}), so they are counted as a new home would have them.",
         )
     kept = suite is not None
-    items = (suite or build_suites(settings.suites)["confirm"]).items
+    names = {family.name for family in settings.suites.families}
+    items = [item for item in (suite or build_suites(settings.suites)["confirm"]).items if item.family in names]
     by_family = Counter(item.family for item in items)
     protected = {family.name: by_family[family.name] for family in settings.suites.families if family.protected}
     return ConfirmItems(len(items), protected, kept, note)
@@ -156,26 +176,7 @@ def low_power(settings: Settings, confirm: ConfirmItems, power: GatePower) -> st
         problem = (
             f"the {confirm.items} confirm items {source} prove a gain of {gate.gain:.1%} with a chance of only {chance}"
         )
-    remedy = power.advice if settings.suites.families else _items_needed(settings, power.items_needed)
-    reset = (
-        "Later rows change no suite of this home: `ratchet reset`, and start with more rows." if confirm.kept else ""
-    )
-    return f"the gate has too little power: {problem}. {remedy} {reset}".rstrip()
-
-
-def _items_needed(settings: Settings, needed: int | None) -> str:
-    """The number of items that can prove the planned gain, and the number of rows that a file needs for them."""
-    suites = settings.suites
-    if needed is None:
-        return "No number of items is enough: lower gate.power, widen gate.margin, or set a larger gate.gain."
-    text = f"To detect a gain of {settings.gate.gain:.1%} takes about {needed:,} confirm items"
-    if suites.families:
-        return f"{text}."
-    confirm = max(needed, suites.confirm_items)
-    share = needed / confirm
-    rows = ceil((suites.probe_items + suites.eval_items + confirm) * share / suites.held_out_share)
-    larger = "" if confirm == suites.confirm_items else f" and suites.confirm_items {confirm:,}"
-    return f"{text}, for which suites.files need about {rows:,} rows that can be graded{larger}."
+    return f"the gate has too little power: {problem}. {power.advice}"
 
 
 def _kept_suite(settings: Settings) -> Suite:

@@ -42,7 +42,7 @@ MetricOption = Annotated[
     str | None,
     typer.Option(
         "--metric",
-        help="accuracy (answers can be checked), loss (free text), judge (an LLM judge); by default found from the rows.",
+        help="accuracy (answers can be checked), loss (free text) or judge (an LLM judge); unset: by the rows.",
     ),
 ]
 GraderOption = Annotated[
@@ -75,8 +75,10 @@ def add(
     if priority not in PRIORITIES:
         raise PreconditionFailed(f"--priority {priority} is not one of {', '.join(PRIORITIES)}.")
     choice = make_choice(task, metric, grader, pattern)
-    with ledger_of_home() as (settings, ledger):
-        found = add_source(settings, ledger, source, choice, columns, priority, dry_run=dry_run, quiet=as_json)
+    with ledger_of_home() as (settings, ledger), tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
+        rows = Path(folder) / "rows.jsonl"
+        name = converted(source, columns, rows, quiet=as_json)
+        found = add_rows(settings, ledger, rows, name, choice, priority, dry_run=dry_run, quiet=as_json)
         if not dry_run:
             wake(settings, "correction")
     if as_json:
@@ -182,59 +184,56 @@ def ledger_of_home() -> Iterator[tuple[Settings, Ledger]]:
         ledger.close()
 
 
-def add_source(
+def add_rows(
     settings: Settings,
     ledger: Ledger,
+    rows: Path,
     source: str,
     choice: Choice,
-    columns: str | None,
-    priority: str,
+    priority: str = "normal",
     *,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Read the source, show what becomes of it, and add it; returns the numbers that --json prints."""
+    """Show what becomes of canonical rows, and add them; returns the numbers that --json prints."""
     from ratchet.cli.data_report import numbers, report
     from ratchet.user_tasks import add as adding
 
     store = artifacts(settings)
-    with tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
-        rows = Path(folder) / adding.ROWS
-        name = _converted(source, columns, rows, quiet)
-        prepared = adding.prepare(settings, ledger, store, rows, name, choice)
-        found: dict[str, Any] = {"source": name, "batch_ids": []}
-        if prepared is not None:
-            if not quiet:
-                report(prepared)
-            if not dry_run:
-                found["batch_ids"].append(adding.commit(settings, ledger, store, prepared, priority))
-            found |= numbers(prepared)
-        if prepared is None or prepared.family_rows:
-            count, lines = adding.family_lines(rows, prepared)
-            if not dry_run:
-                found["batch_ids"].append(_queued(ledger, store, name, count, lines, priority))
-            found["queued_rows"] = count
-            if not quiet:
-                typer.echo(f"{count:,} rows of built-in tasks {'would be' if dry_run else 'are'} queued for training.")
+    prepared = adding.prepare(settings, ledger, store, rows, source, choice)
+    found: dict[str, Any] = {"source": source, "batch_ids": []}
+    if prepared is not None:
+        if not quiet:
+            report(prepared)
+        if not dry_run:
+            found["batch_ids"].append(adding.commit(settings, ledger, store, prepared, priority))
+        found |= numbers(prepared)
+    if prepared is None or prepared.family_rows:
+        count, lines = adding.family_lines(rows, prepared)
+        if not dry_run:
+            found["batch_ids"].append(_queued(ledger, store, source, count, lines, priority))
+        found["queued_rows"] = count
+        if not quiet:
+            typer.echo(f"{count:,} rows of built-in tasks {'would be' if dry_run else 'are'} queued for training.")
     return found
 
 
-def _converted(source: str, columns: str | None, destination: Path, quiet: bool) -> str:
+def converted(source: str, columns: str | None, destination: Path, *, quiet: bool = False) -> str:
     """Write the source's rows as canonical JSONL; returns a printable name of it.
 
     Unreadable rows stay in the file, for the data gate to put into quarantine, and the first of them are printed.
     """
-    from ratchet.data.files import convert_source, parse_mapping
+    from ratchet.data.column_map import ColumnMap
+    from ratchet.data.files import read_file_examples, write_examples
 
-    found = convert_source(source, destination, parse_mapping(columns))
-    for error in found.refused[:MOST_SHOWN]:
+    mapping = ColumnMap.parse(columns) if columns else None
+    notice = (lambda _: None) if quiet else typer.echo
+    found = write_examples(read_file_examples(source, mapping, notice), destination)
+    for _, error in found.refused[:MOST_SHOWN]:
         typer.echo(f"  {error}", err=True)
-    if len(found.refused) > MOST_SHOWN:
-        typer.echo(f"  … and {len(found.refused) - MOST_SHOWN:,} more", err=True)
-    if not quiet:
-        for note in found.notes:
-            typer.echo(note)
-    return printable(found.name)
+    if found.unreadable > MOST_SHOWN:
+        typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
+    return source if source.startswith("hf:") else printable(Path(source).resolve().name)
 
 
 def _queued(ledger: Ledger, store: ArtifactStore, source: str, count: int, lines: Iterator[str], priority: str) -> str:

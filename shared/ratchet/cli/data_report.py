@@ -54,7 +54,8 @@ def _tell_split(prepared: Prepared) -> None:
     sizes = " · ".join(f"{len(items):,} {pool}" for pool, items in split.held_out.items())
     trained = split.rows - split.held_rows
     typer.echo(f"  held out  {sizes}; the other {trained:,} rows are trained on.")
-    typer.echo(f"  proof     {plan.sentence}")
+    for line in plan.sentences():
+        typer.echo(f"  proof     {line}")
 
 
 def numbers(prepared: Prepared) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def numbers(prepared: Prepared) -> dict[str, Any]:
         "repeated": split.repeated,
         "unreadable": len(prepared.unreadable),
         "held_out": {pool: len(items) for pool, items in split.held_out.items()},
-        "plan": prepared.plan.model_dump(mode="json"),
+        "plan": prepared.plan.as_values(),
     }
 
 

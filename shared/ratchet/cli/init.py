@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import Counter
+import tempfile
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -15,28 +15,43 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ratchet.atomic_files import atomic_replace, atomic_write
-from ratchet.cli.capacity import Fit, count_parameters, fit, shared_fit, training_memory
+from ratchet.atomic_files import atomic_write
+from ratchet.cli.capacity import this_machine, training_memory
 from ratchet.cli.config import plugin_sections
+from ratchet.cli.data import (
+    GraderOption,
+    MapOption,
+    MetricOption,
+    TaskName,
+    add_rows,
+    converted,
+    ledger_of_home,
+    make_choice,
+)
 from ratchet.cli.output import size
 from ratchet.cli.view.view_model import thousands
-from ratchet.data.jsonl import copy_rows, read_examples
+from ratchet.data.example import Example
+from ratchet.data.jsonl import read_examples
 from ratchet.disk import home_errors
-from ratchet.errors import DataError, PreconditionFailed
-from ratchet.evaluation.build_suites import build_suites
+from ratchet.errors import PreconditionFailed, RatchetError
 from ratchet.leases.gpus import list_gpus
 from ratchet.settings import Settings, load
 from ratchet.settings.settings import schema_with
 from ratchet.settings.sources import FILE
-from ratchet.user_files import open_regular, printable
+from ratchet.training_memory import ModelFacts, model_facts
+from ratchet.training_plan import (
+    SMALL_PARAMETERS,
+    UNKNOWN_MODEL,
+    RowFacts,
+    TrainingChoice,
+    choose_training,
+    row_facts,
+)
 
 TINY = "tiny"
 NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
 """A settings file that is itself a mount point, or is in another user's folder, can only be written in place."""
-SHOWN = 5
 GPU_ITEMS = 1_000
-LARGE = 5_000_000
-"""Parameters from which a model counts as pretrained and gets settings of its own."""
 
 
 def init(
@@ -45,32 +60,46 @@ def init(
         typer.Option(help="Folder or hub name of the base model; `tiny` is the built-in one, trained from scratch."),
     ] = TINY,
     data: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, readable=True, help="JSONL file to train on.")
+        str | None, typer.Option(help="Your data: a file, a folder of files, or a data set of the hub (hf:ORG/NAME).")
     ] = None,
+    task: TaskName = None,
+    metric: MetricOption = None,
+    grader: GraderOption = None,
+    columns: MapOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train all weights of a pretrained model, not low-rank adapters (LoRA).")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a file, and allow a model that does not fit.")
     ] = False,
 ) -> None:
     """Write ratchet.toml: every setting with its meaning, for your model and your data.
 
-    A model is checked against the memory of this machine. A data file has one JSON object per line, in any of these
-    shapes: messages, conversations, user_prompt/expected_answer, user_prompt/assistant_response, prompt/completion,
-    instruction/input/output, question/answer; unreadable rows are listed with their line numbers. The file is copied
-    into the inbox, which the first run queues. Part of its rows are held out for testing, so leave the file in place.
+    A model is checked against the memory of this machine, and its hyperparameters follow from its size and your rows.
+    The rows become a task, as with `ratchet data add`: some are held out, and it is said what gain they can prove.
     """
     file = Path(FILE)
     if file.exists() and not force:
         raise PreconditionFailed(f"{file.resolve()} exists already; --force overwrites it.")
-    chosen = {**_for_model(model, force), **_sizes()}
-    if data is not None:
-        _require_nameable(data)
-        _check_data(data)
-        chosen = {**chosen, "suites": {**chosen.get("suites", {}), **_tested_on(data, model)}}
-    _write(file, render(chosen, schema_with(plugin_sections())))
-    load()
-    typer.echo(f"wrote {file}.")
-    if data is not None:
-        _into_inbox(data)
+    choice = make_choice(task, metric, grader, None)
+    with tempfile.TemporaryDirectory(prefix="ratchet-init-") as folder:
+        rows = Path(folder) / "rows.jsonl"
+        name = converted(data, columns, rows) if data is not None else ""
+        chosen = {**_for_model(model, rows if data is not None else None, full=full, force=force), **_sizes()}
+        is_new = not file.exists()
+        _write(file, render(chosen, schema_with(plugin_sections())))
+        load()
+        try:
+            if data is not None:
+                with ledger_of_home() as (settings, ledger):
+                    add_rows(settings, ledger, rows, name, choice)
+        except RatchetError:
+            if is_new:
+                file.unlink()
+            raise
+        typer.echo(f"wrote {file}.")
+    if data is None and model != TINY:
+        typer.echo("It has nothing to learn from yet: `ratchet data add FILE` adds your rows, now or at any time.")
     typer.echo("`make run` (or `ratchet run`) starts everything.")
 
 
@@ -90,98 +119,60 @@ def _write(file: Path, text: str) -> None:
             file.write_text(text, encoding="utf-8")
 
 
-def _for_model(name: str, force: bool) -> Chosen:
+def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chosen:
+    """The sections for a model of the user's: where it is, what of it is trained, and how."""
     if name == TINY:
         return {}
     folder = Path(name)
     if not folder.is_dir():
         typer.echo(f"{name} is not a folder here, so it is taken as a hub name; the first run downloads and checks it.")
-        return {"model": {"path": name}, "hyperparams": _pretrained()}
-    alone = fit(count_parameters(folder), *training_memory())
-    shared = None if alone.fits else shared_fit(load(), folder)
-    found = shared or alone
-    _tell(found)
-    if not found.fits and not force:
+        unseen = choose_training(UNKNOWN_MODEL, _row_facts(rows, folder), this_machine(), adapters=not full).sections()
+        return {**unseen, "model": {"path": name, **unseen["model"]}}
+    facts, found_rows = model_facts(folder), _row_facts(rows, folder)
+    adapters = False if full else None
+    alone = choose_training(facts, found_rows, this_machine(), adapters=adapters)
+    chosen, sections = alone, alone.sections()
+    cards = len(list_gpus())
+    if not alone.fits and cards > 1:
+        sharded = choose_training(facts, found_rows, this_machine(cards, sharded=True), adapters=adapters)
+        if sharded.fits:
+            typer.echo("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
+            chosen, sections = sharded, {**sharded.sections(), "environment": {"parallelism": "fsdp"}}
+    _tell(facts, chosen)
+    if not chosen.fits and not force:
         raise PreconditionFailed(
-            f"{name} does not fit: take a smaller model or a larger machine. Training it needs about "
-            f"{size(found.needed_bytes)}, and {size(found.available_bytes)} are available; --force writes it anyway."
+            f"{name} does not fit: take a smaller model or a larger machine, or train adapters (without --full). "
+            "--force writes the settings anyway."
         )
-    chosen: dict[str, dict[str, Any]] = {"model": {"path": str(folder.resolve())}}
-    if found.parameters > LARGE:
-        chosen["hyperparams"] = _pretrained()
-    if shared is not None:
-        typer.echo("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
-        chosen["environment"] = {"parallelism": "fsdp"}
-    return chosen
+    if facts.parameters > SMALL_PARAMETERS:
+        sections["hyperparams"].pop("num_epochs", None)  # passes over the rows are composed by generation
+    return {**sections, "model": {"path": str(folder.resolve()), **sections["model"]}}
+
+
+def _row_facts(rows: Path | None, folder: Path) -> RowFacts | None:
+    if rows is None:
+        return None
+    return row_facts((row for _, row in read_examples(rows) if isinstance(row, Example)), folder)
+
+
+def _tell(facts: ModelFacts, chosen: TrainingChoice) -> None:
+    """Print what is trained, and what memory that takes."""
+    available, where = training_memory()
+    hyperparams = chosen.hyperparams
+    what = f"adapters of rank {chosen.model.lora_rank} (LoRA)" if chosen.model.lora_rank else "all weights"
+    step_rows = hyperparams.batch_size * hyperparams.gradient_accumulation
+    typer.echo(
+        f"model: {thousands(facts.parameters)} parameters in {facts.dtype}. Training {what} at a learning rate of "
+        f"{hyperparams.learning_rate:g}, {step_rows} rows a step of up to {hyperparams.max_length} tokens, takes about "
+        f"{size(chosen.memory.total)} of {size(available)} ({where})."
+    )
+    if chosen.rows_too_long:
+        typer.echo(f"{chosen.rows_too_long:,} rows are longer than {hyperparams.max_length} tokens and are left out.")
 
 
 def _sizes() -> Chosen:
     """Suites of 1,000 items where there is a GPU; the defaults suit a CPU."""
     return {"suites": {"probe_items": GPU_ITEMS, "eval_items": GPU_ITEMS}} if list_gpus() else {}
-
-
-def _tell(found: Fit) -> None:
-    typer.echo(
-        f"{thousands(found.parameters)} parameters: training all of them takes about {size(found.needed_bytes)} "
-        f"of {size(found.available_bytes)} ({found.where})."
-    )
-
-
-def _pretrained() -> dict[str, Any]:
-    """Careful settings for a pretrained model: a low learning rate, and small batches with gradient accumulation."""
-    return {"learning_rate": 2e-5, "batch_size": 4, "gradient_accumulation": 8}
-
-
-def _require_nameable(data: Path) -> None:
-    """Raise for a file name that a settings file, which is UTF-8, cannot hold."""
-    path = data.resolve()
-    if printable(path) != str(path):
-        raise PreconditionFailed(
-            f"{printable(path)}: the name has control characters or is not UTF-8; rename the file first."
-        )
-
-
-def _check_data(data: Path) -> None:
-    families: Counter[str] = Counter()
-    errors: list[DataError] = []
-    for _, found in read_examples(data):
-        if isinstance(found, DataError):
-            errors.append(found)
-        else:
-            families[str(found.family)] += 1
-    for error in errors[:SHOWN]:
-        typer.echo(f"  {error}", err=True)
-    if not families:
-        raise PreconditionFailed(f"{printable(data)} has no readable row.")
-    counted = ", ".join(f"{count:,} {family}" for family, count in families.most_common(SHOWN))
-    typer.echo(f"{printable(data)}: {sum(families.values()):,} readable rows ({counted}), {len(errors):,} unreadable.")
-
-
-def _tested_on(data: Path, model: str) -> dict[str, Any]:
-    """Suites from the file's held-out rows, if it has enough. A user's own model is then trained on nothing else."""
-    alone = load().suites.model_copy(update={"families": (), "files": (data,)})
-    try:
-        suites = build_suites(alone)
-    except DataError as error:
-        typer.echo(f"{error} So the built-in tasks are tested, and none of this file's rows.")
-        return {}
-    sizes = " + ".join(f"{len(suite.items)} {pool}" for pool, suite in suites.items())
-    typer.echo(f"held out for testing: {sizes} rows; `ratchet config check` shows what gain they can prove.")
-    files = [str(data.resolve())]
-    return {"files": files} if model == TINY else {"files": files, "families": []}
-
-
-def _into_inbox(data: Path) -> None:
-    inbox = load().inbox
-    name = printable(data.with_suffix(".jsonl").name)
-    with (
-        home_errors(inbox),
-        atomic_replace(inbox / name) as draft,
-        open_regular(data) as rows,
-        open(draft, "wb") as copy,
-    ):
-        copy_rows(rows, copy)
-    typer.echo(f"copied {name} to {inbox}; the first run queues it.")
 
 
 HEAD = """\

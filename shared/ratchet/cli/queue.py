@@ -1,36 +1,27 @@
-"""`ratchet queue`: list the batches, add your own data, and skip a batch."""
+"""`ratchet queue`: list the batches, and skip one; `queue add` is `data add`."""
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.context import artifacts, opened, wake
+from ratchet.cli.context import opened
+from ratchet.cli.data import add
 from ratchet.cli.output import Json, clock, print_json, print_table
-from ratchet.data.example import Provenance
-from ratchet.data.jsonl import examples_of
-from ratchet.errors import DataError, PreconditionFailed
+from ratchet.errors import PreconditionFailed
 from ratchet.ledger import operator_actions
-from ratchet.ledger.queue import PRIORITIES, depth, shortage, submit, supply
+from ratchet.ledger.queue import PRIORITIES, depth, shortage, supply
 from ratchet.ledger.tables import BatchRow
-from ratchet.settings import Settings
-from ratchet.user_files import open_regular, printable
 
-Priority = Literal["high", "normal", "low"]
-ROWS = "rows.jsonl"
-MOST_SHOWN = 20
 OPEN = ("training", "queued", "submitted")
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Show what waits for training, and add your own data. It passes the same gate as generated data.",
+    help="Show what waits for training, and take a batch out.",
 )
 
 
@@ -54,7 +45,7 @@ def list_batches(
             }
         )
         return
-    columns = ("batch", "origin", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
+    columns = ("batch", "of", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
     print_table(columns, (_row(row) for row in rows))
     typer.echo(
         f"depth {waiting.total:,} examples (low water {settings.queue.low_water:,}, "
@@ -64,30 +55,7 @@ def list_batches(
     )
 
 
-@app.command()
-def add(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A JSONL file.")],
-    priority: Annotated[Priority, typer.Option(help="Its place among the other batches.")] = "normal",
-    as_json: Annotated[bool, Json] = False,
-) -> None:
-    """Queue a JSONL file with one example per line, in any known shape (`ratchet init --help`).
-
-    Unreadable rows are listed with their line numbers; the gate quarantines them and takes the rest.
-    """
-    with opened() as (settings, ledger):
-        found = _published(settings, file)
-        provenance = Provenance(generator="file", version="1", parents=(printable(file.name),))
-        with ledger.write() as tx:
-            event = submit(tx, found.artifact_id, found.rows, "user", provenance.model_dump(mode="json"), priority)
-            tx.emit(event)
-        wake(settings, "correction")
-    if as_json:
-        counted = {"rows": found.rows, "unreadable": found.unreadable}
-        print_json({"batch_id": event.batch_id, **counted, "priority": priority})
-        return
-    typer.echo(
-        f"batch {event.batch_id}: {found.rows:,} rows wait for the gate, {found.unreadable:,} of them unreadable."
-    )
+app.command("add", help="The same as `ratchet data add`.")(add)
 
 
 @app.command()
@@ -98,38 +66,6 @@ def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")])
             row = _find(tx.session, batch)
             operator_actions.skip(tx, row)
         typer.echo(f"batch {row.id} is skipped.")
-
-
-@dataclass(frozen=True)
-class _Published:
-    artifact_id: str
-    rows: int
-    unreadable: int
-
-
-def _published(settings: Settings, file: Path) -> _Published:
-    """Publish the file as a batch artifact. It is read only once, so that the gate reads the rows that were counted
-    here.
-
-    Raises DataError for what is not a file, and PreconditionFailed for a file without a readable row.
-    """
-    settings.work_folder.mkdir(parents=True, exist_ok=True)
-    with open_regular(file) as source, tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
-        rows, unreadable = 0, 0
-        with open(Path(folder) / ROWS, "wb") as copy:
-            for _, row in examples_of(source, file.name, copy):
-                rows += 1
-                if isinstance(row, DataError):
-                    unreadable += 1
-                    if unreadable <= MOST_SHOWN:
-                        typer.echo(f"  {row}", err=True)
-        if unreadable > MOST_SHOWN:
-            typer.echo(f"  … and {unreadable - MOST_SHOWN:,} more", err=True)
-        if rows == unreadable:
-            raise PreconditionFailed(f"{printable(file)} has no readable row; nothing was queued.")
-        provenance = {"file": printable(file.name)}
-        artifact = artifacts(settings).publish(Path(folder) / ROWS, "batch", provenance, consume=True)
-    return _Published(artifact.id, rows, unreadable)
 
 
 def _find(session: Session, name: str) -> BatchRow:
@@ -151,7 +87,7 @@ def _batches(session: Session, everything: bool) -> list[BatchRow]:
 def _row(row: BatchRow) -> tuple[object, ...]:
     return (
         row.id,
-        row.origin,
+        row.task or row.origin,
         row.state,
         _priority(row),
         f"{row.examples or row.submitted_examples:,}",

@@ -96,8 +96,7 @@ def prepare(
     others = frozenset(text_key(row) for pool in POOLS for row in held[pool] if row.family != name)
 
     def sizes(rows: int) -> Mapping[Pool, int]:
-        plan = plan_rows(settings, task, rows)
-        return {"probe": plan.probe, "eval": plan.eval, "confirm": plan.confirm}
+        return plan_rows(settings, task, rows).sizes
 
     split = split_rows(
         (task.labelled(row) for row in own_rows(file, choice.task is not None)),

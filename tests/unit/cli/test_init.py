@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ratchet.cli.capacity import count_parameters, fit
 from ratchet.cli.init import render
 from ratchet.errors import BrokenCheckpoint
-from ratchet.evaluation.build_suites import build_suites
+from ratchet.inference.tiny import build_tiny_model
 from ratchet.ports import free_port
 from ratchet.settings import Settings, load
 
@@ -87,39 +88,42 @@ def test_a_model_that_fits_is_written_with_careful_settings(home: Path, tmp_path
     assert written["hyperparams"]["learning_rate"] == pytest.approx(2e-5)
 
 
-def test_data_goes_into_the_inbox_and_bad_rows_are_named(home: Path, tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text('{"question": "q", "answer": "a"}\n{broken\n')
+def sums(file: Path, count: int = 200) -> Path:
+    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(count)))
+    return file
+
+
+def test_data_becomes_a_task_and_bad_rows_are_named(home: Path, tmp_path: Path) -> None:
+    file = sums(tmp_path / "sums.jsonl")
+    file.write_text(file.read_text() + "{broken\n")
     result = ratchet("init", "--data", str(file))
-    assert "mine.jsonl:2:" in result.stderr
-    assert "1 readable rows" in result.stdout
-    assert (home / "inbox" / "mine.jsonl").read_text() == file.read_text()
+    assert "sums.jsonl:201" in result.stderr
+    assert "task sums: 200 different rows of sums.jsonl, 1 unreadable." in result.stdout
+    assert json.loads(ratchet("data", "list", "--json").stdout)[0]["metric"] == "accuracy"
+
+
+def test_a_file_without_a_readable_row_is_refused_and_nothing_is_written(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
     file.write_text("{broken\n")
-    assert "no readable row" in ratchet("init", "--force", "--data", str(file), code=2).stderr
+    assert "no readable row" in ratchet("init", "--data", str(file), code=2).stderr
+    assert not Path("ratchet.toml").exists()
 
 
-def test_a_share_of_the_rows_is_tested_on(home: Path, tmp_path: Path) -> None:
-    file = tmp_path / "sums.jsonl"
-    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
-    said = ratchet("init", "--data", str(file)).stdout
-    assert "held out for testing" in said
-    assert tomllib.loads(Path("ratchet.toml").read_text())["suites"] == {"files": [str(file)]}
-    assert {item.family for item in build_suites(load().suites)["confirm"].items} > {"chain_sum"}
+def test_the_grading_is_shown_by_example_and_can_be_chosen(home: Path, tmp_path: Path) -> None:
+    said = ratchet("init", "--data", str(sums(tmp_path / "sums.jsonl"))).stdout
+    assert re.search(r"'\d+' is right \(grader numeric\); 'The answer is \d+\.' is right", said)
+    assert "held out" in said
+    other = ratchet("init", "--force", "--data", str(sums(tmp_path / "more.jsonl", 90)), "--metric", "loss").stdout
+    assert "loss, chosen by you" in other
+    assert "nats a token" in other
 
 
-def test_a_custom_model_is_tested_on_custom_data_alone(home: Path, tmp_path: Path) -> None:
-    safetensors(tmp_path / "mine", (6_000, 1_000))
-    file = tmp_path / "sums.jsonl"
-    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(200)))
-    ratchet("init", "--model", str(tmp_path / "mine"), "--data", str(file))
+def test_the_built_in_tasks_are_for_the_built_in_model(home: Path, tmp_path: Path) -> None:
+    ratchet("init", "--data", str(sums(tmp_path / "sums.jsonl")))
+    assert len(load().suites.families) == 3
+    model = build_tiny_model(tmp_path / "mine")
+    ratchet("init", "--force", "--model", str(model))
     assert load().suites.families == ()
-
-
-def test_with_few_rows_none_are_held_out(home: Path, tmp_path: Path) -> None:
-    file = tmp_path / "one.jsonl"
-    file.write_text('{"question": "q", "answer": "a"}\n')
-    assert "none of this file's rows" in ratchet("init", "--data", str(file)).stdout
-    assert load().suites.files == ()
 
 
 def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
