@@ -103,6 +103,11 @@ class LocalGenerator:
     def codec(self) -> ChatCodec:
         return self._codec
 
+    @property
+    def constrains_answers(self) -> bool:
+        """Whether answers are held to a response_format; see ServedModel."""
+        return False
+
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
         """See ChatCodec.prompt."""
         return self._codec.prompt(chat, decoding, occurrence)

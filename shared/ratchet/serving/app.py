@@ -22,16 +22,20 @@ from starlette.exceptions import HTTPException
 from ratchet.errors import GenerationError, RatchetError, TransientError
 from ratchet.inference.generator import Chat, Decoding
 from ratchet.serving import protocol
-from ratchet.serving.batcher import PendingRequest, expiring
+from ratchet.serving.answering import Answering
 from ratchet.serving.chat_route import ChatRoute
+from ratchet.serving.completions_route import CompletionsRoute
 from ratchet.serving.guard import watched_loop
 from ratchet.serving.http_errors import ApiError, Model, TimedOut, read_body
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.model_manager import LoadedCheckpoint, ModelManager
+from ratchet.serving.origins import allow_origins
+from ratchet.serving.pending import PendingRequest, expiring
 from ratchet.serving.protocol import Health, Traffic
 from ratchet.settings.serving import ServingSettings
 
-ROUTES = "POST /v1/chat/completions, GET /v1/models, GET /health and GET /metrics"
+ROUTES = "POST /v1/chat/completions, POST /v1/completions, GET /v1/models, GET /health and GET /metrics"
+READ = ["GET", "HEAD"]
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Large enough for a canary, which sends all its chats and answers in one body."""
 
@@ -47,41 +51,44 @@ def build_app(
     """
     metrics = Metrics(manager)
     app = FastAPI(title="Ratchet inference server", lifespan=_lifespan(manager, on_tick), openapi_url=None)
-    app.include_router(ChatRoute(manager, metrics, settings).router)
+    answering = Answering(manager, metrics, settings)
+    app.include_router(ChatRoute(answering).router)
+    app.include_router(CompletionsRoute(answering).router)
     app.include_router(AdminRoute(manager, metrics, token, settings.request_timeout_s).router)
     started = int(time.time())
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=READ)
     async def models() -> dict[str, Any]:
         entries = [_model(name, manager, started) for name in manager.names()]
         return {"object": "list", "data": entries}
 
-    @app.get("/v1/models/{name:path}")
+    @app.api_route("/v1/models/{name:path}", methods=READ)
     async def model(name: str) -> dict[str, Any]:
         if name not in manager.names():
             manager.named(name)
         return _model(name, manager, started)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health(response: Response) -> Health:
         """503 once a thread of the server has ended or stalled. A checkpoint that cannot be loaded does not count."""
         if manager.watchdog.problem is not None:
             response.status_code = 503
         return manager.health()
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=READ)
     async def scrape() -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         api_error = _as_api_error(error)
-        if request.url.path.startswith("/v1/chat"):
+        if request.url.path in ("/v1/chat/completions", "/v1/completions"):
             metrics.refused(api_error.status)
         headers = {} if api_error.retry_after_s is None else {"retry-after": str(api_error.retry_after_s)}
         return JSONResponse(api_error.body, status_code=api_error.status, headers=headers)
 
     for kind in (RatchetError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
+    allow_origins(app, settings.allowed_origins)
     return app
 
 

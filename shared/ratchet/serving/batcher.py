@@ -1,39 +1,30 @@
 """Continuous batching of requests to the embedded model, with one thread per checkpoint.
 
-A request joins those in flight between two decoding steps. Batcher owns the queue and the thread, PendingRequest is
-one request with its time limit, and TokenStream passes an answer's tokens to the event loop.
+A request joins those in flight between two decoding steps. Texts to score, which need no decoding, take a pass of their
+own between them. One request is a PendingRequest or a PendingScore.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from ratchet.inference.generator import Generation
-from ratchet.serving.http_errors import ApiError, BeingUnloaded, ClientDisconnected, TimedOut
+from ratchet.serving.http_errors import ApiError, BeingUnloaded
+from ratchet.serving.pending import PendingRequest, PendingScore
 from ratchet.watchdog import Watchdog, WatchedThread
 
 if TYPE_CHECKING:
     from ratchet.inference.batch_decoder import ContinuousBatch
     from ratchet.inference.local_generator import LocalGenerator
-    from ratchet.inference.sampling import Answer, Prompt
-
 
 log = logging.getLogger(__name__)
 
-OnToken = Callable[["Answer"], None]
-"""Called in the batch's thread after every token of an answer."""
-
-_Token = tuple[int, int, float]
-"""Position in the answer, token id, log-probability."""
+Kind = TypeVar("Kind", PendingRequest, PendingScore)
 
 BATCH_WAIT_S = 0.002
 """How long an idle batcher waits after a first request for others to join it: the spread of a burst of clients."""
@@ -69,7 +60,9 @@ class Batcher:
         self._wait_s = wait_s
         self._max_queue = max_queue
         self._waiting: deque[PendingRequest] = deque()
+        self._to_score: deque[PendingScore] = deque()
         self._answering: list[PendingRequest] = []
+        self._scoring: list[PendingScore] = []
         self._change = threading.Condition()
         self._closing = threading.Event()
         self._has_ended = False
@@ -81,13 +74,13 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._to_score)
 
     @property
     def in_flight(self) -> int:
         return len(self._answering)
 
-    def submit(self, pending: PendingRequest) -> None:
+    def submit(self, pending: PendingRequest | PendingScore) -> None:
         """Queue a request. Raises BeingUnloaded after ``close``, and a 503 ApiError if the queue is full or the thread
         has ended."""
         with self._change:
@@ -95,11 +88,14 @@ class Batcher:
                 raise BeingUnloaded(self._checkpoint_id)
             if self._has_ended:
                 raise _thread_ended()
-            if len(self._waiting) >= self._max_queue:
+            if self.waiting >= self._max_queue:
                 self._expire_waiting()  # the thread does so too, but only between two steps
-            if len(self._waiting) >= self._max_queue:
+            if self.waiting >= self._max_queue:
                 raise ApiError(503, "overloaded", f"{self._max_queue} requests are waiting (serving.max_queue).", 1)
-            self._waiting.append(pending)
+            if isinstance(pending, PendingScore):
+                self._to_score.append(pending)
+            else:
+                self._waiting.append(pending)
             self._change.notify()
 
     def close(self, timeout_s: float) -> bool:
@@ -114,6 +110,7 @@ class Batcher:
         try:
             batch = self._generator.continuous_batch(self._max_batch)
             while self._wait_for_work(batch):
+                self._score(self._take_to_score())
                 self._step(batch, self._take_joining(batch))
         finally:
             self._fail_all()
@@ -121,12 +118,35 @@ class Batcher:
     def _wait_for_work(self, batch: ContinuousBatch[PendingRequest]) -> bool:
         """Wait for a request; False once the batcher is closed and everything is answered."""
         with self._change:
-            if not self._waiting and not batch.requests and not self._closing.is_set():
+            if not self.waiting and not batch.requests and not self._closing.is_set():
                 self._thread.watch.rest()
-                self._change.wait_for(lambda: self._waiting or self._closing.is_set())
+                self._change.wait_for(lambda: self.waiting or self._closing.is_set())
                 self._thread.watch.beat()
                 self._wait_for_more()
-            return bool(self._waiting or batch.requests or not self._closing.is_set())
+            return bool(self.waiting or batch.requests or not self._closing.is_set())
+
+    def _take_to_score(self) -> list[PendingScore]:
+        """Texts to score now: as many as a batch may have rows, so that answers in flight wait for one pass only."""
+        with self._change:
+            taken = [self._to_score.popleft() for _ in range(min(len(self._to_score), self._max_batch))]
+        return _still_waiting(taken)
+
+    def _score(self, scoring: list[PendingScore]) -> None:
+        if not scoring:
+            return
+        self._thread.watch.beat()
+        self._scoring = scoring
+        try:
+            texts = [pending.token_ids for pending in scoring]
+            found = self._generator.score_texts(texts, max(pending.top for pending in scoring))
+        except Exception as error:  # passed on to the requests, so that the thread continues
+            log.exception("scoring %d texts by %s failed", len(scoring), self._checkpoint_id)
+            for pending in scoring:
+                pending.fail(error)
+        else:
+            for pending, scores in zip(scoring, found, strict=True):
+                pending.settle(scores)
+        self._scoring = []
 
     def _take_joining(self, batch: ContinuousBatch[PendingRequest]) -> list[PendingRequest]:
         """The requests that join now; none if all queued ones have expired or do not fit."""
@@ -155,27 +175,25 @@ class Batcher:
         """Fail all requests when the thread ends for any reason, so that none waits forever."""
         with self._change:
             self._has_ended = True
-            for pending in (*self._answering, *self._waiting):
-                pending.fail(_thread_ended())
+            for answer in (*self._answering, *self._waiting):
+                answer.fail(_thread_ended())
+            for score in (*self._scoring, *self._to_score):
+                score.fail(_thread_ended())
             self._waiting.clear()
-            self._answering = []
+            self._to_score.clear()
+            self._answering, self._scoring = [], []
 
     def _wait_for_more(self) -> None:
         ends_at = time.monotonic() + self._wait_s
-        while len(self._waiting) < self._max_batch and not self._closing.is_set():
+        while self.waiting < self._max_batch and not self._closing.is_set():
             left_s = ends_at - time.monotonic()
             if left_s <= 0 or not self._change.wait(left_s):
                 return
 
     def _expire_waiting(self) -> None:
         """Remove the requests whose clients have stopped waiting."""
-        waiting: deque[PendingRequest] = deque()
-        for pending in self._waiting:
-            if pending.is_over:
-                pending.expire()
-            else:
-                waiting.append(pending)
-        self._waiting = waiting
+        self._waiting = deque(_still_waiting(self._waiting))
+        self._to_score = deque(_still_waiting(self._to_score))
 
     def _requeue(self, requests: Sequence[PendingRequest]) -> None:
         """Put requests back at the head of the queue, to start again before those that came later."""
@@ -183,111 +201,16 @@ class Batcher:
             self._waiting.extendleft(reversed(requests))
 
 
+def _still_waiting(requests: Iterable[Kind]) -> list[Kind]:
+    """Those whose clients still wait; the others are expired."""
+    waiting = []
+    for pending in requests:
+        if pending.is_over:
+            pending.expire()
+        else:
+            waiting.append(pending)
+    return waiting
+
+
 def _thread_ended() -> ApiError:
     return ApiError(503, "stalled", "the thread that answers requests has ended; the server restarts.", retry_after_s=5)
-
-
-class PendingRequest:
-    """A prompt whose answer or error is set in ``future``; the first outcome counts."""
-
-    def __init__(self, prompt: Prompt, timeout_s: float, on_token: OnToken | None = None):
-        self.prompt = prompt
-        self.future: Future[Generation] = Future()
-        self._on_token_callback = on_token
-        self._timeout_s = timeout_s
-        self._ends_at = time.monotonic() + timeout_s
-        self._cancelled = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the client has stopped waiting: it has its answer, has disconnected, or the request timed out."""
-        return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
-
-    @property
-    def left_s(self) -> float:
-        """Time left until it expires."""
-        return max(0.0, self._ends_at - time.monotonic())
-
-    @property
-    def is_streamed(self) -> bool:
-        """Whether the client receives each token as it is decoded."""
-        return self._on_token_callback is not None
-
-    def cancel(self) -> None:
-        """Cancel after the client has disconnected. An answer that is already set stays."""
-        self._cancelled = True
-        self.fail(ClientDisconnected())
-
-    def on_token(self, answer: Answer) -> bool:
-        """Pass on a new token; returns True if decoding can stop.
-
-        A closed event loop fails this request alone, not the whole batch.
-        """
-        if self.is_over:
-            return True
-        if self._on_token_callback:
-            try:
-                self._on_token_callback(answer)
-            except RuntimeError as error:
-                self.fail(error)
-                return True
-        return False
-
-    def settle(self, generation: Generation) -> None:
-        if self.is_over:
-            self.expire()
-        else:
-            with suppress(InvalidStateError):
-                self.future.set_result(generation)
-
-    def fail(self, error: BaseException) -> None:
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def expire(self) -> None:
-        self.fail(TimedOut(self._timeout_s))
-
-
-@contextmanager
-def expiring(pending: PendingRequest) -> Iterator[None]:
-    """Have the event loop expire a request in time, even if the thread that should answer it hangs."""
-    timer = asyncio.get_running_loop().call_later(pending.left_s, pending.expire)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-class TokenStream:
-    """Passes an answer's tokens from the batch's thread (``put``, ``end``) to the event loop (``lengths``)."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop):
-        self.token_ids: list[int] = []
-        self.logprobs: list[float] = []
-        self._loop = loop
-        self._tokens: asyncio.Queue[_Token | None] = asyncio.Queue()
-
-    def put(self, answer: Answer) -> None:
-        token = (len(answer.token_ids) - 1, answer.token_ids[-1], answer.logprobs[-1])
-        self._loop.call_soon_threadsafe(self._tokens.put_nowait, token)
-
-    def end(self, _future: Future[Generation]) -> None:
-        self._loop.call_soon_threadsafe(self._tokens.put_nowait, None)
-
-    async def lengths(self) -> AsyncIterator[int]:
-        """Yield the number of tokens so far, each time it has changed, until the end."""
-        while (token := await self._tokens.get()) is not None:
-            self._take(token)
-            while not self._tokens.empty():
-                token = self._tokens.get_nowait()
-                if token is None:
-                    return
-                self._take(token)
-            yield len(self.token_ids)
-
-    def _take(self, token: _Token) -> None:
-        place, token_id, logprob = token
-        # An answer that starts again after running out of memory repeats its first positions.
-        del self.token_ids[place:], self.logprobs[place:]
-        self.token_ids.append(token_id)
-        self.logprobs.append(logprob)

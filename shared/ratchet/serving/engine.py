@@ -19,10 +19,10 @@ from ratchet.settings import Settings
 from ratchet.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from ratchet.inference.chat_codec import AnswerText
+    from ratchet.inference.chat_codec import AnswerText, ChatCodec
     from ratchet.inference.local_generator import LocalGenerator
     from ratchet.inference.sampling import Prompt
-    from ratchet.serving.batcher import PendingRequest
+    from ratchet.serving.pending import PendingRequest, PendingScore
     from ratchet.watchdog import Watchdog
 
 
@@ -101,7 +101,15 @@ class ServedModel(Protocol):
     def context(self) -> int: ...
 
     @property
+    def codec(self) -> ChatCodec: ...
+
+    @property
     def text(self) -> AnswerText: ...
+
+    @property
+    def constrains_answers(self) -> bool:
+        """Whether answers are held to a response_format of type json_object or json_schema."""
+        ...
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt: ...
 
@@ -123,7 +131,7 @@ class Queue(Protocol):
         """Requests that are being answered."""
         ...
 
-    def submit(self, pending: PendingRequest) -> None:
+    def submit(self, pending: PendingRequest | PendingScore) -> None:
         """Accept a request. Raises BeingUnloaded after ``close``, and a 503 ApiError if the queue is full."""
         ...
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from ratchet.errors import GenerationError, TransientError
+from ratchet.inference.generator import TokenScores, TopTokens
 from ratchet.inference.sampling import Prompt
 from ratchet.lines import stream_lines
 from ratchet.proxies import DIRECT
@@ -23,11 +24,15 @@ STATE_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Delta:
-    """The new tokens of an answer. ``finish_reason`` is vLLM's; None while the answer continues."""
+    """The new tokens of an answer. ``finish_reason`` is vLLM's; None while the answer continues.
+
+    ``top`` has the likeliest tokens at each of them, if the prompt asks for these.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: str | None
+    top: tuple[TopTokens, ...] = ()
 
 
 class VllmApi:
@@ -62,7 +67,7 @@ class VllmApi:
     def complete(self, model: str, prompt: Prompt, end_ids: Sequence[int]) -> Delta:
         """The whole answer."""
         body = self._request("POST", "/v1/completions", json=_body(model, prompt, end_ids, stream=False))
-        return _delta(_choice(_parsed(body.content)))
+        return _delta(_choice(_parsed(body.content)), prompt.top_logprobs)
 
     def stream(self, model: str, prompt: Prompt, end_ids: Sequence[int]) -> Iterator[Delta]:
         """The answer in parts, as it is decoded. vLLM aborts the request when the iterator is closed."""
@@ -74,27 +79,37 @@ class VllmApi:
                 self._require(response)
                 for line in stream_lines(response.iter_bytes()):
                     if line.startswith(b"data:") and not line.endswith(b"[DONE]"):
-                        yield _delta(_choice(_parsed(line.removeprefix(b"data:"))))
+                        yield _delta(_choice(_parsed(line.removeprefix(b"data:"))), prompt.top_logprobs)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
 
     def score(self, model: str, prompt: Sequence[int], answer: Sequence[int]) -> tuple[float, ...]:
-        """Natural-log probabilities of the answer's tokens after the prompt, from the prompt log-probabilities."""
+        """Natural-log probabilities of the answer's tokens after the prompt."""
+        return self._scores(model, [*prompt, *answer], len(prompt), 0)[0]
+
+    def score_text(self, model: str, text: Sequence[int], top: int) -> TokenScores:
+        """Each token of a text scored after those before it, and the ``top`` likeliest tokens at each position."""
+        logprobs, likeliest = self._scores(model, text, 1, top)
+        return TokenScores((None, *logprobs), ((), *likeliest))
+
+    def _scores(
+        self, model: str, text: Sequence[int], start: int, top: int
+    ) -> tuple[tuple[float, ...], tuple[TopTokens, ...]]:
+        """Log-probabilities of the tokens from ``start`` on, from vLLM's of the prompt, and the likeliest tokens."""
         body = {
             "model": model,
-            "prompt": [*prompt, *answer],
+            "prompt": list(text),
             "max_tokens": 1,
             "temperature": 0.0,
-            "prompt_logprobs": 0,
+            "prompt_logprobs": top,
             "add_special_tokens": False,
         }
         choice = _choice(_parsed(self._request("POST", "/v1/completions", json=body).content))
         try:
-            prompt_logprobs = choice["prompt_logprobs"][len(prompt) :]
-            return tuple(
-                float(position[str(token)]["logprob"]) for position, token in zip(prompt_logprobs, answer, strict=True)
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            places = list(zip(choice["prompt_logprobs"][start:], text[start:], strict=True))
+            logprobs = tuple(float(place[str(token)]["logprob"]) for place, token in places)
+            return logprobs, tuple(_likeliest(_by_id(place), top) for place, _ in places)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise GenerationError(f"{self.url} returned no log-probabilities of the prompt: {error!r}") from error
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -140,7 +155,9 @@ def _is_page(response: httpx.Response) -> bool:
 
 def _body(model: str, prompt: Prompt, end_ids: Sequence[int], *, stream: bool) -> dict[str, Any]:
     decoding = prompt.decoding
+    constraint = {} if prompt.response_format is None else {"response_format": json.loads(prompt.response_format)}
     return {
+        **constraint,
         "model": model,
         "prompt": list(prompt.token_ids),
         "max_tokens": prompt.max_new_tokens,
@@ -149,8 +166,9 @@ def _body(model: str, prompt: Prompt, end_ids: Sequence[int], *, stream: bool) -
         "seed": decoding.seed + prompt.occurrence,
         "stop": list(decoding.stop),
         "stop_token_ids": sorted(end_ids),
-        "logprobs": 0,
+        "logprobs": prompt.top_logprobs,
         "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
         "add_special_tokens": False,
         "stream": stream,
     }
@@ -174,12 +192,26 @@ def _choice(body: dict[str, Any]) -> dict[str, Any]:
     return choice
 
 
-def _delta(choice: dict[str, Any]) -> Delta:
+def _by_id(place: dict[str, Any]) -> dict[int, float]:
+    """The tokens at one place of a prompt."""
+    return {int(token): float(found["logprob"]) for token, found in place.items()}
+
+
+def _likeliest(tokens: dict[int, float], count: int) -> TopTokens:
+    return tuple(sorted(tokens.items(), key=lambda token: -token[1])[:count])
+
+
+def _delta(choice: dict[str, Any], top: int) -> Delta:
     try:
         token_ids = tuple(int(token) for token in choice["token_ids"] or ())
-        logprobs = tuple(float(value) for value in (choice["logprobs"] or {}).get("token_logprobs") or ())
-    except (KeyError, TypeError, ValueError) as error:
+        told = choice["logprobs"] or {}
+        logprobs = tuple(float(value) for value in told.get("token_logprobs") or ())
+        named = [
+            {int(name.removeprefix("token_id:")): float(value) for name, value in place.items()}
+            for place in (told.get("top_logprobs") or () if top else ())
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GenerationError(f"vLLM's answer holds no tokens or log-probabilities: {str(choice)[:300]}") from error
     if len(token_ids) != len(logprobs):
         raise GenerationError(f"vLLM's answer holds {len(token_ids)} tokens and {len(logprobs)} log-probabilities.")
-    return Delta(token_ids, logprobs, choice.get("finish_reason"))
+    return Delta(token_ids, logprobs, choice.get("finish_reason"), tuple(_likeliest(place, top) for place in named))

@@ -23,8 +23,8 @@ from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.model_loading import Hardware, pick_hardware
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.sampling import Answer, Prompt
-from ratchet.serving.batcher import PendingRequest
 from ratchet.serving.http_errors import ApiError, BeingUnloaded
+from ratchet.serving.pending import PendingRequest, PendingScore
 from ratchet.serving.protocol import Conditions
 from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, check_weights
 from ratchet.settings import Settings
@@ -123,8 +123,16 @@ class VllmModel:
         return self._codec.context
 
     @property
+    def codec(self) -> ChatCodec:
+        return self._codec
+
+    @property
     def text(self) -> AnswerText:
         return self._codec.text
+
+    @property
+    def constrains_answers(self) -> bool:
+        return True
 
     def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
         return self._codec.prompt(chat, decoding, occurrence)
@@ -140,8 +148,12 @@ class VllmModel:
             rows = self._codec.scored(chats, answers)
             return list(pool.map(lambda row: replica.api.score(replica.model, *row), rows))
 
-    def answer(self, pending: PendingRequest) -> None:
-        """Answer a client's request, token by token if it is streamed."""
+    def answer(self, pending: PendingRequest | PendingScore) -> None:
+        """Answer a client's request, token by token if it is streamed, or score a text."""
+        if isinstance(pending, PendingScore):
+            replica = self._replica
+            pending.settle(replica.api.score_text(replica.model, pending.token_ids, pending.top))
+            return
         generation = self._stream(pending) if pending.is_streamed else self._complete(pending.prompt)
         if generation is not None:
             pending.settle(generation)
@@ -162,7 +174,7 @@ class VllmModel:
     def _complete(self, prompt: Prompt) -> Generation:
         started, replica = time.perf_counter(), self._replica
         whole = replica.api.complete(replica.model, prompt, self._end_ids)
-        answer = Answer(list(whole.token_ids), list(whole.logprobs))
+        answer = Answer(list(whole.token_ids), list(whole.logprobs), top_logprobs=list(whole.top))
         return self._generation(prompt, answer, whole.finish_reason, started)
 
     def _stream(self, pending: PendingRequest) -> Generation | None:
@@ -171,9 +183,10 @@ class VllmModel:
         answer, finish_reason = Answer(), None
         for delta in replica.api.stream(replica.model, prompt, self._end_ids):
             # One token at a time: the client's stream counts them, and vLLM may send several in one delta.
-            for token_id, logprob in zip(delta.token_ids, delta.logprobs, strict=True):
+            for place, (token_id, logprob) in enumerate(zip(delta.token_ids, delta.logprobs, strict=True)):
                 answer.token_ids.append(token_id)
                 answer.logprobs.append(logprob)
+                answer.top_logprobs += delta.top[place : place + 1]
                 if pending.on_token(answer):
                     return None
             finish_reason = delta.finish_reason or finish_reason
@@ -246,7 +259,7 @@ class VllmQueue:
     def in_flight(self) -> int:
         return min(self._accepted, self._max_batch)
 
-    def submit(self, pending: PendingRequest) -> None:
+    def submit(self, pending: PendingRequest | PendingScore) -> None:
         with self._change:
             if self._closing:
                 raise BeingUnloaded(self._checkpoint_id)
@@ -266,7 +279,7 @@ class VllmQueue:
             self._watchdog.remove(self._watch)
         return has_ended
 
-    def _answer(self, pending: PendingRequest) -> None:
+    def _answer(self, pending: PendingRequest | PendingScore) -> None:
         try:
             if pending.is_over:
                 pending.expire()

@@ -51,10 +51,15 @@ class ServingSettings(Section):
         None,
         description="File with the bearer token of /admin; without it the server creates one in its home folder.",
     )
+    allowed_origins: tuple[str, ...] = Field(
+        (),
+        description="Web pages that may call the server, such as https://chat.example.org, or * for all; those of "
+        "this machine's loopback addresses always may.",
+    )
     max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory at the same time.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more gets a 503 with Retry-After.")
-    max_new_tokens: int = Field(2048, ge=1, description="Largest length limit a client may ask for.")
+    max_new_tokens: int = Field(2048, ge=1, description="Longest answer in tokens; a request for more is cut to it.")
     request_timeout_s: float = Field(120.0, gt=0, description="A request that takes longer gets a 503.")
     drain_s: float = Field(10.0, gt=0, description="Longest time that a stopping server waits for running requests.")
     logprob_epsilon: float | None = Field(

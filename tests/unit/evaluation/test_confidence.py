@@ -31,5 +31,21 @@ def test_the_temperature_pulls_towards_a_half() -> None:
 def test_an_answer_without_log_probabilities_has_no_confidence() -> None:
     certainty = Certainty(kind="mean", temperature=1.0, threshold=0.5, precision=0.9)
     assert certainty.confidence(()) is None
-    assert certainty.should_abstain(None)
-    assert not certainty.model_copy(update={"threshold": None}).should_abstain(None)
+    assert certainty.should_abstain(None) is None
+
+
+def test_without_a_threshold_nothing_is_said_about_abstaining() -> None:
+    certainty = Certainty(kind="mean", temperature=1.0, threshold=None, precision=0.9)
+    assert certainty.should_abstain(0.0001) is None
+
+
+@pytest.mark.parametrize("logprob", [-1e-9, -40.0, float("-inf")])
+def test_a_confidence_is_no_more_extreme_than_its_items_can_show(logprob: float) -> None:
+    certainty = Certainty(kind="mean", temperature=0.05, threshold=None, precision=0.9, fitted_on=98)
+    stated = certainty.confidence((logprob,))
+    assert stated == pytest.approx(0.99 if logprob > -1 else 0.01)
+
+
+def test_a_family_with_few_items_is_not_covered() -> None:
+    certainty = Certainty(kind="mean", temperature=1.0, threshold=None, precision=0.9, items={"sum": 30, "bank": 29})
+    assert [certainty.covers(family) for family in ("sum", "bank", "poems")] == [True, False, False]

@@ -13,8 +13,9 @@ from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.sampling import Answer
-from ratchet.serving.batcher import Batcher, OnToken, PendingRequest
+from ratchet.serving.batcher import Batcher
 from ratchet.serving.http_errors import ApiError, BeingUnloaded
+from ratchet.serving.pending import OnToken, PendingRequest
 from ratchet.watchdog import Watchdog
 
 CLOSE_S = 60.0

@@ -12,7 +12,7 @@ import pytest
 from ratchet.errors import ServingError
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
-from ratchet.serving.batcher import PendingRequest
+from ratchet.serving.pending import PendingRequest
 from ratchet.serving.vllm_engine import VllmEngine, VllmQueue
 from ratchet.serving.vllm_replica import VllmReplicas
 from ratchet.settings import Settings

@@ -99,6 +99,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_batching_follows_the_settings": ("serving.max_batch", "serving.max_queue"),
         "test_the_number_of_loaded_checkpoints_is_limited": ("serving.max_loaded",),
     },
+    "unit/serving/test_origins.py": {
+        "test_the_pages_that_may_call_follow_the_setting": ("serving.allowed_origins",),
+    },
     "unit/serving/test_server.py": {
         "test_the_host_follows_the_setting": ("serving.host",),
         "test_the_port_follows_the_setting": ("serving.port",),
