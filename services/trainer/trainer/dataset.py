@@ -100,12 +100,12 @@ def prepare_rows(
     refused: dict[int, str] = {}
     for lines, formatted in _formatted_batches(examples, profile, system_prompt):
         chats, tools = [example.messages for example in formatted], [example.tools for example in formatted]
-        for line, example, rendered in zip(lines, formatted, template.training_rows(chats, tools), strict=True):
-            refusal = rendered if isinstance(rendered, ChatTemplateError) else None
-            if not rows and refusal is None:
-                refusal = mistake_in_masking(tokenizer, example, rendered)
-            if refusal is not None:
-                refused[line] = str(refusal)
+        for line, example, result in zip(lines, formatted, template.training_rows(chats, tools), strict=True):
+            rendered = result
+            if not rows and isinstance(rendered, Rendered):
+                rendered = mistake_in_masking(tokenizer, example, rendered) or rendered
+            if isinstance(rendered, ChatTemplateError):
+                refused[line] = str(rendered)
             elif len(rendered.ids) > max_length:
                 too_long.append(line)
             else:

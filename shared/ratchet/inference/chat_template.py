@@ -18,7 +18,10 @@ from typing import Any
 from ratchet.data.example import Message
 from ratchet.errors import ChatTemplateError
 from ratchet.inference.jinja_template import JinjaTemplate, Turn
-from ratchet.inference.piece_encoding import PieceEncoder, Pieces, Tokenizer
+from ratchet.inference.piece_encoding import PieceEncoder, Pieces
+
+Tokenizer = Any
+"""A fast Hugging Face tokenizer with a chat template."""
 
 Tools = Sequence[dict[str, Any]]
 """The functions that a model may call in a conversation, as OpenAI describes them."""
@@ -230,10 +233,10 @@ class ChatTemplate:
             return False
         return all(text in plain for text in ("rainfall", "Oslo", "12 mm")) and _TOOL["description"] in described
 
-    @cached_property
+    @property
     def opens_with_thought(self) -> bool:
         """Whether the template writes an empty think block before an answer that has none."""
-        return _EMPTY_THOUGHT.match(self._frame[0]) is not None
+        return bool(self._thought)
 
     @cached_property
     def _encoder(self) -> PieceEncoder:
@@ -250,6 +253,12 @@ class ChatTemplate:
         if not text.startswith(prompt) or not found:
             raise self._unlike(prompt, text)
         return before, after
+
+    @cached_property
+    def _thought(self) -> str:
+        """The empty think block before an answer, if the template writes one."""
+        block = _EMPTY_THOUGHT.match(self._frame[0])
+        return block[0] if block else ""
 
     def _require_frame(self) -> None:
         _ = self._frame
@@ -305,9 +314,9 @@ class ChatTemplate:
             if (exact := self._exact(turn, answer, closing=closed and index == len(chat.turns) - 1)) is None:
                 continue
             pieces.append(_Piece(text[cut : len(prompt)], False))
-            if (block := _EMPTY_THOUGHT.match(exact)) and not _is_thought(turn["content"]):
-                pieces.append(_Piece(block[0], False))
-                exact = exact[block.end() :]
+            if self._thought and exact.startswith(self._thought) and not _is_thought(turn["content"]):
+                pieces.append(_Piece(self._thought, False))
+                exact = exact.removeprefix(self._thought)
             pieces.append(_Piece(exact, chat.trained[index] and _is_whole(turn["content"], exact)))
             cut = stop
         if cut < len(text):
@@ -328,10 +337,8 @@ class ChatTemplate:
 
     def _reply(self, content: str) -> list[str]:
         """An answer after its prompt, without its end; an empty think block before it is a piece of its own."""
-        before = self._frame[0]
-        if not (block := _EMPTY_THOUGHT.match(before)):
-            return [before + content]
-        return [content] if _is_thought(content) else [block[0], before[block.end() :] + content]
+        before = self._frame[0].removeprefix(self._thought)
+        return [self._thought, before + content] if self._thought and not _is_thought(content) else [before + content]
 
     def _encoded(self, rows: Sequence[tuple[list[_Piece], str]]) -> list[Rendered | ChatTemplateError]:
         pieces = [Pieces([piece.text for piece in row], marker) for row, marker in rows]
@@ -345,8 +352,9 @@ class ChatTemplate:
 
     def _unlike(self, prompt: str, text: str) -> ChatTemplateError:
         return ChatTemplateError(
-            f"the chat template of {_name(self._tokenizer)} alters the last answer, or writes it elsewhere than between "
-            f"its prompt as served and one end token: serving ends with {prompt[-80:]!r}, training with {text[-160:]!r}"
+            f"the chat template of {_name(self._tokenizer)} alters the last answer, or writes it elsewhere than "
+            f"between its prompt as served and one end token: serving ends with {prompt[-80:]!r}, training with "
+            f"{text[-160:]!r}"
         )
 
 

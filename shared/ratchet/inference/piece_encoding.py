@@ -1,8 +1,8 @@
 """Token ids for the pieces of a rendered chat.
 
-Only a chat template writes control tokens: those that a turn merely spells out, such as ``<|im_end|>`` in a question about
-ChatML, are encoded as ordinary text. A piece from the middle of a text gets the tokens that it has in the whole text, also
-with tokenizers that put a space before every text (Metaspace, as in Llama 2). Templates are not known here.
+Only a chat template writes control tokens: those that a turn merely spells out, such as ``<|im_end|>`` in a question
+about ChatML, are encoded as ordinary text. A piece from the middle of a text gets the tokens that it has in the whole
+text, also with tokenizers that put a space before every text (Metaspace, as in Llama 2). Templates are not known here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from functools import cached_property
 from typing import Any
 
 from ratchet.errors import ChatTemplateError
-
-Tokenizer = Any
-"""A fast Hugging Face tokenizer with a chat template."""
 
 _NONCHARACTER = "\ufdd0"
 """Never assigned to a character (Unicode, section 23.7), so that no tokenizer gives it a meaning."""
@@ -39,9 +36,9 @@ class Pieces:
 
 
 class PieceEncoder:
-    """Encodes with one tokenizer, which must not get further tokens afterwards."""
+    """Encodes with one fast Hugging Face tokenizer, which must not get further tokens afterwards."""
 
-    def __init__(self, tokenizer: Tokenizer, end_of_turn: str):
+    def __init__(self, tokenizer: Any, end_of_turn: str):
         self._backend = tokenizer.backend_tokenizer
         self._name = tokenizer.name_or_path or "this tokenizer"
         self._unknown = tokenizer.unk_token
@@ -165,7 +162,7 @@ class PieceEncoder:
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def encode_text(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+def encode_text(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Token ids of a bare text as the tokenizer encodes one, with at most one begin token."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
