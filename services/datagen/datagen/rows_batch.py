@@ -71,6 +71,7 @@ def plan_rows(
     Where all do not fit, each task gets a share by the square root of its rows. The same arguments give the same batch.
     """
     total = sum(task.rows for task in tasks)
+    replay_share = replay_share if replay else 0.0
     passes = min(MOST_PASSES, max(1, math.ceil(budget.least * (1 - replay_share) / total)))
     wanted = {task.name: task.rows * passes for task in tasks}
     room = max(1, int(budget.most * (1 - replay_share)))

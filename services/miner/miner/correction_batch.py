@@ -1,6 +1,7 @@
 """Makes a correction batch: correction examples from a mined set among ordinary rows, within the room of the queue.
 
 If the checkpoint still exists, it answers some examples itself (rejection sampling); these answers replace bare golds.
+Rows of users' tasks are answered by the champion.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from ratchet.evaluation.suite import POOLS
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
 from ratchet.ledger.correction_backoff import classes_in_backoff
+from ratchet.ledger.deployments import champion
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.queue import depth, submit
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import BatchRow, CheckpointRow, MinedRow
-from ratchet.systems import Outcome, Verdict, Work
+from ratchet.settings import Settings
+from ratchet.systems import NotReady, Outcome, Verdict, Work
 from ratchet.tasks.graders import grade_example
+from ratchet.user_tasks.supply import are_passes_left
+from ratchet.user_tasks.task import all_tasks
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -35,11 +41,13 @@ from miner.correction_examples import (
 )
 from miner.mined_items import MinedItem, read_mined
 from miner.model_children import ModelSpec, SamplingResult, SamplingSpec
+from miner.task_rows import correctable_tasks, row_examples, split_items
 
 CHILD = "miner.model_children:sample_answers"
 
 BATCHES_BETWEEN = 2
-"""Generated batches that are queued between two correction batches, so that most trained rows stay ordinary ones."""
+"""Generated batches that are queued between two correction batches, so that most trained rows stay ordinary ones. Once
+no more will be generated, corrections follow each other, with replay in each."""
 
 MOST_EXAMPLES = 1_000
 """Most correction examples in one batch: about what a full set of mined items gives."""
@@ -86,10 +94,14 @@ def correct(work: Work) -> Outcome:
         room = queue.high_water - depth(session).total
         ordinary = _ordinary(session)
         between = _generated_since_correction(session)
+        more_to_come = _are_more_generated(session, work.settings)
+        is_measured = _is_measured(session, mined.checkpoint_id)
         backed_off = classes_in_backoff(session)
     if newer is not None:
         return Verdict("superseded", f"{newer} has been mined since")
-    if between < BATCHES_BETWEEN:
+    if not is_measured:
+        return NotReady(f"the curriculum's verdict on {mined.checkpoint_id}, which tells whether tasks still gain")
+    if between < BATCHES_BETWEEN and more_to_come:
         return Verdict("not yet", f"batches generated since the last corrections: {between} of {BATCHES_BETWEEN}")
     budget = example_budget(MOST_EXAMPLES, queue.correction_share, room, ordinary.examples if ordinary else 0)
     if budget <= 0 or ordinary is None:
@@ -101,7 +113,9 @@ def correct(work: Work) -> Outcome:
 
 def _ordinary(session: Session) -> BatchRow | None:
     """The newest generated batch that passed the gate: its rows are mixed in."""
-    query = select(BatchRow).where(BatchRow.origin == "generation", BatchRow.artifact.is_not(None))
+    query = select(BatchRow).where(
+        BatchRow.origin == "generation", BatchRow.artifact.is_not(None), BatchRow.task.is_(None)
+    )
     return session.scalar(query.order_by(BatchRow.queued_at.desc()).limit(1))
 
 
@@ -114,13 +128,33 @@ def _generated_since_correction(session: Session) -> int:
     return session.scalar(count) or 0
 
 
+def _are_more_generated(session: Session, settings: Settings) -> bool:
+    """Whether generation will make further batches by itself."""
+    return bool(settings.suites.families) or are_passes_left(session)
+
+
+def _is_measured(session: Session, checkpoint_id: str) -> bool:
+    """Whether it is known if the users' tasks still gain from what the checkpoint was trained on."""
+    if not all_tasks(session, "user"):
+        return True
+    unmeasured = select(CheckpointRow.id).where(
+        CheckpointRow.id == checkpoint_id, lacks_verdict("curriculum", "checkpoint", CheckpointRow.id)
+    )
+    return session.scalar(unmeasured) is None
+
+
 def _examples(work: Work, items: list[MinedItem], budget: int, backed_off: dict[str, str]) -> CorrectionExamples:
     settings = work.settings
     with work.read() as session:
         at = current(session, "probe").created_at
         texts = [key for pool in POOLS for key in load_suite(work.artifacts, current(session, pool)).keys]
         checkpoint = session.get_one(CheckpointRow, work.subject.id)
+        own = {task.name for task in all_tasks(session, "user")}
+        open_tasks = {task.name for task in correctable_tasks(session)}
     counts, held = CorrectionCounts(), held_out(settings.suites).with_keys(texts)
+    items, rows = split_items(items, open_tasks, own, counts)
+    of_rows = _row_examples(work, rows, budget * len(rows) // max(1, len(rows) + len(items)), at, counts, backed_off)
+    budget -= len(of_rows.rows)
     prompt_format = PromptFormat.configured(settings, at)
     most_judged = int(settings.correction.judged_share * budget)
     active = [item for item in items if error_class(item) not in backed_off]
@@ -132,7 +166,44 @@ def _examples(work: Work, items: list[MinedItem], budget: int, backed_off: dict[
         _resample(work, checkpoint, at, made)
     if made.rows:
         made.rows += judged
+    made.rows += of_rows.rows
+    made.sampling = made.sampling or of_rows.sampling
     return made
+
+
+def _row_examples(
+    work: Work,
+    rows: list[MinedItem],
+    budget: int,
+    at: float,
+    counts: CorrectionCounts,
+    backed_off: dict[str, str],
+) -> CorrectionExamples:
+    """Examples of training rows; the champion answers up to SAMPLED_EXAMPLES of those that a grader can check."""
+    made = CorrectionExamples([], counts, backed_off)
+    samples, right = work.settings.correction.samples, {}
+    graded = [item for item in rows if item.category != "hard" and error_class(item) not in backed_off]
+    with work.read() as session:
+        best = champion(session)
+    if graded and samples and budget and best.state == "saved":
+        asked = graded[:SAMPLED_EXAMPLES]
+        result = _sampled(work, best, at, [item.example for item in asked], samples)
+        right = {item.key: texts for item, texts in zip(asked, result.right, strict=True)}
+        made.sampling = {"asked": result.asked, "verified": result.verified}
+    made.rows = row_examples(rows, right, samples, budget, counts, backed_off)
+    if made.sampling:
+        made.sampling["kept"] = sum("answer_by" in row.metadata for row in made.rows)
+    return made
+
+
+def _sampled(
+    work: Work, checkpoint: CheckpointRow, at: float, items: Sequence[Example], samples: int
+) -> SamplingResult:
+    """The checkpoint's answers to each item, at a temperature."""
+    model = ModelSpec.configured(work.settings, work.artifacts.fetch(checkpoint.artifact), checkpoint.weights, at)
+    decoding = model.decoding.model_copy(update={"temperature": SAMPLING_TEMPERATURE})
+    spec = SamplingSpec(model=model.model_copy(update={"decoding": decoding}), items=tuple(items), samples=samples)
+    return SamplingResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
 
 
 def _resample(work: Work, checkpoint: CheckpointRow, at: float, made: CorrectionExamples) -> None:
@@ -142,15 +213,7 @@ def _resample(work: Work, checkpoint: CheckpointRow, at: float, made: Correction
     places = places[:SAMPLED_EXAMPLES]
     if not places or not samples:
         return
-    folder = work.artifacts.fetch(checkpoint.artifact)
-    model = ModelSpec.configured(work.settings, folder, checkpoint.weights, at)
-    decoding = model.decoding.model_copy(update={"temperature": SAMPLING_TEMPERATURE})
-    spec = SamplingSpec(
-        model=model.model_copy(update={"decoding": decoding}),
-        items=tuple(made.rows[place] for place in places),
-        samples=samples,
-    )
-    result = SamplingResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
+    result = _sampled(work, checkpoint, at, [made.rows[place] for place in places], samples)
     made.sampling = {"asked": result.asked, "verified": result.verified, "kept": 0}
     for place, text in zip(places, result.kept, strict=True):
         if text is not None:

@@ -5,9 +5,10 @@
 - ``wrong``: wrong, and less sure than that.
 - ``unstable``: a variant of an item is answered wrong, while the item itself is answered right.
 - ``low_margin``: right, but the least certain token had a probability below UNSURE.
+- ``hard``: of a task without a grader, and the loss of its reference answer is among the largest of its task.
 
 A wrong variant is ``unstable`` however sure it was. Otherwise an answer is in the first category that fits.
-Only the probe pool and items that no pool holds are mined.
+Only the probe pool and items that no pool holds are mined: of a user's task, the rows that it is trained on.
 
 An item of low margin is failed by the next checkpoint more often than one that was right and sure, and less often than
 a random one of its level (``benchmarks/mining``). So such items come after all wrong ones, take at most a
@@ -36,8 +37,9 @@ from ratchet.stats.proportions import Interval, newcombe
 from ratchet.tasks import registry
 from ratchet.tasks.error_classes import classify
 from ratchet.tasks.family import to_example
+from ratchet.tasks.graders import item_key
 
-Category = Literal["forgotten", "overconfident_wrong", "wrong", "unstable", "low_margin"]
+Category = Literal["forgotten", "overconfident_wrong", "wrong", "unstable", "low_margin", "hard"]
 SURE = 0.9
 """Mean token probability from which a wrong answer is overconfident."""
 
@@ -52,6 +54,12 @@ LOW_MARGIN_SHARE = 0.1
 
 PROBE = "probe"
 """``found_by`` of an item that came from the probe record."""
+
+ROWS = "rows"
+"""``found_by`` of a row that a user's task is trained on."""
+
+HARD_SHARE = 0.25
+"""Share of a task's rows that counts as hard, where no grader says what is wrong."""
 
 _MOST_DRAWS = 200
 """Draws for one control item after which its level counts as exhausted."""
@@ -202,11 +210,36 @@ def weakest_first(found: Iterable[MinedItem]) -> list[MinedItem]:
 
 
 def chosen(found: Iterable[MinedItem], places: int) -> list[MinedItem]:
-    """A set of at most ``places`` items: the weakest wrong ones, then those of low margin if there is room."""
-    ranked = weakest_first(found)
+    """A set of at most ``places`` items: the weakest wrong ones, then those of low margin if there is room.
+
+    Held-out rows of users' tasks come last, since no example can be made of them.
+    """
+    ranked = sorted(weakest_first(found), key=lambda item: not can_be_corrected(item))
     wrong = [item for item in ranked if not item.is_right][:places]
     low_margin = [item for item in ranked if item.is_right][: int(LOW_MARGIN_SHARE * places)]
     return [*wrong, *low_margin][:places]
+
+
+def can_be_corrected(item: MinedItem) -> bool:
+    """Whether examples can be made of it: by its family, or because it is a training row."""
+    return item.found_by == ROWS or registry.find(item.example.family) is not None
+
+
+def hard_items(rows: Sequence[Example], losses: Sequence[float | None]) -> list[MinedItem]:
+    """The HARD_SHARE of each task's rows with the largest loss of the reference answer, at least one."""
+    by_task: dict[str | None, list[tuple[float, Example]]] = defaultdict(list)
+    for row, loss in zip(rows, losses, strict=True):
+        if loss is not None:
+            by_task[row.family].append((loss, row))
+    found = []
+    for scored in by_task.values():
+        scored.sort(key=lambda pair: -pair[0])
+        for loss, row in scored[: max(1, int(HARD_SHARE * len(scored)))]:
+            weakness = 1.0 + 1.0 - math.exp(-loss)
+            found.append(
+                MinedItem(example=row, key=item_key(row), category="hard", answer="", weakness=weakness, found_by=ROWS)
+            )
+    return found
 
 
 def counts(mined: Iterable[MinedItem]) -> dict[str, int]:
@@ -217,12 +250,17 @@ def counts(mined: Iterable[MinedItem]) -> dict[str, int]:
 def frontier_cells(rates: Mapping[tuple[str, int], float]) -> list[tuple[str, int]]:
     """The families and levels that are worth searching, by the checkpoint's success rates there."""
     low, high = FRONTIER
-    return sorted(cell for cell, rate in rates.items() if low <= rate <= high)
+    made = (cell for cell in rates if registry.find(cell[0]) is not None)
+    return sorted(cell for cell in made if low <= rates[cell] <= high)
 
 
 def within_reach(mined: Iterable[MinedItem], rates: Mapping[tuple[str, int], float]) -> list[MinedItem]:
-    """Mined items of the levels at the frontier or above it. Forgotten items are kept wherever they are."""
-    return [item for item in mined if item.category == "forgotten" or rates.get(item.cell, 0.0) >= FRONTIER[0]]
+    """Mined items of the levels at the frontier or above it. Forgotten items and training rows are kept in any case."""
+    return [
+        item
+        for item in mined
+        if item.category == "forgotten" or item.found_by == ROWS or rates.get(item.cell, 0.0) >= FRONTIER[0]
+    ]
 
 
 def _weakness(answer: GradedAnswer, category: Category) -> float:
@@ -239,8 +277,9 @@ def _weakness(answer: GradedAnswer, category: Category) -> float:
 
 
 def graded_answers(suite: Suite, record: Evaluation, prompt_format: PromptFormat) -> list[GradedAnswer]:
-    """The answers of a record, in its order."""
-    return [GradedAnswer.of_record(suite.by_id[item.item_id], item, prompt_format) for item in record.items]
+    """The answers of a record that were graded, in its order; items of another metric than accuracy have no grade."""
+    graded = (item for item in record.items if item.correct is not None)
+    return [GradedAnswer.of_record(suite.by_id[item.item_id], item, prompt_format) for item in graded]
 
 
 def read_mined(artifacts: ArtifactStore, artifact_id: str) -> list[MinedItem]:

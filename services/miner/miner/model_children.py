@@ -21,7 +21,7 @@ from ratchet.settings import Settings
 from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.graders import item_key
 
-from miner.mined_items import GradedAnswer, MinedItem
+from miner.mined_items import ROWS, GradedAnswer, MinedItem, categorise, hard_items, mined_item
 from miner.search import search
 
 if TYPE_CHECKING:
@@ -95,6 +95,15 @@ class AnsweringModel:
             )
         return [answered[index] for index in range(len(items))]
 
+    def losses(self, items: Sequence[Example]) -> list[float | None]:
+        """Mean negative log-probability of each item's own answer, in nats per token; None for one without a token."""
+        chats, answers = (
+            [item.prompt for item in items],
+            [self._prompt_format.apply(item).answer or "" for item in items],
+        )
+        scores = self._generator.score(chats, answers)
+        return [-sum(each) / len(each) if each else None for each in scores]
+
     def _graded(self, item: Example, generation: Generation) -> GradedAnswer:
         finished, scores = generation.finish_reason == "stop", generation.draft_logprobs
         key, text, logprobs = item_key(item), generation.text, generation.token_logprobs
@@ -104,7 +113,8 @@ class AnsweringModel:
 
 class MiningSpec(BaseModel):
     """What is asked of a checkpoint. ``cells`` are searched from the ``answered`` probe items there, ``known`` keys
-    are not asked again; ``retest`` are items of the set before, ``control`` as many random ones of the same levels."""
+    are not asked again; ``retest`` are items of the set before, ``control`` as many random ones of the same levels.
+    ``rows`` are training rows of users' tasks that are asked beside the search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -118,11 +128,12 @@ class MiningSpec(BaseModel):
     seed: int = 0
     retest: tuple[Example, ...] = ()
     control: tuple[Example, ...] = ()
+    rows: tuple[Example, ...] = ()
 
 
 class MiningResult(BaseModel):
     """``found`` are the weak items of the search; ``yields`` are (weak, asked) by arm. ``retest`` and ``control`` say
-    of every item, in order, whether it is answered right now."""
+    of every item, in order, whether it is answered right now. ``weak_rows`` are the weak training rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,6 +141,7 @@ class MiningResult(BaseModel):
     yields: dict[str, tuple[int, int]] = Field(default_factory=dict)
     retest: tuple[bool, ...] = ()
     control: tuple[bool, ...] = ()
+    weak_rows: tuple[MinedItem, ...] = ()
 
 
 class ExcludedKeys:
@@ -167,12 +179,22 @@ def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     )
     again = ask([*order.retest, *order.control])
     marks = tuple(answer.is_right for answer in again)
+    is_graded = [row.metadata.get("metric", "accuracy") == "accuracy" for row in order.rows]
+    graded = [row for row, is_it in zip(order.rows, is_graded, strict=True) if is_it]
+    free = [row for row, is_it in zip(order.rows, is_graded, strict=True) if not is_it]
     return MiningResult(
         found=tuple(state.found),
         yields={name: (each.weak, each.asked) for name, each in state.yields.items() if each.asked},
         retest=marks[: len(order.retest)],
         control=marks[len(order.retest) :],
+        weak_rows=(*weak_rows(ask(graded)), *(hard_items(free, model.losses(free)) if free else ())),
     ).model_dump(mode="json")
+
+
+def weak_rows(answers: Sequence[GradedAnswer]) -> list[MinedItem]:
+    """The training rows among the answered ones that show a weakness."""
+    found = ((answer, categorise(answer)) for answer in answers)
+    return [mined_item(answer, category, found_by=ROWS) for answer, category in found if category is not None]
 
 
 class SamplingSpec(BaseModel):
@@ -187,13 +209,15 @@ class SamplingSpec(BaseModel):
 
 class SamplingResult(BaseModel):
     """``kept`` is for each item, in order, the right answer that came most often (the shortest of several such), None
-    where no sample was right; ``verified`` of ``asked`` samples were right."""
+    where no sample was right; ``verified`` of ``asked`` samples were right. ``right`` has every right
+    sample of each item."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kept: tuple[str | None, ...]
     asked: int
     verified: int
+    right: tuple[tuple[str, ...], ...] = ()
 
 
 def sample_answers(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -206,7 +230,10 @@ def sample_answers(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     right = [prompt_format.parse(answer.answer) if answer.is_right else None for answer in answers]
     groups = [right[place : place + order.samples] for place in range(0, len(right), order.samples)]
     return SamplingResult(
-        kept=tuple(map(best, groups)), asked=len(right), verified=sum(text is not None for text in right)
+        kept=tuple(map(best, groups)),
+        asked=len(right),
+        verified=sum(text is not None for text in right),
+        right=tuple(tuple(text for text in group if text) for group in groups),
     ).model_dump(mode="json")
 
 

@@ -1,4 +1,5 @@
-"""Adversarial mining: what a checkpoint is weak on, in its probe record and in fresh problems near its frontier."""
+"""Adversarial mining: what a checkpoint is weak on, in its probe record, in fresh problems near its frontier, and in
+the training rows of users' tasks."""
 
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ from miner.mined_items import (
     within_reach,
 )
 from miner.model_children import ExcludedKeys, MiningResult, MiningSpec, ModelSpec
+from miner.task_rows import sampled_rows
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +107,16 @@ def do(work: Work) -> Outcome:
         update={
             "retest": tuple(item.example for item in again),
             "control": tuple(control_items(again, ExcludedKeys(spec.held_out, spec.known), spec.seed)),
+            "rows": tuple(sampled_rows(work, _rows_budget(spec), spec.known, spec.seed)),
         }
     )
     result = _searched(work, spec)
-    reached = within_reach([*found, *result.found], rates)
+    rows = [
+        item.model_copy(update={"weakness": item.weakness / (1 + before.times[item.key])}) for item in result.weak_rows
+    ]
+    reached = within_reach([*found, *result.found, *rows], rates)
     retest = follow_up(before.newest or "", again, result.retest, result.control)
-    return _mined(work, chosen(reached, SET_ITEMS), result, retest)
+    return _mined(work, chosen(reached, SET_ITEMS), result, retest, len(spec.rows))
 
 
 def _case(session: Session, checkpoint_id: str) -> Case:
@@ -186,14 +192,21 @@ def _spec(
     )
 
 
+def _rows_budget(spec: MiningSpec) -> int:
+    """Training rows to ask: as many as the search may ask where it has nothing to search, else half as many more."""
+    return spec.budget // 2 if spec.cells else spec.budget
+
+
 def _searched(work: Work, spec: MiningSpec) -> MiningResult:
     """The child's result; no model is loaded if there is nothing to ask or the budget is 0."""
-    if not spec.budget or not (spec.cells or spec.retest):
+    if not spec.budget or not (spec.cells or spec.retest or spec.rows):
         return MiningResult()
     return MiningResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))
 
 
-def _mined(work: Work, items: list[MinedItem], result: MiningResult, retest: FollowUp | None) -> Verdict:
+def _mined(
+    work: Work, items: list[MinedItem], result: MiningResult, retest: FollowUp | None, rows_asked: int
+) -> Verdict:
     artifact = None
     if items:
         lines = (item.model_dump_json() for item in items)
@@ -204,6 +217,7 @@ def _mined(work: Work, items: list[MinedItem], result: MiningResult, retest: Fol
         "by_origin": dict(Counter(item.found_by for item in items)),
         "yields": result.yields,
         "asked": sum(asked for _, asked in result.yields.values()),
+        "rows_asked": rows_asked,
         "follow_up": retest.model_dump(mode="json") if retest else None,
     }
 
@@ -220,7 +234,12 @@ def _mined(work: Work, items: list[MinedItem], result: MiningResult, retest: Fol
         )
 
     if not items:
-        return Verdict("nothing mined", "no weak item near the frontier" + _words(retest), numbers, effects)
+        return Verdict(
+            "nothing mined",
+            "no weak item near the frontier or among the training rows" + _words(retest),
+            numbers,
+            effects,
+        )
     words = ", ".join(f"{count} {category}" for category, count in sorted(by_category.items()))
     event = ExamplesMined(checkpoint_id=work.subject.id, count=len(items))
     return Verdict("mined", words + _words(retest), numbers, effects, (event,))

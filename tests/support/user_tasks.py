@@ -1,0 +1,91 @@
+"""A small home with users' tasks: rows as people have them, of which some are held out and the rest is to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ratchet.artifacts import ArtifactStore
+from ratchet.evaluation.load_evaluation import ITEMS
+from ratchet.evaluation.record import ItemRecord, level_rates, rates_to_json, records_to_lines
+from ratchet.ledger import Ledger
+from ratchet.ledger.migrate import migrate
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, TaskRow
+from ratchet.run.bootstrap import bootstrap
+from ratchet.settings import Settings
+from ratchet.user_tasks.add import Choice, commit, prepare
+
+from tests.support.home import SMALL, Home, made_up_answer, made_up_key, made_up_model, merged
+
+DATA = Path(__file__).parents[1] / "data"
+OWN: Mapping[str, Any] = {"suites": {"families": []}, "hyperparams": {"max_length": 1024, "batch_size": 4}}
+"""Settings of a user who has rows and names no built-in family."""
+
+Right = Callable[[str], bool]
+"""Whether a made-up model answers the item with this key right."""
+
+
+@contextmanager
+def home_of_tasks(folder: Path, /, tasks: Mapping[str, Choice], **sections: Any) -> Iterator[Home]:
+    """A home whose tasks come from these files of tests/data, added before the first run."""
+    settings = Settings(home=folder, **merged(merged(SMALL, OWN), sections))
+    ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
+    migrate(ledger)
+    home = Home(settings, ledger, artifacts)
+    try:
+        for name, choice in tasks.items():
+            add_rows(home, DATA / name, choice)
+        bootstrap(settings, ledger, artifacts, lambda _settings, spec: made_up_model(spec))
+        yield home
+    finally:
+        ledger.close()
+
+
+def add_rows(home: Home, file: Path, choice: Choice) -> str:
+    """Add a file's rows to a task; returns the batch that is at the gate."""
+    prepared = prepare(home.settings, home.ledger, home.artifacts, file, file.name, choice)
+    assert prepared is not None, "the file has rows of no built-in family"
+    return commit(home.settings, home.ledger, home.artifacts, prepared)
+
+
+def task_row(home: Home, name: str) -> TaskRow:
+    with home.ledger.read() as session:
+        return session.get_one(TaskRow, name)
+
+
+def add_task_record(home: Home, checkpoint: str, is_right: Right, loss: float) -> None:
+    """A probe record in which some items are right, and each reference answer has the loss, within a little."""
+    with home.ledger.read() as session:
+        suite, row = current(session, "probe"), session.get_one(CheckpointRow, checkpoint)
+    key, items = made_up_key(row.weights, suite.id), home.suite_items("probe")
+    records = []
+    for place, item in enumerate(items):
+        metric = item.metadata.get("metric", "accuracy")
+        right = is_right(str(item.metadata["key"]))
+        told = made_up_answer(item, right, 0.95).model_dump()
+        told |= {"metric": metric, "gold_nll": loss + 0.001 * (place % 7)}
+        told |= {"correct": right if metric == "accuracy" else None}
+        records.append(ItemRecord.model_validate(told))
+    folder = home.settings.work_folder / "made-up-task-record"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ITEMS).write_text(records_to_lines(records))
+    artifact = home.artifacts.publish(folder, "record", {"checkpoint": checkpoint}, consume=True)
+    with home.ledger.write() as tx:
+        tx.session.add(
+            EvaluationRow(
+                id=f"{checkpoint}/{suite.id}",
+                checkpoint_id=checkpoint,
+                suite_id=suite.id,
+                pool="probe",
+                key=key.model_dump(),
+                artifact=artifact.id,
+                items=len(records),
+                correct=sum(bool(record.correct) for record in records),
+                by_level=rates_to_json(level_rates(records)),
+                tokens_per_s=1_000.0,
+                created_at=tx.now,
+            )
+        )
