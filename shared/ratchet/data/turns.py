@@ -52,7 +52,11 @@ class Numeral(float):
 
 def is_chat(value: Any) -> bool:
     """Whether a value is a list of turns, as in ``prompt`` and ``completion`` of the trl library."""
-    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and "role" in turn for turn in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
+    )
 
 
 def read_chat(turns: Any, column: str) -> list[Message]:
