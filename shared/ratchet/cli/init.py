@@ -131,18 +131,19 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
     facts, found_rows = model_facts(folder), _row_facts(rows, folder)
     adapters = False if full else None
     alone = choose_training(facts, found_rows, this_machine(), adapters=adapters)
-    chosen, sections = alone, alone.sections()
+    chosen, sections, processes = alone, alone.sections(), 1
     cards = len(list_gpus())
     if not alone.fits and cards > 1:
         sharded = choose_training(facts, found_rows, this_machine(cards, sharded=True), adapters=adapters)
         if sharded.fits:
             typer.echo("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
-            chosen, sections = sharded, {**sharded.sections(), "environment": {"parallelism": "fsdp"}}
-    _tell(facts, chosen)
+            chosen, processes = sharded, cards
+            sections = {**sharded.sections(), "environment": {"parallelism": "fsdp"}}
+    _tell(facts, chosen, processes)
     if not chosen.fits and not force:
         raise PreconditionFailed(
-            f"{name} does not fit: take a smaller model or a larger machine, or train adapters (without --full). "
-            "--force writes the settings anyway."
+            f"{name} does not fit: training takes about {size(chosen.memory.total)} of {size(training_memory()[0])}. "
+            "Take a smaller model or a larger machine, or train adapters (without --full); --force writes it anyway."
         )
     if facts.parameters > SMALL_PARAMETERS:
         sections["hyperparams"].pop("num_epochs", None)  # passes over the rows are composed by generation
@@ -155,9 +156,9 @@ def _row_facts(rows: Path | None, folder: Path) -> RowFacts | None:
     return row_facts((row for _, row in read_examples(rows) if isinstance(row, Example)), folder)
 
 
-def _tell(facts: ModelFacts, chosen: TrainingChoice) -> None:
+def _tell(facts: ModelFacts, chosen: TrainingChoice, processes: int) -> None:
     """Print what is trained, and what memory that takes."""
-    available, where = training_memory()
+    available, where = training_memory(processes)
     hyperparams = chosen.hyperparams
     what = f"adapters of rank {chosen.model.lora_rank} (LoRA)" if chosen.model.lora_rank else "all weights"
     step_rows = hyperparams.batch_size * hyperparams.gradient_accumulation

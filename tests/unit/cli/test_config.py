@@ -32,7 +32,7 @@ def rows(file: Path, count: int) -> Path:
 
 def test_config_check_says_what_gain_the_rows_of_each_task_can_prove(home: Path, tmp_path: Path, model: Path) -> None:
     said = ratchet("init", "--model", str(model), "--data", str(rows(tmp_path / "sums.jsonl", 200))).stdout
-    proof = re.search(r"On \d+ held-out rows a gain of \d+ points or more is proved with 80%", said)
+    proof = re.search(r"On \d+ held-out rows a gain of \d+ points or more is proved with a chance of 80%", said)
     assert proof is not None, said
     checked = ratchet("config", "check").stdout
     assert "the settings are valid." in checked

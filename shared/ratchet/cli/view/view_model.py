@@ -134,9 +134,9 @@ def bar(rate: Rate) -> str:
 
 
 def thousands(number: float) -> str:
-    """``950``, ``18.2k``, ``1.4M``."""
-    for unit, factor in (("M", 1e6), ("k", 1e3)):
-        if number >= 10 * factor or (unit == "M" and number >= factor):
+    """``950``, ``18.2k``, ``1.4M``, ``3.0B``."""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 10 * factor or (unit != "k" and number >= factor):
             return f"{number / factor:.1f}{unit}"
     return f"{number:,.0f}"
 
