@@ -1,19 +1,23 @@
-"""The inbox: JSONL files that a user puts into a folder. They stay there; each version of a file is taken once.
+"""The inbox: files with rows that a user puts into a folder. They stay there; each version of a file is taken once.
 
-The folder may hold anything. An entry that is no file, or cannot be read, is refused by name; the others are taken.
+The folder may hold anything. An entry that cannot be read is refused by name, one that is not meant to be read is
+ignored by name; the others are taken. How files are read is told in ``ratchet.data.files``.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import signal
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ratchet.data.example import Provenance
-from ratchet.data.jsonl import copy_rows
+from ratchet.data.file_kinds import PACKED_SUFFIXES, ROW_SUFFIXES, is_rows_file
+from ratchet.data.files import Conversion, convert
 from ratchet.errors import DataError, PreconditionFailed
 from ratchet.ledger import Transaction
 from ratchet.ledger.queue import submit
@@ -32,18 +36,20 @@ def waiting_files(inbox: Path) -> list[Subject]:
 
 
 def take(work: Work) -> Outcome:
-    """Publish a copy of the file and submit it to the gate."""
+    """Publish the rows of the file and submit them to the gate."""
     name = work.subject.id.rpartition("@")[0]
     file = next((file for version, file in _entries(work.settings.inbox) if version == work.subject.id), None)
     if file is None:
         return Verdict("changed", f"{name} is gone, or has changed")
+    if not _is_meant(file):
+        return Verdict("ignored", f"{name} is not read: {_why_ignored(file.name)}.")
     copy = work.folder / "rows.jsonl"
     try:
-        with open_regular(file) as source, open(copy, "wb") as rows_copied:
+        with open_regular(file) as source:
             opened = os.fstat(source.fileno())
-            if time.time() - opened.st_mtime < QUIET_S:
+            if time.time() - opened.st_mtime < QUIET_S or _is_written_to(source.fileno()):
                 return NotReady(f"{name} to be written to its end")
-            rows = copy_rows(source, rows_copied)
+            conversion = convert(source, file.name, copy, report=lambda rows: work.progress(f"{rows} rows of {name}"))
             if (
                 _version(file, opened) != work.subject.id
                 or _version(file, os.fstat(source.fileno())) != work.subject.id
@@ -51,25 +57,57 @@ def take(work: Work) -> Outcome:
                 return Verdict("changed", f"{name} has changed meanwhile")
     except DataError as error:
         return Verdict("refused", f"{error} Take it out of the inbox, or `touch` it once it can be read.")
-    if not rows:
+    if not conversion.rows:
         return Verdict("refused", f"{name} has no rows")
     artifact = work.artifacts.publish(copy, "batch", {"file": name}, consume=True)
+    return _submitted(name, artifact.id, conversion)
+
+
+def _submitted(name: str, artifact_id: str, conversion: Conversion) -> Verdict:
     provenance = Provenance(generator="inbox", version="1", parents=(name,)).model_dump(mode="json")
-    return _submitted(name, artifact.id, rows, provenance)
 
-
-def _submitted(name: str, artifact_id: str, rows: int, provenance: dict[str, object]) -> Verdict:
     def effects(tx: Transaction) -> None:
         try:
-            tx.emit(submit(tx, artifact_id, rows, "user", provenance))
+            tx.emit(submit(tx, artifact_id, conversion.rows, "user", provenance))
         except PreconditionFailed:
             return  # the same rows were submitted before
 
-    return Verdict("submitted", f"{rows} rows of {name}", effects=effects)
+    reason = f"{conversion.rows} rows of {name}"
+    if conversion.unreadable:
+        reason += f", {conversion.unreadable} of them unreadable; the first: {conversion.refused[0][1]}"
+    return Verdict("submitted", reason, effects=effects)
+
+
+def _is_meant(file: Path) -> bool:
+    return is_rows_file(file.name) and not file.name.startswith(".")
+
+
+def _why_ignored(name: str) -> str:
+    if name.startswith("."):
+        return "its name is that of a hidden or temporary file"
+    return f"its name ends with none of {', '.join(ROW_SUFFIXES)}, also packed as {' or '.join(PACKED_SUFFIXES)}"
+
+
+def _is_written_to(handle: int) -> bool:
+    """Whether a process has the file open for writing: the kernel then refuses a lease of it (fcntl(2)).
+
+    False where that cannot be known, as on network file systems.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # a breaker's signal; the usual one, SIGIO, would end us
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
-    """Every .jsonl entry with its version; none of an inbox that cannot be listed."""
+    """Every entry with its version; none of an inbox that cannot be listed."""
     try:
         names = sorted(os.listdir(inbox))
     except FileNotFoundError:
@@ -78,10 +116,9 @@ def _entries(inbox: Path) -> Iterator[tuple[str, Path]]:
         log.error("the inbox %s cannot be listed: %s", printable(inbox), error.strerror)
         return
     for name in names:
-        if name.endswith(".jsonl"):
-            found = _stat(inbox / name)
-            if found is not None:
-                yield _version(inbox / name, found), inbox / name
+        found = _stat(inbox / name)
+        if found is not None:
+            yield _version(inbox / name, found), inbox / name
 
 
 def _stat(file: Path) -> os.stat_result | None:
@@ -97,7 +134,7 @@ def _stat(file: Path) -> os.stat_result | None:
 
 
 def _version(file: Path, found: os.stat_result) -> str:
-    """Name, time and size; of a folder or a pipe only its identity, since writing to it changes no file to take."""
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+    """Name, time and size; of what is no file to take, only its identity, so that its changes say nothing new."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) or not _is_meant(file):
         return f"{printable(file.name)}@{found.st_ino}-{found.st_dev}"
     return f"{printable(file.name)}@{found.st_mtime_ns}-{found.st_size}"

@@ -294,3 +294,59 @@ def test_the_gate_needs_no_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'scipy', 'celery', 'sqlalchemy')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def composed(epoch_cap: int = 3) -> DataGate:
+    """The gate for a batch that is made of stored rows."""
+    policy = GatePolicy(max_tokens=1000, epoch_cap=epoch_cap, repeats_text=True)
+    return DataGate(policy, frozenset(), words)
+
+
+def test_a_batch_made_of_stored_rows_may_hold_a_row_as_often_as_the_epoch_cap_allows() -> None:
+    alike = Example.ask("Where does the cat sleep at night, then?", "on the mat", family="cats", grader="normalized")
+    assert reasons(composed(), TEXT, alike, TEXT, alike) == [None] * 4
+    assert reasons(composed(), *[TEXT] * 4) == [None, None, None, "epoch_cap"]
+    assert reasons(gate(epoch_cap=3), TEXT, TEXT) == [None, "duplicate"]
+
+
+def test_a_row_that_the_task_has_already_is_a_duplicate() -> None:
+    near = TEXT.model_copy(update={"messages": Example.ask("Where does the cat sleep at night", "on the mat").messages})
+    other = Example.ask("Where does the dog sleep in the day?", "in the hall", family="cats", grader="normalized")
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=9), frozenset(), words, stored=(TEXT,))
+    said = verdicts(one, TEXT, near, other)
+    assert [v.reason if isinstance(v, Quarantined) else None for v in said] == ["duplicate", "duplicate", None]
+    assert isinstance(said[0], Quarantined)
+    assert said[0].detail == "this question is among the task's rows already."
+
+
+@pytest.mark.parametrize("metric", ["loss", "judge"])
+def test_free_text_needs_an_answer_and_no_grader(metric: str) -> None:
+    letter = Example.ask("Write to Ann.", "Dear Ann, how are you?", family="mail", metric=metric, gold="another")
+    empty = Example.ask("Write to Bob.", " ", family="mail", metric=metric)
+    assert reasons(gate(), letter, empty) == [None, "schema"]
+
+
+def test_chats_of_several_turns_pass_with_their_last_answer() -> None:
+    turns = [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello!"),
+        ("user", "Bye"),
+        ("assistant", "See you."),
+    ]
+    chat = Example.model_validate(
+        {
+            "messages": [{"role": role, "content": text} for role, text in turns],
+            "metadata": {"family": "talk", "level": 1, "metric": "loss"},
+        }
+    )
+    assert reasons(gate(), chat) == [None]
+
+
+def test_a_held_out_row_is_told_as_held_out_and_not_by_its_key() -> None:
+    (verdict,) = verdicts(gate(held_out=[item_key(TEXT)]), TEXT)
+    assert isinstance(verdict, Quarantined)
+    assert (verdict.reason, verdict.detail) == (
+        "leak",
+        "this question is held out for testing, so it is not trained on.",
+    )

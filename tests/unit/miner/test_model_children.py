@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from miner.mined_items import ROWS
 from miner.model_children import (
     MiningResult,
     MiningSpec,
@@ -19,6 +20,7 @@ from miner.model_children import (
     sample_answers,
 )
 from miner.search import ROUND_ITEMS
+from ratchet.data.example import Example
 from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator
@@ -75,11 +77,28 @@ def test_the_previous_set_and_its_controls_are_asked(model: ModelSpec) -> None:
     assert (result.retest, result.control, result.found) == ((False, False), (False,), ())
 
 
+def test_training_rows_are_graded_or_where_nothing_grades_them_ranked_by_their_loss(model: ModelSpec) -> None:
+    graded = Example.ask("Where is Mary?", "garden", family="babi", level=1, grader="normalized")
+    free = [
+        Example.ask("Tell me.", f"The {word} is here.", family="notes", level=1, metric="loss") for word in "abcdefgh"
+    ]
+    wrong, *hard = mined(model, rows=(graded, *free), budget=9).weak_rows
+    assert (wrong.cell, wrong.category, wrong.found_by) == (("babi", 1), "wrong", ROWS)
+    generator = LocalGenerator.load(model.checkpoint)
+    scores = generator.score([row.prompt for row in free], [str(row.answer) for row in free])
+    losses = {
+        item_key(row) + str(row.answer): -sum(score) / len(score) for row, score in zip(free, scores, strict=True)
+    }
+    worst = sorted(losses, key=lambda key: -losses[key])[:2]
+    assert [item.key + str(item.example.answer) for item in hard] == worst
+    assert {item.category for item in hard} == {"hard"}
+
+
 def test_without_a_right_sample_nothing_is_kept(model: ModelSpec) -> None:
     hot = model.model_copy(update={"decoding": Decoding(max_new_tokens=8, temperature=1.0)})
     spec = SamplingSpec(model=hot, items=tuple(made("reverse", 1, 3)), samples=4)
     result = SamplingResult.model_validate(sample_answers(spec.model_dump(mode="json"), lambda _: None))
-    assert result == SamplingResult(kept=(None, None, None), asked=12, verified=0)
+    assert result == SamplingResult(kept=(None, None, None), asked=12, verified=0, right=((), (), ()))
 
 
 @pytest.mark.parametrize(

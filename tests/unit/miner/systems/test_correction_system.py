@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections import Counter
@@ -181,6 +182,53 @@ def test_a_binary_file_does_not_stop_the_gate(home: Home) -> None:
     home.bus(CORRECTION).sweep()
     assert home.verdicts("correction")[good] == "queued"
     assert home.dead() == []
+
+
+def test_a_file_that_a_process_still_has_open_for_writing_is_waited_for(home: Home) -> None:
+    file = lay(home, "slow.jsonl", sums(home, 1)[0].to_line() + "\n")
+    bus = home.bus(CORRECTION)
+    with file.open("ab"):
+        bus.sweep()
+        assert home.verdicts("correction") == {}
+    bus.sweep()
+    assert "queued" in home.verdicts("correction").values()
+
+
+PACKED = gzip.compress(b'{"prompt": "1+1=", "completion": "2"}\n')
+TABLE = b"Question,Answer\n1+2=,3\n1+3=,\n"
+
+
+def test_other_formats_are_taken_and_their_bad_rows_are_named(home: Home) -> None:
+    home.settings.inbox.mkdir(exist_ok=True)
+    for name, content in {"a.JSONL.gz": PACKED, "b.csv": TABLE}.items():
+        (home.settings.inbox / name).write_bytes(content)
+        os.utime(home.settings.inbox / name, (1_000.0, 1_000.0))
+    home.bus(CORRECTION).sweep()
+    with home.ledger.read() as session:
+        rows = {row.provenance["parents"][0]: row for row in session.query(BatchRow)}
+    assert {name: (row.examples, row.quarantined) for name, row in rows.items()} == {
+        "a.JSONL.gz": (1, 0),
+        "b.csv": (1, 1),
+    }
+    (refused,) = rows_of(home, rows["b.csv"].quarantine_artifact, "quarantine.jsonl")
+    assert (refused["line"], refused["reason"]) == (3, "unreadable")
+    assert str(refused["detail"]).startswith("b.csv:3: answer is empty")
+
+
+def test_entries_that_are_not_meant_are_ignored_once_and_said_so(home: Home) -> None:
+    for name in (".hidden.jsonl", "notes.txt", "rows.jsonl.part", "rows.jsonl~"):
+        lay(home, name, "x")
+    (home.settings.inbox / "older").mkdir()
+    bus = home.bus(CORRECTION)
+    bus.sweep()
+    lay(home, "rows.jsonl.part", "xx")
+    bus.sweep()
+    with home.ledger.read() as session:
+        found = {row.subject_id.rpartition("@")[0]: row for row in session.query(VerdictRow)}
+        assert session.query(VerdictRow).count() == 5
+    assert {row.outcome for row in found.values()} == {"ignored"}
+    assert "hidden or temporary" in found[".hidden.jsonl"].reason
+    assert "rows.jsonl.part is not read: its name ends with none of .jsonl" in found["rows.jsonl.part"].reason
 
 
 def odd_entries(inbox: Path) -> dict[str, str]:
