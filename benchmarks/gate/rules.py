@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from deployer.gate import Promote, conclude, screen_outcomes, weigh
+from deployer.gate import Promote, conclude, weigh
+from deployer.screen import screen_outcomes
 from ratchet.settings.judging import GateSettings
 
 from benchmarks.gate.world import History, World

@@ -6,23 +6,25 @@ use of the confirm suite leaks some information about it, so after a number of u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.evaluation.build_suites import rotate_confirm
 from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact, load_suite, suite_row
-from ratchet.evaluation.record import Evaluation, mastered_levels
+from ratchet.evaluation.record import GENERAL, Evaluation, mastered_levels
 from ratchet.failpoint import failpoint
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import champion
 from ratchet.ledger.suites import current, evaluation, outdated_record, request_evaluation
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, SuiteRow
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, SuiteRow, TaskRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
+from ratchet.tasks import registry
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from deployer.gate import Promote, Refuse, Screen, decide, screen
+from deployer.gate import Promote, Refuse, decide
+from deployer.screen import Screen, screen
 
 CHALLENGES_PER_SUITE = 50
 """Number of challenges after which a confirm suite is replaced; the outcome of each leaks some information about it."""
@@ -33,37 +35,57 @@ MIN_MASTERY_ITEMS = 5
 
 @dataclass(frozen=True)
 class Pair:
-    """Champion and challenger on one suite; a record is None if testing has not made it yet, or it is unusable.
+    """Champion, challenger and base on one suite; a record is None if testing has not made it yet, or it is unusable.
 
     ``damaged`` has the ids of checkpoints whose record exists but cannot be read.
     """
 
     champion: CheckpointRow
     challenger: CheckpointRow
+    base: CheckpointRow
     suite: SuiteRow
     champion_record: Evaluation | None
     challenger_record: Evaluation | None
+    base_record: Evaluation | None
     damaged: frozenset[str] = frozenset()
 
     @property
     def absent(self) -> tuple[CheckpointRow, ...]:
-        sides = ((self.champion, self.champion_record), (self.challenger, self.challenger_record))
-        return tuple(checkpoint for checkpoint, record in sides if record is None)
+        """The checkpoints whose record is missing. That of the base is needed for the general task alone."""
+        sides = [(self.champion, self.champion_record), (self.challenger, self.challenger_record)]
+        if self._has_general_items:
+            sides.append((self.base, self.base_record))
+        return tuple({checkpoint.id: checkpoint for checkpoint, record in sides if record is None}.values())
+
+    @property
+    def _has_general_items(self) -> bool:
+        record = self.champion_record or self.challenger_record
+        return record is not None and any(item.family == GENERAL for item in record.items)
 
 
 def read_pair(work: Work, challenger_id: str, pool: str) -> Pair:
-    """Both records on the pool's current suite. If they are not comparable, the older one counts as absent."""
+    """The records on the pool's current suite. Of records that are not comparable, the older one counts as absent."""
     with work.read() as session:
         holder, challenger = champion(session), session.get_one(CheckpointRow, challenger_id)
+        base = session.scalars(select(CheckpointRow).order_by(CheckpointRow.ordinal).limit(1)).one()
         suite = current(session, pool)
-        rows = [evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger)]
-    theirs, ours = rows
-    older = outdated_record(theirs, ours) if theirs is not None and ours is not None else None
-    usable = [row if row is not older else None for row in rows]
-    records = [load_if_intact(work.artifacts, row) if row is not None else None for row in usable]
-    damaged = {row.checkpoint_id for row, record in zip(usable, records, strict=True) if row and record is None}
-    theirs_read, ours_read = records
-    return Pair(holder, challenger, suite, theirs_read, ours_read, frozenset(damaged))
+        rows = {
+            checkpoint.id: evaluation(session, checkpoint.id, suite.id) for checkpoint in (holder, challenger, base)
+        }
+    newest = _newest_of_one_kind(rows)
+    records = {id: load_if_intact(work.artifacts, row) for id, row in newest.items()}
+    damaged = frozenset(id for id, record in records.items() if record is None)
+    theirs, ours, first = (records.get(checkpoint.id) for checkpoint in (holder, challenger, base))
+    return Pair(holder, challenger, base, suite, theirs, ours, first, damaged)
+
+
+def _newest_of_one_kind(rows: Mapping[str, EvaluationRow | None]) -> dict[str, EvaluationRow]:
+    """The newest record and those that are comparable with it, by checkpoint."""
+    found = {id: row for id, row in rows.items() if row is not None}
+    if not found:
+        return {}
+    newest = max(found.values(), key=lambda row: row.created_at)
+    return {id: row for id, row in found.items() if row is newest or outdated_record(row, newest) is None}
 
 
 def run_screen(work: Work, challenger_id: str) -> Screen | NotReady:
@@ -79,7 +101,7 @@ def request_records(sides: Pair) -> NotReady:
 
     def effects(tx: Transaction) -> None:
         for checkpoint in sides.absent:
-            other = sides.champion if checkpoint is sides.challenger else sides.challenger
+            other = sides.champion if checkpoint.id == sides.challenger.id else sides.challenger
             is_damaged = checkpoint.id in sides.damaged
             request_evaluation(tx, checkpoint.id, sides.suite.id, "deployment", other.id, is_damaged=is_damaged)
 
@@ -129,10 +151,24 @@ def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote |
     """The gate's decision on a pair of confirm records."""
     assert sides.champion_record is not None
     assert sides.challenger_record is not None
-    mastered = protected_levels(work, sides.champion.id)
+    families = {item.family for item in sides.champion_record.items}
     return decide(
-        sides.champion_record, sides.challenger_record, k, mastered, work.settings.gate, smoke_passed=smoke_passed
+        sides.champion_record,
+        sides.challenger_record,
+        k,
+        protected_levels(work, sides.champion.id),
+        work.settings.gate,
+        smoke_passed=smoke_passed,
+        tasks=protected_tasks(work, families),
+        base=sides.base_record,
     )
+
+
+def protected_tasks(work: Work, families: Collection[str]) -> frozenset[str]:
+    """The families that are tasks of the user, or the general task, without those that the user does not protect."""
+    with work.read() as session:
+        open_ones = set(session.scalars(select(TaskRow.name).where(TaskRow.protected.is_(False))))
+    return frozenset(name for name in families if registry.find(name) is None and name not in open_ones)
 
 
 def protected_levels(work: Work, champion_id: str) -> dict[str, frozenset[int]]:

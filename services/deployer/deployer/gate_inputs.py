@@ -102,9 +102,9 @@ def _contender(
 
 
 def certainty_of(session: Session, checkpoint_id: str) -> Certainty | None:
-    """The calibration to deploy with the checkpoint; None if there is none yet."""
+    """The calibration to deploy with the checkpoint; None if there is none yet, or it could not be calibrated."""
     row = session.get(CalibrationRow, checkpoint_id)
-    return Certainty.model_validate(row.shipped) if row is not None else None
+    return Certainty.model_validate(row.shipped) if row is not None and row.shipped else None
 
 
 def _ranked(session: Session) -> dict[str, dict[str, Any]]:

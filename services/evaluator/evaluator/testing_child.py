@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ratchet.data.example import Example
 from ratchet.errors import BrokenCheckpoint, DataError, EmptyEvaluation
+from ratchet.evaluation.answer_faults import answer_faults
 from ratchet.evaluation.record import Extraction, ItemRecord, Metric, RecordKey
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.prompt_format import PromptFormat, decoding_key
@@ -33,9 +34,6 @@ UNKNOWN_FAMILY = "text"
 
 NEARLY_ALL = 0.98
 """Share of items from which on a fault is the model's and not the items'."""
-
-REPEATS = 8
-LONGEST_PERIOD = 16
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -273,7 +271,7 @@ class OutputCensus:
     def add(self, records: Iterable[ItemRecord]) -> None:
         for record in records:
             self._total += 1
-            self._faults.update(faults(record))
+            self._faults.update(answer_faults(record))
 
     def verdict(self) -> str | None:
         """The fault that nearly all answers share, with its numbers, or None."""
@@ -281,22 +279,3 @@ class OutputCensus:
             if count >= NEARLY_ALL * self._total:
                 return f"{fault} answers on {count} of {self._total} items"
         return None
-
-
-def faults(record: ItemRecord) -> set[str]:
-    """Which of ``empty``, ``endless`` and ``repeating`` an answer is."""
-    found = set()
-    if not record.answer.strip():
-        found.add("empty")
-    if record.finish_reason == "length":
-        found.add("endless")
-    if is_repeating(record.answer):
-        found.add("repeating")
-    return found
-
-
-def is_repeating(text: str) -> bool:
-    """Whether, after its first quarter, a text repeats a string of up to 16 characters at least eight times."""
-    tail = text[len(text) // 4 :]
-    longest = min(LONGEST_PERIOD, len(tail) // REPEATS)
-    return any(tail[period:] == tail[:-period] for period in range(1, longest + 1))

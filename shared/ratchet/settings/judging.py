@@ -102,7 +102,23 @@ class GateSettings(Section):
         0.1, gt=0, le=0.5, description="One-sided level of the free screen on the eval suite, before confirm is opened."
     )
     margin: float = Field(
-        0.04, gt=0, lt=0.5, description="Largest drop that a protected family's non-inferiority test tolerates."
+        0.04,
+        gt=0,
+        lt=0.5,
+        description="Largest drop that a protected family's non-inferiority test tolerates, and of a judged task the "
+        "largest drop of its preferences. A user's task with few items has a larger one, which the reasons name.",
+    )
+    loss_margin: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="Largest rise of a protected task's loss, in nats per token; 0.05 is 5 % more perplexity.",
+    )
+    general_margin: float = Field(
+        0.25,
+        gt=0,
+        lt=0.5,
+        description="Largest drift from the base model, in nats per token of its own answers to general prompts.",
     )
     mastery: float = Field(0.9, gt=0, le=1, description="Success rate from which a level counts as mastered.")
     gain: float = Field(0.05, gt=0, lt=1, description="Planning: the true gain that the gate must be able to detect.")

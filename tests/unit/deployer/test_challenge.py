@@ -11,9 +11,11 @@ from ratchet.data.example import Example
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import SuiteRow
 from ratchet.systems import Subject, Work, claims
+from ratchet.user_tasks.add import Choice
 
 from tests.support.bus import InlineChildren
 from tests.support.home import Home, small_home
+from tests.support.user_tasks import add_rows
 
 
 def work_on(home: Home, checkpoint: str) -> Work:
@@ -63,7 +65,8 @@ def test_a_confirm_suite_is_rotated_after_its_challenges(tmp_path: Path, most: i
 def test_user_rows_stay_in_the_rotated_suite_without_their_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(Example.ask(f"question {n}", f"answer {n}").to_line() + "\n" for n in range(200)))
-    with small_home(tmp_path / "told", suites={"files": [file]}) as home:
+    with small_home(tmp_path / "told") as home:
+        add_rows(home, file, Choice(metric="accuracy"))
         before = home.suite_items("confirm")
         file.unlink()
         with home.ledger.write() as tx:

@@ -7,12 +7,10 @@ from deployer.gate import (
     Refuse,
     conclude,
     decide,
-    find_harm,
-    prove_family,
-    screen,
-    screen_outcomes,
     weigh,
 )
+from deployer.proofs import find_harm, prove_family
+from deployer.screen import screen, screen_outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -57,7 +55,7 @@ BETTER = (cell(1, 2, 2), cell(2, 40, 10))
 def test_a_better_and_safe_challenger_is_promoted_with_its_numbers() -> None:
     decision = judge(BETTER)
     assert isinstance(decision, Promote)
-    target, (family,) = decision.evidence.target, decision.evidence.families
+    (target,), (family,) = decision.evidence.targets, decision.evidence.families
     assert (target.n, target.gains, target.losses) == (400, 42, 12)
     assert target.p <= target.alpha == pytest.approx(0.0304, abs=1e-4)
     assert family.enough
@@ -80,7 +78,7 @@ def test_later_challenges_must_prove_more() -> None:
 def test_a_loss_in_a_protected_family_is_refused_whatever_the_target_gains() -> None:
     decision = judge((cell(1, 3, 13), cell(2, 90, 5)))
     assert isinstance(decision, Refuse)
-    assert decision.evidence.target.proved
+    assert decision.evidence.targets[0].proved
     assert "Family sum is not proved safe: 3 gains and 13 losses on 200 mastered items (-5.0%)" in decision.reason
 
 
@@ -238,7 +236,8 @@ def test_a_promising_model_is_worth_opening() -> None:
     new = evaluation("new", {("sum", 1): [True] * 5 + [False] * 45})
     seen = screen(old, new, SETTINGS)
     assert seen.is_worth_opening
-    assert (seen.n, seen.gains, seen.losses) == (50, 5, 0)
+    target = seen.targets[0].target
+    assert (target.n, target.gains, target.losses) == (50, 5, 0)
     assert "+10.0%" in seen.reason
 
 
@@ -250,7 +249,7 @@ def test_an_equal_model_is_not_worth_opening() -> None:
 
 def test_a_model_with_a_level_proved_worse_is_not_worth_opening() -> None:
     seen = screen_outcomes((cell(1, 0, 12, n=100), cell(2, 60, 2, n=100)), "old", "new", SETTINGS)
-    assert seen.p < SETTINGS.screen_alpha
+    assert seen.targets[0].target.p < SETTINGS.screen_alpha
     assert not seen.is_worth_opening
     assert "sum level 1" in seen.reason
 
@@ -258,3 +257,18 @@ def test_a_model_with_a_level_proved_worse_is_not_worth_opening() -> None:
 def test_the_required_promise_follows_the_setting() -> None:
     told = [GateSettings(screen_alpha=alpha) for alpha in (0.1, 0.5)]
     assert [screen_outcomes((cell(1, 9, 6, n=100),), "old", "new", s).is_worth_opening for s in told] == [False, True]
+
+
+def test_on_eval_items_too_few_for_a_screen_a_candidate_that_is_not_worse_challenges() -> None:
+    """Fifteen items: a gain that confirm shows at p = 2e-8 had p = 0.12 there, and was never challenged."""
+    promising = screen_outcomes((cell(1, 3, 1, n=15),), "old", "new", SETTINGS)
+    assert promising.targets[0].target.p > SETTINGS.screen_alpha
+    assert promising.is_worth_opening
+    assert "15 items are too few for a screen" in promising.reason
+    worse = screen_outcomes((cell(1, 1, 3, n=15),), "old", "new", SETTINGS)
+    assert not worse.is_worth_opening
+    assert not screen_outcomes((cell(1, 12, 10, n=60),), "old", "new", SETTINGS).is_worth_opening
+
+
+def test_an_eval_suite_without_a_target_leaves_it_to_confirm() -> None:
+    assert screen_outcomes((), "old", "new", SETTINGS).is_worth_opening

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator.testing_child import OutputCensus, faults, is_repeating, run_suites
+from evaluator.testing_child import OutputCensus, run_suites
 from pydantic import ValidationError
 from ratchet.data.example import Example
 from ratchet.errors import DataError, EmptyEvaluation
@@ -190,29 +190,6 @@ def item(**fields: Any) -> ItemRecord:
         "latency_s": 0.0,
     }
     return ItemRecord.model_validate(plain | fields)
-
-
-@pytest.mark.parametrize(
-    ("record", "expected"),
-    [
-        (item(), set()),
-        (item(answer=" \n"), {"empty"}),
-        (item(finish_reason="length"), {"endless"}),
-        (item(answer="7" * 40, finish_reason="length"), {"endless", "repeating"}),
-    ],
-)
-def test_empty_endless_and_repeated_answers_are_faults(record: ItemRecord, expected: set[str]) -> None:
-    assert faults(record) == expected
-
-
-@pytest.mark.parametrize("text", ["=" * 12, "so the the the the the the the the the the", "x" + "ab;" * 20])
-def test_a_repeated_phrase_is_a_repetition(text: str) -> None:
-    assert is_repeating(text)
-
-
-@pytest.mark.parametrize("text", ["", "1", "8+0=8;8+7=15", "0+0=0;0+0=0;0+0=0", "the end of the answer is 7"])
-def test_a_worked_answer_is_no_repetition(text: str) -> None:
-    assert not is_repeating(text)
 
 
 def test_nearly_all_items_must_share_the_fault() -> None:

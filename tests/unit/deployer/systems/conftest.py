@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -38,10 +38,12 @@ from ratchet.serving.protocol import Conditions
 from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
+from ratchet.user_tasks.add import Choice
 from sqlalchemy.orm import Session
 
 from tests.support.bus import InProcessBus
 from tests.support.home import Home, Knows, small_home
+from tests.support.user_tasks import home_of_tasks
 from tests.support.workers import wait_until
 
 TOKEN = "for tests"
@@ -241,10 +243,12 @@ class Deploying:
 
 @pytest.fixture
 def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
-    """Make a home and a server with these serving settings and suites. The base model answers nothing right."""
+    """Make a home and a server with these serving settings and suites, and graded tasks of these files of tests/data.
+    The base model answers nothing right.
+    """
     opened: list[tuple[Any, Server]] = []
 
-    def make(suites: dict[str, Any] | None = None, **serving_settings: Any) -> Deploying:
+    def make(suites: dict[str, Any] | None = None, files: Sequence[str] = (), **serving_settings: Any) -> Deploying:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio sets no NODELAY
         listener.bind(("127.0.0.1", 0))
         token_file = tmp_path / "token"
@@ -255,7 +259,10 @@ def start_deploying(tmp_path: Path) -> Iterator[Callable[..., Deploying]]:
             "watch_s": 0.0,
             **serving_settings,
         }
-        context = small_home(tmp_path / "run", serving=told, suites=suites or {})
+        tasks = {file: Choice(metric="accuracy") for file in files}
+        sections = {"serving": told, "suites": suites or {}}
+        folder = tmp_path / "run"
+        context = home_of_tasks(folder, tasks, **sections) if tasks else small_home(folder, **sections)
         home = context.__enter__()
         folder = tmp_path / "server"
         folder.mkdir()

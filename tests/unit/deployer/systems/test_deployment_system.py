@@ -61,7 +61,7 @@ def test_each_deployment_carries_the_numbers_that_proved_it(deploying: Any) -> N
     evidence = verdict.numbers["evidence"]
     assert verdict.reason.startswith("Proved better: 60 gains and 0 losses on 120 items")
     assert evidence["alpha_k"] == pytest.approx(alpha_spent(0.05, 1))
-    assert evidence["target"]["n"] == 120
+    assert evidence["targets"][0]["n"] == 120
 
 
 def test_a_replaced_champion_stays_as_the_rollback_target(deploying: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ratchet.data.example import Example
@@ -11,22 +10,14 @@ from ratchet.ledger.tables import VerdictRow
 
 from .knowing import everything
 
-DATA = Path(__file__).parents[3] / "data"
-FILES = tuple(str(DATA / name) for name in ("gsm8k_200.jsonl", "babi_qa1_100.jsonl", "binary_100.jsonl"))
-REAL = {
-    "families": [],
-    "files": FILES,
-    "held_out_share": 0.5,
-    "probe_items": 20,
-    "eval_items": 60,
-    "confirm_items": 120,
-}
+FILES = ("gsm8k_200.jsonl", "babi_qa1_100.jsonl", "binary_100.jsonl")
+OWN = {"probe_items": 20, "eval_items": 60, "confirm_items": 120}
 
 
 def test_on_real_rows_a_better_model_is_deployed_and_a_forgetful_one_is_not(
     start_deploying: Callable[..., Any],
 ) -> None:
-    deploying = start_deploying(suites=REAL)
+    deploying = start_deploying(suites=OWN, files=FILES)
     families = sorted({str(item.family) for item in deploying.home.suite_items("confirm")})
     assert len(families) > 1
 
@@ -45,4 +36,4 @@ def test_on_real_rows_a_better_model_is_deployed_and_a_forgetful_one_is_not(
         verdict = (
             session.query(VerdictRow).where(VerdictRow.subject_id == better, VerdictRow.system == "deployment").one()
         )
-    assert verdict.numbers["evidence"]["target"]["n"] == len(deploying.home.suite_items("confirm"))
+    assert verdict.numbers["evidence"]["targets"][0]["n"] == len(deploying.home.suite_items("confirm"))
