@@ -8,10 +8,12 @@
 ``extraction``        the gold is in the text, but not where the answer is read
 ====================  ===========================================================================================
 
-Then the class of the family's grader (its ``errors``). For a declared numeric grader: ``sign`` (the right number with
-the other sign), ``off_by_one``, ``magnitude`` (off by a power of ten), ``wrong``; for a declared JSON grader:
-``structure`` (another kind of value), ``keys`` (other keys), ``length`` (another number of entries), ``wrong``; else
-``format`` or ``wrong``.
+Then the class of the family's grader (its ``errors``). Of declared graders, ``numeric`` and ``math`` have ``sign`` (the
+right number with the other sign), ``off_by_one`` and ``magnitude`` (off by a power of ten), ``json`` has ``structure``
+(another kind of value), ``keys`` (other keys) and ``length`` (another number of entries), ``normalized`` and ``exact``
+have ``wordy`` (the gold is in a text that is not it). All have ``format``, ``ambiguous`` (several different answers
+could be meant) and ``wrong``. So ``wordy``, ``format``, ``ambiguous``, ``extraction`` and ``truncated`` are faults of
+form, which a right answer can have too.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any, Final
 
 from ratchet.data.example import Example
 from ratchet.tasks import registry
+from ratchet.tasks.answers import AmbiguousAnswer
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import ERROR_TEXT, gold, grade_example
 from ratchet.tasks.numerals import read_number
@@ -56,7 +59,7 @@ def classify(example: Example, answer: str, text: str | None = None, *, finished
         return "repetition"
     if not finished and (grade.extracted is None or registry.find(example.family) is None):
         return "truncated"
-    if grade.extracted is None and _holds_gold(example, said):
+    if grade.extracted is None and grade.error != "ambiguous" and _holds_gold(example, said):
         return "extraction"
     return _by_grader(example, grade)
 
@@ -70,15 +73,19 @@ def _by_grader(example: Example, grade: Grade) -> str:
     name = example.metadata.get("grader")
     if grade.error != "wrong" or grade.extracted is None or registry.find(example.family) is not None:
         return grade.error or "wrong"
-    if name == "numeric":
+    if name in ("numeric", "math"):
         return _numeric(gold(example), grade.extracted)
     return _structural(gold(example), grade.extracted) if name == "json" else "wrong"
 
 
 def _numeric(expected: str, given: str) -> str:
-    wanted, said = read_number(expected), read_number(given)
-    if wanted is None or said is None:
+    try:
+        numbers = read_number(expected), read_number(given)
+    except AmbiguousAnswer:
         return "wrong"
+    if numbers[0] is None or numbers[1] is None:
+        return "wrong"
+    wanted, said = numbers[0].value, numbers[1].value
     if said == -wanted:
         return "sign"
     if abs(said - wanted) == 1:

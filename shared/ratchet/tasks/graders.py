@@ -4,14 +4,23 @@ Declared graders are for data with a gold answer but without a family:
 
 ================  =======================================================================================
 ``exact``         the same text, except for white space at the ends
-``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends
-``numeric``       the same number (see ``numerals``): integers exactly, others to 1 part in 10⁶ of the gold
+``normalized``    the same text after NFC, case folding, single spaces, and without punctuation at the ends;
+                  a text that ends in ``The answer is …`` or ``Answer: …`` is graded by what follows
+``numeric``       the same number (see ``numerals``): integers exactly, others to 1 part in 10⁶ of the gold, or
+                  both to ``metadata.tolerance``, which is relative
+``math``          the same mathematical value, set, equation or expression (see ``mathematics``), numbers as above
+``choice``        the same letter, A to J, of a multiple-choice question: ``B``, ``(B)``, ``B) Paris``
 ``json``          the same JSON value, object keys in any order; a code fence or text around it is removed
 ``prefix``        the same value of two expressions in prefix form, such as ``(add 2 3)`` and ``5``
 ``regex``         the same text in the first match of ``metadata.pattern`` (its group 1, else the whole match)
 ================  =======================================================================================
 
+``numeric``, ``math`` and ``choice`` look for the answer in the places that ``answers`` lists, at the end of the text.
 An empty gold accepts no answer, and an empty answer is never right.
+
+A wrong answer has an error: ``error_text`` (a program's error message), ``no_gold``, ``format`` (no answer could be
+read), ``ambiguous`` (several different answers could be meant), ``wordy`` (the gold is in a text that is not it),
+``wrong``.
 """
 
 from __future__ import annotations
@@ -23,17 +32,17 @@ import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ratchet.data.example import Example
 from ratchet.errors import DataError, MalformedExpression, UndefinedValue, UnknownPlugin
 from ratchet.profiles.regime3.grammar import evaluate, parse, show
-from ratchet.tasks import registry
+from ratchet.tasks import answers, mathematics, numerals, registry
+from ratchet.tasks.answers import AmbiguousAnswer
 from ratchet.tasks.family import Grade, Problem, TaskFamily
-from ratchet.tasks.numerals import is_single_number, read_number
-from ratchet.tasks.numerals import show as show_number
+from ratchet.tasks.numerals import Number
 
-VERSION = "declared@2"
+VERSION = "declared@3"
 """Must be increased with every change that may alter a grade: records of different versions are not compared."""
 TEXT_KEY = "text:"
 """Prefix of the keys of items without a family."""
@@ -42,16 +51,28 @@ Reading = Any
 """The value that a grader reads from a text; None if there is none."""
 
 PATTERN_LIMIT = 200
-ANSWER_LIMIT = 20_000
-"""Only this much of a text is searched, since a pattern's time can grow with the square of its length, or worse."""
 
 ERROR_TEXT: Final = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()", re.IGNORECASE)
 """The beginning of a program's error message, which is never an answer."""
 
 _FENCE = re.compile(r"```(?:json)?[ \t\r]{0,9}\n(.*?)```", re.DOTALL)
 _EDGES = " .,;:!?\"'`*()[]{}"
-_TOLERANCE = Fraction(1, 1_000_000)
 _LARGEST_EXPONENT = 1_000
+_WORD = re.compile(r"\w+")
+
+_LETTER = r"[A-J]"
+_ALONE = re.compile(rf"\W*({_LETTER})\W*", re.ASCII)
+_LISTED = re.compile(rf"[\s(\[*_]*({_LETTER})[*_]*[)\].:][\s*_]", re.ASCII)
+_SAID_CHOICE = re.compile(r"\W*((?!I\b)[B-J]|A(?!\s+\w)|[AI](?=\s+(?:because|since|as|for)\b))\b", re.ASCII)
+"""The letter after ``answer is``; the words A and I need more to be one."""
+_SEVERAL_CHOICES = re.compile(rf"\W*{_LETTER}\W*(?:or|and|/|,)\W*{_LETTER}\b", re.ASCII)
+_NAMED_CHOICE = re.compile(rf"\(({_LETTER})\)|\b(?:option|choice)(?: is)?:? \(?({_LETTER})\b", re.ASCII)
+_MATH_SPAN = re.compile(r"\$\$?([^$]{1,300})\$\$?|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]", re.DOTALL)
+_MATH_LIKE = re.compile(
+    r"-?[0-9]+/[0-9]+"
+    r"|(?=.*[\^=+*]|.*\\[a-z])(?=.*[0-9\\^])(?:\\[A-Za-z]+|\\.|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[-+*/^(){}\[\]|.,=<>\s0-9$])+"
+)
+"""A gold answer that is a fraction, or is written in LaTeX or as a formula, with variables of one letter."""
 
 
 def grade_example(example: Example, answer: str) -> Grade:
@@ -102,13 +123,24 @@ def text_key(example: Example) -> str:
     return TEXT_KEY + hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
+class Expression(NamedTuple):
+    """A mathematical expression with its text."""
+
+    tree: mathematics.Expression
+    text: str
+
+
 def _grade_by_name(example: Example, answer: str) -> Grade:
-    return grade_declared(_grader_of(example), gold(example), answer, example.metadata.get("pattern"))
-
-
-def _grader_of(example: Example) -> str:
-    name = example.metadata.get("grader")
-    return str(name) if name is not None else suggest_grader(gold(example))
+    metadata = example.metadata
+    name = metadata.get("grader")
+    expected = gold(example)
+    return grade_declared(
+        suggest_grader(expected) if name is None else str(name),
+        expected,
+        answer,
+        metadata.get("pattern"),
+        metadata.get("tolerance"),
+    )
 
 
 def _require_problem(family: TaskFamily, example: Example) -> Problem:
@@ -132,27 +164,75 @@ def declared_graders() -> list[str]:
     return sorted([*_READERS, "regex"])
 
 
-def grade_declared(name: str, gold: str, answer: str, pattern: str | None = None) -> Grade:
-    """Grade an answer against the gold answer. Error classes: ``error_text``, ``no_gold``, ``format``, ``wrong``."""
+def grade_declared(
+    name: str, gold: str, answer: str, pattern: str | None = None, tolerance: float | None = None
+) -> Grade:
+    """Grade an answer against the gold answer; the module's description lists graders and errors.
+
+    Raises UnknownPlugin for an unknown grader, DataError for a bad ``pattern`` or ``tolerance``.
+    """
     read = _reader(name, pattern)
-    expected, given = read(gold), read(answer)
-    extracted = None if _is_void(given) else _text(given).encode(errors="replace").decode()
+    allowed = _tolerance(tolerance)
     if ERROR_TEXT.match(answer):
         return Grade(correct=False, extracted=None, error="error_text")
+    expected, given = _read_gold(read, gold), None
+    try:
+        given = read(answer)
+        error = "format"
+    except AmbiguousAnswer:
+        error = "ambiguous"
+    extracted = None if _is_void(given) else _text(given).encode(errors="replace").decode()
     if _is_void(expected):
         return Grade(correct=False, extracted=extracted, error="no_gold")
     if extracted is None:
-        return Grade(correct=False, extracted=None, error="format")
-    is_correct = _is_same(expected, given)
-    return Grade(correct=is_correct, extracted=extracted, error=None if is_correct else "wrong")
+        return Grade(correct=False, extracted=None, error=error)
+    if _is_same(expected, given, allowed):
+        return Grade(correct=True, extracted=extracted)
+    is_wordy = name in ("exact", "normalized") and _holds(answer, expected, exactly=name == "exact")
+    return Grade(correct=False, extracted=extracted, error="wordy" if is_wordy else "wrong")
 
 
 def suggest_grader(gold: str) -> str:
-    """A suitable grader for a gold answer whose source declares none."""
-    value = _read_json(gold)
-    if isinstance(value, dict | list):
+    """A suitable grader for a gold answer whose source declares none.
+
+    ``choice`` is never suggested: a single letter alone does not show that the question had choices.
+    """
+    if isinstance(_read_json(gold), dict | list):
         return "json"
-    return "numeric" if is_single_number(gold) else "normalized"
+    mark = next(answers.hash_marks(answers.last_line(gold)), None)
+    formula = (gold if mark is None else mark).strip()
+    if numerals.is_single_number(formula) or numerals.is_single_number(_bare(formula)):
+        return "numeric"
+    is_math = answers.last_box(gold) is not None or _MATH_LIKE.fullmatch(_bare(formula)) is not None
+    return "math" if is_math and grade_declared("math", gold, gold).correct else "normalized"
+
+
+def _bare(formula: str) -> str:
+    """A formula without dollar signs around it."""
+    return formula[1:-1] if len(formula) > 2 and formula[0] == formula[-1] == "$" else formula
+
+
+def _read_gold(read: Callable[[str], Reading], gold: str) -> Reading:
+    try:
+        return read(gold)
+    except AmbiguousAnswer:
+        return None
+
+
+def _tolerance(stated: Any) -> Fraction | None:
+    if stated is None:
+        return None
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 <= stated < 1:
+        raise DataError(f"metadata.tolerance {stated!r} is not a number from 0 to 1, such as 0.01 for 1 %.")
+    return Fraction(str(stated))
+
+
+def _holds(answer: str, expected: str, *, exactly: bool) -> bool:
+    """Whether the expected words are in the answer, one after another."""
+    if exactly and expected not in answer:
+        return False
+    words = " ".join(_WORD.findall(expected.casefold()))
+    return bool(words) and f" {words} " in f" {' '.join(_WORD.findall(answers.tail(answer).casefold()))} "
 
 
 def _reader(name: str, pattern: str | None) -> Callable[[str], Reading]:
@@ -178,6 +258,13 @@ def _read_exact(text: str) -> Reading:
 
 
 def _read_normalized(text: str) -> Reading:
+    marked = next(answers.hash_marks(answers.last_line(text)), None) if "####" in text else None
+    if marked is None and "nswer" in text.replace("NSWER", "nswer"):
+        marked = answers.after_phrase(answers.tail(text))
+    return (_normalized(marked) if marked else None) or _normalized(text)
+
+
+def _normalized(text: str) -> str | None:
     folded = " ".join(unicodedata.normalize("NFC", text).casefold().split()).rstrip(_EDGES)
     bare = folded.lstrip(_EDGES)
     is_fraction = bare[:1].isdecimal() and folded[: len(folded) - len(bare)].endswith((".", ","))
@@ -203,8 +290,69 @@ def _read_prefix(text: str) -> Reading:
         return None
 
 
+def _read_math(text: str) -> Number | Expression | None:
+    """The expression where the text gives its answer; a number that stands there is read as one."""
+    text = answers.tail(text)
+    found = _read_formula(_formula_place(text))
+    return numerals.read_number(text) if found is None else found
+
+
+def _formula_place(text: str) -> str:
+    for rest in answers.hash_marks(text):
+        if _read_formula(rest) is not None:
+            return rest
+    box = answers.last_box(text)
+    if box is not None:
+        return box.inside
+    said = answers.after_phrase(text)
+    return answers.first_line(said) if said else answers.last_line(text)
+
+
+def _read_formula(text: str) -> Number | Expression | None:
+    spans = {"".join(groups).strip() for groups in _MATH_SPAN.findall(text)}
+    if len(spans) > 1:
+        raise AmbiguousAnswer
+    text = spans.pop() if spans else text.strip(" *\t").removesuffix(".")
+    number = numerals.read_literal(text)
+    if number is not None:
+        return number
+    tree = mathematics.parse(text)
+    return None if tree is None else Expression(tree, text)
+
+
+def _read_choice(text: str) -> Reading:
+    """The letter where the text gives its answer, else the only one that it names."""
+    text = answers.tail(text)
+    box, said = answers.last_box(text), answers.after_phrase(text)
+    for place in (*answers.hash_marks(text), box and box.inside):
+        letter = _letter(place) if place else None
+        if letter:
+            return letter
+    if said:
+        if _SEVERAL_CHOICES.match(said):
+            raise AmbiguousAnswer
+        found = _SAID_CHOICE.match(said)
+        letter = found[1] if found else _letter(said)
+        if letter:
+            return letter
+    named = {first or second for first, second in _NAMED_CHOICE.findall(text)}
+    named |= {letter for place in (text, answers.last_line(text)) if (letter := _letter(place))}
+    if len(named) > 1:
+        raise AmbiguousAnswer
+    return named.pop() if named else None
+
+
+def _letter(text: str) -> str | None:
+    """The letter that a text is, or begins with as a list does."""
+    bare = text.strip(_EDGES)
+    if len(bare) == 1:
+        text = bare.upper()
+    found = _ALONE.fullmatch(text) or _LISTED.match(text)
+    return found[1] if found else None
+
+
 def _read_match(pattern: re.Pattern[str], text: str) -> Reading:
-    match = pattern.search(text[:ANSWER_LIMIT])
+    match = pattern.search(answers.tail(text))
     if match is None:
         return None
     return (match[1] if match.re.groups else match[0]) or None
@@ -213,7 +361,9 @@ def _read_match(pattern: re.Pattern[str], text: str) -> Reading:
 _READERS: dict[str, Callable[[str], Reading]] = {
     "exact": _read_exact,
     "normalized": _read_normalized,
-    "numeric": read_number,
+    "numeric": numerals.read_number,
+    "math": _read_math,
+    "choice": _read_choice,
     "json": _read_json,
     "prefix": _read_prefix,
 }
@@ -242,19 +392,28 @@ def _is_void(value: Reading) -> bool:
     return value is None or (isinstance(value, str | dict | list) and not value)
 
 
-def _is_same(expected: Reading, given: Reading) -> bool:
-    if isinstance(expected, Fraction):
-        tolerance = 0 if expected.denominator == 1 else _TOLERANCE * abs(expected)
-        return bool(abs(expected - given) <= tolerance)
+def _is_same(expected: Reading, given: Reading, tolerance: Fraction | None) -> bool:
+    if isinstance(expected, Number) and isinstance(given, Number):
+        return numerals.is_same(expected, given, tolerance)
+    if isinstance(expected, Expression | Number):
+        return mathematics.is_same(_tree(expected), _tree(given))
     return _text(expected) == _text(given)
+
+
+def _tree(value: Number | Expression) -> mathematics.Expression:
+    if isinstance(value, Expression):
+        return value.tree
+    return mathematics.from_decimal(numerals.show(value.value / 100 if value.is_percentage else value.value))
 
 
 def _text(value: Reading) -> str:
     """The canonical text of a value; 1 and true are different values."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Fraction):
-        return show_number(value)
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, Expression):
+        return value.text
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_exact)
 
 

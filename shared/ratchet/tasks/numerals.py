@@ -1,102 +1,60 @@
-"""Reads the number that a text gives as its answer. A number whose value is unclear is not read at all.
+"""Reads the number that a text gives as its answer, exactly. A number whose value is unclear is not read at all.
 
-It is looked for in the last ``\\boxed{…}``; else after the last ``####`` whose line is a number or an equation; else on
-the line of the last ``answer is``; else it is the last number of the text. In a box or on a marked line, the value of
-an equation is what follows its last ``=``, and if clauses give different numbers, there is no answer.
+It is looked for where ``answers`` says; of an equation, the right-hand side counts. Where different numbers are left,
+the answer is ambiguous.
 
-Supported are signs and digits of any script, ``1,250,000.5``, ``1e3``, ``5 × 10³``, ``5 \\times 10^{3}``, ``1/2`` and
-``\\frac{1}{2}``, currencies, common units, and Markdown, HTML and LaTeX markup around a number. A comma separates
-thousands and a point is decimal: ``1,5`` and ``1.234,5`` are not read. A percentage is read as the number written.
+A literal number is read here: signs and digits of any script, ``1,250,000.5``, ``1e3``, ``5 × 10³``, ``1/2``, ``½``,
+``1 1/2``, ``\\frac{1}{2}``, ``50%``, with currencies, units, and Markdown, HTML and LaTeX markup around it. A comma
+separates thousands and a point is decimal: ``1,5`` and ``1.234,5`` are two numbers each. An expression in LaTeX, such
+as ``2^{10}``, is left to ``mathematics``.
 
 A number is not read if it is attached to unknown characters, or if an operator, a function, a comparison or a word such
-as ``million`` next to it changes its value. These are matched by lists, so other wordings can still be misread.
+as ``million`` next to it changes its value. These are matched by lists, so other wordings can still be misread. In
+prose, math-verify (0.9) is no substitute: it takes ``5 million`` for 5 and ``1 1/2`` for 1.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from fractions import Fraction
+from typing import NamedTuple
+
+from ratchet.tasks import answers, mathematics
+from ratchet.tasks.answers import AmbiguousAnswer
+from ratchet.tasks.markup import plain_characters, strip_markup
 
 _CONTEXT = 80
 """Number of characters that are examined on either side of a number."""
-_BOX_LIMIT = 2_000
 _MOST_PLACES = 1_000
-
-_MINUS = "\u02d7\u2010\u2011\u2012\u2013\u2212\u2796\ufe63\uff0d"
-_PLUS = "\u2795\ufe62\uff0b"
-_CHARACTERS = {
-    **dict.fromkeys(_MINUS, "-"),
-    **dict.fromkeys(_PLUS, "+"),
-    **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff", ""),  # invisible
-    **dict.fromkeys("\u2044\u2215\uff0f", "/"),
-    **dict.fromkeys("\u2217\uff0a", "*"),
-    **dict.fromkeys("⇒⟹⟶", "→"),
-    "…": "...",
-    "∴": " ",
-    "\uff0c": ",",
-    "\uff0e": ".",
-    "\uff05": "%",
-    "\uff1d": "=",
-}
-_LOWERED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-
-_LATEX = {
-    **dict.fromkeys(("left", "right", "big", "bigl", "bigr", "Big", "displaystyle", "!", "(", ")", "[", "]"), ""),
-    **dict.fromkeys(("text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mbox", "bf", "rm"), ""),
-    **dict.fromkeys((",", ";", ":", " ", "quad", "qquad", "therefore"), " "),
-    **dict.fromkeys(("to", "rightarrow", "Rightarrow", "implies", "Longrightarrow"), "→"),
-    **dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac"), "\\frac"),
-    **dict.fromkeys(("boxed", "fbox"), "\\boxed"),
-    **dict.fromkeys(("ne", "neq"), "≠"),
-    **dict.fromkeys(("approx", "sim", "simeq"), "≈"),
-    **dict.fromkeys(("circ", "degree"), "°"),
-    **dict.fromkeys(("end", "\\"), "\n"),
-    **{sign: sign for sign in "%${}_#&"},
-    "times": "×",
-    "cdot": "·",
-}
-"""Replacements of LaTeX commands. Others are kept, and no number next to them is read."""
-_COMMAND = re.compile(r"\\+([A-Za-z]+|.)")
-_ARROWS = {"=>": "→", "==>": "→", "->": "→", "-->": "→", "<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
-_ARROW = re.compile(r"={1,2}>|-{1,2}>|<=|>=|!=|==")
-_TAG = re.compile(r"<[|/]?[A-Za-z][\w|-]{0,40}/?>")
-_CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
-"""A calculator annotation of GSM8K, as in ``3*4=<<3*4=12>>12``."""
-_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})(?=[^\s*])([^*\n]{1,400}?)(?<!\s)\1(?![\w*])")
-_ABSOLUTE = re.compile(r"(?<![\w)|])\|([0-9][0-9,.]{0,40})\|(?![\w(|])")
-_CURRENCY = re.compile(
-    r"(?:\b(?:US|AU?|CA?|HK|NZ|NT|R|S))?\$"
-    r"|\b(?:Rs\.?|USD|EUR|GBP|JPY|CNY|INR|CAD|AUD|CHF)[ ]?(?=[-+({\[$.0-9])"
-)
-_POWER_OF_UNIT = re.compile(
-    r"([0-9])[ ]{0,2}\{?[ ]{0,2}(?:[mckd]?m|ft|in|yd|mi|s|units?|inches|feet|met(?:er|re)s?)\}?"
-    r"\^?\{?[23²³]\}?(?![\w^])"
-)
+_TOLERANCE = Fraction(1, 1_000_000)
 
 _PLAIN = r"(?:(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,300}|[0-9]{1,1000})(?:\.[0-9]{1,1000})?|\.[0-9]{1,1000})"
 _EXPONENT = r"[-+]?[0-9]{1,3}"
+_FRACTION = (
+    r"(?:(?P<whole>[0-9]{1,15})[ ])?(?P<upper>[0-9]{1,15})/(?P<lower>[0-9]{1,15})"
+    r"|(?:(?P<units>[0-9]{1,15})[ ]?)?\\frac[ ]?\{[ ]?(?P<above>[-+]?PLAIN)[ ]?\}[ ]?\{[ ]?(?P<below>PLAIN)[ ]?\}"
+    r"|(?P<dividend>PLAIN)[ ]?/[ ]?(?P<divisor>PLAIN)"
+).replace("PLAIN", _PLAIN)
 _POWER = (
-    rf"10[ ]?(?:(?:\^|\*\*)[ ]?(?:\{{[ ]?(?P<braced>{_EXPONENT})[ ]?\}}|\((?P<bracketed>{_EXPONENT})\)"
-    rf"|(?P<bare>{_EXPONENT}))|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{{1,3}}))"
+    rf"10[ ]?(?:\^|\*\*)[ ]?(?:\{{[ ]?(?P<braced>{_EXPONENT})[ ]?\}}|\((?P<bracketed>{_EXPONENT})\)"
+    rf"|(?P<bare>{_EXPONENT}))"
 )
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+])?(?:"
-    rf"\\frac[ ]?\{{[ ]?(?P<above>[-+]?{_PLAIN})[ ]?\}}[ ]?\{{[ ]?(?P<below>{_PLAIN})[ ]?\}}"
-    rf"|(?:(?P<factor>{_PLAIN})[ ]?[×·⋅*xX][ ]?)?{_POWER}"
-    rf"|(?P<upper>{_PLAIN})[ ]?/[ ]?(?P<lower>{_PLAIN})"
+    rf"(?P<sign>[-+])?(?:{_FRACTION}|(?:(?P<factor>{_PLAIN})[ ]?[×·⋅*xX][ ]?)?{_POWER}"
     rf"|(?P<plain>{_PLAIN})(?:[eE](?P<exponent>{_EXPONENT}))?)"
 )
+_BARE = re.compile(r"\s*(-?[0-9]{1,18})(?:\.([0-9]{1,18}))?\.?\s*")
+"""A text that is a number and nothing else, as most are: read at once."""
 _SINGLE_NUMBER = re.compile(
-    r"[-+]?(?P<money>\$[-+]?)?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,300}|0|[1-9][0-9]{0,999})"
-    r"(?:\.[0-9]{0,999}[1-9]|\.0{1,999}|(?(money)\.[0-9]{1,999}|(?!)))?%?"
+    r"[-+]?(?:\$[-+]?)?(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,300}|0|[1-9][0-9]{0,999})(?:\.[0-9]{1,999})?%?"
 )
 
 _UNSPACED = r"\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3"
 """Scripts without spaces between words."""
 _UNSPACED_SCALES = frozenset("十百千万萬亿億兆零点點分半余餘多几幾折負负第만천백십억조")
 """Characters of these scripts that change the value of a number next to them, as numeric characters do too."""
+_PERCENT = re.compile(r"[ ]?%|[ ]percent(?![^\W_])")
 _UNIT = (
     r"(?:km/h|kmh|mph|km|cm|mm|kg|mg|g|ml|mL|L|cl|lbs?|oz|ft|hrs?|h|mins?|secs?|s|am|pm|AM|PM"
     r"|[ ]?USD|[ ]?EUR|[ ]?GBP|st|nd|rd|th|°[CF]?|[ ]?%)"
@@ -124,37 +82,89 @@ _CHANGED_AFTER = re.compile(
     r"|mn|bn|halves|(?:third|fourth|fifth|sixth|eighth|tenth|hundredth|thousandth|millionth)s"
     r"|plus|minus|squared|cubed|factorial|(?:divided|multiplied) by|and (?:a|one) (?:half|third|quarter))(?![^\W_]))"
 )
-_ANSWER = re.compile(r"\banswer\b(?:[ ]{0,3}(?:is\b|=)|\*{0,2}:)", re.IGNORECASE)
-_ASIDE = re.compile(r"(?<=\s)\((?=[^()\n]*[A-Za-z]{3})[^()\n]{0,300}\)")
 _CLAUSE_END = re.compile(r"[,;:.!?]\s+|\n")
 _EQUALS = re.compile(r"[=≈→]")
 _SHORT_UNIT = re.compile(rf"(?:{_UNIT}|[ /{{-]{{0,3}}[a-z][A-Za-z]{{0,30}}(?:[ /][a-z]{{1,30}}){{0,3}})?\W*\Z")
+_LITERAL_UNIT = re.compile(rf"(?:[ ]?{_UNIT}|[ ][a-z]{{3,30}}(?:[ ][a-z]{{1,30}})?)?")
 _DIGIT = re.compile(r"[0-9]")
+_EXPRESSION = re.compile(r"(?=.*[\\^])(?:\\[A-Za-z]+|[-+*/^(){}\[\].,\s0-9×·÷√])+")
+"""LaTeX without words or variables."""
 
 
-def read_number(text: str) -> Fraction | None:
-    """The value of the number that the text gives as its answer; None if that is unclear."""
-    text = strip_markup(normalize(text))
-    start = text.rfind("\\boxed{")
-    if start >= 0:
-        return read_box(text, start)
-    marked = read_marked_line(text)
-    if marked is not None:
-        return marked
-    line = answer_line(text)
-    return read_last_number(text) if line is None else read_only_number(line)
+class Number(NamedTuple):
+    """The value as written: 50 for ``50%``."""
+
+    value: Fraction
+    is_percentage: bool = False
+
+    def __str__(self) -> str:
+        return show(self.value) + ("%" if self.is_percentage else "")
+
+
+def read_number(text: str) -> Number | None:
+    """The number that the text gives as its answer; None if it gives none, or one whose value is unclear.
+
+    Raises AmbiguousAnswer if different numbers could be meant.
+    """
+    bare = _BARE.fullmatch(text)
+    if bare:
+        return Number(Fraction(int(bare[1])) if bare[2] is None else Fraction(f"{bare[1]}.{bare[2]}"))
+    text = strip_markup(plain_characters(answers.tail(text)))
+    for rest in answers.hash_marks(text):
+        if _is_short(rest):
+            return read_fragment(rest)
+    box = answers.last_box(text)
+    if box is not None:
+        return _read_box(box)
+    said = answers.first_line(answers.after_phrase(text) or "")
+    if _DIGIT.search(said):
+        return read_fragment(said)
+    last = answers.last_line(text)
+    return read_fragment(last if _DIGIT.search(last) else text)
+
+
+def read_literal(text: str) -> Number | None:
+    """The number that a text is, with no more than a unit after it; None if it is anything else, such as a formula."""
+    text = strip_markup(plain_characters(text)).strip(" .")
+    found = _NUMBER.match(text)
+    if found is None or not _LITERAL_UNIT.fullmatch(text, found.end()):
+        return None
+    return _value(found)
 
 
 def is_single_number(text: str) -> bool:
     """Whether a gold answer is one well-formed number and nothing else.
 
-    ``007`` and ``3.10`` count as names, for instance of a part or a version, since ``7`` and ``3.1`` would be others.
+    ``007`` counts as a name, since ``7`` would be another.
     """
-    return _SINGLE_NUMBER.fullmatch(normalize(text).strip()) is not None
+    return _SINGLE_NUMBER.fullmatch(plain_characters(text).strip()) is not None
+
+
+def is_same(expected: Number, given: Number, tolerance: Fraction | None) -> bool:
+    """Whether a number is right: an integer must be met exactly, and another number to 1 part in 10⁶.
+
+    A tolerance replaces both and is relative: 0.01 accepts what differs by up to 1 % of the expected value. ``50%``
+    equals both ``0.5`` and ``50``; two percentages are compared as written.
+    """
+    if expected == given:
+        return True
+    wanted, said = {expected.value}, {given.value}
+    if expected.is_percentage != given.is_percentage:
+        wanted |= {expected.value / 100} if expected.is_percentage else set()
+        said |= {given.value / 100} if given.is_percentage else set()
+    return any(_is_near(one, other, tolerance) for one in wanted for other in said)
+
+
+def _is_near(expected: Fraction, given: Fraction, tolerance: Fraction | None) -> bool:
+    if tolerance is None:
+        tolerance = Fraction(0) if expected.denominator == 1 else _TOLERANCE
+    return abs(expected - given) <= tolerance * abs(expected)
 
 
 def show(value: Fraction) -> str:
     """The canonical text of a value: decimal if that ends after at most 1,000 places, else a fraction."""
+    if value.denominator == 1:
+        return str(value.numerator)
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
         rest, twos = rest // 2, twos + 1
@@ -165,109 +175,57 @@ def show(value: Fraction) -> str:
         return str(value)
     digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
     sign = "-" if value < 0 else ""
-    return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+    return f"{sign}{digits[:-places]}.{digits[-places:]}"
 
 
-def normalize(text: str) -> str:
-    """The text with ASCII digits, signs and spaces, and with ``$`` for every currency sign."""
-    if not text.isascii():
-        text = text.translate({ord(character): _ascii(character) for character in set(text)})
-    return text.replace("\t", " ").replace("\r", "\n")
+def _read_box(box: answers.Box) -> Number | None:
+    is_changed = _CHANGED_BEFORE.search(box.before[-_CONTEXT:]) or _CHANGED_AFTER.match(box.after[:_CONTEXT])
+    return None if is_changed or "!" in box.inside else read_fragment(box.inside)
 
 
-def _ascii(character: str) -> str:
-    if character in _CHARACTERS:
-        return _CHARACTERS[character]
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    return {"Zs": " ", "Sc": "$"}.get(unicodedata.category(character), character)
+def _is_short(rest: str) -> bool:
+    """Whether what follows ``####`` is a number with its unit, or an equation that ends in one, and no heading."""
+    side = _EQUALS.split(answers.without_asides(rest))[-1]
+    found = next(iter(deque(_NUMBER.finditer(side), maxlen=1)), None)
+    if found is None:
+        return _is_expression(rest)
+    return not any(c.isalpha() for c in side[: found.start()]) and bool(_SHORT_UNIT.match(side, found.end()))
 
 
-def strip_markup(text: str) -> str:
-    """The text without LaTeX, tags, emphasis, currencies and powers of units, unless they change a number."""
-    text = _COMMAND.sub(lambda found: _LATEX.get(found[1], "\\" + found[1]), text.replace("{,}", ","))
-    text = _TAG.sub(" ", _CALCULATION.sub("", text).replace("</think>", "\n"))
-    text = _ARROW.sub(lambda found: _ARROWS[found[0]], text.replace("~", " "))
-    text = _EMPHASIS.sub(r"\2", text)
-    text = _CURRENCY.sub("", re.sub(r"(?<=[0-9])\$", " ", text))
-    text = _ABSOLUTE.sub(r"\1", re.sub(r"\^\{?°\}?", "°", text))
-    return _POWER_OF_UNIT.sub(r"\1 ", text)
+def read_fragment(text: str) -> Number | None:
+    """The number of a line, a box or the like: each clause with a number must give the same one.
 
-
-def read_box(text: str, start: int) -> Fraction | None:
-    """The number in the box that begins at ``start``."""
-    begin = start + len("\\boxed{")
-    end, depth = begin, 1
-    for end in range(begin, min(len(text), begin + _BOX_LIMIT)):
-        depth += (text[end] == "{") - (text[end] == "}")
-        if depth == 0:
-            break
-    inside = text[begin:end] if depth == 0 else text[begin : begin + _BOX_LIMIT]
-    is_changed = (
-        _CHANGED_BEFORE.search(text[max(0, start - _CONTEXT) : start]) is not None
-        or _CHANGED_AFTER.match(text[end + 1 : end + 1 + _CONTEXT]) is not None
-        or "!" in inside
-    )
-    return None if is_changed else read_only_number(inside)
-
-
-def read_marked_line(text: str) -> Fraction | None:
-    """The number after the last ``####`` whose line is a number with its unit, or an equation that ends in one.
-
-    Other ``####`` lines are Markdown headings.
+    Raises AmbiguousAnswer where they give different numbers.
     """
-    if "####" not in text:
-        return None
-    for line in reversed(text.split("\n")):
-        _, mark, rest = line.rpartition("####")
-        if not mark:
-            continue
-        rest = _ASIDE.sub("", rest)
-        found = last_number(_EQUALS.split(rest)[-1])
-        if (
-            found is not None
-            and not any(character.isalpha() for character in found.string[: found.start()])
-            and _SHORT_UNIT.match(found.string, found.end())
-        ):
-            value = read_only_number(rest)
-            if value is not None:
-                return value
-    return None
+    try:
+        value = _read_clauses(text)
+    except AmbiguousAnswer:
+        if not _is_expression(text):
+            raise
+        value = None
+    if value is None and _is_expression(text):
+        exact = mathematics.rational(text.strip(" .$"))
+        return None if exact is None else Number(exact)
+    return value
 
 
-def answer_line(text: str) -> str | None:
-    """The rest of the line after the last ``answer is``, or the next line; None if that has no digit."""
-    end = max((match.end() for match in _ANSWER.finditer(text)), default=0)
-    line = text[end:].lstrip(" :=*\n").partition("\n")[0]
-    return line if end and _DIGIT.search(line) else None
+def _is_expression(text: str) -> bool:
+    return len(text) <= mathematics.TEXT_LIMIT and _EXPRESSION.fullmatch(text.strip(" .$")) is not None
 
 
-def read_only_number(text: str) -> Fraction | None:
-    """The number that all clauses with a number give; None if they give different ones."""
-    clauses = (clause for clause in _CLAUSE_END.split(_ASIDE.sub("", text)) if _DIGIT.search(clause))
-    values = {_read_clause(clause) for clause in clauses}
-    return values.pop() if len(values) == 1 and not _has_other_numeral(text, 0) else None
+def _read_clauses(text: str) -> Number | None:
+    clauses = (clause for clause in _CLAUSE_END.split(answers.without_asides(text)) if _DIGIT.search(clause))
+    values = {_read_clause(_EQUALS.split(clause)[-1]) for clause in clauses}
+    if len(values) > 1:
+        raise AmbiguousAnswer
+    return values.pop() if values else None
 
 
-def _read_clause(clause: str) -> Fraction | None:
-    """The only number after the clause's last ``=``, or in the clause."""
-    side = _EQUALS.split(clause)[-1]
-    found, first = last_number(side), _DIGIT.search(side)
-    return None if found is None or first is None or first.start() < found.start() else _value_if_free(found)
-
-
-def read_last_number(text: str) -> Fraction | None:
-    """The last number of the text; None if it is not free (see ``_is_free``)."""
-    found = last_number(text)
-    return None if found is None or _has_other_numeral(text, found.end()) else _value_if_free(found)
-
-
-def last_number(text: str) -> re.Match[str] | None:
-    return next(iter(deque(_NUMBER.finditer(text), maxlen=1)), None)
-
-
-def _value_if_free(found: re.Match[str]) -> Fraction | None:
-    return _value(found) if _is_free(found) else None
+def _read_clause(text: str) -> Number | None:
+    found = list(_NUMBER.finditer(text))
+    if len({match[0] for match in found}) > 1 and len({_value(match) for match in found}) > 1:
+        raise AmbiguousAnswer
+    return _value(found[0]) if found and all(map(_is_free, found)) else None
 
 
 def _is_free(found: re.Match[str]) -> bool:
@@ -290,32 +248,22 @@ def _is_free(found: re.Match[str]) -> bool:
     )
 
 
-def _has_other_numeral(text: str, start: int) -> bool:
-    """Whether a numeral such as ``½`` follows position ``start``; the ``²`` of ``cm²`` does not count."""
-    if text.isascii():
-        return False
-    others = "".join(c for c in set(text) if unicodedata.category(c) in ("No", "Nl"))
-    if not others:
-        return False
-    found = (match.start() for match in re.compile(f"[{re.escape(others)}]").finditer(text, start))
-    return any(place == 0 or not (text[place - 1].isalpha() or _is_raised(text, place)) for place in found)
+def _value(found: re.Match[str]) -> Number | None:
+    exact = _magnitude(found)
+    if exact is None:
+        return None
+    is_percentage = _PERCENT.match(found.string, found.end()) is not None
+    return Number(-exact if found["sign"] == "-" else exact, is_percentage)
 
 
-def _is_raised(text: str, place: int) -> bool:
-    """Whether the character belongs to an exponent, as in ``10³``, which is read as part of the number."""
-    return text[place] in "⁰¹²³⁴⁵⁶⁷⁸⁹" and text[place - 1] in "0123456789⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹"
-
-
-def _value(found: re.Match[str]) -> Fraction | None:
-    sign = -1 if found["sign"] == "-" else 1
-    above, below = found["above"] or found["upper"], found["below"] or found["lower"]
+def _magnitude(found: re.Match[str]) -> Fraction | None:
+    above = found["upper"] or found["above"] or found["dividend"]
     if above is not None:
-        divisor = _plain(below)
-        return sign * _plain(above) / divisor if divisor else None
+        divisor = _plain(found["lower"] or found["below"] or found["divisor"])
+        return int(found["whole"] or found["units"] or 0) + _plain(above) / divisor if divisor else None
     if found["plain"] is not None:
-        return sign * _plain(found["plain"]) * Fraction(10) ** int(found["exponent"] or 0)
-    raised = found["braced"] or found["bracketed"] or found["bare"] or found["raised"].translate(_LOWERED)
-    return sign * _plain(found["factor"] or "1") * Fraction(10) ** int(raised)
+        return _plain(found["plain"]) * Fraction(10) ** int(found["exponent"] or 0)
+    return _plain(found["factor"] or "1") * Fraction(10) ** int(found["braced"] or found["bracketed"] or found["bare"])
 
 
 def _plain(text: str) -> Fraction:

@@ -26,7 +26,7 @@ def test_find_is_none_only_for_names_that_no_plugin_claims() -> None:
 
 
 def test_grader_id_names_versions_once_in_order() -> None:
-    assert registry.grader_id(["reverse", "chain_sum", "reverse", "gsm8k"]) == "chain_sum@1+reverse@1+declared@2"
+    assert registry.grader_id(["reverse", "chain_sum", "reverse", "gsm8k"]) == "chain_sum@1+reverse@1+declared@3"
 
 
 def test_the_library_is_imported_only_when_asked_for() -> None:
