@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example, Provenance
@@ -48,7 +48,7 @@ from sqlalchemy.orm import Session
 from datagen.rows_batch import Drawn, RowBudget, RowPool, RowsPlan, plan_rows
 from datagen.task_teacher import can_teacher_go_on
 
-NAME = "generation"
+NAME: Final = "generation"
 ROWS = "rows"
 """The generator in the provenance of a batch of users' rows."""
 
@@ -171,7 +171,8 @@ def _compose(work: Work) -> Outcome:
 
 def _sources(session: Session, settings: Settings) -> tuple[list[Source], list[Source]]:
     """What is taught, and what is replayed beside it: general rows, tasks whose passes are over, and families."""
-    taught, replayed = [], []
+    taught: list[Source] = []
+    replayed: list[Source] = []
     for row in all_tasks(session, "general"):
         artifact = row.held_out.get(REPLAY)
         if artifact:

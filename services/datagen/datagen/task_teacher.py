@@ -34,7 +34,7 @@ from datagen.generators.task_rows import Asked, new_rows, seeds_of
 from datagen.generators.teacher import Teacher
 from datagen.spending import DAY_S, cost_of, recorder, used_since
 
-NAME = "generation"
+NAME: Final = "generation"
 ASK = "ask"
 """Kind of the subject: a request for rows of a task, as ``menus/3``."""
 

@@ -13,7 +13,7 @@ from ratchet.cli.data import add
 from ratchet.cli.output import Json, clock, print_json, print_table
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import operator_actions
-from ratchet.ledger.queue import PRIORITIES, depth, shortage, supply
+from ratchet.ledger.queue import PRIORITIES, depth, low_mark, shortage, supply
 from ratchet.ledger.tables import BatchRow
 
 OPEN = ("training", "queued", "submitted")
@@ -40,7 +40,7 @@ def list_batches(
                 "depth": waiting.total,
                 "tokens": left.tokens,
                 "minutes": left.minutes,
-                "low": shortage(left, settings.queue),
+                "low": shortage(left, low_mark(settings)),
                 "batches": [_as_values(row) for row in rows],
             }
         )
@@ -48,7 +48,7 @@ def list_batches(
     columns = ("batch", "of", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
     print_table(columns, (_row(row) for row in rows))
     typer.echo(
-        f"depth {waiting.total:,} examples (low water {settings.queue.low_water:,}, "
+        f"depth {waiting.total:,} examples (low water {low_mark(settings):,}, "
         f"high water {settings.queue.high_water:,}): {waiting.running:,} in the running batch, "
         f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate. About {left.tokens:,} tokens"
         + (f", {left.minutes:.1f} minutes of training." if left.minutes is not None else ".")

@@ -153,7 +153,7 @@ def generation(reader: Reader, limit: Limit = 20) -> Page:
     """
     query = select(VerdictRow).where(VerdictRow.system == "generation").order_by(VerdictRow.id.desc()).limit(limit)
     columns = {
-        "refill": lambda row: row.subject_id,
+        "refill": _refill_name,
         "at": lambda row: clock(row.created_at),
         "generator": lambda row: row.numbers.get("generator"),
         "arm": lambda row: row.numbers.get("assignment", {}).get("arm"),
@@ -166,6 +166,11 @@ def generation(reader: Reader, limit: Limit = 20) -> Page:
     return Page([Table("refills", refills, columns, _refill_values)], empty="nothing has been generated yet.")
 
 
+def _refill_name(row: VerdictRow) -> str:
+    """The number of a refill of families; of other work for users' tasks with its kind."""
+    return row.subject_id if row.subject_kind == "refill" else f"{row.subject_kind} {row.subject_id}"
+
+
 def _examples(row: VerdictRow) -> int:
     return sum(row.numbers.get("made", {}).values())
 
@@ -175,7 +180,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _refill_values(row: VerdictRow) -> dict[str, Any]:
-    return {"refill": int(row.subject_id), "outcome": row.outcome, "created_at": row.created_at, **row.numbers}
+    number = int(row.subject_id) if row.subject_kind == "refill" else row.subject_id
+    named = {"refill": number, "kind": row.subject_kind, "outcome": row.outcome}
+    return {**named, "created_at": row.created_at, **row.numbers}
 
 
 class Covered(NamedTuple):

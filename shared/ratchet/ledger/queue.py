@@ -18,7 +18,7 @@ from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import BatchRow, CheckpointRow, UsageCountRow
-from ratchet.settings.data import QueueSettings
+from ratchet.settings import Settings
 
 Origin = Literal["generation", "correction", "user"]
 TRAINER = "training"
@@ -141,9 +141,14 @@ def supply(session: Session) -> Supply:
     return Supply(waiting.total, counted + round(waiting.submitted * _mean_length(session)), _speed(session))
 
 
-def shortage(found: Supply, queue: QueueSettings, *, refilling: bool = False) -> str | None:
+def low_mark(settings: Settings) -> int:
+    """Examples below which the queue is refilled with families. Without families nothing is meant to fill it."""
+    return settings.queue.low_water if settings.suites.families else 0
+
+
+def shortage(found: Supply, low_water: int, *, refilling: bool = False) -> str | None:
     """A description of the shortage, or None if there is none. While ``refilling``, more is wanted (see HYSTERESIS)."""
-    wanted = round(queue.low_water * (1 + HYSTERESIS)) if refilling else queue.low_water
+    wanted = round(low_water * (1 + HYSTERESIS)) if refilling else low_water
     return f"{found.examples:,} examples of {wanted:,}" if found.examples < wanted else None
 
 

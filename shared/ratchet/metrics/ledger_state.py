@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ratchet.evaluation.record import rates_from_json
 from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.lineage import newest_evaluated, unjudged
-from ratchet.ledger.queue import depth, shortage, supply
+from ratchet.ledger.queue import depth, low_mark, shortage, supply
 from ratchet.ledger.tables import (
     BatchRow,
     CalibrationRow,
@@ -35,8 +35,10 @@ from ratchet.ledger.tables import (
 from ratchet.metrics.families import counter, gauge, single
 from ratchet.settings import Settings
 from ratchet.stats.proportions import wilson
+from ratchet.user_tasks.supply import USED_UP, are_all_used_up
+from ratchet.user_tasks.task import all_tasks
 
-BATCH_STATES = ("submitted", "queued", "training", "trained", "rejected", "quarantined", "skipped")
+BATCH_STATES = ("submitted", "stored", "queued", "training", "trained", "rejected", "quarantined", "skipped")
 
 
 def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
@@ -50,7 +52,9 @@ def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMe
         (((place,), float(count)) for place, count in places.items()),
     )
     yield single(
-        "ratchet_queue_low_water_examples", "Low mark, below which generation is called.", settings.queue.low_water
+        "ratchet_queue_low_water_examples",
+        "Low mark, below which generation is called; 0 without families.",
+        low_mark(settings),
     )
     yield single(
         "ratchet_queue_high_water_examples", "High mark, at which generation stops.", settings.queue.high_water
@@ -77,7 +81,7 @@ def _supply(session: Session, settings: Settings) -> Iterator[GaugeMetricFamily]
     yield single(
         "ratchet_queue_short",
         "1 while the queue is below its low-water mark.",
-        shortage(found, settings.queue) is not None,
+        shortage(found, low_mark(settings)) is not None,
     )
 
 
@@ -152,6 +156,17 @@ def learning(session: Session, _now: float, _settings: Settings) -> Iterator[Gau
     newest = session.scalar(select(CurriculumRow.experiment).order_by(CurriculumRow.id.desc()).limit(1)) or {}
     shares = [((str(arm["name"]),), float(arm["share"])) for arm in newest.get("arms", ())]
     yield gauge("ratchet_curriculum_share_ratio", "Share of the batches by strategy.", ("strategy",), shares)
+
+
+def tasks(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Users' tasks: which are used up, how often their rows were taught, and whether anything is left to teach."""
+    rows = all_tasks(session, "user")
+    used_up = (((row.name,), float(row.state == USED_UP)) for row in rows)
+    yield gauge("ratchet_task_used_up", "1 for a task from whose rows nothing more can be learnt.", ("task",), used_up)
+    passes = (((row.name,), row.passes) for row in rows)
+    yield gauge("ratchet_task_passes", "Passes over a task's rows since rows were last added.", ("task",), passes)
+    text = "1 while nothing is left to train on: all tasks are used up, and no family is taught."
+    yield single("ratchet_supply_used_up", text, are_all_used_up(session, settings))
 
 
 def _mining(session: Session) -> Iterator[GaugeMetricFamily]:

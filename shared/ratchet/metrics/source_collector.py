@@ -26,7 +26,7 @@ from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
 from ratchet.metrics.families import gauge, single
 from ratchet.metrics.ledger_backlog import control, pending
-from ratchet.metrics.ledger_state import judging, learning, lineage, queue, serving
+from ratchet.metrics.ledger_state import judging, learning, lineage, queue, serving, tasks
 from ratchet.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class TimeLimitedCollector(Collector):
 
 
 Read = Callable[[Session, float, Settings], Iterator[Metric]]
-READS: tuple[Read, ...] = (queue, lineage, learning, pending, judging, serving, control)
+READS: tuple[Read, ...] = (queue, tasks, lineage, learning, pending, judging, serving, control)
 
 
 class LedgerSource:

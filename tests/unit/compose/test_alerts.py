@@ -10,7 +10,7 @@ import yaml
 from tests.support.observed import PROMETHEUS, alerts, runbooks
 
 ALERTS = [pytest.param(rule, id=rule["alert"]) for rule in alerts()]
-SEVERITIES = {"critical", "warning"}
+SEVERITIES = {"critical", "warning", "info"}
 
 
 def cases() -> dict[str, list[dict[str, Any]]]:

@@ -152,14 +152,14 @@ def rows(count: int, start: int = 0) -> list[Example]:
 
 
 def test_too_few_examples_are_a_shortage() -> None:
-    assert shortage(Supply(99, 50_000, 10.0), QUEUE) == "99 examples of 100"
-    assert shortage(Supply(100, 0, None), QUEUE) is None
+    assert shortage(Supply(99, 50_000, 10.0), QUEUE.low_water) == "99 examples of 100"
+    assert shortage(Supply(100, 0, None), QUEUE.low_water) is None
 
 
 def test_a_refill_continues_above_the_low_mark() -> None:
-    assert shortage(Supply(105, 50_000, 10.0), QUEUE) is None
-    assert shortage(Supply(105, 50_000, 10.0), QUEUE, refilling=True) == "105 examples of 110"
-    assert shortage(Supply(110, 50_000, 10.0), QUEUE, refilling=True) is None
+    assert shortage(Supply(105, 50_000, 10.0), QUEUE.low_water) is None
+    assert shortage(Supply(105, 50_000, 10.0), QUEUE.low_water, refilling=True) == "105 examples of 110"
+    assert shortage(Supply(110, 50_000, 10.0), QUEUE.low_water, refilling=True) is None
 
 
 def test_tokens_count_waiting_batches_and_the_rest_of_the_open_one(tmp_path: Path) -> None:
@@ -180,4 +180,4 @@ def test_tokens_count_waiting_batches_and_the_rest_of_the_open_one(tmp_path: Pat
 
 
 def test_the_low_mark_follows_the_setting() -> None:
-    assert shortage(Supply(99, 50_000, 10.0), QUEUE.model_copy(update={"low_water": 99})) is None
+    assert shortage(Supply(99, 50_000, 10.0), 99) is None

@@ -13,8 +13,9 @@ __all__ = ["engine", "ledger"]
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """Defaults; a test may give the section of the suites as the parameter."""
+    return Settings(home=tmp_path / "home", suites=getattr(request, "param", {}))
 
 
 @pytest.fixture

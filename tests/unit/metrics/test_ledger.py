@@ -16,6 +16,7 @@ from ratchet.ledger.tables import (
     EvaluationRow,
     MinedRow,
     RegressionRow,
+    TaskRow,
     VerdictRow,
     WorkerRow,
 )
@@ -108,6 +109,23 @@ def test_an_empty_queue_is_short_and_how_long_it_lasts_is_unknown_before_trainin
     found = ask(ledger)
     assert found["ratchet_queue_short"] == 1
     assert "ratchet_queue_left_seconds" not in found.names()
+
+
+@pytest.mark.parametrize("settings", [{"families": []}, {}], indirect=True)
+def test_tasks_tell_whether_they_are_used_up(ledger: Ledger, ask: Ask, settings: Settings) -> None:
+    fields = {"kind": "user", "metric": "loss", "grader": None, "pattern": None, "source": "f", "held_out": {}}
+    times = {"created_at": 1.0, "updated_at": 1.0, "rows": 9, "held_rows": 3}
+    with ledger.write() as tx:
+        tx.session.add(TaskRow(name="menus", passes=7.5, state="used_up", **fields, **times))
+        tx.session.add(TaskRow(name="mail", passes=1.0, state="active", **fields, **times))
+    found = ask(ledger)
+    assert [found.value("ratchet_task_used_up", task=name) for name in ("menus", "mail")] == [1, 0]
+    assert found.value("ratchet_task_passes", task="menus") == 7.5
+    assert found["ratchet_supply_used_up"] == 0
+    with ledger.write() as tx:
+        tx.session.get_one(TaskRow, "mail").state = "used_up"
+    assert ask(ledger)["ratchet_supply_used_up"] == (not settings.suites.families)
+    assert ask(ledger)["ratchet_queue_short"] == bool(settings.suites.families)
 
 
 def test_the_oldest_pending_subject_is_exported_by_system(told: Ledger, ask: Ask) -> None:

@@ -24,7 +24,7 @@ from ratchet.events.catalogue import (
 )
 from ratchet.ledger import Transaction
 from ratchet.ledger.ledger import clock
-from ratchet.ledger.queue import all_usage_counts, depth, shortage, submit, supply
+from ratchet.ledger.queue import all_usage_counts, depth, low_mark, shortage, submit, supply
 from ratchet.ledger.tables import BatchRow, CurriculumRow, DeadLetterRow, SuiteRow, VerdictRow
 from ratchet.settings import Settings
 from ratchet.settings.data import SourceSettings
@@ -67,7 +67,7 @@ def find(session: Session, settings: Settings) -> list[Subject]:
     found, queue = supply(session), settings.queue
     last = session.scalar(_verdicts().limit(1))
     refilling = last is not None and bool(last.numbers.get("goes_on"))
-    is_wanted = shortage(found, queue, refilling=refilling) is not None
+    is_wanted = shortage(found, low_mark(settings), refilling=refilling) is not None
     if not is_wanted or found.examples + queue.batch_examples > queue.high_water:
         return []
     now = clock(session)
@@ -207,7 +207,7 @@ def _goes_on(work: Work, report: GenerationReport) -> bool:
     """Whether another batch follows at once; the low mark is higher while a refill lasts."""
     with work.read() as session:
         left = supply(session).with_more(report.examples)
-    return shortage(left, work.settings.queue, refilling=True) is not None
+    return shortage(left, low_mark(work.settings), refilling=True) is not None
 
 
 def _submitted(

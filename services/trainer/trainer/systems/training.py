@@ -24,7 +24,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import champion
 from ratchet.ledger.lineage import lineage, unjudged
 from ratchet.ledger.live_training import status_for_claim
-from ratchet.ledger.queue import next_batch, shortage, skipped_midway, supply
+from ratchet.ledger.queue import low_mark, next_batch, shortage, skipped_midway, supply
 from ratchet.ledger.tables import BatchRow, CheckpointRow, LineageRow
 from ratchet.settings import Settings
 from ratchet.settings.training import RunDataSettings, RunOutputSettings, TrainerConfig
@@ -170,9 +170,9 @@ def _finished(work: Work) -> Verdict:
 
 
 def _emit_if_low(work: Work, tx: Transaction) -> None:
-    left, queue = supply(tx.session), work.settings.queue
-    if shortage(left, queue) is not None:
-        tx.emit(QueueLow(depth=left.examples, low_water=queue.low_water))
+    left, low_water = supply(tx.session), low_mark(work.settings)
+    if shortage(left, low_water) is not None:
+        tx.emit(QueueLow(depth=left.examples, low_water=low_water))
 
 
 def _failed(work: Work, start: SegmentStart, result: SegmentResult) -> Outcome:

@@ -90,6 +90,8 @@ class Names:
             checkpoint_id, suite_id = subject_id.split("/")[:2]
             suite = self._session.get(SuiteRow, suite_id)
             return f"{self.of('checkpoint', checkpoint_id)} on the {suite.pool if suite else suite_id[:8]} suite"
+        if kind in ("end", "ask"):
+            return plain(f"the task {subject_id.rpartition('/')[0]}")
         if kind in ("coverage", "mined"):
             return f"{kind} of {self.of('batch' if kind == 'coverage' else 'checkpoint', subject_id)}"
         return plain(f"{kind} {subject_id[:40]}")

@@ -17,7 +17,7 @@ from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
 from ratchet.ledger.health import PRESENT_S, is_expected
 from ratchet.ledger.live_training import LiveTraining, live_training
-from ratchet.ledger.queue import depth
+from ratchet.ledger.queue import depth, low_mark
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -78,7 +78,7 @@ def _queue(session: Session, settings: Settings) -> Queue:
     counts = session.execute(select(BatchRow.state, func.count()).group_by(BatchRow.state)).all()
     return Queue(
         depth=depth(session).total,
-        low_water=settings.queue.low_water,
+        low_water=low_mark(settings),
         high_water=settings.queue.high_water,
         batches={state: int(count) for state, count in counts},
         quarantined=session.scalar(select(func.sum(BatchRow.quarantined))) or 0,
