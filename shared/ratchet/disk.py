@@ -108,6 +108,15 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(nearest_existing(folder)).free
 
 
+def require_room(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raise TransientError unless the disk of a folder has room for ``what``, with FULL_BYTES to spare."""
+    free = free_bytes(folder)
+    if free < needed_bytes + FULL_BYTES:
+        raise TransientError(
+            f"{what} takes {needed_bytes:,} bytes, and the disk of {folder} has {free:,} free: make room there."
+        )
+
+
 def nearest_existing(folder: Path) -> Path:
     """The folder itself, or its nearest parent that exists and is accessible."""
     return next(place for place in (folder, *folder.parents) if os.path.exists(place))

@@ -7,6 +7,7 @@ passes clients' requests to it. vllm_replica starts the vLLM processes; vllm_api
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import threading
 import time
@@ -26,7 +27,7 @@ from ratchet.inference.sampling import Answer, Prompt
 from ratchet.serving.http_errors import ApiError, BeingUnloaded
 from ratchet.serving.pending import PendingRequest, PendingScore
 from ratchet.serving.protocol import Conditions
-from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, check_weights
+from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, checked_folder
 from ratchet.settings import Settings
 from ratchet.watchdog import Watch, Watchdog, WatchedThread
 
@@ -37,6 +38,9 @@ CHECK_INTERVAL_S = 2.0
 
 REQUESTS_PER_START = 10
 """Upper bound of the requests that a restart makes to vLLM, each with its own timeout, after starting the process."""
+
+MERGED = "merged"
+"""Folder beside the log, with merged weights of the loaded checkpoints of adapters."""
 
 STOP_TIMEOUT_S = 10.0
 
@@ -65,6 +69,8 @@ class VllmEngine:
         self._hardware = pick_hardware(settings.inference)
         self._replicas = VllmReplicas(settings.serving, self._hardware.dtype, log_file)
         self._loaded: list[VllmModel] = []
+        self._merged_folder = log_file.parent / MERGED
+        shutil.rmtree(self._merged_folder, ignore_errors=True)  # of a server that was killed
         self._stopping = threading.Event()
         limit_s = START_TIMEOUT_S + REQUESTS_PER_START * settings.serving.request_timeout_s
         self._thread = WatchedThread(
@@ -75,9 +81,14 @@ class VllmEngine:
     def __call__(self, path: Path, weights: str) -> VllmModel:
         """Load a folder. Raises BrokenCheckpoint, ServingError or TransientError."""
         path = self._find_folder(path)
-        check_weights(path, weights)
-        codec = _codec(path, weights, PromptFormat.configured(self.settings, time.time()))
-        model = VllmModel(path, codec, self._replicas, self._hardware)
+        whole = checked_folder(path, weights, self._merged_folder)
+        try:
+            codec = _codec(path, weights, PromptFormat.configured(self.settings, time.time()))
+            model = VllmModel(whole, codec, self._replicas, self._hardware, is_copy=whole != path)
+        except BaseException:
+            if whole != path:
+                shutil.rmtree(whole, ignore_errors=True)
+            raise
         self._loaded = [*(other for other in self._loaded if not other.is_closed), model]
         return model
 
@@ -105,9 +116,13 @@ class VllmEngine:
 class VllmModel:
     """One loaded checkpoint, as a ServedModel."""
 
-    def __init__(self, path: Path, codec: ChatCodec, replicas: VllmReplicas, hardware: Hardware):
+    def __init__(
+        self, path: Path, codec: ChatCodec, replicas: VllmReplicas, hardware: Hardware, *, is_copy: bool = False
+    ):
+        """``is_copy`` says that the folder is removed with this model."""
         self.weights = codec.weights
         self._path = path
+        self._is_copy = is_copy
         self._codec = codec
         self._end_ids = sorted(codec.end_ids)
         self._replicas = replicas
@@ -170,6 +185,8 @@ class VllmModel:
         with self._lock:
             self.is_closed = True
             self._replica.stop()
+            if self._is_copy:
+                shutil.rmtree(self._path, ignore_errors=True)
 
     def _complete(self, prompt: Prompt) -> Generation:
         started, replica = time.perf_counter(), self._replica

@@ -1,23 +1,27 @@
 """One ``vllm serve`` process per loaded checkpoint: the check of its files, its start, its health and its end.
 
-vLLM reads full weights. A checkpoint trained with adapters has them merged into its weights, and those are what was
-judged. (Exchanging weights inside a running vLLM, or LoRA adapters on a shared base, are not used: if a step fails
-halfway, both serve something other than the judged files.)
+vLLM reads whole weights. For a checkpoint of adapters a folder with the merged weights, those that were judged, is
+written first, and removed when it is unloaded. (Exchanging weights inside a running vLLM, or LoRA adapters on a shared
+base, are not used: if a step fails halfway, both serve something other than the judged files.)
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.disk import disk_errors, require_room
 from ratchet.errors import BrokenCheckpoint, ServingError
-from ratchet.inference.model_folder import check_folder, weights_digest
+from ratchet.inference.adapter_folder import is_adapter, whole_base
+from ratchet.inference.model_folder import check_folder, weight_files, weights_digest
 from ratchet.ports import free_port
 from ratchet.processes.managed_process import end_with_parent
 from ratchet.serving.vllm_api import VllmApi
@@ -31,16 +35,41 @@ POLL_S = 0.05
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-def check_weights(path: Path, weights: str) -> None:
-    """Raise BrokenCheckpoint for a missing file, a wrong digest, or weights that are not finite.
+def checked_folder(path: Path, weights: str, scratch: Path) -> Path:
+    """The folder for vLLM to read: ``path``, or one below ``scratch`` with the merged weights of its adapters.
 
-    vLLM's engine exits on weights that it cannot load, so they are checked before it starts.
+    Raises BrokenCheckpoint for a missing file, a wrong digest, or weights that are not finite: vLLM's engine exits on
+    weights that it cannot load, so they are checked before it starts. Raises TransientError for a full disk.
     """
     check_folder(path)
     found = weights_digest(path)
     if found != weights:
         raise BrokenCheckpoint(f"{path} holds weights {found[:12]}…, not the expected {weights[:12]}….")
-    _require_finite(path)
+    whole = _merged(path, scratch) if is_adapter(path) else path
+    try:
+        _require_finite(whole)
+    except BrokenCheckpoint:
+        if whole != path:
+            shutil.rmtree(whole, ignore_errors=True)
+        raise
+    return whole
+
+
+def _merged(path: Path, scratch: Path) -> Path:
+    """A new folder below ``scratch`` with the merged weights of these adapters."""
+    from ratchet.inference.model_loading import write_merged
+
+    size_bytes = sum(file.stat().st_size for file in weight_files(whole_base(path)))
+    require_room(scratch, size_bytes, f"a copy for vLLM of {path}, with its adapters merged,")
+    with disk_errors(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+        target = Path(tempfile.mkdtemp(dir=scratch))
+        try:
+            write_merged(path, target)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    return target
 
 
 def _require_finite(path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 from ratchet.data.example import Message
 from ratchet.errors import BrokenCheckpoint, ServingError, TransientError
 from ratchet.inference.generator import Chat, Decoding
-from ratchet.inference.model_folder import weights_digest
+from ratchet.inference.model_folder import check_folder, weights_digest
 from ratchet.serving.vllm_engine import VllmEngine, VllmModel
 from ratchet.settings import Settings
 from safetensors.numpy import load_file, save_file
 
+from tests.support.adapters import build_adapter
 from tests.support.workers import wait_until
 
 from .conftest import START_S, VLLM_COMMAND, Checkpoint
@@ -90,3 +91,19 @@ def test_a_failing_vllm_command_is_quoted_with_its_output(blue: Checkpoint, tmp_
     with pytest.raises(ServingError, match=r"(?s)exited with code 1: .*no GPU here"):
         engine(blue.path, blue.weights)
     engine.close()
+
+
+def test_adapters_are_merged_into_a_folder_that_lasts_until_they_are_unloaded(
+    engine: VllmEngine, blue: Checkpoint, tmp_path: Path
+) -> None:
+    adapters = build_adapter(tmp_path / "adapters", blue.path)
+    loaded = engine(adapters, weights_digest(adapters))
+    (folder,) = (tmp_path / "merged").iterdir()
+    assert loaded.weights == weights_digest(adapters)
+    assert weights_digest(folder) != blue.weights
+    check_folder(folder)
+    assert all(answers(loaded))
+    loaded.close()
+    assert not folder.exists()
+    with pytest.raises(BrokenCheckpoint, match="not the expected"):
+        engine(adapters, blue.weights)
