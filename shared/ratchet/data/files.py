@@ -32,6 +32,7 @@ HOPELESS_ROWS = 100
 MOST_LISTED = 100
 """So many refused rows are listed by line; the others are only counted, so that memory does not grow."""
 _SAMPLES = 20
+_REPORT_EVERY = 500
 
 _SPLIT: Final = re.compile(r"(?<![a-z])(train|training|test|testing|valid|validation|dev|eval)(?![a-z])")
 _OF_TRAINING: Final = ("train", "training")
@@ -137,22 +138,25 @@ def _hopeless(held: list[ReadRow], samples: list[Row], mapping: ColumnMap | None
     return kind(f"{said} {proposal.sentence}" if proposal else said)
 
 
-def convert(source: Path, destination: Path, mapping: ColumnMap | None = None) -> Conversion:
-    """Write the rows of a file as canonical JSONL: each readable row as an example, on its own line number as far as
-    that is free. A refused row becomes a line that the data gate quarantines, with its file and line.
+def convert(
+    file: BinaryIO,
+    name: str,
+    destination: Path,
+    mapping: ColumnMap | None = None,
+    report: Callable[[int], None] = lambda _: None,
+) -> Conversion:
+    """Write the rows of an open file as canonical JSONL, each readable one as an example, on its own line number as far
+    as that is free. A refused row becomes a line that the data gate quarantines, with its file and line. ``report`` is
+    called with the number of rows every now and then.
 
     Raises DataError for a file that cannot be read as rows; ``destination`` is then incomplete.
     """
-    with open_regular(source) as file:
-        return convert_opened(file, source.name, destination, mapping)
+    return write_examples(examples_of_rows(rows_of(file, name), mapping), destination, report)
 
 
-def convert_opened(file: BinaryIO, name: str, destination: Path, mapping: ColumnMap | None = None) -> Conversion:
-    """As ``convert``, for a file that is open."""
-    return write_examples(examples_of_rows(rows_of(file, name), mapping), destination)
-
-
-def write_examples(examples: Iterable[ReadRow], destination: Path) -> Conversion:
+def write_examples(
+    examples: Iterable[ReadRow], destination: Path, report: Callable[[int], None] = lambda _: None
+) -> Conversion:
     """Write examples and refused rows as ``convert`` does."""
     rows = unreadable = line = 0
     refused: list[tuple[int, str]] = []
@@ -168,6 +172,8 @@ def write_examples(examples: Iterable[ReadRow], destination: Path) -> Conversion
                 text = json.dumps({REFUSED: str(text)}, ensure_ascii=False)
             out.write(text.encode() + b"\n")
             rows += 1
+            if rows % _REPORT_EVERY == 0:
+                report(rows)
     return Conversion(rows, unreadable, refused)
 
 

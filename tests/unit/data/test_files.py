@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from pyarrow import feather, ipc, parquet
 from ratchet.data.column_map import ColumnMap
 from ratchet.data.example import Example
-from ratchet.data.files import HOPELESS_ROWS, convert, open_rows, read_file_examples
+from ratchet.data.files import HOPELESS_ROWS, Conversion, convert, open_rows, read_file_examples
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, UnknownShape
+from ratchet.user_files import open_regular
 
 ROWS: list[dict[str, Any]] = [
     {"question": "1,5 + 1?", "answer": "2,5", "note": 'say "ok"'},
@@ -54,6 +55,11 @@ def arrow_table(write: Callable[[pa.Table, io.BytesIO], object]) -> bytes:
 def arrow_stream(table: pa.Table, out: io.BytesIO) -> None:
     with ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=2)
+
+
+def converted(file: Path, destination: Path) -> Conversion:
+    with open_regular(file) as opened:
+        return convert(opened, file.name, destination)
 
 
 WHOLE = jsonl(ROWS)
@@ -99,7 +105,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> No
         (row["question"], row["answer"]) for row in ROWS
     ]
     copy = tmp_path / "copy"
-    conversion = convert(file, copy)
+    conversion = converted(file, copy)
     assert (conversion.rows, conversion.unreadable) == (3, 0)
     assert [row for _, row in read_examples(copy)] == examples
 
@@ -171,7 +177,7 @@ def test_bad_rows_are_named_by_line_and_the_others_are_read(tmp_path: Path) -> N
 def test_a_conversion_keeps_line_numbers_and_refused_rows(tmp_path: Path) -> None:
     file, copy = tmp_path / "mine.csv", tmp_path / "rows.jsonl"
     file.write_text('question,answer\n"two\nlines",A\nQ,\nQ\nlast,B\n')
-    conversion = convert(file, copy)
+    conversion = converted(file, copy)
     assert (conversion.rows, conversion.unreadable) == (4, 2)
     assert [line for line, _ in conversion.refused] == [4, 5]
     gate = list(read_examples(copy))
@@ -282,6 +288,6 @@ def test_any_text_is_the_same_from_every_kind_of_file(tmp_path: Path, pairs: lis
     (tmp_path / "c.csv").write_bytes(separated(rows, ","))
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
     for name in ("a.jsonl", "b.json", "c.csv", "d.parquet"):
-        convert(tmp_path / name, tmp_path / "copy")
+        converted(tmp_path / name, tmp_path / "copy")
         read = [row for _, row in read_examples(tmp_path / "copy") if isinstance(row, Example)]
         assert [(each.question, each.answer) for each in read] == pairs, name
