@@ -70,7 +70,7 @@ _NAMED_CHOICE = re.compile(rf"\(({_LETTER})\)|\b(?:option|choice)(?: is)?:? \(?(
 _MATH_SPAN = re.compile(r"\$\$?([^$]{1,300})\$\$?|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]", re.DOTALL)
 _MATH_LIKE = re.compile(
     r"-?[0-9]+/[0-9]+"
-    r"|(?=.*[\^=+*]|.*\\[a-z])(?=.*[0-9\\^])(?:\\[A-Za-z]+|\\.|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[-+*/^(){}\[\]|.,=<>\s0-9$])+"
+    r"|(?=.*[\^=+*]|.*\\[a-z]|[(\[].*,)(?=.*[0-9\\^])(?:\\[A-Za-z]+|\\.|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[-+*/^(){}\[\]|.,=<>\s0-9$])+"
 )
 """A gold answer that is a fraction, or is written in LaTeX or as a formula, with variables of one letter."""
 
@@ -123,10 +123,9 @@ def text_key(example: Example) -> str:
     return TEXT_KEY + hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-class Expression(NamedTuple):
-    """A mathematical expression with its text."""
+class Formula(NamedTuple):
+    """A formula that is no number. It is parsed only if it must be compared with another one."""
 
-    tree: mathematics.Expression
     text: str
 
 
@@ -188,6 +187,8 @@ def grade_declared(
         return Grade(correct=False, extracted=None, error=error)
     if _is_same(expected, given, allowed):
         return Grade(correct=True, extracted=extracted)
+    if isinstance(given, Formula) and mathematics.parse(given.text) is None:
+        return Grade(correct=False, extracted=None, error="format")
     is_wordy = name in ("exact", "normalized") and _holds(answer, expected, exactly=name == "exact")
     return Grade(correct=False, extracted=extracted, error="wordy" if is_wordy else "wrong")
 
@@ -290,7 +291,7 @@ def _read_prefix(text: str) -> Reading:
         return None
 
 
-def _read_math(text: str) -> Number | Expression | None:
+def _read_math(text: str) -> Number | Formula | None:
     """The expression where the text gives its answer; a number that stands there is read as one."""
     text = answers.tail(text)
     found = _read_formula(_formula_place(text))
@@ -308,7 +309,7 @@ def _formula_place(text: str) -> str:
     return answers.first_line(said) if said else answers.last_line(text)
 
 
-def _read_formula(text: str) -> Number | Expression | None:
+def _read_formula(text: str) -> Number | Formula | None:
     spans = {"".join(groups).strip() for groups in _MATH_SPAN.findall(text)}
     if len(spans) > 1:
         raise AmbiguousAnswer
@@ -316,8 +317,7 @@ def _read_formula(text: str) -> Number | Expression | None:
     number = numerals.read_literal(text)
     if number is not None:
         return number
-    tree = mathematics.parse(text)
-    return None if tree is None else Expression(tree, text)
+    return Formula(text) if mathematics.as_latex(text) else None
 
 
 def _read_choice(text: str) -> Reading:
@@ -395,14 +395,21 @@ def _is_void(value: Reading) -> bool:
 def _is_same(expected: Reading, given: Reading, tolerance: Fraction | None) -> bool:
     if isinstance(expected, Number) and isinstance(given, Number):
         return numerals.is_same(expected, given, tolerance)
-    if isinstance(expected, Expression | Number):
-        return mathematics.is_same(_tree(expected), _tree(given))
+    if isinstance(expected, Formula | Number):
+        return _is_same_formula(expected, given)
     return _text(expected) == _text(given)
 
 
-def _tree(value: Number | Expression) -> mathematics.Expression:
-    if isinstance(value, Expression):
-        return value.tree
+def _is_same_formula(expected: Number | Formula, given: Number | Formula) -> bool:
+    if expected == given:
+        return True
+    trees = _tree(expected), _tree(given)
+    return None not in trees and mathematics.is_same(*trees)
+
+
+def _tree(value: Number | Formula) -> mathematics.Expression | None:
+    if isinstance(value, Formula):
+        return mathematics.parse(value.text)
     return mathematics.from_decimal(numerals.show(value.value / 100 if value.is_percentage else value.value))
 
 
@@ -412,7 +419,7 @@ def _text(value: Reading) -> str:
         return value
     if isinstance(value, Number):
         return str(value)
-    if isinstance(value, Expression):
+    if isinstance(value, Formula):
         return value.text
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=_exact)
 

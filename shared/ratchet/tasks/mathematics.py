@@ -85,9 +85,11 @@ _COMMAND = re.compile(r"\\([A-Za-z]+|.)", re.DOTALL)
 _REFUSED = re.compile(
     r"(?<!_)[0-9]\s+[0-9]"  # 9 500 is no number, nor a product
     r"|[0-9]{150}|\\sqrt\s*\[(?!\s*[0-9]{1,2}\s*\])|\\[dt]?binom(?!\s*\{[0-9a-z]{1,2}\}\s*\{[0-9a-z]{1,2}\})"
+    r"|\A[^A-Za-z\\]*=[^A-Za-z\\]*\Z"  # a calculation, whose result is a number
     r"|\)\s*_|\|\s*_|\\begin\{(?!\w{0,10}matrix\})|\\\||[0-9]!!"
-    rf"|(?<![\\A-Za-z{{])(?!(?:{_FUNCTIONS})(?![A-Za-z]))[A-Za-z]{{4,}}"  # words
+    rf"|(?<![\\A-Za-z{{])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z]{{4}}|[A-Za-z]{{2,3}}\s+[A-Za-z0-9\\])"  # words
 )
+_FORMULA = re.compile(r"[0-9=^+*/<>\\-]|\A[A-Za-z]\Z")
 _POWER = re.compile(r"\^\s*[{(]")
 _NODES = frozenset(
     """
@@ -107,16 +109,22 @@ class _WorkExceeded(BaseException):
     """The work has taken too many calls. Not an Exception, since SymPy and math-verify catch those."""
 
 
-@lru_cache(maxsize=4_096)
-def parse(text: str) -> Expression | None:
-    """The expression that the text is; None if it is none, or exceeds a bound."""
+def as_latex(text: str) -> str | None:
+    """The text as LaTeX for the parser; None if it is no formula, or one that could be harmful to parse."""
     if len(text) > TEXT_LIMIT:
         return None
     latex = plain_characters(text).strip().rstrip(".").strip()
     for pattern, replacement in _REWRITTEN:
         latex = pattern.sub(replacement, latex)
     latex = latex.strip()
-    if not latex or not _is_harmless(latex):
+    return latex if _FORMULA.search(latex) and _is_harmless(latex) else None
+
+
+@lru_cache(maxsize=4_096)
+def parse(text: str) -> Expression | None:
+    """The expression that the text is; None if it is none, or exceeds a bound."""
+    latex = as_latex(text)
+    if latex is None:
         return None
     library = _library()
     found = bounded(lambda: library.parse_latex(latex), default=None)
@@ -185,7 +193,7 @@ def _rational(expression: Expression) -> Fraction | None:
     return Fraction(str(value))
 
 
-def bounded(work: Callable[[], T], default: T) -> T:
+def bounded(work: Callable[[], T], default: T, most_calls: int = _MOST_CALLS) -> T:
     """The result of the work; the default if it takes too many calls, or SymPy fails on it.
 
     A trace function counts the calls, since it can end the work in any thread. Unlike a clock it grades alike on a busy
@@ -196,7 +204,7 @@ def bounded(work: Callable[[], T], default: T) -> T:
     def count(_frame: FrameType, _event: str, _argument: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls > _MOST_CALLS:
+        if calls > most_calls:
             raise _WorkExceeded
 
     with _lock:
