@@ -276,14 +276,22 @@ def test_a_file_with_an_odd_name_enters_under_one_that_can_be_kept(home: Home, n
 
 
 def test_only_the_beginning_of_an_endless_line_is_read(home: Home) -> None:
+    lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + '\n{"question": "' + "x" * 20_000_000)
+    home.bus(CORRECTION).sweep()
+    with home.ledger.read() as session:
+        (row,) = session.query(BatchRow)
+    assert (row.state, row.examples, row.quarantined) == ("queued", 1, 1)
+    assert home.artifacts.size_bytes(row.submitted_artifact) < 10_000
+
+
+def test_a_file_that_a_crash_has_left_full_of_nuls_is_refused(home: Home) -> None:
     file = lay(home, "mine.jsonl", sums(home, 1)[0].to_line() + "\n")
     os.truncate(file, 100_000_000)
     os.utime(file, (1_000.0, 1_000.0))
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
-        (row,) = session.query(BatchRow)
-    assert (row.state, row.examples, row.quarantined) == ("queued", 1, 1)
-    assert home.artifacts.size_bytes(row.submitted_artifact) < 2_000_000
+        (verdict,) = session.query(VerdictRow)
+    assert (verdict.outcome, "mine.jsonl: this is binary data" in verdict.reason) == ("refused", True)
 
 
 def test_a_row_with_a_lone_surrogate_in_its_metadata_is_quarantined(home: Home) -> None:
