@@ -35,6 +35,7 @@ from ratchet.inference.model_loading import DTYPES, fitting_attention, load_merg
 from ratchet.inference.tiny import resolve_model
 from ratchet.profiles.profile import Profile
 from ratchet.settings.training import ModelSettings, TrainerConfig
+from ratchet.user_files import read_text
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
@@ -143,6 +144,8 @@ def load_model(config: TrainerConfig, hardware: Hardware, profile: Profile) -> T
     base, start = _base_of(folder, config.model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer_path or folder, trust_remote_code=False)
+        if config.model.chat_template is not None:
+            tokenizer.chat_template = read_text(config.model.chat_template, SettingsError)
         model = _load_weights(base, config, hardware)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, BrokenCheckpoint) as error:
         raise BrokenCheckpoint(f"{folder} cannot be loaded (model.path): {error}") from error

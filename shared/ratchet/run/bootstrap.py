@@ -95,6 +95,7 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
     spec: dict[str, Any] = {
         "model": settings.model.path,
         "tokenizer": settings.model.tokenizer_path,
+        "chat_template": settings.model.chat_template and str(settings.model.chat_template),
         "folder": str(folder),
     }
     prepare(settings, spec)

@@ -46,6 +46,9 @@ class ModelSettings(Section):
     tokenizer_path: str | None = Field(
         None, description="Folder or hub name of the tokenizer, where it is not the model's own."
     )
+    chat_template: Path | None = Field(
+        None, description="Jinja file that is the model's chat template, where its folder has none or another."
+    )
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
         "auto",
         description="Attention kernel; auto is flash attention where installed on a GPU, variable-length sdpa on a CPU "

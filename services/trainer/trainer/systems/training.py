@@ -33,8 +33,9 @@ from sqlalchemy.orm import Session
 
 from trainer.monitoring import STATUS_FILE
 from trainer.planning import TRAINING, PauseFlag, SegmentStart, StopDeadline, all_steps_taken, open_segment, rewinds
-from trainer.publish import apply_retention, publish, record
+from trainer.publish import publish, record
 from trainer.recovery import descends_from, discard_state, recover, rewind
+from trainer.retention import apply_retention, make_room
 from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 NAME = TRAINING
@@ -63,12 +64,13 @@ def _trained(work: Work) -> Outcome:
     while start.batch.state != "skipped" and start.batch.offset < start.batch.examples:
         if start.blocked_by is not None:
             return NotReady(start.blocked_by)
+        make_room(work, start)
         deadline = StopDeadline(start.save_s, start.head.size_bytes)
         result = _segment(work, start, deadline)
         if not result.success:
             return _failed(work, start, result)
         saved = record(work, publish(work, start, result, deadline))
-        work.pulse.stop_s = 0.0
+        work.pulse.stop_s, work.pulse.stop_note = 0.0, ""
         work.progress(f"saved {saved.id}")
         apply_retention(work)
         if result.finished:
@@ -86,6 +88,7 @@ def _segment(work: Work, start: SegmentStart, deadline: StopDeadline) -> Segment
     def on_progress(message: dict[str, Any]) -> None:
         work.pulse.beat(_note(start, message))
         work.pulse.stop_s = deadline.update(message)
+        work.pulse.stop_note = f"{_name(start.batch)}: {deadline.note}" if deadline.note else ""
 
     target = "trainer.launch:run_segment" if spec.ranks == 1 else "trainer.launch:launch_ranks"
     try:
@@ -105,7 +108,7 @@ def _spec(work: Work, start: SegmentStart) -> SegmentSpec:
     state = start.resume.state
     base = work.artifacts.fetch(start.resume.weights.artifact)
     config = TrainerConfig(
-        model=settings.model.model_copy(update={"path": str(base), "tokenizer_path": None}),
+        model=settings.model.model_copy(update={"path": str(base), "tokenizer_path": None, "chat_template": None}),
         hyperparams=settings.hyperparams,
         profile=settings.profile,
         monitoring=settings.monitoring,
@@ -135,16 +138,26 @@ def _base_name(settings: Settings, weights: CheckpointRow) -> str:
     return weights.id if weights.ordinal else settings.locked.base_model or settings.model.path
 
 
+def _name(batch: BatchRow) -> str:
+    return f"batch {batch.id[:8]}" + (f" of {batch.task}" if batch.task else "")
+
+
 def _note(start: SegmentStart, message: dict[str, Any]) -> str:
+    """``batch 1a2b3c4d of menus, epoch 2.3 of 8, step 12, loss 0.512, 213 tokens/s``."""
+    parts = [_name(start.batch)]
     if "note" in message:
-        return f"batch {start.batch.id[:8]} {message['note']}"
-    loss, speed = message.get("loss"), message.get("tokens_per_s")
-    return (
-        f"batch {start.batch.id[:8]} {message.get('examples_done', 0)}/{message.get('examples_total', 0)} "
-        f"{'saving ' if message.get('state') == 'saving' else ''}step {message.get('step', 0)}"
-        + (f" loss {loss:.3f}" if loss is not None else "")
-        + (f" {speed:,.0f} tokens/s" if speed else "")
-    )
+        return f"{parts[0]} {message['note']}"
+    if message.get("epochs", 1) > 1:
+        parts.append(f"epoch {message.get('epoch', 0):.1f} of {message['epochs']}")
+    else:
+        parts.append(f"{message.get('examples_done', 0):,} of {message.get('examples_total', 0):,} rows")
+    saving = "saving " if message.get("state") == "saving" else ""
+    parts.append(f"{saving}step {message.get('step', 0)}")
+    if (loss := message.get("loss")) is not None:
+        parts.append(f"loss {loss:.3f}")
+    if speed := message.get("tokens_per_s"):
+        parts.append(f"{speed:,.0f} tokens/s")
+    return ", ".join(parts)
 
 
 def _finished(work: Work) -> Verdict:

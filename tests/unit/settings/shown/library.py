@@ -60,6 +60,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_first_metrics_port_follows_the_setting": ("metrics.port",),
     },
     "unit/run/test_base_model.py": {
+        "test_a_template_of_the_settings_goes_into_the_base_model": ("model.chat_template",),
         "test_the_tokenizer_path_follows_the_setting": ("model.tokenizer_path",),
     },
     "unit/run/test_locked_settings.py": {
