@@ -81,15 +81,13 @@ class TestingSpec(BaseModel):
 
 
 class SuiteResult(BaseModel):
-    """The result of one suite. ``items`` is the file of its ItemRecords, in the suite's order.
-
-    ``correct`` of the ``graded`` items are right; the others have another metric than accuracy.
+    """The result of one suite. ``items`` is the file of its ItemRecords, in the suite's order; ``correct`` of the
+    graded ones are right.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n: int
-    graded: int
     correct: int
     key: RecordKey
     items: Path
@@ -149,7 +147,9 @@ class TestingSession:
         from ratchet.inference.local_generator import LocalGenerator
 
         spec = self._spec
-        return LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._prompt_format)
+        generator = LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._prompt_format)
+        generator.report_steps_to(lambda: self._progress({"note": "answering"}))
+        return generator
 
     def _answer(self, generator: LocalGenerator, suite: SuiteFile, by_id: dict[str, Example]) -> SuiteResult:
         key = self._key(generator, suite)
@@ -173,7 +173,6 @@ class TestingSession:
         return SuiteResult(
             n=len(records),
             correct=sum(record.correct is True for record in records),
-            graded=sum(record.correct is not None for record in records),
             key=key,
             items=path,
             tokens=sum(len(record.token_logprobs) for record in records),

@@ -71,7 +71,7 @@ class ModelSpec(BaseModel):
 class AnsweringModel:
     """The loaded model. Loading raises BrokenCheckpoint for a damaged folder or another digest."""
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(self, spec: ModelSpec, progress: Progress):
         from ratchet.inference.local_generator import LocalGenerator
 
         self._spec = spec
@@ -79,6 +79,7 @@ class AnsweringModel:
         self._generator: LocalGenerator = LocalGenerator.load(
             spec.checkpoint, spec.inference, spec.weights, self._prompt_format
         )
+        self._generator.report_steps_to(lambda: progress({"note": "answering"}))
 
     def ask(self, items: Sequence[Example], decoding: Decoding | None = None) -> list[GradedAnswer]:
         """One graded answer an item, in order, the greedy ones with the loss of the right answer.
@@ -158,7 +159,7 @@ class ExcludedKeys:
 def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Answer a MiningSpec with a MiningResult. The same spec gives the same result on a CPU in fp32."""
     order = MiningSpec.model_validate(spec)
-    model = AnsweringModel(order.model)
+    model = AnsweringModel(order.model, progress)
     asked = 0
 
     def ask(items: list[Example]) -> list[GradedAnswer]:
@@ -223,7 +224,7 @@ class SamplingResult(BaseModel):
 def sample_answers(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Answer a SamplingSpec with a SamplingResult."""
     order = SamplingSpec.model_validate(spec)
-    model = AnsweringModel(order.model)
+    model = AnsweringModel(order.model, progress)
     prompt_format = order.model.prompt_format
     answers = model.ask([item for item in order.items for _ in range(order.samples)])
     progress({"note": f"{len(answers)} samples"})

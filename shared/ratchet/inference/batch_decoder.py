@@ -248,8 +248,10 @@ def decode(
     processors: Sequence[Any] = (),
     ends: Callable[[int, Answer], bool] | None = None,
     score_drafts: bool = True,
+    on_step: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
-    """Answer all prompts in one batch. ``ends`` receives the index of a prompt in the list.
+    """Answer all prompts in one batch. ``ends`` receives the index of a prompt in the list; ``on_step`` is called after
+    each token and each part of the prefill, since a batch of a large model may take many minutes.
 
     Drafts are verified during prefill; with ``score_drafts`` False they are skipped while most are wrong. Raises
     BrokenCheckpoint on logits that are not finite, GenerationError after ``timeout_s``.
@@ -266,6 +268,7 @@ def decode(
     prefill = Prefill(model, end_ids=end_ids, pad_id=pad_id, processors=processors, max_logits=max_logits)
     for part in prefill.run(prompts, score_drafts):
         require_time()
+        on_step()
         known |= _begin(decoder, rows, part)
     # Rows whose states were computed together stay adjacent, so that they are copied in one piece.
     unknown = [row for row in rows if not row.answer.done and row.owner not in known]
@@ -276,6 +279,7 @@ def decode(
     while not decoder.is_idle:
         require_time()
         decoder.step()
+        on_step()
     return [row.answer for row in rows]
 
 

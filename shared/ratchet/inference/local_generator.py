@@ -5,6 +5,7 @@ It divides prompts into batches that depend on the prompts alone, and decodes th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,26 @@ class BatchLimits:
     max_logits: int = 64_000_000
     """Logits held at once while given texts are scored: 256 MB in float32."""
 
-    timeout_s: float = 900.0
+    timeout_s: float = 3_600.0
     """A batch that takes longer raises an error; its answers are never truncated."""
+
+
+HEARTBEAT_S = 1.0
+"""Shortest time between two heartbeats."""
+
+
+class Heartbeat:
+    """Calls ``beat`` at most once every HEARTBEAT_S."""
+
+    def __init__(self, beat: Callable[[], None]):
+        self._beat = beat
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last >= HEARTBEAT_S:
+            self._last = now
+            self._beat()
 
 
 class LocalGenerator:
@@ -60,6 +79,11 @@ class LocalGenerator:
         self._settings = settings
         self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._codec.end_ids))
         self._memory_rows = settings.batch_size
+        self._heartbeat: Callable[[], None] = lambda: None
+
+    def report_steps_to(self, beat: Callable[[], None]) -> None:
+        """Call ``beat`` while a batch is decoded, so that long work on a slow machine is seen to go on."""
+        self._heartbeat = Heartbeat(beat)
 
     @classmethod
     def load(
@@ -211,10 +235,12 @@ class LocalGenerator:
             processors=self._codec.processors,
             ends=has_stop_string if any(prompt.decoding.stop for prompt in prompts) else None,
             score_drafts=score_drafts,
+            on_step=self._heartbeat,
         )
         return self._codec.generations(prompts, answers)
 
     def _score(self, rows: Sequence[Scored]) -> list[tuple[float, ...]]:
+        self._heartbeat()
         return score_batch(self._loaded.model, rows, self._pad_id)
 
     def _within_memory(self, rows: Sequence[Row], run: Callable[[Sequence[Row]], list[Result]]) -> list[Result]:

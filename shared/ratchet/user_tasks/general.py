@@ -81,6 +81,7 @@ def answer_prompts(spec: dict[str, Any], progress: Callable[[dict[str, Any]], No
         order.profile, order.profile_options, order.system_prompt, order.day, order.template_variables
     )
     generator = LocalGenerator.load(order.folder, order.inference, prompt_format=prompt_format)
+    generator.report_steps_to(lambda: progress({"note": "the base model answers general prompts"}))
     answers: list[str | None] = [None] * len(order.prompts)
     chats = [(Message(role="user", content=prompt),) for prompt in order.prompts]
     done = 0

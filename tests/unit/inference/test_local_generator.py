@@ -13,6 +13,7 @@ import pytest
 import torch
 from ratchet.data.example import Example, Message
 from ratchet.errors import BrokenCheckpoint, GenerationError
+from ratchet.inference.batch_decoder import decode
 from ratchet.inference.chat_codec import occurrences
 from ratchet.inference.generator import Chat, Decoding, Generation, Generator
 from ratchet.inference.local_generator import BatchLimits, LocalGenerator, plan_batches
@@ -120,6 +121,23 @@ def test_progress_counts_to_the_end(lively: Path) -> None:
     seen: list[tuple[int, int]] = []
     with_settings(lively, batch_size=16).generate(CHATS, Decoding(max_new_tokens=2), lambda *at: seen.append(at))
     assert seen == [(16, 40), (32, 40), (40, 40)]
+
+
+def test_every_step_of_a_batch_is_reported(loaded: LoadedModel) -> None:
+    """A single batch of a large model may take longer than a worker waits for progress."""
+    generator = LocalGenerator(loaded, InferenceSettings(), PromptFormat())
+    prompts = [generator.prompt(chat, GREEDY) for chat in CHATS[:3]]
+    steps: list[None] = []
+    answers = decode(
+        loaded.model,
+        prompts,
+        end_ids=frozenset(),
+        pad_id=0,
+        timeout_s=60.0,
+        max_logits=10**6,
+        on_step=lambda: steps.append(None),
+    )
+    assert len(steps) >= max(len(answer.token_ids) for answer in answers) == GREEDY.max_new_tokens
 
 
 def test_an_interrupted_run_resumes_with_the_same_numbers(lively: Path) -> None:

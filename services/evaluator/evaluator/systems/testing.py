@@ -5,14 +5,22 @@ request. Every item is stored.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.load_evaluation import ITEMS
 from ratchet.evaluation.record import Evaluation as Record
-from ratchet.evaluation.record import level_rates, rates_to_json, records_from_lines
+from ratchet.evaluation.record import (
+    level_rates,
+    rates_from_json,
+    rates_to_json,
+    records_from_lines,
+    scores_in_words,
+    task_scores,
+)
 from ratchet.events.catalogue import (
     CheckpointBroken,
     CheckpointEvaluated,
@@ -78,12 +86,17 @@ def do(work: Work) -> Outcome:
     answer = work.child(
         "evaluator.testing_child:run_suites",
         spec.model_dump(mode="json"),
-        lambda m: work.pulse.beat(f"{assignment.checkpoint.id} {m.get('suite')} {m.get('done')}/{m.get('total')}"),
+        lambda message: work.pulse.beat(f"{assignment.checkpoint.id} {_note(message)}"),
     )
     result = TestingResult.model_validate(answer)
     verdict = _broken(assignment.checkpoint.id, result) if result.broken else _evaluated(work, assignment, result)
     shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
     return verdict
+
+
+def _note(message: Mapping[str, Any]) -> str:
+    """What a child's message says: how much of a suite is answered, or that a batch is under way."""
+    return f"{message['suite']} {message['done']}/{message['total']}" if "suite" in message else str(message["note"])
 
 
 def _assignment(work: Work) -> Assignment:
@@ -175,14 +188,20 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
             if tx.session.get(EvaluationRow, row.id) is None:
                 tx.session.add(row)
 
-    rates = {row.pool: f"{row.correct}/{row.items}" for row in rows}
+    told = {row.pool: _in_words(row) for row in rows}
     return Verdict(
         "evaluated",
-        ", ".join(f"{pool} {rate} right" for pool, rate in rates.items()),
-        {"rates": rates, "degenerate": result.degenerate},
+        "; ".join(f"{pool}: {words}" for pool, words in told.items()),
+        {"results": told, "degenerate": result.degenerate},
         effects,
-        (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(rates)),),
+        (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(told)),),
     )
+
+
+def _in_words(row: EvaluationRow) -> str:
+    """Such as ``12 of 40 right, notes 1.61 nats/token``."""
+    graded = sum(rate.n for rate in rates_from_json(row.by_level).values())
+    return ", ".join([*([f"{row.correct} of {graded} right"] if graded else []), *scores_in_words(row.scores)])
 
 
 def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> EvaluationRow:
@@ -212,6 +231,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         items=outcome.n,
         correct=outcome.correct,
         by_level=rates_to_json(level_rates(items)),
+        scores={family: score.model_dump() for family, score in task_scores(items).items()},
         tokens_per_s=outcome.tokens_per_s,
         tally=grades.model_dump(mode="json"),
     )
