@@ -1,17 +1,25 @@
 """Fits and measures confidence: token log-probabilities of the answers against graded success.
 
 The kind of confidence and the recalibration are fitted on the selection split of the items, and every reported number
-is measured on the test split.
+is measured on the test split. Items that are not graded right or wrong (metrics loss and judge) say nothing about
+either. With few items, or with one outcome only, nothing is fitted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.confidence import KINDS, Certainty, ConfidenceKind, answer_logprob
+from ratchet.evaluation.confidence import (
+    KINDS,
+    MIN_ITEMS,
+    Certainty,
+    ConfidenceKind,
+    answer_logprob,
+    least_margin,
+)
 from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split
 from ratchet.settings.judging import CalibrationSettings
 from ratchet.stats.calibration import (
@@ -95,8 +103,8 @@ class CalibrationFit(BaseModel):
     ``raw``, ``tempered``, ``platt_scaled`` and ``isotonic`` are all measured on the test split; ``diagram``,
     ``diagram_equal_mass`` and ``curve`` (risk by coverage) belong to ``tempered``, ``raw_diagram`` to ``raw``.
     ``shipped`` goes out with a deployment; ``abstention`` says what its threshold does, None where it has none.
-    ``losses`` has the negative log-likelihood of each kind on the selection split. ``unscored`` items had no
-    token log-probabilities and are left out.
+    ``losses`` has the negative log-likelihood of each kind on the selection split. ``unscored`` items had no grade
+    or no token log-probabilities and are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,16 +130,45 @@ class CalibrationFit(BaseModel):
     unscored: int
 
 
-def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = None) -> CalibrationFit:
-    """Raises EmptyEvaluation where either split has no item with log-probabilities."""
-    selection, test = _splits(evaluation)
+class Uncalibrated(BaseModel):
+    """Why a checkpoint has no calibration. ``items`` are those that could have been used, and ``right`` those of them
+    that were answered right, in the selection and the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint_id: str
+    reason: str
+    items: tuple[int, int]
+    right: tuple[int, int]
+    shipped: None = None
+
+
+def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = None) -> CalibrationFit | Uncalibrated:
+    """Fit on one half of the graded items, and measure on the other."""
+    halves = _splits(evaluation)
+    if reason := _shortage(halves):
+        return Uncalibrated(
+            checkpoint_id=evaluation.checkpoint_id,
+            reason=reason,
+            items=(len(halves[0]), len(halves[1])),
+            right=(_right(halves[0]), _right(halves[1])),
+        )
+    selection, test = halves
     losses, temperature = _choose(selection)
     kind = min(KINDS, key=lambda one: losses[one])
     fitted, known = confidences(selection, kind), _outcomes(selection)
     platt, isotonic = fit_platt(fitted, known), fit_isotonic(fitted, known)
     raw, outcome = confidences(test, kind), _outcomes(test)
-    tempered = temperature[kind].apply(raw)
-    shipped = _shipped(kind, temperature[kind], fitted, known, (settings or CalibrationSettings()).precision)
+    tempered = _stated(temperature[kind], raw, len(selection))
+    precision = (settings or CalibrationSettings()).precision
+    shipped = Certainty(
+        kind=kind,
+        temperature=temperature[kind].temperature,
+        threshold=_threshold(_stated(temperature[kind], fitted, len(selection)), known, precision),
+        precision=precision,
+        fitted_on=len(selection),
+        items=dict(sorted(Counter(item.family for item in (*selection, *test)).items())),
+    )
     return CalibrationFit(
         checkpoint_id=evaluation.checkpoint_id,
         kind=kind,
@@ -156,15 +193,33 @@ def calibrate(evaluation: Evaluation, settings: CalibrationSettings | None = Non
 
 
 def _splits(evaluation: Evaluation) -> tuple[list[ItemRecord], list[ItemRecord]]:
-    scored = [item for item in evaluation.items if item.token_logprobs]
-    selection = [item for item in scored if in_selection_split(item.item_id)]
-    test = [item for item in scored if not in_selection_split(item.item_id)]
-    if not selection or not test:
-        raise EmptyEvaluation(
-            f"{evaluation.checkpoint_id} has {len(selection)} and {len(test)} items with log-probabilities in its "
-            "selection and test split; calibration needs some in both."
-        )
+    """The graded items with log-probabilities, in two halves."""
+    usable = [item for item in evaluation.items if item.token_logprobs and item.correct is not None]
+    selection = [item for item in usable if in_selection_split(item.item_id)]
+    test = [item for item in usable if not in_selection_split(item.item_id)]
     return selection, test
+
+
+def _right(items: Sequence[ItemRecord]) -> int:
+    return sum(item.correct is True for item in items)
+
+
+def _shortage(halves: Sequence[Sequence[ItemRecord]]) -> str | None:
+    """Why nothing can be fitted to these halves; None if it can."""
+    counts = [len(half) for half in halves]
+    if min(counts) < MIN_ITEMS:
+        return (
+            f"the eval suite has {counts[0]} and {counts[1]} items graded right or wrong in its two halves, and each "
+            f"needs {MIN_ITEMS}: hold out more rows"
+        )
+    right = [_right(half) for half in halves]
+    if 0 in right:
+        return (
+            f"{right[0]} of {counts[0]} and {right[1]} of {counts[1]} items are right: there is no success to predict"
+        )
+    if any(hits == count for hits, count in zip(right, counts, strict=True)):
+        return f"{right[0]} of {counts[0]} and {right[1]} of {counts[1]} items are right: there is no error to predict"
+    return None
 
 
 def confidences(items: Sequence[ItemRecord], kind: ConfidenceKind) -> Floats:
@@ -172,14 +227,15 @@ def confidences(items: Sequence[ItemRecord], kind: ConfidenceKind) -> Floats:
     return np.exp(np.array([answer_logprob(item.token_logprobs, kind) for item in items], dtype=np.float64))
 
 
-def _shipped(kind: ConfidenceKind, temperature: Scaling, fitted: Floats, known: Floats, precision: float) -> Certainty:
-    found = threshold_for(risk_coverage(temperature.apply(fitted), known), precision)
-    return Certainty(
-        kind=kind,
-        temperature=temperature.temperature,
-        threshold=found.threshold if found else None,
-        precision=precision,
-    )
+def _stated(temperature: Scaling, confidence: Floats, fitted_on: int) -> Floats:
+    """Confidences as they are stated to clients (Certainty.confidence)."""
+    margin = least_margin(fitted_on)
+    return np.clip(temperature.apply(confidence), margin, 1 - margin)
+
+
+def _threshold(stated: Floats, known: Floats, precision: float) -> float | None:
+    found = threshold_for(risk_coverage(stated, known), precision)
+    return found.threshold if found else None
 
 
 def _abstention(shipped: Certainty, tempered: Floats, outcome: Floats) -> Abstention | None:

@@ -311,6 +311,8 @@ def calibration(reader: Reader, checkpoint: AnyCheckpoint = "champion") -> Page:
             f"{label(found)} has not been calibrated: `ratchet why {found.ordinal}` shows how far it is."
         )
     numbers = row.numbers
+    if numbers["shipped"] is None:
+        return Page([], lead=f"{label(found)} has no calibration: {numbers['reason']}.", facts=numbers)
     stages = [{"name": name, **numbers[stage]} for stage, name in STAGES.items()]
     levels = {
         "level": lambda level: f"{level['family']} {level['level']}",

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.calibration_fit import CalibrationFit, calibrate, confidences
-from ratchet.errors import EmptyEvaluation
+from evaluator import calibration_fit
+from evaluator.calibration_fit import CalibrationFit, Uncalibrated, confidences
 from ratchet.evaluation.record import Evaluation, in_selection_split
 from ratchet.settings.judging import CalibrationSettings
 from scipy.special import expit, logit
@@ -17,6 +17,20 @@ def overconfident(n: int = 1_500, factor: float = 3.0) -> Evaluation:
     grades = {cell: list(map(bool, rng.random(n) < p)) for cell, p in truth.items()}
     stated = {cell: list(np.clip(expit(factor * logit(p)), 1e-9, 1 - 1e-9)) for cell, p in truth.items()}
     return evaluation("a", grades, stated)
+
+
+def calibrate(record: Evaluation, settings: CalibrationSettings | None = None) -> CalibrationFit:
+    found = calibration_fit.calibrate(record, settings)
+    assert isinstance(found, CalibrationFit), found
+    return found
+
+
+def reason(record: Evaluation) -> str:
+    """Why nothing is fitted."""
+    found = calibration_fit.calibrate(record)
+    assert isinstance(found, Uncalibrated)
+    assert found.shipped is None
+    return found.reason
 
 
 def test_the_temperature_undoes_overconfidence_on_items_it_never_saw() -> None:
@@ -62,16 +76,32 @@ def test_items_without_log_probabilities_are_counted_and_left_out() -> None:
     assert calibration.fitted_on + calibration.raw.n == 150
 
 
-def test_a_model_that_is_always_right_is_calibrated_without_error() -> None:
-    calibration = calibrate(evaluation("a", {("sum", 1): [True] * 60}))
-    assert calibration.raw.accuracy == 1.0
-    assert np.isfinite(calibration.tempered.nll)
+def test_items_without_a_grade_are_left_out() -> None:
+    """Those of a task that is measured by loss or by a judge are neither right nor wrong."""
+    record = overconfident(n=100)
+    poem = {"family": "poems", "metric": "loss", "correct": None}
+    items = tuple(i.model_copy(update=poem) if n % 4 == 0 else i for n, i in enumerate(record.items))
+    calibration = calibrate(record.model_copy(update={"items": items}))
+    assert calibration.unscored == 50
+    assert calibration.shipped.items == {"sum": 150}
     assert CalibrationFit.model_validate_json(calibration.model_dump_json()) == calibration
 
 
-def test_too_few_items_for_two_halves_is_an_error() -> None:
-    with pytest.raises(EmptyEvaluation, match="selection and test split"):
-        calibrate(evaluation("a", {("sum", 1): [True]}))
+def test_with_few_items_nothing_is_fitted() -> None:
+    few = evaluation("a", {("sum", 1): [True, False] * 20})
+    assert "and each needs 30: hold out more rows" in reason(few)
+    assert "0 and 0 items" in reason(few.model_copy(update={"items": ()}))
+
+
+@pytest.mark.parametrize(("grade", "says"), [(True, "no error to predict"), (False, "no success to predict")])
+def test_with_one_outcome_nothing_is_fitted(grade: bool, says: str) -> None:
+    assert says in reason(evaluation("a", {("sum", 1): [grade] * 120}))
+
+
+def test_what_is_shipped_counts_the_items_that_it_rests_on() -> None:
+    found = calibrate(overconfident(n=100))
+    assert found.shipped.items == {"sum": 200}
+    assert found.shipped.fitted_on == found.fitted_on
 
 
 def test_the_shipped_threshold_reaches_its_precision_on_the_test_split() -> None:
@@ -98,9 +128,13 @@ def test_a_served_answer_gets_the_confidence_that_was_measured() -> None:
     assert np.mean(np.array(served, float)) == pytest.approx(found.tempered.confidence)
 
 
-def test_a_model_that_is_never_right_has_no_threshold() -> None:
-    found = calibrate(evaluation("a", {("sum", 1): [False] * 60}))
-    assert (found.shipped.threshold, found.abstention, found.raw.auroc) == (None, None, None)
+def test_a_model_that_is_seldom_right_has_no_threshold() -> None:
+    found = calibrate(evaluation("a", {("sum", 1): [True, *[False] * 9] * 12}))
+    assert (found.shipped.threshold, found.abstention) == (None, None)
+    stated = found.shipped.confidence((np.log(0.9),))
+    assert stated is not None
+    assert stated == pytest.approx(0.53, abs=0.02)
+    assert found.shipped.should_abstain(stated) is None
 
 
 def test_isotonic_corrects_a_shape_that_one_temperature_cannot() -> None:

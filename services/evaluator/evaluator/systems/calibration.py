@@ -12,7 +12,7 @@ from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.systems.evaluated_checkpoints import evaluated_without, request_again
 from sqlalchemy.orm import Session
 
-from evaluator.calibration_fit import CalibrationFit, calibrate
+from evaluator.calibration_fit import CalibrationFit, Uncalibrated, calibrate
 
 NAME = "calibration"
 
@@ -32,14 +32,15 @@ def do(work: Work) -> Outcome:
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
-        shipped = numbers["shipped"]
+        shipped = numbers["shipped"] or {}
         tx.session.add(
             CalibrationRow(checkpoint_id=work.subject.id, shipped=shipped, numbers=numbers, created_at=tx.now)
         )
 
-    return Verdict(
-        "calibrated", _reason(found), numbers, effects, (CheckpointCalibrated(checkpoint_id=work.subject.id),)
-    )
+    events = (CheckpointCalibrated(checkpoint_id=work.subject.id),)
+    if isinstance(found, Uncalibrated):
+        return Verdict("uncalibrated", f"No confidence is stated: {found.reason}.", numbers, effects, events)
+    return Verdict("calibrated", _reason(found), numbers, effects, events)
 
 
 def _reason(found: CalibrationFit) -> str:

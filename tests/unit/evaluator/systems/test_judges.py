@@ -243,6 +243,17 @@ def test_a_sure_but_wrong_model_gets_a_temperature_above_one(home: Home) -> None
     assert numbers["tempered"]["ece"] < numbers["raw"]["ece"]
 
 
+def test_a_model_that_is_never_right_is_judged_but_gets_no_confidence(home: Home) -> None:
+    checkpoint = home.add_checkpoint()
+    home.add_record(checkpoint, "eval", nothing)
+    home.bus(CALIBRATION).sweep()
+    assert home.verdicts("calibration")[checkpoint] == "uncalibrated"
+    with home.ledger.read() as session:
+        row = session.get_one(CalibrationRow, checkpoint)
+        assert (row.shipped, row.numbers["shipped"]) == ({}, None)
+        assert "no success to predict" in row.numbers["reason"]
+
+
 def test_each_record_is_judged_once_however_often_they_are_woken(home: Home) -> None:
     judged(home, easy, everything)
     bus = home.bus(REGRESSION, COMPARISON, CALIBRATION)
