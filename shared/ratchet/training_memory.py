@@ -24,6 +24,8 @@ PROCESS_BYTES = 550_000_000
 """A process that has imported torch and transformers, and what the allocator keeps free. On a GPU, the CUDA context."""
 HELD_BYTES, GRADIENT_BYTES = 12, 4
 """For each trained parameter: fp32 weight and AdamW's two moments, and the gradient in fp32."""
+EMBEDDING_BYTES = 8
+"""For each parameter of a trained embedding: two dense gradients of it while the last micro-batch's are added up."""
 CAST_BYTES = 2
 """For each trained parameter under autocast: its copy in 16 bits, which is kept until the backward pass."""
 BUCKET_BYTES = 4
@@ -150,15 +152,16 @@ class MemoryEstimate:
     gradients: int
     activations: int
     logits: int
+    embedding: int = 0
+    """More for the gradient of the embedding, when activations are freed already."""
     accumulates: bool = True
     """Whether gradients are kept from one micro-batch to the next; else they grow while activations are freed."""
     process: int = PROCESS_BYTES
 
     @property
     def total(self) -> int:
-        passing = self.activations + self.logits
-        more = self.gradients + passing if self.accumulates else max(self.gradients, passing)
-        return self.process + self.weights + more
+        forward = self.activations + self.logits + self.gradients * self.accumulates
+        return self.process + self.weights + max(forward, self.gradients + self.embedding)
 
 
 def estimate_memory(
@@ -182,6 +185,7 @@ def estimate_memory(
         gradients=gradients,
         activations=int(tokens * kept),
         logits=int(tokens * answer_share * facts.vocabulary * LOGIT_BYTES[half]),
+        embedding=0 if model.lora_rank else EMBEDDING_BYTES * facts.vocabulary * facts.hidden,
         accumulates=hyperparams.gradient_accumulation > 1,
     )
 

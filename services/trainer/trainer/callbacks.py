@@ -134,7 +134,10 @@ class StopCondition(TrainerCallback):
 
 
 class ProgressReporter(TrainerCallback):
-    """Reports progress after the first step, then at most once every ``interval_s``."""
+    """Reports progress after the first step, then at most once every ``interval_s``.
+
+    Within the first step it reports after each micro-batch how long the step will take, so that a stop can wait for it.
+    """
 
     def __init__(
         self,
@@ -154,6 +157,8 @@ class ProgressReporter(TrainerCallback):
         self._interval_s = interval_s
         self._throughput = Throughput()
         self._reported_at = -math.inf
+        self._micro_batches = 0
+        self._begun_at = self._first_step_s = 0.0
 
     @property
     def elapsed_s(self) -> float:
@@ -164,6 +169,15 @@ class ProgressReporter(TrainerCallback):
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
         self._throughput.begin(time.monotonic())
+        self._begun_at = time.monotonic()
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        if state.global_step > 0:
+            return
+        self._micro_batches += 1
+        elapsed_s = time.monotonic() - self._begun_at
+        self._first_step_s = elapsed_s / self._micro_batches * args.gradient_accumulation_steps
+        self._report(self.snapshot(0))
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
@@ -183,14 +197,15 @@ class ProgressReporter(TrainerCallback):
         return {
             "step": plan.global_step + steps,
             "last_step": plan.global_step + plan.steps,
-            "epoch": min(self._epochs, position.offset * self._epochs // position.rows + 1),
+            "epoch": round(position.offset * self._epochs / position.rows, 2),
+            "epochs": self._epochs,
             "examples_done": position.offset,
             "examples_total": position.rows,
             "examples_per_s": round(examples_per_s, 1),
             "remaining_s": round(left / examples_per_s, 1) if examples_per_s else None,
             "tokens_per_s": round(self._throughput.average, 1),
             "tokens_per_s_recent": round(self._throughput.recent, 1),
-            "longest_step_s": round(self._throughput.longest_s, 3),
+            "longest_step_s": round(self._throughput.longest_s or self._first_step_s, 3),
         }
 
     def _learning(self) -> dict[str, Any]:

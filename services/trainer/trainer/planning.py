@@ -28,6 +28,9 @@ TRAINING = "training"
 MARGIN = 3.0
 """Factor on measured times, since a machine is busy while it stops, and rows differ in length."""
 
+UNKNOWN_STEP_S = 120.0
+"""The time that a stop allows for a step before the first micro-batch has shown how long one takes."""
+
 SLOW_DISK_BYTES_PER_S = 50e6
 FILES_S = 10.0
 STATE_FACTOR = 7
@@ -167,15 +170,29 @@ class StopDeadline:
     size_bytes: int
     saving_since: float | None = None
     _longest_step_s: float = 0.0
+    _has_begun: bool = False
 
     def update(self, progress: Mapping[str, Any]) -> float:
-        """Process a progress message; returns the bound in seconds, 0 while there is no step that could be lost."""
+        """Process a progress message; returns the bound in seconds, 0 until training has begun."""
         self._longest_step_s = max(self._longest_step_s, float(progress.get("longest_step_s") or 0.0))
+        self._has_begun = self._has_begun or progress.get("state") in ("training", "saving")
         if progress.get("state") == "saving":
             self.saving_since = time.monotonic()
-        if not self._longest_step_s:
+        if not self._has_begun:
             return 0.0
-        return MARGIN * (self._longest_step_s + self._longest_save_s)
+        step_s = MARGIN * self._longest_step_s if self._longest_step_s else UNKNOWN_STEP_S
+        return step_s + MARGIN * self._longest_save_s
+
+    @property
+    def note(self) -> str:
+        """What the segment does before it stops, for people; empty until training has begun."""
+        if not self._has_begun:
+            return ""
+        save = f"saves the checkpoint, about {self._longest_save_s:.0f} s"
+        if self.saving_since is not None:
+            return save
+        about = f" of about {self._longest_step_s:.0f} s" if self._longest_step_s else ""
+        return f"finishes a step{about}, then {save}"
 
     @property
     def saved_s(self) -> float | None:

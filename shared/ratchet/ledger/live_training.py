@@ -19,7 +19,8 @@ from ratchet.settings import Settings
 
 SYSTEM = "training"
 STATUS_FILE = "training_status.json"
-FIELDS = ("state", "step", "loss", "tokens_per_s", "examples_done")
+FIELDS = ("state", "step", "loss", "tokens_per_s", "epoch", "epochs", "examples_done", "examples_total")
+"""``examples_done`` of ``examples_total`` rows are counted over all epochs, unlike a batch's ``offset``."""
 PREVIEWS = 10
 """Previews on a claim, which is written every two seconds; the journal on the training machine has more."""
 

@@ -53,7 +53,8 @@ class Pulse:
 
     ``about`` names the subject. ``status`` may return more details for people as small JSON; it is called every
     ``STATUS_S``. ``lost`` is set once another worker has taken the claim over. ``stop_s`` is the longest time that the
-    work needs to save its results and stop, if that is longer than ``control.grace_s``.
+    work needs to save its results and stop, if that is longer than ``control.grace_s``; ``stop_note`` says what it does
+    in that time.
     """
 
     about: str = ""
@@ -62,6 +63,7 @@ class Pulse:
     status: Callable[[], dict[str, Any]] | None = None
     lost: bool = False
     stop_s: float = 0.0
+    stop_note: str = ""
 
     def beat(self, note: str = "") -> None:
         self.count += 1

@@ -32,7 +32,7 @@ from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.targets import known_pages
 from ratchet.settings import Settings
 from ratchet.systems import claims, dead_letters
-from ratchet.systems.claims import Subject
+from ratchet.systems.claims import Pulse, Subject
 from ratchet.systems.controller import Controller, Observer
 from ratchet.systems.system import Declaration, System
 from ratchet.systems.work import Outcome, Reconciled, Verdict
@@ -254,7 +254,9 @@ class StatusFile(WatchedThread, Observer):
             "state": state,
             "stops_within_s": within_s,
             "lanes": {
-                lane.name: {"subject": pulse.about, "note": pulse.note, "progress": pulse.count} if pulse else None
+                lane.name: {"subject": pulse.about, "note": _note(pulse, state), "progress": pulse.count}
+                if pulse
+                else None
                 for lane in self._controller.system.lanes
                 for pulse in [pulses.get(lane.name)]
             },
@@ -272,6 +274,10 @@ class StatusFile(WatchedThread, Observer):
 
     def _replace(self, content: dict[str, Any]) -> None:
         write_best_effort(self._path, json.dumps(content, indent=2) + "\n")
+
+
+def _note(pulse: Pulse, state: str) -> str:
+    return (pulse.stop_note or pulse.note) if state == "stopping" else pulse.note
 
 
 def _named(outcome: Outcome) -> str:

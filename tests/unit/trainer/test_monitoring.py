@@ -177,3 +177,29 @@ def test_the_average_is_over_all_steps_and_the_recent_one_over_the_last() -> Non
     assert pace.elapsed_s == 300
     assert pace.average == pytest.approx(400)
     assert 100 < pace.recent < 120
+
+
+def test_the_first_step_says_how_long_it_will_take(configure: Configure, graded_file: Path, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    engine = TrainerEngine(TrainingStatusWriter(tmp_path / "status.json"), report=told.append)
+    config = configure(
+        graded_file, hyperparams__batch_size=2, hyperparams__gradient_accumulation=4, hyperparams__max_steps=2
+    )
+    assert engine.run_job(config).success
+    begun, *within, first = [progress["longest_step_s"] for progress in told[:5]]
+    assert begun == 0
+    assert len(within) == 3, "a report after each micro-batch but the last"
+    assert min(within) > 0
+    assert first > 0
+    assert [progress["step"] for progress in told[:5]] == [0, 0, 0, 0, 1]
+
+
+def test_epochs_are_counted_with_the_rows(configure: Configure, graded_file: Path, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    engine = TrainerEngine(TrainingStatusWriter(tmp_path / "status.json"), report=told.append)
+    config = configure(graded_file, hyperparams__num_epochs=4, hyperparams__max_steps=1)
+    assert engine.run_job(config).success
+    (last,) = [progress for progress in told if progress["state"] == "saving"]
+    rows = config.hyperparams.batch_size
+    assert (last["examples_done"], last["examples_total"]) == (rows, 400)
+    assert (last["epoch"], last["epochs"]) == (rows / 100, 4)

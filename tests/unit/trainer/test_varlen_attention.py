@@ -55,6 +55,15 @@ def test_the_same_packed_rows_give_the_same_bits() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
+def test_states_in_16_bits_are_attended_in_fp32() -> None:
+    lengths = [5, 30, 7]
+    states, position_ids = line(lengths)
+    half = [state.detach().bfloat16() for state in states]
+    found = attend(half, position_ids)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, attend([state.float() for state in half], position_ids).bfloat16())
+
+
 def test_a_packed_row_does_not_depend_on_its_position() -> None:
     lengths = [4, 12, 6]
     states, position_ids = line(lengths)

@@ -3,7 +3,8 @@ drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -95,12 +96,18 @@ def _training(session: Session, live: LiveTraining) -> Training:
         state=str(status.get("state") or "training") if live.is_claimed else "idle",
         batch_id=batch.id,
         origin=batch.origin,
-        done=max(batch.offset, int(status.get("examples_done") or 0)),
+        done=max(batch.offset, _examples_done(status, batch.examples)),
         total=batch.examples,
         step=status.get("step"),
         loss=status.get("loss"),
         tokens_per_s=status.get("tokens_per_s"),
     )
+
+
+def _examples_done(status: Mapping[str, Any], examples: int) -> int:
+    """How many of the batch's examples are done; the status counts them once for each epoch."""
+    done, total = int(status.get("examples_done") or 0), int(status.get("examples_total") or 0)
+    return examples * done // total if total else 0
 
 
 def read_checkpoints(session: Session, rows: Sequence[CheckpointRow]) -> tuple[CheckpointView, ...]:
