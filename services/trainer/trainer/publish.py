@@ -1,22 +1,18 @@
-"""Publishing a trained segment as a checkpoint in the ledger, and the retention of old checkpoints.
+"""Publishing a trained segment as a checkpoint in the ledger.
 
-Artifacts are published first, then recorded in one transaction. Retention works in the opposite order, first the ledger
-and then the artifacts, so that no row ever names a missing artifact.
+Artifacts are published first, then recorded in one transaction, so that no row ever names a missing artifact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ratchet.errors import ClaimLost
 from ratchet.events.catalogue import CheckpointSaved
 from ratchet.inference.adapter_folder import BaseReference, is_adapter
 from ratchet.ledger import Transaction
-from ratchet.ledger.deployments import serving
 from ratchet.ledger.lineage import checkpoint_id, lineage, next_ordinal
-from ratchet.ledger.suites import unanswered_requests
-from ratchet.ledger.tables import BatchRow, ChallengeRow, CheckpointRow, ClaimRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow
 from ratchet.systems import Work
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -125,93 +121,3 @@ def _checkpoint_row(tx: Transaction, segment: PublishedSegment) -> CheckpointRow
         save_s=segment.save_s,
         created_at=tx.now,
     )
-
-
-@dataclass(frozen=True)
-class StoredCheckpoint:
-    """A checkpoint whose files are in the artifact store."""
-
-    id: str
-    ordinal: int
-    size_bytes: int
-
-
-def select_for_deletion(
-    checkpoints: Sequence[StoredCheckpoint], protected: Collection[str], limit_bytes: float
-) -> list[str]:
-    """Ids to delete, oldest first, until the rest fits into ``limit_bytes``; never a protected one or the newest."""
-    if not checkpoints:
-        return []
-    newest_first = sorted(checkpoints, key=lambda checkpoint: checkpoint.ordinal, reverse=True)
-    held = sum(checkpoint.size_bytes for checkpoint in checkpoints)
-    deleted = []
-    for checkpoint in reversed(newest_first[1:]):
-        if held <= limit_bytes:
-            break
-        if checkpoint.id not in protected:
-            deleted.append(checkpoint.id)
-            held -= checkpoint.size_bytes
-    return deleted
-
-
-GB = 1e9
-
-STATES_KEPT = 2
-"""Number of training states kept besides those in use: the newest, and the one before in case the newest is damaged."""
-
-CLAIMED = ("checkpoint", "request", "mined")
-"""Kinds of subjects whose id begins with a checkpoint's id."""
-
-
-def apply_retention(work: Work) -> None:
-    """Delete checkpoints beyond ``retention.checkpoints_gb`` and old training states."""
-    retention = work.settings.retention
-    gone: list[str] = []
-
-    def effects(tx: Transaction) -> None:
-        rows = list(tx.session.scalars(select(CheckpointRow).where(CheckpointRow.state == "saved")))
-        protected = _protected(tx.session)
-        kept = [StoredCheckpoint(row.id, row.ordinal, row.size_bytes) for row in rows]
-        doomed = set(select_for_deletion(kept, protected, retention.checkpoints_gb * GB))
-        for row in rows:
-            if row.id in doomed:
-                row.state, row.reason = "deleted", "retention"
-                gone.append(row.artifact)
-                gone.extend(_detach_state(row))
-        gone.extend(_old_states(rows, protected, STATES_KEPT))
-        named = {artifact for row in rows if row.state == "saved" for artifact in (row.artifact, row.state_artifact)}
-        gone[:] = [artifact for artifact in gone if artifact not in named]
-
-    work.commit(effects)
-    for artifact in gone:
-        work.artifacts.delete(artifact)
-
-
-def _old_states(rows: list[CheckpointRow], protected: set[str], keep: int) -> list[str]:
-    with_state = sorted((row for row in rows if row.state_artifact), key=lambda row: row.ordinal, reverse=True)
-    old = [row for row in with_state[keep:] if row.id not in protected]
-    return [artifact for row in old for artifact in _detach_state(row)]
-
-
-def _detach_state(row: CheckpointRow) -> list[str]:
-    """Clear the row's training state; returns its artifact."""
-    artifact, row.state_artifact = row.state_artifact, None
-    return [artifact] if artifact else []
-
-
-def _protected(session: Session) -> set[str]:
-    """Champion, rollback target, head, the base weights of its adapters, and all checkpoints in use.
-
-    A checkpoint is in use if a claim, an unanswered request or an open challenge names it.
-    """
-    live = serving(session)
-    main = lineage(session)
-    named = {live.desired_id, live.previous_id, live.actual_id, main.head_id, main.adapter_base_id}
-    claimed = session.scalars(select(ClaimRow.subject_id).where(ClaimRow.subject_kind.in_(CLAIMED)))
-    named.update(subject_id.partition("/")[0] for subject_id in claimed)
-    named.update(request.checkpoint_id for request in session.scalars(unanswered_requests()))
-    undecided = select(ChallengeRow.challenger_id).where(
-        ChallengeRow.outcome.is_(None), ChallengeRow.champion_id == live.desired_id
-    )
-    named.update(session.scalars(undecided))
-    return {name for name in named if name is not None}

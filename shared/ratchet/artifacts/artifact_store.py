@@ -78,6 +78,11 @@ class ArtifactStore:
             self._folder = ArtifactFolder((cache or DEFAULT_CACHE).expanduser())
             self._remote = RemoteArtifacts(filesystem, root, url)
 
+    @property
+    def disk(self) -> Path | None:
+        """The folder of a local store; None for a remote one."""
+        return self._folder.root if self._remote is None else None
+
     def publish(
         self,
         source: Path,

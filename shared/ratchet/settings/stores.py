@@ -116,6 +116,11 @@ def _with_password(url: SecretStr | None, file: Path | None) -> str | None:
 
 
 class RetentionSettings(Section):
-    """Old checkpoints are deleted by bytes; champion, rollback target, newest and claimed ones never."""
+    """Old checkpoints are deleted by bytes; champion, rollback target, newest, claimed ones and their bases never."""
 
-    checkpoints_gb: float = Field(100.0, gt=0, description="Bytes of checkpoints kept, in GB.")
+    checkpoints_gb: float | None = Field(
+        None,
+        gt=0,
+        description="Gigabytes of checkpoints and training states that are kept. Unset, half of the disk that is there "
+        "(free, or held by them), and 100 in an object store. A nearly full disk keeps fewer.",
+    )

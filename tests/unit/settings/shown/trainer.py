@@ -13,7 +13,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_preview_interval_follows_the_setting": ("monitoring.preview_interval",),
         "test_the_preview_size_follows_the_setting": ("monitoring.preview_samples",),
     },
-    "unit/trainer/systems/test_publish.py": {
+    "unit/trainer/systems/test_retention.py": {
         "test_retention_follows_the_settings": ("retention.checkpoints_gb",),
     },
     "unit/trainer/systems/test_training_system.py": {

@@ -13,7 +13,7 @@ from ratchet.ledger.lineage import lineage
 from ratchet.ledger.tables import CheckpointRow, RegressionRow
 from ratchet.settings.training import LockedSettings
 from ratchet.systems import Subject, claims
-from trainer import publish
+from trainer import retention
 from trainer.recovery import recover
 
 
@@ -76,7 +76,7 @@ def test_an_open_batch_resumes_at_the_intact_state(training: Any) -> None:
 
 
 def test_without_a_state_training_resumes_from_the_weights(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "STATES_KEPT", 1)
+    monkeypatch.setattr(retention, "STATES_KEPT", 1)
     first = training.queue(1)
     training.sweep()
     head = training.checkpoints()[-1]
@@ -146,7 +146,7 @@ def test_without_an_intact_checkpoint_training_waits(training: Any) -> None:
 def test_adapters_are_recovered_too(
     start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, states: int
 ) -> None:
-    monkeypatch.setattr(publish, "STATES_KEPT", states)
+    monkeypatch.setattr(retention, "STATES_KEPT", states)
     training = start_training(model={"lora_rank": 4})
     first = training.queue(1)
     training.sweep()
@@ -188,7 +188,7 @@ def set_rank(training: Any, rank: int) -> None:
 def test_adapter_states_on_other_weights_are_not_resumed(
     start_training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "STATES_KEPT", 8)
+    monkeypatch.setattr(retention, "STATES_KEPT", 8)
     training = start_training(model={"lora_rank": 4})
     first = training.queue(1, rows=32)
     training.sweep()
@@ -214,7 +214,7 @@ def test_a_state_that_two_checkpoints_name_is_kept_for_the_one(
     training: Any, monkeypatch: pytest.MonkeyPatch, states: int
 ) -> None:
     """A batch that is trained again ends in the same bits, and so in the same artifacts."""
-    monkeypatch.setattr(publish, "STATES_KEPT", states)
+    monkeypatch.setattr(retention, "STATES_KEPT", states)
     for seed in (1, 2):
         training.queue(seed, rows=32)
     training.sweep()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +14,17 @@ from ratchet.ledger.deployments import serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow
 from ratchet.systems import Subject, Work, claims
-from trainer.publish import STATES_KEPT, StoredCheckpoint, apply_retention, select_for_deletion
+from trainer.retention import STATES_KEPT, StoredCheckpoint, apply_retention, select_for_deletion
 
 from tests.support.bus import InlineChildren
 from tests.support.home import Home, small_home
 
 KEPT = st.lists(
     st.builds(
-        lambda ordinal, size: StoredCheckpoint(f"c{ordinal}", ordinal, size), st.integers(0, 50), st.integers(0, 100)
+        lambda ordinal, size, base: StoredCheckpoint(f"c{ordinal}", ordinal, size, f"c{base}" if base else None),
+        st.integers(0, 50),
+        st.integers(0, 100),
+        st.integers(0, 10),
     ),
     unique_by=lambda kept: kept.ordinal,
     max_size=15,
@@ -61,7 +65,10 @@ def test_protected_and_newest_are_never_deleted_and_no_deletion_is_needless(
     left = sum(sizes.values()) - sum(sizes[id] for id in gone)
     if gone:
         assert left + sizes[gone[-1]] > limit
-    could_go = set(sizes) - protected - set(gone) - {max(kept, key=lambda k: k.ordinal).id if kept else ""}
+    stay = [k for k in kept if k.id not in gone]
+    bases = {k.base for k in stay}
+    assert not bases & set(gone), "a base that is still needed"
+    could_go = set(sizes) - protected - set(gone) - bases - {max(kept, key=lambda k: k.ordinal).id if kept else ""}
     assert left <= limit or not could_go
 
 
@@ -176,6 +183,43 @@ def state(home: Home, checkpoint_id: str) -> str:
     with home.ledger.write() as tx:
         tx.session.get_one(CheckpointRow, checkpoint_id).state_artifact = artifact
     return artifact
+
+
+def test_a_state_counts_as_much_as_a_checkpoint(home: Home, work: Work) -> None:
+    ids = [home.add_checkpoint(size_bytes=1_000) for _ in range(3)]
+    artifact = home.artifacts.publish_lines(["x" * 3_000_000], "state", {}).id
+    with home.ledger.write() as tx:
+        tx.session.get_one(CheckpointRow, ids[2]).state_artifact = artifact
+    retention = home.settings.retention.model_copy(update={"checkpoints_gb": 0.002})
+    work.settings = home.settings.model_copy(update={"retention": retention})
+    apply_retention(work)
+    assert [on_disk(home)[id] for id in ids] == [False, False, True]
+
+
+def test_the_base_of_adapters_stays_as_long_as_one_of_them_does(home: Home, work: Work) -> None:
+    base, *adapters, head = six(home)
+    with home.ledger.write() as tx:
+        required = tx.session.get_one(CheckpointRow, base).artifact
+        for place, id in enumerate(adapters):
+            folder = home.settings.work_folder / "adapters"
+            folder.mkdir(parents=True)
+            (folder / "adapter_model.safetensors").write_text(f"adapters {place}")
+            published = home.artifacts.publish(folder, "checkpoint", {}, consume=True, requires=[required])
+            tx.session.get_one(CheckpointRow, id).artifact = published.id
+    apply_retention(work)
+    kept = on_disk(home)
+    assert (kept[base], kept[adapters[-1]], kept[head]) == (True, False, True)
+    home.add_checkpoint(size_bytes=GB)
+    apply_retention(work)
+    assert not on_disk(home)[base]
+
+
+def test_a_disk_that_is_nearly_full_keeps_fewer_than_the_limit(home: Home, work: Work) -> None:
+    ids = [home.add_checkpoint(size_bytes=1_000) for _ in range(4)]
+    states = [state(home, id) for id in ids]
+    apply_retention(work, needed_bytes=shutil.disk_usage(home.settings.home).total + 10 * GB)
+    assert [on_disk(home)[id] for id in ids] == [False, False, False, True]
+    assert [home.artifacts.exists(artifact) for artifact in states] == [False, False, False, True]
 
 
 def test_the_newest_two_states_are_kept(home: Home, work: Work) -> None:
