@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import logging
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ratchet.logs import JsonLines, log_context
 
 
@@ -34,3 +36,12 @@ def test_an_error_brings_its_traceback_in_one_line() -> None:
     except ValueError as error:
         found = line(logging.ERROR, "failed", error=error)
     assert "ValueError: two" in str(found["traceback"])
+
+
+@settings(max_examples=50)
+@given(st.text(st.one_of(st.sampled_from("\0\ud83d\u2028\u2029\x85\x0b\x0c\r\n"), st.characters())))
+def test_any_text_is_logged_on_one_line(text: str) -> None:
+    record = logging.LogRecord("ratchet.toys", logging.INFO, __file__, 1, "%s", (text,), None)
+    written = JsonLines("toys@here+0").format(record)
+    assert len(written.encode().splitlines()) == len(written.splitlines()) == 1
+    assert json.loads(written)["message"] == text

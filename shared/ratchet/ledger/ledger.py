@@ -24,6 +24,7 @@ from ratchet.errors import DamagedLedger, NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
 from ratchet.ledger.tables import CounterRow, OutboxRow
+from ratchet.ledger.tables.columns import storable
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,9 @@ def _open(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         link = {name: value for name, value in LINK.items() if name not in parsed.query}
-        return create_engine(parsed, pool_pre_ping=True, connect_args=link)
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=link)
+        event.listen(engine, "before_cursor_execute", _store_any_text, retval=True)
+        return engine
     if parsed.database:
         folder = Path(parsed.database).parent
         with home_errors(folder):
@@ -201,7 +204,25 @@ def _open(url: str) -> Engine:
     engine = create_engine(parsed, connect_args=timeout)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "before_cursor_execute", _store_any_text, retval=True)
     return engine
+
+
+def _store_any_text(
+    _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+) -> tuple[str, Any]:
+    """Replace what a database cannot store in every text that is sent to it; JSON columns see to theirs."""
+    return statement, _storable_parameters(parameters)
+
+
+def _storable_parameters(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {name: _storable_parameters(part) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_storable_parameters(part) for part in value)
+    return value
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

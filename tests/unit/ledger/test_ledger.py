@@ -8,15 +8,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from ratchet.errors import DamagedLedger, NotJson, TransientError
 from ratchet.events import Event, decode
 from ratchet.events.catalogue import BatchQueued
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.ledger import BUSY_TIMEOUT_S, next_counter
-from ratchet.ledger.tables import Base, CounterRow, MinedRow, OutboxRow
+from ratchet.ledger.tables import Base, CounterRow, MinedRow, OutboxRow, VerdictRow
 from ratchet.ledger.tables.columns import PlainJson
 from ratchet.watchdog import LONGEST_CALL_S
-from sqlalchemy import JSON, func, insert, select, text
+from sqlalchemy import JSON, delete, func, insert, select, text
 
 from tests.support.postgres import Postgres
 
@@ -55,6 +57,28 @@ def test_an_error_rolls_back_the_change_and_its_events(ledger: Ledger) -> None:
     assert relayed == []
     with ledger.read() as session:
         assert session.scalar(select(func.count()).select_from(OutboxRow)) == 0
+
+
+TEXTS = st.text(st.one_of(st.sampled_from("\0\ud83d\u2028\x85\x0b"), st.characters()), max_size=20)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+def test_any_text_of_a_model_is_stored_and_what_databases_cannot_store_is_seen(
+    ledger: Ledger, texts: list[str]
+) -> None:
+    kept = ["".join("␀" if c == "\0" else "�" if "\ud800" <= c <= "\udfff" else c for c in text) for text in texts]
+    with ledger.write() as tx:
+        tx.session.execute(delete(VerdictRow))
+        verdict = VerdictRow(
+            system="s", subject_kind="k", subject_id="i", outcome="o", reason=texts[0], numbers={"said": texts},
+            cause=None, worker="w", created_at=0.0, took_s=0.0,
+        )  # fmt: skip
+        tx.session.add(verdict)
+    with ledger.read() as session:
+        found = session.scalars(select(VerdictRow)).one()
+        assert session.scalars(select(VerdictRow).where(VerdictRow.reason == texts[0])).one() is found
+    assert (found.reason, found.numbers) == (kept[0], {"said": kept})
 
 
 def test_events_are_relayed_after_the_commit_and_only_then(ledger: Ledger) -> None:
