@@ -17,8 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from evaluator.ranking import Board, Tally, rank, tally
-from ratchet.evaluation.record import Rate
+from evaluator.ranking import Board, Tally, packed, rank, tally
 
 from tests.support.records import evaluation
 
@@ -39,9 +38,14 @@ def tallies(checkpoints: int, items: int) -> list[Tally]:
     for number in range(checkpoints):
         grades = rng.random(each * FAMILIES) < 0.3 + 0.5 * number / checkpoints
         parts = zip(like.by_family, np.split(grades, FAMILIES), strict=True)
-        rates = {family: Rate(correct=int(part.sum()), n=each) for family, part in parts}
-        packed = np.packbits(grades).tobytes().hex()
-        made.append(like.model_copy(update={"checkpoint_id": f"c{number:05}", "grades": packed, "by_family": rates}))
+        rates = {
+            family: like.by_family[family].model_copy(
+                update={"correct": int(part.sum()), "mean": float(part.mean()), "score": float(part.mean())}
+            )
+            for family, part in parts
+        }
+        scores = packed([float(grade) for grade in grades])
+        made.append(like.model_copy(update={"checkpoint_id": f"c{number:05}", "scores": scores, "by_family": rates}))
     return made
 
 

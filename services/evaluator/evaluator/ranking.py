@@ -8,23 +8,30 @@ items, and M(b) the largest of them. Checkpoint i may be the best unless the lea
 tied. The same is repeated on the rest, which gives the groups of ties.
 
 The weights are exponential, normalised (Bayesian bootstrap: Rubin 1981), drawn from a fixed seed, so that the same
-tallies always give the same ranking. A checkpoint's e_i depends on its own grades alone: it is computed once, when
+tallies always give the same ranking. A checkpoint's e_i depends on its own scores alone: it is computed once, when
 the checkpoint joins the board. Each family is ranked in the same way on its own items.
+
+An item's score is from 0 to 1 (``ItemRecord.bounded_score``): right or wrong; exp(-loss), the geometric mean of the
+probabilities of the reference answer's tokens; or a judge's preference. A checkpoint's score is the mean over all
+measured items but those of the general task, which the gate bounds; with graded items alone it is their success rate.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.record import Evaluation, Rate, selection_score
+from ratchet.evaluation.record import GENERAL, Evaluation, ItemRecord, Metric, selection_score
 from ratchet.settings.judging import ComparisonSettings
 from ratchet.stats.proportions import Interval, wilson
 
@@ -32,15 +39,36 @@ RESAMPLES = 400
 SEED = 6_174
 CONFIDENCE = 0.95
 
+STEPS = 65_534
+"""Scores are stored as whole numbers from 0 to this; the next one stands for an item that was not measured."""
+
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
 
+class FamilyTally(BaseModel):
+    """One family of a tally: ``measured`` of its ``n`` items have a score, ``correct`` of graded ones are right.
+
+    ``mean`` is as measured: a success rate, a loss in nats per token, or a share of preferences; ``interval`` is its
+    95 % interval, Wilson's for a rate and a normal one else. ``score`` is the mean of the scores from 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Metric
+    n: int
+    measured: int
+    correct: int | None
+    mean: float
+    interval: Interval | None
+    score: float
+
+
 class Tally(BaseModel):
-    """Grades of one checkpoint by family and item id, packed eight to a byte, as hex; ``by_family`` is in that order.
+    """Scores of one checkpoint by family and item id (see ``packed``); ``by_family`` is in that order.
 
     ``conditions`` names suite, grader, decoding, dtype, engine and GPU class; ``items`` is a hash of the item ids.
-    Tallies are ranked together only where both are equal.
+    Tallies are ranked together only where both are equal. ``score`` is the mean over the measured items.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,8 +77,9 @@ class Tally(BaseModel):
     conditions: dict[str, str]
     items: str
     n: int
-    grades: str
-    by_family: dict[str, Rate]
+    scores: str
+    by_family: dict[str, FamilyTally]
+    score: float
     selection_score: float
 
     @property
@@ -58,29 +87,71 @@ class Tally(BaseModel):
         """What two tallies must share to be ranked together, as a key."""
         return (self.items, *(f"{name}={value}" for name, value in sorted(self.conditions.items())))
 
-    def unpacked(self) -> NDArray[np.uint8]:
-        """Grades as 0 and 1, shape (n,)."""
-        return np.unpackbits(np.frombuffer(bytes.fromhex(self.grades), np.uint8), count=self.n)
+    @property
+    def is_graded(self) -> bool:
+        """Whether every item is right or wrong."""
+        return all(family.metric == "accuracy" for family in self.by_family.values())
+
+    def unpacked(self) -> Scores:
+        """Scores from 0 to 1, shape (n,); NaN where an item was not measured."""
+        stored = np.frombuffer(zlib.decompress(base64.b64decode(self.scores)), np.uint16)
+        return np.where(stored > STEPS, np.nan, stored / STEPS)
+
+
+def packed(scores: Sequence[float | None]) -> str:
+    """Scores from 0 to 1 as text: 16 bits an item, compressed, which of right and wrong leaves about a bit an item."""
+    stored = np.array([STEPS + 1 if score is None else round(score * STEPS) for score in scores], np.uint16)
+    return base64.b64encode(zlib.compress(stored.tobytes(), 9)).decode()
 
 
 def tally(evaluation: Evaluation) -> Tally:
     """One pass over the items. Raises EmptyEvaluation where there are none."""
-    if not evaluation.items:
+    chosen = [item for item in evaluation.items if item.family != GENERAL] or evaluation.items
+    if not chosen:
         raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded item, so it cannot be ranked.")
-    graded = [item for item in evaluation.items if item.correct is not None]
-    items = sorted(graded, key=lambda item: (item.family, item.item_id))
-    families: dict[str, list[bool]] = {}
+    items = sorted(chosen, key=lambda item: (item.family, item.item_id))
+    families: dict[str, list[ItemRecord]] = {}
     for item in items:
-        families.setdefault(item.family, []).append(item.correct is True)
+        families.setdefault(item.family, []).append(item)
     return Tally(
         checkpoint_id=evaluation.checkpoint_id,
         conditions=evaluation.key.conditions(),
         items=hashlib.sha256("\n".join(item.item_id for item in items).encode()).hexdigest()[:16],
         n=len(items),
-        grades=np.packbits([item.correct is True for item in items]).tobytes().hex(),
-        by_family={name: Rate(correct=sum(g), n=len(g)) for name, g in families.items()},
+        scores=packed([item.bounded_score for item in items]),
+        by_family={name: family_tally(of_family) for name, of_family in families.items()},
+        score=_mean([item.bounded_score for item in items]),
         selection_score=selection_score(evaluation),
     )
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else 0.0
+
+
+def family_tally(items: Sequence[ItemRecord]) -> FamilyTally:
+    """The numbers of one family's items, which share a metric."""
+    metric = items[0].metric
+    scores = np.array([item.score for item in items if item.score is not None], np.float64)
+    n = len(scores)
+    mean = float(scores.mean()) * (-1 if metric == "loss" else 1) if n else 0.0
+    return FamilyTally(
+        metric=metric,
+        n=len(items),
+        measured=n,
+        correct=int(scores.sum()) if metric == "accuracy" else None,
+        mean=mean,
+        interval=_interval(metric, mean, float(scores.std()), n) if n else None,
+        score=_mean([item.bounded_score for item in items]),
+    )
+
+
+def _interval(metric: Metric, mean: float, spread: float, n: int) -> Interval:
+    if metric == "accuracy":
+        return wilson(round(mean * n), n, CONFIDENCE)
+    half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * spread / np.sqrt(n)
+    return Interval(low=mean - half, high=mean + half, confidence=CONFIDENCE)
 
 
 class Cost(BaseModel):
@@ -101,23 +172,19 @@ class Cost(BaseModel):
         return None
 
 
-class FamilyRank(BaseModel):
+class FamilyRank(FamilyTally):
     """A checkpoint on one family's items."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    correct: int
-    n: int
     rank: int
     is_tied_with_best: bool
-    interval: Interval
 
 
 class Entry(BaseModel):
-    """One checkpoint. ``rank`` counts those with a higher score, plus one; ``interval`` is Wilson's.
+    """One checkpoint. ``rank`` counts those with a higher score, plus one; ``interval`` is Wilson's where all items are
+    graded, else a normal one.
 
     ``group`` 1 is tied with the best; ``behind_at_most`` bounds how far it may lie behind the leader of its group.
-    ``selection_score`` is its rate on the selection split of the items. ``over_budget`` says which budget it exceeds.
+    ``selection_score`` is its score on the selection split of the items. ``over_budget`` says which budget it exceeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,7 +222,20 @@ class _Row:
     """``deviations``: of the score in each resample from the score, a row for all items and one for each family."""
 
     tally: Tally
+    score: float
+    interval: Interval
     deviations: Matrix
+
+    @classmethod
+    def of(cls, tally: Tally) -> _Row:
+        scores = tally.unpacked()
+        known = scores[~np.isnan(scores)]
+        mean, n = (float(known.mean()), len(known)) if len(known) else (0.0, 0)
+        metric: Metric = "accuracy" if tally.is_graded else "judge"
+        interval = (
+            _interval(metric, mean, float(known.std()), n) if n else Interval(low=0, high=1, confidence=CONFIDENCE)
+        )
+        return cls(tally, mean, interval, _deviations(tally, scores))
 
 
 class Board:
@@ -178,7 +258,7 @@ class Board:
                 f"{tally.checkpoint_id} and {other.tally.checkpoint_id} were not evaluated under the same conditions; "
                 "evaluate both again."
             )
-        self._rows[tally.checkpoint_id] = _Row(tally, _deviations(tally))
+        self._rows[tally.checkpoint_id] = _Row.of(tally)
 
     def keep(self, checkpoint_ids: Collection[str]) -> None:
         """Remove all others."""
@@ -196,7 +276,7 @@ class Board:
             raise EmptyEvaluation("there is no evaluation to rank.")
         rows = [self._rows[name] for name in names]
         tallies, deviations = [row.tally for row in rows], np.stack([row.deviations for row in rows], axis=1)
-        scores = np.array([sum(rate.correct for rate in t.by_family.values()) / t.n for t in tallies])
+        scores = np.array([row.score for row in rows])
         groups, behind = _groups(scores, deviations[0])
         families, ranks = _families(tallies, deviations[1:]), _ranks(scores)
         limits = budget or ComparisonSettings()
@@ -208,7 +288,7 @@ class Board:
                     group=int(groups[i]),
                     is_tied_with_best=bool(groups[i] == 1),
                     score=float(scores[i]),
-                    interval=wilson(round(float(scores[i]) * tallies[i].n), tallies[i].n, CONFIDENCE),
+                    interval=rows[i].interval,
                     behind_at_most=float(behind[i]),
                     selection_score=tallies[i].selection_score,
                     n=tallies[i].n,
@@ -222,14 +302,22 @@ class Board:
         )
 
 
-def _deviations(tally: Tally) -> Matrix:
-    """How far the scores on all items, and on those of each family, lie from themselves in each resample."""
-    grades, weights = tally.unpacked().astype(np.float32), _weights(tally.n)
-    blocks = [slice(a, b) for a, b in pairwise(np.cumsum([0, *(rate.n for rate in tally.by_family.values())]))]
-    right = np.stack([grades[block] @ weights[block] for block in blocks])
-    all_items = np.stack([weights[block].sum(axis=0) for block in blocks])
-    scores = np.array([grades.mean(), *(grades[block].mean() for block in blocks)], np.float32)
-    deviations: Matrix = np.vstack([right.sum(axis=0) / all_items.sum(axis=0), right / all_items]) - scores[:, None]
+def _deviations(tally: Tally, scores: Scores) -> Matrix:
+    """How far the scores on all items, and on those of each family, lie from themselves in each resample.
+
+    Items that were not measured have no weight.
+    """
+    measured = ~np.isnan(scores)
+    values = np.where(measured, scores, 0.0).astype(np.float32)
+    weights = _weights(tally.n) if measured.all() else _weights(tally.n) * measured[:, None].astype(np.float32)
+    blocks = [slice(a, b) for a, b in pairwise(np.cumsum([0, *(family.n for family in tally.by_family.values())]))]
+    sums = np.stack([values[block] @ weights[block] for block in blocks])
+    totals = np.stack([weights[block].sum(axis=0) for block in blocks])
+    sums, totals = np.vstack([sums.sum(axis=0), sums]), np.vstack([totals.sum(axis=0), totals])
+    counts = np.array([measured.sum(), *(measured[block].sum() for block in blocks)])
+    means = np.array([values.sum(), *(values[block].sum() for block in blocks)]) / np.maximum(counts, 1)
+    resampled = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
+    deviations: Matrix = (resampled - means[:, None]).astype(np.float32)
     return deviations
 
 
@@ -277,18 +365,11 @@ def _families(tallies: Sequence[Tally], deviations: Matrix) -> dict[str, list[Fa
     """The ranks by family, in the order of the tallies. ``deviations`` has shape (families, tallies, RESAMPLES)."""
     found = {}
     for family, own in zip(tallies[0].by_family, deviations, strict=True):
-        rates = [tally.by_family[family] for tally in tallies]
-        scores = np.array([rate.value for rate in rates])
+        of_family = [tally.by_family[family] for tally in tallies]
+        scores = np.array([each.score for each in of_family])
         ranks, (tied, _) = _ranks(scores), _tied(scores, own)
-        intervals = {rate.correct: wilson(rate.correct, rate.n, CONFIDENCE) for rate in rates}
         found[family] = [
-            FamilyRank(
-                correct=rate.correct,
-                n=rate.n,
-                rank=int(ranks[i]),
-                is_tied_with_best=bool(tied[i]),
-                interval=intervals[rate.correct],
-            )
-            for i, rate in enumerate(rates)
+            FamilyRank(**each.model_dump(), rank=int(ranks[i]), is_tied_with_best=bool(tied[i]))
+            for i, each in enumerate(of_family)
         ]
     return found

@@ -5,6 +5,9 @@ the eval items and the checkpoint is tested against them on the test split (``ra
 tested on the same items, an equal checkpoint would soon look worse every third time. Every comparison, with either
 baseline, overall, by family and by level, and that of the loss, is one hypothesis of one Holm correction.
 
+Tasks measured by loss or by an LLM judge are compared by Gaffke's test (``ratchet.stats.paired_scores``). The general
+task is left to the gate, which bounds its drift from the base model.
+
 The loss of the right answers rises before answers change, and fewer items suffice to show it. Only levels that the
 baseline had learnt count: the loss of the others fluctuates during training without harm. They are picked on the
 selection split, and the loss is compared on the test split. Differences are clipped at one nat a token, so that no
@@ -20,9 +23,27 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from ratchet.evaluation.paired_outcomes import OutcomeCounts, OutcomeTable, outcome_table, total_of
-from ratchet.evaluation.record import Evaluation, ItemRecord, in_selection_split, in_test_split, level_rates, paired
+from ratchet.evaluation.paired_outcomes import (
+    OutcomeCounts,
+    OutcomeTable,
+    PairedScores,
+    ScoreTable,
+    outcome_table,
+    score_table,
+    total_of,
+)
+from ratchet.evaluation.record import (
+    GENERAL,
+    Evaluation,
+    ItemRecord,
+    Metric,
+    in_selection_split,
+    in_test_split,
+    level_rates,
+    paired,
+)
 from ratchet.settings.judging import RegressionSettings
+from ratchet.stats.paired_scores import BOUNDS, mean_above_p, mean_interval, mean_lower_bound
 from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
 from ratchet.stats.power import smallest_detectable
 from ratchet.stats.proportions import Interval
@@ -35,6 +56,10 @@ POWER = 0.8
 
 LOSS_RISE = 0.05
 """Nats a token: a rise has to be proved to exceed this, so that a small drift raises no alarm."""
+
+CRITICAL_LOSS_RISE = 0.2
+"""Nats a token: a task's loss proved to have risen by more is critical, as ``regression.critical_drop`` is for grades.
+A fifth of a nat is 22 % more perplexity."""
 
 LOSS_MASTERY = 0.5
 """Success rate of the baseline from which a level counts for the loss: below, it is still being learnt."""
@@ -71,8 +96,32 @@ class Drop(BaseModel):
     severity: Severity
 
 
+class ScoreDrop(BaseModel):
+    """One task of metric loss or judge against one baseline.
+
+    ``before`` and ``after`` are means as measured, ``effect`` and ``interval`` the mean difference of the clipped
+    scores, negative where the task is worse. ``drop_at_least`` is as in Drop, in the metric's unit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: str
+    family: str
+    metric: Metric
+    n: int
+    before: float
+    after: float
+    effect: float
+    interval: Interval
+    p: float
+    p_holm: float = 1.0
+    drop_at_least: float = 0.0
+    severity: Severity = "none"
+
+
 class RegressionVerdict(BaseModel):
-    """``overall`` is the comparison with the first baseline on all items of the test split, ``drops`` all comparisons.
+    """``overall`` is the comparison with the first baseline on all graded items of the test split, None where there are
+    none; ``drops`` are all comparisons of graded items, ``scores`` those of tasks with another metric.
 
     ``smallest_visible_drop`` is what the overall comparison would have found with chance ``power``, at the share
     of discordant items seen and Holm's first step; None where the items are too few for any. ``visible_by_family``
@@ -84,8 +133,9 @@ class RegressionVerdict(BaseModel):
 
     checkpoint_id: str
     severity: Severity
-    overall: Drop
+    overall: Drop | None
     drops: tuple[Drop, ...]
+    scores: tuple[ScoreDrop, ...] = ()
     forgotten: tuple[str, ...]
     losses: tuple[LossRise, ...] = ()
     smallest_visible_drop: float | None
@@ -103,13 +153,18 @@ def judge_regression(
     """Test the candidate on the test split against the champion, and the best so far where that is another.
 
     The caller picks the best so far by ``selection_score`` (``ratchet.evaluation.record``), among comparable earlier
-    checkpoints. Raises NotComparable for records made under other conditions and EmptyEvaluation where the test split
-    is empty.
+    checkpoints. Where the test split is empty, nothing can be proved. Raises NotComparable for records made under other
+    conditions.
     """
     baselines = {b.checkpoint_id: b for b in (champion, best_so_far) if b is not None}
-    tables = {name: outcome_table(baseline, candidate, in_test_split) for name, baseline in baselines.items()}
+    is_empty = not any(in_test_split(item.item_id) for item in candidate.items)
+    tables = {
+        name: () if is_empty else outcome_table(baseline, candidate, in_test_split)
+        for name, baseline in baselines.items()
+    }
+    scores = {name: score_table(baseline, candidate, in_test_split) for name, baseline in baselines.items()}
     losses = {name: loss_pairs(baseline, candidate) for name, baseline in baselines.items()}
-    return judge_outcomes(candidate.checkpoint_id, tables, settings, losses)
+    return judge_outcomes(candidate.checkpoint_id, tables, settings, losses, scores)
 
 
 def judge_outcomes(
@@ -117,29 +172,37 @@ def judge_outcomes(
     tables: Mapping[str, OutcomeTable],
     settings: RegressionSettings,
     losses: Mapping[str, LossPairs] | None = None,
+    scores: Mapping[str, ScoreTable] | None = None,
 ) -> RegressionVerdict:
     """The verdict from the paired outcomes and losses since each baseline; the first baseline is the champion."""
-    rises = loss_rises(losses or {})
-    drops, rises = _judged(tables, rises, settings)
-    overall = drops[0]
+    compared = [(name, task) for name, tasks in (scores or {}).items() for task in tasks if _is_compared(task)]
+    drops, rises, score_drops = _judged(tables, loss_rises(losses or {}), compared, settings)
+    overall = next((drop for drop in drops if drop.family is None), None)
     proved = any(rise.is_proved for rise in rises)
-    severity = _worst([*(drop.severity for drop in drops), "warning" if proved else "none"])
-    tests = len(drops) + len(rises)
-    visible = _visible(overall, tests, settings)
-    of_champion = [d for d in drops if d.baseline == overall.baseline and d.family and d.level is None]
-    forgotten = tuple(sorted({d.family for d in drops if d.family and d.severity != "none"}))
+    severities = [*(drop.severity for drop in drops), *(drop.severity for drop in score_drops)]
+    severity = _worst([*severities, "warning" if proved else "none"])
+    tests = len(drops) + len(rises) + len(score_drops)
+    visible = _visible(overall, tests, settings) if overall is not None else None
+    of_champion = [d for d in drops if overall and d.baseline == overall.baseline and d.family and d.level is None]
+    worse = {drop.family for drop in drops if drop.family and drop.severity != "none"}
+    forgotten = tuple(sorted(worse | {drop.family for drop in score_drops if drop.severity != "none"}))
     return RegressionVerdict(
         checkpoint_id=checkpoint_id,
         severity=severity,
         overall=overall,
         drops=drops,
+        scores=score_drops,
         forgotten=forgotten,
         losses=tuple(rises),
         smallest_visible_drop=visible,
         visible_by_family={str(d.family): _visible(d, tests, settings) for d in of_champion},
         power=POWER,
-        reason=_reason(drops, rises, forgotten, visible),
+        reason=_reason(drops, rises, score_drops, forgotten, visible),
     )
+
+
+def _is_compared(task: PairedScores) -> bool:
+    return task.family != GENERAL and task.n > 0
 
 
 def _visible(drop: Drop, tests: int, settings: RegressionSettings) -> float | None:
@@ -148,16 +211,20 @@ def _visible(drop: Drop, tests: int, settings: RegressionSettings) -> float | No
 
 
 def _judged(
-    tables: Mapping[str, OutcomeTable], rises: Sequence[LossRise], settings: RegressionSettings
-) -> tuple[tuple[Drop, ...], list[LossRise]]:
-    """All comparisons under one Holm correction: the drops, then the rises of the loss."""
-    cells = [(baseline, *cell) for baseline, table in tables.items() for cell in _comparisons(table)]
+    tables: Mapping[str, OutcomeTable],
+    rises: Sequence[LossRise],
+    compared: Sequence[tuple[str, PairedScores]],
+    settings: RegressionSettings,
+) -> tuple[tuple[Drop, ...], list[LossRise], tuple[ScoreDrop, ...]]:
+    """All comparisons under one Holm correction: the drops, the rises of the loss, the tasks of other metrics."""
+    cells = [(baseline, *cell) for baseline, table in tables.items() if table for cell in _comparisons(table)]
     counts = [count for *_, count in cells]
     gains, losses, n = [c.gains for c in counts], [c.losses for c in counts], [c.n for c in counts]
     raw = [float(p) for p in mcnemar_better(losses, gains)]
-    corrected = holm([*raw, *(rise.p for rise in rises)])
-    tests = len(corrected)
-    least = [-float(bound) for bound in upper_bound(gains, losses, n, settings.alpha / tests)]
+    worse = [_worse_p(task) for _, task in compared]
+    corrected = holm([*raw, *(rise.p for rise in rises), *worse])
+    share = settings.alpha / max(1, len(corrected))
+    least = [-float(bound) for bound in upper_bound(gains, losses, n, share)]
     intervals = difference_intervals(gains, losses, n)
     drops = tuple(
         Drop(
@@ -170,14 +237,49 @@ def _judged(
             p=raw[i],
             p_holm=corrected[i],
             drop_at_least=least[i],
-            severity=_severity(corrected[i], least[i], settings),
+            severity=_severity(corrected[i], least[i], settings.alpha, settings.critical_drop),
         )
         for i, (baseline, family, level, count) in enumerate(cells)
     )
-    return drops, [
+    risen = [
         rise.model_copy(update={"p_holm": p, "is_proved": p <= settings.alpha})
-        for rise, p in zip(rises, corrected[len(cells) :], strict=True)
+        for rise, p in zip(rises, corrected[len(cells) :], strict=False)
     ]
+    of_scores = corrected[len(cells) + len(rises) :]
+    scored = zip(compared, worse, of_scores, strict=True)
+    return (
+        drops,
+        risen,
+        tuple(_score_drop(name, task, p, p_holm, share, settings) for (name, task), p, p_holm in scored),
+    )
+
+
+def _worse_p(task: PairedScores) -> float:
+    """One-sided p of "not worse"; a loss has to have risen by more than LOSS_RISE."""
+    margin = LOSS_RISE if task.metric == "loss" else 0.0
+    return float(mean_above_p([-d for d in task.differences], margin, BOUNDS[task.metric]))
+
+
+def _score_drop(
+    baseline: str, task: PairedScores, p: float, p_holm: float, share: float, settings: RegressionSettings
+) -> ScoreDrop:
+    bound = BOUNDS[task.metric]
+    least = mean_lower_bound([-d for d in task.differences], share, bound)
+    critical = CRITICAL_LOSS_RISE if task.metric == "loss" else settings.critical_drop
+    return ScoreDrop(
+        baseline=baseline,
+        family=task.family,
+        metric=task.metric,
+        n=task.n,
+        before=task.before,
+        after=task.after,
+        effect=float(np.clip(task.differences, -bound, bound).mean()),
+        interval=mean_interval(task.differences, bound),
+        p=p,
+        p_holm=p_holm,
+        drop_at_least=least,
+        severity=_severity(p_holm, least, settings.alpha, critical),
+    )
 
 
 def _comparisons(table: OutcomeTable) -> list[tuple[str | None, int | None, OutcomeCounts]]:
@@ -193,10 +295,10 @@ def _comparisons(table: OutcomeTable) -> list[tuple[str | None, int | None, Outc
     return comparisons
 
 
-def _severity(p_holm: float, drop_at_least: float, settings: RegressionSettings) -> Severity:
-    if p_holm > settings.alpha:
+def _severity(p_holm: float, drop_at_least: float, alpha: float, critical: float) -> Severity:
+    if p_holm > alpha:
         return "none"
-    return "critical" if drop_at_least >= settings.critical_drop else "warning"
+    return "critical" if drop_at_least >= critical else "warning"
 
 
 def _worst(severities: Iterable[Severity]) -> Severity:
@@ -207,20 +309,35 @@ def _worst(severities: Iterable[Severity]) -> Severity:
 def _reason(
     drops: Sequence[Drop],
     rises: Sequence[LossRise],
+    scores: Sequence[ScoreDrop],
     forgotten: Sequence[str],
     visible: float | None,
 ) -> str:
-    sight = (
-        f"A drop of {visible:.1%} would have been seen with {POWER:.0%}."
-        if visible is not None
-        else "With so few items no drop could have been seen."
-    )
+    sight = _sight(drops, scores, visible)
     worse = [_words(drop) for drop in drops if drop.severity != "none"]
+    worse += [_score_words(drop) for drop in scores if drop.severity != "none"]
     worse += [_loss_words(rise) for rise in rises if rise.is_proved]
     if not worse:
         return f"No drop is proved. {sight}"
     lost = f" Forgotten: {', '.join(forgotten)}." if forgotten else ""
     return f"Worse: {'; '.join(worse)}.{lost} {sight}"
+
+
+def _sight(drops: Sequence[Drop], scores: Sequence[ScoreDrop], visible: float | None) -> str:
+    if visible is not None:
+        return f"A drop of {visible:.1%} would have been seen with {POWER:.0%}."
+    if scores and not drops:
+        return f"{sum(drop.n for drop in scores)} paired scores were compared."
+    return "With so few items no drop could have been seen."
+
+
+def _score_words(drop: ScoreDrop) -> str:
+    means = (
+        f"loss {drop.before:.2f} to {drop.after:.2f} nats a token"
+        if drop.metric == "loss"
+        else f"preferred over the reference {drop.before:.0%} to {drop.after:.0%}"
+    )
+    return f"{drop.family} {means} against {drop.baseline} ({drop.n} items, p = {drop.p_holm:.2g} after correction)"
 
 
 def _loss_words(rise: LossRise) -> str:

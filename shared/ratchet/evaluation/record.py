@@ -15,7 +15,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -203,6 +203,11 @@ class TaskScore(BaseModel):
     low: float
     high: float
 
+    @property
+    def text(self) -> str:
+        """``1.61 nats/token`` or ``preferred 55 %``."""
+        return f"{self.mean:.2f} nats/token" if self.metric == "loss" else f"preferred {100 * self.mean:.0f} %"
+
 
 def task_scores(items: Iterable[ItemRecord]) -> dict[str, TaskScore]:
     """The mean loss or preference of each family with that metric, where at least one item was measured."""
@@ -224,6 +229,16 @@ def _task_score(items: Sequence[ItemRecord]) -> TaskScore | None:
     variance = math.fsum((value - mean) ** 2 for value in known) / max(1, len(known) - 1)
     half = 1.96 * math.sqrt(variance / len(known))
     return TaskScore(metric=metric, items=len(items), n=len(known), mean=mean, low=mean - half, high=mean + half)
+
+
+def scores_from_json(stored: Mapping[str, Mapping[str, Any]] | None) -> dict[str, TaskScore]:
+    """Task scores as stored in the ledger, by family; none in records of earlier versions."""
+    return {family: TaskScore.model_validate(score) for family, score in (stored or {}).items()}
+
+
+def scores_in_words(stored: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """Stored task scores, such as ``notes 1.61 nats/token`` and ``letters preferred 55 %``."""
+    return [f"{family} {score.text}" for family, score in scores_from_json(stored).items()]
 
 
 def mastered_levels(evaluation: Evaluation, threshold: float, min_items: int) -> MasteredLevels:
@@ -257,14 +272,13 @@ def in_test_split(item_id: str) -> bool:
 def selection_score(evaluation: Evaluation) -> float:
     """Mean bounded score on the selection split, by which the best checkpoint and the next candidate are selected.
 
-    With accuracy items alone it is their success rate. Items of the general task and items without a score do not
-    count.
+    With graded items alone it is their success rate. Items of the general task do not count. A suite of so few items
+    that none is in the split counts as a whole; where nothing was measured, as without a judge's votes, it is 0. Raises
+    EmptyEvaluation without any item.
     """
-    scores = [
-        item.bounded_score
-        for item in evaluation.items
-        if item.family != GENERAL and in_selection_split(item.item_id) and item.bounded_score is not None
-    ]
-    if not scores:
-        raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no graded items in the selection split.")
-    return math.fsum(scores) / len(scores)
+    items = [item for item in evaluation.items if item.family != GENERAL] or list(evaluation.items)
+    if not items:
+        raise EmptyEvaluation(f"{evaluation.checkpoint_id} has no item to be selected by.")
+    selected = [item for item in items if in_selection_split(item.item_id)] or items
+    scores = [item.bounded_score for item in selected if item.bounded_score is not None]
+    return math.fsum(scores) / len(scores) if scores else 0.0

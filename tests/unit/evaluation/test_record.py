@@ -38,8 +38,12 @@ def test_the_score_reads_the_selection_split_alone() -> None:
     assert selection_score(evaluation("b", {("sum", 1): [in_test_split(name) for name in names]})) == 0.0
 
 
-def test_an_empty_half_is_an_error() -> None:
-    with pytest.raises(EmptyEvaluation, match="selection split"):
+def test_of_a_few_items_all_count_where_none_is_in_the_split() -> None:
+    none = next(n for n in range(100) if in_test_split(f"sum:1:{n}"))
+    record = evaluation("a", {("sum", 1): [True] * (none + 1)})
+    lone = record.model_copy(update={"items": (record.items[none],)})
+    assert selection_score(lone) == 1.0
+    with pytest.raises(EmptyEvaluation, match="no item to be selected by"):
         selection_score(evaluation("a", {}))
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluator.ranking import Board, Cost, Ranking, Tally, rank, tally
+from evaluator.ranking import Board, Cost, Ranking, Tally, packed, rank, tally
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.record import Rate
+from ratchet.evaluation.record import GENERAL, Evaluation
 from ratchet.settings.judging import ComparisonSettings
 
 from tests.support.records import evaluation
@@ -23,7 +23,7 @@ def test_a_tally_keeps_the_grades_by_family_and_item_id() -> None:
     kept = tally(record)
     expected = [item.correct for item in sorted(record.items, key=lambda item: (item.family, item.item_id))]
     assert kept.unpacked().astype(bool).tolist() == expected
-    assert kept.by_family["sort"].value == pytest.approx(2 / 3)
+    assert kept.by_family["sort"].mean == pytest.approx(2 / 3)
     assert Tally.model_validate_json(kept.model_dump_json()) == kept
 
 
@@ -83,9 +83,10 @@ def test_the_truly_best_is_in_the_leading_group() -> None:
 
 def made_up(name: str, grades: np.ndarray, like: Tally) -> Tally:
     """A tally of one family with these grades."""
-    right = {"sum": Rate(correct=int(grades.sum()), n=len(grades))}
-    packed = np.packbits(grades).tobytes().hex()
-    return like.model_copy(update={"checkpoint_id": name, "grades": packed, "by_family": right})
+    mean = float(grades.mean())
+    family = like.by_family["sum"].model_copy(update={"correct": int(grades.sum()), "mean": mean, "score": mean})
+    scores = packed([float(grade) for grade in grades])
+    return like.model_copy(update={"checkpoint_id": name, "scores": scores, "by_family": {"sum": family}})
 
 
 def test_a_thousand_checkpoints_by_a_thousand_items() -> None:
@@ -130,7 +131,9 @@ def test_families_are_ranked_on_their_own_items() -> None:
         e.checkpoint_id: {f: (s.rank, s.is_tied_with_best) for f, s in e.by_family.items()} for e in (first, second)
     }
     assert by_family == {"a": {"sum": (1, True), "sort": (2, False)}, "b": {"sum": (2, False), "sort": (1, True)}}
-    assert first.by_family["sort"].interval.low < 0.5 < first.by_family["sort"].interval.high
+    interval = first.by_family["sort"].interval
+    assert interval is not None
+    assert interval.low < 0.5 < interval.high
 
 
 def test_cost_does_not_change_the_score() -> None:
@@ -154,3 +157,46 @@ def test_the_best_checkpoint_has_kept_files() -> None:
         board.add(tally_)
     gone = {"c001": Cost(tokens_per_s=1, size_bytes=1, is_kept=False)}
     assert board.rank(costs=gone).best.checkpoint_id == "c000"
+
+
+def with_loss(name: str, losses: list[float | None], right: list[bool]) -> Evaluation:
+    """Sums that are graded, notes measured by loss, and general items."""
+    graded = evaluation(name, {("sum", 1): right})
+    notes = [
+        graded.items[0].model_copy(
+            update={"item_id": f"{family}{i}", "family": family, "metric": "loss", "correct": None, "gold_nll": loss}
+        )
+        for family in ("notes", GENERAL)
+        for i, loss in enumerate(losses)
+    ]
+    return graded.model_copy(update={"items": (*graded.items, *notes)})
+
+
+def test_a_score_is_the_mean_over_all_metrics_without_the_general_task() -> None:
+    found = tally(with_loss("a", [0.5, 1.5, None, 1.0], [True, True, False, False]))
+    assert (found.n, list(found.by_family)) == (8, ["notes", "sum"])
+    notes = found.by_family["notes"]
+    assert (notes.metric, notes.n, notes.measured, notes.correct, notes.mean) == ("loss", 4, 3, None, 1.0)
+    probabilities = np.exp([-0.5, -1.5, -1.0])
+    assert notes.score == pytest.approx(probabilities.mean())
+    (entry,) = rank([found]).entries
+    assert entry.score == pytest.approx((2 + probabilities.sum()) / 7, abs=1e-4)
+    assert entry.score in entry.interval
+
+
+def test_a_lower_loss_ranks_higher() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(2.0, 0.5, 60)
+    losses = {"worse": base + 0.3, "better": base - 0.3, "same": base}
+    ranking = rank(
+        [tally(with_loss(name, [float(x) for x in loss], [True, False] * 5)) for name, loss in losses.items()]
+    )
+    assert [entry.checkpoint_id for entry in ranking.entries] == ["better", "same", "worse"]
+    assert [entry.by_family["notes"].rank for entry in ranking.entries] == [1, 2, 3]
+    assert [entry.by_family["notes"].is_tied_with_best for entry in ranking.entries] == [True, False, False]
+    assert {entry.by_family["sum"].rank for entry in ranking.entries} == {1}
+
+
+def test_scores_are_kept_compactly() -> None:
+    assert len(packed([float(x) for x in np.random.default_rng(0).random(1_000) < 0.5])) < 500
+    assert len(packed([None] * 10)) < 40

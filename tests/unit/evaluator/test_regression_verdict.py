@@ -10,9 +10,8 @@ from evaluator.regression_verdict import (
     loss_pairs,
     loss_rises,
 )
-from ratchet.errors import EmptyEvaluation
-from ratchet.evaluation.paired_outcomes import CellOutcomes
-from ratchet.evaluation.record import Evaluation, in_test_split
+from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores
+from ratchet.evaluation.record import GENERAL, Evaluation, Metric, in_test_split
 from ratchet.settings.judging import RegressionSettings
 
 from tests.support.records import evaluation
@@ -97,9 +96,11 @@ def test_three_items_see_nothing_and_say_so() -> None:
     assert "no drop could have been seen" in verdict.reason
 
 
-def test_no_item_is_an_error() -> None:
-    with pytest.raises(EmptyEvaluation):
-        judge_regression(evaluation("new", {}), evaluation("champion", {}), None, SETTINGS)
+def test_without_an_item_in_the_test_split_nothing_can_be_proved() -> None:
+    """A user's few rows can all fall into the selection split."""
+    verdict = judge_regression(evaluation("new", {}), evaluation("champion", {}), None, SETTINGS)
+    assert (verdict.severity, verdict.overall, verdict.drops) == ("none", None, ())
+    assert verdict.reason == "No drop is proved. With so few items no drop could have been seen."
 
 
 def test_a_verdict_survives_json() -> None:
@@ -210,3 +211,37 @@ def test_levels_that_the_baseline_mostly_gets_wrong_do_not_count() -> None:
     known = record.model_copy(update={"items": tuple(i.model_copy(update={"gold_nll": 0.1}) for i in record.items)})
     counted = [len(loss_pairs(known, known, m).before) for m in (0.1, 0.9)]
     assert counted[0] > counted[1] == 0
+
+
+def scores(change: float, metric: Metric = "loss", n: int = 60, family: str = "notes") -> PairedScores:
+    """A task whose scores change by about this much; a rise of the loss is a negative change."""
+    differences = change + 0.1 * np.random.default_rng(5).standard_normal(n)
+    return PairedScores(
+        family=family, metric=metric, n=n, before=1.5, after=1.5 - change, differences=tuple(map(float, differences))
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "severity"), [(0.1, "none"), (-0.03, "none"), (-0.15, "warning"), (-0.4, "critical")]
+)
+def test_a_task_measured_by_loss_is_worse_where_its_loss_is_proved_to_have_risen(change: float, severity: str) -> None:
+    verdict = judge_outcomes("new", {"champion": ()}, SETTINGS, scores={"champion": (scores(change),)})
+    (drop,) = verdict.scores
+    assert (drop.severity, verdict.severity, verdict.overall) == (severity, severity, None)
+    assert verdict.forgotten == (() if severity == "none" else ("notes",))
+    if severity != "none":
+        assert f"notes loss 1.50 to {1.5 - change:.2f} nats a token against champion (60 items, p = " in verdict.reason
+        assert 0 < drop.drop_at_least < -change
+
+
+def test_graded_items_and_tasks_share_one_correction() -> None:
+    cells = table((2, 12), (5, 5), (5, 5))
+    alone = judge_outcomes("new", {"champion": cells}, SETTINGS)
+    many = tuple(scores(0.0, family=f"notes{i}") for i in range(30))
+    beside = judge_outcomes("new", {"champion": cells}, SETTINGS, scores={"champion": many})
+    assert min(d.p_holm for d in alone.drops) <= SETTINGS.alpha < min(d.p_holm for d in beside.drops)
+
+
+def test_the_drift_of_the_general_task_is_left_to_the_gate() -> None:
+    verdict = judge_outcomes("new", {"champion": ()}, SETTINGS, scores={"champion": (scores(-0.4, family=GENERAL),)})
+    assert (verdict.severity, verdict.scores) == ("none", ())

@@ -114,8 +114,10 @@ def _board(conditions: tuple[str, ...], placed: Mapping[str, Place]) -> tuple[Bo
 
 
 def _tally(artifacts: ArtifactStore, row: EvaluationRow) -> Tally | None:
-    """The stored tally, else one made from the record; None where that cannot be read."""
-    if row.tally:
+    """The stored tally, else one made from the record, as for tallies of earlier versions; None where that cannot be
+    read.
+    """
+    if row.tally and "scores" in row.tally:
         return Tally.model_validate(row.tally)
     record = load_if_intact(artifacts, row)
     return tally(record) if record is not None else None

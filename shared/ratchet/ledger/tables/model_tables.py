@@ -159,7 +159,8 @@ class EvaluationRequestRow(Base):
 class EvaluationRow(Base):
     """One checkpoint's record on one suite; ``artifact`` holds a line an item. ``key`` is the RecordKey's fields.
 
-    ``tally`` has the grades, a bit an item: a ranking reads it instead of the artifact.
+    ``correct`` and ``by_level`` count graded items; ``scores`` has the mean of each task of metric loss or judge (a
+    TaskScore). ``tally`` has the scores of the items: a ranking reads it instead of the artifact.
     """
 
     __tablename__ = "evaluations"
@@ -174,6 +175,7 @@ class EvaluationRow(Base):
     items: Mapped[int]
     correct: Mapped[int]
     by_level: Mapped[Json]
+    scores: Mapped[Json | None] = mapped_column(default=None)
     tokens_per_s: Mapped[Float]
     tally: Mapped[Json | None]
     created_at: Mapped[Float]
@@ -203,7 +205,8 @@ class RankingRow(Base):
 
 
 class CalibrationRow(Base):
-    """The calibrator's numbers for a checkpoint. ``shipped`` is what a deployment serves of them, a Certainty."""
+    """The calibrator's numbers for a checkpoint. ``shipped`` is what a deployment serves of them, a Certainty;
+    empty where there was too little to calibrate on."""
 
     __tablename__ = "calibrations"
 

@@ -1,4 +1,4 @@
-"""Tasks: the data sets of users, beside the built-in families."""
+"""Tasks: the data sets of users, beside the built-in families, and the scores of those that are not graded."""
 
 from __future__ import annotations
 
@@ -35,3 +35,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_tasks")),
     )
     op.add_column("batches", sa.Column("task", sa.String(), nullable=True))
+    op.add_column("evaluations", sa.Column("scores", sa.JSON(), nullable=True))
