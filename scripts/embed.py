@@ -106,11 +106,17 @@ def trainer_flags() -> str:
 
 def shapes() -> str:
     """A table of the row layouts: one key of each group is needed."""
+    named = {adapters.QUESTIONS: "a question", adapters.ANSWERS: "an answer"}
     lines = ["| shape | needs | may have |", "|---|---|---|"]
     for adapter in adapters.ADAPTERS:
-        needs = "; ".join(" or ".join(f"`{key}`" for key in group) for group in adapter.required)
+        needs = "; ".join(named.get(group) or _either(group) for group in adapter.required)
         lines.append(f"| {adapter.shape} | {needs} | {', '.join(f'`{key}`' for key in adapter.optional)} |")
+    lines += ["", *(f"- {name}: {_either(group)}" for group, name in named.items())]
     return "\n".join(lines) + "\n"
+
+
+def _either(keys: tuple[str, ...]) -> str:
+    return " or ".join(f"`{key}`" for key in keys)
 
 
 def _first_paragraph(section: type[BaseModel]) -> str:

@@ -28,13 +28,14 @@ GOLDS: Final = ("expected_answer", "expected", "answer", "final_answer")
 """Keys of an answer, or, beside one of ``SOLUTIONS``, of its result alone."""
 SOLUTIONS: Final = ("assistant_response", "completion", "response", "output", "solution")
 """Keys of an answer in full."""
+ANSWERS: Final = (*SOLUTIONS, *GOLDS)
 _TAKES_INPUT = ("prompt", "query", "instruction")
 """Questions that ``input`` may follow."""
 _SYSTEM = ("system", "system_prompt")
 _CHAT = (*_SYSTEM, "tools")
 _RIVALS = (
     frozenset(QUESTIONS) - {"input"},
-    frozenset((*SOLUTIONS, *GOLDS)),
+    frozenset(ANSWERS),
     frozenset(_SYSTEM),
 )
 """Keys of which one, once a user has named a column for it, takes the place of the others."""
@@ -156,7 +157,7 @@ def _pair(columns: Columns) -> Reading:
         answer, gold = _one(columns, SOLUTIONS, "answer"), _one(columns, GOLDS, "result")
         metadata = {"gold": turn_text(columns.take(gold), gold)}
     else:
-        answer, metadata = _one(columns, (*SOLUTIONS, *GOLDS), "answer"), {}
+        answer, metadata = _one(columns, ANSWERS, "answer"), {}
     if (question, answer) == ("prompt", "completion") and columns.row.get("label") is False:
         raise DataError("label is false: the completion is one that people rejected.")
     suffix = ""
@@ -259,7 +260,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     Adapter("multiple choice", (QUESTIONS, _OPTIONS, _PICKS), _choices, optional=("context", "history", *_CHAT)),
     Adapter(
         "question and answer",
-        (QUESTIONS, (*SOLUTIONS, *GOLDS)),
+        (QUESTIONS, ANSWERS),
         _pair,
         optional=("context", "history", *_CHAT),
     ),
@@ -306,7 +307,7 @@ def _is_answered(reading: Reading) -> bool:
 
 def _explain_shape(columns: Columns) -> str:
     found = ", ".join(sorted(map(str, columns.row))) or "none"
-    is_pair = columns.filled((*QUESTIONS, *SOLUTIONS, *GOLDS))
+    is_pair = columns.filled((*QUESTIONS, *ANSWERS))
     for key, remedy in _UNREADABLE.items():
         if key in columns.names and (remedy == _PREFERENCES or not is_pair):
             return f"keys found: {found}; {remedy}."
