@@ -1,7 +1,7 @@
-"""An estimate of the memory that training a model takes, from the model's files and the settings alone.
+"""An estimate of the memory that training a model takes, from the model's files and the settings; and what memory there
+is.
 
-`init`, `config check` and the choice of hyperparameters use this one estimate. It needs no torch, and does not know the
-memory of this machine.
+`init`, `config check` and the choice of hyperparameters use this one estimate. It needs no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.model_folder import CONFIG, read_json
+from ratchet.leases.gpus import list_gpus
 from ratchet.settings.training import EnvironmentSettings, HyperparamSettings, ModelSettings
 from ratchet.user_files import open_regular
 
@@ -225,3 +226,15 @@ def _weights(facts: ModelFacts, model: ModelSettings, *, half: bool) -> int:
         return trained
     frozen = FOUR_BIT_BYTES if model.load_in_4bit else (2.0 if half else 4.0)
     return int(facts.parameters * frozen) + trained
+
+
+def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, str]:
+    """Bytes for each training process, and a description of that memory: the largest GPUs, else free main memory."""
+    cards = [] if on_cpu else sorted(list_gpus(), key=lambda gpu: gpu.memory_bytes, reverse=True)[:processes]
+    if cards:
+        each = f" (each of {processes} cards)" if processes > 1 else ""
+        return cards[-1].memory_bytes, cards[-1].name + each
+    why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
+    import psutil
+
+    return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"

@@ -18,6 +18,7 @@ from ratchet.data.example import Example
 from ratchet.errors import ChatTemplateError
 from ratchet.inference.jinja_template import JinjaTemplate
 from ratchet.inference.model_folder import read_json
+from ratchet.leases.gpus import list_gpus
 from ratchet.settings.training import HyperparamSettings, ModelSettings
 from ratchet.training_memory import (
     ANSWER_SHARE,
@@ -26,6 +27,7 @@ from ratchet.training_memory import (
     ProcessLayout,
     computes_in_16_bits,
     estimate_memory,
+    training_memory,
 )
 
 SMALL_PARAMETERS = 5_000_000
@@ -146,6 +148,17 @@ class Machine:
     @property
     def usable_bytes(self) -> int:
         return int(self.memory_bytes * (GPU_MEMORY_SHARE if self.on_gpu else CPU_MEMORY_SHARE))
+
+
+def this_machine(processes: int = 1, *, device: str = "auto", sharded: bool = False) -> Machine:
+    """This machine, for so many training processes on a ``device`` as in the settings."""
+    available, _ = training_memory(processes, on_cpu=device == "cpu")
+    return Machine(
+        available,
+        on_gpu=device != "cpu" and bool(list_gpus()),
+        bf16=cpu_computes_bf16(),
+        layout=ProcessLayout(processes, sharded and processes > 1),
+    )
 
 
 def cpu_computes_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from ratchet.data.example import Example
+from ratchet.data.jsonl import read_examples
 from ratchet.errors import SettingsError
 from ratchet.inference.tiny import TINY_MODEL
 from ratchet.settings import Settings, load
 from ratchet.settings.sources import FILE, explain
 from ratchet.settings.training import TrainerConfig
+from ratchet.training_memory import model_facts
+from ratchet.training_plan import UNKNOWN_MODEL, choose_training, row_facts, this_machine
 
 from trainer.run_folder import latest_checkpoint
 from trainer.segment import MODEL_FOLDER, STATE_FOLDER
 
 PRIOR_FILE = "config.json"
-
-_PRETRAINED = {
-    "batch_size": 1,
-    "gradient_accumulation": 16,
-    "learning_rate": 2e-5,
-    "warmup_steps": 20,
-    "schedule": "constant",
-}
 
 FLAGS: Mapping[str, str] = {
     "dataset": "data.dataset_path",
@@ -99,20 +95,31 @@ def create_default_config(
     model_path: str | Path = TINY_MODEL,
     overrides: Mapping[str, Any] | None = None,
 ) -> TrainerConfig:
-    """Defaults for the model: those of the settings for the built-in tiny one, conservative ones for a pretrained one.
+    """What suits the model, the rows and this machine (see ratchet.training_plan); for the built-in model the settings'
+    defaults.
 
     ``overrides`` has dotted names, such as ``{"hyperparams.learning_rate": 1e-3}``. Raises SettingsError, naming each
-    wrong one.
+    wrong one, and BrokenCheckpoint for a folder that holds no model.
     """
+    chosen = {} if str(model_path) == TINY_MODEL else _chosen(Path(model_path), Path(dataset_path))
     sections: dict[str, dict[str, Any]] = {
-        "model": {"path": str(model_path)},
-        "hyperparams": {} if str(model_path) == TINY_MODEL else dict(_PRETRAINED),
+        **chosen,
+        "model": {**chosen.get("model", {}), "path": str(model_path)},
         "data": {"dataset_path": dataset_path},
         "output": {"output_dir": output_dir},
     }
     for name, value in (overrides or {}).items():
         _set(sections, name, value)
     return parse_config(sections)
+
+
+def _chosen(model: Path, dataset: Path) -> dict[str, dict[str, Any]]:
+    is_here = model.is_dir()
+    rows = None
+    if dataset.is_file():
+        found = (example for _, example in read_examples(dataset))
+        rows = row_facts((row for row in found if isinstance(row, Example)), model if is_here else None)
+    return choose_training(model_facts(model) if is_here else UNKNOWN_MODEL, rows, this_machine()).sections()
 
 
 def parse_config(sections: Mapping[str, Any]) -> TrainerConfig:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.capacity import check_training, step_of, training_memory, training_problem
+from ratchet.cli.capacity import check_training, step_of, training_problem
 from ratchet.cli.main import app
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings
+from ratchet.training_memory import training_memory
 from typer.testing import CliRunner
 
 CARDS = {0: 23, 1: 23}

@@ -37,8 +37,9 @@ def test_defaults_suit_the_model() -> None:
     tiny = create_default_config("rows.jsonl", "run")
     own = create_default_config("rows.jsonl", "run", model_path="some/model")
     assert tiny.hyperparams.learning_rate >= 1e-3
-    assert own.hyperparams.learning_rate <= 5e-5
-    assert own.hyperparams.schedule == "constant"
+    assert (own.model.lora_rank, own.hyperparams.learning_rate) == (16, 2e-4)
+    full = create_default_config("rows.jsonl", "run", model_path="some/model", overrides={"model.lora_rank": 0})
+    assert full.model.lora_rank == 0
 
 
 def test_overrides_win_by_dotted_name() -> None:
