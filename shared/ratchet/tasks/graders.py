@@ -58,6 +58,8 @@ ERROR_TEXT: Final = re.compile(r"\s*(?:error|exception|traceback)\b\s*(?::|\()",
 _FENCE = re.compile(r"```(?:json)?[ \t\r]{0,9}\n(.*?)```", re.DOTALL)
 _EDGES = " .,;:!?\"'`*()[]{}"
 _LARGEST_EXPONENT = 1_000
+_SHORT = 200
+"""Characters after ``answer is`` that are taken for the whole answer; more are the text of a longer one."""
 _WORD = re.compile(r"\w+")
 
 _LETTER = r"[A-J]"
@@ -259,10 +261,10 @@ def _read_exact(text: str) -> Reading:
 
 
 def _read_normalized(text: str) -> Reading:
-    marked = next(answers.hash_marks(answers.last_line(text)), None) if "####" in text else None
-    if marked is None and "nswer" in text.replace("NSWER", "nswer"):
-        marked = answers.after_phrase(answers.tail(text))
-    return (_normalized(marked) if marked else None) or _normalized(text)
+    mark = next(answers.hash_marks(answers.last_line(text)), None)
+    said = answers.after_phrase(answers.tail(text)) if mark is None else mark
+    is_short = said is not None and len(said) <= _SHORT and "\n" not in said.strip()
+    return (_normalized(said) if said and is_short else None) or _normalized(text)
 
 
 def _normalized(text: str) -> str | None:

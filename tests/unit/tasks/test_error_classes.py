@@ -47,10 +47,16 @@ def test_the_text_around_the_answer_is_classified_too() -> None:
         ("json", '{"a": 1}', '{"b": 1}', "keys"),
         ("json", "[1, 2]", "[1]", "length"),
         ("json", "[1, 2]", "[1, 3]", "wrong"),
+        ("numeric", "42", "41 or 42", "ambiguous"),
+        ("math", "42", "-42", "sign"),
+        ("math", "x^2", "x^3", "wrong"),
+        ("choice", "B", "C", "wrong"),
         ("normalized", "blue", "red", "wrong"),
+        ("normalized", "blue", "I would say that it is blue", "wordy"),
+        ("normalized", "blue", "The answer is blue", None),
     ],
 )
-def test_a_declared_grader(grader: str, gold: str, answer: str, error: str) -> None:
+def test_a_declared_grader(grader: str, gold: str, answer: str, error: str | None) -> None:
     assert classify(Example.ask("?", gold, gold=gold, grader=grader, family="text"), answer) == error
 
 

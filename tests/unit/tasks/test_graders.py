@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,7 @@ TABLE = (
     ("normalized", "blue", "The answer is blue.", None),
     ("normalized", "blue", "Let me see.\nAnswer: **Blue**", None),
     ("normalized", "The answer is blue", "blue", None),
+    ("normalized", "Short answer: no.\nLong answer: it depends.\nOn the day.", "Depends.\nOn the day.", "wrong"),
     ("normalized", "it was blue\n#### blue", "Blue", None),
     ("normalized", "blue", "It is blue, I think", "wordy"),
     ("normalized", "blue", "The answer is red, not blue", "wordy"),
@@ -185,6 +187,25 @@ TABLE = (
 def test_what_is_right_and_what_is_wrong_in_an_answer(grader: str, gold: str, answer: str, error: str | None) -> None:
     grade = graders.grade_declared(grader, gold, answer, pattern=r"= (\d)")
     assert (grade.correct, grade.error) == (error is None, error)
+
+
+def _documented() -> list[tuple[str, ...]]:
+    text = (Path(__file__).parents[3] / "docs" / "graders.md").read_text()
+    lines = text.partition("## Examples")[2].splitlines()
+    rows = [re.fullmatch(r"\| `(.+?)` \| `(.+?)` \| `(.+?)` \| (\w+) \|", line) for line in lines]
+    return [row.groups() for row in rows if row]
+
+
+def test_every_grader_is_documented() -> None:
+    table = (Path(__file__).parents[3] / "docs" / "graders.md").read_text().partition("## Where")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == graders.declared_graders()
+    assert len(_documented()) > 20
+
+
+@pytest.mark.parametrize(("grader", "gold", "answer", "result"), _documented())
+def test_the_documented_examples_are_true(grader: str, gold: str, answer: str, result: str) -> None:
+    grade = graders.grade_declared(grader, gold, answer)
+    assert (grade.error or "right") == result
 
 
 @pytest.mark.parametrize(

@@ -439,8 +439,9 @@ def test_every_number_that_is_read_can_be_graded_and_shown(text: str) -> None:
     ],
 )
 def test_long_texts_are_read_in_bounded_time(text: str) -> None:
-    for grader in ("numeric", "json", "normalized"):
-        assert graders.grade_declared(grader, "77", text).error in ("wrong", "format", "ambiguous")
+    for grader in ("numeric", "math", "choice", "json", "normalized"):
+        gold = "B" if grader == "choice" else "77"
+        assert graders.grade_declared(grader, gold, text).error in ("wrong", "format", "ambiguous")
 
 
 FRAGMENTS = st.sampled_from(
