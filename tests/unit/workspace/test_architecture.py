@@ -106,7 +106,7 @@ def test_a_process_is_started_at_its_first_file(process: str) -> None:
         assert '__name__ == "__main__"' in first.read_text()
     else:
         main = (ROOT / "shared" / "ratchet" / "cli" / "main.py").read_text()
-        assert process == "`ratchet queue add`"
+        assert process == "`ratchet data add`"
         assert f'"{module.rpartition(".")[2]}:' in main
 
 
