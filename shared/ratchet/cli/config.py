@@ -92,7 +92,7 @@ ADD_DATA = "`ratchet data add FILE` adds your rows, at any time."
 
 def check_tasks(settings: Settings) -> Iterator[str]:
     """For each task of this home what gain its held-out rows can prove; nothing before the first task."""
-    from ratchet.user_tasks.add import plan_rows
+    from ratchet.user_tasks.add import count_targets, plan_rows
     from ratchet.user_tasks.task import Task, all_tasks
 
     try:
@@ -100,8 +100,9 @@ def check_tasks(settings: Settings) -> Iterator[str]:
             tasks = all_tasks(session, "user")
     except PreconditionFailed:
         return
+    targets = count_targets(Task.of(row).metric for row in tasks)
     for row in tasks:
-        for sentence in plan_rows(settings, Task.of(row), row.rows).sentences():
+        for sentence in plan_rows(settings, Task.of(row), row.rows, targets).sentences():
             yield f"task {row.name}: {sentence}"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.evaluation.record import LevelRates, Rate, rates_from_json
+from ratchet.evaluation.record import LevelRates, Metric, Rate, TaskScore, rates_from_json
 from ratchet.ledger.pending import QUERIES
 from ratchet.ledger.tables import (
     BatchRow,
@@ -24,6 +24,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
 )
 from ratchet.systems import registry
+from ratchet.user_tasks.task import Task, all_tasks
 
 DECIDER = "deployment"
 """Its verdict is the outcome of a cycle; the other systems' verdicts come before it."""
@@ -106,6 +107,21 @@ class Change:
 
 
 @dataclass(frozen=True)
+class TaskResult:
+    """A task's score of the base model and of the live one, as text with its unit; None where it was not measured."""
+
+    task: str
+    metric: Metric
+    base: str | None
+    live: str | None
+
+    def sentence(self, live: int) -> str:
+        """``menus: 41% right (base model: 12%)``."""
+        scored = f"{self.task}: {self.live or 'not measured'}"
+        return scored if live == 0 else f"{scored} (base model: {self.base or 'not measured'})"
+
+
+@dataclass(frozen=True)
 class Summary:
     """Times are seconds since the run began; counts are those of the run, except ``dead``, which is all open ones."""
 
@@ -113,6 +129,7 @@ class Summary:
     cycles: tuple[CompletedCycle, ...]
     live: int | None
     live_levels: LevelRates
+    tasks: tuple[TaskResult, ...]
     changes: tuple[Change, ...]
     mined: int
     trained: int
@@ -128,13 +145,15 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
     changes = read_changes(session, since)
     serving = session.scalar(select(ServingRow).limit(1))
     live = session.get(CheckpointRow, serving.desired_id) if serving else None
+    levels = _levels(session, live.id) if live else {}
     trained, corrections = _trained(session, since)
     promoted = [c.after_s for c in changes if c.ordinal > 0 and c.action == "deploy"]
     return Summary(
         ran_s=now - since,
         cycles=cycles,
         live=live.ordinal if live else None,
-        live_levels=_levels(session, live.id) if live else {},
+        live_levels=levels,
+        tasks=_task_results(session, live.id, levels) if live else (),
         changes=changes,
         mined=_count(session, select(func.sum(MinedRow.count)).where(MinedRow.created_at >= since)),
         trained=trained,
@@ -154,8 +173,13 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         f"{_time(summary.ran_s)}."
     ]
     if summary.live is not None:
-        lines += [f"Live is #{summary.live}; right answers on the eval suite:", *_rates(summary.live_levels)]
-        lines += [f"  level 1 over all families: {rate.value:.0%}" for rate in _first_level(summary.live_levels)]
+        own = {result.task for result in summary.tasks}
+        taught = {cell: rate for cell, rate in summary.live_levels.items() if cell[0] not in own}
+        lines.append(f"Live is #{summary.live}; {'right answers' if not own else 'held-out rows'} on the eval suite:")
+        lines += [f"  {result.sentence(summary.live)}" for result in summary.tasks]
+        if taught or not own:
+            lines += _rates(taught)
+            lines += [f"  level 1 over all families: {rate.value:.0%}" for rate in _first_level(taught)]
     lines += [_change(change) for change in summary.changes]
     lines.append(
         f"Trained on {summary.trained:,} examples, {summary.corrections:,} of them corrections of its own mistakes; "
@@ -198,9 +222,41 @@ def _ordinal(session: Session, checkpoint_id: str) -> int | None:
 
 
 def _levels(session: Session, checkpoint_id: str) -> LevelRates:
-    query = select(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == "eval")
-    row = session.scalar(query.order_by(EvaluationRow.created_at.desc()).limit(1))
+    row = _newest_eval(session, checkpoint_id)
     return rates_from_json(row.by_level) if row else {}
+
+
+def _task_results(session: Session, live_id: str, live: LevelRates) -> tuple[TaskResult, ...]:
+    base_id = session.scalar(select(CheckpointRow.id).where(CheckpointRow.ordinal == 0))
+    base = _levels(session, base_id) if base_id else {}
+    of_base, of_live = (_scores(session, id) for id in (base_id, live_id))
+    return tuple(
+        TaskResult(
+            row.name,
+            Task.of(row).metric,
+            _shown(base.get((row.name, 1)), of_base.get(row.name)),
+            _shown(live.get((row.name, 1)), of_live.get(row.name)),
+        )
+        for row in all_tasks(session, "user")
+    )
+
+
+def _scores(session: Session, checkpoint_id: str | None) -> dict[str, TaskScore]:
+    row = _newest_eval(session, checkpoint_id)
+    stored = row.scores if row is not None else None
+    return {family: TaskScore.model_validate(score) for family, score in (stored or {}).items()}
+
+
+def _shown(rate: Rate | None, score: TaskScore | None) -> str | None:
+    if score is not None:
+        unit = "nats a token" if score.metric == "loss" else "preferred"
+        return f"{score.mean:.2f} {unit}" if score.metric == "loss" else f"{score.mean:.0%} {unit}"
+    return f"{rate.value:.0%} right" if rate is not None else None
+
+
+def _newest_eval(session: Session, checkpoint_id: str | None) -> EvaluationRow | None:
+    query = select(EvaluationRow).where(EvaluationRow.checkpoint_id == checkpoint_id, EvaluationRow.pool == "eval")
+    return session.scalar(query.order_by(EvaluationRow.created_at.desc()).limit(1))
 
 
 def _trained(session: Session, since: float) -> tuple[int, int]:

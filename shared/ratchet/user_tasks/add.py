@@ -5,7 +5,7 @@ The rows come as a canonical JSONL file (``ratchet.data``); it does not know how
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ratchet.tasks.graders import text_key
 from ratchet.user_tasks.metric import Suggestion, suggest_metric
 from ratchet.user_tasks.split import Split, split_rows
 from ratchet.user_tasks.suites import held_out_rows, publish_rows, renew_suites
-from ratchet.user_tasks.task import Task, name_of_file, require_name
+from ratchet.user_tasks.task import Task, all_tasks, name_of_file, require_name
 
 ROWS = "rows.jsonl"
 
@@ -83,6 +83,7 @@ def prepare(
         known = session.get(TaskRow, name)
         if known is not None:
             session.expunge(known)
+        metrics = {row.name: Task.of(row).metric for row in all_tasks(session, "user")}
         held = held_out_rows(session, artifacts)
         stored = _stored_keys(session, artifacts, name)
     suggestion = None
@@ -95,8 +96,10 @@ def prepare(
     own = {pool: [row for row in held[pool] if row.family == name] for pool in POOLS}
     others = frozenset(text_key(row) for pool in POOLS for row in held[pool] if row.family != name)
 
+    targets = count_targets((metrics | {name: task.metric}).values())
+
     def sizes(rows: int) -> Mapping[Pool, int]:
-        return plan_rows(settings, task, rows).sizes
+        return plan_rows(settings, task, rows, targets).sizes
 
     split = split_rows(
         (task.labelled(row) for row in own_rows(file, choice.task is not None)),
@@ -113,7 +116,7 @@ def prepare(
         is_new=known is None,
         suggestion=suggestion,
         split=split,
-        plan=plan_rows(settings, task, split.rows),
+        plan=plan_rows(settings, task, split.rows, targets),
         sample=tuple(task.labelled(row) for row in sample),
         readable=counts["readable"],
         family_rows=counts["readable"] - counts["own"],
@@ -121,13 +124,20 @@ def prepare(
     )
 
 
-def plan_rows(settings: Settings, task: Task, rows: int) -> SplitPlan:
-    """How many of a task's rows are held out, and what they can prove."""
+def count_targets(metrics: Iterable[Metric]) -> int:
+    """Targets of the gate: all tasks of accuracy together are one, each other task is one."""
+    found = list(metrics)
+    return ("accuracy" in found) + sum(metric != "accuracy" for metric in found)
+
+
+def plan_rows(settings: Settings, task: Task, rows: int, targets: int = 1) -> SplitPlan:
+    """How many of a task's rows are held out, and what they can prove beside the gate's other targets."""
     suites = settings.suites
     return plan_split(
         rows,
         task.metric,
         settings.gate,
+        targets=targets,
         most_probe=suites.probe_items,
         most_eval=suites.eval_items,
         most_confirm=suites.confirm_items,

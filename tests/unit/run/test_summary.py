@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import CheckpointRow, VerdictRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRow, TaskRow, VerdictRow
 from ratchet.run.summary import Summary, completed_cycles, render, summarize
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from tests.support.rows import worker_row
 from tests.support.story import add_verdict, checkpoint_id
@@ -91,6 +91,28 @@ def test_the_summary_shows_what_was_learnt_and_deployed_and_why(ledger: Ledger) 
         "`ratchet run` continues from here",
     ):
         assert said in text
+
+
+def test_the_summary_compares_each_task_with_the_base_model(ledger: Ledger) -> None:
+    letters = {"letters": {"metric": "loss", "items": 9, "n": 9, "low": 1.0, "high": 2.0}}
+    with ledger.write() as tx:
+        tx.session.add_all(
+            TaskRow(
+                name=name, kind="user", metric=metric, source="a file", held_out={}, rows=9, held_rows=3,
+                created_at=tx.now, updated_at=tx.now,
+            )
+            for name, metric in (("letters", "loss"), ("places", "accuracy"))
+        )  # fmt: skip
+        for ordinal, mean, right in ((0, 1.93, 1), (3, 1.52, 4)):
+            query = select(EvaluationRow).where(
+                EvaluationRow.checkpoint_id == checkpoint_id(ordinal), EvaluationRow.pool == "eval"
+            )
+            for row in tx.session.scalars(query):
+                row.by_level = {**row.by_level, "places": {"1": [right, 10]}}
+                row.scores = {"letters": {**letters["letters"], "mean": mean}}
+    text = render(summary(ledger, 1000.0), "http://127.0.0.1:8100", "ratchet")
+    assert "letters: 1.52 nats a token (base model: 1.93 nats a token)" in text
+    assert "places: 40% right (base model: 10% right)" in text
 
 
 def test_the_summary_leaves_out_what_came_before_the_run(ledger: Ledger) -> None:
