@@ -14,7 +14,8 @@ from ratchet.inference.tiny import TINY_MODEL
 from ratchet.leases.gpus import TRAINING, capacity_gb, list_gpus, training_processes, vram_gb
 from ratchet.settings import Settings
 from ratchet.settings.control import TRAINER
-from ratchet.training_memory import ProcessLayout, computes_in_16_bits, estimate_memory, model_facts
+from ratchet.training_disk import STATES, kept_bytes, save_size
+from ratchet.training_memory import ModelFacts, ProcessLayout, computes_in_16_bits, estimate_memory, model_facts
 from ratchet.training_plan import Machine, cpu_computes_bf16
 
 LEAST_DISK_BYTES = 2_000_000_000
@@ -64,6 +65,30 @@ def disk_shortage(home: Path) -> str | None:
         return None
     how = "full" if step == FULL_BYTES else f"nearly full, with less than {size(step)} free"
     return f"the disk of {folder} is {how}: make room, lower retention.checkpoints_gb, or move the home"
+
+
+def save_room(settings: Settings, facts: ModelFacts) -> tuple[bool, str]:
+    """Whether a checkpoint with its training state fits this home's disk, and in words what they take and how many do.
+
+    Raises TransientError for a disk that cannot be queried.
+    """
+    free, folder = free_disk(settings.home)
+    needed = save_size(facts, settings.model)
+    held = _artifact_bytes(settings)
+    text = f"a checkpoint takes {size(needed.checkpoint)} and its training state {size(needed.state)}"
+    if needed.total + FULL_BYTES > free + held:
+        return False, f"{text}, more than the disk of {folder} has free ({size(free)}): make room, or move the home"
+    is_local = settings.artifacts.url is None
+    limit = kept_bytes(settings.retention.checkpoints_gb, free if is_local else None, held, needed.total + FULL_BYTES)
+    return True, f"{text}; {needed.fitting(limit):,} checkpoints are kept in {size(limit)}, beside {STATES} states"
+
+
+def _artifact_bytes(settings: Settings) -> int:
+    """Bytes of the artifacts on this home's disk."""
+    if settings.artifacts.url is not None:
+        return 0
+    files = (settings.home / "artifacts").rglob("*")
+    return sum(file.lstat().st_size for file in files if file.is_file())
 
 
 def this_machine(processes: int = 1, *, device: str = "auto", sharded: bool = False) -> Machine:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ratchet.atomic_files import atomic_write
-from ratchet.cli.capacity import this_machine, training_memory
+from ratchet.cli.capacity import model_folder, save_room, this_machine, training_memory
 from ratchet.cli.config import plugin_sections
 from ratchet.cli.data import (
     GraderOption,
@@ -88,7 +88,9 @@ def init(
         chosen = {**_for_model(model, rows if data is not None else None, full=full, force=force), **_sizes()}
         is_new = not file.exists()
         _write(file, render(chosen, schema_with(plugin_sections())))
-        load()
+        written = load()
+        if (base := model_folder(written)) is not None:
+            typer.echo(f"disk: {save_room(written, model_facts(base))[1]}.")
         try:
             if data is not None:
                 with ledger_of_home() as (settings, ledger):

@@ -18,7 +18,6 @@ from ratchet.training_memory import count_parameters
 
 from .running import ratchet
 
-
 SHAPE = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "vocab_size": 151_936}
 
 
@@ -93,6 +92,12 @@ def test_a_model_that_fits_is_written_with_careful_settings(home: Path, tmp_path
     written = tomllib.loads(Path("ratchet.toml").read_text())
     assert "lora_rank" not in written["model"]
     assert written["hyperparams"]["learning_rate"] == pytest.approx(5e-5)
+
+
+def test_what_a_save_takes_on_disk_is_said(home: Path, tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "mine")
+    said = ratchet("init", "--model", str(model)).stdout
+    assert re.search(r"disk: a checkpoint takes 5\.\d+ MB and its training state 5\.\d+ MB; [\d,]+ checkpoints", said)
 
 
 def sums(file: Path, count: int = 200) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from ratchet.cli.capacity import disk_shortage, free_disk, step_of, training_problem
+from ratchet.cli.capacity import disk_shortage, free_disk, model_folder, save_room, step_of, training_problem
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
@@ -26,6 +26,7 @@ from ratchet.settings import Settings
 from ratchet.settings.control import TRAINER
 from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
+from ratchet.training_memory import model_facts
 
 GIB = 1024**3
 SERVING = "serving"
@@ -54,7 +55,12 @@ def disk(settings: Settings) -> Finding:
     if shortage := disk_shortage(settings.home):
         return Finding("disk", "bad", f"{shortage} ({size(free)} free)")
     require_writable(settings.home.resolve())
-    return Finding("disk", "ok", f"{size(free)} free at {folder}")
+    text = f"{size(free)} free at {folder}"
+    base = model_folder(settings) if TRAINER in settings.placement.roles else None
+    if base is None:
+        return Finding("disk", "ok", text)
+    fits, saves = save_room(settings, model_facts(base))
+    return Finding("disk", "ok" if fits else "bad", f"{text}; {saves}")
 
 
 def proxies(_settings: Settings) -> Finding:

@@ -21,6 +21,7 @@ from ratchet.cli.doctor.finding import Endpoint, connection_problem, connection_
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.doctor.stores import differing
 from ratchet.cli.main import app
+from ratchet.inference.tiny import build_tiny_model
 from ratchet.leases.gpus import acquire_gpu
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
@@ -341,6 +342,16 @@ def test_a_reused_password_is_named(tmp_path: Path) -> None:
     )
     assert shared_passwords(settings) == ["artifacts.secret_key_file", "serving.admin_token_file"]
     assert "give each its own" in finding(settings, "secrets").text
+
+
+def test_the_disk_is_compared_with_what_a_save_of_the_model_takes(tmp_path: Path) -> None:
+    model = build_tiny_model(tmp_path / "model")
+    found = finding(settled(tmp_path / "home", model={"path": str(model)}), "disk")
+    assert found.state == "ok"
+    assert "its training state 5.96 MB" in found.text
+    assert "beside 2 states" in found.text
+    limited = settled(tmp_path / "home", model={"path": str(model)}, retention={"checkpoints_gb": 0.05})
+    assert "; 6 checkpoints are kept in 50 MB" in finding(limited, "disk").text
 
 
 def test_a_full_disk_is_reported_with_its_free_space(small_disk: SmallDisk) -> None:
