@@ -185,15 +185,20 @@ def merged(base: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, An
 
 def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
     """A replacement for ratchet.run.base_model in tests without a model: one token a character."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     folder = Path(spec["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens([AddedToken("<end>", normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
+    template = "{% for turn in messages %}{{ turn['role'] + ':' + turn['content'] + '<end>' }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(
+        template + "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
     (folder / "model.safetensors").write_text("weights 0")
-    config = {"architectures": ["MadeUp"], "max_position_embeddings": 1024, "vocab_size": 1}
+    config = {"architectures": ["MadeUp"], "max_position_embeddings": 1024, "vocab_size": 2}
     (folder / "config.json").write_text(json.dumps(config))
     return {"folder": str(folder)}
 

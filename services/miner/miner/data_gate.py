@@ -1,8 +1,9 @@
 """The data gate before the queue: every row is accepted, or quarantined with a reason.
 
 The checks, cheapest first: schema; the item and its gold by the family's grader, else by the declared one; leaks from
-the held-out pools; repeats; length. For an item of a known family, leak and duplicate mean the same item key; near
-texts are searched for free text alone. Rows stream through, and memory does not grow with the batch.
+the held-out pools; repeats; the model's chat template, and length. For an item of a known family, leak and duplicate
+mean the same item key; near texts are searched for free text alone. Rows stream through, and memory does not grow with
+the batch.
 """
 
 from __future__ import annotations
@@ -13,25 +14,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.data.jsonl import Numbered
 from ratchet.data.near_duplicates import NearDuplicates, Sketch
 from ratchet.data.usage_counts import UsageCounts
-from ratchet.errors import DataError, TransientError, UnknownPlugin
+from ratchet.errors import ChatTemplateError, DataError, TransientError, UnknownPlugin
+from ratchet.inference.chat_template import chat_template, to_last_answer
 from ratchet.inference.prompt_format import PromptFormat
+from ratchet.inference.tokenizer_files import TokenizerFiles
 from ratchet.tasks import registry
 from ratchet.tasks.family import Grade
 from ratchet.tasks.graders import gold, grade_example, problem_of, text_key
-from tokenizers import Tokenizer
 
 CHUNK = 500
 """Rows that are read before their usage counts are looked up, all at once."""
-
-TURN_TOKENS = 5
-"""Tokens that a chat template adds to a turn: opener, role, line ends, end mark."""
 
 UsageLookup = Callable[[Collection[str]], Mapping[str, int]]
 """How often items of these keys were trained on in earlier batches; a key that is missing was not."""
@@ -176,7 +175,10 @@ class DataGate:
             raise _Rejection("near_duplicate", f"nearly the same text, with the same answer, is {where} already.")
 
     def _require_short(self, item: _Item) -> int:
-        tokens = self._count_tokens(self._prompt_format.apply(item.example))
+        try:
+            tokens = self._count_tokens(self._prompt_format.apply(item.example))
+        except ChatTemplateError as error:
+            raise _Rejection("template", str(error)) from error
         if tokens > self._policy.max_tokens:
             raise _Rejection("too_long", f"{tokens} tokens, more than {self._policy.max_tokens}.")
         return tokens
@@ -235,6 +237,7 @@ Reason = Literal[
     "duplicate",
     "near_duplicate",
     "epoch_cap",
+    "template",
     "too_long",
 ]
 """Why a row is in quarantine.
@@ -244,7 +247,7 @@ Reason = Literal[
 that does not exist. ``plugin``: the family's or the profile's own code failed on it. ``gold``: the grader does not
 accept the row's own answer. ``leak``, ``near_leak``: the item, or nearly its text, is held out. ``duplicate``,
 ``near_duplicate``: it is in this batch, or among the rows of its task, already. ``epoch_cap``: it has been trained on
-as often as allowed. ``too_long``: more tokens than allowed.
+as often as allowed. ``template``: the model's chat template cannot render it. ``too_long``: more tokens than allowed.
 """
 
 
@@ -323,17 +326,11 @@ def _name(example: Example) -> str:
 
 
 class TokenCounter:
-    """Tokens of all turns, with what the chat template adds: an estimate, exact to a few tokens a turn."""
+    """Tokens of a row as it is trained on. Raises ChatTemplateError for one that the model's template refuses."""
 
-    def __init__(self, tokenizer_file: Path):
-        if not tokenizer_file.is_file():
-            raise DataError(f"{tokenizer_file} is not there; the gate counts tokens with the model's tokenizer.json.")
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+    def __init__(self, model: Path, template_variables: Mapping[str, Any] | None = None):
+        """``model`` is the folder of the base model, ``template_variables`` those of the profile."""
+        self._template = chat_template(TokenizerFiles(model, "the base model"), template_variables)
 
     def __call__(self, example: Example) -> int:
-        return sum(TURN_TOKENS + self._count(message.content) for message in example.messages)
-
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return len(self._template.training_ids(to_last_answer(example.messages), example.tools).ids)

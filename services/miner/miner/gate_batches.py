@@ -81,7 +81,7 @@ def _gate_stream(work: Work, batch: BatchRow) -> GateStream:
         base = session.scalars(select(CheckpointRow).where(CheckpointRow.ordinal == 0)).one()
         suites = [load_suite(work.artifacts, current(session, pool)) for pool in POOLS]
         stored = stored_batches(session, batch.task) if batch.task is not None else []
-    counter = TokenCounter(work.artifacts.fetch(base.artifact) / "tokenizer.json")
+    counter = TokenCounter(work.artifacts.fetch(base.artifact), settings.profile.template_variables)
     gate = DataGate(
         GatePolicy(
             max_tokens=settings.hyperparams.max_length,

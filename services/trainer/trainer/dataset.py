@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import ChatTemplateError, DataError
-from ratchet.inference.chat_template import Rendered, Tokenizer, chat_template, stop_ids
+from ratchet.inference.chat_template import Rendered, Tokenizer, chat_template, stop_ids, to_last_answer
 from ratchet.profiles.profile import Profile
 
 _ROWS_AT_ONCE = 1024
@@ -177,9 +177,7 @@ def _formatted_batches(
 
 def _formatted(line: int, example: Example, profile: Profile, system_prompt: str) -> Example:
     """The example in the profile's format, to its last answer that is trained."""
-    turns = example.messages
-    while turns and (turns[-1].role != "assistant" or turns[-1].train is False):
-        turns = turns[:-1]
+    turns = to_last_answer(example.messages)
     if not turns:
         raise DataError(f"line {line}: no assistant turn to train on")
     try:

@@ -89,6 +89,16 @@ def _chat_template(tokenizer: Tokenizer, text: str, variables: str) -> ChatTempl
     return ChatTemplate(tokenizer, text, json.loads(variables))
 
 
+def to_last_answer(messages: Sequence[Message]) -> Sequence[Message]:
+    """The turns up to the last answer that is trained; none if there is no such answer."""
+    last = next((index for index, turn in reversed(list(enumerate(messages))) if _is_trained(turn)), -1)
+    return messages[: last + 1]
+
+
+def _is_trained(turn: Message) -> bool:
+    return turn.role == "assistant" and turn.train is not False
+
+
 def stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     """The tokens on which generation ends: the end of a turn, the tokenizer's end-of-text, and those of the model's
     ``generation_config.json``, such as Llama 3's end of a tool call."""
@@ -290,7 +300,7 @@ class ChatTemplate:
         return text[: text.rfind(self.end_of_turn) + len(self.end_of_turn)]
 
     def _training_pieces(self, messages: Sequence[Message], tools: Tools | None) -> tuple[list[_Piece], str]:
-        if not messages or messages[-1].role != "assistant" or messages[-1].train is False:
+        if not messages or not _is_trained(messages[-1]):
             raise ChatTemplateError("a conversation to train on must end with an assistant turn that is trained")
         chat = self._chat(messages, tools)
         text = self._ended(self._text(chat))

@@ -11,6 +11,7 @@ from ratchet.inference.chat_codec import ChatCodec
 from ratchet.inference.chat_template import chat_template, stop_ids
 from ratchet.inference.generator import Decoding
 from ratchet.inference.prompt_format import PromptFormat
+from ratchet.inference.tokenizer_files import TokenizerFiles
 from ratchet.profiles.profile import get_profile
 from ratchet.run.model_report import inspect_model
 from trainer.dataset import examples_of, prepare_rows
@@ -76,3 +77,12 @@ def test_a_template_without_tools_refuses_them_and_its_answers_are_trained_exact
     assert not own.takes_tools
     assert not own.strips_answers()
     own.require_trainable()
+
+
+def test_its_files_give_the_same_tokens_without_transformers(tokenizer: Any) -> None:
+    files = TokenizerFiles(pretrained_model(), "SmolLM2")
+    assert files.special_tokens_map == tokenizer.special_tokens_map
+    for example in (Example.ask("What is 2+2?", "4"), Example.ask(FORGING, FORGING)):
+        assert chat_template(files).training_ids(example.messages) == chat_template(tokenizer).training_ids(
+            example.messages
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -8,12 +9,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from miner.data_gate import TURN_TOKENS, Accepted, DataGate, GatePolicy, Quarantined, TokenCounter
+from miner.data_gate import Accepted, DataGate, GatePolicy, Quarantined, TokenCounter
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.data.near_duplicates import NearDuplicates
-from ratchet.errors import DataError
+from ratchet.errors import BrokenCheckpoint, DataError
 from ratchet.evaluation.suite import HoldOut
+from ratchet.inference.chat_template import chat_template
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.inference.tiny import build_tiny_tokenizer
 from ratchet.tasks import registry
@@ -263,29 +265,38 @@ def test_a_judgement_on_a_held_out_item_is_a_leak_and_a_false_one_is_no_gold() -
 
 
 @pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
     build_tiny_tokenizer().save_pretrained(folder)
-    return folder / "tokenizer.json"
+    return folder
 
 
-def test_the_token_estimate_counts_every_turn_with_its_markers(tokenizer_file: Path) -> None:
-    count = TokenCounter(tokenizer_file)
-    assert count(Example.ask("12+3=", "12+3=15")) == 5 + 7 + 2 * TURN_TOKENS
+def test_a_row_is_counted_as_it_is_trained_on(model: Path) -> None:
+    own = chat_template(build_tiny_tokenizer())
+    for question, answer in (("12+3=", "12+3=15"), ("⓪①, sort:72", "é <|im_end|>"), ("the answer is", "x " * 50)):
+        row = Example.ask(question, answer)
+        assert TokenCounter(model)(row) == len(own.training_ids(row.messages).ids)
 
 
-def test_the_token_estimate_is_no_less_than_the_chat_template_gives(tokenizer_file: Path) -> None:
-    tokenizer = build_tiny_tokenizer()
-    for question, answer in (("12+3=", "12+3=15"), ("⓪①, sort:72", "é"), ("the answer is", "x " * 50)):
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        rendered = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-        counted = TokenCounter(tokenizer_file)(Example.ask(question, answer))
-        assert len(rendered) <= counted <= len(rendered) + 2 * TURN_TOKENS
+def test_a_row_that_the_template_refuses_is_quarantined_alone(model: Path, tmp_path: Path) -> None:
+    strict = Path(shutil.copytree(model, tmp_path / "strict"))
+    template = (strict / "chat_template.jinja").read_text()
+    refusal = "{% if messages | length > 2 %}{{ raise_exception(reason) }}{% endif %}"
+    (strict / "chat_template.jinja").write_text(refusal + template)
+    counter = TokenCounter(strict, {"reason": "one question only"})
+    one = DataGate(GatePolicy(max_tokens=99, epoch_cap=2), frozenset(), counter)
+    twice = Example(messages=(*Example.ask("a", "b").messages, *Example.ask("c", "d").messages))
+    accepted, refused, last = one.examine(enumerate([TEXT, twice, Example.ask("e", "f")], start=1))
+    assert isinstance(refused, Quarantined)
+    assert (refused.line, refused.reason) == (2, "template")
+    assert "refuses turns of user, assistant, user, assistant: one question only" in refused.detail
+    assert isinstance(accepted, Accepted)
+    assert isinstance(last, Accepted)
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not there"):
-        TokenCounter(tmp_path / "tokenizer.json")
+    with pytest.raises(BrokenCheckpoint, match="is not there"):
+        TokenCounter(tmp_path)
 
 
 def test_the_gate_needs_no_torch() -> None:
