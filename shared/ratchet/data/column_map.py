@@ -101,12 +101,13 @@ def _candidates(columns: Sequence[str], samples: Sequence[Row]) -> list[tuple[tu
     found: list[tuple[tuple[str, str], ...]] = []
     chats = [name for name in columns if all(is_chat(row.get(name)) for row in samples)]
     by_name = {re.sub(r"[\W_]+", "", name.casefold()): name for name in columns}
-    if "chosen" in by_name and by_name["chosen"] in chats:
-        return [(("messages", by_name["chosen"]),)]
+    if chosen := by_name.get("chosen"):  # beside one that people rejected
+        question = _first(by_name, _QUESTION_NAMES)
+        if chosen in chats:
+            return [(("messages", chosen),)]
+        return [(("prompt", question), ("completion", chosen))] if question else []
     if len(chats) == 1:
         found.append((("messages", chats[0]),))
-    if "chosen" in by_name and (question := _first(by_name, _QUESTION_NAMES)):
-        found.append((("prompt", question), ("completion", by_name["chosen"])))
     question, answer = _first(by_name, _QUESTION_NAMES), _first(by_name, _ANSWER_NAMES)
     if question and answer:
         found.append((("question", question), ("answer", answer)))

@@ -51,36 +51,11 @@ def read_examples(path: Path, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Itera
 
     Raises DataError if the path is not a regular file.
     """
+    shown = printable(path.name)
     with open_regular(path) as file:
-        yield from examples_of(file, path.name, line_limit_bytes=line_limit_bytes)
-
-
-def examples_of(
-    file: BinaryIO, name: str, copy: BinaryIO | None = None, line_limit_bytes: int = LINE_LIMIT_BYTES
-) -> Iterator[Numbered]:
-    """As ``read_examples``, for an open file. The lines are also written to ``copy``, as by ``copy_rows``."""
-    shown = printable(name)
-    for number, line, is_whole in bounded_lines(file, line_limit_bytes):
-        if copy is not None:
-            copy.write(_kept(line, is_whole))
-        if line.strip():
-            yield number, _read(f"{shown}:{number}", line, is_whole, line_limit_bytes)
-
-
-def copy_rows(file: BinaryIO, copy: BinaryIO, line_limit_bytes: int = LINE_LIMIT_BYTES) -> int:
-    """Copy all lines; returns the number of those that are not blank.
-
-    A line over the limit is cut, but stays over the limit, so that it is refused when the copy is read.
-    """
-    rows = 0
-    for _, line, is_whole in bounded_lines(file, line_limit_bytes):
-        rows += bool(line.strip())
-        copy.write(_kept(line, is_whole))
-    return rows
-
-
-def _kept(line: bytes, is_whole: bool) -> bytes:
-    return line if is_whole else line + b"\n"
+        for number, line, is_whole in bounded_lines(file, line_limit_bytes):
+            if line.strip():
+                yield number, _read(f"{shown}:{number}", line, is_whole, line_limit_bytes)
 
 
 def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool]]:

@@ -71,7 +71,7 @@ def _family(metadata: dict[str, Any]) -> str:
     for key in ("family", "skill", "dataset"):
         name = metadata.get(key)
         if name is not None and not isinstance(name, str):
-            raise DataError(f"metadata.{key} is not a string.")
+            raise DataError(f"metadata.{key} is not a string: rename the column, or write the name of a kind of row.")
         if name:
             return str(name)
     return "text"
@@ -88,10 +88,12 @@ def _level(metadata: dict[str, Any]) -> int:
     stated = metadata.get("level")
     if stated is None:
         difficulty = metadata.get("difficulty", "easy")
-        stated = LEVELS.get(difficulty.casefold(), 1) if isinstance(difficulty, str) else 1
+        return LEVELS.get(difficulty.casefold(), 1) if isinstance(difficulty, str) else 1
+    if isinstance(stated, str):
+        stated = LEVELS.get(stated.casefold(), stated.casefold().removeprefix("level "))
     text = str(stated)
     if isinstance(stated, bool) or not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 1000:
-        raise DataError(f"metadata.level {stated!r} is not a number from 1 to 1000.")
+        raise DataError(f"metadata.level {stated!r} is not a number from 1 to 1000: mend it, or rename the column.")
     return int(text)
 
 

@@ -205,6 +205,8 @@ def test_the_rest_of_the_row_is_kept() -> None:
         ({"skill": "binary"}, "binary", 1, "regex"),
         ({"dataset": "mine", "difficulty": "ultra"}, "mine", 4, "normalized"),
         ({"level": "3"}, "text", 3, "normalized"),
+        ({"level": "Level 5"}, "text", 5, "normalized"),
+        ({"level": "hard"}, "text", 3, "normalized"),
         ({"grader": "exact", "difficulty": "unheard"}, "text", 1, "exact"),
     ],
 )

@@ -38,6 +38,7 @@ def test_a_mapping_is_proposed_and_shown(row: dict[str, Any], mapping: str) -> N
         {"a": "x", "b": "y", "c": "z"},
         {"text": "only text"},
         {"n": 1, "m": 2},
+        {"chosen": "Human: a\nAssistant: b", "rejected": "Human: a\nAssistant: c"},
     ],
 )
 def test_nothing_is_proposed_where_a_shape_fits_or_nothing_is_clear(row: dict[str, Any]) -> None:
