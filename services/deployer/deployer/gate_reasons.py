@@ -93,7 +93,8 @@ def effect_text(effect: float, metric: Metric) -> str:
     """An improvement as the change of the measure: points, or nats a token, where a gain is a fall of the loss."""
     if metric != "loss":
         return f"{effect:+.1%}"
-    return f"{-effect:+.2f}".replace("-", "−")
+    change = round(-effect, 2) + 0.0  # never a negative zero
+    return f"{change:+.2f}".replace("-", "−")
 
 
 def _p(target: TargetProof, k: int) -> str:

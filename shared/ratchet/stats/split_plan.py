@@ -74,7 +74,7 @@ class SplitPlan(BaseModel):
         """What can be proved, and how many rows would prove half of it, for `ratchet init` and `ratchet data add`."""
         if self.smallest_gain is None or self.rows_to_halve is None:
             return [
-                f"Nothing can be proved on {self.confirm} held-out rows, so no gain on this task can deploy a checkpoint.",
+                f"Nothing can be proved on {self.confirm} held-out rows: no gain on this task can deploy a checkpoint.",
                 f"From {fewest_rows(self.metric)} rows on, a large gain can be proved.",
             ]
         return [

@@ -1,0 +1,218 @@
+"""The gate on tasks of the user: of any metric, with few items, and with the general task beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from deployer.gate import Promote, Refuse, conclude, weigh
+from deployer.proofs import SHORTENED_LIMIT, prove_general, prove_score_safe, prove_task
+from deployer.screen import screen_outcomes
+from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores, ScoreTable
+from ratchet.evaluation.record import GENERAL, Metric
+from ratchet.settings.judging import GateSettings
+
+SETTINGS = GateSettings()
+
+
+def scores(
+    effect: float, n: int = 60, family: str = "menus", metric: Metric = "loss", spread: float = 0.1, **counts: int
+) -> PairedScores:
+    """A task whose scores change by this much on average; a positive effect of a loss is a fall."""
+    noise = np.random.default_rng(n).standard_normal(n)
+    differences = effect + spread * (noise - noise.mean()) / noise.std(ddof=1)
+    sign = -1 if metric == "loss" else 1
+    before = 1.92 if metric == "loss" else 0.4
+    return PairedScores(
+        family=family,
+        metric=metric,
+        n=n,
+        before=before,
+        after=before + sign * effect,
+        differences=tuple(map(float, differences)),
+        **counts,
+    )
+
+
+def judge(
+    *tasks: PairedScores,
+    table: tuple[CellOutcomes, ...] = (),
+    drift: PairedScores | None = None,
+    unprotected: str = "",
+    k: int = 1,
+) -> Promote | Refuse:
+    names = {task.family for task in tasks} | {cell.family for cell in table} | {GENERAL}
+    return conclude(
+        weigh(
+            table,
+            champion="old",
+            challenger="new",
+            k=k,
+            mastered={},
+            settings=SETTINGS,
+            smoke_passed=True,
+            scores=tasks,
+            tasks=frozenset(names - {unprotected}),
+            drift=drift,
+        )
+    )
+
+
+def graded(gains: int, losses: int, n: int = 46, family: str = "sums") -> CellOutcomes:
+    return CellOutcomes(family=family, level=1, n=n, gains=gains, losses=losses)
+
+
+def test_a_lower_loss_is_proved_and_told_in_nats() -> None:
+    decision = judge(scores(0.31))
+    assert isinstance(decision, Promote)
+    assert decision.reason.startswith(
+        "Proved better on menus: loss 1.92 → 1.61 nats/token on 60 items (−0.31, 95 % from −0.34 to −0.26), p = "
+    )
+    assert "Not worse in menus (the margin is 0.05 nats/token at α = 0.05, 60 items)" in decision.reason
+
+
+def test_an_equal_loss_is_not_proved_better() -> None:
+    decision = judge(scores(0.0))
+    assert isinstance(decision, Refuse)
+    assert decision.reason.startswith("Not proved better on menus: loss 1.92 → 1.92 nats/token on 60 items (+0.00)")
+
+
+def test_a_few_huge_outliers_prove_nothing() -> None:
+    """The mean loss falls by 0.3, all of it on two items."""
+    outliers = scores(0.0).model_copy(update={"differences": (9.0, 9.0, *(0.0,) * 58)})
+    decision = judge(outliers)
+    assert isinstance(decision, Refuse)
+    assert "clipped at 0.5" in decision.reason
+
+
+def test_a_gain_on_most_items_that_the_others_outweigh_is_none() -> None:
+    hidden = scores(0.0, n=400).model_copy(update={"differences": (*(0.1,) * 380, *(-5.0,) * 20)})
+    target = judge(hidden).evidence.targets[0]
+    assert target.p < target.alpha
+    assert not target.proved
+
+
+def test_targets_share_alpha() -> None:
+    tasks = [scores(0.0, family=f"task{i}") for i in range(3)]
+    evidence = judge(*tasks, table=(graded(8, 1),)).evidence
+    assert [target.task for target in evidence.targets] == [None, "task0", "task1", "task2"]
+    assert {target.alpha for target in evidence.targets} == {evidence.alpha_k / 4}
+    alone = judge(table=(graded(8, 1),))
+    assert isinstance(alone, Promote)
+    assert isinstance(judge(*tasks, table=(graded(8, 1),)), Refuse)
+
+
+def test_one_proved_target_suffices_if_no_other_task_is_worse() -> None:
+    assert isinstance(judge(scores(0.31), scores(0.0, family="letters")), Promote)
+    worse = judge(scores(0.31), scores(-0.2, family="letters"))
+    assert isinstance(worse, Refuse)
+    assert worse.reason.startswith("Task letters is not proved safe: loss 1.92 → 2.12 nats/token on 60 items")
+    assert isinstance(judge(scores(0.31), scores(-0.2, family="letters"), unprotected="letters"), Promote)
+
+
+def test_the_general_task_is_no_target() -> None:
+    decision = judge(scores(0.4, family=GENERAL))
+    assert isinstance(decision, Refuse)
+    assert decision.evidence.targets == ()
+
+
+def test_a_judged_task_is_told_in_preferences() -> None:
+    decision = judge(scores(0.4, metric="judge", spread=0.1))
+    assert isinstance(decision, Promote)
+    assert "on menus: preferred over the reference 40% → 80% on 60 items (+40.0%, 95 % from" in decision.reason
+
+
+def test_without_votes_nothing_is_proved() -> None:
+    silent = PairedScores(family="menus", metric="judge", n=0, unscored=60, before=0, after=0, differences=())
+    decision = judge(silent, table=(graded(20, 0),))
+    assert isinstance(decision, Refuse)
+    assert "menus has no item with a score in both records, of 60" in decision.reason
+
+
+class TestTasksOfFewItems:
+    def test_the_margin_grows_with_the_flips_and_is_named(self) -> None:
+        proof = prove_task((graded(6, 6),), "sums", SETTINGS)
+        assert SETTINGS.margin < proof.margin < 0.15
+        assert proof.alpha == pytest.approx(0.2)
+        assert proof.safe
+        decision = judge(scores(0.31), table=(graded(6, 6),))
+        assert isinstance(decision, Promote)
+        assert f"sums (drop below {proof.margin:.1%} on 46 items; underpowered" in decision.reason
+
+    def test_a_task_is_protected_whatever_its_success_rate(self) -> None:
+        decision = judge(scores(0.31), table=(graded(1, 9),))
+        assert isinstance(decision, Refuse)
+        assert decision.reason.startswith("Task sums is not proved safe: 1 gains and 9 losses on 46 items (-17.4%)")
+
+    @pytest.mark.parametrize(("n", "share"), [(40, 0.25), (70, 0.2), (150, 0.3), (900, 0.15)])
+    def test_an_equal_model_passes_and_one_worse_by_the_margin_does_not(self, n: int, share: float) -> None:
+        rng = np.random.default_rng(n)
+        margin = prove_task((graded(round(share * n / 2), round(share * n / 2), n),), "sums", SETTINGS).margin
+
+        def passed(drop: float) -> float:
+            flips = rng.multinomial(n, [(share - drop) / 2, (share + drop) / 2, 1 - share], size=300)
+            return float(
+                np.mean([prove_task((graded(g, losses, n),), "sums", SETTINGS).safe for g, losses, _ in flips])
+            )
+
+        assert passed(0.0) >= 0.75
+        assert passed(margin) <= 0.25
+
+    @pytest.mark.parametrize(("n", "spread"), [(20, 0.2), (150, 0.1)])
+    def test_so_it_is_with_losses(self, n: int, spread: float) -> None:
+        rng = np.random.default_rng(n)
+        margin = prove_score_safe(scores(0.0, n=n, spread=spread), SETTINGS).margin
+
+        def passed(rise: float) -> float:
+            drawn = -rise + spread * rng.standard_normal((80, n))
+            tasks = [scores(0.0, n=n).model_copy(update={"differences": tuple(map(float, row))}) for row in drawn]
+            return float(np.mean([prove_score_safe(task, SETTINGS).safe for task in tasks]))
+
+        assert passed(0.0) >= 0.7
+        assert passed(margin) <= 0.25
+
+    def test_a_candidate_that_is_not_worse_passes_the_screen_on_few_scores(self) -> None:
+        few: ScoreTable = (scores(0.01, n=8),)
+        assert screen_outcomes((), "old", "new", SETTINGS, few).is_worth_opening
+        assert not screen_outcomes((), "old", "new", SETTINGS, (scores(-0.01, n=8),)).is_worth_opening
+        assert not screen_outcomes((), "old", "new", SETTINGS, (scores(0.001, n=60),)).is_worth_opening
+
+
+class TestGeneralAbility:
+    def test_a_small_drift_passes_and_is_told(self) -> None:
+        decision = judge(scores(0.31), drift=scores(-0.03, n=26, family=GENERAL))
+        assert isinstance(decision, Promote)
+        assert "general ability (drift +0.03 nats/token from the base on 26 items" in decision.reason
+
+    def test_a_drift_beyond_the_margin_is_refused(self) -> None:
+        decision = judge(scores(0.31), drift=scores(-0.4, n=26, family=GENERAL))
+        assert isinstance(decision, Refuse)
+        assert decision.reason.startswith(
+            "General ability is not proved safe: loss of the base's own answers 1.92 → 2.32 nats/token on 26 items"
+        )
+
+    def test_answers_of_one_word_are_refused_even_where_the_loss_is_kept(self) -> None:
+        for shortened, is_safe in ((int(SHORTENED_LIMIT * 26), True), (26, False)):
+            assert prove_general(scores(0.0, n=26, family=GENERAL, shortened=shortened), SETTINGS).safe == is_safe
+        decision = judge(scores(0.31), drift=scores(0.0, n=26, family=GENERAL, shortened=20))
+        assert isinstance(decision, Refuse)
+        assert "20 of 26 answers are shorter than a third of the base's, the limit is 25%" in decision.reason
+
+    def test_the_margin_is_a_setting(self) -> None:
+        drift = scores(-0.15, n=60, family=GENERAL)
+        told = [prove_general(drift, GateSettings(general_margin=margin)).safe for margin in (0.1, 0.3)]
+        assert told == [False, True]
+
+
+def test_answers_that_become_faulty_are_a_harm_whatever_the_loss() -> None:
+    decision = judge(scores(0.31, new_faults=30, mended_faults=1))
+    assert isinstance(decision, Refuse)
+    assert decision.reasons == (
+        "More answers of menus are empty, endless or repeating: 30 newly and 1 no longer, of 60, p = 1.5e-08 after "
+        "correction.",
+    )
+
+
+def test_the_margin_of_a_loss_is_a_setting() -> None:
+    slightly = scores(-0.06, n=400)
+    told = [prove_score_safe(slightly, GateSettings(loss_margin=margin)).safe for margin in (0.05, 0.1)]
+    assert told == [False, True]
