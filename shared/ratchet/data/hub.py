@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from ratchet.data.file_kinds import is_rows_file
-from ratchet.errors import DataError, SettingsError
+from ratchet.errors import DataError, RatchetError, SettingsError
 
 HUB: Final = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+))?(?:@(?P<split>[\w.-]+))?")
@@ -47,7 +47,9 @@ def hub_files(text: str) -> list[tuple[str, Path]]:
         raise SettingsError("hf: names need huggingface_hub: `pip install huggingface_hub`.") from error
     try:
         return _downloaded(huggingface_hub, name)
-    except (OSError, ValueError) as error:  # of httpx, of the hub, and of files that are not in the cache
+    except RatchetError:
+        raise
+    except Exception as error:  # of the hub, of the HTTP library of its version, of the cache: they share no base
         raise DataError(
             f"{text} cannot be had from the hub ({_first_line(error)}): check the name and the network, log in with "
             "`hf auth login` where it is gated, or give its files as a local folder."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,61 @@ def test_what_is_missing_is_said_with_what_there_is(
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"hf:ORG/NAME"):
         HubName.parse(text)
+
+
+FILES = {
+    "README.md": b"---\nconfigs:\n- config_name: all\n  data_files:\n  - split: train\n    path: rows/*\n---\n",
+    "rows/a.jsonl": b'{"question": "1+1=", "answer": "2"}\n',
+    "rows/b.jsonl": b'{"question": "1+2=", "answer": "3"}\n',
+    "more/c.jsonl": b'{"question": "1+3=", "answer": "4"}\n',
+}
+
+
+class SmallHub(BaseHTTPRequestHandler):
+    """Lists and serves the files of one data set, as far as a download asks."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/datasets/org/sums/tree/main"):
+            listed = [{"type": "file", "path": name, "oid": "0", "size": len(FILES[name])} for name in FILES]
+            self._send(json.dumps(listed).encode())
+        else:
+            self._send(FILES.get(self.path.removeprefix("/datasets/org/sums/resolve/main/").partition("?")[0]))
+
+    do_HEAD = do_GET
+
+    def _send(self, content: bytes | None) -> None:
+        self.send_response(404 if content is None else 200)
+        for name, value in {"X-Repo-Commit": "1" * 40, "ETag": f'"{hash(content)}"'}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content or b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_online_the_files_of_the_split_are_downloaded_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SmallHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    try:
+        assert [row.place for row in open_rows("hf:org/sums")] == ["rows/a.jsonl:1", "rows/b.jsonl:1"]
+        with pytest.raises(DataError, match=r"no split 'test'; there are train"):
+            list(open_rows("hf:org/sums@test"))
+        with pytest.raises(DataError, match=r"hf:org/other cannot be had from the hub"):
+            list(open_rows("hf:org/other"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert {path.name for path in tmp_path.rglob("*.jsonl")} == {"a.jsonl", "b.jsonl"}
 
 
 def test_offline_the_cache_is_read_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
