@@ -73,6 +73,8 @@ def build(vllm: Vllm) -> Starlette:
         if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
             return refusal(400, "BadRequestError", f"This model's maximum context length is {CONTEXT} tokens.")
         answer = Completion(vllm, body)
+        if (body.get("response_format") or {}).get("type") not in (None, "json_object", "json_schema"):
+            return refusal(400, "BadRequestError", "an unknown response_format", "response_format")
         if body.get("stream"):
             return StreamingResponse(answer.chunks(), media_type="text/event-stream")
         return JSONResponse(await answer.whole())
@@ -95,19 +97,19 @@ class Completion:
     async def whole(self) -> dict[str, Any]:
         steps = [step async for step in self._steps()]
         tokens, logprobs = [step[0] for step in steps], [step[1] for step in steps]
-        choice = self._choice(tokens, logprobs, steps[-1][2])
+        choice = self._choice(tokens, logprobs, steps[-1][2], [step[3] for step in steps])
         if self._body.get("prompt_logprobs") is not None:
             choice["prompt_logprobs"] = self._of_prompt()
         used = {"prompt_tokens": len(self._body["prompt"]), "completion_tokens": len(tokens)}
         return {**self._frame(), "choices": [choice], "usage": used}
 
     async def chunks(self) -> AsyncIterator[str]:
-        async for token, logprob, reason in self._steps():
-            body = {**self._frame(), "choices": [self._choice([token], [logprob], reason)]}
+        async for token, logprob, reason, top in self._steps():
+            body = {**self._frame(), "choices": [self._choice([token], [logprob], reason, [top])]}
             yield f"data: {json.dumps(body)}\n\n"
         yield "data: [DONE]\n\n"
 
-    async def _steps(self) -> AsyncIterator[tuple[int, float, str | None]]:
+    async def _steps(self) -> AsyncIterator[tuple[int, float, str | None, dict[str, float]]]:
         asked, tokens = self._body, list(self._body["prompt"])
         dice = np.random.default_rng(asked.get("seed"))
         for step in range(asked["max_tokens"]):
@@ -121,7 +123,7 @@ class Completion:
             text = self._vllm.tokenizer.decode(tokens[len(asked["prompt"]) :])
             is_over = token in asked.get("stop_token_ids", ()) or any(stop in text for stop in asked.get("stop", ()))
             reason = "stop" if is_over else "length" if step + 1 == asked["max_tokens"] else None
-            yield token, float(logprobs[token]), reason
+            yield token, float(logprobs[token]), reason, self._likeliest(logprobs, token, asked.get("logprobs") or 0)
             if is_over:
                 return
 
@@ -129,16 +131,26 @@ class Completion:
         prompt = self._body["prompt"]
         told: list[dict[str, dict[str, Any]] | None] = [None]
         for place in range(1, len(prompt)):
-            logprob = float(self._weights.logprobs(prompt[:place])[prompt[place]])
-            told.append({str(prompt[place]): {"logprob": logprob, "rank": 1, "decoded_token": ""}})
+            logprobs = self._weights.logprobs(prompt[:place])
+            found = self._likeliest(logprobs, prompt[place], self._body["prompt_logprobs"])
+            told.append({name.split(":")[1]: {"logprob": value, "rank": 1} for name, value in found.items()})
         return told
 
-    def _choice(self, tokens: list[int], logprobs: list[float], reason: str | None) -> dict[str, Any]:
+    @staticmethod
+    def _likeliest(logprobs: np.ndarray, chosen: int, count: int) -> dict[str, float]:
+        """The chosen token and the likeliest ones, as with ``return_tokens_as_token_ids``."""
+        ids = dict.fromkeys([chosen, *map(int, np.argsort(-logprobs)[:count])])
+        return {f"token_id:{token}": float(logprobs[token]) for token in ids}
+
+    def _choice(
+        self, tokens: list[int], logprobs: list[float], reason: str | None, top: list[dict[str, float]]
+    ) -> dict[str, Any]:
+        names = [f"token_id:{token}" for token in tokens]
         with_logprobs = self._body.get("logprobs") is not None
         return {
             "index": 0,
             "text": self._vllm.tokenizer.decode(tokens),
-            "logprobs": {"token_logprobs": logprobs, "tokens": [""] * len(tokens)} if with_logprobs else None,
+            "logprobs": {"token_logprobs": logprobs, "tokens": names, "top_logprobs": top} if with_logprobs else None,
             "finish_reason": reason,
             "stop_reason": None,
             "token_ids": tokens if self._body.get("return_token_ids") else None,

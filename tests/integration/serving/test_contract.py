@@ -104,6 +104,42 @@ def test_health_shows_the_live_checkpoint_and_how_it_computes(
     }
 
 
+def post(server: Server, route: str, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/{route}", json={"model": "blue", **fields}, timeout=START_S)
+
+
+def test_clients_of_both_engines_get_the_likeliest_tokens_and_the_scores_of_a_text(
+    server: Server, blue: Checkpoint
+) -> None:
+    server.load(blue)
+    asked = [{"role": "user", "content": "1+1="}]
+    answer = post(server, "chat/completions", messages=asked, max_tokens=5, n=2, logprobs=True, top_logprobs=3).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    for token in answer["choices"][0]["logprobs"]["content"]:
+        assert token["top_logprobs"][0]["logprob"] == token["logprob"]
+        assert len(token["top_logprobs"]) == 3
+    echoed = post(server, "completions", prompt=["1+1=2", "3"], echo=True, max_tokens=2, logprobs=1).json()
+    for choice, length in zip(echoed["choices"], (5, 1), strict=True):
+        told = choice["logprobs"]
+        first, *others = told["token_logprobs"]
+        assert first is None
+        assert len(others) > length - 1
+        for logprob, top in zip(others, told["top_logprobs"][1:], strict=True):
+            assert logprob <= max(top.values())
+
+
+def test_only_vllm_holds_answers_to_a_format(server: Server, engine: dict[str, str], blue: Checkpoint) -> None:
+    server.load(blue)
+    wanted = {"type": "json_schema", "json_schema": {"name": "sum", "schema": {"type": "integer"}}}
+    asked = [{"role": "user", "content": "1+1="}]
+    response = post(server, "chat/completions", messages=asked, max_tokens=2, response_format=wanted)
+    if engine:
+        assert response.status_code == 200, response.text
+    else:
+        assert response.status_code == 400
+        assert "serving.engine = vllm" in response.json()["error"]["message"]
+
+
 def answerer(server: Server) -> str:
     """The checkpoint that answers a client now."""
     asked = {"model": "ratchet", "messages": [{"role": "user", "content": "1"}], "max_tokens": 1}

@@ -15,7 +15,7 @@ from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.sampling import Answer
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.http_errors import ApiError, BeingUnloaded
-from ratchet.serving.pending import OnToken, PendingRequest
+from ratchet.serving.pending import OnToken, PendingRequest, PendingScore
 from ratchet.watchdog import Watchdog
 
 CLOSE_S = 60.0
@@ -298,3 +298,47 @@ def test_an_ending_thread_accepts_no_request(generator: LocalGenerator) -> None:
     assert is_asked.wait(30)
     logger.removeHandler(asking)
     assert [(api_error.status, api_error.code) for api_error in refused] == [(503, "stalled")]
+
+
+def test_texts_are_scored_between_the_tokens_of_answers(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    holding = Holding(generator, batcher)
+    text = generator.codec.text_ids("1+1=2")
+    scores = [PendingScore(text, 60, top) for top in (0, 2)]
+    answer = make_pending(generator)
+    for pending in (*scores, answer):
+        batcher.submit(pending)
+    holding.let_go()
+    [expected] = generator.score_texts([text], 2)
+    plain, with_top = [pending.future.result(CLOSE_S) for pending in scores]
+    assert plain.logprobs == with_top.logprobs == expected.logprobs
+    assert with_top.top == expected.top
+    assert answer.future.result(CLOSE_S).text == generator.answer([answer.prompt])[0].text
+    assert batcher.close(CLOSE_S)
+
+
+def test_a_text_whose_client_has_gone_is_not_scored(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator, max_queue=1)
+    holding = Holding(generator, batcher)
+    gone = PendingScore(generator.codec.text_ids("1"), 60)
+    batcher.submit(gone)
+    with pytest.raises(ApiError, match="requests are waiting"):
+        batcher.submit(PendingScore(generator.codec.text_ids("2"), 60))
+    gone.cancel()
+    kept = PendingScore(generator.codec.text_ids("2"), 60)
+    batcher.submit(kept)
+    holding.let_go()
+    assert kept.future.result(CLOSE_S).logprobs == (None,)
+    assert batcher.close(CLOSE_S)
+
+
+def test_a_text_that_cannot_be_scored_fails_alone(generator: LocalGenerator) -> None:
+    batcher = make_batcher(generator)
+    wrong = PendingScore((1, 10**6), 60)
+    batcher.submit(wrong)
+    with pytest.raises(Exception, match="index"):
+        wrong.future.result(CLOSE_S)
+    answer = make_pending(generator)
+    batcher.submit(answer)
+    assert answer.future.result(CLOSE_S).token_ids
+    assert batcher.close(CLOSE_S)
