@@ -69,7 +69,12 @@ _SAID_CHOICE = re.compile(r"\W*((?!I\b)[B-J]|A(?!\s+\w)|[AI](?=\s+(?:because|sin
 """The letter after ``answer is``; the words A and I need more to be one."""
 _SEVERAL_CHOICES = re.compile(rf"\W*{_LETTER}\W*(?:or|and|/|,)\W*{_LETTER}\b", re.ASCII)
 _NAMED_CHOICE = re.compile(rf"\(({_LETTER})\)|\b(?:option|choice)(?: is)?:? \(?({_LETTER})\b", re.ASCII)
-_MATH_SPAN = re.compile(r"\$\$?([^$]{1,300})\$\$?|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]", re.DOTALL)
+_MATH_SPAN = re.compile(
+    r"(?<!\\)\$\$?(?=[^\s$])([^$]{1,300}?)(?<=\S)\$\$?(?![0-9])|(?<!\\)\$\$?\s([^$]*\\[^$]*)\s\$\$?"
+    r"|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]",
+    re.DOTALL,
+)
+"""LaTeX between dollar signs or brackets; ``$5 and $6`` are amounts of money."""
 _MATH_LIKE = re.compile(
     r"-?[0-9]+/[0-9]+"
     r"|(?=.*[\^=+*]|.*\\[a-z]|[(\[].*,)(?=.*[0-9\\^])(?:\\[A-Za-z]+|\\.|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[-+*/^(){}\[\]|.,=<>\s0-9$])+"

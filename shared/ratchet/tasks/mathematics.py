@@ -62,7 +62,8 @@ _REWRITTEN = (
     (re.compile(r"√\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"√([0-9]+|[a-z])"), r"\\sqrt{\1}"),
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?<=\})\s*\\(?:text|mbox|mathrm)\{[A-Za-z /]*\}(?:\^\{?[0-9]\}?)?\s*\Z"), ""),  # a unit
+    (re.compile(r"([})0-9])\s*\\(?:text|mbox|mathrm)\{[A-Za-z /]*\}(?:\^\{?[0-9]\}?)?\s*\Z"), r"\1"),  # a unit
+    (re.compile(r"(?<![\\A-Za-z])infinity(?![A-Za-z])"), r"\\infty "),
     # math-verify misreads these: it takes 1 1/2 for 1, 1e-3 for e - 3, and 2(5) for 7.
     (re.compile(r"(?<![\w.^}])([0-9]+) ([0-9]+)/([0-9]+)(?![\w.(])"), r"(\1+\\frac{\2}{\3})"),
     (re.compile(r"(?<![\w.])([0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]{1,3})(?![\w.])"), r"(\1 \\cdot 10^{\2})"),
@@ -89,7 +90,7 @@ _REFUSED = re.compile(
     r"|\)\s*_|\|\s*_|\\begin\{(?!\w{0,10}matrix\})|\\\||[0-9]!!"
     rf"|(?<![\\A-Za-z{{])(?!(?:{_FUNCTIONS})(?![A-Za-z]))(?:[A-Za-z]{{4}}|[A-Za-z]{{2,3}}\s+[A-Za-z0-9\\])"  # words
 )
-_FORMULA = re.compile(r"[0-9=^+*/<>\\-]|\A[A-Za-z]\Z")
+_FORMULA = re.compile(r"[0-9=^+*/<>!\\-]|\A[A-Za-z]{1,3}\Z")
 _POWER = re.compile(r"\^\s*[{(]")
 _NODES = frozenset(
     """

@@ -83,9 +83,10 @@ _CHANGED_AFTER = re.compile(
     r"|plus|minus|squared|cubed|factorial|(?:divided|multiplied) by|and (?:a|one) (?:half|third|quarter))(?![^\W_]))"
 )
 _CLAUSE_END = re.compile(r"[,;:.!?]\s+|\n")
+_NEXT_EQUATION = re.compile(r"(?<=[0-9]) and (?=[A-Za-z0-9]{1,10} ?=)")
 _EQUALS = re.compile(r"[=≈→]")
 _SHORT_UNIT = re.compile(rf"(?:{_UNIT}|[ /{{-]{{0,3}}[a-z][A-Za-z]{{0,30}}(?:[ /][a-z]{{1,30}}){{0,3}})?\W*\Z")
-_LITERAL_UNIT = re.compile(rf"(?:[ ]?{_UNIT}|[ ][a-z]{{3,30}}(?:[ ][a-z]{{1,30}})?)?")
+_LITERAL_UNIT = re.compile(rf"(?:\{{?[ ]?{_UNIT}|[ ]?\{{?[ ][a-z]{{3,30}}(?:[ ][a-z]{{1,30}})?)?\}}?")
 _DIGIT = re.compile(r"[0-9]")
 _EXPRESSION = re.compile(r"(?=.*[\\^])(?:\\[A-Za-z]+|[-+*/^(){}\[\].,\s0-9×·÷√])+")
 """LaTeX without words or variables."""
@@ -214,7 +215,8 @@ def _is_expression(text: str) -> bool:
 
 
 def _read_clauses(text: str) -> Number | None:
-    clauses = (clause for clause in _CLAUSE_END.split(answers.without_asides(text)) if _DIGIT.search(clause))
+    text = _NEXT_EQUATION.sub("\n", answers.without_asides(text))
+    clauses = (clause for clause in _CLAUSE_END.split(text) if _DIGIT.search(clause))
     values = {_read_clause(_EQUALS.split(clause)[-1]) for clause in clauses}
     if len(values) > 1:
         raise AmbiguousAnswer
