@@ -47,7 +47,7 @@ CHILD = "miner.model_children:sample_answers"
 
 BATCHES_BETWEEN = 2
 """Generated batches that are queued between two correction batches, so that most trained rows stay ordinary ones. Once
-no more will be generated, corrections follow each other, with replay in each."""
+no more will be generated, corrections follow each other one at a time, with replay in each."""
 
 MOST_EXAMPLES = 1_000
 """Most correction examples in one batch: about what a full set of mined items gives."""
@@ -95,6 +95,7 @@ def correct(work: Work) -> Outcome:
         ordinary = _ordinary(session)
         between = _generated_since_correction(session)
         more_to_come = _are_more_generated(session, work.settings)
+        is_one_open = _is_correction_open(session)
         is_measured = _is_measured(session, mined.checkpoint_id)
         backed_off = classes_in_backoff(session)
     if newer is not None:
@@ -103,6 +104,8 @@ def correct(work: Work) -> Outcome:
         return NotReady(f"the curriculum's verdict on {mined.checkpoint_id}, which tells whether tasks still gain")
     if between < BATCHES_BETWEEN and more_to_come:
         return Verdict("not yet", f"batches generated since the last corrections: {between} of {BATCHES_BETWEEN}")
+    if is_one_open and not more_to_come:
+        return Verdict("not yet", "the correction batch before is still to be trained")
     budget = example_budget(MOST_EXAMPLES, queue.correction_share, room, ordinary.examples if ordinary else 0)
     if budget <= 0 or ordinary is None:
         return Verdict("no room", f"the queue has room for {max(0, room)} examples")
@@ -131,6 +134,14 @@ def _generated_since_correction(session: Session) -> int:
 def _are_more_generated(session: Session, settings: Settings) -> bool:
     """Whether generation will make further batches by itself."""
     return bool(settings.suites.families) or are_passes_left(session)
+
+
+def _is_correction_open(session: Session) -> bool:
+    """Whether an earlier correction batch is on its way to training, or in training."""
+    query = select(BatchRow.id).where(
+        BatchRow.origin == SOURCE, BatchRow.state.in_(("submitted", "queued", "training"))
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def _is_measured(session: Session, checkpoint_id: str) -> bool:
@@ -255,7 +266,7 @@ def _submitted(work: Work, made: CorrectionExamples, ordinary: BatchRow, room: i
 
 def _why_nothing(made: CorrectionExamples) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in made.counts.left_out.most_common())
-    return "no mined item has a relative that may be trained on" + (f": {reasons}" if reasons else "")
+    return "no mined item, and none like it, may be trained on" + (f": {reasons}" if reasons else "")
 
 
 def _provenance(work: Work, made: CorrectionExamples, ordinary: BatchRow, replay: int) -> dict[str, object]:

@@ -14,6 +14,7 @@ from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks import registry
 from ratchet.tasks.graders import problem_of, text_key
+from ratchet.user_tasks.task import all_tasks
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -38,7 +39,7 @@ def do(work: Work) -> Outcome:
         batch = session.get_one(BatchRow, work.subject.id)
     assert batch.artifact is not None, "found by it"
     found = measure(_rows(work, batch.artifact), _wanted(batch), lambda keys: _usage(work, keys))
-    found = found.model_copy(update={"texts": _texts(work, batch.id, batch.artifact)})
+    found = found.model_copy(update={"texts": _texts(work, batch, batch.artifact)})
     numbers = found.model_dump(mode="json")
 
     def effects(tx: Transaction) -> None:
@@ -62,14 +63,18 @@ def _usage(work: Work, keys: Collection[str]) -> dict[str, int]:
         return usage_counts(session, keys)
 
 
-def _texts(work: Work, batch: str, artifact: str) -> Novelty:
-    """The batch compared with history; near-duplicates are searched in free text alone."""
+def _texts(work: Work, batch: BatchRow, artifact: str) -> Novelty:
+    """The batch compared with history; near-duplicates are searched in free text alone.
+
+    Rows of users' tasks are left out: they come again with every pass, and were compared when they were stored.
+    """
     settings = work.settings.diversity
+    with work.read() as session:
+        repeated = {task.name for task in all_tasks(session)}
     with opened(work.settings.history_folder, settings.history_examples) as history:
         rows = _examples(work, artifact, "texts")
-        return history.add(
-            batch, ((_prompt_text(row), registry.find(row.family) is None) for row in rows), settings.near
-        )
+        texts = ((_prompt_text(row), registry.find(row.family) is None and row.family not in repeated) for row in rows)
+        return history.add(batch.id, texts, settings.near)
 
 
 def _prompt_text(example: Example) -> str:

@@ -206,6 +206,18 @@ def test_without_more_passes_corrections_follow_each_other_until_they_no_longer_
     assert len(corrections(own)) >= len(after_passes) - 1
 
 
+def test_without_more_passes_one_correction_is_on_its_way_at_a_time(own: Home) -> None:
+    model = WhereIsMary()
+    corrected(own, model)
+    with own.ledger.write() as tx:
+        tx.session.get_one(TaskRow, "babi").stale = PATIENCE
+    another = own.add_checkpoint()
+    add_task_record(own, another, lambda _key: False, 1.0)
+    turn(own, model)
+    assert len(corrections(own)) == 1
+    assert own.verdicts("correction")[another] == "not yet"
+
+
 def queued(home: Home) -> int:
     with home.ledger.read() as session:
         return session.query(BatchRow).filter(BatchRow.state == "queued").count()
