@@ -27,7 +27,7 @@ class QueueSettings(Section):
         ge=1,
         description="Training waits once this many checkpoints lack an evaluation (the judging host is unavailable).",
     )
-    inbox: Path | None = Field(None, description="Folder whose *.jsonl files are queued. Default: home/inbox.")
+    inbox: Path | None = Field(None, description="Folder whose files with rows are queued. Default: home/inbox.")
 
     @model_validator(mode="after")
     def _waters(self) -> QueueSettings:
