@@ -189,7 +189,7 @@ def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
 
     folder = Path(spec["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0}, unk_token="<end>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.add_special_tokens([AddedToken("<end>", normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -198,7 +198,7 @@ def made_up_model(spec: dict[str, Any]) -> dict[str, str]:
         template + "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     (folder / "model.safetensors").write_text("weights 0")
-    config = {"architectures": ["MadeUp"], "max_position_embeddings": 1024, "vocab_size": 2}
+    config = {"architectures": ["MadeUp"], "max_position_embeddings": 1024, "vocab_size": 1}
     (folder / "config.json").write_text(json.dumps(config))
     return {"folder": str(folder)}
 

@@ -92,7 +92,7 @@ def test_a_failed_first_run_leaves_nothing_behind(tmp_path: Path, ledger: Ledger
     with ledger.read() as session:
         base = session.query(CheckpointRow).one()
     files = [file.path for file in artifacts.manifest(base.artifact).files]
-    assert files == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert files == ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]
 
 
 def suites_of(ledger: Ledger, artifacts: ArtifactStore) -> dict[str, Suite]:
