@@ -70,7 +70,7 @@ _SAID_CHOICE = re.compile(r"\W*((?!I\b)[B-J]|A(?!\s+\w)|[AI](?=\s+(?:because|sin
 _SEVERAL_CHOICES = re.compile(rf"\W*{_LETTER}\W*(?:or|and|/|,)\W*{_LETTER}\b", re.ASCII)
 _NAMED_CHOICE = re.compile(rf"\(({_LETTER})\)|\b(?:option|choice)(?: is)?:? \(?({_LETTER})\b", re.ASCII)
 _MATH_SPAN = re.compile(
-    r"(?<!\\)\$\$?(?=[^\s$])([^$]{1,300}?)(?<=\S)\$\$?(?![0-9])|(?<!\\)\$\$?\s([^$]*\\[^$]*)\s\$\$?"
+    r"(?<!\\)\$\$?(?=[^\s$])([^$]{1,300}?)(?<=\S)\$\$?(?![0-9])|(?<!\\)\$\$?\s([^$]{0,150}\\[^$]{0,150})\s\$\$?"
     r"|\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]",
     re.DOTALL,
 )
